@@ -1,0 +1,1 @@
+"""One module a command: HELP, EXAMPLES, configure(parser) and run(args)."""

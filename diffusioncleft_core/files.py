@@ -1,0 +1,225 @@
+"""Atomic writes, JSON and JSON Lines, content hashes, and paths that stay where they belong."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import secrets
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from .errors import UserError
+
+TEMPORARY_PREFIX = ".writing-"
+_CHUNK = 1 << 20
+_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside `path`; on success it is synced to disk and takes the name `path`.
+
+    The temporary name keeps the suffix, because image writers choose the format by it, and starts with
+    `.writing-`, so that a reader of the folder skips what a crash left behind. An exception removes it and
+    leaves an earlier `path` as it was. A full disk or a folder that can't be written raises UserError.
+    """
+    path = Path(path)
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{path.suffix}")
+    try:
+        with explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            with open(temporary, "r+b") as handle:
+                os.fsync(handle.fileno())
+            _replace(temporary, path)
+            _sync_folder(path.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn the write errors of a full disk and of missing permission into UserError; others pass through."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise UserError(
+                f"the disk is full: {path} was not written; free some space and run the same command again"
+            ) from error
+        if error.errno in _FORBIDDEN:
+            raise UserError(
+                f"no permission to write {path}; make its folder writable or choose another output folder"
+            ) from error
+        raise
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path` atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` atomically, UTF-8, line ends as they are in `text` on every system."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` atomically as indented JSON. NaN and infinity raise ValueError: they are no JSON."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file. A missing or damaged file raises UserError."""
+    try:
+        return json.loads(_read_text(path))
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}); restore the file or delete it") from error
+
+
+def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write `rows` atomically, one JSON object a line."""
+    write_text(path, "".join(_line(row) for row in rows))
+
+
+def append_jsonl(path: Path, row: dict[str, Any]) -> None:
+    """Append one row and sync it to disk.
+
+    A last line that a crash tore off is dropped first; when the disk is full the file keeps its old length.
+    """
+    path = Path(path)
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "a+b", buffering=0) as handle:
+            end, separator = _sound_end(handle)
+            handle.truncate(end)
+            data = memoryview(separator + _line(row).encode("utf-8"))
+            try:
+                while data:
+                    data = data[handle.write(data) :]
+                os.fsync(handle.fileno())
+            except OSError:
+                handle.truncate(end)
+                raise
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Read a JSON Lines file; a torn last line is left out, any other damaged line raises UserError."""
+    lines = _read_text(path).split("\n")
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            if number == len(lines):
+                break
+            raise UserError(
+                f"line {number} of {path} is not valid JSON; restore the file or delete that line"
+            ) from error
+        if not isinstance(row, dict):
+            raise UserError(f"line {number} of {path} is no JSON object; restore the file or delete that line")
+        rows.append(row)
+    return rows
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's content, 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as handle:
+        while chunk := handle.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sha256_bytes(data: bytes) -> str:
+    """SHA-256 of `data`, 64 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def inside(root: Path, path: Path | str) -> Path:
+    """Resolve `path` (relative to `root`, or absolute) and return it if it lies in `root` or is `root`.
+
+    Links are followed before the comparison, so a link that leads out of `root` raises UserError as `..` does.
+    """
+    base = Path(root).resolve()
+    try:
+        target = (base / path).resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"{str(path)!r} can't be resolved inside {base}; give a plain path") from error
+    if not target.is_relative_to(base):
+        raise UserError(f"{str(path)!r} leads out of {base}; give a path inside that folder")
+    return target
+
+
+def private_dir(path: Path) -> Path:
+    """Make the folder `path` with access for its owner alone (0700; on Windows its parent's rights) and return it."""
+    path = Path(path)
+    with explained(path):
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if os.name == "posix":
+            path.chmod(0o700)
+    return path
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist; check the path") from error
+    except (IsADirectoryError, PermissionError) as error:
+        raise UserError(f"{path} can't be read; check that it is a file you may read") from error
+
+
+def _sound_end(handle: Any) -> tuple[int, bytes]:
+    """Return the length up to which a JSON Lines file is whole, and what must stand before the next row."""
+    size: int = handle.seek(0, os.SEEK_END)
+    start, tail = size, b""
+    while start and b"\n" not in tail:
+        step = min(_CHUNK, start)
+        start -= step
+        handle.seek(start)
+        tail = handle.read(step) + tail
+    last = tail[tail.rfind(b"\n") + 1 :]
+    if not last:
+        return size, b""
+    try:
+        json.loads(last)
+    except ValueError:
+        return size - len(last), b""
+    return size, b"\n"
+
+
+def _replace(source: Path, target: Path) -> None:
+    """`os.replace`, tried for a second: on Windows a virus scanner or viewer may hold the target open."""
+    for attempt in range(10):
+        try:
+            os.replace(source, target)
+            return
+        except PermissionError:
+            if os.name != "nt" or attempt == 9:
+                raise
+            time.sleep(0.1)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name itself durable, where the system can."""
+    if os.name != "posix":
+        return
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

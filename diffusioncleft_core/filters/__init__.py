@@ -1,0 +1,1 @@
+"""Artifact and identity filters over image sets."""

@@ -1,0 +1,1 @@
+"""From report.json to tables, plots and pages."""

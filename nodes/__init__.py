@@ -1,0 +1,1 @@
+"""ComfyUI V3 nodes: sockets and widgets turned into calls of the core."""
