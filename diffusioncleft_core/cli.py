@@ -34,7 +34,13 @@ DIFFUSIONCLEFT_PROGRESS=1 prints progress where standard error is no terminal,
 DIFFUSIONCLEFT_DEBUG=1 prints the traceback of a user's mistake too.
 """
 INTERRUPTED = "interrupted; run the same command again to go on"
-_CIRCUMSTANCES = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, getattr(errno, "EDQUOT", errno.ENOSPC)}
+_CIRCUMSTANCES = {
+    errno.ENOSPC,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    getattr(errno, "EDQUOT", errno.ENOSPC),
+}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -45,7 +51,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return the exit status: 0 done, 1 a fault of ours, 2 a user's mistake, 130 interrupted."""
+    """Run one command and return the exit status.
+
+    0: done; 1: a fault of ours; 2: a user's mistake; 130: interrupted.
+    """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -64,7 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.errno not in _CIRCUMSTANCES:
             raise
         where = f": {error.filename}" if error.filename else ""
-        return _fail(f"{error.strerror}{where}; free some space, change its permissions or choose another folder")
+        return _fail(
+            f"{error.strerror}{where}; free some space, change its permissions or choose another folder"
+        )
 
 
 def _dispatch(arguments: list[str]) -> int:

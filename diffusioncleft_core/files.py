@@ -125,7 +125,9 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
                 f"line {number} of {path} is not valid JSON; restore the file or delete that line"
             ) from error
         if not isinstance(row, dict):
-            raise UserError(f"line {number} of {path} is no JSON object; restore the file or delete that line")
+            raise UserError(
+                f"line {number} of {path} is no JSON object; restore the file or delete that line"
+            )
         rows.append(row)
     return rows
 
@@ -147,7 +149,7 @@ def sha256_bytes(data: bytes) -> str:
 def inside(root: Path, path: Path | str) -> Path:
     """Resolve `path` (relative to `root`, or absolute) and return it if it lies in `root` or is `root`.
 
-    Links are followed before the comparison, so a link that leads out of `root` raises UserError as `..` does.
+    Links are followed before the comparison: one that leads out of `root` raises UserError as `..` does.
     """
     base = Path(root).resolve()
     try:
@@ -160,7 +162,10 @@ def inside(root: Path, path: Path | str) -> Path:
 
 
 def private_dir(path: Path) -> Path:
-    """Make the folder `path` with access for its owner alone (0700; on Windows its parent's rights) and return it."""
+    """Make the folder `path` with access for its owner alone and return it.
+
+    Mode 0700; on Windows it has its parent's rights.
+    """
     path = Path(path)
     with explained(path):
         path.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -26,7 +26,7 @@ def progress(
 ) -> Any:
     """Return a `tqdm` over an iterable, or one to `update()` by hand when given a number.
 
-    Silent when standard error is no terminal, unless DIFFUSIONCLEFT_PROGRESS=1: then a line every five seconds.
+    Silent when standard error is no terminal, unless DIFFUSIONCLEFT_PROGRESS=1: then lines, seconds apart.
     """
     from tqdm import tqdm
 

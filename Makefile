@@ -1,0 +1,56 @@
+# Each target does its own set-up, once. PYTHON=python3.12 chooses another interpreter, VENV=dir another folder.
+
+VENV ?= .venv
+ifeq ($(OS),Windows_NT)
+PYTHON ?= python
+PY := $(VENV)/Scripts/python.exe
+else
+PYTHON ?= python3
+PY := $(VENV)/bin/python
+endif
+READY := $(VENV)/.ready
+OUT ?= demo
+TESTS ?=
+
+.PHONY: help setup demo test lint format bench experiments clean
+
+help:
+	@echo "make demo         the whole run on phantoms, into $(OUT)/"
+	@echo "make test         unit and integration tests        (TESTS=tests/unit/test_files.py for some of them)"
+	@echo "make lint         ruff and mypy"
+	@echo "make format       let ruff rewrite the layout and the safe findings"
+	@echo "make bench        timings, kept in benchmarks/"
+	@echo "make experiments  the measurements at n >= 500 a cell; hours on two cores"
+	@echo "make clean        remove the environment and the caches, nothing you made"
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else 'Python 3.11 or newer is needed, this is %d.%d; run make PYTHON=python3.11' % v[:2])"
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[dev]"
+	$(PY) -c "import pathlib; pathlib.Path('$(READY)').write_text('')"
+
+demo: $(READY)
+	$(PY) -m diffusioncleft run --phantom --out $(OUT)
+
+test: $(READY)
+	$(PY) -m pytest $(TESTS)
+
+lint: $(READY)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+format: $(READY)
+	$(PY) -m ruff check --fix-only .
+	$(PY) -m ruff format .
+
+bench: $(READY)
+	$(PY) -m benchmarks
+
+experiments: $(READY)
+	$(PY) scripts/experiments.py
+
+clean:
+	$(PYTHON) -c "import shutil; [shutil.rmtree(d, ignore_errors=True) for d in ('$(VENV)', '.mypy_cache', '.ruff_cache', '.pytest_cache', 'build', 'dist')]"
