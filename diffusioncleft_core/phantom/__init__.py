@@ -1,0 +1,20 @@
+"""The phantom: a parametric face with known properties that proves the pipeline before a patient is in it."""
+
+from .artifacts import KINDS as ARTIFACT_KINDS
+from .artifacts import add_artifact
+from .face import Cleft, PhantomFace, Pose, Repair, random_face
+from .photographs import write_photographs
+from .render import Rendering, render
+
+__all__ = [
+    "ARTIFACT_KINDS",
+    "Cleft",
+    "PhantomFace",
+    "Pose",
+    "Rendering",
+    "Repair",
+    "add_artifact",
+    "random_face",
+    "render",
+    "write_photographs",
+]

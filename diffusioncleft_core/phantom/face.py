@@ -1,0 +1,204 @@
+"""What a phantom face is: identity, attributes, cleft or repair, and how it is photographed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+IDENTITY_SIZE = 24
+"""Length of an identity vector; each entry is N(0, 1) and moves one feature of the face."""
+
+Side = Literal["left", "right", "bilateral"]
+
+SUBJECTS = ("girl", "boy", "baby", "kid", "man", "woman")
+HEALTHY: dict[str, tuple[str, ...]] = {
+    "subject": SUBJECTS,
+    "skin": ("light", "pale", "medium", "fair", "dark", "olive"),
+    "hair_texture": ("straight", "wavy", "curly"),
+    "hair_length": ("short", "long"),
+    "hair_color": ("blonde", "brown", "black", "red"),
+    "eyes": ("brown", "green", "blue", "hazel"),
+}
+"""Attributes every phantom has, in the words of Table 1 of the paper."""
+
+
+@dataclass(frozen=True)
+class Cleft:
+    """An unrepaired cleft of the upper lip. `side` is the patient's side (left lies right in the image)."""
+
+    side: Side
+    severity: float
+    """0.4 (a notch in the vermilion) to 1 (complete, open into the nostril)."""
+    nasal_asymmetry: float
+    """0 (none) to 1 (flattened ala, widened nostril, tip turned away)."""
+
+
+@dataclass(frozen=True)
+class Repair:
+    """A repaired cleft. Strengths from 0 (not visible) to 1 (plain to see)."""
+
+    side: Side
+    scar: float
+    lip_asymmetry: float
+    nose_asymmetry: float
+    tip_ptosis: float = 0.0
+    """0 to 1: how far the nasal tip hangs."""
+    bow: float = 1.0
+    """Depth of the cupid's bow as a share of the healthy one."""
+
+
+@dataclass(frozen=True)
+class Pose:
+    """How the face lies in the frame and in the light."""
+
+    angle: float = 0.0
+    """In-plane rotation, degrees."""
+    scale: float = 1.0
+    shift: tuple[float, float] = (0.0, 0.0)
+    """Shift of the face as a share of the frame."""
+    light: tuple[float, float] = (0.0, 0.0)
+    """Direction the light comes from, each -1 to 1."""
+    exposure: float = 1.0
+    mouth_open: float = 0.0
+    """0 closed to 1 open by a third of the lip height."""
+    background: tuple[float, float, float] = (190.0, 195.0, 205.0)
+    clothing: tuple[float, float, float] = (90.0, 110.0, 140.0)
+    grain: int = 0
+    """Seed of the skin grain."""
+
+
+@dataclass(frozen=True)
+class PhantomFace:
+    """Everything the renderer needs: the same value always gives the same picture."""
+
+    identity: NDArray[np.float64]
+    attributes: dict[str, str]
+    pose: Pose = field(default_factory=Pose)
+    cleft: Cleft | None = None
+    repair: Repair | None = None
+
+    @property
+    def condition(self) -> str | None:
+        """`pre_op`, `post_op` or None for a healthy face."""
+        return "pre_op" if self.cleft else "post_op" if self.repair else None
+
+    def photographed_again(self, rng: np.random.Generator) -> "PhantomFace":
+        """The same person in another pose, light and place."""
+        return replace(self, pose=random_pose(rng))
+
+
+def random_identity(rng: np.random.Generator) -> NDArray[np.float64]:
+    """A new person: [24] float64, each entry N(0, 1)."""
+    return rng.standard_normal(IDENTITY_SIZE)
+
+
+def random_pose(rng: np.random.Generator) -> Pose:
+    """Frontal, as in the paper's photographs, with the small differences between two visits."""
+    hue = rng.uniform(0, 2 * np.pi)
+    base = rng.uniform(120, 225)
+    tint = 22 * np.cos(hue + np.array([0.0, 2.1, 4.2]))
+    cloth = rng.uniform(40, 215, size=3)
+    return Pose(
+        angle=float(rng.normal(0, 2.5)),
+        scale=float(rng.uniform(0.95, 1.06)),
+        shift=(float(rng.normal(0, 0.012)), float(rng.normal(0, 0.012))),
+        light=(float(rng.uniform(-1, 1)), float(rng.uniform(-1, 0.3))),
+        exposure=float(rng.uniform(0.96, 1.04)),
+        mouth_open=float(rng.uniform(0, 1)) if rng.random() < 0.3 else 0.0,
+        background=(float(base + tint[0]), float(base + tint[1]), float(base + tint[2])),
+        clothing=(float(cloth[0]), float(cloth[1]), float(cloth[2])),
+        grain=int(rng.integers(2**31)),
+    )
+
+
+def random_face(
+    rng: np.random.Generator,
+    *,
+    condition: str | None = None,
+    attributes: Mapping[str, str] | None = None,
+    identity: NDArray[np.float64] | None = None,
+) -> PhantomFace:
+    """Draw a face; what `attributes` leaves open is drawn uniformly.
+
+    `condition` is None (healthy), "pre_op" or "post_op"; attribute keys and values are those of
+    `conditions/cleft_lip.toml`. Raises ValueError for a value the phantom cannot draw.
+    """
+    wanted = dict(attributes or {})
+    chosen: dict[str, str] = {}
+    for key, values in HEALTHY.items():
+        allowed = values[:4] if key == "subject" and condition == "pre_op" else values
+        value = wanted.get(key) or str(rng.choice(allowed))
+        if value not in values:
+            raise ValueError(f"the phantom has no {key} {value!r}; it has {', '.join(values)}")
+        chosen[key] = value
+    cleft = _random_cleft(rng, wanted) if condition == "pre_op" else None
+    repair = _random_repair(rng, wanted) if condition == "post_op" else None
+    if condition not in (None, "pre_op", "post_op"):
+        raise ValueError(f"the phantom has no condition {condition!r}; it has pre_op and post_op")
+    chosen |= describe_cleft(cleft) if cleft else describe_repair(repair) if repair else {}
+    person = random_identity(rng) if identity is None else np.asarray(identity, dtype=np.float64)
+    return PhantomFace(person, chosen, random_pose(rng), cleft, repair)
+
+
+def _random_side(rng: np.random.Generator, wanted: Mapping[str, str]) -> Side:
+    kind = wanted.get("cleft_type") or str(rng.choice(["unilateral", "bilateral"], p=[0.7, 0.3]))
+    if kind == "bilateral":
+        return "bilateral"
+    side = wanted.get("side") or str(rng.choice(["left", "right"], p=[0.6, 0.4]))
+    return "left" if side == "left" else "right"
+
+
+def _random_cleft(rng: np.random.Generator, wanted: Mapping[str, str]) -> Cleft:
+    severity = wanted.get("severity") or str(rng.choice(["incomplete", "complete"]))
+    extent = rng.uniform(0.85, 1.0) if severity == "complete" else rng.uniform(0.5, 0.65)
+    asymmetry = wanted.get("nasal_asymmetry") or str(rng.choice(["none", "slight", "marked"]))
+    low, high = {"none": (0.0, 0.15), "slight": (0.35, 0.6), "marked": (0.75, 1.0)}[asymmetry]
+    strength = rng.uniform(low, high)
+    return Cleft(_random_side(rng, wanted), float(extent), float(strength))
+
+
+def _random_repair(rng: np.random.Generator, wanted: Mapping[str, str]) -> Repair:
+    asymmetry = wanted.get("asymmetry") or str(rng.choice(["none", "lip", "nose", "lip and nose"]))
+    lip = rng.uniform(0.5, 1.0) if "lip" in asymmetry else rng.uniform(0.0, 0.2)
+    nose = rng.uniform(0.5, 1.0) if "nose" in asymmetry else rng.uniform(0.0, 0.2)
+    scar_word = wanted.get("scar", "scar")
+    scar = 0.0 if scar_word == "none" else rng.uniform(0.65, 1.0)
+    side: Side = "bilateral" if scar_word == "scars" else _random_side(rng, wanted)
+    tip = 1.0 if wanted.get("nasal_tip") == "ptosis" else 0.0
+    bow = 0.1 if wanted.get("cupids_bow") == "poorly defined" else 1.0
+    return Repair(side, float(scar), float(lip), float(nose), tip, bow)
+
+
+def describe_cleft(cleft: Cleft) -> dict[str, str]:
+    """The words for a cleft: cleft_type, severity and, of a unilateral one, side and nasal_asymmetry."""
+    severity = "complete" if cleft.severity >= 0.75 else "incomplete"
+    if cleft.side == "bilateral":
+        return {"cleft_type": "bilateral", "severity": severity}
+    strength = cleft.nasal_asymmetry
+    asymmetry = "marked" if strength >= 0.7 else "slight" if strength >= 0.25 else "none"
+    return {
+        "cleft_type": "unilateral",
+        "severity": severity,
+        "side": cleft.side,
+        "nasal_asymmetry": asymmetry,
+    }
+
+
+def describe_repair(repair: Repair) -> dict[str, str]:
+    """The words for a repair: cleft_type, side, scar, asymmetry, nasal_tip, cupids_bow."""
+    words = {"cleft_type": "bilateral" if repair.side == "bilateral" else "unilateral"}
+    if repair.side != "bilateral":
+        words["side"] = repair.side
+    visible = "scars" if repair.side == "bilateral" else "scar"
+    words["scar"] = visible if repair.scar >= 0.5 else "none"
+    places = [
+        place
+        for place, strength in (("lip", repair.lip_asymmetry), ("nose", repair.nose_asymmetry))
+        if strength >= 0.4
+    ]
+    words["asymmetry"] = f"slight {' and '.join(places)} asymmetry" if places else "none"
+    words["nasal_tip"] = "ptosis" if repair.tip_ptosis >= 0.5 else "none"
+    words["cupids_bow"] = "poorly defined" if repair.bow < 0.5 else "none"
+    return words
