@@ -89,6 +89,9 @@ def _dispatch(arguments: list[str]) -> int:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"choose one of: {', '.join(COMMANDS)}"
         raise UserError(f"there is no command {name!r}; {hint}")
+    if name in ("--version", "-V"):
+        print(f"diffusioncleft {__version__}")
+        return 0
     parser = _top_parser()
     parser.parse_args(arguments)
     parser.print_help()
@@ -105,7 +108,7 @@ def _top_parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"diffusioncleft {__version__}")
+    parser.add_argument("-V", "--version", action="store_true", help="show the version and exit")
     return parser
 
 

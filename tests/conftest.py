@@ -1,0 +1,96 @@
+"""Fixtures for every test: no network, small disks, read-only folders, child processes."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+OFFLINE = Path(__file__).resolve().parent / "offline"
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The checkout's root."""
+    return ROOT
+
+
+@pytest.fixture(autouse=True)
+def no_network():
+    """Connections to any other host raise ConnectionRefusedError in the test process."""
+    spec = importlib.util.spec_from_file_location("blocked_network", OFFLINE / "sitecustomize.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.block()
+    yield
+    module.unblock()
+
+
+@pytest.fixture
+def offline_env() -> dict[str, str]:
+    """An environment for child Pythons in which they reach no other host, and libraries don't try to."""
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(OFFLINE), os.environ.get("PYTHONPATH", "")])),
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONUTF8": "1",
+    }
+
+
+@pytest.fixture
+def command(offline_env, tmp_path):
+    """Run `python -m diffusioncleft ...` as a process, from an empty folder; gives the finished process."""
+
+    def run(*arguments: object, **settings: object) -> subprocess.CompletedProcess[str]:
+        settings = {"cwd": tmp_path, "env": offline_env, "timeout": 300, **settings}
+        return subprocess.run(
+            [sys.executable, "-m", "diffusioncleft", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            check=False,
+            **settings,
+        )
+
+    return run
+
+
+def _mount(folder: Path, options: str) -> None:
+    if sys.platform != "linux" or os.geteuid() != 0:
+        pytest.skip("a disk of its own needs Linux and root")
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        pytest.skip(f"no right to mount here: {done.stderr.strip()}")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a disk of 256 KiB."""
+    folder = tmp_path / "small disk"
+    folder.mkdir()
+    _mount(folder, "size=256k")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture
+def read_only_folder(tmp_path):
+    """A folder that even root can't write to."""
+    folder = tmp_path / "read only"
+    folder.mkdir()
+    if os.name == "posix" and os.geteuid() != 0:
+        folder.chmod(0o555)
+        yield folder
+        folder.chmod(0o755)
+        return
+    _mount(folder, "size=256k,ro")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)

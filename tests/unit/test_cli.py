@@ -1,0 +1,175 @@
+"""The command line: one line for a user's mistake, a status that scripts can read, and no traceback."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from diffusioncleft.diffusioncleft_core import cli, device, progress, versions
+from diffusioncleft.diffusioncleft_core.errors import UserError
+
+COMMAND = """
+import errno, time
+from pathlib import Path
+from diffusioncleft.diffusioncleft_core.errors import UserError
+HELP = "made by a test"
+EXAMPLES = "examples:\\n  diffusioncleft made --how user"
+def configure(parser):
+    parser.add_argument("--how", choices=["well", "user", "full", "bug", "wait"], default="well")
+def run(args):
+    if args.how == "user":
+        raise UserError("the folder\\n'a' is empty; put photographs in it")
+    if args.how == "full":
+        raise OSError(errno.ENOSPC, "No space left on device", "a.png")
+    if args.how == "bug":
+        raise OSError(errno.EBADF, "Bad file descriptor")
+    if args.how == "wait":
+        Path("waiting").touch()
+        time.sleep(60)
+    print("done")
+"""
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    """A real command module beside the table's own."""
+    (tmp_path / "made_command.py").write_text(COMMAND)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(cli.COMMANDS, "made", "made_command")
+    monkeypatch.delitem(sys.modules, "made_command", raising=False)
+
+
+def test_a_command_that_ends_well_returns_zero(made, capsys):
+    assert cli.main(["made"]) == 0
+    assert capsys.readouterr().out == "done\n"
+
+
+def test_a_users_mistake_is_one_line_and_status_two(made, capsys):
+    assert cli.main(["made", "--how", "user"]) == 2
+    assert capsys.readouterr().err == (
+        "diffusioncleft: error: the folder 'a' is empty; put photographs in it\n"
+    )
+
+
+def test_debug_shows_where_a_users_mistake_was_found(made, capsys, monkeypatch):
+    monkeypatch.setenv("DIFFUSIONCLEFT_DEBUG", "1")
+    assert cli.main(["made", "--how", "user"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_a_circumstance_and_another_oserror_is_a_fault(made, capsys):
+    assert cli.main(["made", "--how", "full"]) == 2
+    assert "No space left on device: a.png" in capsys.readouterr().err
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        cli.main(["made", "--how", "bug"])
+
+
+def test_a_wrong_option_is_one_line_that_points_to_the_help(made, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["made", "--how", "badly"])
+    error = capsys.readouterr().err
+    assert exit_.value.code == 2
+    assert error.count("\n") == 1
+    assert "badly" in error and "diffusioncleft made --help" in error
+
+
+def test_a_commands_help_prints_its_examples(made, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["made", "--help"])
+    assert exit_.value.code == 0
+    assert "diffusioncleft made --how user" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows interrupts a console, not a process")
+def test_an_interrupted_command_says_how_to_go_on(tmp_path, offline_env):
+    (tmp_path / "made_command.py").write_text(COMMAND)
+    code = (
+        "import sys; from diffusioncleft.diffusioncleft_core import cli\n"
+        "cli.COMMANDS['made'] = 'made_command'\n"
+        "sys.exit(cli.main(['made', '--how', 'wait']))"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, env=offline_env, stderr=subprocess.PIPE, text=True
+    )
+    while not (tmp_path / "waiting").exists():
+        assert child.poll() is None
+        time.sleep(0.05)
+    child.send_signal(signal.SIGINT)
+    _, error = child.communicate(timeout=60)
+    assert (child.returncode, error) == (130, cli.INTERRUPTED + "\n")
+
+
+def test_an_unknown_command_exits_two_without_a_traceback(command):
+    done = command("trian")
+    assert done.returncode == 2
+    assert done.stderr == "diffusioncleft: error: there is no command 'trian'; did you mean 'train'?\n"
+
+
+def test_help_lists_every_command_with_examples(command):
+    done = command("--help")
+    assert done.returncode == 0, done.stderr
+    listed = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ") and line.strip()]
+    assert set(cli.COMMANDS) <= set(listed)
+    assert "diffusioncleft run --phantom --out demo" in done.stdout
+
+
+def test_without_a_command_the_help_is_printed_and_the_status_is_two(command):
+    done = command()
+    assert done.returncode == 2
+    assert "examples:" in done.stdout
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_explains_itself(name, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        cli.main([name, "--help"])
+    assert exit_.value.code == 0
+    assert f"diffusioncleft {name} " in capsys.readouterr().out.partition("\n")[2]
+
+
+def test_text_that_the_console_cannot_show_does_not_stop_a_command(offline_env):
+    code = (
+        "import sys; from diffusioncleft.diffusioncleft_core import cli\n"
+        "sys.exit(cli.main(['ž\\u4e2d\\U0001f600']))"
+    )
+    env = {**offline_env, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.count(b"\n") == 1
+    assert b"\\U0001f600" in done.stderr
+
+
+def test_progress_is_silent_in_a_pipe_and_speaks_in_lines_when_asked(capsys, monkeypatch):
+    monkeypatch.delenv("DIFFUSIONCLEFT_PROGRESS", raising=False)
+    assert list(progress.progress(range(3), "reading")) == [0, 1, 2]
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("DIFFUSIONCLEFT_PROGRESS", "1")
+    with progress.progress(4, "writing", unit="step") as bar:
+        bar.update(4)
+    error = capsys.readouterr().err
+    assert "\r" not in error and error.endswith("\n")
+    assert "writing: 100%" in error.splitlines()[-1] and "4/4" in error
+
+
+def test_a_device_that_is_not_there_is_refused_by_name():
+    assert device.pick_device("cpu").type == "cpu"
+    assert device.pick_device("auto") == device.pick_device(None)
+    for name in ("tpu", "cuda:99", "cpu:1", "cuda:x"):
+        with pytest.raises(UserError, match=name):
+            device.pick_device(name)
+
+
+def test_provenance_names_neither_user_nor_host_nor_folder(tmp_path):
+    import getpass
+    import platform
+
+    told = str({**versions.versions(), **versions.hardware()})
+    assert "torch" in versions.versions() and versions.hardware()["cores"] >= 1
+    assert os.sep not in told.replace("+", "") or os.name == "nt"
+    user = getpass.getuser()
+    for secret in (platform.node(), str(Path.home()), user):
+        assert len(secret) < 4 or secret not in told
