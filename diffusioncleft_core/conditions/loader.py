@@ -1,0 +1,309 @@
+"""Reads a vocabulary file (TOML) and checks it; docs/conditions.md describes the tables."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..files import sha256_bytes
+from .grammar import Template, check_template, names_in, words_of
+from .vocabulary import PAPER_MODE, Attribute, Condition, Mode, Rule, Vocabulary
+
+SCHEMA = 1
+EMBEDDED = Path(__file__).with_name("cleft_lip.toml")
+
+
+def load_vocabulary(path: Path | None = None) -> Vocabulary:
+    """Read a vocabulary file; without a path, the embedded one.
+
+    Raises UserError, which names the file and the table, for whatever the rest of the software could not use.
+    """
+    path = EMBEDDED if path is None else Path(path)
+    try:
+        data = path.read_bytes()
+        document = tomllib.loads(data.decode("utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"the conditions file {path} does not exist; check the path") from error
+    except OSError as error:
+        raise UserError(f"the conditions file {path} can't be read; give a TOML file you may read") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"the conditions file {path} is not valid TOML ({error}); correct it") from error
+    return _vocabulary(_Table(document, path.name), sha256_bytes(data))
+
+
+class _Table:
+    """One TOML table: typed reading, and mistakes reported with file and place."""
+
+    def __init__(self, content: Mapping[str, Any], file: str, place: str = "") -> None:
+        self.content, self.file, self.place = content, file, place
+
+    def fail(self, message: str) -> UserError:
+        where = f"{self.file}, [{self.place}]" if self.place else self.file
+        return UserError(f"{where}: {message}")
+
+    def only(self, *known: str) -> None:
+        for key in self.content:
+            if key not in known:
+                raise self.fail(f"unknown key {key!r}; allowed: {', '.join(known)}")
+
+    def text(self, key: str, default: str | None = None) -> str:
+        value = self.content.get(key, default)
+        if not isinstance(value, str) or (default is None and not value.strip()):
+            raise self.fail(f"{key} must be a text")
+        return value
+
+    def flag(self, key: str) -> bool:
+        value = self.content.get(key, False)
+        if not isinstance(value, bool):
+            raise self.fail(f"{key} must be true or false")
+        return value
+
+    def texts(self, key: str, default: Sequence[str] | None = None) -> tuple[str, ...]:
+        value = self.content.get(key, default)
+        if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) and item for item in value):
+            raise self.fail(f"{key} must be a list of texts")
+        if len(set(value)) != len(value):
+            raise self.fail(f"{key} names something twice")
+        return tuple(value)
+
+    def table(self, key: str) -> _Table:
+        value = self.content.get(key, {})
+        if not isinstance(value, dict):
+            raise self.fail(f"{key} must be a table")
+        return _Table(value, self.file, f"{self.place}.{key}".lstrip("."))
+
+    def tables(self, key: str) -> dict[str, _Table]:
+        parent = self.table(key)
+        return {name: parent.table(name) for name in parent.content}
+
+    def text_map(self, key: str) -> dict[str, str]:
+        table = self.table(key)
+        return {name: table.text(name, "") for name in table.content}
+
+    def allowed_map(self, key: str) -> dict[str, tuple[str, ...]]:
+        table = self.table(key)
+        return {name: table.texts(name) for name in table.content}
+
+    def template(self, key: str) -> str:
+        return self._checked(key, self.text(key))
+
+    def templates(self, key: str, default: Sequence[str] | None = None) -> tuple[str, ...]:
+        return tuple(self._checked(key, item) for item in self.texts(key, default))
+
+    def phrases(self, key: str) -> dict[str, Template]:
+        table = self.table(key)
+        return {
+            name: table.template(name) if isinstance(value, str) else table.templates(name)
+            for name, value in table.content.items()
+        }
+
+    def _checked(self, key: str, template: str) -> str:
+        problem = check_template(template)
+        if problem:
+            raise self.fail(f"{key} {problem}: {template!r}")
+        return template
+
+
+def _vocabulary(root: _Table, digest: str) -> Vocabulary:
+    root.only(
+        "schema", "name", "title", "closing", "healthy_face", "appearance", "phrases", "articles",
+        "attributes", "columns", "caption_phrases", "conditions",
+    )  # fmt: skip
+    if root.content.get("schema") != SCHEMA:
+        raise root.fail(f"schema must be {SCHEMA}; this version reads no other")
+    attributes = {name: _attribute(name, table) for name, table in root.tables("attributes").items()}
+    columns = {name: _attribute(name, table) for name, table in root.tables("columns").items()}
+    conditions = {
+        name: _condition(name, table, root, attributes, columns)
+        for name, table in root.tables("conditions").items()
+    }
+    if not conditions:
+        raise root.fail("there is no condition; add a table [conditions.NAME]")
+    triggers = [condition.trigger for condition in conditions.values()]
+    if len(set(triggers)) != len(triggers):
+        raise root.fail("two conditions have the same trigger; each needs its own")
+    return Vocabulary(root.text("name"), root.text("title"), conditions, columns, digest)
+
+
+def _attribute(name: str, table: _Table) -> Attribute:
+    table.only("title", "values", "phrases", "absent", "requires", "required", "source")
+    values = table.texts("values", ())
+    phrases = table.text_map("phrases")
+    for value, phrase in phrases.items():
+        if value not in values:
+            raise table.fail(f"phrases names {value!r}, which is not among the values")
+        if set(phrase) & set("()[]{}"):
+            raise table.fail(f"the phrase {phrase!r} has brackets or parentheses; write it without")
+    for value in values:
+        if set(value) & set("()[]{}|,=?"):
+            raise table.fail(f"the value {value!r} has one of the signs ()[]{{}}|,=?; write it without")
+    return Attribute(
+        name,
+        table.text("title"),
+        values,
+        phrases,
+        table.text("absent", ""),
+        table.allowed_map("requires"),
+        table.flag("required"),
+        table.text("source", ""),
+    )
+
+
+def _condition(
+    name: str, table: _Table, root: _Table, shared: Mapping[str, Attribute], columns: Mapping[str, Attribute]
+) -> Condition:
+    table.only(
+        "title", "trigger", "status", "attributes", "descriptors", "needs_one_of", "draw", "face", "caption",
+        "metadata", "values", "phrases", "caption_phrases", "weights", "modes",
+    )  # fmt: skip
+    details = _details(table, shared)
+    trigger = table.text("trigger")
+    if len(trigger.split()) != 1 or len(words_of(trigger)) != 1 or not trigger.isalnum():
+        raise table.fail(f"trigger {trigger!r} must be one word of letters and digits")
+    condition = Condition(
+        name=name,
+        title=table.text("title"),
+        trigger=trigger,
+        status=table.text("status"),
+        closing=root.text("closing"),
+        attributes={key: detail.values for key, detail in details.items()},
+        details=details,
+        descriptors=_known(table, "descriptors", details),
+        needs_one_of=_known(table, "needs_one_of", details),
+        metadata=table.allowed_map("metadata"),
+        columns=columns,
+        modes=_modes(table, details),
+        face=table.template("face"),
+        healthy_face=root.template("healthy_face"),
+        appearance=root.templates("appearance", ()),
+        caption=table.templates("caption"),
+        phrases={**root.phrases("phrases"), **table.phrases("phrases")},
+        caption_phrases={**root.phrases("caption_phrases"), **table.phrases("caption_phrases")},
+        articles=root.text_map("articles"),
+    )
+    if "(" in condition.closing or ")" in condition.closing:
+        raise root.fail("closing has parentheses, which ComfyUI reads as emphasis; write it without")
+    _check_choices(table, "metadata", condition.metadata, columns)
+    _check_names(table, condition)
+    return condition
+
+
+def _details(table: _Table, shared: Mapping[str, Attribute]) -> dict[str, Attribute]:
+    """The condition's attributes with its own choice of values."""
+    details: dict[str, Attribute] = {}
+    narrowed = table.allowed_map("values")
+    for name in _known(table, "attributes", shared, required=True):
+        attribute = shared[name]
+        values = narrowed.pop(name, attribute.values)
+        if not values or not set(values) <= set(attribute.values):
+            raise table.fail(f"values of {name} must be some of: {', '.join(attribute.values)}")
+        attribute = Attribute(**{**attribute.__dict__, "values": values})
+        _check_choices(table, f"requires of {name}", attribute.requires or {}, details)
+        details[name] = attribute
+    if narrowed:
+        raise table.fail(f"values names {', '.join(narrowed)}, which is not among the attributes")
+    return details
+
+
+def _known(table: _Table, key: str, known: Mapping[str, Any], required: bool = False) -> tuple[str, ...]:
+    names = table.texts(key, None if required else ())
+    for name in names:
+        if name not in known:
+            raise table.fail(f"{key} names {name!r}; there are: {', '.join(known)}")
+    return names
+
+
+def _modes(table: _Table, details: Mapping[str, Attribute]) -> dict[str, Mode]:
+    """`paper` (the condition's own draw and weights) and every mode that the file adds."""
+    base = _weights(table, details)
+    draw = _known(table, "draw", details) or tuple(details)
+    title = "every attribute uniform" if not base else "uniform but for the weights of the condition"
+    modes = {PAPER_MODE: Mode(PAPER_MODE, title, draw, base, (), "")}
+    for name, mode in table.tables("modes").items():
+        mode.only("title", "draw", "weights", "rules", "source")
+        modes[name] = Mode(
+            name,
+            mode.text("title"),
+            _known(mode, "draw", details) or draw,
+            {**base, **_weights(mode, details)},
+            _rules(mode, details),
+            mode.text("source", ""),
+        )
+    return modes
+
+
+def _rules(mode: _Table, details: Mapping[str, Attribute]) -> tuple[Rule, ...]:
+    order = list(details)
+    rules = []
+    entries = mode.content.get("rules", [])
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise mode.fail("rules must be written as [[...rules]] tables")
+    for number, entry in enumerate(entries, start=1):
+        table = _Table(entry, mode.file, f"{mode.place}.rules, number {number}")
+        table.only("when", "weights", "reason")
+        rule = Rule(table.allowed_map("when"), _weights(table, details), table.text("reason"))
+        _check_choices(table, "when", rule.when, details)
+        for name in rule.weights:
+            late = [key for key in rule.when if order.index(key) >= order.index(name)]
+            if late:
+                raise table.fail(f"{name} is drawn before {late[0]}; change their order in attributes")
+        rules.append(rule)
+    return tuple(rules)
+
+
+def _weights(table: _Table, details: Mapping[str, Attribute]) -> dict[str, dict[str, Fraction]]:
+    weights: dict[str, dict[str, Fraction]] = {}
+    for name, entry in table.tables("weights").items():
+        _check_choices(table, "weights", {name: tuple(entry.content)}, details)
+        numbers = entry.content.values()
+        if not all(type(number) in (int, float) and 0 <= number < float("inf") for number in numbers):
+            raise entry.fail("a weight must be a number, 0 or more")
+        weights[name] = {value: Fraction(str(number)) for value, number in entry.content.items()}
+        if not any(weights[name].values()):
+            raise entry.fail("at least one weight must be above 0")
+    return weights
+
+
+def _check_choices(
+    table: _Table, what: str, choices: Mapping[str, tuple[str, ...]], known: Mapping[str, Attribute]
+) -> None:
+    for name, values in choices.items():
+        if name not in known:
+            raise table.fail(f"{what} names {name!r}; known before it: {', '.join(known) or 'none'}")
+        wrong = [value for value in values if value not in known[name].values]
+        if wrong:
+            raise table.fail(f"{what}: {name} has no {wrong[0]!r}; it has: {', '.join(known[name].values)}")
+
+
+def _check_names(table: _Table, condition: Condition) -> None:
+    """Every name in a template must be an attribute or column, or a phrase that does not lead back to itself."""
+    prompt = [condition.face, condition.healthy_face, *condition.appearance]
+    for templates, phrases, known in (
+        (prompt, condition.phrases, condition.details),
+        (list(condition.caption), condition.caption_phrases, condition.columns),
+    ):
+        _check_phrases(table, templates, phrases, known, ())
+
+
+def _check_phrases(
+    table: _Table,
+    templates: Sequence[str],
+    phrases: Mapping[str, Template],
+    known: Mapping[str, Attribute],
+    parents: tuple[str, ...],
+) -> None:
+    for template in templates:
+        for name in names_in(template):
+            if name in parents:
+                raise table.fail(f"the phrase {name} mentions itself")
+            if name in phrases:
+                phrase = phrases[name]
+                inner = [phrase] if isinstance(phrase, str) else phrase
+                _check_phrases(table, inner, phrases, known, (*parents, name))
+            elif name not in known:
+                names = ", ".join([*phrases, *known])
+                raise table.fail(f"a template mentions {{{name}}}; it can mention: {names}")

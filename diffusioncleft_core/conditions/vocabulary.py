@@ -1,0 +1,214 @@
+"""What a vocabulary file says, as plain values: attributes, metadata columns, conditions, modes."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+from ..errors import UserError
+from .grammar import Template, literal_words, spoken_in, words_of
+
+Weights = Mapping[str, Mapping[str, Fraction]]
+PAPER_MODE = "paper"
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """An attribute of a prompt or a column of metadata.csv.
+
+    values: allowed values, () for free text. phrases: the words of a value that is not spoken as it is written
+    ("" says nothing). absent: the words used when the attribute is left out. requires: the attribute may be
+    given only where each of these attributes has one of these values. required: a column that may not be blank.
+    """
+
+    name: str
+    title: str
+    values: tuple[str, ...]
+    phrases: Mapping[str, str]
+    absent: str = ""
+    requires: Mapping[str, tuple[str, ...]] | None = None
+    required: bool = False
+    source: str = ""
+
+    def text(self, value: str) -> str:
+        """The words a prompt or caption has for a value; "" is the value left out."""
+        return self.phrases.get(value, value) if value else self.absent
+
+    def applies(self, values: Mapping[str, str]) -> bool:
+        """Whether the attribute has a meaning beside the others: a side, for instance, only for one-sided."""
+        return all(values.get(key, "") in allowed for key, allowed in (self.requires or {}).items())
+
+    def check(self, value: str, where: str) -> str:
+        """Return `value` in the file's spelling (case and spaces don't count) or raise UserError."""
+        if not self.values:
+            return value
+        wanted = " ".join(value.split()).casefold()
+        for known in self.values:
+            if known.casefold() == wanted:
+                return known
+        raise UserError(f"{where} has no {self.name} {value!r}{_near(wanted, self.values)}")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Other weights where the attributes of `when` have one of the values named there, and why."""
+
+    when: Mapping[str, tuple[str, ...]]
+    weights: Weights
+    reason: str
+
+    def holds(self, values: Mapping[str, str]) -> bool:
+        """Whether the rule applies beside the attributes chosen so far."""
+        return all(values.get(key, "") in allowed for key, allowed in self.when.items())
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A way to draw a plan: the attributes drawn, their weights (uniform where none are given) and rules."""
+
+    name: str
+    title: str
+    draw: tuple[str, ...]
+    weights: Weights
+    rules: tuple[Rule, ...]
+    source: str
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One state of the anomaly with a trigger, a vocabulary and a LoRA of its own.
+
+    attributes: allowed values of each attribute, in drawing order. details: the same attributes in full.
+    descriptors: the attributes that describe the anomaly and not the person; a healthy prompt ignores them.
+    needs_one_of: a prompt must say something about at least one of these.
+    metadata: what metadata.csv must say for a photograph to belong to the condition.
+    face, healthy_face, appearance, caption, phrases: templates (see grammar.py).
+    columns: the columns of metadata.csv, from which captions are made.
+    """
+
+    name: str
+    title: str
+    trigger: str
+    status: str
+    closing: str
+    attributes: Mapping[str, tuple[str, ...]]
+    details: Mapping[str, Attribute]
+    descriptors: tuple[str, ...]
+    needs_one_of: tuple[str, ...]
+    metadata: Mapping[str, tuple[str, ...]]
+    columns: Mapping[str, Attribute]
+    modes: Mapping[str, Mode]
+    face: str
+    healthy_face: str
+    appearance: tuple[str, ...]
+    caption: tuple[str, ...]
+    phrases: Mapping[str, Template]
+    caption_phrases: Mapping[str, Template]
+    articles: Mapping[str, str]
+
+    def check_attributes(self, attributes: Mapping[str, str]) -> dict[str, str]:
+        """Return the attributes in the file's order and spelling, those left out ("") dropped.
+
+        Raises UserError naming the allowed ones for an unknown attribute or value, and for an attribute that
+        means nothing beside the others.
+        """
+        for name in attributes:
+            self.attribute(name)
+        checked = {
+            name: detail.check(attributes[name], self.name)
+            for name, detail in self.details.items()
+            if attributes.get(name)
+        }
+        for name in checked:
+            detail = self.details[name]
+            if not detail.applies(checked):
+                raise UserError(f"{self.name}: {name} can be given only with {_requirement(detail)}; leave it out")
+        return checked
+
+    def attribute(self, name: str) -> Attribute:
+        """The attribute of that name; UserError names the existing ones."""
+        if name not in self.details:
+            raise UserError(f"{self.name} has no attribute {name!r}{_near(name, self.details)}")
+        return self.details[name]
+
+    def mode(self, name: str) -> Mode:
+        """The mode of that name; UserError names the existing ones."""
+        if name not in self.modes:
+            raise UserError(f"{self.name} has no mode {name!r}{_near(name, self.modes)}")
+        return self.modes[name]
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A vocabulary file: its conditions by name, the columns of metadata.csv, and the SHA-256 of its content."""
+
+    name: str
+    title: str
+    conditions: Mapping[str, Condition]
+    columns: Mapping[str, Attribute]
+    sha256: str
+
+    def condition(self, name: str) -> Condition:
+        """The condition of that name; UserError names the existing ones."""
+        if name not in self.conditions:
+            raise UserError(f"{self.title} has no condition {name!r}{_near(name, self.conditions)}")
+        return self.conditions[name]
+
+    def check_metadata(self, row: Mapping[str, str], where: str = "metadata.csv") -> dict[str, str]:
+        """Return the known columns of a metadata row in the file's spelling, blank ones dropped.
+
+        Columns that the vocabulary does not know are ignored. Raises UserError, which starts with `where`, for a
+        value that is not allowed and for a required column that is blank.
+        """
+        checked = {}
+        for name, column in self.columns.items():
+            value = (row.get(name) or "").strip()
+            if value:
+                checked[name] = column.check(value, where)
+            elif column.required:
+                raise UserError(f"{where}: {name} is blank; fill in {_choices(column.values) or column.title}")
+        return checked
+
+    def words(self) -> list[str]:
+        """Every word that a prompt or caption can contain: lower case, sorted, triggers included."""
+        words = {"a", "an", "and"}
+        for condition in self.conditions.values():
+            words |= {*words_of(condition.trigger), *words_of(condition.closing)}
+            prompt = [condition.face, condition.healthy_face, *condition.appearance]
+            words |= _words_of_templates([*prompt, *_texts(condition.phrases)], condition.details)
+            caption = [*condition.caption, *_texts(condition.caption_phrases)]
+            words |= _words_of_templates(caption, condition.columns)
+        return sorted(words)
+
+
+def _texts(phrases: Mapping[str, Template]) -> list[str]:
+    return [text for phrase in phrases.values() for text in ([phrase] if isinstance(phrase, str) else phrase)]
+
+
+def _words_of_templates(templates: Iterable[str], spoken: Mapping[str, Attribute]) -> set[str]:
+    words: set[str] = set()
+    for template in templates:
+        words.update(literal_words(template))
+        for attribute in (spoken[name] for name in spoken_in(template) if name in spoken):
+            for value in ("", *attribute.values):
+                words.update(words_of(attribute.text(value)))
+    return words
+
+
+def _requirement(attribute: Attribute) -> str:
+    needs = (attribute.requires or {}).items()
+    return " and ".join(f"{key} {' or '.join(allowed)}" for key, allowed in needs)
+
+
+def _choices(names: Iterable[str]) -> str:
+    return ", ".join(names)
+
+
+def _near(wanted: str, known: Iterable[str]) -> str:
+    """What to do about an unknown name: the nearest one, if any, and all that are allowed."""
+    known = list(known)
+    near = difflib.get_close_matches(wanted, known, n=1)
+    hint = f"; did you mean {near[0]!r}? Allowed: " if near else "; allowed: "
+    return hint + (_choices(known) or "none")
