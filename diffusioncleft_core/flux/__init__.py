@@ -1,0 +1,1 @@
+"""FLUX.1 schnell: its files, encoding, sampling, and LoRA."""

@@ -1,0 +1,220 @@
+"""Loading FLUX.1 schnell's components from a diffusers folder or from ComfyUI's single files, without a
+network.
+
+Both ways read the same: tensors one by one, brought to the working precision, every key accounted for. A
+missing or an unexpected key is an error, never a silently random weight.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import UserError
+from ..files import read_json
+from . import text_keys, transformer_keys, vae_keys
+from .source import FluxSource, phantom_source
+from .tensors import Tensors, open_tensors
+
+__all__ = [
+    "FluxSource",
+    "TextEncoders",
+    "load_text_encoders",
+    "load_transformer",
+    "load_vae",
+    "phantom_source",
+    "shipped_config",
+]
+
+T5_LENGTH = 256
+"""schnell's text length in tokens; a tokenizer with a smaller maximum (the phantom's) uses that."""
+
+CLIP_LENGTH = 77
+
+
+@dataclass(frozen=True)
+class TextEncoders:
+    """CLIP-L and T5 with their tokenizers; `t5_length` and `clip_length` in tokens."""
+
+    tokenizer: Any
+    text_encoder: Any
+    tokenizer_2: Any
+    text_encoder_2: Any
+    t5_length: int
+    clip_length: int
+
+
+def shipped_config(name: str) -> dict[str, Any]:
+    """One of the real model's configurations: `transformer`, `vae`, `clip_l`, `t5xxl`, `scheduler`."""
+    path = Path(__file__).parent / "configs" / f"{name}.json"
+    config: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return config
+
+
+def load_transformer(source: FluxSource, device: torch.device, dtype: torch.dtype) -> Any:
+    """The `FluxTransformer2DModel`, frozen, in evaluation mode.
+
+    Raises:
+        UserError: FLUX.1 dev and other variants, quantised forms that are not supported, missing keys.
+    """
+    from diffusers import FluxTransformer2DModel
+
+    files = source.files("transformer")
+    with open_tensors(
+        files, "the transformer", transformer_keys.PROBES, transformer_keys.PREFIXES
+    ) as tensors:
+        config = _folder_config(source, "transformer")
+        if config is None:
+            config = transformer_keys.infer_config(tensors, shipped_config("transformer"))
+        if config.get("guidance_embeds"):
+            transformer_keys.raise_guidance(files[0].name if source.folder is None else source.folder.name)
+        transformer_keys.check_channels(int(config["in_channels"]), files[0].name)
+        keys = tensors.names()
+        if transformer_keys.is_bfl(keys):
+            hidden = int(config["num_attention_heads"]) * int(config["attention_head_dim"])
+            state = transformer_keys.bfl_to_diffusers(keys, lambda key: tensors.get(key, dtype), hidden)
+        else:
+            state = {key: tensors.get(key, dtype) for key in keys}
+        model = _empty(FluxTransformer2DModel.from_config, config)
+        return _fill(model, state, tensors, device)
+
+
+def load_vae(source: FluxSource, device: torch.device, dtype: torch.dtype) -> Any:
+    """The 16-channel `AutoencoderKL`, frozen, in evaluation mode."""
+    from diffusers import AutoencoderKL
+
+    with open_tensors(source.files("vae"), "the VAE", vae_keys.PROBES, vae_keys.PREFIXES) as tensors:
+        config = _folder_config(source, "vae") or vae_keys.infer_config(tensors, shipped_config("vae"))
+        state = {key: tensors.get(key, dtype) for key in tensors.names()}
+        if vae_keys.is_single_file_form(list(state)):
+            state = vae_keys.to_diffusers(state)
+        model = _empty(AutoencoderKL.from_config, config)
+        return _fill(model, state, tensors, device)
+
+
+def load_text_encoders(source: FluxSource, device: torch.device, dtype: torch.dtype) -> TextEncoders:
+    """CLIP-L and T5 with their tokenizers, frozen, in evaluation mode."""
+    tokenizer = _load_tokenizer(source.tokenizer_folder("clip"), "CLIP")
+    tokenizer_2 = _load_tokenizer(source.tokenizer_folder("t5"), "T5")
+    text_encoder = _load_clip(source, tokenizer, device, dtype)
+    clip_length = min(CLIP_LENGTH, tokenizer.model_max_length, text_encoder.config.max_position_embeddings)
+    # ComfyUI's copy of the tokenizer says 8192, where CLIP has 77 positions.
+    tokenizer.model_max_length = clip_length
+    return TextEncoders(
+        tokenizer=tokenizer,
+        text_encoder=text_encoder,
+        tokenizer_2=tokenizer_2,
+        text_encoder_2=_load_t5(source, device, dtype),
+        t5_length=min(T5_LENGTH, tokenizer_2.model_max_length),
+        clip_length=clip_length,
+    )
+
+
+def _load_clip(source: FluxSource, tokenizer: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    files = source.files("clip_l")
+    with open_tensors(
+        files, "the CLIP text encoder", text_keys.CLIP_PROBES, text_keys.CLIP_PREFIXES
+    ) as tensors:
+        ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+        config = _folder_config(source, "clip_l") or text_keys.infer_clip_config(
+            tensors, shipped_config("clip_l"), ids
+        )
+        model = _empty(CLIPTextModel, CLIPTextConfig.from_dict(config))
+        prefix = "text_model." if any(key.startswith("text_model.") for key in model.state_dict()) else ""
+        state = {
+            prefix + short: tensors.get(key, dtype)
+            for key in tensors.names()
+            if (short := text_keys.clip_key(key)) is not None
+        }
+        return _fill(model, state, tensors, device)
+
+
+def _load_t5(source: FluxSource, device: torch.device, dtype: torch.dtype) -> Any:
+    from transformers import T5Config, T5EncoderModel
+
+    files = source.files("t5xxl")
+    with open_tensors(files, "the T5 text encoder", text_keys.T5_PROBES, text_keys.T5_PREFIXES) as tensors:
+        config = _folder_config(source, "t5xxl") or text_keys.infer_t5_config(
+            tensors, shipped_config("t5xxl")
+        )
+        model = _empty(T5EncoderModel, T5Config.from_dict(config))
+        state: dict[str, torch.Tensor] = {}
+        for key in tensors.names():
+            own = text_keys.t5_key(key)
+            if own is not None:
+                # fp16 overflows in this layer; transformers keeps it in fp32 as well.
+                wide = dtype == torch.float16 and own.endswith(".wo.weight")
+                state[own] = tensors.get(key, torch.float32 if wide else dtype)
+        tokens = state.get("shared.weight", state.get("encoder.embed_tokens.weight"))
+        if tokens is not None:
+            state["shared.weight"] = state["encoder.embed_tokens.weight"] = tokens
+        model = _fill(model, state, tensors, device)
+        model.tie_weights()
+        return model
+
+
+def _load_tokenizer(folder: Path, what: str) -> Any:
+    from transformers import AutoTokenizer
+
+    if not folder.is_dir():
+        raise UserError(f"the {what} tokenizer: there is no folder {folder}; give a complete model folder")
+    try:
+        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"the {what} tokenizer in {folder} cannot be opened ({_first_line(error)})"
+        ) from error
+
+
+def _folder_config(source: FluxSource, component: str) -> dict[str, Any] | None:
+    """`config.json` of a diffusers folder's component; None for single files."""
+    folder = source.component_folder(component)
+    if folder is None:
+        return None
+    config: dict[str, Any] = read_json(folder / "config.json")
+    if config.get("quantization_config"):
+        method = config["quantization_config"].get("quant_method", "an unknown method")
+        raise UserError(
+            f"{folder} is quantised by {method}, which is not supported; use the bf16 folder or the fp8 "
+            "single file"
+        )
+    return config
+
+
+def _empty(build: Any, config: Any) -> Any:
+    """A module without storage for its weights; its buffers are real."""
+    from accelerate import init_empty_weights
+
+    with init_empty_weights(include_buffers=False):
+        return build(config)
+
+
+def _fill(model: Any, state: Mapping[str, torch.Tensor], tensors: Tensors, device: torch.device) -> Any:
+    """Give `model` its weights, check that each has one and that none is left, freeze it and move it."""
+    name = tensors.files[0].name
+    expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    missing = sorted(set(expected) - set(state))
+    unexpected = sorted(set(state) - set(expected))
+    wrong = sorted(key for key in set(expected) & set(state) if expected[key] != tuple(state[key].shape))
+    for keys, fault in ((missing, "lacks"), (unexpected, "has unknown"), (wrong, "has wrongly shaped")):
+        if keys:
+            more = f" and {len(keys) - 2} more" if len(keys) > 2 else ""
+            raise UserError(
+                f"{tensors.what}: {name} {fault} tensors ({', '.join(keys[:2])}{more}); it is damaged or "
+                "another model"
+            )
+    model.load_state_dict(dict(state), strict=True, assign=True)
+    model.requires_grad_(False)
+    model.eval()
+    return model.to(device)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,172 @@
+"""LoRA files: reading any known form, saving in kohya's, converting, inspecting."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ..errors import UserError
+from ..files import atomic_path, read_json, sha256_file
+from .lora_keys import LoraFormat, ParsedLora, from_state, parse, to_state, write
+from .tensors import check_file
+
+PEFT_METADATA = "lora_adapter_metadata"
+"""diffusers' description of the PEFT configuration; it holds the alpha of files without `.alpha` keys."""
+
+TELLING_METADATA = (
+    "ss_dataset_dirs",
+    "ss_reg_dataset_dirs",
+    "ss_datasets",
+    "ss_tag_frequency",
+    "ss_bucket_info",
+    "ss_training_comment",
+    "ss_output_name",
+    "ss_sd_model_name",
+    "ss_vae_name",
+)
+"""kohya's metadata that name files, folders or captions; our own files have none of them."""
+
+
+class Lora(NamedTuple):
+    """A LoRA in canonical form: diffusers' names, ΔW = alphas[module] / rank · lora_B · lora_A."""
+
+    state: dict[str, torch.Tensor]
+    alphas: dict[str, float]
+    metadata: dict[str, str]
+
+
+def read_lora(path: Path) -> Lora:
+    """Read a LoRA file in any known form into the canonical one.
+
+    Raises:
+        UserError: no safetensors file, another kind of adapter, modules that FLUX.1 does not have.
+    """
+    parsed, metadata = _read(Path(path))
+    state, alphas = to_state(parsed.modules)
+    return Lora(state, alphas, metadata)
+
+
+def save_kohya(
+    path: Path,
+    state: Mapping[str, torch.Tensor],
+    alpha: float | Mapping[str, float],
+    metadata: Mapping[str, str],
+) -> None:
+    """Write a canonical state in kohya's keys, atomically.
+
+    Args:
+        path: the safetensors file.
+        state: `<module>.lora_A.weight`, `<module>.lora_B.weight`; its precision is kept.
+        alpha: one alpha, or one a module.
+        metadata: text by name; it goes into the file as it is, so it must name no file, folder or caption.
+    """
+    _save(Path(path), write(from_state(state, alpha), "kohya"), metadata)
+
+
+def convert_lora(source: Path, target: Path, format: LoraFormat = "kohya") -> None:
+    """Write the LoRA `source` to `target` in another form, with equal ΔW and its metadata."""
+    parsed, metadata = _read(Path(source))
+    # It describes the old keys and their alpha; left in, diffusers would apply the alpha twice.
+    metadata.pop(PEFT_METADATA, None)
+    _save(Path(target), write(parsed.modules, format), metadata)
+
+
+def inspect_lora(path: Path) -> dict[str, Any]:
+    """What a LoRA file is, as plain values: form, ranks, alphas, scales, blocks, precision, metadata,
+    warnings.
+    """
+    path = Path(path)
+    parsed, metadata = _read(path)
+    modules = parsed.modules
+    warnings = []
+    if parsed.form in ("raw PEFT", "bare"):
+        warnings.append("ComfyUI ignores these keys silently: convert the file first")
+    if not parsed.has_alphas and PEFT_METADATA not in metadata:
+        warnings.append("the file has no alpha: its scale is taken as 1")
+    if telling := [name for name in TELLING_METADATA if metadata.get(name) not in (None, "", "None", "{}")]:
+        warnings.append(f"its metadata may name files or captions: {', '.join(telling)}")
+    if not any(bool(module.up.any()) for module in modules.values()):
+        warnings.append("all its up matrices are zero: it changes nothing")
+    blocks = {name.split(".")[0] + "." + name.split(".")[1] for name in modules if "blocks." in name}
+    return {
+        "form": parsed.form,
+        "sha256": sha256_file(path),
+        "modules": len(modules),
+        "double_blocks": sum(block.startswith("transformer_blocks.") for block in blocks),
+        "single_blocks": sum(block.startswith("single_transformer_blocks.") for block in blocks),
+        "ranks": sorted({module.rank for module in modules.values()}),
+        "alphas": sorted({module.alpha for module in modules.values()}),
+        "scales": sorted({module.scale for module in modules.values()}),
+        "dtypes": sorted({str(module.down.dtype).removeprefix("torch.") for module in modules.values()}),
+        "parameters": sum(module.down.numel() + module.up.numel() for module in modules.values()),
+        "delta_norm": math.sqrt(sum(float(_delta_norm_squared(module)) for module in modules.values())),
+        "metadata": metadata,
+        "warnings": warnings,
+    }
+
+
+def _delta_norm_squared(module: Any) -> torch.Tensor:
+    """‖scale · up · down‖², by the small Gram matrices: never the whole ΔW."""
+    up, down = module.up.double(), module.down.double()
+    return torch.as_tensor(((up.T @ up) * (down @ down.T)).sum() * module.scale**2)
+
+
+def _read(path: Path) -> tuple[ParsedLora, dict[str, str]]:
+    check_file(path, "the LoRA")
+    try:
+        with safe_open(str(path), framework="pt", device="cpu") as handle:
+            metadata: dict[str, str] = dict(handle.metadata() or {})
+            tensors = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(
+            f"the LoRA {path.name} is damaged or no safetensors file ({error}); get it again"
+        ) from error
+    try:
+        parsed = parse(tensors)
+        if not parsed.has_alphas and (config := _peft_config(path, metadata)):
+            parsed = parse(tensors, _peft_alphas(parsed, config))
+    except UserError as error:
+        raise UserError(f"{path.name}: {error}") from error
+    return parsed, metadata
+
+
+def _peft_config(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """The PEFT configuration of a file without alphas: in its metadata, or beside a raw PEFT adapter."""
+    if PEFT_METADATA in metadata:
+        described = json.loads(metadata[PEFT_METADATA])
+        return {str(key).removeprefix("transformer."): value for key, value in described.items()}
+    beside = path.parent / "adapter_config.json"
+    if path.name.startswith("adapter_model") and beside.is_file():
+        config: dict[str, Any] = read_json(beside)
+        return config
+    return {}
+
+
+def _peft_alphas(parsed: ParsedLora, config: Mapping[str, Any]) -> dict[str, float]:
+    """Alphas by module from a PEFT configuration (`lora_alpha`, `alpha_pattern`, rank-stabilised scaling)."""
+    if config.get("use_dora"):
+        raise UserError("the file is a DoRA, not a plain LoRA; only plain LoRAs are read")
+    pattern: Mapping[str, float] = config.get("alpha_pattern") or {}
+    alphas = {}
+    for name, module in parsed.modules.items():
+        special = [value for key, value in pattern.items() if f".{name}".endswith(f".{str(key).lstrip('^')}")]
+        alpha = float(special[0] if special else config.get("lora_alpha", module.rank))
+        alphas[name] = alpha * math.sqrt(module.rank) if config.get("use_rslora") else alpha
+    return alphas
+
+
+def _save(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
+    plain = {str(key): str(value) for key, value in metadata.items()}
+    with atomic_path(path) as temporary:
+        save_file(
+            {key: value.detach().cpu() for key, value in tensors.items()},
+            str(temporary),
+            {**plain, "format": "pt"},
+        )

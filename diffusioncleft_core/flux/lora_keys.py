@@ -1,0 +1,316 @@
+"""LoRA weights between kohya's, diffusers' and ComfyUI's keys, with ΔW unchanged.
+
+The canonical form is diffusers': two matrices a module, `<module>.lora_A.weight` [rank, in] and
+`<module>.lora_B.weight` [out, rank], and an alpha a module; ΔW = alpha / rank · B · A.
+
+The other two name BFL's modules, where q, k, v (and the single blocks' MLP) are one. Separate LoRAs of the
+parts are put into it block-diagonally: rank and alpha add up, the scale stays (rank 16, alpha 32 three times
+is rank 48, alpha 96). diffusers' `_convert_kohya_flux_lora_to_diffusers` splits it back to equal ΔW at width
+3072; so do we, at any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import torch
+
+from ..errors import UserError
+from .module_map import ModulePair, linear_modules
+
+LoraFormat = Literal["kohya", "diffusers", "comfyui"]
+FORMATS: tuple[LoraFormat, ...] = ("kohya", "diffusers", "comfyui")
+
+_DOWN = (".lora_down.weight", ".lora_A.weight", ".lora.down.weight", ".lora_A.default.weight", ".lora_A")
+_UP = (".lora_up.weight", ".lora_B.weight", ".lora.up.weight", ".lora_B.default.weight", ".lora_B")
+_TEXT = ("lora_te", "text_encoder", "text_encoders.", "base_model.text_encoder")
+_OTHER_KINDS = (
+    ("dora_scale", "DoRA"),
+    ("lora_magnitude_vector", "DoRA"),
+    ("lokr_", "LoKr"),
+    ("hada_", "LoHa"),
+    ("oft_", "OFT"),
+    ("lora_mid", "a LoCon with a middle matrix"),
+    ("processor.", "an XLabs LoRA"),
+    ("bundle_emb", "an embedding"),
+    (".diff", "a weight difference"),
+    (".set_weight", "a weight replacement"),
+)
+
+
+@dataclass
+class LoraModule:
+    """One module's LoRA: `down` [rank, in], `up` [out, rank], ΔW = alpha / rank · up · down."""
+
+    down: torch.Tensor
+    up: torch.Tensor
+    alpha: float
+
+    @property
+    def rank(self) -> int:
+        """The number of rows of `down`."""
+        return self.down.shape[0]
+
+    @property
+    def scale(self) -> float:
+        """alpha / rank."""
+        return self.alpha / self.rank
+
+    def delta(self) -> torch.Tensor:
+        """ΔW, [out, in], float64."""
+        return self.scale * (self.up.double() @ self.down.double())
+
+
+@dataclass(frozen=True)
+class ParsedLora:
+    """A LoRA file's modules under diffusers' names, and how the file wrote them."""
+
+    modules: dict[str, LoraModule]
+    form: str
+    has_alphas: bool
+
+
+@lru_cache(maxsize=1)
+def _tables() -> tuple[dict[str, ModulePair], dict[str, ModulePair], dict[str, str]]:
+    """BFL name → pair, BFL name with underscores → pair, diffusers name with underscores → diffusers name."""
+    pairs = linear_modules(64, 128)
+    dotted = {pair.bfl: pair for pair in pairs}
+    flat = {pair.bfl.replace(".", "_"): pair for pair in pairs}
+    flat_parts = {part.replace(".", "_"): part for pair in pairs for part in pair.parts}
+    return dotted, flat, flat_parts
+
+
+@lru_cache(maxsize=1)
+def _pair_of() -> dict[str, ModulePair]:
+    return {part: pair for pair in linear_modules(64, 128) for part in pair.parts}
+
+
+def parse(
+    tensors: Mapping[str, torch.Tensor], default_alphas: Mapping[str, float] | float | None = None
+) -> ParsedLora:
+    """Read a LoRA in any of the known forms.
+
+    kohya (`lora_unet_…`), diffusers and PEFT (`transformer.…`, `base_model.model.…`, bare), ComfyUI
+    (`diffusion_model.…`, with BFL's or diffusers' module names).
+
+    Args:
+        tensors: the file's tensors.
+        default_alphas: where the file has no `.alpha`: one alpha, or alphas by diffusers module name as the
+            file's metadata give them. Without either alpha = rank, the scale 1.
+
+    Raises:
+        UserError: another kind of adapter, text-encoder weights, an unknown module, half a pair.
+    """
+    downs: dict[str, torch.Tensor] = {}
+    ups: dict[str, torch.Tensor] = {}
+    alphas: dict[str, float] = {}
+    for key, tensor in tensors.items():
+        for sign, kind in _OTHER_KINDS:
+            if sign in key:
+                raise UserError(f"the file holds {kind} ({key}), not a plain LoRA; only plain LoRAs are read")
+        if key.startswith(_TEXT):
+            raise UserError(
+                f"the LoRA has text-encoder weights ({key}); the encoders stay frozen here, so use a LoRA "
+                "of the "
+                "transformer alone"
+            )
+        if key.endswith(".alpha"):
+            alphas[key.removesuffix(".alpha")] = float(tensor.float().item())
+        elif (end := _ending(key, _DOWN)) is not None:
+            downs[key.removesuffix(end)] = tensor
+        elif (end := _ending(key, _UP)) is not None:
+            ups[key.removesuffix(end)] = tensor
+        else:
+            raise UserError(f"{key} belongs to no LoRA form this program knows (kohya, diffusers, ComfyUI)")
+    if not downs:
+        raise UserError("the file holds no LoRA")
+    if lonely := sorted((set(downs) ^ set(ups)) | (set(alphas) - set(downs))):
+        raise UserError(
+            f"the LoRA is incomplete: {lonely[0]} has only a part of its tensors; get the file again"
+        )
+    modules: dict[str, LoraModule] = {}
+    forms: set[str] = set()
+    for name, down in downs.items():
+        form, target = _resolve(name)
+        forms.add(form)
+        up = ups[name]
+        if down.ndim == 4:
+            down, up = down.flatten(1), up.flatten(1)
+        if down.ndim != 2 or up.ndim != 2 or up.shape[1] != down.shape[0]:
+            raise UserError(f"the LoRA's matrices of {name} do not fit together; get the file again")
+        rank = float(down.shape[0])
+        if name in alphas:
+            alpha = alphas[name]
+        elif isinstance(default_alphas, Mapping):
+            alpha = default_alphas.get(target, rank) if isinstance(target, str) else rank
+        else:
+            alpha = rank if default_alphas is None else float(default_alphas)
+        module = LoraModule(down, up, alpha)
+        split = {target: module} if isinstance(target, str) else split_fused(target, module)
+        for part, value in split.items():
+            if part in modules:
+                raise UserError(f"the LoRA has {part} twice, in two forms; get a clean file")
+            modules[part] = value
+    return ParsedLora(modules, " and ".join(sorted(forms)), bool(alphas))
+
+
+def _ending(key: str, endings: tuple[str, ...]) -> str | None:
+    return next((end for end in endings if key.endswith(end)), None)
+
+
+def _resolve(name: str) -> tuple[str, str | ModulePair]:
+    """The form a module's name is written in, and what it is: a diffusers module or a BFL one."""
+    dotted, flat, flat_parts = _tables()
+    for prefix in ("lora_unet_", "lora_transformer_"):
+        if name.startswith(prefix):
+            short = name.removeprefix(prefix)
+            if short in flat:
+                return "kohya", flat[short]
+            if short in flat_parts:
+                return "kohya", flat_parts[short]
+    for prefix, form in (
+        ("base_model.model.transformer.", "raw PEFT"),
+        ("base_model.model.diffusion_model.", "raw PEFT"),
+        ("base_model.model.", "raw PEFT"),
+        ("transformer.", "diffusers"),
+        ("diffusion_model.", "comfyui"),
+        ("", "bare"),
+    ):
+        if name.startswith(prefix):
+            short = name.removeprefix(prefix)
+            if short in dotted:
+                return form, dotted[short]
+            if short in _pair_of():
+                return form, short
+    raise UserError(f"the LoRA's module {name} is none of FLUX.1's; it belongs to another model")
+
+
+def split_fused(pair: ModulePair, module: LoraModule) -> dict[str, LoraModule]:
+    """A BFL module's LoRA as LoRAs of its diffusers parts, with equal ΔW.
+
+    A part takes only the columns of `up` that reach its rows, so that block-diagonal files come back at
+    their own rank; a genuinely joint LoRA keeps the whole `down` in each part. A part that nothing reaches
+    is left out.
+    """
+    if pair.swap_halves:
+        first, second = module.up.chunk(2, dim=0)
+        return {pair.parts[0]: LoraModule(module.down, torch.cat([second, first]), module.alpha)}
+    if len(pair.parts) == 1:
+        return {pair.parts[0]: module}
+    count, rank = len(pair.parts), module.rank
+    sizes = pair.split_sizes(module.up.shape[0], hidden=module.down.shape[1])
+    if min(sizes) <= 0 or sum(sizes) != module.up.shape[0]:
+        raise UserError(f"the LoRA of {pair.bfl} has {module.up.shape[0]} rows, which is no FLUX.1 layer's")
+    rows = torch.split(module.up, sizes)
+    columns = [part.any(dim=0) for part in rows]
+    chunk = rank // count
+    equal = rank % count == 0 and all(
+        not bool(reach[: index * chunk].any()) and not bool(reach[(index + 1) * chunk :].any())
+        for index, reach in enumerate(columns)
+    )
+    result: dict[str, LoraModule] = {}
+    untouched = not any(bool(reach.any()) for reach in columns)
+    for index, (part, up, reach) in enumerate(zip(pair.parts, rows, columns, strict=True)):
+        if equal:
+            keep = torch.zeros(rank, dtype=torch.bool)
+            keep[index * chunk : (index + 1) * chunk] = True
+        elif untouched:
+            keep = torch.ones(rank, dtype=torch.bool)
+        else:
+            keep = reach
+        kept = int(keep.sum())
+        if kept:
+            result[part] = LoraModule(
+                module.down[keep].contiguous(), up[:, keep].contiguous(), module.scale * kept
+            )
+    return result
+
+
+def fuse(pair: ModulePair, parts: Mapping[str, LoraModule]) -> LoraModule:
+    """The LoRAs of a BFL module's diffusers parts as one LoRA of it, with equal ΔW; absent parts get zeros.
+
+    Parts that share one `down` (they were split from a joint LoRA) keep its rank; others go block-diagonal.
+    """
+    present = [(index, parts[part]) for index, part in enumerate(pair.parts) if part in parts]
+    first = present[0][1]
+    if pair.swap_halves:
+        head, tail = first.up.chunk(2, dim=0)
+        return LoraModule(first.down, torch.cat([tail, head]), first.alpha)
+    if len(pair.parts) == 1:
+        return first
+    hidden = first.down.shape[1]
+    sizes = [hidden] * 3 + [4 * hidden] * (len(pair.parts) - 3)
+    for index, module in present:
+        sizes[index] = module.up.shape[0]
+    starts = [sum(sizes[:index]) for index in range(len(sizes))]
+    shared = all(
+        module.alpha == first.alpha
+        and module.down.shape == first.down.shape
+        and torch.equal(module.down, first.down)
+        for _, module in present
+    )
+    rank = first.rank if shared else sum(module.rank for _, module in present)
+    up = torch.zeros(sum(sizes), rank, dtype=first.up.dtype)
+    column = 0
+    for index, module in present:
+        block = module.up if module.scale == first.scale else module.up * (module.scale / first.scale)
+        up[starts[index] : starts[index] + sizes[index], column : column + module.rank] = block
+        column += 0 if shared else module.rank
+    down = first.down if shared else torch.cat([module.down for _, module in present])
+    return LoraModule(down, up, first.scale * rank)
+
+
+def write(modules: Mapping[str, LoraModule], form: LoraFormat) -> dict[str, torch.Tensor]:
+    """A LoRA's tensors under the keys of `form`.
+
+    `kohya` and `comfyui` carry alphas. `diffusers` has none, because its readers disagree about them: the
+    scale is multiplied into `lora_B`, exactly where alpha/rank is a power of two, else in float32.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    if form == "diffusers":
+        for name, module in modules.items():
+            tensors[f"transformer.{name}.lora_A.weight"] = module.down.contiguous()
+            tensors[f"transformer.{name}.lora_B.weight"] = _scaled(module.up, module.scale)
+        return tensors
+    grouped: dict[str, tuple[ModulePair, dict[str, LoraModule]]] = {}
+    for name, module in modules.items():
+        pair = _pair_of()[name]
+        grouped.setdefault(pair.bfl, (pair, {}))[1][name] = module
+    for bfl, (pair, parts) in grouped.items():
+        fused = fuse(pair, parts)
+        name = "lora_unet_" + bfl.replace(".", "_") if form == "kohya" else f"diffusion_model.{bfl}"
+        tensors[f"{name}.lora_down.weight"] = fused.down.contiguous()
+        tensors[f"{name}.lora_up.weight"] = fused.up.contiguous()
+        tensors[f"{name}.alpha"] = torch.tensor(fused.alpha, dtype=torch.float32)
+    return tensors
+
+
+def _scaled(up: torch.Tensor, scale: float) -> torch.Tensor:
+    exact = up.float() * scale
+    narrow = exact.to(up.dtype)
+    return narrow.contiguous() if torch.equal(narrow.float(), exact) else exact.contiguous()
+
+
+def from_state(
+    state: Mapping[str, torch.Tensor], alphas: Mapping[str, float] | float
+) -> dict[str, LoraModule]:
+    """A canonical state (`<module>.lora_A.weight`, `.lora_B.weight`) with its alphas as modules."""
+    modules = {}
+    for key, down in state.items():
+        if key.endswith(".lora_A.weight"):
+            name = key.removesuffix(".lora_A.weight")
+            alpha = alphas[name] if isinstance(alphas, Mapping) else float(alphas)
+            modules[name] = LoraModule(down, state[f"{name}.lora_B.weight"], alpha)
+    return modules
+
+
+def to_state(modules: Mapping[str, LoraModule]) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+    """Modules as a canonical state and its alphas."""
+    state: dict[str, torch.Tensor] = {}
+    for name, module in modules.items():
+        state[f"{name}.lora_A.weight"] = module.down
+        state[f"{name}.lora_B.weight"] = module.up
+    return state, {name: module.alpha for name, module in modules.items()}

@@ -1,0 +1,127 @@
+"""FLUX.1 schnell's sampler and the one forward pass that trainer and sampler share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+
+def schnell_sigmas(steps: int) -> list[float]:
+    """schnell's own noise levels, unshifted: 4 steps are [1, 0.75, 0.5, 0.25, 0]."""
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, not {steps}")
+    return [1.0 - index / steps for index in range(steps)] + [0.0]
+
+
+def initial_noise(seed: int, height: int, width: int, channels: int = 16) -> torch.Tensor:
+    """The noise of one image: [channels, H/8, W/8], float32, on the CPU; the same as ComfyUI's for a batch
+    of one.
+
+    Args:
+        seed: 0 … 2⁶⁴ − 1.
+        height, width: the image's, in pixels, multiples of 16.
+    """
+    if height % 16 or width % 16:
+        raise ValueError(f"height and width must be multiples of 16, not {height}×{width}")
+    generator = torch.Generator(device="cpu").manual_seed(seed)
+    shape = (1, channels, height // 8, width // 8)
+    return torch.randn(shape, generator=generator, device="cpu", dtype=torch.float32)[0]
+
+
+def pack_latents(latents: torch.Tensor) -> torch.Tensor:
+    """Latents [B, C, h, w] to tokens [B, h/2 · w/2, 4C]: 2×2 patches, row by row."""
+    batch, channels, height, width = latents.shape
+    patches = latents.reshape(batch, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
+    return patches.reshape(batch, (height // 2) * (width // 2), channels * 4)
+
+
+def unpack_latents(tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Tokens [B, h/2 · w/2, 4C] to latents [B, C, h, w]; `height`, `width` are the latents'."""
+    batch, _, features = tokens.shape
+    patches = tokens.reshape(batch, height // 2, width // 2, features // 4, 2, 2).permute(0, 3, 1, 4, 2, 5)
+    return patches.reshape(batch, features // 4, height, width)
+
+
+def image_ids(height: int, width: int, device: torch.device | None = None) -> torch.Tensor:
+    """Rope positions of the image tokens, [h/2 · w/2, 3] as (0, row, column), float32; arguments are the
+    latents'.
+    """
+    rows = torch.arange(height // 2, device=device, dtype=torch.float32)
+    columns = torch.arange(width // 2, device=device, dtype=torch.float32)
+    grid = torch.zeros(height // 2, width // 2, 3, device=device)
+    grid[..., 1] = rows[:, None]
+    grid[..., 2] = columns[None, :]
+    return grid.reshape(-1, 3)
+
+
+def text_ids(length: int, device: torch.device | None = None) -> torch.Tensor:
+    """Rope positions of the text tokens: [T, 3] zeros, float32."""
+    return torch.zeros(length, 3, device=device)
+
+
+def predict_velocity(
+    transformer: Any,
+    latents: torch.Tensor,
+    sigma: torch.Tensor,
+    prompt_embeds: torch.Tensor,
+    pooled: torch.Tensor,
+) -> torch.Tensor:
+    """The flow's velocity, noise − data, at a noise level.
+
+    Args:
+        transformer: a `FluxTransformer2DModel` without guidance embedder.
+        latents: [B, 16, h, w], h and w even; (1 − σ) · data + σ · noise.
+        sigma: [B], 0 … 1.
+        prompt_embeds: [B, T, D].
+        pooled: [B, P].
+
+    Returns:
+        [B, 16, h, w], float32.
+    """
+    weight = transformer.x_embedder.weight
+    dtype, device = weight.dtype, latents.device
+    height, width = latents.shape[-2:]
+    tokens: torch.Tensor = transformer(
+        hidden_states=pack_latents(latents).to(dtype),
+        timestep=sigma.to(device, dtype),
+        guidance=None,
+        pooled_projections=pooled.to(device, dtype),
+        encoder_hidden_states=prompt_embeds.to(device, dtype),
+        txt_ids=text_ids(prompt_embeds.shape[1], device),
+        img_ids=image_ids(height, width, device),
+        return_dict=False,
+    )[0]
+    return unpack_latents(tokens.float(), height, width)
+
+
+@torch.no_grad()
+def sample(
+    transformer: Any,
+    noise: torch.Tensor,
+    prompt_embeds: torch.Tensor,
+    pooled: torch.Tensor,
+    steps: int = 4,
+    on_step: Callable[[int, int], None] | None = None,
+) -> torch.Tensor:
+    """Euler steps along schnell's schedule, as diffusers' FluxPipeline (held to 1e-5 in float32).
+
+    Args:
+        noise: [B, 16, h, w]; its device is where the work is done.
+        prompt_embeds: [B, T, D].
+        pooled: [B, P].
+        on_step: called with (steps done, steps) after each.
+
+    Returns:
+        Normalised latents [B, 16, h, w], float32.
+    """
+    sigmas = schnell_sigmas(steps)
+    latents = noise.float()
+    for index in range(steps):
+        sigma = torch.full((latents.shape[0],), sigmas[index], device=latents.device)
+        velocity = predict_velocity(transformer, latents, sigma, prompt_embeds, pooled)
+        latents = latents + (sigmas[index + 1] - sigmas[index]) * velocity
+        if on_step is not None:
+            on_step(index + 1, steps)
+    return latents

@@ -1,0 +1,186 @@
+"""Which files a FLUX.1 schnell is made of: a diffusers folder, or ComfyUI's single files."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from ..errors import UserError
+from ..files import sha256_file
+from . import text_keys, vae_keys
+from .locate import find_part, find_tokenizer, find_transformer
+from .tensors import check_file, safetensors_in
+
+_FOLDERS = {"transformer": "transformer", "vae": "vae", "clip_l": "text_encoder", "t5xxl": "text_encoder_2"}
+_NAMES = {
+    "transformer": "the transformer",
+    "vae": "the VAE",
+    "clip_l": "the CLIP text encoder",
+    "t5xxl": "the T5 text encoder",
+}
+
+
+@dataclass(frozen=True)
+class FluxSource:
+    """A base model's files. Either `folder` is set (diffusers layout), or the four single files are.
+
+    One all-in-one checkpoint stands in all four places. Tokenizer folders are optional overrides.
+    """
+
+    folder: Path | None = None
+    transformer: Path | None = None
+    vae: Path | None = None
+    clip_l: Path | None = None
+    t5xxl: Path | None = None
+    tokenizer_clip: Path | None = None
+    tokenizer_t5: Path | None = None
+
+    @classmethod
+    def from_arguments(
+        cls,
+        base: str | Path,
+        *,
+        vae: str | Path | None = None,
+        clip_l: str | Path | None = None,
+        t5xxl: str | Path | None = None,
+        tokenizer_clip: str | Path | None = None,
+        tokenizer_t5: str | Path | None = None,
+    ) -> FluxSource:
+        """The source that a command line's arguments mean.
+
+        Args:
+            base: a diffusers folder, or the transformer's (or an all-in-one checkpoint's) safetensors file;
+                a bare file name is also looked for in ComfyUI's models.
+            vae, clip_l, t5xxl: the other single files; by default their usual names beside `base`, then
+                ComfyUI's.
+            tokenizer_clip, tokenizer_t5: tokenizer folders; see `locate.find_tokenizer`.
+
+        Raises:
+            UserError: a file that is not there or is refused by its kind (GGUF, pickle).
+        """
+        tokenizers = {
+            "tokenizer_clip": Path(tokenizer_clip).expanduser() if tokenizer_clip is not None else None,
+            "tokenizer_t5": Path(tokenizer_t5).expanduser() if tokenizer_t5 is not None else None,
+        }
+        path = find_transformer(base)
+        if path is None:
+            raise UserError(
+                f"no base model at {base}; give a diffusers folder of FLUX.1 schnell or its safetensors file"
+            )
+        if path.is_dir():
+            source = cls(folder=path, **tokenizers)
+            source.check_folder()
+            return source
+        check_file(path, "the transformer")
+        held = _parts_in(path)
+        given = {"vae": vae, "clip_l": clip_l, "t5xxl": t5xxl}
+        files = {
+            part: path if given[part] is None and part in held else find_part(part, given[part], path)
+            for part in given
+        }
+        for part, file in files.items():
+            check_file(file, _NAMES[part])
+        return cls(transformer=path, **files, **tokenizers)
+
+    def check_folder(self) -> None:
+        """Raise UserError unless the folder has a diffusers FLUX.1's component folders."""
+        assert self.folder is not None
+        needed = (*_FOLDERS.values(), "tokenizer", "tokenizer_2")
+        absent = [
+            name
+            for name in needed
+            if not (self.folder / name).is_dir()
+            and not (name == "tokenizer" and self.tokenizer_clip)
+            and not (name == "tokenizer_2" and self.tokenizer_t5)
+        ]
+        if absent:
+            raise UserError(
+                f"{self.folder} is no complete diffusers folder of FLUX.1 schnell: it lacks "
+                f"{', '.join(absent)}; "
+                "give a complete folder or the transformer's safetensors file"
+            )
+
+    def component_folder(self, component: str) -> Path | None:
+        """The diffusers folder of `component` (`transformer`, `vae`, `clip_l`, `t5xxl`); None for single
+        files.
+        """
+        return None if self.folder is None else self.folder / _FOLDERS[component]
+
+    def files(self, component: str) -> list[Path]:
+        """The safetensors files of `component`, all shards in order."""
+        folder = self.component_folder(component)
+        if folder is not None:
+            return safetensors_in(folder, _NAMES[component])
+        single: Path | None = getattr(self, component)
+        if single is None:
+            raise UserError(f"{_NAMES[component]}: no file was given for it")
+        return [single]
+
+    def tokenizer_folder(self, kind: str) -> Path:
+        """The tokenizer's folder of `kind`, `clip` or `t5`."""
+        given = self.tokenizer_clip if kind == "clip" else self.tokenizer_t5
+        if self.folder is not None and given is None:
+            return self.folder / ("tokenizer" if kind == "clip" else "tokenizer_2")
+        return find_tokenizer(kind, given, self.clip_l if kind == "clip" else self.t5xxl)
+
+    def fingerprint(self, component: str = "transformer") -> str:
+        """SHA-256 of a component's content, 64 hexadecimal digits; for a text encoder with its tokenizer.
+
+        A single file's is the file's own hash; a folder's is the hash of its files' hashes (`config.json`
+        too).
+        """
+        paths = list(self.files(component))
+        folder = self.component_folder(component)
+        if folder is not None and (folder / "config.json").is_file():
+            paths.append(folder / "config.json")
+        if component in ("clip_l", "t5xxl"):
+            tokenizer = self.tokenizer_folder("clip" if component == "clip_l" else "t5")
+            paths += sorted(
+                file for file in tokenizer.iterdir() if file.suffix in (".json", ".txt", ".model")
+            )
+        digests = [_cached_sha256(path, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+        return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def phantom_source() -> FluxSource:
+    """The embedded phantom-flux: a tiny FLUX.1 trained on rendered healthy faces.
+
+    Raises:
+        UserError: the package lies here without its models.
+    """
+    folder = Path(__file__).resolve().parents[1] / "phantom" / "models" / "phantom-flux"
+    if not (folder / "transformer").is_dir():
+        raise UserError(
+            "the embedded phantom-flux model is missing from this installation; install the package again"
+        )
+    return FluxSource(folder=folder)
+
+
+def _parts_in(path: Path) -> set[str]:
+    """Which of vae, clip_l, t5xxl an all-in-one checkpoint holds besides the transformer."""
+    try:
+        with safe_open(str(path), framework="pt", device="cpu") as handle:
+            names = set(handle.keys())
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(
+            f"the transformer: {path.name} is damaged or no safetensors file ({error}); download it again"
+        ) from error
+    probes = {
+        "vae": (vae_keys.PREFIXES[:-1], vae_keys.PROBES),
+        "clip_l": (text_keys.CLIP_PREFIXES[:-1], text_keys.CLIP_PROBES),
+        "t5xxl": (text_keys.T5_PREFIXES[:-1], text_keys.T5_PROBES),
+    }
+    return {
+        part
+        for part, (prefixes, keys) in probes.items()
+        if any(prefix + key in names for prefix in prefixes for key in keys)
+    }
+
+
+@lru_cache(maxsize=64)
+def _cached_sha256(path: Path, size: int, modified: int) -> str:
+    return sha256_file(path)

@@ -1,0 +1,179 @@
+"""FLUX.1's transformer between BFL's keys and diffusers' keys, and its configuration from the tensors'
+shapes.
+
+Exact at any width: rows are split, joined and swapped, never computed with. diffusers' own converter does
+the same at width 3072 only; the tests hold ours to it there, bit for bit.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from ..errors import UserError
+from .module_map import linear_modules, norm_scales
+from .tensors import Tensors
+
+PROBES = ("double_blocks.0.img_attn.qkv.weight", "transformer_blocks.0.attn.to_q.weight")
+PREFIXES = ("model.diffusion_model.", "diffusion_model.", "transformer.", "")
+
+
+def count_blocks(keys: list[str], name: str) -> int:
+    """How many blocks `name` (`double_blocks`, `transformer_blocks` …) the keys number, from 0 on."""
+    pattern = re.compile(rf"^{name}\.(\d+)\.")
+    found = {int(match.group(1)) for key in keys if (match := pattern.match(key))}
+    return max(found) + 1 if found else 0
+
+
+def is_bfl(keys: list[str]) -> bool:
+    """Whether these are BFL's keys (else diffusers')."""
+    return any(key.startswith("double_blocks.") for key in keys)
+
+
+def infer_config(tensors: Tensors, template: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of a `FluxTransformer2DModel` from its tensors' names and shapes.
+
+    Head width comes from the query norm, rope axes from the real model's ratio 16 : 56 : 56 of 128.
+
+    Raises:
+        UserError: FLUX.1 dev and its kin (guidance embedder), or an input that is not 16 latent channels.
+    """
+    keys = tensors.names()
+    bfl = is_bfl(keys)
+    if any(key.startswith(("guidance_in.", "time_text_embed.guidance_embedder.")) for key in keys):
+        raise_guidance(tensors.files[0].name)
+    image_in, text_in, vector_in, norm = (
+        ("img_in", "txt_in", "vector_in.in_layer", "double_blocks.0.img_attn.norm.query_norm.scale")
+        if bfl
+        else (
+            "x_embedder",
+            "context_embedder",
+            "time_text_embed.text_embedder.linear_1",
+            "transformer_blocks.0.attn.norm_q.weight",
+        )
+    )
+    needed = [f"{image_in}.weight", f"{text_in}.weight", f"{vector_in}.weight", norm]
+    for key in needed:
+        if key not in tensors:
+            raise UserError(
+                f"{tensors.what}: {tensors.files[0].name} lacks {key}; it is no complete FLUX.1 schnell"
+            )
+    hidden, channels = tensors.shape(needed[0])
+    head = tensors.shape(norm)[0]
+    check_channels(channels, tensors.files[0].name)
+    if hidden % head or head % 32:
+        raise UserError(
+            f"{tensors.what}: width {hidden} with heads of {head} is no FLUX.1 layout (heads are multiples "
+            "of 32)"
+        )
+    return {
+        **template,
+        "in_channels": channels,
+        "num_layers": count_blocks(keys, "double_blocks" if bfl else "transformer_blocks"),
+        "num_single_layers": count_blocks(keys, "single_blocks" if bfl else "single_transformer_blocks"),
+        "attention_head_dim": head,
+        "num_attention_heads": hidden // head,
+        "joint_attention_dim": tensors.shape(needed[1])[1],
+        "pooled_projection_dim": tensors.shape(needed[2])[1],
+        "guidance_embeds": False,
+        "axes_dims_rope": [head * 16 // 128, head * 56 // 128, head * 56 // 128],
+    }
+
+
+def raise_guidance(name: str) -> None:
+    """Refuse FLUX.1 dev: guidance-distilled, sampled with another schedule, under a non-commercial
+    licence.
+    """
+    raise UserError(
+        f"the transformer: {name} has a guidance embedder: it is FLUX.1 dev or one of its kin (Kontext, "
+        "Krea), "
+        "not FLUX.1 schnell; give the schnell model (flux1-schnell.safetensors or its diffusers folder)"
+    )
+
+
+def check_channels(channels: int, name: str) -> None:
+    """Refuse FLUX.1 variants with more inputs than the noisy latents (Fill has 384, the control models
+    128).
+    """
+    if channels != 64:
+        raise UserError(
+            f"the transformer: {name} takes {channels} input channels instead of 64: it is a FLUX.1 Fill or "
+            "control "
+            "model; give FLUX.1 schnell"
+        )
+
+
+def _swap(tensor: torch.Tensor) -> torch.Tensor:
+    first, second = tensor.chunk(2, dim=0)
+    return torch.cat([second, first], dim=0)
+
+
+def bfl_to_diffusers(
+    keys: list[str], get: Callable[[str], torch.Tensor], hidden: int
+) -> dict[str, torch.Tensor]:
+    """BFL's state dict in diffusers' keys.
+
+    Args:
+        keys: the BFL keys there are.
+        get: reads one of them; called once a key, so that a large file is never in memory twice.
+        hidden: the model's width.
+
+    Returns:
+        The converted tensors; a key the table does not know stays as it is, for the caller's check.
+    """
+    left = set(keys)
+    result: dict[str, torch.Tensor] = {}
+    double, single = count_blocks(keys, "double_blocks"), count_blocks(keys, "single_blocks")
+    for pair in linear_modules(double, single):
+        for end in ("weight", "bias"):
+            key = f"{pair.bfl}.{end}"
+            if key not in left:
+                continue
+            left.discard(key)
+            tensor = get(key)
+            if pair.swap_halves:
+                tensor = _swap(tensor)
+            if len(pair.parts) == 1:
+                result[f"{pair.parts[0]}.{end}"] = tensor
+                continue
+            sizes = pair.split_sizes(tensor.shape[0], hidden)
+            for part, rows in zip(pair.parts, torch.split(tensor, sizes), strict=True):
+                result[f"{part}.{end}"] = rows.clone()
+    for vector in norm_scales(double, single):
+        if vector.bfl in left:
+            left.discard(vector.bfl)
+            result[vector.diffusers] = get(vector.bfl)
+    for key in sorted(left):
+        result[key] = get(key)
+    return result
+
+
+def diffusers_to_bfl(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A diffusers FLUX.1 transformer's state dict in BFL's keys, as single files hold it (the inverse of the
+    above).
+
+    Raises:
+        KeyError: a fused module with a part missing, or a key the table does not know.
+    """
+    keys = list(state)
+    result: dict[str, torch.Tensor] = {}
+    used: set[str] = set()
+    double, single = count_blocks(keys, "transformer_blocks"), count_blocks(keys, "single_transformer_blocks")
+    for pair in linear_modules(double, single):
+        for end in ("weight", "bias"):
+            names = [f"{part}.{end}" for part in pair.parts]
+            if not any(name in state for name in names):
+                continue
+            tensor = torch.cat([state[name] for name in names], dim=0)
+            result[f"{pair.bfl}.{end}"] = _swap(tensor) if pair.swap_halves else tensor
+            used.update(names)
+    for vector in norm_scales(double, single):
+        result[vector.bfl] = state[vector.diffusers]
+        used.add(vector.diffusers)
+    unknown = sorted(set(keys) - used)
+    if unknown:
+        raise KeyError(f"no FLUX.1 transformer keys: {unknown[:3]}")
+    return result
