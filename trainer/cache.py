@@ -1,0 +1,177 @@
+"""Latents and text embeddings, computed once and kept in a private folder, keyed by content."""
+
+import hashlib
+import json
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from ..diffusioncleft_core.dataset import folder as dataset_folder
+from ..diffusioncleft_core.dataset.ingest import pixel_sha256
+from ..diffusioncleft_core.errors import UserError
+from ..diffusioncleft_core.files import atomic_path, private_dir, write_bytes
+from ..diffusioncleft_core.flux.encoding import encode_images, encode_prompts
+from .data import TrainImage, bucket_pixels, read_pixels
+
+Tensors = dict[str, torch.Tensor]
+_VERSION = 1
+_LATENTS_AT_ONCE = 1_048_576  # pixels in one call of the autoencoder
+_CHANGED = "an image changed while the trainer was reading it; leave the folder alone and run the same command again"
+
+
+class TensorCache:
+    """A folder of safetensors files named by the hash of what their content depends on. None: memory only."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = private_dir(folder) if folder else None
+
+    def get(self, kind: str, key: str) -> Tensors | None:
+        """Return the tensors, or None where there are none or the file is damaged."""
+        if self._folder is None:
+            return None
+        path = self._path(kind, key)
+        try:
+            # A copy, because a mapped file may lie at an address that sums in another order.
+            return {name: tensor.clone() for name, tensor in load_file(path).items()} if path.is_file() else None
+        except (SafetensorError, OSError):
+            return None
+
+    def put(self, kind: str, key: str, tensors: Tensors) -> None:
+        """Keep the tensors."""
+        if self._folder is None:
+            return
+        private_dir(self._folder / kind)
+        with atomic_path(self._path(kind, key)) as temporary:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
+
+    def _path(self, kind: str, key: str) -> Path:
+        assert self._folder is not None
+        return self._folder / kind / f"{key}.safetensors"
+
+
+def cache_key(*parts: Any) -> str:
+    """SHA-256 of the parts as JSON."""
+    return hashlib.sha256(json.dumps([_VERSION, *parts]).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class PrivateFolder:
+    """Where the cache lies, and the secret key that makes fingerprints of the images useless to others."""
+
+    cache: Path
+    key: bytes
+
+    def fingerprint(self, images: Iterable[TrainImage]) -> str:
+        """HMAC-SHA256 over what is trained on: pixels, captions, repeats and roles, in whatever order."""
+        rows = sorted(json.dumps([i.sha256, i.bucket, i.caption, i.is_reg, i.repeats]) for i in images)
+        return hashlib.blake2b("\n".join(rows).encode(), key=self.key, digest_size=32).hexdigest()
+
+
+def private_folder(cache_dir: Path | None, train_dirs: Sequence[Path], output_dir: Path) -> PrivateFolder:
+    """Return the private folder: the one that was given, else the built dataset's own, else one in the output folder."""
+    datasets = [folder for folder in train_dirs if dataset_folder.is_dataset(folder)]
+    if cache_dir is None and datasets:
+        home = datasets[0]
+        cache = home / dataset_folder.CACHE
+    else:
+        home = cache = cache_dir or output_dir / "private"
+    private_dir(home)
+    path = home / dataset_folder.KEY
+    if not path.is_file() or len(path.read_bytes()) < 16:
+        write_bytes(path, secrets.token_bytes(32))
+    return PrivateFolder(private_dir(cache), path.read_bytes()[:64])
+
+
+def cached_latents(
+    images: Sequence[TrainImage],
+    cache: TensorCache,
+    vae_fingerprint: str,
+    load_vae: Callable[[], torch.nn.Module],
+    each: Callable[[int, int], None] = lambda done, total: None,
+) -> list[torch.Tensor]:
+    """Return the normalised latents of every image, [16, h/8, w/8] float32; images of equal content share theirs.
+
+    The autoencoder is loaded if anything is missing from the cache. `each` is called with (done, total) and may raise.
+    """
+    keys = [cache_key("latents", image.sha256, image.bucket, vae_fingerprint) for image in images]
+    found: dict[str, torch.Tensor] = {}
+    missing: dict[str, TrainImage] = {}
+    for key, image in zip(keys, images, strict=True):
+        if key in found or key in missing:
+            continue
+        tensors = cache.get("latents", key)
+        if tensors is None:
+            missing[key] = image
+        else:
+            found[key] = tensors["latents"]
+    vae = load_vae() if missing else None
+    done = 0
+    for bucket in sorted({image.bucket for image in missing.values()}):
+        group = [(key, image) for key, image in missing.items() if image.bucket == bucket]
+        size = max(1, min(16, _LATENTS_AT_ONCE // (bucket[0] * bucket[1])))
+        for at in range(0, len(group), size):
+            part = group[at : at + size]
+            each(done, len(missing))
+            for (key, _), latents in zip(part, _encode(vae, [image for _, image in part]), strict=True):
+                found[key] = latents
+                cache.put("latents", key, {"latents": latents})
+            done += len(part)
+    if missing:
+        each(done, len(missing))
+    return [found[key] for key in keys]
+
+
+def _encode(vae: Any, images: Sequence[TrainImage]) -> torch.Tensor:
+    """Encode images of one bucket: [B, 16, h/8, w/8] float32 on the CPU."""
+    pixels = []
+    for image in images:
+        whole = read_pixels(image.path)
+        if pixel_sha256(whole) != image.sha256:
+            raise UserError(_CHANGED)
+        pixels.append(bucket_pixels(whole, image.bucket))
+    batch = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    with torch.no_grad():
+        return encode_images(vae, batch).float().cpu().contiguous()
+
+
+def cached_text(
+    captions: Sequence[str],
+    cache: TensorCache,
+    text_fingerprint: str,
+    load_encoders: Callable[[], Any],
+    each: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Tensors]:
+    """Return for every distinct caption `text` [T, D] and `pooled` [P], on the CPU in the encoders' number format."""
+    found: dict[str, Tensors] = {}
+    missing: list[str] = []
+    for caption in dict.fromkeys(captions):
+        tensors = cache.get("text", cache_key("text", caption, text_fingerprint))
+        if tensors is None:
+            missing.append(caption)
+        else:
+            found[caption] = tensors
+    encoders = load_encoders() if missing else None
+    for at in range(0, len(missing), 16):
+        part = missing[at : at + 16]
+        each(at, len(missing))
+        with torch.no_grad():
+            encoded = encode_prompts(encoders, part, _device_of(encoders))
+        for caption, embedding in zip(part, encoded, strict=True):
+            tensors = {"text": embedding.prompt_embeds.cpu().clone(), "pooled": embedding.pooled.cpu().clone()}
+            found[caption] = tensors
+            cache.put("text", cache_key("text", caption, text_fingerprint), tensors)
+    if missing:
+        each(len(missing), len(missing))
+    return found
+
+
+def _device_of(encoders: Any) -> torch.device:
+    return next(encoders.text_encoder.parameters()).device
+

@@ -1,0 +1,145 @@
+"""Checkpoints: all that a run needs to go on to the same tensors, bit for bit, in one safetensors file.
+
+Data order, noise levels and noise are functions of (seed, step), so a checkpoint holds the step, the LoRA's weights
+and the optimizer's state, and no state of a random generator. Nothing in it is a pickle.
+"""
+
+import contextlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ..diffusioncleft_core.errors import UserError
+from ..diffusioncleft_core.files import TEMPORARY_PREFIX, atomic_path
+
+_FORMAT = "diffusioncleft training checkpoint 1"
+_KEPT = 2
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """`step` optimizer steps are done; `matters` is what the run's result depends on."""
+
+    step: int
+    matters: dict[str, Any]
+    parameters: dict[str, torch.Tensor]
+    optimizer: dict[str, Any]
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:06d}.safetensors"
+
+
+def save_checkpoint(
+    folder: Path, step: int, matters: Mapping[str, Any], parameters: Mapping[str, torch.nn.Parameter], optimizer: Any
+) -> Path:
+    """Write the checkpoint of `step`, then delete all but the last two. A crash leaves the earlier ones whole."""
+    tensors = {f"parameter/{name}": parameter.detach().contiguous() for name, parameter in parameters.items()}
+    structure = _split(optimizer.state_dict(), "optimizer", tensors)
+    header = {"format": _FORMAT, "step": step, "matters": dict(matters), "optimizer": structure}
+    path = checkpoint_path(folder, step)
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={"checkpoint": json.dumps(header)})
+    for old in _checkpoints(folder)[:-_KEPT]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def latest_checkpoint(folder: Path) -> Checkpoint | None:
+    """Return the newest whole checkpoint of a folder, None if there is none."""
+    for path in reversed(_checkpoints(folder)):
+        with contextlib.suppress(UserError):
+            return read_checkpoint(path)
+    return None
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint; one that is damaged, or another kind of file, raises UserError."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get("checkpoint", "{}"))
+            # Copies, because a mapped file may lie at an address that sums in another order.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        if header["format"] != _FORMAT:
+            raise KeyError("format")
+        parameters = {
+            name.removeprefix("parameter/"): tensor for name, tensor in tensors.items() if name.startswith("parameter/")
+        }
+        return Checkpoint(header["step"], header["matters"], parameters, _join(header["optimizer"], tensors))
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged or no checkpoint of this trainer; give another, or --resume no") from error
+
+
+def restore(checkpoint: Checkpoint, parameters: Mapping[str, torch.nn.Parameter], optimizer: Any) -> None:
+    """Put the checkpoint's weights and optimizer state in place."""
+    if set(checkpoint.parameters) != set(parameters):
+        raise UserError("the checkpoint belongs to a LoRA on other layers; use --resume no to start anew")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(checkpoint.parameters[name])
+    optimizer.load_state_dict(checkpoint.optimizer)
+
+
+def check_matters(checkpoint: Checkpoint, matters: Mapping[str, Any], output_dir: Path) -> None:
+    """Raise UserError, with what changed, if the checkpoint was made with other settings, images or models."""
+    old, new = checkpoint.matters, json.loads(json.dumps(dict(matters)))
+    changed = [
+        f"{name} was {_short(old.get(name))}, is {_short(new.get(name))}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
+    if changed:
+        raise UserError(
+            f"the checkpoint in {output_dir} can't be continued: {'; '.join(changed)}; go back to what it was, "
+            "choose another --output_dir, or start anew with --resume no"
+        )
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Delete all checkpoints of a folder, and what a killed process left half-written."""
+    leftovers = folder.glob(f"{TEMPORARY_PREFIX}*") if folder.is_dir() else ()
+    for path in (*_checkpoints(folder), *leftovers):
+        path.unlink(missing_ok=True)
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*.safetensors"), key=lambda path: (len(path.name), path.name))
+
+
+def _split(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
+    """Move the tensors of a nested structure into `tensors` and return the rest as JSON that names them.
+
+    Dictionaries become lists of pairs, because JSON knows no integer keys.
+    """
+    if isinstance(value, torch.Tensor):
+        tensors[name] = value.detach().contiguous()
+        return {"tensor": name}
+    if isinstance(value, Mapping):
+        return {"mapping": [[key, _split(entry, f"{name}/{key}", tensors)] for key, entry in value.items()]}
+    if isinstance(value, (list, tuple)):
+        rows = [_split(entry, f"{name}/{index}", tensors) for index, entry in enumerate(value)]
+        return {"tuple" if isinstance(value, tuple) else "list": rows}
+    return {"value": value}
+
+
+def _join(structure: dict[str, Any], tensors: Mapping[str, torch.Tensor]) -> Any:
+    kind, content = next(iter(structure.items()))
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "mapping":
+        return {key: _join(entry, tensors) for key, entry in content}
+    if kind in ("list", "tuple"):
+        rows = [_join(entry, tensors) for entry in content]
+        return tuple(rows) if kind == "tuple" else rows
+    return content
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:12]}…"

@@ -1,0 +1,203 @@
+"""The images of a run, and the order in which steps take them."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..diffusioncleft_core.dataset.ingest import normalise, pixel_sha256, read_bytes
+from ..diffusioncleft_core.dataset.manifest import MANIFEST, ImageRow, read_image_set
+from ..diffusioncleft_core.dataset.reasons import Rejected
+from ..diffusioncleft_core.errors import UserError
+from ..diffusioncleft_core.files import inside
+from .buckets import assign_bucket, cover_box
+from .config import Subset
+
+MAX_SIDE = 4096  # larger photographs are reduced while they are read
+_TRAINED_ROLES = {False: (None, "train"), True: (None, "train", "generated", "control")}
+
+
+@dataclass(frozen=True)
+class TrainImage:
+    """One image: where it lies, its caption, the SHA-256 of its normalised pixels, and its bucket (width, height)."""
+
+    path: Path
+    caption: str
+    is_reg: bool
+    repeats: int
+    sha256: str
+    bucket: tuple[int, int]
+
+    @property
+    def bucket_name(self) -> str:
+        return f"{self.bucket[0]}x{self.bucket[1]}"
+
+
+@dataclass(frozen=True)
+class Collected:
+    """The images of a run, training images first; `unreadable` of the given files were left out."""
+
+    images: tuple[TrainImage, ...]
+    unreadable: int
+
+    @property
+    def train(self) -> tuple[TrainImage, ...]:
+        return tuple(image for image in self.images if not image.is_reg)
+
+    @property
+    def reg(self) -> tuple[TrainImage, ...]:
+        return tuple(image for image in self.images if image.is_reg)
+
+    def bucket_counts(self) -> dict[str, int]:
+        """Number of training images a bucket, as `512x768: 40`."""
+        return dict(sorted(Counter(image.bucket_name for image in self.train).items()))
+
+
+def collect_images(
+    subsets: Sequence[Subset], bases: Sequence[int], step: int, each: Callable[[], None] = lambda: None
+) -> Collected:
+    """Read the images of all folders. `each` is called before every image and may raise to stop.
+
+    A folder with a manifest gives its rows of role `train` (for regularisation generated and control images too),
+    with their captions or prompts; another folder gives its images with caption files beside them. An image that
+    can't be read is left out and counted. No readable training image, or one without a caption, raises UserError.
+    """
+    images: list[TrainImage] = []
+    unreadable = uncaptioned = 0
+    for subset in sorted(subsets, key=lambda entry: entry.is_reg):
+        for row in _rows(subset):
+            each()
+            caption = _caption(subset, row)
+            try:
+                pixels = read_pixels(inside(subset.image_dir, row.file))
+            except (Rejected, UserError):
+                unreadable += 1
+                continue
+            if caption is None:
+                uncaptioned += 1
+                continue
+            bucket = assign_bucket(pixels.shape[1], pixels.shape[0], bases, step)
+            images.append(
+                TrainImage(
+                    subset.image_dir / row.file, caption, subset.is_reg, subset.num_repeats, pixel_sha256(pixels), bucket
+                )
+            )
+    if uncaptioned:
+        raise UserError(
+            f"{uncaptioned} images have no caption; put a caption file beside each, or give class_tokens, "
+            "or build a dataset with 'diffusioncleft dataset build'"
+        )
+    collected = Collected(tuple(images), unreadable)
+    if not collected.train:
+        raise UserError("none of the training images can be read; check the folder")
+    return collected
+
+
+def read_pixels(path: Path) -> np.ndarray:
+    """Read an image as [H, W, 3] uint8 sRGB, upright; Rejected if it can't be read."""
+    return normalise(read_bytes(path), max_side=MAX_SIDE, first_frame=True).pixels
+
+
+def bucket_pixels(pixels: np.ndarray, bucket: tuple[int, int]) -> np.ndarray:
+    """Cover the bucket (width, height) with the image, crop its centre: [H, W, 3] uint8 -> [height, width, 3] uint8."""
+    image = Image.fromarray(pixels)
+    if image.size == bucket:
+        return pixels
+    box = cover_box(image.width, image.height, bucket)
+    return np.asarray(image.resize(bucket, Image.Resampling.LANCZOS, box=box))
+
+
+def trigger_of(captions: Sequence[str]) -> tuple[str, str] | None:
+    """Return (trigger, `bracketed` or `bare`) if all captions begin with the same one, else None.
+
+    A bare trigger is recognised by its two capital letters: `CLP`, `CLPrep`.
+    """
+    found = set()
+    for caption in captions:
+        match = re.match(r"\[([\w-]+)\]|([A-Z]{2}[\w-]*)\b", caption)
+        if match is None:
+            return None
+        found.add((match[1], "bracketed") if match[1] else (match[2], "bare"))
+    return found.pop() if len(found) == 1 else None
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What one forward is made of: indices into the images, all of one bucket; `reg` is empty without regularisation."""
+
+    train: tuple[int, ...]
+    reg: tuple[int, ...]
+
+
+class DataOrder:
+    """Which images a batch takes, as a pure function of (seed, number of the batch).
+
+    An epoch takes every training image `repeats` times: shuffled within its bucket, cut into batches, the batches
+    shuffled. Every training image is paired with a regularisation image, of its own bucket if there is one (the two
+    then share a forward), which are taken in their own shuffled order.
+    """
+
+    def __init__(self, images: Sequence[TrainImage], batch_size: int, seed: int) -> None:
+        self._batch_size, self._seed = batch_size, seed
+        self._buckets: dict[tuple[int, int], list[int]] = {}
+        pools: dict[tuple[int, int], list[int]] = {}
+        for index, image in enumerate(images):
+            groups = pools if image.is_reg else self._buckets
+            groups.setdefault(image.bucket, []).extend([index] * image.repeats)
+        everything = [index for pool in pools.values() for index in pool]
+        self._pools = {bucket: pools.get(bucket, everything) for bucket in self._buckets}
+        self._bucket_of = {index: image.bucket for index, image in enumerate(images)}
+        self.batches_an_epoch = sum(-(-len(group) // batch_size) for group in self._buckets.values())
+        self._epoch: tuple[int, list[tuple[int, ...]]] = (-1, [])
+        self._shuffled: dict[tuple[tuple[int, int], int], list[int]] = {}
+
+    def draw(self, number: int) -> Draw:
+        """Return the images of batch `number`, counted from 0 over the whole run."""
+        epoch, position = divmod(number, self.batches_an_epoch)
+        if self._epoch[0] != epoch:
+            self._epoch = (epoch, list(self._plan(epoch)))
+        train = self._epoch[1][position]
+        bucket = self._bucket_of[train[0]]
+        pool = self._pools[bucket]
+        if not pool:
+            return Draw(train, ())
+        first = number * self._batch_size
+        return Draw(train, tuple(self._reg(bucket, pool, first + offset) for offset in range(len(train))))
+
+    def _plan(self, epoch: int) -> Iterator[tuple[int, ...]]:
+        random = np.random.default_rng([self._seed, 1, epoch])
+        batches = []
+        for bucket in sorted(self._buckets):
+            group = random.permutation(self._buckets[bucket]).tolist()
+            batches += [tuple(group[at : at + self._batch_size]) for at in range(0, len(group), self._batch_size)]
+        for at in random.permutation(len(batches)):
+            yield batches[at]
+
+    def _reg(self, bucket: tuple[int, int], pool: list[int], position: int) -> int:
+        round_, at = divmod(position, len(pool))
+        key = (bucket, round_)
+        if key not in self._shuffled:
+            self._shuffled = {other: order for other, order in self._shuffled.items() if other[0] != bucket}
+            self._shuffled[key] = np.random.default_rng([self._seed, 2, *bucket, round_]).permutation(pool).tolist()
+        return int(self._shuffled[key][at])
+
+
+def _rows(subset: Subset) -> list[ImageRow]:
+    return [row for row in read_image_set(subset.image_dir) if row.role in _TRAINED_ROLES[subset.is_reg]]
+
+
+def _caption(subset: Subset, row: ImageRow) -> str | None:
+    """The manifest's caption or prompt; else the caption file's text; else the subset's class tokens."""
+    text = row.caption or row.prompt
+    if text is None and not (subset.image_dir / MANIFEST).is_file():
+        path = (subset.image_dir / row.file).with_suffix(subset.caption_extension)
+        try:
+            text = inside(subset.image_dir, path.name).read_text(encoding="utf-8-sig", errors="replace")
+        except (OSError, UserError):
+            text = None
+    text = " ".join((text or "").split())
+    return text or subset.class_tokens

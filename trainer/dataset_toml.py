@@ -1,0 +1,124 @@
+"""kohya's dataset TOML: folders of images and how they are used."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from ..diffusioncleft_core.errors import UserError
+from .config import Subset
+from .kohya import refusal
+
+# Key of the TOML -> the setting it stands for.
+_DATASET_KEYS = {"resolution": "resolution", "batch_size": "train_batch_size", "bucket_reso_steps": "bucket_reso_steps"}
+_SUBSET_KEYS = ("image_dir", "is_reg", "num_repeats", "class_tokens", "caption_extension")
+_SHARED_KEYS = ("num_repeats", "class_tokens", "caption_extension")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file; a missing or damaged one raises UserError."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise UserError(f"{path} can't be read ({error.strerror}); check the path") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid TOML ({error}); correct it") from error
+
+
+def read_dataset_config(path: Path) -> tuple[tuple[Subset, ...], dict[str, Any]]:
+    """Return the subsets of a dataset TOML and the settings in it (resolution, batch size, bucket step).
+
+    A value stands for everything below it: `[general]`, then `[[datasets]]`, then `[[datasets.subsets]]`. Relative
+    folders are relative to the TOML. A key that is not honoured, or datasets that disagree, raise UserError.
+    """
+    document = read_toml(path)
+    general = _table(document.pop("general", {}), path, "[general]")
+    datasets = document.pop("datasets", [])
+    if document:
+        raise UserError(f"{path}: {next(iter(document))!r} is no part of a dataset TOML; use [general] and [[datasets]]")
+    subsets: list[Subset] = []
+    settings: dict[str, Any] = {}
+    for dataset in _tables(datasets, path, "[[datasets]]"):
+        rows = _tables(dataset.pop("subsets", []), path, "[[datasets.subsets]]")
+        merged = general | dataset
+        for row in rows:
+            subsets.append(_subset(merged, row, path))
+        for key, value in merged.items():
+            if key in _DATASET_KEYS:
+                name, value = _DATASET_KEYS[key], _setting(key, value, path)
+                if settings.setdefault(name, value) != value:
+                    raise UserError(f"{path}: the datasets differ in {key}; one run has one {key}, so train them apart")
+            elif key not in _SUBSET_KEYS:
+                _refuse(key, value, path)
+    if not any(not subset.is_reg for subset in subsets):
+        raise UserError(f"{path} names no training images; add a [[datasets.subsets]] with image_dir")
+    return tuple(subsets), settings
+
+
+def write_dataset_config(path: Path, subsets: tuple[Subset, ...]) -> None:
+    """Write subsets as a dataset TOML that reads back as the same subsets."""
+    import json  # a TOML basic string takes JSON's escapes
+
+    from ..diffusioncleft_core.files import write_text
+
+    lines = ["[[datasets]]"]
+    for subset in subsets:
+        lines += ["", "[[datasets.subsets]]", f"image_dir = {json.dumps(str(subset.image_dir.resolve()))}"]
+        lines += [f"is_reg = {str(subset.is_reg).lower()}", f"num_repeats = {subset.num_repeats}"]
+        lines += [f"caption_extension = {json.dumps(subset.caption_extension)}"]
+        if subset.class_tokens is not None:
+            lines += [f"class_tokens = {json.dumps(subset.class_tokens)}"]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def _subset(above: dict[str, Any], row: dict[str, Any], path: Path) -> Subset:
+    values = {key: above[key] for key in _SHARED_KEYS if key in above}
+    for key, value in row.items():
+        if key in _SUBSET_KEYS:
+            values[key] = value
+        else:
+            _refuse(key, value, path)
+    folder = values.pop("image_dir", None)
+    if not isinstance(folder, str) or not folder:
+        raise UserError(f"{path}: a [[datasets.subsets]] has no image_dir; add it")
+    kinds = {"is_reg": bool, "num_repeats": int, "class_tokens": str, "caption_extension": str}
+    for key, value in values.items():
+        if not isinstance(value, kinds[key]) or (key == "num_repeats" and (value is True or value < 1)):
+            raise UserError(f"{path}: {key} = {value!r} is no {'number above 0' if key == 'num_repeats' else kinds[key].__name__}")
+    return Subset(path.parent / folder, **values)
+
+
+def _setting(key: str, value: Any, path: Path) -> Any:
+    if key == "resolution":
+        sizes = value if isinstance(value, list) else [value]
+        if sizes and all(isinstance(size, int) for size in sizes):
+            return tuple(sorted(set(sizes)))
+        raise UserError(f"{path}: resolution = {value!r} is no whole number or list of them")
+    if not isinstance(value, int):
+        raise UserError(f"{path}: {key} = {value!r} is no whole number")
+    return value
+
+
+def _refuse(key: str, value: Any, path: Path) -> None:
+    """Raise UserError unless the key says what happens anyway."""
+    if key in ("min_bucket_reso", "max_bucket_reso"):
+        raise UserError(f"{path}: {key} is not honoured: buckets follow from resolution; leave it out")
+    if value is False and key != "enable_bucket":
+        return
+    try:
+        reason = refusal(key, "" if value is True else str(value))
+    except KeyError:
+        reason = f"there is no option {key}"
+    if reason:
+        raise UserError(f"{path}: {reason.replace('--', '', 1)}")
+
+
+def _table(value: Any, path: Path, name: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: {name} is no table; see docs/training.md for the form")
+    return dict(value)
+
+
+def _tables(value: Any, path: Path, name: str) -> list[dict[str, Any]]:
+    if not isinstance(value, list) or not value:
+        raise UserError(f"{path} has no {name}; see docs/training.md for the form")
+    return [_table(entry, path, name) for entry in value]

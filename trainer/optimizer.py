@@ -1,0 +1,63 @@
+"""Optimizers and learning-rate schedules."""
+
+import importlib
+import importlib.util
+import math
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from .config import TrainSettings
+from .events import Events
+
+
+def build_optimizer(settings: TrainSettings, parameters: Sequence[torch.nn.Parameter], events: Events) -> Any:
+    """Return AdamW, in 8 bits where that was asked for and bitsandbytes is installed; else a notice is sent."""
+    common: dict[str, Any] = {
+        "lr": settings.learning_rate,
+        "betas": (settings.adam_beta1, settings.adam_beta2),
+        "eps": settings.adam_eps,
+        "weight_decay": settings.weight_decay,
+    }
+    if settings.optimizer_type == "AdamW8bit":
+        bitsandbytes = _bitsandbytes()
+        if bitsandbytes is not None:
+            return bitsandbytes.optim.AdamW8bit(parameters, **common)
+        events.emit("notice", message="bitsandbytes is missing, so AdamW runs in 32 bits: pip install bitsandbytes")
+    return torch.optim.AdamW(parameters, **common, fused=True)
+
+
+def optimizer_name(settings: TrainSettings) -> str:
+    """Return the name of the optimizer that `build_optimizer` gives here, without importing anything."""
+    missing = importlib.util.find_spec("bitsandbytes") is None
+    return "AdamW" if missing else settings.optimizer_type
+
+
+def learning_rate(settings: TrainSettings, step: int, total: int) -> float:
+    """Return the learning rate of `step`, 1 to `total`: a function of the step alone, with nothing to save."""
+    warmup = settings.lr_warmup_steps
+    if settings.lr_scheduler != "constant" and step <= warmup:
+        return settings.learning_rate * step / (warmup + 1)
+    progress = (step - 1 - warmup) / max(1, total - warmup)
+    if settings.lr_scheduler == "linear":
+        return settings.learning_rate * (1 - progress)
+    if settings.lr_scheduler == "cosine":
+        return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+    return settings.learning_rate
+
+
+def _bitsandbytes() -> Any:
+    """Import bitsandbytes without a network: on some processors it would ask a hub for a kernel."""
+    before = os.environ.get("HF_HUB_OFFLINE")
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    try:
+        return importlib.import_module("bitsandbytes")
+    except (ImportError, OSError, RuntimeError):
+        return None
+    finally:
+        if before is None:
+            del os.environ["HF_HUB_OFFLINE"]
+        else:
+            os.environ["HF_HUB_OFFLINE"] = before
