@@ -280,7 +280,7 @@ def _check_choices(
 
 
 def _check_names(table: _Table, condition: Condition) -> None:
-    """Every name in a template must be an attribute or column, or a phrase that does not lead back to itself."""
+    """Every name in a template must be an attribute, a column, or a phrase that does not mention itself."""
     prompt = [condition.face, condition.healthy_face, *condition.appearance]
     for templates, phrases, known in (
         (prompt, condition.phrases, condition.details),

@@ -18,9 +18,10 @@ PAPER_MODE = "paper"
 class Attribute:
     """An attribute of a prompt or a column of metadata.csv.
 
-    values: allowed values, () for free text. phrases: the words of a value that is not spoken as it is written
-    ("" says nothing). absent: the words used when the attribute is left out. requires: the attribute may be
-    given only where each of these attributes has one of these values. required: a column that may not be blank.
+    values: allowed values, () for free text. phrases: the words of a value that is not spoken as it is
+    written ("" says nothing). absent: the words used when the attribute is left out. requires: the attribute
+    may be given only where each of these attributes has one of these values. required: a column that may not
+    be blank. source: where in the literature the values come from.
     """
 
     name: str
@@ -124,7 +125,9 @@ class Condition:
         for name in checked:
             detail = self.details[name]
             if not detail.applies(checked):
-                raise UserError(f"{self.name}: {name} can be given only with {_requirement(detail)}; leave it out")
+                raise UserError(
+                    f"{self.name}: {name} can be given only with {_requirement(detail)}; leave it out"
+                )
         return checked
 
     def attribute(self, name: str) -> Attribute:
@@ -142,7 +145,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """A vocabulary file: its conditions by name, the columns of metadata.csv, and the SHA-256 of its content."""
+    """A vocabulary file: its conditions, the columns of metadata.csv, and the SHA-256 of its content."""
 
     name: str
     title: str
@@ -159,8 +162,8 @@ class Vocabulary:
     def check_metadata(self, row: Mapping[str, str], where: str = "metadata.csv") -> dict[str, str]:
         """Return the known columns of a metadata row in the file's spelling, blank ones dropped.
 
-        Columns that the vocabulary does not know are ignored. Raises UserError, which starts with `where`, for a
-        value that is not allowed and for a required column that is blank.
+        Columns that the vocabulary does not know are ignored. Raises UserError, which starts with `where`,
+        for a value that is not allowed and for a required column that is blank.
         """
         checked = {}
         for name, column in self.columns.items():
@@ -168,7 +171,9 @@ class Vocabulary:
             if value:
                 checked[name] = column.check(value, where)
             elif column.required:
-                raise UserError(f"{where}: {name} is blank; fill in {_choices(column.values) or column.title}")
+                raise UserError(
+                    f"{where}: {name} is blank; fill in {_choices(column.values) or column.title}"
+                )
         return checked
 
     def words(self) -> list[str]:
