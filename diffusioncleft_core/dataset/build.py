@@ -1,0 +1,354 @@
+"""From a folder of photographs and its table to a private image set: checked, captioned and split."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..conditions import Condition
+from ..errors import UserError
+from ..files import read_jsonl, sha256_bytes, sha256_file, write_json, write_jsonl
+from ..progress import progress
+from ..versions import versions
+from .admission import Candidate, admit, columns_of, without_consent
+from .captions import caption_builder
+from .examine import Analyzer, Ledger, examine, examine_settings, settings_key
+from .folder import (
+    CACHE,
+    READMITTED,
+    ROLES,
+    SCHEMA,
+    SET_ASIDE,
+    SETTINGS,
+    create_dataset_folder,
+    empty_folder,
+    erase_leftovers,
+    keyed_hash,
+    refuse_overlap,
+)
+from .holdout import choose_holdout, group_subjects
+from .images import erase_unlisted, image_name, is_sound, save_embeddings, save_image, settle
+from .ingest import normalise, read_bytes
+from .manifest import MANIFEST, ImageRow, read_manifest, write_manifest
+from .metadata import read_table
+from .photographs import list_photographs, served_warnings
+from .reasons import Rejected, SetAside
+from .relatives import roles_elsewhere
+from .select import Selected, Selection, select
+from .settings import BuildSettings, read_overruled, read_roles, recorded_roles
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """What a build did. `examined` photographs were opened and analysed, `reused` were known from before;
+    `erased` had entered in an earlier build and were withdrawn, with all that was derived from them."""
+
+    folder: Path
+    rows: tuple[ImageRow, ...]
+    set_aside: tuple[SetAside, ...]
+    subjects: int
+    examined: int
+    reused: int
+    erased: int
+    warnings: tuple[str, ...] = field(default=())
+
+    def count(self, role: str) -> int:
+        """How many photographs have the role `train` or `holdout`."""
+        return sum(row.role == role for row in self.rows)
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """How many were set aside for each reason, most frequent first."""
+        return dict(Counter(item.reason for item in self.set_aside).most_common())
+
+
+def build_dataset(
+    photos: Path,
+    metadata: Path,
+    condition: Condition,
+    out: Path,
+    faces: Analyzer,
+    *,
+    settings: BuildSettings | None = None,
+    apart_from: Sequence[Path] = (),
+    arguments: Mapping[str, Any] | None = None,
+) -> BuildResult:
+    """Build the private dataset `out` from the folder `photos` and its table `metadata`, or bring it up to
+    date.
+
+    Photographs are read, never changed. What can't enter is listed with its reason in `set_aside.jsonl`. A
+    photograph already examined is not opened again (content hash); one whose consent or file is gone is
+    erased first of all. `apart_from`: datasets of other conditions whose subjects keep their side of the
+    hold-out. `arguments` are recorded, so that `dataset readmit` can build again.
+
+    Raises UserError for missing folders or columns, models that don't fit, or a dataset without any
+    photograph.
+    """
+    settings = settings or BuildSettings()
+    settings.check()
+    if faces.phantom_only and not settings.phantom:
+        raise UserError(
+            "the embedded face models know phantoms alone; name a face pack (--faces), or give --phantom"
+        )
+    table = read_table(metadata)
+    listing = list_photographs(photos, {row.file for row in table.rows})
+    if not listing.photographs:
+        raise UserError(f"{photos} holds no photograph; check the path")
+    refuse_overlap(photos, out)
+    candidates, aside = admit(
+        photos, listing, table, columns_of(condition), caption_builder(condition, settings.bracketed)
+    )
+    folder = create_dataset_folder(out)
+    erase_leftovers(folder)
+    warnings = [*table.notices, *served_warnings(photos, out)]
+
+    sources, unread = _hash_sources(photos, candidates, without_consent(listing, table))
+    aside += unread
+    ledger = Ledger(folder)
+    recorded = recorded_roles(folder, settings, warnings)
+    erased = _erase_withdrawn(folder, ledger, set(sources.values()))
+
+    overruled = read_overruled(folder)
+    examined, unread, opened = _examine_all(
+        folder, photos, candidates, sources, ledger, faces, settings, overruled
+    )
+    aside += unread
+    selection = select(examined, settings.smallest_side, overruled)
+    aside += selection.set_aside
+    elsewhere = roles_elsewhere(selection.entered, apart_from, settings.same_person)
+    rows, subjects, roles = _rows(folder, condition, selection, settings, recorded, elsewhere)
+    _write_images(folder, photos, selection, settings.max_side, opened)
+    _write_lists(folder, rows, roles, aside)
+    if not rows:
+        raise UserError(_nothing_entered(folder, aside))
+    if settings.holdout and not any(row.role == "holdout" for row in rows):
+        warnings.append(
+            "no subject could be held out: all photographs are of one subject, or were trained on before"
+        )
+    result = BuildResult(
+        folder=folder,
+        rows=tuple(rows),
+        set_aside=tuple(aside),
+        subjects=subjects,
+        examined=len(opened),
+        reused=len(examined) - len(opened),
+        erased=erased,
+        warnings=tuple(warnings),
+    )
+    write_json(folder / SETTINGS, _description(result, condition, faces, settings, arguments or {}))
+    return result
+
+
+def _hash_sources(
+    photos: Path, candidates: Sequence[Candidate], refused: Sequence[str]
+) -> tuple[dict[str, str], list[SetAside]]:
+    """SHA-256 of every candidate's file. One that also stands there without consent is set aside."""
+    withheld = set()
+    for name in refused:
+        path = photos / name
+        if path.is_file():
+            try:
+                withheld.add(sha256_file(path))
+            except OSError:
+                continue
+    sources: dict[str, str] = {}
+    aside = []
+    for candidate in progress(candidates, "reading"):
+        try:
+            path = photos / candidate.file
+            if not path.is_file():
+                raise Rejected("unreadable", "not a regular file")
+            source = sha256_file(path)
+            if source in withheld:
+                raise Rejected("no_consent", "the same file has another row without consent")
+            sources[candidate.file] = source
+        except Rejected as rejection:
+            aside.append(SetAside(candidate.file, rejection.reason, rejection.detail))
+        except OSError as error:
+            aside.append(SetAside(candidate.file, "unreadable", f"{error.strerror}; check its permissions"))
+    return sources, aside
+
+
+def _erase_withdrawn(folder: Path, ledger: Ledger, sources: set[str]) -> int:
+    """Erase what was derived from photographs that are no longer there or no longer allowed; return their
+    number.
+
+    Comes before anything else is done, so that an interrupted build has erased it already.
+    """
+    ledger.keep(sources)
+    for name in (SET_ASIDE, READMITTED):
+        if (folder / name).is_file():
+            rows_left = [row for row in read_jsonl(folder / name) if row.get("source", "") in sources]
+            write_jsonl(folder / name, rows_left)
+    if not (folder / MANIFEST).is_file():
+        return 0
+    allowed = {facts.pixels for facts in ledger.facts.values()}
+    rows = read_manifest(folder)
+    kept = [row for row in rows if row.sha256 in allowed]
+    if len(kept) < len(rows):
+        write_manifest(folder, kept)
+        roles = {source: role for source, role in read_roles(folder).items() if source in sources}
+        write_json(folder / ROLES, roles)
+        erase_unlisted(folder, [row.sha256 for row in kept if row.sha256])
+        empty_folder(folder / CACHE)
+    return len(rows) - len(kept)
+
+
+def _examine_all(
+    folder: Path,
+    photos: Path,
+    candidates: Sequence[Candidate],
+    sources: Mapping[str, str],
+    ledger: Ledger,
+    faces: Analyzer,
+    settings: BuildSettings,
+    overruled: Mapping[str, set[str]],
+) -> tuple[list[Selected], list[SetAside], set[str]]:
+    """Facts of every candidate, from the ledger or by opening it; what can't be read; the sources opened.
+
+    The normalised image of a photograph that seems fit is written at once.
+    """
+    known = examine_settings(faces, settings.max_side)
+    examined: list[Selected] = []
+    aside: list[SetAside] = []
+    opened: set[str] = set()
+    for candidate in progress([item for item in candidates if item.file in sources], "photographs"):
+        source = sources[candidate.file]
+        allowed = overruled.get(source, set())
+        key = settings_key(known, "animated" in allowed)
+        facts = ledger.find(source, key)
+        if facts is None:
+            try:
+                data = _unchanged(photos / candidate.file, source)
+            except Rejected as rejection:
+                aside.append(SetAside(candidate.file, rejection.reason, rejection.detail))
+                continue
+            facts, photograph = examine(
+                data, source, key, faces, max_side=settings.max_side, first_frame="animated" in allowed
+            )
+            fit = facts.rejection(settings.smallest_side, allowed) is None
+            if photograph is not None and facts.pixels is not None and fit:
+                save_image(folder, facts.pixels, photograph.pixels)
+            ledger.add(facts)
+            opened.add(source)
+        examined.append(Selected(candidate, facts))
+    return examined, aside, opened
+
+
+def _unchanged(path: Path, source: str) -> bytes:
+    data = read_bytes(path)
+    if sha256_bytes(data) != source:
+        raise Rejected("unreadable", "it changed while it was read")
+    return data
+
+
+def _rows(
+    folder: Path,
+    condition: Condition,
+    selection: Selection,
+    settings: BuildSettings,
+    recorded: Mapping[str, str],
+    elsewhere: Sequence[set[str]],
+) -> tuple[list[ImageRow], int, dict[str, str]]:
+    """The manifest's rows, the number of subjects, and the role of each source."""
+    entered = selection.entered
+    subjects = [item.candidate.subject for item in entered]
+    groups = group_subjects(
+        subjects, [item.facts.embedding for item in entered], selection.same_picture, settings.same_person
+    )
+    names = [
+        f"id {subject}" if subject else f"photo {item.facts.source}"
+        for subject, item in zip(subjects, entered, strict=True)
+    ]
+    before = [
+        {recorded[item.facts.source]} | other if item.facts.source in recorded else other
+        for item, other in zip(entered, elsewhere, strict=True)
+    ]
+    roles = choose_holdout(groups, names, settings.holdout, settings.seed, before)
+    smallest: dict[int, str] = {}
+    for group, name in zip(groups, names, strict=True):
+        smallest[group] = min(name, smallest.get(group, name))
+    rows = [
+        ImageRow(
+            file=image_name(item.pixels),
+            sha256=item.pixels,
+            width=item.facts.width,
+            height=item.facts.height,
+            condition=condition.name,
+            role=role,
+            attributes=dict(item.candidate.attributes),
+            caption=item.candidate.caption,
+            subject=keyed_hash(folder, smallest[group])[:12],
+        )
+        for item, role, group in zip(entered, roles, groups, strict=True)
+    ]
+    by_source = {item.facts.source: role for item, role in zip(entered, roles, strict=True)}
+    return rows, len(smallest), by_source
+
+
+def _write_images(
+    folder: Path, photos: Path, selection: Selection, max_side: int, opened: Collection[str]
+) -> None:
+    """Write the images that are missing or torn, and make all of them and the embeddings durable.
+
+    Trusted are the images that a finished manifest names and those just written; others are checked.
+    """
+    before = {row.sha256 for row in read_manifest(folder)} if (folder / MANIFEST).is_file() else set()
+    for item in selection.entered:
+        is_there = (folder / image_name(item.pixels)).is_file()
+        trusted = item.pixels in before or item.facts.source in opened
+        if is_there and (trusted or is_sound(folder, item.pixels)):
+            continue
+        try:
+            data = _unchanged(photos / item.candidate.file, item.facts.source)
+            photograph = normalise(data, max_side=max_side, first_frame=True)
+        except Rejected as rejection:
+            raise UserError(f"{item.candidate.file}: {rejection.detail}; build again") from rejection
+        save_image(folder, item.pixels, photograph.pixels)
+    hashes = [item.pixels for item in selection.entered]
+    settle(folder, [sha256 for sha256 in hashes if sha256 not in before])
+    save_embeddings(folder, hashes, [item.facts.embedding for item in selection.entered])
+
+
+def _write_lists(
+    folder: Path, rows: Sequence[ImageRow], roles: Mapping[str, str], aside: list[SetAside]
+) -> None:
+    """Write roles, manifest and what was set aside, then erase the images that no row names."""
+    write_json(folder / ROLES, dict(sorted(roles.items())))
+    write_manifest(folder, rows)
+    aside.sort(key=lambda item: (item.file, item.reason))
+    write_jsonl(folder / SET_ASIDE, (item.to_json() for item in aside))
+    erase_unlisted(folder, [row.sha256 for row in rows if row.sha256])
+
+
+def _nothing_entered(folder: Path, aside: Sequence[SetAside]) -> str:
+    reasons = Counter(item.reason for item in aside).most_common()
+    told = ", ".join(f"{count} {reason}" for reason, count in reasons)
+    return f"no photograph could enter the dataset ({told}); {folder / SET_ASIDE} names each with its reason"
+
+
+def _description(
+    result: BuildResult,
+    condition: Condition,
+    faces: Analyzer,
+    settings: BuildSettings,
+    arguments: Mapping[str, Any],
+) -> dict[str, Any]:
+    trained = sorted(f"{row.sha256} {row.caption}" for row in result.rows if row.role == "train")
+    return {
+        "schema": SCHEMA,
+        "condition": condition.name,
+        "trigger": condition.trigger,
+        "settings": asdict(settings),
+        "counts": {
+            "train": result.count("train"),
+            "holdout": result.count("holdout"),
+            "subjects": result.subjects,
+            "set_aside": result.reasons,
+        },
+        "fingerprint": keyed_hash(result.folder, "\n".join(trained)),
+        "faces": faces.describe(),
+        "versions": versions(),
+        "arguments": dict(arguments),
+    }

@@ -1,0 +1,127 @@
+"""The dataset's private folder: what lies in it, how it is made, and how it is known again."""
+
+import contextlib
+import hashlib
+import hmac
+import os
+import secrets
+from pathlib import Path
+
+from ..errors import UserError
+from ..files import TEMPORARY_PREFIX, explained, private_dir, read_json, write_bytes, write_json, write_text
+
+MARKER = ".diffusioncleft-dataset"
+IMAGES = "images"
+EMBEDDINGS = "embeddings"
+CACHE = "cache"
+SET_ASIDE = "set_aside.jsonl"
+SETTINGS = "dataset.json"
+EXAMINED = "examined.jsonl"
+READMITTED = "readmitted.jsonl"
+ROLES = "roles.json"
+KEY = "key"
+NOTICE = "PRIVATE.txt"
+SCHEMA = 1
+# What a purge erases. The marker goes last, so that an interrupted purge can go on.
+OWN_NAMES: tuple[str, ...] = (
+    IMAGES,
+    EMBEDDINGS,
+    CACHE,
+    "manifest.jsonl",
+    SET_ASIDE,
+    SETTINGS,
+    EXAMINED,
+    READMITTED,
+)
+OWN_NAMES += (ROLES, KEY, NOTICE, ".gitignore", MARKER)
+
+_NOTICE = """\
+Everything in this folder was derived from photographs of people. Keep it private: don't upload, share or
+commit it, and don't put it where a server shows it. Erase it with: diffusioncleft dataset purge FOLDER
+"""
+
+
+def create_dataset_folder(folder: Path) -> Path:
+    """Make `folder` (mode 0700) with its marker, or accept it if it has one.
+
+    Raises UserError for a folder that holds something else: a purge must never meet other people's files.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; choose another --out")
+    if folder.is_dir() and not is_dataset(folder) and any(folder.iterdir()):
+        raise UserError(f"{folder} is neither empty nor a dataset; choose a new or empty folder as --out")
+    private_dir(folder)
+    if not is_dataset(folder):
+        write_json(folder / MARKER, {"kind": "diffusioncleft dataset", "schema": SCHEMA})
+    for name in (IMAGES, EMBEDDINGS, CACHE):
+        private_dir(folder / name)
+    if not (folder / KEY).is_file():
+        write_bytes(folder / KEY, secrets.token_bytes(32))
+    if not (folder / NOTICE).is_file():
+        write_text(folder / NOTICE, _NOTICE)
+        write_text(folder / ".gitignore", "*\n")
+    return folder
+
+
+def is_dataset(folder: Path) -> bool:
+    """Whether `folder` has the marker of a dataset of ours."""
+    path = Path(folder) / MARKER
+    if not path.is_file() or path.is_symlink():
+        return False
+    with contextlib.suppress(UserError):
+        marker = read_json(path)
+        return isinstance(marker, dict) and marker.get("kind") == "diffusioncleft dataset"
+    return False
+
+
+def require_dataset(folder: Path) -> Path:
+    """Return `folder`, or raise UserError when it is not a dataset folder."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder} does not exist; give the folder of a dataset")
+    if not is_dataset(folder):
+        raise UserError(
+            f"{folder} is no dataset folder (it has no {MARKER}); nothing was touched, check the path"
+        )
+    return folder
+
+
+def keyed_hash(folder: Path, text: str) -> str:
+    """HMAC-SHA256 of `text` with the folder's secret key: means nothing to whoever has not the folder."""
+    return hmac.new((Path(folder) / KEY).read_bytes(), text.encode("utf-8"), hashlib.sha256).hexdigest()
+
+
+def refuse_overlap(photos: Path, out: Path) -> None:
+    """Raise UserError when the originals and the derived folder lie in one another."""
+    originals, derived = Path(photos).resolve(), Path(out).resolve()
+    if derived.is_relative_to(originals) or originals.is_relative_to(derived):
+        raise UserError(
+            f"--out {out} and the photographs {photos} lie in one another; choose --out beside them"
+        )
+
+
+def erase(path: Path) -> None:
+    """Erase a file or a folder. Links are removed, never followed. A missing path is fine."""
+    path = Path(path)
+    with explained(path):
+        if path.is_symlink() or not path.is_dir():
+            path.unlink(missing_ok=True)
+            return
+        for entry in sorted(path.iterdir()):
+            erase(entry)
+        path.rmdir()
+
+
+def erase_leftovers(folder: Path) -> None:
+    """Erase what an interrupted write left in the dataset's own folders."""
+    for place in (folder, folder / IMAGES, folder / EMBEDDINGS):
+        for entry in place.glob(f"{TEMPORARY_PREFIX}*"):
+            erase(entry)
+
+
+def empty_folder(folder: Path) -> None:
+    """Erase what is in `folder`, keep the folder."""
+    if folder.is_dir():
+        for entry in sorted(os.scandir(folder), key=lambda item: item.name):
+            erase(Path(entry.path))

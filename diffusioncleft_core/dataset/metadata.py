@@ -1,0 +1,193 @@
+"""metadata.csv: which photographs may be used, and what is known about each."""
+
+import codecs
+import csv
+import io
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import UserError
+
+DELIMITERS = (",", ";", "\t", "|")
+CONSENT_YES = "yes"
+_MAX_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class MetadataRow:
+    """One line of the table: `values` by column, without empty ones; `problem` if it can't be used."""
+
+    file: str
+    line: int
+    values: Mapping[str, str]
+    problem: str | None = None
+
+    @property
+    def consent(self) -> bool:
+        """True for `yes` alone, in any case. Empty, `y`, `1` or `true` are no consent."""
+        return self.values.get("consent", "").casefold() == CONSENT_YES
+
+
+@dataclass(frozen=True)
+class Table:
+    """The whole table: rows in file order, its column names, and what the reader should be told."""
+
+    rows: tuple[MetadataRow, ...]
+    columns: tuple[str, ...]
+    notices: tuple[str, ...] = field(default=())
+
+
+def read_table(path: Path) -> Table:
+    """Read metadata.csv: UTF-8 with or without BOM, UTF-16 with BOM, otherwise Windows-1252; separated by
+    comma, semicolon, tab or bar; quoted fields; column names in any case, with spaces or underscores.
+
+    Raises UserError when it is no such table, or the columns `file` or `consent` are missing.
+    """
+    path = Path(path)
+    text, notices = _text(path)
+    lines = text.splitlines()
+    if lines and lines[0].lower().startswith("sep=") and len(lines[0]) <= 5:  # Excel's own first line
+        text = text.split("\n", 1)[1] if "\n" in text else ""
+        lines = lines[1:]
+        offset = 1
+    else:
+        offset = 0
+    header = next((line for line in lines if line.strip()), "")
+    if not header:
+        raise UserError(f"{path} is empty; it needs a header line with at least the columns file and consent")
+    delimiter = max(DELIMITERS, key=header.count)
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True
+    )
+    columns: list[str] = []
+    rows: list[MetadataRow] = []
+    try:
+        for fields in reader:
+            if not any(item.strip() for item in fields):
+                continue
+            if not columns:
+                columns = [_column(item) for item in fields]
+                _check_columns(path, columns)
+                continue
+            rows.append(_row(columns, fields, reader.line_num + offset))
+    except csv.Error as error:
+        line = reader.line_num + offset
+        raise UserError(f"line {line} of {path} can't be read as CSV ({error}); check its quotes") from error
+    if not rows:
+        raise UserError(f"{path} has a header but no row; write one row a photograph")
+    return Table(tuple(rows), tuple(columns), notices)
+
+
+def file_key(name: str) -> str:
+    """The form in which names of files are compared: NFC, forward slashes, without a leading './'."""
+    key = unicodedata.normalize("NFC", name.strip().replace("\\", "/"))
+    while key.startswith("./"):
+        key = key[2:]
+    return key
+
+
+def match_rows(
+    names: Iterable[str], rows: Iterable[MetadataRow]
+) -> tuple[dict[str, list[MetadataRow]], list[MetadataRow]]:
+    """Assign rows to photographs by name; return them by photograph, and the rows without one.
+
+    A name that differs only in case is taken when it can mean one photograph alone.
+    """
+    exact = {file_key(name): name for name in names}
+    folded: dict[str, list[str]] = {}
+    for key, name in exact.items():
+        folded.setdefault(key.casefold(), []).append(name)
+    matched: dict[str, list[MetadataRow]] = {}
+    homeless: list[MetadataRow] = []
+    for row in rows:
+        key = file_key(row.file)
+        near = folded.get(key.casefold(), [])
+        found = exact.get(key) or (near[0] if len(near) == 1 else None)
+        if found is None:
+            homeless.append(row)
+        else:
+            matched.setdefault(found, []).append(row)
+    return matched, homeless
+
+
+def check_values(
+    row: MetadataRow, allowed: Mapping[str, tuple[str, ...]], optional: Iterable[str]
+) -> tuple[dict[str, str], str | None]:
+    """Return the row's attributes in the vocabulary's spelling, and a sentence on the first value that is
+    wrong.
+
+    `allowed` names the values of each column; values are compared without regard to case.
+    """
+    attributes: dict[str, str] = {}
+    may_be_empty = set(optional)
+    problem = row.problem
+    for column, values in allowed.items():
+        given = row.values.get(column, "")
+        known = {value.casefold(): value for value in values}
+        value = known.get(" ".join(given.casefold().split()))
+        if value is not None:
+            attributes[column] = value
+        elif given or column not in may_be_empty:
+            seen = f"is {given!r}" if given else "is empty"
+            problem = problem or f"line {row.line}: {column} {seen}; allowed: {', '.join(values)}"
+    return attributes, problem
+
+
+def _text(path: Path) -> tuple[str, tuple[str, ...]]:
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise UserError(f"{path} has more than {_MAX_BYTES >> 20} MB; it should be a line a photograph")
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise UserError(f"the metadata table {path} does not exist; check --metadata") from error
+    except OSError as error:
+        raise UserError(
+            f"the metadata table {path} can't be read ({error.strerror}); check --metadata"
+        ) from error
+    if data.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
+        raise UserError(f"{path} is a workbook, not a CSV file; save it as 'CSV UTF-8' and give that file")
+    notices: tuple[str, ...] = ()
+    try:
+        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            text = data.decode("utf-16")
+        else:
+            text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        try:
+            text = data.decode("cp1252")
+        except UnicodeDecodeError:
+            text = data.decode("latin-1")
+        notices = (f"{path} is not UTF-8 and was read as Windows-1252; check accents, or save it as UTF-8",)
+    if "\0" in text:
+        raise UserError(f"{path} is no text file; save the table as 'CSV UTF-8'")
+    return text, notices
+
+
+def _column(name: str) -> str:
+    return "_".join(name.strip().casefold().replace("-", " ").replace("_", " ").split())
+
+
+def _check_columns(path: Path, columns: list[str]) -> None:
+    missing = [name for name in ("file", "consent") if name not in columns]
+    if missing:
+        found = ", ".join(name for name in columns if name) or "none"
+        raise UserError(
+            f"{path} has no column {' and no column '.join(missing)} (found: {found}); "
+            "the first line must name the columns, separated by comma, semicolon or tab"
+        )
+    twice = sorted({name for name in columns if name and columns.count(name) > 1})
+    if twice:
+        raise UserError(f"{path} has the column {', '.join(twice)} twice; keep one")
+
+
+def _row(columns: list[str], fields: list[str], line: int) -> MetadataRow:
+    values = {
+        name: item.strip() for name, item in zip(columns, fields, strict=False) if name and item.strip()
+    }
+    problem = None
+    if any(item.strip() for item in fields[len(columns) :]):
+        problem = f"line {line} has more fields than the header; quote values that contain the separator"
+        values.pop("consent", None)
+    return MetadataRow(values.pop("file", ""), line, values, problem)

@@ -1,0 +1,97 @@
+"""From examined photographs to those that enter: faces, sizes, duplicates. Pure: reads and writes nothing."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from .admission import Candidate
+from .duplicates import near_duplicates
+from .examine import Facts
+from .reasons import SetAside
+
+
+@dataclass(frozen=True, eq=False)
+class Selected:
+    """A photograph that enters, and what is known of it."""
+
+    candidate: Candidate
+    facts: Facts
+
+    @property
+    def pixels(self) -> str:
+        """Hash of the normalised pixels."""
+        assert self.facts.pixels is not None
+        return self.facts.pixels
+
+
+@dataclass(frozen=True)
+class Selection:
+    """`entered`, in the order of their names; `set_aside`; `same_picture`: pairs of `entered` that are near
+    duplicates and were both taken all the same."""
+
+    entered: tuple[Selected, ...]
+    set_aside: tuple[SetAside, ...]
+    same_picture: tuple[tuple[int, int], ...]
+
+
+def select(
+    examined: Sequence[Selected], min_side: int, overruled: Mapping[str, Collection[str]]
+) -> Selection:
+    """Decide on every examined photograph. `overruled`: the reasons a person overruled, by source hash.
+
+    Of equal pictures the first by name enters; of nearly equal ones the one with the most pixels, then by
+    name.
+    """
+    aside: list[SetAside] = []
+    sound: list[Selected] = []
+    first: dict[str, str] = {}
+    for item in sorted(examined, key=lambda entry: entry.candidate.file):
+        candidate, facts = item.candidate, item.facts
+        rejection = facts.rejection(min_side, overruled.get(facts.source, ()))
+        if rejection is None and facts.embedding is None and candidate.subject is None:
+            rejection = (
+                "no_face",
+                "taken back without a face it needs a subject_id, for the hold-out's sake",
+            )
+        if rejection is None and item.pixels in first:
+            rejection = ("duplicate", f"the same picture as {first[item.pixels]}")
+        if rejection is not None:
+            aside.append(SetAside(candidate.file, *rejection, source=facts.source))
+            continue
+        first[item.pixels] = candidate.file
+        sound.append(item)
+    entered, nearly, pairs = _without_near_duplicates(sound, overruled)
+    return Selection(tuple(entered), tuple(aside + nearly), tuple(pairs))
+
+
+def _without_near_duplicates(
+    items: list[Selected], overruled: Mapping[str, Collection[str]]
+) -> tuple[list[Selected], list[SetAside], list[tuple[int, int]]]:
+    signatures = [item.facts.signature for item in items]
+    assert all(entry is not None for entry in signatures)
+    pairs = near_duplicates(
+        [entry for entry in signatures if entry is not None], [i.facts.embedding for i in items]
+    )
+    near: dict[int, set[int]] = {}
+    for i, j in pairs:
+        near.setdefault(i, set()).add(j)
+        near.setdefault(j, set()).add(i)
+    kept: set[int] = set()
+    aside: list[SetAside] = []
+    for i in sorted(range(len(items)), key=lambda k: (-_area(items[k]), items[k].candidate.file)):
+        twins = sorted(near.get(i, set()) & kept)
+        source = items[i].facts.source
+        if twins and "near_duplicate" not in overruled.get(source, ()):
+            detail = f"nearly the same picture as {items[twins[0]].candidate.file}"
+            aside.append(SetAside(items[i].candidate.file, "near_duplicate", detail, source))
+        else:
+            kept.add(i)
+    number = {old: new for new, old in enumerate(sorted(kept))}
+    return (
+        [items[i] for i in sorted(kept)],
+        aside,
+        [(number[i], number[j]) for i, j in pairs if i in kept and j in kept],
+    )
+
+
+def _area(item: Selected) -> int:
+    return item.facts.original_width * item.facts.original_height

@@ -1,0 +1,82 @@
+"""How a dataset is built, and what is recorded from one build to the next."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ..errors import UserError
+from ..files import read_json, read_jsonl
+from .folder import READMITTED, ROLES, SETTINGS
+from .holdout import SAME_PERSON
+from .ingest import MAX_SIDE
+
+MIN_SIDE = 256
+MIN_SIDE_PHANTOM = 64
+
+
+@dataclass(frozen=True)
+class BuildSettings:
+    """How a dataset is built; every field is recorded in `dataset.json`.
+
+    `min_side`: px, of the original's shorter side (None: 256, on phantoms 64). `max_side`: px, of the
+    normalised image's longer side. `holdout`: share of subjects, 0..0.5. `same_person`: cosine, for
+    photographs without a subject id. `bracketed`: trigger as `[CLP]` rather than `CLP`. `phantom`: allows the
+    embedded face models.
+    """
+
+    holdout: float = 0.1
+    seed: int = 0
+    min_side: int | None = None
+    max_side: int = MAX_SIDE
+    same_person: float = SAME_PERSON
+    bracketed: bool = True
+    phantom: bool = False
+
+    def check(self) -> None:
+        """Raise UserError for a value out of range."""
+        if not 0 <= self.holdout <= 0.5:
+            raise UserError(
+                f"the hold-out is {self.holdout}; give a share of subjects from 0 to 0.5, e.g. 0.1"
+            )
+        if not 64 <= self.max_side <= 8192:
+            raise UserError(f"the largest side is {self.max_side}; give 64 to 8192 px, e.g. {MAX_SIDE}")
+        if self.min_side is not None and not 1 <= self.min_side <= self.max_side:
+            raise UserError(
+                f"the smallest side is {self.min_side}; give 1 to {self.max_side} px, e.g. {MIN_SIDE}"
+            )
+        if not 0 < self.same_person < 1:
+            raise UserError(f"the same-person threshold is {self.same_person}; give a cosine between 0 and 1")
+
+    @property
+    def smallest_side(self) -> int:
+        """`min_side`, or its default."""
+        return self.min_side or (MIN_SIDE_PHANTOM if self.phantom else MIN_SIDE)
+
+
+def read_overruled(folder: Path) -> dict[str, set[str]]:
+    """Reasons that a person overruled with `dataset readmit`, by source hash."""
+    overruled: dict[str, set[str]] = {}
+    if (folder / READMITTED).is_file():
+        for row in read_jsonl(folder / READMITTED):
+            overruled.setdefault(str(row.get("source")), set()).add(str(row.get("reason")))
+    return overruled
+
+
+def read_roles(folder: Path) -> dict[str, str]:
+    return dict(read_json(folder / ROLES)) if (folder / ROLES).is_file() else {}
+
+
+def recorded_roles(folder: Path, settings: BuildSettings, warnings: list[str]) -> dict[str, str]:
+    """Roles of an earlier build by source hash; none, with a warning, when another split is asked for."""
+    roles = read_roles(folder)
+    if not roles or not (folder / SETTINGS).is_file():
+        return roles
+    before = read_json(folder / SETTINGS).get("settings", {})
+    now = asdict(settings)
+    changed = [name for name in ("holdout", "seed", "same_person") if before.get(name) != now[name]]
+    if not changed:
+        return roles
+    warnings.append(
+        f"the hold-out was drawn anew because {' and '.join(changed)} changed; "
+        "a LoRA trained on the earlier split has seen subjects that are now held out"
+    )
+    return {}
