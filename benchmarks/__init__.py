@@ -1,0 +1,1 @@
+"""Side-by-side timings against peers; each result is kept as JSON under results/."""
