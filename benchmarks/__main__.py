@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: our generation against diffusers' FluxPipeline, same model, prompts, seeds, batches.
+"""`python -m benchmarks`: our generation against diffusers' FluxPipeline, same prompts and seeds.
 
 Both sides hold the model in memory and end with pictures as uint8. Ours encodes each distinct prompt once, as
 `diffusioncleft generate` does; the pipeline encodes within each call, as it does when used plainly. Rounds
