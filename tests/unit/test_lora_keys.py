@@ -1,0 +1,262 @@
+"""LoRA keys: kohya's, diffusers' and ComfyUI's forms mean the same ΔW."""
+
+import json
+
+import pytest
+import torch
+from diffusers.loaders.lora_conversion_utils import _convert_kohya_flux_lora_to_diffusers
+from safetensors.torch import load_file, save_file
+
+from diffusioncleft.diffusioncleft_core.errors import UserError
+from diffusioncleft.diffusioncleft_core.flux import lora_file, lora_keys
+from diffusioncleft.diffusioncleft_core.flux.lora_keys import LoraModule
+from diffusioncleft.diffusioncleft_core.flux.module_map import double_block, linear_modules, single_block
+
+FULL = 3072
+
+
+def shapes(hidden: int, double: int = 1, single: int = 1) -> dict[str, tuple[int, int]]:
+    """(out, in) of every linear layer of the blocks."""
+    table = {}
+    for pair in [p for i in range(double) for p in double_block(i)]:
+        for part in pair.parts:
+            out, inside = hidden, hidden
+            if ".norm" in part:
+                out = 6 * hidden
+            elif "net.0" in part:
+                out = 4 * hidden
+            elif "net.2" in part:
+                inside = 4 * hidden
+            table[part] = (out, inside)
+    for pair in [p for i in range(single) for p in single_block(i)]:
+        for part in pair.parts:
+            out, inside = hidden, hidden
+            if part.endswith("norm.linear"):
+                out = 3 * hidden
+            elif part.endswith("proj_mlp"):
+                out = 4 * hidden
+            elif part.endswith("proj_out"):
+                inside = 5 * hidden
+            table[part] = (out, inside)
+    return table
+
+
+def random_lora(hidden: int, rank: int, alpha: float, seed: int = 0, **blocks: int) -> dict[str, LoraModule]:
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: LoraModule(
+            torch.randn(rank, inside, generator=generator), torch.randn(out, rank, generator=generator), alpha
+        )
+        for name, (out, inside) in shapes(hidden, **blocks).items()
+    }
+
+
+def response(module: LoraModule, scale: float | None = None) -> torch.Tensor:
+    """ΔW applied to three probe vectors: equal for all probes only if ΔW is."""
+    probe = torch.randn(module.down.shape[1], 3, generator=torch.Generator().manual_seed(9)).double()
+    factor = module.scale if scale is None else scale
+    return factor * (module.up.double() @ (module.down.double() @ probe))
+
+
+def assert_equal_delta(left: dict[str, LoraModule], right: dict[str, LoraModule], tolerance: float = 1e-6):
+    assert set(left) == set(right)
+    for name, module in left.items():
+        expected, found = response(module), response(right[name])
+        assert (expected - found).abs().max() <= tolerance * expected.abs().max(), name
+
+
+def test_kohya_form_is_what_diffusers_own_converter_reads_at_full_width():
+    modules = random_lora(FULL, rank=16, alpha=32.0)
+    written = lora_keys.write(modules, "kohya")
+    assert written["lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight"].shape == (48, FULL)
+    assert written["lora_unet_double_blocks_0_img_attn_qkv.alpha"] == 96
+    assert written["lora_unet_single_blocks_0_linear1.lora_down.weight"].shape == (64, FULL)
+    assert written["lora_unet_single_blocks_0_linear1.alpha"] == 128
+    theirs = _convert_kohya_flux_lora_to_diffusers(dict(written))
+    assert {key.split(".lora_")[0] for key in theirs} == {f"transformer.{name}" for name in modules}
+    for name, module in modules.items():
+        down = theirs[f"transformer.{name}.lora_A.weight"]
+        up = theirs[f"transformer.{name}.lora_B.weight"]
+        assert down.shape[0] == 16
+        assert torch.allclose(response(LoraModule(down, up, 16.0)), response(module), rtol=1e-5), name
+
+
+def test_a_joint_qkv_lora_is_read_as_diffusers_own_converter_does_at_full_width():
+    generator = torch.Generator().manual_seed(3)
+    file = {}
+    for name, out in (("double_blocks_0_img_attn_qkv", 3 * FULL), ("single_blocks_0_linear1", 7 * FULL)):
+        file[f"lora_unet_{name}.lora_down.weight"] = torch.randn(8, FULL, generator=generator)
+        file[f"lora_unet_{name}.lora_up.weight"] = torch.randn(out, 8, generator=generator)
+        file[f"lora_unet_{name}.alpha"] = torch.tensor(4.0)
+    ours = lora_keys.parse(file).modules
+    theirs = _convert_kohya_flux_lora_to_diffusers(dict(file))
+    assert len(ours) == 7
+    for name, module in ours.items():
+        down = theirs[f"transformer.{name}.lora_A.weight"]
+        up = theirs[f"transformer.{name}.lora_B.weight"]
+        assert torch.allclose(
+            response(LoraModule(down, up, float(down.shape[0]))), response(module), rtol=1e-5
+        )
+    # Joined again it is the same file: the rank does not grow.
+    again = lora_keys.write(ours, "kohya")
+    assert all(torch.equal(again[key], value) for key, value in file.items())
+
+
+@pytest.mark.parametrize("alpha", [32.0, 16.0, 7.0])
+def test_all_forms_convert_into_each_other_with_equal_weights(tmp_path, alpha):
+    modules = random_lora(128, rank=16, alpha=alpha, double=2, single=4)
+    state, alphas = lora_keys.to_state(modules)
+    lora_file.save_kohya(tmp_path / "start.safetensors", state, alphas, {"ss_network_dim": "16"})
+    at = tmp_path / "start.safetensors"
+    for step, form in enumerate(["diffusers", "comfyui", "diffusers", "kohya", "comfyui", "kohya"]):
+        then = tmp_path / f"{step}-{form}.safetensors"
+        lora_file.convert_lora(at, then, form)
+        described = lora_file.inspect_lora(then)
+        assert described["form"] == form
+        assert described["ranks"] == [16]
+        assert described["metadata"]["ss_network_dim"] == "16"
+        at = then
+        found = lora_file.read_lora(then)
+        assert_equal_delta(modules, lora_keys.from_state(found.state, found.alphas))
+
+
+def test_kohya_round_trip_returns_the_same_bits(tmp_path):
+    modules = random_lora(128, rank=16, alpha=32.0)
+    state, alphas = lora_keys.to_state(modules)
+    lora_file.save_kohya(tmp_path / "a.safetensors", state, 32.0, {})
+    read = lora_file.read_lora(tmp_path / "a.safetensors")
+    assert read.alphas == alphas
+    assert all(torch.equal(read.state[key], value) for key, value in state.items())
+
+
+def test_an_untrained_lora_keeps_its_rank_through_kohyas_form():
+    modules = random_lora(128, rank=16, alpha=32.0)
+    for module in modules.values():
+        module.up.zero_()
+    read = lora_keys.parse(lora_keys.write(modules, "kohya")).modules
+    assert {module.rank for module in read.values()} == {16}
+    assert all(torch.equal(read[name].down, module.down) for name, module in modules.items())
+
+
+def test_a_lora_of_a_part_alone_and_one_of_mixed_ranks_survive():
+    modules = random_lora(128, rank=16, alpha=32.0)
+    query = {name: module for name, module in modules.items() if name.endswith("to_q")}
+    assert_equal_delta(query, lora_keys.parse(lora_keys.write(query, "kohya")).modules)
+    mixed = {
+        **query,
+        **{n: m for n, m in random_lora(128, 5, 1.5).items() if n.endswith(("to_k", "proj_mlp"))},
+    }
+    assert_equal_delta(mixed, lora_keys.parse(lora_keys.write(mixed, "kohya")).modules)
+
+
+def test_the_outer_layers_survive_with_the_final_modulation_in_bfls_order():
+    generator = torch.Generator().manual_seed(0)
+    modules = {
+        part: LoraModule(
+            torch.randn(4, 64, generator=generator), torch.randn(128, 4, generator=generator), 8.0
+        )
+        for pair in linear_modules(0, 0)
+        for part in pair.parts
+    }
+    written = lora_keys.write(modules, "kohya")
+    final = written["lora_unet_final_layer_adaLN_modulation_1.lora_up.weight"]
+    assert torch.equal(final[:64], modules["norm_out.linear"].up[64:])
+    assert_equal_delta(modules, lora_keys.parse(written).modules)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "form"),
+    [
+        ("transformer.", "diffusers"),
+        ("base_model.model.", "raw PEFT"),
+        ("base_model.model.transformer.", "raw PEFT"),
+        ("diffusion_model.", "comfyui"),
+        ("", "bare"),
+    ],
+)
+def test_every_prefix_of_peft_keys_is_read(tmp_path, prefix, form):
+    modules = random_lora(64, rank=4, alpha=4.0)
+    save_file(
+        {
+            f"{prefix}{name}.{matrix}.weight": value
+            for name, module in modules.items()
+            for matrix, value in (("lora_A", module.down), ("lora_B", module.up))
+        },
+        tmp_path / "x.safetensors",
+    )
+    read = lora_file.read_lora(tmp_path / "x.safetensors")
+    assert_equal_delta(modules, lora_keys.from_state(read.state, read.alphas), 0.0)
+    described = lora_file.inspect_lora(tmp_path / "x.safetensors")
+    assert described["form"] == form
+    assert any("silently" in line for line in described["warnings"]) == (form in ("raw PEFT", "bare"))
+
+
+def plain(modules: dict[str, LoraModule]) -> dict[str, torch.Tensor]:
+    state, _ = lora_keys.to_state(modules)
+    return {f"transformer.{key}": value for key, value in state.items()}
+
+
+def test_alpha_comes_from_the_file_then_from_pefts_configuration_then_is_the_rank(tmp_path):
+    modules = random_lora(64, rank=4, alpha=12.0)
+    name = "transformer_blocks.0.attn.to_q"
+    tensors = plain(modules)
+    save_file(tensors, tmp_path / "none.safetensors")
+    assert set(lora_file.read_lora(tmp_path / "none.safetensors").alphas.values()) == {4.0}
+    assert any("no alpha" in w for w in lora_file.inspect_lora(tmp_path / "none.safetensors")["warnings"])
+
+    config = {"transformer.r": 4, "transformer.lora_alpha": 12, "transformer.alpha_pattern": {"attn.to_q": 2}}
+    save_file(tensors, tmp_path / "meta.safetensors", {"lora_adapter_metadata": json.dumps(config)})
+    alphas = lora_file.read_lora(tmp_path / "meta.safetensors").alphas
+    assert alphas[name] == 2.0
+    assert alphas["transformer_blocks.0.attn.to_k"] == 12.0
+    lora_file.convert_lora(tmp_path / "meta.safetensors", tmp_path / "out.safetensors", "diffusers")
+    assert "lora_adapter_metadata" not in lora_file.read_lora(tmp_path / "out.safetensors").metadata
+
+    save_file({**tensors, f"transformer.{name}.alpha": torch.tensor(6.0)}, tmp_path / "keys.safetensors")
+    alphas = lora_file.read_lora(tmp_path / "keys.safetensors").alphas
+    assert alphas[name] == 6.0
+    assert alphas["transformer_blocks.0.attn.to_k"] == 4.0
+
+    (tmp_path / "peft").mkdir()
+    save_file(tensors, tmp_path / "peft" / "adapter_model.safetensors")
+    (tmp_path / "peft" / "adapter_config.json").write_text('{"lora_alpha": 12, "use_rslora": true}')
+    alphas = lora_file.read_lora(tmp_path / "peft" / "adapter_model.safetensors").alphas
+    assert alphas[name] == 24.0
+
+
+def test_a_bfloat16_lora_stays_bfloat16(tmp_path):
+    modules = random_lora(64, rank=4, alpha=8.0)
+    tensors = {key: value.bfloat16() for key, value in lora_keys.write(modules, "kohya").items()}
+    save_file(tensors, tmp_path / "a.safetensors")
+    lora_file.convert_lora(tmp_path / "a.safetensors", tmp_path / "b.safetensors", "diffusers")
+    assert {value.dtype for value in load_file(tmp_path / "b.safetensors").values()} == {torch.bfloat16}
+
+
+DOWN, UP = torch.zeros(4, 64), torch.zeros(64, 4)
+GOOD = "transformer.transformer_blocks.0.attn.to_q"
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({f"{GOOD}.lora_A.weight": DOWN}, "incomplete"),
+        ({f"{GOOD}.lora_A.weight": DOWN, f"{GOOD}.lora_B.weight": torch.zeros(64, 3)}, "do not fit together"),
+        ({f"{GOOD}.dora_scale": UP}, "DoRA"),
+        ({"lora_unet_double_blocks_0_img_attn_proj.lokr_w1": UP}, "LoKr"),
+        ({"lora_unet_double_blocks_0_img_attn_proj.hada_w1_a": UP}, "LoHa"),
+        ({"double_blocks.0.processor.qkv_lora1.up.weight": UP}, "XLabs"),
+        ({"lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": DOWN}, "text-encoder"),
+        (
+            {
+                "lora_unet_input_blocks_1_1_proj_in.lora_down.weight": DOWN,
+                "lora_unet_input_blocks_1_1_proj_in.lora_up.weight": UP,
+            },
+            "another model",
+        ),
+        ({"something": UP}, "no LoRA form"),
+    ],
+)
+def test_what_is_no_flux_lora_is_refused_by_name(tmp_path, tensors, message):
+    save_file(tensors, tmp_path / "x.safetensors")
+    with pytest.raises(UserError, match=message):
+        lora_file.read_lora(tmp_path / "x.safetensors")
