@@ -4,7 +4,7 @@ A template is text with
   `{name}`              the words of an attribute, a metadata column or a phrase;
   `{a}`                 "a" or "an", as the next word asks;
   `[text {name}]`       an optional part: left out when a name in it has no words;
-  `[key=x|y,k=z? text]` a part that stands only when attribute `key` is x or y and `k` is z; `key=?` is no value.
+  `[key=x|y,k=z? text]` a part that stands only when `key` is x or y and `k` is z; `key=?` is no value.
 A template in which a name outside optional parts has no words says nothing and is left out as a whole.
 A list of templates is joined as a list is in English: "x", "x and y", "x, y and z".
 Parentheses are refused: ComfyUI reads them as emphasis.

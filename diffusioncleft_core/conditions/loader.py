@@ -286,7 +286,7 @@ def _check_names(table: _Table, condition: Condition) -> None:
         (prompt, condition.phrases, condition.details),
         (list(condition.caption), condition.caption_phrases, condition.columns),
     ):
-        _check_phrases(table, templates, phrases, known, ())
+        _check_phrases(table, [*templates, *(f"{{{name}}}" for name in phrases)], phrases, known, ())
 
 
 def _check_phrases(

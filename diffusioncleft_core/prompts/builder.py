@@ -53,7 +53,7 @@ def build_caption(
     trigger: str | None = None,
     closing: bool = False,
 ) -> str:
-    """The training caption of a photograph (section 4.1): clinical facts only, no skin, eyes, hair, background.
+    """The training caption of a photograph (section 4.1): clinical facts, no skin, eyes, hair, background.
 
     metadata: a row of metadata.csv; columns of no use to the caption are ignored, blank ones say nothing.
     closing: append the prompt's closing phrase; the paper gives it for prompts alone.

@@ -55,15 +55,17 @@ def sampling_plan(
     left out. An attribute that means nothing beside the others (a side without one-sidedness) is left out of
     that row.
 
-    Among the rows that draw an attribute under the same weights, in every beginning of the plan the count of each
-    value is within one of its share. Weights change where a rule of the mode applies and where the attribute is
-    left out, so a dependent attribute is stratified within its own rows.
+    Among the rows that draw an attribute under the same weights, in every beginning of the plan the count of
+    each value is within one of its share. Weights change where a rule of the mode applies, and a dependent
+    attribute is drawn only where it means something: each is stratified within those rows.
 
     Raises UserError for unknown names and values, for contradictions, and for n < 1.
     """
     if n < 1:
         raise UserError(f"a plan needs at least one row, not {n}; give a larger count")
-    choices = _Choices(condition, condition.mode(mode), fixed or {}, weights or {}, tuple(omit), tuple(draw), seed)
+    choices = _Choices(
+        condition, condition.mode(mode), fixed or {}, weights or {}, tuple(omit), tuple(draw), seed
+    )
     rows = []
     for index in range(n):
         attributes = choices.next_row()
@@ -91,8 +93,8 @@ def read_plan(path: Path) -> list[PlanRow]:
 def extend_plan(path: Path, rows: Sequence[PlanRow]) -> int:
     """Write a plan, or make the one at `path` longer; return how many rows it had before.
 
-    Nothing is written when `path` already holds all rows. Raises UserError, and leaves the file as it is, when
-    it holds rows of other settings.
+    Nothing is written when `path` already holds all rows. Raises UserError, and leaves the file as it is,
+    when it holds rows of other settings.
     """
     before = read_plan(path) if Path(path).exists() else []
     for old, new in zip(before, rows, strict=False):
@@ -122,7 +124,9 @@ class _Choices:
         for name in (*fixed, *weights, *omit, *draw):
             condition.attribute(name)
         self._condition, self._mode, self._seed = condition, mode, seed
-        self._fixed = {name: condition.attribute(name).check(value, condition.name) for name, value in fixed.items()}
+        self._fixed = {
+            name: condition.attribute(name).check(value, condition.name) for name, value in fixed.items()
+        }
         self._own_weights = {name: _weights(condition, name, given) for name, given in weights.items()}
         self._omit = set(omit)
         self._drawn = {*mode.draw, *draw, *self._own_weights}
@@ -187,7 +191,9 @@ def _weights(condition: Condition, name: str, given: Mapping[str, float | Fracti
         weights[attribute.check(value, condition.name)] = exact
     total = sum(weights.values())
     if not total:
-        raise UserError(f"{name} needs at least one weight above 0; allowed values: {', '.join(attribute.values)}")
+        raise UserError(
+            f"{name} needs at least one weight above 0; allowed values: {', '.join(attribute.values)}"
+        )
     if any(0 < weight < total * SMALLEST_SHARE for weight in weights.values()):
         raise UserError(f"a weight of {name} is below a thousandth of their sum; give 0 or a larger weight")
     return weights
@@ -196,6 +202,10 @@ def _weights(condition: Condition, name: str, given: Mapping[str, float | Fracti
 def _row(row: Mapping[str, Any], path: Path) -> PlanRow:
     try:
         attributes = {str(key): str(value) for key, value in dict(row["attributes"]).items()}
-        return PlanRow(int(row["index"]), str(row["prompt"]), int(row["seed"]), attributes, str(row["condition"]))
+        return PlanRow(
+            int(row["index"]), str(row["prompt"]), int(row["seed"]), attributes, str(row["condition"])
+        )
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is no sampling plan ({error!r}); make one with `diffusioncleft plan`") from error
+        raise UserError(
+            f"{path} is no sampling plan ({error!r}); make one with `diffusioncleft plan`"
+        ) from error

@@ -3,8 +3,8 @@
 For weights w_i that sum to 1, the j-th occurrence of value i must lie in the window
 floor((j-1)/w_i)+1 .. ceil(j/w_i); then after t places its count c_i satisfies |c_i - w_i t| < 1 for every t.
 Such a sequence always exists (Tijdeman, The chairman assignment problem, Discrete Mathematics 32, 1980; the
-windows are those of Pfair scheduling, Baruah et al., Algorithmica 15, 1996). Here each place is drawn at random
-among the values whose window is open, and taken if the rest can still meet its windows.
+windows are those of Pfair scheduling, Baruah et al., Algorithmica 15, 1996). Here each place is drawn at
+random among the values whose window is open, and taken if the rest can still meet its windows.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SMALLEST_SHARE = Fraction(1, 1000)
 
 
 class Strata:
-    """Endless sequence of values, deterministic by `key`. weights: any scale, values of weight 0 never occur."""
+    """Endless sequence of values, deterministic by `key`. weights: any scale; with weight 0 never drawn."""
 
     def __init__(self, weights: Mapping[str, Fraction], key: str) -> None:
         positive = {value: weight for value, weight in weights.items() if weight > 0}

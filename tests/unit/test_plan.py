@@ -1,0 +1,246 @@
+"""The sampling plan: in every beginning each value has its share, same settings give the same rows."""
+
+import json
+import math
+from collections import Counter
+from fractions import Fraction
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffusioncleft.diffusioncleft_core.conditions import load_vocabulary
+from diffusioncleft.diffusioncleft_core.errors import UserError
+from diffusioncleft.diffusioncleft_core.prompts import (
+    build_prompt,
+    extend_plan,
+    read_plan,
+    sampling_plan,
+    write_plan,
+)
+from diffusioncleft.diffusioncleft_core.prompts.strata import Strata
+
+VOCABULARY = load_vocabulary()
+PRE, POST = VOCABULARY.condition("pre_op"), VOCABULARY.condition("post_op")
+
+
+def counts(rows, name):
+    return Counter(row.attributes[name] for row in rows if name in row.attributes)
+
+
+def assert_shares(rows, name, shares):
+    """Counts of `name` are within one of `shares` (any scale) of the rows that have it."""
+    found = counts(rows, name)
+    n, total = sum(found.values()), sum(shares.values())
+    assert set(found) <= set(shares)
+    for value, share in shares.items():
+        assert abs(found[value] - Fraction(share * n, total)) < 1, (name, value, found)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=7).filter(any), st.integers(0, 10**6))
+def test_every_beginning_of_a_sequence_holds_each_share_to_within_one(weights, seed):
+    named = {str(i): Fraction(weight, 7) for i, weight in enumerate(weights)}
+    strata, total, seen = Strata(named, str(seed)), sum(named.values()), Counter()
+    for place in range(1, 150):
+        seen[strata.draw()] += 1
+        assert all(abs(seen[value] - place * weight / total) < 1 for value, weight in named.items())
+
+
+def test_a_sequence_is_random_within_its_shares():
+    weights = {"a": Fraction(1), "b": Fraction(1), "c": Fraction(2)}
+    sequences = set()
+    for seed in range(40):
+        strata = Strata(weights, str(seed))
+        sequences.add("".join(strata.draw() for _ in range(12)))
+    assert len(sequences) > 30
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.sampled_from([PRE, POST]), st.integers(1, 130), st.integers(0, 10**6))
+def test_paper_mode_is_uniform(condition, n, seed):
+    rows = sampling_plan(condition, n, seed)
+    for name in condition.mode("paper").draw:
+        shares = dict.fromkeys(condition.attributes[name], 1)
+        if name == "scar":
+            shares = {"scar": 1, "scars": 1}
+        assert sum(counts(rows, name).values()) == n
+        assert_shares(rows, name, shares)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(1, 200), st.integers(0, 10**6))
+def test_clinical_mode_weights_pre_op_to_babies_and_strata_hold_in_dependent_attributes(n, seed):
+    rows = sampling_plan(PRE, n, seed, mode="clinical")
+    assert_shares(rows, "subject", {"baby": 17, "girl": 1, "boy": 1, "kid": 1})
+    unilateral = [row for row in rows if row.attributes["cleft_type"] == "unilateral"]
+    assert all("side" in row.attributes for row in unilateral)
+    assert sum(counts(rows, "side").values()) == len(unilateral)
+    assert_shares(unilateral, "side", {"left": 1, "right": 1})
+    complete = [row for row in unilateral if row.attributes["severity"] == "complete"]
+    incomplete = [row for row in unilateral if row.attributes["severity"] == "incomplete"]
+    assert_shares(complete, "nasal_asymmetry", {"slight": 1, "marked": 1})
+    assert_shares(incomplete, "nasal_asymmetry", {"none": 1, "slight": 1, "marked": 1})
+    older = [row for row in rows if row.attributes["subject"] != "baby"]
+    assert_shares(older, "hair_length", {"short": 1, "long": 1})
+    assert set(counts([row for row in rows if row not in older], "hair_length")) <= {"short"}
+
+
+def test_a_repair_has_a_scar_for_each_repaired_side_in_clinical_mode():
+    for row in sampling_plan(POST, 200, 3, mode="clinical"):
+        assert (row.attributes["cleft_type"], row.attributes["scar"]) not in {
+            ("unilateral", "scars"),
+            ("bilateral", "scar"),
+        }
+
+
+def test_attributes_are_independent_of_each_other():
+    rows = sampling_plan(PRE, 2400, 5)
+    pairs = Counter((row.attributes["skin"], row.attributes["cleft_type"]) for row in rows)
+    expected = 2400 / 12
+    chi_squared = sum((count - expected) ** 2 / expected for count in pairs.values())
+    assert len(pairs) == 12
+    assert chi_squared < 20.5  # 5 degrees of freedom, p = 0.001
+
+
+def test_the_same_settings_give_the_same_rows_and_another_seed_others():
+    first = sampling_plan(PRE, 60, 1)
+    assert first == sampling_plan(PRE, 60, 1)
+    other = sampling_plan(PRE, 60, 2)
+    assert [row.attributes for row in first] != [row.attributes for row in other]
+    assert not {row.seed for row in first} & {row.seed for row in other}
+    assert not {row.seed for row in first} & {row.seed for row in sampling_plan(POST, 60, 1)}
+
+
+def test_rows_are_the_same_in_every_python_and_release():
+    rows = sampling_plan(PRE, 3, 1)
+    assert [row.seed for row in rows] == [127061701571686, 34370336356071, 90145166821532]
+    assert [row.attributes["skin"] for row in rows] == ["medium", "fair", "olive"]
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(1, 60), st.integers(0, 60), st.sampled_from(["paper", "clinical"]))
+def test_a_shorter_plan_is_the_beginning_of_a_longer_one(n, more, mode):
+    assert sampling_plan(POST, n + more, 9, mode=mode)[:n] == sampling_plan(POST, n, 9, mode=mode)
+
+
+def test_seeds_are_distinct_and_exact_in_json_readers_with_floats():
+    seeds = [row.seed for row in sampling_plan(PRE, 2000, 0)]
+    assert len(set(seeds)) == 2000
+    assert all(0 <= seed < 2**48 and int(float(seed)) == seed for seed in seeds)
+
+
+def test_an_attribute_can_be_fixed_weighted_left_out_or_drawn_in_addition():
+    rows = sampling_plan(
+        PRE,
+        40,
+        1,
+        fixed={"skin": "dark", "cleft_type": "unilateral"},
+        weights={"subject": {"baby": 3, "girl": 1}},
+        omit=["eyes"],
+        draw=["side"],
+    )
+    assert counts(rows, "skin") == {"dark": 40}
+    assert counts(rows, "subject") == {"baby": 30, "girl": 10}
+    assert counts(rows, "side") == {"left": 20, "right": 20}
+    assert not counts(rows, "eyes")
+    assert all(row.prompt == build_prompt(PRE, row.attributes) for row in rows)
+
+
+def test_a_fixed_dependent_attribute_is_said_where_it_means_something():
+    rows = sampling_plan(PRE, 20, 1, fixed={"side": "left"})
+    assert counts(rows, "side") == {"left": 10}
+    assert all(row.attributes["cleft_type"] == "unilateral" for row in rows if "side" in row.attributes)
+
+
+@pytest.mark.parametrize(
+    ("settings_", "message"),
+    [
+        ({"mode": "clinic"}, r"no mode 'clinic'; did you mean 'clinical'\? Allowed: paper, clinical"),
+        ({"fixed": {"skin": "blue"}}, r"no skin 'blue'"),
+        ({"omit": ["eye"]}, r"no attribute 'eye'; did you mean 'eyes'"),
+        ({"weights": {"skin": {"blue": 1}}}, r"no skin 'blue'"),
+        ({"weights": {"skin": {"dark": -1}}}, r"weight of skin dark must be 0 or more"),
+        ({"weights": {"skin": {"dark": math.nan}}}, r"weight of skin dark must be 0 or more"),
+        ({"weights": {"skin": {"dark": 0}}}, r"skin needs at least one weight above 0"),
+        ({"weights": {"skin": {"dark": 1, "light": 1e-6}}}, r"a weight of skin is below a thousandth"),
+        ({"fixed": {"skin": "dark"}, "omit": ["skin"]}, r"skin is both fixed and left out"),
+        (
+            {"fixed": {"side": "left", "cleft_type": "bilateral"}},
+            r"side can be set only with cleft_type unilateral",
+        ),
+        ({"n": 0}, r"a plan needs at least one row"),
+    ],
+)
+def test_an_impossible_plan_is_a_users_mistake(settings_, message):
+    with pytest.raises(UserError, match=message):
+        sampling_plan(PRE, **({"n": 3, "seed": 0} | settings_))
+
+
+def test_a_plan_survives_its_file(tmp_path):
+    rows = sampling_plan(POST, 12, 4, mode="clinical")
+    write_plan(tmp_path / "plan.jsonl", rows)
+    assert read_plan(tmp_path / "plan.jsonl") == rows
+
+
+def test_a_plan_is_made_longer_and_keeps_its_rows(tmp_path):
+    path = tmp_path / "plan.jsonl"
+    assert extend_plan(path, sampling_plan(PRE, 10, 4)) == 0
+    before = path.read_bytes()
+    assert extend_plan(path, sampling_plan(PRE, 25, 4)) == 10
+    assert path.read_bytes().startswith(before)
+    assert read_plan(path) == sampling_plan(PRE, 25, 4)
+    assert extend_plan(path, sampling_plan(PRE, 5, 4)) == 25
+    assert len(read_plan(path)) == 25
+
+
+def test_a_plan_that_was_torn_is_completed(tmp_path):
+    path = tmp_path / "plan.jsonl"
+    write_plan(path, sampling_plan(PRE, 10, 4))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-30])
+    assert extend_plan(path, sampling_plan(PRE, 10, 4)) == 9
+    assert path.read_bytes() == whole
+
+
+def test_a_plan_of_other_settings_is_refused_and_kept(tmp_path):
+    path = tmp_path / "plan.jsonl"
+    write_plan(path, sampling_plan(PRE, 10, 4))
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=r"holds a plan with other settings \(row 0 differs\)"):
+        extend_plan(path, sampling_plan(PRE, 20, 5))
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "line", ['{"index": 0}', '{"index": 0, "prompt": "a", "seed": "x", "attributes": [1]}']
+)
+def test_a_file_that_is_no_plan_is_a_users_mistake(tmp_path, line):
+    (tmp_path / "plan.jsonl").write_text(line + "\n", encoding="utf-8")
+    with pytest.raises(UserError, match="is no sampling plan"):
+        read_plan(tmp_path / "plan.jsonl")
+
+
+def test_the_command_writes_a_plan_and_makes_it_longer(command, tmp_path):
+    options = (
+        "plan",
+        "--condition",
+        "pre_op",
+        "--mode",
+        "clinical",
+        "--seed",
+        3,
+        "--weight",
+        "skin=dark:2,light:1",
+    )
+    first = command(*options, "--n", 9, "--out", "plan.jsonl")
+    assert (first.returncode, first.stderr) == (0, "")
+    assert "dark 6" in first.stdout
+    done = command(*options, "--n", 12, "--out", "plan.jsonl")
+    assert "12 rows, 9 of them were there" in done.stdout
+    rows = [json.loads(line) for line in (tmp_path / "plan.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["index"] for row in rows] == list(range(12))
+    assert set(rows[0]) == {"index", "prompt", "seed", "attributes", "condition"}
+    again = command(*options, "--n", 12, "--out", "plan.jsonl", "--bare-trigger")
+    assert again.returncode == 2
+    assert "other settings" in again.stderr
