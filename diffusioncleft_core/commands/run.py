@@ -1,0 +1,210 @@
+"""`diffusioncleft run`: from photographs to two LoRAs and a synthetic set, in one command."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UserError
+from .base_options import (
+    add_base_arguments,
+    device_and_dtype,
+    parse_size,
+    size_from,
+    source_from,
+)
+from .prompt_options import warn
+
+if TYPE_CHECKING:
+    from ..run_settings import Photographs, RunSettings
+
+HELP = "photographs in, two LoRAs and a set of new faces out; --phantom does it without any photograph"
+EXAMPLES = """\
+examples:
+  diffusioncleft run --phantom --out demo
+  diffusioncleft run --photos-pre photos/pre --photos-post photos/post --base FLUX.1-schnell \\
+      --faces buffalo_l --training_adapter adapter.safetensors --out runs/first
+  diffusioncleft run --photos-pre photos/pre --base FLUX.1-schnell --preset paper --n 500 --out runs/paper
+
+metadata.csv is looked for in each folder of photographs. Everything that comes from photographs lies in the
+run folder's `private` part, and `diffusioncleft dataset purge` erases it. Run the same command again after an
+interruption: finished stages are skipped.
+"""
+DEFAULT_FACES = "buffalo_l"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the run's folder")
+    photos = parser.add_argument_group("photographs")
+    photos.add_argument("--photos-pre", type=Path, metavar="DIR", help="photographs before repair")
+    photos.add_argument("--photos-post", type=Path, metavar="DIR", help="photographs after repair")
+    photos.add_argument(
+        "--metadata-pre", type=Path, metavar="CSV", help="default: metadata.csv in the folder"
+    )
+    photos.add_argument(
+        "--metadata-post", type=Path, metavar="CSV", help="default: metadata.csv in the folder"
+    )
+    photos.add_argument("--faces", help=f"face model pack, name or folder (default {DEFAULT_FACES})")
+    photos.add_argument(
+        "--holdout", type=float, default=0.1, help="share of subjects not trained on (default 0.1)"
+    )
+    training = parser.add_argument_group("training")
+    training.add_argument(
+        "--preset",
+        choices=("robust", "paper"),
+        default="robust",
+        help="robust adds regularisation images of the base model, paper does not (default robust)",
+    )
+    training.add_argument(
+        "--regularization-images", type=int, default=0, metavar="N", help="default: as many as photographs"
+    )
+    training.add_argument("--learning_rate", type=float, help="default: the paper's 1e-4; phantoms 1e-3")
+    training.add_argument("--resolution", help="training sizes in px (default: the paper's 256,512,768,1024)")
+    training.add_argument(
+        "--training_adapter", type=Path, metavar="FILE", help="LoRA that is on while training schnell"
+    )
+    training.add_argument("--optimizer_type", help="AdamW8bit or AdamW (default AdamW8bit)")
+    training.add_argument("--blocks_to_swap", type=int, help="stream so many blocks, to save GPU memory")
+    training.add_argument(
+        "--gradient_checkpointing", action="store_true", help="compute twice, to save GPU memory"
+    )
+    training.add_argument("--max_train_steps", type=int, help="default: 10 a training image")
+    images = parser.add_argument_group("images")
+    images.add_argument("--n", type=int, help="images a condition (default: the paper's 2000; phantoms 200)")
+    images.add_argument("--mode", default="paper", help="paper (uniform) or clinical (default paper)")
+    images.add_argument(
+        "--size", type=parse_size, metavar="PX", help="768 or 768x1024 (default 768; phantom 128)"
+    )
+    images.add_argument("--steps", type=int, default=4, help="sampling steps (default 4, schnell's)")
+    images.add_argument("--batch", type=int, help="images at once (default 1; phantom 16)")
+    images.add_argument(
+        "--bare-trigger", action="store_true", help="CLP instead of [CLP], in captions and prompts"
+    )
+    images.add_argument(
+        "--cell-images", type=int, help="phantoms: images a cell of the trigger experiment (default 100)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of everything that is drawn (default 0)")
+    parser.add_argument(
+        "--redo",
+        action="store_true",
+        help="delete and make again what was made from other inputs, instead of refusing",
+    )
+    add_base_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..pipeline import run_pipeline
+
+    settings = settings_from(args)
+    result = run_pipeline(settings, start_trainer, warn=warn)
+    print(result.table)
+    print(f"summary: {result.folders.summary}")
+    print(f"sheets:  {result.folders.sheets}")
+    print(f"report:  {result.folders.report}")
+    return 0
+
+
+def settings_from(args: argparse.Namespace) -> RunSettings:
+    """The run's settings from the command line; UserError when photographs or models are missing."""
+    from ..run_settings import PHANTOM_CELL_IMAGES, PHANTOM_IMAGES, RunSettings
+
+    photographs = photographs_from(args)
+    if not photographs and not args.phantom:
+        raise UserError(
+            "there are no photographs: give --photos-pre and --photos-post, or --phantom to try without any"
+        )
+    if args.phantom and args.faces:
+        raise UserError(
+            "--phantom brings its own face models: leave out --faces, or --phantom for photographs"
+        )
+    source = source_from(args)
+    width, height = size_from(args)
+    device, dtype = device_and_dtype(args)
+    return RunSettings(
+        out=args.out,
+        source=source,
+        base=base_arguments(args),
+        device=device,
+        dtype=dtype,
+        faces=args.faces or ("phantom" if args.phantom else DEFAULT_FACES),
+        phantom=args.phantom,
+        photographs=photographs,
+        preset=args.preset,
+        n=(PHANTOM_IMAGES if args.phantom else 2000) if args.n is None else args.n,
+        width=width,
+        height=height,
+        steps=args.steps,
+        batch=args.batch or (16 if args.phantom else 1),
+        mode=args.mode,
+        bracketed=not args.bare_trigger,
+        holdout=args.holdout,
+        seed=args.seed,
+        regularization_images=args.regularization_images,
+        cell_images=PHANTOM_CELL_IMAGES if args.cell_images is None else args.cell_images,
+        training=training_choices(args),
+        redo=args.redo,
+    )
+
+
+def photographs_from(args: argparse.Namespace) -> dict[str, Photographs]:
+    from ..run_settings import Photographs
+
+    given = {
+        "pre_op": (args.photos_pre, args.metadata_pre),
+        "post_op": (args.photos_post, args.metadata_post),
+    }
+    photographs = {}
+    for condition, (folder, metadata) in given.items():
+        if folder is not None:
+            photographs[condition] = Photographs(folder, metadata or folder / "metadata.csv")
+        elif metadata is not None:
+            raise UserError(
+                f"{metadata} is the table of photographs that are not given: add --photos-{condition[:-3]}"
+            )
+    return photographs
+
+
+def base_arguments(args: argparse.Namespace) -> dict[str, Any]:
+    """The base model as the trainer's arguments."""
+    if args.phantom:
+        chosen: dict[str, Any] = {"phantom": True}
+    else:
+        chosen = {
+            "pretrained_model_name_or_path": args.base,
+            "clip_l": args.clip_l,
+            "t5xxl": args.t5xxl,
+            "ae": args.ae,
+            "tokenizer_clip": args.tokenizer_clip,
+            "tokenizer_t5": args.tokenizer_t5,
+        }
+    if args.device == "cpu":
+        chosen["cpu"] = True
+    return {name: value for name, value in chosen.items() if value is not None}
+
+
+def training_choices(args: argparse.Namespace) -> dict[str, Any]:
+    """What the user said about training, by the trainer's names."""
+    chosen: dict[str, Any] = {
+        "learning_rate": args.learning_rate,
+        "training_adapter": args.training_adapter,
+        "optimizer_type": args.optimizer_type,
+        "blocks_to_swap": args.blocks_to_swap,
+        "gradient_checkpointing": args.gradient_checkpointing or None,
+        "max_train_steps": args.max_train_steps,
+    }
+    if args.resolution is not None:
+        try:
+            chosen["resolution"] = tuple(sorted({int(part) for part in args.resolution.split(",")}))
+        except ValueError:
+            raise UserError(f"--resolution {args.resolution!r} is no list of sizes such as 512,768") from None
+    return {name: value for name, value in chosen.items() if value is not None}
+
+
+def start_trainer(arguments: Mapping[str, Any], on_event: Any) -> None:
+    """Start the trainer, a process of its own, and report its events."""
+    config = importlib.import_module("...trainer.config", __package__)
+    launch = importlib.import_module("...trainer.launch", __package__)
+    launch.train(config.checked(config.TrainSettings(**arguments)), on_event)

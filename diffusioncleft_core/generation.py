@@ -1,0 +1,265 @@
+"""Generation: a plan, a base model and a LoRA give a folder of synthetic images.
+
+The folder: `000123_<seed>.png` with a `.json` sidecar each, `manifest.jsonl` (one image set row an image) and
+`generation.json` (the settings all images share). A picture is done when its sidecar holds the PNG's hash, so
+an interruption, a full disk or a power cut costs at most the batch in work, and the next call goes on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .device import default_dtype, pick_device
+from .errors import UserError
+from .files import append_jsonl, read_json, sha256_file, write_json, write_jsonl
+from .flux.components import FluxSource
+from .flux.lora import read_lora
+from .flux.sampling import schnell_sigmas
+from .generation_files import manifest_row, read_done, write_image
+from .generation_sampler import ImageSampler, ImageSize, embed_prompts, release_memory
+from .progress import progress
+from .prompts import PlanRow
+from .versions import versions
+
+SETTINGS_FILE = "generation.json"
+MANIFEST_FILE = "manifest.jsonl"
+EMBEDDINGS_FOLDER = ".embeddings"
+SCHEMA = 1
+LORA_SUFFIX = ".safetensors"
+
+
+@dataclass(frozen=True)
+class GenerationResult:
+    """What a call did: `total` images of the plan are in `folder`, of which `made` are new."""
+
+    folder: Path
+    total: int
+    made: int
+    warnings: list[str] = field(default_factory=list)
+
+
+def generate(
+    source: FluxSource,
+    lora: Path | None,
+    plan: Sequence[PlanRow],
+    out: Path,
+    *,
+    strength: float = 1.0,
+    steps: int = 4,
+    width: int = 1024,
+    height: int = 1024,
+    batch: int = 1,
+    device: torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    role: str = "generated",
+    warn: Callable[[str], None] = lambda message: None,
+) -> GenerationResult:
+    """Make every image of `plan` that `out` does not hold yet.
+
+    strength: factor on the LoRA's own scale, 0 is the base model; steps: 1 to 50, 4 for schnell;
+    width, height: px; batch: images at once; role: the manifest's role, `generated` or `control`.
+    Errors: UserError when `out` holds images of other settings or of another plan.
+    """
+    device = pick_device(None) if device is None else device
+    dtype = default_dtype(device) if dtype is None else dtype
+    size = ImageSize(width, height)
+    check_numbers(steps, batch, strength)
+    check_plan(plan)
+    record = shared_record(source, lora, strength, steps, size, dtype)
+    warnings = lora_warnings(lora, record, plan)
+    for message in warnings:
+        warn(message)
+    open_folder(out, record)
+    done = {row.index: read_matching(out, row) for row in plan}
+    rows = [manifest_row(sidecar, role) for sidecar in done.values() if sidecar is not None]
+    write_jsonl(out / MANIFEST_FILE, rows)
+    pending = [row for row in plan if done[row.index] is None]
+    if pending:
+        make_images(source, lora, pending, out, record, size, batch, device, dtype, role, len(plan))
+    finish_manifest(out, plan, role)
+    return GenerationResult(out, total=len(plan), made=len(pending), warnings=warnings)
+
+
+def make_images(
+    source: FluxSource,
+    lora: Path | None,
+    pending: Sequence[PlanRow],
+    out: Path,
+    record: Mapping[str, Any],
+    size: ImageSize,
+    batch: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    role: str,
+    total: int,
+) -> None:
+    """Encode the prompts, then draw and write `pending` batch by batch."""
+    embeddings = embed_prompts(
+        source, [row.prompt for row in pending], device, dtype, folder=out / EMBEDDINGS_FOLDER
+    )
+    software = versions()
+    try:
+        sampler = ImageSampler(source, device, dtype)
+        sampler.use_lora(lora, record_strength(record))
+        with progress(total, "images") as bar:
+            bar.update(total - len(pending))
+            for start in range(0, len(pending), batch):
+                rows = pending[start : start + batch]
+                pictures = sampler.draw(
+                    [embeddings.get(row.prompt) for row in rows],
+                    [row.seed for row in rows],
+                    size,
+                    int(record["sampler"]["steps"]),
+                )
+                for row, pixels in zip(rows, pictures, strict=True):
+                    sidecar = write_image(out, pixels, image_record(row, record, software))
+                    append_jsonl(out / MANIFEST_FILE, manifest_row(sidecar, role))
+                bar.update(len(rows))
+        del sampler
+    finally:
+        embeddings.close()
+        release_memory(device)
+
+
+def finish_manifest(out: Path, plan: Sequence[PlanRow], role: str) -> None:
+    """Rewrite the manifest in the plan's order, from the sidecars: an interrupted one may lack rows."""
+    sidecars = [read_matching(out, row) for row in plan]
+    write_jsonl(out / MANIFEST_FILE, [manifest_row(s, role) for s in sidecars if s is not None])
+
+
+def check_numbers(steps: int, batch: int, strength: float) -> None:
+    if not 1 <= steps <= 50:
+        raise UserError(f"--steps {steps} is not possible: give 1 to 50, schnell needs 4")
+    if batch < 1:
+        raise UserError(f"--batch {batch} is not possible: give 1 or more")
+    if not -4.0 <= strength <= 4.0:
+        raise UserError(
+            f"LoRA strength {strength} is not possible: give a number from -4 to 4, 1 is as trained"
+        )
+
+
+def check_plan(plan: Sequence[PlanRow]) -> None:
+    if not plan:
+        raise UserError("the plan holds no rows: make one with `diffusioncleft plan`")
+    if len({row.index for row in plan}) != len(plan):
+        raise UserError("the plan holds an index twice: make it again with `diffusioncleft plan`")
+
+
+def shared_record(
+    source: FluxSource, lora: Path | None, strength: float, steps: int, size: ImageSize, dtype: torch.dtype
+) -> dict[str, Any]:
+    """What all images of one folder have in common; a folder never mixes two of these."""
+    return {
+        "base": base_digests(source),
+        "lora": None if lora is None else {"sha256": lora_digest(lora), "strength": strength},
+        "sampler": {
+            "steps": steps,
+            "sigmas": [float(sigma) for sigma in schnell_sigmas(steps)],
+            "guidance": "none",
+            "dtype": str(dtype).removeprefix("torch."),
+        },
+        "size": {"width": size.width, "height": size.height},
+    }
+
+
+def base_digests(source: FluxSource) -> dict[str, str]:
+    """SHA-256 of the base model's parts; `sha256` is the transformer's, the one a LoRA records."""
+    parts = {"sha256": "transformer", "vae_sha256": "vae", "clip_l_sha256": "clip_l", "t5xxl_sha256": "t5xxl"}
+    return {name: source.fingerprint(component) for name, component in parts.items()}
+
+
+def lora_digest(lora: Path) -> str:
+    if not lora.is_file():
+        raise UserError(f"LoRA {lora} is not a file: give the .safetensors that training wrote")
+    if lora.suffix != LORA_SUFFIX:
+        raise UserError(f"LoRA {lora} is not a .safetensors file: other formats are not opened")
+    return sha256_file(lora)
+
+
+def lora_labels(loras: Sequence[Path]) -> list[str]:
+    """A short name a LoRA for grid pictures: the step for a checkpoint, else the file's stem."""
+    labels = []
+    for lora in loras:
+        found = re.search(r"-step0*(\d+)$", lora.stem)
+        labels.append(f"step {found[1]}" if found else lora.stem)
+    return labels
+
+
+def record_strength(record: Mapping[str, Any]) -> float:
+    lora = record["lora"]
+    return float(lora["strength"]) if lora else 0.0
+
+
+def image_record(row: PlanRow, record: Mapping[str, Any], software: Mapping[str, str]) -> dict[str, Any]:
+    """The sidecar's content of one image, less what is known only when it is written."""
+    return {
+        "index": row.index,
+        "condition": row.condition,
+        "prompt": row.prompt,
+        "seed": row.seed,
+        "attributes": dict(row.attributes),
+        "base": record["base"],
+        "lora": record["lora"],
+        "sampler": record["sampler"],
+        "versions": dict(software),
+    }
+
+
+def read_matching(out: Path, row: PlanRow) -> dict[str, Any] | None:
+    """The sidecar of a row that is done, None when it is still to do."""
+    sidecar = read_done(out, row.index, row.seed)
+    if sidecar is not None and sidecar["prompt"] != row.prompt:
+        raise UserError(
+            f"{out} holds image {row.index} of another plan (its prompt differs): give another --out folder"
+        )
+    return sidecar
+
+
+def open_folder(out: Path, record: Mapping[str, Any]) -> None:
+    """Make `out`, or check that what it holds was made with the same settings."""
+    settings = out / SETTINGS_FILE
+    if not settings.exists():
+        if out.exists() and not out.is_dir():
+            raise UserError(f"{out} is a file: give a folder for the images")
+        write_json(settings, {"schema": SCHEMA, **record})
+        return
+    stored = read_json(settings)
+    changed = [name for name in record if stored.get(name) != record[name]]
+    if changed:
+        raise UserError(
+            f"{out} holds images made with other settings ({', '.join(changed)}): give another --out folder"
+        )
+
+
+def lora_warnings(lora: Path | None, record: Mapping[str, Any], plan: Sequence[PlanRow]) -> list[str]:
+    """What the LoRA's own metadata says against this use of it: another base model, another trigger."""
+    if lora is None:
+        return []
+    metadata = read_lora(lora).metadata
+    warnings = []
+    trained_on = metadata.get("base_model_sha256", "")
+    if trained_on and trained_on != record["base"]["sha256"]:
+        warnings.append(
+            "the LoRA was trained on another base model than this one: expect weaker or odd results"
+        )
+    start = trigger_as_trained(metadata)
+    other = sum(not row.prompt.startswith(f"{start} ") for row in plan) if start else 0
+    if other:
+        warnings.append(
+            f"{other} of {len(plan)} prompts do not begin with the LoRA's trigger as it was trained, {start}"
+        )
+    return warnings
+
+
+def trigger_as_trained(metadata: Mapping[str, str]) -> str:
+    """`[CLP]` or `CLP`, as the LoRA's captions began; "" when the file does not say."""
+    trigger = metadata.get("trigger", "").strip("[]")
+    if not trigger:
+        return ""
+    return f"[{trigger}]" if metadata.get("prompt_form") == "bracketed" else trigger

@@ -1,0 +1,94 @@
+"""A grid picture: one prompt and seed, LoRA files (checkpoints) down, strengths across."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from .device import default_dtype, pick_device
+from .errors import UserError
+from .files import write_json
+from .flux.components import FluxSource
+from .generation import base_digests, check_numbers, check_plan, lora_digest, lora_labels
+from .generation_sampler import ImageSampler, ImageSize, embed_prompts
+from .progress import progress
+from .prompts import PlanRow
+from .report.sheets import Image8, contact_sheet
+from .versions import versions
+
+
+@dataclass(frozen=True)
+class GridResult:
+    """One picture a plan row."""
+
+    pictures: list[Path]
+
+
+def generate_grid(
+    source: FluxSource,
+    loras: Sequence[Path],
+    strengths: Sequence[float],
+    plan: Sequence[PlanRow],
+    out: Path,
+    *,
+    steps: int = 4,
+    width: int = 1024,
+    height: int = 1024,
+    device: torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    cell: int = 256,
+) -> GridResult:
+    """Draw every plan row under every LoRA at every strength, from the same noise.
+
+    Writes `grid_<index>_<seed>.png`, a sheet of len(loras) rows and len(strengths) columns, cells `cell` px
+    wide, and a sidecar with the hashes. Strength 0 is the base model.
+    """
+    if not loras or not strengths:
+        raise UserError(
+            "a grid needs LoRAs and strengths: give --grid-loras a.safetensors,… --grid-strengths 0.6,1.0"
+        )
+    check_plan(plan)
+    for strength in strengths:
+        check_numbers(steps, 1, strength)
+    device = pick_device(None) if device is None else device
+    dtype = default_dtype(device) if dtype is None else dtype
+    size = ImageSize(width, height)
+    digests = [lora_digest(lora) for lora in loras]
+    labels = lora_labels(loras)
+    embeddings = embed_prompts(source, [row.prompt for row in plan], device, dtype)
+    sampler = ImageSampler(source, device, dtype)
+    cells: dict[int, list[Image8]] = {row.index: [] for row in plan}
+    with progress(len(loras) * len(strengths) * len(plan), "grid") as bar:
+        for lora in loras:
+            for strength in strengths:
+                sampler.use_lora(lora if strength else None, strength)
+                for row in plan:
+                    cells[row.index].extend(
+                        sampler.draw([embeddings.get(row.prompt)], [row.seed], size, steps)
+                    )
+                    bar.update(1)
+    named = [f"{label} × {strength:g}" for label in labels for strength in strengths]
+    pictures = []
+    for row in plan:
+        path = out / f"grid_{row.index:06d}_{row.seed}.png"
+        contact_sheet(
+            cells[row.index], named, path, title=row.prompt, columns=len(strengths), cell=min(cell, width)
+        )
+        write_json(
+            path.with_suffix(".json"),
+            {
+                "prompt": row.prompt,
+                "seed": row.seed,
+                "base": base_digests(source),
+                "loras": digests,
+                "strengths": list(strengths),
+                "steps": steps,
+                "versions": versions(),
+                "synthetic": True,
+            },
+        )
+        pictures.append(path)
+    return GridResult(pictures)

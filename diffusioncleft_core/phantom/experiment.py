@@ -1,0 +1,149 @@
+"""The trigger experiment: does a LoRA draw its finding when asked, only when asked, and leave the rest alone?
+
+Ground truth is the prompt; what a picture shows is read by the oracle, whose own errors widen and shift every
+figure (`obedience`). The oracle judges here and nowhere else: it is no loss, chooses no checkpoint and
+filters nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..conditions import Condition
+from ..files import read_jsonl
+from ..generation_sampler import ImageSampler, ImageSize, embed_prompts, release_memory
+from ..progress import progress
+from ..prompts import PlanRow
+from ..report.sheets import contact_sheet, read_pictures
+from .cells import DRIFT, FULL, SELECTIVITY, Cell, prompts_of, trigger_cells
+from .drift import drift
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..flux.components import FluxSource
+
+Pictures = npt.NDArray[np.uint8]
+SIZE = ImageSize(128, 128)
+SHEET_IMAGES = 16
+"""Pictures of each cell on the selectivity sheet."""
+
+
+def measure_condition(
+    source: FluxSource,
+    lora: Path,
+    condition: Condition,
+    other: Condition,
+    *,
+    n: int,
+    seed: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    batch: int,
+    bracketed: bool = True,
+    steps: int = 4,
+    generated: Path | None = None,
+    pictures: Path | None = None,
+) -> dict[str, Any]:
+    """All figures of one condition's LoRA.
+
+    n: images a cell; seed: of the cells' plan; generated: an image set that stands for the full-prompt cell;
+     pictures: where a sheet of the cells goes. Returns JSON values: `trigger_obedience`,
+    `cleft_type_accuracy`, `trigger_selectivity` by cell, `drift` by cell.
+    """
+    from .obedience import finding_rate, type_accuracy
+    from .oracle import load_oracle
+
+    cells = trigger_cells(condition, other, n, seed, bracketed=bracketed)
+    drawn = [cell for name, cell in cells.items() if generated is None or name != FULL]
+    plain = [cells[name] for name in DRIFT]
+    with_lora, by_base = draw_cells(source, lora, drawn, plain, device, dtype, batch, steps)
+    if generated is not None:
+        rows, full = read_generated(generated)
+    else:
+        rows, full = list(cells[FULL].rows), with_lora[FULL]
+    oracle = load_oracle()
+    reading = oracle.read(full)
+    wanted = asked(rows)
+    result: dict[str, Any] = {
+        "trigger_obedience": finding_rate(condition.name, reading, wanted),
+        "trigger_selectivity": {
+            name: finding_rate(condition.name, oracle.read(with_lora[name]), asked(cells[name].rows))
+            for name in SELECTIVITY
+        },
+        "drift": {name: drift(by_base[name], with_lora[name]) for name in DRIFT},
+    }
+    if "cleft_type" in condition.attributes:
+        result["cleft_type_accuracy"] = type_accuracy(reading, wanted)
+    if pictures is not None:
+        write_cells_sheet(condition, cells, {**with_lora, FULL: full}, by_base, pictures / "cells.png")
+    return result
+
+
+def asked(rows: Sequence[PlanRow]) -> list[dict[str, str]]:
+    """What each row's prompt asked for, or would have asked for had it been the full one."""
+    return [dict(row.attributes) for row in rows]
+
+
+def draw_cells(
+    source: FluxSource,
+    lora: Path,
+    cells: Sequence[Cell],
+    plain: Sequence[Cell],
+    device: torch.device,
+    dtype: torch.dtype,
+    batch: int,
+    steps: int,
+) -> tuple[dict[str, Pictures], dict[str, Pictures]]:
+    """Draw `cells` with the LoRA and `plain` without, at equal seeds: pictures [N, H, W, 3] by cell."""
+    embeddings = embed_prompts(source, prompts_of([*cells, *plain]), device, dtype)
+    sampler = ImageSampler(source, device, dtype)
+
+    def draw(cell: Cell, bar: Any) -> Pictures:
+        parts = []
+        for start in range(0, len(cell.rows), batch):
+            rows = cell.rows[start : start + batch]
+            parts.append(
+                sampler.draw([embeddings.get(r.prompt) for r in rows], [r.seed for r in rows], SIZE, steps)
+            )
+            bar.update(len(rows))
+        return np.concatenate(parts)
+
+    with progress(sum(len(cell.rows) for cell in (*cells, *plain)), "cells") as bar:
+        by_base = {cell.name: draw(cell, bar) for cell in plain}
+        sampler.use_lora(lora)
+        with_lora = {cell.name: draw(cell, bar) for cell in cells}
+    release_memory(device)
+    return with_lora, by_base
+
+
+def read_generated(folder: Path) -> tuple[list[PlanRow], Pictures]:
+    """An image set's rows and pictures [N, H, W, 3]."""
+    rows = read_jsonl(folder / "manifest.jsonl")
+    pictures = np.stack(read_pictures(folder, [row["file"] for row in rows]))
+    plan = [PlanRow(i, r["prompt"], r["seed"], r["attributes"], r["condition"]) for i, r in enumerate(rows)]
+    return plan, pictures
+
+
+def write_cells_sheet(
+    condition: Condition,
+    cells: Mapping[str, Cell],
+    with_lora: Mapping[str, Pictures],
+    by_base: Mapping[str, Pictures],
+    path: Path,
+) -> None:
+    """A row a cell: the first pictures of each, and of the base model at the same prompts and seeds."""
+    images: list[Pictures] = []
+    labels: list[str] = []
+    width = min(SHEET_IMAGES, *(len(pictures) for pictures in with_lora.values()))
+    named = [(name, with_lora[name]) for name in cells]
+    named += [(f"base model: {name}", pictures) for name, pictures in by_base.items()]
+    for name, pictures in named:
+        images += list(pictures[:width])
+        labels += [name.replace("_", " ")] + [""] * (width - 1)
+    contact_sheet(images, labels, path, title=f"{condition.title}: LoRA by cell (phantoms)", columns=width)

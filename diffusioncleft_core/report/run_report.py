@@ -1,0 +1,184 @@
+"""report.json and summary.md of a run, and its contact sheets.
+
+report.json has only what the run itself knows: the oracle's figures where ground truth exists, training and
+provenance. It names no photograph, no folder and no hash of a photograph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..files import read_jsonl
+from ..run_settings import PAPER_LEARNING_RATE, RunSettings
+from ..run_stages import StageRow
+from ..versions import hardware, versions
+from .sheets import contact_sheet, read_pictures, short_label
+
+SCHEMA = 1
+SHEET_IMAGES = 100
+PHANTOM_NOTE = (
+    "Every figure here was made with phantoms and the embedded phantom models: it says nothing about FLUX.1."
+)
+GOALS = {
+    "trigger_obedience": ("at least", 0.90),
+    "cleft_type_accuracy": ("at least", 0.85),
+    "cleft_prompt_without_trigger": ("at most", 0.10),
+    "healthy_prompt_without_trigger": ("at most", 0.10),
+}
+
+
+def write_contact_sheet(folder: Path, path: Path, title: str, *, phantom: bool) -> int:
+    """A sheet of the first images of a generated set; returns how many it shows."""
+    rows = read_jsonl(folder / "manifest.jsonl")[:SHEET_IMAGES]
+    images = read_pictures(folder, [row["file"] for row in rows])
+    labels = [short_label(row["attributes"]) for row in rows]
+    what = "synthetic phantom images" if phantom else "synthetic images"
+    contact_sheet(images, labels, path, title=f"{title}: {what}")
+    return len(rows)
+
+
+def build_report(
+    settings: RunSettings,
+    facts: Mapping[str, Mapping[str, Any]],
+    rows: Sequence[StageRow],
+    warnings: Sequence[str],
+    seconds: float,
+) -> dict[str, Any]:
+    """The report as JSON values, schema 1."""
+    oracle = {name: dict(stages["oracle"]) for name, stages in facts.items() if "oracle" in stages}
+    return {
+        "schema": SCHEMA,
+        "phantom": settings.phantom,
+        "preset": settings.preset,
+        "notes": notes(settings, warnings),
+        "oracle": oracle,
+        "training": {name: training_facts(stages) for name, stages in facts.items()},
+        "generation": {name: {"images": stages["generation"]["images"]} for name, stages in facts.items()},
+        "provenance": {
+            "versions": versions(),
+            "hardware": hardware(),
+            "seed": settings.seed,
+            "base_model_sha256": settings.source.fingerprint(),
+            "faces": {name: stages["dataset"]["faces"] for name, stages in facts.items()},
+            "seconds": {row.name: round(row.seconds, 1) for row in rows},
+            "seconds_this_call": round(seconds, 1),
+            "peak_memory_gib": peak_memory(),
+        },
+    }
+
+
+def training_facts(stages: Mapping[str, Any]) -> dict[str, Any]:
+    """What one LoRA was trained on and with."""
+    dataset = stages["dataset"]
+    return {
+        **stages["training"],
+        "holdout_images": dataset["holdout_images"],
+        "set_aside": dataset["set_aside"],
+    }
+
+
+def notes(settings: RunSettings, warnings: Sequence[str]) -> list[str]:
+    """What a reader must know before the figures."""
+    said = [PHANTOM_NOTE] if settings.phantom else []
+    rate = settings.training_rate
+    if rate != PAPER_LEARNING_RATE:
+        said.append(
+            f"The learning rate is {rate:g}, not the paper's {PAPER_LEARNING_RATE:g}"
+            + (": the phantom model is too small to move at the paper's." if settings.phantom else ".")
+        )
+    if settings.preset == "robust":
+        said.append(
+            "Trained with regularisation images of the base model, so that the finding hangs on the trigger; "
+            "the paper has none."
+        )
+    return said + [f"Warning: {message}" for message in warnings]
+
+
+def peak_memory() -> dict[str, float]:
+    """Peak resident memory in GiB of this process and of its largest child; empty where it is not known."""
+    try:
+        import resource
+        import sys
+    except ImportError:
+        return {}
+    unit = 1 if sys.platform == "darwin" else 1024
+    kinds = {"process": resource.RUSAGE_SELF, "largest_child": resource.RUSAGE_CHILDREN}
+    return {name: round(resource.getrusage(kind).ru_maxrss * unit / 2**30, 2) for name, kind in kinds.items()}
+
+
+def summarize(report: Mapping[str, Any]) -> str:
+    """The report as Markdown for a person."""
+    lines = ["# Summary of the run", ""]
+    lines += [f"- {note}" for note in report["notes"]]
+    lines += [
+        "",
+        "## Training",
+        "",
+        "| condition | training images | held out | regularisation images | steps | last loss |",
+    ]
+    lines += ["| --- | ---: | ---: | ---: | ---: | ---: |"]
+    for name, facts in report["training"].items():
+        last = facts["last_step"]
+        loss = f"{last['loss']:.3f}" if last else ""
+        steps = facts["settings"]["max_train_steps"]
+        lines.append(
+            f"| {name} | {facts['training_images']} | {facts['holdout_images']} | "
+            f"{facts['regularization_images']} | {steps} | {loss} |"
+        )
+    if report["oracle"]:
+        lines += [
+            "",
+            "## What the oracle saw",
+            "",
+            "| condition | figure | value | 95 % interval | n | goal |",
+        ]
+        lines += ["| --- | --- | ---: | --- | ---: | --- |"]
+        for name, figures in report["oracle"].items():
+            lines += [figure_line(name, *row) for row in figure_rows(figures)]
+    lines += ["", "## Time", "", "| stage | seconds |", "| --- | ---: |"]
+    lines += [f"| {name} | {value:.1f} |" for name, value in report["provenance"]["seconds"].items()]
+    return "\n".join(lines) + "\n"
+
+
+def figure_rows(figures: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any], str]]:
+    """(label, figure, unit) of everything the oracle measured, in reading order."""
+    rows: list[tuple[str, Mapping[str, Any], str]] = []
+    for key in ("trigger_obedience", "cleft_type_accuracy"):
+        if key in figures:
+            rows.append((key, figures[key], "%"))
+            rows += [
+                (f"{key}, {tone} skin", part, "%") for tone, part in figures[key].get("by_skin", {}).items()
+            ]
+    rows += [(cell, figure, "%") for cell, figure in figures.get("trigger_selectivity", {}).items()]
+    for cell, parts in figures.get("drift", {}).items():
+        rows.append((f"drift, {cell}: mean absolute difference", parts["mean_absolute_difference"], "levels"))
+        rows.append((f"drift, {cell}: PSNR", parts["psnr"], "dB"))
+    return rows
+
+
+def figure_line(condition: str, label: str, figure: Mapping[str, Any], unit: str) -> str:
+    goal = ""
+    if label in GOALS:
+        word, bound = GOALS[label]
+        value = figure["value"]
+        reached = value is not None and (value >= bound if word == "at least" else value <= bound)
+        goal = f"{word} {bound:.0%}: {'reached' if reached else 'not reached'}"
+    low, high = figure["ci95"]
+    interval = f"{shown(low, unit)} to {shown(high, unit)}"
+    cells = [
+        condition,
+        label.replace("_", " "),
+        shown(figure["value"], unit),
+        interval,
+        str(figure["n"]),
+        goal,
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def shown(value: float | None, unit: str) -> str:
+    if value is None:
+        return "none"
+    return f"{100 * value:.1f} %" if unit == "%" else f"{value:.1f} {unit}"

@@ -1,0 +1,178 @@
+"""The settings of a run, its folders, and the check that everything it needs is there before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import UserError
+from .files import sha256_bytes
+
+if TYPE_CHECKING:
+    import torch
+
+    from .flux.components import FluxSource
+
+CONDITIONS = ("pre_op", "post_op")
+PRESETS = ("paper", "robust")
+PHANTOM_TRAINING_FACES = {"pre_op": 100, "post_op": 201}
+"""The paper's numbers of photographs."""
+PHANTOM_IMAGES = 200
+PHANTOM_CELL_IMAGES = 100
+"""Images a cell of the trigger experiment in the demo."""
+PAPER_LEARNING_RATE = 1e-4
+PHANTOM_LEARNING_RATE = 1e-3
+"""The phantom model is so small that the paper's rate hardly moves it; every summary says so."""
+STEPS_PER_IMAGE = 10
+NETWORK_DIM = 16
+NETWORK_ALPHA = 32.0
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """One condition's photographs and their table."""
+
+    folder: Path
+    metadata: Path
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What a run is asked to do.
+
+    photographs: by condition; empty under `phantom`, which then renders its own. faces: name or folder of the
+    face pack. base: the trainer's arguments that name the base model. training: more of its arguments.
+    n: images a condition; width, height: px; holdout: share of subjects, 0 to 0.5.
+    """
+
+    out: Path
+    source: FluxSource
+    base: Mapping[str, Any]
+    device: torch.device
+    dtype: torch.dtype
+    faces: str
+    phantom: bool = False
+    photographs: Mapping[str, Photographs] = field(default_factory=dict)
+    preset: str = "robust"
+    n: int = 2000
+    width: int = 768
+    height: int = 768
+    steps: int = 4
+    batch: int = 1
+    mode: str = "paper"
+    bracketed: bool = True
+    holdout: float = 0.1
+    seed: int = 0
+    regularization_images: int = 0
+    phantom_training_faces: Mapping[str, int] = field(default_factory=lambda: dict(PHANTOM_TRAINING_FACES))
+    cell_images: int = PHANTOM_CELL_IMAGES
+    training: Mapping[str, Any] = field(default_factory=dict)
+    redo: bool = False
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """The conditions of this run, in the story's order."""
+        if self.phantom and not self.photographs:
+            return CONDITIONS
+        return tuple(name for name in CONDITIONS if name in self.photographs)
+
+    @property
+    def training_rate(self) -> float:
+        """The learning rate: as given, else the phantom's or the paper's."""
+        default = PHANTOM_LEARNING_RATE if self.phantom else PAPER_LEARNING_RATE
+        return float(self.training.get("learning_rate", default))
+
+    def seed_for(self, *purpose: str) -> int:
+        """A seed of its own for each purpose, 31 bits, from the run's seed."""
+        return int(sha256_bytes("/".join((str(self.seed), *purpose)).encode())[:8], 16) >> 1
+
+
+@dataclass(frozen=True)
+class RunFolders:
+    """The run's folder. Only `private` holds anything that comes from photographs."""
+
+    root: Path
+
+    @property
+    def private(self) -> Path:
+        return self.root / "private"
+
+    @property
+    def stages(self) -> Path:
+        return self.private / "stages"
+
+    def photographs(self, condition: str) -> Path:
+        return self.private / "phantom_photographs" / condition
+
+    def dataset(self, condition: str) -> Path:
+        return self.private / condition
+
+    def regularization(self, condition: str) -> Path:
+        return self.root / "regularization" / condition
+
+    def training(self, condition: str) -> Path:
+        return self.root / "loras" / condition
+
+    def plan(self, condition: str) -> Path:
+        return self.root / "plans" / f"{condition}.jsonl"
+
+    def generated(self, condition: str) -> Path:
+        return self.root / "generated" / condition
+
+    def oracle(self, condition: str) -> Path:
+        return self.root / "oracle" / condition
+
+    @property
+    def sheets(self) -> Path:
+        return self.root / "sheets"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.json"
+
+    @property
+    def summary(self) -> Path:
+        return self.root / "summary.md"
+
+
+def check_settings(settings: RunSettings) -> None:
+    """Stop before any work when something is missing. One sentence, naming what."""
+    if settings.preset not in PRESETS:
+        raise UserError(f"there is no preset {settings.preset!r}: choose one of {', '.join(PRESETS)}")
+    if settings.n < 1:
+        raise UserError(f"--n {settings.n} is not possible: give 1 or more images a condition")
+    if settings.cell_images < 1:
+        raise UserError(f"--cell-images {settings.cell_images} is not possible: give 1 or more")
+    if not settings.conditions:
+        raise UserError(
+            "there are no photographs: give --photos-pre and --photos-post, or --phantom to try without any"
+        )
+    for condition, photographs in settings.photographs.items():
+        if not photographs.folder.is_dir():
+            raise UserError(f"the {condition} photographs {photographs.folder} are no folder: check the path")
+        if not photographs.metadata.is_file():
+            raise UserError(
+                f"the {condition} table {photographs.metadata} does not exist: give its path with "
+                f"--metadata-{condition.removesuffix('_op')}, docs/dataset.md lists its columns"
+            )
+    check_models(settings)
+
+
+def check_models(settings: RunSettings) -> None:
+    """The base model can be read and the face pack is there; embedded ones only under --phantom."""
+    from .faces.packs import find_pack
+    from .flux.components import phantom_source
+
+    if settings.out.exists() and not settings.out.is_dir():
+        raise UserError(f"{settings.out} is a file: give a folder for the run")
+    pack = find_pack(settings.faces)
+    if pack.phantom_only and not settings.phantom:
+        raise UserError(
+            "the embedded face pack knows phantoms and nothing else: give --faces a pack such as buffalo_l"
+        )
+    if not settings.phantom and settings.source.fingerprint() == phantom_source().fingerprint():
+        raise UserError(
+            "the embedded base model draws phantoms and nothing else: give --base with FLUX.1 schnell"
+        )

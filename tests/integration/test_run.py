@@ -1,0 +1,170 @@
+"""The whole run as a person starts it: real processes, phantom photographs, the embedded models."""
+
+import json
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file
+
+from diffusioncleft.diffusioncleft_core.files import read_jsonl
+from diffusioncleft.diffusioncleft_core.phantom import write_photographs
+
+CONDITIONS = ("pre_op", "post_op")
+PHOTOGRAPHS = 10
+IMAGES = 5
+STEPS = 12
+STAGES = ("dataset", "regularization", "training", "generation", "oracle")
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("photographs of people")
+    for seed, condition in enumerate(CONDITIONS):
+        write_photographs(root / condition, PHOTOGRAPHS, condition, seed, subjects=PHOTOGRAPHS)
+    return {condition: root / condition for condition in CONDITIONS}
+
+
+@pytest.fixture(scope="module")
+def environment() -> dict[str, str]:
+    offline = Path(__file__).resolve().parents[1] / "offline"
+    path = os.pathsep.join(filter(None, [str(offline), os.environ.get("PYTHONPATH", "")]))
+    return {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "PYTHONUTF8": "1"}
+
+
+def arguments(photographs: dict[str, Path], out: Path, *more: object) -> list[str]:
+    command = [sys.executable, "-m", "diffusioncleft", "run", "--phantom", "--out", out, "--n", IMAGES]
+    command += ["--photos-pre", photographs["pre_op"], "--photos-post", photographs["post_op"]]
+    command += ["--max_train_steps", STEPS, "--cell-images", 6, "--device", "cpu", "--seed", 3, *more]
+    return list(map(str, command))
+
+
+def finish(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
+
+
+@pytest.fixture(scope="module")
+def whole(photographs, environment, tmp_path_factory) -> Path:
+    """A run that nothing disturbed."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    done = finish(arguments(photographs, out), environment)
+    assert done.returncode == 0, done.stderr
+    for stage in STAGES:
+        assert re.search(rf"^{stage}-pre_op +\d", done.stdout, re.MULTILINE), done.stdout
+    return out
+
+
+def test_the_run_leaves_two_loras_two_sets_sheets_and_a_report(whole):
+    report = json.loads((whole / "report.json").read_text("utf-8"))
+    assert report["schema"] == 1
+    assert report["phantom"] is True
+    for condition, lora in zip(CONDITIONS, ("clp", "clprep"), strict=True):
+        assert (whole / "loras" / condition / f"{lora}.safetensors").is_file()
+        rows = read_jsonl(whole / "generated" / condition / "manifest.jsonl")
+        assert len(rows) == IMAGES
+        assert all(row["role"] == "generated" for row in rows)
+        controls = read_jsonl(whole / "regularization" / condition / "manifest.jsonl")
+        assert all(row["role"] == "control" and row["lora"] is None for row in controls)
+        trained = report["training"][condition]
+        assert trained["training_images"] + trained["holdout_images"] == PHOTOGRAPHS
+        assert trained["regularization_images"] == len(controls)
+        with Image.open(whole / "sheets" / f"{condition}.png") as sheet:
+            assert sheet.info["synthetic"] == "true"
+        figures = report["oracle"][condition]
+        assert figures["trigger_obedience"]["n"] == IMAGES
+        assert len(figures["trigger_selectivity"]) == 4
+        assert {figure["n"] for figure in figures["trigger_selectivity"].values()} == {6}
+    summary = (whole / "summary.md").read_text("utf-8")
+    assert "learning rate is 0.001" in summary
+    assert "phantoms" in summary
+
+
+def test_nothing_outside_private_tells_of_a_photograph(whole, photographs):
+    telling = {str(photographs["pre_op"].parent), "photo-0000"}
+    for condition in CONDITIONS:
+        for row in read_jsonl(whole / "private" / condition / "manifest.jsonl"):
+            telling |= {row["sha256"], Path(row["file"]).stem}
+    for path in whole.rglob("*"):
+        if path.is_file() and (whole / "private") not in path.parents:
+            data = path.read_bytes()
+            found = [word for word in telling if word.encode() in data]
+            assert not found, f"{path.relative_to(whole)} tells {found}"
+    if os.name == "posix":
+        assert stat.S_IMODE((whole / "private").stat().st_mode) == 0o700
+
+
+def test_a_finished_run_is_skipped_and_a_changed_one_is_refused(whole, photographs, environment):
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*.safetensors")}
+    again = finish(arguments(photographs, whole), environment)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("(done before)") >= 2 * len(STAGES)
+    changed = finish(arguments(photographs, whole, "--learning_rate", "0.002"), environment)
+    assert changed.returncode == 2
+    assert "training settings" in changed.stderr
+    assert "--redo" in changed.stderr
+    assert {path: path.stat().st_mtime_ns for path in whole.rglob("*.safetensors")} == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")
+def test_a_run_interrupted_at_every_stage_ends_as_the_undisturbed_one(
+    whole, photographs, environment, tmp_path
+):
+    out = tmp_path / "run"
+    for stage in STAGES:
+        child = subprocess.Popen(
+            arguments(photographs, out), env=environment, stderr=subprocess.PIPE, text=True
+        )
+        assert child.stderr is not None
+        for line in child.stderr:
+            if line.startswith(f"{stage}-pre_op …"):
+                break
+        time.sleep(0.3)
+        child.send_signal(signal.SIGINT)
+        rest = child.stderr.read()
+        assert child.wait(timeout=120) == 130, rest
+        assert "run the same command again to go on" in rest
+        assert not list(out.rglob(".writing-*"))
+    done = finish(arguments(photographs, out), environment)
+    assert done.returncode == 0, done.stderr
+    for lora in ("loras/pre_op/clp.safetensors", "loras/post_op/clprep.safetensors"):
+        ours, theirs = load_file(out / lora), load_file(whole / lora)
+        assert ours.keys() == theirs.keys()
+        assert all((ours[key] == theirs[key]).all() for key in ours)
+    for path in sorted((whole / "generated").rglob("*.png")):
+        ours, theirs = (
+            np.asarray(Image.open(root / path.relative_to(whole))).astype(int) for root in (out, whole)
+        )
+        assert np.abs(ours - theirs).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (["--base", "BASE", "--faces", "no_such_pack"], "no_such_pack"),
+        (["--base", "nowhere", "--faces", "phantom"], "nowhere"),
+        (["--faces", "phantom"], "no base model"),
+        (["--base", "BASE", "--faces", "phantom"], "knows phantoms and nothing else"),
+    ],
+)
+def test_photographs_without_a_model_of_their_own_stop_before_any_work(
+    photographs, environment, tmp_path, more, sentence
+):
+    from diffusioncleft.diffusioncleft_core.flux.components import phantom_source
+
+    base = str(phantom_source().folder)
+    command = [sys.executable, "-m", "diffusioncleft", "run", "--out", str(tmp_path / "run")]
+    command += ["--photos-pre", str(photographs["pre_op"])]
+    command += [base if word == "BASE" else word for word in more]
+    done = finish(command, environment)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
