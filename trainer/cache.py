@@ -23,7 +23,9 @@ from .data import TrainImage, bucket_pixels, read_pixels
 Tensors = dict[str, torch.Tensor]
 _VERSION = 1
 _LATENTS_AT_ONCE = 1_048_576  # pixels in one call of the autoencoder
-_CHANGED = "an image changed while the trainer was reading it; leave the folder alone and run the same command again"
+_CHANGED = (
+    "an image changed while the trainer was reading it; leave the folder alone and run the same command again"
+)
 
 
 class TensorCache:
@@ -39,7 +41,9 @@ class TensorCache:
         path = self._path(kind, key)
         try:
             # A copy, because a mapped file may lie at an address that sums in another order.
-            return {name: tensor.clone() for name, tensor in load_file(path).items()} if path.is_file() else None
+            return (
+                {name: tensor.clone() for name, tensor in load_file(path).items()} if path.is_file() else None
+            )
         except (SafetensorError, OSError):
             return None
 
@@ -164,7 +168,10 @@ def cached_text(
         with torch.no_grad():
             encoded = encode_prompts(encoders, part, _device_of(encoders))
         for caption, embedding in zip(part, encoded, strict=True):
-            tensors = {"text": embedding.prompt_embeds.cpu().clone(), "pooled": embedding.pooled.cpu().clone()}
+            tensors = {
+                "text": embedding.prompt_embeds.cpu().clone(),
+                "pooled": embedding.pooled.cpu().clone(),
+            }
             found[caption] = tensors
             cache.put("text", cache_key("text", caption, text_fingerprint), tensors)
     if missing:
@@ -174,4 +181,3 @@ def cached_text(
 
 def _device_of(encoders: Any) -> torch.device:
     return next(encoders.text_encoder.parameters()).device
-

@@ -37,7 +37,11 @@ def checkpoint_path(folder: Path, step: int) -> Path:
 
 
 def save_checkpoint(
-    folder: Path, step: int, matters: Mapping[str, Any], parameters: Mapping[str, torch.nn.Parameter], optimizer: Any
+    folder: Path,
+    step: int,
+    matters: Mapping[str, Any],
+    parameters: Mapping[str, torch.nn.Parameter],
+    optimizer: Any,
 ) -> Path:
     """Write the checkpoint of `step`, then delete all but the last two. A crash leaves the earlier ones whole."""
     tensors = {f"parameter/{name}": parameter.detach().contiguous() for name, parameter in parameters.items()}
@@ -69,11 +73,15 @@ def read_checkpoint(path: Path) -> Checkpoint:
         if header["format"] != _FORMAT:
             raise KeyError("format")
         parameters = {
-            name.removeprefix("parameter/"): tensor for name, tensor in tensors.items() if name.startswith("parameter/")
+            name.removeprefix("parameter/"): tensor
+            for name, tensor in tensors.items()
+            if name.startswith("parameter/")
         }
         return Checkpoint(header["step"], header["matters"], parameters, _join(header["optimizer"], tensors))
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged or no checkpoint of this trainer; give another, or --resume no") from error
+        raise UserError(
+            f"{path} is damaged or no checkpoint of this trainer; give another, or --resume no"
+        ) from error
 
 
 def restore(checkpoint: Checkpoint, parameters: Mapping[str, torch.nn.Parameter], optimizer: Any) -> None:
@@ -118,6 +126,9 @@ def _split(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
     Dictionaries become lists of pairs, because JSON knows no integer keys.
     """
     if isinstance(value, torch.Tensor):
+        for known, tensor in tensors.items():  # AdamW8bit shares its quantisation maps
+            if value.data_ptr() == tensor.data_ptr() and value.shape == tensor.shape and value.numel():
+                return {"tensor": known}
         tensors[name] = value.detach().contiguous()
         return {"tensor": name}
     if isinstance(value, Mapping):

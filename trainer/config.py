@@ -1,13 +1,12 @@
 """The settings of a training run: kohya's argument names on a typed dataclass."""
 
 import argparse
-import dataclasses
 import types
 import typing
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Any, NamedTuple, NoReturn
 
 from ..diffusioncleft_core.errors import UserError
 from .buckets import MULTIPLE
@@ -34,89 +33,151 @@ class Subset:
     caption_extension: str = DEFAULT_CAPTION_EXTENSION
 
 
-def _option(default: Any, text: str, choices: tuple[str, ...] | None = None) -> Any:
-    return field(default=default, metadata={"help": text, "choices": choices})
+@dataclass(frozen=True)
+class TrainResult:
+    """The LoRA file and the number of optimizer steps behind it."""
+
+    path: Path
+    steps: int
+
+
+@dataclass(frozen=True)
+class Option:
+    """What the command line says about a setting."""
+
+    help: str
+    choices: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
 class TrainSettings:
     """Everything a run depends on. Defaults are the paper's where the paper names a value."""
 
-    pretrained_model_name_or_path: Path | None = _option(
-        None, "FLUX.1 schnell: a diffusers folder, or the transformer's single file"
+    pretrained_model_name_or_path: Annotated[
+        Path | None, Option("FLUX.1 schnell: a diffusers folder, or the transformer's single file")
+    ] = None
+    clip_l: Annotated[Path | None, Option("CLIP-L text encoder, single file")] = None
+    t5xxl: Annotated[Path | None, Option("T5-XXL text encoder, single file")] = None
+    ae: Annotated[Path | None, Option("autoencoder, single file")] = None
+    tokenizer_clip: Annotated[Path | None, Option("folder of CLIP's tokenizer, for single files")] = None
+    tokenizer_t5: Annotated[Path | None, Option("folder of T5's tokenizer, for single files")] = None
+    phantom: Annotated[
+        bool, Option("train on the embedded phantom model: for tests and demonstrations only")
+    ] = False
+
+    dataset_config: Annotated[Path | None, Option("dataset TOML in kohya's form")] = None
+    train_data_dir: Annotated[
+        Path | None, Option("training images: a built dataset, or a plain folder with captions")
+    ] = None
+    reg_data_dir: Annotated[Path | None, Option("regularisation images, of either form")] = None
+    class_tokens: Annotated[str | None, Option("caption of the training images that have none")] = None
+    caption_extension: Annotated[str, Option("extension of caption files")] = DEFAULT_CAPTION_EXTENSION
+    resolution: Annotated[tuple[int, ...], Option("base resolutions in px, separated by commas")] = (
+        DEFAULT_RESOLUTION
     )
-    clip_l: Path | None = _option(None, "CLIP-L text encoder, single file")
-    t5xxl: Path | None = _option(None, "T5-XXL text encoder, single file")
-    ae: Path | None = _option(None, "autoencoder, single file")
-    tokenizer_clip: Path | None = _option(None, "folder of CLIP's tokenizer, for single files")
-    tokenizer_t5: Path | None = _option(None, "folder of T5's tokenizer, for single files")
-    phantom: bool = _option(False, "train on the embedded phantom model: for tests and demonstrations only")
+    bucket_reso_steps: Annotated[
+        int, Option("sides of buckets are multiples of this, itself a multiple of 16")
+    ] = MULTIPLE
+    cache_latents_to_disk: Annotated[
+        bool, Option("keep latents and text embeddings on disk, keyed by content")
+    ] = True
+    cache_dir: Annotated[
+        Path | None, Option("private folder of the cache (default: in the dataset or the output folder)")
+    ] = None
 
-    dataset_config: Path | None = _option(None, "dataset TOML in kohya's form")
-    train_data_dir: Path | None = _option(None, "training images: a built dataset, or a plain folder with captions")
-    reg_data_dir: Path | None = _option(None, "regularisation images, of either form")
-    class_tokens: str | None = _option(None, "caption of the training images that have none")
-    caption_extension: str = _option(DEFAULT_CAPTION_EXTENSION, "extension of caption files")
-    resolution: tuple[int, ...] = _option(DEFAULT_RESOLUTION, "base resolutions in px, separated by commas")
-    bucket_reso_steps: int = _option(MULTIPLE, "sides of buckets are multiples of this, itself a multiple of 16")
-    cache_latents_to_disk: bool = _option(True, "keep latents and text embeddings on disk, keyed by content")
-    cache_dir: Path | None = _option(None, "private folder of the cache (default: in the dataset or the output folder)")
-
-    output_dir: Path = _option(Path("output"), "folder for the LoRA, checkpoints, previews and the loss history")
-    output_name: str = _option("lora", "name of the LoRA file, without extension")
-    save_every_n_steps: int = _option(0, "also save the LoRA every so many steps (0: only at the end)")
-    save_last_n_steps: int = _option(0, "of these keep only those of the last so many steps (0: all)")
-    checkpoint_every_n_steps: int = _option(250, "save a checkpoint to resume from every so many steps")
-    resume: str = _option("auto", "auto: go on from the output folder's checkpoint; no: start anew; or a checkpoint file")
-
-    network_dim: int = _option(16, "rank of the LoRA")
-    network_alpha: float = _option(32.0, "alpha of the LoRA; the effective scale is alpha / rank")
-    network_targets: str = _option("all", "linear layers of the transformer blocks that get the LoRA", TARGETS)
-    training_adapter: Path | None = _option(
-        None, "LoRA that is on while training and off in previews and in the saved file (schnell needs one)"
+    output_dir: Annotated[Path, Option("folder for the LoRA, checkpoints, previews and the loss history")] = (
+        Path("output")
     )
+    output_name: Annotated[str, Option("name of the LoRA file, without extension")] = "lora"
+    save_every_n_steps: Annotated[
+        int, Option("also save the LoRA every so many steps (0: only at the end)")
+    ] = 0
+    save_last_n_steps: Annotated[
+        int, Option("of these keep only those of the last so many steps (0: all)")
+    ] = 0
+    checkpoint_every_n_steps: Annotated[
+        int, Option("save a checkpoint to resume from every so many steps")
+    ] = 250
+    resume: Annotated[
+        str, Option("auto: go on from the output folder's checkpoint; no: start anew; or a checkpoint file")
+    ] = "auto"
 
-    learning_rate: float = _option(1e-4, "learning rate")
-    optimizer_type: str = _option("AdamW8bit", "optimizer", OPTIMIZERS)
-    adam_beta1: float = _option(0.9, "AdamW's first beta")
-    adam_beta2: float = _option(0.999, "AdamW's second beta")
-    adam_eps: float = _option(1e-8, "AdamW's epsilon")
-    weight_decay: float = _option(0.01, "AdamW's weight decay")
-    max_grad_norm: float = _option(1.0, "clip the gradient's norm (0: do not)")
-    lr_scheduler: str = _option("constant", "learning-rate schedule", SCHEDULERS)
-    lr_warmup_steps: int = _option(0, "linear warm-up over so many steps")
-    max_train_steps: int = _option(0, "optimizer steps (0: ten times the number of training images)")
-    train_batch_size: int = _option(DEFAULT_BATCH, "training images in a batch")
-    gradient_accumulation_steps: int = _option(1, "batches in a step")
-    prior_loss_weight: float = _option(1.0, "weight of the loss on the regularisation image paired with each image")
-    prior_target: str = _option(
-        "image", "what regularisation aims at: the image, or the base model's own prediction", PRIOR_TARGETS
+    network_dim: Annotated[int, Option("rank of the LoRA")] = 16
+    network_alpha: Annotated[float, Option("alpha of the LoRA; the effective scale is alpha / rank")] = 32.0
+    network_targets: Annotated[
+        str, Option("linear layers of the transformer blocks that get the LoRA", TARGETS)
+    ] = "all"
+    training_adapter: Annotated[
+        Path | None,
+        Option(
+            "LoRA that is on while training and off in previews and in the saved file (schnell needs one)"
+        ),
+    ] = None
+
+    learning_rate: Annotated[float, Option("learning rate")] = 1e-4
+    optimizer_type: Annotated[str, Option("optimizer", OPTIMIZERS)] = "AdamW8bit"
+    adam_beta1: Annotated[float, Option("AdamW's first beta")] = 0.9
+    adam_beta2: Annotated[float, Option("AdamW's second beta")] = 0.999
+    adam_eps: Annotated[float, Option("AdamW's epsilon")] = 1e-8
+    weight_decay: Annotated[float, Option("AdamW's weight decay")] = 0.01
+    max_grad_norm: Annotated[float, Option("clip the gradient's norm (0: do not)")] = 1.0
+    lr_scheduler: Annotated[str, Option("learning-rate schedule", SCHEDULERS)] = "constant"
+    lr_warmup_steps: Annotated[int, Option("linear warm-up over so many steps")] = 0
+    max_train_steps: Annotated[
+        int, Option("optimizer steps (0: ten times the number of training images)")
+    ] = 0
+    train_batch_size: Annotated[int, Option("training images in a batch")] = DEFAULT_BATCH
+    gradient_accumulation_steps: Annotated[int, Option("batches in a step")] = 1
+    prior_loss_weight: Annotated[
+        float, Option("weight of the loss on the regularisation image paired with each image")
+    ] = 1.0
+    prior_target: Annotated[
+        str,
+        Option("what regularisation aims at: the image, or the base model's own prediction", PRIOR_TARGETS),
+    ] = "image"
+    timestep_sampling: Annotated[str, Option("distribution of the noise level sigma", TIMESTEP_SAMPLING)] = (
+        "uniform"
     )
-    timestep_sampling: str = _option("uniform", "distribution of the noise level sigma", TIMESTEP_SAMPLING)
-    sigmoid_scale: float = _option(1.0, "standard deviation before the sigmoid (sigmoid and shift)")
-    discrete_flow_shift: float = _option(3.0, "shift of sigma towards noise (shift only)")
-    seed: int = _option(0, "seed of data order, noise levels, noise and the LoRA's first weights")
+    sigmoid_scale: Annotated[float, Option("standard deviation before the sigmoid (sigmoid and shift)")] = 1.0
+    discrete_flow_shift: Annotated[float, Option("shift of sigma towards noise (shift only)")] = 3.0
+    seed: Annotated[int, Option("seed of data order, noise levels, noise and the LoRA's first weights")] = 0
 
-    mixed_precision: str = _option("auto", "number format of the base model", ("auto", "no", "bf16"))
-    gradient_checkpointing: bool = _option(False, "compute activations twice to save memory")
-    blocks_to_swap: int = _option(0, "keep the weights of so many blocks in main memory and stream them")
-    cpu: bool = _option(False, "train on the processor although there is a GPU")
-    num_cpu_threads: int = _option(0, "threads for computing on the processor (0: as started)")
-
-    sample_prompts: Path | None = _option(None, "text file, one preview prompt a line, with kohya's --w --h --d --s")
-    sample_every_n_steps: int = _option(0, "preview every so many steps")
-    sample_at_first: bool = _option(False, "preview before the first step too")
-    sample_size: int = _option(0, "side of previews in px (0: 768, or the largest resolution if that is smaller)")
-    sample_steps: int = _option(4, "sampling steps of previews")
-
-    trigger: str | None = _option(None, "trigger recorded in the file (default: read from the captions)")
-    prompt_form: str | None = _option(
-        None, "form of the trigger recorded in the file (default: read from the captions)", ("bracketed", "bare")
+    mixed_precision: Annotated[str, Option("number format of the base model", ("auto", "no", "bf16"))] = (
+        "auto"
     )
-    stop_file: Path | None = _option(None, "save a checkpoint and stop as soon as this file exists")
-    stop_with_stdin: bool = _option(False, "save a checkpoint and stop when standard input ends or says stop")
+    gradient_checkpointing: Annotated[bool, Option("compute activations twice to save memory")] = False
+    blocks_to_swap: Annotated[
+        int, Option("keep the weights of so many blocks in main memory and stream them")
+    ] = 0
+    cpu: Annotated[bool, Option("train on the processor although there is a GPU")] = False
+    num_cpu_threads: Annotated[int, Option("threads for computing on the processor (0: as started)")] = 0
 
-    subsets: tuple[Subset, ...] = field(default=(), metadata={"help": None})
+    sample_prompts: Annotated[
+        Path | None, Option("text file, one preview prompt a line, with kohya's --w --h --d --s")
+    ] = None
+    sample_every_n_steps: Annotated[int, Option("preview every so many steps")] = 0
+    sample_at_first: Annotated[bool, Option("preview before the first step too")] = False
+    sample_size: Annotated[
+        int, Option("side of previews in px (0: 768, or the largest resolution if that is smaller)")
+    ] = 0
+    sample_steps: Annotated[int, Option("sampling steps of previews")] = 4
+
+    trigger: Annotated[
+        str | None, Option("trigger recorded in the file (default: read from the captions)")
+    ] = None
+    prompt_form: Annotated[
+        str | None,
+        Option(
+            "form of the trigger recorded in the file (default: read from the captions)",
+            ("bracketed", "bare"),
+        ),
+    ] = None
+    stop_file: Annotated[Path | None, Option("save a checkpoint and stop as soon as this file exists")] = None
+    stop_with_stdin: Annotated[
+        bool, Option("save a checkpoint and stop when standard input ends or says stop")
+    ] = False
+
+    subsets: tuple[Subset, ...] = ()
 
     def to_arguments(self) -> list[str]:
         """Return the command-line arguments that `parse_settings` reads back into equal settings."""
@@ -137,10 +198,11 @@ class TrainSettings:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add one argument a setting, and `--config_file`."""
-    parser.add_argument("--config_file", type=Path, help="TOML file with these settings; arguments come before it")
-    hints = typing.get_type_hints(TrainSettings)
+    parser.add_argument(
+        "--config_file", type=Path, help="TOML file with these settings; arguments come before it"
+    )
     for entry in _options():
-        text = entry.metadata["help"]
+        text = entry.option.help
         if entry.default not in (None, "", 0, False, (), 0.0):
             shown = ",".join(map(str, entry.default)) if isinstance(entry.default, tuple) else entry.default
             text += f" (default: {shown})"
@@ -149,24 +211,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if isinstance(entry.default, bool):
             parser.add_argument(f"--{entry.name}", action=argparse.BooleanOptionalAction, **common)
         else:
-            kind = _reader(hints[entry.name])
-            parser.add_argument(f"--{entry.name}", type=kind, choices=entry.metadata["choices"], **common)
+            kind = _reader(entry.kind)
+            parser.add_argument(f"--{entry.name}", type=kind, choices=entry.option.choices, **common)
+    for name in sorted({*ALWAYS, *REFUSED}):
+        parser.add_argument(
+            f"--{name}", action=_Kohya, nargs="*", help=argparse.SUPPRESS, default=argparse.SUPPRESS
+        )
 
 
 def parse_settings(arguments: Sequence[str]) -> TrainSettings:
-    """Read settings from command-line arguments. A mistake, or a kohya option that is not honoured, raises UserError."""
+    """Read settings from command-line arguments.
+
+    A mistake, or a kohya option that is not honoured, raises UserError.
+    """
     parser = _Parser(prog="flux_train_network.py", description=__doc__, allow_abbrev=False)
     add_arguments(parser)
-    known, rest = parser.parse_known_args(list(arguments))
-    return settings_from(known, rest)
+    return settings_from(parser.parse_args(list(arguments)))
 
 
-def settings_from(namespace: argparse.Namespace, rest: Sequence[str] = ()) -> TrainSettings:
-    """Build settings from what `add_arguments` parsed and from the arguments it did not know (`rest`)."""
-    _refuse(rest)
-    given = {entry.name: getattr(namespace, entry.name) for entry in _options() if hasattr(namespace, entry.name)}
+def settings_from(namespace: argparse.Namespace) -> TrainSettings:
+    """Build settings from what the arguments of `add_arguments` were parsed into."""
+    _refuse(namespace)
+    values = _given(namespace)
     config_file = getattr(namespace, "config_file", None)
-    values = (_read_config_file(config_file) if config_file else {}) | given
+    if config_file:
+        values = _read_config_file(config_file) | values
     if values.get("dataset_config"):
         from .dataset_toml import read_dataset_config
 
@@ -185,7 +254,7 @@ def checked(settings: TrainSettings) -> TrainSettings:
             raise UserError(f"--{entry.name} is {value}; it must be more than 0")
         if isinstance(value, (int, float)) and value < 0:
             raise UserError(f"--{entry.name} is {value}; it must not be negative")
-        choices = entry.metadata["choices"]
+        choices = entry.option.choices
         if choices and value is not None and value not in choices:
             raise UserError(f"--{entry.name} {value!r} is unknown; choose one of: {', '.join(choices)}")
     step = settings.bucket_reso_steps
@@ -195,7 +264,9 @@ def checked(settings: TrainSettings) -> TrainSettings:
         raise UserError(f"--resolution needs sizes of at least {max(step, 64)} px, separated by commas")
     name = settings.output_name
     if not name or name.startswith(".") or any(letter in name for letter in '/\\:*?"<>|\0'):
-        raise UserError(f"--output_name {name!r} is no plain file name; leave out folders and special characters")
+        raise UserError(
+            f"--output_name {name!r} is no plain file name; leave out folders and special characters"
+        )
     if not settings.caption_extension.startswith("."):
         raise UserError(f"--caption_extension {settings.caption_extension!r} needs its dot: .txt")
     if settings.subsets and (settings.train_data_dir or settings.reg_data_dir):
@@ -205,7 +276,9 @@ def checked(settings: TrainSettings) -> TrainSettings:
     if settings.phantom and settings.pretrained_model_name_or_path:
         raise UserError("--phantom trains the embedded model; leave out --pretrained_model_name_or_path")
     if not settings.phantom and settings.pretrained_model_name_or_path is None:
-        raise UserError("there is no base model; give --pretrained_model_name_or_path FLUX.1-schnell, or --phantom")
+        raise UserError(
+            "there is no base model; give --pretrained_model_name_or_path FLUX.1-schnell, or --phantom"
+        )
     if bool(settings.sample_every_n_steps or settings.sample_at_first) and settings.sample_prompts is None:
         raise UserError("previews need prompts; give --sample_prompts FILE, one prompt a line")
     return settings
@@ -228,8 +301,22 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; see --help")
 
 
-def _options() -> list["dataclasses.Field[Any]"]:
-    return [entry for entry in fields(TrainSettings) if entry.metadata["help"]]
+class _Setting(NamedTuple):
+    name: str
+    kind: Any
+    option: Option
+    default: Any
+
+
+def _options() -> list[_Setting]:
+    """The settings that are command-line options, in their order."""
+    hints = typing.get_type_hints(TrainSettings, include_extras=True)
+    found = []
+    for entry in fields(TrainSettings):
+        if typing.get_origin(hints[entry.name]) is Annotated:
+            kind, option = typing.get_args(hints[entry.name])
+            found.append(_Setting(entry.name, kind, option, entry.default))
+    return found
 
 
 def _reader(hint: Any) -> Any:
@@ -248,21 +335,26 @@ def _sizes(text: str) -> tuple[int, ...]:
         raise argparse.ArgumentTypeError(f"{text!r} is no list of whole numbers, such as 512,768") from None
 
 
-def _refuse(rest: Sequence[str]) -> None:
-    """Raise UserError for the first argument in `rest` that can't be ignored."""
-    index = 0
-    while index < len(rest):
-        name, equals, value = rest[index].partition("=")
-        index += 1
-        while not equals and index < len(rest) and not rest[index].startswith("--"):
-            value = f"{value} {rest[index]}".strip()
-            index += 1
-        try:
-            reason = refusal(name.removeprefix("--"), value) if name.startswith("--") else f"{name!r} belongs to no option"
-        except KeyError:
-            reason = f"there is no option {name}; see --help"
+class _Kohya(argparse.Action):
+    """Takes note of an option of kohya's trainer that is no setting here."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        value = " ".join(map(str, values or ()))
+        namespace.kohya = [*(getattr(namespace, "kohya", None) or ()), (self.dest, value)]
+
+
+def _refuse(namespace: argparse.Namespace) -> None:
+    """Raise UserError for the first of kohya's options that can't be ignored."""
+    for name, value in getattr(namespace, "kohya", ()):
+        reason = refusal(name, value)
         if reason:
             raise UserError(reason)
+
+
+def _given(namespace: argparse.Namespace) -> dict[str, Any]:
+    return {
+        entry.name: getattr(namespace, entry.name) for entry in _options() if hasattr(namespace, entry.name)
+    }
 
 
 def _read_config_file(path: Path) -> dict[str, Any]:
@@ -285,8 +377,8 @@ def _read_config_file(path: Path) -> dict[str, Any]:
     parser = _Parser(allow_abbrev=False)
     add_arguments(parser)
     try:
-        known, rest = parser.parse_known_args(arguments)
-        _refuse(rest)
+        namespace = parser.parse_args(arguments)
+        _refuse(namespace)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    return {name: getattr(known, name) for name in names if hasattr(known, name)}
+    return _given(namespace)

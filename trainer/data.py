@@ -83,7 +83,12 @@ def collect_images(
             bucket = assign_bucket(pixels.shape[1], pixels.shape[0], bases, step)
             images.append(
                 TrainImage(
-                    subset.image_dir / row.file, caption, subset.is_reg, subset.num_repeats, pixel_sha256(pixels), bucket
+                    subset.image_dir / row.file,
+                    caption,
+                    subset.is_reg,
+                    subset.num_repeats,
+                    pixel_sha256(pixels),
+                    bucket,
                 )
             )
     if uncaptioned:
@@ -173,7 +178,9 @@ class DataOrder:
         batches = []
         for bucket in sorted(self._buckets):
             group = random.permutation(self._buckets[bucket]).tolist()
-            batches += [tuple(group[at : at + self._batch_size]) for at in range(0, len(group), self._batch_size)]
+            batches += [
+                tuple(group[at : at + self._batch_size]) for at in range(0, len(group), self._batch_size)
+            ]
         for at in random.permutation(len(batches)):
             yield batches[at]
 
@@ -182,7 +189,9 @@ class DataOrder:
         key = (bucket, round_)
         if key not in self._shuffled:
             self._shuffled = {other: order for other, order in self._shuffled.items() if other[0] != bucket}
-            self._shuffled[key] = np.random.default_rng([self._seed, 2, *bucket, round_]).permutation(pool).tolist()
+            self._shuffled[key] = (
+                np.random.default_rng([self._seed, 2, *bucket, round_]).permutation(pool).tolist()
+            )
         return int(self._shuffled[key][at])
 
 

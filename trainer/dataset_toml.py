@@ -9,7 +9,11 @@ from .config import Subset
 from .kohya import refusal
 
 # Key of the TOML -> the setting it stands for.
-_DATASET_KEYS = {"resolution": "resolution", "batch_size": "train_batch_size", "bucket_reso_steps": "bucket_reso_steps"}
+_DATASET_KEYS = {
+    "resolution": "resolution",
+    "batch_size": "train_batch_size",
+    "bucket_reso_steps": "bucket_reso_steps",
+}
 _SUBSET_KEYS = ("image_dir", "is_reg", "num_repeats", "class_tokens", "caption_extension")
 _SHARED_KEYS = ("num_repeats", "class_tokens", "caption_extension")
 
@@ -34,7 +38,9 @@ def read_dataset_config(path: Path) -> tuple[tuple[Subset, ...], dict[str, Any]]
     general = _table(document.pop("general", {}), path, "[general]")
     datasets = document.pop("datasets", [])
     if document:
-        raise UserError(f"{path}: {next(iter(document))!r} is no part of a dataset TOML; use [general] and [[datasets]]")
+        raise UserError(
+            f"{path}: {next(iter(document))!r} is no part of a dataset TOML; use [general] and [[datasets]]"
+        )
     subsets: list[Subset] = []
     settings: dict[str, Any] = {}
     for dataset in _tables(datasets, path, "[[datasets]]"):
@@ -46,28 +52,14 @@ def read_dataset_config(path: Path) -> tuple[tuple[Subset, ...], dict[str, Any]]
             if key in _DATASET_KEYS:
                 name, value = _DATASET_KEYS[key], _setting(key, value, path)
                 if settings.setdefault(name, value) != value:
-                    raise UserError(f"{path}: the datasets differ in {key}; one run has one {key}, so train them apart")
+                    raise UserError(
+                        f"{path}: the datasets differ in {key}; one run has one {key}, so train them apart"
+                    )
             elif key not in _SUBSET_KEYS:
                 _refuse(key, value, path)
     if not any(not subset.is_reg for subset in subsets):
         raise UserError(f"{path} names no training images; add a [[datasets.subsets]] with image_dir")
     return tuple(subsets), settings
-
-
-def write_dataset_config(path: Path, subsets: tuple[Subset, ...]) -> None:
-    """Write subsets as a dataset TOML that reads back as the same subsets."""
-    import json  # a TOML basic string takes JSON's escapes
-
-    from ..diffusioncleft_core.files import write_text
-
-    lines = ["[[datasets]]"]
-    for subset in subsets:
-        lines += ["", "[[datasets.subsets]]", f"image_dir = {json.dumps(str(subset.image_dir.resolve()))}"]
-        lines += [f"is_reg = {str(subset.is_reg).lower()}", f"num_repeats = {subset.num_repeats}"]
-        lines += [f"caption_extension = {json.dumps(subset.caption_extension)}"]
-        if subset.class_tokens is not None:
-            lines += [f"class_tokens = {json.dumps(subset.class_tokens)}"]
-    write_text(path, "\n".join(lines) + "\n")
 
 
 def _subset(above: dict[str, Any], row: dict[str, Any], path: Path) -> Subset:
@@ -83,7 +75,9 @@ def _subset(above: dict[str, Any], row: dict[str, Any], path: Path) -> Subset:
     kinds = {"is_reg": bool, "num_repeats": int, "class_tokens": str, "caption_extension": str}
     for key, value in values.items():
         if not isinstance(value, kinds[key]) or (key == "num_repeats" and (value is True or value < 1)):
-            raise UserError(f"{path}: {key} = {value!r} is no {'number above 0' if key == 'num_repeats' else kinds[key].__name__}")
+            raise UserError(
+                f"{path}: {key} = {value!r} is no {'number above 0' if key == 'num_repeats' else kinds[key].__name__}"
+            )
     return Subset(path.parent / folder, **values)
 
 

@@ -61,7 +61,9 @@ class LossHistory:
     Losses stay on their device until then: reading one would make the processor wait for the GPU at every step.
     """
 
-    def __init__(self, path: Path, events: Events, start: int, total: int, *, every: int = 50, seconds: float = 0.5) -> None:
+    def __init__(
+        self, path: Path, events: Events, start: int, total: int, *, every: int = 50, seconds: float = 0.5
+    ) -> None:
         """Go on from step `start`: what an interrupted run wrote beyond it is dropped from the file."""
         self._path, self._events, self._total = path, events, total
         self._every, self._seconds = every, seconds
@@ -95,7 +97,11 @@ class LossHistory:
             handle.write("".join(json.dumps(row) + "\n" for row in rows))
         now = time.monotonic()
         seconds = (now - self._last_time) / len(rows)
-        mean = {name: sum(row[name] for row in rows) / len(rows) for name in ("loss", "reg_loss") if name in rows[-1]}
+        mean = {
+            name: sum(row[name] for row in rows) / len(rows)
+            for name in ("loss", "reg_loss")
+            if name in rows[-1]
+        }
         self._events.emit("step", **(rows[-1] | mean), total=self._total, seconds=round(seconds, 5))
         self._pending.clear()
         self._last_time = now

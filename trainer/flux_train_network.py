@@ -12,7 +12,6 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +33,22 @@ import torch
 
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.files import sha256_file
-from ..diffusioncleft_core.flux.components import FluxSource, load_transformer, load_vae, phantom_source
-from ..diffusioncleft_core.flux.lora import attach_lora, load_lora, lora_parameters, lora_state, save_kohya, set_active
+from ..diffusioncleft_core.flux.components import load_transformer, load_vae
+from ..diffusioncleft_core.flux.lora import (
+    attach_lora,
+    load_lora,
+    lora_parameters,
+    lora_state,
+    save_kohya,
+    set_active,
+)
 from . import checkpoint as checkpoints
 from . import memory
-from .config import TrainSettings, parse_settings
+from .config import TrainResult, TrainSettings, parse_settings
 from .data import DataOrder
 from .events import Events, LossHistory, standard_output_events
 from .interruption import Interrupted, Interruption, output_lock
-from .metadata import lora_metadata, what_matters
+from .metadata import lora_metadata, saved_steps, what_matters
 from .objective import PairedObjective, autocast
 from .optimizer import build_optimizer, learning_rate
 from .prepare import base_model, prepare
@@ -51,14 +57,6 @@ from .preview import Previewer
 STEPS_AN_IMAGE = 10
 LORA = "default"
 ADAPTER = "training_adapter"
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """The LoRA file and the number of optimizer steps behind it."""
-
-    path: Path
-    steps: int
 
 
 def train(settings: TrainSettings, events: Events, interruption: Interruption) -> TrainResult:
@@ -76,19 +74,25 @@ def train(settings: TrainSettings, events: Events, interruption: Interruption) -
         prepared = prepare(settings, source, device, dtype, events, interruption)
         images = prepared.collected
         total = settings.max_train_steps or STEPS_AN_IMAGE * len(images.train)
-        adapter_sha256 = sha256_file(settings.training_adapter) if _adapter(settings, source, events) else None
+        adapter_sha256 = (
+            sha256_file(settings.training_adapter) if _adapter(settings, events) else None
+        )
         matters = what_matters(settings, prepared, total, str(dtype), adapter_sha256)
 
         # Where an earlier run stopped.
         checkpoint = _checkpoint(settings, states, matters)
         start = checkpoint.step if checkpoint else 0
         path = output_dir / f"{settings.output_name}.safetensors"
-        if start >= total and path.is_file():
+        if start > total:
+            raise UserError(f"{output_dir} is at step {start}, beyond --max_train_steps {total}; use --resume no")
+        if start == total and saved_steps(path, matters) == total:
             events.emit("done", path=str(path), step=start)
             return TrainResult(path, start)
 
         # The transformer, frozen, with the LoRA to train and the adapter that keeps schnell a 4-step model.
-        transformer = load_transformer(source, torch.device("cpu") if settings.blocks_to_swap else device, dtype)
+        transformer = load_transformer(
+            source, torch.device("cpu") if settings.blocks_to_swap else device, dtype
+        )
         parameters, activate = _attach(transformer, settings)
         if settings.blocks_to_swap:
             memory.stream_blocks(transformer, settings.blocks_to_swap, device)
@@ -103,7 +107,12 @@ def train(settings: TrainSettings, events: Events, interruption: Interruption) -
         objective = PairedObjective(settings, prepared, transformer, activate, device, dtype)
         history = LossHistory(output_dir / "loss.jsonl", events, start, total)
         previewer = Previewer(
-            prepared.previews, prepared.text, lambda: load_vae(source, device, dtype), output_dir / "previews", events, device
+            prepared.previews,
+            prepared.text,
+            lambda: load_vae(source, device, dtype),
+            output_dir / "previews",
+            events,
+            device,
         )
         events.emit(
             "start",
@@ -217,10 +226,10 @@ def _device(settings: TrainSettings) -> tuple[torch.device, torch.dtype]:
     return device, torch.bfloat16 if precision == "bf16" else torch.float32
 
 
-def _adapter(settings: TrainSettings, source: FluxSource, events: Events) -> bool:
+def _adapter(settings: TrainSettings, events: Events) -> bool:
     """Whether there is a training adapter; its absence on a real, that is distilled, base is worth a warning."""
     if settings.training_adapter is None:
-        if source != phantom_source():
+        if not settings.phantom:
             events.emit(
                 "warning",
                 message="training schnell without --training_adapter unlearns its 4 steps: previews get noisy",
@@ -254,7 +263,12 @@ def _attach(
     if settings.training_adapter is not None:
         load_lora(transformer, settings.training_adapter, name=ADAPTER)
     attach_lora(
-        transformer, settings.network_dim, settings.network_alpha, LORA, settings.network_targets, seed=settings.seed
+        transformer,
+        settings.network_dim,
+        settings.network_alpha,
+        LORA,
+        settings.network_targets,
+        seed=settings.seed,
     )
     known = {id(parameter) for parameter in lora_parameters(transformer, LORA)}
     parameters = {name: entry for name, entry in transformer.named_parameters() if id(entry) in known}

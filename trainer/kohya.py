@@ -34,7 +34,9 @@ ALWAYS: Mapping[str, tuple[str, ...]] = {
 }
 
 _PLAIN_LOSS = "the loss is the plain flow-matching loss; leave it out"
-_CACHED_TEXT = "text embeddings are cached a caption, so a caption can't change from step to step; leave it out"
+_CACHED_TEXT = (
+    "text embeddings are cached a caption, so a caption can't change from step to step; leave it out"
+)
 _CACHED_LATENTS = "latents are cached, so an image can't change from step to step; leave it out"
 _ENCODERS = "the text encoders stay frozen; leave it out"
 _QUANTISED = "the base is trained around in bf16; use --blocks_to_swap to save memory"
@@ -206,5 +208,7 @@ def refusal(option: str, value: str) -> str | None:
         return f"--{option} is not honoured: {REFUSED[option]}"
     if allowed is not None:
         only = allowed[0]
-        return f"--{option} is always {only or 'on'} here; " + (f"give {only} or leave it out" if only else "leave it out")
+        return f"--{option} is always {only or 'on'} here; " + (
+            f"give {only} or leave it out" if only else "leave it out"
+        )
     raise KeyError(option)

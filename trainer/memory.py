@@ -70,9 +70,14 @@ def stream_blocks(transformer: nn.Module, count: int, device: torch.device) -> N
     From the last block backwards; LoRAs, embeddings, norms and biases move with the model. More blocks than there are, or
     than may be spared (one must stay), raise UserError.
     """
-    blocks = [*getattr(transformer, "transformer_blocks", ()), *getattr(transformer, "single_transformer_blocks", ())]
+    blocks = [
+        *getattr(transformer, "transformer_blocks", ()),
+        *getattr(transformer, "single_transformer_blocks", ()),
+    ]
     if count >= len(blocks):
-        raise UserError(f"--blocks_to_swap is {count}; this model has {len(blocks)} blocks, so at most {len(blocks) - 1}")
+        raise UserError(
+            f"--blocks_to_swap is {count}; this model has {len(blocks)} blocks, so at most {len(blocks) - 1}"
+        )
     for block in blocks[len(blocks) - count :]:
         for parent, name, linear in list(_linears(block)):
             setattr(parent, name, StreamedLinear(linear, pin=device.type == "cuda"))
@@ -94,7 +99,9 @@ def describe(transformer: nn.Module, device: torch.device) -> str:
 def _linears(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
     for parent in module.modules():
         for name, child in parent.named_children():
-            if type(child) is nn.Linear and not isinstance(parent, nn.ModuleDict):  # there peft keeps the LoRAs
+            if type(child) is nn.Linear and not isinstance(
+                parent, nn.ModuleDict
+            ):  # there peft keeps the LoRAs
                 yield parent, name, child
 
 

@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError, safe_open
 
 from ..diffusioncleft_core.versions import versions
 from .config import TrainSettings
@@ -24,7 +27,11 @@ def what_matters(
     """Return everything that the run's tensors depend on, for the checkpoint to be compared with."""
     matters: dict[str, Any] = {name: getattr(settings, name) for name in _MATTERS}
     matters |= prepared.fingerprints
-    matters |= {"optimizer": optimizer_name(settings), "number format": number_format, "training adapter": adapter_sha256}
+    matters |= {
+        "optimizer": optimizer_name(settings),
+        "number format": number_format,
+        "training adapter": adapter_sha256,
+    }
     if prepared.collected.reg:
         matters |= {"prior_loss_weight": settings.prior_loss_weight, "prior_target": settings.prior_target}
     if settings.lr_scheduler in ("linear", "cosine"):
@@ -71,7 +78,9 @@ def lora_metadata(
         "ss_resolution": ",".join(map(str, settings.resolution)),
         "bucket_counts": json.dumps(collected.bucket_counts()),
         "ss_timestep_sampling": settings.timestep_sampling,
-        "ss_discrete_flow_shift": settings.discrete_flow_shift if settings.timestep_sampling == "shift" else None,
+        "ss_discrete_flow_shift": settings.discrete_flow_shift
+        if settings.timestep_sampling == "shift"
+        else None,
         "ss_guidance_scale": 1.0,
         "trigger": settings.trigger if settings.trigger is not None else found[0],
         "prompt_form": settings.prompt_form or found[1],
@@ -84,3 +93,14 @@ def lora_metadata(
         "software": f"diffusioncleft {versions()['diffusioncleft']}",
     }
     return {name: str(value) for name, value in values.items() if value not in (None, "")}
+
+
+def saved_steps(path: Path, matters: dict[str, Any]) -> int | None:
+    """Return the steps behind the LoRA file of this very run; None if there is none, or it is of another run."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError):
+        return None
+    mine = metadata.get("run_fingerprint") == run_fingerprint(matters)
+    return int(metadata["ss_steps"]) if mine else None

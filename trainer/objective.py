@@ -112,7 +112,9 @@ class PairedObjective:
         """`activate(lora, adapter)` switches the LoRA and the training adapter on and off."""
         self._settings, self._prepared, self._transformer = settings, prepared, transformer
         self._activate, self._device, self._dtype = activate, device, dtype
-        self._sampling = Sampling(settings.timestep_sampling, settings.sigmoid_scale, settings.discrete_flow_shift)
+        self._sampling = Sampling(
+            settings.timestep_sampling, settings.sigmoid_scale, settings.discrete_flow_shift
+        )
         self._base_target = settings.prior_target == "base"
 
     def backward(self, draw: Draw, number: int) -> torch.Tensor:

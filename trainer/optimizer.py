@@ -25,7 +25,9 @@ def build_optimizer(settings: TrainSettings, parameters: Sequence[torch.nn.Param
         bitsandbytes = _bitsandbytes()
         if bitsandbytes is not None:
             return bitsandbytes.optim.AdamW8bit(parameters, **common)
-        events.emit("notice", message="bitsandbytes is missing, so AdamW runs in 32 bits: pip install bitsandbytes")
+        events.emit(
+            "notice", message="bitsandbytes is missing, so AdamW runs in 32 bits: pip install bitsandbytes"
+        )
     return torch.optim.AdamW(parameters, **common, fused=True)
 
 

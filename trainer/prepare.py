@@ -67,7 +67,9 @@ def prepare(
     tell = _Teller(events, interruption)
     previews = read_prompts(settings)
     folders = image_folders(settings)
-    collected = collect_images(folders, settings.resolution, settings.bucket_reso_steps, interruption.raise_if_requested)
+    collected = collect_images(
+        folders, settings.resolution, settings.bucket_reso_steps, interruption.raise_if_requested
+    )
     if collected.unreadable:
         events.emit("warning", message=f"{collected.unreadable} images can't be read and were left out")
     private = _private(settings, folders)
@@ -78,7 +80,11 @@ def prepare(
         "text encoders": source.fingerprint("clip_l") + source.fingerprint("t5xxl"),
         "images": private.fingerprint(collected.images),
     }
-    captions = [EMPTY_CAPTION, *(i.caption for i in collected.images), *(preview.prompt for preview in previews)]
+    captions = [
+        EMPTY_CAPTION,
+        *(i.caption for i in collected.images),
+        *(preview.prompt for preview in previews),
+    ]
     number_format = str(dtype)
     text = cached_text(
         captions,

@@ -47,12 +47,16 @@ def read_prompts(settings: TrainSettings) -> list[PreviewPrompt]:
     try:
         lines = settings.sample_prompts.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{settings.sample_prompts} can't be read as text; give a file with one prompt a line") from error
+        raise UserError(
+            f"{settings.sample_prompts} can't be read as text; give a file with one prompt a line"
+        ) from error
     texts = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not texts:
         raise UserError(f"{settings.sample_prompts} holds no prompt; write one a line")
     side = settings.sample_size or min(PAPER_SIZE, max(settings.resolution))
-    return [_prompt(text, side, settings.seed + index, settings.sample_steps) for index, text in enumerate(texts)]
+    return [
+        _prompt(text, side, settings.seed + index, settings.sample_steps) for index, text in enumerate(texts)
+    ]
 
 
 class Previewer:
@@ -72,7 +76,9 @@ class Previewer:
         self._load_vae, self._device = load_vae, device
         self._vae: Any = None
 
-    def preview(self, transformer: torch.nn.Module, step: int, each: Callable[[], None] = lambda: None) -> None:
+    def preview(
+        self, transformer: torch.nn.Module, step: int, each: Callable[[], None] = lambda: None
+    ) -> None:
         """Write `step_000100_00.png`, ... and send their events. `each` is called before every image and may raise.
 
         Memory that runs out costs the preview, not the run: it is a warning.
@@ -83,7 +89,9 @@ class Previewer:
         except Exception as error:
             if not memory.is_out_of_memory(error):
                 raise
-            self._events.emit("warning", message=f"no preview at step {step}: out of memory; use a smaller --sample_size")
+            self._events.emit(
+                "warning", message=f"no preview at step {step}: out of memory; use a smaller --sample_size"
+            )
         finally:
             if self._vae is not None:
                 self._vae.to("cpu")
@@ -95,7 +103,10 @@ class Previewer:
             each()
             embedding = self._text[prompt.prompt]
             noise = initial_noise(prompt.seed, prompt.height, prompt.width)[None].to(self._device)
-            text, pooled = embedding["text"][None].to(self._device), embedding["pooled"][None].to(self._device)
+            text, pooled = (
+                embedding["text"][None].to(self._device),
+                embedding["pooled"][None].to(self._device),
+            )
             latents.append(sample(transformer, noise, text, pooled, prompt.steps).cpu())
         if self._vae is None:
             self._vae = self._load_vae()
@@ -112,7 +123,13 @@ def _save(path: Path, image: torch.Tensor, prompt: PreviewPrompt, step: int) -> 
     """Write an image [3, H, W] in [-1, 1] as PNG, marked as synthetic."""
     pixels = ((image.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
     info = PngInfo()
-    fields = {"synthetic": "true", "software": "diffusioncleft", "prompt": prompt.prompt, "seed": prompt.seed, "step": step}
+    fields = {
+        "synthetic": "true",
+        "software": "diffusioncleft",
+        "prompt": prompt.prompt,
+        "seed": prompt.seed,
+        "step": step,
+    }
     for name, value in fields.items():
         info.add_itxt(name, str(value))
     with atomic_path(path) as temporary:
@@ -124,7 +141,9 @@ def _prompt(line: str, side: int, seed: int, steps: int) -> PreviewPrompt:
     for name, value in _FLAG.findall(line):
         if name not in values:
             known = "guidance is 1 and there is no negative prompt" if name in ("n", "g", "l") else "unknown"
-            raise UserError(f"--{name} in a preview prompt is not honoured ({known}); use --w, --h, --d and --s only")
+            raise UserError(
+                f"--{name} in a preview prompt is not honoured ({known}); use --w, --h, --d and --s only"
+            )
         if not value.isdigit():
             raise UserError(f"--{name} {value!r} in a preview prompt is no whole number")
         values[name] = int(value)
