@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from ..errors import UserError
 from ..files import atomic_path, read_json, sha256_file
@@ -163,10 +163,17 @@ def _peft_alphas(parsed: ParsedLora, config: Mapping[str, Any]) -> dict[str, flo
 
 
 def _save(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
-    plain = {str(key): str(value) for key, value in metadata.items()}
-    with atomic_path(path) as temporary:
-        save_file(
-            {key: value.detach().cpu() for key, value in tensors.items()},
-            str(temporary),
-            {**plain, "format": "pt"},
-        )
+    """Write a safetensors file whose bytes depend on nothing but its content.
+
+    safetensors writes the metadata in an order that differs from process to process; here they are sorted.
+    """
+    plain = {**{str(key): str(value) for key, value in metadata.items()}, "format": "pt"}
+    data = save({key: value.detach().cpu() for key, value in tensors.items()}, plain)
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    text += b" " * (-len(text) % 8)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.write(memoryview(data)[8 + length :])

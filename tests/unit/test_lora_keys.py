@@ -1,6 +1,8 @@
 """LoRA keys: kohya's, diffusers' and ComfyUI's forms mean the same ΔW."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -127,6 +129,21 @@ def test_kohya_round_trip_returns_the_same_bits(tmp_path):
     read = lora_file.read_lora(tmp_path / "a.safetensors")
     assert read.alphas == alphas
     assert all(torch.equal(read.state[key], value) for key, value in state.items())
+
+
+def test_the_files_bytes_follow_from_its_content_in_every_process(tmp_path, offline_env):
+    script = (
+        "import sys, torch; from pathlib import Path\n"
+        "from diffusioncleft.diffusioncleft_core.flux.lora_file import save_kohya\n"
+        "name = 'transformer_blocks.0.attn.to_q'\n"
+        "state = {f'{name}.lora_A.weight': torch.ones(2, 64), f'{name}.lora_B.weight': torch.ones(64, 2)}\n"
+        "save_kohya(Path(sys.argv[1]), state, 2.0, {f'ss_{i}': 'ä' * i for i in range(12)})\n"
+    )
+    files = [tmp_path / f"{index}.safetensors" for index in range(2)]
+    for file in files:
+        subprocess.run([sys.executable, "-c", script, file], check=True, env=offline_env)
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert lora_file.read_lora(files[0]).metadata["ss_2"] == "ää"
 
 
 def test_an_untrained_lora_keeps_its_rank_through_kohyas_form():
