@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import io
 import threading
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -208,6 +209,8 @@ def _strict_pillow() -> Iterator[None]:
         limit, truncated = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
         Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = None, False
         try:
-            yield
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of damaged EXIF
+                yield
         finally:
             Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = limit, truncated

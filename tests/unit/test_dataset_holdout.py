@@ -1,0 +1,91 @@
+"""The hold-out: a subject is never on both sides, and never changes sides."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffusioncleft.diffusioncleft_core.dataset.holdout import choose_holdout, group_subjects
+
+
+def roles_of(groups, names=None, fraction=0.1, seed=0, recorded=None):
+    names = names or [f"photo {index}" for index in range(len(groups))]
+    return choose_holdout(groups, names, fraction, seed, recorded or [set()] * len(groups))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(0, 12), min_size=1, max_size=40),
+    st.floats(0, 0.5),
+    st.integers(0, 5),
+    st.lists(st.sampled_from(["", "train", "holdout"]), min_size=40, max_size=40),
+)
+def test_a_subject_is_on_one_side_and_what_was_trained_stays(groups, fraction, seed, before):
+    recorded = [{role} - {""} for role in before[: len(groups)]]
+    roles = roles_of(groups, fraction=fraction, seed=seed, recorded=recorded)
+    for group in set(groups):
+        mine = {role for role, other in zip(roles, groups, strict=True) if other == group}
+        earlier = {
+            role for old, other in zip(recorded, groups, strict=True) if other == group for role in old
+        }
+        assert len(mine) == 1
+        if "train" in earlier:
+            assert mine == {"train"}
+        elif earlier:
+            assert mine == {"holdout"}
+
+
+def test_a_tenth_of_the_subjects_is_held_out():
+    groups = [index // 2 for index in range(200)]
+    roles = roles_of(groups)
+    assert len({group for group, role in zip(groups, roles, strict=True) if role == "holdout"}) == 10
+
+
+def test_the_order_of_the_photographs_does_not_matter_and_the_seed_does():
+    names = [f"id {index}" for index in range(50)]
+    forward = dict(zip(names, roles_of(range(50), names), strict=True))
+    backward = dict(zip(names[::-1], roles_of(range(50), names[::-1]), strict=True))
+    assert forward == backward
+    assert forward != dict(zip(names, roles_of(range(50), names, seed=1), strict=True))
+
+
+def test_two_subjects_give_one_and_a_single_one_none():
+    assert sorted(roles_of([0, 1])) == ["holdout", "train"]
+    assert roles_of([0, 0, 0]) == ["train"] * 3
+    assert roles_of([0, 1, 2], fraction=0) == ["train"] * 3
+
+
+def test_a_subject_with_most_of_the_photographs_is_not_held_out():
+    for seed in range(20):
+        roles = roles_of([0] * 80 + list(range(1, 21)), seed=seed)
+        assert roles[0] == "train" and "holdout" in roles
+
+
+def unit(*values):
+    vector = np.zeros(512, np.float32)
+    vector[: len(values)] = values
+    return vector / np.linalg.norm(vector)
+
+
+def test_without_ids_faces_are_clustered_by_single_linkage():
+    faces = [unit(1, 0), unit(1, 0.8), unit(0.1, 1), unit(0, 0, 1)]
+    assert faces[0] @ faces[2] < 0.4 < faces[0] @ faces[1]
+    assert group_subjects([None] * 4, faces, [], 0.4) == [0, 0, 0, 1]
+
+
+def test_ids_are_trusted_over_faces_and_join_those_without():
+    same = [unit(1, 0)] * 3
+    assert group_subjects(["a", "b", None], [same[0], same[1], unit(0, 1)], [], 0.4) == [0, 1, 2]
+    assert group_subjects(["a", "a", None], [unit(1), unit(0, 1), unit(0.1, 1)], [], 0.4) == [0, 0, 0]
+
+
+def test_near_duplicates_are_one_subject_whatever_their_ids():
+    assert group_subjects(["a", "b", "c"], [None, None, None], [(0, 2)], 0.4) == [0, 1, 0]
+
+
+@pytest.mark.parametrize("bridge", [0, 1])
+def test_a_bridge_between_a_trained_and_a_held_out_subject_makes_both_training(bridge):
+    recorded = [{"train"}, {"holdout"}, set()]
+    groups = [0, bridge and 0, 0] if bridge else [0, 1, 1]
+    roles = roles_of(groups, recorded=recorded)
+    assert roles == (["train"] * 3 if bridge else ["train", "holdout", "holdout"])

@@ -1,0 +1,173 @@
+"""Every kind of image file becomes upright 8-bit sRGB pixels, or is refused with a reason."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from diffusioncleft.diffusioncleft_core import phantom
+from diffusioncleft.diffusioncleft_core.dataset import ingest
+from diffusioncleft.diffusioncleft_core.dataset.ingest import normalise, pixel_sha256
+from diffusioncleft.diffusioncleft_core.dataset.reasons import Rejected
+
+ORIENTATION = 0x0112
+
+
+@pytest.fixture(scope="module")
+def picture():
+    return Image.fromarray(phantom.render(phantom.random_face(np.random.default_rng(3)), 96).image)
+
+
+def encoded(image, kind, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def difference(pixels, image):
+    return float(np.abs(pixels.astype(float) - np.asarray(image.convert("RGB"), float)).mean())
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(picture, orientation):
+    wide = picture.crop((0, 0, 96, 64))
+    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # Pillow's transpositions that make the stored picture
+    stored = wide if orientation == 1 else wide.transpose(Image.Transpose(undo[orientation]))
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    found = normalise(encoded(stored, "PNG", exif=exif))
+    assert found.pixels.shape == (64, 96, 3)
+    assert (found.original_width, found.original_height) == (96, 64)
+    assert difference(found.pixels, wide) == 0
+
+
+def test_sixteen_bit_grey_is_scaled_not_clipped():
+    ramp = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
+    found = normalise(encoded(Image.fromarray(ramp), "PNG")).pixels[..., 0]
+    assert found[0, 0] == 0 and found[-1, -1] == 255
+    assert np.abs(found - ramp / 257.0).max() <= 0.5
+
+
+def test_sixteen_bit_colour_png_is_read():
+    rgb = np.zeros((8, 8, 3), ">u2")
+    rgb[..., 0], rgb[..., 1] = 65535, 32768
+    rows = b"".join(b"\0" + row.tobytes() for row in rgb)
+
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    found = normalise(b"\x89PNG\r\n\x1a\n" + body).pixels
+    assert found[0, 0].tolist() == [255, 128, 0]
+
+
+def test_cmyk_palette_grey_and_bitmap_become_rgb(picture):
+    assert difference(normalise(encoded(picture.convert("CMYK"), "JPEG", quality=95)).pixels, picture) < 8
+    assert difference(normalise(encoded(picture.convert("P"), "GIF")).pixels, picture) < 16
+    grey = picture.convert("L")
+    assert difference(normalise(encoded(grey, "TIFF")).pixels, grey) == 0
+    assert set(np.unique(normalise(encoded(picture.convert("1"), "PNG")).pixels)) == {0, 255}
+
+
+def test_transparency_is_laid_on_white(picture):
+    cut_out = picture.convert("RGBA")
+    cut_out.putalpha(
+        Image.fromarray(np.where(np.arange(96)[None, :] < 48, 0, 255).repeat(96, 0).astype(np.uint8))
+    )
+    found = normalise(encoded(cut_out, "PNG")).pixels
+    assert (found[:, :48] == 255).all()
+    assert difference(found[:, 48:], picture.crop((48, 0, 96, 96))) == 0
+
+
+def test_icc_profile_is_converted_to_srgb(picture):
+    """A profile whose red and blue primaries are swapped: the same numbers are other colours."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    count = struct.unpack(">I", profile[128:132])[0]
+    for index in range(count):
+        at = 132 + 12 * index
+        name = bytes(profile[at : at + 4])
+        profile[at : at + 4] = {b"rXYZ": b"bXYZ", b"bXYZ": b"rXYZ"}.get(name, name)
+    found = normalise(encoded(picture, "PNG", icc_profile=bytes(profile))).pixels
+    assert difference(found, picture) > 5
+    assert difference(found[..., ::-1], picture) < 3
+
+
+def test_a_damaged_icc_profile_or_exif_costs_nothing(picture):
+    data = encoded(picture, "PNG", icc_profile=b"no profile at all", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    assert difference(normalise(data).pixels, picture) == 0
+
+
+def test_twenty_thousand_pixels_wide_is_reduced(picture):
+    wide = Image.new("L", (20_000, 3_000), 90)
+    for data in (encoded(wide, "JPEG", quality=60), encoded(wide, "PNG")):
+        found = normalise(data, max_side=1024)
+        assert found.pixels.shape == (154, 1024, 3)
+        assert (found.original_width, found.original_height) == (20_000, 3_000)
+        assert np.abs(found.pixels.astype(int) - 90).max() <= 1
+
+
+def test_reduction_keeps_the_picture(picture):
+    large = picture.resize((960, 960), Image.Resampling.BICUBIC)
+    found = normalise(encoded(large, "PNG"), max_side=96).pixels
+    assert difference(found, picture) < 3
+
+
+def test_a_decompression_bomb_is_refused_before_it_is_decoded():
+    header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
+    data = b"IHDR" + header
+    png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + data + struct.pack(">I", zlib.crc32(data))
+    png += struct.pack(">I", 1) + b"IDAT" + b"x" + struct.pack(">I", zlib.crc32(b"IDATx"))
+    with pytest.raises(Rejected) as refused:
+        normalise(png)
+    assert refused.value.reason == "too_large"
+
+
+def test_pillows_own_settings_are_restored(picture):
+    before = Image.MAX_IMAGE_PIXELS
+    normalise(encoded(picture, "PNG"))
+    with pytest.raises(Rejected):
+        normalise(b"nothing")
+    assert before == Image.MAX_IMAGE_PIXELS
+
+
+def test_truncated_empty_and_foreign_bytes_are_undecodable(picture):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
+    cases = [b"", b"\0" * 100, b"%PDF-1.7 and so on", b"GIF89a"]
+    cases += [encoded(noise, kind)[:-1500] for kind in ("PNG", "JPEG", "WEBP", "BMP", "TIFF")]
+    for data in cases:
+        with pytest.raises(Rejected) as refused:
+            normalise(data)
+        assert refused.value.reason == "undecodable", data[:16]
+
+
+def test_heic_without_its_reader_is_refused_with_advice():
+    if "HEIF" in ingest._readable_formats():
+        pytest.skip("pillow-heif is installed")
+    with pytest.raises(Rejected, match="pillow-heif"):
+        normalise(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 64)
+
+
+def test_an_animation_is_refused_unless_its_first_frame_is_asked_for(picture):
+    for kind in ("GIF", "WEBP", "PNG", "TIFF"):
+        data = encoded(picture, kind, save_all=True, append_images=[picture.rotate(90)])
+        with pytest.raises(Rejected) as refused:
+            normalise(data)
+        assert refused.value.reason == "animated"
+        assert difference(normalise(data, first_frame=True).pixels, picture) < 20
+
+
+def test_of_a_cameras_multi_picture_file_the_first_is_taken(picture):
+    data = encoded(picture, "MPO", save_all=True, append_images=[Image.new("RGB", (96, 96))], quality=95)
+    assert difference(normalise(data).pixels, picture) < 5
+
+
+def test_pixel_hash_tells_size_and_content_apart():
+    flat = np.zeros((4, 9, 3), np.uint8)
+    other = flat.copy()
+    other[0, 0, 0] = 1
+    assert len({pixel_sha256(flat), pixel_sha256(flat.reshape(9, 4, 3)), pixel_sha256(other)}) == 3
+    assert pixel_sha256(flat) == pixel_sha256(np.asfortranarray(flat))
