@@ -140,7 +140,12 @@ def _read(path: Path) -> tuple[ParsedLora, dict[str, str]]:
 def _peft_config(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     """The PEFT configuration of a file without alphas: in its metadata, or beside a raw PEFT adapter."""
     if PEFT_METADATA in metadata:
-        described = json.loads(metadata[PEFT_METADATA])
+        try:
+            described = json.loads(metadata[PEFT_METADATA])
+        except ValueError:
+            described = None
+        if not isinstance(described, dict):
+            raise UserError(f"{path.name}: its PEFT configuration ({PEFT_METADATA}) is damaged; get it again")
         return {str(key).removeprefix("transformer."): value for key, value in described.items()}
     beside = path.parent / "adapter_config.json"
     if path.name.startswith("adapter_model") and beside.is_file():

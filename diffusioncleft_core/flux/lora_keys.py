@@ -117,7 +117,9 @@ def parse(
                 "of the "
                 "transformer alone"
             )
-        if key.endswith(".alpha"):
+        if tensor.dtype in (torch.float8_e4m3fn, torch.float8_e5m2):
+            tensor = tensor.float()
+        if key.endswith(".alpha") and tensor.numel() == 1:
             alphas[key.removesuffix(".alpha")] = float(tensor.float().item())
         elif (end := _ending(key, _DOWN)) is not None:
             downs[key.removesuffix(end)] = tensor

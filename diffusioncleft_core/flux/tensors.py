@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..errors import UserError
+from ..files import read_json
 
 _PICKLES = {".ckpt", ".pt", ".pth", ".bin", ".pkl"}
 _QUANT_SUFFIXES = (".scale_weight", ".scale_input", ".weight_scale", ".input_scale", ".comfy_quant")
@@ -233,7 +234,7 @@ def safetensors_in(folder: Path, what: str) -> list[Path]:
     """
     indices = sorted(folder.glob("*.safetensors.index.json"))
     if indices:
-        listed = json.loads(indices[0].read_text("utf-8")).get("weight_map", {})
+        listed = read_json(indices[0]).get("weight_map", {})
         shards = sorted({Path(str(name)).name for name in listed.values()})
         if shards:
             return [folder / name for name in shards]

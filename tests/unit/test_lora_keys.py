@@ -241,6 +241,26 @@ def test_alpha_comes_from_the_file_then_from_pefts_configuration_then_is_the_ran
     assert alphas[name] == 24.0
 
 
+def test_a_float8_lora_is_read(tmp_path):
+    modules = random_lora(64, rank=4, alpha=8.0)
+    tensors = {
+        key: value if key.endswith("alpha") else value.to(torch.float8_e4m3fn)
+        for key, value in lora_keys.write(modules, "kohya").items()
+    }
+    save_file(tensors, tmp_path / "a.safetensors")
+    read = lora_file.read_lora(tmp_path / "a.safetensors")
+    name = "transformer_blocks.0.attn.to_k"
+    expected = modules[name].down.to(torch.float8_e4m3fn).float()
+    assert torch.equal(read.state[f"{name}.lora_A.weight"], expected)
+
+
+def test_a_damaged_peft_configuration_is_named(tmp_path):
+    tensors = plain(random_lora(64, rank=4, alpha=4.0))
+    save_file(tensors, tmp_path / "a.safetensors", {"lora_adapter_metadata": "{"})
+    with pytest.raises(UserError, match="PEFT configuration"):
+        lora_file.read_lora(tmp_path / "a.safetensors")
+
+
 def test_a_bfloat16_lora_stays_bfloat16(tmp_path):
     modules = random_lora(64, rank=4, alpha=8.0)
     tensors = {key: value.bfloat16() for key, value in lora_keys.write(modules, "kohya").items()}
