@@ -1,7 +1,8 @@
 """Run as a child: what ComfyUI's own FLUX computes from a single file and LoRA files, without its server.
 
 Arguments: the ComfyUI checkout, the transformer's single file, inputs.safetensors (latents, sigma,
-prompt_embeds, pooled), outputs.safetensors, then LoRA files. The outputs are `base` and `0`, `1` … for the LoRA files.
+prompt_embeds, pooled), outputs.safetensors, then LoRA files. The outputs are `base` and `0`, `1` … for the
+LoRA files.
 """
 
 import sys
