@@ -19,13 +19,14 @@ from .run_settings import (
     CONDITIONS,
     NETWORK_ALPHA,
     NETWORK_DIM,
+    REGULARIZATION,
     STEPS_PER_IMAGE,
     Photographs,
     RunFolders,
     RunSettings,
     check_settings,
 )
-from .run_stages import Facts, Stages, stage_table
+from .run_stages import Facts, Stages, say_on_stderr, stage_table
 
 TrainArguments = dict[str, Any]
 Event = Mapping[str, Any]
@@ -47,7 +48,7 @@ def run_pipeline(
     train: Train,
     *,
     warn: Callable[[str], None] = lambda message: None,
-    say: Callable[[str], None] | None = None,
+    say: Callable[[str], None] = say_on_stderr,
 ) -> RunResult:
     """Do the whole run, or what is left of it.
 
@@ -58,7 +59,7 @@ def run_pipeline(
     folders = RunFolders(settings.out)
     private_dir(folders.private)
     vocabulary = load_vocabulary()
-    stages = Stages(folders.stages, redo=settings.redo, **({} if say is None else {"say": say}))
+    stages = Stages(folders.stages, redo=settings.redo, say=say)
     warnings: list[str] = []
 
     def remember(message: str) -> None:
@@ -76,7 +77,9 @@ def run_pipeline(
             facts[name]["regularization"] = regularize(
                 settings, folders, stages, condition, other, facts[name]
             )
-        facts[name]["training"] = train_lora(settings, folders, stages, condition, facts[name], train)
+        facts[name]["training"] = train_lora(
+            settings, folders, stages, condition, facts[name], train, remember
+        )
     for name in settings.conditions:
         condition, other = condition_and_other(vocabulary, name)
         facts[name]["plan"] = write_prompt_plan(settings, folders, stages, condition)
@@ -133,7 +136,7 @@ def build(
     warn: Callable[[str], None],
 ) -> Facts:
     """Photographs → checked, captioned private dataset with its hold-out."""
-    from .dataset.build import BuildSettings, build_dataset
+    from .dataset import BuildSettings, build_dataset
     from .faces.analyzer import load_face_analyzer
 
     out = folders.dataset(condition.name)
@@ -254,6 +257,7 @@ def train_lora(
     condition: Condition,
     facts: Mapping[str, Facts],
     train: Train,
+    warn: Callable[[str], None],
 ) -> Facts:
     """One LoRA of the condition, in the trainer's own process: 10 steps a training image."""
     out = folders.training(condition.name)
@@ -267,6 +271,8 @@ def train_lora(
         with progress(int(arguments["max_train_steps"]), f"training {condition.name}", unit="step") as bar:
 
             def on_event(event: Event) -> None:
+                if event.get("event") in ("warning", "notice"):
+                    warn(str(event["message"]))
                 if event.get("event") == "step":
                     bar.update(int(event["step"]) - bar.n)
                     bar.set_postfix(loss=f"{event['loss']:.3f}", refresh=False)
@@ -327,7 +333,7 @@ def training_arguments(
     if settings.phantom:
         arguments["resolution"] = (settings.width,)
     if settings.preset == "robust":
-        arguments["reg_data_dir"] = folders.regularization(condition.name)
+        arguments |= {"reg_data_dir": folders.regularization(condition.name), **REGULARIZATION}
     return arguments | dict(settings.training)
 
 

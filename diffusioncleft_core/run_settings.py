@@ -25,6 +25,8 @@ PHANTOM_CELL_IMAGES = 100
 PAPER_LEARNING_RATE = 1e-4
 PHANTOM_LEARNING_RATE = 1e-3
 """The phantom model is so small that the paper's rate hardly moves it; every summary says so."""
+REGULARIZATION = {"prior_loss_weight": 1.0, "prior_target": "image"}
+"""How the preset `robust` trains on its regularisation images (the trainer's arguments)."""
 STEPS_PER_IMAGE = 10
 NETWORK_DIM = 16
 NETWORK_ALPHA = 32.0

@@ -27,6 +27,10 @@ def digest_of(value: Any) -> str:
     return sha256_bytes(json.dumps(value, sort_keys=True, default=str).encode())
 
 
+def say_on_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
 @dataclass
 class StageRow:
     """One line of the stage table. seconds: wall time of the work, over all interruptions."""
@@ -46,7 +50,7 @@ class Stages:
 
     folder: Path
     redo: bool = False
-    say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True)
+    say: Callable[[str], None] = say_on_stderr
     rows: list[StageRow] = field(default_factory=list)
 
     def stage(

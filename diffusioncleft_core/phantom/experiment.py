@@ -78,7 +78,7 @@ def measure_condition(
         },
         "drift": {name: drift(by_base[name], with_lora[name]) for name in DRIFT},
     }
-    if "cleft_type" in condition.attributes:
+    if "cleft_type" in condition.descriptors:
         result["cleft_type_accuracy"] = type_accuracy(reading, wanted)
     if pictures is not None:
         write_cells_sheet(condition, cells, {**with_lora, FULL: full}, by_base, pictures / "cells.png")

@@ -27,6 +27,8 @@ GOALS = {
     "cleft_prompt_without_trigger": ("at most", 0.10),
     "healthy_prompt_without_trigger": ("at most", 0.10),
 }
+SKIN_GOAL = ("at least", 0.80)
+"""Trigger obedience in every skin tone."""
 
 
 def write_contact_sheet(folder: Path, path: Path, title: str, *, phantom: bool) -> int:
@@ -159,12 +161,7 @@ def figure_rows(figures: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]
 
 
 def figure_line(condition: str, label: str, figure: Mapping[str, Any], unit: str) -> str:
-    goal = ""
-    if label in GOALS:
-        word, bound = GOALS[label]
-        value = figure["value"]
-        reached = value is not None and (value >= bound if word == "at least" else value <= bound)
-        goal = f"{word} {bound:.0%}: {'reached' if reached else 'not reached'}"
+    goal = goal_of(label, figure["value"]) if unit == "%" else ""
     low, high = figure["ci95"]
     interval = f"{shown(low, unit)} to {shown(high, unit)}"
     cells = [
@@ -176,6 +173,20 @@ def figure_line(condition: str, label: str, figure: Mapping[str, Any], unit: str
         goal,
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def goal_of(label: str, value: float | None) -> str:
+    """`at least 90 %: reached`; "" for a figure without a goal."""
+    goal = GOALS.get(label)
+    if label.startswith("trigger_obedience, "):
+        goal = SKIN_GOAL
+    if goal is None:
+        return ""
+    word, bound = goal
+    if value is None:
+        return f"{word} {bound:.0%}: not measured"
+    reached = value >= bound if word == "at least" else value <= bound
+    return f"{word} {bound:.0%}: {'reached' if reached else 'not reached'}"
 
 
 def shown(value: float | None, unit: str) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Image8 = npt.NDArray[np.uint8]
 
 MARGIN = 8
-LABEL_LINES = 2
+LABEL_LINES = 3
 BACKGROUND = (250, 250, 248)
 INK = (40, 40, 46)
 LABEL_KEYS = (
@@ -38,14 +38,21 @@ LABEL_KEYS = (
 
 
 def short_label(attributes: Mapping[str, str]) -> str:
-    """`girl, light, short wavy red hair, brown eyes, unilateral left`: a prompt in few words."""
+    """`girl, unilateral left, light skin, short wavy red hair, brown eyes`: a prompt in few words."""
     said = {key: attributes.get(key, "") for key in LABEL_KEYS}
+    said = {key: "" if value == "none" else value for key, value in said.items()}
     hair = " ".join(said[key] for key in ("hair_length", "hair_texture", "hair_color") if said[key])
     cleft = " ".join(
         said[key] for key in ("severity", "cleft_type", "side", "scar", "asymmetry") if said[key]
     )
-    parts = [said["subject"], said["skin"], f"{hair} hair" if hair else ""]
-    parts += [f"{said['eyes']} eyes" if said["eyes"] else "", cleft]
+    eyes = f"{said['eyes']} eyes" if said["eyes"] else ""
+    parts = [
+        said["subject"],
+        cleft,
+        f"{said['skin']} skin" if said["skin"] else "",
+        f"{hair} hair" if hair else "",
+        eyes,
+    ]
     return ", ".join(part for part in parts if part)
 
 

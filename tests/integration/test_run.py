@@ -51,6 +51,11 @@ def finish(command: list[str], environment: dict[str, str]) -> subprocess.Comple
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
 
 
+def heed_interrupts() -> None:
+    """Undo what a shell does to its background jobs: they ignore SIGINT, and so would their children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture(scope="module")
 def whole(photographs, environment, tmp_path_factory) -> Path:
     """A run that nothing disturbed."""
@@ -120,7 +125,11 @@ def test_a_run_interrupted_at_every_stage_ends_as_the_undisturbed_one(
     out = tmp_path / "run"
     for stage in STAGES:
         child = subprocess.Popen(
-            arguments(photographs, out), env=environment, stderr=subprocess.PIPE, text=True
+            arguments(photographs, out),
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=heed_interrupts,  # noqa: PLW1509 (single-threaded here)
         )
         assert child.stderr is not None
         for line in child.stderr:

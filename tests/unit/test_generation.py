@@ -232,7 +232,14 @@ def test_an_interrupted_command_goes_on_to_the_same_pictures(base, source, offli
     out = tmp_path / "out"
     arguments = [sys.executable, "-m", "diffusioncleft", "generate", "--plan", tmp_path / "plan.jsonl"]
     arguments += ["--base", base, "--size", "64", "--out", out, "--device", "cpu", "--steps", "20"]
-    child = subprocess.Popen(list(map(str, arguments)), env=offline_env, stderr=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        list(map(str, arguments)),
+        env=offline_env,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A background job of a shell ignores SIGINT, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+    )
     deadline = time.monotonic() + 120
     while len(list(out.glob("*.json"))) < 4 and child.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
