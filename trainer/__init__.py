@@ -1,1 +1,1 @@
-"""The LoRA trainer: a process of its own, started by `accelerate launch`, in the manner of kohya's scripts."""
+"""The LoRA trainer: a process of its own, started by `accelerate launch`, in the manner of kohya."""

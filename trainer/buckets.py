@@ -10,7 +10,8 @@ MAX_ASPECT = 4.0
 
 @lru_cache(maxsize=64)
 def bucket_sizes(base: int, step: int) -> tuple[tuple[int, int], ...]:
-    """All (width, height) of one base resolution: multiples of `step`, area at most base², aspect at most 4:1.
+    """All (width, height) of one base resolution: multiples of `step`, area at most base², aspect at most
+    4:1.
 
     For each width the tallest height that still fits, so that buckets lie close under the base's area.
     """

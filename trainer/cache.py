@@ -79,7 +79,9 @@ class PrivateFolder:
 
 
 def private_folder(cache_dir: Path | None, train_dirs: Sequence[Path], output_dir: Path) -> PrivateFolder:
-    """Return the private folder: the one that was given, else the built dataset's own, else one in the output folder."""
+    """Return the private folder: the one that was given, else the built dataset's own, else one in the output
+    folder.
+    """
     datasets = [folder for folder in train_dirs if dataset_folder.is_dataset(folder)]
     if cache_dir is None and datasets:
         home = datasets[0]
@@ -100,9 +102,11 @@ def cached_latents(
     load_vae: Callable[[], torch.nn.Module],
     each: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[torch.Tensor]:
-    """Return the normalised latents of every image, [16, h/8, w/8] float32; images of equal content share theirs.
+    """Return the normalised latents of every image, [16, h/8, w/8] float32; images of equal content share
+    theirs.
 
-    The autoencoder is loaded if anything is missing from the cache. `each` is called with (done, total) and may raise.
+    The autoencoder is loaded if anything is missing from the cache. `each` is called with (done, total) and
+    may raise.
     """
     keys = [cache_key("latents", image.sha256, image.bucket, vae_fingerprint) for image in images]
     found: dict[str, torch.Tensor] = {}
@@ -152,7 +156,9 @@ def cached_text(
     load_encoders: Callable[[], Any],
     each: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Tensors]:
-    """Return for every distinct caption `text` [T, D] and `pooled` [P], on the CPU in the encoders' number format."""
+    """Return for every distinct caption `text` [T, D] and `pooled` [P], on the CPU in the encoders' number
+    format.
+    """
     found: dict[str, Tensors] = {}
     missing: list[str] = []
     for caption in dict.fromkeys(captions):

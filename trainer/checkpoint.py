@@ -1,7 +1,7 @@
 """Checkpoints: all that a run needs to go on to the same tensors, bit for bit, in one safetensors file.
 
-Data order, noise levels and noise are functions of (seed, step), so a checkpoint holds the step, the LoRA's weights
-and the optimizer's state, and no state of a random generator. Nothing in it is a pickle.
+Data order, noise levels and noise are functions of (seed, step), so a checkpoint holds the step, the LoRA's
+weights and the optimizer's state, and no state of a random generator. Nothing in it is a pickle.
 """
 
 import contextlib
@@ -43,7 +43,9 @@ def save_checkpoint(
     parameters: Mapping[str, torch.nn.Parameter],
     optimizer: Any,
 ) -> Path:
-    """Write the checkpoint of `step`, then delete all but the last two. A crash leaves the earlier ones whole."""
+    """Write the checkpoint of `step`, then delete all but the last two. A crash leaves the earlier ones
+    whole.
+    """
     tensors = {f"parameter/{name}": parameter.detach().contiguous() for name, parameter in parameters.items()}
     structure = _split(optimizer.state_dict(), "optimizer", tensors)
     header = {"format": _FORMAT, "step": step, "matters": dict(matters), "optimizer": structure}
@@ -95,7 +97,7 @@ def restore(checkpoint: Checkpoint, parameters: Mapping[str, torch.nn.Parameter]
 
 
 def check_matters(checkpoint: Checkpoint, matters: Mapping[str, Any], output_dir: Path) -> None:
-    """Raise UserError, with what changed, if the checkpoint was made with other settings, images or models."""
+    """Raise UserError, with what changed, if other settings, images or models made the checkpoint."""
     old, new = checkpoint.matters, json.loads(json.dumps(dict(matters)))
     changed = [
         f"{name} was {_short(old.get(name))}, is {_short(new.get(name))}"
@@ -104,7 +106,8 @@ def check_matters(checkpoint: Checkpoint, matters: Mapping[str, Any], output_dir
     ]
     if changed:
         raise UserError(
-            f"the checkpoint in {output_dir} can't be continued: {'; '.join(changed)}; go back to what it was, "
+            f"the checkpoint in {output_dir} can't be continued: {', '.join(changed)}; go back to what it "
+            "was, "
             "choose another --output_dir, or start anew with --resume no"
         )
 

@@ -24,7 +24,9 @@ DEFAULT_CAPTION_EXTENSION = ".txt"
 
 @dataclass(frozen=True)
 class Subset:
-    """One folder of images: `num_repeats` times an epoch; `class_tokens` is the caption where an image has none."""
+    """One folder of images: `num_repeats` times an epoch; `class_tokens` is the caption where an image has
+    none.
+    """
 
     image_dir: Path
     is_reg: bool = False
@@ -246,8 +248,9 @@ def settings_from(namespace: argparse.Namespace) -> TrainSettings:
 
 def checked(settings: TrainSettings) -> TrainSettings:
     """Return the settings if they can be trained with; else raise UserError."""
-    positive = ("network_dim", "network_alpha", "learning_rate", "train_batch_size", "gradient_accumulation_steps",
-                "sample_steps", "checkpoint_every_n_steps", "sigmoid_scale", "discrete_flow_shift")  # fmt: skip
+    positive = ("network_dim", "network_alpha", "learning_rate", "train_batch_size", "sample_steps",
+                "gradient_accumulation_steps", "checkpoint_every_n_steps", "sigmoid_scale",
+                "discrete_flow_shift")  # fmt: skip
     for entry in _options():
         value = getattr(settings, entry.name)
         if entry.name in positive and not value > 0:

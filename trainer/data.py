@@ -23,7 +23,9 @@ _TRAINED_ROLES = {False: (None, "train"), True: (None, "train", "generated", "co
 
 @dataclass(frozen=True)
 class TrainImage:
-    """One image: where it lies, its caption, the SHA-256 of its normalised pixels, and its bucket (width, height)."""
+    """One image: where it lies, its caption, the SHA-256 of its normalised pixels, and its bucket (width,
+    height).
+    """
 
     path: Path
     caption: str
@@ -62,9 +64,10 @@ def collect_images(
 ) -> Collected:
     """Read the images of all folders. `each` is called before every image and may raise to stop.
 
-    A folder with a manifest gives its rows of role `train` (for regularisation generated and control images too),
-    with their captions or prompts; another folder gives its images with caption files beside them. An image that
-    can't be read is left out and counted. No readable training image, or one without a caption, raises UserError.
+    A folder with a manifest gives its rows of role `train` (for regularisation generated and control images
+    too), with their captions or prompts; another folder gives its images with caption files beside them. An
+    image that can't be read is left out and counted. No readable training image, or one without a caption,
+    raises UserError.
     """
     images: list[TrainImage] = []
     unreadable = uncaptioned = 0
@@ -108,7 +111,9 @@ def read_pixels(path: Path) -> np.ndarray:
 
 
 def bucket_pixels(pixels: np.ndarray, bucket: tuple[int, int]) -> np.ndarray:
-    """Cover the bucket (width, height) with the image, crop its centre: [H, W, 3] uint8 -> [height, width, 3] uint8."""
+    """Cover the bucket (width, height) with the image, crop its centre: [H, W, 3] uint8 -> [height, width, 3]
+    uint8.
+    """
     image = Image.fromarray(pixels)
     if image.size == bucket:
         return pixels
@@ -132,7 +137,9 @@ def trigger_of(captions: Sequence[str]) -> tuple[str, str] | None:
 
 @dataclass(frozen=True)
 class Draw:
-    """What one forward is made of: indices into the images, all of one bucket; `reg` is empty without regularisation."""
+    """What one forward is made of: indices into the images, all of one bucket; `reg` is empty without
+    regularisation.
+    """
 
     train: tuple[int, ...]
     reg: tuple[int, ...]
@@ -141,9 +148,9 @@ class Draw:
 class DataOrder:
     """Which images a batch takes, as a pure function of (seed, number of the batch).
 
-    An epoch takes every training image `repeats` times: shuffled within its bucket, cut into batches, the batches
-    shuffled. Every training image is paired with a regularisation image, of its own bucket if there is one (the two
-    then share a forward), which are taken in their own shuffled order.
+    An epoch takes every training image `repeats` times: shuffled within its bucket, cut into batches, the
+    batches shuffled. Every training image is paired with a regularisation image, of its own bucket if there
+    is one (the two then share a forward), which are taken in their own shuffled order.
     """
 
     def __init__(self, images: Sequence[TrainImage], batch_size: int, seed: int) -> None:

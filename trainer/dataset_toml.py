@@ -31,8 +31,9 @@ def read_toml(path: Path) -> dict[str, Any]:
 def read_dataset_config(path: Path) -> tuple[tuple[Subset, ...], dict[str, Any]]:
     """Return the subsets of a dataset TOML and the settings in it (resolution, batch size, bucket step).
 
-    A value stands for everything below it: `[general]`, then `[[datasets]]`, then `[[datasets.subsets]]`. Relative
-    folders are relative to the TOML. A key that is not honoured, or datasets that disagree, raise UserError.
+    A value stands for everything below it: `[general]`, then `[[datasets]]`, then `[[datasets.subsets]]`.
+    Relative folders are relative to the TOML. A key that is not honoured, or datasets that disagree, raise
+    UserError.
     """
     document = read_toml(path)
     general = _table(document.pop("general", {}), path, "[general]")
@@ -75,9 +76,8 @@ def _subset(above: dict[str, Any], row: dict[str, Any], path: Path) -> Subset:
     kinds = {"is_reg": bool, "num_repeats": int, "class_tokens": str, "caption_extension": str}
     for key, value in values.items():
         if not isinstance(value, kinds[key]) or (key == "num_repeats" and (value is True or value < 1)):
-            raise UserError(
-                f"{path}: {key} = {value!r} is no {'number above 0' if key == 'num_repeats' else kinds[key].__name__}"
-            )
+            wanted = "number above 0" if key == "num_repeats" else kinds[key].__name__
+            raise UserError(f"{path}: {key} = {value!r} is no {wanted}")
     return Subset(path.parent / folder, **values)
 
 

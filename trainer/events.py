@@ -20,9 +20,10 @@ Event = dict[str, Any]
 class Events:
     """Sends events to a function.
 
-    `start` (step, total, images, regularisation), `prepare` (what, done, total), `step` (step, total, loss, lr,
-    seconds a step, reg_loss), `preview` (path, prompt, step), `checkpoint` (step, path), `saved` (path, step),
-    `warning` and `notice` (message), `interrupted` (step, reason), `done` (path, step), `error` (message, hint, kind).
+    `start` (step, total, images, regularisation), `prepare` (what, done, total), `step` (step, total, loss,
+    lr, seconds a step, reg_loss), `preview` (path, prompt, step), `checkpoint` (step, path), `saved` (path,
+    step), `warning` and `notice` (message), `interrupted` (step, reason), `done` (path, step), `error`
+    (message, hint, kind).
     """
 
     def __init__(self, write: Callable[[Event], None]) -> None:
@@ -56,9 +57,11 @@ def standard_output_events() -> Events:
 
 
 class LossHistory:
-    """Collects the loss of each step, and now and then writes them to `loss.jsonl` and sends one `step` event.
+    """Collects the loss of each step, and now and then writes them to `loss.jsonl` and sends one `step`
+    event.
 
-    Losses stay on their device until then: reading one would make the processor wait for the GPU at every step.
+    Losses stay on their device until then: reading one would make the processor wait for the GPU at every
+    step.
     """
 
     def __init__(
@@ -87,7 +90,8 @@ class LossHistory:
         for (step, _, lr), (loss, reg_loss) in zip(self._pending, values, strict=True):
             if not math.isfinite(loss) or math.isinf(reg_loss):
                 raise UserError(
-                    f"the loss is not finite at step {step}; lower --learning_rate, or check the base model's files"
+                    f"the loss is not finite at step {step}; lower --learning_rate, or check the base "
+                    "model's files"
                 )
             row = {"step": step, "loss": loss, "lr": lr}
             if not math.isnan(reg_loss):

@@ -1,6 +1,7 @@
-"""Train a LoRA on FLUX.1 schnell: the recipe, to be read from top to bottom.
+r"""Train a LoRA on FLUX.1 schnell: the recipe, to be read from top to bottom.
 
-    accelerate launch --num_processes 1 trainer/flux_train_network.py --pretrained_model_name_or_path FLUX.1-schnell \
+    accelerate launch --num_processes 1 trainer/flux_train_network.py \
+        --pretrained_model_name_or_path FLUX.1-schnell \
         --train_data_dir private/pre_op --output_dir loras --output_name pre_op
 
 docs/training.md explains the options, the events on standard output and how a run is stopped and continued.
@@ -62,8 +63,9 @@ ADAPTER = "training_adapter"
 def train(settings: TrainSettings, events: Events, interruption: Interruption) -> TrainResult:
     """Train, or go on training, one LoRA.
 
-    Raises UserError for a mistake in settings or data, and Interrupted, with a checkpoint on disk, when it was asked
-    to stop: the same call then goes on, and ends with the tensors that it would have had without the stop.
+    Raises UserError for a mistake in settings or data, and Interrupted, with a checkpoint on disk, when it
+    was asked to stop: the same call then goes on, and ends with the tensors that it would have had without
+    the stop.
     """
     output_dir = settings.output_dir
     states = output_dir / "state"
@@ -74,9 +76,7 @@ def train(settings: TrainSettings, events: Events, interruption: Interruption) -
         prepared = prepare(settings, source, device, dtype, events, interruption)
         images = prepared.collected
         total = settings.max_train_steps or STEPS_AN_IMAGE * len(images.train)
-        adapter_sha256 = (
-            sha256_file(settings.training_adapter) if _adapter(settings, events) else None
-        )
+        adapter_sha256 = sha256_file(settings.training_adapter) if _adapter(settings, events) else None
         matters = what_matters(settings, prepared, total, str(dtype), adapter_sha256)
 
         # Where an earlier run stopped.
@@ -84,7 +84,9 @@ def train(settings: TrainSettings, events: Events, interruption: Interruption) -
         start = checkpoint.step if checkpoint else 0
         path = output_dir / f"{settings.output_name}.safetensors"
         if start > total:
-            raise UserError(f"{output_dir} is at step {start}, beyond --max_train_steps {total}; use --resume no")
+            raise UserError(
+                f"{output_dir} is at step {start}, beyond --max_train_steps {total}; use --resume no"
+            )
         if start == total and saved_steps(path, matters) == total:
             events.emit("done", path=str(path), step=start)
             return TrainResult(path, start)
@@ -188,7 +190,9 @@ def train(settings: TrainSettings, events: Events, interruption: Interruption) -
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train as told on the command line: 0 done, 1 a fault of ours, 2 a user's mistake, 130 stopped with a checkpoint."""
+    """Train as told on the command line: 0 done, 1 a fault of ours, 2 a user's mistake, 130 stopped with a
+    checkpoint.
+    """
     os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched behind the user's back
     events = standard_output_events()
     try:
@@ -227,12 +231,12 @@ def _device(settings: TrainSettings) -> tuple[torch.device, torch.dtype]:
 
 
 def _adapter(settings: TrainSettings, events: Events) -> bool:
-    """Whether there is a training adapter; its absence on a real, that is distilled, base is worth a warning."""
+    """Whether there is a training adapter; its absence on a real, distilled base is worth a warning."""
     if settings.training_adapter is None:
         if not settings.phantom:
             events.emit(
                 "warning",
-                message="training schnell without --training_adapter unlearns its 4 steps: previews get noisy",
+                message="training schnell without --training_adapter unlearns its 4 steps",
             )
         return False
     if not settings.training_adapter.is_file():
@@ -295,16 +299,23 @@ def _forget_old(path: Path, step: int, kept: int) -> None:
 
 @contextlib.contextmanager
 def _reproducible(settings: TrainSettings) -> Iterator[None]:
-    """Choose deterministic kernels and the number of threads, and put both back."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
+    """Choose deterministic kernels on the GPU and the number of threads, and put both back.
+
+    On the processor the kernels are deterministic for one number of threads.
+    """
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory
     if settings.num_cpu_threads:
         torch.set_num_threads(settings.num_cpu_threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    if torch.cuda.is_available() and not settings.cpu:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # it would write every tensor twice
     try:
         yield
     finally:
+        torch.utils.deterministic.fill_uninitialized_memory = fill
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
         torch.set_num_threads(threads)
 

@@ -19,7 +19,9 @@ class Interrupted(Exception):
 
 
 class Interruption:
-    """Tells whether the run was asked to stop, by whom it may: a signal, a stop file, a parent that died, a caller."""
+    """Tells whether the run was asked to stop, by whom it may: a signal, a stop file, a parent that died, a
+    caller.
+    """
 
     def __init__(self, stop_file: Path | None = None, stop: Callable[[], bool] | None = None) -> None:
         self._stop_file, self._stop = stop_file, stop
@@ -54,8 +56,8 @@ class Interruption:
     def of_process(self, *, stdin: bool) -> Iterator[None]:
         """Stop at SIGINT, SIGTERM (Windows: Ctrl-Break), at the parent's death, and with `stdin` at its end.
 
-        Standard input is the one channel that works alike on every system and through the launcher: whoever started
-        us holds its other end, writes `stop`, or dies, and then it ends by itself.
+        Standard input is the one channel that works alike on every system and through the launcher: whoever
+        started us holds its other end, writes `stop`, or dies, and then it ends by itself.
         """
         names = ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP")
         numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
@@ -95,7 +97,8 @@ def output_lock(folder: Path) -> Iterator[None]:
             handle.seek(0)
             owner = handle.read(32).decode("ascii", "replace").strip() or "?"
             raise UserError(
-                f"process {owner} is training into {folder} already; stop it, wait for it, or choose another --output_dir"
+                f"process {owner} is training into {folder} already; stop it, wait for it, or "
+                "choose another --output_dir"
             )
         handle.truncate(0)
         handle.write(f"{os.getpid()}\n".encode("ascii"))

@@ -1,4 +1,6 @@
-"""What kohya's FLUX trainer offers and we do not: options that are always on here, and options refused by name."""
+"""What kohya's FLUX trainer offers and we do not: options that are always on here, and options refused by
+name.
+"""
 
 from collections.abc import Mapping
 
@@ -46,6 +48,7 @@ _COMPILE = "compiled blocks are not supported; leave it out"
 _ONE_PROCESS = "training runs in one process; leave it out"
 _LAYERS = "use --network_targets to choose layers"
 _EPOCHS = "give the interval in steps"
+_HOLDOUT = "a hold-out is reserved by diffusioncleft dataset build --holdout; leave it out"
 _METADATA = "the metadata of the file is written from the run; leave it out"
 _STEPS = "steps are counted, not epochs; use --max_train_steps"
 
@@ -138,7 +141,7 @@ REFUSED: Mapping[str, str] = {
     "mem_eff_attn": "attention is torch's scaled_dot_product_attention; use --sdpa or leave it out",
     "split_attn": "attention is torch's scaled_dot_product_attention; use --sdpa or leave it out",
     "split_mode": "use --blocks_to_swap",
-    "max_data_loader_n_workers": "everything is cached before the first step, so there is no data loader; leave it out",
+    "max_data_loader_n_workers": "everything is cached before the first step; leave it out",
     "persistent_data_loader_workers": "everything is cached before the first step; leave it out",
     "max_train_epochs": _STEPS,
     "initial_epoch": _STEPS,
@@ -168,7 +171,7 @@ REFUSED: Mapping[str, str] = {
     "wandb_api_key": _LOGGING,
     "wandb_run_name": _LOGGING,
     "training_comment": _METADATA,
-    "no_metadata": "the metadata say which trigger and scale the file needs, and name no photograph; leave it out",
+    "no_metadata": "the metadata say how to use the file and name no photograph; leave it out",
     "metadata_title": _METADATA,
     "metadata_author": _METADATA,
     "metadata_description": _METADATA,
@@ -179,15 +182,15 @@ REFUSED: Mapping[str, str] = {
     "use_lion_optimizer": "the optimizers are AdamW8bit and AdamW",
     "lr_scheduler_num_cycles": "cosine falls once over the run; leave it out",
     "lr_scheduler_power": "the schedules are constant, constant_with_warmup, linear and cosine; leave it out",
-    "lr_scheduler_type": "the schedules are constant, constant_with_warmup, linear and cosine; use --lr_scheduler",
+    "lr_scheduler_type": "use --lr_scheduler",
     "lr_scheduler_args": "the schedules are constant, constant_with_warmup, linear and cosine; leave it out",
     "lr_decay_steps": "use --lr_scheduler linear or cosine",
     "dataset_class": "no foreign code is loaded; leave it out",
     "dataset_repeats": "use num_repeats in the dataset TOML",
     "in_json": "captions come from manifest.jsonl or from caption files; leave it out",
     "token_string": "train a LoRA, not an embedding; leave it out",
-    "validation_split": "a hold-out is reserved when the dataset is built (diffusioncleft dataset build --holdout)",
-    "validation_seed": "a hold-out is reserved when the dataset is built (diffusioncleft dataset build --holdout)",
+    "validation_split": _HOLDOUT,
+    "validation_seed": _HOLDOUT,
     "validate_every_n_steps": "there is no validation loss; leave it out",
     "debug_dataset": "use diffusioncleft dataset show",
     "console_log_level": _LOGGING,

@@ -34,9 +34,9 @@ def train(
 ) -> TrainResult:
     """Train in a child process under `accelerate launch` and return its result.
 
-    `on_event` gets every event (see `events.Events`) in the calling thread. When `stop` returns True, or at Ctrl-C,
-    the child saves a checkpoint and ends; what is still running after `grace` seconds, or at a second Ctrl-C, is
-    killed. If this process dies, the child notices, saves a checkpoint and ends too.
+    `on_event` gets every event (see `events.Events`) in the calling thread. When `stop` returns True, or at
+    Ctrl-C, the child saves a checkpoint and ends; what is still running after `grace` seconds, or at a second
+    Ctrl-C, is killed. If this process dies, the child notices, saves a checkpoint and ends too.
 
     Raises UserError for a mistake in settings or data and when memory ran out, Interrupted after `stop`,
     KeyboardInterrupt after Ctrl-C, RuntimeError for a fault of the trainer.
@@ -114,8 +114,8 @@ class _Listener:
         tail = "\n".join(self._lines)
         if error is None:
             raise RuntimeError(
-                "the trainer ended without a word, as when the system runs out of memory; the same command goes on "
-                f"from the last checkpoint\n{tail}"
+                "the trainer ended without a word, as when the system runs out of memory; the same command "
+                f"goes on from the last checkpoint\n{tail}"
             )
         text = "; ".join(filter(None, (error["message"], error.get("hint"))))
         if error["kind"] == "fault":
@@ -141,7 +141,9 @@ class _Listener:
 
 @contextlib.contextmanager
 def _child(settings: TrainSettings) -> "Iterator[subprocess.Popen[bytes]]":
-    """The child in a process group of its own, where a Ctrl-C at the terminal does not reach it; gone afterwards."""
+    """The child in a process group of its own, where a Ctrl-C at the terminal does not reach it; gone
+    afterwards.
+    """
     own_group: dict[str, Any] = (
         {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
         if os.name == "nt"
@@ -169,7 +171,9 @@ def _child(settings: TrainSettings) -> "Iterator[subprocess.Popen[bytes]]":
 
 
 def _ask_to_stop(child: "subprocess.Popen[bytes]", grace: float) -> float:
-    """Ask over standard input, which passes through the launcher and exists on every system; return the deadline."""
+    """Ask over standard input, which passes through the launcher and exists on every system; return the
+    deadline.
+    """
     with contextlib.suppress(OSError):
         assert child.stdin is not None
         child.stdin.write(b"stop\n")

@@ -34,8 +34,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 class StreamedLinear(nn.Module):
     """A frozen linear layer whose weight stays in main memory and visits the device when it is needed.
 
-    It gives what `nn.Linear` gives, with a copy of the weight in the forward pass and another in the backward pass.
-    The weight is no parameter, so that moving the model to the device leaves it where it is.
+    It gives what `nn.Linear` gives, with a copy of the weight in the forward pass and another in the backward
+    pass. The weight is no parameter, so that moving the model to the device leaves it where it is.
     """
 
     def __init__(self, linear: nn.Linear, pin: bool) -> None:
@@ -65,10 +65,11 @@ class _StreamedProduct(torch.autograd.Function):
 
 
 def stream_blocks(transformer: nn.Module, count: int, device: torch.device) -> None:
-    """Keep the linear weights of the last `count` transformer blocks in main memory. Call once all LoRAs are attached.
+    """Keep the linear weights of the last `count` transformer blocks in main memory. Call once all LoRAs are
+    attached.
 
-    From the last block backwards; LoRAs, embeddings, norms and biases move with the model. More blocks than there are, or
-    than may be spared (one must stay), raise UserError.
+    From the last block backwards; LoRAs, embeddings, norms and biases move with the model. More blocks than
+    there are, or than may be spared (one must stay), raise UserError.
     """
     blocks = [
         *getattr(transformer, "transformer_blocks", ()),

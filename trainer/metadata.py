@@ -96,7 +96,7 @@ def lora_metadata(
 
 
 def saved_steps(path: Path, matters: dict[str, Any]) -> int | None:
-    """Return the steps behind the LoRA file of this very run; None if there is none, or it is of another run."""
+    """Return the steps behind the LoRA file of this very run, None if there is none."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

@@ -30,7 +30,9 @@ class Sampling:
 
 
 def seeded(seed: int, *parts: int | str) -> torch.Generator:
-    """Return a CPU generator that depends on the arguments alone: a resumed run draws what a straight one would."""
+    """Return a CPU generator that depends on the arguments alone: a resumed run draws what a straight one
+    would.
+    """
     digest = hashlib.blake2b("/".join(map(str, (seed, *parts))).encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
 
@@ -75,8 +77,8 @@ def noisy_batch(
 ) -> NoisyBatch:
     """Put noise on clean latents [B, 16, h, w]: x_t = (1 - sigma) x_0 + sigma eps; the target is eps - x_0.
 
-    Rectified flow as in FLUX.1 (Esser et al. 2024, eq. 13, unweighted). Noise is drawn on the CPU in float32, so
-    that it is the same on every device.
+    Rectified flow as in FLUX.1 (Esser et al. 2024, eq. 13, unweighted). Noise is drawn on the CPU in float32,
+    so that it is the same on every device.
     """
     sigma = sample_sigmas(sampling, len(latents), generator)
     noise = torch.randn(latents.shape, generator=generator)
@@ -94,10 +96,11 @@ def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractCon
 
 
 class PairedObjective:
-    """Loss and gradients of one batch: training images, each paired with a regularisation image if there are any.
+    """Loss and gradients of one batch: training images, each paired with a regularisation image if there are
+    any.
 
-    loss = mean over the training images + prior_loss_weight * mean over the regularisation images (Ruiz et al.
-    2023, DreamBooth, eq. 2). Pairs of one size share a forward pass.
+    loss = mean over the training images + prior_loss_weight * mean over the regularisation images (Ruiz et
+    al. 2023, DreamBooth, eq. 2). Pairs of one size share a forward pass.
     """
 
     def __init__(
@@ -120,7 +123,8 @@ class PairedObjective:
     def backward(self, draw: Draw, number: int) -> torch.Tensor:
         """Add the gradients of batch `number`; return [2]: the losses of training and of regularisation.
 
-        Both are this batch's share of the step under gradient accumulation; the second is NaN without regularisation.
+        Both are this batch's share of the step under gradient accumulation; the second is NaN without
+        regularisation.
         """
         share = 1.0 / self._settings.gradient_accumulation_steps
         totals = torch.zeros(2, device=self._device)
@@ -157,7 +161,9 @@ class PairedObjective:
         return (self._velocity(batch) - batch.target).square().mean(dim=(1, 2, 3))
 
     def _base_targets(self, batch: NoisyBatch, count: int) -> torch.Tensor:
-        """Return the batch's targets, those behind the first `count` replaced by the prediction without the LoRA."""
+        """Return the batch's targets, those behind the first `count` replaced by the prediction without the
+        LoRA.
+        """
         self._activate(False, True)
         with torch.no_grad():
             predicted = self._velocity(NoisyBatch(*(tensor[count:] for tensor in batch.tensors())))

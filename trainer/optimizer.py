@@ -14,7 +14,7 @@ from .events import Events
 
 
 def build_optimizer(settings: TrainSettings, parameters: Sequence[torch.nn.Parameter], events: Events) -> Any:
-    """Return AdamW, in 8 bits where that was asked for and bitsandbytes is installed; else a notice is sent."""
+    """Return AdamW, in 8 bits if that was asked for and bitsandbytes is there; else a notice is sent."""
     common: dict[str, Any] = {
         "lr": settings.learning_rate,
         "betas": (settings.adam_beta1, settings.adam_beta2),
@@ -38,7 +38,7 @@ def optimizer_name(settings: TrainSettings) -> str:
 
 
 def learning_rate(settings: TrainSettings, step: int, total: int) -> float:
-    """Return the learning rate of `step`, 1 to `total`: a function of the step alone, with nothing to save."""
+    """Return the learning rate of `step`, 1 to `total`: a function of the step, with nothing to save."""
     warmup = settings.lr_warmup_steps
     if settings.lr_scheduler != "constant" and step <= warmup:
         return settings.learning_rate * step / (warmup + 1)

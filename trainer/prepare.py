@@ -22,7 +22,9 @@ EMPTY_CAPTION = ""
 
 @dataclass(frozen=True)
 class Prepared:
-    """`latents`: one [16, h, w] float32 an image; `text`: embeddings by caption, the empty one and previews included."""
+    """`latents`: one [16, h, w] float32 an image; `text`: embeddings by caption, the empty one and previews
+    included.
+    """
 
     collected: Collected
     latents: list[torch.Tensor]
@@ -63,7 +65,9 @@ def prepare(
     events: Events,
     interruption: Interruption,
 ) -> Prepared:
-    """Read the images; encode what the cache lacks, text first, one encoder on the device at a time, then free both."""
+    """Read the images; encode what the cache lacks, text first, one encoder on the device at a time, then
+    free both.
+    """
     tell = _Teller(events, interruption)
     previews = read_prompts(settings)
     folders = image_folders(settings)

@@ -38,9 +38,11 @@ class PreviewPrompt:
 
 
 def read_prompts(settings: TrainSettings) -> list[PreviewPrompt]:
-    """Read `--sample_prompts`: a prompt a line, `#` starts a comment, kohya's `--w --h --d --s` behind the prompt.
+    """Read `--sample_prompts`: a prompt a line, `#` starts a comment, kohya's `--w --h --d --s` behind the
+    prompt.
 
-    The size is the paper's 768 px unless the run trains on less; the seed is the run's seed plus the line's number.
+    The size is the paper's 768 px unless the run trains on less; the seed is the run's seed plus the line's
+    number.
     """
     if settings.sample_prompts is None:
         return []
@@ -79,7 +81,8 @@ class Previewer:
     def preview(
         self, transformer: torch.nn.Module, step: int, each: Callable[[], None] = lambda: None
     ) -> None:
-        """Write `step_000100_00.png`, ... and send their events. `each` is called before every image and may raise.
+        """Write `step_000100_00.png`, ... and send their events. `each` is called before every image and may
+        raise.
 
         Memory that runs out costs the preview, not the run: it is a warning.
         """

@@ -1,0 +1,168 @@
+"""Which images a step takes, what it draws, and what a checkpoint keeps."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from diffusioncleft.diffusioncleft_core.errors import UserError
+from diffusioncleft.trainer import checkpoint as checkpoints
+from diffusioncleft.trainer.config import Subset, TrainSettings
+from diffusioncleft.trainer.data import DataOrder, TrainImage, collect_images, trigger_of
+from diffusioncleft.trainer.interruption import output_lock
+from diffusioncleft.trainer.objective import Sampling, noisy_batch, sample_sigmas, seeded
+from diffusioncleft.trainer.optimizer import build_optimizer, learning_rate
+
+
+def image(index, bucket=(64, 64), *, is_reg=False, repeats=1):
+    return TrainImage(Path(f"{index}.png"), "a girl", is_reg, repeats, f"{index:064d}", bucket)
+
+
+def images():
+    train = [image(i, (64, 64) if i % 3 else (96, 64), repeats=1 + (i == 5)) for i in range(11)]
+    return [*train, *(image(100 + i, (64, 64) if i else (80, 64), is_reg=True) for i in range(4))]
+
+
+def test_an_epoch_takes_every_image_as_often_as_it_repeats():
+    order = DataOrder(images(), 2, seed=3)
+    for epoch in range(3):
+        at = epoch * order.batches_an_epoch
+        draws = [order.draw(at + i) for i in range(order.batches_an_epoch)]
+        counts = Counter(index for draw in draws for index in draw.train)
+        assert counts == {**dict.fromkeys(range(11), 1), 5: 2}
+
+
+def test_a_batch_has_one_bucket_and_a_pair_of_it_where_there_is_one():
+    everything = images()
+    order = DataOrder(everything, 2, seed=3)
+    for number in range(60):
+        draw = order.draw(number)
+        assert len({everything[i].bucket for i in draw.train}) == 1
+        assert len(draw.reg) == len(draw.train)
+        assert all(everything[i].is_reg for i in draw.reg)
+        if everything[draw.train[0]].bucket == (64, 64):
+            assert {everything[i].bucket for i in draw.reg} == {(64, 64)}
+
+
+def test_the_order_depends_on_seed_and_step_alone():
+    straight = [DataOrder(images(), 2, seed=3).draw(i) for i in range(40)]
+    order = DataOrder(images(), 2, seed=3)
+    assert [order.draw(i) for i in reversed(range(40))] == straight[::-1]
+    assert [DataOrder(images(), 2, seed=4).draw(i) for i in range(40)] != straight
+
+
+def test_noise_depends_on_seed_and_step_alone():
+    one, same = (torch.randn(4, generator=seeded(1, "noise", 7, 0)) for _ in range(2))
+    assert torch.equal(one, same)
+    for other in (seeded(2, "noise", 7, 0), seeded(1, "noise", 8, 0), seeded(1, "noise", 7, 1)):
+        assert not torch.equal(one, torch.randn(4, generator=other))
+
+
+def test_the_target_leads_from_noise_to_the_image():
+    latents = torch.randn(5, 16, 8, 8)
+    text, pooled = torch.randn(5, 3, 4), torch.randn(5, 4)
+    batch = noisy_batch(latents, text, pooled, Sampling(), seeded(0), torch.device("cpu"))
+    sigma = batch.sigma[:, None, None, None]
+    torch.testing.assert_close(batch.noisy - sigma * batch.target, latents)
+    torch.testing.assert_close(batch.noisy + (1 - sigma) * batch.target, latents + batch.target)
+
+
+@pytest.mark.parametrize(
+    ("kind", "mean"), [("uniform", 0.5), ("sigmoid", 0.5), ("shift", 0.70), ("schnell", 0.625)]
+)
+def test_noise_levels_follow_their_distribution(kind, mean):
+    sigmas = sample_sigmas(Sampling(kind), 20000, seeded(0))
+    assert sigmas.min() >= 0
+    assert sigmas.max() <= 1
+    assert abs(sigmas.mean().item() - mean) < 0.02
+    if kind == "schnell":
+        assert sorted(set(sigmas.tolist())) == [0.25, 0.5, 0.75, 1.0]
+
+
+def test_the_learning_rate_warms_up_and_falls():
+    settings = TrainSettings(learning_rate=1.0, lr_scheduler="cosine", lr_warmup_steps=4)
+    rates = [learning_rate(settings, step, 104) for step in range(1, 105)]
+    assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert rates[54] == pytest.approx(0.5)
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+    assert {learning_rate(TrainSettings(), step, 9) for step in range(1, 10)} == {1e-4}
+
+
+@pytest.mark.parametrize(
+    ("captions", "found"),
+    [
+        (["[CLP] a girl", "[CLP] a boy"], ("CLP", "bracketed")),
+        (["CLPrep a girl"], ("CLPrep", "bare")),
+        (["[CLP] a girl", "CLP a boy"], None),
+        (["a girl"], None),
+    ],
+)
+def test_the_trigger_is_read_from_captions_that_agree(captions, found):
+    assert trigger_of(captions) == found
+
+
+def test_an_unreadable_image_never_costs_the_good_ones(tmp_path):
+    for name in ("a", "b"):
+        Image.new("RGB", (64, 64), name and (9, 9, 9 + len(name))).save(tmp_path / f"{name}.png")
+        (tmp_path / f"{name}.txt").write_text("a  girl\n")
+    good = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "c.png").write_bytes(good[: len(good) // 2])
+    (tmp_path / "c.txt").write_text("a girl")
+    collected = collect_images([Subset(tmp_path)], (64,), 16)
+    assert [entry.caption for entry in collected.images] == ["a girl", "a girl"]
+    assert collected.unreadable == 1
+    (tmp_path / "b.txt").unlink()
+    with pytest.raises(UserError, match="1 images have no caption"):
+        collect_images([Subset(tmp_path)], (64,), 16)
+    assert len(collect_images([Subset(tmp_path, class_tokens="x")], (64,), 16).images) == 2
+
+
+@pytest.mark.parametrize("name", ["AdamW8bit", "AdamW"])
+def test_a_checkpoint_resumes_the_optimizer_bit_for_bit(tmp_path, name):
+    def start():
+        values = {"large": torch.linspace(-1, 1, 96 * 64).reshape(96, 64), "small": torch.ones(3, 2)}
+        parameters = {key: torch.nn.Parameter(value) for key, value in values.items()}
+        settings = TrainSettings(optimizer_type=name, learning_rate=0.01)
+        return parameters, build_optimizer(settings, list(parameters.values()), events=None)
+
+    def steps(parameters, optimizer, numbers):
+        for number in numbers:
+            for key, parameter in parameters.items():
+                parameter.grad = torch.randn(parameter.shape, generator=seeded(number, key))
+            optimizer.step()
+
+    straight, optimizer = start()
+    steps(straight, optimizer, range(9))
+    first, optimizer = start()
+    steps(first, optimizer, range(5))
+    path = checkpoints.save_checkpoint(tmp_path, 5, {"seed": 1}, first, optimizer)
+    second, optimizer = start()
+    checkpoints.restore(checkpoints.read_checkpoint(path), second, optimizer)
+    steps(second, optimizer, range(5, 9))
+    for key in straight:
+        assert torch.equal(straight[key], second[key])
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path):
+    parameters = {"a": torch.nn.Parameter(torch.ones(3))}
+    optimizer = torch.optim.AdamW(parameters.values())
+    for step in (1, 2, 3):
+        checkpoints.save_checkpoint(tmp_path, step, {}, parameters, optimizer)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "step-000002.safetensors",
+        "step-000003.safetensors",
+    ]
+    newest = tmp_path / "step-000003.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-9])
+    assert checkpoints.latest_checkpoint(tmp_path).step == 2
+    with pytest.raises(UserError, match="damaged"):
+        checkpoints.read_checkpoint(newest)
+
+
+def test_two_runs_never_share_an_output_folder(tmp_path):
+    with output_lock(tmp_path), pytest.raises(UserError, match="is training into"), output_lock(tmp_path):
+        pass
+    with output_lock(tmp_path):
+        pass
