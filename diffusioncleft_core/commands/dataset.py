@@ -40,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     build.add_argument("--holdout", type=float, default=0.1, help="share of subjects held out (default 0.1)")
     build.add_argument("--seed", type=int, default=0, help="decides who is held out (default 0)")
     build.add_argument(
-        "--apart_from",
+        "--apart-from",
         type=Path,
         action="append",
         default=[],
@@ -48,15 +48,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="another dataset whose subjects keep their side of the hold-out; may be repeated",
     )
     build.add_argument(
-        "--same_person", type=float, help="cosine for photographs without subject_id (default 0.4)"
+        "--same-person", type=float, help="cosine for photographs without subject_id (default 0.4)"
     )
     build.add_argument(
-        "--min_side", type=int, help="smallest side of a photograph, px (default 256, phantoms 64)"
+        "--min-side", type=int, help="smallest side of a photograph, px (default 256, phantoms 64)"
     )
     build.add_argument(
-        "--max_side", type=int, help="larger photographs are reduced to this, px (default 2048)"
+        "--max-side", type=int, help="larger photographs are reduced to this, px (default 2048)"
     )
-    build.add_argument("--bare_trigger", action="store_true", help="captions begin with CLP instead of [CLP]")
+    build.add_argument("--bare-trigger", action="store_true", help="captions begin with CLP instead of [CLP]")
     show = commands.add_parser("show", help="counts by role, attribute and reason")
     show.add_argument("folder", type=Path, metavar="DIR")
     show.add_argument("--list", action="store_true", help="name every photograph that was set aside")
@@ -100,7 +100,7 @@ def _build(args: argparse.Namespace) -> int:
         | ({"max_side": args.max_side} if args.max_side is not None else {})
         | ({"same_person": args.same_person} if args.same_person is not None else {}),
     }
-    _summary(_build_with(args.out, arguments), arguments)
+    _summary(_build_with(args.out, arguments), args.phantom)
     return 0
 
 
@@ -129,7 +129,7 @@ def _build_with(out: Path, arguments: dict[str, Any]) -> "BuildResult":
     )
 
 
-def _summary(result: "BuildResult", arguments: dict[str, Any]) -> None:
+def _summary(result: "BuildResult", phantom: bool) -> None:
     from ..dataset.reasons import OVERRULABLE, REASONS
 
     for warning in result.warnings:
@@ -143,8 +143,9 @@ def _summary(result: "BuildResult", arguments: dict[str, Any]) -> None:
             back = " (can be taken back)" if reason in OVERRULABLE else ""
             print(f"    {count:5d}  {reason}: {REASONS[reason]}{back}")
         print(f"  their names: diffusioncleft dataset show {shlex.quote(str(result.folder))} --list")
-    phantom = " --phantom" if arguments["settings"].get("phantom") else ""
-    print(f"next: diffusioncleft train --dataset {shlex.quote(str(result.folder))}{phantom} --help")
+    base = "--phantom --resolution 128" if phantom else "--pretrained_model_name_or_path FLUX.1-schnell"
+    folder = shlex.quote(str(result.folder))
+    print(f"next: diffusioncleft train {base} --train_data_dir {folder} --output_dir loras")
 
 
 def _show(args: argparse.Namespace) -> int:
@@ -190,7 +191,7 @@ def _readmit(args: argparse.Namespace) -> int:
     if not arguments:
         print("next: build the dataset again with the same command")
         return 0
-    _summary(_build_with(args.folder, arguments), arguments)
+    _summary(_build_with(args.folder, arguments), arguments["settings"]["phantom"])
     return 0
 
 

@@ -14,8 +14,8 @@ from PIL import Image
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# Copies that were resized, re-encoded (JPEG quality 50) or brightened by 3 % reach 53 bits, 8 bits and an RMS of
-# 8.7; two photographs of one phantom begin at 25 bits, 10 bits and 24, of two phantoms at an RMS of 20.
+# Copies that were resized, re-encoded (JPEG quality 50) or brightened by 3 % reach 53 bits, 8 bits and an RMS
+# of 8.7; two photographs of one phantom begin at 25 bits, 10 bits and 24, of two phantoms at an RMS of 20.
 DHASH_BITS = 64
 PHASH_BITS = 12
 THUMBNAIL = 32

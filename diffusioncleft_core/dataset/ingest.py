@@ -70,7 +70,7 @@ def normalise(data: bytes, *, max_side: int = MAX_SIDE, first_frame: bool = Fals
     transparency is laid on white. What is larger than `max_side` px is reduced (area mean, then Lanczos);
     JPEG is already decoded at a fraction. An animation raises Rejected unless `first_frame`; of a camera's
     multi-picture file (MPO) the first picture is the photograph. Raises Rejected for whatever can't be
-    decoded whole, and above MAX_PIXELS (300 megapixels, 20,000 x 15,000: about 1 GB while it is decoded).
+    decoded whole, and above MAX_PIXELS (300 megapixels, 20,000 x 15,000: 1 to 2.5 GB while it is decoded).
     """
     if not data:
         raise Rejected("undecodable", "the file is empty")
@@ -132,15 +132,11 @@ def _orientation(image: Image.Image) -> int:
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Bring images of 16 or 32 bits a sample to mode L, palettes and bitmaps to RGB(A) or L; others pass."""
     if image.mode.startswith("I;16"):
-        samples = np.asarray(image).astype(np.uint16)
-        return Image.fromarray(((samples.astype(np.uint32) + 128) // 257).astype(np.uint8))
+        return _scaled(image, 65535.0)
     if image.mode in {"I", "F"}:
-        values = np.nan_to_num(np.asarray(image).astype(np.float32))
-        peak = float(values.max(initial=0.0))
-        white = next((scale for scale in (1.0, 255.0, 65535.0) if peak <= scale), max(peak, 1.0))
-        if image.mode == "I":
-            white = max(white, 65535.0)
-        return Image.fromarray(np.clip(values / white * 255.0 + 0.5, 0, 255).astype(np.uint8))
+        peak = max(float(np.nan_to_num(strip).max(initial=0.0)) for strip in _strips(image))
+        floor = 65535.0 if image.mode == "I" else 1.0
+        return _scaled(image, next((white for white in (floor, 255.0, 65535.0) if peak <= white), peak))
     if image.mode in {"P", "PA"}:
         return image.convert("RGBA" if "transparency" in image.info or image.mode == "PA" else "RGB")
     if image.mode == "1":
@@ -150,6 +146,22 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     if image.mode in {"RGBa", "La"}:
         return image.convert("RGBA" if image.mode == "RGBa" else "LA")
     return image
+
+
+def _strips(image: Image.Image) -> Iterator[np.ndarray[Any, np.dtype[np.float32]]]:
+    """The samples of an image of one channel, 256 rows at a time: large images are not copied whole."""
+    for top in range(0, image.height, 256):
+        strip = image.crop((0, top, image.width, min(top + 256, image.height)))
+        yield np.asarray(strip).astype(np.float32)
+
+
+def _scaled(image: Image.Image, white: float) -> Image.Image:
+    """The samples 0..`white` as mode L, rounded."""
+    scaled = Image.new("L", image.size)
+    for number, strip in enumerate(_strips(image)):
+        values = np.clip(np.nan_to_num(strip) * (255.0 / white) + 0.5, 0, 255).astype(np.uint8)
+        scaled.paste(Image.fromarray(values), (0, 256 * number))
+    return scaled
 
 
 def _reduced(image: Image.Image, max_side: int) -> Image.Image:
