@@ -73,7 +73,7 @@ class PrivateFolder:
     key: bytes
 
     def fingerprint(self, images: Iterable[TrainImage]) -> str:
-        """HMAC-SHA256 over what is trained on: pixels, captions, repeats and roles, in whatever order."""
+        """Keyed BLAKE2b over what is trained on: pixels, captions, repeats and roles, in whatever order."""
         rows = sorted(json.dumps([i.sha256, i.bucket, i.caption, i.is_reg, i.repeats]) for i in images)
         return hashlib.blake2b("\n".join(rows).encode(), key=self.key, digest_size=32).hexdigest()
 

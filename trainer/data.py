@@ -101,7 +101,9 @@ def collect_images(
         )
     collected = Collected(tuple(images), unreadable)
     if not collected.train:
-        raise UserError("none of the training images can be read; check the folder")
+        raise UserError(
+            "there is no training image that can be read; check the folder and the roles in its manifest"
+        )
     return collected
 
 

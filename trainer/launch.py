@@ -66,7 +66,8 @@ def train(
 
 def command(settings: TrainSettings) -> list[str]:
     """Return the command line that `train` starts."""
-    threads = int(os.environ.get("OMP_NUM_THREADS") or 0) or _usable_cores()
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    threads = int(asked) if asked.isdigit() else _usable_cores()
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--quiet"]
     launcher += [
         "--num_processes",
@@ -162,6 +163,11 @@ def _child(settings: TrainSettings) -> "Iterator[subprocess.Popen[bytes]]":
         yield child
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(timeout=5)
+    except Exception:  # the caller's own: the child still saves a checkpoint
+        _ask_to_stop(child, 0.0)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(timeout=30)
+        raise
     finally:
         _kill_tree(child)
         for stream in (child.stdin, child.stdout, child.stderr):

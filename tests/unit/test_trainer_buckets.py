@@ -57,7 +57,7 @@ def test_covering_crops_the_centre_and_keeps_the_aspect_ratio():
     assert (left, top, right, bottom) == (50, 0, 250, 200)
     pixels = np.zeros((200, 300, 3), np.uint8)
     pixels[:, 50:250] = 200
-    assert (bucket_pixels(pixels, (128, 128)) == 200).all()
+    assert (bucket_pixels(pixels, (128, 128))[:, 4:-4] == 200).all()  # Lanczos reads 3 px beyond the box
 
 
 def test_an_image_of_its_buckets_size_is_not_resampled():
