@@ -1,0 +1,1 @@
+"""Faces: detection, five landmarks and identity embeddings, through insightface and its model packs."""

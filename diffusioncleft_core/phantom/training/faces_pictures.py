@@ -37,7 +37,7 @@ class Library:
 
 
 def render_library(people: int, views: int, size: int, seed: int) -> Library:
-    """Render `views` pictures of each of `people` people: conditions in turn, other pose, light, place and hair length.
+    """Render `views` pictures of each person: conditions in turn, other pose, light, place and hair length.
 
     A person keeps subject, skin, eyes, hair colour and texture. Adults are never drawn with an open cleft.
     """
@@ -98,7 +98,7 @@ def wear(image: Image, rng: np.random.Generator, strength: float = 1.0) -> Image
     if rng.random() < 0.4 * strength:
         quality = int(rng.integers(25, 95))
         coded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-        picture = cv2.imdecode(coded, cv2.IMREAD_COLOR).astype(np.uint8)
+        picture = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), np.uint8)
     return picture
 
 

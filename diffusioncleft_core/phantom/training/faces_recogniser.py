@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ...files import atomic_path, write_json
@@ -24,7 +25,7 @@ TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]],
     np.float32,
 )
-"""Where ArcFace's alignment puts the five landmarks, px of 112 (Deng et al. 2019; insightface's `arcface_dst`)."""
+"""Where ArcFace's alignment puts the landmarks, px of 112 (Deng et al. 2019; insightface's `arcface_dst`)."""
 SIDE, MARGIN, EMBEDDING = 112, 8, 512
 
 
@@ -63,7 +64,9 @@ class Recogniser(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         features = self.squeeze(self.body(self.stem(images))).flatten(1)
-        return self.embed_norm(self.embed(F.relu(self.norm(self.narrow(features)), inplace=True)))  # type: ignore[no-any-return]
+        narrow = F.relu(self.norm(self.narrow(features)), inplace=True)
+        embedding: Tensor = self.embed_norm(self.embed(narrow))
+        return embedding
 
 
 def similarity_transform(landmarks: NDArray[np.float32], target: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -126,18 +129,39 @@ def augment(crops: Tensor, generator: torch.Generator) -> Tensor:
 def large_margin_cosine(
     embeddings: Tensor, centres: Tensor, people: Tensor, scale: float, margin: float
 ) -> Tensor:
-    """CosFace (Wang et al. 2018, eq. 4): softmax over cosines to each person's centre, the own one less `margin`."""
+    """CosFace (Wang et al. 2018): softmax over cosines to the people's centres, the own less `margin`."""
     cosine = F.normalize(embeddings) @ F.normalize(centres).t()
     own = F.one_hot(people, len(centres)).to(cosine.dtype)
     return F.cross_entropy(scale * (cosine - margin * own), people)
 
 
+def mean_embeddings(model: Recogniser, crops: Image, numbers: NDArray[np.int64], people: int) -> Tensor:
+    """The mean embedding [people, 512] of each person's aligned faces (`numbers` says whose each is)."""
+    sums, edge = torch.zeros(people, EMBEDDING), MARGIN
+    model.eval()
+    with torch.no_grad():
+        for rows in np.array_split(np.arange(len(crops)), max(1, len(crops) // 64)):
+            faces = torch.from_numpy(crops[rows][:, edge:-edge, edge:-edge]).permute(0, 3, 1, 2)
+            embeddings = model((faces.float() - 127.5) / 127.5)
+            sums.index_add_(0, torch.from_numpy(numbers[rows]), F.normalize(embeddings))
+    model.train()
+    return F.normalize(sums) * EMBEDDING**0.5
+
+
 def train(
-    library: Library, crops: Image, steps: int, batch: int, seed: int, seconds: float
+    library: Library,
+    crops: Image,
+    steps: int,
+    batch: int,
+    seed: int,
+    seconds: float,
+    start: Path | None = None,
 ) -> tuple[Recogniser, dict[str, float]]:
     """CosFace over the library's people plus, from the same embedding, regression of the identity vector.
 
     The second head is dropped afterwards; it makes the embedding follow the face's measures from the start.
+    Ends after `steps` or `seconds` of processor time, whichever is first; the schedule follows.
+    `start` names weights to go on from. Returns the averaged model and the last losses.
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
@@ -145,6 +169,9 @@ def train(
     people = len(library.identities)
     model, measures = Recogniser(), nn.Linear(EMBEDDING, library.identities.shape[1])
     centres = nn.Parameter(torch.randn(people, EMBEDDING))
+    if start:
+        model.load_state_dict(load_file(start))
+        centres.data = mean_embeddings(model, crops, library.people, people)
     averaged = copy.deepcopy(model)
     optimizer = torch.optim.AdamW(
         [
@@ -153,9 +180,10 @@ def train(
         ]
     )
     identities = torch.from_numpy(np.tanh(0.8 * library.identities))
-    started, step, order, recent = time.monotonic(), 0, np.empty(0, np.int64), {}
+    started, step, order = time.process_time(), 0, np.empty(0, np.int64)
+    recent: dict[str, float] = {}
     while True:
-        done = max(step / steps, (time.monotonic() - started) / seconds)
+        done = max(step / steps, (time.process_time() - started) / seconds)
         if done >= 1:
             break
         rate = 3e-3 * min(1.0, (step + 1) / 60) * (0.01 + 0.99 * (0.5 + 0.5 * np.cos(np.pi * done)))
@@ -174,7 +202,7 @@ def train(
         }
         total = parts["person"] + 4 * parts["measures"]
         optimizer.zero_grad()
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimizer.step()
         _average(averaged, model, min(0.995, (step + 1) / (step + 20)))
@@ -183,8 +211,12 @@ def train(
         step += 1
         if step % 50 == 0:
             figures = "  ".join(f"{name} {value:.4f}" for name, value in recent.items())
-            print(f"step {step}  {time.monotonic() - started:.0f} s  {figures}", flush=True)
-    recent |= {"steps": float(step), "batch": float(batch), "seconds": round(time.monotonic() - started, 1)}
+            print(f"step {step}  {time.process_time() - started:.0f} s  {figures}", flush=True)
+    recent |= {
+        "steps": float(step),
+        "batch": float(batch),
+        "seconds": round(time.process_time() - started, 1),
+    }
     return averaged.eval(), recent
 
 
@@ -212,15 +244,17 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=6)
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--seconds", type=float, default=720)
+    parser.add_argument("--seconds", type=float, default=720, help="processor time of the training at most")
+    parser.add_argument("--start", type=Path, help="weights (.safetensors) to go on from")
     parser.add_argument("--seed", type=int, default=12)
     args = parser.parse_args()
     torch.set_num_threads(1)
     library = render_library(args.people, args.views, 128, args.seed)
     crops = aligned(library, args.seed + 1)
-    model, figures = train(library, crops, args.steps, args.batch, args.seed, args.seconds)
+    model, figures = train(library, crops, args.steps, args.batch, args.seed, args.seconds, args.start)
     args.out.mkdir(parents=True, exist_ok=True)
     export(model, args.out / "rec.onnx")
+    save_file(model.state_dict(), str(args.out / "rec.safetensors"))
     write_json(
         args.out / "rec.json", figures | {"people": args.people, "views": args.views, "seed": args.seed}
     )

@@ -1,0 +1,203 @@
+"""Face analysis by the unmodified `insightface.app.FaceAnalysis`, on a pack that lies on disk."""
+
+import contextlib
+import io
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UserError
+from .packs import FacePack, find_pack
+
+MODULES = ["detection", "recognition"]
+SMALLER = (512, 320, 128)
+"""Detector sizes tried after the pack's own: a face that fills the frame is missed when it is too large."""
+MOST_ELONGATED = 6.0
+"""Images longer than this many times their width are put on a square canvas before detection."""
+
+
+@dataclass(frozen=True, eq=False)
+class Face:
+    """One detected face, in the pixels of the image it was found in."""
+
+    box: NDArray[np.float32]
+    """[4]: x0, y0, x1, y1; may reach beyond the frame."""
+    landmarks: NDArray[np.float32]
+    """[5, 2]: the eye left in the image, the eye right in it, nose tip, left and right mouth corner."""
+    score: float
+    embedding: NDArray[np.float32]
+    """[512], L2 norm 1."""
+    rung: str
+    """The step of the retry ladder that found it: a detector size, or "padded <size>"."""
+
+    @property
+    def area(self) -> float:
+        """Area of the box, square pixels."""
+        return float((self.box[2] - self.box[0]) * (self.box[3] - self.box[1]))
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One try at detection: at this detector size, on the image or on a canvas twice as large."""
+
+    size: int
+    padded: bool = False
+
+    def __str__(self) -> str:
+        return f"padded {self.size}" if self.padded else str(self.size)
+
+
+def retry_ladder(det_size: int) -> list[Rung]:
+    """The pack's detector size, the smaller ones, then the pack's size on a padded canvas."""
+    sizes = [det_size, *(size for size in SMALLER if size < det_size)]
+    return [*(Rung(size) for size in sizes), Rung(det_size, padded=True)]
+
+
+class FaceAnalyzer:
+    """Finds faces and embeds them. Built by `load_face_analyzer`."""
+
+    def __init__(self, pack: FacePack, app: Any) -> None:
+        self.pack = pack
+        self._app = app
+        self._ladder = retry_ladder(pack.det_size)
+
+    @property
+    def phantom_only(self) -> bool:
+        """True when the models were trained on phantoms and must not see photographs."""
+        return self.pack.phantom_only
+
+    def analyze(self, image: NDArray[np.uint8]) -> list[Face]:
+        """Faces in `image` [H, W, 3] uint8 RGB, the largest first; an empty list when none is found.
+
+        The ladder stops at the first rung with a face. Raises ValueError for another shape or type.
+        """
+        for rung, found, offset in self._try_rungs(image, embed=True):
+            faces = [self._face(item, rung, offset) for item in found]
+            if faces:
+                return sorted(faces, key=lambda face: face.area, reverse=True)
+        return []
+
+    def n_faces(self, image: NDArray[np.uint8]) -> int:
+        """How many faces `image` [H, W, 3] uint8 RGB shows: detection alone, same ladder as `analyze`."""
+        for _, found, _ in self._try_rungs(image, embed=False):
+            if len(found):
+                return len(found)
+        return 0
+
+    def describe(self) -> dict[str, object]:
+        """What made the figures: pack, weights' sha256, detector size and threshold, insightface version."""
+        import insightface
+
+        return {
+            "pack": self.pack.name,
+            "weights": self.pack.weights(),
+            "det_size": self.pack.det_size,
+            "det_thresh": self.pack.det_thresh,
+            "phantom_only": self.pack.phantom_only,
+            "insightface": str(insightface.__version__),
+        }
+
+    def _try_rungs(
+        self, image: NDArray[np.uint8], embed: bool
+    ) -> Iterator[tuple[Rung, Sequence[Any], tuple[int, int]]]:
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            raise ValueError(f"an RGB image [H, W, 3] uint8 is needed, not {image.shape} {image.dtype}")
+        bgr = np.ascontiguousarray(image[..., ::-1])
+        elongated = max(image.shape[:2]) > MOST_ELONGATED * min(image.shape[:2])
+        for rung in self._ladder:
+            picture, offset = (
+                _on_canvas(bgr, 1 if elongated else 2) if rung.padded or elongated else (bgr, (0, 0))
+            )
+            self._app.det_model.prepare(0, input_size=(rung.size, rung.size), det_thresh=self.pack.det_thresh)
+            if not embed:
+                yield rung, self._app.det_model.detect(picture)[0], offset
+                continue
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # skimage's, from insightface's alignment
+                found = self._app.get(picture)
+            yield rung, found, offset
+
+    @staticmethod
+    def _face(found: Any, rung: Rung, offset: tuple[int, int]) -> Face:
+        shift = np.asarray(offset, np.float32)
+        embedding = np.asarray(found.embedding, np.float32)
+        return Face(
+            box=np.asarray(found.bbox, np.float32) - np.tile(shift, 2),
+            landmarks=np.asarray(found.kps, np.float32) - shift,
+            score=float(found.det_score),
+            embedding=embedding / max(float(np.linalg.norm(embedding)), 1e-12),
+            rung=str(rung),
+        )
+
+
+def load_face_analyzer(
+    pack: str | Path, *, roots: Sequence[Path] = (), device: str = "cpu", threads: int | None = None
+) -> FaceAnalyzer:
+    """Open a pack: "phantom", a pack's name ("buffalo_l") looked for under `roots`, or its folder.
+
+    `device` "cuda" runs on the GPU where onnxruntime has its provider. `threads` bounds onnxruntime's CPU
+    threads (default: the cores this process may use). Raises UserError for a missing or broken pack.
+    """
+    found = find_pack(pack, roots)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import onnxruntime
+            from insightface.app import FaceAnalysis
+    except ImportError as error:
+        raise UserError(
+            f"face analysis needs insightface and onnxruntime ({error}); "
+            "run: pip install diffusioncleft[faces]"
+        ) from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or _cores()
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    wanted = ["CUDAExecutionProvider"] if device.startswith("cuda") else []
+    available = onnxruntime.get_available_providers()
+    providers = [name for name in [*wanted, "CPUExecutionProvider"] if name in available]
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            app = FaceAnalysis(
+                name=str(found.folder), allowed_modules=MODULES, providers=providers, sess_options=options
+            )
+            app.prepare(ctx_id=0, det_thresh=found.det_thresh, det_size=(found.det_size, found.det_size))
+    except Exception as error:
+        raise UserError(
+            f"the face pack {found.folder} could not be opened ({_first_line(error)}); "
+            "it needs an SCRFD detector and an ArcFace recogniser as .onnx, get it again or name another"
+        ) from None
+    if "recognition" not in app.models:
+        raise UserError(f"the face pack {found.folder} has no recogniser; add one or name another pack")
+    return FaceAnalyzer(found, app)
+
+
+def _cores() -> int:
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    if limit.isdigit() and int(limit) > 0:
+        return int(limit)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _on_canvas(image: NDArray[np.uint8], factor: int) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """`image` in the middle of a grey square `factor` times its longer side, and its place (x, y) there."""
+    height, width = image.shape[:2]
+    side = factor * max(height, width)
+    canvas = np.full((side, side, 3), 127, np.uint8)
+    x, y = (side - width) // 2, (side - height) // 2
+    canvas[y : y + height, x : x + width] = image
+    return canvas, (x, y)

@@ -1,0 +1,207 @@
+"""Face analysis: packs are found or refused, and the embedded pack does what its model card says."""
+
+import json
+import shutil
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+
+from diffusioncleft.diffusioncleft_core.errors import UserError
+from diffusioncleft.diffusioncleft_core.faces.analyzer import load_face_analyzer, retry_ladder
+from diffusioncleft.diffusioncleft_core.faces.packs import PHANTOM_FOLDER, find_pack
+from diffusioncleft.diffusioncleft_core.phantom import random_face, render
+from diffusioncleft.diffusioncleft_core.phantom.face import HEALTHY, random_identity
+
+
+@pytest.fixture(scope="module")
+def analyzer():
+    return load_face_analyzer("phantom", threads=1)
+
+
+def faces_of(n, seed, **settings):
+    rng = np.random.default_rng(seed)
+    return [render(random_face(rng, **settings), 128) for _ in range(n)]
+
+
+@pytest.mark.parametrize("condition", [None, "pre_op", "post_op"])
+def test_one_box_and_close_landmarks_in_every_skin_tone(analyzer, condition):
+    for skin in HEALTHY["skin"]:
+        for truth in faces_of(4, 5, condition=condition, attributes={"skin": skin}):
+            faces = analyzer.analyze(truth.image)
+            assert len(faces) == 1
+            eyes = np.linalg.norm(truth.landmarks[1] - truth.landmarks[0])
+            assert np.linalg.norm(faces[0].landmarks - truth.landmarks, axis=1).mean() < 0.08 * eyes
+
+
+def test_embeddings_tell_people_apart_whatever_the_condition(analyzer):
+    rng = np.random.default_rng(7)
+    embeddings, people = [], []
+    for person in range(12):
+        identity, shared = (
+            random_identity(rng),
+            {"subject": "kid", "skin": "medium", "eyes": "brown", "hair_color": "black"},
+        )
+        shared |= {"hair_texture": "straight", "hair_length": "short"}
+        for condition in (None, "pre_op", "post_op"):
+            face = random_face(rng, condition=condition, attributes=shared, identity=identity)
+            embeddings.append(analyzer.analyze(render(face, 128).image)[0].embedding)
+            people.append(person)
+    cosine, people = np.stack(embeddings) @ np.stack(embeddings).T, np.array(people)
+    same = people[:, None] == people
+    upper = np.triu(np.ones_like(same), 1)
+    genuine, impostor = cosine[same & upper], cosine[~same & upper]
+    assert (genuine[:, None] > impostor[None]).mean() > 0.95
+    assert np.allclose(np.diag(cosine), 1, atol=1e-4)
+
+
+def test_pictures_without_a_face_give_no_box(analyzer):
+    rng = np.random.default_rng(3)
+    for _ in range(10):
+        noise = rng.normal(rng.uniform(60, 200), 25, (16, 16, 3)).clip(0, 255).astype(np.uint8)
+        picture = cv2.resize(noise, (128, 128))
+        assert analyzer.analyze(picture) == []
+        assert analyzer.n_faces(picture) == 0
+
+
+def test_two_faces_are_counted_and_come_largest_first(analyzer):
+    big, small = faces_of(2, 21)
+    frame = np.full((256, 400, 3), 180, np.uint8)
+    frame[:, :256] = cv2.resize(big.image, (256, 256))
+    frame[64:192, 264:392] = small.image
+    faces = analyzer.analyze(frame)
+    assert len(faces) == analyzer.n_faces(frame) == 2
+    assert faces[0].area > faces[1].area
+    assert np.linalg.norm(faces[1].landmarks[0] - (small.landmarks[0] + [264, 64])) < 6
+
+
+def test_a_colour_swap_is_noticed(analyzer):
+    """The core is RGB throughout and insightface BGR: a forgotten swap would leave these embeddings equal."""
+    truth = faces_of(1, 2)[0]
+    face, swapped = (
+        analyzer.analyze(truth.image),
+        analyzer.analyze(np.ascontiguousarray(truth.image[..., ::-1])),
+    )
+    assert not swapped or face[0].embedding @ swapped[0].embedding < 0.98
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (4, 4000, 3), (4000, 2, 3), (37, 53, 3)])
+def test_odd_sizes_are_no_error(analyzer, shape):
+    assert analyzer.analyze(np.full(shape, 90, np.uint8)) == []
+
+
+@pytest.mark.parametrize(
+    "image", [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8), np.zeros((8, 8, 3))]
+)
+def test_other_than_rgb_bytes_is_refused(analyzer, image):
+    with pytest.raises(ValueError, match="RGB"):
+        analyzer.analyze(image)
+
+
+def test_an_elongated_picture_is_searched_on_a_square(analyzer):
+    truth = faces_of(1, 9)[0]
+    strip = np.full((128, 1000, 3), 200, np.uint8)
+    strip[:, 430:558] = truth.image
+    for face in analyzer.analyze(strip):
+        assert np.abs(face.landmarks - truth.landmarks - [430, 0]).max() < 12
+    assert analyzer.n_faces(strip) <= 1
+
+
+def test_the_ladder_goes_from_the_packs_size_down_and_ends_padded():
+    assert [str(rung) for rung in retry_ladder(640)] == ["640", "512", "320", "128", "padded 640"]
+    assert [str(rung) for rung in retry_ladder(160)] == ["160", "128", "padded 160"]
+
+
+def test_a_face_missed_at_the_packs_size_is_found_further_down_the_ladder(tmp_path):
+    """Far above its training sizes the detector misses a frame-filling face: the ladder finds it."""
+    pack = shutil.copytree(PHANTOM_FOLDER, tmp_path / "large")
+    (pack / "pack.json").write_text(json.dumps({"det_size": 1280, "det_thresh": 0.5}))
+    truth = faces_of(1, 4)[0]
+    assert load_face_analyzer("phantom", threads=1).analyze(truth.image)[0].rung == "160"
+    found = load_face_analyzer(pack, threads=1).analyze(truth.image)
+    assert len(found) == 1
+    assert found[0].rung != "1280"
+    assert np.abs(found[0].landmarks - truth.landmarks).max() < 12
+
+
+def test_insightface_opens_the_pack_unmodified():
+    from insightface.app import FaceAnalysis
+
+    app = FaceAnalysis(name=str(PHANTOM_FOLDER), allowed_modules=["detection", "recognition"])
+    app.prepare(ctx_id=-1, det_size=(160, 160))
+    truth = faces_of(1, 1)[0]
+    faces = app.get(np.ascontiguousarray(truth.image[..., ::-1]))
+    assert len(faces) == 1
+    assert faces[0].embedding.shape == (512,)
+    assert faces[0].kps.shape == (5, 2)
+
+
+def test_the_onnx_files_have_the_form_insightface_needs():
+    detector, recogniser = (onnx.load(PHANTOM_FOLDER / name) for name in ("det.onnx", "rec.onnx"))
+    assert len(detector.graph.output) == 9
+    assert all(axis.dim_param for axis in detector.graph.input[0].type.tensor_type.shape.dim[2:])
+    assert len(recogniser.graph.output) == 1
+    shape = recogniser.graph.input[0].type.tensor_type.shape.dim
+    assert shape[0].dim_param
+    assert [axis.dim_value for axis in shape[1:]] == [3, 112, 112]
+    assert not any(
+        node.name.startswith(("Sub", "Mul", "_minus", "_mul")) for node in recogniser.graph.node[:8]
+    )
+    assert sum(path.stat().st_size for path in PHANTOM_FOLDER.glob("*.onnx")) < 6e6
+
+
+def test_a_missing_pack_stops_with_the_places_looked_in(tmp_path, monkeypatch):
+    monkeypatch.setenv("DIFFUSIONCLEFT_FACE_PACKS", str(tmp_path / "packs"))
+    with pytest.raises(UserError, match="buffalo_x") as caught:
+        load_face_analyzer("buffalo_x", roots=[tmp_path / "models" / "insightface"])
+    message = str(caught.value)
+    assert str(tmp_path / "packs") in message
+    assert str(tmp_path / "models" / "insightface" / "models") in message
+    assert "\n" not in message
+
+
+def test_a_folder_in_the_working_directory_is_not_taken_for_a_pack(tmp_path, monkeypatch):
+    shutil.copytree(PHANTOM_FOLDER, tmp_path / "buffalo_x")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError):
+        find_pack("buffalo_x")
+    assert find_pack("./buffalo_x").folder == (tmp_path / "buffalo_x").resolve()
+
+
+def test_a_copied_phantom_pack_is_still_known_as_one(tmp_path):
+    shutil.copytree(PHANTOM_FOLDER, tmp_path / "models" / "renamed")
+    assert find_pack("renamed", roots=[tmp_path]).phantom_only
+    assert find_pack(tmp_path / "models" / "renamed").phantom_only
+
+
+def test_a_pack_without_settings_runs_at_640(tmp_path):
+    for name in ("det.onnx", "rec.onnx"):
+        shutil.copy(PHANTOM_FOLDER / name, tmp_path / name)
+    pack = find_pack(tmp_path)
+    assert (pack.det_size, pack.det_thresh, pack.phantom_only) == (640, 0.5, False)
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({}, "no .onnx"),
+        ({"det.onnx": b"not a model"}, "could not be opened"),
+        ({"det.onnx": None}, "no recogniser"),
+        ({"rec.onnx": None}, "could not be opened"),
+        ({"det.onnx": None, "pack.json": b"{"}, "JSON"),
+        ({"det.onnx": None, "pack.json": json.dumps({"det_size": 100}).encode()}, "multiple of 32"),
+        ({"det.onnx": None, "pack.json": json.dumps({"det_thresh": 2}).encode()}, "between 0 and 1"),
+    ],
+)
+def test_a_broken_pack_is_one_sentence(tmp_path, files, words):
+    for name, content in files.items():
+        (tmp_path / name).write_bytes((PHANTOM_FOLDER / name).read_bytes() if content is None else content)
+    with pytest.raises(UserError, match=words) as caught:
+        load_face_analyzer(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_loading_prints_nothing_to_standard_output(capsys):
+    load_face_analyzer("phantom", threads=1).analyze(faces_of(1, 0)[0].image)
+    assert capsys.readouterr().out == ""
