@@ -48,7 +48,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="another dataset whose subjects keep their side of the hold-out; may be repeated",
     )
     build.add_argument(
-        "--same-person", type=float, help="cosine for photographs without subject_id (default 0.4)"
+        "--same-person",
+        type=float,
+        help="cosine for photographs without subject_id (default 0.4, phantoms 0.8)",
     )
     build.add_argument(
         "--min-side", type=int, help="smallest side of a photograph, px (default 256, phantoms 64)"

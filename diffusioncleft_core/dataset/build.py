@@ -116,7 +116,7 @@ def build_dataset(
     aside += unread
     selection = select(examined, settings.smallest_side, overruled)
     aside += selection.set_aside
-    elsewhere = roles_elsewhere(selection.entered, apart_from, settings.same_person)
+    elsewhere = roles_elsewhere(selection.entered, apart_from, settings.person_threshold)
     rows, subjects, roles = _rows(folder, condition, selection, settings, recorded, elsewhere)
     _write_images(folder, photos, selection, settings.max_side, opened)
     _write_lists(folder, rows, roles, aside)
@@ -255,7 +255,10 @@ def _rows(
     entered = selection.entered
     subjects = [item.candidate.subject for item in entered]
     groups = group_subjects(
-        subjects, [item.facts.embedding for item in entered], selection.same_picture, settings.same_person
+        subjects,
+        [item.facts.embedding for item in entered],
+        selection.same_picture,
+        settings.person_threshold,
     )
     names = [
         f"id {subject}" if subject else f"photo {item.facts.source}"

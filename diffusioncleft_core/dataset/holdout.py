@@ -13,6 +13,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 # only makes the split coarser, splitting one would leak. Recognition is weaker on children, another reason
 # for a low one.
 SAME_PERSON = 0.40
+# The embedded recogniser: one phantom at least 0.91, two phantoms at most 0.74 (224 photographs).
+SAME_PERSON_PHANTOM = 0.80
 
 
 def group_subjects(

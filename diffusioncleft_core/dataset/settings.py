@@ -6,7 +6,7 @@ from pathlib import Path
 from ..errors import UserError
 from ..files import read_json, read_jsonl
 from .folder import READMITTED, ROLES, SETTINGS
-from .holdout import SAME_PERSON
+from .holdout import SAME_PERSON, SAME_PERSON_PHANTOM
 from .ingest import MAX_SIDE
 
 MIN_SIDE = 256
@@ -27,7 +27,7 @@ class BuildSettings:
     seed: int = 0
     min_side: int | None = None
     max_side: int = MAX_SIDE
-    same_person: float = SAME_PERSON
+    same_person: float | None = None
     bracketed: bool = True
     phantom: bool = False
 
@@ -43,8 +43,13 @@ class BuildSettings:
             raise UserError(
                 f"the smallest side is {self.min_side}; give 1 to {self.max_side} px, e.g. {MIN_SIDE}"
             )
-        if not 0 < self.same_person < 1:
+        if self.same_person is not None and not 0 < self.same_person < 1:
             raise UserError(f"the same-person threshold is {self.same_person}; give a cosine between 0 and 1")
+
+    @property
+    def person_threshold(self) -> float:
+        """`same_person`, or the default for the face models in use."""
+        return self.same_person or (SAME_PERSON_PHANTOM if self.phantom else SAME_PERSON)
 
     @property
     def smallest_side(self) -> int:
