@@ -181,8 +181,7 @@ def train(settings: TrainSettings, events: Events, interruption: Interruption) -
                     preview(step)
         except Interrupted as interrupted:
             save_checkpoint(done)
-            events.emit("interrupted", step=done, total=total, reason=str(interrupted))
-            raise
+            raise Interrupted(str(interrupted), done, total) from interrupted
         history.flush()
         save_lora(path, done)
         events.emit("done", path=str(path), step=done)
@@ -200,7 +199,8 @@ def main(arguments: list[str] | None = None) -> int:
         interruption = Interruption(settings.stop_file)
         with interruption.of_process(stdin=settings.stop_with_stdin):
             train(settings, events, interruption)
-    except Interrupted:
+    except Interrupted as stop:
+        events.emit("interrupted", step=stop.step, total=stop.total, reason=str(stop))
         return 130
     except UserError as error:
         message, _, hint = str(error).partition("; ")

@@ -15,7 +15,11 @@ _CHECK_SECONDS = 0.25
 
 
 class Interrupted(Exception):
-    """The run was asked to stop; what was done so far is on disk."""
+    """The run was asked to stop after `step` of `total` steps; what was done so far is on disk."""
+
+    def __init__(self, reason: str, step: int = 0, total: int = 0) -> None:
+        super().__init__(reason)
+        self.step, self.total = step, total
 
 
 class Interruption:

@@ -110,7 +110,8 @@ class _Listener:
         if "done" in self._last:
             return TrainResult(Path(self._last["done"]["path"]), int(self._last["done"]["step"]))
         if "interrupted" in self._last or stopped:
-            raise Interrupted(self._last.get("interrupted", {}).get("reason", "killed before it could save"))
+            event = self._last.get("interrupted", {"reason": "killed before it could save"})
+            raise Interrupted(event["reason"], event.get("step", 0), event.get("total", 0))
         error = self._last.get("error")
         tail = "\n".join(self._lines)
         if error is None:

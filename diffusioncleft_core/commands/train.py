@@ -64,7 +64,8 @@ class _Display:
         elif kind in ("warning", "notice"):
             self._say(f"{kind}: {event['message']}")
         elif kind == "interrupted":
-            self._say(f"stopped at step {event['step']} of {event['total']}, checkpoint saved")
+            reached = f"at step {event['step']} of {event['total']}, checkpoint saved"
+            self._say(f"stopped {reached if event['total'] else 'before the first step'}")
 
     def _advance(self, what: str, done: int, total: int, unit: str) -> None:
         if self._what != what:
