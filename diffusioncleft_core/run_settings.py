@@ -20,7 +20,7 @@ PRESETS = ("paper", "robust")
 PHANTOM_TRAINING_FACES = {"pre_op": 100, "post_op": 201}
 """The paper's numbers of photographs."""
 PHANTOM_IMAGES = 200
-PHANTOM_CELL_IMAGES = 100
+PHANTOM_CELL_IMAGES = 60
 """Images a cell of the trigger experiment in the demo."""
 PAPER_LEARNING_RATE = 1e-4
 PHANTOM_LEARNING_RATE = 1e-3

@@ -84,7 +84,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--bare-trigger", action="store_true", help="CLP instead of [CLP], in captions and prompts"
     )
     images.add_argument(
-        "--cell-images", type=int, help="phantoms: images a cell of the trigger experiment (default 100)"
+        "--cell-images", type=int, help="phantoms: images a cell of the trigger experiment (default 60)"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of everything that is drawn (default 0)")
     parser.add_argument(

@@ -1,0 +1,120 @@
+"""The run's memory of its stages, and the small parts of its report."""
+
+import numpy as np
+import pytest
+
+from diffusioncleft.diffusioncleft_core.errors import UserError
+from diffusioncleft.diffusioncleft_core.phantom.drift import drift
+from diffusioncleft.diffusioncleft_core.pipeline import photographs_for
+from diffusioncleft.diffusioncleft_core.report.run_report import goal_of
+from diffusioncleft.diffusioncleft_core.report.sheets import clip, fit_lines, short_label
+from diffusioncleft.diffusioncleft_core.run_stages import Stages, digest_of, stage_table
+
+
+class Work:
+    """A stage that writes one file and counts its calls."""
+
+    def __init__(self, path):
+        self.path = path
+        self.calls = 0
+        self.interrupted = False
+
+    def __call__(self):
+        self.calls += 1
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(str(self.calls))
+        if self.interrupted:
+            raise KeyboardInterrupt
+        return {"calls": self.calls}
+
+
+@pytest.fixture
+def work(tmp_path):
+    return Work(tmp_path / "out" / "file")
+
+
+def stages_in(tmp_path, **settings) -> Stages:
+    return Stages(tmp_path / "stages", say=lambda line: None, **settings)
+
+
+def test_a_finished_stage_is_skipped_and_gives_its_facts(tmp_path, work):
+    first = stages_in(tmp_path).stage("s", {"seed": 1}, [work.path], work)
+    again = stages_in(tmp_path)
+    assert again.stage("s", {"seed": 1}, [work.path], work) == first == {"calls": 1}
+    assert work.calls == 1
+    assert again.rows[0].skipped
+    assert "(done before)" in stage_table(again.rows)
+
+
+def test_a_stage_whose_output_is_gone_is_done_again(tmp_path, work):
+    stages_in(tmp_path).stage("s", {"seed": 1}, [work.path], work)
+    work.path.unlink()
+    assert stages_in(tmp_path).stage("s", {"seed": 1}, [work.path], work) == {"calls": 2}
+
+
+def test_other_inputs_are_refused_by_name_and_redone_only_when_asked(tmp_path, work):
+    stages_in(tmp_path).stage("s", {"seed": 1, "mode": "paper"}, [work.path], work)
+    with pytest.raises(UserError, match=r"seed changed.*--redo"):
+        stages_in(tmp_path).stage("s", {"seed": 2, "mode": "paper"}, [work.path], work)
+    assert work.path.read_text() == "1"
+    stages_in(tmp_path, redo=True).stage("s", {"seed": 2, "mode": "paper"}, [work.path], work)
+    assert work.path.read_text() == "2"
+
+
+def test_soft_inputs_bring_a_stage_up_to_date_without_a_refusal(tmp_path, work):
+    stages_in(tmp_path).stage("s", {}, [work.path], work, soft={"n": 1})
+    stages_in(tmp_path).stage("s", {}, [work.path], work, soft={"n": 2})
+    stages_in(tmp_path).stage("s", {}, [work.path], work, soft={"n": 2})
+    assert work.calls == 2
+
+
+def test_an_interrupted_stage_goes_on_and_its_seconds_add_up(tmp_path, work):
+    work.interrupted = True
+    with pytest.raises(KeyboardInterrupt):
+        stages_in(tmp_path).stage("s", {"seed": 1}, [work.path], work)
+    work.interrupted = False
+    stages = stages_in(tmp_path)
+    assert stages.stage("s", {"seed": 1}, [work.path], work) == {"calls": 2}
+    assert not stages.rows[0].skipped
+
+
+def test_digests_see_values_and_not_the_order_of_keys():
+    assert digest_of({"a": 1, "b": [2]}) == digest_of({"b": [2], "a": 1})
+    assert digest_of({"a": 1}) != digest_of({"a": 2})
+
+
+@pytest.mark.parametrize(("faces", "holdout"), [(100, 0.1), (201, 0.1), (9, 0.3), (5, 0.0)])
+def test_enough_photographs_are_rendered_for_the_holdout(faces, holdout):
+    n = photographs_for(faces, holdout)
+    assert n - (max(1, round(holdout * n)) if holdout else 0) == faces
+
+
+def test_drift_is_nothing_between_equal_pictures_and_the_difference_otherwise():
+    rng = np.random.default_rng(0)
+    base = rng.integers(0, 200, size=(6, 8, 8, 3), dtype=np.uint8)
+    same = drift(base, base)
+    assert same["mean_absolute_difference"]["value"] == 0
+    assert same["psnr"]["value"] is None
+    moved = drift(base, base + np.uint8(5))
+    assert moved["mean_absolute_difference"]["value"] == 5
+    assert moved["psnr"]["value"] == pytest.approx(10 * np.log10(255**2 / 25))
+    with pytest.raises(ValueError, match="equal shape"):
+        drift(base, base[:3])
+
+
+def test_goals_say_reached_not_reached_or_not_measured():
+    assert goal_of("trigger_obedience", 0.95).endswith(": reached")
+    assert goal_of("trigger_obedience, dark skin", 0.79).endswith("not reached")
+    assert goal_of("cleft_prompt_without_trigger", 0.11).endswith("not reached")
+    assert goal_of("cleft_type_accuracy", None).endswith("not measured")
+    assert goal_of("other_trigger", 0.5) == ""
+
+
+def test_labels_name_the_finding_and_fit_their_picture():
+    label = short_label({"subject": "girl", "cleft_type": "unilateral", "skin": "dark", "scar": "none"})
+    assert label == "girl, unilateral, dark skin"
+    lines = fit_lines("one two three four five six seven", 9, len)
+    assert lines[:2] == ["one two", "three"]
+    assert all(len(line) <= 9 for line in lines)
+    assert lines[-1].endswith("…")
+    assert clip("abcdefgh", 4, len) == "abc…"
