@@ -24,6 +24,7 @@ from .flux.encoding import PromptEmbedding, decode_latents, encode_prompts
 from .flux.lora import load_lora, remove_lora
 from .flux.sampling import initial_noise, sample
 from .progress import progress
+from .prompts import plain_text
 
 IN_MEMORY_BYTES = 1 << 30
 ENCODE_BATCH = 16
@@ -95,7 +96,8 @@ def embed_prompts(
     with progress(len(distinct), "text", unit="prompt") as bar, torch.inference_mode():
         for start in range(0, len(distinct), ENCODE_BATCH):
             chunk = distinct[start : start + ENCODE_BATCH]
-            for prompt, embedding in zip(chunk, encode_prompts(text, chunk, device), strict=True):
+            plain = [plain_text(prompt) for prompt in chunk]
+            for prompt, embedding in zip(chunk, encode_prompts(text, plain, device), strict=True):
                 embeddings.put(prompt, embedding)
             bar.update(len(chunk))
     del text

@@ -32,7 +32,7 @@ class Canvas:
 
     def to_pixels(self, points: Points) -> Points:
         """Face coordinates [N, 2] to pixels [N, 2] (pixel centres at .5)."""
-        moved = np.asarray(points, np.float64) @ self.affine[:, :2].T + self.affine[:, 2]
+        moved: Points = np.asarray(points, np.float64) @ self.affine[:, :2].T + self.affine[:, 2]
         return moved * self.size
 
     def _blend(self, points: Points, colour: Colour, alpha: float, blur: float, thickness: float) -> None:

@@ -1,5 +1,7 @@
 """Everything around the mouth: background, hair, head, ears, eyes and brows."""
 
+from itertools import pairwise
+
 import numpy as np
 
 from .canvas import Canvas, Colour, Points, ellipse, smooth
@@ -53,9 +55,7 @@ def _textured(outline: Points, face: PhantomFace, strength: float = 1.0) -> Poin
         return outline
     waves, height = (9, 0.013) if texture == "wavy" else (17, 0.022)
     closed = np.concatenate([outline, outline[:1]])
-    dense = np.concatenate(
-        [np.linspace(a, b, 6, endpoint=False) for a, b in zip(closed[:-1], closed[1:], strict=True)]
-    )
+    dense = np.concatenate([np.linspace(a, b, 6, endpoint=False) for a, b in pairwise(closed)])
     centre = dense.mean(0)
     offset = dense - centre
     radius = np.linalg.norm(offset, axis=1, keepdims=True) + 1e-9

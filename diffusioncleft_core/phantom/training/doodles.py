@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 
 def doodle(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """A copy of `image` [H, W, 3] uint8 with 1 to 5 random strokes, spots and outlines of any colour on it."""
+    """A copy of `image` [H, W, 3] uint8 with 1 to 5 random strokes and spots of any colour on it."""
     picture = image.copy()
     side = picture.shape[0]
     for _ in range(int(rng.integers(1, 6))):

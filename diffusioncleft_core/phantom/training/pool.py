@@ -32,7 +32,7 @@ def _chunk(
 
 
 def make_pool(out: Path, n: int, seed: int, condition: str | None, size: int, workers: int) -> None:
-    """Write images.npy [n, S, S, 3] uint8, marks.npy [n, 18] (landmarks, box, lips; px) and attributes.json."""
+    """Write images.npy [n, S, S, 3] uint8, marks.npy [n, 18] px (landmarks, box, lips), attributes.json."""
     out.mkdir(parents=True, exist_ok=True)
     tasks = [(seed * 1_000_003 + i, min(_CHUNK, n - i), condition, size) for i in range(0, n, _CHUNK)]
     images = np.lib.format.open_memmap(out / "images.npy", "w+", np.uint8, (n, size, size, 3))
