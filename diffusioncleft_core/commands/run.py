@@ -203,8 +203,8 @@ def training_choices(args: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in chosen.items() if value is not None}
 
 
-def start_trainer(arguments: Mapping[str, Any], on_event: Any) -> None:
+def start_trainer(arguments: Mapping[str, Any], on_event: Any, stop: Any) -> None:
     """Start the trainer, a process of its own, and report its events."""
     config = importlib.import_module("...trainer.config", __package__)
     launch = importlib.import_module("...trainer.launch", __package__)
-    launch.train(config.checked(config.TrainSettings(**arguments)), on_event)
+    launch.train(config.checked(config.TrainSettings(**arguments)), on_event, stop)

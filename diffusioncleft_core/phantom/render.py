@@ -20,7 +20,7 @@ class Rendering:
     image: NDArray[np.uint8]
     """[S, S, 3] RGB."""
     landmarks: NDArray[np.float32]
-    """[5, 2] px, insightface's order: eyes, nose tip, mouth corners, of each pair the image-left one first."""
+    """[5, 2] px, insightface's order: eyes, nose tip, mouth corners; image-left first."""
     box: NDArray[np.float32]
     """[4] px, x1 y1 x2 y2: head from hairline to chin, cheek to cheek."""
     lips: NDArray[np.float32]

@@ -20,7 +20,7 @@ class Proportion:
 
 
 def clopper_pearson(k: int, n: int, level: float = 0.95) -> Proportion:
-    """Exact binomial interval (Clopper & Pearson, Biometrika 26, 1934), by quantiles of the beta distribution."""
+    """Exact binomial interval (Clopper & Pearson, Biometrika 26, 1934), by the beta distribution."""
     if n == 0:
         return Proportion(None, (0.0, 1.0), 0, 0)
     tail = (1 - level) / 2

@@ -1,9 +1,9 @@
 """The phantom autoencoder's encoder, solved instead of trained.
 
 The best linear code of 8 x 8 RGB patches in 16 numbers is their principal components, and FLUX's encoder
-can compute just that: its strided convolutions gather each patch's pixels, its residual branches are silent,
-and its last normalisation is made harmless by a constant beside every signal. Patches over eyes and lips weigh more,
-since there lie the smallest things that matter.
+can compute just that: its strided convolutions gather each patch's pixels, its residual branches are
+silent, and its last normalisation is made harmless by a constant beside every signal. Patches over eyes
+and lips weigh more, since there lie the smallest things that matter.
 """
 
 from pathlib import Path

@@ -1,0 +1,37 @@
+"""Jobs at once: all results, or the first failure with the others stopped."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from diffusioncleft.diffusioncleft_core.side_by_side import Stop, side_by_side
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_every_job_gives_its_result(at_once: int) -> None:
+    assert side_by_side({"a": lambda stop: 1, "b": lambda stop: 2}, at_once) == {"a": 1, "b": 2}
+
+
+def test_two_jobs_really_run_at_once() -> None:
+    meeting = threading.Barrier(2, timeout=10)
+    assert len(side_by_side({name: lambda stop: meeting.wait() for name in "ab"}, 2)) == 2
+
+
+def test_a_failure_stops_the_other_job_and_is_raised() -> None:
+    saved = []
+
+    def long(stop: Stop) -> None:
+        deadline = time.monotonic() + 10
+        while not stop() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        saved.append(stop())
+
+    def failing(stop: Stop) -> None:
+        raise ValueError("no such file")
+
+    with pytest.raises(ValueError, match="no such file"):
+        side_by_side({"long": long, "failing": failing}, 2)
+    assert saved == [True]
