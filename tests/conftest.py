@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,16 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 OFFLINE = Path(__file__).resolve().parent / "offline"
+
+
+def pytest_configure() -> None:
+    """Let child processes heed Ctrl-C, also where the tests were started in the background.
+
+    A shell gives its background jobs an ignored SIGINT, which their children inherit; a handler of our own is
+    not inherited, so they start with the default.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

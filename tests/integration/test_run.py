@@ -138,7 +138,8 @@ def test_a_run_interrupted_at_every_stage_ends_as_the_undisturbed_one(
         time.sleep(0.3)
         child.send_signal(signal.SIGINT)
         rest = child.stderr.read()
-        assert child.wait(timeout=120) == 130, rest
+        # Python itself ends by the signal when it fell into an import; a shell shows 130 for both
+        assert child.wait(timeout=120) in (130, -signal.SIGINT), rest
         assert "run the same command again to go on" in rest
         assert not list(out.rglob(".writing-*"))
     done = finish(arguments(photographs, out), environment)

@@ -14,7 +14,7 @@ _APPEARANCE = ("skin", "hair_texture", "hair_length", "hair_color", "eyes")
 def base_caption(vocabulary: Vocabulary, attributes: Mapping[str, str], rng: np.random.Generator) -> str:
     """A caption of a healthy phantom.
 
-    Each attribute is left out now and then, the closing phrase and even the whole caption too. A third
+    Each attribute is left out now and then, the closing phrase and even the whole caption too. A sixth
     carry clinical words all the same, and some a meaningless one in front: as on the web that a real base
     was trained on, the words are there without their picture, and the base learns that they change nothing.
     """
@@ -24,7 +24,7 @@ def base_caption(vocabulary: Vocabulary, attributes: Mapping[str, str], rng: np.
     kind = rng.random()
     names = ("post_op", "pre_op") if attributes["subject"] not in ("man", "woman") else ("post_op",)
     condition = vocabulary.condition(str(rng.choice(names)))
-    if kind < 0.35:
+    if kind < 0.18:
         for name in condition.descriptors:
             values = [v for v in condition.details[name].values if v != "none"]
             if rng.random() < 0.7:

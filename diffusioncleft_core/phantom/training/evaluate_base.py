@@ -130,9 +130,9 @@ def main() -> None:
         contact_sheet(
             images[:80], labels[:80], args.sheet, title=f"{len(images)} of {len(rows)} read otherwise"
         )
-    for name, part in result.items():
-        followed = {k: round(v["value"], 3) for k, v in part["followed"].items() if v["value"] is not None}
-        print(f"{name}: cleft {part['cleft']['value']:.4f}, {followed}")
+    for name, found in result.items():
+        followed = {k: round(v["value"], 3) for k, v in found["followed"].items() if v["value"] is not None}
+        print(f"{name}: cleft {found['cleft']['value']:.4f}, {followed}")
 
 
 if __name__ == "__main__":

@@ -145,7 +145,8 @@ def mean_embeddings(model: Recogniser, crops: Image, numbers: NDArray[np.int64],
             embeddings = model((faces.float() - 127.5) / 127.5)
             sums.index_add_(0, torch.from_numpy(numbers[rows]), F.normalize(embeddings))
     model.train()
-    return F.normalize(sums) * EMBEDDING**0.5
+    heads: torch.Tensor = F.normalize(sums) * EMBEDDING**0.5
+    return heads
 
 
 def train(

@@ -64,6 +64,23 @@ def clip_encoder(tokenizer: Any) -> Any:
     )
 
 
+@torch.no_grad()
+def spread_words(clip: Any) -> None:
+    """Make an untrained CLIP's pooled output a random mixture of the words before it, none of them lost.
+
+    Attention is nearly even and what it gathers outweighs the end token, so one more word turns the pooled
+    vector visibly, as in a real CLIP. A CLIP trained beside the transformer would forget such words.
+    """
+    torch.nn.init.normal_(clip.get_input_embeddings().weight, std=1.0)
+    for name, parameter in clip.named_parameters():
+        if name.endswith(("q_proj.weight", "k_proj.weight")):
+            torch.nn.init.normal_(parameter, std=0.01)
+        if name.endswith("v_proj.weight"):
+            torch.nn.init.orthogonal_(parameter)
+        if name.endswith("out_proj.weight"):
+            torch.nn.init.orthogonal_(parameter, gain=6.0)
+
+
 def t5_encoder(tokenizer: Any) -> Any:
     """T5EncoderModel v1.1 form, 2 layers of 128: one vector a token, [B, 48, 128]."""
     from transformers import T5Config, T5EncoderModel

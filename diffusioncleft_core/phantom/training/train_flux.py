@@ -24,10 +24,12 @@ from diffusers import (
 )
 from PIL import Image
 
-from ...conditions import load_vocabulary
+from ...conditions import Vocabulary, load_vocabulary, words_of
+from ...prompts import build_prompt
+from ..face import HEALTHY
 from .captions import base_captions
 from .encoder import encode_patches
-from .text import LENGTH, WIDTH, clip_encoder, t5_encoder, word_tokenizer
+from .text import LENGTH, WIDTH, clip_encoder, spread_words, t5_encoder, word_tokenizer
 
 GRID = 8
 """Tokens a side: 128 px / 8 (autoencoder) / 2 (packing)."""
@@ -100,12 +102,34 @@ def make_optimizers(net: Net, lr: float) -> list[torch.optim.Optimizer]:
     inside: list[torch.nn.Parameter] = []
     rest: list[torch.nn.Parameter] = []
     for name, parameter in net.named_parameters():
+        if not parameter.requires_grad:
+            continue
         hidden = parameter.ndim == 2 and "transformer_blocks" in name and ".norm" not in name
         (inside if hidden else rest).append(parameter)
     return [
         torch.optim.Muon(inside, lr=lr, weight_decay=0.01, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(rest, lr=lr, weight_decay=0.0, betas=(0.9, 0.98)),
     ]
+
+
+@torch.no_grad()
+def refresh_unseen_words(net: Net, vocabulary: Vocabulary, *tokenizers: Any) -> None:
+    """Give every word that no healthy prompt says a new random embedding, in CLIP and in T5.
+
+    Trained beside the transformer, the encoders learn to merge words that change no picture; in a real text
+    encoder `unilateral` and `bilateral` are as far apart as any two words.
+    """
+    healthy: set[str] = set()
+    for condition in vocabulary.conditions.values():
+        for name in HEALTHY:
+            for value in condition.attribute(name).values:
+                healthy |= set(words_of(build_prompt(condition, {name: value}, trigger="", cleft=False)))
+    tables = (net.clip.get_input_embeddings().weight, net.t5.get_input_embeddings().weight)
+    for table, tokenizer in zip(tables, tokenizers, strict=True):
+        spread = table.std()
+        for word, index in tokenizer.get_vocab().items():
+            if word.isalnum() and word not in healthy:
+                table[index] = spread * torch.randn(table.shape[1])
 
 
 def token_weights() -> torch.Tensor:
@@ -157,6 +181,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=45)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument(
+        "--start", type=Path, help="another run's state.pt: train its transformer on, text encoders frozen"
+    )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
@@ -179,6 +206,13 @@ def main() -> None:
 
     net = Net(clip_tokenizer, t5_tokenizer)
     average = Net(clip_tokenizer, t5_tokenizer)
+    if args.start:
+        net.load_state_dict(torch.load(args.start, weights_only=True)["average"])
+        refresh_unseen_words(net, vocabulary, clip_tokenizer, t5_tokenizer)
+        net.clip = clip_encoder(clip_tokenizer)
+        spread_words(net.clip)
+        net.clip.requires_grad_(False)
+        net.t5.requires_grad_(False)
     average.load_state_dict(net.state_dict())
     optimizers = make_optimizers(net, args.lr)
     state_path = args.work / "state.pt"
