@@ -21,6 +21,7 @@ from .run_settings import (
     CONDITIONS,
     NETWORK_ALPHA,
     NETWORK_DIM,
+    PHANTOM_SCHEDULE,
     REGULARIZATION,
     STEPS_PER_IMAGE,
     Photographs,
@@ -352,7 +353,7 @@ def training_arguments(
         "prompt_form": "bracketed" if settings.bracketed else "bare",
     }
     if settings.phantom:
-        arguments |= {"resolution": (settings.width,), "num_cpu_threads": 1}
+        arguments |= {"resolution": (settings.width,), "num_cpu_threads": 1, **PHANTOM_SCHEDULE}
     if settings.preset == "robust":
         arguments |= {"reg_data_dir": folders.regularization(condition.name), **REGULARIZATION}
     return arguments | dict(settings.training)
@@ -407,12 +408,15 @@ def generate_images(
     def work() -> Facts:
         plan = read_plan(folders.plan(condition.name))[: settings.n]
         lora = lora_file(folders, condition)
-        result = generate(settings.source, lora, plan, out, warn=warn, **sampling_of(settings))
+        result = generate(
+            settings.source, lora, plan, out, warn=warn, strength=settings.strength, **sampling_of(settings)
+        )
         return {"images": result.total, "manifest": sha256_file(out / "manifest.jsonl")}
 
     inputs = {
         **plan_inputs(settings, settings.seed_for("plan", condition.name)),
         "LoRA": facts["training"]["lora_sha256"],
+        "strength": settings.strength,
         **base_inputs(settings),
     }
     more = {"number of images": settings.n}
@@ -440,6 +444,7 @@ def ask_oracle(
             condition,
             other,
             n=settings.cell_images,
+            strength=settings.strength,
             seed=seed,
             bracketed=settings.bracketed,
             generated=folders.generated(condition.name),
@@ -454,6 +459,7 @@ def ask_oracle(
         "generated images": facts["generation"]["manifest"],
         "LoRA": facts["training"]["lora_sha256"],
         "cells": [settings.cell_images, seed],
+        "strength": settings.strength,
         **base_inputs(settings),
     }
     return stages.stage(f"oracle-{condition.name}", inputs, [out], work)

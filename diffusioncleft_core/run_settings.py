@@ -20,11 +20,15 @@ PRESETS = ("paper", "robust")
 PHANTOM_TRAINING_FACES = {"pre_op": 100, "post_op": 201}
 """The paper's numbers of photographs."""
 PHANTOM_IMAGES = 200
-PHANTOM_CELL_IMAGES = 60
+PHANTOM_CELL_IMAGES = 100
 """Images a cell of the trigger experiment in the demo."""
 PAPER_LEARNING_RATE = 1e-4
-PHANTOM_LEARNING_RATE = 1e-3
+PHANTOM_LEARNING_RATE = 5e-3
 """The phantom model is so small that the paper's rate hardly moves it; every summary says so."""
+PHANTOM_SCHEDULE = {"lr_scheduler": "cosine", "lr_warmup_steps": 50}
+"""At so high a rate the last steps must be small ones."""
+PHANTOM_STRENGTH = 1.5
+"""Strength of a phantom's LoRA in generation: 10 steps an image leave it too faint at 1."""
 REGULARIZATION = {"prior_loss_weight": 1.0, "prior_target": "image"}
 """How the preset `robust` trains on its regularisation images (the trainer's arguments)."""
 STEPS_PER_IMAGE = 10
@@ -46,7 +50,8 @@ class RunSettings:
 
     photographs: by condition; empty under `phantom`, which then renders its own. faces: name or folder of the
     face pack. base: the trainer's arguments that name the base model. training: more of its arguments.
-    n: images a condition; width, height: px; holdout: share of subjects, 0 to 0.5.
+    strength: of the LoRA when images are made. n: images a condition; width, height: px; holdout: share of
+    subjects, 0 to 0.5.
     """
 
     out: Path
@@ -70,6 +75,7 @@ class RunSettings:
     regularization_images: int = 0
     phantom_training_faces: Mapping[str, int] = field(default_factory=lambda: dict(PHANTOM_TRAINING_FACES))
     cell_images: int = PHANTOM_CELL_IMAGES
+    strength: float = 1.0
     training: Mapping[str, Any] = field(default_factory=dict)
     redo: bool = False
 

@@ -61,7 +61,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     training.add_argument(
         "--regularization-images", type=int, default=0, metavar="N", help="default: as many as photographs"
     )
-    training.add_argument("--learning_rate", type=float, help="default: the paper's 1e-4; phantoms 1e-3")
+    training.add_argument("--learning_rate", type=float, help="default: the paper's 1e-4; phantoms 5e-3")
     training.add_argument("--resolution", help="training sizes in px (default: the paper's 256,512,768,1024)")
     training.add_argument(
         "--training_adapter", type=Path, metavar="FILE", help="LoRA that is on while training schnell"
@@ -79,12 +79,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--size", type=parse_size, metavar="PX", help="768 or 768x1024 (default 768; phantom 128)"
     )
     images.add_argument("--steps", type=int, default=4, help="sampling steps (default 4, schnell's)")
+    images.add_argument("--strength", type=float, help="of the LoRA in generation (default 1; phantom 1.5)")
     images.add_argument("--batch", type=int, help="images at once (default 1; phantom 16)")
     images.add_argument(
         "--bare-trigger", action="store_true", help="CLP instead of [CLP], in captions and prompts"
     )
     images.add_argument(
-        "--cell-images", type=int, help="phantoms: images a cell of the trigger experiment (default 60)"
+        "--cell-images", type=int, help="phantoms: images a cell of the trigger experiment (default 100)"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of everything that is drawn (default 0)")
     parser.add_argument(
@@ -109,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
 
 def settings_from(args: argparse.Namespace) -> RunSettings:
     """The run's settings from the command line; UserError when photographs or models are missing."""
-    from ..run_settings import PHANTOM_CELL_IMAGES, PHANTOM_IMAGES, RunSettings
+    from ..run_settings import PHANTOM_CELL_IMAGES, PHANTOM_IMAGES, PHANTOM_STRENGTH, RunSettings
 
     photographs = photographs_from(args)
     if not photographs and not args.phantom:
@@ -143,6 +144,7 @@ def settings_from(args: argparse.Namespace) -> RunSettings:
         holdout=args.holdout,
         seed=args.seed,
         regularization_images=args.regularization_images,
+        strength=(PHANTOM_STRENGTH if args.phantom else 1.0) if args.strength is None else args.strength,
         cell_images=PHANTOM_CELL_IMAGES if args.cell_images is None else args.cell_images,
         training=training_choices(args),
         redo=args.redo,

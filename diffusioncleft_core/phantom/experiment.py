@@ -42,6 +42,7 @@ def measure_condition(
     *,
     n: int,
     seed: int,
+    strength: float = 1.0,
     device: torch.device,
     dtype: torch.dtype,
     batch: int,
@@ -52,8 +53,8 @@ def measure_condition(
 ) -> dict[str, Any]:
     """All figures of one condition's LoRA.
 
-    n: images a cell; seed: of the cells' plan; generated: an image set that stands for the full-prompt cell;
-     pictures: where a sheet of the cells goes. Returns JSON values: `trigger_obedience`,
+    n: images a cell; seed: of the cells' plan; strength: of the LoRA; generated: an image set that stands for
+    the full-prompt cell; pictures: where a sheet of the cells goes. Returns JSON values: `trigger_obedience`,
     `cleft_type_accuracy`, `trigger_selectivity` by cell, `drift` by cell.
     """
     from .obedience import finding_rate, type_accuracy
@@ -62,7 +63,7 @@ def measure_condition(
     cells = trigger_cells(condition, other, n, seed, bracketed=bracketed)
     drawn = [cell for name, cell in cells.items() if generated is None or name != FULL]
     plain = [cells[name] for name in DRIFT]
-    with_lora, by_base = draw_cells(source, lora, drawn, plain, device, dtype, batch, steps)
+    with_lora, by_base = draw_cells(source, lora, drawn, plain, device, dtype, batch, steps, strength)
     if generated is not None:
         rows, full = read_generated(generated)
     else:
@@ -99,6 +100,7 @@ def draw_cells(
     dtype: torch.dtype,
     batch: int,
     steps: int,
+    strength: float = 1.0,
 ) -> tuple[dict[str, Pictures], dict[str, Pictures]]:
     """Draw `cells` with the LoRA and `plain` without, at equal seeds: pictures [N, H, W, 3] by cell."""
     embeddings = embed_prompts(source, prompts_of([*cells, *plain]), device, dtype)
@@ -116,7 +118,7 @@ def draw_cells(
 
     with progress(sum(len(cell.rows) for cell in (*cells, *plain)), "cells") as bar:
         by_base = {cell.name: draw(cell, bar) for cell in plain}
-        sampler.use_lora(lora)
+        sampler.use_lora(lora, strength)
         with_lora = {cell.name: draw(cell, bar) for cell in cells}
     release_memory(device)
     return with_lora, by_base

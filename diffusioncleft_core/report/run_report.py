@@ -90,6 +90,8 @@ def notes(settings: RunSettings, warnings: Sequence[str]) -> list[str]:
             f"The learning rate is {rate:g}, not the paper's {PAPER_LEARNING_RATE:g}"
             + (": the phantom model is too small to move at the paper's." if settings.phantom else ".")
         )
+    if settings.strength != 1:
+        said.append(f"The LoRA is applied at strength {settings.strength:g}: at 1 its findings are faint.")
     if settings.preset == "robust":
         said.append(
             "Trained with regularisation images of the base model, so that the finding hangs on the trigger; "
