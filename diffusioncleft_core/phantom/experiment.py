@@ -57,7 +57,7 @@ def measure_condition(
     the full-prompt cell; pictures: where a sheet of the cells goes. Returns JSON values: `trigger_obedience`,
     `cleft_type_accuracy`, `trigger_selectivity` by cell, `drift` by cell.
     """
-    from .obedience import finding_rate, type_accuracy
+    from .obedience import FINDING, finding_rate, type_accuracy
     from .oracle import load_oracle
 
     cells = trigger_cells(condition, other, n, seed, bracketed=bracketed)
@@ -79,7 +79,7 @@ def measure_condition(
         },
         "drift": {name: drift(by_base[name], with_lora[name]) for name in DRIFT},
     }
-    if "cleft_type" in condition.descriptors:
+    if FINDING[condition.name] == "cleft":
         result["cleft_type_accuracy"] = type_accuracy(reading, wanted)
     if pictures is not None:
         write_cells_sheet(condition, cells, {**with_lora, FULL: full}, by_base, pictures / "cells.png")
