@@ -1,0 +1,222 @@
+"""One pass over the faces of a folder of images, kept, so that no later stage looks for them again."""
+
+import base64
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UserError
+from ..files import explained, inside, private_dir, read_jsonl, sha256_bytes, write_jsonl
+from ..progress import progress
+from .analyzer import Face, FaceAnalyzer
+
+RECORDS_VERSION = 1
+RECORDS = "faces.jsonl"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FaceRecord:
+    """What was found in one image: the number of faces, and the largest of them.
+
+    Holds neither name nor hash of the image. Coordinates are pixels of the decoded image, upright.
+    """
+
+    width: int
+    height: int
+    n_faces: int = 0
+    box: NDArray[np.float32] | None = None
+    """[4]: x0, y0, x1, y1 of the largest face; may reach beyond the frame. None without a face."""
+    landmarks: NDArray[np.float32] | None = None
+    """[5, 2]: the eye left in the image, the eye right in it, nose tip, left and right mouth corner."""
+    score: float | None = None
+    embedding: NDArray[np.float32] | None = None
+    """[512], L2 norm 1."""
+    second_share: float = 0.0
+    """Area of the second largest box by that of the largest, 0 to 1; 0 when there is one face or none."""
+    rung: str | None = None
+    """The step of the detector's retry ladder that found it."""
+    unreadable: str | None = None
+    """Why the file could not be decoded (then all sizes are 0); None when it could."""
+
+    @property
+    def has_face(self) -> bool:
+        """Whether at least one face was found."""
+        return self.n_faces > 0
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as a JSON object; what is None is left out."""
+        row: dict[str, Any] = {
+            "width": self.width,
+            "height": self.height,
+            "n_faces": self.n_faces,
+            "box": None if self.box is None else self.box.tolist(),
+            "landmarks": None if self.landmarks is None else self.landmarks.tolist(),
+            "score": self.score,
+            "embedding": None if self.embedding is None else _encoded(self.embedding),
+            "second_share": self.second_share,
+            "rung": self.rung,
+            "unreadable": self.unreadable,
+        }
+        return {name: value for name, value in row.items() if value is not None}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> "FaceRecord":
+        """Read what `to_json` wrote. Raises KeyError, TypeError or ValueError when it is something else."""
+        box, landmarks, embedding = row.get("box"), row.get("landmarks"), row.get("embedding")
+        return cls(
+            width=int(row["width"]),
+            height=int(row["height"]),
+            n_faces=int(row["n_faces"]),
+            box=None if box is None else np.asarray(box, np.float32).reshape(4),
+            landmarks=None if landmarks is None else np.asarray(landmarks, np.float32).reshape(5, 2),
+            score=row.get("score"),
+            embedding=None if embedding is None else _decoded(embedding),
+            second_share=float(row.get("second_share", 0.0)),
+            rung=row.get("rung"),
+            unreadable=row.get("unreadable"),
+        )
+
+
+def record_of(image: NDArray[np.uint8], faces: Sequence[Face]) -> FaceRecord:
+    """The record of `image` [H, W, 3] in which `faces` (the largest first) were found."""
+    height, width = image.shape[:2]
+    record = FaceRecord(width=width, height=height, n_faces=len(faces))
+    if not faces:
+        return record
+    largest = faces[0]
+    return replace(
+        record,
+        box=_rounded(largest.box),
+        landmarks=_rounded(largest.landmarks),
+        score=round(float(largest.score), 4),
+        embedding=np.asarray(largest.embedding, np.float32),
+        second_share=round(_share(faces[1], largest), 4) if len(faces) > 1 else 0.0,
+        rung=str(largest.rung),
+    )
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """Decode an image file to [H, W, 3] uint8 sRGB, upright. Raises `dataset.reasons.Rejected`."""
+    from ..dataset.ingest import normalise, read_bytes
+
+    return normalise(read_bytes(path), first_frame=True).pixels
+
+
+def face_records(
+    folder: Path,
+    files: Iterable[str],
+    analyzer: FaceAnalyzer,
+    cache: Path | None = None,
+    *,
+    description: str = "faces",
+) -> list[FaceRecord]:
+    """The records of `files` (paths relative to `folder`), in their order.
+
+    `cache`: a private folder that keeps records by the content of the file and the face pack's weights: what
+    is in it is not looked at again, whatever the file is called now. It is written image by image, so that an
+    interrupted pass goes on. A file that is missing or can't be decoded is a record with `unreadable`.
+    Raises UserError for a path that leads out of `folder`.
+    """
+    from ..dataset.reasons import Rejected
+
+    names = list(files)
+    known = _Cache(cache, records_key(analyzer))
+    records = []
+    for name in progress(names, description):
+        path = inside(folder, name)
+        try:
+            source, image = _read(path, known)
+        except Rejected as rejection:
+            records.append(FaceRecord(0, 0, unreadable=rejection.detail))
+            continue
+        if isinstance(image, FaceRecord):
+            records.append(image)
+            continue
+        record = record_of(image, analyzer.analyze(image))
+        known.add(source, record)
+        records.append(record)
+    return records
+
+
+def records_key(analyzer: FaceAnalyzer) -> str:
+    """Short hash of what a record depends on beside the file: the pack's weights, sizes and versions."""
+    from ..dataset.ingest import INGEST_VERSION
+
+    text = json.dumps([RECORDS_VERSION, INGEST_VERSION, analyzer.describe()], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def embedding_matrix(records: Sequence[FaceRecord]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Embeddings [N, 512] of the records that have a face, and the place [N] of each among `records`."""
+    found = [(place, item.embedding) for place, item in enumerate(records) if item.embedding is not None]
+    if not found:
+        return np.zeros((0, 512), np.float32), np.zeros(0, np.int64)
+    return np.stack([item for _, item in found]), np.array([place for place, _ in found], np.int64)
+
+
+class _Cache:
+    """`faces.jsonl` of a private folder: records by key. Flushed row by row; a torn row is made again."""
+
+    def __init__(self, folder: Path | None, settings: str) -> None:
+        self._settings = settings
+        self._path = None if folder is None else private_dir(folder) / RECORDS
+        self._rows: dict[str, FaceRecord] = {}
+        if self._path is None or not self._path.is_file():
+            return
+        try:
+            rows = read_jsonl(self._path)
+        except UserError:  # it can be made again from the images
+            self._path.unlink()
+            return
+        if not self._path.read_bytes().endswith(b"\n"):  # torn: the next row needs its own line
+            write_jsonl(self._path, rows)
+        for row in rows:
+            with contextlib.suppress(KeyError, TypeError, ValueError):
+                self._rows[str(row["key"])] = FaceRecord.from_json(row)
+
+    def find(self, source: str) -> FaceRecord | None:
+        return self._rows.get(self._key(source))
+
+    def add(self, source: str, record: FaceRecord) -> None:
+        self._rows[self._key(source)] = record
+        if self._path is None:
+            return
+        line = json.dumps({"key": self._key(source), **record.to_json()}, allow_nan=False)
+        with explained(self._path), open(self._path, "a", encoding="utf-8", newline="\n") as handle:
+            handle.write(f"{line}\n")
+
+    def _key(self, source: str) -> str:
+        return f"{source[:32]} {self._settings}"
+
+
+def _read(path: Path, known: _Cache) -> tuple[str, NDArray[np.uint8] | FaceRecord]:
+    """The hash of a file, and its record if it is known, else its pixels."""
+    from ..dataset.ingest import normalise, read_bytes
+
+    data = read_bytes(path)
+    source = sha256_bytes(data)
+    record = known.find(source)
+    return source, record if record is not None else normalise(data, first_frame=True).pixels
+
+
+def _share(second: Face, largest: Face) -> float:
+    return float(np.clip(second.area / max(largest.area, 1e-6), 0.0, 1.0))
+
+
+def _rounded(coordinates: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(np.round(coordinates.astype(np.float64), 2), np.float32)
+
+
+def _encoded(embedding: NDArray[np.float32]) -> str:
+    return base64.b64encode(embedding.astype("<f4").tobytes()).decode("ascii")
+
+
+def _decoded(text: str) -> NDArray[np.float32]:
+    return np.frombuffer(base64.b64decode(text), dtype="<f4").astype(np.float32)
