@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .oracle import WEIGHTS, Reading
-from .statistics import Proportion, TestError, corrected
+from ..statistics import Proportion, TestError, corrected
 
 ERRORS = WEIGHTS.with_name("errors.json")
 FINDING = {"pre_op": "cleft", "post_op": "scar"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from diffusioncleft.diffusioncleft_core.phantom.statistics import TestError, clopper_pearson, corrected
+from diffusioncleft.diffusioncleft_core.statistics import TestError, clopper_pearson, corrected
 
 
 def test_the_papers_five_of_two_thousand() -> None:

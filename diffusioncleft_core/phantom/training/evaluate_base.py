@@ -27,7 +27,7 @@ from ...prompts import PlanRow, build_prompt, sampling_plan
 from ...report.sheets import contact_sheet
 from ..obedience import as_figure, attribute_rate, error_of
 from ..oracle import Reading, load_oracle
-from ..statistics import corrected
+from ...statistics import corrected
 
 _READ = ("skin", "hair_color", "eyes", "hair_length", "hair_texture")
 

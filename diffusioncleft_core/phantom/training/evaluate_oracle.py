@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from ..oracle import HEADS, SIDES, Oracle, Reading, load_oracle
-from ..statistics import clopper_pearson
+from ...statistics import clopper_pearson
 from .train_oracle import targets, through_vae
 
 SKIN = HEADS["skin"]
