@@ -21,6 +21,7 @@ COMMANDS = {
     "plan": ".commands.plan",
     "lora": ".commands.lora",
     "phantom": ".commands.phantom",
+    "comfy": ".commands.comfy",
 }
 
 DESCRIPTION = "Synthetic faces with cleft lip: from a folder of photographs to LoRAs and new faces."

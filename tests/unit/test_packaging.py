@@ -202,7 +202,9 @@ def test_comfyuis_requirements_repeat_the_projects_and_leave_torch_alone(project
     text = (repository / "requirements.txt").read_text(encoding="utf-8")
     ours = requirements(text.splitlines())
     extras = project["project"]["optional-dependencies"]
-    declared = requirements(project["project"]["dependencies"] + extras["faces"] + extras["train"])
+    declared = requirements(
+        project["project"]["dependencies"] + extras["faces"] + extras["train"] + extras["comfy"]
+    )
     comfyuis = {"torch", "torchvision", "numpy"}
     assert all(declared[name] == "" for name in comfyuis)
     assert set(ours) == set(declared) - comfyuis
@@ -237,4 +239,4 @@ def test_a_command_costs_no_torch_until_it_runs(offline_env):
         "sys.exit('torch' in sys.modules)"
     )
     assert python("-c", code, env=offline_env).returncode == 0
-    assert len(cli.COMMANDS) == 8
+    assert len(cli.COMMANDS) == 9

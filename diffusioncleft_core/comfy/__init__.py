@@ -1,0 +1,1 @@
+"""A client for a ComfyUI server, by HTTP and websocket: it imports nothing of ComfyUI's and runs anywhere."""

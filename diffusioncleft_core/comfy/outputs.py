@@ -1,0 +1,122 @@
+"""What a finished prompt left: files of its output nodes, fetched by /view, and texts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ..errors import UserError
+from ..files import write_bytes, write_json
+from .convert import Graph
+from .server import ComfyServer, ConnectionLost
+
+OUTPUTS_NAME = "outputs.json"
+_MOST_NAME = 150
+_RESERVED = re.compile(r"^(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?$", re.IGNORECASE)
+
+
+@dataclass
+class NodeOutput:
+    """What one node showed. files: relative to the output folder; values: texts, numbers and tables."""
+
+    title: str
+    kind: str
+    files: list[str] = field(default_factory=list)
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+def collect(
+    server: ComfyServer, entry: Mapping[str, Any], graph: Graph, folder: Path, *, temporary: bool = True
+) -> dict[str, NodeOutput]:
+    """Download every file that a prompt's nodes list, into `folder`, and gather the rest by node id.
+
+    A server is not trusted with paths: a file takes its own name, without folders, made fit for every system;
+    when two files have one name, the node's id is put before it. temporary: previews too, not only outputs.
+    Raises UserError for a file that the server lists and doesn't have.
+    """
+    found: dict[str, NodeOutput] = {}
+    taken: set[str] = {OUTPUTS_NAME}
+    for node_id, shown in (entry.get("outputs") or {}).items():
+        node = graph.get(str(node_id), {})
+        kind = str(node.get("class_type", "?"))
+        output = NodeOutput(str((node.get("_meta") or {}).get("title") or kind), kind)
+        for key, values in shown.items():
+            if key == "animated":
+                continue
+            for listed in files_in(values):
+                if listed["type"] == "temp" and not temporary:
+                    continue
+                name = _free_name(listed["filename"], str(node_id), taken)
+                write_bytes(folder / name, fetch(server, listed))
+                output.files.append(name)
+            rest = [value for value in values if not _is_file(value)] if isinstance(values, list) else values
+            if rest not in ([], None):
+                output.values[key] = rest
+        if output.files or output.values:
+            found[str(node_id)] = output
+    return found
+
+
+def write_outputs(folder: Path, outputs: Mapping[str, NodeOutput]) -> None:
+    """Write `outputs.json`: title, class, files and values of each node."""
+    write_json(
+        folder / OUTPUTS_NAME,
+        {
+            node_id: {"title": out.title, "class_type": out.kind, "files": out.files, "values": out.values}
+            for node_id, out in outputs.items()
+        },
+    )
+
+
+def files_in(values: Any) -> Iterator[dict[str, str]]:
+    """The files in one value of a node's output, as filename, subfolder and type."""
+    for value in values if isinstance(values, list) else []:
+        if _is_file(value):
+            yield {
+                "filename": str(value["filename"]),
+                "subfolder": str(value.get("subfolder") or ""),
+                "type": str(value.get("type") or "output"),
+            }
+
+
+def safe_name(name: str) -> str:
+    """The last part of a server's file name, with nothing in it that leads elsewhere on any system."""
+    last = PurePosixPath(name.replace("\\", "/")).name
+    cleaned = re.sub(r"[^\w.\- ()\[\]]", "_", last).strip(". ")[-_MOST_NAME:]
+    if not cleaned or _RESERVED.match(cleaned):
+        return f"file_{cleaned or 'unnamed'}"
+    return cleaned
+
+
+def _is_file(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("filename"), str)
+
+
+def _free_name(filename: str, node_id: str, taken: set[str]) -> str:
+    wanted = safe_name(filename)
+    name, number = wanted, 1
+    while name.lower() in taken:
+        name = f"{safe_name(node_id)}_{wanted}" if number == 1 else f"{safe_name(node_id)}_{number}_{wanted}"
+        number += 1
+    taken.add(name.lower())
+    return name
+
+
+def fetch(server: ComfyServer, listed: Mapping[str, str]) -> bytes:
+    """Content of a file that `files_in` gave. Raises UserError when the server does not have it."""
+    for _ in range(2):
+        try:
+            content = server.file(listed["filename"], listed["subfolder"], listed["type"])
+        except ConnectionLost:
+            if not server.wait_until_up(60):
+                break
+            continue
+        if content is not None:
+            return content
+        break
+    raise UserError(
+        f"the server lists {listed['filename']!r} as an output and does not have it; run the command again"
+    )

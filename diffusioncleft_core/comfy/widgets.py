@@ -1,0 +1,140 @@
+"""Which inputs of a node class are widgets, in which order a workflow stores them, and what they take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import UserError
+
+_SCALARS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+_UPLOADS = ("image_upload", "animated_image_upload", "video_upload", "audio_upload", "file_upload")
+# The frontend gives these names a control even where the node does not ask for one.
+_SEEDS = ("seed", "noise_seed")
+CONTROLS = ("fixed", "increment", "decrement", "randomize", "increment-wrap")
+
+
+@dataclass(frozen=True)
+class Input:
+    """One declared input. kind: a widget's type, or the socket's; options: what a combo offers, else None."""
+
+    name: str
+    kind: str
+    required: bool
+    settings: Mapping[str, Any]
+    options: tuple[Any, ...] | None = None
+
+    @property
+    def is_widget(self) -> bool:
+        return self.kind in _SCALARS and not self.settings.get("forceInput")
+
+    @property
+    def has_control(self) -> bool:
+        """True where the frontend stores a `control_after_generate` value behind this one."""
+        asked = self.settings.get("control_after_generate")
+        if asked is None:
+            return self.kind in ("INT", "FLOAT") and self.name in _SEEDS
+        return bool(asked)
+
+    @property
+    def has_upload(self) -> bool:
+        """True where the frontend stores the name of an upload button behind this value."""
+        return any(self.settings.get(name) for name in _UPLOADS)
+
+    @property
+    def default(self) -> Any:
+        if "default" in self.settings:
+            return self.settings["default"]
+        if self.options is not None:
+            return self.options[0] if self.options else ""
+        return {"INT": 0, "FLOAT": 0.0, "BOOLEAN": False}.get(self.kind, "")
+
+
+def inputs_of(definition: Mapping[str, Any]) -> list[Input]:
+    """All inputs of a class of /object_info, in the server's order, required ones first."""
+    return list(_inputs(definition))
+
+
+def _inputs(definition: Mapping[str, Any]) -> Iterator[Input]:
+    for group in ("required", "optional"):
+        declared = definition.get("input", {}).get(group) or {}
+        order = definition.get("input_order", {}).get(group) or list(declared)
+        for name in order:
+            spec = declared.get(name)
+            if not isinstance(spec, (list, tuple)) or not spec:
+                continue
+            kind, settings = spec[0], spec[1] if len(spec) > 1 and isinstance(spec[1], Mapping) else {}
+            if isinstance(kind, list):
+                yield Input(name, "COMBO", group == "required", settings, tuple(kind))
+            elif kind == "COMBO":
+                options = settings.get("options")
+                known = None if options is None or settings.get("remote") else tuple(options)
+                yield Input(name, kind, group == "required", settings, known)
+            else:
+                yield Input(name, str(kind), group == "required", settings)
+
+
+def widget_values(node: Mapping[str, Any], definition: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of a UI-format node's widgets by name.
+
+    The file stores them as a list, in the order of the declared inputs, with the values of the frontend's own
+    helpers between them. Values that are missing at the end take their defaults; too many raise UserError,
+    because then the file was made for another version of the node.
+    """
+    stored = node.get("widgets_values") or []
+    widgets = [declared for declared in inputs_of(definition) if declared.is_widget]
+    if isinstance(stored, Mapping):
+        return {widget.name: stored.get(widget.name, widget.default) for widget in widgets}
+    values, place = {}, 0
+    for widget in widgets:
+        values[widget.name] = stored[place] if place < len(stored) else widget.default
+        place += 1
+        if widget.has_control and place < len(stored) and stored[place] in CONTROLS:
+            place += 1
+        if widget.has_upload and place < len(stored) and stored[place] in ("image", "video", "audio", "file"):
+            place += 1
+    left = [value for value in stored[place:] if value not in (None, "")]
+    if left and definition.get("python_module", "").startswith("custom_nodes"):
+        left = []  # an extension's own script may have added widgets that the server knows nothing of
+    if left:
+        raise UserError(
+            f"node {node.get('id')} ({node.get('type')}) stores {len(stored)} values, the server's node has "
+            f"{place}: the workflow was made with another version; open it in ComfyUI and save it again"
+        )
+    return values
+
+
+def parse_value(declared: Input, text: str, where: str) -> Any:
+    """The typed value of `--set WHERE=TEXT`. Raises UserError that lists what is allowed."""
+    if declared.kind == "INT":
+        value: Any = _number(int, text, where, "a whole number")
+    elif declared.kind == "FLOAT":
+        value = _number(float, text, where, "a number")
+    elif declared.kind == "BOOLEAN":
+        if text.lower() not in ("true", "false"):
+            raise UserError(f"--set {where}: {text!r} is neither true nor false")
+        return text.lower() == "true"
+    elif declared.options is not None:
+        by_text = {str(option): option for option in declared.options}
+        if text not in by_text:
+            raise UserError(f"--set {where}: there is no {text!r}; choose one of: {_listed(by_text)}")
+        return by_text[text]
+    else:
+        return text
+    low, high = declared.settings.get("min"), declared.settings.get("max")
+    if not ((low is None or value >= low) and (high is None or value <= high)):
+        raise UserError(f"--set {where}: {text} is not between {low} and {high}")
+    return value
+
+
+def _number(kind: type[int] | type[float], text: str, where: str, wanted: str) -> Any:
+    try:
+        return kind(text)
+    except ValueError as error:
+        raise UserError(f"--set {where}: {text!r} is not {wanted}") from error
+
+
+def _listed(names: Mapping[str, Any], most: int = 40) -> str:
+    shown = ", ".join(list(names)[:most]) or "(the server has none)"
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
