@@ -1,11 +1,38 @@
-"""The list of nodes that ComfyUI loads.
-
-The headless pipeline came first; this release registers no node.
-"""
+"""The list of nodes that ComfyUI loads. What they work with is imported when they run."""
 
 from comfy_api.latest import ComfyExtension, io
+
+from . import places
+from .dataset import Captions, LoadDataset, PhantomDataset
+from .filters import ArtifactFilter, IdentityLeakFilter, ReferenceSet
+from .metrics import FaceIdentificationRate, FrechetDistance, PerceptualDiversity, Report
+from .phantom import PhantomLoader
+from .prompts import PromptBuilder, PromptPlan
+from .sets import LoadImageSet, SaveSyntheticSet
+from .training import LoraTrainer, TrainingStatus
+
+NODES: list[type[io.ComfyNode]] = [
+    PromptBuilder,
+    PromptPlan,
+    LoadDataset,
+    PhantomDataset,
+    Captions,
+    LoraTrainer,
+    TrainingStatus,
+    PhantomLoader,
+    ArtifactFilter,
+    IdentityLeakFilter,
+    ReferenceSet,
+    FaceIdentificationRate,
+    FrechetDistance,
+    PerceptualDiversity,
+    Report,
+    LoadImageSet,
+    SaveSyntheticSet,
+]
 
 
 class DiffusionCleftExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return []
+        places.register()
+        return NODES

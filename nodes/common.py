@@ -1,0 +1,71 @@
+"""What all nodes share: the category, the socket types, messages a person can read, the interrupt button."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..diffusioncleft_core.errors import UserError
+from .places import without_private_paths
+
+CATEGORY = "DiffusionCleft"
+
+# What travels on a socket is a small value that names things in their folders, never a photograph.
+Dataset = io.Custom("DIFFUSIONCLEFT_DATASET")
+Row = io.Custom("DIFFUSIONCLEFT_ROW")
+ImageSet = io.Custom("DIFFUSIONCLEFT_IMAGE_SET")
+Reference = io.Custom("DIFFUSIONCLEFT_REFERENCE")
+Training = io.Custom("DIFFUSIONCLEFT_TRAINING")
+Figures = io.Custom("DIFFUSIONCLEFT_FIGURES")
+
+
+def plain_errors(execute: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a user's mistake become the node's message, without the private folders' paths.
+
+    The message goes to every browser that is connected and to the log. `from None` keeps the original, which
+    may hold a path, out of the traceback that ComfyUI logs.
+    """
+
+    @functools.wraps(execute)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return execute(*args, **kwargs)
+        except UserError as error:
+            message = without_private_paths(str(error))
+        raise UserError(message)
+
+    return wrapped
+
+
+def stop_if_interrupted() -> None:
+    """Raise ComfyUI's own exception when the user pressed the stop button."""
+    import comfy.model_management
+
+    comfy.model_management.throw_exception_if_processing_interrupted()
+
+
+def progress_bar(total: int) -> Any:
+    """The progress bar of the node that is executing."""
+    import comfy.utils
+
+    return comfy.utils.ProgressBar(total)
+
+
+def text_view(text: str) -> dict[str, Any]:
+    """A text that the node shows."""
+    return {"text": (text,)}
+
+
+def blocked() -> Any:
+    """A value that silently keeps the nodes behind it from running: there is nothing yet for them to do."""
+    from comfy_execution.graph_utils import ExecutionBlocker
+
+    return ExecutionBlocker(None)
+
+
+def one(values: Any, default: Any = None) -> Any:
+    """The single value of an input of a node that takes lists."""
+    if isinstance(values, list):
+        return values[0] if values and values[0] is not None else default
+    return default if values is None else values

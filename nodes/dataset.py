@@ -1,0 +1,258 @@
+"""Private datasets by name, their captions, and a dataset of phantoms to try everything with."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..diffusioncleft_core.errors import UserError
+from . import places
+from .common import CATEGORY, Dataset, plain_errors, progress_bar, stop_if_interrupted, text_view
+
+NONE = "(none found)"
+
+
+@dataclass(frozen=True, repr=False)
+class DatasetHandle:
+    """What the DATASET socket carries. The folder stays in this process: sockets are not saved."""
+
+    name: str
+    folder: Path
+    condition: str
+    phantom: bool
+    n_train: int
+    n_holdout: int
+    set_aside: dict[str, int]
+    sha256: str
+
+    def __repr__(self) -> str:
+        return f"DatasetHandle({self.name!r})"
+
+
+class LoadDataset(io.ComfyNode):
+    """A private dataset by its name."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        names = places.dataset_names()
+        return io.Schema(
+            node_id="DiffusionCleft_Dataset",
+            display_name="Cleft Dataset",
+            category=CATEGORY,
+            description=(
+                "A dataset made by 'diffusioncleft dataset build'. Its photographs are never shown; it lies "
+                "in the folder type diffusioncleft_datasets, which ComfyUI's server does not hand out."
+            ),
+            inputs=[
+                io.Combo.Input(
+                    "name",
+                    options=names or [NONE],
+                    tooltip=(
+                        "A folder in diffusioncleft_datasets (extra_model_paths.yaml places "
+                        "it). Give datasets "
+                        "opaque names: the name is seen by everyone who sees the graph."
+                    ),
+                ),
+            ],
+            outputs=_outputs(),
+        )
+
+    @classmethod
+    def validate_inputs(cls, name: str) -> bool | str:
+        return _known(name)
+
+    @classmethod
+    def fingerprint_inputs(cls, name: str) -> str:
+        return _fingerprint(name)
+
+    @classmethod
+    @plain_errors
+    def execute(cls, name: str) -> io.NodeOutput:
+        return _given(open_dataset(name))
+
+
+class PhantomDataset(io.ComfyNode):
+    """Phantom photographs, built into a dataset as a clinic's would be."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DiffusionCleft_PhantomDataset",
+            display_name="Phantom Dataset",
+            category=CATEGORY,
+            description=(
+                "A dataset of rendered faces with clefts: no person is in it. For trying the whole pipeline, "
+                "with the phantom's base model and face models. Made once, then found again."
+            ),
+            inputs=[
+                io.Combo.Input(
+                    "condition",
+                    options=["pre_op", "post_op"],
+                    default="pre_op",
+                    tooltip="Clefts before or after repair.",
+                ),
+                io.Int.Input("count", default=60, min=8, max=2000, tooltip="Photographs to render."),
+                io.Int.Input("size", default=128, min=64, max=512, step=16, tooltip="Side in pixels."),
+                io.Int.Input("seed", default=0, min=0, max=2**31 - 1, tooltip="Other seed, other people."),
+                io.Float.Input(
+                    "holdout",
+                    default=0.1,
+                    min=0.0,
+                    max=0.5,
+                    step=0.05,
+                    tooltip="Share of the people kept out of training.",
+                ),
+            ],
+            outputs=_outputs(),
+        )
+
+    @classmethod
+    @plain_errors
+    def execute(cls, condition: str, count: int, size: int, seed: int, holdout: float) -> io.NodeOutput:
+        return _given(phantom_dataset(condition, count, size, seed, holdout))
+
+
+class Captions(io.ComfyNode):
+    """The captions that the LoRA is trained on: read them, correct them."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DiffusionCleft_Captions",
+            display_name="Cleft Captions",
+            category=CATEGORY,
+            description=(
+                "Shows a dataset's captions by number, never by file name, and changes those that are "
+                "written in `edits`. A changed caption is kept in the dataset until it is built again."
+            ),
+            inputs=[
+                Dataset.Input("dataset", tooltip="The dataset whose captions are shown."),
+                io.String.Input(
+                    "edits",
+                    default="",
+                    multiline=True,
+                    tooltip=(
+                        "Corrections, one a line: the number, a colon, the new caption. Empty: only show."
+                    ),
+                ),
+                io.Boolean.Input(
+                    "show",
+                    default=True,
+                    tooltip="Show the captions on the node, and so to everyone who sees this server.",
+                ),
+            ],
+            outputs=[
+                Dataset.Output(
+                    "edited", display_name="dataset", tooltip="The dataset with its captions as they now are."
+                ),
+                io.String.Output("captions", tooltip="Number and caption, one a line."),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    @plain_errors
+    def execute(cls, dataset: DatasetHandle, edits: str, show: bool) -> io.NodeOutput:
+        from ..diffusioncleft_core.dataset.recaption import edit_captions, numbered_captions, parse_edits
+
+        changed = edit_captions(dataset.folder, parse_edits(edits))
+        captions = "\n".join(f"{number}: {text}" for number, text in numbered_captions(dataset.folder))
+        head = f"{changed} captions changed\n" if edits.strip() else ""
+        shown = head + (captions if show else f"{captions.count(chr(10)) + 1} captions")
+        return io.NodeOutput(open_dataset(dataset.name), captions, ui=text_view(shown))
+
+
+def open_dataset(name: str) -> DatasetHandle:
+    """Read what a dataset is; UserError when its name is none or it is damaged."""
+    from ..diffusioncleft_core.dataset.folder import SET_ASIDE, SETTINGS
+    from ..diffusioncleft_core.dataset.manifest import MANIFEST, read_manifest
+    from ..diffusioncleft_core.files import read_json, read_jsonl, sha256_file
+
+    folder = places.dataset_folder(name)
+    rows = read_manifest(folder)
+    described = read_json(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
+    aside: dict[str, int] = {}
+    for row in read_jsonl(folder / SET_ASIDE) if (folder / SET_ASIDE).is_file() else []:
+        reason = str(row.get("reason", "unknown"))
+        aside[reason] = aside.get(reason, 0) + 1
+    conditions = {row.condition for row in rows if row.condition}
+    return DatasetHandle(
+        name=name,
+        folder=folder,
+        condition=conditions.pop() if len(conditions) == 1 else "",
+        phantom=bool(described.get("settings", {}).get("phantom", False)),
+        n_train=sum(row.role == "train" for row in rows),
+        n_holdout=sum(row.role == "holdout" for row in rows),
+        set_aside=aside,
+        sha256=sha256_file(folder / MANIFEST),
+    )
+
+
+def phantom_dataset(condition: str, count: int, size: int, seed: int, holdout: float) -> DatasetHandle:
+    """Render and build the dataset of these settings, or find it."""
+    from ..diffusioncleft_core.conditions import load_vocabulary
+    from ..diffusioncleft_core.dataset import BuildSettings, build_dataset
+    from ..diffusioncleft_core.dataset.folder import SETTINGS
+    from ..diffusioncleft_core.faces.analyzer import load_face_analyzer
+    from ..diffusioncleft_core.files import private_dir
+    from ..diffusioncleft_core.phantom import write_photographs
+
+    name = f"phantom_{condition}_{count}_{size}px_{seed}_{round(100 * holdout)}"
+    folder = places.new_dataset_folder(name)
+    if (folder / SETTINGS).is_file():
+        return open_dataset(name)
+    photographs = private_dir(folder.parent / ".phantom_photographs") / name
+    bar = progress_bar(count)
+    for done in range(0, count, 10):  # what is rendered is kept, so the pieces cost nothing
+        stop_if_interrupted()
+        write_photographs(photographs, min(count, done + 10), condition, seed, size=size, subjects=count)
+        bar.update_absolute(min(count, done + 10), count)
+    stop_if_interrupted()
+    build_dataset(
+        photographs,
+        photographs / "metadata.csv",
+        load_vocabulary().condition(condition),
+        folder,
+        load_face_analyzer("phantom"),
+        settings=BuildSettings(holdout=holdout, seed=seed, phantom=True),
+    )
+    return open_dataset(name)
+
+
+def _outputs() -> list[Any]:
+    return [
+        Dataset.Output("dataset", tooltip="For the trainer, captions, reference set and metrics."),
+        io.String.Output("dataset_condition", display_name="condition", tooltip="pre_op or post_op."),
+        io.Int.Output("n_train", tooltip="Photographs to train on."),
+        io.Int.Output("n_holdout", tooltip="Photographs held out of training."),
+        io.Int.Output("n_set_aside", tooltip="Photographs that did not enter, for the reasons shown."),
+    ]
+
+
+def _given(found: DatasetHandle) -> io.NodeOutput:
+    aside = sum(found.set_aside.values())
+    reasons = "".join(f"\n  {reason}: {n}" for reason, n in sorted(found.set_aside.items()))
+    text = (
+        f"{found.name}: {found.condition or 'several conditions'}"
+        f"{', phantoms' if found.phantom else ''}\n{found.n_train} to train on, {found.n_holdout} held out, "
+        f"{aside} set aside{reasons}"
+    )
+    return io.NodeOutput(found, found.condition, found.n_train, found.n_holdout, aside, ui=text_view(text))
+
+
+def _known(name: str) -> bool | str:
+    try:
+        places.dataset_folder(name)
+    except UserError as error:
+        return places.without_private_paths(str(error))
+    return True
+
+
+def _fingerprint(name: str) -> str:
+    from ..diffusioncleft_core.files import sha256_file
+
+    try:
+        return sha256_file(places.dataset_folder(name) / "manifest.jsonl")
+    except (OSError, UserError):
+        return "missing"

@@ -1,0 +1,207 @@
+"""The paper's metrics on image sets, and the report."""
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from .common import CATEGORY, Dataset, Figures, ImageSet, Reference, plain_errors
+from .face_packs import known_pack
+from .filters import faces_input
+
+
+class FaceIdentificationRate(io.ComfyNode):
+    """FIR: how often a generated face is taken for a training photograph's."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DiffusionCleft_FIR",
+            display_name="Cleft FIR",
+            category=CATEGORY,
+            description=(
+                "Face identification rate, by pairs (as the paper) and by images, with 95 % intervals."
+            ),
+            inputs=[
+                ImageSet.Input("image_set", tooltip="Generated images."),
+                Reference.Input("reference", tooltip="Faces of the training photographs."),
+                io.Float.Input(
+                    "threshold",
+                    default=0.6,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip=(
+                        "Cosine similarity from which two faces count as one person's; the paper's is 0.6."
+                    ),
+                ),
+                which_input(),
+            ],
+            outputs=[
+                io.Float.Output("fir_pairs", tooltip="Share of pairs at or above the threshold, 0 to 1."),
+                io.Float.Output("fir_images", tooltip="Share of images with such a pair, 0 to 1."),
+                io.Float.Output("fir_images_high", tooltip="Upper end of its 95 % interval."),
+                io.Image.Output("histogram", tooltip="Similarities of all pairs (the paper's Fig. 2)."),
+                io.String.Output("text", tooltip="The figures in words."),
+                Figures.Output("figures", tooltip="The figures as in report.json."),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    @plain_errors
+    def execute(cls, image_set: Any, reference: Any, threshold: float, which: str) -> io.NodeOutput:
+        from .metric_work import fir
+
+        return _given(fir(image_set, reference, threshold, which))
+
+
+class FrechetDistance(io.ComfyNode):
+    """FID between a generated set and the training photographs."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DiffusionCleft_FID",
+            display_name="Cleft FID",
+            category=CATEGORY,
+            description="Fréchet Inception distance to the training photographs, as the paper measures it.",
+            inputs=[
+                ImageSet.Input("image_set", tooltip="Generated images, two at least."),
+                Dataset.Input("dataset", tooltip="Photographs to compare with (role train)."),
+                which_input(),
+            ],
+            outputs=[
+                io.Float.Output("fid", tooltip="The distance; smaller is nearer."),
+                io.String.Output("text", tooltip="The figure in words."),
+                Figures.Output("figures", tooltip="The figure as in report.json."),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    @plain_errors
+    def execute(cls, image_set: Any, dataset: Any, which: str) -> io.NodeOutput:
+        from .metric_work import fid
+
+        return _given(fid(image_set, dataset, which))
+
+
+class PerceptualDiversity(io.ComfyNode):
+    """LPIPS between the images of one set: how different they are."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DiffusionCleft_LPIPS",
+            display_name="Cleft LPIPS",
+            category=CATEGORY,
+            description=(
+                "Mean perceptual distance between random pairs of a set, as the paper measures diversity."
+            ),
+            inputs=[
+                ImageSet.Input("image_set", tooltip="Generated images, two at least."),
+                which_input(),
+                io.Int.Input(
+                    "pairs", default=2000, min=1, max=1_000_000, tooltip="Random pairs; the paper's 2,000."
+                ),
+                io.Int.Input("seed", default=0, min=0, max=2**31 - 1, tooltip="Draws the pairs."),
+            ],
+            outputs=[
+                io.Float.Output("lpips", tooltip="Mean over the random pairs; larger is more diverse."),
+                io.Float.Output("lpips_all_pairs", tooltip="Mean over all pairs, exact."),
+                io.String.Output("text", tooltip="The figures in words."),
+                Figures.Output("figures", tooltip="The figures as in report.json."),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    @plain_errors
+    def execute(cls, image_set: Any, which: str, pairs: int, seed: int) -> io.NodeOutput:
+        from .metric_work import lpips
+
+        return _given(lpips(image_set, which, pairs, seed))
+
+
+class Report(io.ComfyNode):
+    """All figures of one or two sets as report.json and report.html."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DiffusionCleft_Report",
+            display_name="Cleft Report",
+            category=CATEGORY,
+            description=(
+                "Measures FIR, FID, LPIPS and the face map of one or two sets and saves report.json and "
+                "report.html in the output folder. They hold no photograph and nothing that names one."
+            ),
+            inputs=[
+                ImageSet.Input("image_set", tooltip="Generated images of one condition."),
+                Dataset.Input("dataset", tooltip="Photographs the LoRA of that condition was trained on."),
+                io.String.Input(
+                    "folder",
+                    default="diffusioncleft/report",
+                    tooltip="Folder under ComfyUI's output folder. It can't lead out of it.",
+                ),
+                faces_input(),
+                ImageSet.Input(
+                    "image_set_2", optional=True, tooltip="Generated images of the other condition."
+                ),
+                Dataset.Input("dataset_2", optional=True, tooltip="Photographs of the other condition."),
+            ],
+            outputs=[
+                io.String.Output("report", tooltip="The report's place under the output folder."),
+                io.Image.Output(
+                    "histogram", tooltip="Similarities of generated and training faces (Fig. 2)."
+                ),
+                io.Image.Output("pca", tooltip="Face embeddings in two dimensions (Fig. 7)."),
+                io.String.Output("text", tooltip="The figures in words."),
+                Figures.Output("figures", tooltip="The document of report.json."),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def validate_inputs(cls, folder: str | None = None, faces: str | None = None) -> bool | str:
+        from ..diffusioncleft_core.errors import UserError
+        from . import places
+
+        try:
+            if folder is not None:
+                places.output_folder(folder)
+        except UserError as error:
+            return str(error)
+        return known_pack(faces)
+
+    @classmethod
+    @plain_errors
+    def execute(
+        cls,
+        image_set: Any,
+        dataset: Any,
+        folder: str,
+        faces: str,
+        image_set_2: Any = None,
+        dataset_2: Any = None,
+    ) -> io.NodeOutput:
+        from .metric_work import report
+
+        return _given(report([(image_set, dataset), (image_set_2, dataset_2)], folder, faces))
+
+
+def which_input() -> Any:
+    return io.Combo.Input(
+        "which",
+        options=["raw", "filtered"],
+        default="raw",
+        tooltip="raw: every image as first generated. filtered: what the filters accepted.",
+    )
+
+
+def _given(result: Any) -> io.NodeOutput:
+    """Values, and on the node the words and the plots."""
+    from .pictures import batch_of, preview
+
+    shown = preview(batch_of(result.plots)) if result.plots else {}
+    return io.NodeOutput(*result.outputs, ui={**shown, "text": (result.text,)})

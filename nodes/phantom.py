@@ -1,0 +1,34 @@
+"""The embedded phantom model as native ComfyUI objects."""
+
+from comfy_api.latest import io
+
+from .common import CATEGORY, plain_errors
+
+
+class PhantomLoader(io.ComfyNode):
+    """MODEL, CLIP and VAE of the embedded phantom-flux."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DiffusionCleft_PhantomLoader",
+            display_name="Phantom Loader",
+            category=CATEGORY,
+            description=(
+                "A tiny FLUX.1 schnell trained on rendered faces, in place of the loaders of the real model: "
+                "every workflow of this pack runs with it, at 128 px, without a download. It draws no people."
+            ),
+            inputs=[],
+            outputs=[
+                io.Model.Output("model", tooltip="The transformer, as UNETLoader gives it."),
+                io.Clip.Output("clip", tooltip="Both text encoders, as DualCLIPLoader gives them."),
+                io.Vae.Output("vae", tooltip="The autoencoder, as VAELoader gives it."),
+            ],
+        )
+
+    @classmethod
+    @plain_errors
+    def execute(cls) -> io.NodeOutput:
+        from .phantom_objects import phantom_clip, phantom_model, phantom_vae
+
+        return io.NodeOutput(phantom_model(), phantom_clip(), phantom_vae())

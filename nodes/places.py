@@ -1,0 +1,208 @@
+"""Where a graph may read and write, and nothing else.
+
+A graph is a file that a stranger may have made, and whoever reaches the server may queue one. So it never
+carries a path: it carries names, which are looked up in folders that the machine's owner chose. Every name
+passes through here.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import folder_paths
+
+from ..diffusioncleft_core.errors import UserError
+from ..diffusioncleft_core.files import inside, private_dir
+
+DATASETS = "diffusioncleft_datasets"
+RUNS = "diffusioncleft_runs"
+_NO_FILE = ".diffusioncleft-lists-no-file"
+_kept: dict[str, list[Path]] = {}
+
+
+def register() -> None:
+    """Register the pack's two folder types with ComfyUI; called once, when the pack is loaded."""
+    for kind in (DATASETS, RUNS):
+        roots(kind)
+
+
+def roots(kind: str) -> list[Path]:
+    """The folders of a type, as the owner placed them in extra_model_paths.yaml, else beside `models`.
+
+    ComfyUI lists the files of every registered folder under `/models/<type>`, and serves any picture in it
+    under `/experiment/models/preview/<type>/`. So the paths are taken out of ComfyUI's table, where the type
+    stays registered without a folder, and kept here.
+    """
+    table = folder_paths.folder_names_and_paths
+    listed = table[kind][0] if kind in table else []
+    kept = _kept.setdefault(kind, [])
+    kept += [path for path in map(Path, listed) if path not in kept]
+    table[kind] = ([], {_NO_FILE})
+    return kept or [Path(folder_paths.base_path) / kind]
+
+
+def dataset_names() -> list[str]:
+    """Names of the datasets that a graph may use."""
+    return _names(DATASETS, _is_dataset)
+
+
+def dataset_folder(name: str) -> Path:
+    """The folder of a dataset; UserError for a name that is none, and for a place that ComfyUI serves."""
+    return _find(DATASETS, name, _is_dataset, "dataset", "choose one that the Dataset node lists")
+
+
+def new_dataset_folder(name: str) -> Path:
+    """Where a dataset that this pack makes itself (phantoms) will lie."""
+    root = roots(DATASETS)[0]
+    _refuse_served(root)
+    return private_dir(root) / _plain(name, "dataset")
+
+
+def run_folder(name: str) -> Path:
+    """The private folder of a training run, made if it is not there."""
+    root = roots(RUNS)[0]
+    _refuse_served(root)
+    private_dir(root)
+    return private_dir(root / _plain(name, "run"))
+
+
+def run_names() -> list[str]:
+    """Names of the training runs on this machine, newest first."""
+    found = [path for root in roots(RUNS) for path in _folders(root) if (path / "run.json").is_file()]
+    return [path.name for path in sorted(found, key=lambda path: -(path / "run.json").stat().st_mtime)]
+
+
+def find_run(name: str) -> Path:
+    return _find(
+        RUNS, name, lambda path: (path / "run.json").is_file(), "training run", "choose one that is listed"
+    )
+
+
+def loras_folder() -> Path:
+    """ComfyUI's folder for LoRAs, the first one."""
+    return Path(folder_paths.get_folder_paths("loras")[0])
+
+
+def output_folder(name: str) -> Path:
+    """A folder under ComfyUI's output folder; UserError for a name that leads out of it."""
+    root = Path(folder_paths.get_output_directory())
+    if not name.strip() or Path(name).is_absolute():
+        raise UserError(
+            f"{name!r} is no name of a folder in ComfyUI's output folder; give one like faces/pre_op"
+        )
+    try:
+        folder = inside(root, name.strip())
+    except UserError:
+        raise UserError(f"{name!r} leads out of ComfyUI's output folder; give a name inside it") from None
+    if folder == root.resolve():
+        raise UserError("images need a folder of their own in ComfyUI's output folder; give its name")
+    return folder
+
+
+def shown_name(folder: Path) -> str:
+    """The name of a folder under the output folder, with forward slashes."""
+    return folder.resolve().relative_to(Path(folder_paths.get_output_directory()).resolve()).as_posix()
+
+
+def image_set_names() -> list[str]:
+    """Folders with a manifest under the output folder, two levels deep."""
+    root = Path(folder_paths.get_output_directory())
+    found = [
+        path.parent for pattern in ("*", "*/*", "*/*/*") for path in root.glob(f"{pattern}/manifest.jsonl")
+    ]
+    return sorted(shown_name(path) for path in found if inside_output(path))
+
+
+def inside_output(path: Path) -> bool:
+    return path.resolve().is_relative_to(Path(folder_paths.get_output_directory()).resolve())
+
+
+def model_file(kind: str, name: str) -> Path:
+    """A file of ComfyUI's model folders by the name its own loaders use."""
+    if name not in folder_paths.get_filename_list(kind):
+        raise UserError(f"there is no {name!r} in ComfyUI's models/{kind}; choose a file that is listed")
+    return Path(folder_paths.get_full_path_or_raise(kind, name))
+
+
+def model_files(kind: str) -> list[str]:
+    return [name for name in folder_paths.get_filename_list(kind) if name.endswith((".safetensors", ".sft"))]
+
+
+def diffusers_folders() -> list[str]:
+    """Names of the diffusers folders (FLUX.1 as downloaded whole) in models/diffusers."""
+    found = [
+        path.name
+        for root in folder_paths.get_folder_paths("diffusers")
+        for path in _folders(Path(root))
+        if (path / "model_index.json").is_file()
+    ]
+    return sorted(found)
+
+
+def diffusers_folder(name: str) -> Path:
+    for root in folder_paths.get_folder_paths("diffusers"):
+        if name in (path.name for path in _folders(Path(root))):
+            return Path(root) / name
+    raise UserError(f"there is no {name!r} in ComfyUI's models/diffusers; choose a folder that is listed")
+
+
+def face_pack_roots() -> list[Path]:
+    """Where face packs are looked for: ComfyUI's models/insightface, as other packs use it."""
+    return [Path(folder_paths.models_dir) / "insightface"]
+
+
+def without_private_paths(message: str) -> str:
+    """The message with the private folders' paths replaced by the names of their types."""
+    for kind in (DATASETS, RUNS):
+        for root in roots(kind):
+            for text in {str(root.resolve()), str(root)}:
+                message = message.replace(text, kind)
+    return message
+
+
+def _names(kind: str, accept: Callable[[Path], bool]) -> list[str]:
+    return sorted({path.name for root in roots(kind) for path in _folders(root) if accept(path)})
+
+
+def _find(kind: str, name: str, accept: Callable[[Path], bool], what: str, advice: str) -> Path:
+    _plain(name, what)
+    for root in roots(kind):
+        if name in (path.name for path in _folders(root)) and accept(root / name):
+            _refuse_served(root)
+            return inside(root, name)
+    raise UserError(f"there is no {what} {name!r} in {kind}; {advice}")
+
+
+def _plain(name: str, what: str) -> str:
+    """A name without a folder in it: `..`, separators, drives and device names never reach the disk."""
+    if not name or not all(letter.isalnum() or letter in "._- " for letter in name) or name.startswith("."):
+        raise UserError(f"{name!r} is no name of a {what}; names hold letters, digits, '-', '_' and '.'")
+    return name
+
+
+def _folders(root: Path) -> list[Path]:
+    try:
+        return [path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    except OSError:
+        return []
+
+
+def _is_dataset(path: Path) -> bool:
+    from ..diffusioncleft_core.dataset.folder import is_dataset
+
+    return is_dataset(path)
+
+
+def _refuse_served(root: Path) -> None:
+    """Photographs under a folder that ComfyUI's server hands out are everybody's."""
+    served = {
+        "input": folder_paths.get_input_directory(),
+        "output": folder_paths.get_output_directory(),
+        "temp": folder_paths.get_temp_directory(),
+        "user": folder_paths.get_user_directory(),
+    }
+    for name, folder in served.items():
+        if root.resolve().is_relative_to(Path(folder).resolve()):
+            raise UserError(
+                f"{root.name} lies under ComfyUI's {name} folder, which its server shows to everyone; "
+                f"move it and name the new place in extra_model_paths.yaml"
+            )

@@ -1,0 +1,208 @@
+"""Prompts: one by hand, or a whole plan that drives a batch."""
+
+import json
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..diffusioncleft_core.conditions import load_vocabulary
+from ..diffusioncleft_core.errors import UserError
+from ..diffusioncleft_core.prompts import PlanRow, sampling_plan
+from .common import CATEGORY, Row, plain_errors, text_view
+
+RANDOM, LEFT_OUT = "random", "left out"
+SEED_MAX = 2**48 - 1
+
+
+class PromptBuilder(io.ComfyNode):
+    """One prompt in the paper's form, each attribute fixed, drawn at random, or left out."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        vocabulary = load_vocabulary()
+        return io.Schema(
+            node_id="DiffusionCleft_PromptBuilder",
+            display_name="Cleft Prompt Builder",
+            category=CATEGORY,
+            description=(
+                "A prompt in the paper's form: trigger, whole face, cleft, appearance, closing phrase."
+            ),
+            inputs=[
+                _condition_input(vocabulary),
+                *_attribute_inputs(vocabulary),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=SEED_MAX,
+                    control_after_generate=True,
+                    tooltip="Draws the attributes set to random, and gives the seed for the sampler.",
+                ),
+                _bracketed_input(),
+                _extra_input(),
+            ],
+            outputs=[
+                io.String.Output("prompt", tooltip="For CLIP Text Encode."),
+                io.Int.Output(
+                    "sampler_seed", display_name="seed", tooltip="For the sampler: the row's own seed."
+                ),
+                io.String.Output("attributes", tooltip="The attributes as JSON."),
+                Row.Output("row", tooltip="Prompt, seed and attributes, for filters and Save Synthetic Set."),
+            ],
+        )
+
+    @classmethod
+    @plain_errors
+    def execute(
+        cls, condition: str, seed: int, bracketed: bool, extra: str, **attributes: str
+    ) -> io.NodeOutput:
+        row = build_row(condition, attributes, seed, bracketed=bracketed, extra=extra)
+        described = json.dumps(row["attributes"], ensure_ascii=False)
+        return io.NodeOutput(row["prompt"], row["seed"], described, row, ui=text_view(row["prompt"]))
+
+
+class PromptPlan(io.ComfyNode):
+    """N prompts with seeds, stratified over the attributes: lists that drive a batch."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        vocabulary = load_vocabulary()
+        modes = list(dict.fromkeys(mode for item in vocabulary.conditions.values() for mode in item.modes))
+        return io.Schema(
+            node_id="DiffusionCleft_PromptPlan",
+            display_name="Cleft Prompt Plan",
+            category=CATEGORY,
+            description=(
+                "Prompts and seeds as lists: what is connected runs once a row. The first rows of a plan "
+                "stay the same when it gets longer, so a long plan can be queued in pieces."
+            ),
+            inputs=[
+                _condition_input(vocabulary),
+                io.Int.Input(
+                    "count", default=4, min=1, max=100_000, tooltip="Rows to give, from `start` on."
+                ),
+                io.Int.Input(
+                    "start", default=0, min=0, max=1_000_000, tooltip="First row of the plan to give, from 0."
+                ),
+                io.Int.Input(
+                    "seed", default=0, min=0, max=SEED_MAX, tooltip="Seed of the plan: same seed, same rows."
+                ),
+                io.Combo.Input(
+                    "mode",
+                    options=modes,
+                    default=modes[0],
+                    tooltip="paper: uniform over the paper's Table 1. clinical: as seen in a clinic.",
+                ),
+                _bracketed_input(),
+                _extra_input(),
+            ],
+            outputs=[
+                io.String.Output("prompts", is_output_list=True, tooltip="One prompt a row."),
+                io.Int.Output("seeds", is_output_list=True, tooltip="One seed a row, for the sampler."),
+                Row.Output("rows", is_output_list=True, tooltip="For filters and Save Synthetic Set."),
+                io.Int.Output("rows_given", display_name="count", tooltip="Number of rows given."),
+            ],
+        )
+
+    @classmethod
+    @plain_errors
+    def execute(
+        cls, condition: str, count: int, start: int, seed: int, mode: str, bracketed: bool, extra: str
+    ) -> io.NodeOutput:
+        found = load_vocabulary().condition(condition)
+        plan = sampling_plan(found, start + count, seed, mode=mode, bracketed=bracketed, extra=extra)[start:]
+        rows = [row_of(item) for item in plan]
+        lines = "\n".join(f"{row['index']}  {row['prompt']}" for row in rows[:20])
+        more = f"\n… and {len(rows) - 20} more" if len(rows) > 20 else ""
+        return io.NodeOutput(
+            [row["prompt"] for row in rows],
+            [row["seed"] for row in rows],
+            rows,
+            len(rows),
+            ui=text_view(lines + more),
+        )
+
+
+def build_row(
+    condition: str, attributes: dict[str, str], seed: int, *, bracketed: bool = True, extra: str = ""
+) -> dict[str, Any]:
+    """The row of one prompt: the first of the plan in which the given attributes are fixed."""
+    found = load_vocabulary().condition(condition)
+    fixed: dict[str, str] = {}
+    draw: list[str] = []
+    omit: list[str] = []
+    for name, value in attributes.items():
+        own = name in found.details
+        if value == RANDOM:
+            draw += [name] if own else []
+        elif value == LEFT_OUT:
+            omit += [name] if own else []
+        elif own:
+            fixed[name] = value
+        else:
+            raise UserError(f"{found.title} has no {name}; set it to '{RANDOM}' or '{LEFT_OUT}'")
+    plan = sampling_plan(found, 1, seed, fixed=fixed, draw=draw, omit=omit, bracketed=bracketed, extra=extra)
+    return row_of(plan[0])
+
+
+def row_of(item: PlanRow) -> dict[str, Any]:
+    """A plan's row as it travels on a socket."""
+    return {
+        "index": item.index,
+        "prompt": item.prompt,
+        "seed": item.seed,
+        "attributes": dict(item.attributes),
+        "condition": item.condition,
+    }
+
+
+def _condition_input(vocabulary: Any) -> Any:
+    names = list(vocabulary.conditions)
+    return io.Combo.Input(
+        "condition",
+        options=names,
+        default=names[0],
+        tooltip="pre_op: before repair, trigger CLP. post_op: after repair, trigger CLPrep.",
+    )
+
+
+def _attribute_inputs(vocabulary: Any) -> list[Any]:
+    """One dropdown an attribute of any condition; random where the paper's mode draws it."""
+    details: dict[str, Any] = {}
+    drawn: set[str] = set()
+    for condition in vocabulary.conditions.values():
+        for name, detail in condition.details.items():
+            known = details.setdefault(name, (detail, []))
+            known[1].extend(value for value in detail.values if value not in known[1])
+        drawn.update(condition.mode("paper").draw)
+    return [
+        io.Combo.Input(
+            name,
+            options=[RANDOM, LEFT_OUT, *values],
+            default=RANDOM if name in drawn else LEFT_OUT,
+            tooltip=_attribute_tooltip(vocabulary, name, detail),
+        )
+        for name, (detail, values) in details.items()
+    ]
+
+
+def _attribute_tooltip(vocabulary: Any, name: str, detail: Any) -> str:
+    title = detail.title[0].upper() + detail.title[1:]
+    owners = [key for key, condition in vocabulary.conditions.items() if name in condition.details]
+    only = f" {owners[0]} only." if len(owners) == 1 else ""
+    needs = [f"{key} {' or '.join(values)}" for key, values in (detail.requires or {}).items()]
+    return f"{title}.{only}" + (f" Only with {', '.join(needs)}." if needs else "")
+
+
+def _bracketed_input() -> Any:
+    return io.Boolean.Input(
+        "bracketed",
+        default=True,
+        tooltip="Write the trigger as [CLP], as the paper prints it; off: CLP. As the LoRA was trained.",
+    )
+
+
+def _extra_input() -> Any:
+    return io.String.Input(
+        "extra", default="", tooltip="A phrase of your own before the closing phrase; may stay empty."
+    )

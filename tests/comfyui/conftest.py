@@ -1,0 +1,49 @@
+"""One real ComfyUI server for all tests of a session."""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+if str(HERE) not in sys.path:
+    sys.path.insert(0, str(HERE))
+
+from comfy_server import ComfyServer, find_comfyui  # noqa: E402
+
+
+def environment() -> dict[str, str]:
+    """For the server: no other host is reached, and libraries don't try to."""
+    offline = HERE.parent / "offline"
+    return {
+        **{name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")},
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(offline), os.environ.get("PYTHONPATH", "")])),
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONUTF8": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+@pytest.fixture(scope="session")
+def comfyui() -> Path:
+    """The ComfyUI checkout; without one these tests are skipped, and the summary says so."""
+    found = find_comfyui()
+    if found is None:
+        pytest.skip("NO COMFYUI: set COMFYUI_PATH to a checkout; nothing of the extension was tested")
+    missing = [name for name in ("aiohttp", "torchsde", "einops", "av") if not importlib.util.find_spec(name)]
+    if missing:
+        pytest.skip(
+            f"ComfyUI's requirements are not installed ({', '.join(missing)}); the extension was not tested"
+        )
+    return found
+
+
+@pytest.fixture(scope="session")
+def server(comfyui, tmp_path_factory):
+    """A running server on an empty base directory."""
+    running = ComfyServer(comfyui, tmp_path_factory.mktemp("comfyui"), environment())
+    running.start()
+    yield running
+    running.kill()
