@@ -19,8 +19,10 @@ COMMANDS = {
     "generate": ".commands.generate",
     "prompt": ".commands.prompt",
     "plan": ".commands.plan",
+    "report": ".commands.report",
     "lora": ".commands.lora",
     "phantom": ".commands.phantom",
+    "doctor": ".commands.doctor",
     "comfy": ".commands.comfy",
 }
 

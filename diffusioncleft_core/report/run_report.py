@@ -7,17 +7,22 @@ provenance. It names no photograph, no folder and no hash of a photograph.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ..files import read_jsonl
+from ..files import inside, read_jsonl
 from ..run_settings import PAPER_LEARNING_RATE, RunSettings
 from ..run_stages import StageRow
 from ..versions import hardware, versions
+from .numbers import count
+from .pictures import withheld
 from .sheets import contact_sheet, read_pictures, short_label
 
 SCHEMA = 1
 SHEET_IMAGES = 100
+FEWEST = 5
+"""Real photographs that a count must have to be told."""
 PHANTOM_NOTE = (
     "Every figure here was made with phantoms and the embedded phantom models: it says nothing about FLUX.1."
 )
@@ -32,8 +37,17 @@ SKIN_GOAL = ("at least", 0.80)
 
 
 def write_contact_sheet(folder: Path, path: Path, title: str, *, phantom: bool) -> int:
-    """A sheet of the first images of a generated set; returns how many it shows."""
-    rows = read_jsonl(folder / "manifest.jsonl")[:SHEET_IMAGES]
+    """A sheet of the first images of a generated set; returns how many it shows.
+
+    What a report must not show (`pictures.withheld`) is not on it, and without any image there is no sheet.
+    Images that no filter saw yet are on it: such a sheet is for the person who made them.
+    """
+    rows = [row for row in read_jsonl(folder / "manifest.jsonl") if not row.get("attempt")]
+    rows = [row for row in rows if not withheld(row, phantom=phantom or not row.get("verdicts"))]
+    rows = [row for row in rows if inside(folder, row["file"]).is_file()][:SHEET_IMAGES]
+    if not rows:
+        path.unlink(missing_ok=True)
+        return 0
     images = read_pictures(folder, [row["file"] for row in rows])
     labels = [short_label(row["attributes"]) for row in rows]
     what = "synthetic phantom images" if phantom else "synthetic images"
@@ -52,11 +66,14 @@ def build_report(
     oracle = {name: dict(stages["oracle"]) for name, stages in facts.items() if "oracle" in stages}
     return {
         "schema": SCHEMA,
+        "created": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "phantom": settings.phantom,
         "preset": settings.preset,
         "notes": notes(settings, warnings),
         "oracle": oracle,
-        "training": {name: training_facts(stages) for name, stages in facts.items()},
+        "training": {
+            name: training_facts(stages, phantom=settings.phantom) for name, stages in facts.items()
+        },
         "generation": {name: {"images": stages["generation"]["images"]} for name, stages in facts.items()},
         "provenance": {
             "versions": versions(),
@@ -71,14 +88,23 @@ def build_report(
     }
 
 
-def training_facts(stages: Mapping[str, Any]) -> dict[str, Any]:
-    """What one LoRA was trained on and with."""
+def training_facts(stages: Mapping[str, Any], *, phantom: bool) -> dict[str, Any]:
+    """What one LoRA was trained on and with; counts of fewer than 5 photographs of people are null."""
     dataset = stages["dataset"]
-    return {
+    facts = {
         **stages["training"],
         "holdout_images": dataset["holdout_images"],
-        "set_aside": dataset["set_aside"],
+        "set_aside": dict(dataset["set_aside"]),
     }
+    if phantom:
+        return facts
+    facts["set_aside"] = {reason: suppressed(n) for reason, n in facts["set_aside"].items()}
+    return facts | {key: suppressed(facts[key]) for key in ("training_images", "holdout_images")}
+
+
+def suppressed(n: int) -> int | None:
+    """A count of photographs, or None for 1 to 4: so few could tell of a person."""
+    return None if 0 < n < FEWEST else n
 
 
 def notes(settings: RunSettings, warnings: Sequence[str]) -> list[str]:
@@ -128,7 +154,7 @@ def summarize(report: Mapping[str, Any]) -> str:
         loss = f"{last['loss']:.3f}" if last else ""
         steps = facts["settings"]["max_train_steps"]
         lines.append(
-            f"| {name} | {facts['training_images']} | {facts['holdout_images']} | "
+            f"| {name} | {count(facts['training_images'])} | {count(facts['holdout_images'])} | "
             f"{facts['regularization_images']} | {steps} | {loss} |"
         )
     if report["oracle"]:

@@ -1,0 +1,245 @@
+"""Table 2 of the paper with this run's figures in it, and what those figures must be held against."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..metrics.reported import reported
+from .blocks import Block, Cell, Row, Section, Table, Text
+from .numbers import condition_name, count, interval, is_phantom, percent, plain, sentence
+
+SETS = ("pre_op", "post_op", "all")
+OTHERS = {"DiffusionCleft (paper)": "Paper", "CleftGAN": "CleftGAN"}
+"""Methods of metrics/reported.py and their columns."""
+PHANTOM_TAG = "phantom"
+METRICS = {
+    "fir_pairs": ("FIR, share of generated–training pairs (lower is better)", "paper"),
+    "fir_images": ("FIR, share of generated images (lower is better)", "paper"),
+    "fid": ("FID to the training images (lower is better, but copies score best)", "paper"),
+    "lpips": ("LPIPS, mean of random pairs (hold it against the training images’ own, below)", "paper"),
+}
+BESIDE = {
+    "fir_images_any": ("FIR of images against every condition’s training photographs", "paper"),
+    "lpips_all_pairs": ("LPIPS over all pairs, exact", "robust"),
+}
+OF_PHOTOGRAPHS = {
+    "lpips_reference": "LPIPS of the training images themselves, all pairs",
+    "fid_floor": "FID of one half of the training images to the other",
+    "fir_control_pairs": "FIR of hold-out photographs, pairs: what other people score",
+    "fir_control_images": "FIR of hold-out photographs, images",
+}
+PHANTOM_CAVEAT = (
+    "Figures tagged “phantom” were made from drawings or with an embedded or seeded-random extractor: they "
+    "say nothing about photographs and can’t be compared with the paper’s."
+)
+CAVEATS = (
+    "FIR is zero after filtering by construction, with the same embedder and threshold; the raw set’s is the "
+    "one to quote.",
+    "The paper’s 0.0025 % is 5 of 200,000 pairs (its “5 out of 2,000 pairs” is a slip) and its 0.0002 % is 1 "
+    "of 402,000; counted by image the first is at most 5 of 2,000, 0.25 % (95 %: 0.08 % to 0.58 %).",
+    "Not one match in 2,000 images still leaves a rate of up to 0.15 % (95 %, one-sided): read the interval, "
+    "not the zero.",
+    "The paper compares a class with its own training images; a leak from the other class is seen only "
+    "against all of them.",
+    "The paper’s FID of about 7 against 100 to 201 references is reported, not a goal: two samples of those "
+    "sizes from one Gaussian in 2048 dimensions already lie tens apart, and copying the training images "
+    "would lower it.",
+    "CleftGAN’s FID was measured against another reference set (514 photographs), so it can’t be compared.",
+    "CleftGAN’s released images are a fixed sub-crop, so its LPIPS may not be like for like.",
+    "LPIPS has no good value of its own: hold it against the training images’ own LPIPS.",
+)
+
+
+def measured_section(document: Mapping[str, Any]) -> Section:
+    """Table 2 and its companions, from `sets`."""
+    sets = document.get("sets") or {}
+    title = "Figures beside the paper’s"
+    if not sets:
+        return Section(
+            "figures",
+            title,
+            missing="This run was not measured: `diffusioncleft measure` adds FIR, FID and LPIPS.",
+            blocks=[reported_alone(), caveats(phantom=False)],
+        )
+    phantom = bool(document.get("phantom")) or any(is_phantom(figure) for figure in figures_of(sets))
+    blocks: list[Block] = [table_2(sets), caveats(phantom=phantom)]
+    blocks += [table for table in (beside(sets), of_photographs(sets)) if table.rows]
+    blocks.append(extractors(sets))
+    lead = (
+        "Table 2 of the paper. The raw set, every image of the plan, is the headline; the filtered set, what "
+        "the filters let through, stands beside it."
+    )
+    return Section("figures", title, lead, blocks)
+
+
+def present(sets: Mapping[str, Any]) -> list[str]:
+    """The sets of the document in reading order; other vocabularies' conditions keep their own."""
+    return [*[name for name in sets if name not in SETS], *[name for name in SETS if name in sets]]
+
+
+def figure_of(sets: Mapping[str, Any], name: str, metric: str, profile: str, variant: str) -> Any:
+    """One figure of the document, or None."""
+    at: Any = sets
+    for key in (name, metric, profile, variant):
+        at = at.get(key) if isinstance(at, Mapping) else None
+    return at
+
+
+def figures_of(sets: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Every figure that has an extractor."""
+    found = []
+    for metrics in sets.values():
+        for profiles in metrics.values():
+            for variants in profiles.values():
+                found += [f for f in variants.values() if isinstance(f, Mapping) and f.get("extractor")]
+    return found
+
+
+def shown_value(metric: str, value: float | None) -> str:
+    if value is None:
+        return "not measured"
+    if metric.startswith("fir_"):
+        return percent(value)
+    return plain(value, 3 if metric.startswith("lpips") else 2)
+
+
+def figure_cell(metric: str, figure: Mapping[str, Any] | None) -> Cell:
+    """Value, interval, n and note of one figure, tagged where a phantom extractor made it."""
+    if figure is None:
+        return Cell("")
+
+    def show(value: float) -> str:
+        return shown_value(metric, value)
+
+    parts = [interval(figure.get("ci95"), show), sizes(metric, figure), *remarks(figure)]
+    return Cell(
+        shown_value(metric, figure.get("value")),
+        "; ".join(part for part in parts if part),
+        PHANTOM_TAG if is_phantom(figure) else "",
+    )
+
+
+def sizes(metric: str, figure: Mapping[str, Any]) -> str:
+    """`5 of 200,000`, or `n = 2,000 against 100`."""
+    n = figure.get("n")
+    if n is None:
+        return ""
+    if figure.get("k") is not None:
+        return f"{figure['k']:,} of {n:,}"
+    reference = figure.get("n_reference")
+    against = metric.startswith("fid") and reference is not None
+    return f"n = {n:,}" + (f" against {reference:,}" if against else "")
+
+
+def remarks(figure: Mapping[str, Any]) -> list[str]:
+    """What did not enter, the range of a floor, and the figure's own note."""
+    said = []
+    if figure.get("n_no_face"):
+        said.append(f"no face in {count(figure['n_no_face'])}")
+    if figure.get("n_several"):
+        said.append(f"several faces in {count(figure['n_several'])}")
+    if figure.get("n_unreadable"):
+        said.append(f"{count(figure['n_unreadable'])} damaged")
+    if figure.get("range"):
+        low, high = figure["range"]
+        said.append(f"{low:.2f} to {high:.2f} over the halvings")
+    if figure.get("note"):
+        said.append(str(figure["note"]).rstrip("."))
+    return said
+
+
+def reported_cells(metric: str, name: str) -> list[Cell]:
+    """What each other method reports, in the order of OTHERS."""
+    found = {figure.method: figure.value for figure in reported(metric, name)}
+    return [Cell(shown_value(metric, found[method]) if method in found else "") for method in OTHERS]
+
+
+def table_2(sets: Mapping[str, Any]) -> Table:
+    rows: list[Row] = []
+    for metric, (label, profile) in METRICS.items():
+        lines = []
+        for name in present(sets):
+            ours = [
+                figure_cell(metric, figure_of(sets, name, metric, profile, variant))
+                for variant in ("raw", "filtered")
+            ]
+            theirs = reported_cells(metric, name)
+            if not all(cell.empty for cell in [*ours, *theirs]):
+                lines.append(Row(condition_name(name), [*ours, *theirs]))
+        rows += [Row(label, group=True), *lines] if lines else []
+    columns = ("", "This run, raw", "This run, filtered", *OTHERS.values())
+    return Table("Identity, likeness and diversity, profile “paper”", columns, rows)
+
+
+def reported_alone() -> Table:
+    """What the paper reports, where the run itself was not measured."""
+    rows: list[Row] = []
+    for metric, (label, _) in METRICS.items():
+        lines = []
+        for name in SETS:
+            theirs = reported_cells(metric, name)
+            if not all(cell.empty for cell in theirs):
+                lines.append(Row(condition_name(name), theirs))
+        rows += [Row(label, group=True), *lines] if lines else []
+    return Table("What the paper and CleftGAN report", ("", *OTHERS.values()), rows)
+
+
+def beside(sets: Mapping[str, Any]) -> Table:
+    rows: list[Row] = []
+    for metric, (label, profile) in BESIDE.items():
+        lines = []
+        for name in present(sets):
+            cells = [
+                figure_cell(metric, figure_of(sets, name, metric, profile, variant))
+                for variant in ("raw", "filtered")
+            ]
+            if not all(cell.empty for cell in cells):
+                lines.append(Row(condition_name(name), cells))
+        rows += [Row(label, group=True), *lines] if lines else []
+    columns = ("", "This run, raw", "This run, filtered")
+    return Table("The same questions asked more strictly", columns, rows)
+
+
+def of_photographs(sets: Mapping[str, Any]) -> Table:
+    names = present(sets)
+    rows = []
+    for metric, label in OF_PHOTOGRAPHS.items():
+        cells = []
+        for name in names:
+            variants = (sets[name].get(metric) or {}).get("robust") or {}
+            cells.append(figure_cell(metric, next(iter(variants.values()), None)))
+        if not all(cell.empty for cell in cells):
+            rows.append(Row(label, cells))
+    columns = ("", *(condition_name(name) for name in names))
+    return Table("What real photographs score, profile “robust”", columns, rows)
+
+
+def caveats(*, phantom: bool) -> Text:
+    lines = ([PHANTOM_CAVEAT] if phantom else []) + list(CAVEATS)
+    return Text(lines, listed=True, heading="Read with care")
+
+
+def extractors(sets: Mapping[str, Any]) -> Text:
+    """Which model made which figure, its licence and the hash of its weights, once each."""
+    used: dict[str, list[str]] = {}
+    for metrics in sets.values():
+        for metric, profiles in metrics.items():
+            for variants in profiles.values():
+                for figure in variants.values():
+                    if isinstance(figure, Mapping) and figure.get("extractor"):
+                        names = used.setdefault(extractor_line(figure["extractor"]), [])
+                        family = metric.partition("_")[0].upper()
+                        names += [family] if family not in names else []
+    lines = [f"{', '.join(names)}: {line}" for line, names in used.items()]
+    return Text(lines, listed=True, heading="Extractors")
+
+
+def extractor_line(extractor: Mapping[str, Any]) -> str:
+    parts: Sequence[str] = [
+        str(extractor.get("name", "unknown")),
+        "phantom or seeded-random, says nothing about photographs" if extractor.get("phantom") else "",
+        f"licence {extractor['licence']}" if extractor.get("licence") else "",
+        f"weights sha256 {str(extractor['sha256'])[:16]}…" if extractor.get("sha256") else "",
+    ]
+    return sentence("; ".join(part for part in parts if part))

@@ -1,0 +1,138 @@
+"""The generated faces that are nearest to a training face, for a person to look at. Private.
+
+`private/nearest.json` of a run lists them; `report.private.html` beside it shows each pair side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..dataset.manifest import MANIFEST
+from ..errors import UserError
+from ..faces.analyzer import FaceAnalyzer
+from ..faces.records import embedding_matrix, face_records
+from ..faces.references import dataset_records
+from ..files import inside, private_dir, read_json, read_jsonl, write_json
+
+TOP = 20
+THRESHOLD = 0.6
+NEAREST_FILE = "nearest.json"
+
+
+@dataclass(frozen=True)
+class NearestPair:
+    """One generated face and the training face it is most like. Paths are relative to the run's folder."""
+
+    condition: str
+    generated: str
+    photograph: str
+    photograph_condition: str
+    similarity: float
+
+
+def nearest_pairs(
+    root: Path,
+    generated: Mapping[str, Path],
+    datasets: Mapping[str, Path],
+    analyzer: FaceAnalyzer,
+    *,
+    cache: Path | None = None,
+    top: int = TOP,
+) -> list[NearestPair]:
+    """The `top` generated images by cosine similarity to any training photograph, the most alike first.
+
+    root: the run's folder; generated, datasets: by condition; cache: a private folder of face records. Each
+    generated image stands with its nearest photograph, of whatever condition. Rejected images are among them.
+    """
+    photographs: list[tuple[str, Path]] = []
+    parts = []
+    for name, folder in datasets.items():
+        rows, records = dataset_records(folder, analyzer)
+        matrix, places = embedding_matrix(records)
+        photographs += [(name, inside(folder, rows[place].file)) for place in places]
+        parts.append(matrix)
+    references = np.concatenate(parts) if parts else np.zeros((0, 512), np.float32)
+    if not len(references):
+        raise UserError("no training face was found: there is nothing to compare generated faces with")
+    pairs = []
+    for name, folder in generated.items():
+        files = [row["file"] for row in read_jsonl(folder / MANIFEST)]
+        matrix, places = embedding_matrix(face_records(folder, files, analyzer, cache))
+        if not len(matrix):
+            continue
+        similarity = matrix @ references.T
+        for row, place in enumerate(places):
+            best = int(similarity[row].argmax())
+            of, photograph = photographs[best]
+            pairs.append(
+                NearestPair(
+                    name,
+                    relative(root, inside(folder, files[place])),
+                    relative(root, photograph),
+                    of,
+                    round(float(similarity[row, best]), 4),
+                )
+            )
+    return sorted(pairs, key=lambda pair: (-pair.similarity, pair.generated))[:top]
+
+
+def relative(root: Path, path: Path) -> str:
+    """The path from the run's folder, or the whole path of a dataset that lies elsewhere."""
+    base = root.resolve()
+    return path.relative_to(base).as_posix() if path.is_relative_to(base) else str(path)
+
+
+def write_nearest(private: Path, pairs: Sequence[NearestPair]) -> Path:
+    """Write the list into the run's private folder."""
+    path = private_dir(private) / NEAREST_FILE
+    write_json(path, [asdict(pair) for pair in pairs])
+    return path
+
+
+def read_nearest(private: Path) -> list[NearestPair]:
+    """Read the list; an empty one when there is none."""
+    path = private / NEAREST_FILE
+    if not path.is_file():
+        return []
+    rows: Any = read_json(path)
+    try:
+        return [NearestPair(**row) for row in rows]
+    except TypeError as error:
+        raise UserError(f"{path} is no list of nearest pairs; delete it and make the report again") from error
+
+
+def judge_previews(
+    folder: Path,
+    references: np.ndarray[Any, np.dtype[np.float32]],
+    analyzer: FaceAnalyzer,
+    *,
+    cache: Path | None = None,
+    threshold: float = THRESHOLD,
+) -> dict[str, dict[str, Any]]:
+    """Compare a training's previews with the training faces and write `verdicts.json` beside them.
+
+    references: [N, 512] of every training photograph. A report shows only previews that were compared and
+    are unlike all of them; one without a face is rejected. Holds nothing that names a photograph.
+    """
+    from .pictures import PREVIEW_VERDICTS
+
+    files = sorted(path.name for path in folder.glob("step_*.png"))
+    verdicts = {}
+    for name, record in zip(files, face_records(folder, files, analyzer, cache), strict=True):
+        if record.embedding is None:
+            verdicts[name] = {"rejected": True, "max_similarity": None, "threshold": threshold}
+            continue
+        highest = float((references @ record.embedding).max())
+        verdicts[name] = {
+            "rejected": highest >= threshold,
+            "max_similarity": round(highest, 2),
+            "threshold": threshold,
+        }
+    if files:
+        write_json(folder / PREVIEW_VERDICTS, verdicts)
+    return verdicts

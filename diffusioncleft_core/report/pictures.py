@@ -1,0 +1,262 @@
+"""The pictures a report may show, found in folders, and how each becomes a small data URI.
+
+Only synthetic pictures are shown, and of those a LoRA drew only the ones that were compared with the training
+faces and found unlike them. On phantoms, who are nobody, comparing is not required.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..dataset.manifest import MANIFEST, read_image_set
+from ..errors import UserError
+from ..files import inside, read_json, read_jsonl
+from ..generation_files import xmp_packet
+from .blocks import Photo
+from .rejections import KINDS
+from .sheets import short_label
+
+T = TypeVar("T")
+
+SAMPLES = 24
+PANEL_IMAGES = 8
+PREVIEW_STEPS = 6
+THUMBNAIL = 256
+QUALITY = 80
+PREVIEW_NAME = re.compile(r"step_(\d+)_(\d+)\.png")
+PREVIEW_VERDICTS = "verdicts.json"
+NOT_COMPARED = (
+    "No image is shown: they were not compared with the training faces, and one may look like a person. "
+    "`diffusioncleft filter` compares them."
+)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A synthetic picture on disk. prompt: goes into the thumbnail's own metadata."""
+
+    path: Path
+    alt: str
+    caption: str
+    badge: str = ""
+    prompt: str = ""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Pictures that belong together, and what is to be said of them."""
+
+    title: str
+    pictures: Sequence[Picture] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class ReportPictures:
+    """Everything a report shows beside numbers; each part may be empty."""
+
+    samples: Mapping[str, Panel] = field(default_factory=dict)
+    zero_shot: Sequence[Panel] = ()
+    previews: Sequence[Panel] = ()
+
+    def every(self) -> Iterable[Picture]:
+        for panel in (*self.samples.values(), *self.zero_shot, *self.previews):
+            yield from panel.pictures
+
+
+def withheld(row: Mapping[str, Any], *, phantom: bool) -> bool:
+    """Whether a generated image must not be shown to others.
+
+    It is too like a training face, has no face that could be compared, or was never compared.
+    """
+    verdicts = row.get("verdicts") or {}
+    identity = verdicts.get("identity")
+    unassessed = {"no_face", "unreadable", "identity_leak"} & set(verdicts.get("reasons") or [])
+    if unassessed or (identity or {}).get("rejected"):
+        return True
+    return not phantom and (identity or {}).get("max_similarity") is None
+
+
+def sample_panel(folder: Path, *, phantom: bool, n: int = SAMPLES) -> Panel:
+    """The first images of a generated set's plan that may be shown, rejected ones marked as such."""
+    rows = [row for row in read_jsonl(folder / MANIFEST) if not row.get("attempt")]
+    if rows and not phantom and not any((row.get("verdicts") or {}).get("identity") for row in rows):
+        return Panel("", note=NOT_COMPARED)
+    shown: list[Mapping[str, Any]] = []
+    passed = 0
+    for row in rows:
+        if len(shown) == n:
+            break
+        if withheld(row, phantom=phantom) or not inside(folder, row["file"]).is_file():
+            passed += 1
+        else:
+            shown.append(row)
+    ending = shared_ending([row["prompt"] for row in shown])
+    what = "Synthetic phantom face" if phantom else "Synthetic face"
+    pictures = [
+        Picture(
+            inside(folder, row["file"]),
+            f"{what}: {short_label(row['attributes'])}",
+            row["prompt"].removesuffix(ending).strip(),
+            badge_of(row),
+            row["prompt"],
+        )
+        for row in shown
+    ]
+    said = [f"The first {len(shown)} of {len(rows):,} images of the plan, in its order."]
+    if passed:
+        said.append(
+            f"{passed} before the last of them are not shown: too like a training face, or without a face to "
+            "compare."
+        )
+    if ending:
+        said.append(f"Every prompt ends with “{ending.strip()}”")
+    return Panel("", pictures, " ".join(said))
+
+
+def badge_of(row: Mapping[str, Any]) -> str:
+    verdicts = row.get("verdicts") or {}
+    if not verdicts or verdicts.get("accepted", True):
+        return ""
+    reasons = [KINDS.get(kind, kind).lower() for kind in verdicts.get("reasons") or []]
+    return f"rejected: {', '.join(reasons)}" if reasons else "rejected"
+
+
+def shared_ending(prompts: Sequence[str]) -> str:
+    """The sentences that all prompts end with; "" for fewer than two prompts."""
+    if len(prompts) < 2:
+        return ""
+    split = [re.split(r"(?<=[.!?])(?=\s)", prompt) for prompt in prompts]
+    ending: list[str] = []
+    for parts in zip(*(reversed(sentences) for sentences in split), strict=False):
+        if len(set(parts)) > 1 or any(len(sentences) <= len(ending) + 1 for sentences in split):
+            break
+        ending.insert(0, parts[0])
+    return "".join(ending)
+
+
+def folder_panel(folder: Path, title: str, *, n: int = PANEL_IMAGES) -> Panel:
+    """Images of a model without our LoRAs: an image set, or a bare folder of images.
+
+    No file name is shown. The prompt is the manifest's, or what the PNG itself says.
+    """
+    rows = read_image_set(folder)
+    if any(row.role in ("train", "holdout") for row in rows):
+        raise UserError(f"{folder} is a dataset of photographs: give a folder of generated images")
+    pictures = []
+    for row in rows[:n]:
+        path = inside(folder, row.file)
+        prompt = row.prompt or prompt_in(path)
+        asked = f" for the prompt “{prompt}”" if prompt else ", prompt not recorded"
+        pictures.append(
+            Picture(path, f"Image by {title}{asked}", prompt or "Prompt not recorded.", "", prompt)
+        )
+    note = f"{len(pictures)} of {len(rows)} images." if len(rows) > len(pictures) else ""
+    return Panel(title, pictures, note)
+
+
+def prompt_in(path: Path) -> str:
+    """The `prompt` text chunk of a PNG; "" where there is none, or where it is ComfyUI's whole graph."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            text = str(image.info.get("prompt", ""))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return ""
+    return "" if text.lstrip().startswith("{") else text.strip()
+
+
+def preview_panels(folder: Path, title: str, *, phantom: bool, steps: int = PREVIEW_STEPS) -> list[Panel]:
+    """The previews of a training, a panel a prompt, at most `steps` of each, first and last among them."""
+    found = sorted(
+        (m[2], int(m[1]), p) for p in folder.glob("step_*.png") if (m := PREVIEW_NAME.fullmatch(p.name))
+    )
+    if not found:
+        return []
+    verdicts = read_json(folder / PREVIEW_VERDICTS) if (folder / PREVIEW_VERDICTS).is_file() else {}
+    allowed = [
+        (prompt, step, path)
+        for prompt, step, path in found
+        if not withheld({"verdicts": {"identity": verdicts.get(path.name)}}, phantom=phantom)
+    ]
+    note = ""
+    if len(allowed) < len(found):
+        note = (
+            f"{len(found) - len(allowed)} of {len(found)} previews are not shown: too like a training face, "
+            "or not compared."
+        )
+    panels = []
+    for number in dict.fromkeys(prompt for prompt, _, _ in allowed):
+        mine = [(step, path) for prompt, step, path in allowed if prompt == number]
+        prompt = prompt_in(mine[0][1])
+        pictures = [
+            Picture(path, f"Preview at step {step}, {prompt}", f"step {step:,}", "", prompt)
+            for step, path in evenly(mine, steps)
+        ]
+        panels.append(Panel(f"{title}, previews: “{prompt}”", pictures, note))
+        note = ""
+    return panels or [Panel(f"{title}, previews", note=note)]
+
+
+def evenly(items: Sequence[T], n: int) -> list[T]:
+    """At most n of the items, evenly spaced, first and last among them."""
+    if len(items) <= n:
+        return list(items)
+    return [items[round(place * (len(items) - 1) / (n - 1))] for place in range(n)]
+
+
+def thumbnail(picture: Picture, side: int = THUMBNAIL, *, synthetic: bool = True) -> Photo | None:
+    """The picture as WebP of at most `side` px a side; None when it can't be read.
+
+    Its own metadata say that it is `synthetic`, and nothing else.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(picture.path) as image:
+            small = image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+    small.thumbnail((side, side), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    marks = {"xmp": xmp_packet(picture.prompt).encode()} if synthetic else {}
+    small.save(buffer, "WEBP", quality=QUALITY, method=4, exif=b"", icc_profile=b"", **marks)
+    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    src = f"data:image/webp;base64,{data}"
+    return Photo(src, picture.alt, picture.caption, small.width, small.height, picture.badge)
+
+
+def refuse_photographs(pictures: ReportPictures, private: Path) -> None:
+    """Raise UserError when one of the pictures is a photograph of a dataset in the run's private folder."""
+    known = {
+        row.get("sha256")
+        for manifest in private.glob(f"*/{MANIFEST}")
+        for row in read_jsonl(manifest)
+        if row.get("sha256")
+    }
+    if not known:
+        return
+    for picture in pictures.every():
+        if pixels_of(picture.path) in known:
+            raise UserError(
+                f"{picture.path} is one of the run's photographs, and a report shows none: give folders of "
+                "generated images"
+            )
+
+
+def pixels_of(path: Path) -> str | None:
+    """The pixel hash by which datasets know an image; None when it can't be read."""
+    from ..dataset.ingest import normalise, pixel_sha256, read_bytes
+    from ..dataset.reasons import Rejected
+
+    try:
+        return pixel_sha256(normalise(read_bytes(path), first_frame=True).pixels)
+    except Rejected:
+        return None

@@ -1,0 +1,118 @@
+"""What the filters rejected: by kind, condition, skin tone and age group, beside the training photographs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..statistics import clopper_pearson
+from .blocks import Block, Cell, Row, Section, Table, Text
+from .numbers import condition_name, count, interval, percent, sentence
+
+KINDS = {
+    "no_face": "No face (unassessed)",
+    "several_faces": "Several faces",
+    "cropped_face": "Cropped face",
+    "eye_bar": "Bar over the eyes",
+    "text": "Text or watermark",
+    "identity_leak": "Too like a training face",
+    "unreadable": "Damaged file",
+}
+
+
+def rejections_section(document: Mapping[str, Any]) -> Section:
+    """Counts and rates, from `filters`."""
+    title = "Rejected images"
+    filters = document.get("filters") or {}
+    if not filters:
+        return Section(
+            "rejections",
+            title,
+            missing="No filter ran on these images: `diffusioncleft filter` checks them for artifacts and "
+            "identity leaks.",
+        )
+    lead = (
+        "The filters set images aside that show a known artifact, or a face too like one it was trained on. "
+        "An image can have several reasons. Rates by skin tone and age group show whether the filters treat "
+        "all faces alike."
+    )
+    blocks: list[Block] = [totals(filters), by_kind(filters)]
+    for key, caption, head in (
+        ("by_skin", "Rejected by skin tone", "Skin tone"),
+        ("by_age", "Rejected by age group", "Age group"),
+    ):
+        table = by_value(filters, key, caption, head)
+        blocks += [table] if table.rows else []
+    blocks += [Text(said)] if (said := refill_lines(filters)) else []
+    return Section("rejections", title, lead, blocks)
+
+
+def share_cell(k: int, n: int) -> Cell:
+    """k of n as per cent with a bar and its interval."""
+    share = clopper_pearson(k, n)
+    if share.value is None:
+        return Cell("")
+    return Cell(percent(share.value), f"{k:,} of {n:,}; {interval(share.ci95)}", bar=share.value)
+
+
+def totals(filters: Mapping[str, Any]) -> Table:
+    rows = [
+        Row(
+            condition_name(name),
+            [Cell(count(part["n"])), Cell(count(part["accepted"])), share_cell(part["rejected"], part["n"])],
+        )
+        for name, part in filters.items()
+    ]
+    return Table("Images that went through the filters", ("", "Images", "Accepted", "Rejected"), rows)
+
+
+def by_kind(filters: Mapping[str, Any]) -> Table:
+    """A row a reason; the last columns hold the same filters over the training photographs."""
+    columns = [""]
+    for name, part in filters.items():
+        columns.append(condition_name(name))
+        if part.get("training_photographs"):
+            columns.append(f"Training photographs, {condition_name(name).lower()}")
+    found = {kind for part in filters.values() for kind in part.get("by_kind", {})}
+    found |= {k for p in filters.values() for k in (p.get("training_photographs") or {}).get("by_kind", {})}
+    rows = []
+    for kind in [*KINDS, *sorted(found - set(KINDS))]:
+        if kind not in found and kind == "unreadable":
+            continue
+        cells = []
+        for part in filters.values():
+            cells.append(share_cell(part.get("by_kind", {}).get(kind, 0), part["n"]))
+            photographs = part.get("training_photographs")
+            if photographs:
+                cells.append(Cell(photographs_count(photographs, kind)))
+        rows.append(Row(KINDS.get(kind, sentence(kind.replace("_", " ")).rstrip(".")), cells))
+    return Table("Reasons for rejection", columns, rows)
+
+
+def photographs_count(photographs: Mapping[str, Any], kind: str) -> str:
+    """How many real photographs the filter would reject; fewer than five are not told apart from none."""
+    if kind == "identity_leak":
+        return ""
+    return count(photographs.get("by_kind", {}).get(kind))
+
+
+def by_value(filters: Mapping[str, Any], key: str, caption: str, head: str) -> Table:
+    values = list(dict.fromkeys(value for part in filters.values() for value in part.get(key) or {}))
+    rows = []
+    for value in values:
+        cells = []
+        for part in filters.values():
+            figure = (part.get(key) or {}).get(value)
+            cells.append(share_cell(figure["rejected"], figure["n"]) if figure else Cell(""))
+        rows.append(Row(sentence(value.replace("_", " ")).rstrip("."), cells))
+    return Table(caption, (head, *(condition_name(name) for name in filters)), rows)
+
+
+def refill_lines(filters: Mapping[str, Any]) -> list[str]:
+    said = []
+    for name, part in filters.items():
+        facts = {key: value for key, value in (part.get("refill") or {}).items() if value is not None}
+        if facts:
+            words = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in facts.items())
+            said.append(f"{condition_name(name)}, images made again in place of rejected ones: {words}.")
+    return said

@@ -1,0 +1,96 @@
+"""A finished run's folder, or a bare report.json, as the report needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..dataset.manifest import MANIFEST
+from ..errors import UserError
+from ..files import read_json
+from ..run_settings import RunFolders
+from .numbers import condition_name
+from .pictures import Panel, ReportPictures, folder_panel, preview_panels, refuse_photographs, sample_panel
+from .run_report import SCHEMA
+from .training import loss_curve
+
+BASE_MODEL = "the base model without a LoRA"
+ZERO_SHOT = "zero_shot"
+HTML = "report.html"
+PRIVATE_HTML = "report.private.html"
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """A report document and the run's folder it lies in; without a folder there are no pictures."""
+
+    document: dict[str, Any]
+    json: Path
+    folders: RunFolders | None
+
+
+def read_report(path: Path) -> RunReport:
+    """Read a run's folder or a report.json. UserError when it is neither."""
+    json = path / "report.json" if path.is_dir() else path
+    if not json.is_file():
+        raise UserError(f"{json} does not exist: give the folder of a finished run, or a report.json")
+    document = read_json(json)
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        raise UserError(f"{json} is no report of schema {SCHEMA}: make it again with this version")
+    folders = RunFolders(json.parent)
+    whole = path.is_dir() or any(folders.generated(name).is_dir() for name in conditions_of(document))
+    return RunReport(document, json, folders if whole else None)
+
+
+def conditions_of(document: Mapping[str, Any]) -> list[str]:
+    """The run's conditions in its order."""
+    return list(dict.fromkeys([*(document.get("training") or {}), *(document.get("generation") or {})]))
+
+
+def collect_pictures(
+    folders: RunFolders | None,
+    conditions: Sequence[str],
+    *,
+    phantom: bool,
+    zero_shot: Path | None = None,
+    other_models: Mapping[str, Path] | None = None,
+) -> ReportPictures:
+    """The pictures that a run's report may show.
+
+    zero_shot: images of the base model without a LoRA (default: the run's own `zero_shot` folder);
+    other_models: folders of images by the model's name. UserError for a folder of photographs.
+    """
+    samples: dict[str, Panel] = {}
+    previews: list[Panel] = []
+    if folders is not None:
+        for name in conditions:
+            if (folders.generated(name) / MANIFEST).is_file():
+                samples[name] = sample_panel(folders.generated(name), phantom=phantom)
+            found = folders.training(name) / "previews"
+            previews += preview_panels(found, condition_name(name), phantom=phantom)
+        if zero_shot is None and (folders.root / ZERO_SHOT).is_dir():
+            zero_shot = folders.root / ZERO_SHOT
+    panels = [folder_panel(zero_shot, BASE_MODEL)] if zero_shot is not None else []
+    panels += [folder_panel(folder, name) for name, folder in (other_models or {}).items()]
+    pictures = ReportPictures(samples, panels, previews)
+    if folders is not None:
+        refuse_photographs(pictures, folders.private)
+    return pictures
+
+
+def loss_curves(folders: RunFolders, conditions: Sequence[str]) -> dict[str, Any]:
+    """`figures.loss` of a run: the loss history of each condition that has one."""
+    files = {name: folders.training(name) / "loss.jsonl" for name in conditions}
+    return {name: loss_curve(file) for name, file in files.items() if file.is_file()}
+
+
+def with_loss_curves(report: RunReport) -> dict[str, Any]:
+    """The document, with the loss histories of the run's folder where it has none of its own."""
+    figures = dict(report.document.get("figures") or {})
+    if report.folders is not None and not figures.get("loss"):
+        curves = loss_curves(report.folders, conditions_of(report.document))
+        if curves:
+            figures["loss"] = curves
+    return {**report.document, "figures": figures}
