@@ -164,6 +164,10 @@ class TrainSettings:
     ] = 0
     sample_steps: Annotated[int, Option("sampling steps of previews")] = 4
 
+    report_every_step: Annotated[
+        bool, Option("a step event for every step, with its own seconds; waits for the GPU at each")
+    ] = False
+
     trigger: Annotated[
         str | None, Option("trigger recorded in the file (default: read from the captions)")
     ] = None

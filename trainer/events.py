@@ -15,6 +15,8 @@ from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.files import explained, read_jsonl, write_jsonl
 
 Event = dict[str, Any]
+EVENT_SECONDS = 0.5
+"""The least time between two `step` events."""
 
 
 class Events:
@@ -22,7 +24,7 @@ class Events:
 
     `start` (step, total, images, regularisation), `prepare` (what, done, total), `step` (step, total, loss,
     lr, seconds a step, reg_loss), `preview` (path, prompt, step), `checkpoint` (step, path), `saved` (path,
-    step), `warning` and `notice` (message), `interrupted` (step, reason), `done` (path, step), `error`
+    step), `warning` and `notice` (message), `interrupted` (step, reason), `done` (path, step, peaks), `error`
     (message, hint, kind).
     """
 
@@ -65,7 +67,14 @@ class LossHistory:
     """
 
     def __init__(
-        self, path: Path, events: Events, start: int, total: int, *, every: int = 50, seconds: float = 0.5
+        self,
+        path: Path,
+        events: Events,
+        start: int,
+        total: int,
+        *,
+        every: int = 50,
+        seconds: float = EVENT_SECONDS,
     ) -> None:
         """Go on from step `start`: what an interrupted run wrote beyond it is dropped from the file."""
         self._path, self._events, self._total = path, events, total

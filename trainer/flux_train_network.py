@@ -47,7 +47,7 @@ from . import checkpoint as checkpoints
 from . import memory
 from .config import TrainResult, TrainSettings, parse_settings
 from .data import DataOrder
-from .events import Events, LossHistory, standard_output_events
+from .events import EVENT_SECONDS, Events, LossHistory, standard_output_events
 from .interruption import Interrupted, Interruption, output_lock
 from .metadata import lora_metadata, saved_steps, what_matters
 from .objective import PairedObjective, autocast
@@ -107,7 +107,8 @@ def train(settings: TrainSettings, events: Events, interruption: Interruption) -
 
         order = DataOrder(images.images, settings.train_batch_size, settings.seed)
         objective = PairedObjective(settings, prepared, transformer, activate, device, dtype)
-        history = LossHistory(output_dir / "loss.jsonl", events, start, total)
+        seconds = 0.0 if settings.report_every_step else EVENT_SECONDS
+        history = LossHistory(output_dir / "loss.jsonl", events, start, total, seconds=seconds)
         previewer = Previewer(
             prepared.previews,
             prepared.text,
@@ -184,7 +185,7 @@ def train(settings: TrainSettings, events: Events, interruption: Interruption) -
             raise Interrupted(str(interrupted), done, total) from interrupted
         history.flush()
         save_lora(path, done)
-        events.emit("done", path=str(path), step=done)
+        events.emit("done", path=str(path), step=done, peaks=memory.peaks(device))
         return TrainResult(path, done)
 
 

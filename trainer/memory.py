@@ -2,6 +2,8 @@
 
 import gc
 import math
+import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,6 +31,14 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error)
     return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+
+
+def peaks(device: torch.device) -> dict[str, int]:
+    """The most memory that this process used so far, bytes: `host_peak`, and on CUDA `gpu_peak`."""
+    found = {"host_peak": _host_peak()}
+    if device.type == "cuda":
+        found["gpu_peak"] = torch.cuda.max_memory_reserved(device)
+    return found
 
 
 class StreamedLinear(nn.Module):
@@ -104,6 +114,17 @@ def _linears(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
                 parent, nn.ModuleDict
             ):  # there peft keeps the LoRAs
                 yield parent, name, child
+
+
+def _host_peak() -> int:
+    import psutil
+
+    if os.name != "nt":
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return int(psutil.Process().memory_info().peak_wset)
 
 
 def _gib(size: int) -> str:

@@ -1,0 +1,101 @@
+"""The machine: libraries, disk, memory."""
+
+from __future__ import annotations
+
+import importlib
+import platform
+import shutil
+from typing import TYPE_CHECKING
+
+from ..files import write_bytes
+from ..versions import hardware, versions
+from .peaks import GIB, gib
+from .steps import Failed, Figures
+
+if TYPE_CHECKING:
+    from .checkup import Checkup
+
+_NEEDED = ("torch", "torchvision", "diffusers", "transformers", "peft", "accelerate", "safetensors")
+_WANTED = {"bitsandbytes": "train", "insightface": "faces", "onnxruntime": "faces"}
+LARGE = 1_000_000_000
+"""Parameters from which on a processor is too slow for pictures and training."""
+SPARE_BYTES = 100 << 20
+
+
+def environment(checkup: Checkup) -> Figures:
+    """Versions and hardware; every library that the work needs is imported for real."""
+    figures: Figures = {**hardware(), **versions(), "release": platform.release()}
+    for name in _NEEDED:
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            raise Failed(
+                f"{name} can't be imported ({type(error).__name__}: {str(error).strip()[:200]})",
+                "install the package again in a fresh environment: pip install diffusioncleft[all]",
+                figures,
+            ) from error
+    for name, extra in _WANTED.items():
+        if not any(known.startswith(name) for known in figures):
+            checkup.note(f"{name} is not installed: pip install diffusioncleft[{extra}]")
+    import torch
+
+    figures["cuda"] = torch.version.cuda or "none"
+    if checkup.settings.device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability()
+        figures["compute_capability"] = f"{major}.{minor}"
+        figures["bf16"] = torch.cuda.is_bf16_supported()
+    figures["device"] = checkup.settings.device.type
+    figures["dtype"] = str(checkup.settings.dtype).removeprefix("torch.")
+    return figures
+
+
+def disk(checkup: Checkup) -> Figures:
+    """A file can be written, and there is room for ten steps with their checkpoint."""
+    settings, found = checkup.settings, checkup.found
+    needed = SPARE_BYTES + 20 * found.lora_parameters
+    free = shutil.disk_usage(settings.workspace).free
+    figures: Figures = {"free_gib": gib(free), "needed_gib": gib(needed)}
+    write_bytes(settings.workspace / "probe", bytes(4096))
+    (settings.workspace / "probe").unlink()
+    if free < needed:
+        raise Failed(
+            f"the disk has {free / GIB:.2f} GiB free where the test needs {needed / GIB:.2f}",
+            "free some space, or name a folder on another disk with --out",
+            figures,
+        )
+    return figures
+
+
+def room(checkup: Checkup) -> Figures:
+    """The largest component's weights against the memory of the device and of the machine."""
+    import psutil
+    import torch
+
+    settings, found = checkup.settings, checkup.found
+    parameters = max(found.parameters or 0, found.text_parameters)
+    weights = parameters * torch.empty((), dtype=settings.dtype).element_size()
+    host = psutil.virtual_memory()
+    figures: Figures = {
+        "weights_gib": gib(weights),
+        "host_free_gib": gib(host.available),
+        "host_gib": gib(host.total),
+    }
+    if settings.device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(settings.device)
+        figures |= {"gpu_free_gib": gib(free), "gpu_gib": gib(total)}
+        if weights > free and not settings.blocks_to_swap:
+            checkup.note(
+                "the transformer does not fit on the GPU whole: train with --blocks-to-swap 20 or more; the "
+                "test pictures are drawn layer by layer"
+            )
+    elif settings.device.type == "cpu" and parameters > LARGE:
+        why = "torch sees no GPU" if not torch.cuda.is_available() else "--device cpu was asked for"
+        raise Failed(
+            f"{why}: on a processor {parameters / 1e9:.0f} billion parameters take hours a picture and weeks a "
+            "training, so text encoders, pictures and training are not tried",
+            "use a machine with a CUDA GPU; if it has one, install a CUDA build of torch and a driver for it",
+            figures,
+        )
+    if weights > host.available and (settings.device.type == "cpu" or settings.blocks_to_swap):
+        checkup.note("main memory is smaller than the weights that have to lie in it: expect swapping")
+    return figures

@@ -1,0 +1,146 @@
+"""Ten steps in the trainer's own process, and what it leaves behind."""
+
+from __future__ import annotations
+
+import getpass
+import platform
+import statistics
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UserError
+from .peaks import gib
+from .pictures import read_picture, write_training_folder
+from .settings import (
+    LEARNING_RATE,
+    PHANTOM_LEARNING_RATE,
+    PICTURE_SEED,
+    PROMPT,
+    TRAINING_PICTURES,
+    TRAINING_STEPS,
+)
+from .steps import Failed, Figures
+
+if TYPE_CHECKING:
+    from .checkup import Checkup
+
+NAME = "doctor"
+
+
+def ten_steps(checkup: Checkup) -> Figures:
+    """Train on rendered faces as `diffusioncleft train` would, and time every step but the first."""
+    settings, found = checkup.settings, checkup.found
+    write_training_folder(settings.workspace / "pictures", TRAINING_PICTURES, settings.resolution, PROMPT)
+    (settings.workspace / "prompts.txt").write_text(
+        f"{PROMPT} --d {PICTURE_SEED} --w {settings.resolution} --h {settings.resolution}\n", encoding="utf-8"
+    )
+    events: list[tuple[float, Mapping[str, Any]]] = []
+    begun = time.monotonic()
+
+    def on_event(event: Mapping[str, Any]) -> None:
+        events.append((time.monotonic() - begun, event))
+        if event["event"] in ("warning", "notice"):
+            checkup.note(f"the trainer: {event['message']}")
+
+    checkup.train(training_arguments(checkup), on_event, lambda: False)
+    seconds = [float(event["seconds"]) for _, event in events if event["event"] == "step"]
+    losses = [float(event["loss"]) for _, event in events if event["event"] == "step"]
+    first = {str(event["event"]): (at, event) for at, event in reversed(events)}
+    found.step_seconds = statistics.median(seconds[1:] or seconds)
+    found.start_seconds, start = first["start"]
+    _, done = first["done"]
+    found.lora = Path(str(done["path"]))
+    found.preview = Path(str(first["preview"][1]["path"])) if "preview" in first else None
+    return {
+        "steps": len(losses),
+        "step_seconds": round(found.step_seconds, 3),
+        "first_step_seconds": round(seconds[0], 2),
+        "start_seconds": round(found.start_seconds, 1),
+        "mean_loss": round(statistics.mean(losses), 3),
+        "optimizer": str(start["optimizer"]),
+        "trainable": int(start["parameters"]),
+        "memory": str(start["memory"]),
+        "size": settings.resolution,
+        "blocks_to_swap": settings.blocks_to_swap,
+        "gradient_checkpointing": settings.gradient_checkpointing,
+        **{f"trainer_{name}_gib": gib(int(size)) for name, size in done.get("peaks", {}).items()},
+    }
+
+
+def training_arguments(checkup: Checkup) -> dict[str, Any]:
+    """The trainer's arguments: the paper's rank and alpha, ten steps, a preview after the last."""
+    settings = checkup.settings
+    arguments: dict[str, Any] = {
+        **settings.base,
+        "train_data_dir": settings.workspace / "pictures",
+        "output_dir": settings.workspace / "training",
+        "output_name": NAME,
+        "resolution": (settings.resolution,),
+        "max_train_steps": TRAINING_STEPS,
+        "checkpoint_every_n_steps": TRAINING_STEPS,
+        "learning_rate": PHANTOM_LEARNING_RATE if settings.phantom else LEARNING_RATE,
+        "sample_prompts": settings.workspace / "prompts.txt",
+        "sample_every_n_steps": TRAINING_STEPS,
+        "report_every_step": True,
+        "resume": "no",
+        "blocks_to_swap": settings.blocks_to_swap,
+        "gradient_checkpointing": settings.gradient_checkpointing,
+    }
+    if settings.training_adapter is not None:
+        arguments["training_adapter"] = settings.training_adapter
+    return arguments
+
+
+def preview(checkup: Checkup) -> Figures:
+    """The preview's picture is there and shows something."""
+    path = checkup.found.preview
+    if path is None or not path.is_file():
+        raise UserError("the trainer drew no preview, as when memory runs out; take a smaller --resolution")
+    picture = read_picture(path)
+    figures: Figures = {
+        "size": f"{picture.shape[2]} x {picture.shape[1]}",
+        "contrast": round(float(picture.std()), 3),
+    }
+    if float(picture.std()) < 0.01:
+        raise Failed("the preview is of one colour", "get the base model's files again", figures)
+    return figures
+
+
+def lora_file(checkup: Checkup) -> Figures:
+    """kohya's keys, sound numbers, and metadata that name nothing of this machine."""
+    import torch
+
+    from ..flux.lora import inspect_lora, read_lora
+
+    path = checkup.found.lora
+    assert path is not None
+    told = inspect_lora(path)
+    metadata: dict[str, str] = told["metadata"]
+    figures: Figures = {
+        "form": str(told["form"]),
+        "mib": round(path.stat().st_size / 2**20, 1),
+        "modules": int(told["modules"]),
+        "scales": ", ".join(f"{scale:g}" for scale in told["scales"]),
+        "delta_norm": round(float(told["delta_norm"]), 4),
+        "base_model_sha256": metadata.get("base_model_sha256", "?"),
+    }
+    if not all(bool(torch.isfinite(value).all()) for value in read_lora(path).state.values()):
+        raise Failed(
+            "the LoRA holds not-a-number values", "get the base model's files again, or try --dtype", figures
+        )
+    if told["warnings"]:
+        raise Failed("; ".join(told["warnings"]), "", figures)
+    named = telling(metadata, checkup.settings.workspace)
+    if named:
+        raise Failed(f"its metadata name this machine or its folders in {', '.join(named)}", "", figures)
+    return figures
+
+
+def telling(metadata: Mapping[str, str], workspace: Path) -> list[str]:
+    """The metadata whose values name the workspace, the home folder, the user or the computer."""
+    words = {str(workspace), str(workspace.resolve()), workspace.name, str(Path.home()), platform.node()}
+    words |= {getpass.getuser(), "pictures", "prompts.txt"}
+    words = {word for word in words if len(word) > 3 and word != "root"}
+    return sorted(name for name, value in metadata.items() if any(word in value for word in words))
