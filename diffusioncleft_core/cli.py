@@ -24,6 +24,7 @@ COMMANDS = {
     "phantom": ".commands.phantom",
     "doctor": ".commands.doctor",
     "comfy": ".commands.comfy",
+    "weights": ".commands.weights",
 }
 
 DESCRIPTION = "Synthetic faces with cleft lip: from a folder of photographs to LoRAs and new faces."

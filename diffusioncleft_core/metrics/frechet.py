@@ -12,8 +12,8 @@ def frechet_distance(first: Array, second: Array) -> float:
     """FID between two sets of features, [N, D] and [M, D].
 
     |mu1 - mu2|^2 + Tr(S1 + S2 - 2 (S1 S2)^(1/2)) with the unbiased covariances (Heusel et al., NeurIPS 2017,
-    eq. 6). With A, B the centred features over sqrt(n - 1), S1 = A'A and S2 = B'B, so the trace of the root is
-    the nuclear norm of A B': no D x D root, exact also where N < D. Agrees with pytorch-fid's
+    eq. 6). With A, B the centred features over sqrt(n - 1), S1 = A'A and S2 = B'B, so the trace of the root
+    is the nuclear norm of A B': no D x D root, exact also where N < D. Agrees with pytorch-fid's
     `calculate_frechet_distance` to 1e-6 relative. Computed in float64. Raises ValueError for fewer than two
     rows, since a covariance needs two, and for different D.
     """

@@ -39,9 +39,9 @@ sets.<pre_op|post_op|all>.<metric>.<profile>.<variant> is a Figure, or a list of
                   photographs, and whoever shows it must say so
     note          one sentence for the reader, or absent
 
-figures.similarity.<pre_op|post_op|all>.<raw|filtered> = {"edges": [n + 1 cosines from -1 to 1], "counts": [n],
-    "mean": float, "threshold": 0.6, "n_pairs": int, "extractor": {...}}; counts and mean are null with fewer
-    than 5 training photographs.
+figures.similarity.<pre_op|post_op|all>.<raw|filtered> = {"edges": [n + 1 cosines from -1 to 1],
+    "counts": [n], "mean": float, "threshold": 0.6, "n_pairs": int, "extractor": {...}}; counts and mean are
+    null with fewer than 5 training photographs.
 figures.pca = null, or {
     "explained": [a, b]             shares of the variance,
     "edges_x": [m + 1], "edges_y": [m + 1],

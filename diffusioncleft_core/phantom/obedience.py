@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .oracle import WEIGHTS, Reading
 from ..statistics import Proportion, TestError, corrected
+from .oracle import WEIGHTS, Reading
 
 ERRORS = WEIGHTS.with_name("errors.json")
 FINDING = {"pre_op": "cleft", "post_op": "scar"}

@@ -25,9 +25,9 @@ from ...generation_sampler import ImageSampler, ImageSize, embed_prompts
 from ...progress import progress
 from ...prompts import PlanRow, build_prompt, sampling_plan
 from ...report.sheets import contact_sheet
+from ...statistics import corrected
 from ..obedience import as_figure, attribute_rate, error_of
 from ..oracle import Reading, load_oracle
-from ...statistics import corrected
 
 _READ = ("skin", "hair_color", "eyes", "hair_length", "hair_texture")
 

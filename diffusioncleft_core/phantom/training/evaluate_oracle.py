@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from ..oracle import HEADS, SIDES, Oracle, Reading, load_oracle
 from ...statistics import clopper_pearson
+from ..oracle import HEADS, SIDES, Oracle, Reading, load_oracle
 from .train_oracle import targets, through_vae
 
 SKIN = HEADS["skin"]

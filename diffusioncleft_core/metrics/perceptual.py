@@ -1,0 +1,156 @@
+"""Perceptual distance (LPIPS) over the pairs of a set, from features computed once an image.
+
+LPIPS (Zhang et al., CVPR 2018, eq. 1) is a squared Euclidean distance: with f the trunk's activations of a
+layer, unit-normalised over the channels, and w >= 0 the layer's linear head, it is |phi_i - phi_j|^2 for
+phi = sqrt(w) f / sqrt(H W), all layers in one vector. So the mean over ALL n(n-1)/2 pairs needs no pair:
+2 n/(n-1) (mean |phi|^2 - |mean phi|^2), one pass and one running sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+
+PAPER_PAIRS = 2000
+BUDGET = 2 << 30
+"""Bytes of features that are kept for pairs still to come; what does not fit is computed again."""
+_LONGEST_DRAW = 1 << 24
+
+Mask = NDArray[np.bool_]
+Pairs = NDArray[np.int64]
+
+
+def draw_pairs(members: Mapping[str, Mask], count: int, seed: int) -> dict[str, Pairs]:
+    """For each set a sample [P, 2] of `count` distinct pairs of its images, i < j; all when it has no more.
+
+    members: masks [N] over the same N images. The sets draw from one stream of random pairs over the images
+    that are in any of them and each takes the first `count` that lie in it, so that overlapping sets share
+    pairs, and work, while each has a uniform sample without replacement.
+    """
+    taken: dict[str, list[Pairs]] = {name: [] for name in members}
+    found: dict[str, Pairs] = {}
+    for name, mask in members.items():
+        places = np.flatnonzero(mask)
+        if len(places) * (len(places) - 1) // 2 <= count:
+            first, second = np.triu_indices(len(places), 1)
+            found[name] = np.stack([places[first], places[second]], axis=1).astype(np.int64)
+    universe = np.flatnonzero(np.logical_or.reduce(list(members.values()))) if members else np.zeros(0, int)
+    rng = np.random.default_rng(seed)
+    seen: Pairs = np.zeros(0, np.int64)
+    drawn = 0
+    while len(found) < len(members) and drawn < _LONGEST_DRAW:
+        pairs = universe[rng.integers(len(universe), size=(1 << 16, 2))]
+        drawn += len(pairs)
+        pairs = np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1)
+        keys = pairs[:, 0] * (int(universe.max()) + 1) + pairs[:, 1]
+        first_places = np.sort(np.unique(keys, return_index=True)[1])
+        fresh = first_places[~np.isin(keys[first_places], seen)]
+        seen = np.concatenate([seen, keys[fresh]])
+        for name in [name for name in members if name not in found]:
+            inside = pairs[fresh][members[name][pairs[fresh]].all(axis=1)]
+            taken[name].append(inside)
+            if sum(map(len, taken[name])) >= count:
+                found[name] = np.concatenate(taken[name])[:count]
+    for name in members:  # a small set among very many images: its own stream
+        if name not in found:
+            found[name] = draw_pairs({name: members[name]}, count, seed)[name]
+    return {name: found[name] for name in members}
+
+
+def all_pairs_mean(n: int, total: NDArray[np.float64], squares: float) -> float | None:
+    """Mean distance over all pairs of `n` images, from the sum [D] of their features and of |phi|^2.
+
+    None for fewer than two images.
+    """
+    if n < 2:
+        return None
+    mean = total / n
+    return float(max(2 * n / (n - 1) * (squares / n - mean @ mean), 0.0))
+
+
+@dataclass(frozen=True)
+class PerceptualResult:
+    """What one pass over N images gave; an image that could not be decoded takes part in nothing."""
+
+    distances: dict[tuple[int, int], float]
+    """Of the wanted pairs whose images could both be decoded."""
+    all_pairs: dict[str, float | None]
+    """Mean over all pairs, by set."""
+    n_images: dict[str, int]
+    """Images that entered, by set."""
+
+    def pairs_mean(self, pairs: Pairs) -> tuple[float | None, int]:
+        """Mean over those of `pairs` [P, 2] that were measured, and their number."""
+        values = [self.distances[i, j] for i, j in pairs.tolist() if (i, j) in self.distances]
+        return (float(np.mean(values)) if values else None), len(values)
+
+
+def perceptual_pass(
+    features: Callable[[int], torch.Tensor | None],
+    members: Mapping[str, Mask],
+    pairs: Iterable[Sequence[int]],
+    *,
+    budget: int = BUDGET,
+    order: Iterable[int] | None = None,
+) -> PerceptualResult:
+    """Distances of chosen pairs and the mean over all pairs of each set, in one pass.
+
+    features: gives phi [D] float32 of an image by its place, None for one that can't be decoded; called
+    once an image, and again only for images whose features did not fit into `budget` bytes.
+    members: masks [N] of the sets. order: the places to visit, default 0 ... N - 1.
+    """
+    later: dict[int, set[int]] = {}
+    for i, j in pairs:
+        later.setdefault(int(i), set()).add(int(j))
+        later.setdefault(int(j), set()).add(int(i))
+    held: dict[int, torch.Tensor] = {}
+    visited: set[int] = set()
+    lost: set[int] = set()
+    sums: dict[str, Any] = dict.fromkeys(members)
+    squares = dict.fromkeys(members, 0.0)
+    counts = dict.fromkeys(members, 0)
+    distances: dict[tuple[int, int], float] = {}
+    size = len(next(iter(members.values()))) if members else 0
+    for place in range(size) if order is None else order:
+        phi = features(place)
+        visited.add(place)
+        if phi is None:
+            lost.add(place)
+            continue
+        wide = phi.double()
+        for name, mask in members.items():
+            if mask[place]:
+                sums[name] = wide.clone() if sums[name] is None else sums[name].add_(wide)
+                squares[name] += float(wide @ wide)
+                counts[name] += 1
+        for partner in sorted(later.get(place, set()) & visited - lost):
+            other = held.get(partner)
+            if other is None:
+                other = features(partner)
+            assert other is not None
+            distances[min(place, partner), max(place, partner)] = squared_distance(phi, other)
+            later[partner].discard(place)
+            if not later[partner]:
+                held.pop(partner, None)
+        later[place] = later.get(place, set()) - visited
+        if later[place] and (len(held) + 1) * phi.nbytes <= budget:
+            held[place] = phi
+    means = {
+        name: all_pairs_mean(counts[name], sums[name].cpu().numpy(), squares[name]) if counts[name] else None
+        for name in members
+    }
+    return PerceptualResult(distances, means, counts)
+
+
+def squared_distance(first: torch.Tensor, second: torch.Tensor) -> float:
+    """|a - b|^2 of two feature vectors [D], summed in float64."""
+    import torch
+
+    return float((first - second).square().sum(dtype=torch.float64))
