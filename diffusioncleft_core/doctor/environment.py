@@ -91,8 +91,8 @@ def room(checkup: Checkup) -> Figures:
     elif settings.device.type == "cpu" and parameters > LARGE:
         why = "torch sees no GPU" if not torch.cuda.is_available() else "--device cpu was asked for"
         raise Failed(
-            f"{why}: on a processor {parameters / 1e9:.0f} billion parameters take hours a picture and weeks a "
-            "training, so text encoders, pictures and training are not tried",
+            f"{why}: on a processor {parameters / 1e9:.0f} billion parameters take hours a picture and weeks "
+            "a training, so text encoders, pictures and training are not tried",
             "use a machine with a CUDA GPU; if it has one, install a CUDA build of torch and a driver for it",
             figures,
         )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .checkup import Checkup
 
 NETWORK_DIM = 16
+MEASURING = ("inception-fid", "lpips-alexnet", "lpips-heads")
 
 
 def transformer(checkup: Checkup) -> Figures:
@@ -111,8 +112,25 @@ def adapter(checkup: Checkup) -> Figures:
 
 
 def measuring(checkup: Checkup) -> Figures:
-    """The models that measure a set."""
-    raise Skipped("this version measures no sets")
+    """The models that measure a set: each found where it is looked for, and by its hash the right one."""
+    if checkup.settings.phantom:
+        raise Skipped("sets of phantoms are measured by embedded models")
+    from ..weights import find_entry, find_model
+    from ..weights.verify import verify
+
+    figures: Figures = {}
+    for name in MEASURING:
+        found = find_model(find_entry(name))
+        states = {verdict.state for verdict in verify(found)}
+        figures[name] = "missing" if not found.complete else "damaged" if "wrong" in states else "sound"
+    bad = [name for name, state in figures.items() if state != "sound"]
+    if bad:
+        raise Failed(
+            f"{' and '.join(bad)} can't be used: FID and LPIPS need them",
+            "run: " + "; ".join(f"diffusioncleft weights fetch {name}" for name in bad),
+            figures,
+        )
+    return figures
 
 
 def _files(checkup: Checkup, component: str) -> list[Path]:

@@ -203,6 +203,22 @@ def test_another_size_than_schnells_is_told_and_stops_nothing(flux, tmp_path):
         model_files.is_schnell(checkup)
 
 
+def test_models_that_measure_are_looked_for_and_their_absence_is_told(flux, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    monkeypatch.setenv("DIFFUSIONCLEFT_WEIGHTS", str(tmp_path / "weights"))
+    checkup = checkup_of(flux, tmp_path / "w")
+    with pytest.raises(Failed) as failure:
+        model_files.measuring(checkup)
+    assert failure.value.figures["inception-fid"] == failure.value.figures["lpips-alexnet"] == "missing"
+    assert "weights fetch inception-fid" in failure.value.hint
+    damaged = tmp_path / "weights" / "pt_inception-2015-12-05-6726825d.pth"
+    damaged.parent.mkdir()
+    damaged.write_bytes(b"not it")
+    with pytest.raises(Failed) as failure:
+        model_files.measuring(checkup)
+    assert failure.value.figures["inception-fid"] == "damaged"
+
+
 def test_a_full_disk_is_told_in_one_sentence(flux, small_disk):
     checkup = checkup_of(flux, small_disk / "w")
     with pytest.raises(Failed, match=r"the disk has 0\.00 GiB free"):
