@@ -59,11 +59,13 @@ def generate(
     dtype: torch.dtype | None = None,
     role: str = "generated",
     warn: Callable[[str], None] = lambda message: None,
+    on_image: Callable[[int, int], None] = lambda done, total: None,
 ) -> GenerationResult:
     """Make every image of `plan` that `out` does not hold yet.
 
     strength: factor on the LoRA's own scale, 0 is the base model; steps: 1 to 50, 4 for schnell;
     width, height: px; batch: images at once; role: the manifest's role, `generated` or `control`.
+    on_image: called with (images done, images of the plan) after each batch; what it raises stops the call.
     Errors: UserError when `out` holds images of other settings or of another plan.
     """
     device = pick_device(None) if device is None else device
@@ -81,7 +83,7 @@ def generate(
     write_jsonl(out / MANIFEST_FILE, rows)
     pending = [row for row in plan if done[row.index] is None]
     if pending:
-        make_images(source, lora, pending, out, record, size, batch, device, dtype, role, len(plan))
+        make_images(source, lora, pending, out, record, size, batch, device, dtype, role, len(plan), on_image)
     finish_manifest(out, plan, role)
     return GenerationResult(out, total=len(plan), made=len(pending), warnings=warnings)
 
@@ -98,6 +100,7 @@ def make_images(
     dtype: torch.dtype,
     role: str,
     total: int,
+    on_image: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Encode the prompts, then draw and write `pending` batch by batch."""
     embeddings = embed_prompts(
@@ -121,6 +124,7 @@ def make_images(
                     sidecar = write_image(out, pixels, image_record(row, record, software))
                     append_jsonl(out / MANIFEST_FILE, manifest_row(sidecar, role))
                 bar.update(len(rows))
+                on_image(total - len(pending) + start + len(rows), total)
         del sampler
     finally:
         embeddings.close()

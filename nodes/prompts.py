@@ -126,7 +126,10 @@ class PromptPlan(io.ComfyNode):
 def build_row(
     condition: str, attributes: dict[str, str], seed: int, *, bracketed: bool = True, extra: str = ""
 ) -> dict[str, Any]:
-    """The row of one prompt: the first of the plan in which the given attributes are fixed."""
+    """The row of one prompt: the first of the plan in which the given attributes are fixed.
+
+    It has no place in a plan: whoever saves its picture gives it the next free one.
+    """
     found = load_vocabulary().condition(condition)
     fixed: dict[str, str] = {}
     draw: list[str] = []
@@ -142,7 +145,7 @@ def build_row(
         else:
             raise UserError(f"{found.title} has no {name}; set it to '{RANDOM}' or '{LEFT_OUT}'")
     plan = sampling_plan(found, 1, seed, fixed=fixed, draw=draw, omit=omit, bracketed=bracketed, extra=extra)
-    return row_of(plan[0])
+    return {**row_of(plan[0]), "index": None}
 
 
 def row_of(item: PlanRow) -> dict[str, Any]:

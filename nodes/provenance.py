@@ -1,0 +1,101 @@
+"""What pictures were made with, read from the graph, as hashes and numbers: no name of a file or folder."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from . import places
+
+PHANTOM_LOADER = "DiffusionCleft_PhantomLoader"
+_UNKNOWN = "unknown"
+_LORA_LOADERS = ("LoraLoaderModelOnly", "LoraLoader")
+
+
+def upstream(hidden: Any, start: str | None = None) -> Iterator[Mapping[str, Any]]:
+    """The nodes that lead to the executing one, nearest first. `start`: only through that input."""
+    graph = (hidden.prompt or {}) if hidden else {}
+    first = graph.get(str(hidden.unique_id), {}) if hidden else {}
+    inputs = first.get("inputs", {})
+    waiting = [value for name, value in inputs.items() if start in (None, name)]
+    seen: set[str] = set()
+    while waiting:
+        link = waiting.pop(0)
+        if not isinstance(link, list) or len(link) != 2 or str(link[0]) in seen:
+            continue
+        seen.add(str(link[0]))
+        node = graph.get(str(link[0]))
+        if node:
+            yield node
+            waiting += list(node.get("inputs", {}).values())
+
+
+def from_phantom(hidden: Any) -> bool:
+    """Whether the pictures of this node come from the embedded phantom model."""
+    return any(node.get("class_type") == PHANTOM_LOADER for node in upstream(hidden, "images"))
+
+
+def made_with(hidden: Any, lora_name: str, strength: float) -> dict[str, Any]:
+    """Base model, LoRA, sampler and versions, as a sidecar records them."""
+    nodes = list(upstream(hidden, "images"))
+    return {
+        "base": _base(nodes),
+        "lora": _lora(nodes, lora_name, strength),
+        "sampler": _sampler(nodes),
+        "versions": _versions(),
+    }
+
+
+def first_seed(hidden: Any) -> int:
+    """The sampler's seed, where it stands in the graph as a number."""
+    for node in upstream(hidden, "images"):
+        for name in ("seed", "noise_seed"):
+            value = node.get("inputs", {}).get(name)
+            if isinstance(value, int) and "Sampler" in node.get("class_type", ""):
+                return value
+    return 0
+
+
+def _base(nodes: list[Mapping[str, Any]]) -> dict[str, str]:
+    from ..diffusioncleft_core.files import sha256_file
+    from ..diffusioncleft_core.flux.source import phantom_source
+    from ..diffusioncleft_core.generation import base_digests
+
+    for node in nodes:
+        if node.get("class_type") == PHANTOM_LOADER:
+            return base_digests(phantom_source())
+        name = node.get("inputs", {}).get("unet_name")
+        if isinstance(name, str) and name in places.model_files("diffusion_models"):
+            return {"sha256": sha256_file(places.model_file("diffusion_models", name))}
+    return {"sha256": _UNKNOWN}
+
+
+def _lora(nodes: list[Mapping[str, Any]], name: str, strength: float) -> dict[str, Any] | None:
+    from ..diffusioncleft_core.files import sha256_file
+
+    loaders = [node["inputs"] for node in nodes if node.get("class_type") in _LORA_LOADERS]
+    if not name and loaders:
+        found = loaders[0]
+        name = found["lora_name"] if isinstance(found.get("lora_name"), str) else ""
+        given = found.get("strength_model")
+        strength = float(given) if isinstance(given, (int, float)) else strength
+    if name:
+        return {"sha256": sha256_file(places.model_file("loras", name)), "strength": strength}
+    return {"sha256": _UNKNOWN, "strength": strength} if loaders else None
+
+
+def _sampler(nodes: list[Mapping[str, Any]]) -> dict[str, Any]:
+    for node in nodes:
+        inputs = node.get("inputs", {})
+        if "sampler_name" in inputs and "steps" in inputs:
+            kept = ("steps", "sampler_name", "scheduler", "cfg", "denoise")
+            return {name: inputs[name] for name in kept if isinstance(inputs.get(name), (int, float, str))}
+    return {}
+
+
+def _versions() -> dict[str, str]:
+    from ..diffusioncleft_core.versions import versions
+
+    try:
+        from comfyui_version import __version__ as comfyui
+    except ImportError:
+        comfyui = _UNKNOWN
+    return {**versions(), "comfyui": str(comfyui)}

@@ -1,0 +1,200 @@
+"""Reading and writing sets of synthetic images under ComfyUI's output folder."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..diffusioncleft_core.errors import UserError
+from ..diffusioncleft_core.files import (
+    append_jsonl,
+    inside,
+    read_json,
+    read_jsonl,
+    sha256_file,
+    write_json,
+    write_jsonl,
+)
+from ..diffusioncleft_core.generation_files import manifest_row, read_done, sidecar_of, write_image
+from . import places
+from .common import stop_if_interrupted
+from .pictures import pixels_of
+from .sets import ImageSetHandle
+
+MANIFEST = "manifest.jsonl"
+SETTINGS = "generation.json"
+_SHARED = ("base", "lora")
+_NO_ROW: dict[str, Any] = {"index": None, "prompt": "", "seed": 0, "attributes": {}, "condition": ""}
+
+
+@dataclass(frozen=True)
+class OpenedSet:
+    handle: ImageSetHandle
+    rows: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class SavedSet:
+    """`total` images are in the set; `shown` names those of this call for ComfyUI's `/view`."""
+
+    handle: ImageSetHandle
+    total: int
+    shown: list[dict[str, str]]
+    text: str
+
+
+def open_set(name: str) -> OpenedSet:
+    """Read the manifest of a set; UserError for a name that is none."""
+    folder = places.output_folder(name)
+    if not (folder / MANIFEST).is_file():
+        raise UserError(f"there is no image set {name!r} under ComfyUI's output folder; save one first")
+    rows = read_jsonl(folder / MANIFEST)
+    return OpenedSet(_handle(folder, rows), rows)
+
+
+def set_fingerprint(name: str) -> str:
+    try:
+        return sha256_file(places.output_folder(name) / MANIFEST)
+    except (OSError, UserError):
+        return "missing"
+
+
+def is_accepted(row: Mapping[str, Any]) -> bool:
+    """Whether no filter set the image aside."""
+    return bool((row.get("verdicts") or {}).get("accepted", True))
+
+
+def load_images(
+    found: OpenedSet, which: str, start: int, limit: int
+) -> tuple[list[Any], list[dict[str, Any]], str]:
+    """Pictures [H, W, 3] uint8, their rows, and a sentence. A damaged image is counted and left out."""
+    from ..diffusioncleft_core.dataset.reasons import Rejected
+    from ..diffusioncleft_core.faces.records import read_image
+
+    wanted = [row for row in found.rows if which == "all" or is_accepted(row) == (which == "accepted")]
+    part = wanted[start : start + limit] if limit else wanted[start:]
+    pictures, rows, damaged = [], [], 0
+    for row in part:
+        stop_if_interrupted()
+        try:
+            # A manifest is a file that anyone may have written: its names must not lead out of its folder.
+            pictures.append(read_image(inside(found.handle.folder, row["file"])))
+        except (Rejected, UserError, OSError):
+            damaged += 1
+            continue
+        rows.append(_socket_row(row))
+    text = f"{found.handle.name}: {len(found.rows)} images, {len(pictures)} given ({which})"
+    return pictures, rows, text + (f", {damaged} can't be read" if damaged else "")
+
+
+def save_images(folder: Path, images: Any, rows: Any, record: Mapping[str, Any]) -> SavedSet:
+    """Write every picture that the set does not hold yet; UserError when it holds others' pictures."""
+    pictures = pixels_of(images)
+    given = _rows_for(rows, len(pictures))
+    _same_settings(folder, record)
+    manifest = read_jsonl(folder / MANIFEST) if (folder / MANIFEST).is_file() else []
+    taken = {row["file"] for row in manifest}
+    free = 1 + max(
+        (int(name.split("/")[-1][:6]) for name in taken if name.split("/")[-1][:6].isdigit()), default=-1
+    )
+    shown, made = [], 0
+    for pixels, row in zip(pictures, given, strict=True):
+        stop_if_interrupted()
+        index = row.get("index")
+        if index is None:
+            index, free = free, free + 1
+        known = read_done(folder, index, row["seed"])
+        if known is None or known["prompt"] != row["prompt"]:
+            known = write_image(folder, pixels, {**record, **row, "index": index})
+            known_row = {**manifest_row(known, "generated"), "verdicts": dict(row.get("verdicts") or {})}
+            if known["file"] in taken:
+                manifest = [known_row if old["file"] == known["file"] else old for old in manifest]
+                write_jsonl(folder / MANIFEST, manifest)
+            else:
+                append_jsonl(folder / MANIFEST, known_row)
+                manifest.append(known_row)
+                taken.add(known["file"])
+            made += 1
+        shown.append({"filename": known["file"], "subfolder": places.shown_name(folder), "type": "output"})
+    handle = _handle(folder, manifest)
+    kept = len(pictures) - made
+    text = (
+        f"{handle.name}: {made} saved"
+        + (f", {kept} were there" if kept else "")
+        + f", {len(manifest)} in all"
+    )
+    return SavedSet(handle, len(manifest), shown, text)
+
+
+def _rows_for(rows: Any, count: int) -> list[dict[str, Any]]:
+    """One row a picture. A single row of a builder serves a whole batch."""
+    given = [dict(row) for row in rows or [] if row]
+    if not given:
+        return [
+            {"index": None, "prompt": "", "seed": 0, "attributes": {}, "condition": ""} for _ in range(count)
+        ]
+    if len(given) == 1 and given[0].get("index") is None:
+        return given * count
+    if len(given) != count:
+        raise UserError(
+            f"there are {count} pictures and {len(given)} rows; connect the rows of the same plan or filter"
+        )
+    return given
+
+
+def _same_settings(folder: Path, record: Mapping[str, Any]) -> None:
+    """A set has one base model and one LoRA: figures of a mixture would mean nothing."""
+    settings = folder / SETTINGS
+    if not settings.is_file():
+        shared = {name: record[name] for name in (*_SHARED, "sampler")}
+        write_json(settings, {"schema": 1, **shared, "made_by": "comfyui"})
+        return
+    stored = read_json(settings)
+    changed = [name for name in _SHARED if stored.get(name) != record[name]]
+    if changed:
+        raise UserError(
+            f"{places.shown_name(folder)} holds pictures made with another {' and '.join(changed)}; "
+            "give another folder"
+        )
+
+
+def _handle(folder: Path, rows: list[dict[str, Any]]) -> ImageSetHandle:
+    conditions = {row.get("condition") for row in rows if row.get("condition")}
+    return ImageSetHandle(
+        name=places.shown_name(folder),
+        folder=folder,
+        condition=str(conditions.pop()) if len(conditions) == 1 else "",
+        phantom=_of_phantom(folder, rows),
+    )
+
+
+def _of_phantom(folder: Path, rows: list[dict[str, Any]]) -> bool:
+    """Whether the set was drawn by the embedded base model, by the hash in its first sidecar."""
+    from ..diffusioncleft_core.flux.source import phantom_source
+
+    for row in rows[:1]:
+        try:
+            sidecar = read_json(sidecar_of(inside(folder, row["file"])))
+        except UserError:
+            return False
+        base = sidecar.get("base", {}) if isinstance(sidecar, dict) else {}
+        return bool(base.get("sha256") == phantom_source().fingerprint())
+    return False
+
+
+def _socket_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    place = _place(str(row["file"]))
+    return {
+        "index": None if place < 0 else place,
+        "prompt": row.get("prompt") or "",
+        "seed": row.get("seed") or 0,
+        "attributes": row.get("attributes") or {},
+        "condition": row.get("condition") or "",
+        "verdicts": row.get("verdicts") or {},
+    }
+
+
+def _place(file: str) -> int:
+    """The place in the plan that a file's name begins with; -1 for another kind of name."""
+    digits = file.rsplit("/", maxsplit=1)[-1][:6]
+    return int(digits) if digits.isdigit() else -1

@@ -1,0 +1,38 @@
+"""What a training shows on its node while it runs: the bar, a line of text, the last preview."""
+
+from pathlib import Path
+from typing import Any
+
+
+class NodeView:
+    """The progress of one executing node."""
+
+    def __init__(self, node_id: str | None) -> None:
+        import comfy.utils
+
+        self._bar = comfy.utils.ProgressBar(1)
+        self._node_id = node_id
+        self._done, self._total = 0, 1
+
+    def step(self, done: int, total: int, text: str) -> None:
+        """Set the bar and the text."""
+        self._done, self._total = done, max(1, total)
+        self._bar.update_absolute(self._done, self._total)
+        self._say(text)
+
+    def picture(self, path: Path) -> None:
+        """Show a preview, which the base model with the LoRA drew, in the browser that queued the graph."""
+        from PIL import Image
+
+        try:
+            with Image.open(path) as image:
+                shown: Any = ("JPEG", image.convert("RGB"), 512)
+        except OSError:
+            return
+        self._bar.update_absolute(self._done, self._total, shown)
+
+    def _say(self, text: str) -> None:
+        from server import PromptServer
+
+        if self._node_id is not None and PromptServer.instance is not None:
+            PromptServer.instance.send_progress_text(text, self._node_id, PromptServer.instance.client_id)
