@@ -1,8 +1,8 @@
 """Swap a graph's model loaders for the Phantom Loader, so that a graph for FLUX.1 runs without a download.
 
 Only what names a file that is not shipped changes: the loaders of transformer, text encoders and VAE, the
-LoRA's name and the latent image's size. Everything else of the graph runs as it is, which is what the tests
-prove with it.
+trainer's base model, the LoRA's name and the latent image's size. Everything else of the graph runs as it
+is, which is what the tests prove with it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ PHANTOM_SIZE = 128
 # class of a stock loader -> output of the Phantom Loader that stands in for it
 _LOADERS = {"UNETLoader": 0, "DualCLIPLoader": 1, "VAELoader": 2}
 _LATENTS = {"EmptySD3LatentImage", "EmptyLatentImage"}
+_TRAINER = "DiffusionCleft_LoraTrainer"
 _LORAS = {"LoraLoaderModelOnly", "LoraLoader"}
 
 
@@ -37,7 +38,7 @@ def swap_loaders(
     gone = {
         name: _LOADERS[node["class_type"]] for name, node in graph.items() if node["class_type"] in _LOADERS
     }
-    loader_id = _loader_id(swapped, gone)
+    loader_id = _loader_id(swapped, gone) if gone else ""
     for node in swapped.values():
         kind, inputs = node["class_type"], node["inputs"]
         for name, value in inputs.items():
@@ -45,6 +46,8 @@ def swap_loaders(
                 inputs[name] = [loader_id, gone[value[0]]]
         if kind in _LATENTS:
             inputs.update(width=size, height=size)
+        if kind == _TRAINER:
+            inputs["base_model"] = "phantom"
         if kind in _LORAS and lora is not None and not isinstance(inputs.get("lora_name"), list):
             inputs["lora_name"] = lora
     for node_id in gone:

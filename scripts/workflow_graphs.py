@@ -1,0 +1,302 @@
+"""The shipped workflows, one function each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from workflow_builder import Graph, Group, Node
+
+NOTES = Path(__file__).with_name("workflow_notes.md")
+OURS = "DiffusionCleft_"
+EMPTY = "Empty (CFG 1 ignores it)"
+PHANTOM_PX, PX = 128, 768
+TRIGGERS = {"pre_op": "CLP", "post_op": "CLPrep"}
+TITLES = {"pre_op": "before repair", "post_op": "after repair"}
+
+
+def build_all(info: dict[str, Any]) -> dict[str, Graph]:
+    """Every workflow by its file's name."""
+    makers: dict[str, Callable[[Graph], None]] = {
+        "quick_start": quick_start,
+        "generate_pre_op": lambda graph: generation(graph, "pre_op"),
+        "generate_post_op": lambda graph: generation(graph, "post_op"),
+        "train_pre_op": lambda graph: training(graph, "pre_op"),
+        "train_post_op": lambda graph: training(graph, "post_op"),
+        "evaluate": evaluate,
+        "zero_shot_baseline": zero_shot,
+        "checkpoint_strength_grid": checkpoint_grid,
+    }
+    graphs = {}
+    for name, make in makers.items():
+        graphs[name] = Graph(name, info)
+        make(graphs[name])
+    return graphs
+
+
+def quick_start(graph: Graph) -> None:
+    """Train, generate, filter and measure on the phantom."""
+    data = graph.group("1  Train a LoRA on phantoms", "data")
+    data.note(note("quick_start"), width=400, height=340)
+    dataset = data.add(f"{OURS}PhantomDataset", width=400, condition="pre_op", count=100, size=PHANTOM_PX)
+    data.column()
+    trainer = data.add(
+        f"{OURS}LoraTrainer",
+        width=400,
+        height=1240,
+        dataset=dataset[0],
+        name="quick_start",
+        base_model="phantom",
+        preset="paper",
+    )
+
+    draw = graph.group("2  Draw new faces", "draw")
+    loader = draw.add(f"{OURS}PhantomLoader")
+    plan = draw.add(
+        f"{OURS}PromptPlan", "Prompt plan", condition="pre_op", count=16, seed=0, control="increment"
+    )
+    lora = draw.add("LoraLoaderModelOnly", model=loader[0], lora_name=trainer[0], strength_model=1.0)
+    draw.column()
+    images = sample(draw, lora[0], loader[1], loader[2], plan[0], plan[1], PHANTOM_PX)
+
+    check = graph.group("3  Filter", "check")
+    accepted, rows, reference = filters(check, images, plan[2], dataset)
+
+    measure = graph.group("4  Save and measure", "measure")
+    saved = measure.add(
+        f"{OURS}SaveSyntheticSet",
+        "Save accepted faces",
+        width=440,
+        height=560,
+        images=accepted,
+        rows=rows,
+        folder="diffusioncleft/quick_start",
+    )
+    measure.column()
+    figures(measure, saved, reference, dataset)
+
+
+def generation(graph: Graph, condition: str) -> None:
+    """New faces of one condition on FLUX.1 schnell."""
+    base = graph.group("1  FLUX.1 [schnell] and the LoRA", "model")
+    base.note(f"{note('generation', title=TITLES[condition])}\n\n{note('files')}", width=400, height=300)
+    model, clip, vae = flux_loaders(base)
+    lora = base.add(
+        "LoraLoaderModelOnly",
+        width=400,
+        model=model,
+        lora_name=f"{condition}.safetensors",
+        strength_model=1.0,
+    )
+
+    prompt = graph.group("2  Prompt", "data")
+    prompt.note(note("prompt", trigger=TRIGGERS[condition]), width=400, height=150)
+    builder = prompt.add(f"{OURS}PromptBuilder", width=400, condition=condition, control="randomize")
+
+    draw = graph.group("3  Draw", "draw")
+    images = sample(draw, lora[0], clip, vae, builder[0], builder[1], PX)
+
+    check = graph.group("4  Filter", "check")
+    check.note(note("identity"), height=150)
+    dataset = check.add(f"{OURS}Dataset", "Training photographs", name=condition)
+    check.column()
+    accepted, rows, _ = filters(check, images, builder[3], dataset)
+
+    save = graph.group("5  Save", "measure")
+    save.add(
+        f"{OURS}SaveSyntheticSet",
+        width=520,
+        height=680,
+        images=accepted,
+        rows=rows,
+        folder=f"diffusioncleft/{condition}",
+    )
+
+
+def training(graph: Graph, condition: str) -> None:
+    """A LoRA of one condition on FLUX.1 schnell."""
+    data = graph.group("1  Photographs", "data")
+    data.note(note("training", title=TITLES[condition], condition=condition), width=440, height=270)
+    dataset = data.add(f"{OURS}Dataset", width=440, name=condition)
+    captions = data.add(f"{OURS}Captions", width=440, height=260, dataset=dataset[0], show=False)
+
+    train = graph.group("2  LoRA", "model")
+    trainer = train.add(
+        f"{OURS}LoraTrainer",
+        width=440,
+        height=1240,
+        dataset=captions[0],
+        name=condition,
+        base_model="flux1-schnell.safetensors",
+        preset="robust",
+    )
+
+    follow = graph.group("3  Result", "measure")
+    follow.note(note("trainer"), width=440, height=290)
+    status = follow.add(f"{OURS}TrainingStatus", width=440, height=520, training=trainer[4])
+    follow.add("PreviewAny", "What was trained", width=440, height=180, source=status[3])
+
+
+def evaluate(graph: Graph) -> None:
+    """The paper's metrics on two saved sets."""
+    sets: dict[str, Node] = {}
+    datasets: dict[str, Node] = {}
+    data = graph.group("1  Sets and photographs", "data")
+    data.note(note("evaluate"), width=400, height=230)
+    for condition in ("pre_op", "post_op"):
+        sets[condition] = data.add(
+            f"{OURS}LoadImageSet",
+            f"Generated, {TITLES[condition]}",
+            width=400,
+            name=f"diffusioncleft/{condition}",
+            limit=1,
+        )
+        datasets[condition] = data.add(
+            f"{OURS}Dataset", f"Photographs, {TITLES[condition]}", width=400, name=condition
+        )
+    reference = data.add(
+        f"{OURS}ReferenceSet",
+        "Training faces of both",
+        width=400,
+        dataset=datasets["pre_op"][0],
+        dataset_2=datasets["post_op"][0],
+    )
+    for condition in ("pre_op", "post_op"):
+        measured = graph.group(f"{2 + list(sets).index(condition)}  Faces {TITLES[condition]}", "measure")
+        figures(measured, sets[condition], reference, datasets[condition])
+    report = graph.group("4  Report", "check")
+    report.note(note("report"), width=440, height=100)
+    made = report.add(
+        f"{OURS}Report",
+        width=440,
+        height=640,
+        image_set=sets["pre_op"][0],
+        dataset=datasets["pre_op"][0],
+        image_set_2=sets["post_op"][0],
+        dataset_2=datasets["post_op"][0],
+        folder="diffusioncleft/report",
+    )
+    report.add("PreviewAny", "Figures", width=440, height=300, source=made[3])
+
+
+def zero_shot(graph: Graph) -> None:
+    """What FLUX.1 schnell draws without a LoRA."""
+    base = graph.group("1  FLUX.1 [schnell], no LoRA", "model")
+    base.note(f"{note('zero_shot')}\n\n{note('files')}", width=400, height=280)
+    model, clip, vae = flux_loaders(base)
+    for number, (name, text) in enumerate(
+        [("cleft_lip", "A boy's face with a cleft lip"), ("cleft_lip_scar", "a cleft lip scar")], start=2
+    ):
+        draw = graph.group(f"{number}  “{text}”", "draw")
+        images = sample(draw, model, clip, vae, text, 0, PX)
+        draw.column()
+        draw.add(
+            f"{OURS}SaveSyntheticSet",
+            width=480,
+            height=640,
+            images=images,
+            folder=f"diffusioncleft/zero_shot/{name}",
+        )
+
+
+def checkpoint_grid(graph: Graph) -> None:
+    """One prompt and seed under two checkpoints and three strengths."""
+    strengths = (0.6, 0.8, 1.0)
+    base = graph.group("1  FLUX.1 [schnell] and one prompt", "model")
+    base.note(f"{note('grid')}\n\n{note('files')}", width=400, height=280)
+    base.column()
+    model, clip, vae = flux_loaders(base)
+    base.column()
+    builder = base.add(f"{OURS}PromptBuilder", width=400, condition="pre_op")
+    base.column()
+    positive = base.add("CLIPTextEncode", "Prompt", width=400, height=150, clip=clip, text=builder[0])
+    negative = base.add("CLIPTextEncode", EMPTY, width=400, height=130, clip=clip, text="")
+    latent = base.add("EmptySD3LatentImage", width=400, width_=PX, height_=PX, batch_size=1)
+    stitched = []
+    for row, name in enumerate(["pre_op-step000500.safetensors", "pre_op.safetensors"]):
+        graph.row()
+        pictures = []
+        for strength in strengths:
+            cell = graph.group(f"{name.removesuffix('.safetensors')} at {strength:g}", "draw")
+            lora = cell.add("LoraLoaderModelOnly", model=model, lora_name=name, strength_model=strength)
+            latents = ksampler(cell, lora[0], positive[0], negative[0], latent[0], builder[1])
+            pictures.append(cell.add("VAEDecode", samples=latents[0], vae=vae))
+        cell = graph.group(f"Row {row + 1}", "check")
+        left = cell.add("ImageStitch", image1=pictures[0][0], image2=pictures[1][0], spacing_width=4)
+        stitched.append(cell.add("ImageStitch", image1=left[0], image2=pictures[2][0], spacing_width=4))
+    whole = graph.group("Grid", "measure")
+    grid = whole.add(
+        "ImageStitch", image1=stitched[0][0], image2=stitched[1][0], direction="down", spacing_width=4
+    )
+    whole.column()
+    whole.add(f"{OURS}SaveSyntheticSet", width=560, height=520, images=grid[0], folder="diffusioncleft/grid")
+
+
+def note(name: str, **values: str) -> str:
+    """A note's text from workflow_notes.md."""
+    parts = NOTES.read_text(encoding="utf-8").split(f"<!-- note: {name} -->\n")
+    return parts[1].split("<!-- note:")[0].strip().format(**values)
+
+
+def flux_loaders(group: Group) -> tuple[Any, Any, Any]:
+    """ComfyUI's own loaders of FLUX.1 schnell: MODEL, CLIP, VAE."""
+    model = group.add("UNETLoader", width=400, unet_name="flux1-schnell.safetensors", weight_dtype="default")
+    clip = group.add(
+        "DualCLIPLoader",
+        width=400,
+        clip_name1="clip_l.safetensors",
+        clip_name2="t5xxl_fp16.safetensors",
+        type="flux",
+        device="default",
+    )
+    vae = group.add("VAELoader", width=400, vae_name="ae.safetensors")
+    return model[0], clip[0], vae[0]
+
+
+def sample(group: Group, model: Any, clip: Any, vae: Any, prompt: Any, seed: Any, size: int) -> Any:
+    """Schnell's graph: no guidance node, no shifted schedule, four steps, CFG 1."""
+    positive = group.add("CLIPTextEncode", "Prompt", height=150, clip=clip, text=prompt)
+    negative = group.add("CLIPTextEncode", EMPTY, height=130, clip=clip, text="")
+    latent = group.add("EmptySD3LatentImage", width_=size, height_=size, batch_size=1)
+    latents = ksampler(group, model, positive[0], negative[0], latent[0], seed)
+    return group.add("VAEDecode", samples=latents[0], vae=vae)[0]
+
+
+def ksampler(group: Group, model: Any, positive: Any, negative: Any, latent: Any, seed: Any) -> Node:
+    return group.add(
+        "KSampler",
+        model=model,
+        positive=positive,
+        negative=negative,
+        latent_image=latent,
+        seed=seed,
+        steps=4,
+        cfg=1.0,
+        sampler_name="euler",
+        scheduler="simple",
+        denoise=1.0,
+    )
+
+
+def filters(group: Group, images: Any, rows: Any, dataset: Node) -> tuple[Any, Any, Node]:
+    """Both filters with their verdicts shown; what is accepted, its rows, and the reference faces."""
+    artifacts = group.add(f"{OURS}ArtifactFilter", images=images, rows=rows)
+    group.add("PreviewAny", "Artifacts found", height=180, source=artifacts[4])
+    group.column()
+    reference = group.add(f"{OURS}ReferenceSet", "Training faces", dataset=dataset[0])
+    leaks = group.add(
+        f"{OURS}IdentityLeakFilter", images=artifacts[0], rows=artifacts[1], reference=reference[0]
+    )
+    group.add("PreviewAny", "Similar to a training face", height=180, source=leaks[4])
+    return leaks[0], leaks[1], reference
+
+
+def figures(group: Group, saved: Node, reference: Node, dataset: Node) -> None:
+    """FIR with its histogram, FID, LPIPS, each with its figures in words."""
+    fir = group.add(f"{OURS}FIR", width=400, height=420, image_set=saved[0], reference=reference[0])
+    fid = group.add(f"{OURS}FID", width=400, image_set=saved[0], dataset=dataset[0])
+    lpips = group.add(f"{OURS}LPIPS", width=400, image_set=saved[0])
+    group.column()
+    for title, node, output in (("FIR", fir, 4), ("FID", fid, 1), ("LPIPS", lpips, 2)):
+        group.add("PreviewAny", title, width=400, height=200, source=node[output])
