@@ -1,4 +1,4 @@
-"""Builds one workflow: nodes in columns, columns in groups, groups in rows; UI format, laid out by itself.
+"""Builds one workflow: nodes in columns, columns in groups, groups in a row; UI format, laid out by itself.
 
 Widget values are put in order by the server's own node definitions, by the code that the client reads
 workflows with, so that a UI file and its API twin can't drift apart.
@@ -79,17 +79,13 @@ class Graph:
     def __init__(self, name: str, info: Mapping[str, Any]) -> None:
         self.name, self._info = name, info
         self.nodes: list[Node] = []
-        self.rows: list[list[Group]] = [[]]
+        self.groups: list[Group] = []
 
     def group(self, title: str, color: str) -> Group:
         """A group to the right of the last one."""
         group = Group(self, title, COLORS[color])
-        self.rows[-1].append(group)
+        self.groups.append(group)
         return group
-
-    def row(self) -> None:
-        """The next groups go below."""
-        self.rows.append([])
 
     def new_node(
         self, kind: str, title: str | None, inputs: dict[str, Any], width: int, height: int, control: str
@@ -127,23 +123,20 @@ class Graph:
         return height
 
     def lay_out(self) -> None:
-        """Give every node its place and every group its box."""
-        top = 0
-        for row in self.rows:
-            left = 0
-            tallest = max(self._tall(column) for group in row for column in group.columns)
-            for group in row:
-                start, left = left, left + PAD
-                for column in group.columns:
-                    down = top + GROUP_TITLE
-                    for node in column:
-                        node.pos = (left, down + TITLE)
-                        down += TITLE + node.height + GAP
-                    left += max(node.width for node in column) + GAP
-                left += PAD - GAP
-                group.box = (start, top, left - start, GROUP_TITLE + tallest + PAD)
-                left += GAP
-            top += GROUP_TITLE + tallest + PAD + GAP
+        """Give every node its place and every group its box; all groups are as tall as the tallest."""
+        left = 0
+        tallest = max(self._tall(column) for group in self.groups for column in group.columns)
+        for group in self.groups:
+            start, left = left, left + PAD
+            for column in group.columns:
+                down = GROUP_TITLE
+                for node in column:
+                    node.pos = (left, down + TITLE)
+                    down += TITLE + node.height + GAP
+                left += max(node.width for node in column) + GAP
+            left += PAD - GAP
+            group.box = (start, 0, left - start, GROUP_TITLE + tallest + PAD)
+            left += GAP
 
     @staticmethod
     def _tall(column: list[Node]) -> int:
@@ -167,7 +160,6 @@ class Graph:
                 links.append([number, origin.number, output, node.number, slot, given["type"]])
         for order, node in enumerate(self._order()):
             written[node]["order"] = order
-        groups = [group for row in self.rows for group in row]
         return {
             "last_node_id": len(self.nodes),
             "last_link_id": len(links),
@@ -182,7 +174,7 @@ class Graph:
                     "font_size": 24,
                     "flags": {},
                 }
-                for number, group in enumerate(groups, start=1)
+                for number, group in enumerate(self.groups, start=1)
             ],
             "config": {},
             "extra": {"ds": {"scale": 0.6, "offset": [40, 60]}},

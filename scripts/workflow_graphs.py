@@ -202,35 +202,47 @@ def zero_shot(graph: Graph) -> None:
 
 def checkpoint_grid(graph: Graph) -> None:
     """One prompt and seed under two checkpoints and three strengths."""
-    strengths = (0.6, 0.8, 1.0)
     base = graph.group("1  FLUX.1 [schnell] and one prompt", "model")
     base.note(f"{note('grid')}\n\n{note('files')}", width=400, height=280)
-    base.column()
     model, clip, vae = flux_loaders(base)
     base.column()
     builder = base.add(f"{OURS}PromptBuilder", width=400, condition="pre_op")
-    base.column()
     positive = base.add("CLIPTextEncode", "Prompt", width=400, height=150, clip=clip, text=builder[0])
     negative = base.add("CLIPTextEncode", EMPTY, width=400, height=130, clip=clip, text="")
     latent = base.add("EmptySD3LatentImage", width=400, width_=PX, height_=PX, batch_size=1)
+    titles = ("Checkpoint 1", "Checkpoint 2")
+    names = ("pre_op-step000500.safetensors", "pre_op.safetensors")
+    rows: list[list[Any]] = [[], []]
+    for number, strength in enumerate((0.6, 0.8, 1.0), start=2):
+        column = graph.group(f"{number}  Strength {strength:g}", "draw")
+        for row, title, name in zip(rows, titles, names, strict=True):
+            lora = column.add(
+                "LoraLoaderModelOnly", title, model=model, lora_name=name, strength_model=strength
+            )
+            latents = ksampler(column, lora[0], positive[0], negative[0], latent[0], builder[1])
+            row.append(column.add("VAEDecode", samples=latents[0], vae=vae)[0])
+    whole = graph.group("5  Grid", "check")
     stitched = []
-    for row, name in enumerate(["pre_op-step000500.safetensors", "pre_op.safetensors"]):
-        graph.row()
-        pictures = []
-        for strength in strengths:
-            cell = graph.group(f"{name.removesuffix('.safetensors')} at {strength:g}", "draw")
-            lora = cell.add("LoraLoaderModelOnly", model=model, lora_name=name, strength_model=strength)
-            latents = ksampler(cell, lora[0], positive[0], negative[0], latent[0], builder[1])
-            pictures.append(cell.add("VAEDecode", samples=latents[0], vae=vae))
-        cell = graph.group(f"Row {row + 1}", "check")
-        left = cell.add("ImageStitch", image1=pictures[0][0], image2=pictures[1][0], spacing_width=4)
-        stitched.append(cell.add("ImageStitch", image1=left[0], image2=pictures[2][0], spacing_width=4))
-    whole = graph.group("Grid", "measure")
-    grid = whole.add(
-        "ImageStitch", image1=stitched[0][0], image2=stitched[1][0], direction="down", spacing_width=4
-    )
+    for row, title in zip(rows, titles, strict=True):
+        left = whole.add("ImageStitch", title, image1=row[0], image2=row[1], spacing_width=4)
+        stitched.append(whole.add("ImageStitch", title, image1=left[0], image2=row[2], spacing_width=4)[0])
     whole.column()
-    whole.add(f"{OURS}SaveSyntheticSet", width=560, height=520, images=grid[0], folder="diffusioncleft/grid")
+    grid = whole.add(
+        "ImageStitch",
+        "Both",
+        width=600,
+        image1=stitched[0],
+        image2=stitched[1],
+        direction="down",
+        spacing_width=4,
+    )
+    whole.add(
+        f"{OURS}SaveSyntheticSet",
+        width=600,
+        height=620,
+        images=grid[0],
+        folder="diffusioncleft/grid",
+    )
 
 
 def note(name: str, **values: str) -> str:
