@@ -160,8 +160,9 @@ def _given(run_id: str, *, with_state: bool = False) -> io.NodeOutput:
     name = state.get("lora") or blocked()
     words = training_run.describe(state)
     more = (state["state"],) if with_state else ()
+    kept = state.get("checkpoints") or [name]
     return io.NodeOutput(
-        name, batch_of([plot]), batch_of(previews), words, run_id, *more, ui={**shown, "text": (words,)}
+        name, batch_of([plot]), batch_of(previews), words, run_id, kept, *more, ui={**shown, "text": (words,)}
     )
 
 
@@ -175,6 +176,11 @@ def _outputs(training_id: str = "training") -> list[Any]:
         io.Image.Output("previews", tooltip="The last previews; a white point when there is none."),
         io.String.Output("summary", tooltip="What was trained, in words."),
         Training.Output(training_id, display_name="training", tooltip="For Cleft Training Status."),
+        io.AnyType.Output(
+            "checkpoints",
+            is_output_list=True,
+            tooltip="Names of the LoRAs kept on the way and of the last: what is connected runs once for each.",
+        ),
     ]
 
 
@@ -387,5 +393,12 @@ def _preview_inputs() -> list[Any]:
             max=2048,
             step=16,
             tooltip="Side in px. 0: 768, or the largest trained.",
+        ),
+        io.Int.Input(
+            "save_every",
+            default=0,
+            min=0,
+            max=100_000,
+            tooltip="Also keep the LoRA every so many steps, for a grid of checkpoints. 0: only the last.",
         ),
     ]

@@ -1,7 +1,7 @@
 """A training as the nodes see it: settings from widgets, a private run folder, a child process, its LoRA.
 
-The run's folder is named after everything its result depends on, so the same graph finds its checkpoint again,
-after an interruption, a crash or a restart of the server, and another graph starts a run of its own.
+The run's folder is named after everything its result depends on, so the same graph finds its checkpoint
+again, after an interruption, a crash or a restart of the server, and another graph starts a run of its own.
 """
 
 import json
@@ -194,11 +194,14 @@ def _train(run: Run, stop: Callable[[], bool], view: NodeView | None) -> None:
     except Exception as error:
         run.say(state=FAILED, message=places.without_private_paths(str(error).splitlines()[0]))
         raise
-    run.say(state=DONE, lora=_install(result.path, run.plan.name), step=result.steps, message="")
+    kept = sorted(result.path.parent.glob(f"{result.path.stem}-step*.safetensors"))
+    names = [_install(path, f"{run.plan.name}_{path.stem.rpartition('-')[2]}") for path in kept]
+    name = _install(result.path, run.plan.name)
+    run.say(state=DONE, lora=name, checkpoints=[*names, name], step=result.steps, message="")
 
 
 def _make_regularisation(run: Run, stop: Callable[[], bool], view: NodeView | None) -> None:
-    """What the base model draws without the trigger; made once a run, in pieces, so that it can be stopped."""
+    """What the base model draws without the trigger: made once a run; stopped, it goes on where it was."""
     plan = run.plan
     if not plan.regularisation:
         return
