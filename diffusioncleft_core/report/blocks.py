@@ -49,6 +49,7 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Row]
     folded: bool = False
+    tag: str = ""
 
 
 @dataclass(frozen=True)

@@ -91,28 +91,35 @@ def thinned(points: Sequence[Sequence[float]]) -> list[Sequence[float]]:
 
 def spread_table(names: Sequence[str], pca: Mapping[str, Any]) -> Table:
     """How far faces of a group lie from its middle, and how much generated and real share."""
-    spread = pca.get("spread") or {}
-    tag = PHANTOM_TAG if is_phantom(pca) else ""
+    spread, overlap = pca.get("spread") or {}, pca.get("overlap") or {}
     rows = []
     for name in names:
-        cells = [number((spread.get(group) or {}).get(name), tag) for group in ("real", "generated")]
-        cells.append(number((pca.get("overlap") or {}).get(name), tag))
-        cells.append(Cell(count((pca.get("n_real") or {}).get(name))))
-        cells.append(Cell(f"{len((pca.get('generated') or {}).get(name) or []):,}"))
-        rows.append(Row(condition_name(name), cells))
+        title = condition_name(name)
+        n_real = count((pca.get("n_real") or {}).get(name))
+        points = (pca.get("generated") or {}).get(name) or []
+        rows += [
+            Row(f"{title}, real", [Cell(n_real), number((spread.get("real") or {}).get(name)), Cell("")]),
+            Row(
+                f"{title}, generated",
+                [
+                    Cell(f"{len(points):,}"),
+                    number((spread.get("generated") or {}).get(name)),
+                    number(overlap.get(name)),
+                ],
+            ),
+        ]
     control = (spread.get("control") or {}).get("control")
     if control is not None:
         n = pca.get("control")
-        size = Cell(f"{len(n):,}") if n else Cell("")
-        rows.append(Row("Control", [Cell(""), number(control, tag), Cell(""), Cell(""), size]))
-    columns = ("", "Spread, real", "Spread, generated", "Overlap", "Real faces", "Generated faces")
+        rows.append(Row("Control", [Cell(f"{len(n):,}") if n else Cell(""), number(control), Cell("")]))
     return Table(
         "Spread (root mean square distance from the group’s mean, all 512 dimensions) and overlap (shared "
         "area of the two histograms, 0 to 1)",
-        columns,
+        ("Group", "Faces", "Spread", "Overlap with real"),
         rows,
+        tag=PHANTOM_TAG if is_phantom(pca) else "",
     )
 
 
-def number(value: float | None, tag: str) -> Cell:
-    return Cell("") if value is None else Cell(f"{value:.3f}", tag=tag)
+def number(value: float | None) -> Cell:
+    return Cell("") if value is None else Cell(f"{value:.3f}")

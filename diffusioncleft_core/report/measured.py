@@ -7,7 +7,7 @@ from typing import Any
 
 from ..metrics.reported import reported
 from .blocks import Block, Cell, Row, Section, Table, Text
-from .numbers import condition_name, count, interval, is_phantom, percent, plain, sentence
+from .numbers import condition_name, count, interval, is_phantom, percent, plain
 
 SETS = ("pre_op", "post_op", "all")
 OTHERS = {"DiffusionCleft (paper)": "Paper", "CleftGAN": "CleftGAN"}
@@ -64,7 +64,7 @@ def measured_section(document: Mapping[str, Any]) -> Section:
         )
     phantom = bool(document.get("phantom")) or any(is_phantom(figure) for figure in figures_of(sets))
     blocks: list[Block] = [table_2(sets), caveats(phantom=phantom)]
-    blocks += [table for table in (beside(sets), of_photographs(sets)) if table.rows]
+    blocks += [table for table in (beside(sets), of_photographs(sets), entered(sets)) if table.rows]
     blocks.append(extractors(sets))
     lead = (
         "Table 2 of the paper. The raw set, every image of the plan, is the headline; the filtered set, what "
@@ -101,7 +101,7 @@ def shown_value(metric: str, value: float | None) -> str:
         return "not measured"
     if metric.startswith("fir_"):
         return percent(value)
-    return plain(value, 3 if metric.startswith("lpips") else 2)
+    return plain(value, 3 if metric.startswith("lpips") or abs(value) < 10 else 2)
 
 
 def figure_cell(metric: str, figure: Mapping[str, Any] | None) -> Cell:
@@ -133,14 +133,8 @@ def sizes(metric: str, figure: Mapping[str, Any]) -> str:
 
 
 def remarks(figure: Mapping[str, Any]) -> list[str]:
-    """What did not enter, the range of a floor, and the figure's own note."""
+    """The range of a floor, and the figure's own note."""
     said = []
-    if figure.get("n_no_face"):
-        said.append(f"no face in {count(figure['n_no_face'])}")
-    if figure.get("n_several"):
-        said.append(f"several faces in {count(figure['n_several'])}")
-    if figure.get("n_unreadable"):
-        said.append(f"{count(figure['n_unreadable'])} damaged")
     if figure.get("range"):
         low, high = figure["range"]
         said.append(f"{low:.2f} to {high:.2f} over the halvings")
@@ -215,6 +209,26 @@ def of_photographs(sets: Mapping[str, Any]) -> Table:
     return Table("What real photographs score, profile “robust”", columns, rows)
 
 
+def entered(sets: Mapping[str, Any]) -> Table:
+    """How many images stand behind the face figures, and how many could not enter."""
+    keys = {
+        "n_images": "Images",
+        "n_no_face": "No face",
+        "n_several": "Several faces",
+        "n_unreadable": "Damaged",
+    }
+    rows = []
+    for name in present(sets):
+        for variant in ("raw", "filtered"):
+            figure = figure_of(sets, name, "fir_images", "paper", variant)
+            if figure is not None:
+                cells = [Cell(f"{figure[key]:,}" if figure.get(key) is not None else "") for key in keys]
+                cells.append(Cell(count(figure.get("n_reference"))))
+                rows.append(Row(f"{condition_name(name)}, {variant}", cells))
+    columns = ("Set", *keys.values(), "Training faces")
+    return Table("Images behind the face figures: those without a face did not enter", columns, rows)
+
+
 def caveats(*, phantom: bool) -> Text:
     lines = ([PHANTOM_CAVEAT] if phantom else []) + list(CAVEATS)
     return Text(lines, listed=True, heading="Read with care")
@@ -242,4 +256,4 @@ def extractor_line(extractor: Mapping[str, Any]) -> str:
         f"licence {extractor['licence']}" if extractor.get("licence") else "",
         f"weights sha256 {str(extractor['sha256'])[:16]}…" if extractor.get("sha256") else "",
     ]
-    return sentence("; ".join(part for part in parts if part))
+    return "; ".join(part for part in parts if part)

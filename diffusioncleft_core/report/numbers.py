@@ -9,6 +9,8 @@ from typing import Any
 SUPPRESSED = "<5"
 """Stands for any count of fewer than five photographs."""
 NONE = "none"
+SPACE = "\u00a0"
+"""Keeps a number and its unit on one line."""
 
 CONDITION_NAMES = {"pre_op": "Pre-op", "post_op": "Post-op", "all": "Both"}
 
@@ -19,16 +21,16 @@ def condition_name(name: str) -> str:
 
 
 def percent(value: float | None) -> str:
-    """A proportion as per cent with about three significant digits: `41.6 %`, `0.0025 %`, `0 %`."""
+    """A proportion as per cent: one decimal, below 1 % two digits that count: `41.6 %`, `0.0025 %`."""
     if value is None:
         return NONE
     share = 100 * value
     if share in (0, 100):
-        return f"{share:.0f} %"
+        return f"{share:.0f}{SPACE}%"
     if abs(share) >= 1:
-        return f"{share:.1f} %"
+        return f"{share:.1f}{SPACE}%"
     places = min(6, 1 - math.floor(math.log10(abs(share))))
-    return f"{share:.{places}f} %"
+    return f"{f'{share:.{places}f}'.rstrip('0').rstrip('.')}{SPACE}%"
 
 
 def plain(value: float | None, places: int = 3) -> str:
@@ -44,7 +46,7 @@ def interval(bounds: Sequence[float] | None, show: Any = percent) -> str:
     """`95 %: 0.08 % to 0.58 %`, or nothing."""
     if not bounds:
         return ""
-    return f"95 %: {show(bounds[0])} to {show(bounds[1])}"
+    return f"95{SPACE}%: {show(bounds[0])} to {show(bounds[1])}"
 
 
 def is_phantom(figure: Mapping[str, Any] | None) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .blocks import Cell, Row, Section, Table
+from .measured import PHANTOM_TAG
 from .numbers import condition_name, interval, percent, plain, sentence
 from .run_report import figure_rows, goal_of
 
@@ -57,7 +58,12 @@ def oracle_table(name: str, figures: Mapping[str, Any]) -> Table:
                 ],
             )
         )
-    return Table(f"{condition_name(name)}: figures read from pictures", ("Figure", "Value", "Goal"), rows)
+    return Table(
+        f"{condition_name(name)}: figures read from pictures",
+        ("Figure", "Value", "Goal"),
+        rows,
+        tag=PHANTOM_TAG,
+    )
 
 
 def label_of(label: str) -> str:

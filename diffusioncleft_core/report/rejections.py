@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ..statistics import clopper_pearson
 from .blocks import Block, Cell, Row, Section, Table, Text
+from .measured import PHANTOM_TAG
 from .numbers import condition_name, count, interval, percent, sentence
 
 KINDS = {
@@ -36,13 +38,14 @@ def rejections_section(document: Mapping[str, Any]) -> Section:
         "An image can have several reasons. Rates by skin tone and age group show whether the filters treat "
         "all faces alike."
     )
-    blocks: list[Block] = [totals(filters), by_kind(filters)]
+    tag = PHANTOM_TAG if document.get("phantom") else ""
+    blocks: list[Block] = [replace(totals(filters), tag=tag), replace(by_kind(filters), tag=tag)]
     for key, caption, head in (
         ("by_skin", "Rejected by skin tone", "Skin tone"),
         ("by_age", "Rejected by age group", "Age group"),
     ):
         table = by_value(filters, key, caption, head)
-        blocks += [table] if table.rows else []
+        blocks += [replace(table, tag=tag)] if table.rows else []
     blocks += [Text(said)] if (said := refill_lines(filters)) else []
     return Section("rejections", title, lead, blocks)
 

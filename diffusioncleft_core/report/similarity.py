@@ -94,7 +94,7 @@ def sweep(name: str, sets: Mapping[str, Any]) -> Plot | None:
         title,
         words,
         Axis(0.28, 0.72, "threshold", ticks=[0.3, 0.4, 0.5, 0.6, 0.7]),
-        Axis(low, 1.0, "share, log scale", log=True, show=percent),
+        Axis(low, 1.0, "share, %, log scale", log=True, show=decimal_percent),
     )
     for unit, shift in (("images", 3.0), ("pairs", -3.0)):
         draw_sweep(chart, rows, unit, shift, low)
@@ -106,6 +106,11 @@ def sweep(name: str, sets: Mapping[str, Any]) -> Plot | None:
         Legend("line", "ink", "bar: 95 % interval"),
     ]
     return Plot(chart.draw(), f"{title}. {words}", legend, tag, sweep_table(title, rows))
+
+
+def decimal_percent(share: float) -> str:
+    """A tick of the logarithmic axis without an exponent: 0.00001 → `0.001`."""
+    return f"{100 * share:.6f}".rstrip("0").rstrip(".")
 
 
 def draw_sweep(chart: Chart, rows: Sequence[Mapping[str, Any]], unit: str, shift: float, low: float) -> None:

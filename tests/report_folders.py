@@ -1,0 +1,110 @@
+"""A finished run's folder: real datasets of phantom photographs, rendered faces for generated ones."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from report_documents import CONDITIONS, document
+
+from diffusioncleft.diffusioncleft_core.conditions import load_vocabulary
+from diffusioncleft.diffusioncleft_core.dataset import BuildSettings, build_dataset, read_manifest
+from diffusioncleft.diffusioncleft_core.faces.analyzer import FaceAnalyzer
+from diffusioncleft.diffusioncleft_core.files import private_dir, write_json, write_jsonl
+from diffusioncleft.diffusioncleft_core.generation_files import manifest_row, write_image
+from diffusioncleft.diffusioncleft_core.phantom import random_face, render, write_photographs
+from diffusioncleft.diffusioncleft_core.prompts import sampling_plan
+from diffusioncleft.diffusioncleft_core.run_settings import RunFolders
+
+PHOTOGRAPHS = 8
+IMAGES = 10
+COPIED, TEXT, FACELESS = 2, 4, 5
+"""Places in the plan of a copy of a training photograph, of one with text, of one without a face."""
+
+
+def make_run(root: Path, faces: FaceAnalyzer, **changes: Any) -> RunFolders:
+    """A run on phantoms with filters, previews, loss history and a zero-shot folder."""
+    folders = RunFolders(root)
+    private_dir(folders.private)
+    vocabulary = load_vocabulary()
+    for seed, name in enumerate(CONDITIONS):
+        condition = vocabulary.condition(name)
+        photographs = folders.photographs(name)
+        private_dir(photographs.parent)
+        write_photographs(photographs, PHOTOGRAPHS, name, seed, subjects=PHOTOGRAPHS)
+        build_dataset(
+            photographs,
+            photographs / "metadata.csv",
+            condition,
+            folders.dataset(name),
+            faces,
+            settings=BuildSettings(phantom=True),
+        )
+        generate(folders, name, seed)
+        train(folders, name)
+    for index, prompt in enumerate(("A boy's face with a cleft lip", "a cleft lip scar")):
+        save(folders.root / "zero_shot" / f"{index}.png", face("pre_op", 900 + index), prompt)
+    report = {**document(n=IMAGES), **changes}
+    report["figures"].pop("loss")
+    write_json(folders.report, report)
+    return folders
+
+
+def face(condition: str, seed: int) -> np.ndarray:
+    return render(random_face(np.random.default_rng(seed), condition=condition)).image
+
+
+def generate(folders: RunFolders, name: str, seed: int) -> None:
+    """A set with one copied photograph, one image with text, one without a face, the rest accepted."""
+    plan = sampling_plan(load_vocabulary().condition(name), IMAGES, seed)
+    photograph = next(row for row in read_manifest(folders.dataset(name)) if row.role == "train")
+    out = folders.generated(name)
+    out.mkdir(parents=True)
+    rows = []
+    for row in plan:
+        pixels = face(name, 100 * (seed + 1) + row.index)
+        if row.index == COPIED:
+            with Image.open(folders.dataset(name) / photograph.file) as image:
+                pixels = np.asarray(image.convert("RGB"))
+        if row.index == FACELESS:
+            pixels = np.full_like(pixels, 200)
+        record = {
+            "index": row.index,
+            "condition": name,
+            "prompt": row.prompt,
+            "seed": row.seed,
+            "attributes": dict(row.attributes),
+            "base": {"sha256": "0" * 64},
+            "lora": None,
+        }
+        sidecar = write_image(out, pixels, record)
+        rows.append({**manifest_row(sidecar, "generated"), "attempt": 0, "verdicts": verdicts(row.index)})
+    write_jsonl(out / "manifest.jsonl", rows)
+
+
+def verdicts(index: int) -> dict[str, Any]:
+    similarity = {COPIED: 1.0, FACELESS: None}.get(index, 0.31)
+    reasons = {COPIED: ["identity_leak"], TEXT: ["text"], FACELESS: ["no_face"]}.get(index, [])
+    leak = index in (COPIED, FACELESS)
+    identity = {"rejected": leak, "max_similarity": similarity, "threshold": 0.6}
+    return {"accepted": not reasons, "reasons": reasons, "artifacts": {}, "identity": identity}
+
+
+def train(folders: RunFolders, name: str) -> None:
+    out = folders.training(name)
+    out.mkdir(parents=True)
+    rows = [{"step": step, "loss": 0.3 + 1 / (step + 1), "lr": 1e-4} for step in range(1, 301)]
+    (out / "loss.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for number, prompt in enumerate(("[CLP] A girl's whole face.", "A boy's face.")):
+        for step in (100, 200, 300):
+            picture = face(name, 500 + number + step)
+            save(out / "previews" / f"step_{step:06d}_{number:02d}.png", picture, prompt)
+
+
+def save(path: Path, pixels: np.ndarray, prompt: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    info = PngInfo()
+    info.add_itxt("prompt", prompt)
+    Image.fromarray(pixels).save(path, pnginfo=info)

@@ -1,0 +1,284 @@
+"""The report of a run's folder: its pictures, what it must not show, the private page, the command."""
+
+import base64
+import io
+import os
+import re
+import shutil
+import stat
+
+import numpy as np
+import pytest
+from html_checks import problems
+from PIL import Image
+from report_documents import CONDITIONS
+from report_folders import COPIED, FACELESS, IMAGES, TEXT, make_run, save
+
+from diffusioncleft.diffusioncleft_core.dataset import read_manifest
+from diffusioncleft.diffusioncleft_core.errors import UserError
+from diffusioncleft.diffusioncleft_core.faces.analyzer import load_face_analyzer
+from diffusioncleft.diffusioncleft_core.faces.references import read_references
+from diffusioncleft.diffusioncleft_core.files import read_jsonl, sha256_file, write_jsonl
+from diffusioncleft.diffusioncleft_core.report.html import write_html, write_private_html
+from diffusioncleft.diffusioncleft_core.report.nearest import (
+    judge_previews,
+    nearest_pairs,
+    read_nearest,
+    write_nearest,
+)
+from diffusioncleft.diffusioncleft_core.report.pictures import (
+    NOT_COMPARED,
+    evenly,
+    preview_panels,
+    sample_panel,
+    shared_ending,
+)
+from diffusioncleft.diffusioncleft_core.report.run_folder import (
+    collect_pictures,
+    conditions_of,
+    read_report,
+    with_loss_curves,
+)
+from diffusioncleft.diffusioncleft_core.report.run_report import write_contact_sheet
+from diffusioncleft.diffusioncleft_core.report.zero_shot import PROMPTS, zero_shot_plan
+from diffusioncleft.diffusioncleft_core.run_settings import RunFolders
+
+
+@pytest.fixture(scope="module")
+def faces():
+    return load_face_analyzer("phantom", threads=1)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, faces) -> RunFolders:
+    return make_run(tmp_path_factory.mktemp("run of people"), faces)
+
+
+@pytest.fixture(scope="module")
+def pairs(run, faces):
+    return nearest_pairs(
+        run.root,
+        {name: run.generated(name) for name in CONDITIONS},
+        {name: run.dataset(name) for name in CONDITIONS},
+        faces,
+        cache=run.private / "faces",
+    )
+
+
+@pytest.fixture(scope="module")
+def shared(run, tmp_path_factory) -> str:
+    report = read_report(run.root)
+    document = with_loss_curves(report)
+    pictures = collect_pictures(report.folders, conditions_of(document), phantom=True)
+    path = write_html(document, pictures, tmp_path_factory.mktemp("page") / "report.html")
+    return path.read_text("utf-8")
+
+
+def small(image: Image.Image) -> np.ndarray:
+    return np.asarray(image.convert("RGB").resize((32, 32), Image.Resampling.BOX), dtype=float)
+
+
+def pictures_in(html: str) -> list[np.ndarray]:
+    found = re.findall(r"data:image/\w+;base64,([A-Za-z0-9+/=]+)", html)
+    return [small(Image.open(io.BytesIO(base64.b64decode(data)))) for data in found]
+
+
+def photographs_in(run: RunFolders) -> list[np.ndarray]:
+    found = []
+    for name in CONDITIONS:
+        for row in read_manifest(run.dataset(name)):
+            with Image.open(run.dataset(name) / row.file) as image:
+                found.append(small(image))
+    return found
+
+
+def likeness(html: str, photographs: list[np.ndarray]) -> float:
+    """The smallest mean absolute difference, in levels, between any picture of a page and any photograph."""
+    return min(np.abs(picture - photo).mean() for picture in pictures_in(html) for photo in photographs)
+
+
+def test_a_runs_page_shows_samples_previews_zero_shot_and_losses(shared):
+    assert problems(shared) == []
+    assert "There are no pictures" not in shared
+    assert "no loss history" not in shared and 'id="loss-pre_op-title"' in shared
+    assert "base model without a LoRA" in shared and "a cleft lip scar" in shared
+    assert "previews: “[CLP] A girl&#39;s whole face.”" in shared
+    assert "rejected: text or watermark" in shared
+    assert len(pictures_in(shared)) == 2 * (IMAGES - 2) + 2 * 2 * 3 + 2
+    assert len(shared) < 8e6
+
+
+def test_no_photograph_its_name_or_its_hash_is_in_what_may_be_shared(run, shared):
+    telling = {"photo-0", str(run.root), "run of people"}
+    for name in CONDITIONS:
+        for row in read_manifest(run.dataset(name)):
+            file = run.dataset(name) / row.file
+            data = base64.b64encode(file.read_bytes()).decode()
+            telling |= {row.sha256, file.stem, sha256_file(file), data[200:260]}
+        for photo in run.photographs(name).glob("*.png"):
+            telling |= {sha256_file(photo), photo.name}
+    for text in (shared, run.report.read_text("utf-8")):
+        assert [word for word in telling if word in text] == []
+
+
+def test_no_pixel_of_a_photograph_is_on_the_shared_page_though_one_was_generated(
+    run, shared, pairs, tmp_path
+):
+    photographs = photographs_in(run)
+    private = write_private_html(pairs, run.root, tmp_path / "private" / "p.html").read_text("utf-8")
+    assert likeness(private, photographs) < 2, "the comparison itself finds photographs"
+    assert likeness(shared, photographs) > 6
+
+
+def test_thumbnails_say_that_they_are_synthetic(shared):
+    data = re.search(r"data:image/webp;base64,([A-Za-z0-9+/=]+)", shared)[1]
+    with Image.open(io.BytesIO(base64.b64decode(data))) as image:
+        assert b"trainedAlgorithmicMedia" in image.info["xmp"]
+
+
+def test_images_too_like_a_training_face_or_without_a_face_are_not_samples(run):
+    panel = sample_panel(run.generated("pre_op"), phantom=True)
+    shown = {int(picture.path.name[:6]) for picture in panel.pictures}
+    assert shown == set(range(IMAGES)) - {COPIED, FACELESS}
+    assert "2 before the last of them are not shown" in panel.note
+    assert [picture.badge for picture in panel.pictures if picture.badge] == ["rejected: text or watermark"]
+    assert TEXT in shown
+
+
+def test_images_that_no_filter_compared_are_shown_of_phantoms_only(run, tmp_path):
+    folder = shutil.copytree(run.generated("pre_op"), tmp_path / "pre_op")
+    rows = [{**row, "verdicts": {}} for row in read_jsonl(folder / "manifest.jsonl")]
+    write_jsonl(folder / "manifest.jsonl", rows)
+    assert len(sample_panel(folder, phantom=True).pictures) == IMAGES
+    panel = sample_panel(folder, phantom=False)
+    assert not panel.pictures and panel.note == NOT_COMPARED
+
+
+def test_a_contact_sheet_leaves_out_what_a_report_must_not_show(run, tmp_path):
+    shown = write_contact_sheet(run.generated("pre_op"), tmp_path / "sheet.png", "Pre-op", phantom=True)
+    assert shown == IMAGES - 2
+
+
+def test_previews_of_people_are_shown_once_they_were_compared_and_found_unlike(run, faces, tmp_path):
+    folder = shutil.copytree(run.training("pre_op") / "previews", tmp_path / "previews")
+    photograph = next(row for row in read_manifest(run.dataset("pre_op")) if row.role == "train")
+    with Image.open(run.dataset("pre_op") / photograph.file) as image:
+        save(folder / "step_000300_01.png", np.asarray(image), "A boy's face.")
+    before = preview_panels(folder, "Pre-op", phantom=False)
+    assert not any(panel.pictures for panel in before) and "6 of 6 previews" in before[0].note
+    references = read_references([run.dataset(name) for name in CONDITIONS], faces)
+    verdicts = judge_previews(folder, references.embeddings, faces, cache=tmp_path / "faces")
+    assert verdicts["step_000300_01.png"]["rejected"]
+    after = preview_panels(folder, "Pre-op", phantom=False)
+    shown = {picture.path.name for panel in after for picture in panel.pictures}
+    assert shown == {name for name, verdict in verdicts.items() if not verdict["rejected"]}
+    assert "step_000300_01.png" not in shown
+
+
+def test_a_photograph_of_the_run_in_a_zero_shot_folder_is_refused(run, tmp_path):
+    photograph = next(row for row in read_manifest(run.dataset("post_op")) if row.role == "train")
+    shutil.copy(run.dataset("post_op") / photograph.file, tmp_path / "1.png")
+    with pytest.raises(UserError, match="one of the run's photographs"):
+        collect_pictures(run, CONDITIONS, phantom=True, other_models={"SDXL": tmp_path})
+    with pytest.raises(UserError, match="dataset of photographs"):
+        collect_pictures(run, CONDITIONS, phantom=True, zero_shot=run.dataset("pre_op"))
+
+
+def test_the_nearest_pair_is_the_copy_and_its_photograph(run, pairs):
+    copies = [pair for pair in pairs if pair.similarity > 0.99]
+    assert {(pair.condition, pair.photograph_condition) for pair in copies} == {(c, c) for c in CONDITIONS}
+    assert all(f"{COPIED:06d}_" in pair.generated for pair in copies)
+    assert [pair.similarity for pair in pairs] == sorted((p.similarity for p in pairs), reverse=True)
+    assert all(pair.photograph.startswith("private/") for pair in pairs)
+    assert not any(f"{FACELESS:06d}_" in pair.generated for pair in pairs)
+
+
+def test_the_private_page_is_marked_and_its_owners_alone(run, pairs, tmp_path):
+    private = tmp_path / "private"
+    write_nearest(private, pairs)
+    assert read_nearest(private) == pairs
+    path = write_private_html(pairs, run.root, private / "report.private.html")
+    text = path.read_text("utf-8")
+    assert problems(text) == []
+    assert "<title>PRIVATE" in text and "shows photographs of people" in text and "noindex" in text
+    assert len(pictures_in(text)) == 2 * len(pairs)
+    assert text.count('<span class="tag">match</span>') >= 2
+    if os.name == "posix":
+        assert stat.S_IMODE(private.stat().st_mode) == 0o700
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_pair_whose_file_is_gone_is_said_to_be_unreadable(run, pairs, tmp_path):
+    path = write_private_html(pairs[:1], tmp_path, tmp_path / "private" / "page.html")
+    assert path.read_text("utf-8").count("can’t be read") == 2
+
+
+def test_the_command_makes_both_pages_again_and_says_where(run, command, tmp_path):
+    other = tmp_path / "sdxl"
+    save(other / "a.png", np.full((64, 48, 3), 90, np.uint8), "A boy's face with a cleft lip")
+    (other / "b.png").write_bytes(b"no image")
+    done = command("report", run.root, "--other-model", f"SDXL={other}", "--nearest", "phantom")
+    assert done.returncode == 0, done.stderr
+    page = run.root / "report.html"
+    private = run.private / "report.private.html"
+    assert str(page) in done.stdout and str(private) in done.stdout
+    text = page.read_text("utf-8")
+    assert problems(text) == []
+    assert "<h3>SDXL</h3>" in text
+    assert "shows phantom photographs" in private.read_text("utf-8")
+
+
+def test_a_bare_document_makes_a_page_without_pictures(run, command, tmp_path):
+    shutil.copy(run.report, tmp_path / "elsewhere.json")
+    done = command("report", tmp_path / "elsewhere.json", "--out", tmp_path / "page.html")
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "page.html").read_text("utf-8")
+    assert "There are no pictures in this report" in text and not pictures_in(text)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["nowhere"], "finished run"),
+        (["foreign.json"], "no report of schema 1"),
+        (["bare.json", "--other-model", "SDXL"], "no NAME=DIR"),
+        (["bare.json", "--zero-shot", "missing"], "no folder"),
+        (["bare.json", "--zero-shot", "empty"], "no image that can be read"),
+        (["bare.json", "--nearest", "phantom"], "no private folder"),
+        (["bare.json", "--out", "empty"], "is a folder"),
+    ],
+)
+def test_a_mistake_is_one_line(tmp_path, monkeypatch, capsys, arguments, sentence):
+    from diffusioncleft.diffusioncleft_core.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "foreign.json").write_text('{"schema": 7}')
+    (tmp_path / "bare.json").write_text('{"schema": 1}')
+    try:
+        status = main(["report", *arguments])
+    except SystemExit as stop:
+        status = stop.code
+    error = capsys.readouterr().err
+    assert status == 2
+    assert sentence in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_the_zero_shot_plan_asks_the_papers_two_questions():
+    plan = zero_shot_plan(3, seed=1)
+    assert [row.prompt for row in plan] == [PROMPTS[0]] * 3 + [PROMPTS[1]] * 3
+    assert len({row.seed for row in plan}) == len({row.index for row in plan}) == 6
+    assert plan == zero_shot_plan(3, seed=1) != zero_shot_plan(3, seed=2)
+
+
+def test_the_shared_ending_of_prompts_is_whole_sentences_and_never_a_whole_prompt():
+    assert shared_ending(["A girl. One face.", "A boy. One face."]) == " One face."
+    assert shared_ending(["Same. One.", "Same. One."]) == " One."
+    assert shared_ending(["A girl", "A boy"]) == ""
+    assert shared_ending(["Alone."]) == ""
+
+
+def test_a_long_progression_keeps_its_first_and_last_step():
+    assert evenly(list(range(100)), 6) == [0, 20, 40, 59, 79, 99]
+    assert evenly([1, 2], 6) == [1, 2]
