@@ -179,7 +179,7 @@ def _outputs(training_id: str = "training") -> list[Any]:
         io.AnyType.Output(
             "checkpoints",
             is_output_list=True,
-            tooltip="Names of the LoRAs kept on the way and of the last: what is connected runs once for each.",
+            tooltip="Names of the LoRAs kept on the way and of the last; what is connected runs for each.",
         ),
     ]
 
@@ -396,6 +396,7 @@ def _preview_inputs() -> list[Any]:
         ),
         io.Int.Input(
             "save_every",
+            optional=True,
             default=0,
             min=0,
             max=100_000,

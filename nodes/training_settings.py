@@ -95,7 +95,7 @@ def plan_run(inputs: dict[str, Any]) -> RunPlan:
         "checkpoint_every_n_steps": inputs["checkpoint_every"],
         "sample_every_n_steps": inputs["preview_every"] if previews else 0,
         "sample_size": inputs["preview_size"],
-        "save_every_n_steps": inputs["save_every"],
+        "save_every_n_steps": inputs.get("save_every", 0),
         "cpu": cpu,
         "training_adapter": adapter,
         **base,
