@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..diffusioncleft_core.errors import UserError
+from ..diffusioncleft_core.locks import folder_lock
 
 _CHECK_SECONDS = 0.25
 
@@ -88,46 +88,12 @@ class Interruption:
         self.request("asked by the process that started the trainer")
 
 
-@contextlib.contextmanager
-def output_lock(folder: Path) -> Iterator[None]:
-    """Hold the lock of an output folder; UserError if a live process holds it.
-
-    The lock is the operating system's own on an open file, so it ends with its process, however that ends.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / ".lock"
-    with open(path, "a+b") as handle:
-        if not _lock(handle.fileno()):
-            handle.seek(0)
-            owner = handle.read(32).decode("ascii", "replace").strip() or "?"
-            raise UserError(
-                f"process {owner} is training into {folder} already; stop it, wait for it, or "
-                "choose another --output_dir"
-            )
-        handle.truncate(0)
-        handle.write(f"{os.getpid()}\n".encode("ascii"))
-        handle.flush()
-        try:
-            yield
-        finally:
-            handle.truncate(0)
-
-
-def _lock(descriptor: int) -> bool:
-    if os.name == "nt":
-        import msvcrt
-
-        # One byte far behind the text, because Windows keeps others from reading what is locked.
-        os.lseek(descriptor, 1 << 20, os.SEEK_SET)
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-        except OSError:
-            return False
-        return True
-    import fcntl
-
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+def output_lock(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """Hold the lock of an output folder; UserError if a live process holds it."""
+    return folder_lock(
+        folder,
+        lambda owner: (
+            f"process {owner} is training into {folder} already; stop it, wait for it, or choose another "
+            "--output_dir"
+        ),
+    )

@@ -22,6 +22,7 @@ from .folder import (
     SET_ASIDE,
     SETTINGS,
     create_dataset_folder,
+    dataset_lock,
     empty_folder,
     erase_leftovers,
     keyed_hash,
@@ -82,8 +83,8 @@ def build_dataset(
     erased first of all. `apart_from`: datasets of other conditions whose subjects keep their side of the
     hold-out. `arguments` are recorded, so that `dataset readmit` can build again.
 
-    Raises UserError for missing folders or columns, models that don't fit, or a dataset without any
-    photograph.
+    Raises UserError for missing folders or columns, models that don't fit, a dataset without any photograph,
+    or while another build is at work in `out`.
     """
     settings = settings or BuildSettings()
     settings.check()
@@ -99,45 +100,46 @@ def build_dataset(
     candidates, aside = admit(
         photos, listing, table, columns_of(condition), caption_builder(condition, settings.bracketed)
     )
-    folder = create_dataset_folder(out)
-    erase_leftovers(folder)
-    warnings = [*table.notices, *served_warnings(photos, out)]
+    with dataset_lock(out):
+        folder = create_dataset_folder(out)
+        erase_leftovers(folder)
+        warnings = [*table.notices, *served_warnings(photos, out)]
 
-    sources, unread = _hash_sources(photos, candidates, without_consent(listing, table))
-    aside += unread
-    ledger = Ledger(folder)
-    recorded = recorded_roles(folder, settings, warnings)
-    erased = _erase_withdrawn(folder, ledger, set(sources.values()))
+        sources, unread = _hash_sources(photos, candidates, without_consent(listing, table))
+        aside += unread
+        ledger = Ledger(folder)
+        recorded = recorded_roles(folder, settings, warnings)
+        erased = _erase_withdrawn(folder, ledger, set(sources.values()))
 
-    overruled = read_overruled(folder)
-    examined, unread, opened = _examine_all(
-        folder, photos, candidates, sources, ledger, faces, settings, overruled
-    )
-    aside += unread
-    selection = select(examined, settings.smallest_side, overruled)
-    aside += selection.set_aside
-    elsewhere = roles_elsewhere(selection.entered, apart_from, settings.person_threshold)
-    rows, subjects, roles = _rows(folder, condition, selection, settings, recorded, elsewhere)
-    _write_images(folder, photos, selection, settings.max_side, opened)
-    _write_lists(folder, rows, roles, aside)
-    if not rows:
-        raise UserError(_nothing_entered(folder, aside))
-    if settings.holdout and not any(row.role == "holdout" for row in rows):
-        warnings.append(
-            "no subject could be held out: all photographs are of one subject, or were trained on before"
+        overruled = read_overruled(folder)
+        examined, unread, opened = _examine_all(
+            folder, photos, candidates, sources, ledger, faces, settings, overruled
         )
-    result = BuildResult(
-        folder=folder,
-        rows=tuple(rows),
-        set_aside=tuple(aside),
-        subjects=subjects,
-        examined=len(opened),
-        reused=len(examined) - len(opened),
-        erased=erased,
-        warnings=tuple(warnings),
-    )
-    write_json(folder / SETTINGS, _description(result, condition, faces, settings, arguments or {}))
-    return result
+        aside += unread
+        selection = select(examined, settings.smallest_side, overruled)
+        aside += selection.set_aside
+        elsewhere = roles_elsewhere(selection.entered, apart_from, settings.person_threshold)
+        rows, subjects, roles = _rows(folder, condition, selection, settings, recorded, elsewhere)
+        _write_images(folder, photos, selection, settings.max_side, opened)
+        _write_lists(folder, rows, roles, aside)
+        if not rows:
+            raise UserError(_nothing_entered(folder, aside))
+        if settings.holdout and not any(row.role == "holdout" for row in rows):
+            warnings.append(
+                "no subject could be held out: all photographs are of one subject, or were trained on before"
+            )
+        result = BuildResult(
+            folder=folder,
+            rows=tuple(rows),
+            set_aside=tuple(aside),
+            subjects=subjects,
+            examined=len(opened),
+            reused=len(examined) - len(opened),
+            erased=erased,
+            warnings=tuple(warnings),
+        )
+        write_json(folder / SETTINGS, _description(result, condition, faces, settings, arguments or {}))
+        return result
 
 
 def _hash_sources(

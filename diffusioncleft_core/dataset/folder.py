@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..files import TEMPORARY_PREFIX, explained, private_dir, read_json, write_bytes, write_json, write_text
+from ..locks import LOCK, folder_lock
 
 MARKER = ".diffusioncleft-dataset"
 IMAGES = "images"
@@ -33,7 +34,7 @@ OWN_NAMES: tuple[str, ...] = (
     EXAMINED,
     READMITTED,
 )
-OWN_NAMES += (ROLES, KEY, NOTICE, ".gitignore", MARKER)
+OWN_NAMES += (ROLES, KEY, NOTICE, ".gitignore", LOCK, MARKER)
 
 _NOTICE = """\
 Everything in this folder was derived from photographs of people. Keep it private: don't upload, share or
@@ -47,10 +48,7 @@ def create_dataset_folder(folder: Path) -> Path:
     Raises UserError for a folder that holds something else: a purge must never meet other people's files.
     """
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file; choose another --out")
-    if folder.is_dir() and not is_dataset(folder) and any(folder.iterdir()):
-        raise UserError(f"{folder} is neither empty nor a dataset; choose a new or empty folder as --out")
+    refuse_foreign(folder)
     private_dir(folder)
     if not is_dataset(folder):
         write_json(folder / MARKER, {"kind": "diffusioncleft dataset", "schema": SCHEMA})
@@ -62,6 +60,27 @@ def create_dataset_folder(folder: Path) -> Path:
         write_text(folder / NOTICE, _NOTICE)
         write_text(folder / ".gitignore", "*\n")
     return folder
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Raise UserError for a file, or a folder that holds something else than a dataset or its lock."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; choose another --out")
+    if folder.is_dir() and not is_dataset(folder) and any(path.name != LOCK for path in folder.iterdir()):
+        raise UserError(f"{folder} is neither empty nor a dataset; choose a new or empty folder as --out")
+
+
+def dataset_lock(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """Keep other builds and purges out of `folder`; UserError while one is at work in it.
+
+    A folder that holds something else raises UserError too, and nothing is written into it.
+    """
+    folder = Path(folder)
+    refuse_foreign(folder)
+    private_dir(folder)
+    return folder_lock(
+        folder, lambda owner: f"process {owner} is at work in {folder} already; wait for it, or stop it"
+    )
 
 
 def is_dataset(folder: Path) -> bool:

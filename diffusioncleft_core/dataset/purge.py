@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..files import TEMPORARY_PREFIX
-from .folder import MARKER, OWN_NAMES, erase, require_dataset
+from ..locks import LOCK
+from .folder import MARKER, OWN_NAMES, dataset_lock, erase, require_dataset
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,13 @@ def purge_dataset(folder: Path) -> PurgeResult:
     """
     folder = require_dataset(folder)
     count = len(derived_files(folder))
-    for entry in _derived_entries(folder):
-        erase(entry)
+    with dataset_lock(folder):
+        for entry in _derived_entries(folder):
+            if entry.name not in (LOCK, MARKER):
+                erase(entry)
+    # Windows erases no open file, so the lock is let go first.
+    for name in (LOCK, MARKER):
+        erase(folder / name)
     left = tuple(sorted(entry.name for entry in folder.iterdir()))
     if not left:
         folder.rmdir()

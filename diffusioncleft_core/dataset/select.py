@@ -72,7 +72,8 @@ def _without_near_duplicates(
         [entry for entry in signatures if entry is not None], [i.facts.embedding for i in items]
     )
     near: dict[int, set[int]] = {}
-    for i, j in pairs:
+    mirrored = {frozenset(pair[:2]) for pair in pairs if pair.mirrored}
+    for i, j, _ in pairs:
         near.setdefault(i, set()).add(j)
         near.setdefault(j, set()).add(i)
     kept: set[int] = set()
@@ -81,7 +82,8 @@ def _without_near_duplicates(
         twins = sorted(near.get(i, set()) & kept)
         source = items[i].facts.source
         if twins and "near_duplicate" not in overruled.get(source, ()):
-            detail = f"nearly the same picture as {items[twins[0]].candidate.file}"
+            what = "mirror image of" if frozenset((i, twins[0])) in mirrored else "same picture as"
+            detail = f"nearly the {what} {items[twins[0]].candidate.file}"
             aside.append(SetAside(items[i].candidate.file, "near_duplicate", detail, source))
         else:
             kept.add(i)
@@ -89,7 +91,7 @@ def _without_near_duplicates(
     return (
         [items[i] for i in sorted(kept)],
         aside,
-        [(number[i], number[j]) for i, j in pairs if i in kept and j in kept],
+        [(number[i], number[j]) for i, j, _ in pairs if i in kept and j in kept],
     )
 
 

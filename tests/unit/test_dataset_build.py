@@ -5,6 +5,7 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -362,6 +363,31 @@ def test_damage_in_the_folder_is_repaired_from_the_photographs(build, dataset):
 
 def read_manifest_names(dataset):
     return sorted((dataset / "images").glob("*.png"))
+
+
+def test_two_builds_never_work_in_one_folder(build, dataset, offline_env):
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from diffusioncleft.diffusioncleft_core.dataset.folder import dataset_lock\n"
+        "with dataset_lock(Path(sys.argv[1])):\n"
+        "    print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(dataset)],
+        env=offline_env,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout.readline() == "held\n"
+        before = sorted(path.name for path in dataset.rglob("*"))
+        with pytest.raises(UserError, match=f"process {other.pid} is at work in"):
+            build()
+        with pytest.raises(UserError, match="at work"):
+            purge_dataset(dataset)
+        assert sorted(path.name for path in dataset.rglob("*")) == before
+        other.kill()
+    build()
 
 
 def test_the_embedded_face_models_need_phantoms(photos, tmp_path, condition, faces):
