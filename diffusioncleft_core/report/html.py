@@ -1,4 +1,4 @@
-"""report.html and report.private.html: one file each, without a script, a font or a picture of its own."""
+"""report.html, which holds all it shows, and report.private.html, which points to it. No script in either."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from markupsafe import Markup, escape
 
 from ..files import private_dir, write_text
 from .nearest import THRESHOLD, NearestPair
 from .numbers import condition_name
-from .pictures import Picture, ReportPictures, thumbnail
+from .pictures import ReportPictures
 from .view import page_of
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
-PRIVATE_SIDE = 320
 
 
 def write_html(document: Mapping[str, Any], pictures: ReportPictures | None, path: Path) -> Path:
@@ -44,22 +44,18 @@ def write_private_html(
     """Write the pairs side by side for human review, readable by its owner alone.
 
     root: the run's folder, from which the pairs' paths count; path: in the run's private folder, which gets
-    mode 0700. The page holds photographs: nothing serves or copies it.
+    mode 0700. The page points to the pictures and holds none: a photograph that is withdrawn or purged is
+    gone from it too, and a copy of the page elsewhere shows nobody.
     """
     private_dir(path.parent)
-    shown = []
-    for pair in pairs:
-        title = f"{condition_name(pair.photograph_condition)} training photograph"
-        left = thumbnail(
-            Picture(
-                root / pair.generated, f"Generated face, {condition_name(pair.condition)}", pair.generated
-            ),
-            PRIVATE_SIDE,
-        )
-        right = thumbnail(
-            Picture(root / pair.photograph, title, pair.photograph), PRIVATE_SIDE, synthetic=False
-        )
-        shown.append({"pair": pair, "generated": left, "photograph": right})
+    shown = [
+        {
+            "pair": pair,
+            "generated": link(root / pair.generated, path.parent),
+            "photograph": link(root / pair.photograph, path.parent),
+        }
+        for pair in pairs
+    ]
     text = (
         environment()
         .get_template("private.html")
@@ -69,6 +65,17 @@ def write_private_html(
     if os.name == "posix":
         path.chmod(0o600)
     return path
+
+
+def link(target: Path, folder: Path) -> str:
+    """The file as a link from a page in `folder`; "" when it is gone."""
+    target = target.resolve()
+    if not target.is_file():
+        return ""
+    try:
+        return quote(Path(os.path.relpath(target, folder.resolve())).as_posix())
+    except ValueError:  # another drive of Windows
+        return target.as_uri()
 
 
 def environment() -> Environment:

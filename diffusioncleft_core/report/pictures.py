@@ -212,10 +212,10 @@ def evenly(items: Sequence[T], n: int) -> list[T]:
     return [items[round(place * (len(items) - 1) / (n - 1))] for place in range(n)]
 
 
-def thumbnail(picture: Picture, side: int = THUMBNAIL, *, synthetic: bool = True) -> Photo | None:
+def thumbnail(picture: Picture, side: int = THUMBNAIL) -> Photo | None:
     """The picture as WebP of at most `side` px a side; None when it can't be read.
 
-    Its own metadata say that it is `synthetic`, and nothing else.
+    Its own metadata say that it is synthetic, and nothing else.
     """
     from PIL import Image
 
@@ -226,8 +226,8 @@ def thumbnail(picture: Picture, side: int = THUMBNAIL, *, synthetic: bool = True
         return None
     small.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    marks = {"xmp": xmp_packet(picture.prompt).encode()} if synthetic else {}
-    small.save(buffer, "WEBP", quality=QUALITY, method=4, exif=b"", icc_profile=b"", **marks)
+    mark = xmp_packet(picture.prompt).encode()
+    small.save(buffer, "WEBP", quality=QUALITY, method=4, exif=b"", icc_profile=b"", xmp=mark)
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
     src = f"data:image/webp;base64,{data}"
     return Photo(src, picture.alt, picture.caption, small.width, small.height, picture.badge)
