@@ -1,9 +1,25 @@
-"""Progress on standard error, with the time left."""
+"""Progress on standard error, with the time left, and for whoever watches the core from outside."""
 
+import contextlib
+import contextvars
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
+
+Watcher = Callable[[str, int, int], None]
+"""Called with (description, done, total) before each item or after each update; may raise to stop the work."""
+_watcher: contextvars.ContextVar[Watcher | None] = contextvars.ContextVar("progress_watcher", default=None)
+
+
+@contextlib.contextmanager
+def watched(watcher: Watcher) -> Iterator[None]:
+    """Tell `watcher` of all progress made inside, in this thread: a program of its own shows it, or stops."""
+    token = _watcher.set(watcher)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)
 
 
 class _LineWriter:
@@ -42,4 +58,30 @@ def progress(
             settings |= {"mininterval": 5.0, "maxinterval": 60.0}
         else:
             settings["disable"] = True
-    return tqdm(iterable, **settings)
+    watcher = _watcher.get()
+    if watcher is None:
+        return tqdm(iterable, **settings)
+
+    tell: Watcher = watcher
+
+    class Watched(tqdm):  # type: ignore[misc]
+        """A bar that tells the watcher too, whether it is drawn or not."""
+
+        done = 0
+
+        def __iter__(self) -> Iterator[Any]:
+            for self.done, item in enumerate(super().__iter__()):
+                tell(description, self.done, total or len_of(iterable))
+                yield item
+
+        def update(self, n: float | None = 1) -> bool | None:
+            self.done += int(n or 0)
+            tell(description, self.done, total or len_of(iterable))
+            shown: bool | None = super().update(n)
+            return shown
+
+    return Watched(iterable, **settings)
+
+
+def len_of(iterable: Any) -> int:
+    return len(iterable) if hasattr(iterable, "__len__") else 0

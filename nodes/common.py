@@ -1,7 +1,8 @@
 """What all nodes share: the category, the socket types, messages a person can read, the interrupt button."""
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from comfy_api.latest import io
@@ -18,6 +19,7 @@ ImageSet = io.Custom("DIFFUSIONCLEFT_IMAGE_SET")
 Reference = io.Custom("DIFFUSIONCLEFT_REFERENCE")
 Training = io.Custom("DIFFUSIONCLEFT_TRAINING")
 Figures = io.Custom("DIFFUSIONCLEFT_FIGURES")
+Verdicts = io.Custom("DIFFUSIONCLEFT_VERDICTS")
 
 
 def plain_errors(execute: Callable[..., Any]) -> Callable[..., Any]:
@@ -50,6 +52,21 @@ def progress_bar(total: int) -> Any:
     import comfy.utils
 
     return comfy.utils.ProgressBar(total)
+
+
+@contextlib.contextmanager
+def core_progress() -> Iterator[None]:
+    """Show the core's progress on the node, and let the stop button end the core's loops."""
+    from ..diffusioncleft_core.progress import watched
+
+    bar = progress_bar(1)
+
+    def watcher(description: str, done: int, total: int) -> None:
+        stop_if_interrupted()
+        bar.update_absolute(done, max(1, total))
+
+    with watched(watcher):
+        yield
 
 
 def text_view(text: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .common import CATEGORY, Dataset, Reference, Row, one, plain_errors, text_view
+from .common import CATEGORY, Dataset, Reference, Row, Verdicts, one, plain_errors, text_view
 from .face_packs import AUTO, known_pack, pack_names
 
 
@@ -76,6 +76,7 @@ class ArtifactFilter(io.ComfyNode):
                     "text", default=True, tooltip="Set aside pictures with text or a watermark."
                 ),
                 _rows_input(),
+                _earlier_input(),
             ],
             outputs=_outputs(),
             is_input_list=True,
@@ -92,12 +93,12 @@ class ArtifactFilter(io.ComfyNode):
         from .face_work import pack_for
         from .filter_work import artifact_kinds, check_artifacts, pass_through
 
-        rows = inputs.get("rows")
+        rows, earlier = inputs.get("rows"), one(inputs.get("earlier"))
         if not one(inputs["enabled"]):
-            return _given(pass_through(images, rows))
-        pack = pack_for(one(inputs["faces"]), rows, cls.hidden)
+            return _given(pass_through(images, rows, earlier))
+        pack = pack_for(one(inputs["faces"]), cls.hidden)
         kinds = artifact_kinds({name: one(value) for name, value in inputs.items()})
-        return _given(check_artifacts(images, rows, pack, kinds))
+        return _given(check_artifacts(images, rows, earlier, pack, kinds))
 
 
 class IdentityLeakFilter(io.ComfyNode):
@@ -132,6 +133,7 @@ class IdentityLeakFilter(io.ComfyNode):
                     tooltip="Faces to compare with. Not looked at while the filter is off.",
                 ),
                 _rows_input(),
+                _earlier_input(),
             ],
             outputs=_outputs(),
             is_input_list=True,
@@ -147,12 +149,11 @@ class IdentityLeakFilter(io.ComfyNode):
     def execute(cls, images: Any, **inputs: Any) -> io.NodeOutput:
         from .filter_work import check_identity, pass_through
 
-        rows = inputs.get("rows")
+        rows, earlier = inputs.get("rows"), one(inputs.get("earlier"))
         if not one(inputs["enabled"]):
-            return _given(pass_through(images, rows))
-        return _given(
-            check_identity(images, rows, one(inputs.get("reference")), float(one(inputs["threshold"])))
-        )
+            return _given(pass_through(images, rows, earlier))
+        threshold = float(one(inputs["threshold"]))
+        return _given(check_identity(images, rows, earlier, one(inputs.get("reference")), threshold))
 
 
 def faces_input() -> Any:
@@ -181,6 +182,17 @@ def _rows_input() -> Any:
     )
 
 
+def _earlier_input() -> Any:
+    return Verdicts.Input(
+        "earlier",
+        optional=True,
+        tooltip=(
+            "Record of an earlier filter on the same pictures: what it set aside stays aside, and the record "
+            "given on holds both."
+        ),
+    )
+
+
 def _outputs() -> list[Any]:
     return [
         io.Image.Output("accepted", is_output_list=True, tooltip="Pictures that passed, one by one."),
@@ -190,6 +202,7 @@ def _outputs() -> list[Any]:
         io.String.Output("verdicts", tooltip="One line a picture: its place, accepted or why not."),
         io.Int.Output("n_accepted", tooltip="Pictures that passed."),
         io.Int.Output("n_rejected", tooltip="Pictures that were set aside."),
+        Verdicts.Output("record", tooltip="All verdicts, for Save Synthetic Set or a further filter."),
     ]
 
 
@@ -207,5 +220,6 @@ def _given(verdicts: Any) -> io.NodeOutput:
         verdicts.table,
         len(accepted),
         len(rejected),
+        verdicts.record,
         ui=text_view(verdicts.table),
     )

@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from . import places
-from .common import CATEGORY, ImageSet, Row, one, plain_errors, text_view
+from .common import CATEGORY, ImageSet, Row, Verdicts, one, plain_errors, text_view
 
 NO_SET = "(none found)"
 
@@ -134,6 +134,14 @@ class SaveSyntheticSet(io.ComfyNode):
                 Row.Input(
                     "rows", optional=True, tooltip="Rows of the prompt plan or builder, one a picture."
                 ),
+                Verdicts.Input(
+                    "verdicts",
+                    optional=True,
+                    tooltip=(
+                        "Record of the filters. With all pictures connected, those set aside are saved in "
+                        "the set's folder rejected, so that figures before and after filtering can be told."
+                    ),
+                ),
             ],
             outputs=[
                 ImageSet.Output("image_set", tooltip="The set, for metrics and the report."),
@@ -165,6 +173,12 @@ class SaveSyntheticSet(io.ComfyNode):
 
         lora = (one(inputs.get("lora_name"), "") or "", float(one(inputs.get("lora_strength"), 1.0)))
         record = made_with(cls.hidden, *lora)
-        saved = save_images(places.output_folder(one(inputs["folder"])), images, inputs.get("rows"), record)
+        saved = save_images(
+            places.output_folder(one(inputs["folder"])),
+            images,
+            inputs.get("rows"),
+            record,
+            one(inputs.get("verdicts")),
+        )
         shown = {"images": saved.shown} if one(inputs.get("show"), True) else {}
         return io.NodeOutput(saved.handle, saved.total, ui={**shown, "text": (saved.text,)})

@@ -1,0 +1,100 @@
+"""Face models for the nodes: which pack to take, opened once, and the training faces."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..diffusioncleft_core.errors import UserError
+from . import places
+from .common import core_progress
+from .dataset import DatasetHandle
+from .face_packs import AUTO, PHANTOM, USUAL
+from .provenance import PHANTOM_LOADER, upstream
+
+_REAL_LOADERS = ("UNETLoader", "CheckpointLoaderSimple")
+
+
+@dataclass(frozen=True, repr=False)
+class ReferenceHandle:
+    """What the REFERENCE socket carries: embeddings without names, and what made them."""
+
+    reference: Any
+    analyzer: Any
+    datasets: tuple[DatasetHandle, ...]
+
+
+def pack_for(choice: str, hidden: Any) -> str:
+    """The face pack for pictures of a graph.
+
+    auto is the phantom's where the pictures come from it. The phantom's pack is refused where they come from
+    a real base model: it would find no face, or a wrong one, and call that a verdict.
+    """
+    phantom = None
+    for node in upstream(hidden, "images"):
+        kind, name = node.get("class_type"), node.get("inputs", {}).get("name")
+        if kind == PHANTOM_LOADER:
+            phantom = True
+        elif kind in _REAL_LOADERS:
+            phantom = False
+        elif kind == "DiffusionCleft_LoadImageSet" and isinstance(name, str):
+            phantom = _set_of_phantom(name)
+        if phantom is not None:
+            break
+    if choice == AUTO:
+        return PHANTOM if phantom else USUAL
+    if choice == PHANTOM and phantom is False:
+        raise UserError("the phantom's face models know phantoms alone; choose a face pack such as buffalo_l")
+    return choice
+
+
+def pack_of_datasets(choice: str, datasets: Sequence[DatasetHandle]) -> str:
+    """The face pack for photographs; auto is the phantom's where all of them are phantoms."""
+    if choice == AUTO:
+        return PHANTOM if all(item.phantom for item in datasets) else USUAL
+    return choice
+
+
+@functools.lru_cache(maxsize=2)
+def analyzer_of(pack: str) -> Any:
+    """The face pack, opened once: a batch of 2,000 graphs opens it once too."""
+    import torch
+
+    from ..diffusioncleft_core.faces.analyzer import load_face_analyzer
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return load_face_analyzer(pack, roots=places.face_pack_roots(), device=device)
+
+
+def reference_of(datasets: Sequence[DatasetHandle], choice: str) -> tuple[ReferenceHandle, str]:
+    """The training faces of these datasets and what to say of them."""
+    from ..diffusioncleft_core.faces.references import read_references
+
+    analyzer = analyzer_of(pack_of_datasets(choice, datasets))
+    with core_progress():
+        reference = read_references([item.folder for item in datasets], analyzer)
+    lines = [
+        f"{name}: {len(reference.index(name))} faces of {count} photographs, "
+        f"{reference.n_no_face[name]} without a face found"
+        for name, count in reference.n_photographs.items()
+    ]
+    text = "\n".join([*lines, f"face pack {analyzer.pack.name}"])
+    return ReferenceHandle(reference, analyzer, tuple(datasets)), text
+
+
+def private_cache(name: str) -> Path:
+    """Where faces found in generated sets are kept: not in the sets, which ComfyUI's server shows."""
+    from ..diffusioncleft_core.files import private_dir, sha256_bytes
+
+    root = places.run_folder("measured")
+    return private_dir(root / sha256_bytes(name.encode())[:16])
+
+
+def _set_of_phantom(name: str) -> bool | None:
+    from .set_work import open_set
+
+    try:
+        return open_set(name).handle.phantom
+    except UserError:
+        return None
