@@ -87,7 +87,7 @@ def _dispatch(arguments: list[str]) -> int:
     if name in COMMANDS:
         command = _load(name)
         parser = _command_parser(name, command)
-        status = command.run(parser.parse_args(arguments[1:]))
+        status = command.run(parser.parse_args(respelled(parser, arguments[1:])))
         return int(status or 0)
     if name and not name.startswith("-"):
         near = difflib.get_close_matches(name, COMMANDS, n=1)
@@ -125,6 +125,36 @@ def _command_parser(name: str, command: Any) -> argparse.ArgumentParser:
     )
     command.configure(parser)
     return parser
+
+
+def respelled(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> list[str]:
+    """The arguments with every long option spelt as the parser knows it: `--a_b` and `--a-b` are one.
+
+    Our options have dashes; the trainer's have kohya's underscores. Values stay as they are, and so does what
+    follows a bare `--`.
+    """
+    known = option_strings(parser)
+    by_dashes = {name.replace("_", "-"): name for name in known}
+    spelt: list[str] = []
+    for position, argument in enumerate(arguments):
+        if argument == "--":
+            return [*spelt, *arguments[position:]]
+        name, equals, value = argument.partition("=")
+        if name.startswith("--") and name not in known:
+            name = by_dashes.get(name.replace("_", "-"), name)
+        spelt.append(f"{name}{equals}{value}")
+    return spelt
+
+
+def option_strings(parser: argparse.ArgumentParser) -> set[str]:
+    """All option strings of a parser and of its subcommands."""
+    found: set[str] = set()
+    for action in parser._actions:
+        found.update(action.option_strings)
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                found |= option_strings(below)
+    return found
 
 
 def _load(name: str) -> Any:

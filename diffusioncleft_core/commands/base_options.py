@@ -23,18 +23,18 @@ def add_base_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("base model")
     group.add_argument(
         "--base",
-        "--pretrained_model_name_or_path",
+        "--pretrained-model-name-or-path",
         type=Path,
         metavar="PATH",
         help="FLUX.1 schnell: a diffusers folder, or the transformer's single file",
     )
-    group.add_argument("--clip_l", type=Path, metavar="FILE", help="CLIP-L text encoder, single file")
+    group.add_argument("--clip-l", type=Path, metavar="FILE", help="CLIP-L text encoder, single file")
     group.add_argument("--t5xxl", type=Path, metavar="FILE", help="T5-XXL text encoder, single file")
     group.add_argument("--ae", type=Path, metavar="FILE", help="autoencoder, single file")
     group.add_argument(
-        "--tokenizer_clip", type=Path, metavar="DIR", help="CLIP's tokenizer, for single files"
+        "--tokenizer-clip", type=Path, metavar="DIR", help="CLIP's tokenizer, for single files"
     )
-    group.add_argument("--tokenizer_t5", type=Path, metavar="DIR", help="T5's tokenizer, for single files")
+    group.add_argument("--tokenizer-t5", type=Path, metavar="DIR", help="T5's tokenizer, for single files")
     group.add_argument(
         "--phantom", action="store_true", help="the embedded phantom model, for tests and demonstrations"
     )

@@ -40,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     plan.add_argument("--n", type=int, help="without --plan: make a plan of so many images")
     plan.add_argument("--condition", metavar="NAME", help="without --plan: pre_op or post_op")
     plan.add_argument(
-        "--conditions", type=Path, metavar="FILE", help="another vocabulary (TOML) than cleft lip's"
+        "--vocabulary", type=Path, metavar="FILE", help="another vocabulary (TOML) than cleft lip's"
     )
     plan.add_argument("--seed", type=int, default=0, help="without --plan: seed of the plan (default 0)")
     plan.add_argument("--bare-trigger", action="store_true", help="without --plan: CLP instead of [CLP]")
@@ -128,7 +128,7 @@ def plan_from(args: argparse.Namespace) -> list[PlanRow]:
         return list(read_plan(args.plan))
     if args.n is None or args.condition is None:
         raise UserError("there is nothing to draw: give --plan FILE, or --n and --condition")
-    condition = load_vocabulary(args.conditions).condition(args.condition)
+    condition = load_vocabulary(args.vocabulary).condition(args.condition)
     return sampling_plan(
         condition,
         args.n,

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 def add_condition_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the vocabulary file, the condition, and the form of the prompt."""
     parser.add_argument(
-        "--conditions",
         "--vocabulary",
         type=Path,
         metavar="FILE",
@@ -60,7 +59,7 @@ def condition_from(args: argparse.Namespace) -> Condition:
     """The condition that the options name."""
     from ..conditions import load_vocabulary
 
-    vocabulary = load_vocabulary(args.conditions)
+    vocabulary = load_vocabulary(args.vocabulary)
     if args.condition is None:
         raise UserError(f"--condition is missing; choose one of: {', '.join(vocabulary.conditions)}")
     return vocabulary.condition(args.condition)
@@ -94,7 +93,7 @@ def print_listing(args: argparse.Namespace) -> None:
     """Print what the vocabulary has to choose from."""
     from ..conditions import load_vocabulary
 
-    vocabulary = load_vocabulary(args.conditions)
+    vocabulary = load_vocabulary(args.vocabulary)
     chosen = [vocabulary.condition(args.condition)] if args.condition else vocabulary.conditions.values()
     for condition in chosen:
         print(f"{condition.name}: {condition.title}, trigger {condition.trigger}")

@@ -26,7 +26,7 @@ EXAMPLES = """\
 examples:
   diffusioncleft run --phantom --out demo
   diffusioncleft run --photos-pre photos/pre --photos-post photos/post --base FLUX.1-schnell \\
-      --faces buffalo_l --training_adapter adapter.safetensors --out runs/first
+      --faces buffalo_l --training-adapter adapter.safetensors --out runs/first
   diffusioncleft run --photos-pre photos/pre --base FLUX.1-schnell --preset paper --n 500 --out runs/paper
 
 metadata.csv is looked for in each folder of photographs. Everything that comes from photographs lies in the
@@ -61,17 +61,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     training.add_argument(
         "--regularization-images", type=int, default=0, metavar="N", help="default: as many as photographs"
     )
-    training.add_argument("--learning_rate", type=float, help="default: the paper's 1e-4; phantoms 5e-3")
+    training.add_argument("--learning-rate", type=float, help="default: the paper's 1e-4; phantoms 5e-3")
     training.add_argument("--resolution", help="training sizes in px (default: the paper's 256,512,768,1024)")
     training.add_argument(
-        "--training_adapter", type=Path, metavar="FILE", help="LoRA that is on while training schnell"
+        "--training-adapter", type=Path, metavar="FILE", help="LoRA that is on while training schnell"
     )
-    training.add_argument("--optimizer_type", help="AdamW8bit or AdamW (default AdamW8bit)")
-    training.add_argument("--blocks_to_swap", type=int, help="stream so many blocks, to save GPU memory")
+    training.add_argument("--optimizer-type", help="AdamW8bit or AdamW (default AdamW8bit)")
+    training.add_argument("--blocks-to-swap", type=int, help="stream so many blocks, to save GPU memory")
     training.add_argument(
-        "--gradient_checkpointing", action="store_true", help="compute twice, to save GPU memory"
+        "--gradient-checkpointing", action="store_true", help="compute twice, to save GPU memory"
     )
-    training.add_argument("--max_train_steps", type=int, help="default: 10 a training image")
+    training.add_argument("--max-train-steps", type=int, help="default: 10 a training image")
     images = parser.add_argument_group("images")
     images.add_argument("--n", type=int, help="images a condition (default: the paper's 2000; phantoms 200)")
     images.add_argument("--mode", default="paper", help="paper (uniform) or clinical (default paper)")

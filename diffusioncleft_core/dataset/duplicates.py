@@ -21,9 +21,9 @@ PHASH_BITS = 12
 THUMBNAIL = 32
 THUMBNAIL_RMS = 12.0
 FACE_COSINE = 0.80
-# Such copies of 300 phantoms, mirrored, reach 66 bits, 10 bits and an RMS of 9.5; other phantoms begin at an RMS
-# of 19.9, another photograph of the same one at 15.0. A recogniser is less sure of a mirrored face: the lowest
-# cosine was 0.34.
+# Such copies of 300 phantoms, mirrored, reach 66 bits, 10 bits and an RMS of 9.5; other phantoms begin at an
+# RMS of 19.9, another photograph of the same one at 15.0. A recogniser is less sure of a mirrored face: the
+# lowest cosine was 0.34.
 MIRRORED_DHASH_BITS = 80
 MIRRORED_FACE_COSINE = 0.30
 

@@ -43,7 +43,7 @@ def environment() -> dict[str, str]:
 def arguments(photographs: dict[str, Path], out: Path, *more: object) -> list[str]:
     command = [sys.executable, "-m", "diffusioncleft", "run", "--phantom", "--out", out, "--n", IMAGES]
     command += ["--photos-pre", photographs["pre_op"], "--photos-post", photographs["post_op"]]
-    command += ["--max_train_steps", STEPS, "--cell-images", 6, "--device", "cpu", "--seed", 3, *more]
+    command += ["--max-train-steps", STEPS, "--cell-images", 6, "--device", "cpu", "--seed", 3, *more]
     return list(map(str, command))
 
 
@@ -111,7 +111,7 @@ def test_a_finished_run_is_skipped_and_a_changed_one_is_refused(whole, photograp
     again = finish(arguments(photographs, whole), environment)
     assert again.returncode == 0, again.stderr
     assert again.stdout.count("(done before)") >= 2 * len(STAGES)
-    changed = finish(arguments(photographs, whole, "--learning_rate", "0.002"), environment)
+    changed = finish(arguments(photographs, whole, "--learning-rate", "0.002"), environment)
     assert changed.returncode == 2
     assert "training settings" in changed.stderr
     assert "--redo" in changed.stderr

@@ -131,6 +131,44 @@ def test_every_command_explains_itself(name, capsys):
     assert f"diffusioncleft {name} " in capsys.readouterr().out.partition("\n")[2]
 
 
+@pytest.mark.parametrize("name", sorted({*cli.COMMANDS} - {"train"}))
+def test_every_option_of_our_own_is_spelt_with_dashes(name):
+    parser = cli._command_parser(name, cli._load(name))
+    assert [option for option in cli.option_strings(parser) if "_" in option] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "ours", "other"),
+    [
+        ("run", ["--training-adapter", "a_b", "--clip-l=c_d"], ["--training_adapter", "a_b", "--clip_l=c_d"]),
+        ("generate", ["--bare-trigger", "--out", "x"], ["--bare_trigger", "--out", "x"]),
+        (
+            "train",
+            ["--max_train_steps", "3", "--no-cache_latents_to_disk", "--clip_l", "a"],
+            ["--max-train-steps", "3", "--no-cache-latents-to-disk", "--clip-l", "a"],
+        ),
+        ("dataset", ["show", "--list", "--", "--apart_from"], ["show", "--list", "--", "--apart_from"]),
+    ],
+)
+def test_dashes_and_underscores_are_one(name, ours, other):
+    parser = cli._command_parser(name, cli._load(name))
+    assert cli.respelled(parser, other) == ours == cli.respelled(parser, ours)
+
+
+def test_every_command_in_the_documentation_has_the_options_it_is_shown_with(repository):
+    wrong = []
+    for page in (repository / "README.md", *sorted((repository / "docs").glob("*.md"))):
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        for block in text.split("```")[1::2]:
+            for line in block.splitlines():
+                words = line.partition("diffusioncleft ")[2].split()
+                if words and words[0] in cli.COMMANDS:
+                    known = cli.option_strings(cli._command_parser(words[0], cli._load(words[0])))
+                    options = [word.partition("=")[0] for word in words if word.startswith("--")]
+                    wrong += [f"{page.name}: {words[0]} {o}" for o in options if o not in {*known, "--help"}]
+    assert wrong == []
+
+
 def test_text_that_the_console_cannot_show_does_not_stop_a_command(offline_env):
     code = (
         "import sys; from diffusioncleft.diffusioncleft_core import cli\n"

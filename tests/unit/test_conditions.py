@@ -204,7 +204,7 @@ def test_another_anomaly_is_another_file_for_builder_captions_and_plan(palsy_fil
 
 
 def test_another_anomaly_works_on_the_command_line(palsy_file, command, tmp_path):
-    options = ("--conditions", palsy_file, "--condition", "acute")
+    options = ("--vocabulary", palsy_file, "--condition", "acute")
     done = command("prompt", *options, "--set", "age=elderly", "--set", "grade=partial")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "[FPAL] An elderly person with a partial facial palsy. Only one face, no text.\n"
