@@ -61,7 +61,7 @@ class Page(HTMLParser):
 
 
 def problems(text: str, *, alone: bool = True) -> list[str]:
-    """Everything that keeps the page from being read by keyboard, without a picture and, if `alone`, alone."""
+    """What keeps the page from being read by keyboard, without a picture and, if `alone`, by itself."""
     page = Page(text)
     found = list(page.problems)
     ids = [e.attributes["id"] for e in page.elements if "id" in e.attributes]

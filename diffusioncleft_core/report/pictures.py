@@ -153,10 +153,8 @@ def folder_panel(folder: Path, title: str, *, n: int = PANEL_IMAGES) -> Panel:
     for row in rows[:n]:
         path = inside(folder, row.file)
         prompt = row.prompt or prompt_in(path)
-        asked = f" for the prompt “{prompt}”" if prompt else ", prompt not recorded"
-        pictures.append(
-            Picture(path, f"Image by {title}{asked}", prompt or "Prompt not recorded.", "", prompt)
-        )
+        said = f"prompt “{prompt}”" if prompt else "prompt not recorded"
+        pictures.append(Picture(path, f"{title}, {said}", prompt or "Prompt not recorded.", "", prompt))
     note = f"{len(pictures)} of {len(rows)} images." if len(rows) > len(pictures) else ""
     return Panel(title, pictures, note)
 

@@ -16,7 +16,7 @@ from .pictures import Panel, ReportPictures, folder_panel, preview_panels, refus
 from .run_report import SCHEMA
 from .training import loss_curve
 
-BASE_MODEL = "the base model without a LoRA"
+BASE_MODEL = "Base model without a LoRA"
 ZERO_SHOT = "zero_shot"
 HTML = "report.html"
 PRIVATE_HTML = "report.private.html"

@@ -105,7 +105,7 @@ def sweep(name: str, sets: Mapping[str, Any]) -> Plot | None:
         Legend("hollow", "ink", "hollow: none found"),
         Legend("line", "ink", "bar: 95 % interval"),
     ]
-    return Plot(chart.draw(), f"{title}. {words}", legend, tag, sweep_table(title, rows))
+    return Plot(chart.draw(), f"{title}. {words}", legend, tag, sweep_table(f"{title}, in numbers", rows))
 
 
 def decimal_percent(share: float) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from markupsafe import Markup
 
 WIDTH, HEIGHT = 400, 280
-LEFT, RIGHT, TOP, BOTTOM = 58, 14, 14, 46
+LEFT, RIGHT, TOP, BOTTOM = 58, 24, 14, 46
 TICK_TEXT = 5
 
 
@@ -41,13 +41,12 @@ class Axis:
         return decades(self.low, self.high) if self.log else round_ticks(self.low, self.high)
 
 
-def round_ticks(low: float, high: float, n: int = 5) -> list[float]:
-    """About n round numbers (1, 2 or 5 times a power of ten) from low to high."""
+def round_ticks(low: float, high: float, most: int = 7) -> list[float]:
+    """Round numbers (1, 2 or 5 times a power of ten apart) from low to high, as many as fit up to `most`."""
     if high <= low:
         return [low]
-    rough = (high - low) / n
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
+    power = 10.0 ** math.floor(math.log10((high - low) / most))
+    step = next(factor * power for factor in (1, 2, 5, 10, 20) if (high - low) / (factor * power) <= most - 1)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [round(index * step, 12) for index in range(first, last + 1)]
 

@@ -104,7 +104,7 @@ def test_a_runs_page_shows_samples_previews_zero_shot_and_losses(shared):
     assert problems(shared) == []
     assert "There are no pictures" not in shared
     assert "no loss history" not in shared and 'id="loss-pre_op-title"' in shared
-    assert "base model without a LoRA" in shared and "a cleft lip scar" in shared
+    assert "Base model without a LoRA" in shared and "a cleft lip scar" in shared
     assert "previews: “[CLP] A girl&#39;s whole face.”" in shared
     assert "rejected: text or watermark" in shared
     assert len(pictures_in(shared)) == 2 * (IMAGES - 2) + 2 * 2 * 3 + 2
