@@ -28,101 +28,71 @@ class Measured:
 
 def fir(image_set: ImageSetHandle, known: ReferenceHandle, threshold: float, which: str) -> Measured:
     """FIR by pairs and by images, with the histogram of all similarities."""
-    from ..diffusioncleft_core.metrics.identity import embedder_info, identity_figures
-    from ..diffusioncleft_core.metrics.measure import faces_of
-
-    side = _side(image_set)
-    with core_progress():
-        faces = faces_of(side.images, known.analyzer, private_cache(image_set.name), "faces, generated")
-    group = _group(side, image_set, which)
-    figures, histograms = identity_figures(
-        group, faces, known.reference, embedder_info(known.analyzer), threshold
+    measured = _measure([image_set], known.datasets, known.analyzer, _no_networks(), threshold=threshold)
+    name, metrics = _metrics_of(measured, image_set)
+    pairs, images = (
+        _figure(metrics, metric, "paper", which, image_set) for metric in ("fir_pairs", "fir_images")
     )
-    pairs, images = figures["fir_pairs"]["paper"][which], figures["fir_images"]["paper"][which]
-    _need(pairs, "FIR")
-    shown = histograms.get(which)
-    plot = _similarity_plot(shown, group.name)
-    text = "\n".join(
-        [
-            f"FIR of {image_set.name} ({which}), threshold {threshold:g}",
-            f"pairs: {_percent(pairs)}",
-            f"images: {_percent(images)}",
-            f"{pairs['n_images']} images with a face, {pairs['n_no_face']} without, "
-            f"{pairs['n_several']} with several",
-            *_notes(pairs),
-        ]
-    )
-    values = (pairs["value"], images["value"], images["ci95"][1])
-    return Measured((*values, _image(plot), text, {"sets": {group.name: figures}}), text, [plot])
+    plot = _similarity_plot(measured["figures"]["similarity"].get(name, {}).get(which), name)
+    lines = [
+        f"FIR of {image_set.name} ({which}), threshold {threshold:g}",
+        f"pairs: {_percent(pairs)}",
+        f"images: {_percent(images)}",
+        f"{pairs['n_images']} images with a face, {pairs['n_no_face']} without, "
+        f"{pairs['n_several']} with several",
+        *_notes(pairs),
+    ]
+    text = "\n".join(lines)
+    values = (float(pairs["value"]), float(images["value"]), float(images["ci95"][1]))
+    return Measured((*values, _image(plot), text, measured), text, [plot])
 
 
 def fid(image_set: ImageSetHandle, dataset: DatasetHandle, which: str) -> Measured:
     """The Fréchet distance to the photographs of role train."""
-    from ..diffusioncleft_core.metrics.measure import frechet_figures, refuse_photographs, with_features
-
-    extractors = _extractors(phantom=image_set.phantom and dataset.phantom, lpips=False)
-    refuse_photographs([dataset.folder], extractors)
-    side = _side(image_set)
-    with core_progress():
-        side, real = with_features(side, [dataset.folder], extractors, private_cache(image_set.name), 1, 0)
-    group = _group(side, image_set, which)
-    figures = frechet_figures(group, side, real, extractors.inception.info.as_json(), 0)
-    figure = figures["fid"]["paper"][which]
-    _need(figure, "FID")
+    networks = _networks(phantom=image_set.phantom and dataset.phantom, lpips=False)
+    measured = _measure([image_set], [dataset], None, networks)
+    _, metrics = _metrics_of(measured, image_set)
+    figure = _figure(metrics, "fid", "paper", which, image_set)
+    floor = metrics.get("fid_floor", {}).get("robust", {}).get("real")
     lines = [
         f"FID of {image_set.name} ({which}): {figure['value']:.3f}",
         f"{figure['n']} images against {figure['n_reference']} photographs",
-        *_floor(figures),
+        *([f"photographs against photographs: {floor['value']:.3f}"] if floor else []),
         *_notes(figure),
     ]
     text = "\n".join(lines)
-    return Measured((float(figure["value"]), text, {"sets": {group.name: figures}}), text)
+    return Measured((float(figure["value"]), text, measured), text)
 
 
 def lpips(image_set: ImageSetHandle, which: str, pairs: int, seed: int) -> Measured:
     """Mean perceptual distance over random pairs, and over all."""
-    from ..diffusioncleft_core.metrics.measure import perceptual_figures, with_features
-
-    extractors = _extractors(phantom=image_set.phantom, fid=False)
-    side = _side(image_set)
-    with core_progress():
-        side, real = with_features(side, [], extractors, private_cache(image_set.name), pairs, seed)
-    group = _group(side, image_set, which)
-    figures = perceptual_figures(group, side, real, extractors.perceptual.info.as_json(), pairs)
-    sampled, every = figures["lpips"]["paper"][which], figures["lpips_all_pairs"]["robust"][which]
-    _need(sampled, "LPIPS")
-    text = "\n".join(
-        [
-            f"LPIPS of {image_set.name} ({which}): {sampled['value']:.4f} over {sampled['n']} random pairs, "
-            f"{every['value']:.4f} over all {every['n']}",
-            *_notes(sampled),
-        ]
-    )
-    outputs = (float(sampled["value"]), float(every["value"]), text, {"sets": {group.name: figures}})
-    return Measured(outputs, text)
+    networks = _networks(phantom=image_set.phantom, fid=False)
+    measured = _measure([image_set], [], None, networks, pairs=pairs, seed=seed)
+    _, metrics = _metrics_of(measured, image_set)
+    sampled = _figure(metrics, "lpips", "paper", which, image_set)
+    every = _figure(metrics, "lpips_all_pairs", "robust", which, image_set)
+    lines = [
+        f"LPIPS of {image_set.name} ({which})",
+        f"{sampled['value']:.4f} over {sampled['n']} random pairs",
+        f"{every['value']:.4f} over all {every['n']} pairs",
+        *_notes(sampled),
+    ]
+    text = "\n".join(lines)
+    return Measured((float(sampled["value"]), float(every["value"]), text, measured), text)
 
 
 def report(given: Sequence[tuple[Any, Any]], folder: str, faces: str) -> Measured:
     """Measure one or two sets beside their photographs; write report.json and report.html."""
-    from ..diffusioncleft_core.metrics.measure import measure_sets
     from ..diffusioncleft_core.report.html import write_html
+    from .pictures import batch_of
 
     pairs = _paired(given)
     sets: list[ImageSetHandle] = [image_set for image_set, _ in pairs]
     datasets: list[DatasetHandle] = [dataset for _, dataset in pairs]
     phantom = all(item.phantom for item in (*sets, *datasets))
     out = places.output_folder(folder)
-    names = [item.condition or ALL for item in sets]
-    if len(set(names)) < len(names):
-        raise UserError("both sets are of the same condition; give one set a condition")
-    with core_progress():
-        measured = measure_sets(
-            {name: item.folder for name, item in zip(names, sets, strict=True)},
-            [item.folder for item in datasets],
-            analyzer_of(pack_of_datasets(faces, datasets)),
-            _extractors(phantom=phantom),
-            cache_dir=private_cache("+".join(item.name for item in sets)),
-        )
+    analyzer = analyzer_of(pack_of_datasets(faces, datasets))
+    measured = _measure(sets, datasets, analyzer, _networks(phantom=phantom))
     document = {**_frame(sets, phantom), **measured}
     write_json(out / "report.json", document)
     write_html(document, None, out / "report.html")
@@ -131,36 +101,72 @@ def report(given: Sequence[tuple[Any, Any]], folder: str, faces: str) -> Measure
     plane = face_map(shown["pca"], "Faces in two dimensions") if shown["pca"] else _similarity_plot(None, "")
     name = f"{places.shown_name(out)}/report.html"
     text = "\n".join([f"saved {name} and report.json", *_summary(document)])
-    from .pictures import batch_of
-
     outputs = (name, batch_of(plots), _image(plane), text, document)
     return Measured(outputs, text, [*plots, plane])
 
 
-def _side(image_set: ImageSetHandle) -> Any:
-    from ..diffusioncleft_core.metrics.measure import generated_side
+def _measure(
+    sets: Sequence[ImageSetHandle],
+    datasets: Sequence[DatasetHandle],
+    analyzer: Any,
+    networks: Any,
+    **settings: Any,
+) -> dict[str, Any]:
+    """The core's figures, with its progress on the node. What is computed on the way is kept in private."""
+    import torch
 
-    return generated_side({image_set.condition or ALL: image_set.folder}, lambda message: None)
+    from ..diffusioncleft_core.metrics.measure import measure_sets
+
+    generated = {item.condition or ALL: item.folder for item in sets}
+    if len(generated) < len(sets):
+        raise UserError("both sets are of the same condition; give one set a condition")
+    # Nodes run in inference mode, whose tensors would stay unusable for anything else.
+    with core_progress(), torch.inference_mode(False), torch.no_grad():
+        return measure_sets(
+            generated,
+            [item.folder for item in datasets],
+            analyzer,
+            networks,
+            cache_dir=private_cache("+".join(item.name for item in sets)),
+            **settings,
+        )
 
 
-def _group(side: Any, image_set: ImageSetHandle, which: str) -> Any:
-    group = side.groups[0]
-    if which not in group.variants():
+def _metrics_of(measured: dict[str, Any], image_set: ImageSetHandle) -> tuple[str, dict[str, Any]]:
+    name = image_set.condition or ALL
+    return name, measured["sets"][name]
+
+
+def _figure(
+    metrics: dict[str, Any], metric: str, profile: str, which: str, image_set: ImageSetHandle
+) -> dict[str, Any]:
+    """One figure; UserError when it could not be measured, with the core's own sentence on why."""
+    found = metrics.get(metric, {}).get(profile, {})
+    if which not in found:
         raise UserError(
             f"{image_set.name} did not go through the filters; choose raw, or save it with their record"
         )
-    return group
+    figure: dict[str, Any] = found[which]
+    if figure["value"] is None:
+        raise UserError(f"{metric} could not be measured. {figure.get('note') or 'No face was found.'}")
+    return figure
 
 
-def _extractors(*, phantom: bool, fid: bool = True, lpips: bool = True) -> Any:
+def _no_networks() -> Any:
+    from ..diffusioncleft_core.metrics.features import Extractors
+
+    return Extractors()
+
+
+def _networks(*, phantom: bool, fid: bool = True, lpips: bool = True) -> Any:
+    """Inception and LPIPS' network: real weights from this machine, on phantoms seeded ones."""
     import torch
 
     from ..diffusioncleft_core.device import pick_device
     from ..diffusioncleft_core.metrics.features import load_extractors
 
-    device = pick_device(None) if torch.cuda.is_available() else torch.device("cpu")
     with torch.inference_mode(False):
-        return load_extractors(phantom=phantom, device=device, fid=fid, lpips=lpips)
+        return load_extractors(phantom=phantom, device=pick_device(None), fid=fid, lpips=lpips)
 
 
 def _paired(given: Sequence[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
@@ -185,11 +191,6 @@ def _frame(sets: Sequence[ImageSetHandle], phantom: bool) -> dict[str, Any]:
         "filters": {name: filter_summary(found) for name, found in checked.items()},
         "provenance": {"versions": versions(), "hardware": hardware()},
     }
-
-
-def _need(figure: dict[str, Any], name: str) -> None:
-    if figure["value"] is None:
-        raise UserError(f"{name} could not be measured: {figure.get('note') or 'no face was found'}")
 
 
 def _similarity_plot(figure: dict[str, Any] | None, name: str) -> Any:
@@ -219,13 +220,6 @@ def _percent(figure: dict[str, Any]) -> str:
         f"{100 * figure['value']:.4g} % (95 %: {100 * low:.4g} to {100 * high:.4g}), "
         f"{figure['k']} of {figure['n']}"
     )
-
-
-def _floor(figures: dict[str, Any]) -> list[str]:
-    floor = figures.get("fid_floor")
-    if not floor:
-        return []
-    return [f"photographs against photographs: {floor['robust']['real']['value']:.3f}"]
 
 
 def _notes(figure: dict[str, Any]) -> list[str]:

@@ -20,9 +20,11 @@ from . import places
 from .common import stop_if_interrupted
 from .pictures import pixels_of
 from .sets import ImageSetHandle
+from .verdicts import Record, picture_key
 
 MANIFEST = "manifest.jsonl"
 SETTINGS = "generation.json"
+REJECTED = "rejected"
 _SHARED = ("base", "lora")
 _NO_ROW: dict[str, Any] = {"index": None, "prompt": "", "seed": 0, "attributes": {}, "condition": ""}
 
@@ -87,46 +89,80 @@ def load_images(
     return pictures, rows, text + (f", {damaged} can't be read" if damaged else "")
 
 
-def save_images(folder: Path, images: Any, rows: Any, record: Mapping[str, Any]) -> SavedSet:
-    """Write every picture that the set does not hold yet; UserError when it holds others' pictures."""
+def save_images(
+    folder: Path, images: Any, rows: Any, record: Mapping[str, Any], verdicts: Record | None = None
+) -> SavedSet:
+    """Write every picture that the set does not hold yet; UserError when it holds others' pictures.
+
+    What the filters set aside goes into the subfolder `rejected`, as the core's filter puts it.
+    """
     pictures = pixels_of(images)
-    given = _rows_for(rows, len(pictures))
+    given = rows_for(rows, len(pictures))
     _same_settings(folder, record)
-    manifest = read_jsonl(folder / MANIFEST) if (folder / MANIFEST).is_file() else []
-    taken = {row["file"] for row in manifest}
-    free = 1 + max(
-        (int(name.split("/")[-1][:6]) for name in taken if name.split("/")[-1][:6].isdigit()), default=-1
-    )
-    shown, made = [], 0
+    writer = _Writer(folder, record)
     for pixels, row in zip(pictures, given, strict=True):
         stop_if_interrupted()
-        index = row.get("index")
+        found = (verdicts or {}).get(picture_key(pixels)) or row.get("verdicts") or {}
+        writer.write(pixels, {**row, "verdicts": dict(found)})
+    handle = _handle(folder, writer.manifest)
+    there = f", {len(pictures) - writer.made} were there" if len(pictures) > writer.made else ""
+    aside = f", {writer.aside} of them set aside" if writer.aside else ""
+    text = f"{handle.name}: {writer.made} saved{there}{aside}, {len(writer.manifest)} in all"
+    return SavedSet(handle, len(writer.manifest), writer.shown, text)
+
+
+class _Writer:
+    """Writes pictures into one set and keeps its manifest."""
+
+    def __init__(self, folder: Path, record: Mapping[str, Any]) -> None:
+        self._folder, self._record = folder, record
+        self.manifest = read_jsonl(folder / MANIFEST) if (folder / MANIFEST).is_file() else []
+        self._taken = {row["file"] for row in self.manifest}
+        self._free = 1 + max(map(_place, self._taken), default=-1)
+        self.shown: list[dict[str, str]] = []
+        self.made = self.aside = 0
+
+    def write(self, pixels: Any, row: dict[str, Any]) -> None:
+        """Write one picture with its row, unless the set holds it."""
+        index = row["index"]
         if index is None:
-            index, free = free, free + 1
-        known = read_done(folder, index, row["seed"])
-        if known is None or known["prompt"] != row["prompt"]:
-            known = write_image(folder, pixels, {**record, **row, "index": index})
-            known_row = {**manifest_row(known, "generated"), "verdicts": dict(row.get("verdicts") or {})}
-            if known["file"] in taken:
-                manifest = [known_row if old["file"] == known["file"] else old for old in manifest]
-                write_jsonl(folder / MANIFEST, manifest)
-            else:
-                append_jsonl(folder / MANIFEST, known_row)
-                manifest.append(known_row)
-                taken.add(known["file"])
-            made += 1
-        shown.append({"filename": known["file"], "subfolder": places.shown_name(folder), "type": "output"})
-    handle = _handle(folder, manifest)
-    kept = len(pictures) - made
-    text = (
-        f"{handle.name}: {made} saved"
-        + (f", {kept} were there" if kept else "")
-        + f", {len(manifest)} in all"
-    )
-    return SavedSet(handle, len(manifest), shown, text)
+            index, self._free = self._free, self._free + 1
+        accepted = is_accepted(row)
+        self.aside += not accepted
+        known = self._known(index, row)
+        if known is None:
+            place = self._folder if accepted else self._folder / REJECTED
+            sidecar = write_image(place, pixels, {**self._record, **row, "index": index})
+            known = sidecar["file"] if accepted else f"{REJECTED}/{sidecar['file']}"
+            self._note({**manifest_row(sidecar, "generated"), "file": known, "verdicts": row["verdicts"]})
+            self.made += 1
+        path = self._folder / known
+        if accepted:
+            self.shown.append(
+                {"filename": path.name, "subfolder": places.shown_name(path.parent), "type": "output"}
+            )
+
+    def _known(self, index: int, row: Mapping[str, Any]) -> str | None:
+        """The picture's file when the set holds it whole, made from the same prompt."""
+        for folder, prefix in ((self._folder, ""), (self._folder / REJECTED, f"{REJECTED}/")):
+            sidecar = read_done(folder, index, row["seed"])
+            if sidecar is not None and sidecar["prompt"] == row["prompt"]:
+                file = f"{prefix}{sidecar['file']}"
+                if file in self._taken:
+                    return file
+        return None
+
+    def _note(self, row: dict[str, Any]) -> None:
+        if row["file"] in self._taken:
+            self.manifest = [row if old["file"] == row["file"] else old for old in self.manifest]
+            write_jsonl(self._folder / MANIFEST, self.manifest)
+            return
+        append_jsonl(self._folder / MANIFEST, row)
+        self.manifest.append(row)
+        self._taken.add(row["file"])
 
 
-def _rows_for(rows: Any, count: int) -> list[dict[str, Any]]:
+def rows_for(rows: Any, count: int) -> list[dict[str, Any]]:
     """One row a picture. A single row of a builder serves a whole batch."""
     given = [dict(row) for row in rows or [] if row]
     if not given:
