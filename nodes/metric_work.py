@@ -84,6 +84,7 @@ def lpips(image_set: ImageSetHandle, which: str, pairs: int, seed: int) -> Measu
 def report(given: Sequence[tuple[Any, Any]], folder: str, faces: str) -> Measured:
     """Measure one or two sets beside their photographs; write report.json and report.html."""
     from ..diffusioncleft_core.report.html import write_html
+    from ..diffusioncleft_core.report.pictures import ReportPictures, sample_panel
     from .pictures import batch_of
 
     pairs = _paired(given)
@@ -95,7 +96,8 @@ def report(given: Sequence[tuple[Any, Any]], folder: str, faces: str) -> Measure
     measured = _measure(sets, datasets, analyzer, _networks(phantom=phantom))
     document = {**_frame(sets, phantom), **measured}
     write_json(out / "report.json", document)
-    write_html(document, None, out / "report.html")
+    panels = {item.condition or ALL: sample_panel(item.folder, phantom=phantom) for item in sets}
+    write_html(document, ReportPictures(samples=panels), out / "report.html")
     shown = document["figures"]
     plots = [_similarity_plot(variants.get("raw"), name) for name, variants in shown["similarity"].items()]
     plane = face_map(shown["pca"], "Faces in two dimensions") if shown["pca"] else _similarity_plot(None, "")

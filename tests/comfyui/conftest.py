@@ -47,3 +47,33 @@ def server(comfyui, tmp_path_factory):
     running.start()
     yield running
     running.kill()
+
+
+SECRET = "Jane Roe"
+"""Part of the file name of every photograph: nothing that leaves the dataset may hold it."""
+
+
+@pytest.fixture(scope="session")
+def dataset(server, tmp_path_factory) -> str:
+    """The name of a small dataset of phantoms in the owner's place, from photographs with telling names."""
+    from diffusioncleft.diffusioncleft_core.conditions import load_vocabulary
+    from diffusioncleft.diffusioncleft_core.dataset import BuildSettings, build_dataset
+    from diffusioncleft.diffusioncleft_core.faces.analyzer import load_face_analyzer
+    from diffusioncleft.diffusioncleft_core.phantom import write_photographs
+
+    photographs = tmp_path_factory.mktemp("clinic")
+    table = write_photographs(photographs, 12, "pre_op", seed=3, size=128, subjects=12)
+    for path in photographs.glob("*.png"):
+        path.rename(path.with_name(f"{SECRET} {path.name}"))
+    table.write_text(table.read_text().replace("photo-", f"{SECRET} photo-"))
+    place = server.base / "private datasets"
+    place.mkdir(exist_ok=True)
+    build_dataset(
+        photographs,
+        table,
+        load_vocabulary().condition("pre_op"),
+        place / "d1",
+        load_face_analyzer("phantom"),
+        settings=BuildSettings(phantom=True),
+    )
+    return "d1"

@@ -1,0 +1,101 @@
+"""Graphs in API format that several tests use."""
+
+from typing import Any
+
+Graph = dict[str, Any]
+PROMPT = "[CLP] A girl's whole face with an unrepaired unilateral cleft lip. Light skin. Brown eyes."
+TRAINING = {
+    "name": "pre_op",
+    "base_model": "phantom",
+    "preset": "paper",
+    "mode": "wait",
+    "steps": 24,
+    "learning_rate": 0.0,
+    "seed": 0,
+    "network_dim": 16,
+    "network_alpha": 32.0,
+    "network_targets": "all",
+    "resolution": "auto",
+    "batch_size": 1,
+    "gradient_accumulation": 1,
+    "optimizer": "AdamW",
+    "lr_scheduler": "constant",
+    "lr_warmup_steps": 0,
+    "timestep_sampling": "uniform",
+    "weight_decay": 0.01,
+    "max_grad_norm": 1.0,
+    "regularisation_images": 0,
+    "prior_loss_weight": 1.0,
+    "training_adapter": "auto",
+    "vae": "auto",
+    "clip_l": "auto",
+    "t5xxl": "auto",
+    "mixed_precision": "auto",
+    "gradient_checkpointing": False,
+    "blocks_to_swap": 0,
+    "checkpoint_every": 250,
+    "preview_prompts": "",
+    "preview_every": 0,
+    "preview_size": 0,
+}
+
+
+def node(kind: str, **inputs: Any) -> dict[str, Any]:
+    return {"class_type": kind, "inputs": inputs}
+
+
+def ours(kind: str, **inputs: Any) -> dict[str, Any]:
+    return node(f"DiffusionCleft_{kind}", **inputs)
+
+
+def training(dataset: str, **settings: Any) -> Graph:
+    """A dataset and its trainer (node `train`)."""
+    return {
+        "data": ours("Dataset", name=dataset),
+        "train": ours("LoraTrainer", dataset=["data", 0], **{**TRAINING, **settings}),
+    }
+
+
+def drawing(
+    prompt: Any = PROMPT, seed: Any = 5, lora: Any = None, strength: float = 1.0, side: int = 128
+) -> Graph:
+    """A picture from the Phantom Loader through ComfyUI's own nodes (node `picture`)."""
+    graph = {
+        "load": ours("PhantomLoader"),
+        "text": node("CLIPTextEncode", clip=["load", 1], text=prompt),
+        "size": node("EmptySD3LatentImage", width=side, height=side, batch_size=1),
+        "sample": node(
+            "KSampler",
+            model=["load", 0],
+            positive=["text", 0],
+            negative=["text", 0],
+            latent_image=["size", 0],
+            seed=seed,
+            steps=4,
+            cfg=1.0,
+            sampler_name="euler",
+            scheduler="simple",
+            denoise=1.0,
+        ),
+        "picture": node("VAEDecode", samples=["sample", 0], vae=["load", 2]),
+    }
+    if lora is not None:
+        graph["lora"] = node(
+            "LoraLoaderModelOnly", model=["load", 0], lora_name=lora, strength_model=strength
+        )
+        graph["sample"]["inputs"]["model"] = ["lora", 0]
+    return graph
+
+
+def builder(**values: Any) -> dict[str, Any]:
+    """A Prompt Builder with everything left out but what is given."""
+    names = ("subject", "skin", "hair_texture", "hair_length", "hair_color", "eyes", "cleft_type", "severity")
+    names += ("side", "nasal_asymmetry", "scar", "asymmetry", "nasal_tip", "cupids_bow")
+    base = {
+        "condition": "pre_op",
+        **dict.fromkeys(names, "left out"),
+        "seed": 0,
+        "bracketed": True,
+        "extra": "",
+    }
+    return ours("PromptBuilder", **{**base, **values})
