@@ -21,9 +21,12 @@ class ProgressBar:
         self._done: set[str] = set()
         self._running: str | None = None
         self._since = 0.0
+        self._shown = 0.0
 
     def __enter__(self) -> ProgressBar:
         self._bar = progress(len(self._titles), "nodes", unit="node")
+        # Nodes take from milliseconds to hours: a rate, and a time left by it, would mislead.
+        self._bar.bar_format = "{desc}: {n_fmt}/{total_fmt} |{bar}| {elapsed}{postfix}"
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -42,7 +45,7 @@ class ProgressBar:
             self._running = None if data.get("node") is None else str(data["node"])
             self._since = time.monotonic()
             if self._running is not None:
-                self._bar.set_postfix_str(self._title(self._running))
+                self._show(self._title(self._running))
         elif kind == "progress":
             self._steps(data)
         elif kind == "execution_success":
@@ -57,7 +60,15 @@ class ProgressBar:
         if 0 < value < total and self._since:
             left = (time.monotonic() - self._since) * (total - value) / value
             text += f", {int(left // 60)}:{int(left % 60):02d} left"
-        self._bar.set_postfix_str(text)
+        self._show(text)
+
+    def _show(self, text: str) -> None:
+        """Show what runs, no more often than the bar's own interval: steps come many times a second."""
+        now = time.monotonic()
+        due = now - self._shown >= getattr(self._bar, "mininterval", 0.1)
+        self._bar.set_postfix_str(text, refresh=due)
+        if due:
+            self._shown = now
 
     def _title(self, node: str) -> str:
         # a node that expands into a subgraph runs as `id.0.0.1`
