@@ -146,7 +146,9 @@ class Captions(io.ComfyNode):
                 Dataset.Output(
                     "edited", display_name="dataset", tooltip="The dataset with its captions as they now are."
                 ),
-                io.String.Output("captions", tooltip="Number and caption, one a line."),
+                io.String.Output(
+                    "captions", display_name="captions", tooltip="Number and caption, one a line."
+                ),
             ],
             is_output_node=True,
         )
@@ -222,11 +224,17 @@ def phantom_dataset(condition: str, count: int, size: int, seed: int, holdout: f
 
 def _outputs() -> list[Any]:
     return [
-        Dataset.Output("dataset", tooltip="For the trainer, captions, reference set and metrics."),
+        Dataset.Output(
+            "dataset", display_name="dataset", tooltip="For the trainer, captions, reference set and metrics."
+        ),
         io.String.Output("dataset_condition", display_name="condition", tooltip="pre_op or post_op."),
-        io.Int.Output("n_train", tooltip="Photographs to train on."),
-        io.Int.Output("n_holdout", tooltip="Photographs held out of training."),
-        io.Int.Output("n_set_aside", tooltip="Photographs that did not enter, for the reasons shown."),
+        io.Int.Output("n_train", display_name="n_train", tooltip="Photographs to train on."),
+        io.Int.Output("n_holdout", display_name="n_holdout", tooltip="Photographs held out of training."),
+        io.Int.Output(
+            "n_set_aside",
+            display_name="n_set_aside",
+            tooltip="Photographs that did not enter, for the reasons shown.",
+        ),
     ]
 
 

@@ -29,8 +29,10 @@ class ReferenceSet(io.ComfyNode):
                 ),
             ],
             outputs=[
-                Reference.Output("reference", tooltip="For Identity Leak Filter and FIR."),
-                io.Int.Output("n_faces", tooltip="Photographs with a face."),
+                Reference.Output(
+                    "reference", display_name="reference", tooltip="For Identity Leak Filter and FIR."
+                ),
+                io.Int.Output("n_faces", display_name="n_faces", tooltip="Photographs with a face."),
             ],
         )
 
@@ -195,14 +197,37 @@ def _earlier_input() -> Any:
 
 def _outputs() -> list[Any]:
     return [
-        io.Image.Output("accepted", is_output_list=True, tooltip="Pictures that passed, one by one."),
-        Row.Output("accepted_rows", is_output_list=True, tooltip="Their rows, with the verdicts."),
-        io.Image.Output("rejected", is_output_list=True, tooltip="Pictures that were set aside."),
-        Row.Output("rejected_rows", is_output_list=True, tooltip="Their rows, with the verdicts."),
-        io.String.Output("verdicts", tooltip="One line a picture: its place, accepted or why not."),
-        io.Int.Output("n_accepted", tooltip="Pictures that passed."),
-        io.Int.Output("n_rejected", tooltip="Pictures that were set aside."),
-        Verdicts.Output("record", tooltip="All verdicts, for Save Synthetic Set or a further filter."),
+        io.Image.Output(
+            "accepted",
+            display_name="accepted",
+            is_output_list=True,
+            tooltip="Pictures that passed, one by one.",
+        ),
+        Row.Output(
+            "accepted_rows",
+            display_name="accepted_rows",
+            is_output_list=True,
+            tooltip="Their rows, with the verdicts.",
+        ),
+        io.Image.Output(
+            "rejected", display_name="rejected", is_output_list=True, tooltip="Pictures that were set aside."
+        ),
+        Row.Output(
+            "rejected_rows",
+            display_name="rejected_rows",
+            is_output_list=True,
+            tooltip="Their rows, with the verdicts.",
+        ),
+        io.String.Output(
+            "verdicts", display_name="verdicts", tooltip="One line a picture: its place, accepted or why not."
+        ),
+        io.Int.Output("n_accepted", display_name="n_accepted", tooltip="Pictures that passed."),
+        io.Int.Output("n_rejected", display_name="n_rejected", tooltip="Pictures that were set aside."),
+        Verdicts.Output(
+            "record",
+            display_name="record",
+            tooltip="All verdicts, for Save Synthetic Set or a further filter.",
+        ),
     ]
 
 

@@ -37,12 +37,28 @@ class FaceIdentificationRate(io.ComfyNode):
                 which_input(),
             ],
             outputs=[
-                io.Float.Output("fir_pairs", tooltip="Share of pairs at or above the threshold, 0 to 1."),
-                io.Float.Output("fir_images", tooltip="Share of images with such a pair, 0 to 1."),
-                io.Float.Output("fir_images_high", tooltip="Upper end of its 95 % interval."),
-                io.Image.Output("histogram", tooltip="Similarities of all pairs (the paper's Fig. 2)."),
-                io.String.Output("text", tooltip="The figures in words."),
-                Figures.Output("figures", tooltip="The figures as in report.json."),
+                io.Float.Output(
+                    "fir_pairs",
+                    display_name="fir_pairs",
+                    tooltip="Share of pairs at or above the threshold, 0 to 1.",
+                ),
+                io.Float.Output(
+                    "fir_images",
+                    display_name="fir_images",
+                    tooltip="Share of images with such a pair, 0 to 1.",
+                ),
+                io.Float.Output(
+                    "fir_images_high",
+                    display_name="fir_images_high",
+                    tooltip="Upper end of its 95 % interval.",
+                ),
+                io.Image.Output(
+                    "histogram",
+                    display_name="histogram",
+                    tooltip="Similarities of all pairs (the paper's Fig. 2).",
+                ),
+                io.String.Output("text", display_name="text", tooltip="The figures in words."),
+                Figures.Output("figures", display_name="figures", tooltip="The figures as in report.json."),
             ],
             is_output_node=True,
         )
@@ -71,9 +87,9 @@ class FrechetDistance(io.ComfyNode):
                 which_input(),
             ],
             outputs=[
-                io.Float.Output("fid", tooltip="The distance; smaller is nearer."),
-                io.String.Output("text", tooltip="The figure in words."),
-                Figures.Output("figures", tooltip="The figure as in report.json."),
+                io.Float.Output("fid", display_name="fid", tooltip="The distance; smaller is nearer."),
+                io.String.Output("text", display_name="text", tooltip="The figure in words."),
+                Figures.Output("figures", display_name="figures", tooltip="The figure as in report.json."),
             ],
             is_output_node=True,
         )
@@ -107,10 +123,16 @@ class PerceptualDiversity(io.ComfyNode):
                 io.Int.Input("seed", default=0, min=0, max=2**31 - 1, tooltip="Draws the pairs."),
             ],
             outputs=[
-                io.Float.Output("lpips", tooltip="Mean over the random pairs; larger is more diverse."),
-                io.Float.Output("lpips_all_pairs", tooltip="Mean over all pairs, exact."),
-                io.String.Output("text", tooltip="The figures in words."),
-                Figures.Output("figures", tooltip="The figures as in report.json."),
+                io.Float.Output(
+                    "lpips",
+                    display_name="lpips",
+                    tooltip="Mean over the random pairs; larger is more diverse.",
+                ),
+                io.Float.Output(
+                    "lpips_all_pairs", display_name="lpips_all_pairs", tooltip="Mean over all pairs, exact."
+                ),
+                io.String.Output("text", display_name="text", tooltip="The figures in words."),
+                Figures.Output("figures", display_name="figures", tooltip="The figures as in report.json."),
             ],
             is_output_node=True,
         )
@@ -151,13 +173,19 @@ class Report(io.ComfyNode):
                 Dataset.Input("dataset_2", optional=True, tooltip="Photographs of the other condition."),
             ],
             outputs=[
-                io.String.Output("report", tooltip="The report's place under the output folder."),
-                io.Image.Output(
-                    "histogram", tooltip="Similarities of generated and training faces (Fig. 2)."
+                io.String.Output(
+                    "report", display_name="report", tooltip="The report's place under the output folder."
                 ),
-                io.Image.Output("pca", tooltip="Face embeddings in two dimensions (Fig. 7)."),
-                io.String.Output("text", tooltip="The figures in words."),
-                Figures.Output("figures", tooltip="The document of report.json."),
+                io.Image.Output(
+                    "histogram",
+                    display_name="histogram",
+                    tooltip="Similarities of generated and training faces (Fig. 2).",
+                ),
+                io.Image.Output(
+                    "pca", display_name="pca", tooltip="Face embeddings in two dimensions (Fig. 7)."
+                ),
+                io.String.Output("text", display_name="text", tooltip="The figures in words."),
+                Figures.Output("figures", display_name="figures", tooltip="The document of report.json."),
             ],
             is_output_node=True,
         )

@@ -42,12 +42,16 @@ class PromptBuilder(io.ComfyNode):
                 _extra_input(),
             ],
             outputs=[
-                io.String.Output("prompt", tooltip="For CLIP Text Encode."),
+                io.String.Output("prompt", display_name="prompt", tooltip="For CLIP Text Encode."),
                 io.Int.Output(
                     "sampler_seed", display_name="seed", tooltip="For the sampler: the row's own seed."
                 ),
-                io.String.Output("attributes", tooltip="The attributes as JSON."),
-                Row.Output("row", tooltip="Prompt, seed and attributes, for filters and Save Synthetic Set."),
+                io.String.Output("attributes", display_name="attributes", tooltip="The attributes as JSON."),
+                Row.Output(
+                    "row",
+                    display_name="row",
+                    tooltip="Prompt, seed and attributes, for filters and Save Synthetic Set.",
+                ),
             ],
         )
 
@@ -97,9 +101,21 @@ class PromptPlan(io.ComfyNode):
                 _extra_input(),
             ],
             outputs=[
-                io.String.Output("prompts", is_output_list=True, tooltip="One prompt a row."),
-                io.Int.Output("seeds", is_output_list=True, tooltip="One seed a row, for the sampler."),
-                Row.Output("rows", is_output_list=True, tooltip="For filters and Save Synthetic Set."),
+                io.String.Output(
+                    "prompts", display_name="prompts", is_output_list=True, tooltip="One prompt a row."
+                ),
+                io.Int.Output(
+                    "seeds",
+                    display_name="seeds",
+                    is_output_list=True,
+                    tooltip="One seed a row, for the sampler.",
+                ),
+                Row.Output(
+                    "rows",
+                    display_name="rows",
+                    is_output_list=True,
+                    tooltip="For filters and Save Synthetic Set.",
+                ),
                 io.Int.Output("rows_given", display_name="count", tooltip="Number of rows given."),
             ],
         )

@@ -58,10 +58,16 @@ class LoadImageSet(io.ComfyNode):
                 ),
             ],
             outputs=[
-                ImageSet.Output("image_set", tooltip="The whole set, for metrics and the report."),
-                io.Image.Output("images", is_output_list=True, tooltip="Images one by one."),
-                Row.Output("rows", is_output_list=True, tooltip="Their rows."),
-                io.Int.Output("count", tooltip="Images in the set."),
+                ImageSet.Output(
+                    "image_set",
+                    display_name="image_set",
+                    tooltip="The whole set, for metrics and the report.",
+                ),
+                io.Image.Output(
+                    "images", display_name="images", is_output_list=True, tooltip="Images one by one."
+                ),
+                Row.Output("rows", display_name="rows", is_output_list=True, tooltip="Their rows."),
+                io.Int.Output("count", display_name="count", tooltip="Images in the set."),
             ],
         )
 
@@ -144,8 +150,10 @@ class SaveSyntheticSet(io.ComfyNode):
                 ),
             ],
             outputs=[
-                ImageSet.Output("image_set", tooltip="The set, for metrics and the report."),
-                io.Int.Output("count", tooltip="Images in the set."),
+                ImageSet.Output(
+                    "image_set", display_name="image_set", tooltip="The set, for metrics and the report."
+                ),
+                io.Int.Output("count", display_name="count", tooltip="Images in the set."),
             ],
             is_input_list=True,
             is_output_node=True,

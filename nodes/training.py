@@ -111,7 +111,9 @@ class TrainingStatus(io.ComfyNode):
             ],
             outputs=[
                 *_outputs("followed"),
-                io.String.Output("state", tooltip="preparing, training, interrupted, failed, done."),
+                io.String.Output(
+                    "state", display_name="state", tooltip="preparing, training, interrupted, failed, done."
+                ),
             ],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
@@ -170,14 +172,22 @@ def _outputs(training_id: str = "training") -> list[Any]:
     return [
         io.AnyType.Output(
             "lora_name",
+            display_name="lora_name",
             tooltip="Plugs into lora_name of LoraLoaderModelOnly. Its file name ends in its hash.",
         ),
-        io.Image.Output("loss_plot", tooltip="Loss of every step and its running mean."),
-        io.Image.Output("previews", tooltip="The last previews; a white point when there is none."),
-        io.String.Output("summary", tooltip="What was trained, in words."),
+        io.Image.Output(
+            "loss_plot", display_name="loss_plot", tooltip="Loss of every step and its running mean."
+        ),
+        io.Image.Output(
+            "previews",
+            display_name="previews",
+            tooltip="The last previews; a white point when there is none.",
+        ),
+        io.String.Output("summary", display_name="summary", tooltip="What was trained, in words."),
         Training.Output(training_id, display_name="training", tooltip="For Cleft Training Status."),
         io.AnyType.Output(
             "checkpoints",
+            display_name="checkpoints",
             is_output_list=True,
             tooltip="Names of the LoRAs kept on the way and of the last; what is connected runs for each.",
         ),
