@@ -11,6 +11,8 @@ from workflow_builder import Graph, Group, Node
 NOTES = Path(__file__).with_name("workflow_notes.md")
 OURS = "DiffusionCleft_"
 EMPTY = "Empty (CFG 1 ignores it)"
+# outputs of the filters
+VERDICTS, RECORD = 4, 7
 PHANTOM_PX, PX = 128, 768
 TRIGGERS = {"pre_op": "CLP", "post_op": "CLPrep"}
 TITLES = {"pre_op": "before repair", "post_op": "after repair"}
@@ -61,16 +63,16 @@ def quick_start(graph: Graph) -> None:
     images = sample(draw, lora[0], loader[1], loader[2], plan[0], plan[1], PHANTOM_PX)
 
     check = graph.group("3  Filter", "check")
-    accepted, rows, reference = filters(check, images, plan[2], dataset)
+    record, reference = filters(check, images, plan[2], dataset)
 
     measure = graph.group("4  Save and measure", "measure")
     saved = measure.add(
         f"{OURS}SaveSyntheticSet",
-        "Save accepted faces",
         width=440,
         height=560,
-        images=accepted,
-        rows=rows,
+        images=images,
+        rows=plan[2],
+        verdicts=record,
         folder="diffusioncleft/quick_start",
     )
     measure.column()
@@ -101,15 +103,16 @@ def generation(graph: Graph, condition: str) -> None:
     check.note(note("identity"), height=150)
     dataset = check.add(f"{OURS}Dataset", "Training photographs", name=condition)
     check.column()
-    accepted, rows, _ = filters(check, images, builder[3], dataset)
+    record, _ = filters(check, images, builder[3], dataset)
 
     save = graph.group("5  Save", "measure")
     save.add(
         f"{OURS}SaveSyntheticSet",
         width=520,
         height=680,
-        images=accepted,
-        rows=rows,
+        images=images,
+        rows=builder[3],
+        verdicts=record,
         folder=f"diffusioncleft/{condition}",
     )
 
@@ -291,17 +294,21 @@ def ksampler(group: Group, model: Any, positive: Any, negative: Any, latent: Any
     )
 
 
-def filters(group: Group, images: Any, rows: Any, dataset: Node) -> tuple[Any, Any, Node]:
-    """Both filters with their verdicts shown; what is accepted, its rows, and the reference faces."""
+def filters(group: Group, images: Any, rows: Any, dataset: Node) -> tuple[Any, Node]:
+    """Both filters on every picture, their verdicts shown; the record of both, and the reference faces."""
     artifacts = group.add(f"{OURS}ArtifactFilter", images=images, rows=rows)
-    group.add("PreviewAny", "Artifacts found", height=180, source=artifacts[4])
+    group.add("PreviewAny", "Artifacts found", height=180, source=artifacts[VERDICTS])
     group.column()
     reference = group.add(f"{OURS}ReferenceSet", "Training faces", dataset=dataset[0])
     leaks = group.add(
-        f"{OURS}IdentityLeakFilter", images=artifacts[0], rows=artifacts[1], reference=reference[0]
+        f"{OURS}IdentityLeakFilter",
+        images=images,
+        rows=rows,
+        earlier=artifacts[RECORD],
+        reference=reference[0],
     )
-    group.add("PreviewAny", "Similar to a training face", height=180, source=leaks[4])
-    return leaks[0], leaks[1], reference
+    group.add("PreviewAny", "All verdicts", height=180, source=leaks[VERDICTS])
+    return leaks[RECORD], reference
 
 
 def figures(group: Group, saved: Node, reference: Node, dataset: Node) -> None:
