@@ -160,8 +160,14 @@ def filtered(n: int) -> dict[str, Any]:
         "by_kind": {"no_face": 7, "cropped_face": 5, "text": 3, "eye_bar": 2, "identity_leak": 1},
         "by_skin": {skin: {"n": n // 6, "rejected": 3} for skin in SKINS},
         "by_age": {"baby": {"n": n // 2, "rejected": 10}, "child": {"n": n // 2, "rejected": 8}},
-        "refill": {"made": 18, "accepted": 16},
-        "training_photographs": {"n": 100, "by_kind": {"no_face": 0, "text": None, "cropped_face": 6}},
+        "unassessed": 0,
+        "readmitted": 1,
+        "refill": {"made": 18, "accepted": 16, "attempts": 1, "filtered": n - 2, "missing": 2},
+        "training_photographs": {
+            "n": 100,
+            "by_kind": {"no_face": 0, "text": None, "cropped_face": 6},
+            "smallest_cell": 5,
+        },
     }
 
 

@@ -12,7 +12,8 @@ from urllib.parse import quote
 from markupsafe import Markup, escape
 
 from ..files import private_dir, write_text
-from .nearest import THRESHOLD, NearestPair
+from ..filters.identity import THRESHOLD
+from .nearest import NearestPair
 from .numbers import condition_name
 from .pictures import ReportPictures
 from .view import page_of

@@ -18,9 +18,10 @@ from ..faces.analyzer import FaceAnalyzer
 from ..faces.records import embedding_matrix, face_records
 from ..faces.references import dataset_records
 from ..files import inside, private_dir, read_json, read_jsonl, write_json
+from ..filters.identity import IdentityFilter
+from .pictures import PREVIEW_VERDICTS
 
 TOP = 20
-THRESHOLD = 0.6
 NEAREST_FILE = "nearest.json"
 
 
@@ -107,32 +108,16 @@ def read_nearest(private: Path) -> list[NearestPair]:
 
 
 def judge_previews(
-    folder: Path,
-    references: np.ndarray[Any, np.dtype[np.float32]],
-    analyzer: FaceAnalyzer,
-    *,
-    cache: Path | None = None,
-    threshold: float = THRESHOLD,
+    folder: Path, identity: IdentityFilter, analyzer: FaceAnalyzer, *, cache: Path | None = None
 ) -> dict[str, dict[str, Any]]:
     """Compare a training's previews with the training faces and write `verdicts.json` beside them.
 
-    references: [N, 512] of every training photograph. A report shows only previews that were compared and
-    are unlike all of them; one without a face is rejected. Holds nothing that names a photograph.
+    identity: knows every training photograph; cache: a private folder of face records. A report shows only
+    previews that were compared and are unlike all of them. The verdicts name no photograph.
     """
-    from .pictures import PREVIEW_VERDICTS
-
     files = sorted(path.name for path in folder.glob("step_*.png"))
-    verdicts = {}
-    for name, record in zip(files, face_records(folder, files, analyzer, cache), strict=True):
-        if record.embedding is None:
-            verdicts[name] = {"rejected": True, "max_similarity": None, "threshold": threshold}
-            continue
-        highest = float((references @ record.embedding).max())
-        verdicts[name] = {
-            "rejected": highest >= threshold,
-            "max_similarity": round(highest, 2),
-            "threshold": threshold,
-        }
+    records = face_records(folder, files, analyzer, cache)
+    verdicts = {name: identity.check(record).to_json() for name, record in zip(files, records, strict=True)}
     if files:
         write_json(folder / PREVIEW_VERDICTS, verdicts)
     return verdicts

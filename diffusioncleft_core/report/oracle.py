@@ -15,7 +15,7 @@ LABELS = {
     "cleft_type_accuracy": "Cleft type as asked, where one is shown",
     "cleft_prompt_without_trigger": "Finding without the trigger, cleft prompt",
     "healthy_prompt_without_trigger": "Finding without the trigger, healthy prompt",
-    "healthy_prompt_with_trigger": "Finding with the trigger, healthy prompt",
+    "trigger_with_healthy_prompt": "Finding with the trigger, healthy prompt",
     "other_trigger": "Finding under the other class’s trigger",
 }
 

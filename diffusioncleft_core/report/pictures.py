@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 from ..dataset.manifest import MANIFEST, read_image_set
 from ..errors import UserError
 from ..files import inside, read_json, read_jsonl
+from ..filters.sets import raw_rows
+from ..filters.verdicts import IDENTITY_LEAK, NO_FACE, UNREADABLE
 from ..generation_files import xmp_packet
 from .blocks import Photo
 from .rejections import KINDS
@@ -77,7 +79,7 @@ def withheld(row: Mapping[str, Any], *, phantom: bool) -> bool:
     """
     verdicts = row.get("verdicts") or {}
     identity = verdicts.get("identity")
-    unassessed = {"no_face", "unreadable", "identity_leak"} & set(verdicts.get("reasons") or [])
+    unassessed = {NO_FACE, UNREADABLE, IDENTITY_LEAK} & set(verdicts.get("reasons") or [])
     if unassessed or (identity or {}).get("rejected"):
         return True
     return not phantom and (identity or {}).get("max_similarity") is None
@@ -85,7 +87,7 @@ def withheld(row: Mapping[str, Any], *, phantom: bool) -> bool:
 
 def sample_panel(folder: Path, *, phantom: bool, n: int = SAMPLES) -> Panel:
     """The first images of a generated set's plan that may be shown, rejected ones marked as such."""
-    rows = [row for row in read_jsonl(folder / MANIFEST) if not row.get("attempt")]
+    rows = raw_rows(read_jsonl(folder / MANIFEST))
     if rows and not phantom and not any((row.get("verdicts") or {}).get("identity") for row in rows):
         return Panel("", note=NOT_COMPARED)
     shown: list[Mapping[str, Any]] = []

@@ -6,19 +6,20 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from ..filters import verdicts
 from ..statistics import clopper_pearson
 from .blocks import Block, Cell, Row, Section, Table, Text
 from .measured import PHANTOM_TAG
 from .numbers import condition_name, count, interval, percent, sentence
 
 KINDS = {
-    "no_face": "No face (unassessed)",
-    "several_faces": "Several faces",
-    "cropped_face": "Cropped face",
-    "eye_bar": "Bar over the eyes",
-    "text": "Text or watermark",
-    "identity_leak": "Too like a training face",
-    "unreadable": "Damaged file",
+    verdicts.NO_FACE: "No face (unassessed)",
+    verdicts.SEVERAL_FACES: "Several faces",
+    verdicts.CROPPED_FACE: "Cropped face",
+    verdicts.EYE_BAR: "Bar over the eyes",
+    verdicts.TEXT: "Text or watermark",
+    verdicts.IDENTITY_LEAK: "Too like a training face",
+    verdicts.UNREADABLE: "Damaged file",
 }
 
 
@@ -46,7 +47,7 @@ def rejections_section(document: Mapping[str, Any]) -> Section:
     ):
         table = by_value(filters, key, caption, head)
         blocks += [replace(table, tag=tag)] if table.rows else []
-    blocks += [Text(said)] if (said := refill_lines(filters)) else []
+    blocks += [Text(said)] if (said := said_besides(filters)) else []
     return Section("rejections", title, lead, blocks)
 
 
@@ -80,7 +81,7 @@ def by_kind(filters: Mapping[str, Any]) -> Table:
     found |= {k for p in filters.values() for k in (p.get("training_photographs") or {}).get("by_kind", {})}
     rows = []
     for kind in [*KINDS, *sorted(found - set(KINDS))]:
-        if kind not in found and kind == "unreadable":
+        if kind == verdicts.UNREADABLE and not any(part["by_kind"].get(kind) for part in filters.values()):
             continue
         cells = []
         for part in filters.values():
@@ -94,7 +95,7 @@ def by_kind(filters: Mapping[str, Any]) -> Table:
 
 def photographs_count(photographs: Mapping[str, Any], kind: str) -> str:
     """How many real photographs the filter would reject; fewer than five are not told apart from none."""
-    if kind == "identity_leak":
+    if kind == verdicts.IDENTITY_LEAK:
         return ""
     return count(photographs.get("by_kind", {}).get(kind))
 
@@ -111,11 +112,20 @@ def by_value(filters: Mapping[str, Any], key: str, caption: str, head: str) -> T
     return Table(caption, (head, *(condition_name(name) for name in filters)), rows)
 
 
-def refill_lines(filters: Mapping[str, Any]) -> list[str]:
+def said_besides(filters: Mapping[str, Any]) -> list[str]:
+    """What a person took back, what no filter saw, and what was made again."""
     said = []
     for name, part in filters.items():
-        facts = {key: value for key, value in (part.get("refill") or {}).items() if value is not None}
-        if facts:
-            words = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in facts.items())
-            said.append(f"{condition_name(name)}, images made again in place of rejected ones: {words}.")
+        title = condition_name(name)
+        if part.get("unassessed"):
+            said.append(f"{title}: {part['unassessed']:,} images that no filter has seen.")
+        if part.get("readmitted"):
+            said.append(f"{title}: a person took back {part['readmitted']:,} rejected images.")
+        refill = part.get("refill")
+        if refill:
+            said.append(
+                f"{title}: made again in place of rejected images {refill['made']:,}, accepted of them "
+                f"{refill['accepted']:,}; the filtered set has {refill['filtered']:,} images, "
+                f"{refill['missing']:,} short of the plan."
+            )
     return said

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import inside, read_jsonl
+from ..filters.sets import raw_rows
 from ..run_settings import PAPER_LEARNING_RATE, RunSettings
 from ..run_stages import StageRow
 from ..versions import hardware, versions
@@ -42,7 +43,7 @@ def write_contact_sheet(folder: Path, path: Path, title: str, *, phantom: bool) 
     What a report must not show (`pictures.withheld`) is not on it, and without any image there is no sheet.
     Images that no filter saw yet are on it: such a sheet is for the person who made them.
     """
-    rows = [row for row in read_jsonl(folder / "manifest.jsonl") if not row.get("attempt")]
+    rows = raw_rows(read_jsonl(folder / "manifest.jsonl"))
     rows = [row for row in rows if not withheld(row, phantom=phantom or not row.get("verdicts"))]
     rows = [row for row in rows if inside(folder, row["file"]).is_file()][:SHEET_IMAGES]
     if not rows:

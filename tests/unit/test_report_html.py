@@ -28,7 +28,7 @@ def words(html: str) -> str:
     return " ".join(re.sub(r"<[^>]+>", " ", html).replace("\u00a0", " ").split())
 
 
-def row(html: str, head: str, after: str = "") -> str:
+def row_of(html: str, head: str, after: str = "") -> str:
     """The first row with this header, behind the words `after`."""
     place = html.index(after)
     found = re.search(rf'<tr><th scope="row">{head}</th>.*?</tr>', html[place:], re.DOTALL)
@@ -45,10 +45,10 @@ def test_a_whole_report_stands_alone_and_is_sound_for_keyboard_and_screen_reader
 
 def test_figures_stand_beside_the_papers_and_cleftgans(page):
     figures = section(page(document()), "figures")
-    fid = row(figures, "Both", "FID to the training images")
+    fid = row_of(figures, "Both", "FID to the training images")
     assert "31.20" in fid and "5.911" in fid and "21.03" in fid
-    assert "0.542" in row(figures, "Pre-op", "LPIPS, mean of random pairs")
-    fir = row(figures, "Post-op", "FIR, share of generated–training pairs")
+    assert "0.542" in row_of(figures, "Pre-op", "LPIPS, mean of random pairs")
+    fir = row_of(figures, "Post-op", "FIR, share of generated–training pairs")
     assert "0.0002 %" in fir and "of 40,200" in fir
     assert "by construction" in figures and "5 of 200,000 pairs" in figures
 
@@ -75,8 +75,8 @@ def test_counts_of_fewer_than_five_photographs_are_suppressed(page):
     report = document(phantom=False)
     report["training"]["pre_op"]["holdout_images"] = None
     text = page(report)
-    assert "&lt;5" in row(section(text, "rejections"), "Text or watermark")
-    assert "&lt;5" in row(section(text, "training"), "Held out")
+    assert "&lt;5" in row_of(section(text, "rejections"), "Text or watermark")
+    assert "&lt;5" in row_of(section(text, "training"), "Held out")
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_figures_that_could_not_be_measured_are_said_not_to_be(page):
     report["figures"]["pca"]["generated"]["pre_op"] = []
     text = page(report)
     assert UNREADABLE not in text
-    assert "not measured" in row(section(text, "figures"), "Pre-op")
+    assert "not measured" in row_of(section(text, "figures"), "Pre-op")
     assert problems(text) == []
 
 
@@ -160,3 +160,22 @@ def test_no_colour_is_named_outside_the_palette():
     style = (TEMPLATES / "report.css").read_text("utf-8")
     rest = re.sub(r":root \{.*?\}", "", style, flags=re.DOTALL)
     assert not re.findall(r"#[0-9a-f]{3,6}\b|rgb\(", rest)
+
+
+def test_the_filters_own_summary_is_what_the_page_reads(page):
+    from diffusioncleft.diffusioncleft_core.filters.summary import filter_summary, photographs_summary
+
+    def row(index, reasons, **more):
+        verdicts = {"accepted": not reasons, "reasons": reasons}
+        return {"attributes": {"skin": "dark", "subject": "girl"}, "verdicts": verdicts, **more}
+
+    rows = [row(0, []), row(1, ["text", "eye_bar"]), row(2, ["identity_leak"]), row(1, [], attempt=1)]
+    summary = filter_summary(rows) | {
+        "training_photographs": photographs_summary([{"reasons": ["text"]}] * 9)
+    }
+    text = section(page(document() | {"filters": {"pre_op": summary}}), "rejections")
+    assert UNREADABLE not in text
+    assert "66.7 % 2 of 3" in row_of(text, "Pre-op")
+    assert row_of(text, "Text or watermark").endswith("9")
+    assert "2 of 3" in row_of(text, "Dark") and "2 of 3" in row_of(text, "Child")
+    assert "in place of rejected images 1, accepted of them 1" in words(text)

@@ -20,6 +20,7 @@ from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.faces.analyzer import load_face_analyzer
 from diffusioncleft.diffusioncleft_core.faces.references import read_references
 from diffusioncleft.diffusioncleft_core.files import read_jsonl, sha256_file, write_jsonl
+from diffusioncleft.diffusioncleft_core.filters.identity import IdentityFilter
 from diffusioncleft.diffusioncleft_core.report.html import write_html, write_private_html
 from diffusioncleft.diffusioncleft_core.report.nearest import (
     judge_previews,
@@ -169,7 +170,7 @@ def test_previews_of_people_are_shown_once_they_were_compared_and_found_unlike(r
     before = preview_panels(folder, "Pre-op", phantom=False)
     assert not any(panel.pictures for panel in before) and "6 of 6 previews" in before[0].note
     references = read_references([run.dataset(name) for name in CONDITIONS], faces)
-    verdicts = judge_previews(folder, references.embeddings, faces, cache=tmp_path / "faces")
+    verdicts = judge_previews(folder, IdentityFilter(references), faces, cache=tmp_path / "faces")
     assert verdicts["step_000300_01.png"]["rejected"]
     after = preview_panels(folder, "Pre-op", phantom=False)
     shown = {picture.path.name for panel in after for picture in panel.pictures}
