@@ -24,7 +24,6 @@ from ..diffusioncleft_core.files import (
     write_text,
 )
 from . import places
-from .common import stop_if_interrupted
 from .training_settings import RunPlan, plan_run
 from .training_view import NodeView
 
@@ -68,7 +67,7 @@ def prepare_run(inputs: dict[str, Any]) -> Run:
 
 def train_and_wait(run: Run, node_id: str | None) -> None:
     """Train, with the node's progress bar; ComfyUI's stop button saves a checkpoint and stops."""
-    import comfy.model_management
+    from comfy.model_management import InterruptProcessingException
 
     if _finished(run):
         return
@@ -78,8 +77,9 @@ def train_and_wait(run: Run, node_id: str | None) -> None:
         )
     view = NodeView(node_id)
     _free_memory()
-    _train(run, comfy.model_management.processing_interrupted, view)
-    stop_if_interrupted()
+    _train(run, view.stop_pressed, view)
+    if view.stop_pressed():
+        raise InterruptProcessingException
     if run.state["state"] != DONE:
         raise UserError(f"the training stopped at step {run.state.get('step', 0)}; queue it again to go on")
 
@@ -95,7 +95,7 @@ def start_detached(run: Run) -> None:
         try:
             _train(run, run.stop.is_set, None)
         except Exception as error:  # there is no node to show it on; the status node does
-            run.say(state=FAILED, message=places.without_private_paths(str(error)))
+            run.say(state=FAILED, message=_first_line(error))
         finally:
             _detached.pop(run.run_id, None)
 
@@ -120,9 +120,12 @@ def ask_to_stop(run_id: str) -> None:
 
 def wait_for(run_id: str, node_id: str | None) -> None:
     """Follow a detached training to its end. The stop button ends the waiting, not the training."""
+    from comfy.model_management import InterruptProcessingException
+
     view = NodeView(node_id)
     while is_running(run_id):
-        stop_if_interrupted()
+        if view.stop_pressed():
+            raise InterruptProcessingException
         state = read_state(run_id)
         view.step(state.get("step", 0), state.get("total", 0), describe(state))
         time.sleep(0.5)
@@ -192,7 +195,7 @@ def _train(run: Run, stop: Callable[[], bool], view: NodeView | None) -> None:
         run.say(state=INTERRUPTED, step=max(stopped.step, run.state.get("step", 0)))
         return
     except Exception as error:
-        run.say(state=FAILED, message=places.without_private_paths(str(error).splitlines()[0]))
+        run.say(state=FAILED, message=_first_line(error))
         raise
     kept = sorted(result.path.parent.glob(f"{result.path.stem}-step*.safetensors"))
     names = [_install(path, f"{run.plan.name}_{path.stem.rpartition('-')[2]}") for path in kept]
@@ -295,6 +298,11 @@ def _free_memory() -> None:
 
     comfy.model_management.unload_all_models()
     comfy.model_management.soft_empty_cache()
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return places.without_private_paths(lines[0] if lines else type(error).__name__)
 
 
 def _duration(seconds: float) -> str:

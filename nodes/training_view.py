@@ -13,11 +13,19 @@ class NodeView:
         self._bar = comfy.utils.ProgressBar(1)
         self._node_id = node_id
         self._done, self._total = 0, 1
+        self._pressed = False
+
+    def stop_pressed(self) -> bool:
+        """Whether the user pressed the stop button."""
+        import comfy.model_management
+
+        self._pressed = self._pressed or comfy.model_management.processing_interrupted()
+        return self._pressed
 
     def step(self, done: int, total: int, text: str) -> None:
         """Set the bar and the text."""
         self._done, self._total = done, max(1, total)
-        self._bar.update_absolute(self._done, self._total)
+        self._draw(None)
         self._say(text)
 
     def picture(self, path: Path) -> None:
@@ -29,7 +37,18 @@ class NodeView:
                 shown: Any = ("JPEG", image.convert("RGB"), 512)
         except OSError:
             return
-        self._bar.update_absolute(self._done, self._total, shown)
+        self._draw(shown)
+
+    def _draw(self, picture: Any) -> None:
+        """Move the bar. ComfyUI's bar itself raises when stop was pressed, in the middle of an event; that is
+        kept for `stop_pressed`, so that the trainer is asked to stop and not cut off.
+        """
+        import comfy.model_management
+
+        try:
+            self._bar.update_absolute(self._done, self._total, picture)
+        except comfy.model_management.InterruptProcessingException:
+            self._pressed = True
 
     def _say(self, text: str) -> None:
         from server import PromptServer

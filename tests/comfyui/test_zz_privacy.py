@@ -1,0 +1,177 @@
+"""Nothing of a photograph leaves its dataset through the server. Runs last, over all that tests left."""
+
+import json
+import urllib.parse
+
+import pytest
+from comfy_server import GraphRefused, NodeFailed
+from conftest import SECRET
+from graphs import node, ours, training
+from PIL import Image
+
+HOSTILE = ("../d1", "..", "d1/images", "/etc", "C:\\secret", ".phantom_photographs", "d1\x00", "d1/../d1", "")
+
+
+@pytest.fixture(scope="module")
+def used(server, dataset):
+    """The dataset after each node that touches it has run."""
+    graph = {
+        "data": ours("Dataset", name=dataset),
+        "captions": ours("Captions", dataset=["data", 0], edits="1: a corrected caption", show=True),
+        "faces": ours("ReferenceSet", dataset=["captions", 0], faces="auto"),
+        "see": node("PreviewAny", source=["data", 0]),
+        "count": node("PreviewAny", source=["faces", 0]),
+    }
+    outputs = server.run(graph)
+    server.run(graph)
+    return json.dumps(outputs)
+
+
+def _private(server, dataset: str) -> list[str]:
+    """What must not get out: the photographs' names, their hashes, and the names of the dataset's images."""
+    folder = server.base / "private datasets" / dataset
+    rows = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
+    names = [row["file"].split("/")[-1].removesuffix(".png") for row in rows]
+    return [
+        SECRET,
+        *names,
+        *(row["sha256"] for row in rows),
+        *(row["subject"] for row in rows if "subject" in row),
+    ]
+
+
+def test_a_graph_can_only_name_a_dataset(server, dataset):
+    for hostile in HOSTILE:
+        with pytest.raises(GraphRefused, match=r"no name of a dataset|there is no dataset"):
+            server.queue({"d": ours("Dataset", name=hostile), "s": node("PreviewAny", source=["d", 1])})
+    assert (
+        dataset
+        in server.get("/object_info/DiffusionCleft_Dataset")["DiffusionCleft_Dataset"]["input"]["required"][
+            "name"
+        ][1]["options"]
+    )
+
+
+def test_a_graph_writes_and_reads_only_under_the_output_folder(server):
+    picture = {"picture": node("EmptyImage", width=16, height=16, batch_size=1, color=0)}
+    for hostile in ("../input", "/tmp/x", "..", "a/../../b", "", " "):
+        save = ours(
+            "SaveSyntheticSet",
+            images=["picture", 0],
+            folder=hostile,
+            lora_name="",
+            lora_strength=1.0,
+            show=False,
+        )
+        with pytest.raises(GraphRefused, match="output folder"):
+            server.queue({**picture, "save": save})
+    for hostile in ("../private datasets/d1", "/etc", ".."):
+        load = ours("LoadImageSet", name=hostile, which="all", start=0, limit=0)
+        with pytest.raises(GraphRefused, match="no image set"):
+            server.queue({"load": load, "see": node("PreviewImage", images=["load", 1])})
+
+
+def test_a_link_out_of_the_output_folder_is_not_followed(server, dataset):
+    output, private = server.base / "output", server.base / "private datasets" / dataset
+    (output / "linked").symlink_to(private, target_is_directory=True)
+    planted = output / "planted"
+    planted.mkdir()
+    image = json.loads((private / "manifest.jsonl").read_text().splitlines()[0])["file"]
+    (planted / "manifest.jsonl").write_text(
+        json.dumps({"file": f"../../private datasets/{dataset}/{image}"}) + "\n"
+    )
+    with pytest.raises(GraphRefused, match="no image set"):
+        server.queue(
+            {
+                "load": ours("LoadImageSet", name="linked", which="all", start=0, limit=0),
+                "see": node("PreviewImage", images=["load", 1]),
+            }
+        )
+    outputs = server.run(
+        {
+            "load": ours("LoadImageSet", name="planted", which="all", start=0, limit=0),
+            "see": node("PreviewImage", images=["load", 1]),
+        }
+    )
+    assert "0 given" in outputs["load"]["text"][0]
+    assert "see" not in outputs
+
+
+def test_a_lora_or_face_pack_is_named_not_reached_by_a_path(server):
+    picture = {"picture": node("EmptyImage", width=64, height=64, batch_size=1, color=0)}
+    kinds = dict.fromkeys(("several_faces", "cropped_face", "eye_bar", "text"), True)
+    hostile = ours("ArtifactFilter", images=["picture", 0], enabled=True, faces="/tmp", **kinds)
+    with pytest.raises(GraphRefused, match="no face pack"):
+        server.queue({**picture, "filter": hostile, "see": node("PreviewAny", source=["filter", 4])})
+    save = ours(
+        "SaveSyntheticSet",
+        images=["picture", 0],
+        folder="set/hostile",
+        lora_name="../../input/x.safetensors",
+        lora_strength=1.0,
+        show=False,
+    )
+    with pytest.raises(NodeFailed, match="there is no"):
+        server.run({**picture, "save": save})
+
+
+def test_the_servers_own_routes_show_nothing_of_a_dataset(server, dataset, used):
+    folder = server.base / "private datasets" / dataset
+    image = json.loads((folder / "manifest.jsonl").read_text().splitlines()[0])["file"]
+    assert server.get("/models/diffusioncleft_datasets") == []
+    assert server.get("/experiment/models/diffusioncleft_datasets") == []
+    quoted = urllib.parse.quote(f"{dataset}/{image}")
+    for kind in ("diffusioncleft_datasets", "diffusioncleft_runs"):
+        status, _ = server.raw(f"/experiment/models/preview/{kind}/0/{quoted}")
+        assert status != 200
+    for place in ("input", "output", "temp"):
+        query = {
+            "filename": image.split("/")[-1],
+            "subfolder": f"../private datasets/{dataset}/images",
+            "type": place,
+        }
+        status, _ = server.raw("/view?" + urllib.parse.urlencode(query))
+        assert status != 200
+
+
+def test_a_dataset_that_the_server_would_show_is_refused(server, dataset, tmp_path):
+    """Placed under ComfyUI's output folder by its owner, it is not used; the message says what to do."""
+    from comfy_server import ComfyServer
+    from conftest import environment
+
+    other = ComfyServer(server.comfyui, tmp_path, environment(), datasets=tmp_path / "output" / "patients")
+    (tmp_path / "output" / "patients" / "d2").mkdir(parents=True)
+    source = server.base / "private datasets" / dataset
+    for name in (".diffusioncleft-dataset", "manifest.jsonl"):
+        (tmp_path / "output" / "patients" / "d2" / name).write_bytes((source / name).read_bytes())
+    other.start()
+    try:
+        with pytest.raises(GraphRefused, match="output folder, which its server shows to everyone"):
+            other.queue({"d": ours("Dataset", name="d2"), "s": node("PreviewAny", source=["d", 1])})
+    finally:
+        other.kill()
+
+
+def test_no_photograph_is_named_in_log_history_pictures_or_what_is_served(server, dataset, used):
+    private = _private(server, dataset)
+    with pytest.raises(NodeFailed) as failure:
+        server.run(training(dataset, resolution="7"))
+    said = {
+        "log": server.log,
+        "history": json.dumps(server.get("/history")),
+        "outputs": used,
+        "object_info": json.dumps(server.get("/object_info")),
+        "message": str(failure.value),
+    }
+    for place in ("output", "temp", "models/loras"):
+        for path in sorted((server.base / place).rglob("*")):
+            if path.is_file() and not path.resolve().is_relative_to(server.base / "private datasets"):
+                said[str(path)] = path.name + path.read_bytes().decode("latin-1")
+            if path.suffix == ".png" and path.is_file():
+                said[f"{path} chunks"] = json.dumps(Image.open(path).info, default=str)
+    for where, text in said.items():
+        if "/planted/" in where:
+            continue
+        for secret in private:
+            assert secret not in text, (where, secret)
+    assert str(server.base / "private datasets" / dataset) not in said["history"] + said["message"]
