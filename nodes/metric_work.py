@@ -19,11 +19,15 @@ PHANTOM_NOTE = "made with phantoms: says nothing about photographs"
 
 @dataclass(frozen=True)
 class Measured:
-    """The outputs of a node in its order, the words and plots [H, W, 3] uint8 that it shows."""
+    """The outputs of a node in its order, the words and plots [H, W, 3] uint8 that it shows.
+
+    files: what it wrote, for a client to fetch.
+    """
 
     outputs: tuple[Any, ...]
     text: str
     plots: list[Any] = field(default_factory=list)
+    files: list[dict[str, str]] = field(default_factory=list)
 
 
 def fir(image_set: ImageSetHandle, known: ReferenceHandle, threshold: float, which: str) -> Measured:
@@ -104,7 +108,8 @@ def report(given: Sequence[tuple[Any, Any]], folder: str, faces: str) -> Measure
     name = f"{places.shown_name(out)}/report.html"
     text = "\n".join([f"saved {name} and report.json", *_summary(document)])
     outputs = (name, batch_of(plots), _image(plane), text, document)
-    return Measured(outputs, text, [*plots, plane])
+    files = [places.shown_file(out / file) for file in ("report.html", "report.json")]
+    return Measured(outputs, text, [*plots, plane], files)
 
 
 def _measure(

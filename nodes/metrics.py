@@ -232,4 +232,5 @@ def _given(result: Any) -> io.NodeOutput:
     from .pictures import batch_of, preview
 
     shown = preview(batch_of(result.plots)) if result.plots else {}
-    return io.NodeOutput(*result.outputs, ui={**shown, "text": (result.text,)})
+    files = {"files": result.files} if result.files else {}
+    return io.NodeOutput(*result.outputs, ui={**shown, **files, "text": (result.text,)})

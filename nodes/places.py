@@ -103,6 +103,11 @@ def shown_name(folder: Path) -> str:
     return folder.resolve().relative_to(Path(folder_paths.get_output_directory()).resolve()).as_posix()
 
 
+def shown_file(path: Path) -> dict[str, str]:
+    """How ComfyUI's `/view` names a file in the output folder."""
+    return {"filename": path.name, "subfolder": shown_name(path.parent), "type": "output"}
+
+
 def image_set_names() -> list[str]:
     """Folders with a manifest under the output folder, two levels deep."""
     root = Path(folder_paths.get_output_directory())

@@ -37,11 +37,15 @@ class OpenedSet:
 
 @dataclass(frozen=True)
 class SavedSet:
-    """`total` images are in the set; `shown` names those of this call for ComfyUI's `/view`."""
+    """`total` images are in the set; `shown` names the accepted ones of this call for ComfyUI's `/view`.
+
+    `files` names all of this call, those set aside too, for a client that fetches the set.
+    """
 
     handle: ImageSetHandle
     total: int
     shown: list[dict[str, str]]
+    files: list[dict[str, str]]
     text: str
 
 
@@ -108,7 +112,7 @@ def save_images(
     there = f", {len(pictures) - writer.made} were there" if len(pictures) > writer.made else ""
     aside = f", {writer.aside} of them set aside" if writer.aside else ""
     text = f"{handle.name}: {writer.made} saved{there}{aside}, {len(writer.manifest)} in all"
-    return SavedSet(handle, len(writer.manifest), writer.shown, text)
+    return SavedSet(handle, len(writer.manifest), writer.shown, writer.files, text)
 
 
 class _Writer:
@@ -120,6 +124,7 @@ class _Writer:
         self._taken = {row["file"] for row in self.manifest}
         self._free = 1 + max(map(_place, self._taken), default=-1)
         self.shown: list[dict[str, str]] = []
+        self.files: list[dict[str, str]] = []
         self.made = self.aside = 0
 
     def write(self, pixels: Any, row: dict[str, Any]) -> None:
@@ -136,11 +141,9 @@ class _Writer:
             known = sidecar["file"] if accepted else f"{REJECTED}/{sidecar['file']}"
             self._note({**manifest_row(sidecar, "generated"), "file": known, "verdicts": row["verdicts"]})
             self.made += 1
-        path = self._folder / known
+        self.files.append(places.shown_file(self._folder / known))
         if accepted:
-            self.shown.append(
-                {"filename": path.name, "subfolder": places.shown_name(path.parent), "type": "output"}
-            )
+            self.shown.append(self.files[-1])
 
     def _known(self, index: int, row: Mapping[str, Any]) -> str | None:
         """The picture's file when the set holds it whole, made from the same prompt."""

@@ -189,4 +189,5 @@ class SaveSyntheticSet(io.ComfyNode):
             one(inputs.get("verdicts")),
         )
         shown = {"images": saved.shown} if one(inputs.get("show"), True) else {}
-        return io.NodeOutput(saved.handle, saved.total, ui={**shown, "text": (saved.text,)})
+        told = {"files": saved.files, "text": (saved.text,)}
+        return io.NodeOutput(saved.handle, saved.total, ui={**shown, **told})
