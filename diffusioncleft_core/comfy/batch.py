@@ -18,7 +18,9 @@ from ..files import append_jsonl, read_jsonl, sha256_bytes, write_bytes, write_j
 from ..generation_files import image_name
 from ..progress import progress
 from .convert import Graph
+from .image_sets import MANIFEST, REJECTED, fetch_sidecar, is_rejected, keep_sidecar
 from .outputs import fetch, files_in, safe_name
+from .overrides import PREFIX
 from .run import LOST, MOST_RESTARTS, REQUEUED, cancel, new_id, queue_graph
 from .server import ComfyServer, Refused
 from .watch import PromptLost, Watcher, failure
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from .widgets import Input
 
 JOURNAL_NAME = "batch.jsonl"
-MANIFEST_NAME = "manifest.jsonl"
+_ROW_MAKERS = ("DiffusionCleft_PromptBuilder", "DiffusionCleft_PromptPlan")
 _PICTURES = (".png", ".webp", ".jpg", ".jpeg")
 
 Target = tuple[str, "Input"]
@@ -85,7 +87,8 @@ def run_batch(
     KeyboardInterrupt takes this batch's prompts off the server and is raised again; finished rows stay done.
     """
     journal = read_journal(folder)
-    graphs = [row_graph(graph, row, prompt_input, seed_input) for row in rows]
+    described = detached_rows(graph, prompt_input)
+    graphs = [row_graph(described, row, prompt_input, seed_input) for row in rows]
     open_rows = [
         place for place, row in enumerate(rows) if not is_done(folder, journal.get(row.index), graphs[place])
     ]
@@ -126,34 +129,40 @@ def is_done(folder: Path, record: Mapping[str, Any] | None, graph: Graph) -> boo
         record is not None
         and record.get("status") == "done"
         and record.get("graph_sha256") == graph_key(graph)
-        and all((folder / name).is_file() for name in record.get("files", []))
+        and all((folder / picture["file"]).is_file() for picture in record.get("pictures", []))
     )
 
 
 def write_manifest(folder: Path, rows: Sequence[PlanRow], journal: Mapping[int, Mapping[str, Any]]) -> None:
     """Write the image set's manifest: one row an image of the finished rows of the plan."""
-    listed = []
-    for row in rows:
-        record = journal.get(row.index)
-        if record is None or record.get("status") != "done":
-            continue
-        for name, size in record.get("pictures", {}).items():
-            listed.append(
-                {
-                    "file": name,
-                    "width": size[0],
-                    "height": size[1],
-                    "condition": row.condition,
-                    "role": "generated",
-                    "attributes": dict(row.attributes),
-                    "prompt": row.prompt,
-                    "seed": row.seed,
-                    "lora": None,
-                    "verdicts": {},
-                }
-            )
+    listed = [
+        {**picture, **_described(row)}
+        for row in rows
+        if journal.get(row.index, {}).get("status") == "done"
+        for picture in journal[row.index].get("pictures", [])
+    ]
     if listed:
-        write_jsonl(folder / MANIFEST_NAME, listed)
+        write_jsonl(folder / MANIFEST, listed)
+
+
+def detached_rows(graph: Graph, prompt_input: Target) -> Graph:
+    """The graph without the links that carry its own prompt node's rows, where a plan gives the prompt.
+
+    Otherwise the saved pictures would be described by a prompt that they were not drawn from.
+    """
+    if graph[prompt_input[0]]["class_type"] in _ROW_MAKERS:
+        return graph
+    return {
+        name: {
+            **node,
+            "inputs": {
+                key: value
+                for key, value in node["inputs"].items()
+                if not (key == "rows" and node["class_type"].startswith(PREFIX))
+            },
+        }
+        for name, node in graph.items()
+    }
 
 
 class _Window:
@@ -226,41 +235,59 @@ def _record(
             message = str(error)
         else:
             if pictures:
-                return record | {"status": "done", "files": list(pictures), "pictures": pictures}
+                return record | {"status": "done", "pictures": pictures}
             message = "the workflow made no picture for this row; add a node that saves or previews images"
-    return record | {"status": "failed", "files": [], "message": message}
+    return record | {"status": "failed", "pictures": [], "message": message}
 
 
 def _download(
     server: ComfyServer, entry: Mapping[str, Any], row: PlanRow, folder: Path
-) -> dict[str, list[int]]:
-    """Write the row's pictures, saved ones if there are any, else previews; their sizes by name."""
-    listed = [
-        found
-        for shown in (entry.get("outputs") or {}).values()
-        for values in shown.values()
-        for found in files_in(values)
-        if safe_name(found["filename"]).lower().endswith(_PICTURES)
-    ]
-    saved = [found for found in listed if found["type"] == "output"] or listed
+) -> list[dict[str, Any]]:
+    """Write the row's pictures, saved ones if there are any, else previews; their rows of the manifest."""
+    listed: dict[tuple[str, ...], dict[str, str]] = {}
+    for shown in (entry.get("outputs") or {}).values():
+        for values in shown.values():
+            for found in files_in(values):
+                if safe_name(found["filename"]).lower().endswith(_PICTURES):
+                    listed[tuple(found.values())] = found
+    saved = [found for found in listed.values() if found["type"] == "output"] or list(listed.values())
     stem = Path(image_name(row.index, row.seed)).stem
-    pictures: dict[str, list[int]] = {}
+    pictures: list[dict[str, Any]] = []
     for number, found in enumerate(saved):
         content = fetch(server, found)
+        width, height = _size(content, found["filename"])
         suffix = Path(safe_name(found["filename"])).suffix.lower()
         name = f"{stem}{suffix}" if number == 0 else f"{stem}_{number}{suffix}"
-        pictures[name] = _size(content, found["filename"])
-        write_bytes(folder / name, content)
+        place = f"{REJECTED}/{name}" if is_rejected(found) else name
+        write_bytes(folder / place, content)
+        sidecar = fetch_sidecar(server, found, content) if found["type"] == "output" else None
+        kept = (
+            keep_sidecar(folder / place, {**sidecar, **_described(row), "index": row.index})
+            if sidecar
+            else None
+        )
+        plain = {"width": width, "height": height, "role": "generated", "lora": None, "verdicts": {}}
+        pictures.append({**(kept or plain), "file": place})
     return pictures
 
 
-def _size(content: bytes, name: str) -> list[int]:
+def _described(row: PlanRow) -> dict[str, Any]:
+    """What a manifest says of a row of the plan."""
+    return {
+        "condition": row.condition,
+        "attributes": dict(row.attributes),
+        "prompt": row.prompt,
+        "seed": row.seed,
+    }
+
+
+def _size(content: bytes, name: str) -> tuple[int, int]:
     import io
 
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(content)) as image:
-            return [image.width, image.height]
+            return image.width, image.height
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"the server's {name!r} is no picture that can be read") from error

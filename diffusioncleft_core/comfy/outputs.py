@@ -11,9 +11,11 @@ from typing import Any
 from ..errors import UserError
 from ..files import write_bytes, write_json
 from .convert import Graph
+from .image_sets import REJECTED, SAVER, add_to_manifest, fetch_sidecar, is_rejected, keep_sidecar
 from .server import ComfyServer, ConnectionLost
 
 OUTPUTS_NAME = "outputs.json"
+PREVIEWS = "previews"
 _MOST_NAME = 150
 _RESERVED = re.compile(r"^(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?$", re.IGNORECASE)
 
@@ -29,16 +31,19 @@ class NodeOutput:
 
 
 def collect(
-    server: ComfyServer, entry: Mapping[str, Any], graph: Graph, folder: Path, *, temporary: bool = True
+    server: ComfyServer, entry: Mapping[str, Any], graph: Graph, folder: Path
 ) -> dict[str, NodeOutput]:
     """Download every file that a prompt's nodes list, into `folder`, and gather the rest by node id.
 
-    A server is not trusted with paths: a file takes its own name, without folders, made fit for every system;
-    when two files have one name, the node's id is put before it. temporary: previews too, not only outputs.
-    Raises UserError for a file that the server lists and doesn't have.
+    Outputs lie in the folders of the server's output folder, previews in `previews`. A server is not trusted
+    with paths: each part of a name is made fit for every system, and none leads out of `folder`. What Save
+    Synthetic Set wrote comes with its sidecars, and its folder is an image set here too. Raises UserError for
+    a file that the server lists and doesn't have.
     """
     found: dict[str, NodeOutput] = {}
-    taken: set[str] = {OUTPUTS_NAME}
+    places: dict[tuple[str, str, str], str] = {}
+    taken = {OUTPUTS_NAME}
+    rows: dict[Path, list[dict[str, Any]]] = {}
     for node_id, shown in (entry.get("outputs") or {}).items():
         node = graph.get(str(node_id), {})
         kind = str(node.get("class_type", "?"))
@@ -47,16 +52,27 @@ def collect(
             if key == "animated":
                 continue
             for listed in files_in(values):
-                if listed["type"] == "temp" and not temporary:
-                    continue
-                name = _free_name(listed["filename"], str(node_id), taken)
-                write_bytes(folder / name, fetch(server, listed))
-                output.files.append(name)
+                source = (listed["type"], listed["subfolder"], listed["filename"])
+                if source not in places:
+                    places[source] = _free_name(listed, str(node_id), taken)
+                    path = folder / places[source]
+                    content = fetch(server, listed)
+                    write_bytes(path, content)
+                    sidecar = fetch_sidecar(server, listed, content) if kind == SAVER else None
+                    row = keep_sidecar(path, sidecar) if sidecar else None
+                    if row:
+                        aside = is_rejected(listed)
+                        row["file"] = f"{REJECTED}/{path.name}" if aside else path.name
+                        rows.setdefault(path.parent.parent if aside else path.parent, []).append(row)
+                if places[source] not in output.files:
+                    output.files.append(places[source])
             rest = [value for value in values if not _is_file(value)] if isinstance(values, list) else values
             if rest not in ([], None):
                 output.values[key] = rest
         if output.files or output.values:
             found[str(node_id)] = output
+    for place, added in rows.items():
+        add_to_manifest(place, added)
     return found
 
 
@@ -95,14 +111,17 @@ def _is_file(value: Any) -> bool:
     return isinstance(value, dict) and isinstance(value.get("filename"), str)
 
 
-def _free_name(filename: str, node_id: str, taken: set[str]) -> str:
-    wanted = safe_name(filename)
+def _free_name(listed: Mapping[str, str], node_id: str, taken: set[str]) -> str:
+    """A path in the output folder, with forward slashes, that no other file has."""
+    parts = PurePosixPath(listed["subfolder"].replace("\\", "/")).parts
+    folders = [PREVIEWS] if listed["type"] == "temp" else [safe_name(part) for part in parts if part != "/"]
+    wanted = safe_name(listed["filename"])
     name, number = wanted, 1
-    while name.lower() in taken:
+    while (path := "/".join([*folders, name])).lower() in taken:
         name = f"{safe_name(node_id)}_{wanted}" if number == 1 else f"{safe_name(node_id)}_{number}_{wanted}"
         number += 1
-    taken.add(name.lower())
-    return name
+    taken.add(path.lower())
+    return path
 
 
 def fetch(server: ComfyServer, listed: Mapping[str, str]) -> bytes:

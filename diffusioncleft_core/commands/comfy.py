@@ -110,10 +110,13 @@ def _once(args: argparse.Namespace, server: ComfyServer, graph: Graph) -> int:
 
     outputs = run_graph(server, graph, args.out, patience=args.patience, say=_say)
     files = sum(len(output.files) for output in outputs.values())
+    told: set[str] = set()
     for node_id, output in outputs.items():
-        for value in (text for key, text in output.values.items() if key == "text"):
-            for text in value if isinstance(value, list) else [value]:
+        given = output.values.get("text", [])
+        for text in map(str, given if isinstance(given, list) else [given]):
+            if text not in told:
                 print(f"{node_id} {output.title}: {text}")
+            told.add(text)
     print(f"{files} files: {args.out}")
     return 0
 
