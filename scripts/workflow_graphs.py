@@ -73,6 +73,7 @@ def quick_start(graph: Graph) -> None:
         images=images,
         rows=plan[2],
         verdicts=record,
+        lora_name=trainer[0],
         folder="diffusioncleft/quick_start",
     )
     measure.column()
