@@ -17,6 +17,7 @@ examples:
   diffusioncleft report runs/first
   diffusioncleft report runs/first --zero-shot zero_shot/schnell --other-model SDXL=zero_shot/sdxl
   diffusioncleft report runs/first --nearest buffalo_l
+  diffusioncleft report runs/first --measured measured.json
   diffusioncleft report report.json --out report.html
 
 The page is one file and may be shared: no photograph is in it. With --nearest, or when the run has compared
@@ -27,6 +28,9 @@ the faces already, report.private.html in the run's private folder shows the nea
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run, or its report.json")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: report.html beside report.json")
+    parser.add_argument(
+        "--measured", type=Path, metavar="JSON", help="figures that `diffusioncleft measure` wrote"
+    )
     parser.add_argument(
         "--zero-shot", type=Path, metavar="DIR", help="images of the base model without a LoRA"
     )
@@ -55,13 +59,20 @@ def named_folder(text: str) -> tuple[str, Path]:
 
 def run(args: argparse.Namespace) -> int:
     from ..report.html import write_html
-    from ..report.run_folder import HTML, collect_pictures, conditions_of, read_report, with_loss_curves
+    from ..report.run_folder import (
+        HTML,
+        collect_pictures,
+        conditions_of,
+        read_report,
+        with_loss_curves,
+        with_measures,
+    )
 
     report = read_report(args.run)
     out = args.out or report.json.with_name(HTML)
     if out.is_dir():
         raise UserError(f"--out {out} is a folder: give the name of a file")
-    document = with_loss_curves(report)
+    document = with_measures(with_loss_curves(report), args.measured)
     pictures = collect_pictures(
         report.folders,
         conditions_of(document),

@@ -94,3 +94,14 @@ def with_loss_curves(report: RunReport) -> dict[str, Any]:
         if curves:
             figures["loss"] = curves
     return {**report.document, "figures": figures}
+
+
+def with_measures(document: Mapping[str, Any], measured: Path | None) -> dict[str, Any]:
+    """The document with the `sets` and `figures` of another one, which `diffusioncleft measure` wrote."""
+    if measured is None:
+        return dict(document)
+    other = read_report(measured).document
+    if bool(other.get("phantom")) != bool(document.get("phantom")):
+        raise UserError(f"{measured} and the run are not both of phantoms: give the run's own figures")
+    figures = {**(document.get("figures") or {}), **(other.get("figures") or {})}
+    return {**document, "sets": other.get("sets") or {}, "figures": figures}

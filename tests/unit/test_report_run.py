@@ -19,7 +19,7 @@ from diffusioncleft.diffusioncleft_core.dataset import read_manifest
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.faces.analyzer import load_face_analyzer
 from diffusioncleft.diffusioncleft_core.faces.references import read_references
-from diffusioncleft.diffusioncleft_core.files import read_jsonl, sha256_file, write_jsonl
+from diffusioncleft.diffusioncleft_core.files import read_jsonl, sha256_file, write_json, write_jsonl
 from diffusioncleft.diffusioncleft_core.filters.identity import IdentityFilter
 from diffusioncleft.diffusioncleft_core.report.html import write_html, write_private_html
 from diffusioncleft.diffusioncleft_core.report.nearest import (
@@ -42,6 +42,7 @@ from diffusioncleft.diffusioncleft_core.report.run_folder import (
     conditions_of,
     read_report,
     with_loss_curves,
+    with_measures,
 )
 from diffusioncleft.diffusioncleft_core.report.run_report import write_contact_sheet
 from diffusioncleft.diffusioncleft_core.report.zero_shot import PROMPTS, zero_shot_plan
@@ -241,6 +242,18 @@ def test_a_bare_document_makes_a_page_without_pictures(run, command, tmp_path):
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "page.html").read_text("utf-8")
     assert "There are no pictures in this report" in text and not pictures_in(text)
+
+
+def test_figures_measured_later_join_the_run(run, tmp_path):
+    report = read_report(run.root)
+    measured = {key: report.document.pop(key) for key in ("sets", "figures")}
+    write_json(tmp_path / "measured.json", {"schema": 1, "phantom": True, **measured})
+    document = with_measures(with_loss_curves(report), tmp_path / "measured.json")
+    assert document["sets"] == measured["sets"]
+    assert document["figures"]["pca"] and document["figures"]["loss"]
+    write_json(tmp_path / "measured.json", {"schema": 1, "phantom": False, **measured})
+    with pytest.raises(UserError, match="not both of phantoms"):
+        with_measures(document, tmp_path / "measured.json")
 
 
 @pytest.mark.parametrize(
