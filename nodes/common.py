@@ -82,7 +82,7 @@ def blocked() -> Any:
 
 
 def one(values: Any, default: Any = None) -> Any:
-    """The single value of an input of a node that takes lists."""
-    if isinstance(values, list):
+    """The single value of an input of a node that takes lists; what is not evaluated yet comes as (None,)."""
+    if isinstance(values, (list, tuple)):
         return values[0] if values and values[0] is not None else default
     return default if values is None else values

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import places
+from . import guard, places
 from .dataset import Captions, LoadDataset, PhantomDataset
 from .filters import ArtifactFilter, IdentityLeakFilter, ReferenceSet
 from .metrics import FaceIdentificationRate, FrechetDistance, PerceptualDiversity, Report
@@ -35,4 +35,5 @@ NODES: list[type[io.ComfyNode]] = [
 class DiffusionCleftExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         places.register()
+        guard.install()
         return NODES

@@ -124,6 +124,18 @@ def test_the_servers_own_routes_show_nothing_of_a_dataset(server, dataset, used)
     for kind in ("diffusioncleft_datasets", "diffusioncleft_runs"):
         status, _ = server.raw(f"/experiment/models/preview/{kind}/0/{quoted}")
         assert status != 200
+    (server.base / "models" / "loras" / "linked").symlink_to(folder, target_is_directory=True)
+    up = urllib.parse.quote(f"../../private datasets/{dataset}/{image}")
+    outside = (up, up.replace("/", "%2F"), urllib.parse.quote(f"/{folder}/{image}"), f"linked/{image}")
+    for file in outside:
+        for prefix in ("", "/api"):
+            status, _ = server.raw(f"{prefix}/experiment/models/preview/loras/0/{file}")
+            assert status == 404, file
+    (server.base / "models" / "loras" / "own.png").write_bytes((folder / image).read_bytes())
+    status, _ = server.raw("/experiment/models/preview/loras/0/own.safetensors")
+    assert status == 200  # what lies in the folder is still shown
+    (server.base / "models" / "loras" / "own.png").unlink()
+    (server.base / "models" / "loras" / "linked").unlink()
     for place in ("input", "output", "temp"):
         query = {
             "filename": image.split("/")[-1],

@@ -1,0 +1,165 @@
+"""Every shipped workflow runs on a real server; its two files and its generator agree."""
+
+import json
+
+import numpy as np
+import pytest
+from comfy_server import PACK
+from PIL import Image
+from workflow_files import NAMES, SMALL, api_file, build_datasets, generator, run_workflow, ui_file
+from workflow_rules import broken_rules
+
+from diffusioncleft.diffusioncleft_core.comfy.convert import to_api
+
+WITHOUT_A_LORA = {"pre_op": "LoraLoaderModelOnly.strength_model=0"}
+
+
+@pytest.fixture(scope="module")
+def datasets(server, tmp_path_factory):
+    """`pre_op` and `post_op` where the server looks for datasets."""
+    build_datasets(server.base / "private datasets", tmp_path_factory.mktemp("photographs"))
+
+
+@pytest.fixture(scope="module")
+def quick_start(server, tmp_path_factory):
+    """The quick start, run once at a small size: its outputs and the folder they lie in."""
+    folder = tmp_path_factory.mktemp("quick start")
+    return run_workflow(server, "quick_start", folder, *SMALL, phantom=False), folder
+
+
+@pytest.fixture(scope="module")
+def lora(server, quick_start):
+    """Name of the LoRA that the quick start trained."""
+    found = {path.name for path in (server.base / "models" / "loras").glob("quick_start*.safetensors")}
+    return sorted(found)[0]
+
+
+@pytest.fixture(scope="module")
+def faces(server, datasets, lora, tmp_path_factory):
+    """Two faces of each condition by the generation workflows, filters on, in the server's output folder."""
+    folder = tmp_path_factory.mktemp("faces")
+    outputs = {
+        (condition, seed): run_workflow(
+            server, f"generate_{condition}", folder, f"Cleft Prompt Builder.seed={seed}", lora=lora
+        )
+        for condition in ("pre_op", "post_op")
+        for seed in (1, 2)
+    }
+    return outputs, folder
+
+
+def pixels(path):
+    return np.asarray(Image.open(path).convert("RGB"), dtype=np.float32)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_workflow_file_keeps_the_rules_of_its_format_and_of_a_clean_canvas(name):
+    assert broken_rules(ui_file(name)) == []
+
+
+def test_the_rules_find_what_is_broken():
+    workflow = ui_file("train_pre_op")
+    workflow["nodes"][1]["pos"] = workflow["nodes"][0]["pos"]
+    workflow["links"][0][1] = 6
+    del workflow["nodes"][2]["size"]
+    told = " ".join(broken_rules({**workflow, "nodes": workflow["nodes"][2:3]} | {"links": []}))
+    assert "size is missing" in told
+    workflow = ui_file("train_pre_op")
+    workflow["nodes"][1]["pos"] = workflow["nodes"][0]["pos"]
+    workflow["links"][0][5] = "IMAGE"
+    told = " ".join(broken_rules(workflow))
+    assert "overlaps" in told and "disagree" in told
+
+
+def test_the_committed_files_are_what_the_generator_makes_from_this_servers_nodes(server):
+    info = server.get("/object_info")
+    graphs = generator().build_all(info)
+    assert sorted(graphs) == NAMES
+    for name, graph in graphs.items():
+        again = "run scripts/build_workflows.py"
+        assert json.loads(json.dumps(graph.ui())) == ui_file(name), again
+        assert to_api(ui_file(name), info) == api_file(name), again
+
+
+def test_the_template_browser_lists_every_workflow_and_serves_it(server):
+    assert sorted(server.get("/workflow_templates")[PACK]) == NAMES
+    for name in NAMES:
+        served = server.get(f"/api/workflow_templates/{PACK.replace(' ', '%20')}/{name}.json")
+        assert served == ui_file(name)
+
+
+def test_the_quick_start_gives_a_lora_faces_verdicts_and_figures(quick_start, lora):
+    outputs, folder = quick_start
+    assert lora in outputs["Cleft LoRA Trainer"].values["text"][0]
+    saved = [file for file in outputs["Save Synthetic Set"].files if file.endswith(".png")]
+    assert len(saved) == 4
+    assert "of 4 pictures accepted" in outputs["All verdicts"].values["text"][0]
+    for name in ("FIR", "FID", "LPIPS"):
+        assert name in outputs[name].values["text"][0]
+    assert outputs["Cleft FIR"].files, "the histogram"
+    manifest = next(folder.rglob("manifest.jsonl"))
+    rows = [json.loads(line) for line in manifest.read_text().splitlines()]
+    assert len(rows) == 4
+    assert all((manifest.parent / row["file"]).is_file() and row["prompt"] for row in rows)
+    assert all(row["lora"] for row in rows)
+
+
+def test_the_generation_workflows_run_on_the_phantom_with_loaders_lora_and_size_swapped(faces):
+    outputs, folder = faces
+    for found in outputs.values():
+        (name,) = {file for file in found["Save Synthetic Set"].files if file.endswith(".png")}
+        assert pixels(folder / name).shape == (128, 128, 3)
+        assert "1 pictures" in found["All verdicts"].values["text"][0] or found["All verdicts"].values
+    names = [found["Save Synthetic Set"].files[0] for found in outputs.values()]
+    assert len(set(names)) == 4
+
+
+def test_the_lora_changes_the_face(server, faces, lora, tmp_path):
+    outputs, folder = faces
+    without = run_workflow(
+        server,
+        "generate_pre_op",
+        tmp_path,
+        "Cleft Prompt Builder.seed=1",
+        "LoraLoaderModelOnly.strength_model=0",
+        "Save Synthetic Set.folder=without",
+        lora=lora,
+    )
+    (plain,) = [file for file in without["Save Synthetic Set"].files if file.endswith(".png")]
+    with_lora = outputs["pre_op", 1]["Save Synthetic Set"].files[0]
+    assert np.abs(pixels(tmp_path / plain) - pixels(folder / with_lora)).mean() > 0.5
+
+
+@pytest.mark.parametrize("condition", ["pre_op", "post_op"])
+def test_the_training_workflows_run_on_the_phantom(server, datasets, condition, tmp_path):
+    outputs = run_workflow(
+        server, f"train_{condition}", tmp_path, "LoraTrainer.steps=4", "LoraTrainer.regularisation_images=4"
+    )
+    assert "done, step 4 of 4" in outputs["What was trained"].values["text"][0]
+    assert outputs["Cleft LoRA Trainer"].files, "loss plot and previews"
+
+
+def test_the_evaluation_measures_both_sets_and_saves_a_report(server, faces, tmp_path):
+    outputs = run_workflow(server, "evaluate", tmp_path)
+    report = [file for file in outputs["Cleft Report"].files if file.endswith(("report.html", "report.json"))]
+    assert len(report) == 2
+    document = json.loads((tmp_path / next(file for file in report if file.endswith(".json"))).read_text())
+    assert {"pre_op", "post_op"} <= set(document["sets"])
+
+
+def test_the_zero_shot_baseline_draws_both_probes_without_a_lora(server, tmp_path):
+    run_workflow(server, "zero_shot_baseline", tmp_path)
+    rows = [
+        json.loads(line)
+        for path in sorted(tmp_path.rglob("manifest.jsonl"))
+        for line in path.read_text().splitlines()
+    ]
+    assert len(rows) == 2 and all(row["lora"] is None for row in rows)
+
+
+def test_the_grid_has_a_row_a_checkpoint_and_a_column_a_strength(server, lora, tmp_path):
+    outputs = run_workflow(server, "checkpoint_strength_grid", tmp_path, lora=lora)
+    (name,) = [file for file in outputs["Save Synthetic Set"].files if file.endswith(".png")]
+    grid = pixels(tmp_path / name)
+    assert grid.shape == (2 * 128 + 4, 3 * 128 + 2 * 4, 3)
+    assert np.abs(grid[:128, :128] - grid[:128, 2 * 132 : 2 * 132 + 128]).mean() > 0.1

@@ -1,0 +1,72 @@
+"""The shipped workflows, and what the tests need to run them on phantoms."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from comfy_server import ROOT, ComfyServer
+
+from diffusioncleft.diffusioncleft_core.comfy.convert import to_api
+from diffusioncleft.diffusioncleft_core.comfy.overrides import apply_settings
+from diffusioncleft.diffusioncleft_core.comfy.phantom import swap_loaders
+from diffusioncleft.diffusioncleft_core.comfy.run import run_graph
+from diffusioncleft.diffusioncleft_core.comfy.server import ComfyServer as Client
+
+NAMES = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
+# The quick start in seconds instead of minutes.
+SMALL = ["PhantomDataset.count=12", "LoraTrainer.steps=20", "Prompt plan.count=4"]
+
+
+def ui_file(name: str) -> dict[str, Any]:
+    return json.loads((ROOT / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def api_file(name: str) -> dict[str, Any]:
+    return json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def run_workflow(
+    server: ComfyServer, name: str, out: Path, *settings: str, lora: str | None = None, phantom: bool = True
+) -> dict[str, Any]:
+    """What `diffusioncleft comfy run FILE --phantom` does: outputs by the node's title."""
+    client = Client(server.url)
+    info = client.object_info()
+    graph = to_api(ui_file(name), info)
+    if phantom:
+        graph = swap_loaders(graph, info, lora=lora)
+    outputs = run_graph(client, apply_settings(graph, settings, info), out, say=lambda text: None)
+    return {output.title: output for output in outputs.values()}
+
+
+def build_datasets(folder: Path, photographs: Path, count: int = 12) -> None:
+    """Datasets of phantoms under the names that the workflows use, made as a clinic's are."""
+    from diffusioncleft.diffusioncleft_core.conditions import load_vocabulary
+    from diffusioncleft.diffusioncleft_core.dataset import BuildSettings, build_dataset
+    from diffusioncleft.diffusioncleft_core.faces.analyzer import load_face_analyzer
+    from diffusioncleft.diffusioncleft_core.phantom import write_photographs
+
+    analyzer = load_face_analyzer("phantom")
+    for condition in ("pre_op", "post_op"):
+        source = photographs / condition
+        write_photographs(source, count, condition, 3, size=128, subjects=count)
+        build_dataset(
+            source,
+            source / "metadata.csv",
+            load_vocabulary().condition(condition),
+            folder / condition,
+            analyzer,
+            settings=BuildSettings(holdout=0.1, phantom=True),
+        )
+
+
+def generator() -> ModuleType:
+    """scripts/workflow_graphs.py as a module."""
+    scripts = str(ROOT / "scripts")
+    sys.path.insert(0, scripts)
+    try:
+        return importlib.import_module("workflow_graphs")
+    finally:
+        sys.path.remove(scripts)
