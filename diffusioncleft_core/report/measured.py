@@ -7,7 +7,7 @@ from typing import Any
 
 from ..metrics.reported import reported
 from .blocks import Block, Cell, Row, Section, Table, Text
-from .numbers import condition_name, count, interval, is_phantom, percent, plain
+from .numbers import condition_name, count, interval, is_phantom, percent, plain, sentence
 
 SETS = ("pre_op", "post_op", "all")
 OTHERS = {"DiffusionCleft (paper)": "Paper", "CleftGAN": "CleftGAN"}
@@ -65,7 +65,7 @@ def measured_section(document: Mapping[str, Any]) -> Section:
     phantom = bool(document.get("phantom")) or any(is_phantom(figure) for figure in figures_of(sets))
     blocks: list[Block] = [table_2(sets), caveats(phantom=phantom)]
     blocks += [table for table in (beside(sets), of_photographs(sets), entered(sets)) if table.rows]
-    blocks.append(extractors(sets))
+    blocks += [notes_of(sets), extractors(sets)]
     lead = (
         "Table 2 of the paper. The raw set, every image of the plan, is the headline; the filtered set, what "
         "the filters let through, stands beside it."
@@ -128,17 +128,17 @@ def sizes(metric: str, figure: Mapping[str, Any]) -> str:
     if figure.get("k") is not None:
         return f"{figure['k']:,} of {n:,}"
     reference = figure.get("n_reference")
-    against = metric.startswith("fid") and reference is not None
+    against = metric == "fid" and reference is not None
     return f"n = {n:,}" + (f" against {reference:,}" if against else "")
 
 
 def remarks(figure: Mapping[str, Any]) -> list[str]:
-    """The range of a floor, and the figure's own note."""
+    """The range of a floor, and why a figure could not be measured."""
     said = []
     if figure.get("range"):
         low, high = figure["range"]
         said.append(f"{low:.2f} to {high:.2f} over the halvings")
-    if figure.get("note"):
+    if figure.get("note") and figure.get("value") is None:
         said.append(str(figure["note"]).rstrip("."))
     return said
 
@@ -232,6 +232,20 @@ def entered(sets: Mapping[str, Any]) -> Table:
 def caveats(*, phantom: bool) -> Text:
     lines = ([PHANTOM_CAVEAT] if phantom else []) + list(CAVEATS)
     return Text(lines, listed=True, heading="Read with care")
+
+
+def notes_of(sets: Mapping[str, Any]) -> Text:
+    """The notes of the figures that were measured, once each, under the metric's name."""
+    lines: dict[str, None] = {}
+    for metrics in sets.values():
+        for metric, profiles in metrics.items():
+            for variants in profiles.values():
+                for figure in variants.values():
+                    if isinstance(figure, Mapping) and figure.get("note") and figure.get("value") is not None:
+                        family, _, rest = metric.partition("_")
+                        label = f"{family.upper()} {rest.replace('_', ' ')}".strip()
+                        lines[f"{label}: {sentence(str(figure['note']))}"] = None
+    return Text(list(lines), listed=True, heading="Notes on the figures")
 
 
 def extractors(sets: Mapping[str, Any]) -> Text:

@@ -116,6 +116,7 @@ def test_figures_that_could_not_be_measured_are_said_not_to_be(page):
     report = document()
     for metric in ("fir_pairs", "fid", "lpips"):
         report["sets"]["pre_op"][metric]["paper"]["raw"].update(value=None, ci95=None)
+    report["sets"]["pre_op"]["fid"]["paper"]["raw"]["note"] = "No photograph could be read."
     for sweep in report["sets"]["pre_op"]["fir_sweep"]["paper"]["raw"]:
         sweep["pairs"] = sweep["images"] = {"value": None, "ci95": None, "k": 0, "n": 0}
     raw = report["figures"]["similarity"]["pre_op"]["raw"]
@@ -125,6 +126,7 @@ def test_figures_that_could_not_be_measured_are_said_not_to_be(page):
     text = page(report)
     assert UNREADABLE not in text
     assert "not measured" in row_of(section(text, "figures"), "Pre-op")
+    assert "No photograph could be read" in row_of(section(text, "figures"), "Pre-op", "FID to the training")
     assert problems(text) == []
 
 
@@ -179,3 +181,12 @@ def test_the_filters_own_summary_is_what_the_page_reads(page):
     assert row_of(text, "Text or watermark").endswith("9")
     assert "2 of 3" in row_of(text, "Dark") and "2 of 3" in row_of(text, "Child")
     assert "in place of rejected images 1, accepted of them 1" in words(text)
+
+
+def test_a_note_that_many_figures_share_is_said_once(page):
+    report = document()
+    for name in report["sets"]:
+        report["sets"][name]["fid"]["paper"]["raw"]["note"] = "To the training images, as in the paper"
+    text = section(page(report), "figures")
+    assert text.count("as in the paper") == 1
+    assert "FID: To the training images, as in the paper." in text
