@@ -1,4 +1,7 @@
-"""The nodes' interface as a file: `python tests/comfyui/object_info.py` accepts the present one."""
+"""The nodes' interface as files: `python tests/comfyui/object_info.py` accepts the present one.
+
+It writes the snapshot that the tests compare with, and the English words for ComfyUI's translations.
+"""
 
 import json
 import os
@@ -7,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 SNAPSHOT = Path(__file__).with_name("object_info.json")
+ENGLISH = Path(__file__).resolve().parents[2] / "locales" / "en" / "nodeDefs.json"
 _KEPT = (
     "input",
     "input_order",
@@ -47,6 +51,27 @@ def _node(name: str, info: dict[str, Any]) -> dict[str, Any]:
     return dict(kept)
 
 
+def english(nodes: dict[str, Any]) -> dict[str, Any]:
+    """The interface's words in the form of ComfyUI's `nodeDefs.json`."""
+    return {name: _words(info) for name, info in nodes.items()}
+
+
+def _words(info: dict[str, Any]) -> dict[str, Any]:
+    inputs = {**info["input"].get("required", {}), **info["input"].get("optional", {})}
+    outputs = zip(info["output_name"], info["output_tooltips"], strict=True)
+    return {
+        "display_name": info["display_name"],
+        "description": info["description"],
+        "inputs": {
+            key: {"name": settings.get("display_name") or key, "tooltip": settings["tooltip"]}
+            for key, (_, settings) in inputs.items()
+        },
+        "outputs": {
+            str(place): {"name": name, "tooltip": tooltip} for place, (name, tooltip) in enumerate(outputs)
+        },
+    }
+
+
 def main() -> None:
     from comfy_server import ComfyServer, find_comfyui
 
@@ -57,10 +82,11 @@ def main() -> None:
         server = ComfyServer(comfyui, Path(base), dict(os.environ))
         server.start()
         try:
-            text = json.dumps(interface(server.get("/object_info")), indent=1, ensure_ascii=False)
+            found = interface(server.get("/object_info"))
         finally:
             server.kill()
-    SNAPSHOT.write_text(f"{text}\n", encoding="utf-8")
+    for path, value in ((SNAPSHOT, found), (ENGLISH, english(found))):
+        path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,14 @@ def test_the_interface_is_the_accepted_one(server):
     )
 
 
+def test_the_translations_name_what_there_is(server):
+    accepted = json.loads(object_info.SNAPSHOT.read_text(encoding="utf-8"))
+    assert json.loads(object_info.ENGLISH.read_text(encoding="utf-8")) == object_info.english(accepted)
+    served = server.get("/i18n")
+    for language in ("en", "de"):
+        assert set(accepted) == {name for name in served[language]["nodeDefs"] if "DiffusionCleft" in name}
+
+
 def test_every_input_has_a_tooltip_and_every_node_a_help_page(server):
     for name, info in object_info.interface(server.get("/object_info")).items():
         for kind in ("required", "optional"):
