@@ -188,8 +188,10 @@ class Graph:
         for item in declared:
             if not item.is_widget:
                 continue
+            # without a declared default a combo begins with what this machine has
+            default = "" if item.options and "default" not in item.settings else item.default
             given = node.inputs.get(item.name, item.default)
-            values.append(item.default if isinstance(given, tuple) else given)
+            values.append(default if isinstance(given, tuple) else given)
             values += [node.control] if item.has_control else []
         described: dict[str, Any] = {
             "id": node.number,

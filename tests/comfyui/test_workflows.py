@@ -11,8 +11,6 @@ from workflow_rules import broken_rules
 
 from diffusioncleft.diffusioncleft_core.comfy.convert import to_api
 
-WITHOUT_A_LORA = {"pre_op": "LoraLoaderModelOnly.strength_model=0"}
-
 
 @pytest.fixture(scope="module")
 def datasets(server, tmp_path_factory):
@@ -59,11 +57,8 @@ def test_a_workflow_file_keeps_the_rules_of_its_format_and_of_a_clean_canvas(nam
 
 def test_the_rules_find_what_is_broken():
     workflow = ui_file("train_pre_op")
-    workflow["nodes"][1]["pos"] = workflow["nodes"][0]["pos"]
-    workflow["links"][0][1] = 6
     del workflow["nodes"][2]["size"]
-    told = " ".join(broken_rules({**workflow, "nodes": workflow["nodes"][2:3]} | {"links": []}))
-    assert "size is missing" in told
+    assert broken_rules(workflow) == ["node 3: size is missing"]
     workflow = ui_file("train_pre_op")
     workflow["nodes"][1]["pos"] = workflow["nodes"][0]["pos"]
     workflow["links"][0][5] = "IMAGE"
@@ -81,11 +76,8 @@ def test_the_committed_files_are_what_the_generator_makes_from_this_servers_node
         assert to_api(ui_file(name), info) == api_file(name), again
 
 
-def test_the_template_browser_lists_every_workflow_and_serves_it(server):
+def test_the_template_browser_lists_every_workflow(server):
     assert sorted(server.get("/workflow_templates")[PACK]) == NAMES
-    for name in NAMES:
-        served = server.get(f"/api/workflow_templates/{PACK.replace(' ', '%20')}/{name}.json")
-        assert served == ui_file(name)
 
 
 def test_the_quick_start_gives_a_lora_faces_verdicts_and_figures(quick_start, lora):
@@ -109,7 +101,7 @@ def test_the_generation_workflows_run_on_the_phantom_with_loaders_lora_and_size_
     for found in outputs.values():
         (name,) = {file for file in found["Save Synthetic Set"].files if file.endswith(".png")}
         assert pixels(folder / name).shape == (128, 128, 3)
-        assert "1 pictures" in found["All verdicts"].values["text"][0] or found["All verdicts"].values
+        assert "of 1 pictures accepted" in found["All verdicts"].values["text"][0]
     names = [found["Save Synthetic Set"].files[0] for found in outputs.values()]
     assert len(set(names)) == 4
 

@@ -1,7 +1,7 @@
-"""What a workflow file in UI format 0.4 must be, as rules: the published schema's, and those of a clean canvas.
+"""What a workflow file in UI format 0.4 must be, as rules: its schema's, and those of a clean canvas.
 
-The schema (docs.comfy.org/specs/workflow_json_0.4) is under a licence that this repository can't take text
-from, so its demands are written out here.
+The published schema (docs.comfy.org/specs/workflow_json_0.4) is under a licence that this repository can't
+take text from, so its demands are written out here.
 """
 
 from itertools import combinations
@@ -19,7 +19,7 @@ def broken_rules(workflow: dict[str, Any]) -> list[str]:
     ]
     if found:
         return found
-    return [*_shape(workflow), *_links(workflow), *_canvas(workflow)]
+    return _shape(workflow) or [*_links(workflow), *_canvas(workflow)]
 
 
 def _shape(workflow: dict[str, Any]) -> list[str]:
