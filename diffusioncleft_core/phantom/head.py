@@ -45,22 +45,22 @@ def draw_behind(canvas: Canvas, geo: Geometry, face: PhantomFace, skin: Colour) 
                     (0.5 + sign * (geo.cheek - 0.03), 0.75),
                 ]
             )
-            canvas.fill(_textured(lock, face, 0.5), hair)
+            canvas.fill(_textured(lock, face, 0.8), hair)
 
 
 def _textured(outline: Points, face: PhantomFace, strength: float = 1.0) -> Points:
-    """Hair outline with its texture: smooth, waved or curled at the rim."""
+    """Hair outline with its texture: smooth, waved or curled at the rim, each as large as 128 px can show."""
     texture = face.attributes["hair_texture"]
     if texture == "straight":
         return outline
-    waves, height = (9, 0.013) if texture == "wavy" else (17, 0.022)
+    waves, height = (7, 0.026) if texture == "wavy" else (13, 0.034)
     closed = np.concatenate([outline, outline[:1]])
     dense = np.concatenate([np.linspace(a, b, 6, endpoint=False) for a, b in pairwise(closed)])
     centre = dense.mean(0)
     offset = dense - centre
     radius = np.linalg.norm(offset, axis=1, keepdims=True) + 1e-9
     angle = np.arctan2(offset[:, 1:], offset[:, :1])
-    ripple = np.sin(waves * angle) if texture == "wavy" else np.abs(np.sin(0.5 * waves * angle)) * 2 - 1
+    ripple = np.sin(waves * angle) if texture == "wavy" else np.abs(np.sin(0.5 * waves * angle)) * 1.7 - 0.7
     moved: Points = dense + strength * height * ripple * offset / radius
     return moved
 
@@ -160,15 +160,23 @@ def draw_fringe(canvas: Canvas, geo: Geometry, face: PhantomFace) -> None:
     bright = sum(hair) / 3
     strand = mix(hair, (255.0, 236.0, 200.0), 0.28) if bright < 90 else mix(hair, (70.0, 35.0, 10.0), 0.34)
     texture = face.attributes["hair_texture"]
-    for k in np.linspace(-0.86, 0.86, 9):
+    if texture == "curly":
+        for row in (0, 1):
+            for k in np.linspace(-0.75, 0.75, 5 + row):
+                curl = (0.5 + k * w, geo.top - 0.025 + 0.075 * row + 0.05 * k * k)
+                canvas.stroke(ellipse(curl, 0.032, 0.030, 20), 0.014, strand, 0.8)
+        return
+    if texture == "wavy":
+        k = np.linspace(-0.85, 0.85, 40)
+        for row in (0, 1):
+            y = geo.top - 0.035 + 0.07 * row + 0.07 * k * k + 0.022 * np.sin(9 * k)
+            canvas.stroke(np.stack([0.5 + k * w, y], 1), 0.016, strand, 0.8)
+        return
+    for k in np.linspace(-0.86, 0.86, 7):
         t = np.linspace(0, 1, 22)
         x = part + (k * w - geo.parting) * (0.25 + 0.75 * t)
         y = geo.top - 0.045 + (geo.hairline + 0.05 - geo.top) * t * (0.35 + 0.9 * abs(k))
-        if texture == "wavy":
-            x = x + 0.014 * np.sin(9 * t + 3 * k)
-        if texture == "curly":
-            x, y = x + 0.017 * np.cos(24 * t), y + 0.017 * np.sin(24 * t)
-        canvas.stroke(np.stack([x, y], 1), 0.009, strand, 0.75)
+        canvas.stroke(np.stack([x, y], 1), 0.012, strand, 0.75)
 
 
 def draw_eyes(canvas: Canvas, geo: Geometry, face: PhantomFace, skin: Colour) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..face import random_face
+from ..face import PhantomFace, random_face
+from ..geometry import geometry
 from ..render import render
 
 _CHUNK = 500
@@ -26,9 +27,28 @@ def _chunk(
     cv2.setNumThreads(1)
     seed, n, condition, size = task
     rng = np.random.default_rng(seed)
-    renderings = [render(random_face(rng, condition=condition), size) for _ in range(n)]
+    faces = [random_face(rng, condition=condition) for _ in range(n)]
+    renderings = [render(face, size) for face in faces]
     boxes = np.stack([np.concatenate([r.landmarks.ravel(), r.box, r.lips]) for r in renderings])
-    return np.stack([r.image for r in renderings]), boxes, [r.attributes for r in renderings]
+    words = [r.attributes | surroundings(face) for r, face in zip(renderings, faces, strict=True)]
+    return np.stack([r.image for r in renderings]), boxes, words
+
+
+def surroundings(face: PhantomFace) -> dict[str, str]:
+    """What else there is to see beside Table 1: an open mouth, a mole, colours of cloth and background."""
+
+    def colour(rgb: tuple[float, float, float]) -> str:
+        low, high = min(rgb), max(rgb)
+        if high - low < 30:
+            return "grey"
+        return ("reddish", "greenish", "bluish")[rgb.index(high)]
+
+    return {
+        "mouth": "open" if face.pose.mouth_open > 0.3 else "closed",
+        "mole": "mole" if geometry(face).mole[2] else "none",
+        "clothing": colour(face.pose.clothing),
+        "background": colour(face.pose.background),
+    }
 
 
 def make_pool(out: Path, n: int, seed: int, condition: str | None, size: int, workers: int) -> None:

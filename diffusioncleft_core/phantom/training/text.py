@@ -1,4 +1,9 @@
-"""The phantom's text side: word-level tokenizers and two small encoders, untrained."""
+"""The phantom's text side: word-level tokenizers and two small encoders that stay untrained.
+
+Random encoders keep every word apart from every other. Trained beside the transformer they would merge the
+words that change no picture, the triggers among them, and no LoRA could tell a prompt with its trigger from
+one without.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,12 +12,13 @@ import torch
 
 LENGTH = 48
 WIDTH = 128
-SPARE = (
-    *(f"spare{i}" for i in range(12)),
-    *("of", "is", "in", "to", "at", "photo", "photograph", "portrait", "upper", "tissue"),
-    *("repaired", "mild", "severe", "notch", "nostril", "alar"),
+SPARE = tuple(f"spare{i}" for i in range(40))
+"""Words without meaning: on them the base learns that a prompt may hold words it does not know."""
+SURROUNDINGS = (
+    *("open", "closed", "mouth", "mole", "on", "the", "cheek", "cloth", "background"),
+    *("grey", "reddish", "greenish", "bluish"),
 )
-"""Words without meaning here: the base learns on them to pay no attention to a word it does not know."""
+"""Words for what captions say beyond the vocabulary."""
 
 
 def word_tokenizer(words: Sequence[str], *, bos: str | None, eos: str) -> Any:
@@ -21,7 +27,7 @@ def word_tokenizer(words: Sequence[str], *, bos: str | None, eos: str) -> Any:
     from transformers import PreTrainedTokenizerFast
 
     special = ["<pad>", "<unk>", *([bos] if bos else []), eos]
-    ids = {word: i for i, word in enumerate(dict.fromkeys([*special, *words, *SPARE]))}
+    ids = {word: i for i, word in enumerate(dict.fromkeys([*special, *words, *SURROUNDINGS, *SPARE]))}
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))  # noqa: S106
     tokenizer.normalizer = normalizers.Sequence(
         [

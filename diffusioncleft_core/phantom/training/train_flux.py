@@ -1,4 +1,4 @@
-"""Train the phantom's FLUX (transformer and text encoders together) on healthy phantoms.
+"""Train the phantom's FLUX on healthy phantoms: the transformer alone, beside untrained text encoders.
 
     python -m diffusioncleft.diffusioncleft_core.phantom.training.train_flux \\
         --pool POOL --vae WORK/vae --work WORK/flux --minutes 45
@@ -24,9 +24,7 @@ from diffusers import (
 )
 from PIL import Image
 
-from ...conditions import Vocabulary, load_vocabulary, words_of
-from ...prompts import build_prompt
-from ..face import HEALTHY
+from ...conditions import load_vocabulary
 from .captions import base_captions
 from .encoder import encode_patches
 from .text import LENGTH, WIDTH, clip_encoder, spread_words, t5_encoder, word_tokenizer
@@ -51,8 +49,9 @@ class Net(torch.nn.Module):
             axes_dims_rope=(4, 14, 14),
             guidance_embeds=False,
         )
-        self.clip = clip_encoder(clip_tokenizer)
-        self.t5 = t5_encoder(t5_tokenizer)
+        self.clip = clip_encoder(clip_tokenizer).requires_grad_(False)
+        spread_words(self.clip)
+        self.t5 = t5_encoder(t5_tokenizer).requires_grad_(False)
         rows, columns = torch.meshgrid(torch.arange(GRID), torch.arange(GRID), indexing="ij")
         ids = torch.stack([torch.zeros_like(rows), rows, columns], -1).reshape(-1, 3).float()
         self.register_buffer("image_ids", ids)
@@ -62,10 +61,12 @@ class Net(torch.nn.Module):
         self, x: torch.Tensor, sigma: torch.Tensor, clip_ids: torch.Tensor, t5_ids: torch.Tensor
     ) -> torch.Tensor:
         """x: [B, 64, 64] packed latents; sigma: [B]; ids: [B, 48] -> velocity [B, 64, 64]."""
+        with torch.no_grad():
+            text, pooled = self.t5(t5_ids)[0], self.clip(clip_ids).pooler_output
         velocity: torch.Tensor = self.transformer(
             hidden_states=x,
-            encoder_hidden_states=self.t5(t5_ids)[0],
-            pooled_projections=self.clip(clip_ids).pooler_output,
+            encoder_hidden_states=text,
+            pooled_projections=pooled,
             timestep=sigma,
             img_ids=self.image_ids,
             txt_ids=self.text_ids,
@@ -112,32 +113,12 @@ def make_optimizers(net: Net, lr: float) -> list[torch.optim.Optimizer]:
     ]
 
 
-@torch.no_grad()
-def refresh_unseen_words(net: Net, vocabulary: Vocabulary, *tokenizers: Any) -> None:
-    """Give every word that no healthy prompt says a new random embedding, in CLIP and in T5.
-
-    Trained beside the transformer, the encoders learn to merge words that change no picture; in a real text
-    encoder `unilateral` and `bilateral` are as far apart as any two words.
-    """
-    healthy: set[str] = set()
-    for condition in vocabulary.conditions.values():
-        for name in HEALTHY:
-            for value in condition.attribute(name).values:
-                healthy |= set(words_of(build_prompt(condition, {name: value}, trigger="", cleft=False)))
-    tables = (net.clip.get_input_embeddings().weight, net.t5.get_input_embeddings().weight)
-    for table, tokenizer in zip(tables, tokenizers, strict=True):
-        spread = table.std()
-        for word, index in tokenizer.get_vocab().items():
-            if word.isalnum() and word not in healthy:
-                table[index] = spread * torch.randn(table.shape[1])
-
-
 def token_weights() -> torch.Tensor:
     """[64, 1]: tokens over eyes, mouth and the rim of the hair count more; they are small and matter most."""
     weight = torch.ones(GRID, GRID)
+    weight[0:3, 1:7] = 2.5
     weight[3:5, 2:6] = 5.0
-    weight[5:7, 3:5] = 2.0
-    weight[0:2, 1:7] = 2.0
+    weight[5:7, 3:5] = 2.5
     return (weight / weight.mean()).reshape(-1, 1)
 
 
@@ -181,9 +162,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=45)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument(
-        "--start", type=Path, help="another run's state.pt: train its transformer on, text encoders frozen"
-    )
+    parser.add_argument("--start", type=Path, help="a diffusers folder whose transformer is trained on")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
@@ -207,12 +186,8 @@ def main() -> None:
     net = Net(clip_tokenizer, t5_tokenizer)
     average = Net(clip_tokenizer, t5_tokenizer)
     if args.start:
-        net.load_state_dict(torch.load(args.start, weights_only=True)["average"])
-        refresh_unseen_words(net, vocabulary, clip_tokenizer, t5_tokenizer)
-        net.clip = clip_encoder(clip_tokenizer)
-        spread_words(net.clip)
-        net.clip.requires_grad_(False)
-        net.t5.requires_grad_(False)
+        start = FluxTransformer2DModel.from_pretrained(args.start, subfolder="transformer")
+        net.transformer.load_state_dict(start.state_dict())
     average.load_state_dict(net.state_dict())
     optimizers = make_optimizers(net, args.lr)
     state_path = args.work / "state.pt"
