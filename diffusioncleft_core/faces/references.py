@@ -13,7 +13,7 @@ from ..dataset.folder import CACHE, SETTINGS, require_dataset
 from ..dataset.ingest import MAX_SIDE
 from ..dataset.manifest import ImageRow, read_manifest
 from ..errors import UserError
-from ..files import read_json
+from ..files import read_json, sha256_bytes
 from .analyzer import FaceAnalyzer
 from .records import FaceRecord, embedding_matrix, face_records
 
@@ -37,6 +37,8 @@ class ReferenceSet:
     n_several: Mapping[str, int] = field(default_factory=dict)
     embedder: Mapping[str, Any] = field(default_factory=dict)
     """`FaceAnalyzer.describe()` of what made the embeddings."""
+    fingerprint: str = ""
+    """Tells sets of photographs apart; made from the datasets' keyed fingerprints, so it says no more."""
 
     def __len__(self) -> int:
         return len(self.conditions)
@@ -111,7 +113,14 @@ def read_references(
         n_no_face={name: sum(c == name and not r.has_face for c, r in pairs) for name in names},
         n_several={name: sum(c == name and r.n_faces > 1 for c, r in pairs) for name in names},
         embedder=analyzer.describe(),
+        fingerprint=_fingerprint(folders, roles),
     )
+
+
+def _fingerprint(folders: Sequence[Path], roles: Sequence[str]) -> str:
+    """Of the datasets' own fingerprints, which are keyed with a secret that stays in each."""
+    known = sorted(str(_description(Path(folder)).get("fingerprint")) for folder in folders)
+    return sha256_bytes("\n".join([*known, *roles]).encode())[:16]
 
 
 def _description(folder: Path) -> dict[str, Any]:

@@ -202,8 +202,9 @@ def test_comfyuis_requirements_repeat_the_projects_and_leave_torch_alone(project
     text = (repository / "requirements.txt").read_text(encoding="utf-8")
     ours = requirements(text.splitlines())
     extras = project["project"]["optional-dependencies"]
+    wanted = ("faces", "filters", "metrics", "train", "comfy")
     declared = requirements(
-        project["project"]["dependencies"] + extras["faces"] + extras["train"] + extras["comfy"]
+        [*project["project"]["dependencies"], *itertools.chain(*(extras[name] for name in wanted))]
     )
     comfyuis = {"torch", "torchvision", "numpy"}
     assert all(declared[name] == "" for name in comfyuis)
@@ -220,10 +221,28 @@ def test_the_lock_pins_all_that_the_tests_need_in_versions_a_registry_has(projec
 
 
 def test_there_is_one_opencv(project, repository):
+    """rapidocr brings the headless wheel beside insightface's: in one version they are one cv2."""
     needed = all_requirements(project)
+    assert [name for name in needed if name.startswith("opencv")] == ["opencv-python"]
     lock = requirements((repository / "constraints.txt").read_text(encoding="utf-8").splitlines())
-    for names in (needed, lock):
-        assert [name for name in names if name.startswith("opencv")] == ["opencv-python"]
+    locked = {name: version for name, version in lock.items() if name.startswith("opencv")}
+    assert set(locked) == {"opencv-python", "opencv-python-headless"} and len(set(locked.values())) == 1
+
+
+def test_cv2_is_whole_with_both_of_its_wheels_installed(offline_env):
+    """Two wheels unpacked over each other leave a cv2 that imports, draws, warps and detects contours."""
+    code = (
+        "import cv2, numpy as np, insightface.app\n"
+        "picture = np.zeros((32, 32, 3), np.uint8)\n"
+        "cv2.putText(picture, 'A', (4, 28), cv2.FONT_HERSHEY_DUPLEX, 1, (255, 255, 255))\n"
+        "cv2.warpAffine(picture, np.eye(2, 3), (16, 16)); cv2.minAreaRect(np.zeros((4, 1, 2), np.int32))\n"
+        "assert cv2.findContours(picture[..., 0].copy(), cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)[0]\n"
+        "print(cv2.__version__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=offline_env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_console_script_is_the_module(command):
@@ -239,4 +258,4 @@ def test_a_command_costs_no_torch_until_it_runs(offline_env):
         "sys.exit('torch' in sys.modules)"
     )
     assert python("-c", code, env=offline_env).returncode == 0
-    assert len(cli.COMMANDS) == 9
+    assert len(cli.COMMANDS) == 10
