@@ -20,9 +20,13 @@ class PhantomLoader(io.ComfyNode):
             ),
             inputs=[],
             outputs=[
-                io.Model.Output("model", tooltip="The transformer, as UNETLoader gives it."),
-                io.Clip.Output("clip", tooltip="Both text encoders, as DualCLIPLoader gives them."),
-                io.Vae.Output("vae", tooltip="The autoencoder, as VAELoader gives it."),
+                io.Model.Output(
+                    "model", display_name="MODEL", tooltip="The transformer, as UNETLoader gives it."
+                ),
+                io.Clip.Output(
+                    "clip", display_name="CLIP", tooltip="Both text encoders, as DualCLIPLoader gives them."
+                ),
+                io.Vae.Output("vae", display_name="VAE", tooltip="The autoencoder, as VAELoader gives it."),
             ],
         )
 
