@@ -19,6 +19,7 @@ COMMANDS = {
     "generate": ".commands.generate",
     "prompt": ".commands.prompt",
     "plan": ".commands.plan",
+    "measure": ".commands.measure",
     "report": ".commands.report",
     "lora": ".commands.lora",
     "phantom": ".commands.phantom",

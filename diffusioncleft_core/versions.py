@@ -21,6 +21,8 @@ _PACKAGES = (
     "numpy",
     "pillow",
     "insightface",
+    "lpips",
+    "pytorch-fid",
     "onnxruntime",
     "onnxruntime-gpu",
     "opencv-python",

@@ -151,7 +151,10 @@ def group_features(
         worker.features(),
         lpips,
         size,
-        {name: sum(images[i].size != size for i in np.flatnonzero(mask)) for name, mask in members.items()},
+        {
+            name: sum(images[i].size != size for i in np.flatnonzero(mask).tolist())
+            for name, mask in members.items()
+        },
     )
 
 

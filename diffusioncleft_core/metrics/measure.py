@@ -55,3 +55,79 @@ figures.pca = null, or {
     "overlap": {condition: float}, shared area of the real and the generated histogram on the grid, 0 to 1,
     "extractor": {...}, "note": str}
 """
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..dataset.folder import SETTINGS, require_dataset
+from ..errors import UserError
+from ..files import read_json
+from .distances import frechet_figures, perceptual_figures
+from .face_pass import measure_identity
+from .features import Extractors
+from .fir import PAPER_THRESHOLD
+from .perceptual import PAPER_PAIRS
+from .sides import Warn, generated_side, with_features
+
+if TYPE_CHECKING:
+    from ..faces.analyzer import FaceAnalyzer
+
+
+def measure_sets(
+    generated: Mapping[str, Path],
+    references: Sequence[Path],
+    analyzer: FaceAnalyzer | None,
+    extractors: Extractors,
+    *,
+    cache_dir: Path | None = None,
+    control: Path | None = None,
+    threshold: float = PAPER_THRESHOLD,
+    pairs: int = PAPER_PAIRS,
+    seed: int = 0,
+    warn: Warn = lambda message: None,
+) -> dict[str, Any]:
+    """Measure generated sets beside the training photographs; the result is described above.
+
+    generated: folder by condition ("all": images of no one condition); references: dataset folders, whose
+    conditions their manifests name, none when there are no photographs; analyzer: None leaves FIR and the
+    face figures out; extractors: what is None in it leaves FID or LPIPS out.
+    cache_dir: private folder for what is computed from the generated images (default: `.measure` in each
+    set); what comes from photographs stays in their datasets. control: a folder of other faces for the plane.
+    Raises UserError for folders that are none, and when every set is empty.
+    """
+    refuse_photographs(references, extractors)
+    side = generated_side(generated, warn)
+    figures: dict[str, Any] = {"similarity": {}, "pca": None}
+    sets: dict[str, Any] = {group.name: {} for group in side.groups}
+    if analyzer is not None:
+        identity = measure_identity(side, references, analyzer, cache_dir, control, threshold)
+        for name, metrics in identity["sets"].items():
+            sets[name] |= metrics
+        figures = identity["figures"]
+    if extractors.inception is None and extractors.perceptual is None:
+        return {"sets": sets, "figures": figures}
+    side, real = with_features(side, references, extractors, cache_dir, pairs, seed)
+    for group in side.groups:
+        if extractors.inception is not None:
+            sets[group.name] |= frechet_figures(group, side, real, extractors.inception.info.as_json(), seed)
+        if extractors.perceptual is not None:
+            info = extractors.perceptual.info.as_json()
+            sets[group.name] |= perceptual_figures(group, side, real, info, pairs)
+    return {"sets": sets, "figures": figures}
+
+
+def refuse_photographs(references: Sequence[Path], extractors: Extractors) -> None:
+    """Raise UserError where networks without real weights would measure photographs."""
+    networks = [network for network in (extractors.inception, extractors.perceptual) if network is not None]
+    if not any(network.info.phantom for network in networks):
+        return
+    for folder in references:
+        described = read_json(folder / SETTINGS) if (require_dataset(folder) / SETTINGS).is_file() else {}
+        if not described.get("settings", {}).get("phantom", False):
+            raise UserError(
+                f"{folder} holds photographs, and seeded-random networks are for phantoms alone; "
+                "leave --phantom out (diffusioncleft weights list shows what is then needed)"
+            )

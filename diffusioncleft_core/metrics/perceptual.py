@@ -46,7 +46,7 @@ def draw_pairs(members: Mapping[str, Mask], count: int, seed: int) -> dict[str, 
     seen: Pairs = np.zeros(0, np.int64)
     drawn = 0
     while len(found) < len(members) and drawn < _LONGEST_DRAW:
-        pairs = universe[rng.integers(len(universe), size=(1 << 16, 2))]
+        pairs = universe[rng.integers(len(universe), size=(min(max(4 * count, 256), 1 << 16), 2))]
         drawn += len(pairs)
         pairs = np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1)
         keys = pairs[:, 0] * (int(universe.max()) + 1) + pairs[:, 1]
@@ -72,7 +72,7 @@ def all_pairs_mean(n: int, total: NDArray[np.float64], squares: float) -> float 
     if n < 2:
         return None
     mean = total / n
-    return float(max(2 * n / (n - 1) * (squares / n - mean @ mean), 0.0))
+    return max(float(2 * n / (n - 1) * (squares / n - mean @ mean)), 0.0)
 
 
 @dataclass(frozen=True)

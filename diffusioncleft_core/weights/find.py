@@ -122,7 +122,7 @@ def _usual_places(model: Model) -> Iterator[tuple[str, Path]]:
 
 
 def _snapshots(repo: str) -> list[Path]:
-    """The repository's snapshots in the Hugging Face cache, the newest first; their folder if there is none."""
+    """The repository's snapshots in the Hugging Face cache, the newest first; their folder without one."""
     folder = hf_cache() / f"models--{repo.replace('/', '--')}" / "snapshots"
     if not repo:
         return []

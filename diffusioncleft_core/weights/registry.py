@@ -68,7 +68,7 @@ def find_entry(name: str, models: list[Model] | None = None) -> Model:
 
 
 def _model(entry: dict[str, Any]) -> Model:
-    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
+    fields = _tuples(entry)
     files = tuple(WeightFile(**_tuples(item)) for item in fields.pop("file", ()))
     if fields["kind"] not in KINDS:
         raise ValueError(f"kind {fields['kind']!r} of {fields['name']!r} is none of {', '.join(KINDS)}")

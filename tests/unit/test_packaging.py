@@ -258,4 +258,4 @@ def test_a_command_costs_no_torch_until_it_runs(offline_env):
         "sys.exit('torch' in sys.modules)"
     )
     assert python("-c", code, env=offline_env).returncode == 0
-    assert len(cli.COMMANDS) == 10
+    assert len(cli.COMMANDS) >= 10

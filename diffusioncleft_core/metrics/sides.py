@@ -1,0 +1,102 @@
+"""The two sides of the comparison: the generated sets and the training photographs, with their features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..dataset.folder import CACHE
+from ..errors import UserError
+from .features import Extractors, GroupFeatures, common_size, group_features
+from .image_sets import ALL, Group, MeasuredImage, groups_of, read_generated, read_photographs
+
+OWN_CACHE = ".measure"
+"""In a generated set: what was computed from its images, for its owner alone."""
+DATASET_CACHE = f"{CACHE}/measure"
+"""In a dataset: erased with it, and whenever a photograph is withdrawn."""
+
+Warn = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of the comparison, all its images in one list, and what was computed from them."""
+
+    images: list[MeasuredImage]
+    groups: list[Group]
+    features: GroupFeatures | None = None
+
+    def unreadable(self, mask: NDArray[np.bool_]) -> int:
+        """How many images of the set could not be decoded, as far as the pass of Inception knows."""
+        if self.features is None or self.features.inception is None:
+            return 0
+        return int(np.isnan(self.features.inception[mask, 0]).sum())
+
+
+def generated_side(generated: Mapping[str, Path], warn: Warn) -> Side:
+    """The images of all generated sets in one list, and their groups."""
+    images: list[MeasuredImage] = []
+    was_filtered = {}
+    for condition, folder in generated.items():
+        found, was_filtered[condition] = read_generated(folder, condition)
+        images += found
+        if not found:
+            warn(f"{folder} holds no image; images in its subfolders are not read, name those instead")
+        broken = sum(image.size is None for image in found)
+        if broken:
+            warn(
+                f"{broken} of {len(found)} images in {folder} are damaged or missing; they are counted apart"
+            )
+    if not images:
+        named = ", ".join(str(folder) for folder in generated.values()) or "no folder"
+        raise UserError(
+            f"there is nothing to measure: no image in {named}; give the folder of a generated set"
+        )
+    return Side(images, groups_of(images, was_filtered))
+
+
+def with_features(
+    side: Side,
+    references: Sequence[Path],
+    extractors: Extractors,
+    cache_dir: Path | None,
+    pairs: int,
+    seed: int,
+) -> tuple[Side, Side]:
+    """Both sides with Inception's features and LPIPS: every image is decoded once."""
+    size = common_size(side.images)
+    members = {f"{g.name}.{variant}": mask for g in side.groups for variant, mask in g.variants().items()}
+    cache = cache_dir or side.images[0].folder / OWN_CACHE
+    features = group_features(
+        side.images,
+        members,
+        extractors,
+        size=size,
+        cache=cache,
+        wanted_pairs=pairs,
+        seed=seed,
+        description="features, generated",
+    )
+    photographs = read_photographs(references, "train")
+    conditions = {image.condition: False for image in photographs}
+    real = Side(photographs, groups_of(photographs, {**conditions, ALL: False}) if photographs else [])
+    if photographs:
+        real = Side(
+            real.images,
+            real.groups,
+            group_features(
+                photographs,
+                {group.name: group.raw for group in real.groups},
+                extractors,
+                size=size,
+                cache=Path(references[0]) / DATASET_CACHE,
+                wanted_pairs=0,
+                seed=seed,
+                description="features, photographs",
+            ),
+        )
+    return Side(side.images, side.groups, features), real
