@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import shutil
 import sys
 import tempfile
@@ -34,6 +35,16 @@ nothing failed, 1 a step failed, 2 a mistake in the options. docs/doctor.md expl
 DEFAULT_RESOLUTION = 768
 PHANTOM_RESOLUTION = 128
 MARK = "diffusioncleft-doctor"
+SEARCHED = (
+    "DIFFUSIONCLEFT_FACE_PACKS",
+    "DIFFUSIONCLEFT_WEIGHTS",
+    "COMFYUI_PATH",
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "TORCH_HOME",
+    "XDG_CACHE_HOME",
+)
+"""Variables that name folders in which models are looked for: a message may name them."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -175,9 +186,13 @@ def tell(number: int, step: Step | StepResult) -> None:
 
 def _named(args: argparse.Namespace, checkup: Checkup) -> list[Path]:
     """Every path that a message of this examination might name."""
+    from ..doctor.face_pack import PUBLIC_PACKS
+
     options = ("base", "clip_l", "t5xxl", "ae", "tokenizer_clip", "tokenizer_t5", "training_adapter")
     paths = [getattr(args, name) for name in (*options, "photo", "out", "json")]
-    paths += [Path(args.faces)] if args.faces and ("/" in args.faces or "\\" in args.faces) else []
+    paths += [Path(args.faces)] if args.faces and args.faces not in PUBLIC_PACKS else []
+    for name in SEARCHED:
+        paths += [Path(entry) for entry in os.environ.get(name, "").split(os.pathsep) if entry]
     paths.append(checkup.settings.workspace)
     source = checkup.settings.source
     for component in () if args.phantom else ("transformer", "vae", "clip_l", "t5xxl"):

@@ -23,6 +23,8 @@ _FILE = re.compile(
     r"|ckpt|pth?|bin|pkl|npz|model|py)\b",
     re.IGNORECASE,
 )
+_COMMON_WORD = re.compile(r"[a-z]{1,8}")
+"""A folder's name that is also a word of our own sentences; its path is replaced all the same."""
 _STANDARD = {
     "transformer", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler", "models",
     "the", "and", "for", "home", "usr", "var", "tmp", "opt", "mnt", "data", "dev", "root",
@@ -37,8 +39,11 @@ class Redaction:
         names: dict[str, str] = {}
         for path in paths:
             for form in _forms(path):
-                names[str(form)] = "<path>"
-                for part in form.parts:
+                for place in (form, *form.parents):
+                    if len(place.parts) > 1 or place == form:
+                        names[str(place)] = "<path>"
+                telling = [part for part in form.parts[:-1] if not _COMMON_WORD.fullmatch(part)]
+                for part in (form.name, *telling):
                     if part.lower() not in _STANDARD:
                         names.setdefault(part, "<name>")
         for folder in (Path.home(), Path.cwd(), Path(tempfile.gettempdir())):

@@ -10,8 +10,16 @@ import torch
 from tiny_flux import build_single_files, build_tiny_flux
 
 from diffusioncleft.diffusioncleft_core import cli
+from diffusioncleft.diffusioncleft_core.commands import doctor
 from diffusioncleft.diffusioncleft_core.commands.doctor import workspace
-from diffusioncleft.diffusioncleft_core.doctor import environment, loading, model_files, pictures, reload
+from diffusioncleft.diffusioncleft_core.doctor import (
+    environment,
+    face_pack,
+    loading,
+    model_files,
+    pictures,
+    reload,
+)
 from diffusioncleft.diffusioncleft_core.doctor.base import examined_source
 from diffusioncleft.diffusioncleft_core.doctor.checkup import Checkup, Found, examine, steps_of
 from diffusioncleft.diffusioncleft_core.doctor.estimate import duration, estimated
@@ -129,11 +137,28 @@ def test_texts_lose_paths_files_people_and_computers(tmp_path, monkeypatch):
             assert secret not in said, (message, said)
 
 
+def test_a_missing_face_pack_is_told_without_its_name_or_the_folders(flux, tmp_path, monkeypatch, capsys):
+    packs = tmp_path / "Dr Roe" / "packs of june"
+    packs.mkdir(parents=True)
+    monkeypatch.setenv("DIFFUSIONCLEFT_FACE_PACKS", str(packs))
+    arguments = ["--base", str(flux), "--faces", "clinic_pack", "--resolution", "64", "--device", "cpu"]
+    parser = cli._command_parser("doctor", cli._load("doctor"))
+    args = parser.parse_args(arguments)
+    checkup = Checkup(doctor.settings_from(args, tmp_path), no_trainer)
+    with pytest.raises(UserError) as error:
+        face_pack.opens(checkup)
+    said = Redaction(doctor._named(args, checkup))(str(error.value))
+    assert "clinic_pack" in str(error.value) and "face pack" in said
+    for secret in ("clinic_pack", "Roe", "june", str(tmp_path)):
+        assert secret not in said, said
+
+
 def test_texts_keep_what_is_no_name():
-    text = Redaction([Path("models/flux")])
+    text = Redaction([Path("/work/main/models/flux")])
     for message in (
         "alpha / rank, n/a and 3/4 of FLUX.1",
         "ValueError: a picture of 768 x 768 (at doctor.reload:44)",
+        "main memory has no room for the work of the models",
         "torch 2.14.1, NVIDIA GeForce RTX 4090, Linux x86_64",
     ):
         assert text(message) == message
