@@ -3,12 +3,13 @@
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from comfy_api.latest import io
 
 from ..diffusioncleft_core.errors import UserError
-from .places import without_private_paths
+from .places import is_private, without_private_paths
 
 CATEGORY = "DiffusionCleft"
 
@@ -25,8 +26,8 @@ Verdicts = io.Custom("DIFFUSIONCLEFT_VERDICTS")
 def plain_errors(execute: Callable[..., Any]) -> Callable[..., Any]:
     """Let a user's mistake become the node's message, without the private folders' paths.
 
-    The message goes to every browser that is connected and to the log. `from None` keeps the original, which
-    may hold a path, out of the traceback that ComfyUI logs.
+    The message goes to every browser that is connected and to the log. Raised outside the handler, it leaves
+    the original, which may hold a path, out of the traceback that ComfyUI logs.
     """
 
     @functools.wraps(execute)
@@ -35,6 +36,10 @@ def plain_errors(execute: Callable[..., Any]) -> Callable[..., Any]:
             return execute(*args, **kwargs)
         except UserError as error:
             message = without_private_paths(str(error))
+        except OSError as error:
+            if error.filename is None or not is_private(Path(error.filename)):
+                raise
+            message = f"a file in a private folder can't be used ({error.strerror}); check the dataset"
         raise UserError(message)
 
     return wrapped

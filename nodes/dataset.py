@@ -8,7 +8,15 @@ from comfy_api.latest import io
 
 from ..diffusioncleft_core.errors import UserError
 from . import places
-from .common import CATEGORY, Dataset, plain_errors, progress_bar, stop_if_interrupted, text_view
+from .common import (
+    CATEGORY,
+    Dataset,
+    core_progress,
+    plain_errors,
+    progress_bar,
+    stop_if_interrupted,
+    text_view,
+)
 
 NONE = "(none found)"
 
@@ -210,15 +218,15 @@ def phantom_dataset(condition: str, count: int, size: int, seed: int, holdout: f
         stop_if_interrupted()
         write_photographs(photographs, min(count, done + 10), condition, seed, size=size, subjects=count)
         bar.update_absolute(min(count, done + 10), count)
-    stop_if_interrupted()
-    build_dataset(
-        photographs,
-        photographs / "metadata.csv",
-        load_vocabulary().condition(condition),
-        folder,
-        load_face_analyzer("phantom"),
-        settings=BuildSettings(holdout=holdout, seed=seed, phantom=True),
-    )
+    with core_progress():
+        build_dataset(
+            photographs,
+            photographs / "metadata.csv",
+            load_vocabulary().condition(condition),
+            folder,
+            load_face_analyzer("phantom"),
+            settings=BuildSettings(holdout=holdout, seed=seed, phantom=True),
+        )
     return open_dataset(name)
 
 

@@ -5,6 +5,7 @@ carries a path: it carries names, which are looked up in folders that the machin
 passes through here.
 """
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from ..diffusioncleft_core.files import inside, private_dir
 DATASETS = "diffusioncleft_datasets"
 RUNS = "diffusioncleft_runs"
 _NO_FILE = ".diffusioncleft-lists-no-file"
+_BELOW = r"""[/\\]([^/\\\s'",;:]+)([/\\][^\s'",;:]*)?"""
+"""In a message: the folder below a root, and what lies in it."""
 _kept: dict[str, list[Path]] = {}
 
 
@@ -156,12 +159,23 @@ def face_pack_roots() -> list[Path]:
 
 
 def without_private_paths(message: str) -> str:
-    """The message with the private folders' paths replaced by the names of their types."""
+    """The message with what lies in private folders called by the name of its dataset or run alone.
+
+    A file's name in a dataset is part of its hash, so it goes as well as the folder.
+    """
     for kind in (DATASETS, RUNS):
         for root in roots(kind):
             for text in {str(root.resolve()), str(root)}:
-                message = message.replace(text, kind)
+                message = re.sub(re.escape(text) + _BELOW, r"\1", message).replace(text, kind)
     return message
+
+
+def is_private(path: Path) -> bool:
+    """Whether a path lies in a private folder, as it is written or where it leads."""
+    private = [folder for kind in (DATASETS, RUNS) for folder in roots(kind)]
+    return any(
+        path.is_relative_to(folder) or path.resolve().is_relative_to(folder.resolve()) for folder in private
+    )
 
 
 def _names(kind: str, accept: Callable[[Path], bool]) -> list[str]:

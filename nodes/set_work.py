@@ -235,5 +235,5 @@ def _socket_row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _place(file: str) -> int:
     """The place in the plan that a file's name begins with; -1 for another kind of name."""
-    digits = file.rsplit("/", maxsplit=1)[-1][:6]
+    digits = file.rsplit("/", maxsplit=1)[-1].partition("_")[0]
     return int(digits) if digits.isdigit() else -1

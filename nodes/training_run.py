@@ -183,6 +183,7 @@ def _train(run: Run, stop: Callable[[], bool], view: NodeView | None) -> None:
     from ..trainer.interruption import Interrupted
     from ..trainer.launch import train
 
+    failure = ""
     private_dir(run.folder / "training")
     run.say(state=PREPARING, message="", warnings=list(run.plan.warnings))
     try:
@@ -194,9 +195,14 @@ def _train(run: Run, stop: Callable[[], bool], view: NodeView | None) -> None:
     except Interrupted as stopped:
         run.say(state=INTERRUPTED, step=max(stopped.step, run.state.get("step", 0)))
         return
-    except Exception as error:
+    except UserError as error:
         run.say(state=FAILED, message=_first_line(error))
         raise
+    except RuntimeError as error:  # its further lines are the trainer's own output, which may name a file
+        failure = _first_line(error)
+        run.say(state=FAILED, message=failure)
+    if failure:
+        raise RuntimeError(failure)
     kept = sorted(result.path.parent.glob(f"{result.path.stem}-step*.safetensors"))
     names = [_install(path, f"{run.plan.name}_{path.stem.rpartition('-')[2]}") for path in kept]
     name = _install(result.path, run.plan.name)
