@@ -61,10 +61,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..dataset.folder import require_dataset
     from ..device import pick_device
     from ..files import write_json
     from ..metrics.features import load_extractors
     from ..metrics.measure import measure_sets
+    from ..metrics.sides import refuse_nothing
     from ..versions import hardware, versions
 
     wanted = metrics_from(args.metrics)
@@ -75,6 +77,9 @@ def run(args: argparse.Namespace) -> int:
     sets = sets_from(args.sets)
     if not args.reference and wanted & {"fir", "fid"}:
         warn("no --reference: FIR and FID compare with training photographs, so they stay empty")
+    for folder in args.reference:
+        require_dataset(folder)
+    refuse_nothing(sets)
     device = pick_device(args.device)
     extractors = load_extractors(
         phantom=args.phantom,

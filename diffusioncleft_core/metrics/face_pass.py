@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from .identity import Faces, control_figures, embedder_info, identity_figures
 from .image_sets import ALL, MeasuredImage, read_generated
 from .pca import embedding_plane
-from .sides import OWN_CACHE, Side
+from .sides import Side
 
 if TYPE_CHECKING:
     from ..faces.analyzer import FaceAnalyzer
@@ -52,15 +52,16 @@ def measure_identity(
 def faces_of(
     images: Sequence[MeasuredImage], analyzer: FaceAnalyzer, cache_dir: Path | None, description: str
 ) -> Faces:
-    """The faces of images of several folders, each folder's looked for once and kept."""
+    """The faces of images of several folders, looked for once and kept where the filters keep them."""
     from ..faces.records import FaceRecord, face_records
+    from ..filters.apply import FACES_CACHE
 
     records: dict[int, FaceRecord] = {}
     for folder in dict.fromkeys(image.folder for image in images):
         places = [place for place, image in enumerate(images) if image.folder == folder]
         files = [images[place].file for place in places]
         found = face_records(
-            folder, files, analyzer, cache_dir or folder / OWN_CACHE, description=description
+            folder, files, analyzer, cache_dir or folder / FACES_CACHE, description=description
         )
         records |= dict(zip(places, found, strict=True))
     return Faces.of([records[place] for place in range(len(images))])

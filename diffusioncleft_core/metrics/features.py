@@ -152,7 +152,7 @@ def group_features(
         lpips,
         size,
         {
-            name: sum(images[i].size != size for i in np.flatnonzero(mask).tolist())
+            name: sum(images[i].size not in (None, size) for i in np.flatnonzero(mask).tolist())
             for name, mask in members.items()
         },
     )

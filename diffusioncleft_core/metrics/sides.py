@@ -37,8 +37,18 @@ class Side:
         return int(np.isnan(self.features.inception[mask, 0]).sum())
 
 
+def refuse_nothing(generated: Mapping[str, Path]) -> None:
+    """Raise UserError when no set holds an image."""
+    if not any(read_generated(folder, condition)[0] for condition, folder in generated.items()):
+        named = ", ".join(str(folder) for folder in generated.values()) or "no folder"
+        raise UserError(
+            f"there is nothing to measure: no image in {named}; give the folder of a generated set"
+        )
+
+
 def generated_side(generated: Mapping[str, Path], warn: Warn) -> Side:
-    """The images of all generated sets in one list, and their groups."""
+    """The images of all generated sets in one list, and their groups. Raises UserError when all are empty."""
+    refuse_nothing(generated)
     images: list[MeasuredImage] = []
     was_filtered = {}
     for condition, folder in generated.items():
@@ -51,11 +61,6 @@ def generated_side(generated: Mapping[str, Path], warn: Warn) -> Side:
             warn(
                 f"{broken} of {len(found)} images in {folder} are damaged or missing; they are counted apart"
             )
-    if not images:
-        named = ", ".join(str(folder) for folder in generated.values()) or "no folder"
-        raise UserError(
-            f"there is nothing to measure: no image in {named}; give the folder of a generated set"
-        )
     return Side(images, groups_of(images, was_filtered))
 
 
