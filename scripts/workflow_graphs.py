@@ -46,7 +46,7 @@ def quick_start(graph: Graph) -> None:
     trainer = data.add(
         f"{OURS}LoraTrainer",
         width=400,
-        height=1240,
+        height=1560,
         dataset=dataset[0],
         name="quick_start",
         base_model="phantom",
@@ -129,7 +129,7 @@ def training(graph: Graph, condition: str) -> None:
     trainer = train.add(
         f"{OURS}LoraTrainer",
         width=440,
-        height=1240,
+        height=1560,
         dataset=captions[0],
         name=condition,
         base_model="flux1-schnell.safetensors",

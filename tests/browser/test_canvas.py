@@ -1,0 +1,198 @@
+"""The shipped workflows in the packaged frontend: they open, export as our files do, and run."""
+
+import os
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+from workflow_files import NAMES, SMALL, api_file, ui_file
+
+from diffusioncleft.diffusioncleft_core.comfy.convert import BYPASSED, MUTED, to_api
+
+PICTURES = os.environ.get("DIFFUSIONCLEFT_SCREENSHOTS", "")
+
+
+@pytest.fixture
+def look(canvas, tmp_path):
+    """Takes a screenshot, into $DIFFUSIONCLEFT_SCREENSHOTS where it is set."""
+
+    def take(name, *groups):
+        folder = Path(PICTURES) if PICTURES else tmp_path
+        folder.mkdir(parents=True, exist_ok=True)
+        canvas.picture(folder / f"{name}.png", *groups)
+        return folder / f"{name}.png"
+
+    return take
+
+
+def without_views(graph):
+    """The graph without the text box that the frontend adds to Preview Any; the server never reads it."""
+    return {
+        name: {
+            **node,
+            "inputs": {
+                key: value
+                for key, value in node["inputs"].items()
+                if (node["class_type"], key) != ("PreviewAny", "preview")
+            },
+        }
+        for name, node in graph.items()
+    }
+
+
+def overlap(a, b):
+    return a[0] < b[0] + b[2] and b[0] < a[0] + a[2] and a[1] < b[1] + b[3] and b[1] < a[1] + a[3]
+
+
+def holds(outer, inner):
+    return all(
+        outer[side] <= inner[side] and outer[side] + outer[side + 2] >= inner[side] + inner[side + 2]
+        for side in (0, 1)
+    )
+
+
+def assert_clean(canvas):
+    """As the frontend draws them, no two nodes overlap, and every node is whole and inside a group."""
+    nodes, groups = canvas.nodes(), canvas.groups()
+    for a, b in combinations(nodes, 2):
+        assert not overlap(a["box"], b["box"]), (a["title"], b["title"])
+    for node in nodes:
+        assert node["known"], f"{node['type']} is missing"
+        assert node["size"][0] >= node["least"][0] - 1 and node["size"][1] >= node["least"][1] - 1, node
+        assert any(holds(group["box"], node["box"]) for group in groups), node["title"]
+
+
+def test_the_template_browser_offers_the_workflows_and_opens_one(canvas):
+    canvas.page.evaluate("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
+    dialog = canvas.page.locator(".p-dialog")
+    dialog.get_by_text("diffusioncleft", exact=True).first.click()
+    for name in NAMES:
+        dialog.get_by_text(name, exact=True).first.wait_for(timeout=15_000)
+    dialog.get_by_text("quick_start", exact=True).first.click()
+    canvas.page.wait_for_function(
+        "count => app.graph.nodes.length === count", arg=len(ui_file("quick_start")["nodes"])
+    )
+    canvas.page.wait_for_timeout(500)
+    assert canvas.dialogs() == ""
+    assert_clean(canvas)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_template_opens_whole_and_the_frontend_exports_our_api_file(canvas, look, name):
+    canvas.load(ui_file(name))
+    assert canvas.dialogs() == ""
+    assert_clean(canvas)
+    assert without_views(canvas.export()) == api_file(name)
+    assert look(name).stat().st_size > 10_000
+
+
+def test_our_conversion_is_the_frontends_on_reroutes_bypasses_primitives_and_notes(canvas, canvas_server):
+    """An awkward graph: the same API graph comes from the frontend and from our client."""
+    workflow = awkward()
+    canvas.load(workflow)
+    assert canvas.dialogs() == ""
+    info = canvas_server.get("/object_info")
+    exported = canvas.export()
+    assert to_api(workflow, info) == exported
+    assert to_api(canvas.saved(), info) == exported
+    assert exported["9"]["inputs"]["strength_model"] == 0.25
+    assert exported["4"]["inputs"]["model"] == ["1", 0]
+    assert "images" not in exported["8"]["inputs"]
+
+
+def awkward():
+    """Reroute, primitive, notes, a bypassed LoRA loader, a muted decoder, a widget turned into an input."""
+    sampler = {"model": ("MODEL", 3), "positive": ("CONDITIONING", 4), "negative": ("CONDITIONING", 5)}
+    lora = ("LoraLoaderModelOnly", {"model": ("MODEL", 2)}, {"MODEL": [3]}, ["any", 1.0])
+    nodes = [
+        _node(1, "DiffusionCleft_PhantomLoader", {}, {"MODEL": [1], "CLIP": [7], "VAE": [8]}),
+        _node(2, "Reroute", {"": ("*", 1)}, {"MODEL": [2, 9]}),
+        _node(3, *lora, mode=BYPASSED),
+        _node(
+            4,
+            "KSampler",
+            {**sampler, "latent_image": ("LATENT", 6)},
+            {"LATENT": [10]},
+            [5, "randomize", 4, 1.0, "euler", "simple", 1.0],
+        ),
+        _node(5, "CLIPTextEncode", {"clip": ("CLIP", 7)}, {"CONDITIONING": [4, 5]}, ["a face"]),
+        _node(6, "EmptySD3LatentImage", {}, {"LATENT": [6]}, [64, 64, 1]),
+        _node(7, "VAEDecode", {"samples": ("LATENT", 10), "vae": ("VAE", 8)}, {"IMAGE": [11]}, mode=MUTED),
+        _node(8, "SaveImage", {"images": ("IMAGE", 11)}, {}, ["a/b"]),
+        _node(
+            9,
+            "LoraLoaderModelOnly",
+            {"model": ("MODEL", 9), "strength_model": ("FLOAT", 12)},
+            {"MODEL": []},
+            ["any", 1.0],
+        ),
+        _node(10, "PrimitiveNode", {}, {"FLOAT": [12]}, [0.25, "fixed"]),
+        _node(11, "Note", {}, {}, ["read me"]),
+        _node(12, "MarkdownNote", {}, {}, ["read **me**"]),
+    ]
+    nodes[8]["inputs"][1]["widget"] = {"name": "strength_model"}
+    nodes[9]["outputs"][0]["widget"] = {"name": "strength_model"}
+    starts = {
+        n: (a["id"], i, o["type"]) for a in nodes for i, o in enumerate(a["outputs"]) for n in o["links"]
+    }
+    ends = {slot["link"]: (b["id"], j) for b in nodes for j, slot in enumerate(b["inputs"])}
+    return {
+        "last_node_id": 12,
+        "last_link_id": 12,
+        "nodes": nodes,
+        "links": [[n, *starts[n][:2], *ends[n], starts[n][2]] for n in sorted(ends)],
+        "groups": [],
+        "config": {},
+        "extra": {},
+        "version": 0.4,
+    }
+
+
+def _node(number, kind, inputs, outputs, values=(), mode=0):
+    return {
+        "id": number,
+        "type": kind,
+        "pos": [number * 300, 0],
+        "size": [250, 200],
+        "flags": {},
+        "order": number,
+        "mode": mode,
+        "properties": {},
+        "widgets_values": list(values),
+        "inputs": [{"name": name, "type": type_, "link": link} for name, (type_, link) in inputs.items()],
+        "outputs": [{"name": type_, "type": type_, "links": links} for type_, links in outputs.items()],
+    }
+
+
+def test_the_quick_start_runs_from_the_canvas_and_its_pictures_and_figures_appear(
+    canvas, canvas_server, look
+):
+    canvas.load(ui_file("quick_start"))
+    if not PICTURES:
+        for setting in SMALL:
+            target, _, value = setting.partition("=")
+            title, _, name = target.partition(".")
+            shown = {"PhantomDataset": "Phantom Dataset", "LoraTrainer": "Cleft LoRA Trainer"}.get(
+                title, title
+            )
+            canvas.set(shown, name, int(value))
+    canvas.page.get_by_role("button", name="Run", exact=True).first.click()
+    canvas.page.wait_for_timeout(1000)
+    queue = canvas_server.get("/queue")
+    (prompt_id,) = [entry[1] for entry in [*queue["queue_running"], *queue["queue_pending"]]]
+    history = canvas_server.wait(prompt_id, timeout=500)
+    assert history["status"]["status_str"] == "success", history["status"]
+    canvas.page.wait_for_function(
+        "() => app.graph.nodes.filter(node => node.type === 'PreviewAny').every(n => n.widgets?.[0]?.value)"
+    )
+    canvas.page.wait_for_timeout(1500)
+    assert canvas.node("Save Synthetic Set")["images"] == (16 if PICTURES else 4)
+    assert canvas.node("Cleft LoRA Trainer")["images"] >= 1
+    assert canvas.node("Cleft FIR")["images"] == 1
+    assert "pictures accepted" in canvas.node("All verdicts")["values"]["preview"]
+    for name in ("FIR", "FID", "LPIPS"):
+        assert name in canvas.node(name)["values"]["preview"]
+    assert canvas.dialogs() == ""
+    assert_clean(canvas)
+    look("quick_start_done")
+    look("quick_start_results", "3  Filter", "4  Save and measure")
