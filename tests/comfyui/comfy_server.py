@@ -30,9 +30,7 @@ def find_comfyui() -> Path | None:
 class ComfyServer:
     """Starts `main.py` on a base directory of its own; `start()` again after `kill()` is a restart."""
 
-    def __init__(
-        self, comfyui: Path, base: Path, environment: dict[str, str], datasets: Path | None = None
-    ) -> None:
+    def __init__(self, comfyui: Path, base: Path, environment: dict[str, str]) -> None:
         self.comfyui, self.base, self._environment = comfyui, base, environment
         self.log_path = base / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -42,10 +40,9 @@ class ComfyServer:
         link = base / "custom_nodes" / PACK
         if not link.exists():
             link.symlink_to(ROOT, target_is_directory=True)
-        places = {"diffusioncleft_datasets": datasets or base / "private datasets"}
-        self._extra.write_text(
-            "owner:\n" + "".join(f"  {kind}: {json.dumps(str(path))}\n" for kind, path in places.items())
-        )
+        # The owner's choice: one place that is private, and one that is not and must not be used.
+        places = f"{base / 'private datasets'}\n{base / 'output' / 'patients'}"
+        self._extra.write_text(f"owner:\n  diffusioncleft_datasets: {json.dumps(places)}\n")
         self.port = _free_port()
 
     @property

@@ -58,9 +58,9 @@ def test_other_sizes_and_long_prompts_draw_the_cores_picture_too(server):
 
 
 def test_a_lora_trained_in_the_graph_changes_the_picture_as_in_the_core(server, dataset):
-    graph = {**training(dataset), **drawing(seed=41, lora=["train", 0], strength=1.5)}
+    graph = {**training(dataset, name="drawn"), **drawing(seed=41, lora=["train", 0], strength=1.5)}
     picture, sidecar = saved(server, graph, "set/lora", lora_name=["train", 0], lora_strength=1.5)
-    (lora,) = (server.base / "models" / "loras").glob("pre_op_*.safetensors")
+    (lora,) = (server.base / "models" / "loras").glob("drawn_*.safetensors")
     assert psnr(picture, core_picture(PROMPT, 41, lora, 1.5)) >= 40
     assert psnr(picture, core_picture(PROMPT, 41)) < 35, "the LoRA had no effect"
 
@@ -115,7 +115,7 @@ def test_a_builders_pictures_take_the_next_free_places(server):
 def test_a_set_with_another_lora_is_refused_on_the_node(server, dataset):
     saved(server, drawing(seed=1), "set/mixed")
     with pytest.raises(NodeFailed, match="another lora"):
-        saved(server, {**training(dataset), **drawing(seed=1, lora=["train", 0])}, "set/mixed")
+        saved(server, {**training(dataset, name="drawn"), **drawing(seed=1, lora=["train", 0])}, "set/mixed")
 
 
 def test_pictures_of_any_kind_are_taken_and_none_is_a_message(server):

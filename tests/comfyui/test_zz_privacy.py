@@ -1,6 +1,7 @@
 """Nothing of a photograph leaves its dataset through the server. Runs last, over all that tests left."""
 
 import json
+import shutil
 import urllib.parse
 
 import pytest
@@ -146,22 +147,17 @@ def test_the_servers_own_routes_show_nothing_of_a_dataset(server, dataset, used)
         assert status != 200
 
 
-def test_a_dataset_that_the_server_would_show_is_refused(server, dataset, tmp_path):
+def test_a_dataset_that_the_server_would_show_is_refused(server, dataset):
     """Placed under ComfyUI's output folder by its owner, it is not used; the message says what to do."""
-    from comfy_server import ComfyServer
-    from conftest import environment
-
-    other = ComfyServer(server.comfyui, tmp_path, environment(), datasets=tmp_path / "output" / "patients")
-    (tmp_path / "output" / "patients" / "d2").mkdir(parents=True)
-    source = server.base / "private datasets" / dataset
+    source, shown = server.base / "private datasets" / dataset, server.base / "output" / "patients" / "d2"
+    shown.mkdir(parents=True)
     for name in (".diffusioncleft-dataset", "manifest.jsonl"):
-        (tmp_path / "output" / "patients" / "d2" / name).write_bytes((source / name).read_bytes())
-    other.start()
+        (shown / name).write_bytes((source / name).read_bytes())
     try:
         with pytest.raises(GraphRefused, match="output folder, which its server shows to everyone"):
-            other.queue({"d": ours("Dataset", name="d2"), "s": node("PreviewAny", source=["d", 1])})
+            server.queue({"d": ours("Dataset", name="d2"), "s": node("PreviewAny", source=["d", 1])})
     finally:
-        other.kill()
+        shutil.rmtree(shown.parent)
 
 
 def test_no_photograph_is_named_in_log_history_pictures_or_what_is_served(server, dataset, used):
