@@ -17,6 +17,7 @@ COMMANDS = {
     "dataset": ".commands.dataset",
     "train": ".commands.train",
     "generate": ".commands.generate",
+    "filter": ".commands.filter",
     "prompt": ".commands.prompt",
     "plan": ".commands.plan",
     "measure": ".commands.measure",

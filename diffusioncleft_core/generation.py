@@ -17,7 +17,7 @@ import torch
 
 from .device import default_dtype, pick_device
 from .errors import UserError
-from .files import append_jsonl, read_json, sha256_file, write_json, write_jsonl
+from .files import append_jsonl, read_json, read_jsonl, sha256_file, write_json, write_jsonl
 from .flux.components import FluxSource
 from .flux.lora import read_lora
 from .flux.sampling import schnell_sigmas
@@ -25,6 +25,7 @@ from .generation_files import manifest_row, read_done, write_image
 from .generation_sampler import ImageSampler, ImageSize, embed_prompts, release_memory
 from .progress import progress
 from .prompts import PlanRow
+from .prompts.plan import REFILL_STRIDE
 from .versions import versions
 
 SETTINGS_FILE = "generation.json"
@@ -79,12 +80,13 @@ def generate(
         warn(message)
     open_folder(out, record)
     done = {row.index: read_matching(out, row) for row in plan}
+    again = refilled_rows(out, plan)
     rows = [manifest_row(sidecar, role) for sidecar in done.values() if sidecar is not None]
-    write_jsonl(out / MANIFEST_FILE, rows)
+    write_jsonl(out / MANIFEST_FILE, [*rows, *again])
     pending = [row for row in plan if done[row.index] is None]
     if pending:
         make_images(source, lora, pending, out, record, size, batch, device, dtype, role, len(plan), on_image)
-    finish_manifest(out, plan, role)
+    finish_manifest(out, plan, role, again)
     return GenerationResult(out, total=len(plan), made=len(pending), warnings=warnings)
 
 
@@ -131,10 +133,28 @@ def make_images(
         release_memory(device)
 
 
-def finish_manifest(out: Path, plan: Sequence[PlanRow], role: str) -> None:
+def finish_manifest(
+    out: Path, plan: Sequence[PlanRow], role: str, again: Sequence[Mapping[str, Any]] = ()
+) -> None:
     """Rewrite the manifest in the plan's order, from the sidecars: an interrupted one may lack rows."""
     sidecars = [read_matching(out, row) for row in plan]
-    write_jsonl(out / MANIFEST_FILE, [manifest_row(s, role) for s in sidecars if s is not None])
+    rows = [manifest_row(sidecar, role) for sidecar in sidecars if sidecar is not None]
+    write_jsonl(out / MANIFEST_FILE, [*rows, *map(dict, again)])
+
+
+def refilled_rows(out: Path, plan: Sequence[PlanRow]) -> list[dict[str, Any]]:
+    """Manifest rows of images that were made in place of rejected ones of `plan`, and are still there."""
+    if not (out / MANIFEST_FILE).is_file():
+        return []
+    named = {row.index for row in plan}
+    return [
+        row
+        for row in read_jsonl(out / MANIFEST_FILE)
+        if row.get("attempt")
+        and row.get("index") not in named
+        and int(row["index"]) % REFILL_STRIDE in named
+        and (out / row["file"]).is_file()
+    ]
 
 
 def check_numbers(steps: int, batch: int, strength: float) -> None:

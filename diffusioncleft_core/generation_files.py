@@ -18,6 +18,8 @@ import numpy.typing as npt
 
 from .errors import UserError
 from .files import read_json, sha256_bytes, sha256_file, write_bytes, write_json
+from .filters.sets import place_of
+from .prompts.plan import attempt_of
 
 SIDECAR_SCHEMA = 1
 SOFTWARE = "diffusioncleft"
@@ -99,14 +101,18 @@ def write_image(folder: Path, pixels: npt.NDArray[np.uint8], record: Mapping[str
 
 
 def read_done(folder: Path, index: int, seed: int) -> dict[str, Any] | None:
-    """The sidecar of a finished image, or None when image or sidecar is missing, torn or altered."""
-    image = folder / image_name(index, seed)
+    """The sidecar of a finished image, or None when image or sidecar is missing, torn or altered.
+
+    What the filters moved to `rejected/` is done too; `file` says where the image lies.
+    """
+    name = image_name(index, seed)
     try:
-        sidecar = read_json(sidecar_of(image))
-        whole = isinstance(sidecar, dict) and sidecar.get("png_sha256") == sha256_file(image)
+        file = place_of(folder, name)
+        sidecar = read_json(folder / place_of(folder, sidecar_of(Path(name)).name))
+        whole = isinstance(sidecar, dict) and sidecar.get("png_sha256") == sha256_file(folder / file)
     except (OSError, json.JSONDecodeError, UnicodeDecodeError, UserError):
         return None
-    return sidecar if whole else None
+    return {**sidecar, "file": file} if whole else None
 
 
 def manifest_row(sidecar: Mapping[str, Any], role: str) -> dict[str, Any]:
@@ -114,6 +120,8 @@ def manifest_row(sidecar: Mapping[str, Any], role: str) -> dict[str, Any]:
     lora = sidecar.get("lora")
     return {
         "file": sidecar["file"],
+        "index": sidecar["index"],
+        "attempt": attempt_of(sidecar["index"]),
         "width": sidecar["width"],
         "height": sidecar["height"],
         "condition": sidecar["condition"],
@@ -122,5 +130,5 @@ def manifest_row(sidecar: Mapping[str, Any], role: str) -> dict[str, Any]:
         "prompt": sidecar["prompt"],
         "seed": sidecar["seed"],
         "lora": lora["sha256"] if lora else None,
-        "verdicts": {},
+        "verdicts": sidecar.get("verdicts", {}),
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from .builder import build_prompt
 from .strata import SMALLEST_SHARE, Strata
 
 _SEED_BITS = 48
+REFILL_STRIDE = 1_000_000
+"""Row i of the plan, made again for the k-th time, has the index k * REFILL_STRIDE + i."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,22 @@ def row_seed(condition: str, seed: int, index: int) -> int:
     """Seed of one image, 0 <= seed < 2**48: exact in JSON readers that keep numbers as float64."""
     digest = hashlib.sha256(f"{condition}/{seed}/{index}".encode()).digest()
     return int.from_bytes(digest[: _SEED_BITS // 8], "big")
+
+
+def attempt_of(index: int) -> int:
+    """0 for a row of the plan, k for a row that was made again for the k-th time."""
+    return index // REFILL_STRIDE
+
+
+def made_again(row: PlanRow, attempt: int) -> PlanRow:
+    """The same prompt and attributes with another seed: the plan's strata stay as they are.
+
+    row: of the plan, attempt 0; attempt: 1 for the first time. The seed depends on the row's seed and the
+    attempt alone.
+    """
+    digest = hashlib.sha256(f"{row.condition}/{row.seed}/again/{attempt}".encode()).digest()
+    seed = int.from_bytes(digest[: _SEED_BITS // 8], "big")
+    return replace(row, index=attempt * REFILL_STRIDE + row.index % REFILL_STRIDE, seed=seed)
 
 
 def write_plan(path: Path, rows: Sequence[PlanRow]) -> None:
