@@ -40,6 +40,7 @@ class Found:
     preview: Path | None = None
     lora: Path | None = None
     face_seconds: float | None = None
+    filter_seconds: float | None = None
 
 
 @dataclass
@@ -92,6 +93,7 @@ def steps_of(checkup: Checkup) -> list[Step]:
         ),
         loads("face pack", "detector and recogniser open", face_pack.opens),
         step("face", "the face pack finds a face", face_pack.finds, "face pack"),
+        step("filters", "artifacts are looked for, text too", face_pack.filters, "face pack"),
         step("training", "ten steps in the trainer's process", training.ten_steps, *files, "memory", "disk"),
         step("preview", "the trainer drew what it learns", training.preview, "training"),
         step("LoRA file", "well formed, and names no file or folder", training.lora_file, "training"),

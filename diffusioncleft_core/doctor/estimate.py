@@ -27,20 +27,20 @@ class Estimate:
 
     training: float
     generation: float
-    faces: float
+    filters: float
     disk: int
 
     @property
     def seconds(self) -> float:
-        return self.training + self.generation + self.faces
+        return self.training + self.generation + self.filters
 
 
 def estimated(found: Found, planned: PlannedRun, resolution: int) -> Estimate:
     """The planned run's time and disk.
 
     Training: 10 steps a photograph; paired with a regularisation image a step costs twice as much, and as
-    many pictures are drawn as there are photographs. Generation: an image and a prompt each. Faces: one pass
-    over photographs and images. Start-ups once a condition.
+    many pictures are drawn as there are photographs. Generation: an image and a prompt each. Filters: one
+    pass over photographs and images. Start-ups once a condition.
     """
     pictures = planned.images + (planned.photographs if planned.robust else 0)
     pair = 2 if planned.robust else 1
@@ -48,7 +48,7 @@ def estimated(found: Found, planned: PlannedRun, resolution: int) -> Estimate:
     encode, prompt = found.encode_seconds or 0.0, found.prompt_seconds or 0.0
     training = pair * planned.photographs * (STEPS_AN_IMAGE * step + encode + prompt) + CONDITIONS * start
     generation = pictures * ((found.image_seconds or 0.0) + prompt)
-    faces = (planned.photographs + planned.images) * (found.face_seconds or 0.0)
+    filters = (planned.photographs + planned.images) * (found.filter_seconds or found.face_seconds or 0.0)
     latents = pair * planned.photographs * (16 * (resolution // 8) ** 2 * 4)
     disk = (
         pictures * (found.image_bytes or 0)
@@ -56,7 +56,7 @@ def estimated(found: Found, planned: PlannedRun, resolution: int) -> Estimate:
         + latents
         + CONDITIONS * LORA_BYTES * found.lora_parameters
     )
-    return Estimate(training, generation, faces, disk)
+    return Estimate(training, generation, filters, disk)
 
 
 def planned_run(checkup: Checkup) -> Figures:
@@ -75,7 +75,7 @@ def planned_run(checkup: Checkup) -> Figures:
         "preset": "robust" if planned.robust else "paper",
         "training": duration(estimate.training),
         "generation": duration(estimate.generation),
-        "faces": duration(estimate.faces) if checkup.found.face_seconds else "not measured",
+        "filters": duration(estimate.filters) if estimate.filters else "not measured",
         "total": duration(estimate.seconds),
         "disk_gib": gib(estimate.disk),
     }

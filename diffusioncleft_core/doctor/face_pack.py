@@ -72,6 +72,29 @@ def finds(checkup: Checkup) -> Figures:
     return {**figures, "score": round(faces[0].score, 2), "found_at": faces[0].rung}
 
 
+def filters(checkup: Checkup) -> Figures:
+    """The artifact filter, with its reader of text, on a rendered face of the size of the images."""
+    from ..filters.artifacts import ArtifactFilter
+
+    analyzer = _analyzer(checkup)
+    begun = time.monotonic()
+    artifacts = ArtifactFilter(analyzer)
+    loaded = time.monotonic() - begun
+    picture = phantom_pictures(1, checkup.settings.resolution, seed=2)[0]
+    artifacts.check(picture)
+    begun = time.monotonic()
+    verdict = artifacts.check(picture)
+    checkup.found.filter_seconds = time.monotonic() - begun
+    figures: Figures = {
+        "load_seconds": round(loaded, 1),
+        "image_seconds": round(checkup.found.filter_seconds, 3),
+        "kinds": ", ".join(artifacts.kinds),
+    }
+    if analyzer.phantom_only and not verdict.accepted:
+        raise Failed(f"a clean picture was rejected: {', '.join(verdict.reasons)}", "report it", figures)
+    return figures
+
+
 def _analyzer(checkup: Checkup) -> Any:
     from ..faces.analyzer import load_face_analyzer
 

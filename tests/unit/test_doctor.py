@@ -172,7 +172,9 @@ def test_the_estimate_follows_the_paper_and_the_preset():
     paper = estimated(found, PlannedRun(100, 1000, robust=False), 512)
     assert paper.training == pytest.approx(100 * (10 * 2.0 + 0.1 + 0.5) + 2 * 30)
     assert paper.generation == pytest.approx(1000 * 3.5)
-    assert paper.faces == pytest.approx(1100 * 0.2)
+    assert paper.filters == pytest.approx(1100 * 0.2)
+    found.filter_seconds = 0.3
+    assert estimated(found, PlannedRun(100, 1000), 512).filters == pytest.approx(1100 * 0.3)
     assert paper.disk == 1000 * 1000 + 100 * (8 << 20) + 100 * 16 * 64 * 64 * 4 + 2 * 30 * 10
     robust = estimated(found, PlannedRun(100, 1000), 512)
     assert robust.training == pytest.approx(2 * (paper.training - 60) + 60)
