@@ -216,9 +216,9 @@ def _main_inputs() -> list[Any]:
             options=["robust", "paper"],
             default="robust",
             tooltip=(
-                "robust: with a training adapter, which keeps schnell a 4-step model, and "
-                "with regularisation "
-                "images, which tie the cleft to its trigger. paper: the paper's recipe, without either."
+                "robust: with a training adapter, which keeps schnell a 4-step model; without the trigger "
+                "the base model's output is preserved, and the loss counts more where the finding lies. "
+                "paper: the paper's recipe, without any of these."
             ),
         ),
         io.Combo.Input(
@@ -312,10 +312,7 @@ def _recipe_inputs() -> list[Any]:
             default=0,
             min=0,
             max=10_000,
-            tooltip=(
-                "Made by the base model without the trigger. 0: as many as photographs (robust), "
-                "none (paper)."
-            ),
+            tooltip="Images that the base model makes without the trigger, to train beside. 0: none.",
         ),
         io.Float.Input(
             "prior_loss_weight",
@@ -411,5 +408,23 @@ def _preview_inputs() -> list[Any]:
             min=0,
             max=100_000,
             tooltip="Also keep the LoRA every so many steps, for a grid of checkpoints. 0: only the last.",
+        ),
+        io.Float.Input(
+            "output_preservation_weight",
+            optional=True,
+            default=-1.0,
+            min=-1.0,
+            max=100.0,
+            step=0.1,
+            tooltip="Hold the output without the trigger to the base model's. -1: the preset's; 0: off.",
+        ),
+        io.Float.Input(
+            "region_weight",
+            optional=True,
+            default=0.0,
+            min=0.0,
+            max=100.0,
+            step=0.5,
+            tooltip="Weight of the loss where the finding lies. 0: the preset's; 1: as elsewhere.",
         ),
     ]

@@ -8,7 +8,7 @@ from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.run_settings import (
     PHANTOM_LEARNING_RATE,
     PHANTOM_SCHEDULE,
-    REGULARIZATION,
+    ROBUST,
 )
 from . import places
 from .dataset import DatasetHandle
@@ -47,10 +47,7 @@ class RunPlan:
 
         values: dict[str, Any] = {**self.arguments, "output_dir": folder / "training", "output_name": "lora"}
         if self.regularisation:
-            values |= {
-                "reg_data_dir": folder / "regularisation",
-                "prior_target": REGULARIZATION["prior_target"],
-            }
+            values["reg_data_dir"] = folder / "regularisation"
         if self.previews:
             values["sample_prompts"] = folder / "prompts.txt"
         return checked(TrainSettings(**values))
@@ -67,7 +64,7 @@ def plan_run(inputs: dict[str, Any]) -> RunPlan:
     adapter, warnings = _adapter(inputs["training_adapter"], wanted=robust and not phantom)
     sides = _sides(inputs["resolution"], phantom)
     base, source = _base(inputs, phantom)
-    regularisation = inputs["regularisation_images"] or (dataset.n_train if robust else 0)
+    regularisation = inputs["regularisation_images"]
     previews = _previews(inputs, dataset)
     cpu = comfy.model_management.cpu_state == comfy.model_management.CPUState.CPU
     values: dict[str, Any] = {
@@ -88,6 +85,7 @@ def plan_run(inputs: dict[str, Any]) -> RunPlan:
         "seed": inputs["seed"],
         "mixed_precision": inputs["mixed_precision"],
         **_schedule(inputs, phantom),
+        **_selectivity(inputs, dataset, robust=robust),
     }
     without_effect = {
         "gradient_checkpointing": inputs["gradient_checkpointing"],
@@ -164,6 +162,23 @@ def _schedule(inputs: dict[str, Any], phantom: bool) -> dict[str, Any]:
     if phantom:
         return {**PHANTOM_SCHEDULE, **({"lr_warmup_steps": warmup} if warmup else {})}
     return {"lr_scheduler": "constant_with_warmup" if warmup else "constant", "lr_warmup_steps": warmup}
+
+
+def _selectivity(inputs: dict[str, Any], dataset: DatasetHandle, *, robust: bool) -> dict[str, Any]:
+    """What ties the cleft to its trigger, and the loss to the lip: the preset's, or as the widgets say."""
+    from ..diffusioncleft_core.conditions import load_vocabulary
+
+    found: dict[str, Any] = dict(ROBUST) if robust else {}
+    if inputs.get("output_preservation_weight", -1.0) >= 0:
+        found["output_preservation_weight"] = inputs["output_preservation_weight"]
+    if inputs.get("region_weight"):
+        found["region_weight"] = inputs["region_weight"]
+    if found.get("output_preservation_weight"):
+        conditions = load_vocabulary().conditions
+        found["other_trigger"] = next(
+            item.trigger for name, item in conditions.items() if name != dataset.condition
+        )
+    return found
 
 
 def _base(inputs: dict[str, Any], phantom: bool) -> tuple[dict[str, Any], Any]:

@@ -53,7 +53,7 @@ class ComfyServer:
     def log(self) -> str:
         return self.log_path.read_text(encoding="utf-8", errors="replace")
 
-    def start(self, timeout: float = 120.0) -> None:
+    def start(self, timeout: float = 400.0) -> None:
         arguments = ["--cpu", "--disable-auto-launch", "--port", str(self.port)]
         arguments += ["--base-directory", str(self.base), "--extra-model-paths-config", str(self._extra)]
         with open(self.log_path, "ab") as log:
@@ -89,7 +89,7 @@ class ComfyServer:
         body = None if data is None else json.dumps(data).encode()
         request = urllib.request.Request(self.url + path, body, {"Content-Type": "application/json"})
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=300) as answer:
                 return answer.status, answer.read()
         except urllib.error.HTTPError as error:
             return error.code, error.read()
@@ -108,7 +108,7 @@ class ComfyServer:
             raise GraphRefused(json.dumps(answer, ensure_ascii=False))
         return str(answer["prompt_id"])
 
-    def wait(self, prompt_id: str, timeout: float = 180.0) -> dict[str, Any]:
+    def wait(self, prompt_id: str, timeout: float = 900.0) -> dict[str, Any]:
         """The history of a prompt that has ended, however it ended."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
@@ -118,7 +118,7 @@ class ComfyServer:
             time.sleep(0.1)
         raise TimeoutError(f"the prompt did not end in {timeout} s:\n{self.log[-3000:]}")
 
-    def run(self, graph: dict[str, Any], timeout: float = 180.0) -> dict[str, Any]:
+    def run(self, graph: dict[str, Any], timeout: float = 900.0) -> dict[str, Any]:
         """Run a graph and return its outputs by node; NodeFailed with the node's message."""
         history = self.wait(self.queue(graph), timeout)
         for name, message in history["status"]["messages"]:

@@ -18,7 +18,7 @@ def _states(server: ComfyServer, name: str) -> list[dict]:
     return [json.loads(path.read_text(encoding="utf-8")) for path in found]
 
 
-def _until(server: ComfyServer, what, seconds: float = 120.0):
+def _until(server: ComfyServer, what, seconds: float = 900.0):
     """Wait until `what()` is true; it is about a process that goes its own way."""
     deadline = time.monotonic() + seconds
     while not what():
@@ -98,7 +98,7 @@ def test_a_training_goes_on_after_interrupt_detachment_and_the_servers_death(ser
     assert "done" in again["s"]["text"][0]
 
 
-def test_robust_draws_regularisation_images_and_keeps_loras_on_the_way(server, dataset):
+def test_robust_trains_on_regularisation_images_too_and_keeps_loras_on_the_way(server, dataset):
     graph = training(
         dataset,
         name="robust",
