@@ -48,6 +48,7 @@ format: $(READY)
 
 bench: $(READY)
 	$(PY) -m benchmarks
+	$(PY) -m benchmarks.measurements
 
 experiments: $(READY)
 	$(PY) scripts/experiments.py
