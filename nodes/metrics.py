@@ -229,8 +229,8 @@ def which_input() -> Any:
 
 def _given(result: Any) -> io.NodeOutput:
     """Values, and on the node the words and the plots."""
-    from .pictures import batch_of, preview
+    from .pictures import preview_each
 
-    shown = preview(batch_of(result.plots)) if result.plots else {}
+    shown = preview_each(result.plots) if result.plots else {}
     files = {"files": result.files} if result.files else {}
     return io.NodeOutput(*result.outputs, ui={**shown, **files, "text": (result.text,)})

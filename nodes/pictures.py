@@ -55,6 +55,11 @@ def preview(images: Any) -> dict[str, Any]:
     return dict(ui.PreviewImage(images, cls=None).as_dict())
 
 
+def preview_each(pictures: Sequence[Any]) -> dict[str, Any]:
+    """Show pictures [H, W, 3] uint8 of any sizes on the node, each in its own size."""
+    return {"images": [shown for pixels in pictures for shown in preview(tensor_of(pixels))["images"]]}
+
+
 def _batch(batch: Any) -> Any:
     if batch.ndim == 3:
         batch = batch[None]

@@ -153,12 +153,12 @@ def base_models() -> list[str]:
 def _given(run_id: str, *, with_state: bool = False) -> io.NodeOutput:
     """Name of the LoRA, plot, previews and words of a run. Without a LoRA yet, what needs it does not run."""
     from . import training_run
-    from .pictures import batch_of, preview
+    from .pictures import batch_of, preview_each
 
     state = training_run.read_state(run_id)
     previews = training_run.last_previews(run_id)
     plot = training_run.loss_plot(run_id)
-    shown = preview(batch_of([*previews, plot] if previews else [plot]))
+    shown = preview_each([*previews, plot])
     name = state.get("lora") or blocked()
     words = training_run.describe(state)
     more = (state["state"],) if with_state else ()

@@ -21,13 +21,19 @@ GROUPS = """() => app.graph.groups.map(group => ({
     title: group.title, box: [...group.boundingRect ?? group._bounding],
 }))"""
 FIT = """(titles) => {
+    const inside = (node, box) => node.pos[0] >= box[0] && node.pos[1] >= box[1]
+        && node.pos[0] < box[0] + box[2] && node.pos[1] < box[1] + box[3];
     const wanted = app.graph.groups.filter(group => !titles.length || titles.includes(group.title));
-    const boxes = wanted.map(group => [...group.boundingRect ?? group._bounding]);
+    const groups = wanted.map(group => [...group.boundingRect ?? group._bounding]);
+    const boxes = !titles.length ? groups
+        : app.graph.nodes.filter(node => groups.some(box => inside(node, box)))
+            .map(node => [node.pos[0] - 30, node.pos[1] - 90, node.size[0] + 60, node.size[1] + 110]);
     const left = Math.min(...boxes.map(box => box[0])), top = Math.min(...boxes.map(box => box[1]));
     const right = Math.max(...boxes.map(box => box[0] + box[2]));
     const bottom = Math.max(...boxes.map(box => box[1] + box[3]));
     const view = app.canvas.canvas.getBoundingClientRect();
     const scale = Math.min((view.width - 90) / (right - left), (view.height - 130) / (bottom - top));
+    app.canvas.low_quality_zoom_threshold = 0.1;  // text at every zoom
     app.canvas.ds.scale = scale;
     app.canvas.ds.offset = [75 / scale - left, 95 / scale - top];
     app.canvas.setDirty(true, true);
@@ -81,7 +87,7 @@ class Canvas:
         return " ".join(self.page.locator(".p-dialog").all_inner_texts())
 
     def picture(self, path: Path, *groups: str) -> None:
-        """A screenshot with all groups, or the named ones, in view."""
+        """A screenshot of the whole graph, or of the nodes of the named groups."""
         self.page.evaluate(FIT, list(groups))
         self.page.wait_for_timeout(800)
         self.page.screenshot(path=str(path))

@@ -26,7 +26,11 @@ ARGUMENTS = [
     "--disable-background-networking",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ]
-SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False, "Comfy.Graph.CanvasInfo": False}
+SETTINGS = {
+    "Comfy.TutorialCompleted": True,
+    "Comfy.Minimap.Visible": False,
+    "Comfy.Graph.CanvasInfo": False,
+}
 
 
 def _browser() -> str:
@@ -75,6 +79,6 @@ def canvas(canvas_server):
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=_browser(), args=ARGUMENTS)
-        page = browser.new_page(viewport={"width": 1900, "height": 1000})
+        page = browser.new_page(viewport={"width": 2200, "height": 1200})
         yield Canvas.open(page, canvas_server.url)
         browser.close()
