@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 Watcher = Callable[[str, int, int], None]
-"""Called with (description, done, total) before each item or after each update; may raise to stop the work."""
+"""Called with (description, done, total) before each item or after each update; may raise to stop all."""
 _watcher: contextvars.ContextVar[Watcher | None] = contextvars.ContextVar("progress_watcher", default=None)
 
 
