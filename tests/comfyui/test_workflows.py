@@ -4,12 +4,15 @@ import json
 
 import numpy as np
 import pytest
-from comfy_server import PACK
+from comfy_server import PACK, ROOT
 from PIL import Image
 from workflow_files import NAMES, SMALL, api_file, build_datasets, generator, run_workflow, ui_file
 from workflow_rules import broken_rules
 
+from diffusioncleft.diffusioncleft_core import cli
 from diffusioncleft.diffusioncleft_core.comfy.convert import to_api
+from diffusioncleft.diffusioncleft_core.conditions import load_vocabulary
+from diffusioncleft.diffusioncleft_core.prompts import sampling_plan, write_plan
 
 
 @pytest.fixture(scope="module")
@@ -155,3 +158,26 @@ def test_the_grid_has_a_row_a_checkpoint_and_a_column_a_strength(server, lora, t
     grid = pixels(tmp_path / name)
     assert grid.shape == (2 * 128 + 4, 3 * 128 + 2 * 4, 3)
     assert np.abs(grid[:128, :128] - grid[:128, 2 * 132 : 2 * 132 + 128]).mean() > 0.1
+
+
+def test_a_plan_drives_the_shipped_graph_with_its_filters_and_makes_an_image_set(
+    server, datasets, lora, tmp_path, capsys
+):
+    plan, folder = tmp_path / "plan.jsonl", tmp_path / "set"
+    rows = sampling_plan(load_vocabulary().condition("pre_op"), 3, 7)
+    write_plan(plan, rows)
+    command = ["comfy", "run", str(ROOT / "workflows" / "generate_pre_op.json"), "--server", server.url]
+    command += ["--out", str(folder), "--phantom", "--lora", lora, "--plan", str(plan)]
+    command += ["--prompt-input", "Prompt.text", "--seed-input", "KSampler.seed"]
+    command += ["--set", "Save Synthetic Set.folder=plan"]
+    assert cli.main([*command, "--rows", "2"]) == 0
+    assert cli.main(command) == 0
+    assert "1 rows done, 2 were done, 0 failed" in capsys.readouterr().out
+    manifest = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
+    assert [row["prompt"] for row in manifest] == [row.prompt for row in rows]
+    assert [row["seed"] for row in manifest] == [row.seed for row in rows]
+    assert len({row["lora"] for row in manifest}) == 1 and manifest[0]["lora"]
+    for row in manifest:
+        sidecar = json.loads((folder / row["file"]).with_suffix(".json").read_text())
+        assert sidecar["prompt"] == row["prompt"] and sidecar["png_sha256"]
+        assert "accepted" in row["verdicts"]
