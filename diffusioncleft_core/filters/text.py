@@ -29,6 +29,10 @@ LEAST_ASPECT = 1.4
 LETTER_SCORES = {3: 0.75, 4: 0.5}
 """Mean probability that so many letters need; four stands for more. Fewer are no text: a bilateral cleft
 reads as 11, two eyes as 00, but never as four letters."""
+ALIKE = ("0896", "OoQDの口日司可", "1Il|i")
+"""Signs that circles and strokes are read as; each group counts as one letter that repeats."""
+LEAST_DIFFERENT = 3
+"""Letters that differ, of a text: curls read as 880088, eyes and the halves of a cleft as 00 and 11."""
 LINE_HEIGHT, LONGEST_LINE = 48, 480
 
 
@@ -40,6 +44,8 @@ class TextRegion:
     """Mean probability of the detector, 0 to 1."""
     letters: int
     """Letters and digits that the recogniser read."""
+    different: int
+    """How many of them differ, look-alikes taken for one."""
     confidence: float
     """The recogniser's mean probability of what it read, 0 to 1."""
     rectangle: tuple[tuple[float, float], tuple[float, float], float]
@@ -48,7 +54,8 @@ class TextRegion:
     @property
     def is_text(self) -> bool:
         """Whether it counts as text."""
-        return self.confidence >= LETTER_SCORES.get(min(self.letters, 4), 2.0)
+        sure = self.confidence >= LETTER_SCORES.get(min(self.letters, 4), 2.0)
+        return sure and self.different >= LEAST_DIFFERENT
 
 
 class TextReader:
@@ -58,7 +65,7 @@ class TextReader:
         self, detector: Any, recogniser: Any, characters: list[str], weights: dict[str, str]
     ) -> None:
         self._detector, self._recogniser = detector, recogniser
-        self._letters = np.array([any(sign.isalnum() for sign in entry) for entry in characters])
+        self._shapes = np.array([_shape(place, entry) for place, entry in enumerate(characters)])
         self.weights = weights
         """sha256 of the two models, by file name."""
 
@@ -81,12 +88,13 @@ class TextReader:
             if score < REGION_SCORE:
                 continue
             grown = _grown(rectangle)
-            letters, confidence = self._read(_line(bgr, grown))
-            found.append(TextRegion(round(score, 3), letters, round(confidence, 3), grown))
+            shapes, confidence = self._read(_line(bgr, grown))
+            read = len(shapes), len(set(shapes))
+            found.append(TextRegion(round(score, 3), *read, round(confidence, 3), grown))
         return sorted(found, key=lambda item: (item.is_text, item.score), reverse=True)
 
-    def _read(self, line: NDArray[np.uint8]) -> tuple[int, float]:
-        """Number of letters and digits in a line [48, W, 3] BGR, and the mean probability of its signs.
+    def _read(self, line: NDArray[np.uint8]) -> tuple[list[int], float]:
+        """The shapes of letters and digits in a line [48, W, 3] BGR, and its signs' mean probability.
 
         Greedy decoding of connectionist temporal classification (Graves et al., ICML 2006): the likeliest
         class at each place, repetitions merged, blanks (class 0) left out.
@@ -95,8 +103,9 @@ class TextReader:
         best, sure = scores.argmax(1), scores.max(1)
         kept = (best != 0) & np.concatenate([[True], best[1:] != best[:-1]])
         if not kept.any():
-            return 0, 0.0
-        return int(self._letters[best[kept]].sum()), float(sure[kept].mean())
+            return [], 0.0
+        shapes = self._shapes[best[kept]]
+        return [int(shape) for shape in shapes if shape], float(sure[kept].mean())
 
 
 def load_text_reader(threads: int | None = None) -> TextReader:
@@ -119,6 +128,14 @@ def load_text_reader(threads: int | None = None) -> TextReader:
     listed = sessions[1].get_modelmeta().custom_metadata_map["character"].splitlines()
     weights = {name: sha256_file(folder / name) for name in (DETECTOR, RECOGNISER)}
     return TextReader(sessions[0], sessions[1], ["", *listed, " "], weights)
+
+
+def _shape(place: int, entry: str) -> int:
+    """0 for a sign that is neither letter nor digit, else a number; look-alikes share one."""
+    for number, group in enumerate(ALIKE, start=1):
+        if entry and entry in group:
+            return number
+    return place + len(ALIKE) + 1 if any(sign.isalnum() for sign in entry) else 0
 
 
 def _models_folder() -> Path:

@@ -32,6 +32,11 @@ class ArtifactVerdict:
         """Whether nothing rejects it."""
         return not self.reasons
 
+    @property
+    def rejected(self) -> bool:
+        """Whether anything rejects it."""
+        return not self.accepted
+
     def to_json(self) -> dict[str, Any]:
         """The part `artifacts` of a sidecar's verdicts."""
         return {kind: dict(found) for kind, found in self.artifacts.items()}

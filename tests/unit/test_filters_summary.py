@@ -1,0 +1,93 @@
+"""Which rows are raw, which are filtered, and what the report is told of them."""
+
+import pytest
+
+from diffusioncleft.diffusioncleft_core.errors import UserError
+from diffusioncleft.diffusioncleft_core.filters.refill import plan_of, rows_to_refill, unfilled
+from diffusioncleft.diffusioncleft_core.filters.sets import (
+    filtered_rows,
+    raw_rows,
+    read_set_rows,
+    write_set_rows,
+)
+from diffusioncleft.diffusioncleft_core.filters.summary import filter_summary, photographs_summary
+from diffusioncleft.diffusioncleft_core.prompts.plan import REFILL_STRIDE, attempt_of
+
+
+def row(index, *reasons, seen=True, skin="dark", subject="girl"):
+    verdicts = {"accepted": not reasons, "reasons": list(reasons)} if seen else {}
+    return {
+        "file": f"{index:06d}_{index + 7}.png",
+        "index": index,
+        "attempt": attempt_of(index),
+        "prompt": f"prompt {index % REFILL_STRIDE}",
+        "seed": index + 7,
+        "condition": "pre_op",
+        "attributes": {"skin": skin, "subject": subject},
+        "verdicts": verdicts,
+    }
+
+
+ROWS = [
+    row(0),
+    row(1, "text", "eye_bar"),
+    row(2, "text", skin="pale", subject="baby"),
+    row(3, seen=False),
+    row(REFILL_STRIDE + 1),
+    row(REFILL_STRIDE + 2, "identity_leak", skin="pale", subject="baby"),
+]
+
+
+def test_raw_is_the_first_attempt_and_filtered_is_what_was_accepted_of_any():
+    assert [r["index"] for r in raw_rows(ROWS)] == [0, 1, 2, 3]
+    assert [r["index"] for r in filtered_rows(ROWS)] == [0, REFILL_STRIDE + 1]
+
+
+def test_the_summary_counts_the_raw_set_by_kind_skin_and_age_and_the_refill_apart():
+    found = filter_summary(ROWS)
+    assert (found["n"], found["accepted"], found["rejected"], found["unassessed"]) == (4, 1, 2, 1)
+    assert found["by_kind"]["text"] == 2 and found["by_kind"]["eye_bar"] == 1
+    assert found["by_kind"]["identity_leak"] == 0
+    assert found["by_skin"] == {"dark": {"n": 3, "rejected": 1}, "pale": {"n": 1, "rejected": 1}}
+    assert found["by_age"] == {"baby": {"n": 1, "rejected": 1}, "child": {"n": 3, "rejected": 1}}
+    assert found["refill"] == {"made": 2, "accepted": 1, "attempts": 1, "filtered": 2, "missing": 2}
+    assert filter_summary(ROWS[:2])["refill"] is None
+
+
+def test_few_photographs_are_not_told_apart_from_each_other():
+    verdicts = [{"reasons": ["text"]}] * 4 + [{"reasons": ["eye_bar"]}] * 5 + [{"reasons": []}] * 20
+    found = photographs_summary(verdicts)
+    assert found["n"] == 29
+    assert found["by_kind"]["text"] is None and found["by_kind"]["eye_bar"] == 5
+    assert found["by_kind"]["no_face"] == 0 and "identity_leak" not in found["by_kind"]
+
+
+def test_a_refill_keeps_prompt_and_attributes_and_takes_a_seed_of_its_own():
+    wanted = rows_to_refill(ROWS, 3)
+    assert [item.index for item in wanted] == [2 * REFILL_STRIDE + 2]
+    assert wanted[0].prompt == "prompt 2" and wanted[0].attributes == {"skin": "pale", "subject": "baby"}
+    assert wanted[0].seed not in {r["seed"] for r in ROWS} and 0 <= wanted[0].seed < 2**48
+    assert rows_to_refill(ROWS, 3) == wanted
+    assert rows_to_refill(ROWS, 1) == []
+    assert [item.index for item in unfilled(ROWS)] == [2]
+
+
+def test_a_set_that_was_not_generated_is_not_refilled():
+    with pytest.raises(UserError, match="can be refilled"):
+        plan_of([{"file": "a.png"}])
+
+
+def test_a_manifest_keeps_every_field_and_refuses_what_is_none(tmp_path):
+    write_set_rows(tmp_path, ROWS)
+    assert read_set_rows(tmp_path) == ROWS
+    write_set_rows(tmp_path, [{"file": "../outside.png"}])
+    with pytest.raises(UserError, match="leads out"):
+        read_set_rows(tmp_path)
+    write_set_rows(tmp_path, [{"index": 3}])
+    with pytest.raises(UserError, match="no 'file'"):
+        read_set_rows(tmp_path)
+    write_set_rows(tmp_path, [])
+    with pytest.raises(UserError, match="lists no image"):
+        read_set_rows(tmp_path)
+    with pytest.raises(UserError, match="is no folder"):
+        read_set_rows(tmp_path / "nowhere")
