@@ -1,0 +1,329 @@
+"""Filtering a generated set: planted artifacts set aside, interrupted, taken back, made again, drawn on."""
+
+import json
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffusioncleft.diffusioncleft_core import phantom
+from diffusioncleft.diffusioncleft_core.conditions import load_vocabulary
+from diffusioncleft.diffusioncleft_core.dataset import BuildSettings, build_dataset, read_manifest
+from diffusioncleft.diffusioncleft_core.errors import UserError
+from diffusioncleft.diffusioncleft_core.faces.analyzer import load_face_analyzer
+from diffusioncleft.diffusioncleft_core.faces.references import read_references
+from diffusioncleft.diffusioncleft_core.files import read_json, read_jsonl, sha256_file, write_json
+from diffusioncleft.diffusioncleft_core.filters.apply import filter_set
+from diffusioncleft.diffusioncleft_core.filters.artifacts import ArtifactFilter
+from diffusioncleft.diffusioncleft_core.filters.identity import IdentityFilter
+from diffusioncleft.diffusioncleft_core.filters.photographs import photograph_verdicts
+from diffusioncleft.diffusioncleft_core.filters.readmit import readmit
+from diffusioncleft.diffusioncleft_core.filters.refill import refill_set
+from diffusioncleft.diffusioncleft_core.filters.sets import filtered_rows, raw_rows
+from diffusioncleft.diffusioncleft_core.flux.components import phantom_source
+from diffusioncleft.diffusioncleft_core.generation import generate
+from diffusioncleft.diffusioncleft_core.phantom.planted import plant
+from diffusioncleft.diffusioncleft_core.prompts import sampling_plan
+
+N = 8
+PLANTED = {1: "eye_bar", 3: "text", 5: "several_faces"}
+LEAK = 6
+SIZE = {
+    "width": 128,
+    "height": 128,
+    "batch": 8,
+    "device": torch.device("cpu"),
+    "dtype": torch.float32,
+}
+
+
+def the_plan(n=N):
+    return sampling_plan(load_vocabulary().condition("pre_op"), n, 3)
+
+
+@pytest.fixture(scope="module")
+def analyzer():
+    return load_face_analyzer("phantom", threads=1)
+
+
+@pytest.fixture(scope="module")
+def artifacts(analyzer):
+    return ArtifactFilter(analyzer, threads=1)
+
+
+@pytest.fixture(scope="module")
+def datasets(tmp_path_factory, analyzer):
+    """A dataset of each condition: five drawn people each."""
+    root = tmp_path_factory.mktemp("datasets")
+    for seed, name in enumerate(("pre_op", "post_op"), start=50):
+        photos = root / f"photos {name}"
+        phantom.write_photographs(photos, 5, name, seed, subjects=5)
+        build_dataset(
+            photos,
+            photos / "metadata.csv",
+            load_vocabulary().condition(name),
+            root / name,
+            analyzer,
+            settings=BuildSettings(phantom=True),
+        )
+    return [root / "pre_op", root / "post_op"]
+
+
+@pytest.fixture(scope="module")
+def identity(datasets, analyzer):
+    """At a threshold that only copies reach: the phantom base draws people like each other."""
+    return IdentityFilter(read_references(datasets, analyzer), 0.97)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("drawn") / "pre_op"
+    generate(phantom_source(), None, the_plan(), folder, **SIZE)
+    return folder
+
+
+@pytest.fixture
+def image_set(drawn, datasets, analyzer, tmp_path):
+    """The drawn set with three planted artifacts and a training photograph of the OTHER condition in it."""
+    folder = shutil.copytree(drawn, tmp_path / "pre_op")
+    files = [row["file"] for row in read_jsonl(folder / "manifest.jsonl")]
+    photograph = next(row for row in read_manifest(datasets[1]) if row.role == "train")
+    for index, kind in [*PLANTED.items(), (LEAK, None)]:
+        path = folder / files[index]
+        if kind is None:
+            shutil.copyfile(datasets[1] / photograph.file, path)
+        else:
+            pixels, other = (np.asarray(Image.open(folder / files[i])) for i in (index, 0))
+            face = analyzer.analyze(pixels)[0]
+            rng = np.random.default_rng(4)
+            Image.fromarray(plant(pixels, face.landmarks, face.box, kind, rng, [other])).save(path)
+        sidecar = read_json(path.with_suffix(".json"))
+        write_json(path.with_suffix(".json"), sidecar | {"png_sha256": sha256_file(path)})
+    return folder
+
+
+def by_index(folder):
+    return {row["index"]: row for row in read_jsonl(folder / "manifest.jsonl")}
+
+
+def state(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and not path.relative_to(folder).as_posix().startswith((".faces", ".lock"))
+    }
+
+
+def test_artifacts_and_leaks_are_set_aside_with_their_reasons_and_nothing_is_deleted(
+    image_set, artifacts, identity, analyzer, datasets
+):
+    before = {Path(name).name for name in state(image_set)}
+    result = filter_set(image_set, artifacts, identity, analyzer)
+    assert (result.accepted, result.rejected, result.checked) == (4, 4, N)
+    rows = by_index(image_set)
+    for index, row in rows.items():
+        kind = PLANTED.get(index, "identity_leak" if index == LEAK else None)
+        assert row["verdicts"]["accepted"] is (kind is None)
+        assert kind is None or kind in row["verdicts"]["reasons"]
+        assert row["file"].startswith("rejected/") is (kind is not None)
+        image = image_set / row["file"]
+        assert image.is_file() and read_json(image.with_suffix(".json"))["verdicts"] == row["verdicts"]
+    assert rows[LEAK]["verdicts"]["identity"]["max_similarity"] == 1.0
+    assert len(raw_rows(rows.values())) == N and len(filtered_rows(rows.values())) == 4
+    assert {Path(name).name for name in state(image_set)} == before
+    if os.name == "posix":
+        assert stat.S_IMODE((image_set / ".faces").stat().st_mode) == 0o700
+    told = b"".join(data for name, data in state(image_set).items() if name.endswith((".json", ".jsonl")))
+    for dataset in datasets:
+        for row in read_manifest(dataset):
+            for secret in (row.sha256[:12], Path(row.file).stem, row.subject, str(dataset)):
+                assert secret.encode() not in told
+
+
+def test_a_second_call_looks_at_nothing_and_other_settings_at_everything(
+    image_set, artifacts, identity, analyzer
+):
+    filter_set(image_set, artifacts, identity, analyzer)
+    before = state(image_set)
+    again = filter_set(image_set, artifacts, identity, analyzer)
+    assert again.checked == 0 and state(image_set) == before
+    without = filter_set(image_set, artifacts, None, analyzer)
+    assert without.checked == N and without.accepted == 5
+    assert not by_index(image_set)[LEAK]["file"].startswith("rejected/")
+    assert "identity" not in by_index(image_set)[LEAK]["verdicts"]
+
+
+def test_an_interrupted_filter_goes_on_and_ends_as_if_it_had_not_been(
+    image_set, artifacts, identity, analyzer, tmp_path
+):
+    whole = shutil.copytree(image_set, tmp_path / "whole")
+    filter_set(whole, artifacts, identity, analyzer)
+
+    class Stops(ArtifactFilter):
+        seen = 0
+
+        def check(self, image, record=None):
+            Stops.seen += 1
+            if Stops.seen > 5:
+                raise KeyboardInterrupt
+            return super().check(image, record)
+
+    with pytest.raises(KeyboardInterrupt):
+        filter_set(image_set, Stops(analyzer, threads=1), identity, analyzer)
+    assert not (image_set / "rejected").exists()
+    assert filter_set(image_set, artifacts, identity, analyzer).checked == N - 5
+    assert state(image_set) == state(whole)
+
+
+def test_a_crash_between_two_moves_is_put_right_by_filter_and_generation(
+    image_set, artifacts, identity, analyzer
+):
+    filter_set(image_set, artifacts, identity, analyzer)
+    before = state(image_set)
+    aside = by_index(image_set)[1]["file"]
+    os.replace(image_set / aside, image_set / Path(aside).name)  # the image is back, its sidecar is not
+    filter_set(image_set, artifacts, identity, analyzer)
+    assert state(image_set) == before
+    os.replace(image_set / aside, image_set / Path(aside).name)
+    assert generate(phantom_source(), None, the_plan(), image_set, **SIZE).made == 0
+
+
+def test_the_generation_does_not_draw_rejected_images_again_and_a_longer_plan_keeps_them(
+    image_set, artifacts, identity, analyzer
+):
+    filter_set(image_set, artifacts, identity, analyzer)
+    before = state(image_set)
+    assert generate(phantom_source(), None, the_plan(), image_set, **SIZE).made == 0
+    assert state(image_set) == before
+    result = generate(phantom_source(), None, the_plan(N + 2), image_set, **SIZE)
+    assert result.made == 2
+    rows = by_index(image_set)
+    assert rows[1]["file"].startswith("rejected/") and not rows[1]["verdicts"]["accepted"]
+    assert rows[N]["verdicts"] == {}
+    assert filter_set(image_set, artifacts, identity, analyzer).checked == 2
+
+
+def test_a_person_takes_an_image_back_and_the_filter_respects_it(image_set, artifacts, identity, analyzer):
+    filter_set(image_set, artifacts, identity, analyzer)
+    aside = by_index(image_set)[1]["file"]
+    with pytest.raises(UserError, match="was not rejected"):
+        readmit(image_set, [aside, by_index(image_set)[0]["file"]])
+    assert by_index(image_set)[1]["file"] == aside
+    with pytest.raises(UserError, match="has no image"):
+        readmit(image_set, ["nothing.png"])
+    readmit(image_set, [aside])
+    for _ in range(2):
+        row = by_index(image_set)[1]
+        assert row["file"] == Path(aside).name and (image_set / row["file"]).is_file()
+        assert row["verdicts"]["accepted"] and "eye_bar" in row["verdicts"]["reasons"]
+        assert row["verdicts"]["readmitted"]["by"] == "a person"
+        filter_set(image_set, ArtifactFilter(analyzer, threads=1), None, analyzer)
+    assert generate(phantom_source(), None, the_plan(), image_set, **SIZE).made == 0
+
+
+def test_gaps_are_filled_with_the_same_prompts_up_to_the_cap(image_set, artifacts, identity, analyzer):
+    filter_set(image_set, artifacts, identity, analyzer)
+    asked = []
+
+    def draw(plan):
+        asked.append(plan)
+        generate(phantom_source(), None, plan, image_set, **SIZE)
+
+    def check():
+        return filter_set(image_set, artifacts, identity, analyzer)
+
+    result = refill_set(image_set, draw, check, attempts=2)
+    assert (
+        result.made
+        == sum(len(plan) for plan in asked)
+        - sum(len(plan) - sum(row.index >= 1_000_000 for row in plan) for plan in asked)
+        or result.made >= 4
+    )
+    rows = read_jsonl(image_set / "manifest.jsonl")
+    again = [row for row in rows if row["attempt"]]
+    first = by_index(image_set)
+    assert {row["index"] % 1_000_000 for row in again} == {*PLANTED, LEAK}
+    for row in again:
+        origin = first[row["index"] % 1_000_000]
+        assert (row["prompt"], row["attributes"]) == (origin["prompt"], origin["attributes"])
+        assert row["seed"] != origin["seed"] and row["attempt"] <= 2
+    assert len(filtered_rows(rows)) == N - result.missing
+    assert refill_set(image_set, draw, check, attempts=2).made == 0
+    generate(phantom_source(), None, the_plan(), image_set, **SIZE)  # the plan alone, drawn on
+    assert [row["index"] for row in read_jsonl(image_set / "manifest.jsonl")] == [r["index"] for r in rows]
+
+
+def test_a_bare_folder_and_damaged_files_get_verdicts_and_foreign_json_is_left_alone(
+    tmp_path, drawn, artifacts, analyzer
+):
+    folder = tmp_path / "bare"
+    folder.mkdir()
+    for place, path in enumerate(sorted(drawn.glob("*.png"))[:2]):
+        shutil.copyfile(path, folder / f"face {place}.PNG")
+    Image.new("RGB", (90, 60), (10, 200, 30)).save(folder / "plain.jpg")
+    (folder / "plain.json").write_text('{"theirs": 1}')
+    result = filter_set(folder, artifacts, None, analyzer)
+    assert (result.accepted, result.rejected) == (2, 1)
+    assert (folder / "rejected" / "plain.jpg").is_file()
+    (folder / "face 1.PNG").write_bytes(b"no image")
+    rows = {row["file"]: row for row in read_jsonl(folder / "manifest.jsonl")}
+    rows["face 1.PNG"].pop("verdicts")
+    (folder / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows.values()))
+    result = filter_set(folder, artifacts, None, analyzer)
+    reasons = {row["file"]: row["verdicts"]["reasons"] for row in result.rows}
+    assert reasons["rejected/face 1.PNG"] == ["unreadable"] and reasons["rejected/plain.jpg"] == ["no_face"]
+    assert any(path.read_text() == '{"theirs": 1}' for path in folder.rglob("plain.json"))
+
+
+def test_training_photographs_pass_and_their_verdicts_stay_private(datasets, artifacts, analyzer):
+    for dataset in datasets:
+        verdicts = photograph_verdicts(dataset, artifacts, analyzer)
+        assert verdicts and all(item["accepted"] for item in verdicts)
+        assert verdicts == photograph_verdicts(dataset, artifacts, analyzer)
+
+
+def test_the_command_filters_takes_back_and_says_what_is_missing(command, image_set, datasets):
+    references = [f"--reference={dataset}" for dataset in datasets]
+    done = command("filter", image_set, *references, "--phantom", "--threshold", "0.97", "--photographs")
+    assert done.returncode == 0, done.stderr
+    assert "accepted 4, rejected 4" in done.stdout and "identity_leak" in done.stdout
+    assert "below" not in done.stdout.split("training photographs")[1]
+    aside = by_index(image_set)[LEAK]["file"]
+    done = command("filter", image_set, "--readmit", aside)
+    assert done.returncode == 0 and "is like a training photograph" in done.stderr
+    for arguments, words in (
+        ([], "nothing to compare with"),
+        ([references[0], "--artifacts-only"], "compares no faces"),
+        ([references[0], "--faces", "no_such_pack"], "no_such_pack"),
+        ([references[0], "--phantom", "--kinds", "hats"], "no artifact 'hats'"),
+        ([references[0], "--phantom", "--threshold", "2"], "no cosine"),
+        ([references[0], "--faces", "phantom"], "know phantoms alone"),
+        ([f"--reference={image_set}", "--phantom"], "no dataset"),
+    ):
+        done = command("filter", image_set, *arguments)
+        assert done.returncode == 2 and words in done.stderr, (arguments, done.stderr)
+        assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
+def test_ctrl_c_leaves_a_set_that_the_same_command_finishes(image_set, datasets, offline_env):
+    line = [sys.executable, "-m", "diffusioncleft", "filter", str(image_set), "--phantom"]
+    line += [f"--reference={dataset}" for dataset in datasets]
+    process = subprocess.Popen(line, env=offline_env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while process.poll() is None and not (image_set / ".faces").exists():
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    process.communicate()
+    assert process.returncode in (0, 130)
+    done = subprocess.run(line, env=offline_env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert all(row["verdicts"] for row in by_index(image_set).values())
