@@ -242,15 +242,10 @@ def test_gaps_are_filled_with_the_same_prompts_up_to_the_cap(image_set, artifact
         return filter_set(image_set, artifacts, identity, analyzer)
 
     result = refill_set(image_set, draw, check, attempts=2)
-    assert (
-        result.made
-        == sum(len(plan) for plan in asked)
-        - sum(len(plan) - sum(row.index >= 1_000_000 for row in plan) for plan in asked)
-        or result.made >= 4
-    )
     rows = read_jsonl(image_set / "manifest.jsonl")
     again = [row for row in rows if row["attempt"]]
     first = by_index(image_set)
+    assert result.made == len(again) and len(asked) <= 2
     assert {row["index"] % 1_000_000 for row in again} == {*PLANTED, LEAK}
     for row in again:
         origin = first[row["index"] % 1_000_000]
