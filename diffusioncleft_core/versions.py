@@ -23,6 +23,7 @@ _PACKAGES = (
     "insightface",
     "lpips",
     "pytorch-fid",
+    "rapidocr",
     "onnxruntime",
     "onnxruntime-gpu",
     "opencv-python",
