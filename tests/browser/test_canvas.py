@@ -26,16 +26,11 @@ def look(canvas, tmp_path):
 
 
 def without_views(graph):
-    """The graph without the text box that the frontend adds to Preview Any; the server never reads it."""
+    """The graph without the widgets that the frontend adds to Preview Any; the server never reads them."""
     return {
-        name: {
-            **node,
-            "inputs": {
-                key: value
-                for key, value in node["inputs"].items()
-                if (node["class_type"], key) != ("PreviewAny", "preview")
-            },
-        }
+        name: {**node, "inputs": {"source": node["inputs"]["source"]}}
+        if node["class_type"] == "PreviewAny"
+        else node
         for name, node in graph.items()
     }
 
