@@ -95,6 +95,17 @@ def test_a_bar_in_the_colour_of_the_skin_is_none_and_any_other_colour_is(analyze
     assert not eye_line(face.image, face.landmarks).is_bar
 
 
+def test_large_dark_eyes_in_pale_skin_are_no_bar():
+    """Their line has a strong contrast with the cheeks, and is anything but even."""
+    face = drawn(1, 3, attributes={"skin": "pale", "eyes": "brown"})[0]
+    apart = np.linalg.norm(face.landmarks[1] - face.landmarks[0])
+    for eye in face.landmarks[:2]:
+        centre = (round(float(eye[0])), round(float(eye[1])))
+        cv2.ellipse(face.image, centre, (int(0.3 * apart), int(0.24 * apart)), 0, 0, 360, (40, 25, 20), -1)
+    line = eye_line(face.image, face.landmarks)
+    assert line.ratio > 1.2 and not line.is_bar
+
+
 def test_a_bar_is_found_at_any_size_of_image():
     face = drawn(1, 12)[0]
     barred = plant(face.image, face.landmarks, face.box, "eye_bar", np.random.default_rng(1))
