@@ -29,6 +29,7 @@ from diffusioncleft.diffusioncleft_core.filters.photographs import photograph_ve
 from diffusioncleft.diffusioncleft_core.filters.readmit import readmit
 from diffusioncleft.diffusioncleft_core.filters.refill import refill_set
 from diffusioncleft.diffusioncleft_core.filters.sets import filtered_rows, raw_rows
+from diffusioncleft.diffusioncleft_core.filters.stage import filter_sets
 from diffusioncleft.diffusioncleft_core.flux.components import phantom_source
 from diffusioncleft.diffusioncleft_core.generation import generate
 from diffusioncleft.diffusioncleft_core.phantom.planted import plant
@@ -284,6 +285,18 @@ def test_training_photographs_pass_and_their_verdicts_stay_private(datasets, art
         verdicts = photograph_verdicts(dataset, artifacts, analyzer)
         assert verdicts and all(item["accepted"] for item in verdicts)
         assert verdicts == photograph_verdicts(dataset, artifacts, analyzer)
+
+
+def test_the_stage_gives_the_reports_part_for_every_condition(image_set, datasets, analyzer, artifacts):
+    folders = dict(zip(("pre_op", "post_op"), datasets, strict=True))
+    found = filter_sets(
+        {"pre_op": image_set}, folders, analyzer, threshold=0.97, artifacts=artifacts, cache=None
+    )
+    assert found["pre_op"]["rejected"] == 4 and found["pre_op"]["by_kind"]["identity_leak"] == 1
+    assert sum(cell["n"] for cell in found["pre_op"]["by_skin"].values()) == N
+    photographs = found["pre_op"]["training_photographs"]
+    assert photographs["n"] is None and set(photographs["by_kind"].values()) == {0}
+    json.dumps(found)
 
 
 def test_the_command_filters_takes_back_and_says_what_is_missing(command, image_set, datasets):
