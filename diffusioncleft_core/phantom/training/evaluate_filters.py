@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from ...conditions import load_vocabulary
+from ...dataset.manifest import read_manifest
 from ...faces.analyzer import load_face_analyzer
 from ...faces.records import FaceRecord, face_records, read_image, record_of
 from ...faces.references import read_references
@@ -44,8 +45,8 @@ from ..planted import PLANTED, PlantedKind, plant, worn_copy
 from ..render import render
 
 CONDITIONS = ("pre_op", "post_op")
-SEED = 20_261_124
-"""Of the evaluation's plans; the thresholds were chosen on images of the demo's plan (seed 0)."""
+SEED = 4_812
+"""Of the evaluation: no threshold was chosen on its images, nor on its drawn faces."""
 
 
 @dataclass(frozen=True)
@@ -171,8 +172,9 @@ def identity_figures(
     rng = np.random.default_rng([seed, 99])
     copies = []
     for folder in folders:
-        for path in progress(sorted((folder / "images").glob("*.png")), "copies"):
-            image = worn_copy(read_image(path), rng)
+        trained_on = [row.file for row in read_manifest(folder) if row.role == "train"]
+        for file in progress(trained_on, "copies"):
+            image = worn_copy(read_image(folder / file), rng)
             copies.append(identity.check(record_of(image, analyzer.analyze(image))).rejected)
     unrelated = []
     for _ in range(strangers):
