@@ -22,7 +22,7 @@ from .run_settings import (
     NETWORK_ALPHA,
     NETWORK_DIM,
     PHANTOM_SCHEDULE,
-    REGULARIZATION,
+    ROBUST,
     STEPS_PER_IMAGE,
     Photographs,
     RunFolders,
@@ -80,13 +80,18 @@ def run_pipeline(
         facts[name]["dataset"] = build(settings, folders, stages, condition, photographs, remember)
     for name in settings.conditions:
         condition, other = condition_and_other(vocabulary, name)
-        if settings.preset == "robust":
-            facts[name]["regularization"] = regularize(
-                settings, folders, stages, condition, other, facts[name]
-            )
+        if settings.regularization_images:
+            facts[name]["regularization"] = regularize(settings, folders, stages, condition, other)
     jobs = {
         name: partial(
-            train_lora, settings, folders, stages, vocabulary.condition(name), facts[name], train, remember
+            train_lora,
+            settings,
+            folders,
+            stages,
+            *condition_and_other(vocabulary, name),
+            facts[name],
+            train,
+            remember,
         )
         for name in settings.conditions
     }
@@ -224,14 +229,13 @@ def regularize(
     stages: Stages,
     condition: Condition,
     other: Condition,
-    facts: Mapping[str, Facts],
 ) -> Facts:
     """Pictures of the base model for prompts without the trigger, trained beside the photographs."""
     from .generation import generate
     from .regularization import regularization_plan
 
     out = folders.regularization(condition.name)
-    n = settings.regularization_images or int(facts["dataset"]["training_images"])
+    n = settings.regularization_images
     seed = settings.seed_for("regularization", condition.name)
     plan = regularization_plan(condition, other, n, seed, bracketed=settings.bracketed)
 
@@ -267,6 +271,7 @@ def train_lora(
     folders: RunFolders,
     stages: Stages,
     condition: Condition,
+    other: Condition,
     facts: Mapping[str, Facts],
     train: Train,
     warn: Callable[[str], None],
@@ -275,7 +280,7 @@ def train_lora(
     """One LoRA of the condition, in the trainer's own process: 10 steps a training image."""
     out = folders.training(condition.name)
     lora = lora_file(folders, condition)
-    arguments = training_arguments(settings, folders, condition, facts)
+    arguments = training_arguments(settings, folders, condition, other, facts)
 
     def work() -> Facts:
         from .progress import progress
@@ -336,7 +341,11 @@ LOCATIONS = (
 
 
 def training_arguments(
-    settings: RunSettings, folders: RunFolders, condition: Condition, facts: Mapping[str, Facts]
+    settings: RunSettings,
+    folders: RunFolders,
+    condition: Condition,
+    other: Condition,
+    facts: Mapping[str, Facts],
 ) -> TrainArguments:
     """The trainer's arguments by name: the paper's recipe, the run's folders, then what the user said."""
     arguments: TrainArguments = {
@@ -355,7 +364,9 @@ def training_arguments(
     if settings.phantom:
         arguments |= {"resolution": (settings.width,), "num_cpu_threads": 1, **PHANTOM_SCHEDULE}
     if settings.preset == "robust":
-        arguments |= {"reg_data_dir": folders.regularization(condition.name), **REGULARIZATION}
+        arguments |= {"other_trigger": other.trigger, **ROBUST}
+    if settings.regularization_images:
+        arguments["reg_data_dir"] = folders.regularization(condition.name)
     return arguments | dict(settings.training)
 
 

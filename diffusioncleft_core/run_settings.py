@@ -29,8 +29,9 @@ PHANTOM_SCHEDULE = {"lr_scheduler": "cosine", "lr_warmup_steps": 50}
 """At so high a rate the last steps must be small ones."""
 PHANTOM_STRENGTH = 1.5
 """Strength of a phantom's LoRA in generation: 10 steps an image leave it too faint at 1."""
-REGULARIZATION = {"prior_loss_weight": 1.0, "prior_target": "image"}
-"""How the preset `robust` trains on its regularisation images (the trainer's arguments)."""
+ROBUST = {"output_preservation_weight": 1.0, "region_weight": 8.0}
+"""What the preset `robust` adds to the paper's recipe (the trainer's arguments): without the trigger the base
+model's output is preserved, and the loss counts more where the finding lies."""
 STEPS_PER_IMAGE = 10
 NETWORK_DIM = 16
 NETWORK_ALPHA = 32.0

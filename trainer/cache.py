@@ -74,7 +74,14 @@ class PrivateFolder:
 
     def fingerprint(self, images: Iterable[TrainImage]) -> str:
         """Keyed BLAKE2b over what is trained on: pixels, captions, repeats and roles, in whatever order."""
-        rows = sorted(json.dumps([i.sha256, i.bucket, i.caption, i.is_reg, i.repeats]) for i in images)
+        return self._digest([i.sha256, i.bucket, i.caption, i.is_reg, i.repeats] for i in images)
+
+    def fingerprint_of_regions(self, images: Iterable[TrainImage]) -> str:
+        """The same over where the findings lie."""
+        return self._digest([i.sha256, i.bucket, i.region] for i in images)
+
+    def _digest(self, values: Iterable[list[Any]]) -> str:
+        rows = sorted(map(json.dumps, values))
         return hashlib.blake2b("\n".join(rows).encode(), key=self.key, digest_size=32).hexdigest()
 
 

@@ -137,6 +137,20 @@ class TrainSettings:
         str,
         Option("what regularisation aims at: the image, or the base model's own prediction", PRIOR_TARGETS),
     ] = "image"
+    output_preservation_weight: Annotated[
+        float,
+        Option(
+            "weight of holding each training image's output to the base model's where the trigger is missing "
+            "from its caption (differential output preservation; 0: off)"
+        ),
+    ] = 0.0
+    other_trigger: Annotated[
+        str | None,
+        Option("another class's trigger, to which output preservation must not react either"),
+    ] = None
+    region_weight: Annotated[
+        float, Option("weight of the loss where the finding lies, in datasets that know it (1: as elsewhere)")
+    ] = 1.0
     timestep_sampling: Annotated[str, Option("distribution of the noise level sigma", TIMESTEP_SAMPLING)] = (
         "uniform"
     )
@@ -254,7 +268,7 @@ def checked(settings: TrainSettings) -> TrainSettings:
     """Return the settings if they can be trained with; else raise UserError."""
     positive = ("network_dim", "network_alpha", "learning_rate", "train_batch_size", "sample_steps",
                 "gradient_accumulation_steps", "checkpoint_every_n_steps", "sigmoid_scale",
-                "discrete_flow_shift")  # fmt: skip
+                "discrete_flow_shift", "region_weight")  # fmt: skip
     for entry in _options():
         value = getattr(settings, entry.name)
         if entry.name in positive and not value > 0:
@@ -280,6 +294,8 @@ def checked(settings: TrainSettings) -> TrainSettings:
         raise UserError("give --dataset_config, or --train_data_dir and --reg_data_dir, not both")
     if not settings.subsets and settings.train_data_dir is None:
         raise UserError("there are no training images; give --train_data_dir FOLDER or --dataset_config TOML")
+    if settings.other_trigger and not settings.output_preservation_weight:
+        raise UserError("--other_trigger is for output preservation; give --output_preservation_weight too")
     if settings.phantom and settings.pretrained_model_name_or_path:
         raise UserError("--phantom trains the embedded model; leave out --pretrained_model_name_or_path")
     if not settings.phantom and settings.pretrained_model_name_or_path is None:

@@ -18,13 +18,14 @@ from .buckets import assign_bucket, cover_box
 from .config import Subset
 
 MAX_SIDE = 4096  # larger photographs are reduced while they are read
+_TRIGGER = r"\[([\w-]+)\]|([A-Z]{2}[\w-]*)\b"
 _TRAINED_ROLES = {False: (None, "train"), True: (None, "train", "generated", "control")}
 
 
 @dataclass(frozen=True)
 class TrainImage:
-    """One image: where it lies, its caption, the SHA-256 of its normalised pixels, and its bucket (width,
-    height).
+    """One image: where it lies, its caption, the SHA-256 of its normalised pixels, its bucket (width, height)
+    and, where it is known, the box of the finding as (x0, y0, x1, y1) in px of the bucket.
     """
 
     path: Path
@@ -33,6 +34,7 @@ class TrainImage:
     repeats: int
     sha256: str
     bucket: tuple[int, int]
+    region: tuple[float, float, float, float] | None = None
 
     @property
     def bucket_name(self) -> str:
@@ -92,6 +94,7 @@ def collect_images(
                     subset.num_repeats,
                     pixel_sha256(pixels),
                     bucket,
+                    region_in_bucket(row.region, pixels.shape[1], pixels.shape[0], bucket),
                 )
             )
     if uncaptioned:
@@ -123,6 +126,32 @@ def bucket_pixels(pixels: np.ndarray, bucket: tuple[int, int]) -> np.ndarray:
     return np.asarray(image.resize(bucket, Image.Resampling.LANCZOS, box=box))
 
 
+def region_in_bucket(
+    region: Sequence[float] | None, width: int, height: int, bucket: tuple[int, int]
+) -> tuple[float, float, float, float] | None:
+    """A box in px of the image (width, height) as a box in px of its bucket; None when it is cropped away."""
+    if region is None:
+        return None
+    left, top, right, bottom = cover_box(width, height, bucket)
+    across, down = bucket[0] / (right - left), bucket[1] / (bottom - top)
+    x0, x1 = (min(max((x - left) * across, 0.0), float(bucket[0])) for x in (region[0], region[2]))
+    y0, y1 = (min(max((y - top) * down, 0.0), float(bucket[1])) for y in (region[1], region[3]))
+    return (x0, y0, x1, y1) if x1 > x0 and y1 > y0 else None
+
+
+def without_trigger(caption: str) -> str:
+    """The caption as it would be without its trigger: `[CLP] A girl…` and `CLP A girl…` → `A girl…`."""
+    match = re.match(_TRIGGER, caption)
+    return caption[match.end() :].lstrip() if match else caption
+
+
+def with_other_trigger(caption: str, other: str) -> str:
+    """The caption under another class's trigger, in the form of its own: `[CLPrep] A girl…`."""
+    match = re.match(_TRIGGER, caption)
+    trigger = f"[{other}]" if match is None or match[1] else other
+    return f"{trigger} {without_trigger(caption)}".rstrip()
+
+
 def trigger_of(captions: Sequence[str]) -> tuple[str, str] | None:
     """Return (trigger, `bracketed` or `bare`) if all captions begin with the same one, else None.
 
@@ -130,7 +159,7 @@ def trigger_of(captions: Sequence[str]) -> tuple[str, str] | None:
     """
     found = set()
     for caption in captions:
-        match = re.match(r"\[([\w-]+)\]|([A-Z]{2}[\w-]*)\b", caption)
+        match = re.match(_TRIGGER, caption)
         if match is None:
             return None
         found.add((match[1], "bracketed") if match[1] else (match[2], "bare"))

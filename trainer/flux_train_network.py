@@ -50,7 +50,7 @@ from .data import DataOrder
 from .events import EVENT_SECONDS, Events, LossHistory, standard_output_events
 from .interruption import Interrupted, Interruption, output_lock
 from .metadata import lora_metadata, saved_steps, what_matters
-from .objective import PairedObjective, autocast
+from .objective import Objective, autocast
 from .optimizer import build_optimizer, learning_rate
 from .prepare import base_model, prepare
 from .preview import Previewer
@@ -106,7 +106,7 @@ def train(settings: TrainSettings, events: Events, interruption: Interruption) -
             checkpoints.restore(checkpoint, parameters, optimizer)
 
         order = DataOrder(images.images, settings.train_batch_size, settings.seed)
-        objective = PairedObjective(settings, prepared, transformer, activate, device, dtype)
+        objective = Objective(settings, prepared, transformer, activate, device, dtype)
         seconds = 0.0 if settings.report_every_step else EVENT_SECONDS
         history = LossHistory(output_dir / "loss.jsonl", events, start, total, seconds=seconds)
         previewer = Previewer(

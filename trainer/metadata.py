@@ -34,6 +34,13 @@ def what_matters(
     }
     if prepared.collected.reg:
         matters |= {"prior_loss_weight": settings.prior_loss_weight, "prior_target": settings.prior_target}
+    if settings.output_preservation_weight:
+        matters |= {
+            "output_preservation_weight": settings.output_preservation_weight,
+            "other_trigger": settings.other_trigger,
+        }
+    if settings.region_weight != 1:
+        matters |= {"region_weight": settings.region_weight, "regions": prepared.fingerprints["regions"]}
     if settings.lr_scheduler in ("linear", "cosine"):
         matters["max_train_steps"] = total
     return matters
@@ -87,6 +94,8 @@ def lora_metadata(
         "effective_scale": settings.network_alpha / settings.network_dim,
         "training_adapter_sha256": matters["training adapter"],
         "prior_target": settings.prior_target if collected.reg else None,
+        "output_preservation_weight": settings.output_preservation_weight or None,
+        "region_weight": settings.region_weight if settings.region_weight != 1 else None,
         "dataset_fingerprint": prepared.fingerprints["images"],
         "base_model_sha256": prepared.fingerprints["base model"],
         "run_fingerprint": run_fingerprint(matters),

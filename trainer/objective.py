@@ -11,7 +11,7 @@ import torch
 from ..diffusioncleft_core.flux.sampling import predict_velocity, schnell_sigmas
 from .config import TrainSettings
 from .data import Draw
-from .prepare import Prepared
+from .prepare import Prepared, preserved_triggers
 
 SCHNELL_STEPS = 4
 
@@ -95,12 +95,34 @@ def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractCon
     return torch.autocast(device.type, dtype=dtype)
 
 
-class PairedObjective:
-    """Loss and gradients of one batch: training images, each paired with a regularisation image if there are
-    any.
+def region_weights(
+    region: tuple[float, float, float, float] | None, height: int, width: int, weight: float
+) -> torch.Tensor:
+    """Loss weights [1, height, width] of a latent, mean 1: `weight` times as much inside the region.
 
-    loss = mean over the training images + prior_loss_weight * mean over the regularisation images (Ruiz et
-    al. 2023, DreamBooth, eq. 2). Pairs of one size share a forward pass.
+    region: (x0, y0, x1, y1) in px, 8 a latent cell; a cell is inside when its centre is. None: all equal.
+    """
+    weights = torch.ones(1, height, width)
+    if region is None or weight == 1:
+        return weights
+    y, x = 8.0 * torch.arange(height) + 4, 8.0 * torch.arange(width) + 4
+    inside = ((y >= region[1]) & (y < region[3]))[:, None] & ((x >= region[0]) & (x < region[2]))[None]
+    weights[0][inside] = weight
+    return weights / weights.mean()
+
+
+class Objective:
+    """Loss and gradients of one batch of training images.
+
+    loss = mean over the training images
+         + prior_loss_weight * mean over the regularisation images, one a training image, if there are any
+           (Ruiz et al. 2023, DreamBooth, eq. 2)
+         + output_preservation_weight * mean over the training images once more, at the same noise, under
+           captions without the trigger, where the target is what the base model predicts without the LoRA
+           (ai-toolkit calls it differential output preservation).
+
+    With `region_weight` squared errors inside the finding's box count more, in all three. Pictures of one
+    size share a forward pass.
     """
 
     def __init__(
@@ -119,28 +141,36 @@ class PairedObjective:
             settings.timestep_sampling, settings.sigmoid_scale, settings.discrete_flow_shift
         )
         self._base_target = settings.prior_target == "base"
+        self._preserved = preserved_triggers(settings)
 
     def backward(self, draw: Draw, number: int) -> torch.Tensor:
-        """Add the gradients of batch `number`; return [2]: the losses of training and of regularisation.
+        """Add the gradients of batch `number`; return [2]: the loss of training, and that of regularisation
+        and output preservation together, unweighted.
 
         Both are this batch's share of the step under gradient accumulation; the second is NaN without
-        regularisation.
+        regularisation and output preservation.
         """
         share = 1.0 / self._settings.gradient_accumulation_steps
         totals = torch.zeros(2, device=self._device)
         for position, group in enumerate(self._forwards(draw)):
             count = len(group.train)
             generator = seeded(self._settings.seed, "noise", number, position)
-            images = self._prepared.images(group.train + group.reg)
-            batch = noisy_batch(*images, self._sampling, generator, self._device)
+            indices = group.train + group.reg
+            batch = noisy_batch(*self._prepared.images(indices), self._sampling, generator, self._device)
             if self._base_target and group.reg:
                 batch = replace(batch, target=self._base_targets(batch, count))
-            losses = self._sample_losses(batch)
+            if self._preserved:
+                batch = self._with_preserved(batch, group.train, number)
+                indices += group.train
+            losses = self._sample_losses(batch, indices)
             train = losses[:count].sum() / len(draw.train)
-            reg = losses[count:].sum() / max(1, len(draw.reg))
-            ((train + self._settings.prior_loss_weight * reg) * share).backward()
+            reg = losses[count : count + len(group.reg)].sum() / max(1, len(draw.reg))
+            kept = losses[count + len(group.reg) :].sum() / len(draw.train)
+            loss = train + self._settings.prior_loss_weight * reg
+            ((loss + self._settings.output_preservation_weight * kept) * share).backward()
+            reg = reg + kept
             totals += torch.stack([train, reg]).detach() * share
-        if not draw.reg:
+        if not draw.reg and not self._preserved:
             totals[1] = torch.nan
         return totals
 
@@ -156,9 +186,35 @@ class PairedObjective:
             groups[latents[index].shape] = Draw(group.train, (*group.reg, index))
         return list(groups.values())
 
-    def _sample_losses(self, batch: NoisyBatch) -> torch.Tensor:
-        """Return the mean squared error of the predicted velocity, a value a sample: [B], float32."""
-        return (self._velocity(batch) - batch.target).square().mean(dim=(1, 2, 3))
+    def _sample_losses(self, batch: NoisyBatch, indices: tuple[int, ...]) -> torch.Tensor:
+        """Return the mean squared error of the predicted velocity, weighted by region, a value a sample: [B],
+        float32.
+        """
+        errors = (self._velocity(batch) - batch.target).square()
+        if self._settings.region_weight != 1:
+            images = self._prepared.collected.images
+            size = errors.shape[-2:]
+            weights = [region_weights(images[i].region, *size, self._settings.region_weight) for i in indices]
+            errors = errors * torch.stack(weights).to(errors.device)
+        return errors.mean(dim=(1, 2, 3))
+
+    def _with_preserved(self, batch: NoisyBatch, train: tuple[int, ...], number: int) -> NoisyBatch:
+        """The batch, and behind it its training images at the same noise under captions without the trigger;
+        the target there is the base model's own prediction.
+        """
+        other = self._preserved[number % len(self._preserved)]
+        text, pooled = self._prepared.counterparts(train, other)
+        count = len(train)
+        again = NoisyBatch(
+            batch.noisy[:count],
+            batch.sigma[:count],
+            batch.target[:count],
+            text.to(self._device),
+            pooled.to(self._device),
+        )
+        again = replace(again, target=self._base_targets(again, 0))
+        pairs = zip(batch.tensors(), again.tensors(), strict=True)
+        return NoisyBatch(*(torch.cat(pair) for pair in pairs))
 
     def _base_targets(self, batch: NoisyBatch, count: int) -> torch.Tensor:
         """Return the batch's targets, those behind the first `count` replaced by the prediction without the

@@ -12,7 +12,7 @@ from ..diffusioncleft_core.flux.components import FluxSource, load_text_encoders
 from . import memory
 from .cache import PrivateFolder, TensorCache, Tensors, cached_latents, cached_text, private_folder
 from .config import TrainSettings, image_folders
-from .data import Collected, collect_images
+from .data import Collected, collect_images, with_other_trigger, without_trigger
 from .events import Events
 from .interruption import Interruption
 from .preview import PreviewPrompt, read_prompts
@@ -32,6 +32,14 @@ class Prepared:
     previews: list[PreviewPrompt]
     fingerprints: dict[str, str]
 
+    def counterparts(self, indices: tuple[int, ...], other: str | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return text [B, T, D] and pooled text [B, P] of the captions without their trigger, or under
+        `other`.
+        """
+        captions = [counterpart(self.collected.images[index].caption, other) for index in indices]
+        entries = [self.text[caption] for caption in captions]
+        return torch.stack([e["text"] for e in entries]), torch.stack([e["pooled"] for e in entries])
+
     def images(self, indices: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return latents [B, 16, h, w], text [B, T, D] and pooled text [B, P] of images of one bucket."""
         texts = [self.text[self.collected.images[index].caption] for index in indices]
@@ -40,6 +48,20 @@ class Prepared:
             torch.stack([entry["text"] for entry in texts]),
             torch.stack([entry["pooled"] for entry in texts]),
         )
+
+
+def counterpart(caption: str, other: str | None) -> str:
+    """What a caption becomes in output preservation: without its trigger, or under another class's."""
+    return with_other_trigger(caption, other) if other else without_trigger(caption)
+
+
+def preserved_triggers(settings: TrainSettings) -> tuple[str | None, ...]:
+    """The triggers under which the base model's output is preserved, in the turn they are taken; None: none
+    at all.
+    """
+    if not settings.output_preservation_weight:
+        return ()
+    return (None, settings.other_trigger) if settings.other_trigger else (None,)
 
 
 def base_model(settings: TrainSettings) -> FluxSource:
@@ -83,10 +105,14 @@ def prepare(
         "autoencoder": source.fingerprint("vae"),
         "text encoders": source.fingerprint("clip_l") + source.fingerprint("t5xxl"),
         "images": private.fingerprint(collected.images),
+        "regions": private.fingerprint_of_regions(collected.images),
     }
+    if settings.region_weight != 1 and not any(image.region for image in collected.train):
+        events.emit("warning", message="no image says where its finding lies: --region_weight has no effect")
     captions = [
         EMPTY_CAPTION,
         *(i.caption for i in collected.images),
+        *(counterpart(i.caption, other) for i in collected.train for other in preserved_triggers(settings)),
         *(preview.prompt for preview in previews),
     ]
     number_format = str(dtype)

@@ -56,10 +56,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--preset",
         choices=("robust", "paper"),
         default="robust",
-        help="robust adds regularisation images of the base model, paper does not (default robust)",
+        help="robust ties the finding to the trigger and looks closer where it lies, paper does not "
+        "(default robust)",
     )
     training.add_argument(
-        "--regularization-images", type=int, default=0, metavar="N", help="default: as many as photographs"
+        "--regularization-images",
+        type=int,
+        default=0,
+        metavar="N",
+        help="also train on so many images of the base model (default 0)",
     )
     training.add_argument("--learning-rate", type=float, help="default: the paper's 1e-4; phantoms 5e-3")
     training.add_argument("--resolution", help="training sizes in px (default: the paper's 256,512,768,1024)")

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..faces.landmarks import LANDMARKS
 from ..files import sha256_bytes
 from .grammar import Template, check_template, names_in, words_of
-from .vocabulary import PAPER_MODE, Attribute, Condition, Mode, Rule, Vocabulary
+from .vocabulary import PAPER_MODE, Attribute, Condition, Mode, Region, Rule, Vocabulary
 
 SCHEMA = 1
 EMBEDDED = Path(__file__).with_name("cleft_lip.toml")
@@ -158,7 +159,7 @@ def _condition(
 ) -> Condition:
     table.only(
         "title", "trigger", "status", "attributes", "descriptors", "needs_one_of", "draw", "face", "caption",
-        "metadata", "values", "phrases", "caption_phrases", "weights", "modes",
+        "metadata", "values", "phrases", "caption_phrases", "weights", "modes", "region",
     )  # fmt: skip
     details = _details(table, shared)
     trigger = table.text("trigger")
@@ -184,12 +185,29 @@ def _condition(
         phrases={**root.phrases("phrases"), **table.phrases("phrases")},
         caption_phrases={**root.phrases("caption_phrases"), **table.phrases("caption_phrases")},
         articles=root.text_map("articles"),
+        region=_region(table),
     )
     if "(" in condition.closing or ")" in condition.closing:
         raise root.fail("closing has parentheses, which ComfyUI reads as emphasis; write it without")
     _check_choices(table, "metadata", condition.metadata, columns)
     _check_names(table, condition)
     return condition
+
+
+def _region(table: _Table) -> Region | None:
+    """The condition's `region = { landmarks = ["nose", ...], margin = 0.35 }`, if it has one."""
+    if "region" not in table.content:
+        return None
+    part = table.table("region")
+    part.only("landmarks", "margin")
+    landmarks = part.texts("landmarks")
+    for name in landmarks:
+        if name not in LANDMARKS:
+            raise part.fail(f"landmarks has no {name!r}; there are {', '.join(LANDMARKS)}")
+    margin = part.content.get("margin", 0.0)
+    if not landmarks or isinstance(margin, bool) or not isinstance(margin, (int, float)) or margin < 0:
+        raise part.fail("region needs landmarks and a margin of 0 or more, a share of the box's longer side")
+    return Region(landmarks, float(margin))
 
 
 def _details(table: _Table, shared: Mapping[str, Attribute]) -> dict[str, Attribute]:

@@ -78,12 +78,24 @@ class Mode:
 
 
 @dataclass(frozen=True)
+class Region:
+    """Where in a face the finding lies: the box around some of its five landmarks, widened on every side.
+
+    landmarks: names out of `faces.landmarks`. margin: as a share of the box's longer side.
+    """
+
+    landmarks: tuple[str, ...]
+    margin: float
+
+
+@dataclass(frozen=True)
 class Condition:
     """One state of the anomaly with a trigger, a vocabulary and a LoRA of its own.
 
     attributes: allowed values of each attribute, in drawing order. details: the same attributes in full.
     descriptors: the attributes that describe the anomaly and not the person; a healthy prompt ignores them.
     needs_one_of: a prompt must say something about at least one of these.
+    region: where in the face the finding lies, None when it may be anywhere.
     metadata: what metadata.csv must say for a photograph to belong to the condition.
     face, healthy_face, appearance, caption, phrases: templates (see grammar.py).
     columns: the columns of metadata.csv, from which captions are made.
@@ -108,6 +120,7 @@ class Condition:
     phrases: Mapping[str, Template]
     caption_phrases: Mapping[str, Template]
     articles: Mapping[str, str]
+    region: Region | None = None
 
     def check_attributes(self, attributes: Mapping[str, str]) -> dict[str, str]:
         """Return the attributes in the file's order and spelling, those left out ("") dropped.

@@ -35,6 +35,7 @@ from .manifest import MANIFEST, ImageRow, read_manifest, write_manifest
 from .metadata import read_table
 from .photographs import list_photographs, served_warnings
 from .reasons import Rejected, SetAside
+from .region import region_box
 from .relatives import roles_elsewhere
 from .select import Selected, Selection, select
 from .settings import BuildSettings, read_overruled, read_roles, recorded_roles
@@ -285,6 +286,7 @@ def _rows(
             attributes=dict(item.candidate.attributes),
             caption=item.candidate.caption,
             subject=keyed_hash(folder, smallest[group])[:12],
+            region=region_box(condition.region, item.facts.face, item.facts.width, item.facts.height),
         )
         for item, role, group in zip(entered, roles, groups, strict=True)
     ]

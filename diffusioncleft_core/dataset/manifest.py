@@ -19,7 +19,8 @@ class ImageRow:
 
     `file` is relative to the set's folder, with forward slashes. `sha256` is the hash of the normalised
     pixels (see `ingest.pixel_sha256`) and stands in private manifests only. `subject` is an opaque label
-    shared by the photographs of one person, private as well. Sizes in pixels.
+    shared by the photographs of one person, private as well. `region` [x0, y0, x1, y1] is where the finding
+    lies, private too. Sizes in pixels.
     """
 
     file: str
@@ -35,6 +36,7 @@ class ImageRow:
     lora: str | None = None
     verdicts: dict[str, Any] = field(default_factory=dict)
     subject: str | None = None
+    region: list[float] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The row as a JSON object; fields that are empty are left out."""

@@ -64,8 +64,15 @@ def test_paper_mode_is_uniform(condition, n, seed):
         shares = dict.fromkeys(condition.attributes[name], 1)
         if name == "scar":
             shares = {"scar": 1, "scars": 1}
-        assert sum(counts(rows, name).values()) == n
-        assert_shares(rows, name, shares)
+        meant = [row for row in rows if condition.attribute(name).applies(row.attributes)]
+        assert sum(counts(rows, name).values()) == len(meant)
+        assert_shares(meant, name, shares)
+
+
+def test_a_side_is_asked_of_every_unilateral_cleft_and_of_no_other():
+    rows = sampling_plan(PRE, 40, 3)
+    assert all(("side" in row.attributes) == (row.attributes["cleft_type"] == "unilateral") for row in rows)
+    assert all("on the left side" in row.prompt for row in rows if row.attributes.get("side") == "left")
 
 
 @settings(max_examples=15, deadline=None)
