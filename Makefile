@@ -32,7 +32,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PY) -c "import pathlib; pathlib.Path('$(READY)').write_text('')"
 
 demo: $(READY)
-	$(PY) -m diffusioncleft run --phantom --preset paper --out $(OUT)
+	$(PY) -m diffusioncleft run --phantom --out $(OUT)
 
 test: $(READY)
 	$(PY) -m pytest $(TESTS)

@@ -16,12 +16,15 @@ from typing import Any
 
 from .conditions import Condition, Vocabulary, load_vocabulary
 from .errors import UserError
-from .files import inside, private_dir, sha256_file, write_json, write_text
+from .files import private_dir, sha256_file, write_text
+from .run_evaluation import draw_zero_shot, filter_images, measure_images, write_report
 from .run_settings import (
     CONDITIONS,
     NETWORK_ALPHA,
     NETWORK_DIM,
+    PHANTOM_ROBUST,
     PHANTOM_SCHEDULE,
+    PREVIEWS,
     ROBUST,
     STEPS_PER_IMAGE,
     Photographs,
@@ -105,8 +108,16 @@ def run_pipeline(
         )
         if settings.phantom:
             facts[name]["oracle"] = ask_oracle(settings, folders, stages, condition, other, facts[name])
-        draw_sheets(settings, folders, stages, condition, facts[name])
-    report(settings, folders, stages, facts, warnings, time.monotonic() - begun)
+    again = {
+        name: partial(draw_plan, settings, folders, vocabulary.condition(name), warn=remember)
+        for name in settings.conditions
+    }
+    filtered = filter_images(settings, folders, stages, facts, again)
+    for name in settings.conditions:
+        draw_sheets(settings, folders, stages, vocabulary.condition(name), facts[name])
+    draw_zero_shot(settings, folders, stages, sampling_of(settings))
+    measured = measure_images(settings, folders, stages, facts, remember)
+    write_report(settings, folders, stages, facts, filtered, measured, warnings, time.monotonic() - begun)
     return RunResult(folders, stage_table(stages.rows), warnings)
 
 
@@ -285,6 +296,7 @@ def train_lora(
     def work() -> Facts:
         from .progress import progress
 
+        write_preview_prompts(settings, folders, condition)
         last: dict[str, Any] = {}
         with progress(int(arguments["max_train_steps"]), f"training {condition.name}", unit="step") as bar:
 
@@ -312,6 +324,15 @@ def train_lora(
         "base model": settings.source.fingerprint(),
     }
     return stages.stage(f"training-{condition.name}", inputs, [out], work)
+
+
+def write_preview_prompts(settings: RunSettings, folders: RunFolders, condition: Condition) -> None:
+    """Two prompts that the trainer draws now and then."""
+    from .prompts import sampling_plan
+
+    seed = settings.seed_for("previews", condition.name)
+    rows = sampling_plan(condition, 2, seed, mode=settings.mode, bracketed=settings.bracketed)
+    write_text(folders.previews(condition.name), "".join(f"{row.prompt}\n" for row in rows))
 
 
 def trainings_at_once(settings: RunSettings) -> int:
@@ -361,10 +382,19 @@ def training_arguments(
         "trigger": condition.trigger,
         "prompt_form": "bracketed" if settings.bracketed else "bare",
     }
+    steps = int(settings.training.get("max_train_steps", arguments["max_train_steps"]))
+    arguments |= {
+        "sample_prompts": folders.previews(condition.name),
+        "sample_every_n_steps": max(1, steps // PREVIEWS),
+    }
     if settings.phantom:
         arguments |= {"resolution": (settings.width,), "num_cpu_threads": 1, **PHANTOM_SCHEDULE}
     if settings.preset == "robust":
-        arguments |= {"other_trigger": other.trigger, **ROBUST}
+        arguments |= {
+            "other_trigger": other.trigger,
+            **ROBUST,
+            **(PHANTOM_ROBUST if settings.phantom else {}),
+        }
     if settings.regularization_images:
         arguments["reg_data_dir"] = folders.regularization(condition.name)
     return arguments | dict(settings.training)
@@ -411,17 +441,13 @@ def generate_images(
     warn: Callable[[str], None],
 ) -> Facts:
     """The plan's pictures, from the base model with the new LoRA."""
-    from .generation import generate
     from .prompts import read_plan
 
     out = folders.generated(condition.name)
 
     def work() -> Facts:
         plan = read_plan(folders.plan(condition.name))[: settings.n]
-        lora = lora_file(folders, condition)
-        result = generate(
-            settings.source, lora, plan, out, warn=warn, strength=settings.strength, **sampling_of(settings)
-        )
+        result = draw_plan(settings, folders, condition, plan, warn=warn)
         return {"images": result.total, "manifest": sha256_file(out / "manifest.jsonl")}
 
     inputs = {
@@ -432,6 +458,28 @@ def generate_images(
     }
     more = {"number of images": settings.n}
     return stages.stage(f"generation-{condition.name}", inputs, [out], work, soft=more)
+
+
+def draw_plan(
+    settings: RunSettings,
+    folders: RunFolders,
+    condition: Condition,
+    plan: list[Any],
+    *,
+    warn: Callable[[str], None],
+) -> Any:
+    """Draw the rows of a plan that the condition's set does not hold yet."""
+    from .generation import generate
+
+    return generate(
+        settings.source,
+        lora_file(folders, condition),
+        plan,
+        folders.generated(condition.name),
+        warn=warn,
+        strength=settings.strength,
+        **sampling_of(settings),
+    )
 
 
 def ask_oracle(
@@ -496,19 +544,3 @@ def draw_sheets(
 
     inputs = {"generated images": facts["generation"]["manifest"]}
     return stages.stage(f"sheets-{condition.name}", inputs, [path], work)
-
-
-def report(
-    settings: RunSettings,
-    folders: RunFolders,
-    stages: Stages,
-    facts: Mapping[str, Mapping[str, Facts]],
-    warnings: list[str],
-    seconds: float,
-) -> None:
-    """report.json and summary.md; made anew each time, they cost nothing."""
-    from .report.run_report import build_report, summarize
-
-    document = build_report(settings, facts, stages.rows, warnings, seconds)
-    write_json(inside(folders.root, folders.report), document)
-    write_text(inside(folders.root, folders.summary), summarize(document))

@@ -23,15 +23,20 @@ PHANTOM_IMAGES = 200
 PHANTOM_CELL_IMAGES = 100
 """Images a cell of the trigger experiment in the demo."""
 PAPER_LEARNING_RATE = 1e-4
-PHANTOM_LEARNING_RATE = 5e-3
+PHANTOM_LEARNING_RATE = 4e-3
 """The phantom model is so small that the paper's rate hardly moves it; every summary says so."""
-PHANTOM_SCHEDULE = {"lr_scheduler": "cosine", "lr_warmup_steps": 50}
+PHANTOM_SCHEDULE = {"lr_scheduler": "cosine", "lr_warmup_steps": 50, "adam_beta2": 0.99}
 """At so high a rate the last steps must be small ones."""
+PHANTOM_ROBUST = {"train_batch_size": 2, "timestep_sampling": "schnell"}
+"""What `robust` adds on phantoms: less noise in a gradient, at the noise levels of drawing."""
 PHANTOM_STRENGTH = 1.5
 """Strength of a phantom's LoRA in generation: 10 steps an image leave it too faint at 1."""
 ROBUST = {"output_preservation_weight": 1.0, "region_weight": 8.0}
 """What the preset `robust` adds to the paper's recipe (the trainer's arguments): without the trigger the base
 model's output is preserved, and the loss counts more where the finding lies."""
+METRICS = ("fid", "lpips")
+PREVIEWS = 4
+"""Previews in the course of a training."""
 STEPS_PER_IMAGE = 10
 NETWORK_DIM = 16
 NETWORK_ALPHA = 32.0
@@ -52,7 +57,8 @@ class RunSettings:
     photographs: by condition; empty under `phantom`, which then renders its own. faces: name or folder of the
     face pack. base: the trainer's arguments that name the base model. training: more of its arguments.
     strength: of the LoRA when images are made. n: images a condition; width, height: px; holdout: share of
-    subjects, 0 to 0.5.
+    subjects, 0 to 0.5. threshold: cosine similarity from which a face counts as a training face's.
+    refill: how often a rejected image is made again. metrics: out of `METRICS`, beside FIR.
     """
 
     out: Path
@@ -76,6 +82,9 @@ class RunSettings:
     regularization_images: int = 0
     phantom_training_faces: Mapping[str, int] = field(default_factory=lambda: dict(PHANTOM_TRAINING_FACES))
     cell_images: int = PHANTOM_CELL_IMAGES
+    threshold: float = 0.6
+    refill: int = 0
+    metrics: tuple[str, ...] = METRICS
     strength: float = 1.0
     training: Mapping[str, Any] = field(default_factory=dict)
     redo: bool = False
@@ -133,6 +142,9 @@ class RunFolders:
     def oracle(self, condition: str) -> Path:
         return self.root / "oracle" / condition
 
+    def previews(self, condition: str) -> Path:
+        return self.root / "plans" / f"{condition}.previews.txt"
+
     @property
     def sheets(self) -> Path:
         return self.root / "sheets"
@@ -166,13 +178,19 @@ def check_settings(settings: RunSettings) -> None:
                 f"the {condition} table {photographs.metadata} does not exist: give its path with "
                 f"--metadata-{condition.removesuffix('_op')}, docs/dataset.md lists its columns"
             )
+    if not 0 < settings.threshold <= 1:
+        raise UserError(f"--threshold {settings.threshold} is no cosine: give a number above 0, at most 1")
+    if not 0 <= settings.refill <= 20:
+        raise UserError(f"--refill {settings.refill} is not possible: give 0 (never) to 20")
     check_models(settings)
 
 
 def check_models(settings: RunSettings) -> None:
-    """The base model can be read and the face pack is there; embedded ones only under --phantom."""
+    """Base model, face pack and the measurements' networks are there; embedded ones only under --phantom."""
     from .faces.packs import find_pack
+    from .filters.text import load_text_reader
     from .flux.components import phantom_source
+    from .weights import require_file
 
     if settings.out.exists() and not settings.out.is_dir():
         raise UserError(f"{settings.out} is a file: give a folder for the run")
@@ -185,3 +203,8 @@ def check_models(settings: RunSettings) -> None:
         raise UserError(
             "the embedded base model draws phantoms and nothing else: give --base with FLUX.1 schnell"
         )
+    load_text_reader()
+    if not settings.phantom:
+        for metric, weights in (("fid", "inception-fid"), ("lpips", "lpips-alexnet")):
+            if metric in settings.metrics:
+                require_file(weights)

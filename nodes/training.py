@@ -241,7 +241,7 @@ def _main_inputs() -> list[Any]:
             max=1.0,
             step=1e-5,
             round=1e-7,
-            tooltip="0: the paper's 1e-4; on the phantom 5e-3, since so small a model hardly moves at 1e-4.",
+            tooltip="0: the paper's 1e-4; on the phantom 4e-3, since so small a model hardly moves at 1e-4.",
         ),
         io.Int.Input(
             "seed",

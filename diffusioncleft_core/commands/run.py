@@ -66,7 +66,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="also train on so many images of the base model (default 0)",
     )
-    training.add_argument("--learning-rate", type=float, help="default: the paper's 1e-4; phantoms 5e-3")
+    training.add_argument("--learning-rate", type=float, help="default: the paper's 1e-4; phantoms 4e-3")
     training.add_argument("--resolution", help="training sizes in px (default: the paper's 256,512,768,1024)")
     training.add_argument(
         "--training-adapter", type=Path, metavar="FILE", help="LoRA that is on while training schnell"
@@ -92,6 +92,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
     images.add_argument(
         "--cell-images", type=int, help="phantoms: images a cell of the trigger experiment (default 100)"
     )
+    judging = parser.add_argument_group("filters and measurements")
+    judging.add_argument(
+        "--threshold",
+        type=float,
+        default=0.6,
+        help="cosine similarity from which a face counts as a training face's (default 0.6, the paper's)",
+    )
+    judging.add_argument(
+        "--refill",
+        type=int,
+        default=0,
+        metavar="N",
+        help="make rejected images again, each up to N times (default 0)",
+    )
+    judging.add_argument(
+        "--metrics",
+        default="fid,lpips",
+        help="beside FIR: fid,lpips, one of them, or none (default fid,lpips)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of everything that is drawn (default 0)")
     parser.add_argument(
         "--redo",
@@ -103,13 +122,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ..pipeline import run_pipeline
+    from ..report.run_folder import HTML
 
     settings = settings_from(args)
     result = run_pipeline(settings, start_trainer, warn=warn)
     print(result.table)
     print(f"summary: {result.folders.summary}")
     print(f"sheets:  {result.folders.sheets}")
-    print(f"report:  {result.folders.report}")
+    print(f"figures: {result.folders.report}")
+    print(f"report:  {result.folders.root / HTML}")
     return 0
 
 
@@ -151,9 +172,22 @@ def settings_from(args: argparse.Namespace) -> RunSettings:
         regularization_images=args.regularization_images,
         strength=(PHANTOM_STRENGTH if args.phantom else 1.0) if args.strength is None else args.strength,
         cell_images=PHANTOM_CELL_IMAGES if args.cell_images is None else args.cell_images,
+        threshold=args.threshold,
+        refill=args.refill,
+        metrics=metrics_from(args.metrics),
         training=training_choices(args),
         redo=args.redo,
     )
+
+
+def metrics_from(text: str) -> tuple[str, ...]:
+    from ..run_settings import METRICS
+
+    wanted = [part.strip().lower() for part in text.split(",") if part.strip() not in ("", "none")]
+    unknown = [name for name in wanted if name not in METRICS]
+    if unknown:
+        raise UserError(f"--metrics has no {unknown[0]!r}: give {','.join(METRICS)}, one of them, or none")
+    return tuple(name for name in METRICS if name in wanted)
 
 
 def photographs_from(args: argparse.Namespace) -> dict[str, Photographs]:

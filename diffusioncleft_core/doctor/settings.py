@@ -33,7 +33,7 @@ class PlannedRun:
     photographs: int = PAPER_PHOTOGRAPHS
     images: int = PAPER_IMAGES
     robust: bool = True
-    """Whether every step pairs a photograph with a regularisation image (the preset `robust`)."""
+    """Whether the base model's output is preserved without the trigger (the preset `robust`)."""
 
     def check(self) -> None:
         """Raise UserError for numbers below 1."""

@@ -121,8 +121,8 @@ def notes(settings: RunSettings, warnings: Sequence[str]) -> list[str]:
         said.append(f"The LoRA is applied at strength {settings.strength:g}: at 1 its findings are faint.")
     if settings.preset == "robust":
         said.append(
-            "Trained with output preservation, so that the finding hangs on the trigger, and with a loss that "
-            "counts more where the finding lies; the paper has neither."
+            "Trained with output preservation, so that the finding hangs on the trigger, and with a loss "
+            "that counts more where the finding lies; the paper has neither."
         )
     return said + [f"Warning: {message}" for message in warnings]
 

@@ -88,7 +88,7 @@ def test_the_run_leaves_two_loras_two_sets_sheets_and_a_report(whole):
         assert len(figures["trigger_selectivity"]) == 4
         assert {figure["n"] for figure in figures["trigger_selectivity"].values()} == {6}
     summary = (whole / "summary.md").read_text("utf-8")
-    assert "learning rate is 0.005" in summary
+    assert "learning rate is 0.004" in summary
     assert "phantoms" in summary
 
 

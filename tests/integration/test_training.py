@@ -130,7 +130,14 @@ def test_a_resumed_run_is_bit_identical(workplace, tmp_path, optimizer):
     settings = _settings(
         workplace, tmp_path / "a", optimizer_type=optimizer, max_train_steps=12, prior_target="base"
     )
-    settings = replace(settings, gradient_accumulation_steps=2, train_batch_size=2)
+    settings = replace(
+        settings,
+        gradient_accumulation_steps=2,
+        train_batch_size=2,
+        output_preservation_weight=1.0,
+        other_trigger="CLPrep",
+        region_weight=4.0,
+    )
     whole, _ = _train(settings)
 
     interruption = Interruption()

@@ -177,8 +177,8 @@ def test_the_estimate_follows_the_paper_and_the_preset():
     assert estimated(found, PlannedRun(100, 1000), 512).filters == pytest.approx(1100 * 0.3)
     assert paper.disk == 1000 * 1000 + 100 * (8 << 20) + 100 * 16 * 64 * 64 * 4 + 2 * 30 * 10
     robust = estimated(found, PlannedRun(100, 1000), 512)
-    assert robust.training == pytest.approx(2 * (paper.training - 60) + 60)
-    assert robust.generation == pytest.approx(1100 * 3.5)
+    assert robust.training == pytest.approx(100 * (7 / 3 * 10 * 2.0 + 0.1 + 0.5) + 2 * 30)
+    assert robust.generation == paper.generation
     assert [duration(s) for s in (0.2, 40, 95, 7320)] == ["1 s", "1 min", "2 min", "2 h 2 min"]
 
 

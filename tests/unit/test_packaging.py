@@ -189,7 +189,7 @@ def allowed(package, path, target):
     if level <= depth:
         return True
     return level == depth + 1 and (
-        first == "diffusioncleft_core" or (package == "nodes" and first == "nodes")
+        first == "diffusioncleft_core" or (package == "nodes" and first in ("nodes", "trainer"))
     )
 
 

@@ -1,0 +1,184 @@
+"""The run's second half: filters, measurements, zero-shot panel, sheets and the pages of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from .files import inside, sha256_file, write_json, write_text
+from .run_settings import RunFolders, RunSettings
+from .run_stages import Facts, Stages
+
+if TYPE_CHECKING:
+    from .faces.analyzer import FaceAnalyzer
+
+ZERO_SHOT_IMAGES = 4
+"""Images of each of the paper's two probes."""
+FACES_CACHE = "faces"
+Warn = Callable[[str], None]
+Generate = Callable[[list[Any]], Any]
+
+
+def filter_images(
+    settings: RunSettings,
+    folders: RunFolders,
+    stages: Stages,
+    facts: Mapping[str, Mapping[str, Facts]],
+    again: Mapping[str, Generate],
+) -> Facts:
+    """Artifacts and identity leaks set aside, each condition against the photographs of all.
+
+    again: by condition, how images are made in place of rejected ones; used when refilling was asked for.
+    """
+    from .filters.stage import filter_sets
+
+    def work() -> Facts:
+        return filter_sets(
+            {name: folders.generated(name) for name in facts},
+            {name: folders.dataset(name) for name in facts},
+            analyzer_of(settings),
+            threshold=settings.threshold,
+            cache=folders.private / FACES_CACHE,
+            again=again if settings.refill else None,
+            attempts=settings.refill or 1,
+        )
+
+    inputs = {
+        "generated images": {name: part["generation"]["manifest"] for name, part in facts.items()},
+        "training photographs": {name: part["dataset"]["manifest"] for name, part in facts.items()},
+        "threshold": settings.threshold,
+        "refill": settings.refill,
+        "face pack": settings.faces,
+    }
+    return stages.stage("filters", {}, [folders.generated(name) for name in facts], work, soft=inputs)
+
+
+def measure_images(
+    settings: RunSettings,
+    folders: RunFolders,
+    stages: Stages,
+    facts: Mapping[str, Mapping[str, Facts]],
+    warn: Warn,
+) -> Facts:
+    """The paper's measurements, raw and filtered, and the list of nearest pairs for the private page."""
+    from .metrics.features import load_extractors
+    from .metrics.measure import measure_sets
+    from .report.nearest import nearest_pairs, write_nearest
+
+    generated = {name: folders.generated(name) for name in facts}
+    datasets = {name: folders.dataset(name) for name in facts}
+
+    def work() -> Facts:
+        analyzer = analyzer_of(settings)
+        extractors = load_extractors(
+            phantom=settings.phantom,
+            device=settings.device,
+            fid="fid" in settings.metrics,
+            lpips="lpips" in settings.metrics,
+        )
+        measured = measure_sets(
+            generated,
+            list(datasets.values()),
+            analyzer,
+            extractors,
+            cache_dir=folders.private / FACES_CACHE,
+            threshold=settings.threshold,
+            seed=settings.seed,
+            warn=warn,
+        )
+        judge_all_previews(settings, folders, facts, analyzer)
+        pairs = nearest_pairs(
+            folders.root, generated, datasets, analyzer, cache=folders.private / FACES_CACHE
+        )
+        write_nearest(folders.private, pairs)
+        return measured
+
+    inputs = {
+        "filtered images": {name: sha256_file(path / "manifest.jsonl") for name, path in generated.items()},
+        "training photographs": {name: part["dataset"]["manifest"] for name, part in facts.items()},
+        "measurements": [settings.threshold, sorted(settings.metrics), settings.faces, settings.seed],
+    }
+    return stages.stage("measurements", {}, [folders.private / "nearest.json"], work, soft=inputs)
+
+
+def judge_all_previews(
+    settings: RunSettings,
+    folders: RunFolders,
+    facts: Mapping[str, Mapping[str, Facts]],
+    analyzer: FaceAnalyzer,
+) -> None:
+    """Compare each training's previews with the photographs: the report shows only those unlike all."""
+    from .faces.references import read_references
+    from .filters.identity import IdentityFilter
+    from .report.nearest import judge_previews
+
+    reference = read_references([folders.dataset(name) for name in facts], analyzer)
+    for name in facts:
+        previews = folders.training(name) / "previews"
+        if previews.is_dir():
+            judge_previews(
+                previews,
+                IdentityFilter(reference, settings.threshold),
+                analyzer,
+                cache=folders.private / FACES_CACHE,
+            )
+
+
+def draw_zero_shot(
+    settings: RunSettings, folders: RunFolders, stages: Stages, sampling: Mapping[str, Any]
+) -> Facts:
+    """What the base model draws of a cleft without any LoRA: the paper's two probes."""
+    from .generation import generate
+    from .report.run_folder import ZERO_SHOT
+    from .report.zero_shot import zero_shot_plan
+
+    out = folders.root / ZERO_SHOT
+    plan = zero_shot_plan(ZERO_SHOT_IMAGES, settings.seed)
+
+    def work() -> Facts:
+        return {"images": generate(settings.source, None, plan, out, role="control", **sampling).total}
+
+    inputs = {
+        "base model": settings.source.fingerprint(),
+        "sampling": [settings.steps, settings.width, settings.height, str(settings.dtype)],
+        "seed": settings.seed,
+    }
+    return stages.stage("zero-shot", inputs, [out], work)
+
+
+def write_report(
+    settings: RunSettings,
+    folders: RunFolders,
+    stages: Stages,
+    facts: Mapping[str, Mapping[str, Facts]],
+    filtered: Facts,
+    measured: Facts,
+    warnings: list[str],
+    seconds: float,
+) -> None:
+    """report.json, summary.md and the two pages; made anew each time, they cost little."""
+    from .report.html import write_html, write_private_html
+    from .report.nearest import read_nearest
+    from .report.run_folder import HTML, PRIVATE_HTML, collect_pictures, loss_curves
+    from .report.run_report import build_report, summarize
+
+    document = {
+        **build_report(settings, facts, stages.rows, warnings, seconds),
+        "filters": filtered,
+        "sets": measured["sets"],
+        "figures": {**measured["figures"], "loss": loss_curves(folders, list(facts))},
+    }
+    write_json(inside(folders.root, folders.report), document)
+    write_text(inside(folders.root, folders.summary), summarize(document))
+    pictures = collect_pictures(folders, list(facts), phantom=settings.phantom)
+    write_html(document, pictures, inside(folders.root, folders.root / HTML))
+    pairs = read_nearest(folders.private)
+    if pairs:
+        page = folders.private / PRIVATE_HTML
+        write_private_html(pairs, folders.root, page, phantom=settings.phantom, threshold=settings.threshold)
+
+
+def analyzer_of(settings: RunSettings) -> FaceAnalyzer:
+    from .faces.analyzer import load_face_analyzer
+
+    return load_face_analyzer(settings.faces, device=settings.device.type)

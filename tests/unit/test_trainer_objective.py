@@ -1,0 +1,66 @@
+"""The loss: where it counts more, and the captions under which the base model's output is preserved."""
+
+import pytest
+import torch
+
+from diffusioncleft.diffusioncleft_core.conditions import load_vocabulary
+from diffusioncleft.diffusioncleft_core.dataset.region import region_box
+from diffusioncleft.trainer.config import TrainSettings
+from diffusioncleft.trainer.data import region_in_bucket, with_other_trigger, without_trigger
+from diffusioncleft.trainer.objective import region_weights
+from diffusioncleft.trainer.prepare import preserved_triggers
+
+FACE = {"landmarks": [[40, 50], [88, 50], [64, 79], [48, 96], [80, 96]]}
+
+
+def test_the_region_of_a_cleft_is_lip_and_nose_and_leaves_the_eyes_out():
+    for name in ("pre_op", "post_op"):
+        x0, y0, x1, y1 = region_box(load_vocabulary().condition(name).region, FACE, 128, 128)
+        for x, y in FACE["landmarks"][2:]:
+            assert x0 < x < x1
+            assert y0 < y < y1
+        assert y0 > 50
+        assert (x0 + x1) / 2 == pytest.approx(64)
+
+
+def test_a_region_stays_inside_the_image_and_needs_a_face():
+    region = load_vocabulary().condition("pre_op").region
+    low = {"landmarks": [[0, 0], [9, 0], [5, 5], [0, 9], [9, 9]]}
+    assert region_box(region, low, 10, 10) == pytest.approx([0.0, 1.85, 10.0, 10.0], abs=0.06)
+    assert region_box(region, None, 10, 10) is None
+    assert region_box(None, FACE, 128, 128) is None
+
+
+def test_a_region_follows_the_image_into_its_bucket():
+    assert region_in_bucket([50, 60, 90, 100], 256, 256, (128, 128)) == (25, 30, 45, 50)
+    # A wide image is cropped at both sides: 64 px of the original go on the left.
+    assert region_in_bucket([164, 60, 204, 100], 384, 256, (128, 128)) == (50, 30, 70, 50)
+    assert region_in_bucket([0, 0, 60, 100], 384, 256, (128, 128)) is None
+    assert region_in_bucket(None, 384, 256, (128, 128)) is None
+
+
+def test_weights_are_as_many_times_larger_inside_and_one_on_average():
+    weights = region_weights((32.0, 64.0, 96.0, 112.0), 16, 16, 8.0)
+    assert weights.shape == (1, 16, 16)
+    assert weights.mean() == pytest.approx(1)
+    inside = weights[0, 8:14, 4:12]
+    assert torch.all(inside == inside[0, 0])
+    assert inside[0, 0] / weights[0, 0, 0] == pytest.approx(8)
+    assert (weights == weights.max()).sum() == inside.numel()
+    assert torch.equal(region_weights(None, 4, 4, 8.0), torch.ones(1, 4, 4))
+
+
+@pytest.mark.parametrize("trigger", ["[CLP]", "CLP"])
+def test_a_caption_loses_its_trigger_or_gets_the_other_one_in_the_same_form(trigger):
+    text = "A girl's whole face with an unrepaired cleft lip."
+    assert without_trigger(f"{trigger} {text}") == text
+    assert without_trigger(text) == text
+    other = "[CLPrep]" if trigger.startswith("[") else "CLPrep"
+    assert with_other_trigger(f"{trigger} {text}", "CLPrep") == f"{other} {text}"
+
+
+def test_output_is_preserved_without_the_trigger_and_under_the_other_one_in_turn():
+    assert preserved_triggers(TrainSettings()) == ()
+    assert preserved_triggers(TrainSettings(output_preservation_weight=1.0)) == (None,)
+    both = TrainSettings(output_preservation_weight=1.0, other_trigger="CLPrep")
+    assert preserved_triggers(both) == (None, "CLPrep")
