@@ -68,7 +68,10 @@ def run_recipe(preset: str, n: int, seed: int, out: Path) -> dict[str, Any]:
 
 
 def cells_of(settings: RunSettings, folders: RunFolders, name: str, n: int) -> dict[str, Any]:
-    """The trigger experiment of one condition's LoRA with n images a cell, at other seeds than the run's."""
+    """The trigger experiment of one condition's LoRA with n images a cell, at other seeds than the run's.
+
+    Drift is in the run's own report.
+    """
     condition, other = condition_and_other(load_vocabulary(), name)
     kept = folders.oracle(name) / CELLS
     if kept.is_file() and read_json(kept)["n"] == n:
@@ -85,6 +88,7 @@ def cells_of(settings: RunSettings, folders: RunFolders, name: str, n: int) -> d
         dtype=settings.dtype,
         batch=settings.batch,
         steps=settings.steps,
+        with_drift=False,
     )
     write_json(kept, {"n": n, "figures": figures})
     return figures

@@ -50,19 +50,21 @@ def measure_condition(
     steps: int = 4,
     generated: Path | None = None,
     pictures: Path | None = None,
+    with_drift: bool = True,
 ) -> dict[str, Any]:
     """All figures of one condition's LoRA.
 
     n: images a cell; seed: of the cells' plan; strength: of the LoRA; generated: an image set that stands for
-    the full-prompt cell; pictures: where a sheet of the cells goes. Returns JSON values: `trigger_obedience`,
-    `cleft_type_accuracy`, `trigger_selectivity` by cell, `drift` by cell.
+    the full-prompt cell; pictures: where a sheet of the cells goes; with_drift: whether the base model draws
+    two cells as well, to be compared. Returns JSON values: `trigger_obedience`, `cleft_type_accuracy`,
+    `trigger_selectivity` by cell, `drift` by cell.
     """
     from .obedience import FINDING, finding_rate, type_accuracy
     from .oracle import load_oracle
 
     cells = trigger_cells(condition, other, n, seed, bracketed=bracketed)
     drawn = [cell for name, cell in cells.items() if generated is None or name != FULL]
-    plain = [cells[name] for name in DRIFT]
+    plain = [cells[name] for name in DRIFT] if with_drift else []
     with_lora, by_base = draw_cells(source, lora, drawn, plain, device, dtype, batch, steps, strength)
     if generated is not None:
         rows, full = read_generated(generated)
@@ -77,7 +79,7 @@ def measure_condition(
             name: finding_rate(condition.name, oracle.read(with_lora[name]), asked(cells[name].rows))
             for name in SELECTIVITY
         },
-        "drift": {name: drift(by_base[name], with_lora[name]) for name in DRIFT},
+        "drift": {name: drift(by_base[name], with_lora[name]) for name in by_base},
     }
     if FINDING[condition.name] == "cleft":
         result["cleft_type_accuracy"] = type_accuracy(reading, wanted)
