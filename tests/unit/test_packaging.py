@@ -112,7 +112,6 @@ def test_comfyui_takes_the_extension(dropped, tmp_path):
         "from comfy_api.latest import ComfyExtension\n"
         "extension = asyncio.run(pack.comfy_entrypoint())\n"
         "assert isinstance(extension, ComfyExtension)\n"
-        "assert isinstance(asyncio.run(extension.get_node_list()), list)\n"
     )
     done = python("-c", code, dropped, os.environ["COMFYUI_PATH"], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
