@@ -4,6 +4,7 @@ import argparse
 import difflib
 import errno
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -64,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    # On some processors bitsandbytes warns of a package that nothing here needs.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         return _dispatch(arguments)
