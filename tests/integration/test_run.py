@@ -22,7 +22,12 @@ CONDITIONS = ("pre_op", "post_op")
 PHOTOGRAPHS = 10
 IMAGES = 5
 STEPS = 12
-STAGES = ("dataset", "regularization", "training", "generation", "oracle")
+CONTROLS = 2
+STAGES = (
+    *(f"{name}-pre_op" for name in ("dataset", "regularization", "training", "generation", "oracle")),
+    "filters",
+    "measurements",
+)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +48,8 @@ def environment() -> dict[str, str]:
 def arguments(photographs: dict[str, Path], out: Path, *more: object) -> list[str]:
     command = [sys.executable, "-m", "diffusioncleft", "run", "--phantom", "--out", out, "--n", IMAGES]
     command += ["--photos-pre", photographs["pre_op"], "--photos-post", photographs["post_op"]]
-    command += ["--max-train-steps", STEPS, "--cell-images", 6, "--device", "cpu", "--seed", 3, *more]
+    command += ["--max-train-steps", STEPS, "--cell-images", 6, "--device", "cpu", "--seed", 3]
+    command += ["--regularization-images", CONTROLS, *more]
     return list(map(str, command))
 
 
@@ -63,7 +69,7 @@ def whole(photographs, environment, tmp_path_factory) -> Path:
     done = finish(arguments(photographs, out), environment)
     assert done.returncode == 0, done.stderr
     for stage in STAGES:
-        assert re.search(rf"^{stage}-pre_op +\d", done.stdout, re.MULTILINE), done.stdout
+        assert re.search(rf"^{stage} +\d", done.stdout, re.MULTILINE), done.stdout
     return out
 
 
@@ -77,6 +83,7 @@ def test_the_run_leaves_two_loras_two_sets_sheets_and_a_report(whole):
         assert len(rows) == IMAGES
         assert all(row["role"] == "generated" for row in rows)
         controls = read_jsonl(whole / "regularization" / condition / "manifest.jsonl")
+        assert len(controls) == CONTROLS
         assert all(row["role"] == "control" and row["lora"] is None for row in controls)
         trained = report["training"][condition]
         assert trained["training_images"] + trained["holdout_images"] == PHOTOGRAPHS
@@ -87,6 +94,16 @@ def test_the_run_leaves_two_loras_two_sets_sheets_and_a_report(whole):
         assert figures["trigger_obedience"]["n"] == IMAGES
         assert len(figures["trigger_selectivity"]) == 4
         assert {figure["n"] for figure in figures["trigger_selectivity"].values()} == {6}
+        filtered = report["filters"][condition]
+        assert filtered["accepted"] + filtered["rejected"] == IMAGES
+        assert all("accepted" in row["verdicts"] for row in rows)
+        assert report["sets"][condition]["fir_images"]["paper"]["raw"]["n"] <= IMAGES
+        assert report["sets"][condition]["fid"]["paper"]["raw"]["extractor"]["phantom"] is True
+        assert list((whole / "loras" / condition / "previews").glob("step_*.png"))
+    page = (whole / "report.html").read_text("utf-8")
+    assert "phantom" in page
+    assert (whole / "private" / "report.private.html").is_file()
+    assert len(read_jsonl(whole / "zero_shot" / "manifest.jsonl")) == 8
     summary = (whole / "summary.md").read_text("utf-8")
     assert "learning rate is 0.004" in summary
     assert "phantoms" in summary
@@ -110,7 +127,7 @@ def test_a_finished_run_is_skipped_and_a_changed_one_is_refused(whole, photograp
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*.safetensors")}
     again = finish(arguments(photographs, whole), environment)
     assert again.returncode == 0, again.stderr
-    assert again.stdout.count("(done before)") >= 2 * len(STAGES)
+    assert again.stdout.count("(done before)") >= len(STAGES)
     changed = finish(arguments(photographs, whole, "--learning-rate", "0.002"), environment)
     assert changed.returncode == 2
     assert "training settings" in changed.stderr
@@ -133,7 +150,7 @@ def test_a_run_interrupted_at_every_stage_ends_as_the_undisturbed_one(
         )
         assert child.stderr is not None
         for line in child.stderr:
-            if line.startswith(f"{stage}-pre_op …"):
+            if line.startswith(f"{stage} …"):
                 break
         time.sleep(0.3)
         child.send_signal(signal.SIGINT)
