@@ -12,6 +12,7 @@ if str(HERE) not in sys.path:
     sys.path.insert(0, str(HERE))
 
 from comfy_server import ComfyServer, find_comfyui  # noqa: E402
+from graphs import SECRET  # noqa: E402
 
 
 def environment() -> dict[str, str]:
@@ -47,10 +48,6 @@ def server(comfyui, tmp_path_factory):
     running.start()
     yield running
     running.kill()
-
-
-SECRET = "Jane Roe"
-"""Part of the file name of every photograph: nothing that leaves the dataset may hold it."""
 
 
 @pytest.fixture(scope="session")

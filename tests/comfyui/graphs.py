@@ -3,6 +3,8 @@
 from typing import Any
 
 Graph = dict[str, Any]
+SECRET = "Jane Roe"
+"""Part of the file name of every photograph: nothing that leaves the dataset may hold it."""
 PROMPT = "[CLP] A girl's whole face with an unrepaired unilateral cleft lip. Light skin. Brown eyes."
 TRAINING = {
     "name": "pre_op",

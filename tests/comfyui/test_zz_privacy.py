@@ -6,8 +6,7 @@ import urllib.parse
 
 import pytest
 from comfy_server import GraphRefused, NodeFailed
-from conftest import SECRET
-from graphs import node, ours, training
+from graphs import SECRET, node, ours, training
 from PIL import Image
 
 HOSTILE = ("../d1", "..", "d1/images", "/etc", "C:\\secret", ".phantom_photographs", "d1\x00", "d1/../d1", "")
