@@ -21,7 +21,7 @@ from diffusioncleft.diffusioncleft_core.files import write_json
 from diffusioncleft.diffusioncleft_core.flux.components import FluxSource, load_text_encoders, phantom_source
 from diffusioncleft.diffusioncleft_core.flux.encoding import encode_prompts
 from diffusioncleft.diffusioncleft_core.flux.sampling import initial_noise, pack_latents
-from diffusioncleft.diffusioncleft_core.generation_sampler import ImageSampler, ImageSize
+from diffusioncleft.diffusioncleft_core.generation.sampler import ImageSampler, ImageSize
 from diffusioncleft.diffusioncleft_core.prompts import sampling_plan
 from diffusioncleft.diffusioncleft_core.versions import hardware, versions
 

@@ -79,8 +79,8 @@ class Core:
         import torch
 
         from diffusioncleft.diffusioncleft_core.flux.components import load_text_encoders, phantom_source
-        from diffusioncleft.diffusioncleft_core.generation import base_digests
-        from diffusioncleft.diffusioncleft_core.generation_sampler import ImageSampler
+        from diffusioncleft.diffusioncleft_core.generation.generate import base_digests
+        from diffusioncleft.diffusioncleft_core.generation.sampler import ImageSampler
 
         source, cpu = phantom_source(), torch.device("cpu")
         self.text = load_text_encoders(source, cpu, torch.float32)
@@ -92,8 +92,8 @@ class Core:
         import torch
 
         from diffusioncleft.diffusioncleft_core.flux.encoding import encode_prompts
-        from diffusioncleft.diffusioncleft_core.generation_files import write_image
-        from diffusioncleft.diffusioncleft_core.generation_sampler import ImageSize
+        from diffusioncleft.diffusioncleft_core.generation.files import write_image
+        from diffusioncleft.diffusioncleft_core.generation.sampler import ImageSize
 
         rows = sampling_plan(load_vocabulary().condition("pre_op"), n, seed)
         with tempfile.TemporaryDirectory() as folder, torch.inference_mode():

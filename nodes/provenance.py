@@ -57,7 +57,7 @@ def first_seed(hidden: Any) -> int:
 def _base(nodes: list[Mapping[str, Any]]) -> dict[str, str]:
     from ..diffusioncleft_core.files import sha256_file
     from ..diffusioncleft_core.flux.source import phantom_source
-    from ..diffusioncleft_core.generation import base_digests
+    from ..diffusioncleft_core.generation.generate import base_digests
 
     for node in nodes:
         if node.get("class_type") == PHANTOM_LOADER:

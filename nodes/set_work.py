@@ -15,7 +15,7 @@ from ..diffusioncleft_core.files import (
     write_json,
     write_jsonl,
 )
-from ..diffusioncleft_core.generation_files import manifest_row, read_done, sidecar_of, write_image
+from ..diffusioncleft_core.generation.files import manifest_row, read_done, sidecar_of, write_image
 from . import places
 from .common import stop_if_interrupted
 from .pictures import pixels_of

@@ -216,8 +216,8 @@ def _make_regularisation(run: Run, stop: Callable[[], bool], view: NodeView | No
         return
     from ..diffusioncleft_core.conditions import load_vocabulary
     from ..diffusioncleft_core.device import default_dtype, pick_device
-    from ..diffusioncleft_core.generation import generate
-    from ..diffusioncleft_core.regularization import regularization_plan
+    from ..diffusioncleft_core.generation.generate import generate
+    from ..diffusioncleft_core.generation.regularization import regularization_plan
     from ..trainer.interruption import Interrupted
 
     out = run.folder / "regularisation"

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..diffusioncleft_core.errors import UserError
-from ..diffusioncleft_core.run_settings import (
+from ..diffusioncleft_core.run.settings import (
     PHANTOM_LEARNING_RATE,
     PHANTOM_SCHEDULE,
     ROBUST,

@@ -18,8 +18,9 @@ from diffusioncleft.diffusioncleft_core.commands import run as run_command
 from diffusioncleft.diffusioncleft_core.conditions import load_vocabulary
 from diffusioncleft.diffusioncleft_core.files import read_json, write_json
 from diffusioncleft.diffusioncleft_core.phantom.experiment import measure_condition
-from diffusioncleft.diffusioncleft_core.pipeline import condition_and_other, lora_file, run_pipeline
-from diffusioncleft.diffusioncleft_core.run_settings import PRESETS, RunFolders, RunSettings
+from diffusioncleft.diffusioncleft_core.run.pipeline import condition_and_other, run_pipeline
+from diffusioncleft.diffusioncleft_core.run.settings import PRESETS, RunFolders, RunSettings
+from diffusioncleft.diffusioncleft_core.run.training import lora_file
 
 LEAST = 500
 CELLS = "cells.json"

@@ -13,10 +13,10 @@ from diffusioncleft.diffusioncleft_core.conditions import load_vocabulary
 from diffusioncleft.diffusioncleft_core.dataset import BuildSettings, build_dataset, read_manifest
 from diffusioncleft.diffusioncleft_core.faces.analyzer import FaceAnalyzer
 from diffusioncleft.diffusioncleft_core.files import private_dir, write_json, write_jsonl
-from diffusioncleft.diffusioncleft_core.generation_files import manifest_row, write_image
+from diffusioncleft.diffusioncleft_core.generation.files import manifest_row, write_image
 from diffusioncleft.diffusioncleft_core.phantom import random_face, render, write_photographs
 from diffusioncleft.diffusioncleft_core.prompts import sampling_plan
-from diffusioncleft.diffusioncleft_core.run_settings import RunFolders
+from diffusioncleft.diffusioncleft_core.run.settings import RunFolders
 
 PHOTOGRAPHS = 8
 IMAGES = 10

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from ..files import append_jsonl, read_jsonl, sha256_bytes, write_bytes, write_jsonl
-from ..generation_files import image_name
+from ..generation.files import image_name
 from ..progress import progress
 from .convert import Graph
 from .image_sets import MANIFEST, REJECTED, fetch_sidecar, is_rejected, keep_sidecar

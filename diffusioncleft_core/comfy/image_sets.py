@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import read_jsonl, sha256_bytes, write_json, write_jsonl
-from ..generation_files import manifest_row, sidecar_of
+from ..generation.files import manifest_row, sidecar_of
 from .server import ComfyServer, ConnectionLost
 
 MANIFEST = "manifest.jsonl"

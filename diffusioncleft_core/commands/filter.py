@@ -136,7 +136,7 @@ def _refill(
     """Draw again with the settings that the set was drawn with; generation refuses others."""
     from ..files import read_json
     from ..filters.refill import refill_set
-    from ..generation import SETTINGS_FILE, generate
+    from ..generation.generate import SETTINGS_FILE, generate
 
     settings = args.set / SETTINGS_FILE
     if not settings.is_file():

@@ -67,7 +67,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..generation import generate
+    from ..generation.generate import generate
 
     plan = plan_from(args)
     if args.grid_strengths or args.grid_loras:
@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def draw_grid(args: argparse.Namespace, plan: list[PlanRow]) -> int:
-    from ..generation_grid import generate_grid
+    from ..generation.grid import generate_grid
 
     loras = args.grid_loras or ([args.lora] if args.lora else [])
     width, height = size_from(args)

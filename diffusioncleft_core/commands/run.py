@@ -19,7 +19,7 @@ from .base_options import (
 from .prompt_options import warn
 
 if TYPE_CHECKING:
-    from ..run_settings import Photographs, RunSettings
+    from ..run.settings import Photographs, RunSettings
 
 HELP = "photographs in, two LoRAs and a set of new faces out; --phantom does it without any photograph"
 EXAMPLES = """\
@@ -121,8 +121,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..pipeline import run_pipeline
     from ..report.run_folder import HTML
+    from ..run.pipeline import run_pipeline
 
     settings = settings_from(args)
     result = run_pipeline(settings, start_trainer, warn=warn)
@@ -136,7 +136,7 @@ def run(args: argparse.Namespace) -> int:
 
 def settings_from(args: argparse.Namespace) -> RunSettings:
     """The run's settings from the command line; UserError when photographs or models are missing."""
-    from ..run_settings import PHANTOM_CELL_IMAGES, PHANTOM_IMAGES, PHANTOM_STRENGTH, RunSettings
+    from ..run.settings import PHANTOM_CELL_IMAGES, PHANTOM_IMAGES, PHANTOM_STRENGTH, RunSettings
 
     photographs = photographs_from(args)
     if not photographs and not args.phantom:
@@ -181,7 +181,7 @@ def settings_from(args: argparse.Namespace) -> RunSettings:
 
 
 def metrics_from(text: str) -> tuple[str, ...]:
-    from ..run_settings import METRICS
+    from ..run.settings import METRICS
 
     wanted = [part.strip().lower() for part in text.split(",") if part.strip() not in ("", "none")]
     unknown = [name for name in wanted if name not in METRICS]
@@ -191,7 +191,7 @@ def metrics_from(text: str) -> tuple[str, ...]:
 
 
 def photographs_from(args: argparse.Namespace) -> dict[str, Photographs]:
-    from ..run_settings import Photographs
+    from ..run.settings import Photographs
 
     given = {
         "pre_op": (args.photos_pre, args.metadata_pre),

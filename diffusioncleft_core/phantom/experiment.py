@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ..conditions import Condition
 from ..files import read_jsonl
-from ..generation_sampler import ImageSampler, ImageSize, embed_prompts, release_memory
+from ..generation.sampler import ImageSampler, ImageSize, embed_prompts, release_memory
 from ..progress import progress
 from ..prompts import PlanRow
 from ..report.sheets import contact_sheet, read_pictures

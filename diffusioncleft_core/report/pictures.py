@@ -19,7 +19,7 @@ from ..errors import UserError
 from ..files import inside, read_json, read_jsonl
 from ..filters.sets import raw_rows
 from ..filters.verdicts import IDENTITY_LEAK, NO_FACE, UNREADABLE
-from ..generation_files import xmp_packet
+from ..generation.files import xmp_packet
 from .blocks import Photo
 from .rejections import KINDS
 from .sheets import short_label

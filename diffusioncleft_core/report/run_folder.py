@@ -10,7 +10,7 @@ from typing import Any
 from ..dataset.manifest import MANIFEST
 from ..errors import UserError
 from ..files import read_json
-from ..run_settings import RunFolders
+from ..run.settings import RunFolders
 from .numbers import condition_name
 from .pictures import Panel, ReportPictures, folder_panel, preview_panels, refuse_photographs, sample_panel
 from .run_report import SCHEMA

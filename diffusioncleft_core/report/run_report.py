@@ -13,8 +13,8 @@ from typing import Any
 
 from ..files import inside, read_jsonl
 from ..filters.sets import raw_rows
-from ..run_settings import PAPER_LEARNING_RATE, RunSettings
-from ..run_stages import StageRow
+from ..run.settings import PAPER_LEARNING_RATE, RunSettings
+from ..run.stages import StageRow
 from ..versions import hardware, versions
 from .numbers import count
 from .pictures import withheld

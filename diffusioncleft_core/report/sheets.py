@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..files import write_bytes
-from ..generation_files import DIGITAL_SOURCE_TYPE, SOFTWARE, xmp_packet
+from ..generation.files import DIGITAL_SOURCE_TYPE, SOFTWARE, xmp_packet
 
 if TYPE_CHECKING:
     from PIL.Image import Image

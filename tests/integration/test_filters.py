@@ -31,7 +31,7 @@ from diffusioncleft.diffusioncleft_core.filters.refill import refill_set
 from diffusioncleft.diffusioncleft_core.filters.sets import filtered_rows, raw_rows
 from diffusioncleft.diffusioncleft_core.filters.stage import filter_sets
 from diffusioncleft.diffusioncleft_core.flux.components import phantom_source
-from diffusioncleft.diffusioncleft_core.generation import generate
+from diffusioncleft.diffusioncleft_core.generation.generate import generate
 from diffusioncleft.diffusioncleft_core.phantom.planted import plant
 from diffusioncleft.diffusioncleft_core.prompts import sampling_plan
 

@@ -8,7 +8,7 @@ import torch
 
 from diffusioncleft.diffusioncleft_core.conditions import load_vocabulary
 from diffusioncleft.diffusioncleft_core.flux.components import load_vae, phantom_source
-from diffusioncleft.diffusioncleft_core.generation_sampler import ImageSampler, ImageSize, embed_prompts
+from diffusioncleft.diffusioncleft_core.generation.sampler import ImageSampler, ImageSize, embed_prompts
 from diffusioncleft.diffusioncleft_core.phantom import random_face, render
 from diffusioncleft.diffusioncleft_core.phantom.obedience import error_of, finding_rate, type_accuracy
 from diffusioncleft.diffusioncleft_core.phantom.oracle import SIDES, Reading, load_oracle

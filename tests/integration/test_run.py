@@ -53,8 +53,12 @@ def arguments(photographs: dict[str, Path], out: Path, *more: object) -> list[st
     return list(map(str, command))
 
 
-def finish(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
+def finish(
+    command: list[str], environment: dict[str, str], folder: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900, check=False
+    )
 
 
 def heed_interrupts() -> None:
@@ -64,13 +68,13 @@ def heed_interrupts() -> None:
 
 @pytest.fixture(scope="module")
 def whole(photographs, environment, tmp_path_factory) -> Path:
-    """A run that nothing disturbed."""
-    out = tmp_path_factory.mktemp("whole") / "run"
-    done = finish(arguments(photographs, out), environment)
+    """A run that nothing disturbed, into a folder named from where it was started."""
+    folder = tmp_path_factory.mktemp("whole")
+    done = finish(arguments(photographs, Path("run")), environment, folder)
     assert done.returncode == 0, done.stderr
     for stage in STAGES:
         assert re.search(rf"^{stage} +\d", done.stdout, re.MULTILINE), done.stdout
-    return out
+    return folder / "run"
 
 
 def test_the_run_leaves_two_loras_two_sets_sheets_and_a_report(whole):

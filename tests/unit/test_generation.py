@@ -20,9 +20,9 @@ from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.files import read_jsonl, sha256_file
 from diffusioncleft.diffusioncleft_core.flux.components import FluxSource, load_transformer
 from diffusioncleft.diffusioncleft_core.flux.lora import attach_lora, lora_state, save_kohya
-from diffusioncleft.diffusioncleft_core.generation import generate
-from diffusioncleft.diffusioncleft_core.generation_grid import generate_grid
-from diffusioncleft.diffusioncleft_core.generation_sampler import PromptEmbeddings, embed_prompts
+from diffusioncleft.diffusioncleft_core.generation.generate import generate
+from diffusioncleft.diffusioncleft_core.generation.grid import generate_grid
+from diffusioncleft.diffusioncleft_core.generation.sampler import PromptEmbeddings, embed_prompts
 from diffusioncleft.diffusioncleft_core.prompts import sampling_plan, write_plan
 
 CPU = torch.device("cpu")

@@ -46,7 +46,7 @@ from diffusioncleft.diffusioncleft_core.report.run_folder import (
 )
 from diffusioncleft.diffusioncleft_core.report.run_report import write_contact_sheet
 from diffusioncleft.diffusioncleft_core.report.zero_shot import PROMPTS, zero_shot_plan
-from diffusioncleft.diffusioncleft_core.run_settings import RunFolders
+from diffusioncleft.diffusioncleft_core.run.settings import RunFolders
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,10 @@ import pytest
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.phantom.drift import drift
-from diffusioncleft.diffusioncleft_core.pipeline import photographs_for
 from diffusioncleft.diffusioncleft_core.report.run_report import goal_of
 from diffusioncleft.diffusioncleft_core.report.sheets import clip, fit_lines, short_label
-from diffusioncleft.diffusioncleft_core.run_stages import Stages, digest_of, stage_table
+from diffusioncleft.diffusioncleft_core.run.dataset import photographs_for
+from diffusioncleft.diffusioncleft_core.run.stages import Stages, digest_of, stage_table
 
 
 class Work:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ...conditions import load_vocabulary
 from ...files import write_json
 from ...flux.components import phantom_source
-from ...generation_sampler import ImageSampler, ImageSize, embed_prompts
+from ...generation.sampler import ImageSampler, ImageSize, embed_prompts
 from ...progress import progress
 from ...prompts import PlanRow, build_prompt, sampling_plan
 from ...report.sheets import contact_sheet

@@ -35,7 +35,7 @@ from ...filters.photographs import photograph_verdicts
 from ...filters.summary import AGE_GROUPS, photographs_summary
 from ...filters.verdicts import KINDS
 from ...flux.components import phantom_source
-from ...generation import SETTINGS_FILE, generate
+from ...generation.generate import SETTINGS_FILE, generate
 from ...progress import progress
 from ...prompts import sampling_plan
 from ...report.sheets import contact_sheet

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError
-from .files import read_json, sha256_bytes, write_json
+from ..errors import UserError
+from ..files import read_json, sha256_bytes, write_json
 
 Facts = dict[str, Any]
 STARTED, DONE = "started", "done"

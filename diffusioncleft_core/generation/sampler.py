@@ -17,14 +17,14 @@ import numpy.typing as npt
 import torch
 from safetensors.torch import load_file, save_file
 
-from .errors import UserError
-from .files import atomic_path, sha256_bytes
-from .flux.components import FluxSource, load_text_encoders, load_transformer, load_vae
-from .flux.encoding import PromptEmbedding, decode_latents, encode_prompts
-from .flux.lora import load_lora, remove_lora
-from .flux.sampling import initial_noise, sample
-from .progress import progress
-from .prompts import plain_text
+from ..errors import UserError
+from ..files import atomic_path, sha256_bytes
+from ..flux.components import FluxSource, load_text_encoders, load_transformer, load_vae
+from ..flux.encoding import PromptEmbedding, decode_latents, encode_prompts
+from ..flux.lora import load_lora, remove_lora
+from ..flux.sampling import initial_noise, sample
+from ..progress import progress
+from ..prompts import plain_text
 
 IN_MEMORY_BYTES = 1 << 30
 ENCODE_BATCH = 16

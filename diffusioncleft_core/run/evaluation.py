@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .files import inside, sha256_file, write_json, write_text
-from .run_settings import RunFolders, RunSettings
-from .run_stages import Facts, Stages
+from ..files import inside, sha256_file, write_json, write_text
+from .settings import RunFolders, RunSettings
+from .stages import Facts, Stages
 
 if TYPE_CHECKING:
-    from .faces.analyzer import FaceAnalyzer
+    from ..faces.analyzer import FaceAnalyzer
 
 ZERO_SHOT_IMAGES = 4
 """Images of each of the paper's two probes."""
@@ -30,7 +30,7 @@ def filter_images(
 
     again: by condition, how images are made in place of rejected ones; used when refilling was asked for.
     """
-    from .filters.stage import filter_sets
+    from ..filters.stage import filter_sets
 
     def work() -> Facts:
         return filter_sets(
@@ -61,9 +61,9 @@ def measure_images(
     warn: Warn,
 ) -> Facts:
     """The paper's measurements, raw and filtered, and the list of nearest pairs for the private page."""
-    from .metrics.features import load_extractors
-    from .metrics.measure import measure_sets
-    from .report.nearest import nearest_pairs, write_nearest
+    from ..metrics.features import load_extractors
+    from ..metrics.measure import measure_sets
+    from ..report.nearest import nearest_pairs, write_nearest
 
     generated = {name: folders.generated(name) for name in facts}
     datasets = {name: folders.dataset(name) for name in facts}
@@ -108,9 +108,9 @@ def judge_all_previews(
     analyzer: FaceAnalyzer,
 ) -> None:
     """Compare each training's previews with the photographs: the report shows only those unlike all."""
-    from .faces.references import read_references
-    from .filters.identity import IdentityFilter
-    from .report.nearest import judge_previews
+    from ..faces.references import read_references
+    from ..filters.identity import IdentityFilter
+    from ..report.nearest import judge_previews
 
     reference = read_references([folders.dataset(name) for name in facts], analyzer)
     for name in facts:
@@ -128,9 +128,9 @@ def draw_zero_shot(
     settings: RunSettings, folders: RunFolders, stages: Stages, sampling: Mapping[str, Any]
 ) -> Facts:
     """What the base model draws of a cleft without any LoRA: the paper's two probes."""
-    from .generation import generate
-    from .report.run_folder import ZERO_SHOT
-    from .report.zero_shot import zero_shot_plan
+    from ..generation.generate import generate
+    from ..report.run_folder import ZERO_SHOT
+    from ..report.zero_shot import zero_shot_plan
 
     out = folders.root / ZERO_SHOT
     plan = zero_shot_plan(ZERO_SHOT_IMAGES, settings.seed)
@@ -157,10 +157,10 @@ def write_report(
     seconds: float,
 ) -> None:
     """report.json, summary.md and the two pages; made anew each time, they cost little."""
-    from .report.html import write_html, write_private_html
-    from .report.nearest import read_nearest
-    from .report.run_folder import HTML, PRIVATE_HTML, collect_pictures, loss_curves
-    from .report.run_report import build_report, summarize
+    from ..report.html import write_html, write_private_html
+    from ..report.nearest import read_nearest
+    from ..report.run_folder import HTML, PRIVATE_HTML, collect_pictures, loss_curves
+    from ..report.run_report import build_report, summarize
 
     document = {
         **build_report(settings, facts, stages.rows, warnings, seconds),
@@ -168,10 +168,10 @@ def write_report(
         "sets": measured["sets"],
         "figures": {**measured["figures"], "loss": loss_curves(folders, list(facts))},
     }
-    write_json(inside(folders.root, folders.report), document)
-    write_text(inside(folders.root, folders.summary), summarize(document))
+    write_json(inside(folders.root, folders.report.name), document)
+    write_text(inside(folders.root, folders.summary.name), summarize(document))
     pictures = collect_pictures(folders, list(facts), phantom=settings.phantom)
-    write_html(document, pictures, inside(folders.root, folders.root / HTML))
+    write_html(document, pictures, inside(folders.root, HTML))
     pairs = read_nearest(folders.private)
     if pairs:
         page = folders.private / PRIVATE_HTML
@@ -179,6 +179,6 @@ def write_report(
 
 
 def analyzer_of(settings: RunSettings) -> FaceAnalyzer:
-    from .faces.analyzer import load_face_analyzer
+    from ..faces.analyzer import load_face_analyzer
 
     return load_face_analyzer(settings.faces, device=settings.device.type)

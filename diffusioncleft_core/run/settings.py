@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import UserError
-from .files import sha256_bytes
+from ..errors import UserError
+from ..files import sha256_bytes
 
 if TYPE_CHECKING:
     import torch
 
-    from .flux.components import FluxSource
+    from ..flux.components import FluxSource
 
 CONDITIONS = ("pre_op", "post_op")
 PRESETS = ("paper", "robust")
@@ -187,10 +187,10 @@ def check_settings(settings: RunSettings) -> None:
 
 def check_models(settings: RunSettings) -> None:
     """Base model, face pack and the measurements' networks are there; embedded ones only under --phantom."""
-    from .faces.packs import find_pack
-    from .filters.text import load_text_reader
-    from .flux.components import phantom_source
-    from .weights import require_file
+    from ..faces.packs import find_pack
+    from ..filters.text import load_text_reader
+    from ..flux.components import phantom_source
+    from ..weights import require_file
 
     if settings.out.exists() and not settings.out.is_dir():
         raise UserError(f"{settings.out} is a file: give a folder for the run")
@@ -208,3 +208,22 @@ def check_models(settings: RunSettings) -> None:
         for metric, weights in (("fid", "inception-fid"), ("lpips", "lpips-alexnet")):
             if metric in settings.metrics:
                 require_file(weights)
+
+
+def sampling_of(settings: RunSettings) -> dict[str, Any]:
+    """How pictures are drawn, the same in every stage."""
+    return {
+        "steps": settings.steps,
+        "width": settings.width,
+        "height": settings.height,
+        "batch": settings.batch,
+        "device": settings.device,
+        "dtype": settings.dtype,
+    }
+
+
+def base_inputs(settings: RunSettings) -> dict[str, Any]:
+    return {
+        "base model": settings.source.fingerprint(),
+        "sampling": [settings.steps, settings.width, settings.height, str(settings.dtype)],
+    }

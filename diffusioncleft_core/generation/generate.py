@@ -15,18 +15,18 @@ from typing import Any
 
 import torch
 
-from .device import default_dtype, pick_device
-from .errors import UserError
-from .files import append_jsonl, read_json, read_jsonl, sha256_file, write_json, write_jsonl
-from .flux.components import FluxSource
-from .flux.lora import read_lora
-from .flux.sampling import schnell_sigmas
-from .generation_files import manifest_row, read_done, write_image
-from .generation_sampler import ImageSampler, ImageSize, embed_prompts, release_memory
-from .progress import progress
-from .prompts import PlanRow
-from .prompts.plan import REFILL_STRIDE
-from .versions import versions
+from ..device import default_dtype, pick_device
+from ..errors import UserError
+from ..files import append_jsonl, read_json, read_jsonl, sha256_file, write_json, write_jsonl
+from ..flux.components import FluxSource
+from ..flux.lora import read_lora
+from ..flux.sampling import schnell_sigmas
+from ..progress import progress
+from ..prompts import PlanRow
+from ..prompts.plan import REFILL_STRIDE
+from ..versions import versions
+from .files import manifest_row, read_done, write_image
+from .sampler import ImageSampler, ImageSize, embed_prompts, release_memory
 
 SETTINGS_FILE = "generation.json"
 MANIFEST_FILE = "manifest.jsonl"

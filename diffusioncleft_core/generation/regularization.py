@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .conditions import Condition
-from .prompts import PlanRow, build_prompt, sampling_plan
+from ..conditions import Condition
+from ..prompts import PlanRow, build_prompt, sampling_plan
 
 KINDS = ("cleft_prompt", "healthy_prompt", "caption_like", "cleft_prompt", "other_trigger")
 """One in five each, the cleft prompt two: it is the one that the plain recipe fails."""

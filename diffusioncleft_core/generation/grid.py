@@ -8,16 +8,16 @@ from pathlib import Path
 
 import torch
 
-from .device import default_dtype, pick_device
-from .errors import UserError
-from .files import write_json
-from .flux.components import FluxSource
-from .generation import base_digests, check_numbers, check_plan, lora_digest, lora_labels
-from .generation_sampler import ImageSampler, ImageSize, embed_prompts
-from .progress import progress
-from .prompts import PlanRow
-from .report.sheets import Image8, contact_sheet
-from .versions import versions
+from ..device import default_dtype, pick_device
+from ..errors import UserError
+from ..files import write_json
+from ..flux.components import FluxSource
+from ..progress import progress
+from ..prompts import PlanRow
+from ..report.sheets import Image8, contact_sheet
+from ..versions import versions
+from .generate import base_digests, check_numbers, check_plan, lora_digest, lora_labels
+from .sampler import ImageSampler, ImageSize, embed_prompts
 
 
 @dataclass(frozen=True)

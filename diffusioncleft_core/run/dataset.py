@@ -1,0 +1,121 @@
+"""Stages before training: photographs, or phantoms in their place, into private datasets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ..conditions import Condition
+from ..errors import UserError
+from ..files import private_dir, sha256_file
+from .settings import CONDITIONS, Photographs, RunFolders, RunSettings
+from .stages import Facts, Stages
+
+
+def render_photographs(settings: RunSettings, folders: RunFolders, stages: Stages, name: str) -> Photographs:
+    """The user's photographs; under --phantom without any, phantoms that the renderer photographs."""
+    if name in settings.photographs:
+        return settings.photographs[name]
+    from ..phantom import write_photographs
+
+    folder = folders.photographs(name)
+    n = photographs_for(settings.phantom_training_faces[name], settings.holdout)
+    seed = settings.seed_for("photographs", name)
+
+    def work() -> Facts:
+        private_dir(folder.parent)
+        write_photographs(folder, n, name, seed, size=settings.width, subjects=n)
+        return {"photographs": n}
+
+    inputs = {"number of phantoms": n, "seed": seed, "size": settings.width}
+    stages.stage(f"photographs-{name}", inputs, [folder], work)
+    return Photographs(folder, folder / "metadata.csv")
+
+
+def photographs_for(training_faces: int, holdout: float) -> int:
+    """How many photographs, a person each, leave `training_faces` beside the hold-out's share."""
+    n = training_faces
+    while n - (max(1, round(holdout * n)) if holdout > 0 else 0) < training_faces:
+        n += 1
+    return n
+
+
+def build(
+    settings: RunSettings,
+    folders: RunFolders,
+    stages: Stages,
+    condition: Condition,
+    photographs: Photographs,
+    warn: Callable[[str], None],
+) -> Facts:
+    """Photographs → checked, captioned private dataset with its hold-out."""
+    from ..dataset import BuildSettings, build_dataset
+    from ..faces.analyzer import load_face_analyzer
+
+    out = folders.dataset(condition.name)
+    choices = BuildSettings(
+        holdout=settings.holdout, seed=settings.seed, bracketed=settings.bracketed, phantom=settings.phantom
+    )
+    earlier = CONDITIONS[: CONDITIONS.index(condition.name)]
+    others = [folders.dataset(name) for name in earlier if name in settings.conditions]
+
+    def work() -> Facts:
+        faces = load_face_analyzer(settings.faces, device=settings.device.type)
+        result = build_dataset(
+            photographs.folder,
+            photographs.metadata,
+            condition,
+            out,
+            faces,
+            settings=choices,
+            apart_from=others,
+            arguments=readmit_arguments(settings, photographs, condition, others, choices),
+        )
+        for message in result.warnings:
+            warn(message)
+        if not result.count("train"):
+            raise UserError(
+                f"no {condition.name} photograph can be trained on: see `diffusioncleft dataset show {out}`"
+            )
+        return {
+            "training_images": result.count("train"),
+            "holdout_images": result.count("holdout"),
+            "set_aside": result.reasons,
+            "manifest": sha256_file(out / "manifest.jsonl"),
+            "faces": faces.describe(),
+        }
+
+    readmitted = out / "readmitted.jsonl"
+    inputs = {
+        "photographs": photograph_digests(photographs),
+        "readmitted": sha256_file(readmitted) if readmitted.is_file() else None,
+        "face pack": settings.faces,
+        "settings": asdict(choices),
+    }
+    return stages.stage(f"dataset-{condition.name}", {}, [out / "manifest.jsonl"], work, soft=inputs)
+
+
+def readmit_arguments(
+    settings: RunSettings, photographs: Photographs, condition: Condition, others: list[Path], choices: Any
+) -> dict[str, Any]:
+    """What `dataset readmit` needs to build the private dataset again, as `dataset build` records it."""
+    return {
+        "photos": str(photographs.folder.resolve()),
+        "metadata": str(photographs.metadata.resolve()),
+        "condition": condition.name,
+        "vocabulary": None,
+        "faces": settings.faces,
+        "apart_from": [str(path.resolve()) for path in others],
+        "settings": asdict(choices),
+    }
+
+
+def photograph_digests(photographs: Photographs) -> list[str]:
+    """Content hashes of everything in the folder, names included, so that a change is noticed."""
+    found = []
+    for path in sorted(photographs.folder.rglob("*")):
+        if path.is_file() and not path.is_symlink():
+            found.append(f"{path.relative_to(photographs.folder).as_posix()} {sha256_file(path)}")
+    return [*found, sha256_file(photographs.metadata)]

@@ -1,0 +1,105 @@
+"""The run: photographs in, two LoRAs and a synthetic set out.
+
+One function a stage, in the order of the story. Each reads a folder and writes a folder; a finished stage is
+skipped, an interrupted one goes on where it was (`stages`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from ..conditions import Condition, Vocabulary, load_vocabulary
+from ..files import private_dir
+from .dataset import build, render_photographs
+from .evaluation import draw_zero_shot, filter_images, measure_images, write_report
+from .generation import ask_oracle, draw_plan, draw_sheets, generate_images, write_prompt_plan
+from .settings import RunFolders, RunSettings, check_settings, sampling_of
+from .side_by_side import side_by_side
+from .stages import Facts, Stages, say_on_stderr, stage_table
+from .training import Train, regularize, train_lora, trainings_at_once
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Where the run's results lie, and its table of stages."""
+
+    folders: RunFolders
+    table: str
+    warnings: list[str]
+
+
+def run_pipeline(
+    settings: RunSettings,
+    train: Train,
+    *,
+    warn: Callable[[str], None] = lambda message: None,
+    say: Callable[[str], None] = say_on_stderr,
+) -> RunResult:
+    """Do the whole run, or what is left of it.
+
+    Errors: UserError, before any work, when photographs, face pack or base model are missing.
+    """
+    check_settings(settings)
+    begun = time.monotonic()
+    folders = RunFolders(settings.out)
+    private_dir(folders.private)
+    vocabulary = load_vocabulary()
+    stages = Stages(folders.stages, redo=settings.redo, say=say)
+    warnings: list[str] = []
+
+    def remember(message: str) -> None:
+        warnings.append(message)
+        warn(message)
+
+    facts: dict[str, dict[str, Facts]] = {name: {} for name in settings.conditions}
+    for name in settings.conditions:
+        photographs = render_photographs(settings, folders, stages, name)
+        condition = vocabulary.condition(name)
+        facts[name]["dataset"] = build(settings, folders, stages, condition, photographs, remember)
+    for name in settings.conditions:
+        condition, other = condition_and_other(vocabulary, name)
+        if settings.regularization_images:
+            facts[name]["regularization"] = regularize(settings, folders, stages, condition, other)
+    jobs = {
+        name: partial(
+            train_lora,
+            settings,
+            folders,
+            stages,
+            *condition_and_other(vocabulary, name),
+            facts[name],
+            train,
+            remember,
+        )
+        for name in settings.conditions
+    }
+    for name, done in side_by_side(jobs, trainings_at_once(settings)).items():
+        facts[name]["training"] = done
+    for name in settings.conditions:
+        condition, other = condition_and_other(vocabulary, name)
+        facts[name]["plan"] = write_prompt_plan(settings, folders, stages, condition)
+        facts[name]["generation"] = generate_images(
+            settings, folders, stages, condition, facts[name], remember
+        )
+        if settings.phantom:
+            facts[name]["oracle"] = ask_oracle(settings, folders, stages, condition, other, facts[name])
+    again = {
+        name: partial(draw_plan, settings, folders, vocabulary.condition(name), warn=remember)
+        for name in settings.conditions
+    }
+    filtered = filter_images(settings, folders, stages, facts, again)
+    for name in settings.conditions:
+        draw_sheets(settings, folders, stages, vocabulary.condition(name), facts[name])
+    draw_zero_shot(settings, folders, stages, sampling_of(settings))
+    measured = measure_images(settings, folders, stages, facts, remember)
+    write_report(settings, folders, stages, facts, filtered, measured, warnings, time.monotonic() - begun)
+    return RunResult(folders, stage_table(stages.rows), warnings)
+
+
+def condition_and_other(vocabulary: Vocabulary, name: str) -> tuple[Condition, Condition]:
+    """The condition, and the class it must not be mistaken for."""
+    other = "post_op" if name == "pre_op" else "pre_op"
+    return vocabulary.condition(name), vocabulary.condition(other)

@@ -1,0 +1,191 @@
+"""The training stages: the regularisation images, where asked for, and a LoRA of each condition."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..conditions import Condition
+from ..files import sha256_file, write_text
+from .settings import (
+    NETWORK_ALPHA,
+    NETWORK_DIM,
+    PHANTOM_ROBUST,
+    PHANTOM_SCHEDULE,
+    PREVIEWS,
+    ROBUST,
+    STEPS_PER_IMAGE,
+    RunFolders,
+    RunSettings,
+    base_inputs,
+    sampling_of,
+)
+from .side_by_side import Stop
+from .stages import Facts, Stages
+
+TrainArguments = dict[str, Any]
+Event = Mapping[str, Any]
+Train = Callable[[TrainArguments, Callable[[Event], None], Stop], None]
+"""Starts the trainer with its own arguments by name, reports its events, returns when it is done.
+
+The last argument says whether to stop: the trainer then saves a checkpoint and raises.
+"""
+
+
+def regularize(
+    settings: RunSettings,
+    folders: RunFolders,
+    stages: Stages,
+    condition: Condition,
+    other: Condition,
+) -> Facts:
+    """Pictures of the base model for prompts without the trigger, trained beside the photographs."""
+    from ..generation.generate import generate
+    from ..generation.regularization import regularization_plan
+
+    out = folders.regularization(condition.name)
+    n = settings.regularization_images
+    seed = settings.seed_for("regularization", condition.name)
+    plan = regularization_plan(condition, other, n, seed, bracketed=settings.bracketed)
+
+    def work() -> Facts:
+        generate(settings.source, None, plan, out, role="control", **sampling_of(settings))
+        return {"images": n, "manifest": sha256_file(out / "manifest.jsonl")}
+
+    inputs = {"prompts": [(row.prompt, row.seed) for row in plan], **base_inputs(settings)}
+    return stages.stage(f"regularization-{condition.name}", inputs, [out], work)
+
+
+def train_lora(
+    settings: RunSettings,
+    folders: RunFolders,
+    stages: Stages,
+    condition: Condition,
+    other: Condition,
+    facts: Mapping[str, Facts],
+    train: Train,
+    warn: Callable[[str], None],
+    stop: Stop = lambda: False,
+) -> Facts:
+    """One LoRA of the condition, in the trainer's own process: 10 steps a training image."""
+    out = folders.training(condition.name)
+    lora = lora_file(folders, condition)
+    arguments = training_arguments(settings, folders, condition, other, facts)
+
+    def work() -> Facts:
+        from ..progress import progress
+
+        write_preview_prompts(settings, folders, condition)
+        last: dict[str, Any] = {}
+        with progress(int(arguments["max_train_steps"]), f"training {condition.name}", unit="step") as bar:
+
+            def on_event(event: Event) -> None:
+                if event.get("event") in ("warning", "notice"):
+                    warn(str(event["message"]))
+                if event.get("event") == "step":
+                    bar.update(int(event["step"]) - bar.n)
+                    bar.set_postfix(loss=f"{event['loss']:.3f}", refresh=False)
+                    last.update(step=event["step"], loss=event["loss"], lr=event["lr"])
+
+            train(arguments, on_event, stop)
+        return {
+            "lora_sha256": sha256_file(lora),
+            "last_step": last,
+            "training_images": facts["dataset"]["training_images"],
+            "regularization_images": facts.get("regularization", {}).get("images", 0),
+            "settings": shared_training_settings(arguments),
+        }
+
+    inputs = {
+        "dataset": facts["dataset"]["manifest"],
+        "regularisation": facts.get("regularization", {}).get("manifest"),
+        "training settings": {k: str(v) for k, v in arguments.items() if k not in LOCATIONS},
+        "base model": settings.source.fingerprint(),
+    }
+    return stages.stage(f"training-{condition.name}", inputs, [out], work)
+
+
+def write_preview_prompts(settings: RunSettings, folders: RunFolders, condition: Condition) -> None:
+    """Two prompts that the trainer draws now and then."""
+    from ..prompts import sampling_plan
+
+    seed = settings.seed_for("previews", condition.name)
+    rows = sampling_plan(condition, 2, seed, mode=settings.mode, bracketed=settings.bracketed)
+    write_text(folders.previews(condition.name), "".join(f"{row.prompt}\n" for row in rows))
+
+
+def trainings_at_once(settings: RunSettings) -> int:
+    """Both LoRAs at once on a processor, a core each, which is faster than one after the other.
+
+    A GPU has room for one.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return len(settings.conditions) if settings.device.type == "cpu" and cores > 1 else 1
+
+
+LOCATIONS = (
+    "train_data_dir",
+    "reg_data_dir",
+    "output_dir",
+    "cache_dir",
+    "sample_prompts",
+    "pretrained_model_name_or_path",
+    "clip_l",
+    "t5xxl",
+    "ae",
+    "tokenizer_clip",
+    "tokenizer_t5",
+    "training_adapter",
+)
+"""Arguments of the trainer that are paths: no part of what a result is, and of no report."""
+
+
+def training_arguments(
+    settings: RunSettings,
+    folders: RunFolders,
+    condition: Condition,
+    other: Condition,
+    facts: Mapping[str, Facts],
+) -> TrainArguments:
+    """The trainer's arguments by name: the paper's recipe, the run's folders, then what the user said."""
+    arguments: TrainArguments = {
+        **settings.base,
+        "train_data_dir": folders.dataset(condition.name),
+        "output_dir": folders.training(condition.name),
+        "output_name": lora_file(folders, condition).stem,
+        "network_dim": NETWORK_DIM,
+        "network_alpha": NETWORK_ALPHA,
+        "learning_rate": settings.training_rate,
+        "max_train_steps": STEPS_PER_IMAGE * int(facts["dataset"]["training_images"]),
+        "seed": settings.seed_for("training", condition.name),
+        "trigger": condition.trigger,
+        "prompt_form": "bracketed" if settings.bracketed else "bare",
+    }
+    steps = int(settings.training.get("max_train_steps", arguments["max_train_steps"]))
+    arguments |= {
+        "sample_prompts": folders.previews(condition.name),
+        "sample_every_n_steps": max(1, steps // PREVIEWS),
+    }
+    if settings.phantom:
+        arguments |= {"resolution": (settings.width,), "num_cpu_threads": 1, **PHANTOM_SCHEDULE}
+    if settings.preset == "robust":
+        arguments |= {
+            "other_trigger": other.trigger,
+            **ROBUST,
+            **(PHANTOM_ROBUST if settings.phantom else {}),
+        }
+    if settings.regularization_images:
+        arguments["reg_data_dir"] = folders.regularization(condition.name)
+    return arguments | dict(settings.training)
+
+
+def shared_training_settings(arguments: TrainArguments) -> dict[str, Any]:
+    """The settings a report may show: no path among them."""
+    shown = {key: value for key, value in arguments.items() if key not in LOCATIONS}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in shown.items()}
+
+
+def lora_file(folders: RunFolders, condition: Condition) -> Path:
+    return folders.training(condition.name) / f"{condition.trigger.lower()}.safetensors"
