@@ -44,14 +44,31 @@ def made_with(hidden: Any, lora_name: str, strength: float) -> dict[str, Any]:
     }
 
 
-def first_seed(hidden: Any) -> int:
-    """The sampler's seed, where it stands in the graph as a number."""
+def drawn_from(hidden: Any) -> dict[str, Any]:
+    """Prompt and seed of pictures that come without rows, where the graph has them as text and number."""
+    graph = (hidden.prompt or {}) if hidden else {}
     for node in upstream(hidden, "images"):
-        for name in ("seed", "noise_seed"):
-            value = node.get("inputs", {}).get(name)
-            if isinstance(value, int) and "Sampler" in node.get("class_type", ""):
-                return value
-    return 0
+        inputs = node.get("inputs", {})
+        seed = inputs.get("seed", inputs.get("noise_seed"))
+        if isinstance(inputs.get("positive"), list) and "sampler_name" in inputs:
+            return {
+                "prompt": _text_behind(graph, inputs["positive"]),
+                "seed": seed if isinstance(seed, int) else 0,
+            }
+    return {}
+
+
+def _text_behind(graph: Mapping[str, Any], link: Any) -> str:
+    """The text of the encoder at the end of a conditioning's first links."""
+    for _ in range(len(graph)):
+        inputs = graph.get(str(link[0]), {}).get("inputs", {})
+        found = next((inputs[name] for name in ("text", "t5xxl", "value") if name in inputs), None)
+        if isinstance(found, str):
+            return found
+        link = found if isinstance(found, list) else inputs.get("conditioning")
+        if not isinstance(link, list):
+            break
+    return ""
 
 
 def _base(nodes: list[Mapping[str, Any]]) -> dict[str, str]:

@@ -94,14 +94,20 @@ def load_images(
 
 
 def save_images(
-    folder: Path, images: Any, rows: Any, record: Mapping[str, Any], verdicts: Record | None = None
+    folder: Path,
+    images: Any,
+    rows: Any,
+    record: Mapping[str, Any],
+    verdicts: Record | None = None,
+    drawn: Mapping[str, Any] | None = None,
 ) -> SavedSet:
     """Write every picture that the set does not hold yet; UserError when it holds others' pictures.
 
+    drawn: prompt and seed of pictures that come without rows.
     What the filters set aside goes into the subfolder `rejected`, as the core's filter puts it.
     """
     pictures = pixels_of(images)
-    given = rows_for(rows, len(pictures))
+    given = rows_for(rows, len(pictures), drawn)
     _same_settings(folder, record)
     writer = _Writer(folder, record)
     for pixels, row in zip(pictures, given, strict=True):
@@ -165,13 +171,12 @@ class _Writer:
         self._taken.add(row["file"])
 
 
-def rows_for(rows: Any, count: int) -> list[dict[str, Any]]:
-    """One row a picture. A single row of a builder serves a whole batch."""
+def rows_for(rows: Any, count: int, drawn: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    """One row a picture. A single row of a builder serves a whole batch; without any, `drawn` does."""
     given = [dict(row) for row in rows or [] if row]
     if not given:
-        return [
-            {"index": None, "prompt": "", "seed": 0, "attributes": {}, "condition": ""} for _ in range(count)
-        ]
+        plain = {"index": None, "prompt": "", "seed": 0, "attributes": {}, "condition": "", **(drawn or {})}
+        return [dict(plain) for _ in range(count)]
     if len(given) == 1 and given[0].get("index") is None:
         return given * count
     if len(given) != count:

@@ -176,7 +176,7 @@ class SaveSyntheticSet(io.ComfyNode):
     @classmethod
     @plain_errors
     def execute(cls, images: Any, **inputs: Any) -> io.NodeOutput:
-        from .provenance import made_with
+        from .provenance import drawn_from, made_with
         from .set_work import save_images
 
         lora = (one(inputs.get("lora_name"), "") or "", float(one(inputs.get("lora_strength"), 1.0)))
@@ -187,6 +187,7 @@ class SaveSyntheticSet(io.ComfyNode):
             inputs.get("rows"),
             record,
             one(inputs.get("verdicts")),
+            drawn_from(cls.hidden),
         )
         shown = {"images": saved.shown} if one(inputs.get("show"), True) else {}
         told = {"files": saved.files, "text": (saved.text,)}

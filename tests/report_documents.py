@@ -101,6 +101,7 @@ def pca(n: int, phantom: bool) -> dict[str, Any]:
         "generated": generated,
         "control": draw.normal(0.1, 0.3, (n, 2)).clip(-0.99, 0.99).round(3).tolist(),
         "control_counts": None,
+        "n_control": n,
         "spread": {
             "real": {"pre_op": 0.81, "post_op": 0.8},
             "generated": {"pre_op": 0.7, "post_op": 0.69},

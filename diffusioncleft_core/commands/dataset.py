@@ -199,6 +199,7 @@ def _readmit(args: argparse.Namespace) -> int:
 
 def _purge(args: argparse.Namespace) -> int:
     from ..dataset import derived_files, purge_dataset
+    from ..report.nearest import forget_dataset
 
     count = len(derived_files(args.folder))
     if not args.yes:
@@ -209,6 +210,7 @@ def _purge(args: argparse.Namespace) -> int:
             print("nothing was erased")
             return 1
     result = purge_dataset(args.folder)
+    forget_dataset(args.folder)
     print(f"erased {result.erased} files; the photographs were not touched")
     if result.left:
         print(f"left in {args.folder}, not made by diffusioncleft: {', '.join(result.left)}")

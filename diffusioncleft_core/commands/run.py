@@ -111,6 +111,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="fid,lpips",
         help="beside FIR: fid,lpips, one of them, or none (default fid,lpips)",
     )
+    judging.add_argument(
+        "--control",
+        type=Path,
+        metavar="DIR",
+        help="healthy faces for the face map, as the paper's Figure 7 has; never shown, only counted",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of everything that is drawn (default 0)")
     parser.add_argument(
         "--redo",
@@ -170,6 +176,7 @@ def settings_from(args: argparse.Namespace) -> RunSettings:
         holdout=args.holdout,
         seed=args.seed,
         regularization_images=args.regularization_images,
+        control=args.control,
         strength=(PHANTOM_STRENGTH if args.phantom else 1.0) if args.strength is None else args.strength,
         cell_images=PHANTOM_CELL_IMAGES if args.cell_images is None else args.cell_images,
         threshold=args.threshold,

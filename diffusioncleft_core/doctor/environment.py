@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .checkup import Checkup
 
 _NEEDED = ("torch", "torchvision", "diffusers", "transformers", "peft", "accelerate", "safetensors")
-_WANTED = {"bitsandbytes": "train", "insightface": "faces", "onnxruntime": "faces"}
+_WANTED = ("bitsandbytes", "insightface", "onnxruntime")
 LARGE = 1_000_000_000
 """Parameters from which on a processor is too slow for pictures and training."""
 SPARE_BYTES = 100 << 20
@@ -31,12 +31,12 @@ def environment(checkup: Checkup) -> Figures:
         except Exception as error:
             raise Failed(
                 f"{name} can't be imported ({type(error).__name__}: {str(error).strip()[:200]})",
-                "install the package again in a fresh environment: pip install diffusioncleft[all]",
+                "install the package again in a fresh environment: pip install -r requirements.txt",
                 figures,
             ) from error
-    for name, extra in _WANTED.items():
+    for name in _WANTED:
         if not any(known.startswith(name) for known in figures):
-            checkup.note(f"{name} is not installed: pip install diffusioncleft[{extra}]")
+            checkup.note(f"{name} is not installed: pip install {name}")
     import torch
 
     figures["cuda"] = torch.version.cuda or "none"

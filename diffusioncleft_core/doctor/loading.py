@@ -9,9 +9,10 @@ import torch
 
 from ..flux.components import load_text_encoders, load_transformer, load_vae
 from ..flux.encoding import decode_latents, encode_images, encode_prompts
+from ..flux.placement import place
 from ..generation.sampler import release_memory
 from ..prompts import plain_text
-from .pictures import draw, phantom_pictures, place, png_bytes, psnr, to_model
+from .pictures import draw, phantom_pictures, png_bytes, psnr, to_model
 from .settings import PICTURE_SEED, PROMPT
 from .steps import Failed, Figures
 

@@ -14,9 +14,6 @@ from PIL import Image
 from ..files import atomic_path
 from .settings import MAX_RESOLUTION
 
-RESERVE_BYTES = 3 << 30
-"""GPU memory that pictures and activations need beside the transformer's weights."""
-
 
 def phantom_pictures(n: int, size: int, seed: int) -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
     """`n` rendered faces with a cleft, [size, size, 3] uint8: nobody's photographs."""
@@ -60,24 +57,6 @@ def png_bytes(picture: torch.Tensor) -> int:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
     return buffer.tell()
-
-
-def place(transformer: Any, device: torch.device, free_bytes: int | None = None) -> bool:
-    """Bring the transformer to `device`, or let diffusers stream it layer by layer where it is too big.
-
-    free_bytes: memory on the device; None asks CUDA, and trusts any other device. Returns whether it is
-    there whole.
-    """
-    if free_bytes is None and device.type == "cuda":
-        free_bytes = torch.cuda.mem_get_info(device)[0]
-    weights = sum(parameter.nbytes for parameter in transformer.parameters())
-    if free_bytes is None or weights + RESERVE_BYTES <= free_bytes:
-        transformer.to(device)
-        return True
-    transformer.enable_group_offload(
-        onload_device=device, offload_device=torch.device("cpu"), offload_type="leaf_level"
-    )
-    return False
 
 
 @torch.no_grad()

@@ -14,10 +14,11 @@ import torch
 
 from ..flux.components import load_text_encoders, load_transformer, load_vae, shipped_config
 from ..flux.lora import convert_lora, load_lora
+from ..flux.placement import place
 from ..flux.sampling import initial_noise, pack_latents
 from ..generation.sampler import release_memory
 from ..prompts import plain_text
-from .pictures import draw, place, psnr, read_picture
+from .pictures import draw, psnr, read_picture
 from .settings import PICTURE_SEED, PROMPT, DoctorSettings
 from .steps import Failed, Figures
 

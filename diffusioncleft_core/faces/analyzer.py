@@ -162,7 +162,7 @@ def load_face_analyzer(
     except ImportError as error:
         raise UserError(
             f"face analysis needs insightface and onnxruntime ({error}); "
-            "run: pip install diffusioncleft[faces]"
+            "run: pip install insightface onnxruntime opencv-python"
         ) from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or _cores()

@@ -33,6 +33,10 @@ MANIFEST_FILE = "manifest.jsonl"
 EMBEDDINGS_FOLDER = ".embeddings"
 SCHEMA = 1
 LORA_SUFFIX = ".safetensors"
+STREAMED = (
+    "the base model is bigger than the GPU's free memory, so it is streamed from main memory: slower, "
+    "the same pictures"
+)
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,9 @@ def generate(
     write_jsonl(out / MANIFEST_FILE, [*rows, *again])
     pending = [row for row in plan if done[row.index] is None]
     if pending:
-        make_images(source, lora, pending, out, record, size, batch, device, dtype, role, len(plan), on_image)
+        make_images(
+            source, lora, pending, out, record, size, batch, device, dtype, role, len(plan), on_image, warn
+        )
     finish_manifest(out, plan, role, again)
     return GenerationResult(out, total=len(plan), made=len(pending), warnings=warnings)
 
@@ -103,6 +109,7 @@ def make_images(
     role: str,
     total: int,
     on_image: Callable[[int, int], None] = lambda done, total: None,
+    warn: Callable[[str], None] = lambda message: None,
 ) -> None:
     """Encode the prompts, then draw and write `pending` batch by batch."""
     embeddings = embed_prompts(
@@ -111,6 +118,8 @@ def make_images(
     software = versions()
     try:
         sampler = ImageSampler(source, device, dtype)
+        if sampler.streamed:
+            warn(STREAMED)
         sampler.use_lora(lora, record_strength(record))
         with progress(total, "images") as bar:
             bar.update(total - len(pending))

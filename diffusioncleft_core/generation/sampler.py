@@ -22,6 +22,7 @@ from ..files import atomic_path, sha256_bytes
 from ..flux.components import FluxSource, load_text_encoders, load_transformer, load_vae
 from ..flux.encoding import PromptEmbedding, decode_latents, encode_prompts
 from ..flux.lora import load_lora, remove_lora
+from ..flux.placement import place, stream_changed
 from ..flux.sampling import initial_noise, sample
 from ..progress import progress
 from ..prompts import plain_text
@@ -125,12 +126,19 @@ class ImageSize:
 
 
 class ImageSampler:
-    """Base model with at most one LoRA, loaded once; draws batches of pictures."""
+    """Base model with at most one LoRA, loaded once; draws batches of pictures.
 
-    def __init__(self, source: FluxSource, device: torch.device, dtype: torch.dtype) -> None:
+    A transformer that the device can't hold stays in main memory and is streamed: slower, the same pictures.
+    `free_bytes`: see `place`.
+    """
+
+    def __init__(
+        self, source: FluxSource, device: torch.device, dtype: torch.dtype, free_bytes: int | None = None
+    ) -> None:
         self.device = device
         self.dtype = dtype
-        self.transformer = load_transformer(source, device, dtype).eval()
+        self.transformer = load_transformer(source, torch.device("cpu"), dtype).eval()
+        self.streamed = not place(self.transformer, device, free_bytes)
         self.vae = load_vae(source, device, dtype).eval()
         self._lora = False
 
@@ -143,6 +151,8 @@ class ImageSampler:
             load_lora(self.transformer, lora, strength, LORA_NAME)
             self._lora = True
             self.transformer.eval()
+        if self.streamed:
+            stream_changed(self.transformer)
 
     def draw(
         self, embeddings: Sequence[PromptEmbedding], seeds: Sequence[int], size: ImageSize, steps: int = 4

@@ -50,6 +50,7 @@ figures.pca = null, or {
     "generated": {condition: [[x, y], ...]}, the raw set,
     "control": [[x, y], ...] or null (points of a synthetic control set only; photographs never),
     "control_counts": [m][m] counts as in "real", or null,
+    "n_control": n                  (photographs under 5: null),
     "spread": {"real" | "generated" | "control": {condition ("control" for the control): float}}, root mean
         square distance from the group's own mean in all 512 dimensions (0: one face, towards 1: all differ),
     "overlap": {condition: float}, shared area of the real and the generated histogram on the grid, 0 to 1,

@@ -20,7 +20,7 @@ INCEPTION_SIDE = 299
 INCEPTION_DIMENSIONS = 2048
 SMALLEST_SIDE = 64
 """AlexNet's convolutions and pools leave nothing of less than 63 px."""
-INSTALL = "run: pip install diffusioncleft[metrics]"
+INSTALL = "run: pip install lpips pytorch-fid scipy"
 
 
 @dataclass(frozen=True)

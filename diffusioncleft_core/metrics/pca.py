@@ -54,6 +54,7 @@ def embedding_plane(
         "generated": {name: np.round(xy, 4).tolist() for name, xy in points.items()},
         "control": None,
         "control_counts": None,
+        "n_control": None,
         "spread": spread,
         "overlap": {
             name: _overlap(histograms[name], _histogram(points[name], edges_x, edges_y))
@@ -64,6 +65,7 @@ def embedding_plane(
     }
     if control is not None and len(control):
         spread[CONTROL] = {CONTROL: _spread(control)}
+        found["n_control"] = len(control) if control_is_synthetic or _enough(control) else None
         if control_is_synthetic:
             found["control"] = np.round(place(control), 4).tolist()
         found["control_counts"] = suppressed(_on_grid(_histogram(place(control), edges_x, edges_y)))

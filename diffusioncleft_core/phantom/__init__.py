@@ -3,7 +3,7 @@
 from .artifacts import KINDS as ARTIFACT_KINDS
 from .artifacts import add_artifact
 from .face import Cleft, PhantomFace, Pose, Repair, random_face
-from .photographs import write_photographs
+from .photographs import write_healthy, write_photographs
 from .render import Rendering, render
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "add_artifact",
     "random_face",
     "render",
+    "write_healthy",
     "write_photographs",
 ]

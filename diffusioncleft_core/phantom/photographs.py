@@ -1,4 +1,4 @@
-"""A folder of phantom photographs with its metadata.csv, as a clinic would hand it over."""
+"""Folders of phantom photographs: a clinic's with its metadata.csv, and healthy people's."""
 
 import csv
 import io
@@ -48,10 +48,7 @@ def write_photographs(
         face = _visit(condition, seed, index, people)
         name = f"photo-{index:04d}.png"
         path = folder / name
-        if not path.is_file():
-            folder.mkdir(parents=True, exist_ok=True)
-            with atomic_path(path) as partial:
-                Image.fromarray(render(face, size).image).save(partial, format="PNG")
+        _photograph(face, size, path)
         rows.append(metadata_row(name, face, f"S{index % people:04d}"))
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
@@ -59,6 +56,21 @@ def write_photographs(
     writer.writerows(rows)
     write_text(folder / "metadata.csv", text.getvalue())
     return folder / "metadata.csv"
+
+
+def write_healthy(folder: Path, n: int, seed: int, size: int = 128) -> None:
+    """Write `n` PNG files of `size` px of as many people without a cleft. Those already there are kept."""
+    for index in range(n):
+        person = np.random.default_rng([seed, index])
+        face = random_face(person, identity=random_identity(person))
+        _photograph(face, size, folder / f"photo-{index:04d}.png")
+
+
+def _photograph(face: PhantomFace, size: int, path: Path) -> None:
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as partial:
+            Image.fromarray(render(face, size).image).save(partial, format="PNG")
 
 
 def _visit(condition: str, seed: int, index: int, people: int) -> PhantomFace:

@@ -110,8 +110,7 @@ def spread_table(names: Sequence[str], pca: Mapping[str, Any]) -> Table:
         ]
     control = (spread.get("control") or {}).get("control")
     if control is not None:
-        n = pca.get("control")
-        rows.append(Row("Control", [Cell(f"{len(n):,}") if n else Cell(""), number(control), Cell("")]))
+        rows.append(Row("Control", [Cell(count(pca.get("n_control"))), number(control), Cell("")]))
     return Table(
         "Spread (root mean square distance from the group’s mean, all 512 dimensions) and overlap (shared "
         "area of the two histograms, 0 to 1)",

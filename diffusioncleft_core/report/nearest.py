@@ -20,6 +20,7 @@ from ..faces.references import dataset_records
 from ..files import inside, private_dir, read_json, read_jsonl, write_json
 from ..filters.identity import IdentityFilter
 from .pictures import PREVIEW_VERDICTS
+from .run_folder import PRIVATE_HTML
 
 TOP = 20
 NEAREST_FILE = "nearest.json"
@@ -105,6 +106,17 @@ def read_nearest(private: Path) -> list[NearestPair]:
         return [NearestPair(**row) for row in rows]
     except TypeError as error:
         raise UserError(f"{path} is no list of nearest pairs; delete it and make the report again") from error
+
+
+def forget_dataset(dataset: Path) -> None:
+    """Erase the list beside a run's dataset that was purged, and the page of it: both name its photographs.
+
+    The next run or report makes them of what is left.
+    """
+    private, name = dataset.resolve().parent, dataset.resolve().name
+    if any(Path(pair.photograph).parts[:2] == (private.name, name) for pair in read_nearest(private)):
+        for file in (PRIVATE_HTML, NEAREST_FILE):
+            (private / file).unlink(missing_ok=True)
 
 
 def judge_previews(

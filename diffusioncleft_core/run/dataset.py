@@ -10,7 +10,7 @@ from typing import Any
 from ..conditions import Condition
 from ..errors import UserError
 from ..files import private_dir, sha256_file
-from .settings import CONDITIONS, Photographs, RunFolders, RunSettings
+from .settings import CONDITIONS, PHANTOM_CONTROLS, Photographs, RunFolders, RunSettings
 from .stages import Facts, Stages
 
 
@@ -32,6 +32,25 @@ def render_photographs(settings: RunSettings, folders: RunFolders, stages: Stage
     inputs = {"number of phantoms": n, "seed": seed, "size": settings.width}
     stages.stage(f"photographs-{name}", inputs, [folder], work)
     return Photographs(folder, folder / "metadata.csv")
+
+
+def control_faces(settings: RunSettings, folders: RunFolders, stages: Stages) -> Path | None:
+    """Healthy faces for the face map: the user's; under --phantom without any, healthy phantoms."""
+    if settings.control is not None or not settings.phantom:
+        return settings.control
+    from ..phantom import write_healthy
+
+    folder = folders.photographs("control")
+    seed = settings.seed_for("photographs", "control")
+
+    def work() -> Facts:
+        private_dir(folder.parent)
+        write_healthy(folder, PHANTOM_CONTROLS, seed, size=settings.width)
+        return {"photographs": PHANTOM_CONTROLS}
+
+    inputs = {"number of phantoms": PHANTOM_CONTROLS, "seed": seed, "size": settings.width}
+    stages.stage("photographs-control", inputs, [folder], work)
+    return folder
 
 
 def photographs_for(training_faces: int, holdout: float) -> int:
@@ -113,9 +132,14 @@ def readmit_arguments(
 
 
 def photograph_digests(photographs: Photographs) -> list[str]:
+    """Content hashes of the photographs and their table."""
+    return [*folder_digests(photographs.folder), sha256_file(photographs.metadata)]
+
+
+def folder_digests(folder: Path) -> list[str]:
     """Content hashes of everything in the folder, names included, so that a change is noticed."""
-    found = []
-    for path in sorted(photographs.folder.rglob("*")):
-        if path.is_file() and not path.is_symlink():
-            found.append(f"{path.relative_to(photographs.folder).as_posix()} {sha256_file(path)}")
-    return [*found, sha256_file(photographs.metadata)]
+    return [
+        f"{path.relative_to(folder).as_posix()} {sha256_file(path)}"
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.is_symlink()
+    ]

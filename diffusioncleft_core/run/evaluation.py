@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..files import inside, sha256_file, write_json, write_text
+from .dataset import folder_digests
 from .settings import RunFolders, RunSettings
 from .stages import Facts, Stages
 
@@ -58,9 +60,13 @@ def measure_images(
     folders: RunFolders,
     stages: Stages,
     facts: Mapping[str, Mapping[str, Facts]],
+    control: Path | None,
     warn: Warn,
 ) -> Facts:
-    """The paper's measurements, raw and filtered, and the list of nearest pairs for the private page."""
+    """The paper's measurements, raw and filtered, and the list of nearest pairs for the private page.
+
+    control: healthy faces, for the face map.
+    """
     from ..metrics.features import load_extractors
     from ..metrics.measure import measure_sets
     from ..report.nearest import nearest_pairs, write_nearest
@@ -84,6 +90,7 @@ def measure_images(
             cache_dir=folders.private / FACES_CACHE,
             threshold=settings.threshold,
             seed=settings.seed,
+            control=control,
             warn=warn,
         )
         judge_all_previews(settings, folders, facts, analyzer)
@@ -97,6 +104,7 @@ def measure_images(
         "filtered images": {name: sha256_file(path / "manifest.jsonl") for name, path in generated.items()},
         "training photographs": {name: part["dataset"]["manifest"] for name, part in facts.items()},
         "measurements": [settings.threshold, sorted(settings.metrics), settings.faces, settings.seed],
+        "control faces": folder_digests(control) if control else [],
     }
     return stages.stage("measurements", {}, [folders.private / "nearest.json"], work, soft=inputs)
 

@@ -13,7 +13,7 @@ from functools import partial
 
 from ..conditions import Condition, Vocabulary, load_vocabulary
 from ..files import private_dir
-from .dataset import build, render_photographs
+from .dataset import build, control_faces, render_photographs
 from .evaluation import draw_zero_shot, filter_images, measure_images, write_report
 from .generation import ask_oracle, draw_plan, draw_sheets, generate_images, write_prompt_plan
 from .settings import RunFolders, RunSettings, check_settings, sampling_of
@@ -94,7 +94,8 @@ def run_pipeline(
     for name in settings.conditions:
         draw_sheets(settings, folders, stages, vocabulary.condition(name), facts[name])
     draw_zero_shot(settings, folders, stages, sampling_of(settings))
-    measured = measure_images(settings, folders, stages, facts, remember)
+    control = control_faces(settings, folders, stages)
+    measured = measure_images(settings, folders, stages, facts, control, remember)
     write_report(settings, folders, stages, facts, filtered, measured, warnings, time.monotonic() - begun)
     return RunResult(folders, stage_table(stages.rows), warnings)
 

@@ -19,6 +19,8 @@ CONDITIONS = ("pre_op", "post_op")
 PRESETS = ("paper", "robust")
 PHANTOM_TRAINING_FACES = {"pre_op": 100, "post_op": 201}
 """The paper's numbers of photographs."""
+PHANTOM_CONTROLS = 100
+"""Healthy phantoms for the face map."""
 PHANTOM_IMAGES = 200
 PHANTOM_CELL_IMAGES = 100
 """Images a cell of the trigger experiment in the demo."""
@@ -80,6 +82,7 @@ class RunSettings:
     holdout: float = 0.1
     seed: int = 0
     regularization_images: int = 0
+    control: Path | None = None
     phantom_training_faces: Mapping[str, int] = field(default_factory=lambda: dict(PHANTOM_TRAINING_FACES))
     cell_images: int = PHANTOM_CELL_IMAGES
     threshold: float = 0.6
@@ -170,6 +173,8 @@ def check_settings(settings: RunSettings) -> None:
         raise UserError(
             "there are no photographs: give --photos-pre and --photos-post, or --phantom to try without any"
         )
+    if settings.control is not None and not settings.control.is_dir():
+        raise UserError(f"the control faces {settings.control} are no folder: check the path")
     for condition, photographs in settings.photographs.items():
         if not photographs.folder.is_dir():
             raise UserError(f"the {condition} photographs {photographs.folder} are no folder: check the path")

@@ -31,7 +31,7 @@ class ComfyServer:
     """Starts `main.py` on a base directory of its own; `start()` again after `kill()` is a restart."""
 
     def __init__(self, comfyui: Path, base: Path, environment: dict[str, str]) -> None:
-        self.comfyui, self.base, self._environment = comfyui, base, environment
+        self.comfyui, self.base, self.environment = comfyui, base, environment
         self.log_path = base / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._extra = base / "extra_model_paths.yaml"
@@ -50,6 +50,11 @@ class ComfyServer:
         return f"http://127.0.0.1:{self.port}"
 
     @property
+    def pid(self) -> int:
+        assert self._process is not None, "the server does not run"
+        return self._process.pid
+
+    @property
     def log(self) -> str:
         return self.log_path.read_text(encoding="utf-8", errors="replace")
 
@@ -60,7 +65,7 @@ class ComfyServer:
             self._process = subprocess.Popen(
                 [sys.executable, "main.py", *arguments],
                 cwd=self.comfyui,
-                env=self._environment,
+                env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

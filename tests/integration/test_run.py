@@ -104,6 +104,7 @@ def test_the_run_leaves_two_loras_two_sets_sheets_and_a_report(whole):
         assert report["sets"][condition]["fir_images"]["paper"]["raw"]["n"] <= IMAGES
         assert report["sets"][condition]["fid"]["paper"]["raw"]["extractor"]["phantom"] is True
         assert list((whole / "loras" / condition / "previews").glob("step_*.png"))
+    assert report["figures"]["pca"]["n_control"] == 100
     page = (whole / "report.html").read_text("utf-8")
     assert "phantom" in page
     assert (whole / "private" / "report.private.html").is_file()

@@ -278,23 +278,6 @@ def test_diffusers_draws_the_same_picture_from_either_form(flux, tmp_path, form)
         reload.same_picture(checkup)
 
 
-def test_a_transformer_too_big_for_the_device_draws_the_same(flux, tmp_path):
-    checkup = checkup_of(flux, tmp_path / "w")
-    loading.text_encoders(checkup)
-    vae = loading.load_vae(checkup.settings.source, CPU, torch.float32)
-    drawn = []
-    for free in (None, 0):
-        transformer = load_transformer(checkup.settings.source, CPU, torch.float32)
-        assert pictures.place(transformer, CPU, free) is (free is None)
-        drawn.append(
-            pictures.draw(
-                transformer, vae, checkup.found.prompt_embeds, checkup.found.pooled,
-                seed=1, size=64, device=CPU, dtype=torch.float32,
-            )
-        )  # fmt: skip
-    assert pictures.psnr(*drawn) > 90
-
-
 def test_metadata_that_name_the_folder_are_found(tmp_path):
     assert telling({"a": "3", "b": f"x {tmp_path}/y"}, tmp_path) == ["b"]
 

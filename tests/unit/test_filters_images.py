@@ -213,7 +213,7 @@ def test_rows_of_rings_are_curls_and_no_text():
 
 def test_a_missing_rapidocr_is_one_sentence(analyzer, monkeypatch):
     monkeypatch.setattr(text_module, "DETECTOR", "not there.onnx")
-    with pytest.raises(UserError, match=r"pip install diffusioncleft\[filters\]"):
+    with pytest.raises(UserError, match=r"pip install rapidocr onnxruntime"):
         ArtifactFilter(analyzer)
 
 

@@ -22,7 +22,12 @@ from diffusioncleft.diffusioncleft_core.flux.components import FluxSource, load_
 from diffusioncleft.diffusioncleft_core.flux.lora import attach_lora, lora_state, save_kohya
 from diffusioncleft.diffusioncleft_core.generation.generate import generate
 from diffusioncleft.diffusioncleft_core.generation.grid import generate_grid
-from diffusioncleft.diffusioncleft_core.generation.sampler import PromptEmbeddings, embed_prompts
+from diffusioncleft.diffusioncleft_core.generation.sampler import (
+    ImageSampler,
+    ImageSize,
+    PromptEmbeddings,
+    embed_prompts,
+)
 from diffusioncleft.diffusioncleft_core.prompts import sampling_plan, write_plan
 
 CPU = torch.device("cpu")
@@ -157,6 +162,22 @@ def test_strength_zero_is_the_base_model_and_one_is_not(source, lora, tmp_path):
     plain, zero, one = (pictures(tmp_path / name) for name in ("base", "zero", "one"))
     assert all((plain[name] == zero[name]).all() for name in plain)
     assert all(np.abs(plain[name].astype(int) - one[name].astype(int)).mean() > 1 for name in plain)
+
+
+def test_a_transformer_too_big_for_the_device_is_streamed_and_draws_the_same(source, lora):
+    (row,) = a_plan(1)
+    embedding = embed_prompts(source, [row.prompt], CPU, torch.float32).get(row.prompt)
+    whole, streamed = (ImageSampler(source, CPU, torch.float32, free) for free in (None, 0))
+    assert streamed.streamed and not whole.streamed
+    drawn = []
+    for change, strength in ((None, 1.0), (lora, 1.0), (lora, 0.5), (None, 1.0)):
+        pictures = []
+        for sampler in (whole, streamed):
+            sampler.use_lora(change, strength)
+            pictures.append(sampler.draw([embedding], [row.seed], ImageSize(64, 64)).astype(int))
+        assert np.abs(pictures[0] - pictures[1]).max() <= 1
+        drawn.append(pictures[0])
+    assert np.abs(drawn[0] - drawn[1]).max() > 1 and np.array_equal(drawn[0], drawn[3])
 
 
 def test_a_lora_that_does_not_fit_the_prompts_or_the_base_is_told(source, lora, tmp_path):

@@ -189,7 +189,7 @@ def test_photographs_are_counts_in_the_plane_and_small_cells_are_empty(rng):
     generated = {name: unit_rows(rng, 30, centre) for name, centre in centres.items()}
     control = unit_rows(rng, 25, rng.normal(size=512))
     figure = embedding_plane(real, generated, control, control_is_synthetic=False)
-    assert figure["control"] is None
+    assert figure["control"] is None and figure["n_control"] == 25
     assert {name: len(points) for name, points in figure["generated"].items()} == {
         "pre_op": 30,
         "post_op": 30,

@@ -1,0 +1,80 @@
+"""A trainer that is killed, and libraries that are not installed: one node says so, the server goes on."""
+
+import textwrap
+import time
+
+import psutil
+import pytest
+from comfy_server import ComfyServer, NodeFailed
+from graphs import PROMPT, drawing, node, ours, training
+
+STEPS = 200
+MISSING = ("insightface", "onnxruntime", "rapidocr", "lpips", "pytorch_fid", "bitsandbytes")
+KINDS = dict.fromkeys(("several_faces", "cropped_face", "eye_bar", "text"), True)
+
+
+def test_a_killed_trainer_harms_neither_the_server_nor_its_checkpoint(server, dataset):
+    graph = training(dataset, name="killed", steps=STEPS, checkpoint_every=10)
+    state = server.base / "diffusioncleft_runs"
+    prompt = server.queue(graph)
+    deadline = time.monotonic() + 300
+    while not list(state.glob("killed-*/training/state/step-*.safetensors")):
+        assert time.monotonic() < deadline, server.log[-3000:]
+        time.sleep(0.02)
+    for child in psutil.Process(server.pid).children(recursive=True):
+        child.kill()
+    messages = dict(server.wait(prompt)["status"]["messages"])
+    failure = messages["execution_error"]
+    assert failure["node_id"] == "train"
+    assert "trainer" in failure["exception_message"]
+    assert str(server.base / "private datasets") not in str(failure)
+    done = server.run(graph)["train"]["text"][0]
+    assert f"done, step {STEPS} of {STEPS}" in done
+    (run,) = state.glob("killed-*")
+    assert len((run / "training" / "loss.jsonl").read_text(encoding="utf-8").splitlines()) == STEPS
+
+
+@pytest.fixture(scope="module")
+def bare(comfyui, server, tmp_path_factory):
+    """A second server on a machine where the optional libraries are not installed."""
+    block = tmp_path_factory.mktemp("block")
+    (block / "sitecustomize.py").write_text(
+        textwrap.dedent(f"""
+            import sys
+
+            class Missing:
+                def find_spec(self, name, path=None, target=None):
+                    if name.partition(".")[0] in {MISSING!r}:
+                        raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+            sys.meta_path.insert(0, Missing())
+        """)
+    )
+    running = ComfyServer(
+        comfyui, tmp_path_factory.mktemp("bare"), server.environment | {"PYTHONPATH": str(block)}
+    )
+    (running.base / "private datasets").mkdir()
+    running.start()
+    yield running
+    running.kill()
+
+
+def test_without_the_optional_libraries_every_node_loads_and_those_that_need_one_say_so(server, bare):
+    ours_of = {name for name in server.get("/object_info") if name.startswith("DiffusionCleft_")}
+    assert ours_of <= set(bare.get("/object_info"))
+    see = {"see": node("PreviewAny", source=["n", 0])}
+    people = {"data": ours("PhantomDataset", condition="pre_op", count=8, size=128, seed=1, holdout=0.0)}
+    filtered = ours("ArtifactFilter", images=["picture", 0], enabled=True, faces="phantom", **KINDS)
+    with pytest.raises(NodeFailed, match=r"pip install .*insightface onnxruntime"):
+        bare.run({**drawing(), "n": filtered, **see})
+    with pytest.raises(NodeFailed, match="insightface"):
+        bare.run({**people, "see": node("PreviewAny", source=["data", 0])})
+    save = ours(
+        "SaveSyntheticSet", images=["picture", 0], folder="plain", lora_name="", lora_strength=1.0, show=False
+    )
+    drawn = {**drawing(PROMPT), "save": save}
+    assert bare.run(drawn)["save"]["text"] == ["plain: 1 saved, 1 in all"]
+    again = drawing(PROMPT, seed=6) | {"save": save}
+    assert bare.run(again)["save"]["text"] == ["plain: 1 saved, 2 in all"]
+    with pytest.raises(NodeFailed, match="pip install lpips"):
+        bare.run({**again, "n": ours("LPIPS", image_set=["save", 0], which="raw", pairs=3, seed=0)})
