@@ -40,14 +40,14 @@ def bare(comfyui, server, tmp_path_factory):
     block = tmp_path_factory.mktemp("block")
     (block / "sitecustomize.py").write_text(
         textwrap.dedent(f"""
-            import sys
+            from importlib.machinery import PathFinder
 
-            class Missing:
-                def find_spec(self, name, path=None, target=None):
-                    if name.partition(".")[0] in {MISSING!r}:
-                        raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+            found = PathFinder.find_spec
 
-            sys.meta_path.insert(0, Missing())
+            def find_spec(name, path=None, target=None):
+                return None if name.partition(".")[0] in {MISSING!r} else found(name, path, target)
+
+            PathFinder.find_spec = find_spec
         """)
     )
     running = ComfyServer(

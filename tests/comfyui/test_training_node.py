@@ -74,6 +74,14 @@ def test_a_training_goes_on_after_interrupt_detachment_and_the_servers_death(ser
     _until(server, lambda: _step(server) > first)
     assert "training, step" in _status(server)
 
+    # Waiting for it is stopped; the training is not.
+    waiting = server.queue({"s": ours("TrainingStatus", run="(latest)", stop=False, wait=True)})
+    _until(server, lambda: server.get("/queue")["queue_running"])
+    server.interrupt()
+    told = [name for name, _ in server.wait(waiting)["status"]["messages"]]
+    assert "execution_interrupted" in told
+    assert "training, step" in _status(server)
+
     # The server dies: the trainer notices, saves a checkpoint and ends.
     server.kill()
     _until(server, lambda: _checkpoints(server)[-1] > first)
