@@ -3,6 +3,7 @@
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from ..diffusioncleft_core.errors import UserError
 from .places import is_private, without_private_paths
 
 CATEGORY = "DiffusionCleft"
+AUTO, NONE, PHANTOM = "auto", "none", "phantom"
+"""Choices that stand in several nodes' lists."""
 
 # What travels on a socket is a small value that names things in their folders, never a photograph.
 Dataset = io.Custom("DIFFUSIONCLEFT_DATASET")
@@ -21,6 +24,16 @@ Reference = io.Custom("DIFFUSIONCLEFT_REFERENCE")
 Training = io.Custom("DIFFUSIONCLEFT_TRAINING")
 Figures = io.Custom("DIFFUSIONCLEFT_FIGURES")
 Verdicts = io.Custom("DIFFUSIONCLEFT_VERDICTS")
+
+
+@dataclass(frozen=True)
+class ImageSetHandle:
+    """What the IMAGE_SET socket carries: a folder under ComfyUI's output folder."""
+
+    name: str
+    folder: Path
+    condition: str
+    phantom: bool
 
 
 def plain_errors(execute: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,9 +1,8 @@
 """Which face packs a graph may name: the embedded one, and those in ComfyUI's models/insightface."""
 
 from . import places
+from .common import AUTO, PHANTOM
 
-AUTO = "auto"
-PHANTOM = "phantom"
 USUAL = "buffalo_l"
 
 

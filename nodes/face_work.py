@@ -8,9 +8,9 @@ from typing import Any
 
 from ..diffusioncleft_core.errors import UserError
 from . import places
-from .common import core_progress
+from .common import AUTO, PHANTOM, core_progress
 from .dataset import DatasetHandle
-from .face_packs import AUTO, PHANTOM, USUAL
+from .face_packs import USUAL
 from .provenance import PHANTOM_LOADER, upstream
 
 _REAL_LOADERS = ("UNETLoader", "CheckpointLoaderSimple")

@@ -4,8 +4,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .common import CATEGORY, Dataset, Reference, Row, Verdicts, one, plain_errors, text_view
-from .face_packs import AUTO, known_pack, pack_names
+from .common import AUTO, CATEGORY, Dataset, Reference, Row, Verdicts, one, plain_errors, text_view
+from .face_packs import known_pack, pack_names
 
 
 class ReferenceSet(io.ComfyNode):

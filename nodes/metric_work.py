@@ -7,11 +7,10 @@ from typing import Any
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.files import write_json
 from . import places
-from .common import core_progress
+from .common import ImageSetHandle, core_progress
 from .dataset import DatasetHandle
 from .face_work import ReferenceHandle, analyzer_of, pack_of_datasets, private_cache
 from .plots import face_map, histogram
-from .sets import ImageSetHandle
 
 ALL = "all"
 PHANTOM_NOTE = "made with phantoms: says nothing about photographs"

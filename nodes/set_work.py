@@ -17,9 +17,8 @@ from ..diffusioncleft_core.files import (
 )
 from ..diffusioncleft_core.generation.files import manifest_row, read_done, sidecar_of, write_image
 from . import places
-from .common import stop_if_interrupted
+from .common import ImageSetHandle, stop_if_interrupted
 from .pictures import pixels_of
-from .sets import ImageSetHandle
 from .verdicts import Record, picture_key
 
 MANIFEST = "manifest.jsonl"

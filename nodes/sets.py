@@ -1,7 +1,5 @@
 """Sets of synthetic images: saving them, marked as synthetic, and loading them."""
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from comfy_api.latest import io
@@ -10,16 +8,6 @@ from . import places
 from .common import CATEGORY, ImageSet, Row, Verdicts, one, plain_errors, text_view
 
 NO_SET = "(none found)"
-
-
-@dataclass(frozen=True)
-class ImageSetHandle:
-    """What the IMAGE_SET socket carries: a folder under ComfyUI's output folder."""
-
-    name: str
-    folder: Path
-    condition: str
-    phantom: bool
 
 
 class LoadImageSet(io.ComfyNode):

@@ -7,10 +7,8 @@ from comfy_api.latest import io
 
 from ..diffusioncleft_core.errors import UserError
 from . import places
-from .common import CATEGORY, Dataset, Training, blocked, plain_errors
+from .common import AUTO, CATEGORY, NONE, PHANTOM, Dataset, Training, blocked, plain_errors
 
-PHANTOM = "phantom"
-AUTO, NONE = "auto", "none"
 LATEST = "(latest)"
 WAIT, DETACHED = "wait", "detached"
 

@@ -11,8 +11,8 @@ from ..diffusioncleft_core.run.settings import (
     ROBUST,
 )
 from . import places
+from .common import AUTO, NONE, PHANTOM
 from .dataset import DatasetHandle
-from .training import AUTO, NONE, PHANTOM
 
 PAPER_RATE = 1e-4
 PHANTOM_SIDE = 128

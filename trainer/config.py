@@ -10,7 +10,9 @@ from typing import Annotated, Any, NamedTuple, NoReturn
 
 from ..diffusioncleft_core.errors import UserError
 from .buckets import MULTIPLE
+from .dataset_toml import read_dataset_config, read_toml
 from .kohya import ALWAYS, REFUSED, refusal
+from .subset import DEFAULT_CAPTION_EXTENSION, Subset
 
 OPTIMIZERS = ("AdamW8bit", "AdamW")
 SCHEDULERS = ("constant", "constant_with_warmup", "linear", "cosine")
@@ -19,20 +21,6 @@ TARGETS = ("all", "attention", "no_modulation")
 PRIOR_TARGETS = ("image", "base")
 DEFAULT_BATCH = 1
 DEFAULT_RESOLUTION = (256, 512, 768, 1024)
-DEFAULT_CAPTION_EXTENSION = ".txt"
-
-
-@dataclass(frozen=True)
-class Subset:
-    """One folder of images: `num_repeats` times an epoch; `class_tokens` is the caption where an image has
-    none.
-    """
-
-    image_dir: Path
-    is_reg: bool = False
-    num_repeats: int = 1
-    class_tokens: str | None = None
-    caption_extension: str = DEFAULT_CAPTION_EXTENSION
 
 
 @dataclass(frozen=True)
@@ -257,8 +245,6 @@ def settings_from(namespace: argparse.Namespace) -> TrainSettings:
     if config_file:
         values = _read_config_file(config_file) | values
     if values.get("dataset_config"):
-        from .dataset_toml import read_dataset_config
-
         subsets, from_toml = read_dataset_config(values["dataset_config"])
         values = from_toml | values | {"subsets": subsets}
     return checked(TrainSettings(**values))
@@ -382,7 +368,6 @@ def _given(namespace: argparse.Namespace) -> dict[str, Any]:
 
 def _read_config_file(path: Path) -> dict[str, Any]:
     """Read kohya's `--config_file`: settings as TOML, in sections or not."""
-    from .dataset_toml import read_toml
 
     flat: dict[str, Any] = {}
     for key, value in read_toml(path).items():

@@ -15,7 +15,7 @@ from ..diffusioncleft_core.dataset.reasons import Rejected
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.files import inside
 from .buckets import assign_bucket, cover_box
-from .config import Subset
+from .subset import Subset
 
 MAX_SIDE = 4096  # larger photographs are reduced while they are read
 _TRIGGER = r"\[([\w-]+)\]|([A-Z]{2}[\w-]*)\b"

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from ..diffusioncleft_core.errors import UserError
-from .config import Subset
 from .kohya import refusal
+from .subset import Subset
 
 # Key of the TOML -> the setting it stands for.
 _DATASET_KEYS = {

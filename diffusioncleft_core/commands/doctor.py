@@ -81,7 +81,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..doctor.checkup import Checkup, examine
+    from ..doctor.checkup import Checkup
+    from ..doctor.examination import examine
     from ..doctor.redaction import Redaction
     from ..doctor.result import document, markdown
     from ..files import write_json

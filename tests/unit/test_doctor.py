@@ -21,8 +21,9 @@ from diffusioncleft.diffusioncleft_core.doctor import (
     reload,
 )
 from diffusioncleft.diffusioncleft_core.doctor.base import examined_source
-from diffusioncleft.diffusioncleft_core.doctor.checkup import Checkup, Found, examine, steps_of
+from diffusioncleft.diffusioncleft_core.doctor.checkup import Checkup, Found
 from diffusioncleft.diffusioncleft_core.doctor.estimate import duration, estimated
+from diffusioncleft.diffusioncleft_core.doctor.examination import examine, steps_of
 from diffusioncleft.diffusioncleft_core.doctor.redaction import Redaction
 from diffusioncleft.diffusioncleft_core.doctor.result import BEGIN, END, document, markdown
 from diffusioncleft.diffusioncleft_core.doctor.settings import DoctorSettings, PlannedRun

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
-from diffusioncleft.trainer.config import Subset, TrainSettings, parse_settings
+from diffusioncleft.trainer.config import TrainSettings, parse_settings
 from diffusioncleft.trainer.kohya import ALWAYS, REFUSED
+from diffusioncleft.trainer.subset import Subset
 
 BASE = ["--pretrained_model_name_or_path", "flux", "--train_data_dir", "photos"]
 

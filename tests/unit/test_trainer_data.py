@@ -9,11 +9,12 @@ from PIL import Image
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.trainer import checkpoint as checkpoints
-from diffusioncleft.trainer.config import Subset, TrainSettings
+from diffusioncleft.trainer.config import TrainSettings
 from diffusioncleft.trainer.data import DataOrder, TrainImage, collect_images, trigger_of
 from diffusioncleft.trainer.interruption import output_lock
 from diffusioncleft.trainer.objective import Sampling, noisy_batch, sample_sigmas, seeded
 from diffusioncleft.trainer.optimizer import build_optimizer, learning_rate
+from diffusioncleft.trainer.subset import Subset
 
 
 def image(index, bucket=(64, 64), *, is_reg=False, repeats=1):
