@@ -105,9 +105,9 @@ class ComfyServer:
             raise OSError(f"{path}: {status} {body[:300]!r}")
         return json.loads(body)
 
-    def queue(self, graph: dict[str, Any]) -> str:
+    def queue(self, graph: dict[str, Any], client: str = "tests") -> str:
         """Queue a graph in API format; GraphRefused when the server does not take it."""
-        status, body = self.raw("/prompt", {"prompt": graph, "client_id": "tests"})
+        status, body = self.raw("/prompt", {"prompt": graph, "client_id": client})
         answer = json.loads(body)
         if status != 200:
             raise GraphRefused(json.dumps(answer, ensure_ascii=False))
@@ -149,16 +149,21 @@ class NodeFailed(Exception):
     """A node failed; the message is what the user sees on it."""
 
 
-def watch(server: ComfyServer, stop: threading.Event) -> list[Any]:
-    """Collect the websocket's messages (JSON ones as objects, binary ones as bytes) until `stop` is set."""
+def watch(server: ComfyServer, stop: threading.Event, client: str = "tests") -> list[Any]:
+    """Collect the websocket's messages (JSON ones as objects, binary ones as bytes) until `stop` is set.
+
+    The server has one socket a client: two at once need two names.
+    """
     messages: list[Any] = []
     ready = threading.Event()
-    threading.Thread(target=_listen, args=(server, stop, ready, messages), daemon=True).start()
+    threading.Thread(target=_listen, args=(server, stop, ready, messages, client), daemon=True).start()
     ready.wait(10)
     return messages
 
 
-def _listen(server: ComfyServer, stop: threading.Event, ready: threading.Event, messages: list[Any]) -> None:
+def _listen(
+    server: ComfyServer, stop: threading.Event, ready: threading.Event, messages: list[Any], client: str
+) -> None:
     import asyncio
 
     import aiohttp
@@ -166,7 +171,7 @@ def _listen(server: ComfyServer, stop: threading.Event, ready: threading.Event, 
     async def listen() -> None:
         async with (
             aiohttp.ClientSession() as session,
-            session.ws_connect(f"{server.url}/ws?clientId=tests") as socket_,
+            session.ws_connect(f"{server.url}/ws?clientId={client}") as socket_,
         ):
             ready.set()
             while not stop.is_set():

@@ -13,6 +13,7 @@ from diffusioncleft.diffusioncleft_core.generation.files import manifest_row, wr
 from diffusioncleft.diffusioncleft_core.phantom import random_face, render
 
 IMAGES, FACES = 240, 12
+CLIENT = "stop-button"
 KINDS = dict.fromkeys(("several_faces", "cropped_face", "eye_bar", "text"), True)
 PEOPLE = ours("PhantomDataset", condition="pre_op", count=240, size=128, seed=77, holdout=0.0)
 SMALL = ours("PhantomDataset", condition="pre_op", count=30, size=128, seed=78, holdout=0.0)
@@ -78,15 +79,15 @@ def many(server: ComfyServer) -> None:
 
 @pytest.fixture(scope="module")
 def messages(server: ComfyServer):
-    """What the server tells over its websocket, from all tests of this file: it has one per client."""
+    """What the server tells over its websocket, during all tests of this file."""
     ended = threading.Event()
-    yield watch(server, ended)
+    yield watch(server, ended, CLIENT)
     ended.set()
 
 
 def stop_in(server: ComfyServer, messages: list, graph: dict) -> None:
     """Press the stop button as soon as the node called `node` begins: there the prompt must end."""
-    prompt = server.queue({**graph, "shown": node("PreviewAny", source=["node", 0])})
+    prompt = server.queue({**graph, "shown": node("PreviewAny", source=["node", 0])}, CLIENT)
     seen = 0
     while True:
         new, seen = messages[seen:], len(messages)

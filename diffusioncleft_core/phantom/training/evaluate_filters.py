@@ -1,8 +1,8 @@
 """Measure the filters: planted artifacts, clean generated images, drawn faces with and without clefts.
 
-    diffusioncleft run --phantom --preset paper --out build/filters/run
+    diffusioncleft run --phantom --out demo
     python -m diffusioncleft.diffusioncleft_core.phantom.training.evaluate_filters \\
-        --run build/filters/run --n 300 --out experiments/phantom_filters.json
+        --run demo --n 600 --out experiments/phantom_filters.json
 
 Images are drawn with the run's LoRAs from a plan seed of their own, so that no threshold was chosen on them;
 the same call goes on after an interruption. Every share has a 95 % interval (Clopper-Pearson).
