@@ -57,9 +57,8 @@ class LoadDataset(io.ComfyNode):
                     "name",
                     options=names or [NONE],
                     tooltip=(
-                        "A folder in diffusioncleft_datasets (extra_model_paths.yaml places "
-                        "it). Give datasets "
-                        "opaque names: the name is seen by everyone who sees the graph."
+                        "A folder in diffusioncleft_datasets (extra_model_paths.yaml places it). Give "
+                        "datasets opaque names: the name is seen by everyone who sees the graph."
                     ),
                 ),
             ],

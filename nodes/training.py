@@ -56,8 +56,7 @@ class LoraTrainer(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, mode: str = WAIT, **kwargs: Any) -> Any:
-        """A detached training has another state each time it is asked for; one that was "
-        "waited for has not."""
+        """A detached training has another state each time it is asked for; one waited for has not."""
         return time.time() if mode == DETACHED else ""
 
     @classmethod
@@ -224,9 +223,8 @@ def _main_inputs() -> list[Any]:
             options=[WAIT, DETACHED],
             default=WAIT,
             tooltip=(
-                "wait: the queue waits for the LoRA. detached: the node returns at once and "
-                "the training runs "
-                "beside the queue; follow it with Cleft Training Status. Both then share the GPU."
+                "wait: the queue waits for the LoRA. detached: the node returns at once and the training "
+                "runs beside the queue; follow it with Cleft Training Status. Both then share the GPU."
             ),
         ),
         io.Int.Input(
@@ -281,8 +279,8 @@ def _recipe_inputs() -> list[Any]:
             options=[AUTO, "constant", "constant_with_warmup", "linear", "cosine"],
             default=AUTO,
             tooltip=(
-                "Course of the learning rate. auto: constant; on the phantom cosine after 50 "
-                "steps of warm-up."
+                "Course of the learning rate. auto: constant; "
+                "on the phantom cosine after 50 steps of warm-up."
             ),
         ),
         io.Int.Input(
