@@ -20,7 +20,7 @@ help:
 	@echo "make lint         ruff and mypy"
 	@echo "make format       let ruff rewrite the layout and the safe findings"
 	@echo "make bench        timings, kept in benchmarks/"
-	@echo "make experiments  the measurements at n >= 500 a cell; hours on two cores"
+	@echo "make experiments  the measurements at n >= 500 a cell; half an hour on two cores"
 	@echo "make clean        remove the environment and the caches, nothing you made"
 
 setup: $(READY)

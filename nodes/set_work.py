@@ -102,8 +102,8 @@ def save_images(
 ) -> SavedSet:
     """Write every picture that the set does not hold yet; UserError when it holds others' pictures.
 
-    drawn: prompt and seed of pictures that come without rows.
-    What the filters set aside goes into the subfolder `rejected`, as the core's filter puts it.
+    What the filters set aside goes into the subfolder `rejected`, as the core's filter puts it. drawn: prompt
+    and seed of pictures that come without rows.
     """
     pictures = pixels_of(images)
     given = rows_for(rows, len(pictures), drawn)

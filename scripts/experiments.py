@@ -1,6 +1,6 @@
 """The measurements that the repository keeps: both recipes on phantoms, n >= 500 a cell, read by the oracle.
 
-    python scripts/experiments.py                     # an hour on two cores
+    python scripts/experiments.py                     # half an hour on two cores
     python scripts/experiments.py --n 510 --work build/experiments --out experiments/phantom_oracle.json
 
 Each recipe is a whole `diffusioncleft run --phantom`, as the demo is; its LoRAs then draw every cell of the

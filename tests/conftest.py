@@ -29,6 +29,22 @@ def repository() -> Path:
     return ROOT
 
 
+@pytest.fixture(scope="session")
+def analyzer():
+    """The embedded face pack, on one thread."""
+    from diffusioncleft.diffusioncleft_core.faces.analyzer import load_face_analyzer
+
+    return load_face_analyzer("phantom", threads=1)
+
+
+@pytest.fixture(scope="session")
+def artifacts(analyzer):
+    """The artifact filter with that pack."""
+    from diffusioncleft.diffusioncleft_core.filters.artifacts import ArtifactFilter
+
+    return ArtifactFilter(analyzer, threads=1)
+
+
 @pytest.fixture(autouse=True)
 def no_network():
     """Connections to any other host raise ConnectionRefusedError in the test process."""

@@ -5,16 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from phantom_datasets import phantom_dataset
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from report_documents import CONDITIONS, document
 
 from diffusioncleft.diffusioncleft_core.conditions import load_vocabulary
-from diffusioncleft.diffusioncleft_core.dataset import BuildSettings, build_dataset, read_manifest
+from diffusioncleft.diffusioncleft_core.dataset import read_manifest
 from diffusioncleft.diffusioncleft_core.faces.analyzer import FaceAnalyzer
 from diffusioncleft.diffusioncleft_core.files import private_dir, write_json, write_jsonl
 from diffusioncleft.diffusioncleft_core.generation.files import manifest_row, write_image
-from diffusioncleft.diffusioncleft_core.phantom import random_face, render, write_photographs
+from diffusioncleft.diffusioncleft_core.phantom import random_face, render
 from diffusioncleft.diffusioncleft_core.prompts import sampling_plan
 from diffusioncleft.diffusioncleft_core.run.settings import RunFolders
 
@@ -28,20 +29,10 @@ def make_run(root: Path, faces: FaceAnalyzer, **changes: Any) -> RunFolders:
     """A run on phantoms with filters, previews, loss history and a zero-shot folder."""
     folders = RunFolders(root)
     private_dir(folders.private)
-    vocabulary = load_vocabulary()
     for seed, name in enumerate(CONDITIONS):
-        condition = vocabulary.condition(name)
         photographs = folders.photographs(name)
         private_dir(photographs.parent)
-        write_photographs(photographs, PHOTOGRAPHS, name, seed, subjects=PHOTOGRAPHS)
-        build_dataset(
-            photographs,
-            photographs / "metadata.csv",
-            condition,
-            folders.dataset(name),
-            faces,
-            settings=BuildSettings(phantom=True),
-        )
+        phantom_dataset(photographs, name, folders.dataset(name), faces, n=PHOTOGRAPHS, seed=seed)
         generate(folders, name, seed)
         train(folders, name)
     for index, prompt in enumerate(("A boy's face with a cleft lip", "a cleft lip scar")):

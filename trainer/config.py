@@ -368,7 +368,6 @@ def _given(namespace: argparse.Namespace) -> dict[str, Any]:
 
 def _read_config_file(path: Path) -> dict[str, Any]:
     """Read kohya's `--config_file`: settings as TOML, in sections or not."""
-
     flat: dict[str, Any] = {}
     for key, value in read_toml(path).items():
         flat |= value if isinstance(value, dict) else {key: value}

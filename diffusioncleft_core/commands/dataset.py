@@ -209,8 +209,8 @@ def _purge(args: argparse.Namespace) -> int:
         if answer.strip().lower() not in {"y", "yes"}:
             print("nothing was erased")
             return 1
-    result = purge_dataset(args.folder)
     forget_dataset(args.folder)
+    result = purge_dataset(args.folder)
     print(f"erased {result.erased} files; the photographs were not touched")
     if result.left:
         print(f"left in {args.folder}, not made by diffusioncleft: {', '.join(result.left)}")

@@ -19,6 +19,7 @@ from ..faces.records import embedding_matrix, face_records
 from ..faces.references import dataset_records
 from ..files import inside, private_dir, read_json, read_jsonl, write_json
 from ..filters.identity import IdentityFilter
+from ..run.settings import RunFolders
 from .pictures import PREVIEW_VERDICTS
 from .run_folder import PRIVATE_HTML
 
@@ -109,12 +110,14 @@ def read_nearest(private: Path) -> list[NearestPair]:
 
 
 def forget_dataset(dataset: Path) -> None:
-    """Erase the list beside a run's dataset that was purged, and the page of it: both name its photographs.
+    """Erase the list beside a run's dataset, and the page of it: both name its photographs. Unread, so that
+    nothing damaged is in a purge's way.
 
     The next run or report makes them of what is left.
     """
-    private, name = dataset.resolve().parent, dataset.resolve().name
-    if any(Path(pair.photograph).parts[:2] == (private.name, name) for pair in read_nearest(private)):
+    private = dataset.resolve().parent
+    folders = RunFolders(private.parent)
+    if folders.private == private and folders.stages.is_dir():
         for file in (PRIVATE_HTML, NEAREST_FILE):
             (private / file).unlink(missing_ok=True)
 

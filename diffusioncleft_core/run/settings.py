@@ -173,8 +173,11 @@ def check_settings(settings: RunSettings) -> None:
         raise UserError(
             "there are no photographs: give --photos-pre and --photos-post, or --phantom to try without any"
         )
-    if settings.control is not None and not settings.control.is_dir():
-        raise UserError(f"the control faces {settings.control} are no folder: check the path")
+    if settings.control is not None:
+        from ..metrics.image_sets import read_generated
+
+        if not read_generated(settings.control, "control")[0]:
+            raise UserError(f"there is no image in the control faces' folder {settings.control}")
     for condition, photographs in settings.photographs.items():
         if not photographs.folder.is_dir():
             raise UserError(f"the {condition} photographs {photographs.folder} are no folder: check the path")

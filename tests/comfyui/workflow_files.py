@@ -43,23 +43,13 @@ def run_workflow(
 
 def build_datasets(folder: Path, photographs: Path, count: int = 12) -> None:
     """Datasets of phantoms under the names that the workflows use, made as a clinic's are."""
-    from diffusioncleft.diffusioncleft_core.conditions import load_vocabulary
-    from diffusioncleft.diffusioncleft_core.dataset import BuildSettings, build_dataset
+    from phantom_datasets import phantom_dataset
+
     from diffusioncleft.diffusioncleft_core.faces.analyzer import load_face_analyzer
-    from diffusioncleft.diffusioncleft_core.phantom import write_photographs
 
     analyzer = load_face_analyzer("phantom")
-    for condition in ("pre_op", "post_op"):
-        source = photographs / condition
-        write_photographs(source, count, condition, 3, size=128, subjects=count)
-        build_dataset(
-            source,
-            source / "metadata.csv",
-            load_vocabulary().condition(condition),
-            folder / condition,
-            analyzer,
-            settings=BuildSettings(holdout=0.1, phantom=True),
-        )
+    for name in ("pre_op", "post_op"):
+        phantom_dataset(photographs / name, name, folder / name, analyzer, n=count, seed=3)
 
 
 def generator() -> ModuleType:

@@ -13,13 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from phantom_datasets import phantom_dataset
 from PIL import Image
 
-from diffusioncleft.diffusioncleft_core import phantom
 from diffusioncleft.diffusioncleft_core.conditions import load_vocabulary
-from diffusioncleft.diffusioncleft_core.dataset import BuildSettings, build_dataset, read_manifest
+from diffusioncleft.diffusioncleft_core.dataset import read_manifest
 from diffusioncleft.diffusioncleft_core.errors import UserError
-from diffusioncleft.diffusioncleft_core.faces.analyzer import load_face_analyzer
 from diffusioncleft.diffusioncleft_core.faces.references import read_references
 from diffusioncleft.diffusioncleft_core.files import read_json, read_jsonl, sha256_file, write_json
 from diffusioncleft.diffusioncleft_core.filters.apply import filter_set
@@ -52,30 +51,11 @@ def the_plan(n=N):
 
 
 @pytest.fixture(scope="module")
-def analyzer():
-    return load_face_analyzer("phantom", threads=1)
-
-
-@pytest.fixture(scope="module")
-def artifacts(analyzer):
-    return ArtifactFilter(analyzer, threads=1)
-
-
-@pytest.fixture(scope="module")
 def datasets(tmp_path_factory, analyzer):
     """A dataset of each condition: five drawn people each."""
     root = tmp_path_factory.mktemp("datasets")
     for seed, name in enumerate(("pre_op", "post_op"), start=50):
-        photos = root / f"photos {name}"
-        phantom.write_photographs(photos, 5, name, seed, subjects=5)
-        build_dataset(
-            photos,
-            photos / "metadata.csv",
-            load_vocabulary().condition(name),
-            root / name,
-            analyzer,
-            settings=BuildSettings(phantom=True),
-        )
+        phantom_dataset(root / f"photos {name}", name, root / name, analyzer, n=5, seed=seed)
     return [root / "pre_op", root / "post_op"]
 
 

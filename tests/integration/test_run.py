@@ -200,3 +200,14 @@ def test_photographs_without_a_model_of_their_own_stop_before_any_work(
     assert sentence in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_control_faces_that_are_not_there_stop_before_any_work(photographs, environment, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for name, sentence in (("empty", "there is no image"), ("missing", "is no folder")):
+        command = arguments(photographs, tmp_path / "run", "--control", tmp_path / name)
+        done = finish(command, environment)
+        assert done.returncode == 2
+        assert sentence in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+        assert not (tmp_path / "run").exists()

@@ -16,11 +16,6 @@ from diffusioncleft.diffusioncleft_core.phantom import random_face, render
 from diffusioncleft.diffusioncleft_core.phantom.face import HEALTHY, random_identity
 
 
-@pytest.fixture(scope="module")
-def analyzer():
-    return load_face_analyzer("phantom", threads=1)
-
-
 def faces_of(n, seed, **settings):
     rng = np.random.default_rng(seed)
     return [render(random_face(rng, **settings), 128) for _ in range(n)]

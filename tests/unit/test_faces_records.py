@@ -7,13 +7,11 @@ import stat
 
 import numpy as np
 import pytest
+from phantom_datasets import phantom_dataset
 from PIL import Image
 
 from diffusioncleft.diffusioncleft_core import phantom
-from diffusioncleft.diffusioncleft_core.conditions import load_vocabulary
 from diffusioncleft.diffusioncleft_core.dataset import (
-    BuildSettings,
-    build_dataset,
     purge_dataset,
     read_manifest,
 )
@@ -25,25 +23,11 @@ from diffusioncleft.diffusioncleft_core.faces.references import FACES_CACHE, dat
 
 
 @pytest.fixture(scope="module")
-def analyzer():
-    return load_face_analyzer("phantom", threads=1)
-
-
-@pytest.fixture(scope="module")
 def datasets(tmp_path_factory, analyzer):
     root = tmp_path_factory.mktemp("datasets")
     folders = {}
     for seed, name in enumerate(("pre_op", "post_op")):
-        photos = root / f"photos {name}"
-        phantom.write_photographs(photos, 6, name, seed, subjects=6)
-        build_dataset(
-            photos,
-            photos / "metadata.csv",
-            load_vocabulary().condition(name),
-            root / name,
-            analyzer,
-            settings=BuildSettings(phantom=True),
-        )
+        phantom_dataset(root / f"photos {name}", name, root / name, analyzer, n=6, seed=seed)
         folders[name] = root / name
     return folders
 

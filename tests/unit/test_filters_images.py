@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
-from diffusioncleft.diffusioncleft_core.faces.analyzer import load_face_analyzer
 from diffusioncleft.diffusioncleft_core.faces.records import FaceRecord, record_of
 from diffusioncleft.diffusioncleft_core.faces.references import ReferenceSet
 from diffusioncleft.diffusioncleft_core.filters import text as text_module
@@ -28,16 +27,6 @@ from diffusioncleft.diffusioncleft_core.filters.verdicts import (
 from diffusioncleft.diffusioncleft_core.phantom import random_face, render
 from diffusioncleft.diffusioncleft_core.phantom.face import HEALTHY
 from diffusioncleft.diffusioncleft_core.phantom.planted import PLANTED, plant, worn_copy
-
-
-@pytest.fixture(scope="module")
-def analyzer():
-    return load_face_analyzer("phantom", threads=1)
-
-
-@pytest.fixture(scope="module")
-def artifacts(analyzer):
-    return ArtifactFilter(analyzer, threads=1)
 
 
 def drawn(n, seed, size=128, **settings):

@@ -221,17 +221,18 @@ def test_a_photograph_that_is_purged_is_gone_from_the_private_page(run, pairs, t
     assert text.count("This file is gone") == 2 and "<img" not in text
 
 
-def test_a_purge_erases_the_list_of_pairs_that_names_its_photographs(run, pairs, command, tmp_path):
+def test_a_purge_erases_the_list_of_pairs_that_names_its_photographs(run, command, tmp_path):
     copy = RunFolders(tmp_path / "copy")
     shutil.copytree(run.root, copy.root)
-    write_nearest(copy.private, pairs)
-    (copy.private / "report.private.html").write_text("pairs")
-    named = {pair.photograph_condition for pair in pairs}
-    done = command("dataset", "purge", copy.dataset(named.pop()), "--yes")
+    copy.stages.mkdir(exist_ok=True)
+    for name in ("nearest.json", "report.private.html"):
+        (copy.private / name).write_text("damaged, and still not in the way")
+    done = command("dataset", "purge", copy.dataset("pre_op"), "--yes")
     assert done.returncode == 0, done.stderr
+    assert not copy.dataset("pre_op").exists()
     assert not (copy.private / "nearest.json").exists()
     assert not (copy.private / "report.private.html").exists()
-    assert copy.generated("pre_op").is_dir()
+    assert copy.generated("pre_op").is_dir() and copy.dataset("post_op").is_dir()
 
 
 def test_the_command_makes_both_pages_again_and_says_where(run, command, tmp_path):

@@ -1,0 +1,20 @@
+"""Datasets of phantoms, rendered and built as a clinic's are."""
+
+from pathlib import Path
+
+from diffusioncleft.diffusioncleft_core.conditions import load_vocabulary
+from diffusioncleft.diffusioncleft_core.dataset import BuildSettings, build_dataset
+from diffusioncleft.diffusioncleft_core.faces.analyzer import FaceAnalyzer
+from diffusioncleft.diffusioncleft_core.phantom import write_photographs
+
+
+def phantom_dataset(
+    photographs: Path, condition: str, out: Path, analyzer: FaceAnalyzer, *, n: int, seed: int
+) -> Path:
+    """Render `n` people into `photographs` and build the dataset `out` of them."""
+    table = write_photographs(photographs, n, condition, seed, subjects=n)
+    settings = BuildSettings(phantom=True)
+    build_dataset(
+        photographs, table, load_vocabulary().condition(condition), out, analyzer, settings=settings
+    )
+    return out
