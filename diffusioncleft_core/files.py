@@ -67,7 +67,20 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` atomically, UTF-8, line ends as they are in `text` on every system."""
-    write_bytes(path, text.encode("utf-8"))
+    write_bytes(path, encoded(text))
+
+
+def encoded(text: str) -> bytes:
+    r"""UTF-8. What stands for a file name's bytes that are no UTF-8 becomes `\udcXX`.
+
+    In JSON that is the escape of the same character, so that a reader gets the very name back.
+    """
+    return text.encode("utf-8", "backslashreplace")
+
+
+def shown(name: object) -> str:
+    r"""A file name or path as it can be printed and shown everywhere: bytes that are no UTF-8 as `\udcXX`."""
+    return encoded(str(name)).decode("utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -99,7 +112,7 @@ def append_jsonl(path: Path, row: dict[str, Any]) -> None:
         with open(path, "a+b", buffering=0) as handle:
             end, separator = _sound_end(handle)
             handle.truncate(end)
-            data = memoryview(separator + _line(row).encode("utf-8"))
+            data = memoryview(separator + encoded(_line(row)))
             try:
                 while data:
                     data = data[handle.write(data) :]

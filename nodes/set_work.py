@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..diffusioncleft_core.dataset.manifest import MANIFEST, REJECTED, read_rows
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.files import (
     append_jsonl,
     inside,
     read_json,
-    read_jsonl,
     sha256_file,
     write_json,
     write_jsonl,
@@ -21,9 +21,7 @@ from .common import ImageSetHandle, stop_if_interrupted
 from .pictures import pixels_of
 from .verdicts import Record, picture_key
 
-MANIFEST = "manifest.jsonl"
 SETTINGS = "generation.json"
-REJECTED = "rejected"
 _SHARED = ("base", "lora")
 _NO_ROW: dict[str, Any] = {"index": None, "prompt": "", "seed": 0, "attributes": {}, "condition": ""}
 
@@ -53,7 +51,7 @@ def open_set(name: str) -> OpenedSet:
     folder = places.output_folder(name)
     if not (folder / MANIFEST).is_file():
         raise UserError(f"there is no image set {name!r} under ComfyUI's output folder; save one first")
-    rows = read_jsonl(folder / MANIFEST)
+    rows = read_rows(folder)
     return OpenedSet(_handle(folder, rows), rows)
 
 
@@ -73,8 +71,8 @@ def load_images(
     found: OpenedSet, which: str, start: int, limit: int
 ) -> tuple[list[Any], list[dict[str, Any]], str]:
     """Pictures [H, W, 3] uint8, their rows, and a sentence. A damaged image is counted and left out."""
+    from ..diffusioncleft_core.dataset.ingest import read_image
     from ..diffusioncleft_core.dataset.reasons import Rejected
-    from ..diffusioncleft_core.faces.records import read_image
 
     wanted = [row for row in found.rows if which == "all" or is_accepted(row) == (which == "accepted")]
     part = wanted[start : start + limit] if limit else wanted[start:]
@@ -125,7 +123,7 @@ class _Writer:
 
     def __init__(self, folder: Path, record: Mapping[str, Any]) -> None:
         self._folder, self._record = folder, record
-        self.manifest = read_jsonl(folder / MANIFEST) if (folder / MANIFEST).is_file() else []
+        self.manifest = read_rows(folder) if (folder / MANIFEST).is_file() else []
         self._taken = {row["file"] for row in self.manifest}
         self._free = 1 + max(map(_place, self._taken), default=-1)
         self.shown: list[dict[str, str]] = []

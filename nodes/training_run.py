@@ -171,7 +171,7 @@ def loss_plot(run_id: str) -> Any:
 
 def last_previews(run_id: str) -> list[Any]:
     """The pictures [H, W, 3] uint8 of the last preview."""
-    from ..diffusioncleft_core.faces.records import read_image
+    from ..diffusioncleft_core.dataset.ingest import read_image
 
     found = sorted((places.find_run(run_id) / "training" / "previews").glob("step_*_*.png"))
     last = [path for path in found if path.name[:11] == found[-1].name[:11]]

@@ -32,10 +32,12 @@ class NodeView:
         """Show a preview, which the base model with the LoRA drew, in the browser that queued the graph."""
         from PIL import Image
 
+        from ..diffusioncleft_core.dataset.ingest import read_image
+        from ..diffusioncleft_core.dataset.reasons import Rejected
+
         try:
-            with Image.open(path) as image:
-                shown: Any = ("JPEG", image.convert("RGB"), 512)
-        except OSError:
+            shown: Any = ("JPEG", Image.fromarray(read_image(path)), 512)
+        except Rejected:
             return
         self._draw(shown)
 

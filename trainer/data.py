@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..diffusioncleft_core.dataset.ingest import normalise, pixel_sha256, read_bytes
-from ..diffusioncleft_core.dataset.manifest import MANIFEST, ImageRow, read_image_set
+from ..diffusioncleft_core.dataset.folder import SETTINGS, is_dataset
+from ..diffusioncleft_core.dataset.ingest import INGEST_VERSION, pixel_sha256, read_image
+from ..diffusioncleft_core.dataset.listing import named
+from ..diffusioncleft_core.dataset.manifest import MANIFEST, ImageRow, read_image_set, unlisted
 from ..diffusioncleft_core.dataset.reasons import Rejected
 from ..diffusioncleft_core.errors import UserError
-from ..diffusioncleft_core.files import inside
+from ..diffusioncleft_core.files import inside, read_json, shown
 from .buckets import assign_bucket, cover_box
 from .subset import Subset
 
@@ -43,10 +45,12 @@ class TrainImage:
 
 @dataclass(frozen=True)
 class Collected:
-    """The images of a run, training images first; `unreadable` of the given files were left out."""
+    """The images of a run, training images first; `left_out`: sentences on what is in the folders and was not
+    taken, with its names.
+    """
 
     images: tuple[TrainImage, ...]
-    unreadable: int
+    left_out: tuple[str, ...] = ()
 
     @property
     def train(self) -> tuple[TrainImage, ...]:
@@ -68,19 +72,22 @@ def collect_images(
 
     A folder with a manifest gives its rows of role `train` (for regularisation generated and control images
     too), with their captions or prompts; another folder gives its images with caption files beside them. An
-    image that can't be read is left out and counted. No readable training image, or one without a caption,
+    image that can't be read is left out and named. No readable training image, or one without a caption,
     raises UserError.
     """
     images: list[TrainImage] = []
-    unreadable = uncaptioned = 0
+    left_out: list[str] = []
+    uncaptioned = 0
     for subset in sorted(subsets, key=lambda entry: entry.is_reg):
+        left_out += [*outdated(subset.image_dir), *unlisted(subset.image_dir)]
+        unreadable: list[str] = []
         for row in _rows(subset):
             each()
             caption = _caption(subset, row)
             try:
                 pixels = read_pixels(inside(subset.image_dir, row.file))
             except (Rejected, UserError):
-                unreadable += 1
+                unreadable.append(row.file)
                 continue
             if caption is None:
                 uncaptioned += 1
@@ -97,12 +104,17 @@ def collect_images(
                     region_in_bucket(row.region, pixels.shape[1], pixels.shape[0], bucket),
                 )
             )
+        if unreadable:
+            where = shown(subset.image_dir)
+            left_out.append(
+                f"{len(unreadable)} images in {where} can't be read and were left out: {named(unreadable)}"
+            )
     if uncaptioned:
         raise UserError(
             f"{uncaptioned} images have no caption; put a caption file beside each, or give class_tokens, "
             "or build a dataset with 'diffusioncleft dataset build'"
         )
-    collected = Collected(tuple(images), unreadable)
+    collected = Collected(tuple(images), tuple(left_out))
     if not collected.train:
         raise UserError(
             "there is no training image that can be read; check the folder and the roles in its manifest"
@@ -110,9 +122,22 @@ def collect_images(
     return collected
 
 
+def outdated(folder: Path) -> list[str]:
+    """A sentence on a dataset that an earlier version built, whose decoder read some files otherwise."""
+    described = folder / SETTINGS
+    if not is_dataset(folder) or not described.is_file():
+        return []
+    if int(read_json(described).get("ingest", 1)) >= INGEST_VERSION:
+        return []
+    return [
+        f"the dataset {shown(folder)} was built by an earlier version, which turned TIFF files with an "
+        "orientation the wrong way; build it again with the same command"
+    ]
+
+
 def read_pixels(path: Path) -> np.ndarray:
     """Read an image as [H, W, 3] uint8 sRGB, upright; Rejected if it can't be read."""
-    return normalise(read_bytes(path), max_side=MAX_SIDE, first_frame=True).pixels
+    return read_image(path, max_side=MAX_SIDE)
 
 
 def bucket_pixels(pixels: np.ndarray, bucket: tuple[int, int]) -> np.ndarray:

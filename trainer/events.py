@@ -41,7 +41,9 @@ def standard_output_events() -> Events:
     Libraries print; a reader of the events must see nothing but JSON Lines. A reader that has gone away is no
     reason to lose the run: what would be written is dropped then.
     """
-    stream: TextIO | None = os.fdopen(os.dup(1), "w", encoding="utf-8", newline="\n")
+    stream: TextIO | None = os.fdopen(
+        os.dup(1), "w", encoding="utf-8", errors="backslashreplace", newline="\n"
+    )
     os.dup2(2, 1)
     sys.stdout = sys.stderr
 

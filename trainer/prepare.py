@@ -96,8 +96,8 @@ def prepare(
     collected = collect_images(
         folders, settings.resolution, settings.bucket_reso_steps, interruption.raise_if_requested
     )
-    if collected.unreadable:
-        events.emit("warning", message=f"{collected.unreadable} images can't be read and were left out")
+    for message in collected.left_out:
+        events.emit("warning", message=message)
     private = _private(settings, folders)
     cache = TensorCache(private.cache if settings.cache_latents_to_disk else None)
     fingerprints = {

@@ -282,12 +282,9 @@ def _described(row: PlanRow) -> dict[str, Any]:
 
 
 def _size(content: bytes, name: str) -> tuple[int, int]:
-    import io
+    from ..dataset.ingest import header_size
 
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            return image.width, image.height
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"the server's {name!r} is no picture that can be read") from error
+    size = header_size(content)
+    if size is None:
+        raise UserError(f"the server's {name!r} is no picture that can be read")
+    return size

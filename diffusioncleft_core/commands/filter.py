@@ -91,6 +91,8 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"{args.set} is no folder; give the folder of a generated set, or of images")
     artifacts, identity, analyzer = _filters(args, kinds, threshold)
     result = _filter(args.set, artifacts, identity, analyzer)
+    for message in result.notices:
+        print(f"warning: {message}", file=sys.stderr)
     print(f"{result.checked} images looked at, {len(result.rows) - result.checked} were known: {args.set}")
     if args.refill is not None:
         _refill(args, artifacts, identity, analyzer)

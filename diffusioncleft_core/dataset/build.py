@@ -30,7 +30,7 @@ from .folder import (
 )
 from .holdout import choose_holdout, group_subjects
 from .images import erase_unlisted, image_name, is_sound, save_embeddings, save_image, settle
-from .ingest import normalise, read_bytes
+from .ingest import INGEST_VERSION, normalise, read_bytes
 from .manifest import MANIFEST, ImageRow, read_manifest, write_manifest
 from .metadata import read_table
 from .photographs import list_photographs, served_warnings
@@ -345,6 +345,7 @@ def _description(
     trained = sorted(f"{row.sha256} {row.caption}" for row in result.rows if row.role == "train")
     return {
         "schema": SCHEMA,
+        "ingest": INGEST_VERSION,
         "condition": condition.name,
         "trigger": condition.trigger,
         "settings": asdict(settings),

@@ -11,24 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, TiffImagePlugin
 
 from .reasons import Rejected
 
-INGEST_VERSION = 1
+INGEST_VERSION = 2
+"""Raised whenever the same file comes out as other pixels: what was found in them before is found again."""
 MAX_SIDE = 2048
 MAX_PIXELS = 300_000_000
 MAX_BYTES = 1 << 30
-PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp"})
-PHOTO_SUFFIXES |= {".gif", ".tif", ".tiff", ".jp2", ".avif", ".heic", ".heif"}
-UNREAD_SUFFIXES = frozenset({".psd", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"})
-UNREAD_SUFFIXES |= {".dcm", ".pdf", ".svg", ".eps", ".exr", ".hdr", ".jxl", ".mp4", ".mov"}
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000", "AVIF", "HEIF")  # JPEG opens MPO
 _HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
 _LOCK = threading.Lock()
 
 # EXIF 2.32, tag 0x0112: what undoes each orientation.
 _ORIENTATION = 0x0112
+_TIFF_WIDTH, _TIFF_HEIGHT = 0x0100, 0x0101
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -86,6 +84,27 @@ def normalise(data: bytes, *, max_side: int = MAX_SIDE, first_frame: bool = Fals
             raise Rejected("undecodable", _heif_advice(data) or "truncated, damaged or no image") from error
 
 
+def read_image(path: Path, *, max_side: int = MAX_SIDE) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Decode an image file to [H, W, 3] uint8 sRGB, upright, of an animation the first frame.
+
+    Every reader of images comes here. Raises Rejected for what can't be decoded whole.
+    """
+    return normalise(read_bytes(path), max_side=max_side, first_frame=True).pixels
+
+
+def header_size(source: Path | bytes) -> tuple[int, int] | None:
+    """(width, height) in px, upright, from an image's header alone; None when it has none."""
+    try:
+        opened = io.BytesIO(source) if isinstance(source, bytes) else source
+        with _strict_pillow(), Image.open(opened, formats=_readable_formats()) as image:
+            width, height = image.size
+            if isinstance(image, TiffImagePlugin.TiffImageFile):  # its size may be upright already
+                width, height = image.tag_v2[_TIFF_WIDTH], image.tag_v2[_TIFF_HEIGHT]
+            return (height, width) if _orientation(image, header=True) >= 5 else (width, height)
+    except Exception:  # Pillow's plugins raise nearly anything on damaged files
+        return None
+
+
 def pixel_sha256(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> str:
     """SHA-256 of 'RGB', height and width (4 bytes each, big endian) and the pixels [H, W, 3] row by row."""
     height, width = pixels.shape[:2]
@@ -103,11 +122,14 @@ def _decode(data: bytes, formats: list[str], max_side: int, first_frame: bool) -
             )
         if image.format != "MPO" and getattr(image, "n_frames", 1) > 1 and not first_frame:
             raise Rejected("animated", "an animation or several pages; taken back, its first frame is used")
-        orientation = _orientation(image)
         profile = image.info.get("icc_profile")
         if image.format in {"JPEG", "MPO"}:
             image.draft(None, (max_side, max_side))
-        image.load()
+            image.load()
+        else:
+            image.load()
+            width, height = image.size
+        orientation = _orientation(image)
         rgb = _to_srgb(_reduced(_eight_bits(image), max_side), profile)
     if orientation in _UPRIGHT:
         rgb = rgb.transpose(_UPRIGHT[orientation])
@@ -120,11 +142,15 @@ def _decode(data: bytes, formats: list[str], max_side: int, first_frame: bool) -
     return Photograph(np.array(rgb, dtype=np.uint8), width, height)
 
 
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation 1..8; damaged EXIF counts as upright."""
+def _orientation(image: Image.Image, *, header: bool = False) -> int:
+    """What EXIF says of the pixels of a loaded image, 1..8; damaged EXIF counts as upright.
+
+    Pillow's TIFF reader turns the picture upright while it loads it, and takes the tag away; the others leave
+    both alone. header: don't load the image to look for EXIF behind the pixels.
+    """
     try:
-        value = image.getexif().get(_ORIENTATION, 1)
-        return int(value)
+        exif = Image.Image.getexif(image) if header else image.getexif()
+        return int(exif.get(_ORIENTATION, 1))
     except Exception:  # damaged EXIF raises nearly anything and says nothing about the pixels
         return 1
 

@@ -1,16 +1,18 @@
 """The manifest: one JSON line an image, the contract between all stages."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
-from pathlib import Path
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import UserError
-from ..files import TEMPORARY_PREFIX, inside, read_jsonl, write_jsonl
+from ..files import inside, read_jsonl, write_jsonl
+from .listing import list_images, named
 
 MANIFEST = "manifest.jsonl"
 ROLES = ("train", "holdout", "generated", "control")
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
+REJECTED = "rejected"
+"""Folder inside a set for what the filters set aside; nothing in it is ever deleted."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,34 @@ def read_manifest(folder: Path) -> list[ImageRow]:
     rows = [ImageRow.from_json(row, str(path)) for row in read_jsonl(path)]
     for row in rows:
         inside(folder, row.file)
-    return rows
+    return [replace(row, file=current_place(folder, row.file)) for row in rows]
+
+
+def read_rows(folder: Path) -> list[dict[str, Any]]:
+    """The manifest's rows with every field that they have; those without `file` are left out."""
+    rows = [row for row in read_jsonl(Path(folder) / MANIFEST) if isinstance(row.get("file"), str)]
+    return [{**row, "file": current_place(folder, row["file"])} for row in rows]
+
+
+def current_place(folder: Path, file: str) -> str:
+    """Where the image that a manifest calls `file` lies now, relative to `folder`.
+
+    A filter writes the manifest before it moves images to `rejected/` and back, so that after a crash an
+    image may lie where it was before. It lies where the manifest says when it lies nowhere.
+    """
+    path = PurePosixPath(file)
+    if path.parent not in (PurePosixPath(), PurePosixPath(REJECTED)) or (Path(folder) / file).is_file():
+        return file
+    other = path.name if path.parent.name else f"{REJECTED}/{path.name}"
+    return other if (Path(folder) / other).is_file() else file
+
+
+def place_of(folder: Path, name: str) -> str:
+    """Where the image `name` (without folder) lies now, relative to `folder`: there, or under `rejected/`.
+
+    When it lies nowhere its place is the folder itself.
+    """
+    return current_place(folder, name)
 
 
 def write_manifest(folder: Path, rows: Iterable[ImageRow]) -> None:
@@ -78,27 +107,41 @@ def read_image_set(folder: Path) -> list[ImageRow]:
     """Read an image set: a folder with a manifest, or a bare folder of images (sorted by name, not
     recursive).
 
-    Of a bare folder only `file`, `width` and `height` are known. Hidden and half-written files are skipped,
-    and so is an image whose header can't be read; a folder without any image raises UserError.
+    Of a bare folder only `file`, `width` and `height` are known; what can't be read is among them, 0 px wide
+    and high. What is an image: `listing.list_images`. A folder without any raises UserError.
     """
-    from PIL import Image
-
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; give a folder of images or of a dataset")
     if (folder / MANIFEST).is_file():
         return read_manifest(folder)
-    rows = []
-    for path in sorted(folder.iterdir(), key=lambda item: item.name):
-        if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith((".", TEMPORARY_PREFIX)):
-            continue
-        try:
-            inside(folder, path.name)
-            with Image.open(path) as image:
-                width, height = image.size
-        except (UserError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            continue
-        rows.append(ImageRow(file=path.name, width=width, height=height))
-    if not rows:
-        raise UserError(f"{folder} has no image that can be read and no {MANIFEST}; check the path")
-    return rows
+    listing = list_images(folder)
+    if not listing.images:
+        below = f" (its subfolders {named(listing.folders)} are not looked at)" if listing.folders else ""
+        raise UserError(f"{folder} has no image and no {MANIFEST}{below}; check the path")
+    return image_rows(folder, listing.images)
+
+
+def image_rows(folder: Path, files: Iterable[str]) -> list[ImageRow]:
+    """Rows of images that no manifest knows: `file` (relative to `folder`), `width` and `height`."""
+    from .ingest import header_size
+
+    sizes = [(file, header_size(Path(folder) / file) or (0, 0)) for file in files]
+    return [ImageRow(file=file, width=width, height=height) for file, (width, height) in sizes]
+
+
+def unlisted(folder: Path) -> list[str]:
+    """Sentences that name the images in a set's folder which `read_image_set` does not give.
+
+    They lie in a subfolder, are hidden, links that lead out of it, or missing from its manifest.
+    """
+    folder = Path(folder)
+    if not (folder / MANIFEST).is_file():
+        return list_images(folder).notices(folder)
+    files = [PurePosixPath(row["file"]) for row in read_rows(folder)]
+    known = {path.name for path in files}
+    own = {path.parts[0] for path in files if len(path.parts) > 1}
+    told = list_images(folder, own={REJECTED, *own}).notices(folder, known)
+    if (folder / REJECTED).is_dir():
+        told += list_images(folder / REJECTED).notices(folder / REJECTED, known)
+    return told

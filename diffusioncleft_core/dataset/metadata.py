@@ -3,6 +3,7 @@
 import codecs
 import csv
 import io
+import os
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -93,23 +94,41 @@ def match_rows(
 ) -> tuple[dict[str, list[MetadataRow]], list[MetadataRow]]:
     """Assign rows to photographs by name; return them by photograph, and the rows without one.
 
-    A name that differs only in case is taken when it can mean one photograph alone.
+    A name that differs only in case is taken when it can mean one photograph alone, and so is one whose bytes
+    on disk are Windows-1252 instead of UTF-8.
     """
+    names = list(names)
     exact = {file_key(name): name for name in names}
     folded: dict[str, list[str]] = {}
+    legacy: dict[str, list[str]] = {}
+    for name in names:
+        if (as_windows := _as_windows(name)) is not None:
+            legacy.setdefault(file_key(as_windows).casefold(), []).append(name)
     for key, name in exact.items():
         folded.setdefault(key.casefold(), []).append(name)
     matched: dict[str, list[MetadataRow]] = {}
     homeless: list[MetadataRow] = []
     for row in rows:
         key = file_key(row.file)
-        near = folded.get(key.casefold(), [])
+        near = folded.get(key.casefold()) or legacy.get(key.casefold(), [])
         found = exact.get(key) or (near[0] if len(near) == 1 else None)
         if found is None:
             homeless.append(row)
         else:
             matched.setdefault(found, []).append(row)
     return matched, homeless
+
+
+def _as_windows(name: str) -> str | None:
+    """A file name whose bytes are no UTF-8, read as Windows-1252; None for another, and where it is none."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        try:
+            return os.fsencode(name).decode("cp1252")
+        except UnicodeError:
+            return None
+    return None
 
 
 def check_values(

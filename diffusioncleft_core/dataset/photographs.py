@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..files import inside
-from .ingest import PHOTO_SUFFIXES, UNREAD_SUFFIXES
+from .listing import UNREAD_SUFFIXES, looks_like_image
 from .metadata import file_key
 from .reasons import SetAside
 
@@ -25,7 +25,7 @@ class Listing:
 def list_photographs(folder: Path, named: Collection[str] = ()) -> Listing:
     """Find the photographs in `folder` and its subfolders.
 
-    Image suffixes count in any case; a file without one counts if it is among `named`, the table's names.
+    What `listing.looks_like_image` says counts, and what is among `named`, the table's names.
     Hidden files are skipped, links out of the folder are refused, linked folders are not entered.
     Raises UserError when the folder is missing.
     """
@@ -44,7 +44,7 @@ def list_photographs(folder: Path, named: Collection[str] = ()) -> Listing:
             path = here / name
             relative = path.relative_to(folder).as_posix()
             suffix = path.suffix.lower()
-            wanted = suffix in PHOTO_SUFFIXES | UNREAD_SUFFIXES or file_key(relative).casefold() in keys
+            wanted = looks_like_image(path) or file_key(relative).casefold() in keys
             try:
                 inside(folder, relative)
             except UserError:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ..errors import UserError
-from ..files import append_jsonl, read_jsonl
+from ..files import append_jsonl, read_jsonl, shown
 from .folder import READMITTED, SET_ASIDE, require_dataset
 from .metadata import file_key
 from .reasons import OVERRULABLE, REASONS, SetAside
@@ -24,7 +24,7 @@ def readmit(folder: Path, file: str) -> SetAside:
     reason is a matter of consent, of the table or of a file that can't be read.
     """
     entries = read_set_aside(folder)
-    matching = [item for item in entries if file_key(item.file) == file_key(file)]
+    matching = [item for item in entries if file_key(item.file) == file_key(file) or shown(item.file) == file]
     if not matching:
         raise UserError(
             f"{file} is not on the list of {folder}; 'diffusioncleft dataset show' names those set aside"

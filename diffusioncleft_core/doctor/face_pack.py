@@ -108,10 +108,10 @@ def _analyzer(checkup: Checkup) -> Any:
 
 def _photograph(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """[H, W, 3] uint8 RGB, upright."""
-    from PIL import Image, ImageOps
+    from ..dataset.ingest import read_image
+    from ..dataset.reasons import Rejected
 
     try:
-        with Image.open(path) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"), dtype=np.uint8)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        return read_image(path)
+    except Rejected as error:
         raise UserError("the photograph of --photo can't be opened; give a JPEG or PNG file") from error

@@ -40,9 +40,9 @@ def to_model(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> torch.Tensor:
 
 def read_picture(path: Path) -> torch.Tensor:
     """A PNG as [3, H, W] float32 in [0, 1]."""
-    with Image.open(path) as image:
-        pixels = np.asarray(image.convert("RGB"))
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255.0
+    from ..dataset.ingest import read_image
+
+    return torch.from_numpy(read_image(path)).permute(2, 0, 1).float() / 255.0
 
 
 def psnr(one: torch.Tensor, other: torch.Tensor) -> float:

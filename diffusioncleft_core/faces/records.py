@@ -102,13 +102,6 @@ def record_of(image: NDArray[np.uint8], faces: Sequence[Face]) -> FaceRecord:
     )
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """Decode an image file to [H, W, 3] uint8 sRGB, upright. Raises `dataset.reasons.Rejected`."""
-    from ..dataset.ingest import normalise, read_bytes
-
-    return normalise(read_bytes(path), first_frame=True).pixels
-
-
 def face_records(
     folder: Path,
     files: Iterable[str],

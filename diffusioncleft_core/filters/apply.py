@@ -1,8 +1,8 @@
 """Filter a set on disk: verdicts into sidecars and manifest, what is rejected to the folder `rejected/`.
 
-First every image gets its verdict, kept in its sidecar, so that an interrupted call goes on; then, in a
-moment, images are moved and the manifest is written. A crash in between is put right by the next call, of the
-filter or of the generation.
+First every image gets its verdict, kept in its sidecar, so that an interrupted call goes on; then the
+manifest is written, and then images are moved to where it says. A crash in between is put right by the next
+call, of the filter or of the generation, and until then `current_place` finds every image.
 """
 
 import hashlib
@@ -13,29 +13,33 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ..dataset.ingest import INGEST_VERSION, read_image
+from ..dataset.listing import named
+from ..dataset.manifest import REJECTED, place_of, unlisted
 from ..dataset.reasons import Rejected
 from ..errors import UserError
 from ..faces.analyzer import FaceAnalyzer
-from ..faces.records import FaceRecord, face_records, read_image
-from ..files import explained, read_json, write_json
+from ..faces.records import FaceRecord, face_records
+from ..files import explained, read_json, sha256_bytes, sha256_file, shown, write_json
 from ..locks import folder_lock
 from ..progress import progress
 from .artifacts import ArtifactFilter, unreadable_verdict
 from .identity import IdentityFilter
-from .sets import REJECTED, place_of, read_set_rows, write_set_rows
-from .verdicts import combined
-
-FACES_CACHE = ".faces"
-"""Folder inside a set that keeps its face records, closed to others (0700)."""
+from .sets import FACES_CACHE, read_set_rows, write_set_rows
+from .verdicts import UNREADABLE, combined
 
 
 @dataclass(frozen=True)
 class FilterResult:
-    """What a call did. `checked` images were looked at, the verdicts of the others were known."""
+    """What a call did. `checked` images were looked at, the verdicts of the others were known.
+
+    `notices`: sentences that name what could not be read, and what lies in the folder and was not judged.
+    """
 
     folder: Path
     rows: tuple[dict[str, Any], ...]
     checked: int
+    notices: tuple[str, ...] = ()
 
     @property
     def accepted(self) -> int:
@@ -59,32 +63,37 @@ def filter_set(
     """Give every image of the set `folder` its verdict and move the rejected ones aside.
 
     `identity` None leaves identity leaks unlooked for, and the verdicts say so by lacking that part. `cache`:
-    a private folder for face records (default `.faces` in the set). Verdicts made with the same filters and
-    models are kept. A person's readmission holds for the reasons it overruled. Nothing is deleted. Raises
-    UserError for what is no set, and while another process filters it.
+    a private folder for face records (default `.faces` in the set). Verdicts on the same content, made with
+    the same filters and models, are kept. A person's readmission holds for the reasons it overruled. Nothing
+    is deleted. Raises UserError for what is no set, and while another process filters it.
     """
     folder = Path(folder)
-    rows = read_set_rows(folder)
+    read_set_rows(folder)  # before the lock's file is made in what is no set
     settings = settings_key(artifacts, identity)
     with folder_lock(folder, busy(folder)):
+        rows = read_set_rows(folder)
         names = [PurePosixPath(row["file"]).name for row in rows]
-        _refuse_twins(folder, names)
+        _refuse_unmovable(folder, rows)
         records = face_records(
             folder, [place_of(folder, name) for name in names], analyzer, cache or folder / FACES_CACHE
         )
         checked = 0
         pairs = zip(rows, names, records, strict=True)
         for row, name, record in progress(pairs, "filters", total=len(rows)):
+            path = folder / place_of(folder, name)
+            image = _content_key(path)
             known = known_verdicts(folder, row, name)
+            if known.get("image", image) != image:  # another image of the same name
+                known = {}
             verdicts = known
-            if known.get("settings") != settings:
-                verdicts = _judge(folder / place_of(folder, name), record, artifacts, identity, settings)
+            if (known.get("settings"), known.get("image")) != (settings, image):
+                verdicts = _judge(path, record, artifacts, identity, settings) | {"image": image}
                 verdicts = with_readmission(verdicts, known.get("readmitted"))
                 checked += 1
                 keep_verdicts(folder, name, verdicts)
             row["verdicts"] = verdicts
         settle(folder, rows)
-    return FilterResult(folder, tuple(rows), checked)
+    return FilterResult(folder, tuple(rows), checked, tuple(_notices(folder, rows)))
 
 
 def settings_key(artifacts: ArtifactFilter, identity: IdentityFilter | None) -> str:
@@ -93,7 +102,7 @@ def settings_key(artifacts: ArtifactFilter, identity: IdentityFilter | None) -> 
     if identity is not None:
         reference = identity.reference
         compared = [identity.threshold, reference.fingerprint, len(reference), reference.embedder]
-    text = json.dumps([artifacts.describe(), compared], sort_keys=True, default=str)
+    text = json.dumps([INGEST_VERSION, artifacts.describe(), compared], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -107,14 +116,18 @@ def with_readmission(verdicts: Mapping[str, Any], readmitted: Mapping[str, Any] 
 
 
 def settle(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Move images and sidecars to where their verdicts say, then write the manifest of all `rows`."""
+    """Write the manifest of all `rows`, then move images and sidecars to where their verdicts say."""
+    for row in rows:
+        name = PurePosixPath(row["file"]).name
+        row["file"] = place_of(folder, name)
+        if row.get("verdicts") and (folder / row["file"]).is_file():
+            row["file"] = name if row["verdicts"]["accepted"] else f"{REJECTED}/{name}"
+    write_set_rows(folder, rows)
     for row in rows:
         name = PurePosixPath(row["file"]).name
         if row.get("verdicts"):
             for item in (name, _sidecar_name(name)):
                 _move(folder, item, aside=not row["verdicts"]["accepted"])
-        row["file"] = place_of(folder, name)
-    write_set_rows(folder, rows)
 
 
 def _judge(
@@ -170,10 +183,38 @@ def _move(folder: Path, name: str, aside: bool) -> None:
             os.replace(source, target)
 
 
-def _refuse_twins(folder: Path, names: Sequence[str]) -> None:
-    """Names are told apart without their folders, so that an image keeps its name when it is moved."""
-    if len(set(names)) < len(names):
-        raise UserError(f"two rows of {folder} have images of one name; give each image a name of its own")
+def _refuse_unmovable(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """An image keeps its name when it is moved, so that names must differ without their folders."""
+    if (folder / REJECTED).exists() and not (folder / REJECTED).is_dir():
+        raise UserError(f"{folder / REJECTED} is a file; rename it: rejected images are moved to this folder")
+    seen = set()
+    for path in (PurePosixPath(row["file"]) for row in rows):
+        if path.parent not in (PurePosixPath(), PurePosixPath(REJECTED)):
+            raise UserError(
+                f"{folder} has images in subfolders ({shown(path)}); a set that is filtered has them in one "
+                "folder, photographs of a dataset are judged with --photographs"
+            )
+        if path.name in seen or (
+            (folder / path.name).is_file() and (folder / REJECTED / path.name).is_file()
+        ):
+            raise UserError(
+                f"{folder} has two images of the name {shown(path.name)}; give each a name of its own"
+            )
+        seen.add(path.name)
+
+
+def _content_key(path: Path) -> str | None:
+    """Tells an image from another one of the same name; None when it can't be read."""
+    try:
+        return sha256_bytes(sha256_file(path).encode())[:16]
+    except OSError:
+        return None
+
+
+def _notices(folder: Path, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    unreadable = [row["file"] for row in rows if UNREADABLE in row["verdicts"]["reasons"]]
+    told = f"{len(unreadable)} images can't be read and were set aside: {named(unreadable)}"
+    return [*([told] if unreadable else []), *unlisted(folder)]
 
 
 def busy(folder: Path) -> Any:

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..dataset.ingest import read_image
 from ..dataset.reasons import Rejected
 from ..errors import UserError
 from ..faces.analyzer import FaceAnalyzer
-from ..faces.records import read_image
 from ..faces.references import FACES_CACHE, dataset_records
 from ..files import private_dir, read_jsonl, write_jsonl
 from ..progress import progress

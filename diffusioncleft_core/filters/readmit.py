@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import UserError
+from ..files import shown
 from ..locks import folder_lock
 from .apply import busy, keep_verdicts, known_verdicts, settle, with_readmission
 from .sets import read_set_rows
@@ -35,10 +36,13 @@ def readmit(folder: Path, files: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _rejected(folder: Path, rows: dict[str, dict[str, Any]], file: str) -> dict[str, Any]:
-    name = PurePosixPath(file.replace("\\", "/")).name
+    by_shown = {shown(name): name for name in rows}
+    name = PurePosixPath(file).name
+    if name not in rows:
+        name = by_shown.get(name, PurePosixPath(file.replace("\\", "/")).name)
     if name not in rows:
         raise UserError(f"{folder} has no image {file!r}; its rejected ones lie in {folder / 'rejected'}")
     row = rows[name]
     if row["verdicts"].get("accepted") is not False:
-        raise UserError(f"{file} was not rejected, so there is nothing to take back")
+        raise UserError(f"{shown(file)} was not rejected, so there is nothing to take back")
     return row

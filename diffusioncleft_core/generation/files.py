@@ -16,9 +16,9 @@ from xml.sax.saxutils import escape, quoteattr
 import numpy as np
 import numpy.typing as npt
 
+from ..dataset.manifest import place_of
 from ..errors import UserError
 from ..files import read_json, sha256_bytes, sha256_file, write_bytes, write_json
-from ..filters.sets import place_of
 from ..prompts.plan import attempt_of
 
 SIDECAR_SCHEMA = 1

@@ -15,9 +15,10 @@ from typing import Any
 
 import torch
 
+from ..dataset.manifest import read_rows
 from ..device import default_dtype, pick_device
 from ..errors import UserError
-from ..files import append_jsonl, read_json, read_jsonl, sha256_file, write_json, write_jsonl
+from ..files import append_jsonl, read_json, sha256_file, write_json, write_jsonl
 from ..flux.components import FluxSource
 from ..flux.lora import read_lora
 from ..flux.sampling import schnell_sigmas
@@ -158,7 +159,7 @@ def refilled_rows(out: Path, plan: Sequence[PlanRow]) -> list[dict[str, Any]]:
     named = {row.index for row in plan}
     return [
         row
-        for row in read_jsonl(out / MANIFEST_FILE)
+        for row in read_rows(out)
         if row.get("attempt")
         and row.get("index") not in named
         and int(row["index"]) % REFILL_STRIDE in named

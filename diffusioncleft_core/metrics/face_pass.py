@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from .identity import Faces, control_figures, embedder_info, identity_figures
 from .image_sets import ALL, MeasuredImage, read_generated
 from .pca import embedding_plane
-from .sides import Side
+from .sides import Side, Warn, name_damaged
 
 if TYPE_CHECKING:
     from ..faces.analyzer import FaceAnalyzer
@@ -26,12 +26,14 @@ def measure_identity(
     cache_dir: Path | None,
     control: Path | None,
     threshold: float,
+    warn: Warn,
 ) -> dict[str, Any]:
     """FIR of every group, the similarity histograms and the plane of embeddings."""
     from ..faces.references import read_references
 
     info = embedder_info(analyzer)
     faces = faces_of(side.images, analyzer, cache_dir, "faces, generated")
+    name_damaged(side.images, faces.unreadable, warn)
     known: ReferenceSet | None = read_references(references, analyzer) if references else None
     held = holdout_faces(references, analyzer)
     sets: dict[str, Any] = {}
@@ -54,7 +56,7 @@ def faces_of(
 ) -> Faces:
     """The faces of images of several folders, looked for once and kept where the filters keep them."""
     from ..faces.records import FaceRecord, face_records
-    from ..filters.apply import FACES_CACHE
+    from ..filters.sets import FACES_CACHE
 
     records: dict[int, FaceRecord] = {}
     for folder in dict.fromkeys(image.folder for image in images):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..dataset.ingest import INGEST_VERSION
 from ..errors import UserError
 from ..files import append_jsonl, atomic_path, private_dir, read_jsonl
 from ..progress import progress
@@ -86,7 +87,7 @@ class FeatureStore:
 
     def __init__(self, folder: Path | None, extractor: str) -> None:
         self._folder = None if folder is None else private_dir(folder)
-        self._prefix = f"features-{extractor[:16]}-"
+        self._prefix = f"features-{INGEST_VERSION}-{extractor[:16]}-"
         self._known: dict[str, NDArray[np.float32]] = {}
         for path in sorted(self._folder.glob(f"{self._prefix}*.npz")) if self._folder else ():
             try:
@@ -237,8 +238,8 @@ class _Pass:
 
 def read_pixels(image: MeasuredImage) -> NDArray[np.uint8] | None:
     """[H, W, 3] uint8 sRGB, upright, transparency on white, at most 2048 px a side; None if undecodable."""
+    from ..dataset.ingest import read_image
     from ..dataset.reasons import Rejected
-    from ..faces.records import read_image
 
     try:
         return read_image(image.path)
@@ -294,6 +295,13 @@ def _result_key(
     wanted_pairs: int,
     seed: int,
 ) -> str:
-    facts: Any = [network.info.sha256, size, wanted_pairs, seed, [image.sha256 for image in images]]
+    facts: Any = [
+        INGEST_VERSION,
+        network.info.sha256,
+        size,
+        wanted_pairs,
+        seed,
+        [image.sha256 for image in images],
+    ]
     facts.append({name: np.flatnonzero(mask).tolist() for name, mask in members.items()})
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..dataset.folder import require_dataset
-from ..dataset.ingest import PHOTO_SUFFIXES
-from ..dataset.manifest import MANIFEST, read_manifest
+from ..dataset.listing import list_images
+from ..dataset.manifest import MANIFEST, read_manifest, read_rows
 from ..errors import UserError
-from ..files import TEMPORARY_PREFIX, inside, read_jsonl, sha256_file
+from ..files import inside, read_jsonl, sha256_file
 from ..filters.sets import filtered_rows, raw_rows
 
 ALL = "all"
@@ -43,13 +43,12 @@ class MeasuredImage:
 
     @cached_property
     def size(self) -> tuple[int, int] | None:
-        """(width, height) in px as its header says; None when it has none."""
-        from PIL import Image
+        """(width, height) in px, upright, as its header says; None when it has none."""
+        from ..dataset.ingest import header_size
 
         try:
-            with Image.open(self.path) as image:
-                return image.size
-        except Exception:  # Pillow's plugins raise nearly anything on damaged files
+            return header_size(self.path)
+        except UserError:
             return None
 
 
@@ -71,16 +70,15 @@ class Group:
 def read_generated(folder: Path, condition: str) -> tuple[list[MeasuredImage], bool]:
     """The images of a generated set or of a bare folder, and whether the set went through the filters.
 
-    A bare folder is read without its subfolders; suffixes count in any case. What can't be decoded is still
-    listed: it is counted when it is measured. Raises UserError when `folder` is no folder.
+    A bare folder is read without its subfolders. What can't be decoded is still listed: it is counted when it
+    is measured. Raises UserError when `folder` is no folder.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; give the folder of a generated set, or of images")
     if not (folder / MANIFEST).is_file():
-        return [MeasuredImage(folder, name, condition) for name in bare_images(folder)], False
-    rows = read_jsonl(folder / MANIFEST)
-    rows = [row for row in rows if isinstance(row.get("file"), str)]
+        return [MeasuredImage(folder, name, condition) for name in list_images(folder).images], False
+    rows = read_rows(folder)
     raw, kept = _files(raw_rows(rows)), _files(filtered_rows(rows))
     was_filtered = any(row.get("verdicts") for row in rows)
     images = [
@@ -89,17 +87,6 @@ def read_generated(folder: Path, condition: str) -> tuple[list[MeasuredImage], b
         if name in raw or name in kept
     ]
     return images, was_filtered
-
-
-def bare_images(folder: Path) -> list[str]:
-    """Names of the image files in `folder`, sorted; hidden and half-written ones are left out."""
-    return sorted(
-        path.name
-        for path in folder.iterdir()
-        if path.suffix.lower() in PHOTO_SUFFIXES
-        and not path.name.startswith((".", TEMPORARY_PREFIX))
-        and path.is_file()
-    )
 
 
 def condition_of(folder: Path) -> str | None:

@@ -59,6 +59,7 @@ figures.pca = null, or {
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,17 +102,18 @@ def measure_sets(
     Raises UserError for folders that are none, and when every set is empty.
     """
     refuse_photographs(references, extractors)
+    warn = functools.cache(warn)  # both passes meet the same damaged images
     side = generated_side(generated, warn)
     figures: dict[str, Any] = {"similarity": {}, "pca": None}
     sets: dict[str, Any] = {group.name: {} for group in side.groups}
     if analyzer is not None:
-        identity = measure_identity(side, references, analyzer, cache_dir, control, threshold)
+        identity = measure_identity(side, references, analyzer, cache_dir, control, threshold, warn)
         for name, metrics in identity["sets"].items():
             sets[name] |= metrics
         figures = identity["figures"]
     if extractors.inception is None and extractors.perceptual is None:
         return {"sets": sets, "figures": figures}
-    side, real = with_features(side, references, extractors, cache_dir, pairs, seed)
+    side, real = with_features(side, references, extractors, cache_dir, pairs, seed, warn)
     for group in side.groups:
         if extractors.inception is not None:
             sets[group.name] |= frechet_figures(group, side, real, extractors.inception.info.as_json(), seed)

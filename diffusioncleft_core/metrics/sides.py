@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..dataset.folder import CACHE
+from ..dataset.listing import named
+from ..dataset.manifest import unlisted
 from ..errors import UserError
-from .features import Extractors, GroupFeatures, common_size, group_features
+from .features import Extractors, GroupFeatures, common_size, group_features, read_pixels
 from .image_sets import ALL, Group, MeasuredImage, groups_of, read_generated, read_photographs
 
 OWN_CACHE = ".measure"
@@ -55,13 +57,22 @@ def generated_side(generated: Mapping[str, Path], warn: Warn) -> Side:
         found, was_filtered[condition] = read_generated(folder, condition)
         images += found
         if not found:
-            warn(f"{folder} holds no image; images in its subfolders are not read, name those instead")
-        broken = sum(image.size is None for image in found)
-        if broken:
-            warn(
-                f"{broken} of {len(found)} images in {folder} are damaged or missing; they are counted apart"
-            )
+            warn(f"{folder} holds no image")
+        for message in unlisted(folder):
+            warn(message)
     return Side(images, groups_of(images, was_filtered))
+
+
+def name_damaged(images: Sequence[MeasuredImage], damaged: NDArray[np.bool_], warn: Warn) -> None:
+    """Warn of the images that a pass could not decode, folder by folder and by name; damaged: [N]."""
+    for folder in dict.fromkeys(image.folder for image in images):
+        here = [image.folder == folder for image in images]
+        lost = [image.file for image, is_lost in zip(images, damaged & here, strict=True) if is_lost]
+        if lost:
+            warn(
+                f"{len(lost)} of {sum(here)} images in {folder} are damaged or missing and are counted "
+                f"apart: {named(lost)}"
+            )
 
 
 def with_features(
@@ -71,6 +82,7 @@ def with_features(
     cache_dir: Path | None,
     pairs: int,
     seed: int,
+    warn: Warn,
 ) -> tuple[Side, Side]:
     """Both sides with Inception's features and LPIPS: every image is decoded once."""
     size = common_size(side.images)
@@ -86,6 +98,10 @@ def with_features(
         seed=seed,
         description="features, generated",
     )
+    if features.inception is not None:
+        name_damaged(side.images, np.isnan(features.inception[:, 0]), warn)
+    else:
+        name_damaged(side.images, np.array([read_pixels(item) is None for item in side.images], bool), warn)
     photographs = read_photographs(references, "train")
     conditions = {image.condition: False for image in photographs}
     real = Side(photographs, groups_of(photographs, {**conditions, ALL: False}) if photographs else [])

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from ..dataset.manifest import MANIFEST
+from ..dataset.manifest import read_rows
 from ..errors import UserError
 from ..faces.analyzer import FaceAnalyzer
 from ..faces.records import embedding_matrix, face_records
 from ..faces.references import dataset_records
-from ..files import inside, private_dir, read_json, read_jsonl, write_json
+from ..files import inside, private_dir, read_json, write_json
 from ..filters.identity import IdentityFilter
 from ..run.settings import RunFolders
 from .pictures import PREVIEW_VERDICTS
@@ -64,7 +64,7 @@ def nearest_pairs(
         raise UserError("no training face was found: there is nothing to compare generated faces with")
     pairs = []
     for name, folder in generated.items():
-        files = [row["file"] for row in read_jsonl(folder / MANIFEST)]
+        files = [row["file"] for row in read_rows(folder)]
         matrix, places = embedding_matrix(face_records(folder, files, analyzer, cache))
         if not len(matrix):
             continue

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..dataset.manifest import MANIFEST, read_image_set
+from ..dataset.manifest import MANIFEST, read_image_set, read_rows
 from ..errors import UserError
 from ..files import inside, read_json, read_jsonl
 from ..filters.sets import raw_rows
@@ -87,7 +87,7 @@ def withheld(row: Mapping[str, Any], *, phantom: bool) -> bool:
 
 def sample_panel(folder: Path, *, phantom: bool, n: int = SAMPLES) -> Panel:
     """The first images of a generated set's plan that may be shown, rejected ones marked as such."""
-    rows = raw_rows(read_jsonl(folder / MANIFEST))
+    rows = raw_rows(read_rows(folder))
     if rows and not phantom and not any((row.get("verdicts") or {}).get("identity") for row in rows):
         return Panel("", note=NOT_COMPARED)
     shown: list[Mapping[str, Any]] = []
@@ -166,7 +166,7 @@ def prompt_in(path: Path) -> str:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=["PNG"]) as image:
             text = str(image.info.get("prompt", ""))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return ""
@@ -219,10 +219,12 @@ def thumbnail(picture: Picture, side: int = THUMBNAIL) -> Photo | None:
     """
     from PIL import Image
 
+    from ..dataset.ingest import read_image
+    from ..dataset.reasons import Rejected
+
     try:
-        with Image.open(picture.path) as image:
-            small = image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        small = Image.fromarray(read_image(picture.path))
+    except Rejected:
         return None
     small.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
@@ -253,10 +255,10 @@ def refuse_photographs(pictures: ReportPictures, private: Path) -> None:
 
 def pixels_of(path: Path) -> str | None:
     """The pixel hash by which datasets know an image; None when it can't be read."""
-    from ..dataset.ingest import normalise, pixel_sha256, read_bytes
+    from ..dataset.ingest import pixel_sha256, read_image
     from ..dataset.reasons import Rejected
 
     try:
-        return pixel_sha256(normalise(read_bytes(path), first_frame=True).pixels)
+        return pixel_sha256(read_image(path))
     except Rejected:
         return None

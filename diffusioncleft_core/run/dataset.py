@@ -71,6 +71,7 @@ def build(
 ) -> Facts:
     """Photographs → checked, captioned private dataset with its hold-out."""
     from ..dataset import BuildSettings, build_dataset
+    from ..dataset.ingest import INGEST_VERSION
     from ..faces.analyzer import load_face_analyzer
 
     out = folders.dataset(condition.name)
@@ -110,6 +111,7 @@ def build(
     inputs = {
         "photographs": photograph_digests(photographs),
         "readmitted": sha256_file(readmitted) if readmitted.is_file() else None,
+        "decoder": INGEST_VERSION,
         "face pack": settings.faces,
         "settings": asdict(choices),
     }

@@ -32,6 +32,7 @@ def filter_images(
 
     again: by condition, how images are made in place of rejected ones; used when refilling was asked for.
     """
+    from ..dataset.ingest import INGEST_VERSION
     from ..filters.stage import filter_sets
 
     def work() -> Facts:
@@ -50,6 +51,7 @@ def filter_images(
         "training photographs": {name: part["dataset"]["manifest"] for name, part in facts.items()},
         "threshold": settings.threshold,
         "refill": settings.refill,
+        "decoder": INGEST_VERSION,
         "face pack": settings.faces,
     }
     return stages.stage("filters", {}, [folders.generated(name) for name in facts], work, soft=inputs)
@@ -67,6 +69,7 @@ def measure_images(
 
     control: healthy faces, for the face map.
     """
+    from ..dataset.ingest import INGEST_VERSION
     from ..metrics.features import load_extractors
     from ..metrics.measure import measure_sets
     from ..report.nearest import nearest_pairs, write_nearest
@@ -103,6 +106,7 @@ def measure_images(
     inputs = {
         "filtered images": {name: sha256_file(path / "manifest.jsonl") for name, path in generated.items()},
         "training photographs": {name: part["dataset"]["manifest"] for name, part in facts.items()},
+        "decoder": INGEST_VERSION,
         "measurements": [settings.threshold, sorted(settings.metrics), settings.faces, settings.seed],
         "control faces": folder_digests(control) if control else [],
     }

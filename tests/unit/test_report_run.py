@@ -277,7 +277,7 @@ def test_figures_measured_later_join_the_run(run, tmp_path):
         (["foreign.json"], "no report of schema 1"),
         (["bare.json", "--other-model", "SDXL"], "no NAME=DIR"),
         (["bare.json", "--zero-shot", "missing"], "no folder"),
-        (["bare.json", "--zero-shot", "empty"], "no image that can be read"),
+        (["bare.json", "--zero-shot", "empty"], "has no image"),
         (["bare.json", "--nearest", "phantom"], "no private folder"),
         (["bare.json", "--out", "empty"], "is a folder"),
     ],

@@ -24,9 +24,10 @@ import torch
 from numpy.typing import NDArray
 
 from ...conditions import load_vocabulary
+from ...dataset.ingest import read_image
 from ...dataset.manifest import read_manifest
 from ...faces.analyzer import load_face_analyzer
-from ...faces.records import FaceRecord, face_records, read_image, record_of
+from ...faces.records import FaceRecord, face_records, record_of
 from ...faces.references import read_references
 from ...files import read_json, write_json
 from ...filters.artifacts import ArtifactFilter
