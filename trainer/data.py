@@ -77,7 +77,7 @@ def collect_images(
     """
     images: list[TrainImage] = []
     left_out: list[str] = []
-    uncaptioned = 0
+    uncaptioned: list[str] = []
     for subset in sorted(subsets, key=lambda entry: entry.is_reg):
         left_out += [*outdated(subset.image_dir), *unlisted(subset.image_dir)]
         unreadable: list[str] = []
@@ -90,7 +90,7 @@ def collect_images(
                 unreadable.append(row.file)
                 continue
             if caption is None:
-                uncaptioned += 1
+                uncaptioned.append(row.file)
                 continue
             bucket = assign_bucket(pixels.shape[1], pixels.shape[0], bases, step)
             images.append(
@@ -105,14 +105,14 @@ def collect_images(
                 )
             )
         if unreadable:
-            where = shown(subset.image_dir)
             left_out.append(
-                f"{len(unreadable)} images in {where} can't be read and were left out: {named(unreadable)}"
+                f"images in {shown(subset.image_dir)} that can't be read were left out ({len(unreadable)}): "
+                f"{named(unreadable)}"
             )
     if uncaptioned:
         raise UserError(
-            f"{uncaptioned} images have no caption; put a caption file beside each, or give class_tokens, "
-            "or build a dataset with 'diffusioncleft dataset build'"
+            f"{len(uncaptioned)} images have no caption ({named(uncaptioned)}); put a caption file "
+            "beside each, or give class_tokens, or build a dataset with 'diffusioncleft dataset build'"
         )
     collected = Collected(tuple(images), tuple(left_out))
     if not collected.train:

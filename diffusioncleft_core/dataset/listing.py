@@ -54,7 +54,7 @@ class Listing:
             (self.folders, "subfolders of {} hold images that were not looked at; give each by itself"),
         )
         return [
-            f"{len(names)} {sentence.format(shown(folder))}: {named(names)}"
+            f"{sentence.format(shown(folder))} ({len(names)}): {named(names)}"
             for names, sentence in told
             if names
         ]

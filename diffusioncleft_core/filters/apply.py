@@ -213,7 +213,7 @@ def _content_key(path: Path) -> str | None:
 
 def _notices(folder: Path, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     unreadable = [row["file"] for row in rows if UNREADABLE in row["verdicts"]["reasons"]]
-    told = f"{len(unreadable)} images can't be read and were set aside: {named(unreadable)}"
+    told = f"images that can't be read were set aside ({len(unreadable)}): {named(unreadable)}"
     return [*([told] if unreadable else []), *unlisted(folder)]
 
 
