@@ -1,0 +1,83 @@
+"""A dataset that was built by the earlier decoder is examined again, and its mirrored images are replaced."""
+
+import io
+from dataclasses import replace
+
+import numpy as np
+from PIL import Image
+
+from diffusioncleft.diffusioncleft_core.conditions import load_vocabulary
+from diffusioncleft.diffusioncleft_core.dataset import (
+    BuildSettings,
+    build_dataset,
+    examine,
+    ingest,
+    read_manifest,
+)
+from diffusioncleft.diffusioncleft_core.dataset import build as build_module
+from diffusioncleft.diffusioncleft_core.dataset.images import read_embeddings
+from diffusioncleft.diffusioncleft_core.dataset.ingest import pixel_sha256
+from diffusioncleft.diffusioncleft_core.faces import records
+from diffusioncleft.diffusioncleft_core.filters import apply
+from diffusioncleft.diffusioncleft_core.phantom import write_photographs
+from diffusioncleft.trainer.data import outdated
+
+ORIENTATION = 0x0112
+
+
+def mirrored_tiffs(folder, n):
+    """Photographs as TIFF, every other one stored mirrored with the orientation that undoes it."""
+    table = write_photographs(folder, n, "pre_op", 3, subjects=n)
+    text, upright = table.read_text(encoding="utf-8"), set()
+    for place, path in enumerate(sorted(folder.glob("*.png"))):
+        with Image.open(path) as image:
+            picture = image.convert("RGB")
+        upright.add(pixel_sha256(np.asarray(picture)))
+        exif = Image.Exif()
+        exif[ORIENTATION] = 1 + place % 2
+        stored = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if place % 2 else picture
+        stored.save(path.with_suffix(".tif"), exif=exif)
+        path.unlink()
+        text = text.replace(path.name, path.with_suffix(".tif").name)
+    table.write_text(text, encoding="utf-8")
+    return table, upright
+
+
+def read_twice(data, **settings):
+    """What the earlier decoder made of a TIFF with orientation 2: the picture as it is stored."""
+    found = ingest.normalise(data, **settings)
+    with Image.open(io.BytesIO(data)) as image:
+        mirrored = image.getexif().get(ORIENTATION) == 2
+    return replace(found, pixels=found.pixels[:, ::-1].copy()) if mirrored else found
+
+
+def test_a_dataset_of_the_earlier_decoder_is_examined_again(tmp_path, analyzer, monkeypatch):
+    photographs, out = tmp_path / "photographs", tmp_path / "built"
+    table, upright = mirrored_tiffs(photographs, 4)
+
+    def built():
+        condition, settings = load_vocabulary().condition("pre_op"), BuildSettings(phantom=True)
+        return build_dataset(photographs, table, condition, out, analyzer, settings=settings)
+
+    with monkeypatch.context() as earlier:
+        for module in (examine, build_module):
+            earlier.setattr(module, "INGEST_VERSION", 1)
+        earlier.setattr(examine, "normalise", read_twice)
+        built()
+    wrong = {row.sha256 for row in read_manifest(out)}
+    assert len(wrong - upright) == 2
+    assert outdated(out)
+    result = built()
+    assert (result.examined, result.erased) == (4, 0)
+    rows = read_manifest(out)
+    assert {row.sha256 for row in rows} == upright == set(read_embeddings(out))
+    assert {path.name for path in (out / "images").iterdir()} == {row.file.rpartition("/")[2] for row in rows}
+    assert not outdated(out) and built().examined == 0
+
+
+def test_face_records_and_verdicts_of_the_earlier_decoder_are_not_taken(analyzer, artifacts, monkeypatch):
+    now = (records.records_key(analyzer), apply.settings_key(artifacts, None))
+    monkeypatch.setattr(ingest, "INGEST_VERSION", 1)
+    monkeypatch.setattr(apply, "INGEST_VERSION", 1)
+    before = (records.records_key(analyzer), apply.settings_key(artifacts, None))
+    assert all(one != other for one, other in zip(now, before, strict=True))
