@@ -1,5 +1,6 @@
 """The metric nodes' work: the core's figures, as values, words and pictures."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -134,6 +135,7 @@ def _measure(
             analyzer,
             networks,
             cache_dir=private_cache("+".join(item.name for item in sets)),
+            warn=lambda message: logging.warning("DiffusionCleft: %s", places.without_private_paths(message)),
             **settings,
         )
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..diffusioncleft_core.dataset.listing import named
 from ..diffusioncleft_core.dataset.manifest import MANIFEST, REJECTED, read_rows
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.files import (
@@ -70,24 +71,25 @@ def is_accepted(row: Mapping[str, Any]) -> bool:
 def load_images(
     found: OpenedSet, which: str, start: int, limit: int
 ) -> tuple[list[Any], list[dict[str, Any]], str]:
-    """Pictures [H, W, 3] uint8, their rows, and a sentence. A damaged image is counted and left out."""
+    """Pictures [H, W, 3] uint8, their rows, and a sentence. A damaged image is named and left out."""
     from ..diffusioncleft_core.dataset.ingest import read_image
     from ..diffusioncleft_core.dataset.reasons import Rejected
 
     wanted = [row for row in found.rows if which == "all" or is_accepted(row) == (which == "accepted")]
     part = wanted[start : start + limit] if limit else wanted[start:]
-    pictures, rows, damaged = [], [], 0
+    pictures, rows = [], []
+    damaged: list[str] = []
     for row in part:
         stop_if_interrupted()
         try:
             # A manifest is a file that anyone may have written: its names must not lead out of its folder.
             pictures.append(read_image(inside(found.handle.folder, row["file"])))
         except (Rejected, UserError, OSError):
-            damaged += 1
+            damaged.append(row["file"])
             continue
         rows.append(_socket_row(row))
     text = f"{found.handle.name}: {len(found.rows)} images, {len(pictures)} given ({which})"
-    return pictures, rows, text + (f", {damaged} can't be read" if damaged else "")
+    return pictures, rows, text + (f", {len(damaged)} can't be read: {named(damaged)}" if damaged else "")
 
 
 def save_images(

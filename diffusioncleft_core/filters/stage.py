@@ -30,12 +30,13 @@ def filter_sets(
     cache: Path | None = None,
     again: Mapping[str, Generate] | None = None,
     attempts: int = ATTEMPTS,
+    warn: Callable[[str], None] = lambda message: None,
 ) -> dict[str, dict[str, Any]]:
     """Filter the generated set of each condition against the training photographs of ALL `datasets`.
 
     sets, datasets: folders by condition; cache: private folder for the face records of the generated images;
     again: by condition, how images are made in place of rejected ones (left out: none are), at most
-    `attempts` times each. Returns by condition what `summary.filter_summary` counts, and
+    `attempts` times each; warn: told what can't be read or was not judged. Returns by condition what `summary.filter_summary` counts, and
     `training_photographs`: the same artifact filter over that condition's photographs, counts below five
     suppressed.
     """
@@ -43,7 +44,8 @@ def filter_sets(
     identity = IdentityFilter(read_references(list(datasets.values()), analyzer), threshold)
     found = {}
     for name, folder in sets.items():
-        filter_set(folder, artifacts, identity, analyzer, cache=cache)
+        for message in filter_set(folder, artifacts, identity, analyzer, cache=cache).notices:
+            warn(message)
         if again and name in again:
             check = partial(filter_set, folder, artifacts, identity, analyzer, cache=cache)
             refill_set(folder, again[name], check, attempts=attempts)

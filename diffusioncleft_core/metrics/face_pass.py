@@ -47,7 +47,7 @@ def measure_identity(
             if others:
                 outside = np.concatenate(others)
                 sets[group.name] |= control_figures(group.name, outside, known, info, threshold)
-    pca = plane(side, faces, known, control_faces(control, analyzer, cache_dir), info)
+    pca = plane(side, faces, known, control_faces(control, analyzer, cache_dir, warn), info)
     return {"sets": sets, "figures": {"similarity": similarity, "pca": pca}}
 
 
@@ -86,15 +86,18 @@ def holdout_faces(references: Sequence[Path], analyzer: FaceAnalyzer) -> dict[st
 
 
 def control_faces(
-    control: Path | None, analyzer: FaceAnalyzer, cache_dir: Path | None
+    control: Path | None, analyzer: FaceAnalyzer, cache_dir: Path | None, warn: Warn
 ) -> tuple[NDArray[np.float32], bool] | None:
     """Embeddings [n, 512] of a control set, and whether its manifest says that it is synthetic."""
     if control is None:
         return None
-    from ..dataset.manifest import read_image_set
+    from ..dataset.manifest import read_image_set, unlisted
 
+    for message in unlisted(control):
+        warn(message)
     images, _ = read_generated(control, "control")
     faces = faces_of(images, analyzer, cache_dir, "faces, control")
+    name_damaged(images, faces.unreadable, warn)
     roles = {row.role for row in read_image_set(control)}
     return faces.embeddings[faces.found], bool(roles) and roles <= {"generated", "control"}
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from ..dataset.manifest import MANIFEST, read_image_set, read_rows
 from ..errors import UserError
-from ..files import inside, read_json, read_jsonl
+from ..files import encoded, inside, read_json, read_jsonl
 from ..filters.sets import raw_rows
 from ..filters.verdicts import IDENTITY_LEAK, NO_FACE, UNREADABLE
 from ..generation.files import xmp_packet
@@ -228,7 +228,7 @@ def thumbnail(picture: Picture, side: int = THUMBNAIL) -> Photo | None:
         return None
     small.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    mark = xmp_packet(picture.prompt).encode()
+    mark = encoded(xmp_packet(picture.prompt))
     small.save(buffer, "WEBP", quality=QUALITY, method=4, exif=b"", icc_profile=b"", xmp=mark)
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
     src = f"data:image/webp;base64,{data}"

@@ -27,6 +27,7 @@ def filter_images(
     stages: Stages,
     facts: Mapping[str, Mapping[str, Facts]],
     again: Mapping[str, Generate],
+    warn: Warn,
 ) -> Facts:
     """Artifacts and identity leaks set aside, each condition against the photographs of all.
 
@@ -44,6 +45,7 @@ def filter_images(
             cache=folders.private / FACES_CACHE,
             again=again if settings.refill else None,
             attempts=settings.refill or 1,
+            warn=warn,
         )
 
     inputs = {

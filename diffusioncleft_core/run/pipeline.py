@@ -90,12 +90,13 @@ def run_pipeline(
         name: partial(draw_plan, settings, folders, vocabulary.condition(name), warn=remember)
         for name in settings.conditions
     }
-    filtered = filter_images(settings, folders, stages, facts, again)
+    filtered = filter_images(settings, folders, stages, facts, again, warn)
     for name in settings.conditions:
         draw_sheets(settings, folders, stages, vocabulary.condition(name), facts[name])
     draw_zero_shot(settings, folders, stages, sampling_of(settings))
     control = control_faces(settings, folders, stages)
-    measured = measure_images(settings, folders, stages, facts, control, remember)
+    # Names of files have no place in the report, which keeps what is remembered.
+    measured = measure_images(settings, folders, stages, facts, control, warn)
     write_report(settings, folders, stages, facts, filtered, measured, warnings, time.monotonic() - begun)
     return RunResult(folders, stage_table(stages.rows), warnings)
 
