@@ -134,8 +134,8 @@ def outdated(folder: Path) -> list[str]:
     if int(read_json(described).get("ingest", 1)) >= INGEST_VERSION:
         return []
     return [
-        "a dataset was built by an earlier version, which turned TIFF files with an orientation the wrong way; "
-        "build it again with the same command"
+        "a dataset was built by an earlier version, which turned TIFF files with an orientation the wrong "
+        "way; build it again with the same command"
     ]
 
 
