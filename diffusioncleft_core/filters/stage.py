@@ -37,8 +37,8 @@ def filter_sets(
     sets, datasets: folders by condition; cache: private folder for the face records of the generated images;
     again: by condition, how images are made in place of rejected ones (left out: none are), at most
     `attempts` times each; warn: told what can't be read or was not judged. Returns by condition what
-    `summary.filter_summary` counts, and `training_photographs`: the same artifact filter over that condition's
-    photographs, counts below five suppressed.
+    `summary.filter_summary` counts, and `training_photographs`: the same artifact filter over that
+    condition's photographs, counts below five suppressed.
     """
     artifacts = artifacts or ArtifactFilter(analyzer)
     identity = IdentityFilter(read_references(list(datasets.values()), analyzer), threshold)
