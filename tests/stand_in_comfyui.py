@@ -1,7 +1,7 @@
-"""A stand-in for a ComfyUI server that misbehaves on purpose: the routes that the client uses, no graph is run.
+"""A stand-in for a ComfyUI server that misbehaves on purpose: the client's routes, no graph is run.
 
-It tells what a real server can't be made to do at will: end messages that get lost, a history that comes late,
-a login page in place of an answer. `ComfyServer` in tests/comfyui is the real one.
+It does what a real server can't be made to do at will: end messages that get lost, a history that comes
+late, a login page in place of an answer. `ComfyServer` in tests/comfyui is the real one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`diffusioncleft comfy run` against servers that misbehave: it always ends, with the result or one sentence."""
+"""`diffusioncleft comfy run` on servers that misbehave: it always ends, with the result or one sentence."""
 
 import contextlib
 import json
@@ -16,7 +16,7 @@ REFUSED = {
     "html_later": "answered no JSON; check that --server names a ComfyUI server",
     "html_picture": "as an output and does not have it; run the command again",
     "image_missing": "as an output and does not have it; run the command again",
-    "no_history": "has not answered for 3 s; start ComfyUI, or check --server, and run the same command again",
+    "no_history": "has not answered for 3 s; start ComfyUI, or check --server, and run the same command",
     "forgets": "the server lost the prompt again and again; see its log, then run the same command again",
 }
 
