@@ -42,6 +42,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a crash left of atomic writes in `folder`; nobody else may be writing there."""
+    for left in Path(folder).glob(f"{TEMPORARY_PREFIX}*"):
+        left.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def explained(path: Path) -> Iterator[None]:
     """Turn the write errors of a full disk and of missing permission into UserError; others pass through."""

@@ -89,8 +89,8 @@ class PhantomDataset(io.ComfyNode):
             display_name="Phantom Dataset",
             category=CATEGORY,
             description=(
-                "A dataset of rendered faces with clefts: no person is in it. For trying the whole pipeline, "
-                "with the phantom's base model and face models. Made once, then found again."
+                "A dataset of rendered faces with clefts, made from no photograph. For trying the whole "
+                "pipeline, with the phantom's base model and face models. Made once, then found again."
             ),
             inputs=[
                 io.Combo.Input(

@@ -16,7 +16,8 @@ class PhantomLoader(io.ComfyNode):
             category=CATEGORY,
             description=(
                 "A tiny FLUX.1 schnell trained on rendered faces, in place of the loaders of the real model: "
-                "every workflow of this pack runs with it, at 128 px, without a download. It draws no people."
+                "every workflow of this pack runs with it, at 128 px, without a download. It has learned "
+                "from no photograph."
             ),
             inputs=[],
             outputs=[

@@ -1,6 +1,8 @@
 """What pictures were made with, read from the graph, as hashes and numbers: no name of a file or folder."""
 
+import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from . import places
@@ -8,6 +10,11 @@ from . import places
 PHANTOM_LOADER = "DiffusionCleft_PhantomLoader"
 _UNKNOWN = "unknown"
 _LORA_LOADERS = ("LoraLoaderModelOnly", "LoraLoader")
+_WORDS = ("text", "t5xxl", "clip_l", "sampler_name", "scheduler", "weight_dtype", "upscale_method")
+# Inputs that lead to a prompt's text and to a seed's number.
+_TEXTS = ("text", "t5xxl", "value", "positive", "conditioning")
+_SEEDS = ("seed", "noise_seed", "noise", "value")
+OURS = "DiffusionCleft_"
 
 
 def upstream(hidden: Any, start: str | None = None) -> Iterator[Mapping[str, Any]]:
@@ -44,31 +51,82 @@ def made_with(hidden: Any, lora_name: str, strength: float) -> dict[str, Any]:
     }
 
 
-def drawn_from(hidden: Any) -> dict[str, Any]:
-    """Prompt and seed of pictures that come without rows, where the graph has them as text and number."""
+@dataclass(frozen=True)
+class Drawn:
+    """What the graph says of pictures: prompt and seed as far as they are found, and a digest of the rest."""
+
+    described: dict[str, Any]
+    recipe: str
+
+
+def drawn_from(hidden: Any) -> Drawn:
+    """Prompt and seed of pictures that come without rows, where the graph has them as text and number.
+
+    A picture whose seed is not found has no prompt either: it is known by what it shows.
+    """
     graph = (hidden.prompt or {}) if hidden else {}
+    described: dict[str, Any] = {}
     for node in upstream(hidden, "images"):
         inputs = node.get("inputs", {})
-        seed = inputs.get("seed", inputs.get("noise_seed"))
-        if isinstance(inputs.get("positive"), list) and "sampler_name" in inputs:
-            return {
-                "prompt": _text_behind(graph, inputs["positive"]),
-                "seed": seed if isinstance(seed, int) else 0,
-            }
-    return {}
-
-
-def _text_behind(graph: Mapping[str, Any], link: Any) -> str:
-    """The text of the encoder at the end of a conditioning's first links."""
-    for _ in range(len(graph)):
-        inputs = graph.get(str(link[0]), {}).get("inputs", {})
-        found = next((inputs[name] for name in ("text", "t5xxl", "value") if name in inputs), None)
-        if isinstance(found, str):
-            return found
-        link = found if isinstance(found, list) else inputs.get("conditioning")
-        if not isinstance(link, list):
+        conditioning = inputs.get("positive", inputs.get("guider"))
+        if isinstance(conditioning, list) and {"seed", "noise_seed", "noise"} & set(inputs):
+            text = _value_behind(graph, conditioning, _TEXTS, str)
+            seed = _value_behind(graph, inputs, _SEEDS, int)
+            if text is not None and seed is not None:
+                described = {"prompt": text, "seed": seed}
             break
-    return ""
+    return Drawn(described, _recipe(hidden, graph))
+
+
+def _value_behind(graph: Mapping[str, Any], start: Any, names: tuple[str, ...], kind: type) -> Any:
+    """The text or number at the end of a chain of first links; None where a node computes it."""
+    found = start
+    for _ in range(len(graph) + 1):
+        if isinstance(found, list):
+            node = graph.get(str(found[0]), {})
+            if str(node.get("class_type")).startswith(OURS):
+                return None
+            found = node.get("inputs", {})
+        found = next((found[name] for name in names if name in found), None)
+        if not isinstance(found, list):
+            return found if isinstance(found, kind) else None
+    return None
+
+
+def _recipe(hidden: Any, graph: Mapping[str, Any]) -> str:
+    """Digest of what the graph draws with: nodes, links, numbers, texts, and the content of LoRAs.
+
+    No name of a file, dataset or folder goes into it, so that none can be guessed from it. What our own nodes
+    give, prompts and LoRAs, is known by itself.
+    """
+    from ..diffusioncleft_core.files import sha256_bytes
+
+    known: dict[str, str] = {}
+
+    def digest(link: Any) -> str:
+        name = str(link[0])
+        if name not in known:
+            known[name] = ""  # a link that leads back to itself ends here
+            known[name] = described(graph.get(name, {}))
+        return f"{known[name]}:{link[1]}"
+
+    def described(node: Mapping[str, Any]) -> str:
+        kind, inputs = str(node.get("class_type")), node.get("inputs", {})
+        if kind.startswith(OURS):
+            return digest(inputs["images"]) if isinstance(inputs.get("images"), list) else kind
+        kept = {}
+        for name, value in sorted(inputs.items()):
+            if isinstance(value, list) and len(value) == 2:
+                kept[name] = digest(value)
+            elif kind in _LORA_LOADERS and name == "lora_name" and isinstance(value, str):
+                kept[name] = _lora_digest(value)
+            elif isinstance(value, (int, float)) or name in _WORDS:
+                kept[name] = value
+        return sha256_bytes(json.dumps([kind, kept], sort_keys=True, default=str).encode())
+
+    node = graph.get(str(hidden.unique_id), {}) if hidden else {}
+    images = node.get("inputs", {}).get("images")
+    return digest(images) if isinstance(images, list) else ""
 
 
 def _base(nodes: list[Mapping[str, Any]]) -> dict[str, str]:
@@ -85,9 +143,13 @@ def _base(nodes: list[Mapping[str, Any]]) -> dict[str, str]:
     return {"sha256": _UNKNOWN}
 
 
-def _lora(nodes: list[Mapping[str, Any]], name: str, strength: float) -> dict[str, Any] | None:
+def _lora_digest(name: str) -> str:
     from ..diffusioncleft_core.files import sha256_file
 
+    return sha256_file(places.model_file("loras", name))
+
+
+def _lora(nodes: list[Mapping[str, Any]], name: str, strength: float) -> dict[str, Any] | None:
     loaders = [node["inputs"] for node in nodes if node.get("class_type") in _LORA_LOADERS]
     if not name and loaders:
         found = loaders[0]
@@ -95,7 +157,7 @@ def _lora(nodes: list[Mapping[str, Any]], name: str, strength: float) -> dict[st
         given = found.get("strength_model")
         strength = float(given) if isinstance(given, (int, float)) else strength
     if name:
-        return {"sha256": sha256_file(places.model_file("loras", name)), "strength": strength}
+        return {"sha256": _lora_digest(name), "strength": strength}
     return {"sha256": _UNKNOWN, "strength": strength} if loaders else None
 
 

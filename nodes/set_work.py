@@ -1,30 +1,25 @@
 """Reading and writing sets of synthetic images under ComfyUI's output folder."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..diffusioncleft_core.dataset.listing import named
-from ..diffusioncleft_core.dataset.manifest import MANIFEST, REJECTED, read_rows
+from ..diffusioncleft_core.dataset.manifest import MANIFEST, read_rows
 from ..diffusioncleft_core.errors import UserError
-from ..diffusioncleft_core.files import (
-    append_jsonl,
-    inside,
-    read_json,
-    sha256_file,
-    write_json,
-    write_jsonl,
-)
-from ..diffusioncleft_core.generation.files import manifest_row, read_done, sidecar_of, write_image
+from ..diffusioncleft_core.files import inside, read_json, sha256_file, write_json
+from ..diffusioncleft_core.generation.files import sidecar_of
+from ..diffusioncleft_core.generation.set_writer import made_from, open_set_writer, place_in_plan
 from . import places
 from .common import ImageSetHandle, stop_if_interrupted
 from .pictures import pixels_of
+from .provenance import Drawn
 from .verdicts import Record, picture_key
 
 SETTINGS = "generation.json"
 _SHARED = ("base", "lora")
-_NO_ROW: dict[str, Any] = {"index": None, "prompt": "", "seed": 0, "attributes": {}, "condition": ""}
 
 
 @dataclass(frozen=True)
@@ -98,76 +93,38 @@ def save_images(
     rows: Any,
     record: Mapping[str, Any],
     verdicts: Record | None = None,
-    drawn: Mapping[str, Any] | None = None,
+    drawn: Drawn | None = None,
 ) -> SavedSet:
     """Write every picture that the set does not hold yet; UserError when it holds others' pictures.
 
     What the filters set aside goes into the subfolder `rejected`, as the core's filter puts it. drawn: prompt
-    and seed of pictures that come without rows.
+    and seed of pictures that come without rows, and what else the graph made them with.
     """
     pictures = pixels_of(images)
-    given = rows_for(rows, len(pictures), drawn)
+    drawn = drawn or Drawn({}, "")
+    given = rows_for(rows, len(pictures), drawn.described)
     _same_settings(folder, record)
-    writer = _Writer(folder, record)
-    for pixels, row in zip(pictures, given, strict=True):
-        stop_if_interrupted()
-        found = (verdicts or {}).get(picture_key(pixels)) or row.get("verdicts") or {}
-        writer.write(pixels, {**row, "verdicts": dict(found)})
-    handle = _handle(folder, writer.manifest)
-    there = f", {len(pictures) - writer.made} were there" if len(pictures) > writer.made else ""
-    aside = f", {writer.aside} of them set aside" if writer.aside else ""
-    text = f"{handle.name}: {writer.made} saved{there}{aside}, {len(writer.manifest)} in all"
-    return SavedSet(handle, len(writer.manifest), writer.shown, writer.files, text)
-
-
-class _Writer:
-    """Writes pictures into one set and keeps its manifest."""
-
-    def __init__(self, folder: Path, record: Mapping[str, Any]) -> None:
-        self._folder, self._record = folder, record
-        self.manifest = read_rows(folder) if (folder / MANIFEST).is_file() else []
-        self._taken = {row["file"] for row in self.manifest}
-        self._free = 1 + max(map(_place, self._taken), default=-1)
-        self.shown: list[dict[str, str]] = []
-        self.files: list[dict[str, str]] = []
-        self.made = self.aside = 0
-
-    def write(self, pixels: Any, row: dict[str, Any]) -> None:
-        """Write one picture with its row, unless the set holds it."""
-        index = row["index"]
-        if index is None:
-            index, self._free = self._free, self._free + 1
-        accepted = is_accepted(row)
-        self.aside += not accepted
-        known = self._known(index, row)
-        if known is None:
-            place = self._folder if accepted else self._folder / REJECTED
-            sidecar = write_image(place, pixels, {**self._record, **row, "index": index})
-            known = sidecar["file"] if accepted else f"{REJECTED}/{sidecar['file']}"
-            self._note({**manifest_row(sidecar, "generated"), "file": known, "verdicts": row["verdicts"]})
-            self.made += 1
-        self.files.append(places.shown_file(self._folder / known))
-        if accepted:
-            self.shown.append(self.files[-1])
-
-    def _known(self, index: int, row: Mapping[str, Any]) -> str | None:
-        """The picture's file when the set holds it whole, made from the same prompt."""
-        for folder, prefix in ((self._folder, ""), (self._folder / REJECTED, f"{REJECTED}/")):
-            sidecar = read_done(folder, index, row["seed"])
-            if sidecar is not None and sidecar["prompt"] == row["prompt"]:
-                file = f"{prefix}{sidecar['file']}"
-                if file in self._taken:
-                    return file
-        return None
-
-    def _note(self, row: dict[str, Any]) -> None:
-        if row["file"] in self._taken:
-            self.manifest = [row if old["file"] == row["file"] else old for old in self.manifest]
-            write_jsonl(self._folder / MANIFEST, self.manifest)
-            return
-        append_jsonl(self._folder / MANIFEST, row)
-        self.manifest.append(row)
-        self._taken.add(row["file"])
+    asked: Counter[str] = Counter()
+    shown, files, made, aside = [], [], 0, 0
+    with open_set_writer(folder) as writer:
+        for pixels, row in zip(pictures, given, strict=True):
+            stop_if_interrupted()
+            found = (verdicts or {}).get(picture_key(pixels)) or row.get("verdicts") or {}
+            row = {**record, **row, "verdicts": dict(found)}
+            alike = made_from(row, pixels, drawn.recipe)
+            file, new = writer.write(pixels, row, made_from(row, pixels, drawn.recipe, asked[alike]))
+            asked[alike] += 1
+            made += new
+            files.append(places.shown_file(folder / file))
+            if is_accepted(row):
+                shown.append(files[-1])
+            else:
+                aside += 1
+    handle = _handle(folder, writer.rows)
+    there = f", {len(pictures) - made} were there" if len(pictures) > made else ""
+    told = f", {aside} of them set aside" if aside else ""
+    text = f"{handle.name}: {made} saved{there}{told}, {len(writer.rows)} in all"
+    return SavedSet(handle, len(writer.rows), shown, files, text)
 
 
 def rows_for(rows: Any, count: int, drawn: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
@@ -226,7 +183,7 @@ def _of_phantom(folder: Path, rows: list[dict[str, Any]]) -> bool:
 
 
 def _socket_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    place = _place(str(row["file"]))
+    place = place_in_plan(str(row["file"]))
     return {
         "index": None if place < 0 else place,
         "prompt": row.get("prompt") or "",
@@ -235,9 +192,3 @@ def _socket_row(row: Mapping[str, Any]) -> dict[str, Any]:
         "condition": row.get("condition") or "",
         "verdicts": row.get("verdicts") or {},
     }
-
-
-def _place(file: str) -> int:
-    """The place in the plan that a file's name begins with; -1 for another kind of name."""
-    digits = file.rsplit("/", maxsplit=1)[-1].partition("_")[0]
-    return int(digits) if digits.isdigit() else -1

@@ -7,15 +7,18 @@ done when its last line says so, its graph is the same, and its files are there.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
-from ..files import append_jsonl, read_jsonl, sha256_bytes, write_bytes, write_jsonl
-from ..generation.files import image_name
+from ..files import append_jsonl, read_jsonl, remove_leftovers, sha256_bytes, write_bytes, write_jsonl
+from ..generation.files import image_name, sidecar_of
+from ..locks import folder_lock
 from ..progress import progress
 from .convert import Graph
 from .image_sets import MANIFEST, REJECTED, fetch_sidecar, is_rejected, keep_sidecar
@@ -82,39 +85,53 @@ def run_batch(
 ) -> BatchResult:
     """Run every row that is not done. A row that fails is recorded with its message, and the next follows.
 
+    The folder is locked meanwhile; UserError while another process fills it.
+
     ahead: prompts in the server's queue at once, so that it need not wait for the download of the last one.
     most_failures: raises UserError when so many rows in a row failed: then it is not the rows.
     KeyboardInterrupt takes this batch's prompts off the server and is raised again; finished rows stay done.
     """
-    journal = read_journal(folder)
-    described = detached_rows(graph, prompt_input)
-    graphs = [row_graph(described, row, prompt_input, seed_input) for row in rows]
-    open_rows = [
-        place for place, row in enumerate(rows) if not is_done(folder, journal.get(row.index), graphs[place])
-    ]
-    skipped, made, failed = len(rows) - len(open_rows), 0, []
-    in_a_row = 0
-    try:
-        with Watcher(server, patience) as watcher, progress(len(rows), "rows", unit="row") as bar:
-            bar.initial = skipped
-            bar.update(skipped)
-            window = _Window(server, watcher, patience, say)
-            for place, entry in window.ended(open_rows, graphs, max(1, ahead)):
-                record = _record(server, entry, graphs[place], rows[place], folder)
-                append_jsonl(folder / JOURNAL_NAME, record)
-                journal[rows[place].index] = record
-                if record["status"] == "done":
-                    made, in_a_row = made + 1, 0
-                else:
-                    failed.append(rows[place].index)
-                    in_a_row += 1
-                    bar.set_postfix_str(f"{len(failed)} failed")
-                bar.update(1)
-                if in_a_row >= most_failures:
-                    raise UserError(f"{in_a_row} rows in a row failed; the last: {record['message']}")
-    finally:
-        write_manifest(folder, rows, journal)
-    return BatchResult(folder, len(rows), made, skipped, tuple(failed))
+    with _filling(folder):
+        journal = read_journal(folder)
+        described = detached_rows(graph, prompt_input)
+        graphs = [row_graph(described, row, prompt_input, seed_input) for row in rows]
+        open_rows = [
+            place
+            for place, row in enumerate(rows)
+            if not is_done(folder, journal.get(row.index), graphs[place])
+        ]
+        skipped, made, failed = len(rows) - len(open_rows), 0, []
+        in_a_row = 0
+        try:
+            with Watcher(server, patience) as watcher, progress(len(rows), "rows", unit="row") as bar:
+                bar.initial = skipped
+                bar.update(skipped)
+                window = _Window(server, watcher, patience, say)
+                for place, entry in window.ended(open_rows, graphs, max(1, ahead)):
+                    record = _record(server, entry, graphs[place], rows[place], folder)
+                    append_jsonl(folder / JOURNAL_NAME, record)
+                    journal[rows[place].index] = record
+                    if record["status"] == "done":
+                        made, in_a_row = made + 1, 0
+                    else:
+                        failed.append(rows[place].index)
+                        in_a_row += 1
+                        bar.set_postfix_str(f"{len(failed)} failed")
+                    bar.update(1)
+                    if in_a_row >= most_failures:
+                        raise UserError(f"{in_a_row} rows in a row failed; the last: {record['message']}")
+        finally:
+            write_manifest(folder, rows, journal)
+        return BatchResult(folder, len(rows), made, skipped, tuple(failed))
+
+
+@contextlib.contextmanager
+def _filling(folder: Path) -> Iterator[None]:
+    """Lock the folder of a batch, and clear what a crash left there half-written."""
+    with folder_lock(folder, lambda process: f"process {process} works in {folder}; wait until it is done"):
+        for place in (folder, folder / REJECTED):
+            remove_leftovers(place)
+        yield
 
 
 def read_journal(folder: Path) -> dict[int, dict[str, Any]]:
@@ -260,6 +277,7 @@ def _download(
         name = f"{stem}{suffix}" if number == 0 else f"{stem}_{number}{suffix}"
         place = f"{REJECTED}/{name}" if is_rejected(found) else name
         write_bytes(folder / place, content)
+        sidecar_of(folder / place).unlink(missing_ok=True)
         sidecar = fetch_sidecar(server, found, content) if found["type"] == "output" else None
         kept = (
             keep_sidecar(folder / place, {**sidecar, **_described(row), "index": row.index})
@@ -268,7 +286,18 @@ def _download(
         )
         plain = {"width": width, "height": height, "role": "generated", "lora": None, "verdicts": {}}
         pictures.append({**(kept or plain), "file": place})
+    _drop_earlier(folder, stem, [Path(picture["file"]) for picture in pictures])
     return pictures
+
+
+def _drop_earlier(folder: Path, stem: str, files: Sequence[Path]) -> None:
+    """Remove files that an earlier try of a row left and this one did not make."""
+    kept = {str(name) for file in files for name in (file, file.with_suffix(".json"))}
+    for prefix in ("", f"{REJECTED}/"):
+        for path in (folder / prefix).glob(f"{stem}*"):
+            own = re.fullmatch(rf"{stem}(_\d+)?\.(png|webp|jpe?g|json)", path.name)
+            if own and str(Path(prefix) / path.name) not in kept:
+                path.unlink()
 
 
 def _described(row: PlanRow) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from .watch import PromptLost, Watcher, failure
 MOST_RESTARTS = 2
 LOST = "the server lost the prompt again and again; see its log, then run the same command again"
 REQUEUED = "the server was restarted and lost the prompt: queued again"
+_NO_ANSWER = "nothing answers at {}; start ComfyUI, or give its address with --server"
 _CANCEL_PATIENCE = 30.0
 
 
@@ -34,9 +35,7 @@ def server_info(server: ComfyServer) -> dict[str, Any]:
     try:
         return server.object_info()
     except ConnectionLost as error:
-        raise UserError(
-            f"nothing answers at {server.url}; start ComfyUI, or give its address with --server"
-        ) from error
+        raise UserError(_NO_ANSWER.format(server.url)) from error
 
 
 def run_graph(
@@ -84,22 +83,27 @@ def queue_graph(server: ComfyServer, graph: Graph, prompt_id: str, patience: flo
 
     Raises Refused for an invalid graph, also where the server would run a part of it.
     """
+    end = time.monotonic() + patience
     while True:
         try:
             answer = server.queue(graph, prompt_id)
-        except ConnectionLost as error:
-            if not server.wait_until_up(patience):
-                raise UserError(
-                    f"nothing answers at {server.url}; start ComfyUI, or give its address with --server"
-                ) from error
-            if server.is_queued(prompt_id) or server.history(prompt_id) is not None:
+            break
+        except ConnectionLost:
+            if _knows(server, prompt_id, end):
                 return
-            continue
-        refused = refusal(answer, graph)
-        if refused:
-            server.cancel(prompt_id)
-            raise Refused(refused)
-        return
+    refused = refusal(answer, graph)
+    if refused:
+        server.cancel(prompt_id)
+        raise Refused(refused)
+
+
+def _knows(server: ComfyServer, prompt_id: str, end: float) -> bool:
+    """Whether a server that stopped answering got a prompt, once it answers; UserError when it is `end`."""
+    while time.monotonic() < end and server.wait_until_up(end - time.monotonic()):
+        with contextlib.suppress(ConnectionLost):
+            return server.is_queued(prompt_id) or server.history(prompt_id) is not None
+        time.sleep(0.5)
+    raise UserError(_NO_ANSWER.format(server.url))
 
 
 def cancel(server: ComfyServer, prompt_ids: list[str], say: Callable[[str], None]) -> None:

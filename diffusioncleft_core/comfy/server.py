@@ -78,6 +78,8 @@ class ComfyServer:
     def is_queued(self, prompt_id: str) -> bool:
         """True while the prompt waits or runs."""
         queue = self._json("GET", "/queue")
+        if not isinstance(queue, dict):
+            raise UserError(f"{self.url} is no ComfyUI server: its /queue is no object")
         entries = [*queue.get("queue_running", []), *queue.get("queue_pending", [])]
         return any(len(entry) > 1 and entry[1] == prompt_id for entry in entries)
 
@@ -90,7 +92,9 @@ class ComfyServer:
         """Content of an output file; None when the server does not have it."""
         query = {"filename": filename, "subfolder": subfolder, "type": kind}
         answer = self._request("GET", "/view", params=query)
-        return bytes(answer.content) if answer.status_code == 200 else None
+        # ComfyUI never sends a page: that is the login of what stands before it.
+        page = answer.headers.get("Content-Type", "").startswith("text/html")
+        return bytes(answer.content) if answer.status_code == 200 and not page else None
 
     def wait_until_up(self, patience: float) -> bool:
         """Ask until the server answers; False when it has not within `patience` seconds."""

@@ -1,8 +1,8 @@
 """Follows queued prompts until they end: progress by websocket, the truth by HTTP.
 
 The websocket only tells how far the server is; whether a prompt has ended, and how, is read from /history.
-So a connection that breaks costs progress messages and nothing else: it is opened again, and until then the
-server is asked every few seconds.
+The server is asked every few seconds, whatever the websocket brings: a message may be missed while others
+come. A connection that breaks costs progress messages and nothing else; it is opened again.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from typing import Any
 from ..errors import UserError
 from .server import ComfyServer, ConnectionLost, describe
 
-# Seconds: between two questions while no message comes, and until a broken websocket is tried again.
-_QUIET, _RETRY = 2.0, 2.0
+# Seconds: between two questions, until a broken websocket is tried again, and for how long a prompt may be in
+# neither queue nor history: a server behind a cache or a busy one writes its history late.
+_CLOCK, _RETRY, _GRACE = 2.0, 2.0, 10.0
 _ENDS = {"execution_success", "execution_error", "execution_interrupted"}
 
 Event = Mapping[str, Any]
@@ -26,6 +27,23 @@ Listener = Callable[[str, Event], None]
 
 class PromptLost(Exception):
     """The server knows the prompt no more: it was restarted, or somebody cleared its queue."""
+
+
+class _Stopwatch:
+    """Seconds since something began."""
+
+    def __init__(self) -> None:
+        self._began: float | None = None
+
+    def running(self) -> float:
+        """Seconds since the first call after the start or `stop`."""
+        now = time.monotonic()
+        if self._began is None:
+            self._began = now
+        return now - self._began
+
+    def stop(self) -> None:
+        self._began = None
 
 
 class Watcher:
@@ -37,6 +55,7 @@ class Watcher:
         self._socket: Any = None
         self._tried = 0.0
         self._ended: set[str] = set()
+        self._unanswered = _Stopwatch()
 
     def __enter__(self) -> Watcher:
         self._connect()
@@ -51,17 +70,18 @@ class Watcher:
         listen: called with the type and data of each message about this prompt. Raises PromptLost when the
         server no longer knows it, UserError when the server stays away longer than the patience.
         """
+        unknown = _Stopwatch()
         asked = 0.0
         while True:
             message = self._receive()
             if message is not None:
                 self._note(message, prompt_id, listen)
-            if prompt_id in self._ended or (message is None and time.monotonic() - asked > _QUIET):
-                asked = time.monotonic()
-                entry = self._look(prompt_id)
+            if prompt_id in self._ended or time.monotonic() - asked > _CLOCK:
+                self._ended.discard(prompt_id)
+                entry = self._look(prompt_id, unknown)
                 if entry is not None:
-                    self._ended.discard(prompt_id)
                     return entry
+                asked = time.monotonic()
 
     def _note(self, message: Event, prompt_id: str, listen: Listener) -> None:
         kind, data = str(message.get("type")), message.get("data")
@@ -73,28 +93,26 @@ class Watcher:
         if about == prompt_id:
             listen(kind, data)
 
-    def _look(self, prompt_id: str) -> dict[str, Any] | None:
-        """The history's entry; None while the prompt is queued. The queue is asked first: a prompt only moves
-        from there to the history, so one that is in neither is lost."""
-        for _ in range(2):
-            try:
-                queued = self._server.is_queued(prompt_id)
-                entry = self._server.history(prompt_id)
-            except ConnectionLost:
-                self._drop()
-                self._await_server()
-                continue
-            if entry is None and not queued:
-                raise PromptLost(prompt_id)
-            return entry
-        return None
-
-    def _await_server(self) -> None:
-        if not self._server.wait_until_up(self._patience):
-            raise UserError(
-                f"{self._server.url} has not answered for {self._patience:.0f} s; "
-                "start ComfyUI, or check --server, and run the same command again"
-            )
+    def _look(self, prompt_id: str, unknown: _Stopwatch) -> dict[str, Any] | None:
+        """The history's entry; None while there is none. The queue is asked first: a prompt only moves from
+        there to the history, so one that stays in neither is lost."""
+        try:
+            queued = self._server.is_queued(prompt_id)
+            entry = self._server.history(prompt_id)
+        except ConnectionLost:
+            self._drop()
+            if self._unanswered.running() > self._patience or not self._server.wait_until_up(self._patience):
+                raise UserError(
+                    f"{self._server.url} has not answered for {self._patience:.0f} s; "
+                    "start ComfyUI, or check --server, and run the same command again"
+                ) from None
+            return None
+        self._unanswered.stop()
+        if queued:
+            unknown.stop()
+        elif entry is None and unknown.running() > min(_GRACE, self._patience):
+            raise PromptLost(prompt_id)
+        return entry
 
     def _receive(self) -> Event | None:
         """The next message, or None when none came for a while; reconnects by itself."""
@@ -106,16 +124,17 @@ class Watcher:
             time.sleep(0.2)
             return None
         try:
-            raw = self._socket.recv()
+            # Control frames too: a server that only pings would keep a call that hides them for ever.
+            kind, raw = self._socket.recv_data(control_frame=True)
         except websocket.WebSocketTimeoutException:
             return None
         except (websocket.WebSocketException, OSError):
             self._drop()
             return None
-        if not raw:  # the server closed the connection
+        if kind == websocket.ABNF.OPCODE_CLOSE:
             self._drop()
             return None
-        if not isinstance(raw, str):  # a preview picture
+        if kind != websocket.ABNF.OPCODE_TEXT:  # a preview picture, a ping
             return {}
         try:
             message = json.loads(raw)

@@ -1,4 +1,4 @@
-"""`diffusioncleft phantom render`: photographs of people who do not exist, with their metadata."""
+"""`diffusioncleft phantom render`: rendered photographs with their metadata."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors import UserError
 
-HELP = "draw phantom photographs with known properties, to try the pipeline without a patient"
+HELP = "draw phantom photographs with known properties, to try the pipeline without real photographs"
 EXAMPLES = """\
 examples:
   diffusioncleft phantom render --condition pre_op --n 100 --out photos/pre_op

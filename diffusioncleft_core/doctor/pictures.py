@@ -16,7 +16,7 @@ from .settings import MAX_RESOLUTION
 
 
 def phantom_pictures(n: int, size: int, seed: int) -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
-    """`n` rendered faces with a cleft, [size, size, 3] uint8: nobody's photographs."""
+    """`n` rendered faces with a cleft, [size, size, 3] uint8: no photograph is asked for."""
     from ..phantom import random_face, render
 
     rng = np.random.default_rng(seed)

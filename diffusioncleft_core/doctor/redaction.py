@@ -80,5 +80,5 @@ def _people_and_hosts() -> set[str]:
     found |= {
         os.environ.get(name, "") for name in ("USER", "LOGNAME", "USERNAME", "HOSTNAME", "COMPUTERNAME")
     }
-    # The administrator's name and "localhost" are nobody's, and "root" stands in "root mean square".
+    # The administrator's name and "localhost" are on every computer, and "root" is in "root mean square".
     return {name for name in found if name.lower() not in ("", "root", "localhost")}

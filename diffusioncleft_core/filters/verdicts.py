@@ -53,7 +53,7 @@ class IdentityVerdict:
 
     @property
     def accepted(self) -> bool:
-        """Whether it was compared, and is unlike all of them."""
+        """Whether it was compared, and no similarity reaches the threshold."""
         return not self.rejected
 
     def to_json(self) -> dict[str, Any]:

@@ -69,6 +69,17 @@ def encode_png(pixels: npt.NDArray[np.uint8], record: Mapping[str, Any]) -> byte
     return buffer.getvalue()
 
 
+def is_ours(path: Path) -> bool:
+    """Whether a PNG carries this program's mark; False for what can't be read."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.info.get("Software") == SOFTWARE
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
+
+
 def xmp_packet(prompt: str) -> str:
     """The XMP packet that picture editors, archives and platforms read to tell a synthetic image."""
     return _XMP.format(

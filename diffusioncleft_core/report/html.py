@@ -46,7 +46,7 @@ def write_private_html(
 
     root: the run's folder, from which the pairs' paths count; path: in the run's private folder, which gets
     mode 0700. The page points to the pictures and holds none: a photograph that is withdrawn or purged is
-    gone from it too, and a copy of the page elsewhere shows nobody.
+    gone from it too, and a copy of the page elsewhere has no pictures.
     """
     private_dir(path.parent)
     shown = [

@@ -128,7 +128,7 @@ def judge_previews(
     """Compare a training's previews with the training faces and write `verdicts.json` beside them.
 
     identity: knows every training photograph; cache: a private folder of face records. A report shows only
-    previews that were compared and are unlike all of them. The verdicts name no photograph.
+    previews that were compared and stay below the threshold with all. The verdicts name no photograph.
     """
     files = sorted(path.name for path in folder.glob("step_*.png"))
     records = face_records(folder, files, analyzer, cache)

@@ -1,7 +1,8 @@
 """The pictures a report may show, found in folders, and how each becomes a small data URI.
 
 Only synthetic pictures are shown, and of those a LoRA drew only the ones that were compared with the training
-faces and found unlike them. On phantoms, who are nobody, comparing is not required.
+faces and stayed below the filter's threshold. On phantoms, where nothing was learned from photographs,
+comparing is not required.
 """
 
 from __future__ import annotations

@@ -17,6 +17,11 @@ from .rejections import rejections_section
 from .similarity import similarity_section
 from .training import training_section
 
+COMPARED = (
+    "A face recogniser compared each with the training photographs and found no similarity that reaches the "
+    "filter’s threshold; a likeness that it misses, or to people in no training photograph, is not ruled out."
+)
+LEARNED_FROM_DRAWINGS = "The models behind them learned from rendered phantoms, and from no photograph."
 UNREADABLE = "This part of report.json is not as this version writes it, so it is left out."
 
 
@@ -37,7 +42,7 @@ def page_of(document: Mapping[str, Any], pictures: ReportPictures) -> Page:
         part("figures", "Figures beside the paper’s", lambda: measured_section(document)),
         part("similarity", "Likeness to the training faces", lambda: similarity_section(document)),
         part("embedding", "Face embeddings", lambda: embedding_section(document)),
-        part("samples", "Samples", lambda: samples_section(pictures)),
+        part("samples", "Samples", lambda: samples_section(document, pictures)),
         part("zero-shot", "Zero-shot", lambda: zero_shot_section(document, pictures)),
         part("rejections", "Rejected images", lambda: rejections_section(document)),
         part("oracle", "What the oracle saw", lambda: oracle_section(document)),
@@ -85,7 +90,7 @@ def gallery(panel: Panel, title: str, *, wide: bool = False) -> Gallery:
     return Gallery(title, photos, panel.note + lost, wide)
 
 
-def samples_section(pictures: ReportPictures) -> Section:
+def samples_section(document: Mapping[str, Any], pictures: ReportPictures) -> Section:
     title = "Samples"
     galleries = [gallery(panel, condition_name(name)) for name, panel in pictures.samples.items()]
     if not any(each.photos or each.note for each in galleries):
@@ -94,9 +99,10 @@ def samples_section(pictures: ReportPictures) -> Section:
             title,
             missing="There are no pictures in this report: make it from the run’s folder to see them.",
         )
+    checked = LEARNED_FROM_DRAWINGS if document.get("phantom") else COMPARED
     lead = (
-        "Every picture here is synthetic: a model drew it, and it shows nobody. Under each stands the prompt "
-        "that made it (Figures 5 and 6 of the paper). They come in the plan’s order, not chosen."
+        f"Every picture here is synthetic: a model drew it. {checked} Under each stands the prompt that made "
+        "it (Figures 5 and 6 of the paper). They come in the plan’s order, not chosen."
     )
     return Section("samples", title, lead, galleries)
 

@@ -57,6 +57,15 @@ def python(*arguments, **settings):
     )
 
 
+def test_the_quick_start_names_the_two_commands_that_set_everything_up(repository):
+    readme = (repository / "README.md").read_text(encoding="utf-8")
+    start = readme.split("\n## Quick start\n")[1].split("\n## ")[0]
+    named = re.findall(r"^make (\w+)$", start, re.MULTILINE)
+    assert named == ["demo", "test"]
+    makefile = (repository / "Makefile").read_text(encoding="utf-8")
+    assert all(f"\n{name}: $(READY)\n" in makefile for name in named)
+
+
 def requirements(lines):
     """Name and the rest (version, marker) of each requirement, comments left out."""
     found = {}

@@ -79,6 +79,18 @@ def shared(run, tmp_path_factory) -> str:
     return path.read_text("utf-8")
 
 
+@pytest.mark.parametrize(
+    ("phantom", "told"),
+    [(True, "learned from rendered phantoms"), (False, "compared each with the training photographs")],
+)
+def test_over_the_samples_stands_what_was_checked_of_them(run, tmp_path, phantom, told):
+    report = read_report(run.root)
+    document = with_loss_curves(report) | {"phantom": phantom}
+    pictures = collect_pictures(report.folders, conditions_of(document), phantom=phantom)
+    text = write_html(document, pictures, tmp_path / "report.html").read_text("utf-8")
+    assert told in text.split('id="samples"')[1].split("</section>")[0]
+
+
 def small(image: Image.Image) -> np.ndarray:
     return np.asarray(image.convert("RGB").resize((32, 32), Image.Resampling.BOX), dtype=float)
 

@@ -1,0 +1,78 @@
+"""`diffusioncleft comfy run` on servers that misbehave: it always ends, with the result or one sentence."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+
+import pytest
+from stand_in_comfyui import GRAPH, MODES, StandIn
+
+from diffusioncleft.diffusioncleft_core.prompts import PlanRow, write_plan
+
+ENOUGH = 60
+"""Seconds after which a command that takes a few counts as waiting for ever."""
+REFUSED = {
+    "html": "/object_info answered no JSON; check that --server names a ComfyUI server",
+    "html_later": "answered no JSON; check that --server names a ComfyUI server",
+    "html_picture": "as an output and does not have it; run the command again",
+    "image_missing": "as an output and does not have it; run the command again",
+    "no_history": "has not answered for 3 s; start ComfyUI, or check --server, and run the same command",
+    "forgets": "the server lost the prompt again and again; see its log, then run the same command again",
+}
+
+
+@contextlib.contextmanager
+def standing_in(mode: str) -> Iterator[StandIn]:
+    server = StandIn(mode)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def run(command, tmp_path):
+    """Run the one-node graph on a stand-in; the finished process."""
+    workflow = tmp_path / "workflow.json"
+    workflow.write_text(json.dumps(GRAPH))
+
+    def call(server: StandIn, *arguments: object, patience: float = 30):
+        where = ["--server", server.url, "--out", tmp_path / "out", "--patience", patience]
+        return command("comfy", "run", workflow, *where, *arguments, timeout=ENOUGH)
+
+    return call
+
+
+@pytest.mark.parametrize("mode", [mode for mode in MODES if mode not in REFUSED])
+def test_a_prompt_that_ends_is_fetched_whatever_the_websocket_brings(run, tmp_path, mode):
+    with standing_in(mode) as server:
+        done = run(server)
+        assert done.returncode == 0, done.stderr
+        assert "1 Draw: made" in done.stdout
+        (name,) = server.queued
+        assert (tmp_path / "out" / f"{name}.png").is_file()
+        assert server.posts == 1, "the prompt was queued twice"
+
+
+@pytest.mark.parametrize("mode", REFUSED)
+def test_a_server_that_gives_no_result_is_told_in_one_sentence(run, tmp_path, mode):
+    with standing_in(mode) as server:
+        done = run(server, patience=3)
+        assert done.returncode == 2
+        assert REFUSED[mode] in done.stderr.splitlines()[-1]
+        assert "Traceback" not in done.stderr
+        assert not list((tmp_path / "out").rglob("*.png"))
+
+
+@pytest.mark.parametrize("mode", ["chatter_missed_end", "slow_history", "pings"])
+def test_a_plan_ends_with_every_row_queued_once(run, tmp_path, mode):
+    write_plan(tmp_path / "plan.jsonl", [PlanRow(i, f"face {i}", i, {}, "pre_op") for i in range(3)])
+    rows = ["--plan", tmp_path / "plan.jsonl", "--prompt-input", "1.text", "--seed-input", "1.seed"]
+    with standing_in(mode) as server:
+        done = run(server, *rows)
+        assert done.returncode == 0, done.stderr
+        assert "3 rows done, 0 were done, 0 failed" in done.stdout
+        assert server.posts == 3
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == [
+        f"{i:06d}_{i}.png" for i in range(3)
+    ]

@@ -1,0 +1,186 @@
+"""Saving into a set from outside the generator: a picture is known by what makes it, through every crash."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffusioncleft.diffusioncleft_core.errors import UserError
+from diffusioncleft.diffusioncleft_core.files import read_jsonl, sha256_file
+from diffusioncleft.diffusioncleft_core.generation.files import write_image
+from diffusioncleft.diffusioncleft_core.generation.set_writer import made_from, open_set_writer
+
+SAVE_UNTIL = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, {here!r})
+from test_set_writer import ROWS, save
+folder, last = Path(sys.argv[1]), int(sys.argv[2])
+done = 0
+def count(event, arguments):
+    global done
+    if event == "open":
+        path, mode, flags = arguments
+        counts = bool((flags or 0) & (os.O_WRONLY | os.O_RDWR))
+    else:
+        path, counts = arguments[0] if arguments else "", event in ("os.rename", "os.remove", "os.truncate")
+    if counts and str(path).startswith(str(folder)):
+        done += 1
+        if done == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+pid = os.fork()
+if not pid:
+    sys.addaudithook(count)
+    save(folder, ROWS)
+    os._exit(0)
+sys.exit(5 if os.WIFSIGNALED(os.waitpid(pid, 0)[1]) else 0)
+"""
+MADE = {"base": {"sha256": "b"}, "lora": None, "sampler": {"steps": 4}}
+ROWS = [
+    {"prompt": "a face", "seed": 7},
+    {"prompt": "another face", "seed": 7},
+    {"prompt": "a face", "seed": 8, "verdicts": {"accepted": False}},
+    {"prompt": "of a plan", "seed": 9, "index": 3},
+]
+
+
+def pixels(row, width=6):
+    """The picture of a row: the same whenever it is drawn."""
+    rng = np.random.default_rng([row["seed"], len(row["prompt"])])
+    return rng.integers(0, 256, (4, width, 3), dtype=np.uint8)
+
+
+def save(folder, rows, width=6, recipe="", **made):
+    """Save rows one by one, as prompts of a batch do; whether each was new."""
+    new = []
+    for row in rows:
+        record = {
+            **MADE,
+            "attributes": {},
+            "condition": "pre_op",
+            "index": None,
+            "verdicts": {},
+            **row,
+            **made,
+        }
+        picture = pixels(row, width)
+        with open_set_writer(folder) as writer:
+            new.append(writer.write(picture, record, made_from(record, picture, recipe))[1])
+    return new
+
+
+def assert_whole(folder, count):
+    """Exactly `count` pictures, sidecars and rows, each belonging to the other two."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    rows = read_jsonl(folder / "manifest.jsonl")
+    assert not [path for path in files if path.name.startswith(".writing-")]
+    assert len([path for path in files if path.suffix == ".png"]) == count
+    assert len([path for path in files if path.suffix == ".json"]) == count
+    assert len({row["file"] for row in rows}) == len(rows) == count
+    for row in rows:
+        path = folder / row["file"]
+        sidecar = json.loads(path.with_suffix(".json").read_text())
+        assert sidecar["png_sha256"] == sha256_file(path)
+        assert (sidecar["prompt"], sidecar["seed"]) == (row["prompt"], row["seed"])
+
+
+def test_a_row_that_is_saved_again_is_kept_whatever_came_between(tmp_path):
+    assert save(tmp_path, ROWS) == [True] * 4
+    assert save(tmp_path, ROWS[::-1]) == [False] * 4
+    assert_whole(tmp_path, 4)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"width": 8},
+        {"sampler": {"steps": 5}},
+        {"lora": {"sha256": "l", "strength": 0.5}},
+        {"recipe": "blurred"},
+    ],
+)
+def test_same_prompt_and_seed_made_otherwise_is_another_picture(tmp_path, other):
+    save(tmp_path, ROWS)
+    assert save(tmp_path, ROWS, **other) == [True] * 4
+    assert save(tmp_path, ROWS, **other) == save(tmp_path, ROWS) == [False] * 4
+    assert_whole(tmp_path, 8)
+
+
+def test_pictures_without_a_prompt_are_known_by_what_they_show(tmp_path):
+    rows = [{"prompt": "", "seed": 0}]
+    assert save(tmp_path, rows) == [True] and save(tmp_path, rows) == [False]
+    record = {**MADE, **rows[0], "attributes": {}, "condition": "", "index": None}
+    other = np.zeros((4, 6, 3), np.uint8)
+    with open_set_writer(tmp_path) as writer:
+        assert writer.write(other, record, made_from(record, other))[1]
+    assert_whole(tmp_path, 2)
+
+
+def test_a_picture_that_was_deleted_or_damaged_comes_back_to_its_place(tmp_path):
+    save(tmp_path, ROWS)
+    first, second = sorted(tmp_path.glob("*.png"))[:2]
+    first.unlink()
+    second.write_bytes(b"damaged")
+    assert sorted(save(tmp_path, ROWS)) == [False, False, True, True]
+    assert_whole(tmp_path, 4)
+
+
+def test_files_of_others_in_the_folder_stay_as_they_are(tmp_path):
+    Image.new("RGB", (6, 4)).save(tmp_path / "000000_7.png")
+    before = (tmp_path / "000000_7.png").read_bytes()
+    save(tmp_path, ROWS)
+    assert (tmp_path / "000000_7.png").read_bytes() == before
+
+
+def test_a_set_of_the_generators_keeps_the_pictures_of_its_rows(tmp_path):
+    row = {"prompt": "of a plan", "seed": 9, "index": 3}
+    sidecar = write_image(
+        tmp_path, pixels(row), {**MADE, **row, "attributes": {}, "condition": "pre_op", "verdicts": {}}
+    )
+    kept = {**{name: sidecar[name] for name in ("file", "prompt", "seed", "width", "height")}, "index": 3}
+    (tmp_path / "manifest.jsonl").write_text(json.dumps(kept) + "\n")
+    assert save(tmp_path, [row]) == [False]
+    assert save(tmp_path, [row], width=8) == [True]
+    assert_whole(tmp_path, 2)
+
+
+def test_two_processes_do_not_work_in_one_set(tmp_path):
+    with open_set_writer(tmp_path), pytest.raises(UserError, match="works in the set"):
+        save(tmp_path, ROWS)
+
+
+def test_a_manifest_does_not_lead_out_of_its_folder(tmp_path):
+    outside = tmp_path / "000009_1.png"
+    outside.write_bytes(b"mine")
+    row = {**ROWS[0], "index": None, **MADE}
+    key = made_from(row, pixels(row))
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "manifest.jsonl").write_text(json.dumps({"file": "../000009_1.png", "made_from": key}) + "\n")
+    with pytest.raises(UserError, match="leads out of"):
+        save(folder, [ROWS[0]])
+    assert outside.read_bytes() == b"mine"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
+def test_ended_before_any_of_its_writes_the_next_try_makes_the_same_set(tmp_path, offline_env):
+    """SIGKILL before each opening for writing, renaming or removal; then all rows again, in reverse."""
+    script = SAVE_UNTIL.format(here=str(Path(__file__).parent))
+    killed, last = 5, 0
+    while killed == 5:
+        last += 1
+        folder = tmp_path / str(last)
+        folder.mkdir()
+        ended = subprocess.run(
+            [sys.executable, "-c", script, str(folder), str(last)], env=offline_env, check=False
+        )
+        killed = ended.returncode
+        save(folder, ROWS[::-1])
+        assert_whole(folder, len(ROWS))
+    assert killed == 0
+    assert last > 4 * len(ROWS), "the writes were not counted"
