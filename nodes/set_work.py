@@ -24,6 +24,8 @@ from .verdicts import Record, picture_key
 MANIFEST = "manifest.jsonl"
 SETTINGS = "generation.json"
 REJECTED = "rejected"
+MADE_BY = "comfyui"
+_OTHER = "give another folder"
 _SHARED = ("base", "lora")
 _NO_ROW: dict[str, Any] = {"index": None, "prompt": "", "seed": 0, "attributes": {}, "condition": ""}
 
@@ -151,10 +153,14 @@ class _Writer:
             self.shown.append(self.files[-1])
 
     def _known(self, index: int, row: Mapping[str, Any]) -> str | None:
-        """The picture's file when the set holds it whole, made from the same prompt."""
+        """The picture's file when the set holds it whole; UserError when its place is another prompt's."""
         for folder, prefix in ((self._folder, ""), (self._folder / REJECTED, f"{REJECTED}/")):
             sidecar = read_done(folder, index, row["seed"])
-            if sidecar is not None and sidecar["prompt"] == row["prompt"]:
+            if sidecar is not None:
+                if sidecar["prompt"] != row["prompt"]:
+                    raise UserError(
+                        f"{places.shown_name(self._folder)} holds picture {index} of another plan; {_OTHER}"
+                    )
                 file = f"{prefix}{sidecar['file']}"
                 if file in self._taken:
                     return file
@@ -188,16 +194,20 @@ def rows_for(rows: Any, count: int, drawn: Mapping[str, Any] | None = None) -> l
 def _same_settings(folder: Path, record: Mapping[str, Any]) -> None:
     """A set has one base model and one LoRA: figures of a mixture would mean nothing."""
     settings = folder / SETTINGS
+    if not settings.is_file() and (folder / MANIFEST).is_file():
+        raise UserError(f"{places.shown_name(folder)} is a set that this node did not make; {_OTHER}")
     if not settings.is_file():
         shared = {name: record[name] for name in (*_SHARED, "sampler")}
-        write_json(settings, {"schema": 1, **shared, "made_by": "comfyui"})
+        write_json(settings, {"schema": 1, **shared, "made_by": MADE_BY})
         return
     stored = read_json(settings)
+    if stored.get("made_by") != MADE_BY:
+        raise UserError(f"{places.shown_name(folder)} is a set of the command line; {_OTHER}")
     changed = [name for name in _SHARED if stored.get(name) != record[name]]
     if changed:
         raise UserError(
             f"{places.shown_name(folder)} holds pictures made with another {' and '.join(changed)}; "
-            "give another folder"
+            f"{_OTHER}"
         )
 
 

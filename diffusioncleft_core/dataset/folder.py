@@ -19,6 +19,10 @@ SET_ASIDE = "set_aside.jsonl"
 SETTINGS = "dataset.json"
 EXAMINED = "examined.jsonl"
 READMITTED = "readmitted.jsonl"
+EDITS = "edits.json"
+"""There only when the owner lets captions be changed."""
+CAPTIONS = "captions.jsonl"
+"""The captions as they were built, while others stand in the manifest."""
 ROLES = "roles.json"
 KEY = "key"
 NOTICE = "PRIVATE.txt"
@@ -33,6 +37,8 @@ OWN_NAMES: tuple[str, ...] = (
     SETTINGS,
     EXAMINED,
     READMITTED,
+    EDITS,
+    CAPTIONS,
 )
 OWN_NAMES += (ROLES, KEY, NOTICE, ".gitignore", LOCK, MARKER)
 
