@@ -206,8 +206,7 @@ def _same_settings(folder: Path, record: Mapping[str, Any]) -> None:
     changed = [name for name in _SHARED if stored.get(name) != record[name]]
     if changed:
         raise UserError(
-            f"{places.shown_name(folder)} holds pictures made with another {' and '.join(changed)}; "
-            f"{_OTHER}"
+            f"{places.shown_name(folder)} holds pictures made with another {' and '.join(changed)}; {_OTHER}"
         )
 
 

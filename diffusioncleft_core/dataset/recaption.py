@@ -63,8 +63,8 @@ def edit_captions(folder: Path, edits: Mapping[int, str]) -> int:
         return 0
     if not edits_allowed(folder):
         raise UserError(
-            f"captions of the dataset {folder.name} are not to be changed; its owner allows it on the machine "
-            "where it lies, with 'diffusioncleft dataset allow-edits' and the dataset's folder"
+            f"captions of the dataset {folder.name} are not to be changed; its owner allows it, on the "
+            "machine where it lies, with 'diffusioncleft dataset allow-edits' and the dataset's folder"
         )
     with dataset_lock(folder):
         rows = read_manifest(folder)

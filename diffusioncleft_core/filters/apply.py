@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ..dataset.folder import is_dataset
 from ..dataset.reasons import Rejected
 from ..errors import UserError
 from ..faces.analyzer import FaceAnalyzer
@@ -61,9 +62,11 @@ def filter_set(
     `identity` None leaves identity leaks unlooked for, and the verdicts say so by lacking that part. `cache`:
     a private folder for face records (default `.faces` in the set). Verdicts made with the same filters and
     models are kept. A person's readmission holds for the reasons it overruled. Nothing is deleted. Raises
-    UserError for what is no set, and while another process filters it.
+    UserError for what is no set, for a dataset of photographs, and while another process filters it.
     """
     folder = Path(folder)
+    if is_dataset(folder):
+        raise UserError(f"{folder} is a dataset of photographs; give the folder of generated images")
     rows = read_set_rows(folder)
     settings = settings_key(artifacts, identity)
     with folder_lock(folder, busy(folder)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,6 +57,25 @@ def load_extractors(
         inception(weights("inception-fid"), device) if fid else None,
         perceptual(weights("lpips-alexnet"), device) if lpips else None,
     )
+
+
+@dataclass(frozen=True)
+class Caches:
+    """Private folders for what is computed from images.
+
+    of: by the image's folder, because what comes from an image lies with the set that owns it; shared: for
+    what comes from images of several sets, None: it is not kept.
+    """
+
+    of: Callable[[Path], Path | None]
+    shared: Path | None = None
+
+    def of_all(self, folders: Sequence[Path]) -> Path | None:
+        """The place for what comes from images of all these folders."""
+        return self.of(folders[0]) if len(folders) == 1 else self.shared
+
+
+NO_CACHES = Caches(lambda folder: None)
 
 
 @dataclass(frozen=True)
@@ -127,23 +146,26 @@ def group_features(
     extractors: Extractors,
     *,
     size: Size | None,
-    cache: Path | None,
+    caches: Caches = NO_CACHES,
     wanted_pairs: int = PAPER_PAIRS,
     seed: int = 0,
     description: str = "features",
 ) -> GroupFeatures:
     """Inception's features of `images`, and LPIPS of the sets `members` (masks [N] over the images).
 
-    size: (width, height) to which LPIPS brings images of another one (bicubic, Pillow); cache: a private
-    folder; wanted_pairs: pairs a set, 0 for the mean over all pairs alone.
+    size: (width, height) to which LPIPS brings images of another one (bicubic, Pillow); wanted_pairs: pairs
+    a set, 0 for the mean over all pairs alone.
     """
-    worker = _Pass(images, extractors, size, cache, description)
+    worker = _Pass(images, extractors, size, caches, description)
     pairs = draw_pairs(members, wanted_pairs, seed) if wanted_pairs else {}
     lpips: dict[str, Perceptual] = {}
     with worker.bar:
         if extractors.perceptual is not None and size is not None:
-            key = _result_key(images, members, extractors.perceptual, size, wanted_pairs, seed)
-            lpips = _kept_result(cache, key) or _measured(worker, members, pairs, cache, key)
+            results = {
+                name: _Result.of(images, mask, pairs.get(name), extractors.perceptual, size, caches)
+                for name, mask in members.items()
+            }
+            lpips = _kept_or_measured(worker, members, pairs, results)
         for place in worker.pending():
             worker.load(place)
         worker.flush()
@@ -166,24 +188,31 @@ class _Pass:
         images: Sequence[MeasuredImage],
         extractors: Extractors,
         size: Size | None,
-        cache: Path | None,
+        caches: Caches,
         description: str,
     ) -> None:
         self.images, self.extractors, self.size = images, extractors, size
         self.bar = progress(len(images), description)
         network = extractors.inception
-        self._store = FeatureStore(cache, network.info.sha256) if network else None
-        self._queue: dict[str, torch.Tensor] = {}
+        folders = dict.fromkeys(image.folder for image in images)
+        self._stores: dict[Path, FeatureStore] | None = None
+        if network:
+            places = {folder: caches.of(folder) for folder in folders}
+            stores = {place: FeatureStore(place, network.info.sha256) for place in set(places.values())}
+            self._stores = {folder: stores[place] for folder, place in places.items()}
+        self._queue: dict[tuple[Path, str], torch.Tensor] = {}
         self._seen: set[int] = set()
 
     def pending(self) -> list[int]:
         """Images whose Inception features are still missing."""
-        if self._store is None:
+        if self._stores is None:
             return []
         return [
             place
             for place, image in enumerate(self.images)
-            if place not in self._seen and image.sha256 and self._store.get(image.sha256) is None
+            if place not in self._seen
+            and image.sha256
+            and self._stores[image.folder].get(image.sha256) is None
         ]
 
     def load(self, place: int) -> NDArray[np.uint8] | None:
@@ -192,7 +221,7 @@ class _Pass:
         if place not in self._seen:
             self._seen.add(place)
             self.bar.update()
-            self._enqueue(self.images[place].sha256, pixels)
+            self._enqueue(self.images[place], pixels)
         return pixels
 
     def phi(self, place: int) -> torch.Tensor | None:
@@ -207,30 +236,34 @@ class _Pass:
         import torch
 
         network = self.extractors.inception
-        if not self._queue or network is None or self._store is None:
+        if not self._queue or network is None or self._stores is None:
             return
         found = network(torch.stack(list(self._queue.values()))).numpy()
-        self._store.add(list(self._queue), found)
+        for folder in dict.fromkeys(folder for folder, _ in self._queue):
+            places = [place for place, key in enumerate(self._queue) if key[0] == folder]
+            hashes = [key[1] for key in self._queue if key[0] == folder]
+            self._stores[folder].add(hashes, found[places])
         self._queue.clear()
 
     def features(self) -> NDArray[np.float32] | None:
         from .networks import INCEPTION_DIMENSIONS
 
-        if self._store is None:
+        if self._stores is None:
             return None
         matrix = np.full((len(self.images), INCEPTION_DIMENSIONS), np.nan, np.float32)
         for place, image in enumerate(self.images):
-            found = self._store.get(image.sha256)
+            found = self._stores[image.folder].get(image.sha256)
             if found is not None:
                 matrix[place] = found
         return matrix
 
-    def _enqueue(self, sha256: str | None, pixels: NDArray[np.uint8] | None) -> None:
+    def _enqueue(self, image: MeasuredImage, pixels: NDArray[np.uint8] | None) -> None:
         network = self.extractors.inception
-        if pixels is None or sha256 is None or network is None or self._store is None:
+        if pixels is None or image.sha256 is None or network is None or self._stores is None:
             return
-        if self._store.get(sha256) is None and sha256 not in self._queue:
-            self._queue[sha256] = network.prepare(pixels)
+        key = (image.folder, image.sha256)
+        if self._stores[image.folder].get(image.sha256) is None and key not in self._queue:
+            self._queue[key] = network.prepare(pixels)
         if len(self._queue) >= BATCH:
             self.flush()
 
@@ -258,42 +291,58 @@ def resized(pixels: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
     return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC), dtype=np.uint8)
 
 
-def _measured(
-    worker: _Pass, members: Mapping[str, Mask], pairs: Mapping[str, Pairs], cache: Path | None, key: str
+@dataclass(frozen=True)
+class _Result:
+    """Where the LPIPS of one set is kept, and the key of what it depends on."""
+
+    cache: Path | None
+    key: str
+
+    @classmethod
+    def of(
+        cls,
+        images: Sequence[MeasuredImage],
+        mask: Mask,
+        pairs: Pairs | None,
+        network: PerceptualFeatures,
+        size: Size,
+        caches: Caches,
+    ) -> _Result:
+        inside = [images[place] for place in np.flatnonzero(mask).tolist()]
+        folders = list(dict.fromkeys(image.folder for image in inside))
+        chosen = [] if pairs is None else [[images[i].sha256, images[j].sha256] for i, j in pairs.tolist()]
+        facts: Any = [network.info.sha256, size, [image.sha256 for image in inside], chosen]
+        key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+        return cls(caches.of_all(folders) if folders else None, key)
+
+    def read(self) -> Perceptual | None:
+        """What an earlier call kept; None when there was none."""
+        if self.cache is None or not (self.cache / RESULTS).is_file():
+            return None
+        try:
+            rows = [row for row in read_jsonl(self.cache / RESULTS) if row.get("key") == self.key]
+            return Perceptual(**rows[-1]["set"]) if rows else None
+        except (UserError, KeyError, TypeError):
+            (self.cache / RESULTS).unlink(missing_ok=True)
+            return None
+
+    def write(self, found: Perceptual) -> None:
+        if self.cache is not None:
+            append_jsonl(private_dir(self.cache) / RESULTS, {"key": self.key, "set": asdict(found)})
+
+
+def _kept_or_measured(
+    worker: _Pass, members: Mapping[str, Mask], pairs: Mapping[str, Pairs], results: Mapping[str, _Result]
 ) -> dict[str, Perceptual]:
-    wanted = sorted({(i, j) for item in pairs.values() for i, j in item.tolist()})
-    places = np.flatnonzero(np.logical_or.reduce(list(members.values())))
-    found = perceptual_pass(worker.phi, members, wanted, order=places.tolist())
-    lpips = {}
-    for name in members:
-        mean, n_pairs = found.pairs_mean(pairs[name]) if name in pairs else (None, 0)
-        lpips[name] = Perceptual(mean, n_pairs, found.all_pairs[name], found.n_images[name])
-    if cache is not None:
-        row = {"key": key, "sets": {name: asdict(item) for name, item in lpips.items()}}
-        append_jsonl(private_dir(cache) / RESULTS, row)
-    return lpips
-
-
-def _kept_result(cache: Path | None, key: str) -> dict[str, Perceptual]:
-    """LPIPS of the same images, sets and pairs from an earlier call; empty when there was none."""
-    if cache is None or not (cache / RESULTS).is_file():
-        return {}
-    try:
-        rows = [row for row in read_jsonl(cache / RESULTS) if row.get("key") == key]
-        return {name: Perceptual(**item) for name, item in rows[-1]["sets"].items()} if rows else {}
-    except (UserError, KeyError, TypeError):
-        (cache / RESULTS).unlink(missing_ok=True)
-        return {}
-
-
-def _result_key(
-    images: Sequence[MeasuredImage],
-    members: Mapping[str, Mask],
-    network: PerceptualFeatures,
-    size: Size,
-    wanted_pairs: int,
-    seed: int,
-) -> str:
-    facts: Any = [network.info.sha256, size, wanted_pairs, seed, [image.sha256 for image in images]]
-    facts.append({name: np.flatnonzero(mask).tolist() for name, mask in members.items()})
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    kept = {name: result.read() for name, result in results.items()}
+    left = {name: mask for name, mask in members.items() if kept[name] is None}
+    lpips = {name: found for name, found in kept.items() if found is not None}
+    if left:
+        wanted = sorted({(i, j) for name in left if name in pairs for i, j in pairs[name].tolist()})
+        places = np.flatnonzero(np.logical_or.reduce(list(left.values())))
+        found = perceptual_pass(worker.phi, left, wanted, order=places.tolist())
+        for name in left:
+            mean, n_pairs = found.pairs_mean(pairs[name]) if name in pairs else (None, 0)
+            lpips[name] = Perceptual(mean, n_pairs, found.all_pairs[name], found.n_images[name])
+            results[name].write(lpips[name])
+    return {name: lpips[name] for name in members}

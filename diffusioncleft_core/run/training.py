@@ -25,6 +25,8 @@ from .settings import (
 from .side_by_side import Stop
 from .stages import Facts, Stages
 
+TRAINING_CACHE = "training"
+"""Latents and text of the regularisation images and previews; the photographs' lie in their datasets."""
 TrainArguments = dict[str, Any]
 Event = Mapping[str, Any]
 Train = Callable[[TrainArguments, Callable[[Event], None], Stop], None]
@@ -154,6 +156,7 @@ def training_arguments(
         **settings.base,
         "train_data_dir": folders.dataset(condition.name),
         "output_dir": folders.training(condition.name),
+        "cache_dir": folders.private / TRAINING_CACHE,
         "output_name": lora_file(folders, condition).stem,
         "network_dim": NETWORK_DIM,
         "network_alpha": NETWORK_ALPHA,
