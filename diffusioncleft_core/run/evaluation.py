@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..files import inside, sha256_file, write_json, write_text
 from .dataset import folder_digests
-from .settings import RunFolders, RunSettings
+from .settings import RunFolders, RunSettings, face_pack_input, metric_weights, sampling_inputs
 from .stages import Facts, Stages
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def filter_images(
     again: by condition, how images are made in place of rejected ones; used when refilling was asked for.
     """
     from ..filters.stage import filter_sets
+    from ..filters.text import text_weights
 
     def work() -> Facts:
         return filter_sets(
@@ -50,7 +51,8 @@ def filter_images(
         "training photographs": {name: part["dataset"]["manifest"] for name, part in facts.items()},
         "threshold": settings.threshold,
         "refill": settings.refill,
-        "face pack": settings.faces,
+        "text models": text_weights(),
+        **face_pack_input(settings),
     }
     return stages.stage("filters", {}, [folders.generated(name) for name in facts], work, soft=inputs)
 
@@ -103,7 +105,9 @@ def measure_images(
     inputs = {
         "filtered images": {name: sha256_file(path / "manifest.jsonl") for name, path in generated.items()},
         "training photographs": {name: part["dataset"]["manifest"] for name, part in facts.items()},
-        "measurements": [settings.threshold, sorted(settings.metrics), settings.faces, settings.seed],
+        "measurements": [settings.threshold, sorted(settings.metrics), settings.seed],
+        "networks": metric_weights(settings),
+        **face_pack_input(settings),
         "control faces": folder_digests(control) if control else [],
     }
     return stages.stage("measurements", {}, [folders.private / "nearest.json"], work, soft=inputs)
@@ -146,11 +150,7 @@ def draw_zero_shot(
     def work() -> Facts:
         return {"images": generate(settings.source, None, plan, out, role="control", **sampling).total}
 
-    inputs = {
-        "base model": settings.source.fingerprint(),
-        "sampling": [settings.steps, settings.width, settings.height, str(settings.dtype)],
-        "seed": settings.seed,
-    }
+    inputs = {**sampling_inputs(settings), "seed": settings.seed}
     return stages.stage("zero-shot", inputs, [out], work)
 
 

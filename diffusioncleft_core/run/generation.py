@@ -7,7 +7,7 @@ from typing import Any
 
 from ..conditions import Condition
 from ..files import sha256_file
-from .settings import RunFolders, RunSettings, base_inputs, sampling_of
+from .settings import RunFolders, RunSettings, sampling_inputs, sampling_of, vocabulary_input
 from .stages import Facts, Stages
 from .training import lora_file
 
@@ -26,12 +26,17 @@ def write_prompt_plan(
         extend_plan(path, plan)
         return {"images": settings.n}
 
-    inputs = {"number of images": settings.n, **plan_inputs(settings, seed)}
-    return stages.stage(f"plan-{condition.name}", {}, [path], work, soft=inputs)
+    more = {"number of images": settings.n}
+    return stages.stage(f"plan-{condition.name}", plan_inputs(settings, seed), [path], work, soft=more)
 
 
 def plan_inputs(settings: RunSettings, seed: int) -> dict[str, Any]:
-    return {"seed": seed, "mode": settings.mode, "trigger's form": settings.bracketed}
+    return {
+        "seed": seed,
+        "mode": settings.mode,
+        "trigger's form": settings.bracketed,
+        **vocabulary_input(),
+    }
 
 
 def generate_images(
@@ -56,7 +61,7 @@ def generate_images(
         **plan_inputs(settings, settings.seed_for("plan", condition.name)),
         "LoRA": facts["training"]["lora_sha256"],
         "strength": settings.strength,
-        **base_inputs(settings),
+        **sampling_inputs(settings),
     }
     more = {"number of images": settings.n}
     return stages.stage(f"generation-{condition.name}", inputs, [out], work, soft=more)
@@ -94,6 +99,7 @@ def ask_oracle(
 ) -> Facts:
     """Where ground truth exists: does the LoRA draw what is asked, and only when it is asked?"""
     from ..phantom.experiment import measure_condition
+    from ..phantom.oracle import WEIGHTS
 
     out = folders.oracle(condition.name)
     seed = settings.seed_for("cells", condition.name)
@@ -117,13 +123,16 @@ def ask_oracle(
         )
 
     inputs = {
-        "generated images": facts["generation"]["manifest"],
         "LoRA": facts["training"]["lora_sha256"],
         "cells": [settings.cell_images, seed],
+        "trigger's form": settings.bracketed,
         "strength": settings.strength,
-        **base_inputs(settings),
+        "oracle": sha256_file(WEIGHTS),
+        **sampling_inputs(settings),
+        **vocabulary_input(),
     }
-    return stages.stage(f"oracle-{condition.name}", inputs, [out], work)
+    more = {"generated images": facts["generation"]["manifest"]}
+    return stages.stage(f"oracle-{condition.name}", inputs, [out], work, soft=more)
 
 
 def draw_sheets(
@@ -131,9 +140,8 @@ def draw_sheets(
     folders: RunFolders,
     stages: Stages,
     condition: Condition,
-    facts: Mapping[str, Facts],
 ) -> Facts:
-    """A contact sheet of the first images of the set."""
+    """A contact sheet of the first images of the set that a report may show."""
     from ..report.run_report import write_contact_sheet
 
     path = folders.sheets / f"{condition.name}.png"
@@ -144,5 +152,5 @@ def draw_sheets(
         )
         return {"shown": shown}
 
-    inputs = {"generated images": facts["generation"]["manifest"]}
-    return stages.stage(f"sheets-{condition.name}", inputs, [path], work)
+    inputs = {"filtered images": sha256_file(folders.generated(condition.name) / "manifest.jsonl")}
+    return stages.stage(f"sheets-{condition.name}", {}, [path], work, soft=inputs)

@@ -92,7 +92,7 @@ def run_pipeline(
     }
     filtered = filter_images(settings, folders, stages, facts, again)
     for name in settings.conditions:
-        draw_sheets(settings, folders, stages, vocabulary.condition(name), facts[name])
+        draw_sheets(settings, folders, stages, vocabulary.condition(name))
     draw_zero_shot(settings, folders, stages, sampling_of(settings))
     control = control_faces(settings, folders, stages)
     measured = measure_images(settings, folders, stages, facts, control, remember)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..conditions import Condition
+from ..digests import sha256_model
 from ..files import sha256_file, write_text
 from .settings import (
     NETWORK_ALPHA,
@@ -20,6 +21,7 @@ from .settings import (
     RunFolders,
     RunSettings,
     base_inputs,
+    sampling_inputs,
     sampling_of,
 )
 from .side_by_side import Stop
@@ -56,7 +58,7 @@ def regularize(
         generate(settings.source, None, plan, out, role="control", **sampling_of(settings))
         return {"images": n, "manifest": sha256_file(out / "manifest.jsonl")}
 
-    inputs = {"prompts": [(row.prompt, row.seed) for row in plan], **base_inputs(settings)}
+    inputs = {"prompts": [(row.prompt, row.seed) for row in plan], **sampling_inputs(settings)}
     return stages.stage(f"regularization-{condition.name}", inputs, [out], work)
 
 
@@ -75,6 +77,7 @@ def train_lora(
     out = folders.training(condition.name)
     lora = lora_file(folders, condition)
     arguments = training_arguments(settings, folders, condition, other, facts)
+    adapter = arguments.get("training_adapter")
 
     def work() -> Facts:
         from ..progress import progress
@@ -104,9 +107,12 @@ def train_lora(
         "dataset": facts["dataset"]["manifest"],
         "regularisation": facts.get("regularization", {}).get("manifest"),
         "training settings": {k: str(v) for k, v in arguments.items() if k not in LOCATIONS},
-        "base model": settings.source.fingerprint(),
+        "training adapter": sha256_model(Path(adapter)) if adapter else None,
+        **base_inputs(settings),
     }
-    return stages.stage(f"training-{condition.name}", inputs, [out], work)
+    # The trainer goes on from its checkpoint when the LoRA alone is gone.
+    done = stages.stage(f"training-{condition.name}", inputs, [out, lora], work)
+    return done | {"lora_sha256": sha256_file(lora)}
 
 
 def write_preview_prompts(settings: RunSettings, folders: RunFolders, condition: Condition) -> None:

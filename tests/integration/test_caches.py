@@ -1,4 +1,4 @@
-"""What was computed from an image lies with the set that owns it: purging one dataset leaves nothing of it."""
+"""What was computed from an image lies with the set that owns it, so that a purge leaves nothing of it."""
 
 import shutil
 from pathlib import Path
