@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError
-from ..files import append_jsonl, atomic_path, private_dir, read_jsonl
 from ..progress import progress
+from .kept import (
+    NO_CACHES,
+    Caches,
+    FeatureStore,
+    KeptResult,
+    Perceptual,
+    Size,
+    moments_file,
+    read_moments,
+    write_moments,
+)
 from .networks import SMALLEST_SIDE, InceptionFeatures, PerceptualFeatures, inception, perceptual
-from .perceptual import PAPER_PAIRS, Mask, Pairs, draw_pairs, perceptual_pass
+from .perceptual import NO_MOMENTS, PAPER_PAIRS, Mask, Pairs, draw_pairs, perceptual_pass
 
 if TYPE_CHECKING:
     import torch
@@ -25,8 +33,6 @@ if TYPE_CHECKING:
     from .image_sets import MeasuredImage
 
 BATCH = 16
-RESULTS = "lpips.jsonl"
-Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -60,35 +66,6 @@ def load_extractors(
 
 
 @dataclass(frozen=True)
-class Caches:
-    """Private folders for what is computed from images.
-
-    of: by the image's folder, because what comes from an image lies with the set that owns it; shared: for
-    what comes from images of several sets, None: it is not kept.
-    """
-
-    of: Callable[[Path], Path | None]
-    shared: Path | None = None
-
-    def of_all(self, folders: Sequence[Path]) -> Path | None:
-        """The place for what comes from images of all these folders."""
-        return self.of(folders[0]) if len(folders) == 1 else self.shared
-
-
-NO_CACHES = Caches(lambda folder: None)
-
-
-@dataclass(frozen=True)
-class Perceptual:
-    """LPIPS of one set of images."""
-
-    pairs_mean: float | None
-    n_pairs: int
-    all_pairs_mean: float | None
-    n_images: int
-
-
-@dataclass(frozen=True)
 class GroupFeatures:
     """What a pass found. Rows of `inception` that are NaN belong to images that could not be decoded."""
 
@@ -98,33 +75,6 @@ class GroupFeatures:
     size: Size | None
     """(width, height) in px at which LPIPS compared."""
     n_resized: dict[str, int]
-
-
-class FeatureStore:
-    """Features by content hash in a private folder: a file for each batch, so that a pass can be resumed."""
-
-    def __init__(self, folder: Path | None, extractor: str) -> None:
-        self._folder = None if folder is None else private_dir(folder)
-        self._prefix = f"features-{extractor[:16]}-"
-        self._known: dict[str, NDArray[np.float32]] = {}
-        for path in sorted(self._folder.glob(f"{self._prefix}*.npz")) if self._folder else ():
-            try:
-                with np.load(path, allow_pickle=False) as data:
-                    self._known |= dict(zip(data["sha256"].tolist(), data["features"], strict=True))
-            except Exception:  # a damaged file raises nearly anything; what it held is computed again
-                path.unlink(missing_ok=True)
-
-    def get(self, sha256: str | None) -> NDArray[np.float32] | None:
-        return None if sha256 is None else self._known.get(sha256)
-
-    def add(self, hashes: Sequence[str], features: NDArray[np.float32]) -> None:
-        """features: [n, D], the rows in the order of `hashes`."""
-        self._known |= dict(zip(hashes, features, strict=True))
-        if self._folder is None:
-            return
-        name = hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
-        with atomic_path(self._folder / f"{self._prefix}{name}.npz") as temporary:
-            np.savez(temporary, sha256=np.array(hashes), features=features)
 
 
 def common_size(images: Sequence[MeasuredImage]) -> Size | None:
@@ -160,9 +110,11 @@ def group_features(
     pairs = draw_pairs(members, wanted_pairs, seed) if wanted_pairs else {}
     lpips: dict[str, Perceptual] = {}
     with worker.bar:
-        if extractors.perceptual is not None and size is not None:
+        if extractors.perceptual is not None and size is not None and not wanted_pairs:
+            lpips = _lpips_of_all_pairs(worker, members, extractors.perceptual, size, caches)
+        elif extractors.perceptual is not None and size is not None:
             results = {
-                name: _Result.of(images, mask, pairs.get(name), extractors.perceptual, size, caches)
+                name: KeptResult.of(images, mask, pairs.get(name), extractors.perceptual, size, caches)
                 for name, mask in members.items()
             }
             lpips = _kept_or_measured(worker, members, pairs, results)
@@ -291,48 +243,8 @@ def resized(pixels: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
     return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC), dtype=np.uint8)
 
 
-@dataclass(frozen=True)
-class _Result:
-    """Where the LPIPS of one set is kept, and the key of what it depends on."""
-
-    cache: Path | None
-    key: str
-
-    @classmethod
-    def of(
-        cls,
-        images: Sequence[MeasuredImage],
-        mask: Mask,
-        pairs: Pairs | None,
-        network: PerceptualFeatures,
-        size: Size,
-        caches: Caches,
-    ) -> _Result:
-        inside = [images[place] for place in np.flatnonzero(mask).tolist()]
-        folders = list(dict.fromkeys(image.folder for image in inside))
-        chosen = [] if pairs is None else [[images[i].sha256, images[j].sha256] for i, j in pairs.tolist()]
-        facts: Any = [network.info.sha256, size, [image.sha256 for image in inside], chosen]
-        key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-        return cls(caches.of_all(folders) if folders else None, key)
-
-    def read(self) -> Perceptual | None:
-        """What an earlier call kept; None when there was none."""
-        if self.cache is None or not (self.cache / RESULTS).is_file():
-            return None
-        try:
-            rows = [row for row in read_jsonl(self.cache / RESULTS) if row.get("key") == self.key]
-            return Perceptual(**rows[-1]["set"]) if rows else None
-        except (UserError, KeyError, TypeError):
-            (self.cache / RESULTS).unlink(missing_ok=True)
-            return None
-
-    def write(self, found: Perceptual) -> None:
-        if self.cache is not None:
-            append_jsonl(private_dir(self.cache) / RESULTS, {"key": self.key, "set": asdict(found)})
-
-
 def _kept_or_measured(
-    worker: _Pass, members: Mapping[str, Mask], pairs: Mapping[str, Pairs], results: Mapping[str, _Result]
+    worker: _Pass, members: Mapping[str, Mask], pairs: Mapping[str, Pairs], results: Mapping[str, KeptResult]
 ) -> dict[str, Perceptual]:
     kept = {name: result.read() for name, result in results.items()}
     left = {name: mask for name, mask in members.items() if kept[name] is None}
@@ -346,3 +258,36 @@ def _kept_or_measured(
             lpips[name] = Perceptual(mean, n_pairs, found.all_pairs[name], found.n_images[name])
             results[name].write(lpips[name])
     return {name: lpips[name] for name in members}
+
+
+def _lpips_of_all_pairs(
+    worker: _Pass, members: Mapping[str, Mask], network: PerceptualFeatures, size: Size, caches: Caches
+) -> dict[str, Perceptual]:
+    """The mean over all pairs of each set, from sums kept by folder: sets of several folders add them up, so
+    that nothing that comes from two is kept.
+    """
+    parts: dict[tuple[Path, tuple[bool, ...]], list[int]] = {}
+    for place, image in enumerate(worker.images):
+        inside = tuple(bool(mask[place]) for mask in members.values())
+        if any(inside):
+            parts.setdefault((image.folder, inside), []).append(place)
+    files = {
+        part: moments_file(caches.of(part[0]), [worker.images[i].sha256 for i in places], network, size)
+        for part, places in parts.items()
+    }
+    moments = {part: found for part, file in files.items() if (found := read_moments(file)) is not None}
+    left = {part: places for part, places in parts.items() if part not in moments}
+    if left:
+        masks = {
+            str(i): np.isin(np.arange(len(worker.images)), places) for i, places in enumerate(left.values())
+        }
+        order = sorted(place for places in left.values() for place in places)
+        measured = perceptual_pass(worker.phi, masks, [], order=order).moments
+        for part, name in zip(left, masks, strict=True):
+            moments[part] = measured[name]
+            write_moments(files[part], measured[name])
+    lpips = {}
+    for index, name in enumerate(members):
+        total = sum((moments[part] for part in parts if part[1][index]), NO_MOMENTS)
+        lpips[name] = Perceptual(None, 0, total.all_pairs_mean(), total.n)
+    return lpips

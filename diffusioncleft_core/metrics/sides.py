@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from ..dataset.folder import dataset_cache, is_dataset
 from ..errors import UserError
-from .features import Caches, Extractors, GroupFeatures, common_size, group_features
+from .features import Extractors, GroupFeatures, common_size, group_features
 from .image_sets import ALL, Group, MeasuredImage, groups_of, read_generated, read_photographs
+from .kept import Caches
 
 OWN_CACHE = ".measure"
 """In a generated set: what was computed from its images, for its owner alone."""

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..files import inside, sha256_file, write_json, write_text
+from ..files import inside, write_json, write_text
 from .dataset import folder_digests
+from .generation import filtered_content
 from .settings import RunFolders, RunSettings, face_pack_input, metric_weights, sampling_inputs
 from .stages import Facts, Stages
 
@@ -47,7 +48,7 @@ def filter_images(
         )
 
     inputs = {
-        "generated images": {name: part["generation"]["manifest"] for name, part in facts.items()},
+        "generated images": {name: part["generation"]["content"] for name, part in facts.items()},
         "training photographs": {name: part["dataset"]["manifest"] for name, part in facts.items()},
         "threshold": settings.threshold,
         "refill": settings.refill,
@@ -103,7 +104,7 @@ def measure_images(
         return measured
 
     inputs = {
-        "filtered images": {name: sha256_file(path / "manifest.jsonl") for name, path in generated.items()},
+        "filtered images": {name: filtered_content(path) for name, path in generated.items()},
         "training photographs": {name: part["dataset"]["manifest"] for name, part in facts.items()},
         "measurements": [settings.threshold, sorted(settings.metrics), settings.seed],
         "networks": metric_weights(settings),

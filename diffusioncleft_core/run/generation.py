@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from ..conditions import Condition
-from ..files import sha256_file
+from ..dataset.manifest import MANIFEST
+from ..files import inside, read_jsonl, sha256_file
+from ..filters.sets import raw_rows
 from .settings import RunFolders, RunSettings, sampling_inputs, sampling_of, vocabulary_input
-from .stages import Facts, Stages
-from .training import lora_file
+from .stages import Facts, Stages, digest_of
 
 
 def write_prompt_plan(
@@ -55,7 +57,7 @@ def generate_images(
     def work() -> Facts:
         plan = read_plan(folders.plan(condition.name))[: settings.n]
         result = draw_plan(settings, folders, condition, plan, warn=warn)
-        return {"images": result.total, "manifest": sha256_file(out / "manifest.jsonl")}
+        return {"images": result.total, "content": drawn_content(out)}
 
     inputs = {
         **plan_inputs(settings, settings.seed_for("plan", condition.name)),
@@ -65,6 +67,22 @@ def generate_images(
     }
     more = {"number of images": settings.n}
     return stages.stage(f"generation-{condition.name}", inputs, [out], work, soft=more)
+
+
+def drawn_content(folder: Path) -> str:
+    """Digest of a set's images as they were drawn, wherever the filters moved them since."""
+    rows = raw_rows(read_jsonl(folder / MANIFEST))
+    return digest_of([[Path(row["file"]).name, row["prompt"], _image_digest(folder, row)] for row in rows])
+
+
+def filtered_content(folder: Path) -> str:
+    """Digest of a set's images with all that its manifest says of them, verdicts too."""
+    return digest_of([[row, _image_digest(folder, row)] for row in read_jsonl(folder / MANIFEST)])
+
+
+def _image_digest(folder: Path, row: Mapping[str, Any]) -> str | None:
+    path = inside(folder, row["file"])
+    return sha256_file(path) if path.is_file() else None
 
 
 def draw_plan(
@@ -80,7 +98,7 @@ def draw_plan(
 
     return generate(
         settings.source,
-        lora_file(folders, condition),
+        folders.lora(condition),
         plan,
         folders.generated(condition.name),
         warn=warn,
@@ -107,7 +125,7 @@ def ask_oracle(
     def work() -> Facts:
         return measure_condition(
             settings.source,
-            lora_file(folders, condition),
+            folders.lora(condition),
             condition,
             other,
             n=settings.cell_images,
@@ -131,7 +149,7 @@ def ask_oracle(
         **sampling_inputs(settings),
         **vocabulary_input(),
     }
-    more = {"generated images": facts["generation"]["manifest"]}
+    more = {"generated images": facts["generation"]["content"]}
     return stages.stage(f"oracle-{condition.name}", inputs, [out], work, soft=more)
 
 
@@ -152,5 +170,8 @@ def draw_sheets(
         )
         return {"shown": shown}
 
-    inputs = {"filtered images": sha256_file(folders.generated(condition.name) / "manifest.jsonl")}
-    return stages.stage(f"sheets-{condition.name}", {}, [path], work, soft=inputs)
+    inputs = {"filtered images": filtered_content(folders.generated(condition.name))}
+    name = f"sheets-{condition.name}"
+    earlier = stages.done(name)
+    outputs = [path] if earlier is None or earlier["shown"] else []  # of no image there is no sheet
+    return stages.stage(name, {}, outputs, work, soft=inputs)

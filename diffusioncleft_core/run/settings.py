@@ -15,6 +15,7 @@ from ..files import sha256_bytes, sha256_file
 if TYPE_CHECKING:
     import torch
 
+    from ..conditions import Condition
     from ..flux.components import FluxSource
 
 CONDITIONS = ("pre_op", "post_op")
@@ -144,6 +145,9 @@ class RunFolders:
 
     def training(self, condition: str) -> Path:
         return self.root / "loras" / condition
+
+    def lora(self, condition: Condition) -> Path:
+        return self.training(condition.name) / f"{condition.trigger.lower()}.safetensors"
 
     def plan(self, condition: str) -> Path:
         return self.root / "plans" / f"{condition}.jsonl"

@@ -88,7 +88,8 @@ def telling(dataset: Path) -> set[bytes]:
     for path in (dataset / "cache").rglob("*"):
         if path.suffix == ".npz":
             with np.load(path) as data:
-                found |= {vector.tobytes() for vector in data["features"]}
+                name = "features" if "features" in data else "total"
+                found |= {vector.tobytes() for vector in np.atleast_2d(data[name])}
         if path.suffix == ".safetensors" and path.parent.name == "latents":
             found |= {path.stem.encode(), path.read_bytes()[-1024:]}
         if path.suffix == ".jsonl":
