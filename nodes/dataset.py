@@ -131,7 +131,8 @@ class Captions(io.ComfyNode):
             category=CATEGORY,
             description=(
                 "Shows a dataset's captions by number, never by file name, and changes those that are "
-                "written in `edits`. A changed caption is kept in the dataset until it is built again."
+                "written in `edits`, where the dataset's owner allows that on the command line. The original "
+                "captions are kept and can be restored there."
             ),
             inputs=[
                 Dataset.Input("dataset", tooltip="The dataset whose captions are shown."),
@@ -140,7 +141,8 @@ class Captions(io.ComfyNode):
                     default="",
                     multiline=True,
                     tooltip=(
-                        "Corrections, one a line: the number, a colon, the new caption. Empty: only show."
+                        "Corrections, one a line: the number, a colon, the new caption. Empty: only show. "
+                        "The owner allows them with 'diffusioncleft dataset allow-edits'."
                     ),
                 ),
                 io.Boolean.Input(
@@ -209,9 +211,11 @@ def phantom_dataset(condition: str, count: int, size: int, seed: int, holdout: f
 
     name = f"phantom_{condition}_{count}_{size}px_{seed}_{round(100 * holdout)}"
     folder = places.new_dataset_folder(name)
+    photographs = private_dir(folder.parent / ".phantom_photographs") / name
+    if folder.exists() and not photographs.is_dir():
+        raise UserError(f"there is a dataset {name} that this node did not make; choose other settings")
     if (folder / SETTINGS).is_file():
         return open_dataset(name)
-    photographs = private_dir(folder.parent / ".phantom_photographs") / name
     bar = progress_bar(count)
     for done in range(0, count, 10):  # what is rendered is kept, so the pieces cost nothing
         stop_if_interrupted()

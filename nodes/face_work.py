@@ -56,9 +56,20 @@ def pack_of_datasets(choice: str, datasets: Sequence[DatasetHandle]) -> str:
     return choice
 
 
-@functools.lru_cache(maxsize=2)
 def analyzer_of(pack: str) -> Any:
-    """The face pack, opened once: a batch of 2,000 graphs opens it once too."""
+    """The face pack, opened once: a batch of 2,000 graphs opens it once too. Opened again when its files are
+    others.
+    """
+    from ..diffusioncleft_core.faces.packs import find_pack
+
+    found = find_pack(pack, places.face_pack_roots())
+    files = sorted(path for path in found.folder.iterdir() if path.suffix in (".onnx", ".json"))
+    states = [(path.name, path.stat().st_size, path.stat().st_mtime_ns, path.stat().st_ino) for path in files]
+    return _opened(pack, tuple(states))
+
+
+@functools.lru_cache(maxsize=2)
+def _opened(pack: str, states: tuple[Any, ...]) -> Any:
     import torch
 
     from ..diffusioncleft_core.faces.analyzer import load_face_analyzer

@@ -197,7 +197,7 @@ class Report(io.ComfyNode):
 
         try:
             if folder is not None:
-                places.output_folder(folder)
+                places.own_output_folder(folder)
         except UserError as error:
             return str(error)
         return known_pack(faces)

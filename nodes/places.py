@@ -86,7 +86,9 @@ def loras_folder() -> Path:
 
 
 def output_folder(name: str) -> Path:
-    """A folder under ComfyUI's output folder; UserError for a name that leads out of it."""
+    """A folder under ComfyUI's output folder; UserError for a name that leads out of it, or into the private
+    part of a run that somebody put there.
+    """
     root = Path(folder_paths.get_output_directory())
     if not name.strip() or Path(name).is_absolute():
         raise UserError(
@@ -98,6 +100,17 @@ def output_folder(name: str) -> Path:
         raise UserError(f"{name!r} leads out of ComfyUI's output folder; give a name inside it") from None
     if folder == root.resolve():
         raise UserError("images need a folder of their own in ComfyUI's output folder; give its name")
+    for above in _up_to_output(folder):
+        if _is_dataset(above) or (above.name == "private" and _is_run(above.parent)):
+            raise UserError(f"{name!r} lies among photographs' private files; give another name")
+    return folder
+
+
+def own_output_folder(name: str) -> Path:
+    """The same for writing: UserError for a folder of a run of the command line as well."""
+    folder = output_folder(name)
+    if any(_is_run(above) for above in _up_to_output(folder)):
+        raise UserError(f"{name!r} belongs to a run of the command line; give a folder of its own")
     return folder
 
 
@@ -117,7 +130,14 @@ def image_set_names() -> list[str]:
     found = [
         path.parent for pattern in ("*", "*/*", "*/*/*") for path in root.glob(f"{pattern}/manifest.jsonl")
     ]
-    return sorted(shown_name(path) for path in found if inside_output(path))
+    return sorted(shown_name(path) for path in found if _may_be_named(path))
+
+
+def _may_be_named(path: Path) -> bool:
+    try:
+        return inside_output(path) and bool(output_folder(shown_name(path)))
+    except UserError:
+        return False
 
 
 def inside_output(path: Path) -> bool:
@@ -209,6 +229,19 @@ def _is_dataset(path: Path) -> bool:
     from ..diffusioncleft_core.dataset.folder import is_dataset
 
     return is_dataset(path)
+
+
+def _is_run(path: Path) -> bool:
+    """Whether the folder is that of a run of the command line."""
+    from ..diffusioncleft_core.run.settings import RunFolders
+
+    return RunFolders(path).stages.is_dir()
+
+
+def _up_to_output(folder: Path) -> list[Path]:
+    """The folder and those above it, as far as the output folder."""
+    root = Path(folder_paths.get_output_directory()).resolve()
+    return [path for path in (folder, *folder.parents) if path.is_relative_to(root)]
 
 
 def _refuse_served(root: Path) -> None:

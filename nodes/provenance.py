@@ -119,7 +119,7 @@ def _recipe(hidden: Any, graph: Mapping[str, Any]) -> str:
             if isinstance(value, list) and len(value) == 2:
                 kept[name] = digest(value)
             elif kind in _LORA_LOADERS and name == "lora_name" and isinstance(value, str):
-                kept[name] = _lora_digest(value)
+                kept[name] = _model_digest("loras", value)
             elif isinstance(value, (int, float)) or name in _WORDS:
                 kept[name] = value
         return sha256_bytes(json.dumps([kind, kept], sort_keys=True, default=str).encode())
@@ -130,7 +130,9 @@ def _recipe(hidden: Any, graph: Mapping[str, Any]) -> str:
 
 
 def _base(nodes: list[Mapping[str, Any]]) -> dict[str, str]:
-    from ..diffusioncleft_core.files import sha256_file
+    """Hashes of the base model's parts: the transformer's, and those of the VAE and the text encoders where
+    loaders of their own name them.
+    """
     from ..diffusioncleft_core.flux.source import phantom_source
     from ..diffusioncleft_core.generation.generate import base_digests
 
@@ -139,14 +141,32 @@ def _base(nodes: list[Mapping[str, Any]]) -> dict[str, str]:
             return base_digests(phantom_source())
         name = node.get("inputs", {}).get("unet_name")
         if isinstance(name, str) and name in places.model_files("diffusion_models"):
-            return {"sha256": sha256_file(places.model_file("diffusion_models", name))}
-    return {"sha256": _UNKNOWN}
+            return {"sha256": _model_digest("diffusion_models", name), **_parts(nodes)}
+    return {"sha256": _UNKNOWN, **_parts(nodes)}
 
 
-def _lora_digest(name: str) -> str:
-    from ..diffusioncleft_core.files import sha256_file
+def _parts(nodes: list[Mapping[str, Any]]) -> dict[str, str]:
+    """The VAE's hash, and the hash of the text encoders' hashes in whatever order they stand."""
+    from ..diffusioncleft_core.files import sha256_bytes
 
-    return sha256_file(places.model_file("loras", name))
+    found = {}
+    inputs = [node.get("inputs", {}) for node in nodes]
+    for kind, names, key in (
+        ("vae", ("vae_name",), "vae_sha256"),
+        ("text_encoders", ("clip_name", "clip_name1", "clip_name2"), "text_encoders_sha256"),
+    ):
+        known = places.model_files(kind)
+        files = {given[name] for given in inputs for name in names if given.get(name) in known}
+        digests = sorted(_model_digest(kind, file) for file in files)
+        if digests:
+            found[key] = digests[0] if len(digests) == 1 else sha256_bytes("".join(digests).encode())
+    return found
+
+
+def _model_digest(kind: str, name: str) -> str:
+    from ..diffusioncleft_core.digests import sha256_model
+
+    return sha256_model(places.model_file(kind, name))
 
 
 def _lora(nodes: list[Mapping[str, Any]], name: str, strength: float) -> dict[str, Any] | None:
@@ -157,7 +177,7 @@ def _lora(nodes: list[Mapping[str, Any]], name: str, strength: float) -> dict[st
         given = found.get("strength_model")
         strength = float(given) if isinstance(given, (int, float)) else strength
     if name:
-        return {"sha256": _lora_digest(name), "strength": strength}
+        return {"sha256": _model_digest("loras", name), "strength": strength}
     return {"sha256": _UNKNOWN, "strength": strength} if loaders else None
 
 

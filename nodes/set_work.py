@@ -19,6 +19,8 @@ from .provenance import Drawn
 from .verdicts import Record, picture_key
 
 SETTINGS = "generation.json"
+MADE_BY = "comfyui"
+_OTHER = "give another folder"
 _SHARED = ("base", "lora")
 
 
@@ -145,16 +147,19 @@ def rows_for(rows: Any, count: int, drawn: Mapping[str, Any] | None = None) -> l
 def _same_settings(folder: Path, record: Mapping[str, Any]) -> None:
     """A set has one base model and one LoRA: figures of a mixture would mean nothing."""
     settings = folder / SETTINGS
+    if not settings.is_file() and (folder / MANIFEST).is_file():
+        raise UserError(f"{places.shown_name(folder)} is a set that this node did not make; {_OTHER}")
     if not settings.is_file():
         shared = {name: record[name] for name in (*_SHARED, "sampler")}
-        write_json(settings, {"schema": 1, **shared, "made_by": "comfyui"})
+        write_json(settings, {"schema": 1, **shared, "made_by": MADE_BY})
         return
     stored = read_json(settings)
+    if stored.get("made_by") != MADE_BY:
+        raise UserError(f"{places.shown_name(folder)} is a set of the command line; {_OTHER}")
     changed = [name for name in _SHARED if stored.get(name) != record[name]]
     if changed:
         raise UserError(
-            f"{places.shown_name(folder)} holds pictures made with another {' and '.join(changed)}; "
-            "give another folder"
+            f"{places.shown_name(folder)} holds pictures made with another {' and '.join(changed)}; {_OTHER}"
         )
 
 

@@ -156,7 +156,7 @@ class SaveSyntheticSet(io.ComfyNode):
         if name is None:
             return True
         try:
-            places.output_folder(name)
+            places.own_output_folder(name)
         except UserError as error:
             return str(error)
         return True
@@ -170,7 +170,7 @@ class SaveSyntheticSet(io.ComfyNode):
         lora = (one(inputs.get("lora_name"), "") or "", float(one(inputs.get("lora_strength"), 1.0)))
         record = made_with(cls.hidden, *lora)
         saved = save_images(
-            places.output_folder(one(inputs["folder"])),
+            places.own_output_folder(one(inputs["folder"])),
             images,
             inputs.get("rows"),
             record,

@@ -1,5 +1,6 @@
 """The LoRA trainer as a node, and the node that follows a training that runs beside the queue."""
 
+import json
 import time
 from typing import Any
 
@@ -56,8 +57,17 @@ class LoraTrainer(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, mode: str = WAIT, **kwargs: Any) -> Any:
-        """A detached training has another state each time it is asked for; one waited for has not."""
-        return time.time() if mode == DETACHED else ""
+        """A detached training has another state each time it is asked for; one waited for changes with the
+        model files behind the names.
+        """
+        from .training_settings import file_states
+
+        if mode == DETACHED:
+            return time.time()
+        try:
+            return json.dumps(file_states(kwargs))
+        except (KeyError, OSError, UserError):  # a value comes by a link, or `execute` says what is missing
+            return ""
 
     @classmethod
     @plain_errors

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..diffusioncleft_core.digests import sha256_model
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.run.settings import (
     PHANTOM_LEARNING_RATE,
@@ -25,7 +26,7 @@ _NO_ADAPTER = (
 
 @dataclass(frozen=True)
 class RunPlan:
-    """Everything a run depends on. `identity` is what its result depends on, without a path."""
+    """Everything a run depends on. `identity` is what its result depends on, files by their content."""
 
     name: str
     dataset: DatasetHandle
@@ -99,8 +100,8 @@ def plan_run(inputs: dict[str, Any]) -> RunPlan:
         **base,
     }
     identity = {key: value for key, value in values.items() if key != "train_data_dir"}
-    identity |= {"dataset": dataset.sha256, "base": _names(inputs), "regularisation": regularisation}
-    identity |= {"adapter": adapter.name if adapter else None}
+    identity |= {"dataset": dataset.sha256, "base": source.fingerprints(), "regularisation": regularisation}
+    identity |= {"adapter": sha256_model(adapter) if adapter else None}
     return RunPlan(
         name=inputs["name"].strip(),
         dataset=dataset,
@@ -116,6 +117,20 @@ def plan_run(inputs: dict[str, Any]) -> RunPlan:
         cpu=cpu,
         warnings=tuple(warnings),
     )
+
+
+def file_states(inputs: dict[str, Any]) -> list[list[int]]:
+    """Size, time and inode of every model file that the widgets stand for: another file under an old name is
+    noticed without reading it.
+    """
+    from ..diffusioncleft_core.flux.source import COMPONENTS
+
+    phantom = inputs["base_model"] == PHANTOM
+    adapter, _ = _adapter(inputs["training_adapter"], wanted=inputs["preset"] == "robust" and not phantom)
+    _, source = _base(inputs, phantom)
+    paths = [path for component in COMPONENTS for path in source.paths(component)]
+    found = [path.stat() for path in [*paths, *([adapter] if adapter else [])]]
+    return [[state.st_size, state.st_mtime_ns, state.st_ino] for state in found]
 
 
 def _check(inputs: dict[str, Any], dataset: DatasetHandle, phantom: bool) -> None:
@@ -254,7 +269,3 @@ def _bracketed(dataset: DatasetHandle) -> bool:
     path = dataset.folder / SETTINGS
     described = read_json(path) if path.is_file() else {}
     return bool(described.get("settings", {}).get("bracketed", True))
-
-
-def _names(inputs: dict[str, Any]) -> list[str]:
-    return [inputs[name] for name in ("base_model", "vae", "clip_l", "t5xxl")]

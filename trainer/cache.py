@@ -3,7 +3,7 @@
 import hashlib
 import json
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from .data import TrainImage, bucket_pixels, read_pixels
 
 Tensors = dict[str, torch.Tensor]
 _VERSION = 1
+_DATASET_CACHE = "training"
 _LATENTS_AT_ONCE = 1_048_576  # pixels in one call of the autoencoder
 _CHANGED = (
     "an image changed while the trainer was reading it; leave the folder alone and run the same command again"
@@ -65,9 +66,30 @@ def cache_key(*parts: Any) -> str:
     return hashlib.sha256(json.dumps([_VERSION, *parts]).encode()).hexdigest()
 
 
+class Caches:
+    """The caches of a run: one in every built dataset, for what comes from its own images and captions, and
+    one for the rest. `on_disk` False: memory only.
+    """
+
+    def __init__(self, shared: Path, *, on_disk: bool = True) -> None:
+        self._on_disk = on_disk
+        self._shared = TensorCache(shared if on_disk else None)
+        self._by_folder: dict[Path | None, TensorCache] = {None: self._shared}
+
+    def of(self, folder: Path | None) -> TensorCache:
+        """The cache for what comes from an image in `folder`; None: from no image."""
+        if folder not in self._by_folder:
+            self._by_folder[folder] = self._shared
+            if self._on_disk and folder is not None and dataset_folder.is_dataset(folder):
+                self._by_folder[folder] = TensorCache(dataset_folder.dataset_cache(folder, _DATASET_CACHE))
+        return self._by_folder[folder]
+
+
 @dataclass(frozen=True)
 class PrivateFolder:
-    """Where the cache lies, and the secret key that makes fingerprints of the images useless to others."""
+    """Where the cache of what belongs to no dataset lies, and the secret key that makes fingerprints of the
+    images useless to others.
+    """
 
     cache: Path
     key: bytes
@@ -86,25 +108,21 @@ class PrivateFolder:
 
 
 def private_folder(cache_dir: Path | None, train_dirs: Sequence[Path], output_dir: Path) -> PrivateFolder:
-    """Return the private folder: the one that was given, else the built dataset's own, else one in the output
-    folder.
+    """Return the private folder: the one that was given, else one in the output folder.
+
+    The key lies in the first built dataset, where there is one, and goes with it.
     """
     datasets = [folder for folder in train_dirs if dataset_folder.is_dataset(folder)]
-    if cache_dir is None and datasets:
-        home = datasets[0]
-        cache = home / dataset_folder.CACHE
-    else:
-        home = cache = cache_dir or output_dir / "private"
-    private_dir(home)
-    path = home / dataset_folder.KEY
+    cache = private_dir(cache_dir or output_dir / "private")
+    path = (datasets[0] if datasets else cache) / dataset_folder.KEY
     if not path.is_file() or len(path.read_bytes()) < 16:
         write_bytes(path, secrets.token_bytes(32))
-    return PrivateFolder(private_dir(cache), path.read_bytes()[:64])
+    return PrivateFolder(cache, path.read_bytes()[:64])
 
 
 def cached_latents(
     images: Sequence[TrainImage],
-    cache: TensorCache,
+    caches: Caches,
     vae_fingerprint: str,
     load_vae: Callable[[], torch.nn.Module],
     each: Callable[[int, int], None] = lambda done, total: None,
@@ -118,14 +136,20 @@ def cached_latents(
     keys = [cache_key("latents", image.sha256, image.bucket, vae_fingerprint) for image in images]
     found: dict[str, torch.Tensor] = {}
     missing: dict[str, TrainImage] = {}
+    # By key, the caches that should hold it and don't: an image can be in two datasets.
+    absent: dict[str, dict[TensorCache, None]] = {}
     for key, image in zip(keys, images, strict=True):
-        if key in found or key in missing:
-            continue
+        cache = caches.of(image.folder)
         tensors = cache.get("latents", key)
         if tensors is None:
             missing[key] = image
+            absent.setdefault(key, {})[cache] = None
         else:
             found[key] = tensors["latents"]
+    for key in missing.keys() & found.keys():
+        for cache in absent[key]:
+            cache.put("latents", key, {"latents": found[key]})
+        del missing[key]
     vae = load_vae() if missing else None
     done = 0
     for bucket in sorted({image.bucket for image in missing.values()}):
@@ -136,7 +160,8 @@ def cached_latents(
             each(done, len(missing))
             for (key, _), latents in zip(part, _encode(vae, [image for _, image in part]), strict=True):
                 found[key] = latents
-                cache.put("latents", key, {"latents": latents})
+                for cache in absent[key]:
+                    cache.put("latents", key, {"latents": latents})
             done += len(part)
     if missing:
         each(done, len(missing))
@@ -157,23 +182,30 @@ def _encode(vae: Any, images: Sequence[TrainImage]) -> torch.Tensor:
 
 
 def cached_text(
-    captions: Sequence[str],
-    cache: TensorCache,
+    captions: Mapping[str, Iterable[Path | None]],
+    caches: Caches,
     text_fingerprint: str,
     load_encoders: Callable[[], Any],
     each: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Tensors]:
-    """Return for every distinct caption `text` [T, D] and `pooled` [P], on the CPU in the encoders' number
-    format.
+    """Return for every caption `text` [T, D] and `pooled` [P], on the CPU in the encoders' number format.
+
+    captions: with the folders of the images that have it, None for a prompt of no image.
     """
     found: dict[str, Tensors] = {}
-    missing: list[str] = []
-    for caption in dict.fromkeys(captions):
-        tensors = cache.get("text", cache_key("text", caption, text_fingerprint))
-        if tensors is None:
-            missing.append(caption)
-        else:
-            found[caption] = tensors
+    absent: dict[str, list[TensorCache]] = {}
+    for caption, folders in captions.items():
+        key = cache_key("text", caption, text_fingerprint)
+        for cache in dict.fromkeys(map(caches.of, folders)):
+            tensors = cache.get("text", key)
+            if tensors is None:
+                absent.setdefault(caption, []).append(cache)
+            else:
+                found[caption] = tensors
+    for caption in absent.keys() & found.keys():
+        for cache in absent[caption]:
+            cache.put("text", cache_key("text", caption, text_fingerprint), found[caption])
+    missing = [caption for caption in absent if caption not in found]
     encoders = load_encoders() if missing else None
     for at in range(0, len(missing), 16):
         part = missing[at : at + 16]
@@ -186,7 +218,8 @@ def cached_text(
                 "pooled": embedding.pooled.cpu().clone(),
             }
             found[caption] = tensors
-            cache.put("text", cache_key("text", caption, text_fingerprint), tensors)
+            for cache in absent[caption]:
+                cache.put("text", cache_key("text", caption, text_fingerprint), tensors)
     if missing:
         each(len(missing), len(missing))
     return found

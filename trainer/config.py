@@ -72,7 +72,8 @@ class TrainSettings:
         bool, Option("keep latents and text embeddings on disk, keyed by content")
     ] = True
     cache_dir: Annotated[
-        Path | None, Option("private folder of the cache (default: in the dataset or the output folder)")
+        Path | None,
+        Option("private folder of the cache (default: in the output folder); a dataset has its own"),
     ] = None
 
     output_dir: Annotated[Path, Option("folder for the LoRA, checkpoints, previews and the loss history")] = (

@@ -26,11 +26,13 @@ _TRAINED_ROLES = {False: (None, "train"), True: (None, "train", "generated", "co
 
 @dataclass(frozen=True)
 class TrainImage:
-    """One image: where it lies, its caption, the SHA-256 of its normalised pixels, its bucket (width, height)
-    and, where it is known, the box of the finding as (x0, y0, x1, y1) in px of the bucket.
+    """One image: where it lies, the folder of its set, its caption, the SHA-256 of its normalised pixels, its
+    bucket (width, height) and, where it is known, the box of the finding as (x0, y0, x1, y1) in px of the
+    bucket.
     """
 
     path: Path
+    folder: Path
     caption: str
     is_reg: bool
     repeats: int
@@ -98,6 +100,7 @@ def collect_images(
             images.append(
                 TrainImage(
                     subset.image_dir / row.file,
+                    subset.image_dir,
                     caption,
                     subset.is_reg,
                     subset.num_repeats,

@@ -32,8 +32,8 @@ if not __package__:  # started as a file: load the folder above as the package t
 
 import torch
 
+from ..diffusioncleft_core.digests import sha256_model
 from ..diffusioncleft_core.errors import UserError
-from ..diffusioncleft_core.files import sha256_file
 from ..diffusioncleft_core.flux.components import load_transformer, load_vae
 from ..diffusioncleft_core.flux.lora import (
     attach_lora,
@@ -76,7 +76,7 @@ def train(settings: TrainSettings, events: Events, interruption: Interruption) -
         prepared = prepare(settings, source, device, dtype, events, interruption)
         images = prepared.collected
         total = settings.max_train_steps or STEPS_AN_IMAGE * len(images.train)
-        adapter_sha256 = sha256_file(settings.training_adapter) if _adapter(settings, events) else None
+        adapter_sha256 = sha256_model(settings.training_adapter) if _adapter(settings, events) else None
         matters = what_matters(settings, prepared, total, str(dtype), adapter_sha256)
 
         # Where an earlier run stopped.

@@ -1,7 +1,7 @@
 """What a run needs before its first step: base model, images, latents and text embeddings."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import torch
 
 from ..diffusioncleft_core.flux.components import FluxSource, load_text_encoders, load_vae, phantom_source
 from . import memory
-from .cache import PrivateFolder, TensorCache, Tensors, cached_latents, cached_text, private_folder
+from .cache import Caches, PrivateFolder, Tensors, cached_latents, cached_text, private_folder
 from .config import TrainSettings, image_folders
 from .data import Collected, collect_images, with_other_trigger, without_trigger
 from .events import Events
@@ -99,7 +99,7 @@ def prepare(
     for message in collected.left_out:
         events.emit("warning", message=message)
     private = _private(settings, folders)
-    cache = TensorCache(private.cache if settings.cache_latents_to_disk else None)
+    caches = Caches(private.cache, on_disk=settings.cache_latents_to_disk)
     fingerprints = {
         "base model": source.fingerprint("transformer"),
         "autoencoder": source.fingerprint("vae"),
@@ -109,16 +109,10 @@ def prepare(
     }
     if settings.region_weight != 1 and not any(image.region for image in collected.train):
         events.emit("warning", message="no image says where its finding lies: --region_weight has no effect")
-    captions = [
-        EMPTY_CAPTION,
-        *(i.caption for i in collected.images),
-        *(counterpart(i.caption, other) for i in collected.train for other in preserved_triggers(settings)),
-        *(preview.prompt for preview in previews),
-    ]
     number_format = str(dtype)
     text = cached_text(
-        captions,
-        cache,
+        captions_by_folder(settings, collected, previews),
+        caches,
         fingerprints["text encoders"] + number_format,
         lambda: load_text_encoders(source, device, dtype),
         tell("text embeddings"),
@@ -126,13 +120,28 @@ def prepare(
     memory.release()
     latents = cached_latents(
         collected.images,
-        cache,
+        caches,
         fingerprints["autoencoder"] + number_format,
         lambda: load_vae(source, device, dtype),
         tell("latents"),
     )
     memory.release()
     return Prepared(collected, latents, text, previews, fingerprints)
+
+
+def captions_by_folder(
+    settings: TrainSettings, collected: Collected, previews: Sequence[PreviewPrompt]
+) -> dict[str, dict[Path | None, None]]:
+    """All captions of a run, with the folders of the images they come from; None: from no image."""
+    found: dict[str, dict[Path | None, None]] = {EMPTY_CAPTION: {None: None}}
+    for image in collected.images:
+        found.setdefault(image.caption, {})[image.folder] = None
+    for image in collected.train:
+        for other in preserved_triggers(settings):
+            found.setdefault(counterpart(image.caption, other), {})[image.folder] = None
+    for preview in previews:
+        found.setdefault(preview.prompt, {})[None] = None
+    return found
 
 
 def _private(settings: TrainSettings, folders: Any) -> PrivateFolder:

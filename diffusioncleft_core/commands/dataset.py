@@ -11,22 +11,25 @@ from ..errors import UserError
 if TYPE_CHECKING:
     from ..dataset import BuildResult
 
-HELP = "build a checked, captioned, private dataset from photographs; show, readmit, purge"
+HELP = "build a checked, captioned, private dataset from photographs; show, readmit, purge, caption edits"
 EXAMPLES = """\
 examples:
   diffusioncleft dataset build photos --metadata photos/metadata.csv --condition pre_op --out private/pre_op
   diffusioncleft dataset show private/pre_op --list
   diffusioncleft dataset readmit private/pre_op --file "IMG 12.jpg"
+  diffusioncleft dataset allow-edits private/pre_op
+  diffusioncleft dataset restore-captions private/pre_op
   diffusioncleft dataset purge private/pre_op
 
 docs/dataset.md describes the table's columns, the checks and what lies in the folder.
 """
 DEFAULT_FACES = "buffalo_l"
+ACTIONS = ("build", "show", "readmit", "allow-edits", "restore-captions", "purge")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Declare the four subcommands."""
-    commands = parser.add_subparsers(dest="action", required=True, metavar="build|show|readmit|purge")
+    """Declare the subcommands."""
+    commands = parser.add_subparsers(dest="action", required=True, metavar="|".join(ACTIONS))
     build = commands.add_parser("build", help="build a dataset, or bring it up to date")
     build.add_argument("photos", type=Path, metavar="PHOTOS", help="folder of photographs; never changed")
     build.add_argument("--metadata", type=Path, required=True, help="table with a row a photograph (CSV)")
@@ -59,6 +62,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--max-side", type=int, help="larger photographs are reduced to this, px (default 2048)"
     )
     build.add_argument("--bare-trigger", action="store_true", help="captions begin with CLP instead of [CLP]")
+    build.add_argument(
+        "--allow-edits", action="store_true", help="let ComfyUI's node Cleft Captions change captions"
+    )
     show = commands.add_parser("show", help="counts by role, attribute and reason")
     show.add_argument("folder", type=Path, metavar="DIR")
     show.add_argument("--list", action="store_true", help="name every photograph that was set aside")
@@ -69,6 +75,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     readmit.add_argument(
         "--file", required=True, action="append", help="its name in the list; may be repeated"
     )
+    allow = commands.add_parser("allow-edits", help="let ComfyUI's node Cleft Captions change captions")
+    allow.add_argument("folder", type=Path, metavar="DIR")
+    allow.add_argument("--off", action="store_true", help="forbid it again; captions stay as they are")
+    restore = commands.add_parser("restore-captions", help="put back the captions of the build")
+    restore.add_argument("folder", type=Path, metavar="DIR")
     purge = commands.add_parser("purge", help="erase everything that was derived from the photographs")
     purge.add_argument("folder", type=Path, metavar="DIR")
     purge.add_argument("--yes", action="store_true", help="don't ask")
@@ -76,8 +87,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run one subcommand."""
-    actions = {"build": _build, "show": _show, "readmit": _readmit, "purge": _purge}
-    return actions[args.action](args)
+    actions = (_build, _show, _readmit, _allow_edits, _restore_captions, _purge)
+    return dict(zip(ACTIONS, actions, strict=True))[args.action](args)
 
 
 def _build(args: argparse.Namespace) -> int:
@@ -103,6 +114,8 @@ def _build(args: argparse.Namespace) -> int:
         | ({"same_person": args.same_person} if args.same_person is not None else {}),
     }
     _summary(_build_with(args.out, arguments), args.phantom)
+    if args.allow_edits:
+        _allow(args.out, True)
     return 0
 
 
@@ -194,6 +207,26 @@ def _readmit(args: argparse.Namespace) -> int:
         print("next: build the dataset again with the same command")
         return 0
     _summary(_build_with(args.folder, arguments), arguments["settings"]["phantom"])
+    return 0
+
+
+def _allow_edits(args: argparse.Namespace) -> int:
+    _allow(args.folder, not args.off)
+    return 0
+
+
+def _allow(folder: Path, allowed: bool) -> None:
+    from ..dataset.recaption import allow_edits
+
+    allow_edits(folder, allowed)
+    word = "may" if allowed else "can't"
+    print(f"{folder}: whoever reaches a ComfyUI server that lists it {word} change its captions")
+
+
+def _restore_captions(args: argparse.Namespace) -> int:
+    from ..dataset.recaption import restore_captions
+
+    print(f"{args.folder}: {restore_captions(args.folder)} captions restored")
     return 0
 
 

@@ -16,6 +16,7 @@ from .captions import caption_builder
 from .examine import Analyzer, Ledger, examine, examine_settings, settings_key
 from .folder import (
     CACHE,
+    CAPTIONS,
     READMITTED,
     ROLES,
     SCHEMA,
@@ -24,6 +25,7 @@ from .folder import (
     create_dataset_folder,
     dataset_lock,
     empty_folder,
+    erase,
     erase_leftovers,
     keyed_hash,
     refuse_overlap,
@@ -35,6 +37,7 @@ from .manifest import MANIFEST, ImageRow, read_manifest, write_manifest
 from .metadata import read_table
 from .photographs import list_photographs, served_warnings
 from .reasons import Rejected, SetAside
+from .recaption import keep_captions
 from .region import region_box
 from .relatives import roles_elsewhere
 from .select import Selected, Selection, select
@@ -190,6 +193,10 @@ def _erase_withdrawn(folder: Path, ledger: Ledger, sources: set[str]) -> int:
     rows = read_manifest(folder)
     kept = [row for row in rows if row.sha256 in allowed]
     if len(kept) < len(rows):
+        if (folder / CAPTIONS).is_file():
+            files = {row.file for row in kept}
+            built = [row for row in read_jsonl(folder / CAPTIONS) if row.get("file") in files]
+            write_jsonl(folder / CAPTIONS, built)
         write_manifest(folder, kept)
         roles = {source: role for source, role in read_roles(folder).items() if source in sources}
         write_json(folder / ROLES, roles)
@@ -323,7 +330,10 @@ def _write_lists(
 ) -> None:
     """Write roles, manifest and what was set aside, then erase the images that no row names."""
     write_json(folder / ROLES, dict(sorted(roles.items())))
+    if (folder / CAPTIONS).is_file():  # a stop in between leaves the right ones to restore
+        keep_captions(folder, rows)
     write_manifest(folder, rows)
+    erase(folder / CAPTIONS)
     aside.sort(key=lambda item: (item.file, item.reason))
     write_jsonl(folder / SET_ASIDE, (item.to_json() for item in aside))
     erase_unlisted(folder, [row.sha256 for row in rows if row.sha256])

@@ -19,10 +19,16 @@ SET_ASIDE = "set_aside.jsonl"
 SETTINGS = "dataset.json"
 EXAMINED = "examined.jsonl"
 READMITTED = "readmitted.jsonl"
+EDITS = "edits.json"
+"""There only when the owner lets captions be changed."""
+CAPTIONS = "captions.jsonl"
+"""The captions as they were built, while others stand in the manifest."""
 ROLES = "roles.json"
 KEY = "key"
 NOTICE = "PRIVATE.txt"
 SCHEMA = 1
+_OLD_CACHES = ("latents", "text", "measure")
+"""Parts of a cache that earlier versions shared between datasets: what lies in them may be another's."""
 # What a purge erases. The marker goes last, so that an interrupted purge can go on.
 OWN_NAMES: tuple[str, ...] = (
     IMAGES,
@@ -33,6 +39,8 @@ OWN_NAMES: tuple[str, ...] = (
     SETTINGS,
     EXAMINED,
     READMITTED,
+    EDITS,
+    CAPTIONS,
 )
 OWN_NAMES += (ROLES, KEY, NOTICE, ".gitignore", LOCK, MARKER)
 
@@ -104,6 +112,17 @@ def require_dataset(folder: Path) -> Path:
             f"{folder} is no dataset folder (it has no {MARKER}); nothing was touched, check the path"
         )
     return folder
+
+
+def dataset_cache(folder: Path, part: str) -> Path:
+    """The folder in a dataset for what was computed from its own images, of the kind `part` (`training`, …).
+
+    It goes with a purge and with every withdrawal. What an older version left there is erased.
+    """
+    cache = private_dir(Path(folder) / CACHE)
+    for name in _OLD_CACHES:
+        erase(cache / name)
+    return private_dir(cache / part)
 
 
 def keyed_hash(folder: Path, text: str) -> str:

@@ -1,13 +1,14 @@
-"""Captions of a built dataset: shown by number, corrected by hand."""
+"""Captions of a built dataset: shown by number, corrected by hand where its owner allows it, and restored."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from ..errors import UserError
-from .folder import require_dataset
-from .manifest import read_manifest, write_manifest
+from ..files import read_jsonl, write_json, write_jsonl
+from .folder import CAPTIONS, EDITS, dataset_lock, erase, require_dataset
+from .manifest import ImageRow, read_manifest, write_manifest
 
 TRAIN = "train"
 MAX_CAPTION = 2000
@@ -33,27 +34,78 @@ def parse_edits(text: str) -> dict[int, str]:
     return edits
 
 
+def allow_edits(folder: Path, allowed: bool = True) -> None:
+    """Let captions of the dataset be changed, or no more. Its owner's decision: no graph can take it."""
+    folder = require_dataset(folder)
+    if allowed:
+        write_json(folder / EDITS, {"allowed": True})
+    else:
+        erase(folder / EDITS)
+
+
+def edits_allowed(folder: Path) -> bool:
+    """Whether the owner lets captions be changed; not unless it was said."""
+    path = Path(folder) / EDITS
+    return path.is_file() and not path.is_symlink()
+
+
 def edit_captions(folder: Path, edits: Mapping[int, str]) -> int:
     """Give training photographs other captions; return how many changed.
 
     The trigger stays what it is: a caption without the one that the old caption begins with gets it in front.
-    Kept in the manifest until the dataset is built again. UserError for a number that does not exist.
+    The captions of the build are kept beside the manifest before the first one changes (`restore_captions`).
+    A changed caption stays until the dataset is built again.
+
+    Raises UserError where the owner has not allowed it, and for a number that does not exist.
     """
     folder = require_dataset(folder)
-    rows = read_manifest(folder)
-    places = [place for place, row in enumerate(rows) if row.role == TRAIN]
-    changed = 0
-    for number, text in edits.items():
-        if not 1 <= number <= len(places):
-            raise UserError(f"there is no caption {number}; the numbers go from 1 to {len(places)}")
-        if len(text) > MAX_CAPTION:
-            raise UserError(f"caption {number} has more than {MAX_CAPTION} characters; shorten it")
-        place = places[number - 1]
-        caption = _with_old_trigger(rows[place].caption or "", text)
-        changed += caption != rows[place].caption
-        rows[place] = replace(rows[place], caption=caption)
-    if changed:
-        write_manifest(folder, rows)
+    if not edits:
+        return 0
+    if not edits_allowed(folder):
+        raise UserError(
+            f"captions of the dataset {folder.name} are not to be changed; its owner allows it, on the "
+            "machine where it lies, with 'diffusioncleft dataset allow-edits' and the dataset's folder"
+        )
+    with dataset_lock(folder):
+        rows = read_manifest(folder)
+        places = [place for place, row in enumerate(rows) if row.role == TRAIN]
+        original = list(rows)
+        changed = 0
+        for number, text in edits.items():
+            if not 1 <= number <= len(places):
+                raise UserError(f"there is no caption {number}; the numbers go from 1 to {len(places)}")
+            if len(text) > MAX_CAPTION:
+                raise UserError(f"caption {number} has more than {MAX_CAPTION} characters; shorten it")
+            place = places[number - 1]
+            caption = _with_old_trigger(rows[place].caption or "", text)
+            changed += caption != rows[place].caption
+            rows[place] = replace(rows[place], caption=caption)
+        if changed:
+            if not (folder / CAPTIONS).is_file():
+                keep_captions(folder, original)
+            write_manifest(folder, rows)
+    return changed
+
+
+def keep_captions(folder: Path, rows: Iterable[ImageRow]) -> None:
+    """Write the captions of `rows`, as the build made them, beside the manifest."""
+    kept = [{"file": row.file, "caption": row.caption} for row in rows]
+    write_jsonl(folder / CAPTIONS, kept)
+
+
+def restore_captions(folder: Path) -> int:
+    """Put back the captions of the build; return how many had been changed."""
+    folder = require_dataset(folder)
+    with dataset_lock(folder):
+        if not (folder / CAPTIONS).is_file():
+            return 0
+        kept = {row.get("file"): row.get("caption") for row in read_jsonl(folder / CAPTIONS)}
+        rows = read_manifest(folder)
+        restored = [replace(row, caption=kept.get(row.file, row.caption)) for row in rows]
+        changed = sum(old.caption != new.caption for old, new in zip(rows, restored, strict=True))
+        if changed:
+            write_manifest(folder, restored)
+        erase(folder / CAPTIONS)
     return changed
 
 

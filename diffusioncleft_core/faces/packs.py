@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..digests import sha256_model
 from ..errors import UserError
-from ..files import sha256_file
 
 PHANTOM = "phantom"
 """Name of the embedded pack, which knows phantoms and nothing else."""
@@ -30,7 +30,7 @@ class FacePack:
 
     def weights(self) -> dict[str, str]:
         """sha256 of every ONNX file in the pack, by file name."""
-        return {path.name: sha256_file(path) for path in sorted(self.folder.glob("*.onnx"))}
+        return {path.name: sha256_model(path) for path in sorted(self.folder.glob("*.onnx"))}
 
 
 def search_folders(roots: Sequence[Path] = ()) -> list[Path]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ..dataset.folder import is_dataset
 from ..dataset.ingest import INGEST_VERSION, read_image
 from ..dataset.listing import named
 from ..dataset.manifest import REJECTED, place_of, unlisted
@@ -65,9 +66,12 @@ def filter_set(
     `identity` None leaves identity leaks unlooked for, and the verdicts say so by lacking that part. `cache`:
     a private folder for face records (default `.faces` in the set). Verdicts on the same content, made with
     the same filters and models, are kept. A person's readmission holds for the reasons it overruled. Nothing
-    is deleted. Raises UserError for what is no set, and while another process filters it.
+    is deleted. Raises UserError for what is no set, for a dataset of photographs, and while another process
+    filters it.
     """
     folder = Path(folder)
+    if is_dataset(folder):
+        raise UserError(f"{folder} is a dataset of photographs; give the folder of generated images")
     read_set_rows(folder)  # before the lock's file is made in what is no set
     settings = settings_key(artifacts, identity)
     with folder_lock(folder, busy(folder)):

@@ -126,8 +126,12 @@ def load_text_reader(threads: int | None = None) -> TextReader:
         for name in (DETECTOR, RECOGNISER)
     ]
     listed = sessions[1].get_modelmeta().custom_metadata_map["character"].splitlines()
-    weights = {name: sha256_file(folder / name) for name in (DETECTOR, RECOGNISER)}
-    return TextReader(sessions[0], sessions[1], ["", *listed, " "], weights)
+    return TextReader(sessions[0], sessions[1], ["", *listed, " "], text_weights())
+
+
+def text_weights() -> dict[str, str]:
+    """SHA-256 of the two models, by file name."""
+    return {name: sha256_file(_models_folder() / name) for name in (DETECTOR, RECOGNISER)}
 
 
 def _shape(place: int, entry: str) -> int:

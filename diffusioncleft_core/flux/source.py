@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from ..digests import sha256_model
 from ..errors import UserError
-from ..files import sha256_file
 from . import text_keys, vae_keys
 from .locate import find_part, find_tokenizer, find_transformer
 from .tensors import check_file, safetensors_in
 
 _FOLDERS = {"transformer": "transformer", "vae": "vae", "clip_l": "text_encoder", "t5xxl": "text_encoder_2"}
+COMPONENTS = tuple(_FOLDERS)
 _NAMES = {
     "transformer": "the transformer",
     "vae": "the VAE",
@@ -131,8 +131,13 @@ class FluxSource:
         """SHA-256 of a component's content, 64 hexadecimal digits; for a text encoder with its tokenizer.
 
         A single file's is the file's own hash; a folder's is the hash of its files' hashes (`config.json`
-        too).
+        too). The scheduler's configuration is in none: sampling and training use schnell's own schedule.
         """
+        digests = [sha256_model(path) for path in self.paths(component)]
+        return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+    def paths(self, component: str) -> list[Path]:
+        """Every file that `component` comes from: weights, configuration and a text encoder's tokenizer."""
         paths = list(self.files(component))
         folder = self.component_folder(component)
         if folder is not None and (folder / "config.json").is_file():
@@ -142,8 +147,11 @@ class FluxSource:
             paths += sorted(
                 file for file in tokenizer.iterdir() if file.suffix in (".json", ".txt", ".model")
             )
-        digests = [_cached_sha256(path, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-        return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+        return paths
+
+    def fingerprints(self) -> dict[str, str]:
+        """The fingerprint of every component: all that a picture or a LoRA owes to the base model."""
+        return {component: self.fingerprint(component) for component in COMPONENTS}
 
 
 def phantom_source() -> FluxSource:
@@ -179,8 +187,3 @@ def _parts_in(path: Path) -> set[str]:
         for part, (prefixes, keys) in probes.items()
         if any(prefix + key in names for prefix in prefixes for key in keys)
     }
-
-
-@lru_cache(maxsize=64)
-def _cached_sha256(path: Path, size: int, modified: int) -> str:
-    return sha256_file(path)

@@ -204,8 +204,11 @@ def shared_record(
 
 def base_digests(source: FluxSource) -> dict[str, str]:
     """SHA-256 of the base model's parts; `sha256` is the transformer's, the one a LoRA records."""
-    parts = {"sha256": "transformer", "vae_sha256": "vae", "clip_l_sha256": "clip_l", "t5xxl_sha256": "t5xxl"}
-    return {name: source.fingerprint(component) for name, component in parts.items()}
+    found = source.fingerprints()
+    return {
+        "sha256": found.pop("transformer"),
+        **{f"{part}_sha256": digest for part, digest in found.items()},
+    }
 
 
 def lora_digest(lora: Path) -> str:

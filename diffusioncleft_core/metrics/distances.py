@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .features import Perceptual
 from .frechet import frechet_distance, split_floor
 from .identity import NO_REFERENCE
 from .image_sets import Group
+from .kept import Perceptual
 from .networks import INCEPTION_DIMENSIONS
 from .sides import Side
 

@@ -56,17 +56,25 @@ def faces_of(
 ) -> Faces:
     """The faces of images of several folders, looked for once and kept where the filters keep them."""
     from ..faces.records import FaceRecord, face_records
-    from ..filters.sets import FACES_CACHE
 
     records: dict[int, FaceRecord] = {}
     for folder in dict.fromkeys(image.folder for image in images):
         places = [place for place, image in enumerate(images) if image.folder == folder]
         files = [images[place].file for place in places]
-        found = face_records(
-            folder, files, analyzer, cache_dir or folder / FACES_CACHE, description=description
-        )
+        found = face_records(folder, files, analyzer, faces_cache(folder, cache_dir), description=description)
         records |= dict(zip(places, found, strict=True))
     return Faces.of([records[place] for place in range(len(images))])
+
+
+def faces_cache(folder: Path, cache_dir: Path | None) -> Path:
+    """Where faces of the images in `folder` are kept: a dataset's in its own cache, others where the filters
+    keep them.
+    """
+    from ..dataset.folder import is_dataset
+    from ..faces import references
+    from ..filters import sets
+
+    return folder / references.FACES_CACHE if is_dataset(folder) else cache_dir or folder / sets.FACES_CACHE
 
 
 def holdout_faces(references: Sequence[Path], analyzer: FaceAnalyzer) -> dict[str, NDArray[np.float32]]:

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..dataset.ingest import INGEST_VERSION
 from ..errors import UserError
-from ..files import append_jsonl, atomic_path, private_dir, read_jsonl
 from ..progress import progress
+from .kept import (
+    NO_CACHES,
+    Caches,
+    FeatureStore,
+    KeptResult,
+    Perceptual,
+    Size,
+    moments_file,
+    read_moments,
+    write_moments,
+)
 from .networks import SMALLEST_SIDE, InceptionFeatures, PerceptualFeatures, inception, perceptual
-from .perceptual import PAPER_PAIRS, Mask, Pairs, draw_pairs, perceptual_pass
+from .perceptual import NO_MOMENTS, PAPER_PAIRS, Mask, Pairs, draw_pairs, perceptual_pass
 
 if TYPE_CHECKING:
     import torch
@@ -26,8 +33,6 @@ if TYPE_CHECKING:
     from .image_sets import MeasuredImage
 
 BATCH = 16
-RESULTS = "lpips.jsonl"
-Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -61,16 +66,6 @@ def load_extractors(
 
 
 @dataclass(frozen=True)
-class Perceptual:
-    """LPIPS of one set of images."""
-
-    pairs_mean: float | None
-    n_pairs: int
-    all_pairs_mean: float | None
-    n_images: int
-
-
-@dataclass(frozen=True)
 class GroupFeatures:
     """What a pass found. Rows of `inception` that are NaN belong to images that could not be decoded."""
 
@@ -80,33 +75,6 @@ class GroupFeatures:
     size: Size | None
     """(width, height) in px at which LPIPS compared."""
     n_resized: dict[str, int]
-
-
-class FeatureStore:
-    """Features by content hash in a private folder: a file for each batch, so that a pass can be resumed."""
-
-    def __init__(self, folder: Path | None, extractor: str) -> None:
-        self._folder = None if folder is None else private_dir(folder)
-        self._prefix = f"features-{INGEST_VERSION}-{extractor[:16]}-"
-        self._known: dict[str, NDArray[np.float32]] = {}
-        for path in sorted(self._folder.glob(f"{self._prefix}*.npz")) if self._folder else ():
-            try:
-                with np.load(path, allow_pickle=False) as data:
-                    self._known |= dict(zip(data["sha256"].tolist(), data["features"], strict=True))
-            except Exception:  # a damaged file raises nearly anything; what it held is computed again
-                path.unlink(missing_ok=True)
-
-    def get(self, sha256: str | None) -> NDArray[np.float32] | None:
-        return None if sha256 is None else self._known.get(sha256)
-
-    def add(self, hashes: Sequence[str], features: NDArray[np.float32]) -> None:
-        """features: [n, D], the rows in the order of `hashes`."""
-        self._known |= dict(zip(hashes, features, strict=True))
-        if self._folder is None:
-            return
-        name = hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
-        with atomic_path(self._folder / f"{self._prefix}{name}.npz") as temporary:
-            np.savez(temporary, sha256=np.array(hashes), features=features)
 
 
 def common_size(images: Sequence[MeasuredImage]) -> Size | None:
@@ -128,23 +96,28 @@ def group_features(
     extractors: Extractors,
     *,
     size: Size | None,
-    cache: Path | None,
+    caches: Caches = NO_CACHES,
     wanted_pairs: int = PAPER_PAIRS,
     seed: int = 0,
     description: str = "features",
 ) -> GroupFeatures:
     """Inception's features of `images`, and LPIPS of the sets `members` (masks [N] over the images).
 
-    size: (width, height) to which LPIPS brings images of another one (bicubic, Pillow); cache: a private
-    folder; wanted_pairs: pairs a set, 0 for the mean over all pairs alone.
+    size: (width, height) to which LPIPS brings images of another one (bicubic, Pillow); wanted_pairs: pairs
+    a set, 0 for the mean over all pairs alone.
     """
-    worker = _Pass(images, extractors, size, cache, description)
+    worker = _Pass(images, extractors, size, caches, description)
     pairs = draw_pairs(members, wanted_pairs, seed) if wanted_pairs else {}
     lpips: dict[str, Perceptual] = {}
     with worker.bar:
-        if extractors.perceptual is not None and size is not None:
-            key = _result_key(images, members, extractors.perceptual, size, wanted_pairs, seed)
-            lpips = _kept_result(cache, key) or _measured(worker, members, pairs, cache, key)
+        if extractors.perceptual is not None and size is not None and not wanted_pairs:
+            lpips = _lpips_of_all_pairs(worker, members, extractors.perceptual, size, caches)
+        elif extractors.perceptual is not None and size is not None:
+            results = {
+                name: KeptResult.of(images, mask, pairs.get(name), extractors.perceptual, size, caches)
+                for name, mask in members.items()
+            }
+            lpips = _kept_or_measured(worker, members, pairs, results)
         for place in worker.pending():
             worker.load(place)
         worker.flush()
@@ -167,24 +140,31 @@ class _Pass:
         images: Sequence[MeasuredImage],
         extractors: Extractors,
         size: Size | None,
-        cache: Path | None,
+        caches: Caches,
         description: str,
     ) -> None:
         self.images, self.extractors, self.size = images, extractors, size
         self.bar = progress(len(images), description)
         network = extractors.inception
-        self._store = FeatureStore(cache, network.info.sha256) if network else None
-        self._queue: dict[str, torch.Tensor] = {}
+        folders = dict.fromkeys(image.folder for image in images)
+        self._stores: dict[Path, FeatureStore] | None = None
+        if network:
+            places = {folder: caches.of(folder) for folder in folders}
+            stores = {place: FeatureStore(place, network.info.sha256) for place in set(places.values())}
+            self._stores = {folder: stores[place] for folder, place in places.items()}
+        self._queue: dict[tuple[Path, str], torch.Tensor] = {}
         self._seen: set[int] = set()
 
     def pending(self) -> list[int]:
         """Images whose Inception features are still missing."""
-        if self._store is None:
+        if self._stores is None:
             return []
         return [
             place
             for place, image in enumerate(self.images)
-            if place not in self._seen and image.sha256 and self._store.get(image.sha256) is None
+            if place not in self._seen
+            and image.sha256
+            and self._stores[image.folder].get(image.sha256) is None
         ]
 
     def load(self, place: int) -> NDArray[np.uint8] | None:
@@ -193,7 +173,7 @@ class _Pass:
         if place not in self._seen:
             self._seen.add(place)
             self.bar.update()
-            self._enqueue(self.images[place].sha256, pixels)
+            self._enqueue(self.images[place], pixels)
         return pixels
 
     def phi(self, place: int) -> torch.Tensor | None:
@@ -208,30 +188,34 @@ class _Pass:
         import torch
 
         network = self.extractors.inception
-        if not self._queue or network is None or self._store is None:
+        if not self._queue or network is None or self._stores is None:
             return
         found = network(torch.stack(list(self._queue.values()))).numpy()
-        self._store.add(list(self._queue), found)
+        for folder in dict.fromkeys(folder for folder, _ in self._queue):
+            places = [place for place, key in enumerate(self._queue) if key[0] == folder]
+            hashes = [key[1] for key in self._queue if key[0] == folder]
+            self._stores[folder].add(hashes, found[places])
         self._queue.clear()
 
     def features(self) -> NDArray[np.float32] | None:
         from .networks import INCEPTION_DIMENSIONS
 
-        if self._store is None:
+        if self._stores is None:
             return None
         matrix = np.full((len(self.images), INCEPTION_DIMENSIONS), np.nan, np.float32)
         for place, image in enumerate(self.images):
-            found = self._store.get(image.sha256)
+            found = self._stores[image.folder].get(image.sha256)
             if found is not None:
                 matrix[place] = found
         return matrix
 
-    def _enqueue(self, sha256: str | None, pixels: NDArray[np.uint8] | None) -> None:
+    def _enqueue(self, image: MeasuredImage, pixels: NDArray[np.uint8] | None) -> None:
         network = self.extractors.inception
-        if pixels is None or sha256 is None or network is None or self._store is None:
+        if pixels is None or image.sha256 is None or network is None or self._stores is None:
             return
-        if self._store.get(sha256) is None and sha256 not in self._queue:
-            self._queue[sha256] = network.prepare(pixels)
+        key = (image.folder, image.sha256)
+        if self._stores[image.folder].get(image.sha256) is None and key not in self._queue:
+            self._queue[key] = network.prepare(pixels)
         if len(self._queue) >= BATCH:
             self.flush()
 
@@ -259,49 +243,51 @@ def resized(pixels: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
     return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC), dtype=np.uint8)
 
 
-def _measured(
-    worker: _Pass, members: Mapping[str, Mask], pairs: Mapping[str, Pairs], cache: Path | None, key: str
+def _kept_or_measured(
+    worker: _Pass, members: Mapping[str, Mask], pairs: Mapping[str, Pairs], results: Mapping[str, KeptResult]
 ) -> dict[str, Perceptual]:
-    wanted = sorted({(i, j) for item in pairs.values() for i, j in item.tolist()})
-    places = np.flatnonzero(np.logical_or.reduce(list(members.values())))
-    found = perceptual_pass(worker.phi, members, wanted, order=places.tolist())
+    kept = {name: result.read() for name, result in results.items()}
+    left = {name: mask for name, mask in members.items() if kept[name] is None}
+    lpips = {name: found for name, found in kept.items() if found is not None}
+    if left:
+        wanted = sorted({(i, j) for name in left if name in pairs for i, j in pairs[name].tolist()})
+        places = np.flatnonzero(np.logical_or.reduce(list(left.values())))
+        found = perceptual_pass(worker.phi, left, wanted, order=places.tolist())
+        for name in left:
+            mean, n_pairs = found.pairs_mean(pairs[name]) if name in pairs else (None, 0)
+            lpips[name] = Perceptual(mean, n_pairs, found.all_pairs[name], found.n_images[name])
+            results[name].write(lpips[name])
+    return {name: lpips[name] for name in members}
+
+
+def _lpips_of_all_pairs(
+    worker: _Pass, members: Mapping[str, Mask], network: PerceptualFeatures, size: Size, caches: Caches
+) -> dict[str, Perceptual]:
+    """The mean over all pairs of each set, from sums kept by folder: sets of several folders add them up, so
+    that nothing that comes from two is kept.
+    """
+    parts: dict[tuple[Path, tuple[bool, ...]], list[int]] = {}
+    for place, image in enumerate(worker.images):
+        inside = tuple(bool(mask[place]) for mask in members.values())
+        if any(inside):
+            parts.setdefault((image.folder, inside), []).append(place)
+    files = {
+        part: moments_file(caches.of(part[0]), [worker.images[i].sha256 for i in places], network, size)
+        for part, places in parts.items()
+    }
+    moments = {part: found for part, file in files.items() if (found := read_moments(file)) is not None}
+    left = {part: places for part, places in parts.items() if part not in moments}
+    if left:
+        masks = {
+            str(i): np.isin(np.arange(len(worker.images)), places) for i, places in enumerate(left.values())
+        }
+        order = sorted(place for places in left.values() for place in places)
+        measured = perceptual_pass(worker.phi, masks, [], order=order).moments
+        for part, name in zip(left, masks, strict=True):
+            moments[part] = measured[name]
+            write_moments(files[part], measured[name])
     lpips = {}
-    for name in members:
-        mean, n_pairs = found.pairs_mean(pairs[name]) if name in pairs else (None, 0)
-        lpips[name] = Perceptual(mean, n_pairs, found.all_pairs[name], found.n_images[name])
-    if cache is not None:
-        row = {"key": key, "sets": {name: asdict(item) for name, item in lpips.items()}}
-        append_jsonl(private_dir(cache) / RESULTS, row)
+    for index, name in enumerate(members):
+        total = sum((moments[part] for part in parts if part[1][index]), NO_MOMENTS)
+        lpips[name] = Perceptual(None, 0, total.all_pairs_mean(), total.n)
     return lpips
-
-
-def _kept_result(cache: Path | None, key: str) -> dict[str, Perceptual]:
-    """LPIPS of the same images, sets and pairs from an earlier call; empty when there was none."""
-    if cache is None or not (cache / RESULTS).is_file():
-        return {}
-    try:
-        rows = [row for row in read_jsonl(cache / RESULTS) if row.get("key") == key]
-        return {name: Perceptual(**item) for name, item in rows[-1]["sets"].items()} if rows else {}
-    except (UserError, KeyError, TypeError):
-        (cache / RESULTS).unlink(missing_ok=True)
-        return {}
-
-
-def _result_key(
-    images: Sequence[MeasuredImage],
-    members: Mapping[str, Mask],
-    network: PerceptualFeatures,
-    size: Size,
-    wanted_pairs: int,
-    seed: int,
-) -> str:
-    facts: Any = [
-        INGEST_VERSION,
-        network.info.sha256,
-        size,
-        wanted_pairs,
-        seed,
-        [image.sha256 for image in images],
-    ]
-    facts.append({name: np.flatnonzero(mask).tolist() for name, mask in members.items()})
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..files import sha256_file
+from ..digests import sha256_model
 from .fir import fir_images, fir_pairs, fir_sweep, share_as_json
 from .image_sets import ALL, Group
 from .similarity import FEWEST_PHOTOGRAPHS, similarity_histogram
@@ -64,7 +64,7 @@ def embedder_info(analyzer: FaceAnalyzer) -> dict[str, Any]:
     own = "Apache-2.0" if pack.phantom_only else "as its files came"
     return {
         "name": pack.name,
-        "sha256": sha256_file(pack.folder / str(recogniser)),
+        "sha256": sha256_model(pack.folder / str(recogniser)),
         "phantom": pack.phantom_only,
         "licence": licences.get(pack.name, own),
     }

@@ -96,9 +96,9 @@ def measure_sets(
     generated: folder by condition ("all": images of no one condition); references: dataset folders, whose
     conditions their manifests name, none when there are no photographs; analyzer: None leaves FIR and the
     face figures out; extractors: what is None in it leaves FID or LPIPS out.
-    cache_dir: private folder for what is computed from the generated images (default: `.measure` in the
-    first set, for faces the filters' own folder in each); what comes from photographs stays in their
-    datasets. control: a folder of other faces for the plane.
+    cache_dir: private folder for what is computed from the generated images (default: `.measure` in each
+    set, for faces the filters' own folder in each); what comes from photographs stays in their datasets,
+    each in its own. control: a folder of other faces for the plane.
     Raises UserError for folders that are none, and when every set is empty.
     """
     refuse_photographs(references, extractors)

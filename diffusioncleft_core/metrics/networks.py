@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..digests import sha256_model
 from ..errors import UserError
-from ..files import sha256_file
 
 if TYPE_CHECKING:
     import torch
@@ -102,7 +102,7 @@ def inception(weights: Path | None, device: torch.device, seed: int = 0) -> Ince
         info = ExtractorInfo("seeded-random Inception (pytorch-fid form)", sha256, True, "none")
     else:
         _load(network, weights, "FID's Inception")
-        info = ExtractorInfo("pytorch-fid Inception", sha256_file(weights), False, "Apache-2.0")
+        info = ExtractorInfo("pytorch-fid Inception", sha256_model(weights), False, "Apache-2.0")
     return InceptionFeatures(_blocks(network).eval().requires_grad_(False).to(device), info, device)
 
 
@@ -120,7 +120,7 @@ def perceptual(trunk: Path | None, device: torch.device, seed: int = 0) -> Perce
         info = ExtractorInfo("LPIPS v0.1, seeded-random AlexNet", sha256, True, "BSD-2-Clause")
     else:
         _load_trunk(network.net, trunk)
-        info = ExtractorInfo("LPIPS v0.1, AlexNet", sha256_file(trunk), False, "BSD-2-Clause, BSD-3-Clause")
+        info = ExtractorInfo("LPIPS v0.1, AlexNet", sha256_model(trunk), False, "BSD-2-Clause, BSD-3-Clause")
     return PerceptualFeatures(network.eval().requires_grad_(False).to(device), info, device)
 
 

@@ -75,16 +75,47 @@ def all_pairs_mean(n: int, total: NDArray[np.float64], squares: float) -> float 
     return max(float(2 * n / (n - 1) * (squares / n - mean @ mean)), 0.0)
 
 
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """What the mean over all pairs of a set needs, and what adds up over sets."""
+
+    n: int
+    total: NDArray[np.float64] | None
+    """[D], the sum of the features; None without an image."""
+    squares: float
+    """The sum of |phi|^2."""
+
+    def __add__(self, other: Moments) -> Moments:
+        if self.total is None or other.total is None:
+            return other if self.total is None else self
+        return Moments(self.n + other.n, self.total + other.total, self.squares + other.squares)
+
+    def all_pairs_mean(self) -> float | None:
+        """Mean distance over all pairs; None for fewer than two images."""
+        return None if self.total is None else all_pairs_mean(self.n, self.total, self.squares)
+
+
+NO_MOMENTS = Moments(0, None, 0.0)
+
+
 @dataclass(frozen=True)
 class PerceptualResult:
     """What one pass over N images gave; an image that could not be decoded takes part in nothing."""
 
     distances: dict[tuple[int, int], float]
     """Of the wanted pairs whose images could both be decoded."""
-    all_pairs: dict[str, float | None]
-    """Mean over all pairs, by set."""
-    n_images: dict[str, int]
-    """Images that entered, by set."""
+    moments: dict[str, Moments]
+    """Of the images that entered, by set."""
+
+    @property
+    def all_pairs(self) -> dict[str, float | None]:
+        """Mean over all pairs, by set."""
+        return {name: found.all_pairs_mean() for name, found in self.moments.items()}
+
+    @property
+    def n_images(self) -> dict[str, int]:
+        """Images that entered, by set."""
+        return {name: found.n for name, found in self.moments.items()}
 
     def pairs_mean(self, pairs: Pairs) -> tuple[float | None, int]:
         """Mean over those of `pairs` [P, 2] that were measured, and their number."""
@@ -142,11 +173,11 @@ def perceptual_pass(
         later[place] = later.get(place, set()) - visited
         if later[place] and (len(held) + 1) * phi.nbytes <= budget:
             held[place] = phi
-    means = {
-        name: all_pairs_mean(counts[name], sums[name].cpu().numpy(), squares[name]) if counts[name] else None
+    moments = {
+        name: Moments(counts[name], sums[name].cpu().numpy(), squares[name]) if counts[name] else NO_MOMENTS
         for name in members
     }
-    return PerceptualResult(distances, means, counts)
+    return PerceptualResult(distances, moments)
 
 
 def squared_distance(first: torch.Tensor, second: torch.Tensor) -> float:

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..dataset.folder import CACHE
+from ..dataset.folder import dataset_cache, is_dataset
 from ..dataset.listing import named
 from ..dataset.manifest import unlisted
 from ..errors import UserError
 from .features import Extractors, GroupFeatures, common_size, group_features, read_pixels
 from .image_sets import ALL, Group, MeasuredImage, groups_of, read_generated, read_photographs
+from .kept import Caches
 
 OWN_CACHE = ".measure"
 """In a generated set: what was computed from its images, for its owner alone."""
-DATASET_CACHE = f"{CACHE}/measure"
-"""In a dataset: erased with it, and whenever a photograph is withdrawn."""
+DATASET_CACHE = "features"
+"""In a dataset's cache: erased with it, and whenever a photograph is withdrawn."""
 
 Warn = Callable[[str], None]
 
@@ -37,6 +39,13 @@ class Side:
         if self.features is None or self.features.inception is None:
             return 0
         return int(np.isnan(self.features.inception[mask, 0]).sum())
+
+
+def features_cache(folder: Path, cache_dir: Path | None) -> Path:
+    """Where features of the images in `folder` are kept: in the set that owns them, or in `cache_dir`, which
+    a dataset's never are.
+    """
+    return dataset_cache(folder, DATASET_CACHE) if is_dataset(folder) else cache_dir or folder / OWN_CACHE
 
 
 def refuse_nothing(generated: Mapping[str, Path]) -> None:
@@ -87,13 +96,15 @@ def with_features(
     """Both sides with Inception's features and LPIPS: every image is decoded once."""
     size = common_size(side.images)
     members = {f"{g.name}.{variant}": mask for g in side.groups for variant, mask in g.variants().items()}
-    cache = cache_dir or side.images[0].folder / OWN_CACHE
+    shared = None
+    if not any(is_dataset(folder) for folder in {image.folder for image in side.images}):
+        shared = features_cache(side.images[0].folder, cache_dir)
     features = group_features(
         side.images,
         members,
         extractors,
         size=size,
-        cache=cache,
+        caches=Caches(partial(features_cache, cache_dir=cache_dir), shared),
         wanted_pairs=pairs,
         seed=seed,
         description="features, generated",
@@ -114,7 +125,7 @@ def with_features(
                 {group.name: group.raw for group in real.groups},
                 extractors,
                 size=size,
-                cache=Path(references[0]) / DATASET_CACHE,
+                caches=Caches(partial(features_cache, cache_dir=None)),
                 wanted_pairs=0,
                 seed=seed,
                 description="features, photographs",

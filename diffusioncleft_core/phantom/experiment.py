@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from ..conditions import Condition
 from ..files import read_jsonl
+from ..filters.sets import raw_rows
 from ..generation.sampler import ImageSampler, ImageSize, embed_prompts, release_memory
 from ..progress import progress
 from ..prompts import PlanRow
@@ -127,8 +128,8 @@ def draw_cells(
 
 
 def read_generated(folder: Path) -> tuple[list[PlanRow], Pictures]:
-    """An image set's rows and pictures [N, H, W, 3]."""
-    rows = read_jsonl(folder / "manifest.jsonl")
+    """An image set's rows and pictures [N, H, W, 3], as first generated: what was made again is left out."""
+    rows = raw_rows(read_jsonl(folder / "manifest.jsonl"))
     pictures = np.stack(read_pictures(folder, [row["file"] for row in rows]))
     plan = [PlanRow(i, r["prompt"], r["seed"], r["attributes"], r["condition"]) for i, r in enumerate(rows)]
     return plan, pictures

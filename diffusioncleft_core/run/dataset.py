@@ -10,7 +10,15 @@ from typing import Any
 from ..conditions import Condition
 from ..errors import UserError
 from ..files import private_dir, sha256_file
-from .settings import CONDITIONS, PHANTOM_CONTROLS, Photographs, RunFolders, RunSettings
+from .settings import (
+    CONDITIONS,
+    PHANTOM_CONTROLS,
+    Photographs,
+    RunFolders,
+    RunSettings,
+    face_pack_input,
+    vocabulary_input,
+)
 from .stages import Facts, Stages
 
 
@@ -71,6 +79,7 @@ def build(
 ) -> Facts:
     """Photographs → checked, captioned private dataset with its hold-out."""
     from ..dataset import BuildSettings, build_dataset
+    from ..dataset.folder import ROLES
     from ..dataset.ingest import INGEST_VERSION
     from ..faces.analyzer import load_face_analyzer
 
@@ -112,10 +121,13 @@ def build(
         "photographs": photograph_digests(photographs),
         "readmitted": sha256_file(readmitted) if readmitted.is_file() else None,
         "decoder": INGEST_VERSION,
-        "face pack": settings.faces,
         "settings": asdict(choices),
+        "roles in the other datasets": [sha256_file(other / ROLES) for other in others],
+        **face_pack_input(settings),
+        **vocabulary_input(),
     }
-    return stages.stage(f"dataset-{condition.name}", {}, [out / "manifest.jsonl"], work, soft=inputs)
+    facts = stages.stage(f"dataset-{condition.name}", {}, [out / "manifest.jsonl"], work, soft=inputs)
+    return facts | {"manifest": sha256_file(out / "manifest.jsonl")}  # captions are edited after a build too
 
 
 def readmit_arguments(

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..files import inside, sha256_file, write_json, write_text
+from ..files import inside, write_json, write_text
 from .dataset import folder_digests
-from .settings import RunFolders, RunSettings
+from .generation import filtered_content
+from .settings import RunFolders, RunSettings, face_pack_input, metric_weights, sampling_inputs
 from .stages import Facts, Stages
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def filter_images(
     """
     from ..dataset.ingest import INGEST_VERSION
     from ..filters.stage import filter_sets
+    from ..filters.text import text_weights
 
     def work() -> Facts:
         return filter_sets(
@@ -49,12 +51,13 @@ def filter_images(
         )
 
     inputs = {
-        "generated images": {name: part["generation"]["manifest"] for name, part in facts.items()},
+        "generated images": {name: part["generation"]["content"] for name, part in facts.items()},
         "training photographs": {name: part["dataset"]["manifest"] for name, part in facts.items()},
         "threshold": settings.threshold,
         "refill": settings.refill,
         "decoder": INGEST_VERSION,
-        "face pack": settings.faces,
+        "text models": text_weights(),
+        **face_pack_input(settings),
     }
     return stages.stage("filters", {}, [folders.generated(name) for name in facts], work, soft=inputs)
 
@@ -106,10 +109,12 @@ def measure_images(
         return measured
 
     inputs = {
-        "filtered images": {name: sha256_file(path / "manifest.jsonl") for name, path in generated.items()},
+        "filtered images": {name: filtered_content(path) for name, path in generated.items()},
         "training photographs": {name: part["dataset"]["manifest"] for name, part in facts.items()},
         "decoder": INGEST_VERSION,
-        "measurements": [settings.threshold, sorted(settings.metrics), settings.faces, settings.seed],
+        "measurements": [settings.threshold, sorted(settings.metrics), settings.seed],
+        "networks": metric_weights(settings),
+        **face_pack_input(settings),
         "control faces": folder_digests(control) if control else [],
     }
     return stages.stage("measurements", {}, [folders.private / "nearest.json"], work, soft=inputs)
@@ -152,11 +157,7 @@ def draw_zero_shot(
     def work() -> Facts:
         return {"images": generate(settings.source, None, plan, out, role="control", **sampling).total}
 
-    inputs = {
-        "base model": settings.source.fingerprint(),
-        "sampling": [settings.steps, settings.width, settings.height, str(settings.dtype)],
-        "seed": settings.seed,
-    }
+    inputs = {**sampling_inputs(settings), "seed": settings.seed}
     return stages.stage("zero-shot", inputs, [out], work)
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from ..conditions import Condition
-from ..files import sha256_file
-from .settings import RunFolders, RunSettings, base_inputs, sampling_of
-from .stages import Facts, Stages
-from .training import lora_file
+from ..dataset.manifest import MANIFEST
+from ..files import inside, read_jsonl, sha256_file
+from ..filters.sets import raw_rows
+from .settings import RunFolders, RunSettings, sampling_inputs, sampling_of, vocabulary_input
+from .stages import Facts, Stages, digest_of
 
 
 def write_prompt_plan(
@@ -26,12 +28,17 @@ def write_prompt_plan(
         extend_plan(path, plan)
         return {"images": settings.n}
 
-    inputs = {"number of images": settings.n, **plan_inputs(settings, seed)}
-    return stages.stage(f"plan-{condition.name}", {}, [path], work, soft=inputs)
+    more = {"number of images": settings.n}
+    return stages.stage(f"plan-{condition.name}", plan_inputs(settings, seed), [path], work, soft=more)
 
 
 def plan_inputs(settings: RunSettings, seed: int) -> dict[str, Any]:
-    return {"seed": seed, "mode": settings.mode, "trigger's form": settings.bracketed}
+    return {
+        "seed": seed,
+        "mode": settings.mode,
+        "trigger's form": settings.bracketed,
+        **vocabulary_input(),
+    }
 
 
 def generate_images(
@@ -50,16 +57,32 @@ def generate_images(
     def work() -> Facts:
         plan = read_plan(folders.plan(condition.name))[: settings.n]
         result = draw_plan(settings, folders, condition, plan, warn=warn)
-        return {"images": result.total, "manifest": sha256_file(out / "manifest.jsonl")}
+        return {"images": result.total, "content": drawn_content(out)}
 
     inputs = {
         **plan_inputs(settings, settings.seed_for("plan", condition.name)),
         "LoRA": facts["training"]["lora_sha256"],
         "strength": settings.strength,
-        **base_inputs(settings),
+        **sampling_inputs(settings),
     }
     more = {"number of images": settings.n}
     return stages.stage(f"generation-{condition.name}", inputs, [out], work, soft=more)
+
+
+def drawn_content(folder: Path) -> str:
+    """Digest of a set's images as they were drawn, wherever the filters moved them since."""
+    rows = raw_rows(read_jsonl(folder / MANIFEST))
+    return digest_of([[Path(row["file"]).name, row["prompt"], _image_digest(folder, row)] for row in rows])
+
+
+def filtered_content(folder: Path) -> str:
+    """Digest of a set's images with all that its manifest says of them, verdicts too."""
+    return digest_of([[row, _image_digest(folder, row)] for row in read_jsonl(folder / MANIFEST)])
+
+
+def _image_digest(folder: Path, row: Mapping[str, Any]) -> str | None:
+    path = inside(folder, row["file"])
+    return sha256_file(path) if path.is_file() else None
 
 
 def draw_plan(
@@ -75,7 +98,7 @@ def draw_plan(
 
     return generate(
         settings.source,
-        lora_file(folders, condition),
+        folders.lora(condition),
         plan,
         folders.generated(condition.name),
         warn=warn,
@@ -94,6 +117,7 @@ def ask_oracle(
 ) -> Facts:
     """Where ground truth exists: does the LoRA draw what is asked, and only when it is asked?"""
     from ..phantom.experiment import measure_condition
+    from ..phantom.oracle import WEIGHTS
 
     out = folders.oracle(condition.name)
     seed = settings.seed_for("cells", condition.name)
@@ -101,7 +125,7 @@ def ask_oracle(
     def work() -> Facts:
         return measure_condition(
             settings.source,
-            lora_file(folders, condition),
+            folders.lora(condition),
             condition,
             other,
             n=settings.cell_images,
@@ -117,13 +141,16 @@ def ask_oracle(
         )
 
     inputs = {
-        "generated images": facts["generation"]["manifest"],
         "LoRA": facts["training"]["lora_sha256"],
         "cells": [settings.cell_images, seed],
+        "trigger's form": settings.bracketed,
         "strength": settings.strength,
-        **base_inputs(settings),
+        "oracle": sha256_file(WEIGHTS),
+        **sampling_inputs(settings),
+        **vocabulary_input(),
     }
-    return stages.stage(f"oracle-{condition.name}", inputs, [out], work)
+    more = {"generated images": facts["generation"]["content"]}
+    return stages.stage(f"oracle-{condition.name}", inputs, [out], work, soft=more)
 
 
 def draw_sheets(
@@ -131,9 +158,8 @@ def draw_sheets(
     folders: RunFolders,
     stages: Stages,
     condition: Condition,
-    facts: Mapping[str, Facts],
 ) -> Facts:
-    """A contact sheet of the first images of the set."""
+    """A contact sheet of the first images of the set that a report may show."""
     from ..report.run_report import write_contact_sheet
 
     path = folders.sheets / f"{condition.name}.png"
@@ -144,5 +170,8 @@ def draw_sheets(
         )
         return {"shown": shown}
 
-    inputs = {"generated images": facts["generation"]["manifest"]}
-    return stages.stage(f"sheets-{condition.name}", inputs, [path], work)
+    inputs = {"filtered images": filtered_content(folders.generated(condition.name))}
+    name = f"sheets-{condition.name}"
+    earlier = stages.done(name)
+    outputs = [path] if earlier is None or earlier["shown"] else []  # of no image there is no sheet
+    return stages.stage(name, {}, outputs, work, soft=inputs)

@@ -54,6 +54,8 @@ def run_pipeline(
         warnings.append(message)
         warn(message)
 
+    if line := another_n(settings, stages):
+        say(line)
     facts: dict[str, dict[str, Facts]] = {name: {} for name in settings.conditions}
     for name in settings.conditions:
         photographs = render_photographs(settings, folders, stages, name)
@@ -92,13 +94,27 @@ def run_pipeline(
     }
     filtered = filter_images(settings, folders, stages, facts, again, warn)
     for name in settings.conditions:
-        draw_sheets(settings, folders, stages, vocabulary.condition(name), facts[name])
+        draw_sheets(settings, folders, stages, vocabulary.condition(name))
     draw_zero_shot(settings, folders, stages, sampling_of(settings))
     control = control_faces(settings, folders, stages)
     # Names of files have no place in the report, which keeps what is remembered.
     measured = measure_images(settings, folders, stages, facts, control, warn)
     write_report(settings, folders, stages, facts, filtered, measured, warnings, time.monotonic() - begun)
     return RunResult(folders, stage_table(stages.rows), warnings)
+
+
+def another_n(settings: RunSettings, stages: Stages) -> str | None:
+    """What another number of images than the earlier call's means for a run, in one line."""
+    facts = [stages.done(f"generation-{name}") for name in settings.conditions]
+    earlier = {int(done["images"]) for done in facts if done} - {settings.n}
+    if not earlier:
+        return None
+    before, head = max(earlier), f"--n {settings.n}, before {' and '.join(map(str, sorted(earlier)))}:"
+    if settings.n > before:
+        more = "the images that are missing are drawn and the others kept"
+    else:
+        more = f"the first {settings.n} images count; the others stay in their folder, out of every figure"
+    return f"{head} {more}; filters, measurements and report are brought up to date"
 
 
 def condition_and_other(vocabulary: Vocabulary, name: str) -> tuple[Condition, Condition]:

@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..conditions.loader import EMBEDDED
+from ..digests import sha256_model
 from ..errors import UserError
-from ..files import sha256_bytes
+from ..files import sha256_bytes, sha256_file
 
 if TYPE_CHECKING:
     import torch
 
+    from ..conditions import Condition
     from ..flux.components import FluxSource
 
 CONDITIONS = ("pre_op", "post_op")
@@ -40,6 +43,13 @@ METRICS = ("fid", "lpips")
 PREVIEWS = 4
 """Previews in the course of a training."""
 STEPS_PER_IMAGE = 10
+BASE_PARTS = {
+    "transformer": "base model's transformer",
+    "vae": "base model's VAE",
+    "clip_l": "base model's CLIP",
+    "t5xxl": "base model's T5",
+}
+"""The base model's parts in words; a text encoder counts with its tokenizer."""
 NETWORK_DIM = 16
 NETWORK_ALPHA = 32.0
 
@@ -136,6 +146,9 @@ class RunFolders:
     def training(self, condition: str) -> Path:
         return self.root / "loras" / condition
 
+    def lora(self, condition: Condition) -> Path:
+        return self.training(condition.name) / f"{condition.trigger.lower()}.safetensors"
+
     def plan(self, condition: str) -> Path:
         return self.root / "plans" / f"{condition}.jsonl"
 
@@ -186,6 +199,9 @@ def check_settings(settings: RunSettings) -> None:
                 f"the {condition} table {photographs.metadata} does not exist: give its path with "
                 f"--metadata-{condition.removesuffix('_op')}, docs/dataset.md lists its columns"
             )
+    adapter = settings.training.get("training_adapter")
+    if adapter is not None and not Path(adapter).is_file():
+        raise UserError(f"there is no file {adapter}: check --training-adapter")
     if not 0 < settings.threshold <= 1:
         raise UserError(f"--threshold {settings.threshold} is no cosine: give a number above 0, at most 1")
     if not 0 <= settings.refill <= 20:
@@ -230,8 +246,33 @@ def sampling_of(settings: RunSettings) -> dict[str, Any]:
     }
 
 
-def base_inputs(settings: RunSettings) -> dict[str, Any]:
-    return {
-        "base model": settings.source.fingerprint(),
-        "sampling": [settings.steps, settings.width, settings.height, str(settings.dtype)],
-    }
+def base_inputs(settings: RunSettings) -> dict[str, str]:
+    """The base model's parts by content: each has a share in every picture and every LoRA."""
+    return {BASE_PARTS[part]: digest for part, digest in settings.source.fingerprints().items()}
+
+
+def sampling_inputs(settings: RunSettings) -> dict[str, Any]:
+    """What pictures are drawn with, beside the LoRA."""
+    sampling = [settings.steps, settings.width, settings.height, str(settings.dtype)]
+    return {**base_inputs(settings), "sampling": sampling}
+
+
+def vocabulary_input() -> dict[str, str]:
+    """The conditions' file, from which captions and prompts come."""
+    return {"vocabulary": sha256_file(EMBEDDED)}
+
+
+def face_pack_input(settings: RunSettings) -> dict[str, Any]:
+    """The face models by content, whatever their folder is called, with how they are run."""
+    from ..faces.packs import find_pack
+
+    pack = find_pack(settings.faces)
+    return {"face pack": [pack.weights(), pack.det_size, pack.det_thresh, pack.phantom_only]}
+
+
+def metric_weights(settings: RunSettings) -> dict[str, str]:
+    """SHA-256 of the networks of FID and LPIPS; none under --phantom, which has seeded ones."""
+    from ..weights import require_file
+
+    names = {"fid": "inception-fid", "lpips": "lpips-alexnet"} if not settings.phantom else {}
+    return {name: sha256_model(require_file(names[name])) for name in names if name in settings.metrics}

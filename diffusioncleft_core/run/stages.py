@@ -106,6 +106,11 @@ class Stages:
         self.say(f"{name}: {spent:.1f} s")
         return facts
 
+    def done(self, name: str) -> Facts | None:
+        """The facts of a finished stage of an earlier call; None where it is not finished."""
+        record = self._record(self.folder / f"{name}.json", [])
+        return dict(record["facts"]) if record and record["state"] == DONE else None
+
     def _record(self, file: Path, outputs: list[Path]) -> dict[str, Any] | None:
         if not file.exists():
             return None

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ..conditions import Condition
+from ..digests import sha256_model
 from ..files import sha256_file, write_text
+from .generation import drawn_content
 from .settings import (
     NETWORK_ALPHA,
     NETWORK_DIM,
@@ -20,11 +22,14 @@ from .settings import (
     RunFolders,
     RunSettings,
     base_inputs,
+    sampling_inputs,
     sampling_of,
 )
 from .side_by_side import Stop
 from .stages import Facts, Stages
 
+TRAINING_CACHE = "training"
+"""Latents and text of the regularisation images and previews; the photographs' lie in their datasets."""
 TrainArguments = dict[str, Any]
 Event = Mapping[str, Any]
 Train = Callable[[TrainArguments, Callable[[Event], None], Stop], None]
@@ -52,9 +57,9 @@ def regularize(
 
     def work() -> Facts:
         generate(settings.source, None, plan, out, role="control", **sampling_of(settings))
-        return {"images": n, "manifest": sha256_file(out / "manifest.jsonl")}
+        return {"images": n, "content": drawn_content(out)}
 
-    inputs = {"prompts": [(row.prompt, row.seed) for row in plan], **base_inputs(settings)}
+    inputs = {"prompts": [(row.prompt, row.seed) for row in plan], **sampling_inputs(settings)}
     return stages.stage(f"regularization-{condition.name}", inputs, [out], work)
 
 
@@ -71,8 +76,9 @@ def train_lora(
 ) -> Facts:
     """One LoRA of the condition, in the trainer's own process: 10 steps a training image."""
     out = folders.training(condition.name)
-    lora = lora_file(folders, condition)
+    lora = folders.lora(condition)
     arguments = training_arguments(settings, folders, condition, other, facts)
+    adapter = arguments.get("training_adapter")
 
     def work() -> Facts:
         from ..progress import progress
@@ -100,11 +106,14 @@ def train_lora(
 
     inputs = {
         "dataset": facts["dataset"]["manifest"],
-        "regularisation": facts.get("regularization", {}).get("manifest"),
+        "regularisation": facts.get("regularization", {}).get("content"),
         "training settings": {k: str(v) for k, v in arguments.items() if k not in LOCATIONS},
-        "base model": settings.source.fingerprint(),
+        "training adapter": sha256_model(Path(adapter)) if adapter else None,
+        **base_inputs(settings),
     }
-    return stages.stage(f"training-{condition.name}", inputs, [out], work)
+    # The trainer goes on from its checkpoint when the LoRA alone is gone.
+    done = stages.stage(f"training-{condition.name}", inputs, [out, lora], work)
+    return done | {"lora_sha256": sha256_file(lora)}
 
 
 def write_preview_prompts(settings: RunSettings, folders: RunFolders, condition: Condition) -> None:
@@ -154,7 +163,8 @@ def training_arguments(
         **settings.base,
         "train_data_dir": folders.dataset(condition.name),
         "output_dir": folders.training(condition.name),
-        "output_name": lora_file(folders, condition).stem,
+        "cache_dir": folders.private / TRAINING_CACHE,
+        "output_name": folders.lora(condition).stem,
         "network_dim": NETWORK_DIM,
         "network_alpha": NETWORK_ALPHA,
         "learning_rate": settings.training_rate,
@@ -185,7 +195,3 @@ def shared_training_settings(arguments: TrainArguments) -> dict[str, Any]:
     """The settings a report may show: no path among them."""
     shown = {key: value for key, value in arguments.items() if key not in LOCATIONS}
     return {key: list(value) if isinstance(value, tuple) else value for key, value in shown.items()}
-
-
-def lora_file(folders: RunFolders, condition: Condition) -> Path:
-    return folders.training(condition.name) / f"{condition.trigger.lower()}.safetensors"

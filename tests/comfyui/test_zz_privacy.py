@@ -9,12 +9,15 @@ from comfy_server import GraphRefused, NodeFailed
 from graphs import SECRET, node, ours, training
 from PIL import Image
 
+from diffusioncleft.diffusioncleft_core.dataset.recaption import allow_edits
+
 HOSTILE = ("../d1", "..", "d1/images", "/etc", "C:\\secret", ".phantom_photographs", "d1\x00", "d1/../d1", "")
 
 
 @pytest.fixture(scope="module")
 def used(server, dataset):
     """The dataset after each node that touches it has run."""
+    allow_edits(server.base / "private datasets" / dataset)
     graph = {
         "data": ours("Dataset", name=dataset),
         "captions": ours("Captions", dataset=["data", 0], edits="1: a corrected caption", show=True),
@@ -69,6 +72,45 @@ def test_a_graph_writes_and_reads_only_under_the_output_folder(server):
         load = ours("LoadImageSet", name=hostile, which="all", start=0, limit=0)
         with pytest.raises(GraphRefused, match="no image set"):
             server.queue({"load": load, "see": node("PreviewImage", images=["load", 1])})
+
+
+def test_a_graph_changes_captions_only_where_the_owner_allows_it(server, dataset):
+    manifest = server.base / "private datasets" / dataset / "manifest.jsonl"
+    before = manifest.read_bytes()
+    allow_edits(manifest.parent, False)
+    edit = {
+        "data": ours("Dataset", name=dataset),
+        "captions": ours("Captions", dataset=["data", 0], edits="1: overwritten", show=False),
+    }
+    with pytest.raises(NodeFailed, match="diffusioncleft dataset allow-edits"):
+        server.run(edit)
+    assert manifest.read_bytes() == before
+
+
+def test_a_graph_writes_into_no_run_of_the_command_line_and_no_set_it_did_not_make(server):
+    output = server.base / "output"
+    (output / "study" / "private" / "stages").mkdir(parents=True)
+    made = output / "made by generate"
+    made.mkdir()
+    (made / "generation.json").write_text('{"schema": 1, "base": {}, "lora": null}')
+    foreign = output / "foreign"
+    foreign.mkdir()
+    (foreign / "manifest.jsonl").write_text('{"file": "a.png"}\n')
+    picture = {"picture": node("EmptyImage", width=16, height=16, batch_size=1, color=0)}
+
+    def save(folder):
+        values = {"lora_name": "", "lora_strength": 1.0, "show": False}
+        return {**picture, "save": ours("SaveSyntheticSet", images=["picture", 0], folder=folder, **values)}
+
+    for folder in ("study", "study/generated/pre_op"):
+        with pytest.raises(GraphRefused, match="run of the command line"):
+            server.queue(save(folder))
+    with pytest.raises(GraphRefused, match="private files"):
+        server.queue(save("study/private/pre_op"))
+    for folder in ("made by generate", "foreign"):
+        with pytest.raises(NodeFailed, match="give another folder"):
+            server.run(save(folder))
+        assert not list((output / folder).glob("*.png"))
 
 
 def test_a_link_out_of_the_output_folder_is_not_followed(server, dataset):

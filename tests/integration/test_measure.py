@@ -147,7 +147,7 @@ def test_the_report_holds_nothing_of_a_photograph(measured, document, datasets):
 
 
 def test_what_was_computed_lies_with_its_images_for_the_owner_alone(measured, datasets, generated):
-    for folder in (generated["pre_op"] / ".measure", datasets["pre_op"] / "cache" / "measure"):
+    for folder in (generated["pre_op"] / ".measure", datasets["post_op"] / "cache" / "features"):
         assert any(folder.iterdir())
         if os.name == "posix":
             assert stat.S_IMODE(folder.stat().st_mode) == 0o700

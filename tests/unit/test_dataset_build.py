@@ -24,6 +24,11 @@ from diffusioncleft.diffusioncleft_core.dataset import (
 from diffusioncleft.diffusioncleft_core.dataset.folder import MARKER
 from diffusioncleft.diffusioncleft_core.dataset.images import read_embeddings
 from diffusioncleft.diffusioncleft_core.dataset.ingest import pixel_sha256
+from diffusioncleft.diffusioncleft_core.dataset.recaption import (
+    allow_edits,
+    edit_captions,
+    restore_captions,
+)
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.faces.analyzer import load_face_analyzer
 
@@ -341,6 +346,22 @@ def test_sidecars_make_up_for_missing_columns(build, photos):
         (photos / row["file"]).with_suffix(".txt").write_text("a face")
     write_table(photos, [{key: row[key] for key in ("file", "consent")} for row in rows])
     assert {row.caption for row in build(bracketed=False).rows} == {"CLP a face"}
+
+
+def test_a_build_forgets_edited_captions_and_a_withdrawal_what_they_were(build, dataset, photos, faces):
+    allow_edits(dataset)
+    first = {row.file: row.caption for row in read_manifest(dataset)}
+    edit_captions(dataset, {1: "another", 2: "another"})
+    rows = table(photos)
+    gone = rows[0]
+    write_table(photos, [{**row, "consent": "no" if row is gone else row["consent"]} for row in rows])
+    build()
+    left = {row.file: row.caption for row in read_manifest(dataset)}
+    assert len(left) == N - 1
+    assert left.items() <= first.items()
+    assert not (dataset / "captions.jsonl").exists()
+    assert restore_captions(dataset) == 0
+    assert edit_captions(dataset, {1: "still allowed"}) == 1
 
 
 def test_damage_in_the_folder_is_repaired_from_the_photographs(build, dataset):

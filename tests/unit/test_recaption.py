@@ -4,10 +4,13 @@ import pytest
 
 from diffusioncleft.diffusioncleft_core.dataset.folder import create_dataset_folder
 from diffusioncleft.diffusioncleft_core.dataset.manifest import ImageRow, read_manifest, write_manifest
+from diffusioncleft.diffusioncleft_core.dataset.purge import purge_dataset
 from diffusioncleft.diffusioncleft_core.dataset.recaption import (
+    allow_edits,
     edit_captions,
     numbered_captions,
     parse_edits,
+    restore_captions,
 )
 from diffusioncleft.diffusioncleft_core.errors import UserError
 
@@ -26,11 +29,58 @@ def folder(tmp_path):
     return made
 
 
+@pytest.fixture
+def allowed(folder):
+    allow_edits(folder)
+    return folder
+
+
 def test_only_training_captions_are_numbered_and_nothing_names_a_file(folder):
     assert numbered_captions(folder) == [(1, "[CLP] one"), (2, "CLPrep three")]
 
 
-def test_a_correction_keeps_the_trigger_and_leaves_the_rest_alone(folder):
+def test_captions_stay_as_they_are_until_the_owner_allows_edits(folder):
+    before = (folder / "manifest.jsonl").read_bytes()
+    with pytest.raises(UserError, match="diffusioncleft dataset allow-edits"):
+        edit_captions(folder, {1: "a girl's face"})
+    assert (folder / "manifest.jsonl").read_bytes() == before
+    allow_edits(folder)
+    assert edit_captions(folder, {1: "a girl's face"}) == 1
+    allow_edits(folder, False)
+    with pytest.raises(UserError, match="not to be changed"):
+        edit_captions(folder, {1: "another"})
+
+
+def test_the_first_captions_are_restored_after_any_number_of_edits(allowed):
+    before = (allowed / "manifest.jsonl").read_bytes()
+    edit_captions(allowed, {1: "a girl's face"})
+    edit_captions(allowed, {1: "nothing", 2: "nothing"})
+    assert restore_captions(allowed) == 2
+    assert (allowed / "manifest.jsonl").read_bytes() == before
+    assert restore_captions(allowed) == 0
+    edit_captions(allowed, {2: "later"})
+    assert restore_captions(allowed) == 1
+    assert (allowed / "manifest.jsonl").read_bytes() == before
+
+
+def test_a_purge_erases_the_first_captions_and_the_permission(allowed):
+    edit_captions(allowed, {1: "a girl's face"})
+    assert purge_dataset(allowed).left == ()
+    assert not allowed.exists()
+
+
+def test_the_command_line_allows_edits_and_restores(folder, command):
+    assert "may change its captions" in command("dataset", "allow-edits", folder).stdout
+    edit_captions(folder, {1: "a girl's face"})
+    assert "1 captions restored" in command("dataset", "restore-captions", folder).stdout
+    assert numbered_captions(folder)[0] == (1, "[CLP] one")
+    assert command("dataset", "allow-edits", folder, "--off").returncode == 0
+    with pytest.raises(UserError, match="not to be changed"):
+        edit_captions(folder, {1: "a girl's face"})
+
+
+def test_a_correction_keeps_the_trigger_and_leaves_the_rest_alone(allowed):
+    folder = allowed
     edits = parse_edits("# mine\n1: a girl's face\n\n2 = CLPrep a boy's   face")
     assert edit_captions(folder, edits) == 2
     assert numbered_captions(folder) == [(1, "[CLP] a girl's face"), (2, "CLPrep a boy's face")]
@@ -44,7 +94,8 @@ def test_a_line_that_is_no_correction_is_named(text):
         parse_edits(text)
 
 
-def test_a_number_that_does_not_exist_changes_nothing(folder):
+def test_a_number_that_does_not_exist_changes_nothing(allowed):
+    folder = allowed
     with pytest.raises(UserError, match="numbers go from 1 to 2"):
         edit_captions(folder, {1: "new", 3: "other"})
     assert numbered_captions(folder)[0] == (1, "[CLP] one")

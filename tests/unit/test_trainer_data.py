@@ -18,7 +18,7 @@ from diffusioncleft.trainer.subset import Subset
 
 
 def image(index, bucket=(64, 64), *, is_reg=False, repeats=1):
-    return TrainImage(Path(f"{index}.png"), "a girl", is_reg, repeats, f"{index:064d}", bucket)
+    return TrainImage(Path(f"{index}.png"), Path(), "a girl", is_reg, repeats, f"{index:064d}", bucket)
 
 
 def images():

@@ -1,0 +1,159 @@
+"""What was computed from an image lies with the set that owns it, so that a purge leaves nothing of it."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from phantom_datasets import phantom_dataset
+
+from diffusioncleft.diffusioncleft_core import cli
+from diffusioncleft.diffusioncleft_core.files import read_jsonl, sha256_file, write_jsonl
+from diffusioncleft.diffusioncleft_core.phantom import random_face, render
+from diffusioncleft.trainer.config import parse_settings
+from diffusioncleft.trainer.events import Events
+from diffusioncleft.trainer.flux_train_network import train
+from diffusioncleft.trainer.interruption import Interruption
+
+CONDITIONS = ("pre_op", "post_op")
+OLD_CACHES = ("latents", "text", "measure")
+
+
+def generated_set(folder: Path, condition: str, seed: int) -> None:
+    from PIL import Image
+
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(seed)
+    rows = []
+    for index in range(3):
+        name = f"{index:06d}_{index}.png"
+        Image.fromarray(render(random_face(random, condition=condition), 96).image).save(folder / name)
+        rows.append({"file": name, "condition": condition, "role": "generated", "verdicts": {}})
+    write_jsonl(folder / "manifest.jsonl", rows)
+
+
+def work_over(root: Path, names: tuple[str, ...], out: Path) -> list[dict]:
+    """Filter, measure and train over the datasets `names` of `root`; the trainer's events."""
+    datasets = [root / "private" / name for name in names]
+    sets = [root / "generated" / name for name in names]
+    common = ["--phantom", "--device", "cpu"]
+    apart = [word for folder in datasets for word in ("--reference", str(folder))]
+    for folder in sets:
+        assert cli.main(["filter", str(folder), *common, *apart]) == 0
+    assert (
+        cli.main(
+            [
+                "measure",
+                *map(str, sets),
+                *common,
+                "--reference",
+                *map(str, datasets),
+                "--out",
+                str(out / "report.json"),
+            ]
+        )
+        == 0
+    )
+    subsets = "".join(f"[[datasets.subsets]]\nimage_dir = '{folder.as_posix()}'\n" for folder in datasets)
+    (out / "both.toml").write_text(f"[[datasets]]\nresolution = 64\n{subsets}")
+    settings = ["--phantom", "--cpu", "--num_cpu_threads", "1", "--max_train_steps", "1"]
+    settings += ["--output_preservation_weight", "1", "--optimizer_type", "AdamW"]
+    settings += ["--dataset_config", str(out / "both.toml"), "--output_dir", str(out / "lora")]
+    events: list[dict] = []
+    train(parse_settings(settings), Events(events.append), Interruption())
+    return events
+
+
+@pytest.fixture(scope="module")
+def worked(analyzer, tmp_path_factory):
+    """Two datasets, each with a generated set, after everything that computes from both."""
+    root = tmp_path_factory.mktemp("worked")
+    for seed, name in enumerate(CONDITIONS):
+        phantom_dataset(root / "photos" / name, name, root / "private" / name, analyzer, n=8, seed=seed)
+        (root / "private" / name / "examined.jsonl").unlink()  # so that faces are looked for, and kept
+        for old in OLD_CACHES:
+            (root / "private" / name / "cache" / old).mkdir(parents=True)
+            (root / "private" / name / "cache" / old / "another set's").write_text("left by an older version")
+        generated_set(root / "generated" / name, name, seed + 20)
+    work_over(root, CONDITIONS, root)
+    return root
+
+
+def telling(dataset: Path) -> set[bytes]:
+    """What only this dataset can have given: hashes of its images, and the numbers in its caches."""
+    found: set[bytes] = set()
+    for row in read_jsonl(dataset / "manifest.jsonl"):
+        for digest in (row["sha256"], sha256_file(dataset / row["file"])):
+            found |= {digest[:32].encode(), digest[:32].encode("utf-32-le")}
+    for path in (dataset / "cache").rglob("*"):
+        if path.suffix == ".npz":
+            with np.load(path) as data:
+                name = "features" if "features" in data else "total"
+                found |= {vector.tobytes() for vector in np.atleast_2d(data[name])}
+        if path.suffix == ".safetensors" and path.parent.name == "latents":
+            found |= {path.stem.encode(), path.read_bytes()[-1024:]}
+        if path.suffix == ".jsonl":
+            found |= {line for line in path.read_bytes().splitlines() if line}
+    return found
+
+
+@pytest.mark.parametrize("purged", CONDITIONS)
+def test_a_purge_leaves_nothing_of_the_dataset_in_the_other_which_still_has_its_cache(
+    worked, tmp_path, purged
+):
+    root = tmp_path / "copy"
+    shutil.copytree(worked, root)
+    (kept,) = set(CONDITIONS) - {purged}
+    remaining = root / "private" / kept
+    words = telling(root / "private" / purged)
+    assert {path.parent.name for path in (root / "private" / purged / "cache").rglob("*.*")} >= {
+        "features", "faces", "latents", "text",
+    }  # fmt: skip
+    assert cli.main(["dataset", "purge", str(root / "private" / purged), "--yes"]) == 0
+    for path in (path for path in root.rglob("*") if path.is_file()):
+        if "photos" in path.relative_to(root).parts or "generated" in path.relative_to(root).parts:
+            continue
+        told = f"{path}".encode() + path.read_bytes()
+        assert not [word for word in words if word in told], path
+    before = {path: path.stat().st_mtime_ns for path in (remaining / "cache").rglob("*.npz")}
+    before |= {path: path.stat().st_mtime_ns for path in (remaining / "cache").rglob("*.safetensors")}
+    assert before
+    (tmp_path / "again").mkdir()
+    # What belongs to no image, such as the empty caption, lies in the output folder.
+    shutil.copytree(root / "lora" / "private", tmp_path / "again" / "lora" / "private")
+    events = work_over(root, (kept,), tmp_path / "again")
+    assert not [event for event in events if event["event"] == "prepare"]
+    after = {path: path.stat().st_mtime_ns for path in (remaining / "cache").rglob("*.npz")}
+    after |= {path: path.stat().st_mtime_ns for path in (remaining / "cache").rglob("*.safetensors")}
+    assert after == before
+
+
+def test_what_older_versions_shared_between_datasets_is_erased(worked):
+    for name in CONDITIONS:
+        cache = worked / "private" / name / "cache"
+        assert not [old for old in OLD_CACHES if (cache / old).exists()]
+
+
+def test_an_image_in_two_datasets_is_kept_in_both(worked, tmp_path):
+    """Whichever is purged, the other has its own."""
+    root = tmp_path / "copy"
+    shutil.copytree(worked / "private" / "pre_op", root / "private" / "pre_op")
+    shutil.copytree(worked / "private" / "pre_op", root / "private" / "post_op")
+    shutil.rmtree(root / "private" / "post_op" / "cache")
+    for seed, name in enumerate(CONDITIONS):
+        generated_set(root / "generated" / name, name, seed + 20)
+    work_over(root, CONDITIONS, root)
+    for part in ("training/latents", "training/text", "features"):
+        names = [
+            {path.name for path in (root / "private" / name / "cache" / part).glob("*.[ns][pa]*")}
+            for name in CONDITIONS
+        ]
+        assert names[0] == names[1], part
+
+
+def test_the_filter_refuses_a_dataset(worked, capsys):
+    folder = worked / "private" / "pre_op"
+    before = (folder / "manifest.jsonl").read_bytes()
+    assert cli.main(["filter", str(folder), "--phantom", "--reference", str(folder), "--device", "cpu"]) == 2
+    assert "is a dataset of photographs" in capsys.readouterr().err
+    assert (folder / "manifest.jsonl").read_bytes() == before
