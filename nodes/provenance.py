@@ -3,10 +3,12 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..diffusioncleft_core.ranges import number
 from . import places
 
 PHANTOM_LOADER = "DiffusionCleft_PhantomLoader"
 _UNKNOWN = "unknown"
+LOADER_STRENGTH = number(-100, 100)
 _LORA_LOADERS = ("LoraLoaderModelOnly", "LoraLoader")
 
 
@@ -93,7 +95,8 @@ def _lora(nodes: list[Mapping[str, Any]], name: str, strength: float) -> dict[st
         found = loaders[0]
         name = found["lora_name"] if isinstance(found.get("lora_name"), str) else ""
         given = found.get("strength_model")
-        strength = float(given) if isinstance(given, (int, float)) else strength
+        if isinstance(given, (int, float)):
+            strength = LOADER_STRENGTH.check(given, "the LoRA loader's strength_model")
     if name:
         return {"sha256": sha256_file(places.model_file("loras", name)), "strength": strength}
     return {"sha256": _UNKNOWN, "strength": strength} if loaders else None

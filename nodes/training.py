@@ -7,13 +7,13 @@ from comfy_api.latest import io
 
 from ..diffusioncleft_core.errors import UserError
 from . import places
-from .common import AUTO, CATEGORY, NONE, PHANTOM, Dataset, Training, blocked, plain_errors
+from .common import AUTO, CATEGORY, NONE, PHANTOM, Dataset, Node, Training, blocked
 
 LATEST = "(latest)"
 WAIT, DETACHED = "wait", "detached"
 
 
-class LoraTrainer(io.ComfyNode):
+class LoraTrainer(Node):
     """Trains one LoRA on a dataset, in a process of its own."""
 
     @classmethod
@@ -60,7 +60,6 @@ class LoraTrainer(io.ComfyNode):
         return time.time() if mode == DETACHED else ""
 
     @classmethod
-    @plain_errors
     def execute(cls, **inputs: Any) -> io.NodeOutput:
         from . import training_run
 
@@ -73,7 +72,7 @@ class LoraTrainer(io.ComfyNode):
         return _given(run.run_id)
 
 
-class TrainingStatus(io.ComfyNode):
+class TrainingStatus(Node):
     """How far a training is, whichever way it was started."""
 
     @classmethod
@@ -127,7 +126,6 @@ class TrainingStatus(io.ComfyNode):
         return time.time()
 
     @classmethod
-    @plain_errors
     def execute(cls, run: str, stop: bool, wait: bool, training: str | None = None) -> io.NodeOutput:
         from . import training_run
 

@@ -66,6 +66,7 @@ from typing import TYPE_CHECKING, Any
 from ..dataset.folder import SETTINGS, require_dataset
 from ..errors import UserError
 from ..files import read_json
+from ..ranges import COSINE, COUNT
 from .distances import frechet_figures, perceptual_figures
 from .face_pass import measure_identity
 from .features import Extractors
@@ -100,6 +101,8 @@ def measure_sets(
     datasets. control: a folder of other faces for the plane.
     Raises UserError for folders that are none, and when every set is empty.
     """
+    COSINE.check(threshold, "the threshold")
+    COUNT.check(pairs, "the number of pairs")
     refuse_photographs(references, extractors)
     side = generated_side(generated, warn)
     figures: dict[str, Any] = {"similarity": {}, "pca": None}

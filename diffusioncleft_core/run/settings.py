@@ -9,6 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from ..files import sha256_bytes
+from ..ranges import (
+    COUNT,
+    HOLDOUT,
+    NONE_OR_MORE,
+    REFILLS,
+    SAMPLING_STEPS,
+    SEED,
+    SIDE,
+    SIMILARITY,
+    STRENGTH,
+    check_fields,
+    ranged,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -72,25 +85,28 @@ class RunSettings:
     phantom: bool = False
     photographs: Mapping[str, Photographs] = field(default_factory=dict)
     preset: str = "robust"
-    n: int = 2000
-    width: int = 768
-    height: int = 768
-    steps: int = 4
-    batch: int = 1
+    n: int = ranged(COUNT, default=2000)
+    width: int = ranged(SIDE, default=768)
+    height: int = ranged(SIDE, default=768)
+    steps: int = ranged(SAMPLING_STEPS, default=4)
+    batch: int = ranged(COUNT, default=1)
     mode: str = "paper"
     bracketed: bool = True
-    holdout: float = 0.1
-    seed: int = 0
-    regularization_images: int = 0
+    holdout: float = ranged(HOLDOUT, default=0.1)
+    seed: int = ranged(SEED, default=0)
+    regularization_images: int = ranged(NONE_OR_MORE, default=0)
     control: Path | None = None
     phantom_training_faces: Mapping[str, int] = field(default_factory=lambda: dict(PHANTOM_TRAINING_FACES))
-    cell_images: int = PHANTOM_CELL_IMAGES
-    threshold: float = 0.6
-    refill: int = 0
+    cell_images: int = ranged(COUNT, default=PHANTOM_CELL_IMAGES)
+    threshold: float = ranged(SIMILARITY, default=0.6)
+    refill: int = ranged(REFILLS, default=0)
     metrics: tuple[str, ...] = METRICS
-    strength: float = 1.0
+    strength: float = ranged(STRENGTH, default=1.0)
     training: Mapping[str, Any] = field(default_factory=dict)
     redo: bool = False
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def conditions(self) -> tuple[str, ...]:
@@ -165,10 +181,6 @@ def check_settings(settings: RunSettings) -> None:
     """Stop before any work when something is missing. One sentence, naming what."""
     if settings.preset not in PRESETS:
         raise UserError(f"there is no preset {settings.preset!r}: choose one of {', '.join(PRESETS)}")
-    if settings.n < 1:
-        raise UserError(f"--n {settings.n} is not possible: give 1 or more images a condition")
-    if settings.cell_images < 1:
-        raise UserError(f"--cell-images {settings.cell_images} is not possible: give 1 or more")
     if not settings.conditions:
         raise UserError(
             "there are no photographs: give --photos-pre and --photos-post, or --phantom to try without any"
@@ -186,10 +198,6 @@ def check_settings(settings: RunSettings) -> None:
                 f"the {condition} table {photographs.metadata} does not exist: give its path with "
                 f"--metadata-{condition.removesuffix('_op')}, docs/dataset.md lists its columns"
             )
-    if not 0 < settings.threshold <= 1:
-        raise UserError(f"--threshold {settings.threshold} is no cosine: give a number above 0, at most 1")
-    if not 0 <= settings.refill <= 20:
-        raise UserError(f"--refill {settings.refill} is not possible: give 0 (never) to 20")
     check_models(settings)
 
 

@@ -316,7 +316,6 @@ def test_the_temporary_folder_is_erased_and_a_given_one_kept(tmp_path):
         (["--base", "nowhere"], "nowhere"),
         (["--phantom", "--base", "x"], "leave out"),
         (["--phantom", "--resolution", "100"], "--resolution 100"),
-        (["--phantom", "--images", "0"], "--images 0"),
     ],
 )
 def test_a_mistake_in_the_options_is_one_line(arguments, word, capsys):
