@@ -25,6 +25,7 @@ from diffusioncleft.trainer.config import TrainSettings, parse_settings
 
 NOT_FINITE = ("nan", "inf", "-inf", "1e999", "-NaN")
 
+
 def parsers():
     """Every command's parser and those of its actions, with the words that lead to each."""
 
