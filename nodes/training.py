@@ -264,7 +264,13 @@ def _recipe_inputs() -> list[Any]:
             default=AUTO,
             tooltip="Base sizes in px, separated by commas. auto: 256,512,768,1024; for phantoms 128.",
         ),
-        io.Int.Input("batch_size", default=1, min=1, max=64, tooltip="Images in a batch."),
+        io.Int.Input(
+            "batch_size",
+            default=0,
+            min=0,
+            max=64,
+            tooltip="Images in a batch. 0: the preset's: 1; robust on the phantom 2.",
+        ),
         io.Int.Input("gradient_accumulation", default=1, min=1, max=64, tooltip="Batches in a step."),
         io.Combo.Input(
             "optimizer",
@@ -286,9 +292,9 @@ def _recipe_inputs() -> list[Any]:
         ),
         io.Combo.Input(
             "timestep_sampling",
-            options=["uniform", "sigmoid", "shift", "schnell"],
-            default="uniform",
-            tooltip="Distribution of the noise levels; uniform fits schnell's four steps.",
+            options=[AUTO, "uniform", "sigmoid", "shift", "schnell"],
+            default=AUTO,
+            tooltip="Distribution of the noise levels. auto: uniform; robust on the phantom schnell's.",
         ),
         io.Float.Input(
             "weight_decay", default=0.01, min=0.0, max=1.0, step=0.001, tooltip="AdamW's weight decay."

@@ -22,6 +22,7 @@ from ..diffusioncleft_core.ranges import (
     sides,
     whole,
 )
+from ..diffusioncleft_core.recipe import PAPER, PRESETS, training_recipe
 from .buckets import MULTIPLE
 from .dataset_toml import read_dataset_config, read_toml
 from .kohya import ALWAYS, REFUSED, refusal
@@ -33,8 +34,8 @@ TIMESTEP_SAMPLING = ("uniform", "sigmoid", "shift", "schnell")
 TARGETS = ("all", "attention", "no_modulation")
 PRIOR_TARGETS = ("image", "base")
 LOSS_WEIGHT = number(0, 1e6)
-DEFAULT_BATCH = 1
-DEFAULT_RESOLUTION = (256, 512, 768, 1024)
+AS_GIVEN = "as_given"
+"""In place of a preset: the settings are complete, as between a program and the trainer that it starts."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,9 @@ class TrainSettings:
     reg_data_dir: Annotated[Path | None, Option("regularisation images, of either form")] = None
     class_tokens: Annotated[str | None, Option("caption of the training images that have none")] = None
     caption_extension: Annotated[str, Option("extension of caption files")] = DEFAULT_CAPTION_EXTENSION
-    resolution: Annotated[tuple[int, ...], Option("base resolutions in px, separated by commas")] = (
-        DEFAULT_RESOLUTION
-    )
+    resolution: Annotated[tuple[int, ...], Option("base resolutions in px, separated by commas")] = PAPER[
+        "resolution"
+    ]
     bucket_reso_steps: Annotated[
         int,
         Option(
@@ -110,13 +111,13 @@ class TrainSettings:
         str, Option("auto: go on from the output folder's checkpoint; no: start anew; or a checkpoint file")
     ] = "auto"
 
-    network_dim: Annotated[int, Option("rank of the LoRA", range=whole(1, 4096))] = 16
+    network_dim: Annotated[int, Option("rank of the LoRA", range=whole(1, 4096))] = PAPER["network_dim"]
     network_alpha: Annotated[
         float, Option("alpha of the LoRA; the effective scale is alpha / rank", range=number(0, above=True))
-    ] = 32.0
+    ] = PAPER["network_alpha"]
     network_targets: Annotated[
         str, Option("linear layers of the transformer blocks that get the LoRA", TARGETS)
-    ] = "all"
+    ] = PAPER["network_targets"]
     training_adapter: Annotated[
         Path | None,
         Option(
@@ -124,28 +125,42 @@ class TrainSettings:
         ),
     ] = None
 
-    learning_rate: Annotated[float, Option("learning rate", range=LEARNING_RATE)] = 1e-4
-    optimizer_type: Annotated[str, Option("optimizer", OPTIMIZERS)] = "AdamW8bit"
-    adam_beta1: Annotated[float, Option("AdamW's first beta", range=number(0, 1, below=True))] = 0.9
-    adam_beta2: Annotated[float, Option("AdamW's second beta", range=number(0, 1, below=True))] = 0.999
-    adam_eps: Annotated[float, Option("AdamW's epsilon", range=number(0, 1))] = 1e-8
-    weight_decay: Annotated[float, Option("AdamW's weight decay", range=number(0, 100))] = 0.01
-    max_grad_norm: Annotated[float, Option("clip the gradient's norm (0: do not)", range=number(0))] = 1.0
-    lr_scheduler: Annotated[str, Option("learning-rate schedule", SCHEDULERS)] = "constant"
-    lr_warmup_steps: Annotated[int, Option("linear warm-up over so many steps", range=NONE_OR_MORE)] = 0
+    learning_rate: Annotated[float, Option("learning rate", range=LEARNING_RATE)] = PAPER["learning_rate"]
+    optimizer_type: Annotated[str, Option("optimizer", OPTIMIZERS)] = PAPER["optimizer_type"]
+    adam_beta1: Annotated[float, Option("AdamW's first beta", range=number(0, 1, below=True))] = PAPER[
+        "adam_beta1"
+    ]
+    adam_beta2: Annotated[float, Option("AdamW's second beta", range=number(0, 1, below=True))] = PAPER[
+        "adam_beta2"
+    ]
+    adam_eps: Annotated[float, Option("AdamW's epsilon", range=number(0, 1))] = PAPER["adam_eps"]
+    weight_decay: Annotated[float, Option("AdamW's weight decay", range=number(0, 100))] = PAPER[
+        "weight_decay"
+    ]
+    max_grad_norm: Annotated[float, Option("clip the gradient's norm (0: do not)", range=number(0))] = PAPER[
+        "max_grad_norm"
+    ]
+    lr_scheduler: Annotated[str, Option("learning-rate schedule", SCHEDULERS)] = PAPER["lr_scheduler"]
+    lr_warmup_steps: Annotated[int, Option("linear warm-up over so many steps", range=NONE_OR_MORE)] = PAPER[
+        "lr_warmup_steps"
+    ]
     max_train_steps: Annotated[
         int, Option("optimizer steps (0: ten times the number of training images)", range=NONE_OR_MORE)
     ] = 0
-    train_batch_size: Annotated[int, Option("training images in a batch", range=COUNT)] = DEFAULT_BATCH
-    gradient_accumulation_steps: Annotated[int, Option("batches in a step", range=COUNT)] = 1
+    train_batch_size: Annotated[int, Option("training images in a batch", range=COUNT)] = PAPER[
+        "train_batch_size"
+    ]
+    gradient_accumulation_steps: Annotated[int, Option("batches in a step", range=COUNT)] = PAPER[
+        "gradient_accumulation_steps"
+    ]
     prior_loss_weight: Annotated[
         float,
         Option("weight of the loss on the regularisation image paired with each image", range=LOSS_WEIGHT),
-    ] = 1.0
+    ] = PAPER["prior_loss_weight"]
     prior_target: Annotated[
         str,
         Option("what regularisation aims at: the image, or the base model's own prediction", PRIOR_TARGETS),
-    ] = "image"
+    ] = PAPER["prior_target"]
     output_preservation_weight: Annotated[
         float,
         Option(
@@ -153,7 +168,7 @@ class TrainSettings:
             "from its caption (differential output preservation; 0: off)",
             range=LOSS_WEIGHT,
         ),
-    ] = 0.0
+    ] = PAPER["output_preservation_weight"]
     other_trigger: Annotated[
         str | None,
         Option("another class's trigger, to which output preservation must not react either"),
@@ -164,17 +179,17 @@ class TrainSettings:
             "weight of the loss where the finding lies, in datasets that know it (1: as elsewhere)",
             range=number(0, above=True),
         ),
-    ] = 1.0
+    ] = PAPER["region_weight"]
     timestep_sampling: Annotated[str, Option("distribution of the noise level sigma", TIMESTEP_SAMPLING)] = (
-        "uniform"
+        PAPER["timestep_sampling"]
     )
     sigmoid_scale: Annotated[
         float,
         Option("standard deviation before the sigmoid (sigmoid and shift)", range=number(0, above=True)),
-    ] = 1.0
+    ] = PAPER["sigmoid_scale"]
     discrete_flow_shift: Annotated[
         float, Option("shift of sigma towards noise (shift only)", range=number(0, above=True))
-    ] = 3.0
+    ] = PAPER["discrete_flow_shift"]
     seed: Annotated[
         int, Option("seed of data order, noise levels, noise and the LoRA's first weights", range=SEED)
     ] = 0
@@ -186,10 +201,10 @@ class TrainSettings:
     blocks_to_swap: Annotated[
         int, Option("keep the weights of so many blocks in main memory and stream them", range=NONE_OR_MORE)
     ] = 0
-    cpu: Annotated[bool, Option("train on the processor although there is a GPU")] = False
+    device: Annotated[str, Option("cuda, cuda:1, mps or cpu (auto: the best there is)")] = "auto"
     num_cpu_threads: Annotated[
         int, Option("threads for computing on the processor (0: as started)", range=NONE_OR_MORE)
-    ] = 0
+    ] = PAPER["num_cpu_threads"]
 
     sample_prompts: Annotated[
         Path | None, Option("text file, one preview prompt a line, with kohya's --w --h --d --s")
@@ -236,7 +251,7 @@ class TrainSettings:
 
     def to_arguments(self) -> list[str]:
         """Return the command-line arguments that `parse_settings` reads back into equal settings."""
-        arguments: list[str] = []
+        arguments = [f"--preset={AS_GIVEN}"]
         for entry in _options():
             value = getattr(self, entry.name)
             if value == entry.default:
@@ -255,6 +270,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add one argument a setting, and `--config_file`."""
     parser.add_argument(
         "--config_file", type=Path, help="TOML file with these settings; arguments come before it"
+    )
+    parser.add_argument(
+        "--preset",
+        choices=(*PRESETS, AS_GIVEN),
+        default=argparse.SUPPRESS,
+        help="recipe below the arguments: robust ties the finding to the trigger and looks closer where it "
+        "lies; as_given fills in nothing for the phantom or the dataset (default: paper)",
     )
     for entry in _options():
         text = entry.option.help
@@ -294,7 +316,21 @@ def settings_from(namespace: argparse.Namespace) -> TrainSettings:
     if values.get("dataset_config"):
         subsets, from_toml = read_dataset_config(values["dataset_config"])
         values = from_toml | values | {"subsets": subsets}
+    preset = values.pop("preset", "paper")
+    if preset != AS_GIVEN:
+        from ..diffusioncleft_core.dataset.facts import training_facts
+
+        facts = training_facts(_dataset(values), phantom=values.get("phantom", False))
+        values = training_recipe(preset, facts, values)
     return checked(TrainSettings(**values))
+
+
+def _dataset(values: dict[str, Any]) -> Path | None:
+    """The one folder of training images, if there is one."""
+    trained = [subset for subset in values.get("subsets", ()) if not subset.is_reg]
+    if trained:
+        return trained[0].image_dir if len(trained) == 1 and trained[0].num_repeats == 1 else None
+    return values.get("train_data_dir")
 
 
 def checked(settings: TrainSettings) -> TrainSettings:
@@ -395,9 +431,8 @@ def _refuse(namespace: argparse.Namespace) -> None:
 
 
 def _given(namespace: argparse.Namespace) -> dict[str, Any]:
-    return {
-        entry.name: getattr(namespace, entry.name) for entry in _options() if hasattr(namespace, entry.name)
-    }
+    names = ("preset", *(entry.name for entry in _options()))
+    return {name: getattr(namespace, name) for name in names if hasattr(namespace, name)}
 
 
 def _read_config_file(path: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..flux.components import FluxSource
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+DTYPES |= {name: name for name in DTYPES.values()}
 DEFAULT_SIZE = 768
 PHANTOM_SIZE = 128
 
@@ -39,9 +40,9 @@ def add_base_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--phantom", action="store_true", help="the embedded phantom model, for tests and demonstrations"
     )
-    group.add_argument("--device", help="cuda, mps or cpu (default: the best there is)")
+    group.add_argument("--device", help="cuda, cuda:1, mps or cpu (default: the best there is)")
     group.add_argument(
-        "--dtype", choices=sorted(DTYPES), help="number format (default: bf16 on CUDA, else fp32)"
+        "--dtype", choices=list(DTYPES), help="number format (default: bf16 on CUDA, else fp32)"
     )
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from ..doctor.settings import RESOLUTION
 from ..errors import UserError
 from ..ranges import COUNT, NONE_OR_MORE
+from ..recipe import PRESETS
 from .base_options import add_base_arguments, device_and_dtype
 from .run import DEFAULT_FACES, base_arguments, start_trainer
 
@@ -73,7 +74,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     planned.add_argument("--photos", type=COUNT, default=301, metavar="N", help="photographs (default 301)")
     planned.add_argument("--images", type=COUNT, default=4000, metavar="N", help="images (default 4000)")
     planned.add_argument(
-        "--preset", choices=("robust", "paper"), default="robust", help="as in `run` (default robust)"
+        "--preset",
+        choices=PRESETS,
+        default="robust",
+        help="as in `run`, for the ten steps too (default robust)",
     )
     parser.add_argument(
         "--out",
@@ -146,7 +150,7 @@ def settings_from(args: argparse.Namespace, folder: Path) -> DoctorSettings:
         blocks_to_swap=args.blocks_to_swap,
         gradient_checkpointing=args.gradient_checkpointing,
         photo=args.photo,
-        planned=PlannedRun(args.photos, args.images, args.preset == "robust"),
+        planned=PlannedRun(args.photos, args.images, args.preset),
     )
 
 

@@ -21,6 +21,7 @@ from ..ranges import (
     STRENGTH,
     sides,
 )
+from ..recipe import PRESETS
 from .base_options import (
     add_base_arguments,
     device_and_dtype,
@@ -66,7 +67,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     training = parser.add_argument_group("training")
     training.add_argument(
         "--preset",
-        choices=("robust", "paper"),
+        choices=PRESETS,
         default="robust",
         help="robust ties the finding to the trigger and looks closer where it lies, paper does not "
         "(default robust)",
@@ -242,18 +243,15 @@ def photographs_from(args: argparse.Namespace) -> dict[str, Photographs]:
 def base_arguments(args: argparse.Namespace) -> dict[str, Any]:
     """The base model as the trainer's arguments."""
     if args.phantom:
-        chosen: dict[str, Any] = {"phantom": True}
-    else:
-        chosen = {
-            "pretrained_model_name_or_path": args.base,
-            "clip_l": args.clip_l,
-            "t5xxl": args.t5xxl,
-            "ae": args.ae,
-            "tokenizer_clip": args.tokenizer_clip,
-            "tokenizer_t5": args.tokenizer_t5,
-        }
-    if args.device == "cpu":
-        chosen["cpu"] = True
+        return {"phantom": True}
+    chosen = {
+        "pretrained_model_name_or_path": args.base,
+        "clip_l": args.clip_l,
+        "t5xxl": args.t5xxl,
+        "ae": args.ae,
+        "tokenizer_clip": args.tokenizer_clip,
+        "tokenizer_t5": args.tokenizer_t5,
+    }
     return {name: value for name, value in chosen.items() if value is not None}
 
 

@@ -21,8 +21,7 @@ TRAINING_STEPS = 10
 TRAINING_PICTURES = 4
 PICTURE_SEED = 7
 LEARNING_RATE = 1e-3
-"""Ten times the paper's, so that ten steps change a picture visibly."""
-PHANTOM_LEARNING_RATE = 5e-3
+"""On a real model: ten times the paper's, so that ten steps change a picture visibly."""
 PROMPT = "[CLP] A girl's whole face with an unrepaired unilateral cleft lip. Light skin. Brown eyes."
 MAX_RESOLUTION = 1024
 RESOLUTION = whole(64, MAX_RESOLUTION)
@@ -34,8 +33,7 @@ class PlannedRun:
 
     photographs: int = ranged(COUNT, default=PAPER_PHOTOGRAPHS)
     images: int = ranged(COUNT, default=PAPER_IMAGES)
-    robust: bool = True
-    """Whether the base model's output is preserved without the trigger (the preset `robust`)."""
+    preset: str = "robust"
 
     def __post_init__(self) -> None:
         check_fields(self)

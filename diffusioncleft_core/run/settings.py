@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..device import trainer_device
 from ..errors import UserError
 from ..files import sha256_bytes
 from ..ranges import (
@@ -22,6 +23,7 @@ from ..ranges import (
     check_fields,
     ranged,
 )
+from ..recipe import TrainingFacts, training_recipe
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
     from ..flux.components import FluxSource
 
 CONDITIONS = ("pre_op", "post_op")
-PRESETS = ("paper", "robust")
 PHANTOM_TRAINING_FACES = {"pre_op": 100, "post_op": 201}
 """The paper's numbers of photographs."""
 PHANTOM_CONTROLS = 100
@@ -37,24 +38,11 @@ PHANTOM_CONTROLS = 100
 PHANTOM_IMAGES = 200
 PHANTOM_CELL_IMAGES = 100
 """Images a cell of the trigger experiment in the demo."""
-PAPER_LEARNING_RATE = 1e-4
-PHANTOM_LEARNING_RATE = 4e-3
-"""The phantom model is so small that the paper's rate hardly moves it; every summary says so."""
-PHANTOM_SCHEDULE = {"lr_scheduler": "cosine", "lr_warmup_steps": 50, "adam_beta2": 0.99}
-"""At so high a rate the last steps must be small ones."""
-PHANTOM_ROBUST = {"train_batch_size": 2, "timestep_sampling": "schnell"}
-"""What `robust` adds on phantoms: less noise in a gradient, at the noise levels of drawing."""
 PHANTOM_STRENGTH = 1.5
 """Strength of a phantom's LoRA in generation: 10 steps an image leave it too faint at 1."""
-ROBUST = {"output_preservation_weight": 1.0, "region_weight": 8.0}
-"""What the preset `robust` adds to the paper's recipe (the trainer's arguments): without the trigger the base
-model's output is preserved, and the loss counts more where the finding lies."""
 METRICS = ("fid", "lpips")
 PREVIEWS = 4
 """Previews in the course of a training."""
-STEPS_PER_IMAGE = 10
-NETWORK_DIM = 16
-NETWORK_ALPHA = 32.0
 
 
 @dataclass(frozen=True)
@@ -115,11 +103,10 @@ class RunSettings:
             return CONDITIONS
         return tuple(name for name in CONDITIONS if name in self.photographs)
 
-    @property
-    def training_rate(self) -> float:
-        """The learning rate: as given, else the phantom's or the paper's."""
-        default = PHANTOM_LEARNING_RATE if self.phantom else PAPER_LEARNING_RATE
-        return float(self.training.get("learning_rate", default))
+    def recipe(self, facts: TrainingFacts) -> dict[str, Any]:
+        """The training recipe of this run; phantoms are trained on at the size they are drawn at."""
+        side = {"resolution": (self.width,)} if self.phantom else {}
+        return training_recipe(self.preset, facts, {**side, **self.training})
 
     def seed_for(self, *purpose: str) -> int:
         """A seed of its own for each purpose, 31 bits, from the run's seed."""
@@ -179,8 +166,8 @@ class RunFolders:
 
 def check_settings(settings: RunSettings) -> None:
     """Stop before any work when something is missing. One sentence, naming what."""
-    if settings.preset not in PRESETS:
-        raise UserError(f"there is no preset {settings.preset!r}: choose one of {', '.join(PRESETS)}")
+    settings.recipe(TrainingFacts(settings.phantom))
+    trainer_device(settings.device, settings.dtype)
     if not settings.conditions:
         raise UserError(
             "there are no photographs: give --photos-pre and --photos-post, or --phantom to try without any"

@@ -80,7 +80,7 @@ def _settings(workplace: Path, output_dir: Path, **values) -> TrainSettings:
             "learning_rate": 1e-3,
             "checkpoint_every_n_steps": 5,
             "num_cpu_threads": 1,
-            "cpu": True,
+            "device": "cpu",
             **values,
         }
     )
