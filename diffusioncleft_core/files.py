@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import secrets
 import time
@@ -94,10 +95,15 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def parse_json(text: str) -> Any:
+    """Parse JSON as the standard has it: NaN, infinity and numbers beyond float64 raise ValueError."""
+    return json.loads(text, parse_constant=_no_json, parse_float=_finite)
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file. A missing or damaged file raises UserError."""
     try:
-        return json.loads(_read_text(path))
+        return parse_json(_read_text(path))
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}); restore the file or delete it") from error
 
@@ -136,12 +142,12 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError as error:
-            if number == len(lines):
+            if number == len(lines) and isinstance(error, json.JSONDecodeError):
                 break
             raise UserError(
-                f"line {number} of {path} is not valid JSON; restore the file or delete that line"
+                f"line {number} of {path} is not valid JSON ({error}); restore the file or delete that line"
             ) from error
         if not isinstance(row, dict):
             raise UserError(
@@ -191,6 +197,17 @@ def private_dir(path: Path) -> Path:
         if os.name == "posix":
             path.chmod(0o700)
     return path
+
+
+def _no_json(constant: str) -> float:
+    raise ValueError(f"{constant} is no number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text} is too large a number")
+    return value
 
 
 def _line(row: dict[str, Any]) -> str:

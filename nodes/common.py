@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..diffusioncleft_core.errors import UserError
+from ..diffusioncleft_core.ranges import Range
 from .places import is_private, without_private_paths
 
 CATEGORY = "DiffusionCleft"
@@ -36,7 +37,54 @@ class ImageSetHandle:
     phantom: bool
 
 
-def plain_errors(execute: Callable[..., Any]) -> Callable[..., Any]:
+class Node(io.ComfyNode):
+    """What every node does around its own work: numbers checked before it, errors made readable after it."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name, wrap in (("define_schema", _with_firm_bounds), ("execute", _guarded)):
+            method = cls.__dict__.get(name)
+            # ComfyUI clones the classes, with what is wrapped already.
+            if isinstance(method, classmethod) and not hasattr(method.__func__, "__wrapped__"):
+                setattr(cls, name, classmethod(wrap(method.__func__)))
+
+
+class FirmLow(float):
+    """A lower bound that not-a-number does not pass: ComfyUI refuses a value where `value < bound`."""
+
+    def __gt__(self, value: Any) -> bool:
+        return not self <= value
+
+
+def number_ranges(schema: Any) -> dict[str, Range]:
+    """What each INT and FLOAT input of a schema takes, by the input's name."""
+    kinds: dict[str, type[int] | type[float]] = {"INT": int, "FLOAT": float}
+    declared = [item for item in schema.inputs if item.get_io_type() in kinds]
+    return {item.id: Range(kinds[item.get_io_type()], item.min, item.max) for item in declared}
+
+
+def check_numbers(schema: Any, values: Mapping[str, Any]) -> None:
+    """Raise UserError, by the input's name, for a number out of its range or not finite, linked ones too."""
+    for name, allowed in number_ranges(schema).items():
+        given = values.get(name)
+        for value in given if isinstance(given, list) else [given]:
+            if value is not None:  # an optional input, or one that is not evaluated yet
+                allowed.check(value, name)
+
+
+def _with_firm_bounds(define_schema: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(define_schema)
+    def wrapped(cls: Any) -> Any:
+        schema = define_schema(cls)
+        for item in schema.inputs:
+            if item.get_io_type() == "FLOAT":
+                item.min = FirmLow(item.min)
+        return schema
+
+    return wrapped
+
+
+def _guarded(execute: Callable[..., Any]) -> Callable[..., Any]:
     """Let a user's mistake become the node's message, without the private folders' paths.
 
     The message goes to every browser that is connected and to the log. Raised outside the handler, it leaves
@@ -44,9 +92,10 @@ def plain_errors(execute: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     @functools.wraps(execute)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
+    def wrapped(cls: Any, **inputs: Any) -> Any:
         try:
-            return execute(*args, **kwargs)
+            check_numbers(cls.define_schema(), inputs)
+            return execute(cls, **inputs)
         except UserError as error:
             message = without_private_paths(str(error))
         except OSError as error:

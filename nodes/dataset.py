@@ -11,8 +11,8 @@ from . import places
 from .common import (
     CATEGORY,
     Dataset,
+    Node,
     core_progress,
-    plain_errors,
     progress_bar,
     stop_if_interrupted,
     text_view,
@@ -38,7 +38,7 @@ class DatasetHandle:
         return f"DatasetHandle({self.name!r})"
 
 
-class LoadDataset(io.ComfyNode):
+class LoadDataset(Node):
     """A private dataset by its name."""
 
     @classmethod
@@ -74,12 +74,11 @@ class LoadDataset(io.ComfyNode):
         return _fingerprint(name)
 
     @classmethod
-    @plain_errors
     def execute(cls, name: str) -> io.NodeOutput:
         return _given(open_dataset(name))
 
 
-class PhantomDataset(io.ComfyNode):
+class PhantomDataset(Node):
     """Phantom photographs, built into a dataset as a clinic's would be."""
 
     @classmethod
@@ -115,12 +114,11 @@ class PhantomDataset(io.ComfyNode):
         )
 
     @classmethod
-    @plain_errors
     def execute(cls, condition: str, count: int, size: int, seed: int, holdout: float) -> io.NodeOutput:
         return _given(phantom_dataset(condition, count, size, seed, holdout))
 
 
-class Captions(io.ComfyNode):
+class Captions(Node):
     """The captions that the LoRA is trained on: read them, correct them."""
 
     @classmethod
@@ -163,7 +161,6 @@ class Captions(io.ComfyNode):
         )
 
     @classmethod
-    @plain_errors
     def execute(cls, dataset: DatasetHandle, edits: str, show: bool) -> io.NodeOutput:
         from ..diffusioncleft_core.dataset.recaption import edit_captions, numbered_captions, parse_edits
 

@@ -4,11 +4,11 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .common import AUTO, CATEGORY, Dataset, Reference, Row, Verdicts, one, plain_errors, text_view
+from .common import AUTO, CATEGORY, Dataset, Node, Reference, Row, Verdicts, one, text_view
 from .face_packs import known_pack, pack_names
 
 
-class ReferenceSet(io.ComfyNode):
+class ReferenceSet(Node):
     """The training photographs' faces, embedded once and kept in the datasets' private folders."""
 
     @classmethod
@@ -41,7 +41,6 @@ class ReferenceSet(io.ComfyNode):
         return known_pack(faces)
 
     @classmethod
-    @plain_errors
     def execute(cls, dataset: Any, faces: str, dataset_2: Any = None) -> io.NodeOutput:
         from .face_work import reference_of
 
@@ -49,7 +48,7 @@ class ReferenceSet(io.ComfyNode):
         return io.NodeOutput(found, len(found.reference), ui=text_view(text))
 
 
-class ArtifactFilter(io.ComfyNode):
+class ArtifactFilter(Node):
     """Sets aside pictures with what the paper found: eye bars, text, several faces, cropped faces."""
 
     @classmethod
@@ -90,7 +89,6 @@ class ArtifactFilter(io.ComfyNode):
         return known_pack(one(faces))
 
     @classmethod
-    @plain_errors
     def execute(cls, images: Any, **inputs: Any) -> io.NodeOutput:
         from .face_work import pack_for
         from .filter_work import artifact_kinds, check_artifacts, pass_through
@@ -103,7 +101,7 @@ class ArtifactFilter(io.ComfyNode):
         return _given(check_artifacts(images, rows, earlier, pack, kinds))
 
 
-class IdentityLeakFilter(io.ComfyNode):
+class IdentityLeakFilter(Node):
     """Sets aside pictures whose face is too similar to a training photograph's."""
 
     @classmethod
@@ -147,7 +145,6 @@ class IdentityLeakFilter(io.ComfyNode):
         return ["reference"] if one(enabled, True) and one(reference) is None else []
 
     @classmethod
-    @plain_errors
     def execute(cls, images: Any, **inputs: Any) -> io.NodeOutput:
         from .filter_work import check_identity, pass_through
 

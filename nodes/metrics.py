@@ -4,12 +4,12 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .common import CATEGORY, Dataset, Figures, ImageSet, Reference, plain_errors
+from .common import CATEGORY, Dataset, Figures, ImageSet, Node, Reference
 from .face_packs import known_pack
 from .filters import faces_input
 
 
-class FaceIdentificationRate(io.ComfyNode):
+class FaceIdentificationRate(Node):
     """FIR: how often a generated face is taken for a training photograph's."""
 
     @classmethod
@@ -64,14 +64,13 @@ class FaceIdentificationRate(io.ComfyNode):
         )
 
     @classmethod
-    @plain_errors
     def execute(cls, image_set: Any, reference: Any, threshold: float, which: str) -> io.NodeOutput:
         from .metric_work import fir
 
         return _given(fir(image_set, reference, threshold, which))
 
 
-class FrechetDistance(io.ComfyNode):
+class FrechetDistance(Node):
     """FID between a generated set and the training photographs."""
 
     @classmethod
@@ -95,14 +94,13 @@ class FrechetDistance(io.ComfyNode):
         )
 
     @classmethod
-    @plain_errors
     def execute(cls, image_set: Any, dataset: Any, which: str) -> io.NodeOutput:
         from .metric_work import fid
 
         return _given(fid(image_set, dataset, which))
 
 
-class PerceptualDiversity(io.ComfyNode):
+class PerceptualDiversity(Node):
     """LPIPS between the images of one set: how different they are."""
 
     @classmethod
@@ -138,14 +136,13 @@ class PerceptualDiversity(io.ComfyNode):
         )
 
     @classmethod
-    @plain_errors
     def execute(cls, image_set: Any, which: str, pairs: int, seed: int) -> io.NodeOutput:
         from .metric_work import lpips
 
         return _given(lpips(image_set, which, pairs, seed))
 
 
-class Report(io.ComfyNode):
+class Report(Node):
     """All figures of one or two sets as report.json and report.html."""
 
     @classmethod
@@ -203,7 +200,6 @@ class Report(io.ComfyNode):
         return known_pack(faces)
 
     @classmethod
-    @plain_errors
     def execute(
         cls,
         image_set: Any,

@@ -2,10 +2,10 @@
 
 from comfy_api.latest import io
 
-from .common import CATEGORY, plain_errors
+from .common import CATEGORY, Node
 
 
-class PhantomLoader(io.ComfyNode):
+class PhantomLoader(Node):
     """MODEL, CLIP and VAE of the embedded phantom-flux."""
 
     @classmethod
@@ -32,7 +32,6 @@ class PhantomLoader(io.ComfyNode):
         )
 
     @classmethod
-    @plain_errors
     def execute(cls) -> io.NodeOutput:
         from .phantom_objects import phantom_clip, phantom_model, phantom_vae
 

@@ -8,13 +8,13 @@ from comfy_api.latest import io
 from ..diffusioncleft_core.conditions import load_vocabulary
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.prompts import PlanRow, sampling_plan
-from .common import CATEGORY, Row, plain_errors, text_view
+from .common import CATEGORY, Node, Row, text_view
 
 RANDOM, LEFT_OUT = "random", "left out"
 SEED_MAX = 2**48 - 1
 
 
-class PromptBuilder(io.ComfyNode):
+class PromptBuilder(Node):
     """One prompt in the paper's form, each attribute fixed, drawn at random, or left out."""
 
     @classmethod
@@ -56,7 +56,6 @@ class PromptBuilder(io.ComfyNode):
         )
 
     @classmethod
-    @plain_errors
     def execute(
         cls, condition: str, seed: int, bracketed: bool, extra: str, **attributes: str
     ) -> io.NodeOutput:
@@ -65,7 +64,7 @@ class PromptBuilder(io.ComfyNode):
         return io.NodeOutput(row["prompt"], row["seed"], described, row, ui=text_view(row["prompt"]))
 
 
-class PromptPlan(io.ComfyNode):
+class PromptPlan(Node):
     """N prompts with seeds, stratified over the attributes: lists that drive a batch."""
 
     @classmethod
@@ -121,7 +120,6 @@ class PromptPlan(io.ComfyNode):
         )
 
     @classmethod
-    @plain_errors
     def execute(
         cls, condition: str, count: int, start: int, seed: int, mode: str, bracketed: bool, extra: str
     ) -> io.NodeOutput:

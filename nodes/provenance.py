@@ -5,10 +5,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..diffusioncleft_core.ranges import number
 from . import places
 
 PHANTOM_LOADER = "DiffusionCleft_PhantomLoader"
 _UNKNOWN = "unknown"
+LOADER_STRENGTH = number(-100, 100)
 _LORA_LOADERS = ("LoraLoaderModelOnly", "LoraLoader")
 _WORDS = ("text", "t5xxl", "clip_l", "sampler_name", "scheduler", "weight_dtype", "upscale_method")
 # Inputs that lead to a prompt's text and to a seed's number.
@@ -175,7 +177,8 @@ def _lora(nodes: list[Mapping[str, Any]], name: str, strength: float) -> dict[st
         found = loaders[0]
         name = found["lora_name"] if isinstance(found.get("lora_name"), str) else ""
         given = found.get("strength_model")
-        strength = float(given) if isinstance(given, (int, float)) else strength
+        if isinstance(given, (int, float)):
+            strength = LOADER_STRENGTH.check(given, "the LoRA loader's strength_model")
     if name:
         return {"sha256": _model_digest("loras", name), "strength": strength}
     return {"sha256": _UNKNOWN, "strength": strength} if loaders else None

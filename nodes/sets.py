@@ -5,12 +5,12 @@ from typing import Any
 from comfy_api.latest import io
 
 from . import places
-from .common import CATEGORY, ImageSet, Row, Verdicts, one, plain_errors, text_view
+from .common import CATEGORY, ImageSet, Node, Row, Verdicts, one, text_view
 
 NO_SET = "(none found)"
 
 
-class LoadImageSet(io.ComfyNode):
+class LoadImageSet(Node):
     """A set of synthetic images from the output folder."""
 
     @classmethod
@@ -72,7 +72,6 @@ class LoadImageSet(io.ComfyNode):
         return set_fingerprint(name)
 
     @classmethod
-    @plain_errors
     def execute(cls, name: str, which: str, start: int, limit: int) -> io.NodeOutput:
         from .common import blocked
         from .pictures import tensors_of
@@ -89,7 +88,7 @@ class LoadImageSet(io.ComfyNode):
         )
 
 
-class SaveSyntheticSet(io.ComfyNode):
+class SaveSyntheticSet(Node):
     """PNG with sidecar and manifest, marked as synthetic; nothing of the graph goes into them."""
 
     @classmethod
@@ -162,7 +161,6 @@ class SaveSyntheticSet(io.ComfyNode):
         return True
 
     @classmethod
-    @plain_errors
     def execute(cls, images: Any, **inputs: Any) -> io.NodeOutput:
         from .provenance import drawn_from, made_with
         from .set_work import save_images

@@ -8,13 +8,13 @@ from comfy_api.latest import io
 
 from ..diffusioncleft_core.errors import UserError
 from . import places
-from .common import AUTO, CATEGORY, NONE, PHANTOM, Dataset, Training, blocked, plain_errors
+from .common import AUTO, CATEGORY, NONE, PHANTOM, Dataset, Node, Training, blocked
 
 LATEST = "(latest)"
 WAIT, DETACHED = "wait", "detached"
 
 
-class LoraTrainer(io.ComfyNode):
+class LoraTrainer(Node):
     """Trains one LoRA on a dataset, in a process of its own."""
 
     @classmethod
@@ -70,7 +70,6 @@ class LoraTrainer(io.ComfyNode):
             return ""
 
     @classmethod
-    @plain_errors
     def execute(cls, **inputs: Any) -> io.NodeOutput:
         from . import training_run
 
@@ -83,7 +82,7 @@ class LoraTrainer(io.ComfyNode):
         return _given(run.run_id)
 
 
-class TrainingStatus(io.ComfyNode):
+class TrainingStatus(Node):
     """How far a training is, whichever way it was started."""
 
     @classmethod
@@ -137,7 +136,6 @@ class TrainingStatus(io.ComfyNode):
         return time.time()
 
     @classmethod
-    @plain_errors
     def execute(cls, run: str, stop: bool, wait: bool, training: str | None = None) -> io.NodeOutput:
         from . import training_run
 
@@ -276,7 +274,13 @@ def _recipe_inputs() -> list[Any]:
             default=AUTO,
             tooltip="Base sizes in px, separated by commas. auto: 256,512,768,1024; for phantoms 128.",
         ),
-        io.Int.Input("batch_size", default=1, min=1, max=64, tooltip="Images in a batch."),
+        io.Int.Input(
+            "batch_size",
+            default=0,
+            min=0,
+            max=64,
+            tooltip="Images in a batch. 0: the preset's: 1; robust on the phantom 2.",
+        ),
         io.Int.Input("gradient_accumulation", default=1, min=1, max=64, tooltip="Batches in a step."),
         io.Combo.Input(
             "optimizer",
@@ -298,9 +302,9 @@ def _recipe_inputs() -> list[Any]:
         ),
         io.Combo.Input(
             "timestep_sampling",
-            options=["uniform", "sigmoid", "shift", "schnell"],
-            default="uniform",
-            tooltip="Distribution of the noise levels; uniform fits schnell's four steps.",
+            options=[AUTO, "uniform", "sigmoid", "shift", "schnell"],
+            default=AUTO,
+            tooltip="Distribution of the noise levels. auto: uniform; robust on the phantom schnell's.",
         ),
         io.Float.Input(
             "weight_decay", default=0.01, min=0.0, max=1.0, step=0.001, tooltip="AdamW's weight decay."

@@ -228,7 +228,7 @@ def _make_regularisation(run: Run, stop: Callable[[], bool], view: NodeView | No
     condition = vocabulary.condition(plan.dataset.condition)
     other = vocabulary.condition("post_op" if condition.name == "pre_op" else "pre_op")
     prompts = regularization_plan(condition, other, plan.regularisation, plan.seed, bracketed=plan.bracketed)
-    device = pick_device("cpu" if plan.cpu else None)
+    device = pick_device(plan.device)
 
     def on_image(done: int, total: int) -> None:
         if view is not None:

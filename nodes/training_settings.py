@@ -1,27 +1,46 @@
 """From the trainer's widgets to the trainer's settings."""
 
+import argparse
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..diffusioncleft_core.digests import sha256_model
 from ..diffusioncleft_core.errors import UserError
-from ..diffusioncleft_core.run.settings import (
-    PHANTOM_LEARNING_RATE,
-    PHANTOM_SCHEDULE,
-    ROBUST,
-)
+from ..diffusioncleft_core.ranges import sides
+from ..diffusioncleft_core.recipe import training_recipe
 from . import places
 from .common import AUTO, NONE, PHANTOM
 from .dataset import DatasetHandle
 
-PAPER_RATE = 1e-4
-PHANTOM_SIDE = 128
 _ADAPTER_NAMES = ("training-adapter", "training_adapter")
 _NO_ADAPTER = (
     "no training adapter in models/loras: a LoRA trained on schnell without one loses its 4-step quality; "
     "docs/comfyui.md says which to get"
 )
+
+WIDGETS = {
+    "network_dim": "network_dim",
+    "network_alpha": "network_alpha",
+    "network_targets": "network_targets",
+    "gradient_accumulation": "gradient_accumulation_steps",
+    "optimizer": "optimizer_type",
+    "weight_decay": "weight_decay",
+    "max_grad_norm": "max_grad_norm",
+    "prior_loss_weight": "prior_loss_weight",
+}
+"""Widgets that always say something, and the trainer's names of what they set."""
+LEFT_TO_THE_PRESET = {
+    "steps": ("max_train_steps", 0),
+    "learning_rate": ("learning_rate", 0.0),
+    "batch_size": ("train_batch_size", 0),
+    "timestep_sampling": ("timestep_sampling", AUTO),
+    "lr_scheduler": ("lr_scheduler", AUTO),
+    "lr_warmup_steps": ("lr_warmup_steps", 0),
+    "output_preservation_weight": ("output_preservation_weight", -1.0),
+    "region_weight": ("region_weight", 0.0),
+}
+"""Widgets with a value that leaves the choice to the preset: the trainer's name, that value."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +58,7 @@ class RunPlan:
     previews: tuple[str, ...]
     seed: int
     bracketed: bool
-    cpu: bool
+    device: str
     warnings: tuple[str, ...]
 
     def settings(self, folder: Path) -> Any:
@@ -58,35 +77,25 @@ def plan_run(inputs: dict[str, Any]) -> RunPlan:
     """Check the widgets' values and turn them into a plan; UserError for what can't be trained."""
     import comfy.model_management
 
+    from ..diffusioncleft_core.dataset.facts import training_facts
+
     dataset: DatasetHandle = inputs["dataset"]
     phantom = inputs["base_model"] == PHANTOM
     _check(inputs, dataset, phantom)
     robust = inputs["preset"] == "robust"
     adapter, warnings = _adapter(inputs["training_adapter"], wanted=robust and not phantom)
-    sides = _sides(inputs["resolution"], phantom)
     base, source = _base(inputs, phantom)
     regularisation = inputs["regularisation_images"]
-    previews = _previews(inputs, dataset)
-    cpu = comfy.model_management.cpu_state == comfy.model_management.CPUState.CPU
+    facts = training_facts(dataset.folder, phantom=phantom)
+    bracketed = facts.bracketed is not False
+    previews = _previews(inputs, dataset, bracketed=bracketed)
+    device = str(comfy.model_management.get_torch_device())
+    recipe = training_recipe(inputs["preset"], facts, _choices(inputs))
     values: dict[str, Any] = {
+        **recipe,
         "train_data_dir": dataset.folder,
-        "network_dim": inputs["network_dim"],
-        "network_alpha": inputs["network_alpha"],
-        "network_targets": inputs["network_targets"],
-        "learning_rate": inputs["learning_rate"] or (PHANTOM_LEARNING_RATE if phantom else PAPER_RATE),
-        "max_train_steps": inputs["steps"],
-        "resolution": sides,
-        "train_batch_size": inputs["batch_size"],
-        "gradient_accumulation_steps": inputs["gradient_accumulation"],
-        "optimizer_type": inputs["optimizer"],
-        "timestep_sampling": inputs["timestep_sampling"],
-        "weight_decay": inputs["weight_decay"],
-        "max_grad_norm": inputs["max_grad_norm"],
-        "prior_loss_weight": inputs["prior_loss_weight"],
         "seed": inputs["seed"],
         "mixed_precision": inputs["mixed_precision"],
-        **_schedule(inputs, phantom),
-        **_selectivity(inputs, dataset, robust=robust),
     }
     without_effect = {
         "gradient_checkpointing": inputs["gradient_checkpointing"],
@@ -95,7 +104,7 @@ def plan_run(inputs: dict[str, Any]) -> RunPlan:
         "sample_every_n_steps": inputs["preview_every"] if previews else 0,
         "sample_size": inputs["preview_size"],
         "save_every_n_steps": inputs.get("save_every", 0),
-        "cpu": cpu,
+        "device": device,
         "training_adapter": adapter,
         **base,
     }
@@ -110,11 +119,11 @@ def plan_run(inputs: dict[str, Any]) -> RunPlan:
         arguments={**values, **without_effect},
         identity=identity,
         regularisation=regularisation,
-        regularisation_side=min(768, max(sides)),
+        regularisation_side=min(768, max(recipe["resolution"])),
         previews=previews,
         seed=inputs["seed"],
-        bracketed=_bracketed(dataset),
-        cpu=cpu,
+        bracketed=bracketed,
+        device=device,
         warnings=tuple(warnings),
     )
 
@@ -159,41 +168,20 @@ def _adapter(choice: str, *, wanted: bool) -> tuple[Path | None, list[str]]:
     return None, [_NO_ADAPTER]
 
 
-def _sides(text: str, phantom: bool) -> tuple[int, ...]:
-    from ..trainer.config import DEFAULT_RESOLUTION
-
-    if text.strip() in (AUTO, ""):
-        return (PHANTOM_SIDE,) if phantom else DEFAULT_RESOLUTION
-    try:
-        return tuple(sorted({int(part) for part in text.replace(",", " ").split()}))
-    except ValueError:
-        raise UserError(f"resolution {text!r} is no list of whole numbers, such as 512,768") from None
-
-
-def _schedule(inputs: dict[str, Any], phantom: bool) -> dict[str, Any]:
-    warmup = inputs["lr_warmup_steps"]
-    if inputs["lr_scheduler"] != AUTO:
-        return {"lr_scheduler": inputs["lr_scheduler"], "lr_warmup_steps": warmup}
-    if phantom:
-        return {**PHANTOM_SCHEDULE, **({"lr_warmup_steps": warmup} if warmup else {})}
-    return {"lr_scheduler": "constant_with_warmup" if warmup else "constant", "lr_warmup_steps": warmup}
-
-
-def _selectivity(inputs: dict[str, Any], dataset: DatasetHandle, *, robust: bool) -> dict[str, Any]:
-    """What ties the cleft to its trigger, and the loss to the lip: the preset's, or as the widgets say."""
-    from ..diffusioncleft_core.conditions import load_vocabulary
-
-    found: dict[str, Any] = dict(ROBUST) if robust else {}
-    if inputs.get("output_preservation_weight", -1.0) >= 0:
-        found["output_preservation_weight"] = inputs["output_preservation_weight"]
-    if inputs.get("region_weight"):
-        found["region_weight"] = inputs["region_weight"]
-    if found.get("output_preservation_weight"):
-        conditions = load_vocabulary().conditions
-        found["other_trigger"] = next(
-            item.trigger for name, item in conditions.items() if name != dataset.condition
-        )
-    return found
+def _choices(inputs: dict[str, Any]) -> dict[str, Any]:
+    """What the widgets say by the trainer's names; what is left to the preset is not among it."""
+    chosen: dict[str, Any] = {setting: inputs[widget] for widget, setting in WIDGETS.items()}
+    for widget, (setting, preset) in LEFT_TO_THE_PRESET.items():
+        if inputs.get(widget, preset) != preset:
+            chosen[setting] = inputs[widget]
+    if "lr_scheduler" in chosen:
+        chosen["lr_warmup_steps"] = inputs["lr_warmup_steps"]
+    if inputs["resolution"].strip() not in (AUTO, ""):
+        try:
+            chosen["resolution"] = sides(inputs["resolution"])
+        except argparse.ArgumentTypeError as error:
+            raise UserError(f"resolution: {error}") from None
+    return chosen
 
 
 def _base(inputs: dict[str, Any], phantom: bool) -> tuple[dict[str, Any], Any]:
@@ -247,7 +235,7 @@ def _tokenizers() -> dict[str, Path]:
     return {name: path for name, path in found.items() if path.is_dir()}
 
 
-def _previews(inputs: dict[str, Any], dataset: DatasetHandle) -> tuple[str, ...]:
+def _previews(inputs: dict[str, Any], dataset: DatasetHandle, *, bracketed: bool) -> tuple[str, ...]:
     """The prompts written on the node, else one of the condition's own plan."""
     if not inputs["preview_every"]:
         return ()
@@ -258,14 +246,5 @@ def _previews(inputs: dict[str, Any], dataset: DatasetHandle) -> tuple[str, ...]
     from ..diffusioncleft_core.prompts import plain_text, sampling_plan
 
     condition = load_vocabulary().condition(dataset.condition)
-    plan = sampling_plan(condition, 2, inputs["seed"], bracketed=_bracketed(dataset))
+    plan = sampling_plan(condition, 2, inputs["seed"], bracketed=bracketed)
     return tuple(plain_text(row.prompt) for row in plan)
-
-
-def _bracketed(dataset: DatasetHandle) -> bool:
-    from ..diffusioncleft_core.dataset.folder import SETTINGS
-    from ..diffusioncleft_core.files import read_json
-
-    path = dataset.folder / SETTINGS
-    described = read_json(path) if path.is_file() else {}
-    return bool(described.get("settings", {}).get("bracketed", True))

@@ -1,6 +1,7 @@
 """The settings of a training run: kohya's argument names on a typed dataclass."""
 
 import argparse
+import functools
 import types
 import typing
 from collections.abc import Sequence
@@ -9,6 +10,19 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple, NoReturn
 
 from ..diffusioncleft_core.errors import UserError
+from ..diffusioncleft_core.ranges import (
+    COUNT,
+    LEARNING_RATE,
+    NONE_OR_MORE,
+    SAMPLING_STEPS,
+    SEED,
+    SIDE,
+    Range,
+    number,
+    sides,
+    whole,
+)
+from ..diffusioncleft_core.recipe import PAPER, PRESETS, training_recipe
 from .buckets import MULTIPLE
 from .dataset_toml import read_dataset_config, read_toml
 from .kohya import ALWAYS, REFUSED, refusal
@@ -19,8 +33,9 @@ SCHEDULERS = ("constant", "constant_with_warmup", "linear", "cosine")
 TIMESTEP_SAMPLING = ("uniform", "sigmoid", "shift", "schnell")
 TARGETS = ("all", "attention", "no_modulation")
 PRIOR_TARGETS = ("image", "base")
-DEFAULT_BATCH = 1
-DEFAULT_RESOLUTION = (256, 512, 768, 1024)
+LOSS_WEIGHT = number(0, 1e6)
+AS_GIVEN = "as_given"
+"""In place of a preset: the settings are complete, as between a program and the trainer that it starts."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +52,7 @@ class Option:
 
     help: str
     choices: tuple[str, ...] | None = None
+    range: Range | None = None
 
 
 @dataclass(frozen=True)
@@ -62,11 +78,14 @@ class TrainSettings:
     reg_data_dir: Annotated[Path | None, Option("regularisation images, of either form")] = None
     class_tokens: Annotated[str | None, Option("caption of the training images that have none")] = None
     caption_extension: Annotated[str, Option("extension of caption files")] = DEFAULT_CAPTION_EXTENSION
-    resolution: Annotated[tuple[int, ...], Option("base resolutions in px, separated by commas")] = (
-        DEFAULT_RESOLUTION
-    )
+    resolution: Annotated[tuple[int, ...], Option("base resolutions in px, separated by commas")] = PAPER[
+        "resolution"
+    ]
     bucket_reso_steps: Annotated[
-        int, Option("sides of buckets are multiples of this, itself a multiple of 16")
+        int,
+        Option(
+            "sides of buckets are multiples of this, itself a multiple of 16", range=whole(MULTIPLE, 1024)
+        ),
     ] = MULTIPLE
     cache_latents_to_disk: Annotated[
         bool, Option("keep latents and text embeddings on disk, keyed by content")
@@ -81,23 +100,25 @@ class TrainSettings:
     )
     output_name: Annotated[str, Option("name of the LoRA file, without extension")] = "lora"
     save_every_n_steps: Annotated[
-        int, Option("also save the LoRA every so many steps (0: only at the end)")
+        int, Option("also save the LoRA every so many steps (0: only at the end)", range=NONE_OR_MORE)
     ] = 0
     save_last_n_steps: Annotated[
-        int, Option("of these keep only those of the last so many steps (0: all)")
+        int, Option("of these keep only those of the last so many steps (0: all)", range=NONE_OR_MORE)
     ] = 0
     checkpoint_every_n_steps: Annotated[
-        int, Option("save a checkpoint to resume from every so many steps")
+        int, Option("save a checkpoint to resume from every so many steps", range=COUNT)
     ] = 250
     resume: Annotated[
         str, Option("auto: go on from the output folder's checkpoint; no: start anew; or a checkpoint file")
     ] = "auto"
 
-    network_dim: Annotated[int, Option("rank of the LoRA")] = 16
-    network_alpha: Annotated[float, Option("alpha of the LoRA; the effective scale is alpha / rank")] = 32.0
+    network_dim: Annotated[int, Option("rank of the LoRA", range=whole(1, 4096))] = PAPER["network_dim"]
+    network_alpha: Annotated[
+        float, Option("alpha of the LoRA; the effective scale is alpha / rank", range=number(0, above=True))
+    ] = PAPER["network_alpha"]
     network_targets: Annotated[
         str, Option("linear layers of the transformer blocks that get the LoRA", TARGETS)
-    ] = "all"
+    ] = PAPER["network_targets"]
     training_adapter: Annotated[
         Path | None,
         Option(
@@ -105,67 +126,100 @@ class TrainSettings:
         ),
     ] = None
 
-    learning_rate: Annotated[float, Option("learning rate")] = 1e-4
-    optimizer_type: Annotated[str, Option("optimizer", OPTIMIZERS)] = "AdamW8bit"
-    adam_beta1: Annotated[float, Option("AdamW's first beta")] = 0.9
-    adam_beta2: Annotated[float, Option("AdamW's second beta")] = 0.999
-    adam_eps: Annotated[float, Option("AdamW's epsilon")] = 1e-8
-    weight_decay: Annotated[float, Option("AdamW's weight decay")] = 0.01
-    max_grad_norm: Annotated[float, Option("clip the gradient's norm (0: do not)")] = 1.0
-    lr_scheduler: Annotated[str, Option("learning-rate schedule", SCHEDULERS)] = "constant"
-    lr_warmup_steps: Annotated[int, Option("linear warm-up over so many steps")] = 0
+    learning_rate: Annotated[float, Option("learning rate", range=LEARNING_RATE)] = PAPER["learning_rate"]
+    optimizer_type: Annotated[str, Option("optimizer", OPTIMIZERS)] = PAPER["optimizer_type"]
+    adam_beta1: Annotated[float, Option("AdamW's first beta", range=number(0, 1, below=True))] = PAPER[
+        "adam_beta1"
+    ]
+    adam_beta2: Annotated[float, Option("AdamW's second beta", range=number(0, 1, below=True))] = PAPER[
+        "adam_beta2"
+    ]
+    adam_eps: Annotated[float, Option("AdamW's epsilon", range=number(0, 1))] = PAPER["adam_eps"]
+    weight_decay: Annotated[float, Option("AdamW's weight decay", range=number(0, 100))] = PAPER[
+        "weight_decay"
+    ]
+    max_grad_norm: Annotated[float, Option("clip the gradient's norm (0: do not)", range=number(0))] = PAPER[
+        "max_grad_norm"
+    ]
+    lr_scheduler: Annotated[str, Option("learning-rate schedule", SCHEDULERS)] = PAPER["lr_scheduler"]
+    lr_warmup_steps: Annotated[int, Option("linear warm-up over so many steps", range=NONE_OR_MORE)] = PAPER[
+        "lr_warmup_steps"
+    ]
     max_train_steps: Annotated[
-        int, Option("optimizer steps (0: ten times the number of training images)")
+        int, Option("optimizer steps (0: ten times the number of training images)", range=NONE_OR_MORE)
     ] = 0
-    train_batch_size: Annotated[int, Option("training images in a batch")] = DEFAULT_BATCH
-    gradient_accumulation_steps: Annotated[int, Option("batches in a step")] = 1
+    train_batch_size: Annotated[int, Option("training images in a batch", range=COUNT)] = PAPER[
+        "train_batch_size"
+    ]
+    gradient_accumulation_steps: Annotated[int, Option("batches in a step", range=COUNT)] = PAPER[
+        "gradient_accumulation_steps"
+    ]
     prior_loss_weight: Annotated[
-        float, Option("weight of the loss on the regularisation image paired with each image")
-    ] = 1.0
+        float,
+        Option("weight of the loss on the regularisation image paired with each image", range=LOSS_WEIGHT),
+    ] = PAPER["prior_loss_weight"]
     prior_target: Annotated[
         str,
         Option("what regularisation aims at: the image, or the base model's own prediction", PRIOR_TARGETS),
-    ] = "image"
+    ] = PAPER["prior_target"]
     output_preservation_weight: Annotated[
         float,
         Option(
             "weight of holding each training image's output to the base model's where the trigger is missing "
-            "from its caption (differential output preservation; 0: off)"
+            "from its caption (differential output preservation; 0: off)",
+            range=LOSS_WEIGHT,
         ),
-    ] = 0.0
+    ] = PAPER["output_preservation_weight"]
     other_trigger: Annotated[
         str | None,
         Option("another class's trigger, to which output preservation must not react either"),
     ] = None
     region_weight: Annotated[
-        float, Option("weight of the loss where the finding lies, in datasets that know it (1: as elsewhere)")
-    ] = 1.0
+        float,
+        Option(
+            "weight of the loss where the finding lies, in datasets that know it (1: as elsewhere)",
+            range=number(0, above=True),
+        ),
+    ] = PAPER["region_weight"]
     timestep_sampling: Annotated[str, Option("distribution of the noise level sigma", TIMESTEP_SAMPLING)] = (
-        "uniform"
+        PAPER["timestep_sampling"]
     )
-    sigmoid_scale: Annotated[float, Option("standard deviation before the sigmoid (sigmoid and shift)")] = 1.0
-    discrete_flow_shift: Annotated[float, Option("shift of sigma towards noise (shift only)")] = 3.0
-    seed: Annotated[int, Option("seed of data order, noise levels, noise and the LoRA's first weights")] = 0
+    sigmoid_scale: Annotated[
+        float,
+        Option("standard deviation before the sigmoid (sigmoid and shift)", range=number(0, above=True)),
+    ] = PAPER["sigmoid_scale"]
+    discrete_flow_shift: Annotated[
+        float, Option("shift of sigma towards noise (shift only)", range=number(0, above=True))
+    ] = PAPER["discrete_flow_shift"]
+    seed: Annotated[
+        int, Option("seed of data order, noise levels, noise and the LoRA's first weights", range=SEED)
+    ] = 0
 
     mixed_precision: Annotated[str, Option("number format of the base model", ("auto", "no", "bf16"))] = (
         "auto"
     )
     gradient_checkpointing: Annotated[bool, Option("compute activations twice to save memory")] = False
     blocks_to_swap: Annotated[
-        int, Option("keep the weights of so many blocks in main memory and stream them")
+        int, Option("keep the weights of so many blocks in main memory and stream them", range=NONE_OR_MORE)
     ] = 0
-    cpu: Annotated[bool, Option("train on the processor although there is a GPU")] = False
-    num_cpu_threads: Annotated[int, Option("threads for computing on the processor (0: as started)")] = 0
+    device: Annotated[str, Option("cuda, cuda:1, mps or cpu (auto: the best there is)")] = "auto"
+    num_cpu_threads: Annotated[
+        int, Option("threads for computing on the processor (0: as started)", range=NONE_OR_MORE)
+    ] = PAPER["num_cpu_threads"]
 
     sample_prompts: Annotated[
         Path | None, Option("text file, one preview prompt a line, with kohya's --w --h --d --s")
     ] = None
-    sample_every_n_steps: Annotated[int, Option("preview every so many steps")] = 0
+    sample_every_n_steps: Annotated[int, Option("preview every so many steps", range=NONE_OR_MORE)] = 0
     sample_at_first: Annotated[bool, Option("preview before the first step too")] = False
     sample_size: Annotated[
-        int, Option("side of previews in px (0: 768, or the largest resolution if that is smaller)")
+        int,
+        Option(
+            "side of previews in px (0: 768, or the largest resolution if that is smaller)",
+            range=whole(0, 4096),
+        ),
     ] = 0
-    sample_steps: Annotated[int, Option("sampling steps of previews")] = 4
+    sample_steps: Annotated[int, Option("sampling steps of previews", range=SAMPLING_STEPS)] = 4
 
     report_every_step: Annotated[
         bool, Option("a step event for every step, with its own seconds; waits for the GPU at each")
@@ -188,9 +242,17 @@ class TrainSettings:
 
     subsets: tuple[Subset, ...] = ()
 
+    def __post_init__(self) -> None:
+        for entry in _options():
+            allowed, value = entry.option.range, getattr(self, entry.name)
+            if allowed is not None:
+                allowed.check(value, f"--{entry.name}")
+        for side in self.resolution:
+            SIDE.check(side, "--resolution")
+
     def to_arguments(self) -> list[str]:
         """Return the command-line arguments that `parse_settings` reads back into equal settings."""
-        arguments: list[str] = []
+        arguments = [f"--preset={AS_GIVEN}"]
         for entry in _options():
             value = getattr(self, entry.name)
             if value == entry.default:
@@ -210,6 +272,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config_file", type=Path, help="TOML file with these settings; arguments come before it"
     )
+    parser.add_argument(
+        "--preset",
+        choices=(*PRESETS, AS_GIVEN),
+        default=argparse.SUPPRESS,
+        help="recipe below the arguments: robust ties the finding to the trigger and looks closer where it "
+        "lies; as_given fills in nothing for the phantom or the dataset (default: paper)",
+    )
     for entry in _options():
         text = entry.option.help
         if entry.default not in (None, "", 0, False, (), 0.0):
@@ -220,7 +289,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if isinstance(entry.default, bool):
             parser.add_argument(f"--{entry.name}", action=argparse.BooleanOptionalAction, **common)
         else:
-            kind = _reader(entry.kind)
+            kind = entry.option.range or _reader(entry.kind)
             parser.add_argument(f"--{entry.name}", type=kind, choices=entry.option.choices, **common)
     for name in sorted({*ALWAYS, *REFUSED}):
         parser.add_argument(
@@ -248,25 +317,32 @@ def settings_from(namespace: argparse.Namespace) -> TrainSettings:
     if values.get("dataset_config"):
         subsets, from_toml = read_dataset_config(values["dataset_config"])
         values = from_toml | values | {"subsets": subsets}
+    preset = values.pop("preset", "paper")
+    if preset != AS_GIVEN:
+        from ..diffusioncleft_core.dataset.facts import training_facts
+
+        facts = training_facts(_dataset(values), phantom=values.get("phantom", False))
+        values = training_recipe(preset, facts, values)
     return checked(TrainSettings(**values))
+
+
+def _dataset(values: dict[str, Any]) -> Path | None:
+    """The one folder of training images, if there is one."""
+    trained = [subset for subset in values.get("subsets", ()) if not subset.is_reg]
+    if trained:
+        return trained[0].image_dir if len(trained) == 1 and trained[0].num_repeats == 1 else None
+    return values.get("train_data_dir")
 
 
 def checked(settings: TrainSettings) -> TrainSettings:
     """Return the settings if they can be trained with; else raise UserError."""
-    positive = ("network_dim", "network_alpha", "learning_rate", "train_batch_size", "sample_steps",
-                "gradient_accumulation_steps", "checkpoint_every_n_steps", "sigmoid_scale",
-                "discrete_flow_shift", "region_weight")  # fmt: skip
     for entry in _options():
         value = getattr(settings, entry.name)
-        if entry.name in positive and not value > 0:
-            raise UserError(f"--{entry.name} is {value}; it must be more than 0")
-        if isinstance(value, (int, float)) and value < 0:
-            raise UserError(f"--{entry.name} is {value}; it must not be negative")
         choices = entry.option.choices
         if choices and value is not None and value not in choices:
             raise UserError(f"--{entry.name} {value!r} is unknown; choose one of: {', '.join(choices)}")
     step = settings.bucket_reso_steps
-    if step <= 0 or step % MULTIPLE:
+    if step % MULTIPLE:
         raise UserError(f"--bucket_reso_steps is {step}; FLUX needs a multiple of {MULTIPLE}")
     if not settings.resolution or min(settings.resolution) < max(step, 64):
         raise UserError(f"--resolution needs sizes of at least {max(step, 64)} px, separated by commas")
@@ -318,6 +394,7 @@ class _Setting(NamedTuple):
     default: Any
 
 
+@functools.cache
 def _options() -> list[_Setting]:
     """The settings that are command-line options, in their order."""
     hints = typing.get_type_hints(TrainSettings, include_extras=True)
@@ -334,15 +411,8 @@ def _reader(hint: Any) -> Any:
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         hint = next(part for part in typing.get_args(hint) if part is not type(None))
     if typing.get_origin(hint) is tuple:
-        return _sizes
+        return sides
     return hint
-
-
-def _sizes(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(sorted({int(part) for part in text.replace(",", " ").split()}))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of whole numbers, such as 512,768") from None
 
 
 class _Kohya(argparse.Action):
@@ -362,9 +432,8 @@ def _refuse(namespace: argparse.Namespace) -> None:
 
 
 def _given(namespace: argparse.Namespace) -> dict[str, Any]:
-    return {
-        entry.name: getattr(namespace, entry.name) for entry in _options() if hasattr(namespace, entry.name)
-    }
+    names = ("preset", *(entry.name for entry in _options()))
+    return {name: getattr(namespace, name) for name in names if hasattr(namespace, name)}
 
 
 def _read_config_file(path: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..diffusioncleft_core.errors import UserError
+from ..diffusioncleft_core.ranges import COUNT, SIDE
 from .kohya import refusal
 from .subset import Subset
 
@@ -73,23 +74,20 @@ def _subset(above: dict[str, Any], row: dict[str, Any], path: Path) -> Subset:
     folder = values.pop("image_dir", None)
     if not isinstance(folder, str) or not folder:
         raise UserError(f"{path}: a [[datasets.subsets]] has no image_dir; add it")
-    kinds = {"is_reg": bool, "num_repeats": int, "class_tokens": str, "caption_extension": str}
+    kinds = {"is_reg": bool, "class_tokens": str, "caption_extension": str}
     for key, value in values.items():
-        if not isinstance(value, kinds[key]) or (key == "num_repeats" and (value is True or value < 1)):
-            wanted = "number above 0" if key == "num_repeats" else kinds[key].__name__
-            raise UserError(f"{path}: {key} = {value!r} is no {wanted}")
+        if key == "num_repeats":
+            COUNT.check(value, f"{path}: num_repeats")
+        elif not isinstance(value, kinds[key]):
+            raise UserError(f"{path}: {key} = {value!r} is no {kinds[key].__name__}")
     return Subset(path.parent / folder, **values)
 
 
 def _setting(key: str, value: Any, path: Path) -> Any:
     if key == "resolution":
-        sizes = value if isinstance(value, list) else [value]
-        if sizes and all(isinstance(size, int) for size in sizes):
-            return tuple(sorted(set(sizes)))
-        raise UserError(f"{path}: resolution = {value!r} is no whole number or list of them")
-    if not isinstance(value, int):
-        raise UserError(f"{path}: {key} = {value!r} is no whole number")
-    return value
+        sizes = value if isinstance(value, list) and value else [value]
+        return tuple(sorted({SIDE.check(size, f"{path}: resolution") for size in sizes}))
+    return COUNT.check(value, f"{path}: {key}")
 
 
 def _refuse(key: str, value: Any, path: Path) -> None:

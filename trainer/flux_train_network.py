@@ -32,6 +32,7 @@ if not __package__:  # started as a file: load the folder above as the package t
 
 import torch
 
+from ..diffusioncleft_core.device import pick_device
 from ..diffusioncleft_core.digests import sha256_model
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.flux.components import load_transformer, load_vae
@@ -43,6 +44,7 @@ from ..diffusioncleft_core.flux.lora import (
     save_kohya,
     set_active,
 )
+from ..diffusioncleft_core.recipe import STEPS_PER_IMAGE
 from . import checkpoint as checkpoints
 from . import memory
 from .config import TrainResult, TrainSettings, parse_settings
@@ -55,7 +57,6 @@ from .optimizer import build_optimizer, learning_rate
 from .prepare import base_model, prepare
 from .preview import Previewer
 
-STEPS_AN_IMAGE = 10
 LORA = "default"
 ADAPTER = "training_adapter"
 
@@ -69,13 +70,13 @@ def train(settings: TrainSettings, events: Events, interruption: Interruption) -
     """
     output_dir = settings.output_dir
     states = output_dir / "state"
-    with output_lock(output_dir), _reproducible(settings):
+    device, dtype = _device(settings)
+    with output_lock(output_dir), _reproducible(settings, device):
         # The base model, the images, and their latents and captions, encoded once.
-        device, dtype = _device(settings)
         source = base_model(settings)
         prepared = prepare(settings, source, device, dtype, events, interruption)
         images = prepared.collected
-        total = settings.max_train_steps or STEPS_AN_IMAGE * len(images.train)
+        total = settings.max_train_steps or STEPS_PER_IMAGE * len(images.train)
         adapter_sha256 = sha256_model(settings.training_adapter) if _adapter(settings, events) else None
         matters = what_matters(settings, prepared, total, str(dtype), adapter_sha256)
 
@@ -128,6 +129,8 @@ def train(settings: TrainSettings, events: Events, interruption: Interruption) -
             optimizer=type(optimizer).__name__,
             effective_scale=settings.network_alpha / settings.network_dim,
             memory=memory.describe(transformer, device),
+            device=str(device),
+            dtype=str(dtype).removeprefix("torch."),
         )
 
         def save_lora(to: Path, step: int) -> None:
@@ -222,10 +225,13 @@ def _device(settings: TrainSettings) -> tuple[torch.device, torch.dtype]:
     """Return where to train and the base model's number format."""
     from accelerate import Accelerator
 
-    accelerator = Accelerator(cpu=settings.cpu, mixed_precision="no")
+    named = None if settings.device == "auto" else pick_device(settings.device)
+    accelerator = Accelerator(cpu=named is not None and named.type == "cpu", mixed_precision="no")
     if accelerator.num_processes > 1:
         raise UserError("training runs in one process; start with accelerate launch --num_processes 1")
-    device = torch.device(accelerator.device)
+    device = named or torch.device(accelerator.device)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
     auto = "bf16" if device.type == "cuda" else "no"
     precision = auto if settings.mixed_precision == "auto" else settings.mixed_precision
     return device, torch.bfloat16 if precision == "bf16" else torch.float32
@@ -299,7 +305,7 @@ def _forget_old(path: Path, step: int, kept: int) -> None:
 
 
 @contextlib.contextmanager
-def _reproducible(settings: TrainSettings) -> Iterator[None]:
+def _reproducible(settings: TrainSettings, device: torch.device) -> Iterator[None]:
     """Choose deterministic kernels on the GPU and the number of threads, and put both back.
 
     On the processor the kernels are deterministic for one number of threads.
@@ -309,7 +315,7 @@ def _reproducible(settings: TrainSettings) -> Iterator[None]:
     fill = torch.utils.deterministic.fill_uninitialized_memory
     if settings.num_cpu_threads:
         torch.set_num_threads(settings.num_cpu_threads)
-    if torch.cuda.is_available() and not settings.cpu:
+    if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # it would write every tensor twice

@@ -120,6 +120,7 @@ REFUSED: Mapping[str, str] = {
     "dim_from_weights": "give --network_dim and --network_alpha of the file",
     "base_weights": "use --training_adapter for a LoRA that is on while training",
     "base_weights_multiplier": "use --training_adapter for a LoRA that is on while training",
+    "cpu": "use --device cpu",
     "fp8_base": _QUANTISED,
     "fp8_base_unet": _QUANTISED,
     "nf4_base": _QUANTISED,

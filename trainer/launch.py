@@ -80,7 +80,7 @@ def command(settings: TrainSettings) -> list[str]:
         "no",
     ]
     launcher += ["--num_cpu_threads_per_process", str(threads)]  # else the launcher sets OMP_NUM_THREADS=1
-    launcher += ["--cpu"] if settings.cpu else []
+    launcher += ["--cpu"] if settings.device == "cpu" else []
     return [*launcher, str(_SCRIPT), *settings.to_arguments(), "--stop_with_stdin"]
 
 

@@ -1,5 +1,6 @@
 """Previews: what the LoRA gives at this step, sampled exactly as its file will be."""
 
+import argparse
 import contextlib
 import random
 import re
@@ -16,6 +17,7 @@ from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.files import atomic_path
 from ..diffusioncleft_core.flux.encoding import decode_latents
 from ..diffusioncleft_core.flux.sampling import initial_noise, sample
+from ..diffusioncleft_core.ranges import SAMPLING_STEPS, SEED, SIDE
 from . import memory
 from .cache import Tensors
 from .config import TrainSettings
@@ -23,6 +25,7 @@ from .events import Events
 
 PAPER_SIZE = 768
 _MULTIPLE = 16
+_FLAG_RANGES = {"w": SIDE, "h": SIDE, "d": SEED, "s": SAMPLING_STEPS}
 _FLAG = re.compile(r"\s--(\w+)\s+(\S+)")
 
 
@@ -147,11 +150,10 @@ def _prompt(line: str, side: int, seed: int, steps: int) -> PreviewPrompt:
             raise UserError(
                 f"--{name} in a preview prompt is not honoured ({known}); use --w, --h, --d and --s only"
             )
-        if not value.isdigit():
-            raise UserError(f"--{name} {value!r} in a preview prompt is no whole number")
-        values[name] = int(value)
-    if values["s"] < 1 or min(values["w"], values["h"]) < 64:
-        raise UserError("a preview needs at least one step and 64 px")
+        try:
+            values[name] = _FLAG_RANGES[name](value)
+        except argparse.ArgumentTypeError as error:
+            raise UserError(f"--{name} in a preview prompt: {error}") from None
     width, height = (values[name] // _MULTIPLE * _MULTIPLE for name in ("w", "h"))
     return PreviewPrompt(_FLAG.sub("", line).strip(), width, height, values["d"], values["s"])
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from argparse import ArgumentTypeError
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import UserError
+from ..ranges import Range
 
 _SCALARS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+NUMBERS: Mapping[str, type[int] | type[float]] = {"INT": int, "FLOAT": float}
 _UPLOADS = ("image_upload", "animated_image_upload", "video_upload", "audio_upload", "file_upload")
 # The frontend gives these names a control even where the node does not ask for one.
 _SEEDS = ("seed", "noise_seed")
@@ -107,32 +111,31 @@ def widget_values(node: Mapping[str, Any], definition: Mapping[str, Any]) -> dic
 
 def parse_value(declared: Input, text: str, where: str) -> Any:
     """The typed value of `--set WHERE=TEXT`. Raises UserError that lists what is allowed."""
-    if declared.kind == "INT":
-        value: Any = _number(int, text, where, "a whole number")
-    elif declared.kind == "FLOAT":
-        value = _number(float, text, where, "a number")
-    elif declared.kind == "BOOLEAN":
+    if declared.kind in NUMBERS:
+        return _number(declared, text, where)
+    if declared.kind == "BOOLEAN":
         if text.lower() not in ("true", "false"):
             raise UserError(f"--set {where}: {text!r} is neither true nor false")
         return text.lower() == "true"
-    elif declared.options is not None:
+    if declared.options is not None:
         by_text = {str(option): option for option in declared.options}
         if text not in by_text:
             raise UserError(f"--set {where}: there is no {text!r}; choose one of: {_listed(by_text)}")
         return by_text[text]
-    else:
-        return text
-    low, high = declared.settings.get("min"), declared.settings.get("max")
-    if not ((low is None or value >= low) and (high is None or value <= high)):
-        raise UserError(f"--set {where}: {text} is not between {low} and {high}")
-    return value
+    return text
 
 
-def _number(kind: type[int] | type[float], text: str, where: str, wanted: str) -> Any:
+def number_range(kind: str, settings: Mapping[str, Any]) -> Range:
+    """What an INT or FLOAT input takes, by its own `min` and `max` in /object_info."""
+    low, high = settings.get("min"), settings.get("max")
+    return Range(NUMBERS[kind], -math.inf if low is None else low, math.inf if high is None else high)
+
+
+def _number(declared: Input, text: str, where: str) -> Any:
     try:
-        return kind(text)
-    except ValueError as error:
-        raise UserError(f"--set {where}: {text!r} is not {wanted}") from error
+        return number_range(declared.kind, declared.settings)(text)
+    except ArgumentTypeError as error:
+        raise UserError(f"--set {where}: {error}") from error
 
 
 def _listed(names: Mapping[str, Any], most: int = 40) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
+from ..ranges import SIDE, STRENGTH
 
 if TYPE_CHECKING:
     import torch
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from ..flux.components import FluxSource
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+DTYPES |= {name: name for name in DTYPES.values()}
 DEFAULT_SIZE = 768
 PHANTOM_SIZE = 128
 
@@ -38,9 +40,9 @@ def add_base_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--phantom", action="store_true", help="the embedded phantom model, for tests and demonstrations"
     )
-    group.add_argument("--device", help="cuda, mps or cpu (default: the best there is)")
+    group.add_argument("--device", help="cuda, cuda:1, mps or cpu (default: the best there is)")
     group.add_argument(
-        "--dtype", choices=sorted(DTYPES), help="number format (default: bf16 on CUDA, else fp32)"
+        "--dtype", choices=list(DTYPES), help="number format (default: bf16 on CUDA, else fp32)"
     )
 
 
@@ -79,16 +81,10 @@ def device_and_dtype(args: argparse.Namespace) -> tuple[torch.device, torch.dtyp
 
 def parse_size(text: str) -> tuple[int, int]:
     """`768` or `768x1024` (width × height, px)."""
-    parts = text.lower().replace("×", "x").split("x")
-    try:
-        sides = [int(part) for part in parts]
-    except ValueError:
-        sides = []
-    if len(sides) == 1:
-        sides *= 2
-    if len(sides) != 2:
+    sides = [SIDE(part) for part in text.lower().replace("×", "x").split("x")]
+    if len(sides) > 2:
         raise argparse.ArgumentTypeError(f"{text!r} is no size: give 768 or 768x1024")
-    return sides[0], sides[1]
+    return sides[0], sides[-1]
 
 
 def size_from(args: argparse.Namespace) -> tuple[int, int]:
@@ -100,12 +96,9 @@ def size_from(args: argparse.Namespace) -> tuple[int, int]:
     return side, side
 
 
-def numbers(text: str) -> list[float]:
+def strengths(text: str) -> list[float]:
     """`0.6,0.8,1` → [0.6, 0.8, 1.0]."""
-    try:
-        return [float(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers such as 0.6,0.8,1.0") from None
+    return [STRENGTH(part) for part in text.split(",") if part.strip()]
 
 
 def paths(text: str) -> list[Path]:

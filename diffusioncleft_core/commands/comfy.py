@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
+from ..ranges import COUNT, number
 
 if TYPE_CHECKING:
     from ..comfy.convert import Graph
@@ -37,18 +38,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
     _add_workflow(run_)
     run_.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for what it makes")
     run_.add_argument(
-        "--patience", type=float, default=120.0, metavar="S", help="seconds to wait for a lost server (120)"
+        "--patience",
+        type=number(0, above=True),
+        default=120.0,
+        metavar="S",
+        help="seconds to wait for a lost server (120)",
     )
     batch = run_.add_argument_group("every row of a plan")
     batch.add_argument("--plan", type=Path, metavar="FILE", help="a plan written by `diffusioncleft plan`")
     batch.add_argument("--prompt-input", metavar="NODE.INPUT", help="where a row's prompt goes")
     batch.add_argument("--seed-input", metavar="NODE.INPUT", help="where a row's seed goes")
-    batch.add_argument("--rows", type=int, metavar="N", help="only the first N rows")
+    batch.add_argument("--rows", type=COUNT, metavar="N", help="only the first N rows")
     batch.add_argument(
-        "--ahead", type=int, default=2, metavar="N", help="prompts in the server's queue at once (2)"
+        "--ahead", type=COUNT, default=2, metavar="N", help="prompts in the server's queue at once (2)"
     )
     batch.add_argument(
-        "--most-failures", type=int, default=10, metavar="N", help="stop after N failed rows in a row (10)"
+        "--most-failures", type=COUNT, default=10, metavar="N", help="stop after N failed rows in a row (10)"
     )
     inputs = actions.add_parser("inputs", help="list what --set can change in a workflow")
     _add_workflow(inputs)

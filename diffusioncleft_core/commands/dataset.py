@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..dataset.settings import LARGEST_SIDE, SAME_PERSON, SMALLEST_SIDE
 from ..errors import UserError
+from ..ranges import HOLDOUT, SEED
 
 if TYPE_CHECKING:
     from ..dataset import BuildResult
@@ -40,8 +42,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--phantom", action="store_true", help="photographs are phantoms: embedded face models"
     )
     build.add_argument("--vocabulary", type=Path, help="another vocabulary (TOML) than cleft lip's")
-    build.add_argument("--holdout", type=float, default=0.1, help="share of subjects held out (default 0.1)")
-    build.add_argument("--seed", type=int, default=0, help="decides who is held out (default 0)")
+    build.add_argument(
+        "--holdout", type=HOLDOUT, default=0.1, help="share of subjects held out (default 0.1)"
+    )
+    build.add_argument("--seed", type=SEED, default=0, help="decides who is held out (default 0)")
     build.add_argument(
         "--apart-from",
         type=Path,
@@ -52,14 +56,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     build.add_argument(
         "--same-person",
-        type=float,
+        type=SAME_PERSON,
         help="cosine for photographs without subject_id (default 0.4, phantoms 0.8)",
     )
     build.add_argument(
-        "--min-side", type=int, help="smallest side of a photograph, px (default 256, phantoms 64)"
+        "--min-side", type=SMALLEST_SIDE, help="smallest side of a photograph, px (default 256, phantoms 64)"
     )
     build.add_argument(
-        "--max-side", type=int, help="larger photographs are reduced to this, px (default 2048)"
+        "--max-side", type=LARGEST_SIDE, help="larger photographs are reduced to this, px (default 2048)"
     )
     build.add_argument("--bare-trigger", action="store_true", help="captions begin with CLP instead of [CLP]")
     build.add_argument(
@@ -126,7 +130,6 @@ def _build_with(out: Path, arguments: dict[str, Any]) -> "BuildResult":
     from ..faces.analyzer import load_face_analyzer
 
     settings = BuildSettings(**arguments["settings"])
-    settings.check()
     vocabulary = load_vocabulary(Path(arguments["vocabulary"]) if arguments["vocabulary"] else None)
     condition = vocabulary.condition(arguments["condition"])
     for name in ("photos", "metadata"):

@@ -12,7 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..doctor.settings import RESOLUTION
 from ..errors import UserError
+from ..ranges import COUNT, NONE_OR_MORE
+from ..recipe import PRESETS
 from .base_options import add_base_arguments, device_and_dtype
 from .run import DEFAULT_FACES, base_arguments, start_trainer
 
@@ -56,19 +59,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--training-adapter", type=Path, metavar="FILE", help="LoRA that is on while training schnell"
     )
     parser.add_argument(
-        "--resolution", type=int, metavar="PX", help="of training and pictures (default 768; phantom 128)"
+        "--resolution",
+        type=RESOLUTION,
+        metavar="PX",
+        help="of training and pictures (default 768; phantom 128)",
     )
     parser.add_argument(
-        "--blocks-to-swap", type=int, default=0, help="stream so many blocks, to save GPU memory"
+        "--blocks-to-swap", type=NONE_OR_MORE, default=0, help="stream so many blocks, to save GPU memory"
     )
     parser.add_argument(
         "--gradient-checkpointing", action="store_true", help="compute twice, to save GPU memory"
     )
     planned = parser.add_argument_group("the planned run, for the estimate")
-    planned.add_argument("--photos", type=int, default=301, metavar="N", help="photographs (default 301)")
-    planned.add_argument("--images", type=int, default=4000, metavar="N", help="images (default 4000)")
+    planned.add_argument("--photos", type=COUNT, default=301, metavar="N", help="photographs (default 301)")
+    planned.add_argument("--images", type=COUNT, default=4000, metavar="N", help="images (default 4000)")
     planned.add_argument(
-        "--preset", choices=("robust", "paper"), default="robust", help="as in `run` (default robust)"
+        "--preset",
+        choices=PRESETS,
+        default="robust",
+        help="as in `run`, for the ten steps too (default robust)",
     )
     parser.add_argument(
         "--out",
@@ -89,7 +98,6 @@ def run(args: argparse.Namespace) -> int:
 
     with workspace(args.out) as folder:
         settings = settings_from(args, folder)
-        settings.check()
         checkup = Checkup(settings, start_trainer)
         results = examine(checkup, tell)
         redaction = Redaction(_named(args, checkup))
@@ -142,7 +150,7 @@ def settings_from(args: argparse.Namespace, folder: Path) -> DoctorSettings:
         blocks_to_swap=args.blocks_to_swap,
         gradient_checkpointing=args.gradient_checkpointing,
         photo=args.photo,
-        planned=PlannedRun(args.photos, args.images, args.preset == "robust"),
+        planned=PlannedRun(args.photos, args.images, args.preset),
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
+from ..ranges import COUNT, SIMILARITY, whole
 from .base_options import add_base_arguments, device_and_dtype, source_from
 
 if TYPE_CHECKING:
@@ -47,7 +48,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--faces", help=f"face model pack, name or folder (default {DEFAULT_FACES})")
     parser.add_argument(
-        "--threshold", type=float, default=None, help="cosine from which on a face is a leak (default 0.6)"
+        "--threshold",
+        type=SIMILARITY,
+        default=None,
+        help="cosine from which on a face is a leak (default 0.6)",
     )
     parser.add_argument(
         "--kinds",
@@ -60,9 +64,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--readmit", action="append", metavar="FILE", help="take back a rejected image")
     refill = parser.add_argument_group("make images again in place of rejected ones")
-    refill.add_argument("--refill", type=int, metavar="N", help="at most N attempts for a row of the plan")
+    refill.add_argument(
+        "--refill", type=whole(1, 20), metavar="N", help="at most N attempts for a row of the plan"
+    )
     refill.add_argument("--lora", type=Path, metavar="FILE", help="the LoRA that drew the set")
-    refill.add_argument("--batch", type=int, help="images at once (default 1; phantom 16)")
+    refill.add_argument("--batch", type=COUNT, help="images at once (default 1; phantom 16)")
     add_base_arguments(parser)
 
 
@@ -70,14 +76,10 @@ def run(args: argparse.Namespace) -> int:
     if args.readmit:
         return _readmit(args)
     from ..filters.artifacts import check_kinds
-    from ..filters.identity import THRESHOLD, check_threshold
-    from ..filters.refill import check_attempts
+    from ..filters.identity import THRESHOLD
 
     kinds = None if args.kinds is None else check_kinds(args.kinds)
     threshold = THRESHOLD if args.threshold is None else args.threshold
-    check_threshold(threshold)
-    if args.refill is not None:
-        check_attempts(args.refill)
     if args.artifacts_only and args.reference:
         raise UserError("--artifacts-only compares no faces: leave it out, or leave out --reference")
     if not args.artifacts_only and not args.reference:

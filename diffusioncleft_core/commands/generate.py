@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
+from ..ranges import COUNT, SAMPLING_STEPS, SEED, STRENGTH
 from .base_options import (
     add_base_arguments,
     device_and_dtype,
-    numbers,
     parse_size,
     paths,
     size_from,
     source_from,
+    strengths,
 )
 from .prompt_options import add_attribute_arguments, fixed_from, names_from, warn, weights_from
 
@@ -37,31 +38,33 @@ Run the same command again after an interruption: what is done stays.
 def configure(parser: argparse.ArgumentParser) -> None:
     plan = parser.add_argument_group("what to draw")
     plan.add_argument("--plan", type=Path, metavar="FILE", help="a plan written by `diffusioncleft plan`")
-    plan.add_argument("--n", type=int, help="without --plan: make a plan of so many images")
+    plan.add_argument("--n", type=COUNT, help="without --plan: make a plan of so many images")
     plan.add_argument("--condition", metavar="NAME", help="without --plan: pre_op or post_op")
     plan.add_argument(
         "--vocabulary", type=Path, metavar="FILE", help="another vocabulary (TOML) than cleft lip's"
     )
-    plan.add_argument("--seed", type=int, default=0, help="without --plan: seed of the plan (default 0)")
+    plan.add_argument("--seed", type=SEED, default=0, help="without --plan: seed of the plan (default 0)")
     plan.add_argument("--bare-trigger", action="store_true", help="without --plan: CLP instead of [CLP]")
     add_attribute_arguments(parser)
     parser.add_argument("--lora", type=Path, metavar="FILE", help="LoRA; without one the base model draws")
-    parser.add_argument("--strength", type=float, default=1.0, help="strength of the LoRA (default 1)")
+    parser.add_argument("--strength", type=STRENGTH, default=1.0, help="strength of the LoRA (default 1)")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the images")
     parser.add_argument(
         "--size", type=parse_size, metavar="PX", help="768 or 768x1024 (default 768; phantom 128)"
     )
-    parser.add_argument("--steps", type=int, default=4, help="sampling steps (default 4, schnell's)")
-    parser.add_argument("--batch", type=int, help="images at once (default 1; phantom 16)")
+    parser.add_argument(
+        "--steps", type=SAMPLING_STEPS, default=4, help="sampling steps (default 4, schnell's)"
+    )
+    parser.add_argument("--batch", type=COUNT, help="images at once (default 1; phantom 16)")
     grid = parser.add_argument_group("a grid picture instead of images")
     grid.add_argument(
-        "--grid-strengths", type=numbers, metavar="A,B", help="strengths, across; 0 is the base model"
+        "--grid-strengths", type=strengths, metavar="A,B", help="strengths, across; 0 is the base model"
     )
     grid.add_argument(
         "--grid-loras", type=paths, metavar="FILE,FILE", help="LoRA files, down (default: --lora)"
     )
     grid.add_argument(
-        "--grid-rows", type=int, default=4, help="for the first so many rows of the plan (default 4)"
+        "--grid-rows", type=COUNT, default=4, help="for the first so many rows of the plan (default 4)"
     )
     add_base_arguments(parser)
 
@@ -104,7 +107,7 @@ def draw_grid(args: argparse.Namespace, plan: list[PlanRow]) -> int:
         source_from(args),
         loras,
         args.grid_strengths or [args.strength],
-        plan[: max(1, args.grid_rows)],
+        plan[: args.grid_rows],
         args.out,
         steps=args.steps,
         width=width,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
+from ..ranges import COSINE, COUNT, SEED
 from .prompt_options import warn
 
 if TYPE_CHECKING:
@@ -49,10 +50,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--metrics", default=",".join(METRICS), metavar="A,B", help="some of fir, fid, lpips (default all)"
     )
     parser.add_argument(
-        "--threshold", type=float, default=0.6, help="cosine of the same person (default 0.6)"
+        "--threshold", type=COSINE, default=0.6, help="cosine of the same person (default 0.6)"
     )
-    parser.add_argument("--pairs", type=int, default=2000, help="random pairs for LPIPS (default 2000)")
-    parser.add_argument("--seed", type=int, default=0, help="of the pairs and of the halvings (default 0)")
+    parser.add_argument("--pairs", type=COUNT, default=2000, help="random pairs for LPIPS (default 2000)")
+    parser.add_argument("--seed", type=SEED, default=0, help="of the pairs and of the halvings (default 0)")
     parser.add_argument("--control", type=Path, metavar="DIR", help="other faces for the plane of embeddings")
     parser.add_argument(
         "--cache", type=Path, metavar="DIR", help="where features are kept (default: .measure in each set)"
@@ -70,10 +71,6 @@ def run(args: argparse.Namespace) -> int:
     from ..versions import hardware, versions
 
     wanted = metrics_from(args.metrics)
-    if not -1 <= args.threshold <= 1:
-        raise UserError(f"--threshold {args.threshold} is no cosine; give a number from -1 to 1, e.g. 0.6")
-    if args.pairs < 1:
-        raise UserError(f"--pairs {args.pairs} is not possible; give 1 or more")
     sets = sets_from(args.sets)
     if not args.reference and wanted & {"fir", "fid"}:
         warn("no --reference: FIR and FID compare with training photographs, so they stay empty")

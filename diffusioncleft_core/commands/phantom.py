@@ -6,7 +6,9 @@ import argparse
 from pathlib import Path
 
 from ..errors import UserError
+from ..ranges import COUNT, SEED, whole
 
+PHANTOM_SIDE = whole(64, 1024)
 HELP = "draw phantom photographs with known properties, to try the pipeline without real photographs"
 EXAMPLES = """\
 examples:
@@ -23,21 +25,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
         description="write phantom photographs and metadata.csv, as `dataset build` reads them",
     )
     render.add_argument("--condition", required=True, choices=("pre_op", "post_op"))
-    render.add_argument("--n", type=int, required=True, help="how many photographs")
+    render.add_argument("--n", type=COUNT, required=True, help="how many photographs")
     render.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new or empty folder")
-    render.add_argument("--seed", type=int, default=0, help="same seed, same photographs (default 0)")
-    render.add_argument("--size", type=int, default=128, help="side in px, 64 to 1024 (default 128)")
-    render.add_argument("--subjects", type=int, help="so many people (default: one a photograph)")
+    render.add_argument("--seed", type=SEED, default=0, help="same seed, same photographs (default 0)")
+    render.add_argument("--size", type=PHANTOM_SIDE, default=128, help="side in px, 64 to 1024 (default 128)")
+    render.add_argument("--subjects", type=COUNT, help="so many people (default: one a photograph)")
 
 
 def run(args: argparse.Namespace) -> int:
     from ..phantom import write_photographs
 
-    if args.n < 1:
-        raise UserError(f"--n {args.n} is not possible: give 1 or more")
-    if not 64 <= args.size <= 1024:
-        raise UserError(f"--size {args.size} is not possible: give 64 to 1024 px")
-    if args.subjects is not None and not 1 <= args.subjects <= args.n:
+    if args.subjects is not None and args.subjects > args.n:
         raise UserError(f"--subjects {args.subjects} is not possible: give 1 to --n, which is {args.n}")
     if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
         raise UserError(f"{args.out} is not an empty folder: give a new folder, nothing in it was touched")

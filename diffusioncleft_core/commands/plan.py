@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
+from ..ranges import COUNT, SEED
 from .prompt_options import (
     add_attribute_arguments,
     add_condition_arguments,
@@ -41,8 +42,8 @@ The same settings give the same rows. A larger --n makes an existing plan longer
 def configure(parser: argparse.ArgumentParser) -> None:
     add_condition_arguments(parser)
     add_attribute_arguments(parser)
-    parser.add_argument("--n", "--count", type=int, metavar="N", help="rows in the plan")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the plan (default 0)")
+    parser.add_argument("--n", "--count", type=COUNT, metavar="N", help="rows in the plan")
+    parser.add_argument("--seed", type=SEED, default=0, help="seed of the plan (default 0)")
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="plan to write or to make longer (JSON Lines)"
     )

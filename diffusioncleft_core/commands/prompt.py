@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from ..ranges import SEED
 from .prompt_options import (
     add_attribute_arguments,
     add_condition_arguments,
@@ -32,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_condition_arguments(parser)
     add_attribute_arguments(parser)
     parser.add_argument("--random", action="store_true", help="draw the attributes that are not set")
-    parser.add_argument("--seed", type=int, default=0, help="seed of --random (default 0)")
+    parser.add_argument("--seed", type=SEED, default=0, help="seed of --random (default 0)")
     parser.add_argument("--no-trigger", action="store_true", help="leave the trigger out")
     parser.add_argument("--healthy", action="store_true", help="the same person without the anomaly")
 

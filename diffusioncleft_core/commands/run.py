@@ -9,6 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
+from ..ranges import (
+    COUNT,
+    HOLDOUT,
+    LEARNING_RATE,
+    NONE_OR_MORE,
+    REFILLS,
+    SAMPLING_STEPS,
+    SEED,
+    SIMILARITY,
+    STRENGTH,
+    sides,
+)
+from ..recipe import PRESETS
 from .base_options import (
     add_base_arguments,
     device_and_dtype,
@@ -49,59 +62,71 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     photos.add_argument("--faces", help=f"face model pack, name or folder (default {DEFAULT_FACES})")
     photos.add_argument(
-        "--holdout", type=float, default=0.1, help="share of subjects not trained on (default 0.1)"
+        "--holdout", type=HOLDOUT, default=0.1, help="share of subjects not trained on (default 0.1)"
     )
     training = parser.add_argument_group("training")
     training.add_argument(
         "--preset",
-        choices=("robust", "paper"),
+        choices=PRESETS,
         default="robust",
         help="robust ties the finding to the trigger and looks closer where it lies, paper does not "
         "(default robust)",
     )
     training.add_argument(
         "--regularization-images",
-        type=int,
+        type=NONE_OR_MORE,
         default=0,
         metavar="N",
         help="also train on so many images of the base model (default 0)",
     )
-    training.add_argument("--learning-rate", type=float, help="default: the paper's 1e-4; phantoms 4e-3")
-    training.add_argument("--resolution", help="training sizes in px (default: the paper's 256,512,768,1024)")
+    training.add_argument(
+        "--learning-rate", type=LEARNING_RATE, help="default: the paper's 1e-4; phantoms 4e-3"
+    )
+    training.add_argument(
+        "--resolution", type=sides, help="training sizes in px (default: the paper's 256,512,768,1024)"
+    )
     training.add_argument(
         "--training-adapter", type=Path, metavar="FILE", help="LoRA that is on while training schnell"
     )
     training.add_argument("--optimizer-type", help="AdamW8bit or AdamW (default AdamW8bit)")
-    training.add_argument("--blocks-to-swap", type=int, help="stream so many blocks, to save GPU memory")
+    training.add_argument(
+        "--blocks-to-swap", type=NONE_OR_MORE, help="stream so many blocks, to save GPU memory"
+    )
     training.add_argument(
         "--gradient-checkpointing", action="store_true", help="compute twice, to save GPU memory"
     )
-    training.add_argument("--max-train-steps", type=int, help="default: 10 a training image")
+    training.add_argument("--max-train-steps", type=COUNT, help="default: 10 a training image")
     images = parser.add_argument_group("images")
-    images.add_argument("--n", type=int, help="images a condition (default: the paper's 2000; phantoms 200)")
+    images.add_argument(
+        "--n", type=COUNT, help="images a condition (default: the paper's 2000; phantoms 200)"
+    )
     images.add_argument("--mode", default="paper", help="paper (uniform) or clinical (default paper)")
     images.add_argument(
         "--size", type=parse_size, metavar="PX", help="768 or 768x1024 (default 768; phantom 128)"
     )
-    images.add_argument("--steps", type=int, default=4, help="sampling steps (default 4, schnell's)")
-    images.add_argument("--strength", type=float, help="of the LoRA in generation (default 1; phantom 1.5)")
-    images.add_argument("--batch", type=int, help="images at once (default 1; phantom 16)")
+    images.add_argument(
+        "--steps", type=SAMPLING_STEPS, default=4, help="sampling steps (default 4, schnell's)"
+    )
+    images.add_argument(
+        "--strength", type=STRENGTH, help="of the LoRA in generation (default 1; phantom 1.5)"
+    )
+    images.add_argument("--batch", type=COUNT, help="images at once (default 1; phantom 16)")
     images.add_argument(
         "--bare-trigger", action="store_true", help="CLP instead of [CLP], in captions and prompts"
     )
     images.add_argument(
-        "--cell-images", type=int, help="phantoms: images a cell of the trigger experiment (default 100)"
+        "--cell-images", type=COUNT, help="phantoms: images a cell of the trigger experiment (default 100)"
     )
     judging = parser.add_argument_group("filters and measurements")
     judging.add_argument(
         "--threshold",
-        type=float,
+        type=SIMILARITY,
         default=0.6,
         help="cosine similarity from which a face counts as a training face's (default 0.6, the paper's)",
     )
     judging.add_argument(
         "--refill",
-        type=int,
+        type=REFILLS,
         default=0,
         metavar="N",
         help="make rejected images again, each up to N times (default 0)",
@@ -117,7 +142,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="healthy faces for the face map, as the paper's Figure 7 has; never shown, only counted",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of everything that is drawn (default 0)")
+    parser.add_argument("--seed", type=SEED, default=0, help="seed of everything that is drawn (default 0)")
     parser.add_argument(
         "--redo",
         action="store_true",
@@ -218,18 +243,15 @@ def photographs_from(args: argparse.Namespace) -> dict[str, Photographs]:
 def base_arguments(args: argparse.Namespace) -> dict[str, Any]:
     """The base model as the trainer's arguments."""
     if args.phantom:
-        chosen: dict[str, Any] = {"phantom": True}
-    else:
-        chosen = {
-            "pretrained_model_name_or_path": args.base,
-            "clip_l": args.clip_l,
-            "t5xxl": args.t5xxl,
-            "ae": args.ae,
-            "tokenizer_clip": args.tokenizer_clip,
-            "tokenizer_t5": args.tokenizer_t5,
-        }
-    if args.device == "cpu":
-        chosen["cpu"] = True
+        return {"phantom": True}
+    chosen = {
+        "pretrained_model_name_or_path": args.base,
+        "clip_l": args.clip_l,
+        "t5xxl": args.t5xxl,
+        "ae": args.ae,
+        "tokenizer_clip": args.tokenizer_clip,
+        "tokenizer_t5": args.tokenizer_t5,
+    }
     return {name: value for name, value in chosen.items() if value is not None}
 
 
@@ -242,12 +264,8 @@ def training_choices(args: argparse.Namespace) -> dict[str, Any]:
         "blocks_to_swap": args.blocks_to_swap,
         "gradient_checkpointing": args.gradient_checkpointing or None,
         "max_train_steps": args.max_train_steps,
+        "resolution": args.resolution,
     }
-    if args.resolution is not None:
-        try:
-            chosen["resolution"] = tuple(sorted({int(part) for part in args.resolution.split(",")}))
-        except ValueError:
-            raise UserError(f"--resolution {args.resolution!r} is no list of sizes such as 512,768") from None
     return {name: value for name, value in chosen.items() if value is not None}
 
 

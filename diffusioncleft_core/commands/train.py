@@ -12,7 +12,7 @@ EXAMPLES = """\
 examples:
   diffusioncleft train --pretrained_model_name_or_path FLUX.1-schnell --train_data_dir private/pre_op \\
       --training_adapter training_adapter.safetensors --output_dir loras --output_name pre_op
-  diffusioncleft train --phantom --train_data_dir private/pre_op --resolution 128 --output_dir loras
+  diffusioncleft train --phantom --preset robust --train_data_dir private/pre_op --output_dir loras
 
 The same command goes on where an interrupted run stopped. docs/training.md explains the options.
 """

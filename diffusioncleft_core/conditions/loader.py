@@ -11,10 +11,13 @@ from typing import Any
 from ..errors import UserError
 from ..faces.landmarks import LANDMARKS
 from ..files import sha256_bytes
+from ..ranges import number
 from .grammar import Template, check_template, names_in, words_of
 from .vocabulary import PAPER_MODE, Attribute, Condition, Mode, Region, Rule, Vocabulary
 
 SCHEMA = 1
+MARGIN = number(0, 10)
+WEIGHT = number(0)
 EMBEDDED = Path(__file__).with_name("cleft_lip.toml")
 
 
@@ -205,8 +208,8 @@ def _region(table: _Table) -> Region | None:
         if name not in LANDMARKS:
             raise part.fail(f"landmarks has no {name!r}; there are {', '.join(LANDMARKS)}")
     margin = part.content.get("margin", 0.0)
-    if not landmarks or isinstance(margin, bool) or not isinstance(margin, (int, float)) or margin < 0:
-        raise part.fail("region needs landmarks and a margin of 0 or more, a share of the box's longer side")
+    if not landmarks or not MARGIN.holds(margin):
+        raise part.fail(f"region needs landmarks and a margin: {MARGIN}, a share of the box's longer side")
     return Region(landmarks, float(margin))
 
 
@@ -260,8 +263,8 @@ def _rules(mode: _Table, details: Mapping[str, Attribute]) -> tuple[Rule, ...]:
     entries = mode.content.get("rules", [])
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise mode.fail("rules must be written as [[...rules]] tables")
-    for number, entry in enumerate(entries, start=1):
-        table = _Table(entry, mode.file, f"{mode.place}.rules, number {number}")
+    for place, entry in enumerate(entries, start=1):
+        table = _Table(entry, mode.file, f"{mode.place}.rules, number {place}")
         table.only("when", "weights", "reason")
         rule = Rule(table.allowed_map("when"), _weights(table, details), table.text("reason"))
         _check_choices(table, "when", rule.when, details)
@@ -277,9 +280,8 @@ def _weights(table: _Table, details: Mapping[str, Attribute]) -> dict[str, dict[
     weights: dict[str, dict[str, Fraction]] = {}
     for name, entry in table.tables("weights").items():
         _check_choices(table, "weights", {name: tuple(entry.content)}, details)
-        numbers = entry.content.values()
-        if not all(type(number) in (int, float) and 0 <= number < float("inf") for number in numbers):
-            raise entry.fail("a weight must be a number, 0 or more")
+        if not all(WEIGHT.holds(weight) for weight in entry.content.values()):
+            raise entry.fail(f"a weight must be {WEIGHT}")
         weights[name] = {value: Fraction(str(number)) for value, number in entry.content.items()}
         if not any(weights[name].values()):
             raise entry.fail("at least one weight must be above 0")

@@ -91,7 +91,6 @@ def build_dataset(
     or while another build is at work in `out`.
     """
     settings = settings or BuildSettings()
-    settings.check()
     if faces.phantom_only and not settings.phantom:
         raise UserError(
             "the embedded face models know phantoms alone; name a face pack (--faces), or give --phantom"

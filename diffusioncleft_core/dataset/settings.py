@@ -5,12 +5,16 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..files import read_json, read_jsonl
+from ..ranges import HOLDOUT, SEED, check_fields, number, ranged, whole
+from . import holdout as people
 from .folder import READMITTED, ROLES, SETTINGS
-from .holdout import SAME_PERSON, SAME_PERSON_PHANTOM
 from .ingest import MAX_SIDE
 
 MIN_SIDE = 256
 MIN_SIDE_PHANTOM = 64
+SMALLEST_SIDE = whole(1, 8192)
+LARGEST_SIDE = whole(64, 8192)
+SAME_PERSON = number(0, 1, above=True, below=True)
 
 
 @dataclass(frozen=True)
@@ -23,33 +27,23 @@ class BuildSettings:
     embedded face models.
     """
 
-    holdout: float = 0.1
-    seed: int = 0
-    min_side: int | None = None
-    max_side: int = MAX_SIDE
-    same_person: float | None = None
+    holdout: float = ranged(HOLDOUT, default=0.1)
+    seed: int = ranged(SEED, default=0)
+    min_side: int | None = ranged(SMALLEST_SIDE, default=None)
+    max_side: int = ranged(LARGEST_SIDE, default=MAX_SIDE)
+    same_person: float | None = ranged(SAME_PERSON, default=None)
     bracketed: bool = True
     phantom: bool = False
 
-    def check(self) -> None:
-        """Raise UserError for a value out of range."""
-        if not 0 <= self.holdout <= 0.5:
-            raise UserError(
-                f"the hold-out is {self.holdout}; give a share of subjects from 0 to 0.5, e.g. 0.1"
-            )
-        if not 64 <= self.max_side <= 8192:
-            raise UserError(f"the largest side is {self.max_side}; give 64 to 8192 px, e.g. {MAX_SIDE}")
-        if self.min_side is not None and not 1 <= self.min_side <= self.max_side:
-            raise UserError(
-                f"the smallest side is {self.min_side}; give 1 to {self.max_side} px, e.g. {MIN_SIDE}"
-            )
-        if self.same_person is not None and not 0 < self.same_person < 1:
-            raise UserError(f"the same-person threshold is {self.same_person}; give a cosine between 0 and 1")
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.min_side is not None and self.min_side > self.max_side:
+            raise UserError(f"min_side is {self.min_side}; give at most max_side, which is {self.max_side}")
 
     @property
     def person_threshold(self) -> float:
         """`same_person`, or the default for the face models in use."""
-        return self.same_person or (SAME_PERSON_PHANTOM if self.phantom else SAME_PERSON)
+        return self.same_person or (people.SAME_PERSON_PHANTOM if self.phantom else people.SAME_PERSON)
 
     @property
     def smallest_side(self) -> int:

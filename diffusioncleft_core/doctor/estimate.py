@@ -6,6 +6,7 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..recipe import STEPS_PER_IMAGE
 from .peaks import GIB, gib
 from .settings import PlannedRun
 from .steps import Figures
@@ -13,14 +14,11 @@ from .steps import Figures
 if TYPE_CHECKING:
     from .checkup import Checkup, Found
 
-STEPS_AN_IMAGE = 10
 CONDITIONS = 2
 PHOTOGRAPH_BYTES = 8 << 20
 """A checked copy of a photograph, at most 2048 px, as PNG: a generous guess, since photographs differ."""
 LORA_BYTES = 30
 """Bytes a trainable number: the file, two checkpoints with the optimizer's state."""
-ROBUST_STEP = 7 / 3
-"""Cost of a step with output preservation, in plain steps: a step is three forwards, this one is seven."""
 
 
 @dataclass(frozen=True)
@@ -40,15 +38,13 @@ class Estimate:
 def estimated(found: Found, planned: PlannedRun, resolution: int) -> Estimate:
     """The planned run's time and disk.
 
-    Training: 10 steps a photograph; with output preservation a step computes twice the pictures and the base
-    model's prediction, a third of a picture's step. Generation: an image and a prompt each. Filters: one
-    pass over photographs and images. Start-ups once a condition.
+    Training: 10 steps a photograph, as measured with the preset. Generation: an image and a prompt each.
+    Filters: one pass over photographs and images. Start-ups once a condition.
     """
     pictures = planned.images
-    pair = ROBUST_STEP if planned.robust else 1.0
     step, start = found.step_seconds or 0.0, found.start_seconds or 0.0
     encode, prompt = found.encode_seconds or 0.0, found.prompt_seconds or 0.0
-    training = planned.photographs * (pair * STEPS_AN_IMAGE * step + encode + prompt) + CONDITIONS * start
+    training = planned.photographs * (STEPS_PER_IMAGE * step + encode + prompt) + CONDITIONS * start
     generation = pictures * ((found.image_seconds or 0.0) + prompt)
     filters = (planned.photographs + planned.images) * (found.filter_seconds or found.face_seconds or 0.0)
     latents = planned.photographs * (16 * (resolution // 8) ** 2 * 4)
@@ -74,7 +70,7 @@ def planned_run(checkup: Checkup) -> Figures:
     return {
         "photographs": planned.photographs,
         "images": planned.images,
-        "preset": "robust" if planned.robust else "paper",
+        "preset": planned.preset,
         "training": duration(estimate.training),
         "generation": duration(estimate.generation),
         "filters": duration(estimate.filters) if estimate.filters else "not measured",

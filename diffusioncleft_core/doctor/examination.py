@@ -12,7 +12,6 @@ from .steps import Figures, Step, StepResult, run_steps
 
 def examine(checkup: Checkup, tell: Callable[[int, StepResult | Step], None]) -> list[StepResult]:
     """Do every step; `tell` is called before and after each."""
-    checkup.settings.check()
     return run_steps(steps_of(checkup), checkup.settings.device.type, tell)
 
 

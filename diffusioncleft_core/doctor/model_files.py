@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from ..flux import text_keys, transformer_keys, vae_keys
 from ..flux.components import shipped_config
 from ..flux.tensors import Tensors, open_tensors
+from ..recipe import PAPER
 from .peaks import gib
 from .steps import Failed, Figures, Skipped
 
 if TYPE_CHECKING:
     from .checkup import Checkup
 
-NETWORK_DIM = 16
 MEASURING = ("inception-fid", "lpips-alexnet", "lpips-heads")
 
 
@@ -33,7 +33,7 @@ def transformer(checkup: Checkup) -> Figures:
         found.parameters = int(figures["parameters"])
         found.hidden = int(config["num_attention_heads"]) * int(config["attention_head_dim"])
         found.lora_parameters = sum(
-            NETWORK_DIM * sum(tensors.shape(name))
+            PAPER["network_dim"] * sum(tensors.shape(name))
             for name in tensors.names()
             if "blocks." in name and len(tensors.shape(name)) == 2
         )

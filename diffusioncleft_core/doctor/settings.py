@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
+from ..ranges import COUNT, NONE_OR_MORE, check_fields, ranged, whole
 
 if TYPE_CHECKING:
     import torch
@@ -20,26 +21,22 @@ TRAINING_STEPS = 10
 TRAINING_PICTURES = 4
 PICTURE_SEED = 7
 LEARNING_RATE = 1e-3
-"""Ten times the paper's, so that ten steps change a picture visibly."""
-PHANTOM_LEARNING_RATE = 5e-3
+"""On a real model: ten times the paper's, so that ten steps change a picture visibly."""
 PROMPT = "[CLP] A girl's whole face with an unrepaired unilateral cleft lip. Light skin. Brown eyes."
-MIN_RESOLUTION, MAX_RESOLUTION = 64, 1024
+MAX_RESOLUTION = 1024
+RESOLUTION = whole(64, MAX_RESOLUTION)
 
 
 @dataclass(frozen=True)
 class PlannedRun:
     """The run whose time and disk are estimated: photographs and images of all conditions together."""
 
-    photographs: int = PAPER_PHOTOGRAPHS
-    images: int = PAPER_IMAGES
-    robust: bool = True
-    """Whether the base model's output is preserved without the trigger (the preset `robust`)."""
+    photographs: int = ranged(COUNT, default=PAPER_PHOTOGRAPHS)
+    images: int = ranged(COUNT, default=PAPER_IMAGES)
+    preset: str = "robust"
 
-    def check(self) -> None:
-        """Raise UserError for numbers below 1."""
-        for option, number in (("--photos", self.photographs), ("--images", self.images)):
-            if number < 1:
-                raise UserError(f"{option} {number} is not possible: give 1 or more")
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -57,22 +54,16 @@ class DoctorSettings:
     dtype: torch.dtype
     faces: str
     workspace: Path
-    resolution: int
+    resolution: int = ranged(RESOLUTION)
     phantom: bool = False
     absent: Mapping[str, UserError] = field(default_factory=dict)
     training_adapter: Path | None = None
-    blocks_to_swap: int = 0
+    blocks_to_swap: int = ranged(NONE_OR_MORE, default=0)
     gradient_checkpointing: bool = False
     photo: Path | None = None
     planned: PlannedRun = PlannedRun()
 
-    def check(self) -> None:
-        """Raise UserError for what no machine can do."""
-        if not MIN_RESOLUTION <= self.resolution <= MAX_RESOLUTION or self.resolution % 16:
-            raise UserError(
-                f"--resolution {self.resolution} is not possible: give a multiple of 16 from "
-                f"{MIN_RESOLUTION} to {MAX_RESOLUTION}"
-            )
-        if self.blocks_to_swap < 0:
-            raise UserError(f"--blocks-to-swap {self.blocks_to_swap} is not possible: give 0 or more")
-        self.planned.check()
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.resolution % 16:
+            raise UserError(f"--resolution {self.resolution} is not possible: give a multiple of 16")

@@ -10,16 +10,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..conditions import load_vocabulary
+from ..device import trainer_device
 from ..errors import UserError
+from ..recipe import TrainingFacts, training_recipe
 from .peaks import gib
 from .pictures import read_picture, write_training_folder
 from .settings import (
     LEARNING_RATE,
-    PHANTOM_LEARNING_RATE,
     PICTURE_SEED,
     PROMPT,
     TRAINING_PICTURES,
     TRAINING_STEPS,
+    DoctorSettings,
 )
 from .steps import Failed, Figures
 
@@ -62,6 +65,8 @@ def ten_steps(checkup: Checkup) -> Figures:
         "optimizer": str(start["optimizer"]),
         "trainable": int(start["parameters"]),
         "memory": str(start["memory"]),
+        "device": str(start["device"]),
+        "dtype": str(start["dtype"]),
         "size": settings.resolution,
         "blocks_to_swap": settings.blocks_to_swap,
         "gradient_checkpointing": settings.gradient_checkpointing,
@@ -70,17 +75,16 @@ def ten_steps(checkup: Checkup) -> Figures:
 
 
 def training_arguments(checkup: Checkup) -> dict[str, Any]:
-    """The trainer's arguments: the paper's rank and alpha, ten steps, a preview after the last."""
+    """The trainer's arguments: the planned run's recipe for ten steps, with a preview after the last."""
     settings = checkup.settings
     arguments: dict[str, Any] = {
         **settings.base,
+        **trainer_device(settings.device, settings.dtype),
+        **training_recipe(settings.planned.preset, training_facts(settings), training_choices(settings)),
         "train_data_dir": settings.workspace / "pictures",
         "output_dir": settings.workspace / "training",
         "output_name": NAME,
-        "resolution": (settings.resolution,),
-        "max_train_steps": TRAINING_STEPS,
         "checkpoint_every_n_steps": TRAINING_STEPS,
-        "learning_rate": PHANTOM_LEARNING_RATE if settings.phantom else LEARNING_RATE,
         "sample_prompts": settings.workspace / "prompts.txt",
         "sample_every_n_steps": TRAINING_STEPS,
         "report_every_step": True,
@@ -91,6 +95,26 @@ def training_arguments(checkup: Checkup) -> dict[str, Any]:
     if settings.training_adapter is not None:
         arguments["training_adapter"] = settings.training_adapter
     return arguments
+
+
+def training_facts(settings: DoctorSettings) -> TrainingFacts:
+    """What is known of the doctor's own pictures."""
+    known = load_vocabulary()
+    trigger, other = (known.condition(name).trigger for name in ("pre_op", "post_op"))
+    return TrainingFacts(settings.phantom, TRAINING_PICTURES, trigger, other, bracketed=True)
+
+
+def training_choices(settings: DoctorSettings) -> dict[str, Any]:
+    """Where ten steps must differ from a run: they end before a schedule's warm-up, must show in a picture,
+    and their pictures don't say where the finding lies.
+    """
+    chosen = {
+        "resolution": (settings.resolution,),
+        "max_train_steps": TRAINING_STEPS,
+        "lr_scheduler": "constant",
+        "region_weight": 1.0,
+    }
+    return chosen if settings.phantom else {**chosen, "learning_rate": LEARNING_RATE}
 
 
 def preview(checkup: Checkup) -> Figures:

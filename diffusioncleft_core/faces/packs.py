@@ -1,19 +1,23 @@
 """Face model packs: folders with a detector and a recogniser in ONNX. Found on disk, never downloaded."""
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..digests import sha256_model
 from ..errors import UserError
+from ..files import read_json
+from ..ranges import number, whole
 
 PHANTOM = "phantom"
 """Name of the embedded pack, which knows phantoms and nothing else."""
 PHANTOM_FOLDER = Path(__file__).resolve().parent.parent / "phantom" / "models" / "phantom-faces"
 ENVIRONMENT = "DIFFUSIONCLEFT_FACE_PACKS"
 DEFAULT_DET_SIZE = 640
+DET_SIZE = whole(32, 4096)
+DET_THRESH = number(0, 1, above=True, below=True)
 
 
 @dataclass(frozen=True)
@@ -74,25 +78,22 @@ def read_pack(folder: Path) -> FacePack:
     """Read a pack's folder and its optional `pack.json` (name, det_size, det_thresh, phantom_only)."""
     if not any(folder.glob("*.onnx")):
         raise UserError(f"the face pack {folder} holds no .onnx file; put a detector and a recogniser there")
-    settings: dict[str, object] = {}
+    settings: dict[str, Any] = {}
     description = folder / "pack.json"
     if description.is_file():
-        try:
-            loaded = json.loads(description.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{description} is not readable JSON ({error}); repair or remove it") from None
+        loaded = read_json(description)
         if not isinstance(loaded, dict):
             raise UserError(f"{description} must hold one JSON object; repair or remove it")
         settings = loaded
     det_size, det_thresh = settings.get("det_size", DEFAULT_DET_SIZE), settings.get("det_thresh", 0.5)
-    if not isinstance(det_size, int) or det_size < 32 or det_size % 32:
+    if not DET_SIZE.holds(det_size) or int(det_size) % 32:
         raise UserError(f"det_size in {description} is {det_size!r}; give a multiple of 32, e.g. 640")
-    if not isinstance(det_thresh, float) or not 0 < det_thresh < 1:
+    if not DET_THRESH.holds(det_thresh):
         raise UserError(f"det_thresh in {description} is {det_thresh!r}; give a number between 0 and 1")
     return FacePack(
         name=str(settings.get("name", folder.name)),
         folder=folder.resolve(),
-        det_size=det_size,
-        det_thresh=det_thresh,
+        det_size=int(det_size),
+        det_thresh=float(det_thresh),
         phantom_only=bool(settings.get("phantom_only", False)) or folder.resolve() == PHANTOM_FOLDER,
     )

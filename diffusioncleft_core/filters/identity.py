@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from ..faces.records import FaceRecord
 from ..faces.references import ReferenceSet
+from ..ranges import SIMILARITY
 from .verdicts import IdentityVerdict
 
 THRESHOLD = 0.6
@@ -22,7 +23,7 @@ class IdentityFilter:
     """
 
     def __init__(self, reference: ReferenceSet, threshold: float = THRESHOLD) -> None:
-        check_threshold(threshold)
+        SIMILARITY.check(threshold, "the threshold")
         if not len(reference):
             raise UserError(
                 "there is no training face to compare with; give the dataset of each condition (--reference)"
@@ -38,11 +39,3 @@ class IdentityFilter:
             return IdentityVerdict(True, None, self.threshold, self._embedder)
         similarity = float(self.reference.similarities(np.asarray(embedding, np.float32)[None]).max())
         return IdentityVerdict(similarity >= self.threshold, similarity, self.threshold, self._embedder)
-
-
-def check_threshold(threshold: float) -> None:
-    """Raise UserError unless `threshold` is a cosine that can tell faces apart."""
-    if not 0 < threshold <= 1:
-        raise UserError(
-            f"the threshold {threshold} is no cosine similarity; give 0.3 to 0.9, the paper has 0.6"
-        )

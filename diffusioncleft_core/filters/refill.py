@@ -8,11 +8,12 @@ from typing import Any
 from ..errors import UserError
 from ..prompts import PlanRow
 from ..prompts.plan import REFILL_STRIDE, attempt_of, made_again
+from ..ranges import whole
 from .apply import FilterResult
 from .sets import read_set_rows
 
 ATTEMPTS = 3
-MOST_ATTEMPTS = 20
+ATTEMPTS_RANGE = whole(1, 20)
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def refill_set(
     a generation writes the manifest of what it was asked for. check: filters the set again. An interrupted
     refill goes on: rows that were asked for and are not there are asked for again.
     """
-    check_attempts(attempts)
+    ATTEMPTS_RANGE.check(attempts, "attempts")
     made, result = 0, None
     for _ in range(attempts):
         rows = read_set_rows(folder)
@@ -48,12 +49,6 @@ def refill_set(
         made += len(wanted)
         result = check()
     return RefillResult(made, len(unfilled(read_set_rows(folder))), result)
-
-
-def check_attempts(attempts: int) -> None:
-    """Raise UserError for a cap that is none."""
-    if not 1 <= attempts <= MOST_ATTEMPTS:
-        raise UserError(f"{attempts} attempts are not possible; give 1 to {MOST_ATTEMPTS}, e.g. {ATTEMPTS}")
 
 
 def rows_to_refill(rows: Sequence[Mapping[str, Any]], attempts: int) -> list[PlanRow]:

@@ -25,6 +25,7 @@ from ..flux.sampling import schnell_sigmas
 from ..progress import progress
 from ..prompts import PlanRow
 from ..prompts.plan import REFILL_STRIDE
+from ..ranges import COUNT, SAMPLING_STEPS, STRENGTH
 from ..versions import versions
 from .files import manifest_row, read_done, write_image
 from .sampler import ImageSampler, ImageSize, embed_prompts, release_memory
@@ -168,14 +169,9 @@ def refilled_rows(out: Path, plan: Sequence[PlanRow]) -> list[dict[str, Any]]:
 
 
 def check_numbers(steps: int, batch: int, strength: float) -> None:
-    if not 1 <= steps <= 50:
-        raise UserError(f"--steps {steps} is not possible: give 1 to 50, schnell needs 4")
-    if batch < 1:
-        raise UserError(f"--batch {batch} is not possible: give 1 or more")
-    if not -4.0 <= strength <= 4.0:
-        raise UserError(
-            f"LoRA strength {strength} is not possible: give a number from -4 to 4, 1 is as trained"
-        )
+    SAMPLING_STEPS.check(steps, "--steps")
+    COUNT.check(batch, "--batch")
+    STRENGTH.check(strength, "the LoRA's strength")
 
 
 def check_plan(plan: Sequence[PlanRow]) -> None:

@@ -26,6 +26,7 @@ from ..flux.placement import place, stream_changed
 from ..flux.sampling import initial_noise, sample
 from ..progress import progress
 from ..prompts import plain_text
+from ..ranges import SIDE
 
 IN_MEMORY_BYTES = 1 << 30
 ENCODE_BATCH = 16
@@ -121,7 +122,7 @@ class ImageSize:
 
     def __post_init__(self) -> None:
         for name, side in (("width", self.width), ("height", self.height)):
-            if side < 64 or side > 4096 or side % 16:
+            if not SIDE.holds(side) or side % 16:
                 raise UserError(f"{name} {side} is not possible: give a multiple of 16 from 64 to 4096")
 
 

@@ -67,6 +67,7 @@ from typing import TYPE_CHECKING, Any
 from ..dataset.folder import SETTINGS, require_dataset
 from ..errors import UserError
 from ..files import read_json
+from ..ranges import COSINE, COUNT
 from .distances import frechet_figures, perceptual_figures
 from .face_pass import measure_identity
 from .features import Extractors
@@ -101,6 +102,8 @@ def measure_sets(
     each in its own. control: a folder of other faces for the plane.
     Raises UserError for folders that are none, and when every set is empty.
     """
+    COSINE.check(threshold, "the threshold")
+    COUNT.check(pairs, "the number of pairs")
     refuse_photographs(references, extractors)
     warn = functools.cache(warn)  # both passes meet the same damaged images
     side = generated_side(generated, warn)

@@ -17,6 +17,7 @@ from typing import Any
 from ..conditions.vocabulary import PAPER_MODE, Condition, Mode
 from ..errors import UserError
 from ..files import read_jsonl, write_jsonl
+from ..ranges import NONE_OR_MORE, SEED
 from .builder import build_prompt
 from .strata import SMALLEST_SHARE, Strata
 
@@ -220,9 +221,10 @@ def _weights(condition: Condition, name: str, given: Mapping[str, float | Fracti
 def _row(row: Mapping[str, Any], path: Path) -> PlanRow:
     try:
         attributes = {str(key): str(value) for key, value in dict(row["attributes"]).items()}
-        return PlanRow(
-            int(row["index"]), str(row["prompt"]), int(row["seed"]), attributes, str(row["condition"])
-        )
+        index, seed = NONE_OR_MORE.check(row["index"], "index"), SEED.check(row["seed"], "seed")
+        return PlanRow(index, str(row["prompt"]), seed, attributes, str(row["condition"]))
+    except UserError as error:
+        raise UserError(f"{path}, row {row['index']}: {error}") from error
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path} is no sampling plan ({error!r}); make one with `diffusioncleft plan`"

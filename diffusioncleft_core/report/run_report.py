@@ -13,7 +13,8 @@ from typing import Any
 
 from ..files import inside, read_jsonl
 from ..filters.sets import raw_rows
-from ..run.settings import PAPER_LEARNING_RATE, RunSettings
+from ..recipe import PAPER, TrainingFacts
+from ..run.settings import RunSettings
 from ..run.stages import StageRow
 from ..versions import hardware, versions
 from .numbers import count
@@ -111,10 +112,10 @@ def suppressed(n: int) -> int | None:
 def notes(settings: RunSettings, warnings: Sequence[str]) -> list[str]:
     """What a reader must know before the figures."""
     said = [PHANTOM_NOTE] if settings.phantom else []
-    rate = settings.training_rate
-    if rate != PAPER_LEARNING_RATE:
+    rate = settings.recipe(TrainingFacts(settings.phantom))["learning_rate"]
+    if rate != PAPER["learning_rate"]:
         said.append(
-            f"The learning rate is {rate:g}, not the paper's {PAPER_LEARNING_RATE:g}"
+            f"The learning rate is {rate:g}, not the paper's {PAPER['learning_rate']:g}"
             + (": the phantom model is too small to move at the paper's." if settings.phantom else ".")
         )
     if settings.strength != 1:

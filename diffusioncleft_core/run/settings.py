@@ -8,9 +8,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..conditions.loader import EMBEDDED
+from ..device import trainer_device
 from ..digests import sha256_model
 from ..errors import UserError
 from ..files import sha256_bytes, sha256_file
+from ..ranges import (
+    COUNT,
+    HOLDOUT,
+    NONE_OR_MORE,
+    REFILLS,
+    SAMPLING_STEPS,
+    SEED,
+    SIDE,
+    SIMILARITY,
+    STRENGTH,
+    check_fields,
+    ranged,
+)
+from ..recipe import TrainingFacts, training_recipe
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +34,6 @@ if TYPE_CHECKING:
     from ..flux.components import FluxSource
 
 CONDITIONS = ("pre_op", "post_op")
-PRESETS = ("paper", "robust")
 PHANTOM_TRAINING_FACES = {"pre_op": 100, "post_op": 201}
 """The paper's numbers of photographs."""
 PHANTOM_CONTROLS = 100
@@ -27,22 +41,11 @@ PHANTOM_CONTROLS = 100
 PHANTOM_IMAGES = 200
 PHANTOM_CELL_IMAGES = 100
 """Images a cell of the trigger experiment in the demo."""
-PAPER_LEARNING_RATE = 1e-4
-PHANTOM_LEARNING_RATE = 4e-3
-"""The phantom model is so small that the paper's rate hardly moves it; every summary says so."""
-PHANTOM_SCHEDULE = {"lr_scheduler": "cosine", "lr_warmup_steps": 50, "adam_beta2": 0.99}
-"""At so high a rate the last steps must be small ones."""
-PHANTOM_ROBUST = {"train_batch_size": 2, "timestep_sampling": "schnell"}
-"""What `robust` adds on phantoms: less noise in a gradient, at the noise levels of drawing."""
 PHANTOM_STRENGTH = 1.5
 """Strength of a phantom's LoRA in generation: 10 steps an image leave it too faint at 1."""
-ROBUST = {"output_preservation_weight": 1.0, "region_weight": 8.0}
-"""What the preset `robust` adds to the paper's recipe (the trainer's arguments): without the trigger the base
-model's output is preserved, and the loss counts more where the finding lies."""
 METRICS = ("fid", "lpips")
 PREVIEWS = 4
 """Previews in the course of a training."""
-STEPS_PER_IMAGE = 10
 BASE_PARTS = {
     "transformer": "base model's transformer",
     "vae": "base model's VAE",
@@ -50,8 +53,6 @@ BASE_PARTS = {
     "t5xxl": "base model's T5",
 }
 """The base model's parts in words; a text encoder counts with its tokenizer."""
-NETWORK_DIM = 16
-NETWORK_ALPHA = 32.0
 
 
 @dataclass(frozen=True)
@@ -82,25 +83,28 @@ class RunSettings:
     phantom: bool = False
     photographs: Mapping[str, Photographs] = field(default_factory=dict)
     preset: str = "robust"
-    n: int = 2000
-    width: int = 768
-    height: int = 768
-    steps: int = 4
-    batch: int = 1
+    n: int = ranged(COUNT, default=2000)
+    width: int = ranged(SIDE, default=768)
+    height: int = ranged(SIDE, default=768)
+    steps: int = ranged(SAMPLING_STEPS, default=4)
+    batch: int = ranged(COUNT, default=1)
     mode: str = "paper"
     bracketed: bool = True
-    holdout: float = 0.1
-    seed: int = 0
-    regularization_images: int = 0
+    holdout: float = ranged(HOLDOUT, default=0.1)
+    seed: int = ranged(SEED, default=0)
+    regularization_images: int = ranged(NONE_OR_MORE, default=0)
     control: Path | None = None
     phantom_training_faces: Mapping[str, int] = field(default_factory=lambda: dict(PHANTOM_TRAINING_FACES))
-    cell_images: int = PHANTOM_CELL_IMAGES
-    threshold: float = 0.6
-    refill: int = 0
+    cell_images: int = ranged(COUNT, default=PHANTOM_CELL_IMAGES)
+    threshold: float = ranged(SIMILARITY, default=0.6)
+    refill: int = ranged(REFILLS, default=0)
     metrics: tuple[str, ...] = METRICS
-    strength: float = 1.0
+    strength: float = ranged(STRENGTH, default=1.0)
     training: Mapping[str, Any] = field(default_factory=dict)
     redo: bool = False
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def conditions(self) -> tuple[str, ...]:
@@ -109,11 +113,10 @@ class RunSettings:
             return CONDITIONS
         return tuple(name for name in CONDITIONS if name in self.photographs)
 
-    @property
-    def training_rate(self) -> float:
-        """The learning rate: as given, else the phantom's or the paper's."""
-        default = PHANTOM_LEARNING_RATE if self.phantom else PAPER_LEARNING_RATE
-        return float(self.training.get("learning_rate", default))
+    def recipe(self, facts: TrainingFacts) -> dict[str, Any]:
+        """The training recipe of this run; phantoms are trained on at the size they are drawn at."""
+        side = {"resolution": (self.width,)} if self.phantom else {}
+        return training_recipe(self.preset, facts, {**side, **self.training})
 
     def seed_for(self, *purpose: str) -> int:
         """A seed of its own for each purpose, 31 bits, from the run's seed."""
@@ -176,12 +179,8 @@ class RunFolders:
 
 def check_settings(settings: RunSettings) -> None:
     """Stop before any work when something is missing. One sentence, naming what."""
-    if settings.preset not in PRESETS:
-        raise UserError(f"there is no preset {settings.preset!r}: choose one of {', '.join(PRESETS)}")
-    if settings.n < 1:
-        raise UserError(f"--n {settings.n} is not possible: give 1 or more images a condition")
-    if settings.cell_images < 1:
-        raise UserError(f"--cell-images {settings.cell_images} is not possible: give 1 or more")
+    settings.recipe(TrainingFacts(settings.phantom))
+    trainer_device(settings.device, settings.dtype)
     if not settings.conditions:
         raise UserError(
             "there are no photographs: give --photos-pre and --photos-post, or --phantom to try without any"
@@ -202,10 +201,6 @@ def check_settings(settings: RunSettings) -> None:
     adapter = settings.training.get("training_adapter")
     if adapter is not None and not Path(adapter).is_file():
         raise UserError(f"there is no file {adapter}: check --training-adapter")
-    if not 0 < settings.threshold <= 1:
-        raise UserError(f"--threshold {settings.threshold} is no cosine: give a number above 0, at most 1")
-    if not 0 <= settings.refill <= 20:
-        raise UserError(f"--refill {settings.refill} is not possible: give 0 (never) to 20")
     check_models(settings)
 
 

@@ -8,23 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ..conditions import Condition
+from ..device import trainer_device
 from ..digests import sha256_model
 from ..files import sha256_file, write_text
+from ..recipe import TrainingFacts
 from .generation import drawn_content
-from .settings import (
-    NETWORK_ALPHA,
-    NETWORK_DIM,
-    PHANTOM_ROBUST,
-    PHANTOM_SCHEDULE,
-    PREVIEWS,
-    ROBUST,
-    STEPS_PER_IMAGE,
-    RunFolders,
-    RunSettings,
-    base_inputs,
-    sampling_inputs,
-    sampling_of,
-)
+from .settings import PREVIEWS, RunFolders, RunSettings, base_inputs, sampling_inputs, sampling_of
 from .side_by_side import Stop
 from .stages import Facts, Stages
 
@@ -147,8 +136,9 @@ LOCATIONS = (
     "tokenizer_clip",
     "tokenizer_t5",
     "training_adapter",
+    "device",
 )
-"""Arguments of the trainer that are paths: no part of what a result is, and of no report."""
+"""Arguments of the trainer that are places: no part of what a result is, and of no report."""
 
 
 def training_arguments(
@@ -158,37 +148,27 @@ def training_arguments(
     other: Condition,
     facts: Mapping[str, Facts],
 ) -> TrainArguments:
-    """The trainer's arguments by name: the paper's recipe, the run's folders, then what the user said."""
+    """The trainer's arguments by name: base model and device, the recipe, the run's folders."""
+    images = int(facts["dataset"]["training_images"])
+    known = TrainingFacts(
+        settings.phantom, images, condition.trigger, other.trigger, bracketed=settings.bracketed
+    )
+    recipe = settings.recipe(known)
     arguments: TrainArguments = {
         **settings.base,
+        **trainer_device(settings.device, settings.dtype),
+        **recipe,
+        "seed": settings.seed_for("training", condition.name),
         "train_data_dir": folders.dataset(condition.name),
         "output_dir": folders.training(condition.name),
         "cache_dir": folders.private / TRAINING_CACHE,
         "output_name": folders.lora(condition).stem,
-        "network_dim": NETWORK_DIM,
-        "network_alpha": NETWORK_ALPHA,
-        "learning_rate": settings.training_rate,
-        "max_train_steps": STEPS_PER_IMAGE * int(facts["dataset"]["training_images"]),
-        "seed": settings.seed_for("training", condition.name),
-        "trigger": condition.trigger,
-        "prompt_form": "bracketed" if settings.bracketed else "bare",
-    }
-    steps = int(settings.training.get("max_train_steps", arguments["max_train_steps"]))
-    arguments |= {
         "sample_prompts": folders.previews(condition.name),
-        "sample_every_n_steps": max(1, steps // PREVIEWS),
+        "sample_every_n_steps": max(1, int(recipe["max_train_steps"]) // PREVIEWS),
     }
-    if settings.phantom:
-        arguments |= {"resolution": (settings.width,), "num_cpu_threads": 1, **PHANTOM_SCHEDULE}
-    if settings.preset == "robust":
-        arguments |= {
-            "other_trigger": other.trigger,
-            **ROBUST,
-            **(PHANTOM_ROBUST if settings.phantom else {}),
-        }
     if settings.regularization_images:
         arguments["reg_data_dir"] = folders.regularization(condition.name)
-    return arguments | dict(settings.training)
+    return arguments
 
 
 def shared_training_settings(arguments: TrainArguments) -> dict[str, Any]:

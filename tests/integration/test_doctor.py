@@ -36,7 +36,17 @@ def examined(tmp_path_factory):
         "PYTHONUTF8": "1",
     }
     done = subprocess.run(
-        [sys.executable, "-m", "diffusioncleft", "doctor", "--phantom", "--json", "Jane Roe.json"],
+        [
+            sys.executable,
+            "-m",
+            "diffusioncleft",
+            "doctor",
+            "--phantom",
+            "--device",
+            "cpu",
+            "--json",
+            "Jane Roe.json",
+        ],
         cwd=here,
         env=env,
         capture_output=True,
@@ -62,6 +72,7 @@ def test_it_measures_what_a_user_wants_to_know(examined):
     _, told, _ = examined
     figures = {step["name"]: step["figures"] for step in told["steps"]}
     assert figures["training"]["steps"] == 10 and figures["training"]["step_seconds"] > 0
+    assert (figures["training"]["device"], figures["training"]["dtype"]) == ("cpu", "float32")
     assert figures["training"]["trainer_host_peak_gib"] > 0.1
     assert figures["transformer"]["image_seconds"] > 0 and figures["transformer"]["host_peak_gib"] > 0.1
     assert figures["reload"]["psnr_db"] >= 40 > figures["reload"]["without_lora_db"]

@@ -293,7 +293,7 @@ def test_the_command_filters_takes_back_and_says_what_is_missing(command, image_
         ([references[0], "--artifacts-only"], "compares no faces"),
         ([references[0], "--faces", "no_such_pack"], "no_such_pack"),
         ([references[0], "--phantom", "--kinds", "hats"], "no artifact 'hats'"),
-        ([references[0], "--phantom", "--threshold", "2"], "no cosine"),
+        ([references[0], "--phantom", "--threshold", "2"], "--threshold: '2' is not a number above 0"),
         ([references[0], "--faces", "phantom"], "know phantoms alone"),
         ([f"--reference={image_set}", "--phantom"], "no dataset"),
     ):

@@ -223,7 +223,6 @@ def test_one_image_gives_words_instead_of_numbers(datasets, generated, tmp_path,
         (["pre_op=nowhere"], "nowhere is no folder"),
         (["pre_op=empty", "--metrics", "fir,kid"], "choose from: fir, fid, lpips"),
         (["pre_op=empty", "--reference", "empty"], "is no dataset folder"),
-        (["pre_op=empty", "--pairs", "0"], "--pairs 0 is not possible"),
     ],
 )
 def test_mistakes_are_one_line(arguments, words, tmp_path, capsys, monkeypatch):

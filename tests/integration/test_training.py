@@ -80,7 +80,7 @@ def _settings(workplace: Path, output_dir: Path, **values) -> TrainSettings:
             "learning_rate": 1e-3,
             "checkpoint_every_n_steps": 5,
             "num_cpu_threads": 1,
-            "cpu": True,
+            "device": "cpu",
             **values,
         }
     )
@@ -347,3 +347,44 @@ def test_the_trainer_prints_events_only_and_ends_with_2_for_a_mistake(workplace,
     assert done.returncode == 2
     assert json.loads(done.stdout)["event"] == "error"
     assert "missing is no folder" in json.loads(done.stdout)["message"]
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("no", "float32"), ("bf16", "bfloat16")])
+def test_device_and_number_format_reach_the_trainers_process(workplace, tmp_path, precision, dtype):
+    settings = _settings(workplace, tmp_path, max_train_steps=1, mixed_precision=precision, device="cpu")
+    events = []
+    launch.train(settings, events.append)
+    (start,) = [event for event in events if event["event"] == "start"]
+    assert (start["device"], start["dtype"]) == ("cpu", dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_runs_device_and_number_format_reach_the_trainers_process(workplace, tmp_path, dtype):
+    """The run's own arguments, from its command line, in a real trainer."""
+    from diffusioncleft.diffusioncleft_core import cli
+    from diffusioncleft.diffusioncleft_core.commands import run
+    from diffusioncleft.diffusioncleft_core.conditions import load_vocabulary
+    from diffusioncleft.diffusioncleft_core.run.settings import RunFolders
+    from diffusioncleft.diffusioncleft_core.run.training import training_arguments, write_preview_prompts
+
+    words = ["--phantom", "--out", tmp_path, "--device", "cpu", "--dtype", dtype, "--max-train-steps", 1]
+    settings = run.settings_from(cli._command_parser("run", run).parse_args(list(map(str, words))))
+    folders, known = RunFolders(tmp_path), load_vocabulary()
+    condition, other = known.condition("pre_op"), known.condition("post_op")
+    write_preview_prompts(settings, folders, condition)
+    facts = {"dataset": {"training_images": 5}}
+    arguments = training_arguments(settings, folders, condition, other, facts)
+    events = []
+    run.start_trainer(
+        {**arguments, "train_data_dir": workplace / "photos", "resolution": (64,)},
+        events.append,
+        lambda: False,
+    )
+    (start,) = [event for event in events if event["event"] == "start"]
+    assert (start["device"], start["dtype"]) == ("cpu", dtype)
+
+
+def test_a_device_that_does_not_exist_is_refused_before_anything_is_written(workplace, tmp_path):
+    with pytest.raises(UserError, match="cuda:99"):
+        launch.train(_settings(workplace, tmp_path / "out", device="cuda:99"))
+    assert not (tmp_path / "out").exists()

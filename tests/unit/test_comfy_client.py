@@ -180,8 +180,8 @@ def test_settings_name_a_node_by_id_title_or_class():
         ("Sampler.forced=5", "is a connection"),
         ("Sampler.seed=five", "not a whole number"),
         ("Sampler.seed=1e9", "not a whole number"),
-        ("Sampler.seed=100", "not between 0 and 99"),
-        ("Sampler.seed=-1", "not between 0 and 99"),
+        ("Sampler.seed=100", "from 0 to 99"),
+        ("Sampler.seed=-1", "from 0 to 99"),
         ("Sampler.mode=../../etc/passwd", "choose one of: fast, slow"),
         ("Sampler.on=maybe", "neither true nor false"),
         ("Sampler.__class__=x", "has no input '__class__'"),
@@ -206,7 +206,7 @@ def test_a_name_that_two_nodes_have_is_refused_with_their_ids():
 
 def test_not_a_number_is_no_value_of_a_bounded_number():
     declared = widgets.Input("strength", "FLOAT", True, {"min": 0.0, "max": 2.0})
-    with pytest.raises(UserError, match="not between"):
+    with pytest.raises(UserError, match="from 0 to 2"):
         widgets.parse_value(declared, "nan", "Patch.strength")
 
 

@@ -231,7 +231,7 @@ def test_another_anomaly_works_on_the_command_line(palsy_file, command, tmp_path
             "names 'grade'; known before",
         ),
         ('descriptors = ["grade", ', 'descriptors = ["degree", ', "descriptors names 'degree'"),
-        ("elderly = 3", "elderly = -3", "a weight must be a number, 0 or more"),
+        ("elderly = 3", "elderly = -3", "a weight must be a number of 0 or more"),
         ("elderly = 3, young = 1", "elderly = 0, young = 0", "at least one weight must be above 0"),
         ("elderly = 3", "old = 3", "age has no 'old'; it has: elderly, young"),
         ('title = "person"', 'titel = "person"', "[attributes.person]: unknown key 'titel'"),

@@ -232,7 +232,7 @@ def test_a_face_that_was_not_found_is_rejected_as_unassessed():
 
 @pytest.mark.parametrize("threshold", [0, -0.1, 1.2, float("nan")])
 def test_a_threshold_that_is_no_cosine_is_refused(threshold):
-    with pytest.raises(UserError, match="no cosine"):
+    with pytest.raises(UserError, match="the threshold is"):
         IdentityFilter(reference(unit(1)), threshold)
 
 

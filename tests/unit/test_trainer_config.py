@@ -47,11 +47,11 @@ def test_what_is_always_on_is_accepted_and_anything_else_refused(option):
     [
         (["--learning_rat", "1"], "unrecognized arguments: --learning_rat"),
         (["--learning_rate", "fast"], "--learning_rate"),
-        (["--learning_rate", "0"], "--learning_rate is 0"),
+        (["--learning_rate", "0"], "--learning_rate: '0' is not a number above 0"),
         (["--optimizer_type", "Lion"], "--optimizer_type"),
         (["--mixed_precision", "fp16"], "--mixed_precision"),
         (["--resolution", "huge"], "--resolution"),
-        (["--bucket_reso_steps", "8"], "multiple of 16"),
+        (["--bucket_reso_steps", "24"], "multiple of 16"),
         (["--output_name", "../x"], "--output_name"),
         (["--phantom"], "--phantom"),
         (["--sample_every_n_steps", "5"], "--sample_prompts"),
