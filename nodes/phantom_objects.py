@@ -59,7 +59,7 @@ def phantom_model() -> Any:
     offload = management.unet_offload_device()
     model = description.get_model({}, device=offload)
     weights = transformer_keys.diffusers_to_bfl(_weights(source, "transformer"))
-    _fill(model.diffusion_model, weights)
+    _fill(model.diffusion_model, _as_named_by(model.diffusion_model, weights))
     return comfy.model_patcher.ModelPatcher(model, management.get_torch_device(), offload)
 
 
@@ -216,6 +216,21 @@ def _weights(source: FluxSource, component: str) -> dict[str, torch.Tensor]:
     for file in source.files(component):
         state |= load_file(file)
     return {key: tensor.to(DTYPE) for key, tensor in state.items()}
+
+
+def _as_named_by(module: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The state with a layer's only parameter called what this module calls it.
+
+    Black Forest Labs' files and ComfyUI before 0.13 have `query_norm.scale`, later releases `query_norm.weight`.
+    """
+    own = set(module.state_dict())
+    layers: dict[str, list[str]] = {}
+    for key in own:
+        layers.setdefault(key.rpartition(".")[0], []).append(key)
+    only = {layer: keys[0] for layer, keys in layers.items() if len(keys) == 1}
+    return {
+        key if key in own else only.get(key.rpartition(".")[0], key): tensor for key, tensor in state.items()
+    }
 
 
 def _fill(module: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
