@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from .common import AUTO, CATEGORY, Dataset, Reference, Row, Verdicts, one, plain_errors, text_view
 from .face_packs import known_pack, pack_names
+from .queued import QueuedNode
 
 
 class ReferenceSet(io.ComfyNode):
@@ -39,6 +40,12 @@ class ReferenceSet(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, faces: str | None = None) -> bool | str:
         return known_pack(faces)
+
+    @classmethod
+    def check_before_queue(cls, node: QueuedNode) -> None:
+        from .needs import check_faces_for
+
+        check_faces_for(node, "dataset", "dataset_2")
 
     @classmethod
     @plain_errors
@@ -88,6 +95,17 @@ class ArtifactFilter(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, faces: Any = None) -> bool | str:
         return known_pack(one(faces))
+
+    @classmethod
+    def check_before_queue(cls, node: QueuedNode) -> None:
+        from ..diffusioncleft_core.filters.text import check_text_reader
+        from .face_work import pack_for
+        from .needs import check_faces
+
+        if node.value("enabled") and node.value("faces"):
+            check_faces(pack_for(node.value("faces"), node))
+            if node.value("text"):
+                check_text_reader()
 
     @classmethod
     @plain_errors

@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from .common import CATEGORY, Dataset, Figures, ImageSet, Reference, plain_errors
 from .face_packs import known_pack
 from .filters import faces_input
+from .queued import QueuedNode
 
 
 class FaceIdentificationRate(io.ComfyNode):
@@ -95,6 +96,12 @@ class FrechetDistance(io.ComfyNode):
         )
 
     @classmethod
+    def check_before_queue(cls, node: QueuedNode) -> None:
+        from .needs import all_phantom, check_networks
+
+        check_networks(all_phantom(node, ("image_set",), ("dataset",)), lpips=False)
+
+    @classmethod
     @plain_errors
     def execute(cls, image_set: Any, dataset: Any, which: str) -> io.NodeOutput:
         from .metric_work import fid
@@ -136,6 +143,12 @@ class PerceptualDiversity(io.ComfyNode):
             ],
             is_output_node=True,
         )
+
+    @classmethod
+    def check_before_queue(cls, node: QueuedNode) -> None:
+        from .needs import all_phantom, check_networks
+
+        check_networks(all_phantom(node, ("image_set",)), fid=False)
 
     @classmethod
     @plain_errors
@@ -201,6 +214,15 @@ class Report(io.ComfyNode):
         except UserError as error:
             return str(error)
         return known_pack(faces)
+
+    @classmethod
+    def check_before_queue(cls, node: QueuedNode) -> None:
+        from .metric_work import check_paired
+        from .needs import all_phantom, check_faces_for, check_networks
+
+        check_paired(node.source("image_set_2"), node.source("dataset_2"))
+        check_networks(all_phantom(node, ("image_set", "image_set_2"), ("dataset", "dataset_2")))
+        check_faces_for(node, "dataset", "dataset_2")
 
     @classmethod
     @plain_errors

@@ -3,6 +3,7 @@
 from comfy_api.latest import io
 
 from .common import CATEGORY, plain_errors
+from .queued import QueuedNode
 
 
 class PhantomLoader(io.ComfyNode):
@@ -29,6 +30,12 @@ class PhantomLoader(io.ComfyNode):
                 io.Vae.Output("vae", display_name="VAE", tooltip="The autoencoder, as VAELoader gives it."),
             ],
         )
+
+    @classmethod
+    def check_before_queue(cls, node: QueuedNode) -> None:
+        from .phantom_objects import check_phantom
+
+        check_phantom()
 
     @classmethod
     @plain_errors

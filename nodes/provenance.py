@@ -3,9 +3,11 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..diffusioncleft_core.errors import UserError
 from . import places
 
 PHANTOM_LOADER = "DiffusionCleft_PhantomLoader"
+_REAL_LOADERS = ("UNETLoader", "CheckpointLoaderSimple")
 _UNKNOWN = "unknown"
 _LORA_LOADERS = ("LoraLoaderModelOnly", "LoraLoader")
 
@@ -28,9 +30,13 @@ def upstream(hidden: Any, start: str | None = None) -> Iterator[Mapping[str, Any
             waiting += list(node.get("inputs", {}).values())
 
 
-def from_phantom(hidden: Any) -> bool:
-    """Whether the pictures of this node come from the embedded phantom model."""
-    return any(node.get("class_type") == PHANTOM_LOADER for node in upstream(hidden, "images"))
+def from_phantom(hidden: Any, start: str = "images") -> bool | None:
+    """Whether what an input brings was drawn by the embedded phantom model; None where no loader tells.
+
+    A real model's loader says no, whatever else leads here: the phantom's autoencoder alone draws no phantoms.
+    """
+    found = {_says_phantom(node) for node in upstream(hidden, start)}
+    return False if False in found else True if True in found else None
 
 
 def made_with(hidden: Any, lora_name: str, strength: float) -> dict[str, Any]:
@@ -56,6 +62,20 @@ def drawn_from(hidden: Any) -> dict[str, Any]:
                 "seed": seed if isinstance(seed, int) else 0,
             }
     return {}
+
+
+def _says_phantom(node: Mapping[str, Any]) -> bool | None:
+    from .set_work import open_set
+
+    kind, name = node.get("class_type"), node.get("inputs", {}).get("name")
+    if kind == PHANTOM_LOADER or kind in _REAL_LOADERS:
+        return bool(kind == PHANTOM_LOADER)
+    if kind != "DiffusionCleft_LoadImageSet" or not isinstance(name, str):
+        return None
+    try:
+        return open_set(name).handle.phantom
+    except UserError:
+        return None
 
 
 def _text_behind(graph: Mapping[str, Any], link: Any) -> str:

@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from . import places
 from .common import CATEGORY, ImageSet, Row, Verdicts, one, plain_errors, text_view
+from .queued import QueuedNode
 
 NO_SET = "(none found)"
 
@@ -160,6 +161,11 @@ class SaveSyntheticSet(io.ComfyNode):
         except UserError as error:
             return str(error)
         return True
+
+    @classmethod
+    def check_before_queue(cls, node: QueuedNode) -> None:
+        if name := node.value("lora_name"):
+            places.model_file("loras", name)
 
     @classmethod
     @plain_errors

@@ -118,6 +118,11 @@ def plan_run(inputs: dict[str, Any]) -> RunPlan:
     )
 
 
+def check_run(inputs: dict[str, Any]) -> None:
+    """Raise the UserError that preparing this run would; nothing is written."""
+    plan_run(inputs).settings(Path("run"))
+
+
 def _check(inputs: dict[str, Any], dataset: DatasetHandle, phantom: bool) -> None:
     name = inputs["name"].strip()
     if not name or not all(letter.isalnum() or letter in "-_" for letter in name) or len(name) > 60:
