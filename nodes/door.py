@@ -8,7 +8,6 @@ import asyncio
 import copy
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ..diffusioncleft_core.errors import UserError
@@ -19,27 +18,19 @@ _OURS = "DiffusionCleft_"
 Graph = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Problem:
-    """Why a graph can't run, and at which node."""
-
-    node_id: str
-    sentence: str
-
-
 async def refusal(body: Any) -> dict[str, Any] | None:
     """The answer to a graph that must not be queued, in ComfyUI's own form; None lets it pass."""
     graph = body.get("prompt") if isinstance(body, dict) else None
     if not _is_graph(graph):
         return None  # ComfyUI says what is wrong with it
-    nodes = _reached(graph, body.get("partial_execution_targets"))
-    problems = file_names.problems(nodes)
-    if not problems and any(node.kind.startswith(_OURS) for node in nodes):
+    may_run, will_run = _reached(graph, body.get("partial_execution_targets"))
+    problems = file_names.problems(may_run)
+    if not problems and any(node.kind.startswith(_OURS) for node in may_run):
         # Reads files and builds models: the server goes on meanwhile.
-        problems = await asyncio.to_thread(_needs, nodes)
+        problems = await asyncio.to_thread(_needs, will_run)
         if not problems:
             return await _wrong_in_part(graph, body.get("partial_execution_targets"))
-    return _answer(graph, [Problem(*problem) for problem in problems]) if problems else None
+    return _answer(graph, problems) if problems else None
 
 
 def _needs(nodes: list[QueuedNode]) -> list[tuple[str, str]]:
@@ -73,17 +64,16 @@ async def _wrong_in_part(graph: Graph, targets: Any) -> dict[str, Any] | None:
     return _refused("\n".join(lines), node_errors)
 
 
-def _answer(graph: Graph, problems: list[Problem]) -> dict[str, Any]:
+def _answer(graph: Graph, problems: list[tuple[str, str]]) -> dict[str, Any]:
     errors: dict[str, Any] = {}
-    for problem in problems:
-        entry = errors.setdefault(
-            problem.node_id,
-            {"errors": [], "dependent_outputs": [], "class_type": graph[problem.node_id]["class_type"]},
-        )
+    lines = []
+    for name, sentence in problems:
+        kind = graph[name]["class_type"]
+        entry = errors.setdefault(name, {"errors": [], "dependent_outputs": [], "class_type": kind})
         entry["errors"].append(
-            {"type": "diffusioncleft_check", "message": problem.sentence, "details": "", "extra_info": {}}
+            {"type": "diffusioncleft_check", "message": sentence, "details": "", "extra_info": {}}
         )
-    lines = [f"{graph[problem.node_id]['class_type']}: {problem.sentence}" for problem in problems]
+        lines.append(f"{kind}: {sentence}")
     return _refused("\n".join(lines), errors)
 
 
@@ -107,16 +97,29 @@ def _is_graph(graph: Any) -> bool:
     )
 
 
-def _reached(graph: Graph, targets: Any) -> list[QueuedNode]:
-    """The nodes that would run: those that lead to an output node."""
+def _reached(graph: Graph, targets: Any) -> tuple[list[QueuedNode], list[QueuedNode]]:
+    """The nodes that may run, and of them those that will: they lead to an output node by no lazy input."""
     outputs = [
         QueuedNode(graph, name)
         for name in graph
         if getattr(_class_of(QueuedNode(graph, name)), "OUTPUT_NODE", False)
         and (targets is None or name in targets)
     ]
-    found = {node.unique_id: node for output in outputs for node in output.with_sources()}
-    return list(found.values())
+    may = {node.unique_id: node for output in outputs for node in output.with_sources()}
+    will = {node.unique_id: node for output in outputs for node in output.with_sources(_is_asked_for)}
+    return list(may.values()), list(will.values())
+
+
+def _is_asked_for(node: QueuedNode, name: str) -> bool:
+    """Whether the node needs this input for sure; of a lazy one only our own nodes can say so beforehand."""
+    found = _class_of(node)
+    if found is None:
+        return True
+    declared = found.INPUT_TYPES()
+    spec = {**declared.get("required", {}), **declared.get("optional", {})}.get(name, ())
+    if len(spec) < 2 or not spec[1].get("lazy"):
+        return True
+    return node.kind.startswith(_OURS) and name in found.check_lazy_status(**node.values())
 
 
 def _class_of(node: QueuedNode) -> Any:

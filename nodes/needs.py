@@ -5,9 +5,11 @@ None means that only the run will tell: then nothing is refused.
 
 from pathlib import Path
 
+from ..diffusioncleft_core.errors import UserError
 from . import places
 from .common import AUTO
 from .dataset import DatasetHandle, open_dataset
+from .face_packs import known_pack
 from .provenance import from_phantom
 from .queued import QueuedNode
 
@@ -69,6 +71,9 @@ def check_faces(pack: str) -> None:
     """Raise UserError when a face pack, or what opens it, is not on this machine."""
     from ..diffusioncleft_core.faces.analyzer import check_face_analysis
 
+    known = known_pack(pack)
+    if isinstance(known, str):
+        raise UserError(known)
     check_face_analysis(pack, roots=places.face_pack_roots())
 
 

@@ -33,7 +33,7 @@ def upstream(hidden: Any, start: str | None = None) -> Iterator[Mapping[str, Any
 def from_phantom(hidden: Any, start: str = "images") -> bool | None:
     """Whether what an input brings was drawn by the embedded phantom model; None where no loader tells.
 
-    A real model's loader says no, whatever else leads here: the phantom's autoencoder alone draws no phantoms.
+    A real model's loader says no, whatever else leads here: the phantom's autoencoder alone draws none.
     """
     found = {_says_phantom(node) for node in upstream(hidden, start)}
     return False if False in found else True if True in found else None
@@ -96,9 +96,10 @@ def _base(nodes: list[Mapping[str, Any]]) -> dict[str, str]:
     from ..diffusioncleft_core.flux.source import phantom_source
     from ..diffusioncleft_core.generation.generate import base_digests
 
+    kinds = {node.get("class_type") for node in nodes}
+    if PHANTOM_LOADER in kinds and not kinds.intersection(_REAL_LOADERS):
+        return base_digests(phantom_source())
     for node in nodes:
-        if node.get("class_type") == PHANTOM_LOADER:
-            return base_digests(phantom_source())
         name = node.get("inputs", {}).get("unet_name")
         if isinstance(name, str) and name in places.model_files("diffusion_models"):
             return {"sha256": sha256_file(places.model_file("diffusion_models", name))}

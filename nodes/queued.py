@@ -1,6 +1,6 @@
 """A graph before it runs: what its nodes say of themselves, followed along its links."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,18 +37,21 @@ class QueuedNode:
             return None
         return QueuedNode(self.prompt, str(found[0]))
 
-    def with_sources(self) -> Iterator["QueuedNode"]:
-        """This node and all that lead to it, each once."""
+    def with_sources(
+        self, follow: Callable[["QueuedNode", str], bool] = lambda node, name: True
+    ) -> Iterator["QueuedNode"]:
+        """This node and all that lead to it, each once; `follow` says of a node's input whether it counts."""
         seen: set[str] = set()
         waiting = [self.unique_id]
         while waiting:
-            name = waiting.pop()
-            if name in seen or name not in self.prompt:
+            number = waiting.pop()
+            if number in seen or number not in self.prompt:
                 continue
-            seen.add(name)
-            node = QueuedNode(self.prompt, name)
+            seen.add(number)
+            node = QueuedNode(self.prompt, number)
             yield node
-            waiting += [str(value[0]) for value in node.inputs.values() if is_link(value)]
+            links = [(name, value) for name, value in node.inputs.items() if is_link(value)]
+            waiting += [str(value[0]) for name, value in links if follow(node, name)]
 
 
 def is_link(value: Any) -> bool:
