@@ -6,6 +6,7 @@ Every weight is accounted for: ComfyUI only logs a missing key, and would then d
 
 import contextlib
 import dataclasses
+import functools
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -55,10 +56,11 @@ def phantom_vae() -> Any:
         return _autoencoder()
 
 
+@functools.cache
 def check_phantom() -> None:
     """Raise UserError when this ComfyUI can't build the phantom.
 
-    Builds all three parts, large ones without memory, and moves no model of ComfyUI's: a graph may run.
+    Builds all three parts once, large ones without memory, and moves no model of ComfyUI's: a graph may run.
     """
     meta = torch.device("meta")
     with _this_comfyui("the transformer"):

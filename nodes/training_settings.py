@@ -119,8 +119,12 @@ def plan_run(inputs: dict[str, Any]) -> RunPlan:
 
 
 def check_run(inputs: dict[str, Any]) -> None:
-    """Raise the UserError that preparing this run would; nothing is written."""
-    plan_run(inputs).settings(Path("run"))
+    """Raise the UserError that preparing this run, or opening its base model, would; nothing is written."""
+    from ..diffusioncleft_core.flux.components import check_transformer
+
+    plan = plan_run(inputs)
+    plan.settings(Path("run"))
+    check_transformer(plan.source)
 
 
 def _check(inputs: dict[str, Any], dataset: DatasetHandle, phantom: bool) -> None:

@@ -1,11 +1,15 @@
 """What a graph would miss at its end is said before its first node runs."""
 
 import json
+import shutil
 import time
 
 import pytest
+import torch
 from comfy_server import ComfyServer, GraphRefused
 from graphs import Graph, builder, drawing, node, ours, training
+from safetensors.torch import load_file
+from tiny_flux import build_single_files, build_tiny_flux, save_single
 
 KINDS = dict.fromkeys(("several_faces", "cropped_face", "eye_bar", "text"), True)
 SAVE = {"folder": "early", "lora_name": "", "lora_strength": 1.0, "show": False}
@@ -111,6 +115,24 @@ def test_settings_that_cant_be_trained_refuse_the_graph(server, dataset, real):
             details, nodes = refused(server, {**graph, "data": data})
             assert nodes == ["train"] and words in details, details
     assert not list((server.base / "diffusioncleft_datasets").glob("*9_0"))
+
+
+def test_flux_dev_as_the_base_model_refuses_the_graph(server, dataset, tmp_path):
+    models = server.base / "models"
+    files = build_single_files(build_tiny_flux(tmp_path / "flux"), tmp_path / "files")
+    state = load_file(files["transformer"]) | {"guidance_in.in_layer.weight": torch.zeros(64, 256)}
+    save_single(models / "diffusion_models" / "dev.safetensors", state)
+    named = {
+        "vae": ("vae", "vae"),
+        "clip_l": ("text_encoders", "clip_l"),
+        "t5xxl": ("text_encoders", "t5xxl"),
+    }
+    for part, (kind, name) in named.items():
+        (models / kind).mkdir(exist_ok=True)
+        shutil.copy(files[part], models / kind / f"tiny_{name}.safetensors")
+    parts = {part: f"tiny_{name}.safetensors" for part, (_, name) in named.items()}
+    details, nodes = refused(server, training(dataset, base_model="dev.safetensors", **parts))
+    assert nodes == ["train"] and "FLUX.1 dev" in details
 
 
 def test_a_node_that_only_names_what_is_missing_refuses_the_graph(server, dataset):
