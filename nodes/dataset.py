@@ -10,6 +10,7 @@ from ..diffusioncleft_core.errors import UserError
 from . import places
 from .common import (
     CATEGORY,
+    PHANTOM,
     Dataset,
     Node,
     core_progress,
@@ -17,6 +18,7 @@ from .common import (
     stop_if_interrupted,
     text_view,
 )
+from .queued import QueuedNode
 
 NONE = "(none found)"
 
@@ -70,6 +72,11 @@ class LoadDataset(Node):
         return _known(name)
 
     @classmethod
+    def check_before_queue(cls, node: QueuedNode) -> None:
+        if isinstance(name := node.value("name"), str):
+            open_dataset(name)
+
+    @classmethod
     def fingerprint_inputs(cls, name: str) -> str:
         return _fingerprint(name)
 
@@ -112,6 +119,13 @@ class PhantomDataset(Node):
             ],
             outputs=_outputs(),
         )
+
+    @classmethod
+    def check_before_queue(cls, node: QueuedNode) -> None:
+        from .needs import check_faces
+
+        places.check_private(places.DATASETS)
+        check_faces(PHANTOM)
 
     @classmethod
     def execute(cls, condition: str, count: int, size: int, seed: int, holdout: float) -> io.NodeOutput:
@@ -159,6 +173,13 @@ class Captions(Node):
             ],
             is_output_node=True,
         )
+
+    @classmethod
+    def check_before_queue(cls, node: QueuedNode) -> None:
+        from ..diffusioncleft_core.dataset.recaption import parse_edits
+
+        if isinstance(edits := node.value("edits"), str):
+            parse_edits(edits)
 
     @classmethod
     def execute(cls, dataset: DatasetHandle, edits: str, show: bool) -> io.NodeOutput:

@@ -11,9 +11,7 @@ from . import places
 from .common import AUTO, PHANTOM, core_progress
 from .dataset import DatasetHandle
 from .face_packs import USUAL
-from .provenance import PHANTOM_LOADER, upstream
-
-_REAL_LOADERS = ("UNETLoader", "CheckpointLoaderSimple")
+from .provenance import from_phantom
 
 
 @dataclass(frozen=True, repr=False)
@@ -31,17 +29,7 @@ def pack_for(choice: str, hidden: Any) -> str:
     auto is the phantom's where the pictures come from it. The phantom's pack is refused where they come from
     a real base model: it would find no face, or a wrong one, and call that a verdict.
     """
-    phantom = None
-    for node in upstream(hidden, "images"):
-        kind, name = node.get("class_type"), node.get("inputs", {}).get("name")
-        if kind == PHANTOM_LOADER:
-            phantom = True
-        elif kind in _REAL_LOADERS:
-            phantom = False
-        elif kind == "DiffusionCleft_LoadImageSet" and isinstance(name, str):
-            phantom = _set_of_phantom(name)
-        if phantom is not None:
-            break
+    phantom = from_phantom(hidden)
     if choice == AUTO:
         return PHANTOM if phantom else USUAL
     if choice == PHANTOM and phantom is False:
@@ -100,12 +88,3 @@ def private_cache(name: str) -> Path:
 
     root = places.run_folder("measured")
     return private_dir(root / sha256_bytes(name.encode())[:16])
-
-
-def _set_of_phantom(name: str) -> bool | None:
-    from .set_work import open_set
-
-    try:
-        return open_set(name).handle.phantom
-    except UserError:
-        return None

@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from .common import AUTO, CATEGORY, Dataset, Node, Reference, Row, Verdicts, one, text_view
 from .face_packs import known_pack, pack_names
+from .queued import QueuedNode
 
 
 class ReferenceSet(Node):
@@ -39,6 +40,12 @@ class ReferenceSet(Node):
     @classmethod
     def validate_inputs(cls, faces: str | None = None) -> bool | str:
         return known_pack(faces)
+
+    @classmethod
+    def check_before_queue(cls, node: QueuedNode) -> None:
+        from .needs import check_faces_for
+
+        check_faces_for(node, "dataset", "dataset_2")
 
     @classmethod
     def execute(cls, dataset: Any, faces: str, dataset_2: Any = None) -> io.NodeOutput:
@@ -87,6 +94,17 @@ class ArtifactFilter(Node):
     @classmethod
     def validate_inputs(cls, faces: Any = None) -> bool | str:
         return known_pack(one(faces))
+
+    @classmethod
+    def check_before_queue(cls, node: QueuedNode) -> None:
+        from ..diffusioncleft_core.filters.text import check_text_reader
+        from .face_work import pack_for
+        from .needs import check_faces
+
+        if node.value("enabled") and node.value("faces"):
+            check_faces(pack_for(node.value("faces"), node))
+            if node.value("text"):
+                check_text_reader()
 
     @classmethod
     def execute(cls, images: Any, **inputs: Any) -> io.NodeOutput:

@@ -1,8 +1,8 @@
-"""Keeps ComfyUI's own server from handing out photographs.
+"""Stands in ComfyUI's server: keeps it from handing out photographs, and sends graphs through `door`.
 
 Its route for pictures of models (`/experiment/models/preview/<type>/<number>/<file>`) follows `..` and
 absolute names out of the models folder to any picture on the machine. A middleware refuses that, and refuses
-the private folders even where a link leads to them.
+the private folders even where a link leads to them. `file_names` does the same for names in graphs.
 """
 
 import logging
@@ -13,13 +13,15 @@ from typing import Any
 
 import folder_paths
 
-from . import places
+from . import door, file_names, places
 
 _ROUTE = "/experiment/models/preview/"
+_QUEUE = ("/prompt", "/api/prompt")
 
 
 def install() -> None:
-    """Put the middleware into ComfyUI's server; called once, when the pack is loaded."""
+    """Put the middlewares into ComfyUI's server; called once, when the pack is loaded."""
+    file_names.contain()
     from aiohttp import web
     from server import PromptServer
 
@@ -33,12 +35,24 @@ def install() -> None:
             return web.Response(status=404)
         return await handler(request)
 
+    @web.middleware
+    async def check_graphs(request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
+        if request.method == "POST" and request.path in _QUEUE:
+            try:
+                body = await request.json()
+            except ValueError:
+                return await handler(request)  # ComfyUI says what is wrong with it
+            refused = await door.refusal(body)
+            if refused is not None:
+                return web.json_response(refused, status=400)
+        return await handler(request)
+
     try:
-        server.app.middlewares.append(refuse_photographs)
+        server.app.middlewares.extend([refuse_photographs, check_graphs])
     except RuntimeError:
         logging.warning(
             "DiffusionCleft was loaded into a running server and can't guard it: its route %s shows every "
-            "picture on this machine to whoever reaches the server",
+            "picture on this machine to whoever reaches the server, and graphs are queued unchecked",
             _ROUTE,
         )
 

@@ -180,9 +180,14 @@ def _networks(*, phantom: bool, fid: bool = True, lpips: bool = True) -> Any:
 def _paired(given: Sequence[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
     pairs = [(one, other) for one, other in given if one is not None or other is not None]
     for image_set, dataset in pairs:
-        if image_set is None or dataset is None:
-            raise UserError("a set without its dataset, or the other way round; connect both or neither")
+        check_paired(image_set, dataset)
     return pairs
+
+
+def check_paired(image_set: Any, dataset: Any) -> None:
+    """Raise UserError when one is given and not the other."""
+    if (image_set is None) != (dataset is None):
+        raise UserError("a set without its dataset, or the other way round; connect both or neither")
 
 
 def _frame(sets: Sequence[ImageSetHandle], phantom: bool) -> dict[str, Any]:

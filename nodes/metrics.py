@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from .common import CATEGORY, Dataset, Figures, ImageSet, Node, Reference
 from .face_packs import known_pack
 from .filters import faces_input
+from .queued import QueuedNode
 
 
 class FaceIdentificationRate(Node):
@@ -94,6 +95,12 @@ class FrechetDistance(Node):
         )
 
     @classmethod
+    def check_before_queue(cls, node: QueuedNode) -> None:
+        from .needs import all_phantom, check_networks
+
+        check_networks(all_phantom(node, ("image_set",), ("dataset",)), lpips=False)
+
+    @classmethod
     def execute(cls, image_set: Any, dataset: Any, which: str) -> io.NodeOutput:
         from .metric_work import fid
 
@@ -134,6 +141,12 @@ class PerceptualDiversity(Node):
             ],
             is_output_node=True,
         )
+
+    @classmethod
+    def check_before_queue(cls, node: QueuedNode) -> None:
+        from .needs import all_phantom, check_networks
+
+        check_networks(all_phantom(node, ("image_set",)), fid=False)
 
     @classmethod
     def execute(cls, image_set: Any, which: str, pairs: int, seed: int) -> io.NodeOutput:
@@ -198,6 +211,15 @@ class Report(Node):
         except UserError as error:
             return str(error)
         return known_pack(faces)
+
+    @classmethod
+    def check_before_queue(cls, node: QueuedNode) -> None:
+        from .metric_work import check_paired
+        from .needs import all_phantom, check_faces_for, check_networks
+
+        check_paired(node.source("image_set_2"), node.source("dataset_2"))
+        check_networks(all_phantom(node, ("image_set", "image_set_2"), ("dataset", "dataset_2")))
+        check_faces_for(node, "dataset", "dataset_2")
 
     @classmethod
     def execute(

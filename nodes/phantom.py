@@ -3,6 +3,7 @@
 from comfy_api.latest import io
 
 from .common import CATEGORY, Node
+from .queued import QueuedNode
 
 
 class PhantomLoader(Node):
@@ -30,6 +31,12 @@ class PhantomLoader(Node):
                 io.Vae.Output("vae", display_name="VAE", tooltip="The autoencoder, as VAELoader gives it."),
             ],
         )
+
+    @classmethod
+    def check_before_queue(cls, node: QueuedNode) -> None:
+        from .phantom_objects import check_phantom
+
+        check_phantom()
 
     @classmethod
     def execute(cls) -> io.NodeOutput:

@@ -4,9 +4,11 @@ ComfyUI's loaders know FLUX by the real model's sizes, so the objects are built 
 Every weight is accounted for: ComfyUI only logs a missing key, and would then draw noise.
 """
 
+import contextlib
 import dataclasses
+import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +34,49 @@ DTYPE = torch.float32
 
 def phantom_model() -> Any:
     """The transformer as a MODEL: a `ModelPatcher` of ComfyUI's FluxSchnell."""
-    source = phantom_source()
-    config = _config(source, "transformer")
+    offload = management.unet_offload_device()
+    with _this_comfyui("the transformer"):
+        model = _transformer(offload)
+        _fill(model.diffusion_model, _transformer_state(model.diffusion_model))
+        return comfy.model_patcher.ModelPatcher(model, management.get_torch_device(), offload)
+
+
+def phantom_clip() -> Any:
+    """Both text encoders as a CLIP, with the phantom's own tokenizers."""
+    with _this_comfyui("the text encoders"):
+        clip = _text_encoders({})
+        for module, state in _text_states(clip.cond_stage_model):
+            _fill(module, state)
+        return clip
+
+
+def phantom_vae() -> Any:
+    """The autoencoder as a VAE."""
+    with _this_comfyui("the autoencoder"):
+        return _autoencoder()
+
+
+@functools.cache
+def check_phantom() -> None:
+    """Raise UserError when this ComfyUI can't build the phantom.
+
+    Builds all three parts once, large ones without memory, and moves no model of ComfyUI's: a graph may run.
+    """
+    meta = torch.device("meta")
+    with _this_comfyui("the transformer"):
+        model = _transformer(meta).diffusion_model
+        _check(model, _transformer_state(model))
+    with _this_comfyui("the text encoders"):
+        cpu = torch.device("cpu")
+        where = {"load_device": cpu, "offload_device": cpu, "initial_device": meta}
+        for module, state in _text_states(_text_encoders(where).cond_stage_model):
+            _check(module, state)
+    with _this_comfyui("the autoencoder"):
+        _autoencoder()
+
+
+def _transformer(device: torch.device) -> Any:
+    config = _config(phantom_source(), "transformer")
     settings = {
         "image_model": "flux",
         "in_channels": config["in_channels"] // 4,
@@ -56,15 +99,16 @@ def phantom_model() -> Any:
         settings["txt_ids_dims"] = []  # ComfyUI 0.8 and later ask for it, earlier ones refuse it
     description = comfy.supported_models.FluxSchnell(settings)
     description.set_inference_dtype(DTYPE, None)
-    offload = management.unet_offload_device()
-    model = description.get_model({}, device=offload)
-    weights = transformer_keys.diffusers_to_bfl(_weights(source, "transformer"))
-    _fill(model.diffusion_model, weights)
-    return comfy.model_patcher.ModelPatcher(model, management.get_torch_device(), offload)
+    return description.get_model({}, device=device)
 
 
-def phantom_clip() -> Any:
-    """Both text encoders as a CLIP, with the phantom's own tokenizers."""
+def _transformer_state(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    state = transformer_keys.diffusers_to_bfl(_weights(phantom_source(), "transformer"))
+    return _as_named_by(module, state)
+
+
+def _text_encoders(where: Mapping[str, torch.device]) -> Any:
+    """A CLIP without its weights; `where` overrules ComfyUI's choice of devices."""
     source = phantom_source()
     clip_config, t5_config = _config(source, "clip_l"), _config(source, "t5xxl")
     t5_config["dense_act_fn"] = "gelu_pytorch_tanh"  # what gelu_new is called in ComfyUI
@@ -122,27 +166,30 @@ def phantom_clip() -> Any:
             return {}
 
     target = comfy.supported_models_base.ClipTarget(Tokenizers, TextEncoders)
-    clip = comfy.sd.CLIP(target, model_options={"dtype": DTYPE})  # on a CPU the default would be fp16
-    encoders = clip.cond_stage_model
+    # On a CPU the default type would be fp16.
+    return comfy.sd.CLIP(target, model_options={"dtype": DTYPE, **where})
+
+
+def _text_states(encoders: Any) -> list[tuple[torch.nn.Module, dict[str, torch.Tensor]]]:
+    """Each encoder and its weights."""
+    source = phantom_source()
     clip_state = {
         f"text_model.{short}": tensor
         for key, tensor in _weights(source, "clip_l").items()
         if (short := text_keys.clip_key(key)) is not None
     }
     # Projects the pooled text of other models; FLUX takes it unprojected.
-    clip_state["text_projection.weight"] = torch.eye(clip_config["hidden_size"], dtype=DTYPE)
-    _fill(encoders.clip_l.transformer, clip_state)
+    width = _config(source, "clip_l")["hidden_size"]
+    clip_state["text_projection.weight"] = torch.eye(width, dtype=DTYPE)
     t5_state = {
         own: tensor
         for key, tensor in _weights(source, "t5xxl").items()
         if (own := text_keys.t5_key(key)) is not None and own != "encoder.embed_tokens.weight"
     }
-    _fill(encoders.t5xxl.transformer, t5_state)
-    return clip
+    return [(encoders.clip_l.transformer, clip_state), (encoders.t5xxl.transformer, t5_state)]
 
 
-def phantom_vae() -> Any:
-    """The autoencoder as a VAE."""
+def _autoencoder() -> Any:
     source = phantom_source()
     config = _config(source, "vae")
     channels, latents = config["block_out_channels"], config["latent_channels"]
@@ -167,7 +214,7 @@ def phantom_vae() -> Any:
         sd=dict(state), config={"params": {"ddconfig": parts, "embed_dim": latents}}, dtype=DTYPE
     )
     vae.latent_channels = latents
-    _check(set(vae.first_stage_model.state_dict()), set(state), "the autoencoder")
+    _check(vae.first_stage_model, state)
     return vae
 
 
@@ -218,16 +265,45 @@ def _weights(source: FluxSource, component: str) -> dict[str, torch.Tensor]:
     return {key: tensor.to(DTYPE) for key, tensor in state.items()}
 
 
+def _as_named_by(module: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The state with a layer's only parameter called what this module calls it.
+
+    Black Forest Labs' files and ComfyUI before 0.13 have `query_norm.scale`, later releases
+    `query_norm.weight`.
+    """
+    own = set(module.state_dict())
+    layers: dict[str, list[str]] = {}
+    for key in own:
+        layers.setdefault(key.rpartition(".")[0], []).append(key)
+    only = {layer: keys[0] for layer, keys in layers.items() if len(keys) == 1}
+    return {
+        key if key in own else only.get(key.rpartition(".")[0], key): tensor for key, tensor in state.items()
+    }
+
+
 def _fill(module: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
-    _check(set(module.state_dict()), set(state), type(module).__name__)
+    _check(module, state)
     module.load_state_dict(dict(state), strict=True)
 
 
-def _check(wanted: set[str], given: set[str], what: str) -> None:
-    """Raise UserError when a weight is missing or left over: this ComfyUI builds the part otherwise."""
-    odd = sorted(wanted ^ given)
+def _check(module: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+    """Raise ValueError when a weight is missing, left over or of another shape."""
+    own = {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
+    given = {key: tuple(tensor.shape) for key, tensor in state.items()}
+    odd = sorted(key for key in own.keys() | given.keys() if own.get(key) != given.get(key))
     if odd:
+        raise ValueError(f"{odd[0]}, {len(odd)} weights in all")
+
+
+@contextlib.contextmanager
+def _this_comfyui(what: str) -> Iterator[None]:
+    """Whatever fails while ComfyUI's own classes are put together means one thing to the user."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
         raise UserError(
-            f"this ComfyUI builds {what} otherwise than the phantom's weights need ({odd[0]}, {len(odd)} in "
-            "all); use a release that docs/comfyui.md names"
-        )
+            f"this release of ComfyUI builds {what} otherwise than the phantom needs "
+            f"({type(error).__name__}: {error}); use a release that docs/comfyui.md names"
+        ) from error

@@ -53,18 +53,21 @@ def dataset_folder(name: str) -> Path:
     return _find(DATASETS, name, _is_dataset, "dataset", "choose one that the Dataset node lists")
 
 
+def check_private(kind: str) -> None:
+    """Raise UserError when what is to be written into a private folder would be served."""
+    _refuse_served(roots(kind)[0])
+
+
 def new_dataset_folder(name: str) -> Path:
     """Where a dataset that this pack makes itself (phantoms) will lie."""
-    root = roots(DATASETS)[0]
-    _refuse_served(root)
-    return private_dir(root) / _plain(name, "dataset")
+    check_private(DATASETS)
+    return private_dir(roots(DATASETS)[0]) / _plain(name, "dataset")
 
 
 def run_folder(name: str) -> Path:
     """The private folder of a training run, made if it is not there."""
-    root = roots(RUNS)[0]
-    _refuse_served(root)
-    private_dir(root)
+    check_private(RUNS)
+    root = private_dir(roots(RUNS)[0])
     return private_dir(root / _plain(name, "run"))
 
 

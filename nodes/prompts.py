@@ -9,6 +9,7 @@ from ..diffusioncleft_core.conditions import load_vocabulary
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.prompts import PlanRow, sampling_plan
 from .common import CATEGORY, Node, Row, text_view
+from .queued import QueuedNode
 
 RANDOM, LEFT_OUT = "random", "left out"
 SEED_MAX = 2**48 - 1
@@ -56,10 +57,22 @@ class PromptBuilder(Node):
         )
 
     @classmethod
+    def check_before_queue(cls, node: QueuedNode) -> None:
+        values = node.values()
+        if values.keys() == node.inputs.keys():
+            cls._row(**values)
+
+    @classmethod
+    def _row(
+        cls, condition: str, seed: int, bracketed: bool, extra: str, **attributes: str
+    ) -> dict[str, Any]:
+        return build_row(condition, attributes, seed, bracketed=bracketed, extra=extra)
+
+    @classmethod
     def execute(
         cls, condition: str, seed: int, bracketed: bool, extra: str, **attributes: str
     ) -> io.NodeOutput:
-        row = build_row(condition, attributes, seed, bracketed=bracketed, extra=extra)
+        row = cls._row(condition, seed, bracketed, extra, **attributes)
         described = json.dumps(row["attributes"], ensure_ascii=False)
         return io.NodeOutput(row["prompt"], row["seed"], described, row, ui=text_view(row["prompt"]))
 
@@ -120,12 +133,24 @@ class PromptPlan(Node):
         )
 
     @classmethod
+    def check_before_queue(cls, node: QueuedNode) -> None:
+        values = node.values()
+        if values.keys() == node.inputs.keys():
+            cls._rows(**{**values, "count": 1, "start": 0})
+
+    @classmethod
+    def _rows(
+        cls, condition: str, count: int, start: int, seed: int, mode: str, bracketed: bool, extra: str
+    ) -> list[dict[str, Any]]:
+        found = load_vocabulary().condition(condition)
+        plan = sampling_plan(found, start + count, seed, mode=mode, bracketed=bracketed, extra=extra)
+        return [row_of(item) for item in plan[start:]]
+
+    @classmethod
     def execute(
         cls, condition: str, count: int, start: int, seed: int, mode: str, bracketed: bool, extra: str
     ) -> io.NodeOutput:
-        found = load_vocabulary().condition(condition)
-        plan = sampling_plan(found, start + count, seed, mode=mode, bracketed=bracketed, extra=extra)[start:]
-        rows = [row_of(item) for item in plan]
+        rows = cls._rows(condition, count, start, seed, mode, bracketed, extra)
         lines = "\n".join(f"{row['index']}  {row['prompt']}" for row in rows[:20])
         more = f"\n… and {len(rows) - 20} more" if len(rows) > 20 else ""
         return io.NodeOutput(

@@ -5,10 +5,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.ranges import number
 from . import places
 
 PHANTOM_LOADER = "DiffusionCleft_PhantomLoader"
+_REAL_LOADERS = ("UNETLoader", "CheckpointLoaderSimple")
 _UNKNOWN = "unknown"
 LOADER_STRENGTH = number(-100, 100)
 _LORA_LOADERS = ("LoraLoaderModelOnly", "LoraLoader")
@@ -37,9 +39,13 @@ def upstream(hidden: Any, start: str | None = None) -> Iterator[Mapping[str, Any
             waiting += list(node.get("inputs", {}).values())
 
 
-def from_phantom(hidden: Any) -> bool:
-    """Whether the pictures of this node come from the embedded phantom model."""
-    return any(node.get("class_type") == PHANTOM_LOADER for node in upstream(hidden, "images"))
+def from_phantom(hidden: Any, start: str = "images") -> bool | None:
+    """Whether what an input brings was drawn by the embedded phantom model; None where no loader tells.
+
+    A real model's loader says no, whatever else leads here: the phantom's autoencoder alone draws none.
+    """
+    found = {_says_phantom(node) for node in upstream(hidden, start)}
+    return False if False in found else True if True in found else None
 
 
 def made_with(hidden: Any, lora_name: str, strength: float) -> dict[str, Any]:
@@ -78,6 +84,20 @@ def drawn_from(hidden: Any) -> Drawn:
                 described = {"prompt": text, "seed": seed}
             break
     return Drawn(described, _recipe(hidden, graph))
+
+
+def _says_phantom(node: Mapping[str, Any]) -> bool | None:
+    from .set_work import open_set
+
+    kind, name = node.get("class_type"), node.get("inputs", {}).get("name")
+    if kind == PHANTOM_LOADER or kind in _REAL_LOADERS:
+        return bool(kind == PHANTOM_LOADER)
+    if kind != "DiffusionCleft_LoadImageSet" or not isinstance(name, str):
+        return None
+    try:
+        return open_set(name).handle.phantom
+    except UserError:
+        return None
 
 
 def _value_behind(graph: Mapping[str, Any], start: Any, names: tuple[str, ...], kind: type) -> Any:
@@ -138,9 +158,10 @@ def _base(nodes: list[Mapping[str, Any]]) -> dict[str, str]:
     from ..diffusioncleft_core.flux.source import phantom_source
     from ..diffusioncleft_core.generation.generate import base_digests
 
+    kinds = {node.get("class_type") for node in nodes}
+    if PHANTOM_LOADER in kinds and not kinds.intersection(_REAL_LOADERS):
+        return base_digests(phantom_source())
     for node in nodes:
-        if node.get("class_type") == PHANTOM_LOADER:
-            return base_digests(phantom_source())
         name = node.get("inputs", {}).get("unet_name")
         if isinstance(name, str) and name in places.model_files("diffusion_models"):
             return {"sha256": _model_digest("diffusion_models", name), **_parts(nodes)}

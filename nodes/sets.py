@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from . import places
 from .common import CATEGORY, ImageSet, Node, Row, Verdicts, one, text_view
+from .queued import QueuedNode
 
 NO_SET = "(none found)"
 
@@ -159,6 +160,11 @@ class SaveSyntheticSet(Node):
         except UserError as error:
             return str(error)
         return True
+
+    @classmethod
+    def check_before_queue(cls, node: QueuedNode) -> None:
+        if name := node.value("lora_name"):
+            places.model_file("loras", name)
 
     @classmethod
     def execute(cls, images: Any, **inputs: Any) -> io.NodeOutput:

@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from ..diffusioncleft_core.errors import UserError
 from . import places
 from .common import AUTO, CATEGORY, NONE, PHANTOM, Dataset, Node, Training, blocked
+from .queued import QueuedNode
 
 LATEST = "(latest)"
 WAIT, DETACHED = "wait", "detached"
@@ -54,6 +55,18 @@ class LoraTrainer(Node):
             if value is not None and value not in known:
                 return f"there is no {value!r} in ComfyUI's models/{folder}; put it there or choose another"
         return True
+
+    @classmethod
+    def check_before_queue(cls, node: QueuedNode) -> None:
+        from ..trainer.launch import check_installed
+        from .needs import dataset_behind
+        from .training_settings import check_run
+
+        check_installed()
+        places.check_private(places.RUNS)
+        values, dataset = node.values(), dataset_behind(node.source("dataset"))
+        if dataset is not None and values.keys() == node.inputs.keys() - {"dataset"}:
+            check_run({**values, "dataset": dataset})
 
     @classmethod
     def fingerprint_inputs(cls, mode: str = WAIT, **kwargs: Any) -> Any:

@@ -55,7 +55,7 @@ _detached: dict[str, tuple[Run, threading.Thread]] = {}
 def prepare_run(inputs: dict[str, Any]) -> Run:
     """Check the settings and open the run's folder; nothing is trained yet."""
     plan = plan_run(inputs)
-    digest = sha256_bytes(json.dumps(plan.identity, sort_keys=True, default=str).encode())[:10]
+    digest = sha256_bytes(json.dumps(plan.identity(), sort_keys=True, default=str).encode())[:10]
     run_id = f"{plan.name}-{digest}"
     folder = places.run_folder(run_id)
     known = read_json(folder / STATE_FILE) if (folder / STATE_FILE).is_file() else {}

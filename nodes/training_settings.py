@@ -45,14 +45,15 @@ LEFT_TO_THE_PRESET = {
 
 @dataclass(frozen=True)
 class RunPlan:
-    """Everything a run depends on. `identity` is what its result depends on, files by their content."""
+    """Everything a run depends on. `made_from` are the arguments that its result depends on."""
 
     name: str
     dataset: DatasetHandle
     phantom: bool
     source: Any
     arguments: dict[str, Any]
-    identity: dict[str, Any]
+    made_from: dict[str, Any]
+    adapter: Path | None
     regularisation: int
     regularisation_side: int
     previews: tuple[str, ...]
@@ -60,6 +61,16 @@ class RunPlan:
     bracketed: bool
     device: str
     warnings: tuple[str, ...]
+
+    def identity(self) -> dict[str, Any]:
+        """What the result depends on, model files by their content: reads them whole the first time."""
+        values = {key: value for key, value in self.made_from.items() if key != "train_data_dir"}
+        return values | {
+            "dataset": self.dataset.sha256,
+            "base": self.source.fingerprints(),
+            "regularisation": self.regularisation,
+            "adapter": sha256_model(self.adapter) if self.adapter else None,
+        }
 
     def settings(self, folder: Path) -> Any:
         """The trainer's settings for a run in `folder`."""
@@ -108,16 +119,14 @@ def plan_run(inputs: dict[str, Any]) -> RunPlan:
         "training_adapter": adapter,
         **base,
     }
-    identity = {key: value for key, value in values.items() if key != "train_data_dir"}
-    identity |= {"dataset": dataset.sha256, "base": source.fingerprints(), "regularisation": regularisation}
-    identity |= {"adapter": sha256_model(adapter) if adapter else None}
     return RunPlan(
         name=inputs["name"].strip(),
         dataset=dataset,
         phantom=phantom,
         source=source,
         arguments={**values, **without_effect},
-        identity=identity,
+        made_from=values,
+        adapter=adapter,
         regularisation=regularisation,
         regularisation_side=min(768, max(recipe["resolution"])),
         previews=previews,
@@ -140,6 +149,15 @@ def file_states(inputs: dict[str, Any]) -> list[list[int]]:
     paths = [path for component in COMPONENTS for path in source.paths(component)]
     found = [path.stat() for path in [*paths, *([adapter] if adapter else [])]]
     return [[state.st_size, state.st_mtime_ns, state.st_ino] for state in found]
+
+
+def check_run(inputs: dict[str, Any]) -> None:
+    """Raise the UserError that preparing this run, or opening its base model, would; nothing is written."""
+    from ..diffusioncleft_core.flux.components import check_transformer
+
+    plan = plan_run(inputs)
+    plan.settings(Path("run"))
+    check_transformer(plan.source)
 
 
 def _check(inputs: dict[str, Any], dataset: DatasetHandle, phantom: bool) -> None:

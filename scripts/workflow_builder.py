@@ -17,6 +17,7 @@ TITLE, SLOT, WIDGET, TEXT = 30, 20, 24, 110
 GAP, PAD, GROUP_TITLE = 40, 20, 45
 COLORS = {"data": "#3f789e", "model": "#a1309b", "draw": "#3f8f4f", "check": "#b58b2a", "measure": "#8a5a3c"}
 NOTE = "MarkdownNote"
+OURS = "DiffusionCleft_"
 
 
 @dataclass(eq=False)
@@ -160,6 +161,10 @@ class Graph:
                 links.append([number, origin.number, output, node.number, slot, given["type"]])
         for order, node in enumerate(self._order()):
             written[node]["order"] = order
+            outputs = written[node]["outputs"]
+            # ComfyUI's nodes gain outputs from release to release: only what is used is written down.
+            while outputs and not node.kind.startswith(OURS) and outputs[-1]["links"] is None:
+                outputs.pop()
         return {
             "last_node_id": len(self.nodes),
             "last_link_id": len(links),

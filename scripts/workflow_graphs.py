@@ -6,10 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from workflow_builder import Graph, Group, Node
+from workflow_builder import OURS, Graph, Group, Node
 
 NOTES = Path(__file__).with_name("workflow_notes.md")
-OURS = "DiffusionCleft_"
 EMPTY = "Empty (CFG 1 ignores it)"
 # outputs of the filters
 VERDICTS, RECORD = 4, 7
@@ -58,7 +57,7 @@ def quick_start(graph: Graph) -> None:
     plan = draw.add(
         f"{OURS}PromptPlan", "Prompt plan", condition="pre_op", count=16, seed=0, control="increment"
     )
-    lora = draw.add("LoraLoaderModelOnly", model=loader[0], lora_name=trainer[0], strength_model=1.0)
+    lora = draw.add("LoraLoaderModelOnly", "LoRA", model=loader[0], lora_name=trainer[0], strength_model=1.0)
     draw.column()
     images = sample(draw, lora[0], loader[1], loader[2], plan[0], plan[1], PHANTOM_PX)
 
@@ -87,6 +86,7 @@ def generation(graph: Graph, condition: str) -> None:
     model, clip, vae = flux_loaders(base)
     lora = base.add(
         "LoraLoaderModelOnly",
+        "LoRA",
         width=400,
         model=model,
         lora_name=f"{condition}.safetensors",
@@ -260,6 +260,7 @@ def flux_loaders(group: Group) -> tuple[Any, Any, Any]:
     model = group.add("UNETLoader", width=400, unet_name="flux1-schnell.safetensors", weight_dtype="default")
     clip = group.add(
         "DualCLIPLoader",
+        "Text encoders",
         width=400,
         clip_name1="clip_l.safetensors",
         clip_name2="t5xxl_fp16.safetensors",

@@ -5,6 +5,7 @@ prompt_embeds, pooled), outputs.safetensors, then LoRA files. The outputs are `b
 LoRA files.
 """
 
+import dataclasses
 import sys
 
 
@@ -15,6 +16,7 @@ def main() -> None:
     import comfy.options
 
     comfy.options.enable_args_parsing()
+    import comfy.ldm.flux.model
     import comfy.lora
     import comfy.lora_convert
     import comfy.model_patcher
@@ -42,10 +44,14 @@ def main() -> None:
         "guidance_embed": False,
         "dtype": torch.float32,
     }
+    if "txt_ids_dims" in {field.name for field in dataclasses.fields(comfy.ldm.flux.model.FluxParams)}:
+        config["txt_ids_dims"] = []  # later releases ask for it, 0.3.64 refuses it
     description = comfy.supported_models.FluxSchnell(config)
     description.set_inference_dtype(torch.float32, None)
     model = description.get_model({}, device="cpu")
-    model.diffusion_model.load_state_dict(load_file(transformer), strict=True)
+    # As ComfyUI's loader does: from 0.13 on its model has other names than Black Forest Labs' files.
+    weights = description.process_unet_state_dict(load_file(transformer))
+    model.diffusion_model.load_state_dict(weights, strict=True)
     given = load_file(inputs)
 
     def velocity() -> torch.Tensor:

@@ -5,6 +5,7 @@ Imports no torch: a program that only starts trainings stays small.
 
 import collections
 import contextlib
+import importlib.util
 import json
 import os
 import queue
@@ -23,6 +24,13 @@ from .interruption import Interrupted
 Event = dict[str, Any]
 GRACE_SECONDS = 300.0
 _SCRIPT = Path(__file__).with_name("flux_train_network.py")
+
+
+def check_installed() -> None:
+    """Raise UserError when a package that the trainer's process imports is not installed."""
+    for name in ("accelerate", "diffusers", "peft", "transformers"):
+        if importlib.util.find_spec(name) is None:
+            raise UserError(f"training needs the package {name}; run: pip install {name}")
 
 
 def train(

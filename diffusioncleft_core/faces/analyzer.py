@@ -1,6 +1,7 @@
 """Face analysis by the unmodified `insightface.app.FaceAnalysis`, on a pack that lies on disk."""
 
 import contextlib
+import importlib.util
 import io
 import os
 import warnings
@@ -16,6 +17,10 @@ from ..errors import UserError
 from .packs import FacePack, find_pack
 
 MODULES = ["detection", "recognition"]
+_NEEDED = (
+    "face analysis needs insightface and onnxruntime ({}); "
+    "run: pip install insightface onnxruntime opencv-python"
+)
 SMALLER = (512, 320, 128)
 """Detector sizes tried after the pack's own: a face that fills the frame is missed when it is too large."""
 MOST_ELONGATED = 6.0
@@ -160,10 +165,7 @@ def load_face_analyzer(
             import onnxruntime
             from insightface.app import FaceAnalysis
     except ImportError as error:
-        raise UserError(
-            f"face analysis needs insightface and onnxruntime ({error}); "
-            "run: pip install insightface onnxruntime opencv-python"
-        ) from None
+        raise UserError(_NEEDED.format(error)) from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or _cores()
     options.inter_op_num_threads = 1
@@ -186,6 +188,14 @@ def load_face_analyzer(
     if "recognition" not in app.models:
         raise UserError(f"the face pack {found.folder} has no recogniser; add one or name another pack")
     return FaceAnalyzer(found, app)
+
+
+def check_face_analysis(pack: str | Path, *, roots: Sequence[Path] = ()) -> None:
+    """Raise the UserError that `load_face_analyzer` would, as far as it shows without opening a model."""
+    find_pack(pack, roots)
+    for name in ("insightface", "onnxruntime"):
+        if importlib.util.find_spec(name) is None:
+            raise UserError(_NEEDED.format(f"there is no {name}"))
 
 
 def _cores() -> int:

@@ -134,6 +134,13 @@ def text_weights() -> dict[str, str]:
     return {name: sha256_file(_models_folder() / name) for name in (DETECTOR, RECOGNISER)}
 
 
+def check_text_reader() -> None:
+    """Raise the UserError that `load_text_reader` would, without opening a model."""
+    _models_folder()
+    if importlib.util.find_spec("onnxruntime") is None:
+        raise UserError(_missing("onnxruntime"))
+
+
 def _shape(place: int, entry: str) -> int:
     """0 for a sign that is neither letter nor digit, else a number; look-alikes share one."""
     for number, group in enumerate(ALIKE, start=1):

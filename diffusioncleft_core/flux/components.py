@@ -7,6 +7,7 @@ missing or an unexpected key is an error, never a silently random weight.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -64,16 +65,8 @@ def load_transformer(source: FluxSource, device: torch.device, dtype: torch.dtyp
     """
     from diffusers import FluxTransformer2DModel
 
-    files = source.files("transformer")
-    with open_tensors(
-        files, "the transformer", transformer_keys.PROBES, transformer_keys.PREFIXES
-    ) as tensors:
-        config = _folder_config(source, "transformer")
-        if config is None:
-            config = transformer_keys.infer_config(tensors, shipped_config("transformer"))
-        if config.get("guidance_embeds"):
-            transformer_keys.raise_guidance(files[0].name if source.folder is None else source.folder.name)
-        transformer_keys.check_channels(int(config["in_channels"]), files[0].name)
+    with _open_transformer(source) as tensors:
+        config = _transformer_config(source, tensors)
         keys = tensors.names()
         if transformer_keys.is_bfl(keys):
             hidden = int(config["num_attention_heads"]) * int(config["attention_head_dim"])
@@ -82,6 +75,29 @@ def load_transformer(source: FluxSource, device: torch.device, dtype: torch.dtyp
             state = {key: tensors.get(key, dtype) for key in keys}
         model = _empty(FluxTransformer2DModel.from_config, config)
         return _fill(model, state, tensors, device)
+
+
+def check_transformer(source: FluxSource) -> None:
+    """Raise UserError for what `load_transformer` would refuse by its header: FLUX.1 dev, Fill, damage."""
+    with _open_transformer(source) as tensors:
+        _transformer_config(source, tensors)
+
+
+def _open_transformer(source: FluxSource) -> contextlib.AbstractContextManager[Tensors]:
+    return open_tensors(
+        source.files("transformer"), "the transformer", transformer_keys.PROBES, transformer_keys.PREFIXES
+    )
+
+
+def _transformer_config(source: FluxSource, tensors: Tensors) -> dict[str, Any]:
+    config = _folder_config(source, "transformer")
+    if config is None:
+        config = transformer_keys.infer_config(tensors, shipped_config("transformer"))
+    name = tensors.files[0].name
+    if config.get("guidance_embeds"):
+        transformer_keys.raise_guidance(name if source.folder is None else source.folder.name)
+    transformer_keys.check_channels(int(config["in_channels"]), name)
+    return config
 
 
 def load_vae(source: FluxSource, device: torch.device, dtype: torch.dtype) -> Any:

@@ -36,6 +36,11 @@ class VectorPair:
     bfl: str
     diffusers: str
 
+    @property
+    def bfl_names(self) -> tuple[str, str]:
+        """BFL's `.scale`, and `.weight` as in single files that ComfyUI 0.13 and later saved."""
+        return self.bfl, f"{self.bfl.removesuffix('.scale')}.weight"
+
 
 _OUTER = (
     ModulePair("img_in", ("x_embedder",)),

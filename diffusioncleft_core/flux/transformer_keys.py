@@ -45,14 +45,20 @@ def infer_config(tensors: Tensors, template: Mapping[str, Any]) -> dict[str, Any
     bfl = is_bfl(keys)
     if any(key.startswith(("guidance_in.", "time_text_embed.guidance_embedder.")) for key in keys):
         raise_guidance(tensors.files[0].name)
+    first_norm = norm_scales(1, 0)[0]
     image_in, text_in, vector_in, norm = (
-        ("img_in", "txt_in", "vector_in.in_layer", "double_blocks.0.img_attn.norm.query_norm.scale")
+        (
+            "img_in",
+            "txt_in",
+            "vector_in.in_layer",
+            next((name for name in first_norm.bfl_names if name in tensors), first_norm.bfl),
+        )
         if bfl
         else (
             "x_embedder",
             "context_embedder",
             "time_text_embed.text_embedder.linear_1",
-            "transformer_blocks.0.attn.norm_q.weight",
+            first_norm.diffusers,
         )
     )
     needed = [f"{image_in}.weight", f"{text_in}.weight", f"{vector_in}.weight", norm]
@@ -143,9 +149,10 @@ def bfl_to_diffusers(
             for part, rows in zip(pair.parts, torch.split(tensor, sizes), strict=True):
                 result[f"{part}.{end}"] = rows.clone()
     for vector in norm_scales(double, single):
-        if vector.bfl in left:
-            left.discard(vector.bfl)
-            result[vector.diffusers] = get(vector.bfl)
+        for name in vector.bfl_names:
+            if name in left:
+                left.discard(name)
+                result[vector.diffusers] = get(name)
     for key in sorted(left):
         result[key] = get(key)
     return result

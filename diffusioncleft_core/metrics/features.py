@@ -24,7 +24,14 @@ from .kept import (
     read_moments,
     write_moments,
 )
-from .networks import SMALLEST_SIDE, InceptionFeatures, PerceptualFeatures, inception, perceptual
+from .networks import (
+    SMALLEST_SIDE,
+    InceptionFeatures,
+    PerceptualFeatures,
+    check_packages,
+    inception,
+    perceptual,
+)
 from .perceptual import NO_MOMENTS, PAPER_PAIRS, Mask, Pairs, draw_pairs, perceptual_pass
 
 if TYPE_CHECKING:
@@ -63,6 +70,16 @@ def load_extractors(
         inception(weights("inception-fid"), device) if fid else None,
         perceptual(weights("lpips-alexnet"), device) if lpips else None,
     )
+
+
+def check_extractors(*, phantom: bool, fid: bool = True, lpips: bool = True) -> None:
+    """Raise the UserError that `load_extractors` would, as far as it shows without building a network."""
+    from ..weights import require_file
+
+    check_packages(fid=fid, lpips=lpips)
+    for name, wanted in (("inception-fid", fid), ("lpips-alexnet", lpips)):
+        if wanted and not phantom:
+            require_file(name)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import io
 import warnings
 from dataclasses import asdict, dataclass
@@ -127,6 +128,14 @@ def perceptual(trunk: Path | None, device: torch.device, seed: int = 0) -> Perce
 def lpips_heads() -> Path:
     """The linear heads that the lpips package ships for AlexNet."""
     return Path(_lpips_package().__file__).parent / "weights" / "v0.1" / "alex.pth"
+
+
+def check_packages(*, fid: bool, lpips: bool) -> None:
+    """Raise UserError when a package that FID or LPIPS is computed with is not installed."""
+    if fid and importlib.util.find_spec("pytorch_fid") is None:
+        raise UserError(f"FID needs the package pytorch-fid; {INSTALL}")
+    if lpips and importlib.util.find_spec("lpips") is None:
+        raise UserError(f"the perceptual distance needs the package lpips; {INSTALL}")
 
 
 def _lpips_package() -> Any:

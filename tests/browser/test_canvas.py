@@ -1,6 +1,7 @@
 """The shipped workflows in the packaged frontend: they open, export as our files do, and run."""
 
 import os
+import time
 from itertools import combinations
 from pathlib import Path
 
@@ -159,6 +160,15 @@ def _node(number, kind, inputs, outputs, values=(), mode=0):
     }
 
 
+def test_a_graph_that_lacks_a_model_says_so_on_the_canvas_and_nothing_runs(canvas, canvas_server):
+    canvas.load(ui_file("quick_start"))
+    canvas.set("Cleft Artifact Filter", "faces", "buffalo_l")
+    canvas.page.get_by_role("button", name="Run", exact=True).first.click()
+    canvas.page.get_by_text("the face pack 'buffalo_l' is in none of").first.wait_for(timeout=120_000)
+    assert not any(canvas_server.get("/queue").values())
+    canvas.page.keyboard.press("Escape")
+
+
 def test_the_quick_start_runs_from_the_canvas_and_its_pictures_and_figures_appear(
     canvas, canvas_server, look
 ):
@@ -172,8 +182,10 @@ def test_the_quick_start_runs_from_the_canvas_and_its_pictures_and_figures_appea
             )
             canvas.set(shown, name, int(value))
     canvas.page.get_by_role("button", name="Run", exact=True).first.click()
-    canvas.page.wait_for_timeout(1000)
-    queue = canvas_server.get("/queue")
+    deadline = time.monotonic() + 120
+    while not any((queue := canvas_server.get("/queue")).values()):  # the graph is checked first
+        assert time.monotonic() < deadline, canvas.dialogs()
+        canvas.page.wait_for_timeout(200)
     (prompt_id,) = [entry[1] for entry in [*queue["queue_running"], *queue["queue_pending"]]]
     history = canvas_server.wait(prompt_id, timeout=500)
     assert history["status"]["status_str"] == "success", history["status"]

@@ -5,7 +5,7 @@ import time
 
 import psutil
 import pytest
-from comfy_server import ComfyServer, NodeFailed
+from comfy_server import ComfyServer, GraphRefused
 from graphs import PROMPT, drawing, node, ours, training
 
 STEPS = 200
@@ -65,9 +65,9 @@ def test_without_the_optional_libraries_every_node_loads_and_those_that_need_one
     see = {"see": node("PreviewAny", source=["n", 0])}
     people = {"data": ours("PhantomDataset", condition="pre_op", count=8, size=128, seed=1, holdout=0.0)}
     filtered = ours("ArtifactFilter", images=["picture", 0], enabled=True, faces="phantom", **KINDS)
-    with pytest.raises(NodeFailed, match=r"pip install .*insightface onnxruntime"):
+    with pytest.raises(GraphRefused, match=r"pip install .*insightface onnxruntime"):
         bare.run({**drawing(), "n": filtered, **see})
-    with pytest.raises(NodeFailed, match="insightface"):
+    with pytest.raises(GraphRefused, match="insightface"):
         bare.run({**people, "see": node("PreviewAny", source=["data", 0])})
     save = ours(
         "SaveSyntheticSet", images=["picture", 0], folder="plain", lora_name="", lora_strength=1.0, show=False
@@ -76,5 +76,5 @@ def test_without_the_optional_libraries_every_node_loads_and_those_that_need_one
     assert bare.run(drawn)["save"]["text"] == ["plain: 1 saved, 1 in all"]
     again = drawing(PROMPT, seed=6) | {"save": save}
     assert bare.run(again)["save"]["text"] == ["plain: 1 saved, 2 in all"]
-    with pytest.raises(NodeFailed, match="pip install lpips"):
+    with pytest.raises(GraphRefused, match="pip install lpips"):
         bare.run({**again, "n": ours("LPIPS", image_set=["save", 0], which="raw", pairs=3, seed=0)})

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from comfy_server import NodeFailed
+from comfy_server import GraphRefused, NodeFailed
 from graphs import drawing, node, ours
 from PIL import Image
 
@@ -167,7 +167,7 @@ def test_missing_face_models_stop_the_filter_with_one_sentence_and_the_server_go
         "one": ours("ArtifactFilter", images=["bar", 0], enabled=True, faces="auto", **KINDS),
         "see": shown(["one", 4]),
     }
-    with pytest.raises(NodeFailed, match="face pack 'buffalo_l' is in none of"):
+    with pytest.raises(GraphRefused, match="face pack 'buffalo_l' is in none of"):
         server.run(graph)
     graph["one"]["inputs"]["faces"] = "phantom"
     assert "1 of 1" in texts(server.run(graph))["see"]
@@ -248,5 +248,5 @@ def test_what_cant_be_measured_is_a_message_on_the_node(server, dataset):
         server.run({**one, "m": ours("FID", image_set=["save", 0], dataset=["data", 0], which="filtered")})
     rejected = ours("Report", image_set=["save", 0], dataset=["data", 0], folder="r", faces="auto")
     rejected["inputs"]["image_set_2"] = ["save", 0]
-    with pytest.raises(NodeFailed, match="connect both or neither"):
+    with pytest.raises(GraphRefused, match="connect both or neither"):
         server.run({**one, "m": rejected})

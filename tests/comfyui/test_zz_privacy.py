@@ -153,8 +153,8 @@ def test_a_lora_or_face_pack_is_named_not_reached_by_a_path(server):
         lora_strength=1.0,
         show=False,
     )
-    with pytest.raises(NodeFailed, match="there is no"):
-        server.run({**picture, "save": save})
+    with pytest.raises(GraphRefused, match="there is no"):
+        server.queue({**picture, "save": save})
 
 
 def test_the_servers_own_routes_show_nothing_of_a_dataset(server, dataset, used):
@@ -203,14 +203,21 @@ def test_a_dataset_that_the_server_would_show_is_refused(server, dataset):
 
 def test_no_photograph_is_named_in_log_history_pictures_or_what_is_served(server, dataset, used):
     private = _private(server, dataset)
+    with pytest.raises(GraphRefused) as refusal:
+        server.queue(training(dataset, resolution="7"))
+    damaged = server.base / "private datasets" / "damaged"
+    shutil.copytree(server.base / "private datasets" / dataset, damaged)
+    for row in map(json.loads, (damaged / "manifest.jsonl").read_text().splitlines()):
+        (damaged / row["file"]).write_bytes(b"")
     with pytest.raises(NodeFailed) as failure:
-        server.run(training(dataset, resolution="7"))
+        server.run(training("damaged"))
+    shutil.rmtree(damaged)
     said = {
         "log": server.log,
         "history": json.dumps(server.get("/history")),
         "outputs": used,
         "object_info": json.dumps(server.get("/object_info")),
-        "message": str(failure.value),
+        "message": f"{failure.value} {refusal.value}",
     }
     for place in ("output", "temp", "models/loras"):
         for path in sorted((server.base / place).rglob("*")):

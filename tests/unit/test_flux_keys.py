@@ -6,9 +6,11 @@ from diffusers.loaders.single_file_utils import (
     convert_flux_transformer_checkpoint_to_diffusers,
     convert_ldm_vae_checkpoint,
 )
+from safetensors.torch import load_file
+from tiny_flux import build_single_files, build_tiny_flux, save_single
 
 from diffusioncleft.diffusioncleft_core.flux import transformer_keys, vae_keys
-from diffusioncleft.diffusioncleft_core.flux.components import shipped_config
+from diffusioncleft.diffusioncleft_core.flux.components import FluxSource, load_transformer, shipped_config
 
 
 def distinct(shapes: dict[str, tuple[int, ...]], columns: int = 2) -> dict[str, torch.Tensor]:
@@ -54,6 +56,22 @@ def test_transformer_round_trip_at_small_width():
     back = transformer_keys.bfl_to_diffusers(list(bfl), bfl.__getitem__, hidden=128)
     assert set(back) == set(state)
     assert all(torch.equal(back[key], state[key]) for key in state)
+
+
+def test_a_single_file_that_a_later_comfyui_saved_is_the_same_model(tmp_path):
+    """ComfyUI 0.13 renamed the query and key norms' `scale` to `weight`, in what it saves too."""
+    folder = build_tiny_flux(tmp_path / "flux")
+    files = build_single_files(folder, tmp_path / "files")
+    state = load_file(files["transformer"])
+    renamed = {key.replace("_norm.scale", "_norm.weight"): value for key, value in state.items()}
+    assert len(set(renamed) - set(state)) == 4 * 2 + 2 * 2
+    save_single(files["transformer"], renamed)
+    cpu = torch.device("cpu")
+    given = load_transformer(FluxSource(folder=folder), cpu, torch.float32).state_dict()
+    source = FluxSource.from_arguments(files["transformer"])
+    found = load_transformer(source, cpu, torch.float32).state_dict()
+    assert set(found) == set(given)
+    assert all(torch.equal(found[key], given[key]) for key in given)
 
 
 def test_vae_conversion_equals_diffusers_own_at_full_size():
