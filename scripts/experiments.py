@@ -18,9 +18,9 @@ from diffusioncleft.diffusioncleft_core.commands import run as run_command
 from diffusioncleft.diffusioncleft_core.conditions import load_vocabulary
 from diffusioncleft.diffusioncleft_core.files import read_json, write_json
 from diffusioncleft.diffusioncleft_core.phantom.experiment import measure_condition
+from diffusioncleft.diffusioncleft_core.recipe import PRESETS
 from diffusioncleft.diffusioncleft_core.run.pipeline import condition_and_other, run_pipeline
-from diffusioncleft.diffusioncleft_core.run.settings import PRESETS, RunFolders, RunSettings
-from diffusioncleft.diffusioncleft_core.run.training import lora_file
+from diffusioncleft.diffusioncleft_core.run.settings import RunFolders, RunSettings
 
 LEAST = 500
 CELLS = "cells.json"
@@ -79,7 +79,7 @@ def cells_of(settings: RunSettings, folders: RunFolders, name: str, n: int) -> d
         return dict(read_json(kept)["figures"])
     figures = measure_condition(
         settings.source,
-        lora_file(folders, condition),
+        folders.lora(condition),
         condition,
         other,
         n=n,
