@@ -24,6 +24,6 @@ if __name__ == "__main__":
     if not __package__:
         _load_pack()
         __package__ = "diffusioncleft"
-    from .diffusioncleft_core.cli import main
+    from .cli.main import main
 
     sys.exit(main())

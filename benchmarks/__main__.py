@@ -15,15 +15,14 @@ import numpy as np
 import torch
 from diffusers import FluxPipeline
 
-from diffusioncleft.diffusioncleft_core.conditions import load_vocabulary
-from diffusioncleft.diffusioncleft_core.device import default_dtype, pick_device
+from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
+from diffusioncleft.diffusioncleft_core.conditions.plan import sampling_plan
+from diffusioncleft.diffusioncleft_core.environment import default_dtype, hardware, pick_device, versions
 from diffusioncleft.diffusioncleft_core.files import write_json
-from diffusioncleft.diffusioncleft_core.flux.components import FluxSource, load_text_encoders, phantom_source
-from diffusioncleft.diffusioncleft_core.flux.encoding import encode_prompts
-from diffusioncleft.diffusioncleft_core.flux.sampling import initial_noise, pack_latents
+from diffusioncleft.diffusioncleft_core.flux.components import load_text_encoders
+from diffusioncleft.diffusioncleft_core.flux.sampling import encode_prompts, initial_noise, pack_latents
+from diffusioncleft.diffusioncleft_core.flux.source import FluxSource, phantom_source
 from diffusioncleft.diffusioncleft_core.generation.sampler import ImageSampler, ImageSize
-from diffusioncleft.diffusioncleft_core.prompts import sampling_plan
-from diffusioncleft.diffusioncleft_core.versions import hardware, versions
 
 STEPS = 4
 RESULTS = Path(__file__).resolve().parent / "results"

@@ -13,13 +13,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from diffusioncleft.diffusioncleft_core.comfy.outputs import collect
-from diffusioncleft.diffusioncleft_core.comfy.run import new_id, queue_graph
-from diffusioncleft.diffusioncleft_core.comfy.server import DEFAULT_URL, ComfyServer
-from diffusioncleft.diffusioncleft_core.comfy.watch import Watcher, failure
-from diffusioncleft.diffusioncleft_core.conditions import load_vocabulary
+from diffusioncleft.cli.comfyui.outputs import collect
+from diffusioncleft.cli.comfyui.run import new_id, queue_graph
+from diffusioncleft.cli.comfyui.server import DEFAULT_URL, ComfyServer
+from diffusioncleft.cli.comfyui.watch import Watcher, failure
+from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
+from diffusioncleft.diffusioncleft_core.conditions.plan import sampling_plan
 from diffusioncleft.diffusioncleft_core.files import write_json
-from diffusioncleft.diffusioncleft_core.prompts import sampling_plan
 
 STEPS, SIZE = 4, 128
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -78,7 +78,8 @@ class Core:
     def __init__(self) -> None:
         import torch
 
-        from diffusioncleft.diffusioncleft_core.flux.components import load_text_encoders, phantom_source
+        from diffusioncleft.diffusioncleft_core.flux.components import load_text_encoders
+        from diffusioncleft.diffusioncleft_core.flux.source import phantom_source
         from diffusioncleft.diffusioncleft_core.generation.generate import base_digests
         from diffusioncleft.diffusioncleft_core.generation.sampler import ImageSampler
 
@@ -91,9 +92,9 @@ class Core:
         """Seconds for n rows."""
         import torch
 
-        from diffusioncleft.diffusioncleft_core.flux.encoding import encode_prompts
-        from diffusioncleft.diffusioncleft_core.generation.files import write_image
+        from diffusioncleft.diffusioncleft_core.flux.sampling import encode_prompts
         from diffusioncleft.diffusioncleft_core.generation.sampler import ImageSize
+        from diffusioncleft.diffusioncleft_core.imageset.synthetic import write_image
 
         rows = sampling_plan(load_vocabulary().condition("pre_op"), n, seed)
         with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
@@ -117,7 +118,7 @@ class Core:
 def main() -> None:
     import torch
 
-    from diffusioncleft.diffusioncleft_core.versions import hardware, versions
+    from diffusioncleft.diffusioncleft_core.environment import hardware, versions
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.comfyui_overhead", description=__doc__)
     parser.add_argument("--server", default=DEFAULT_URL, help="a server with the pack, started with --cpu")

@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from pytorch_fid.fid_score import calculate_frechet_distance
 
+from diffusioncleft.diffusioncleft_core.environment import hardware, versions
 from diffusioncleft.diffusioncleft_core.files import write_json
-from diffusioncleft.diffusioncleft_core.metrics.frechet import frechet_distance
-from diffusioncleft.diffusioncleft_core.metrics.networks import perceptual
-from diffusioncleft.diffusioncleft_core.metrics.perceptual import perceptual_pass
-from diffusioncleft.diffusioncleft_core.versions import hardware, versions
+from diffusioncleft.diffusioncleft_core.metrics.extractors import perceptual
+from diffusioncleft.diffusioncleft_core.metrics.fid import frechet_distance
+from diffusioncleft.diffusioncleft_core.metrics.lpips import perceptual_pass
 
 RESULTS = Path(__file__).resolve().parent / "results"
 Side = Callable[[], float]

@@ -1,4 +1,4 @@
-"""Atomic writes, JSON and JSON Lines, content hashes, and paths that stay where they belong."""
+"""Atomic writes, JSON and JSON Lines, content hashes, paths that stay where they belong, and folder locks."""
 
 import contextlib
 import errno
@@ -8,7 +8,7 @@ import math
 import os
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -264,3 +264,97 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def folder_lock(folder: Path, busy: Callable[[str], str]) -> Iterator[None]:
+    """Hold the lock of `folder`, which is made if need be; UserError if a live process holds it.
+
+    busy: the error's sentence, from the number of the process that holds the lock. The lock is the operating
+    system's own on an open file, so it ends with its process, however that ends; the file stays.
+    """
+    path = Path(folder) / LOCK
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_symlink():  # what it leads to is not ours to write
+            path.unlink()
+        handle = open(path, "a+b")  # noqa: SIM115
+    with handle:
+        if not _lock(handle.fileno()):
+            handle.seek(0)
+            raise UserError(busy(handle.read(32).decode("ascii", "replace").strip() or "?"))
+        with explained(path):
+            handle.truncate(0)
+            handle.write(f"{os.getpid()}\n".encode("ascii"))
+            handle.flush()
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                handle.truncate(0)
+
+
+def _lock(descriptor: int) -> bool:
+    if os.name == "nt":
+        import msvcrt
+
+        # One byte far behind the text, because Windows keeps others from reading what is locked.
+        os.lseek(descriptor, 1 << 20, os.SEEK_SET)
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+        except OSError:
+            return False
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+LARGE = 64 << 20
+"""Bytes from which a hash is worth remembering; smaller files are read each time."""
+_SETTLED = 2.0
+"""Seconds that a file has to lie unchanged: a later write in the same tick of the clock would not show."""
+
+
+def sha256_model(path: Path) -> str:
+    """SHA-256 of a model file's content, 64 hexadecimal digits; of a large file from the user's cache.
+
+    A remembered hash counts while the file's size, times of modification and of status change, inode and
+    device are the same. The cache holds hashes of paths, never a path; where it can't be written the file is
+    read each time.
+    """
+    path = Path(path).resolve()
+    before = _identity(path)
+    if before[0] < LARGE:
+        return sha256_file(path)
+    entry = hash_cache() / f"{sha256_bytes(os.fsencode(path))[:32]}.json"
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        known = json.loads(entry.read_text("utf-8"))
+        if known["identity"] == before and len(known["sha256"]) == 64:
+            return str(known["sha256"])
+    digest = sha256_file(path)
+    newest = max(before[1:3]) / 1e9
+    if _identity(path) == before and time.time() - newest > _SETTLED:
+        with contextlib.suppress(Exception):  # a cache that can't be written costs time alone
+            private_dir(entry.parent)
+            write_json(entry, {"identity": before, "sha256": digest})
+    return digest
+
+
+def hash_cache() -> Path:
+    """The user's own folder of remembered hashes."""
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(cache).expanduser() / "diffusioncleft" / "hashes"
+
+
+def _identity(path: Path) -> list[int]:
+    """Size, times of modification and status change in ns, inode, device."""
+    found = path.stat()
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev]

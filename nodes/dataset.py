@@ -176,14 +176,18 @@ class Captions(Node):
 
     @classmethod
     def check_before_queue(cls, node: QueuedNode) -> None:
-        from ..diffusioncleft_core.dataset.recaption import parse_edits
+        from ..diffusioncleft_core.dataset.corrections import parse_edits
 
         if isinstance(edits := node.value("edits"), str):
             parse_edits(edits)
 
     @classmethod
     def execute(cls, dataset: DatasetHandle, edits: str, show: bool) -> io.NodeOutput:
-        from ..diffusioncleft_core.dataset.recaption import edit_captions, numbered_captions, parse_edits
+        from ..diffusioncleft_core.dataset.corrections import (
+            edit_captions,
+            numbered_captions,
+            parse_edits,
+        )
 
         changed = edit_captions(dataset.folder, parse_edits(edits))
         captions = "\n".join(f"{number}: {text}" for number, text in numbered_captions(dataset.folder))
@@ -195,8 +199,8 @@ class Captions(Node):
 def open_dataset(name: str) -> DatasetHandle:
     """Read what a dataset is; UserError when its name is none or it is damaged."""
     from ..diffusioncleft_core.dataset.folder import SET_ASIDE, SETTINGS
-    from ..diffusioncleft_core.dataset.manifest import MANIFEST, read_manifest
     from ..diffusioncleft_core.files import read_json, read_jsonl, sha256_file
+    from ..diffusioncleft_core.imageset.manifest import MANIFEST, read_manifest
 
     folder = places.dataset_folder(name)
     rows = read_manifest(folder)
@@ -220,12 +224,13 @@ def open_dataset(name: str) -> DatasetHandle:
 
 def phantom_dataset(condition: str, count: int, size: int, seed: int, holdout: float) -> DatasetHandle:
     """Render and build the dataset of these settings, or find it."""
-    from ..diffusioncleft_core.conditions import load_vocabulary
-    from ..diffusioncleft_core.dataset import BuildSettings, build_dataset
+    from ..diffusioncleft_core.conditions.loader import load_vocabulary
+    from ..diffusioncleft_core.dataset.build import build_dataset
     from ..diffusioncleft_core.dataset.folder import SETTINGS
+    from ..diffusioncleft_core.dataset.settings import BuildSettings
     from ..diffusioncleft_core.faces.analyzer import load_face_analyzer
     from ..diffusioncleft_core.files import private_dir
-    from ..diffusioncleft_core.phantom import write_photographs
+    from ..diffusioncleft_core.phantom.photographs import write_photographs
 
     name = f"phantom_{condition}_{count}_{size}px_{seed}_{round(100 * holdout)}"
     folder = places.new_dataset_folder(name)

@@ -68,7 +68,7 @@ def _opened(pack: str, states: tuple[Any, ...]) -> Any:
 
 def reference_of(datasets: Sequence[DatasetHandle], choice: str) -> tuple[ReferenceHandle, str]:
     """The training faces of these datasets and what to say of them."""
-    from ..diffusioncleft_core.faces.references import read_references
+    from ..diffusioncleft_core.dataset.references import read_references
 
     analyzer = analyzer_of(pack_of_datasets(choice, datasets))
     with core_progress():

@@ -21,7 +21,7 @@ def pass_through(images: Any, rows: Any, earlier: Record | None) -> Verdicts:
 
 def artifact_kinds(inputs: Mapping[str, Any]) -> list[str]:
     """The kinds of artifact that are switched on."""
-    from ..diffusioncleft_core.filters.verdicts import ARTIFACTS
+    from ..diffusioncleft_core.imageset.verdicts import ARTIFACTS
 
     return [kind for kind in ARTIFACTS if inputs.get(kind)]
 
@@ -46,7 +46,7 @@ def check_identity(
     """Verdicts of the identity leak filter on every picture."""
     from ..diffusioncleft_core.faces.records import record_of
     from ..diffusioncleft_core.filters.identity import IdentityFilter
-    from ..diffusioncleft_core.filters.verdicts import IDENTITY_LEAK, NO_FACE
+    from ..diffusioncleft_core.imageset.verdicts import IDENTITY_LEAK, NO_FACE
 
     if known is None:
         raise UserError("there is no reference set to compare with; connect one, or switch the filter off")

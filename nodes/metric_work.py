@@ -170,7 +170,7 @@ def _networks(*, phantom: bool, fid: bool = True, lpips: bool = True) -> Any:
     """Inception and LPIPS' network: real weights from this machine, on phantoms seeded ones."""
     import torch
 
-    from ..diffusioncleft_core.device import pick_device
+    from ..diffusioncleft_core.environment import pick_device
     from ..diffusioncleft_core.metrics.features import load_extractors
 
     with torch.inference_mode(False):
@@ -192,8 +192,8 @@ def check_paired(image_set: Any, dataset: Any) -> None:
 
 def _frame(sets: Sequence[ImageSetHandle], phantom: bool) -> dict[str, Any]:
     """What a report says beside its figures; `filters` where the sets went through them."""
+    from ..diffusioncleft_core.environment import hardware, versions
     from ..diffusioncleft_core.filters.summary import filter_summary
-    from ..diffusioncleft_core.versions import hardware, versions
     from .set_work import open_set
 
     rows = {item.condition or ALL: open_set(item.name).rows for item in sets}

@@ -5,9 +5,9 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..diffusioncleft_core.conditions import load_vocabulary
+from ..diffusioncleft_core.conditions.loader import load_vocabulary
+from ..diffusioncleft_core.conditions.plan import PlanRow, sampling_plan
 from ..diffusioncleft_core.errors import UserError
-from ..diffusioncleft_core.prompts import PlanRow, sampling_plan
 from .common import CATEGORY, Node, Row, text_view
 from .queued import QueuedNode
 

@@ -187,7 +187,7 @@ def _parts(nodes: list[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def _model_digest(kind: str, name: str) -> str:
-    from ..diffusioncleft_core.digests import sha256_model
+    from ..diffusioncleft_core.files import sha256_model
 
     return sha256_model(places.model_file(kind, name))
 
@@ -215,7 +215,7 @@ def _sampler(nodes: list[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    from ..diffusioncleft_core.versions import versions
+    from ..diffusioncleft_core.environment import versions
 
     try:
         from comfyui_version import __version__ as comfyui

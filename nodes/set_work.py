@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..diffusioncleft_core.dataset.listing import named
-from ..diffusioncleft_core.dataset.manifest import MANIFEST, read_rows
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.files import inside, read_json, sha256_file, write_json
-from ..diffusioncleft_core.generation.files import sidecar_of
-from ..diffusioncleft_core.generation.set_writer import made_from, open_set_writer, place_in_plan
+from ..diffusioncleft_core.imageset.listing import named
+from ..diffusioncleft_core.imageset.manifest import MANIFEST, read_rows
+from ..diffusioncleft_core.imageset.synthetic import sidecar_of
+from ..diffusioncleft_core.imageset.writer import made_from, open_set_writer, place_in_plan
 from . import places
 from .common import ImageSetHandle, stop_if_interrupted
 from .pictures import pixels_of
@@ -69,8 +69,7 @@ def load_images(
     found: OpenedSet, which: str, start: int, limit: int
 ) -> tuple[list[Any], list[dict[str, Any]], str]:
     """Pictures [H, W, 3] uint8, their rows, and a sentence. A damaged image is named and left out."""
-    from ..diffusioncleft_core.dataset.ingest import read_image
-    from ..diffusioncleft_core.dataset.reasons import Rejected
+    from ..diffusioncleft_core.imageset.decode import Rejected, read_image
 
     wanted = [row for row in found.rows if which == "all" or is_accepted(row) == (which == "accepted")]
     part = wanted[start : start + limit] if limit else wanted[start:]

@@ -171,7 +171,7 @@ def loss_plot(run_id: str) -> Any:
 
 def last_previews(run_id: str) -> list[Any]:
     """The pictures [H, W, 3] uint8 of the last preview."""
-    from ..diffusioncleft_core.dataset.ingest import read_image
+    from ..diffusioncleft_core.imageset.decode import read_image
 
     found = sorted((places.find_run(run_id) / "training" / "previews").glob("step_*_*.png"))
     last = [path for path in found if path.name[:11] == found[-1].name[:11]]
@@ -214,10 +214,10 @@ def _make_regularisation(run: Run, stop: Callable[[], bool], view: NodeView | No
     plan = run.plan
     if not plan.regularisation:
         return
-    from ..diffusioncleft_core.conditions import load_vocabulary
-    from ..diffusioncleft_core.device import default_dtype, pick_device
+    from ..diffusioncleft_core.conditions.loader import load_vocabulary
+    from ..diffusioncleft_core.environment import default_dtype, pick_device
     from ..diffusioncleft_core.generation.generate import generate
-    from ..diffusioncleft_core.generation.regularization import regularization_plan
+    from ..diffusioncleft_core.generation.plans import regularization_plan
     from ..trainer.interruption import Interrupted
 
     out = run.folder / "regularisation"

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..diffusioncleft_core.digests import sha256_model
 from ..diffusioncleft_core.errors import UserError
+from ..diffusioncleft_core.files import sha256_model
 from ..diffusioncleft_core.ranges import sides
 from ..diffusioncleft_core.recipe import training_recipe
 from . import places
@@ -88,7 +88,7 @@ def plan_run(inputs: dict[str, Any]) -> RunPlan:
     """Check the widgets' values and turn them into a plan; UserError for what can't be trained."""
     import comfy.model_management
 
-    from ..diffusioncleft_core.dataset.facts import training_facts
+    from ..diffusioncleft_core.dataset.settings import training_facts
 
     dataset: DatasetHandle = inputs["dataset"]
     phantom = inputs["base_model"] == PHANTOM
@@ -260,8 +260,9 @@ def _previews(inputs: dict[str, Any], dataset: DatasetHandle, *, bracketed: bool
     lines = [line.strip() for line in inputs["preview_prompts"].splitlines() if line.strip()]
     if lines:
         return tuple(lines[:16])
-    from ..diffusioncleft_core.conditions import load_vocabulary
-    from ..diffusioncleft_core.prompts import plain_text, sampling_plan
+    from ..diffusioncleft_core.conditions.loader import load_vocabulary
+    from ..diffusioncleft_core.conditions.plan import sampling_plan
+    from ..diffusioncleft_core.conditions.prompts import plain_text
 
     condition = load_vocabulary().condition(dataset.condition)
     plan = sampling_plan(condition, 2, inputs["seed"], bracketed=bracketed)

@@ -32,8 +32,7 @@ class NodeView:
         """Show a preview, which the base model with the LoRA drew, in the browser that queued the graph."""
         from PIL import Image
 
-        from ..diffusioncleft_core.dataset.ingest import read_image
-        from ..diffusioncleft_core.dataset.reasons import Rejected
+        from ..diffusioncleft_core.imageset.decode import Rejected, read_image
 
         try:
             shown: Any = ("JPEG", Image.fromarray(read_image(path)), 512)

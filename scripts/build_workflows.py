@@ -14,9 +14,9 @@ sys.path.insert(0, str(HERE))
 
 from workflow_graphs import build_all  # noqa: E402
 
-from diffusioncleft.diffusioncleft_core.comfy.convert import to_api  # noqa: E402
-from diffusioncleft.diffusioncleft_core.comfy.run import server_info  # noqa: E402
-from diffusioncleft.diffusioncleft_core.comfy.server import DEFAULT_URL, ComfyServer  # noqa: E402
+from diffusioncleft.cli.comfyui.convert import to_api  # noqa: E402
+from diffusioncleft.cli.comfyui.run import server_info  # noqa: E402
+from diffusioncleft.cli.comfyui.server import DEFAULT_URL, ComfyServer  # noqa: E402
 from diffusioncleft.diffusioncleft_core.files import write_json  # noqa: E402
 
 

@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from diffusioncleft.diffusioncleft_core.commands import run as run_command
-from diffusioncleft.diffusioncleft_core.conditions import load_vocabulary
+from diffusioncleft.cli import run as run_command
+from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
 from diffusioncleft.diffusioncleft_core.files import read_json, write_json
 from diffusioncleft.diffusioncleft_core.phantom.experiment import measure_condition
 from diffusioncleft.diffusioncleft_core.recipe import PRESETS

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from diffusioncleft.diffusioncleft_core.comfy.widgets import Input, inputs_of
+from diffusioncleft.cli.comfyui.inputs import Input, inputs_of
 
 # Canvas units of ComfyUI's frontend: title bar, one slot, one widget, a text box.
 TITLE, SLOT, WIDGET, TEXT = 30, 20, 24, 110

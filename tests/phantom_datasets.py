@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from diffusioncleft.diffusioncleft_core.conditions import load_vocabulary
-from diffusioncleft.diffusioncleft_core.dataset import BuildSettings, build_dataset
+from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
+from diffusioncleft.diffusioncleft_core.dataset.build import build_dataset
+from diffusioncleft.diffusioncleft_core.dataset.settings import BuildSettings
 from diffusioncleft.diffusioncleft_core.faces.analyzer import FaceAnalyzer
-from diffusioncleft.diffusioncleft_core.phantom import write_photographs
+from diffusioncleft.diffusioncleft_core.phantom.photographs import write_photographs
 
 
 def phantom_dataset(

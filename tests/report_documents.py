@@ -4,8 +4,13 @@ from typing import Any
 
 import numpy as np
 
-from diffusioncleft.diffusioncleft_core.metrics.fir import fir_images, fir_pairs, fir_sweep, share_as_json
-from diffusioncleft.diffusioncleft_core.metrics.similarity import similarity_histogram
+from diffusioncleft.diffusioncleft_core.metrics.fir import (
+    fir_images,
+    fir_pairs,
+    fir_sweep,
+    share_as_json,
+    similarity_histogram,
+)
 from diffusioncleft.diffusioncleft_core.statistics import clopper_pearson
 
 CONDITIONS = ("pre_op", "post_op")

@@ -10,13 +10,14 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from report_documents import CONDITIONS, document
 
-from diffusioncleft.diffusioncleft_core.conditions import load_vocabulary
-from diffusioncleft.diffusioncleft_core.dataset import read_manifest
+from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
+from diffusioncleft.diffusioncleft_core.conditions.plan import sampling_plan
 from diffusioncleft.diffusioncleft_core.faces.analyzer import FaceAnalyzer
 from diffusioncleft.diffusioncleft_core.files import private_dir, write_json, write_jsonl
-from diffusioncleft.diffusioncleft_core.generation.files import manifest_row, write_image
-from diffusioncleft.diffusioncleft_core.phantom import random_face, render
-from diffusioncleft.diffusioncleft_core.prompts import sampling_plan
+from diffusioncleft.diffusioncleft_core.imageset.manifest import read_manifest
+from diffusioncleft.diffusioncleft_core.imageset.synthetic import manifest_row, write_image
+from diffusioncleft.diffusioncleft_core.phantom.face import random_face
+from diffusioncleft.diffusioncleft_core.phantom.render import render
 from diffusioncleft.diffusioncleft_core.run.settings import RunFolders
 
 PHOTOGRAPHS = 8

@@ -14,10 +14,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ..diffusioncleft_core.dataset import folder as dataset_folder
-from ..diffusioncleft_core.dataset.ingest import pixel_sha256
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.files import atomic_path, private_dir, write_bytes
-from ..diffusioncleft_core.flux.encoding import encode_images, encode_prompts
+from ..diffusioncleft_core.flux.sampling import encode_images, encode_prompts
+from ..diffusioncleft_core.imageset.decode import pixel_sha256
 from .data import TrainImage, bucket_pixels, read_pixels
 
 Tensors = dict[str, torch.Tensor]

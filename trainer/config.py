@@ -319,7 +319,7 @@ def settings_from(namespace: argparse.Namespace) -> TrainSettings:
         values = from_toml | values | {"subsets": subsets}
     preset = values.pop("preset", "paper")
     if preset != AS_GIVEN:
-        from ..diffusioncleft_core.dataset.facts import training_facts
+        from ..diffusioncleft_core.dataset.settings import training_facts
 
         facts = training_facts(_dataset(values), phantom=values.get("phantom", False))
         values = training_recipe(preset, facts, values)

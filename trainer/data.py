@@ -10,12 +10,11 @@ import numpy as np
 from PIL import Image
 
 from ..diffusioncleft_core.dataset.folder import SETTINGS, is_dataset
-from ..diffusioncleft_core.dataset.ingest import INGEST_VERSION, pixel_sha256, read_image
-from ..diffusioncleft_core.dataset.listing import named
-from ..diffusioncleft_core.dataset.manifest import MANIFEST, ImageRow, read_image_set, unlisted
-from ..diffusioncleft_core.dataset.reasons import Rejected
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.files import inside, read_json, shown
+from ..diffusioncleft_core.imageset.decode import INGEST_VERSION, Rejected, pixel_sha256, read_image
+from ..diffusioncleft_core.imageset.listing import named
+from ..diffusioncleft_core.imageset.manifest import MANIFEST, ImageRow, read_image_set, unlisted
 from .buckets import assign_bucket, cover_box
 from .subset import Subset
 

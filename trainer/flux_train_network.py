@@ -32,18 +32,18 @@ if not __package__:  # started as a file: load the folder above as the package t
 
 import torch
 
-from ..diffusioncleft_core.device import pick_device
-from ..diffusioncleft_core.digests import sha256_model
+from ..diffusioncleft_core.environment import pick_device
 from ..diffusioncleft_core.errors import UserError
+from ..diffusioncleft_core.files import sha256_model
 from ..diffusioncleft_core.flux.components import load_transformer, load_vae
 from ..diffusioncleft_core.flux.lora import (
     attach_lora,
     load_lora,
     lora_parameters,
     lora_state,
-    save_kohya,
     set_active,
 )
+from ..diffusioncleft_core.flux.lora_file import save_kohya
 from ..diffusioncleft_core.recipe import STEPS_PER_IMAGE
 from . import checkpoint as checkpoints
 from . import memory

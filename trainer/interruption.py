@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..diffusioncleft_core.locks import folder_lock
+from ..diffusioncleft_core.files import folder_lock
 
 _CHECK_SECONDS = 0.25
 

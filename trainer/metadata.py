@@ -7,7 +7,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from ..diffusioncleft_core.versions import versions
+from ..diffusioncleft_core.environment import versions
 from .config import TrainSettings
 from .data import trigger_of
 from .optimizer import optimizer_name

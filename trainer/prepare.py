@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from ..diffusioncleft_core.flux.components import FluxSource, load_text_encoders, load_vae, phantom_source
+from ..diffusioncleft_core.flux.components import load_text_encoders, load_vae
+from ..diffusioncleft_core.flux.source import FluxSource, phantom_source
 from . import memory
 from .cache import Caches, PrivateFolder, Tensors, cached_latents, cached_text, private_folder
 from .config import TrainSettings, image_folders

@@ -15,8 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.files import atomic_path
-from ..diffusioncleft_core.flux.encoding import decode_latents
-from ..diffusioncleft_core.flux.sampling import initial_noise, sample
+from ..diffusioncleft_core.flux.sampling import decode_latents, initial_noise, sample
 from ..diffusioncleft_core.ranges import SAMPLING_STEPS, SEED, SIDE
 from . import memory
 from .cache import Tensors

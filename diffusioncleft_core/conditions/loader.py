@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..faces.landmarks import LANDMARKS
+from ..faces.analyzer import LANDMARKS
 from ..files import sha256_bytes
 from ..ranges import number
 from .grammar import Template, check_template, names_in, words_of

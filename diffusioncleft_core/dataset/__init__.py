@@ -1,10 +1,10 @@
 """Private image sets from photographs: ingest, checks, consent, captions, hold-out, manifest, purge."""
 
+from ..imageset.decode import OVERRULABLE, REASONS, SetAside
+from ..imageset.manifest import MANIFEST, ImageRow, read_image_set, read_manifest, write_manifest
 from .build import BuildResult, build_dataset
-from .manifest import MANIFEST, ImageRow, read_image_set, read_manifest, write_manifest
-from .purge import PurgeResult, derived_files, purge_dataset
-from .readmit import readmit
-from .reasons import OVERRULABLE, REASONS, SetAside
+from .corrections import readmit
+from .folder import PurgeResult, derived_files, purge_dataset
 from .settings import BuildSettings
 
 __all__ = [

@@ -6,13 +6,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..conditions import Condition
+from ..conditions.vocabulary import Condition
+from ..environment import versions
 from ..errors import UserError
 from ..files import read_jsonl, sha256_bytes, sha256_file, write_json, write_jsonl
+from ..imageset.decode import INGEST_VERSION, Rejected, SetAside, normalise, read_bytes
+from ..imageset.manifest import MANIFEST, ImageRow, read_manifest, write_manifest
 from ..progress import progress
-from ..versions import versions
-from .admission import Candidate, admit, columns_of, without_consent
-from .captions import caption_builder
+from .admission import Candidate, admit, caption_builder, columns_of, without_consent
+from .corrections import keep_captions
 from .examine import Analyzer, Ledger, examine, examine_settings, settings_key
 from .folder import (
     CACHE,
@@ -27,20 +29,19 @@ from .folder import (
     empty_folder,
     erase,
     erase_leftovers,
+    erase_unlisted,
+    image_name,
+    is_sound,
     keyed_hash,
     refuse_overlap,
+    save_embeddings,
+    save_image,
+    settle,
 )
-from .holdout import choose_holdout, group_subjects
-from .images import erase_unlisted, image_name, is_sound, save_embeddings, save_image, settle
-from .ingest import INGEST_VERSION, normalise, read_bytes
-from .manifest import MANIFEST, ImageRow, read_manifest, write_manifest
+from .holdout import choose_holdout, group_subjects, roles_elsewhere
 from .metadata import read_table
 from .photographs import list_photographs, served_warnings
-from .reasons import Rejected, SetAside
-from .recaption import keep_captions
-from .region import region_box
-from .relatives import roles_elsewhere
-from .select import Selected, Selection, select
+from .select import Selected, Selection, region_box, select
 from .settings import BuildSettings, read_overruled, read_roles, recorded_roles
 
 

@@ -12,10 +12,9 @@ import numpy as np
 
 from ..errors import UserError
 from ..files import explained, read_jsonl, write_jsonl
+from ..imageset.decode import INGEST_VERSION, Photograph, Rejected, normalise, pixel_sha256
 from .duplicates import Signature, signature
 from .folder import EXAMINED
-from .ingest import INGEST_VERSION, Photograph, normalise, pixel_sha256
-from .reasons import Rejected
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -1,11 +1,16 @@
-"""The hold-out: subjects reserved before training. A subject is never on both sides."""
+"""The hold-out: subjects reserved before training, on one side in every dataset."""
 
 import hashlib
 import hmac
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from ..imageset.manifest import read_manifest
+from .folder import keyed_hash, read_embeddings, require_dataset
+from .select import Selected
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -95,3 +100,29 @@ def choose_holdout(
 
 def _rank(seed: int, name: str) -> bytes:
     return hmac.new(f"diffusioncleft hold-out {seed}".encode(), name.encode(), hashlib.sha256).digest()
+
+
+def roles_elsewhere(
+    entered: Sequence[Selected], datasets: Sequence[Path], threshold: float
+) -> list[set[str]]:
+    """The roles that each photograph's subject has in other datasets, usually the other condition's.
+
+    A photograph with a subject id is compared by it; one without by its face, cosine at least `threshold`.
+    Raises UserError for a folder that is no dataset.
+    """
+    roles: list[set[str]] = [set() for _ in entered]
+    for folder in datasets:
+        rows = [row for row in read_manifest(require_dataset(folder)) if row.role in {"train", "holdout"}]
+        labels = {row.subject: str(row.role) for row in rows}
+        embeddings = read_embeddings(folder)
+        faces = [(embeddings[row.sha256], str(row.role)) for row in rows if row.sha256 in embeddings]
+        known = np.stack([face for face, _ in faces]) if faces else np.zeros((0, 512))
+        for index, item in enumerate(entered):
+            subject, embedding = item.candidate.subject, item.facts.embedding
+            if subject is not None:
+                label = keyed_hash(folder, f"id {subject}")[:12]
+                if label in labels:
+                    roles[index].add(labels[label])
+            elif embedding is not None:
+                roles[index] |= {faces[int(j)][1] for j in np.flatnonzero(known @ embedding >= threshold)}
+    return roles

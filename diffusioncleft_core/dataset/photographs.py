@@ -7,9 +7,9 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..files import inside
-from .listing import UNREAD_SUFFIXES, looks_like_image
+from ..imageset.decode import SetAside
+from ..imageset.listing import UNREAD_SUFFIXES, looks_like_image
 from .metadata import file_key
-from .reasons import SetAside
 
 _SERVED = ("input", "output", "temp")
 

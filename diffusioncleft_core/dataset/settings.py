@@ -1,14 +1,19 @@
 """How a dataset is built, and what is recorded from one build to the next."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ..conditions.loader import load_vocabulary
+from ..conditions.vocabulary import Condition
 from ..errors import UserError
 from ..files import read_json, read_jsonl
+from ..imageset.decode import MAX_SIDE
+from ..imageset.manifest import read_manifest
 from ..ranges import HOLDOUT, SEED, check_fields, number, ranged, whole
+from ..recipe import TrainingFacts
 from . import holdout as people
-from .folder import READMITTED, ROLES, SETTINGS
-from .ingest import MAX_SIDE
+from .folder import READMITTED, ROLES, SETTINGS, is_dataset
 
 MIN_SIDE = 256
 MIN_SIDE_PHANTOM = 64
@@ -79,3 +84,27 @@ def recorded_roles(folder: Path, settings: BuildSettings, warnings: list[str]) -
         "a LoRA trained on the earlier split has seen subjects that are now held out"
     )
     return {}
+
+
+def training_facts(folder: Path | None, *, phantom: bool) -> TrainingFacts:
+    """The facts of a built dataset of one condition; of any other folder nothing is known."""
+    if folder is None or not is_dataset(folder):
+        return TrainingFacts(phantom)
+    rows = [row for row in read_manifest(folder) if row.role == "train"]
+    described = read_json(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
+    known = load_vocabulary().conditions
+    conditions = {row.condition for row in rows}
+    condition = known.get(conditions.pop() or "") if len(conditions) == 1 else None
+    trigger = str(described.get("trigger") or (condition.trigger if condition else "")) or None
+    return TrainingFacts(
+        phantom,
+        len(rows),
+        trigger,
+        other_condition(known, condition).trigger if condition and condition.trigger == trigger else None,
+        bool(described.get("settings", {}).get("bracketed", True)),
+    )
+
+
+def other_condition(known: Mapping[str, Condition], condition: Condition) -> Condition:
+    """The class that a condition must not be mistaken for."""
+    return next(item for name, item in known.items() if name != condition.name)

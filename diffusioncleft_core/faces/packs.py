@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..digests import sha256_model
 from ..errors import UserError
-from ..files import read_json
+from ..files import read_json, sha256_model
 from ..ranges import number, whole
 
 PHANTOM = "phantom"

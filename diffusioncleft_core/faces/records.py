@@ -117,7 +117,7 @@ def face_records(
     interrupted pass goes on. A file that is missing or can't be decoded is a record with `unreadable`.
     Raises UserError for a path that leads out of `folder`.
     """
-    from ..dataset.reasons import Rejected
+    from ..imageset.decode import Rejected
 
     names = list(files)
     known = _Cache(cache, records_key(analyzer))
@@ -140,7 +140,7 @@ def face_records(
 
 def records_key(analyzer: FaceAnalyzer) -> str:
     """Short hash of what a record depends on beside the file: the pack's weights, sizes and versions."""
-    from ..dataset.ingest import INGEST_VERSION
+    from ..imageset.decode import INGEST_VERSION
 
     text = json.dumps([RECORDS_VERSION, INGEST_VERSION, analyzer.describe()], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -191,7 +191,7 @@ class _Cache:
 
 def _read(path: Path, known: _Cache) -> tuple[str, NDArray[np.uint8] | FaceRecord]:
     """The hash of a file, and its record if it is known, else its pixels."""
-    from ..dataset.ingest import normalise, read_bytes
+    from ..imageset.decode import normalise, read_bytes
 
     data = read_bytes(path)
     source = sha256_bytes(data)

@@ -10,24 +10,22 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..dataset.folder import is_dataset
-from ..dataset.ingest import INGEST_VERSION, read_image
-from ..dataset.listing import named
-from ..dataset.manifest import REJECTED, place_of, unlisted
-from ..dataset.reasons import Rejected
 from ..errors import UserError
 from ..faces.analyzer import FaceAnalyzer
 from ..faces.records import FaceRecord, face_records
-from ..files import explained, read_json, sha256_bytes, sha256_file, shown, write_json
-from ..locks import folder_lock
+from ..files import explained, folder_lock, read_json, sha256_bytes, sha256_file, shown, write_json
+from ..imageset.decode import INGEST_VERSION, Rejected, read_image
+from ..imageset.listing import named
+from ..imageset.manifest import FACES_CACHE, REJECTED, place_of, read_set_rows, unlisted, write_set_rows
+from ..imageset.verdicts import UNREADABLE, combined
 from ..progress import progress
 from .artifacts import ArtifactFilter, unreadable_verdict
 from .identity import IdentityFilter
-from .sets import FACES_CACHE, read_set_rows, write_set_rows
-from .verdicts import UNREADABLE, combined
 
 
 @dataclass(frozen=True)
@@ -225,3 +223,39 @@ def busy(folder: Path) -> Any:
     return lambda process: (
         f"{folder} is being filtered by process {process}; wait for it, or stop it, and run this again"
     )
+
+
+def readmit(folder: Path, files: Sequence[str]) -> list[dict[str, Any]]:
+    """Move rejected images back into the set; returns their rows.
+
+    files: names with or without `rejected/`. The verdict stays readable: its reasons and numbers are kept,
+    and `readmitted` says when a person overruled which of them. Raises UserError for a name that the set has
+    not, and for an image that was not rejected; then nothing is changed.
+    """
+    folder = Path(folder)
+    with folder_lock(folder, busy(folder)):
+        rows = read_set_rows(folder)
+        for row in rows:
+            row["verdicts"] = known_verdicts(folder, row, PurePosixPath(row["file"]).name)
+        by_name = {PurePosixPath(row["file"]).name: row for row in rows}
+        chosen = [_rejected(folder, by_name, file) for file in files]
+        today = datetime.now(UTC).date().isoformat()
+        for row in chosen:
+            decision = {"by": "a person", "date": today, "overruled": list(row["verdicts"]["reasons"])}
+            row["verdicts"] = with_readmission(row["verdicts"], decision)
+            keep_verdicts(folder, PurePosixPath(row["file"]).name, row["verdicts"])
+        settle(folder, rows)
+    return chosen
+
+
+def _rejected(folder: Path, rows: dict[str, dict[str, Any]], file: str) -> dict[str, Any]:
+    by_shown = {shown(name): name for name in rows}
+    name = PurePosixPath(file).name
+    if name not in rows:
+        name = by_shown.get(name, PurePosixPath(file.replace("\\", "/")).name)
+    if name not in rows:
+        raise UserError(f"{folder} has no image {file!r}; its rejected ones lie in {folder / 'rejected'}")
+    row = rows[name]
+    if row["verdicts"].get("accepted") is not False:
+        raise UserError(f"{shown(file)} was not rejected, so there is nothing to take back")
+    return row

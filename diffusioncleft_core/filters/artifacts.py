@@ -5,6 +5,7 @@ measures for them: they reject the anatomy of clefts.
 """
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,7 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from ..faces.analyzer import FaceAnalyzer
 from ..faces.records import FaceRecord, record_of
-from .eye_bar import eye_line
-from .framing import LARGEST_SECOND, framing, second_share
-from .text import TextReader, load_text_reader
-from .verdicts import (
+from ..imageset.verdicts import (
     ARTIFACTS,
     CROPPED_FACE,
     EYE_BAR,
@@ -26,6 +24,54 @@ from .verdicts import (
     UNREADABLE,
     ArtifactVerdict,
 )
+from .eye_bar import eye_line
+from .text import TextReader, load_text_reader
+
+LEAST_INSIDE = 0.95
+"""Share of the face box inside the frame: faces cut by 25 % or more show at most 0.96, whole ones 1."""
+LEAST_MARGIN = 0.15
+"""Distance of eyes and mouth corners from the frame's edge, in eye distances: nearer, and skin is missing."""
+LARGEST_SECOND = 0.05
+"""Area of a second face by the first one's: ISO/IEC 29794-5 SingleFacePresent below 95 of 100."""
+
+
+@dataclass(frozen=True)
+class Framing:
+    """Where the largest face lies."""
+
+    inside: float
+    """Share of its box inside the frame, 0 to 1."""
+    margin: float
+    """Smallest distance of an eye or a mouth corner from the edge, in eye distances; negative outside."""
+
+    @property
+    def is_cropped(self) -> bool:
+        """Whether a part of the face is outside the frame."""
+        return self.inside < LEAST_INSIDE or self.margin < LEAST_MARGIN
+
+
+def framing(record: FaceRecord) -> Framing:
+    """Measure the largest face of `record`. Raises ValueError for a record without a face."""
+    if record.box is None or record.landmarks is None:
+        raise ValueError("a record without a face has no framing")
+    frame = np.array([record.width, record.height], np.float64)
+    low, high = record.box[:2].astype(np.float64), record.box[2:].astype(np.float64)
+    size = np.maximum(high - low, 1e-6)
+    inside = np.maximum(np.minimum(high, frame) - np.maximum(low, 0), 0)
+    points = record.landmarks[[0, 1, 3, 4]].astype(np.float64)
+    apart = max(float(np.linalg.norm(points[1] - points[0])), 1e-6)
+    margin = float(np.minimum(points, frame - points).min()) / apart
+    return Framing(round(float(np.prod(inside / size)), 3), round(margin, 3))
+
+
+def second_share(boxes: NDArray[np.float32]) -> float:
+    """Area of the second largest of `boxes` [n, 4] by that of the largest; 0 with fewer than two."""
+    if len(boxes) < 2:
+        return 0.0
+    sides = boxes[:, 2:4] - boxes[:, :2]
+    areas = np.sort(np.prod(np.maximum(sides, 0), axis=1))[::-1]
+    return round(float(areas[1] / max(float(areas[0]), 1e-6)), 3)
+
 
 FILTER_VERSION = 1
 """Raised whenever a rule or a threshold changes: verdicts of an older one are made again."""

@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..dataset.references import ReferenceSet
 from ..errors import UserError
 from ..faces.records import FaceRecord
-from ..faces.references import ReferenceSet
+from ..imageset.verdicts import IdentityVerdict
 from ..ranges import SIMILARITY
-from .verdicts import IdentityVerdict
 
 THRESHOLD = 0.6
 """Cosine similarity at and above which the paper calls two faces one person."""

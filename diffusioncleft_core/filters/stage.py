@@ -1,20 +1,151 @@
-"""The filters as a stage of a run: every condition's set, and the report's part `filters`."""
+"""The filters as a stage of a run: sets filtered and refilled, photographs counted."""
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..conditions.plan import REFILL_STRIDE, PlanRow, attempt_of, made_again
+from ..dataset.references import FACES_CACHE, dataset_records, read_references
+from ..errors import UserError
 from ..faces.analyzer import FaceAnalyzer
-from ..faces.references import read_references
-from ..prompts import PlanRow
-from .apply import filter_set
-from .artifacts import ArtifactFilter
+from ..files import private_dir, read_jsonl, write_jsonl
+from ..imageset.decode import Rejected, read_image
+from ..imageset.manifest import read_set_rows
+from ..imageset.verdicts import combined
+from ..progress import progress
+from ..ranges import whole
+from .apply import FilterResult, filter_set, settings_key
+from .artifacts import ArtifactFilter, unreadable_verdict
 from .identity import THRESHOLD, IdentityFilter
-from .photographs import photograph_verdicts
-from .refill import ATTEMPTS, refill_set
-from .sets import read_set_rows
 from .summary import filter_summary, photographs_summary
+
+ATTEMPTS = 3
+ATTEMPTS_RANGE = whole(1, 20)
+
+
+@dataclass(frozen=True)
+class RefillResult:
+    """`made`: images made again; `missing`: rows of the plan that still have no accepted image."""
+
+    made: int
+    missing: int
+    filtered: FilterResult | None
+
+
+def refill_set(
+    folder: Path,
+    generate: Callable[[list[PlanRow]], None],
+    check: Callable[[], FilterResult],
+    *,
+    attempts: int = ATTEMPTS,
+) -> RefillResult:
+    """Fill the gaps that the filters left, round by round, at most `attempts` times for a row.
+
+    generate: draws rows into the set; it is given the set's whole plan with the new rows at its end, because
+    a generation writes the manifest of what it was asked for. check: filters the set again. An interrupted
+    refill goes on: rows that were asked for and are not there are asked for again.
+    """
+    ATTEMPTS_RANGE.check(attempts, "attempts")
+    made, result = 0, None
+    for _ in range(attempts):
+        rows = read_set_rows(folder)
+        wanted = rows_to_refill(rows, attempts)
+        if not wanted:
+            break
+        generate([*plan_of(rows), *wanted])
+        made += len(wanted)
+        result = check()
+    return RefillResult(made, len(unfilled(read_set_rows(folder))), result)
+
+
+def rows_to_refill(rows: Sequence[Mapping[str, Any]], attempts: int) -> list[PlanRow]:
+    """The next attempt of every row of the plan without an accepted image, up to `attempts` of each."""
+    tried: dict[int, int] = {}
+    for row in rows:
+        place = int(row["index"])
+        first = place % REFILL_STRIDE
+        tried[first] = max(tried.get(first, 0), attempt_of(place))
+    return [made_again(row, tried[row.index] + 1) for row in unfilled(rows) if tried[row.index] < attempts]
+
+
+def unfilled(rows: Sequence[Mapping[str, Any]]) -> list[PlanRow]:
+    """Rows of the plan of which no attempt was accepted. Rows that no filter has seen count as filled."""
+    plan = {row.index: row for row in plan_of(rows)}
+    filled = {
+        int(row["index"]) % REFILL_STRIDE
+        for row in rows
+        if (row.get("verdicts") or {}).get("accepted") is not False
+    }
+    return [row for index, row in plan.items() if index < REFILL_STRIDE and index not in filled]
+
+
+def plan_of(rows: Sequence[Mapping[str, Any]]) -> list[PlanRow]:
+    """The plan that a generated set's manifest rows come from. UserError for a set that was not generated."""
+    try:
+        return [
+            PlanRow(
+                int(row["index"]),
+                str(row["prompt"]),
+                int(row["seed"]),
+                dict(row.get("attributes") or {}),
+                str(row["condition"]),
+            )
+            for row in rows
+        ]
+    except (KeyError, TypeError, ValueError):
+        raise UserError(
+            "only a set that `diffusioncleft generate` made can be refilled: its manifest names index, "
+            "prompt and seed of every image"
+        ) from None
+
+
+VERDICTS = "artifacts.jsonl"
+
+
+def photograph_verdicts(
+    dataset: Path, artifacts: ArtifactFilter, analyzer: FaceAnalyzer
+) -> list[dict[str, Any]]:
+    """The verdicts on the training photographs of `dataset`, in no order that means anything.
+
+    Nothing is moved or changed. Verdicts are kept in the dataset's private cache, by the image's pixels and
+    the filter's settings. What may be shown is `summary.photographs_summary` of them.
+    """
+    rows, records = dataset_records(dataset, analyzer)
+    settings = settings_key(artifacts, None)
+    place = private_dir(dataset / FACES_CACHE) / VERDICTS
+    known = _known(place, settings)
+    verdicts = []
+    for row, record in progress(zip(rows, records, strict=True), "photographs", total=len(rows)):
+        found = known.get(str(row.sha256))
+        if found is None:
+            try:
+                image = read_image(dataset / row.file)
+            except Rejected:
+                found = combined(unreadable_verdict(), settings=settings)
+            else:
+                found = combined(artifacts.check(image, record), settings=settings)
+            known[str(row.sha256)] = found
+        verdicts.append(found)
+    write_jsonl(place, ({"pixels": pixels, "verdicts": found} for pixels, found in known.items()))
+    return sorted(verdicts, key=json.dumps)
+
+
+def _known(place: Path, settings: str) -> dict[str, dict[str, Any]]:
+    if not place.is_file():
+        return {}
+    try:
+        rows = read_jsonl(place)
+    except UserError:  # it can be made again
+        return {}
+    return {
+        str(row["pixels"]): row["verdicts"]
+        for row in rows
+        if row.get("verdicts", {}).get("settings") == settings
+    }
+
 
 Generate = Callable[[list[PlanRow]], None]
 """Draws the rows of a plan that the set does not hold yet."""

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .sets import filtered_rows, raw_rows, rejected_rows
-from .verdicts import KINDS
+from ..imageset.manifest import filtered_rows, raw_rows, rejected_rows
+from ..imageset.verdicts import KINDS
 
 SMALLEST_CELL = 5
 """Counts of fewer real photographs than this are suppressed."""

@@ -19,18 +19,8 @@ import torch
 from ..errors import UserError
 from ..files import read_json
 from . import text_keys, transformer_keys, vae_keys
-from .source import FluxSource, phantom_source
+from .source import FluxSource
 from .tensors import Tensors, open_tensors
-
-__all__ = [
-    "FluxSource",
-    "TextEncoders",
-    "load_text_encoders",
-    "load_transformer",
-    "load_vae",
-    "phantom_source",
-    "shipped_config",
-]
 
 T5_LENGTH = 256
 """schnell's text length in tokens; a tokenizer with a smaller maximum (the phantom's) uses that."""
@@ -234,3 +224,34 @@ def _fill(model: Any, state: Mapping[str, torch.Tensor], tensors: Tensors, devic
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+RESERVE_BYTES = 3 << 30
+"""GPU memory that pictures and activations need beside the transformer's weights."""
+
+
+def place(transformer: Any, device: torch.device, free_bytes: int | None = None) -> bool:
+    """Bring the transformer to `device`, or let diffusers stream it layer by layer where it is too big.
+
+    FLUX.1 has 24 GB of weights in bfloat16, as much as the GPU of many a user holds.
+
+    free_bytes: memory on the device; None asks CUDA, and trusts any other device. Returns whether it is
+    there whole.
+    """
+    if free_bytes is None and device.type == "cuda":
+        free_bytes = torch.cuda.mem_get_info(device)[0]
+    weights = sum(parameter.nbytes for parameter in transformer.parameters())
+    if free_bytes is None or weights + RESERVE_BYTES <= free_bytes:
+        transformer.to(device)
+        return True
+    transformer.enable_group_offload(
+        onload_device=device, offload_device=torch.device("cpu"), offload_type="leaf_level"
+    )
+    return False
+
+
+def stream_changed(transformer: Any) -> None:
+    """After a LoRA came or went: let a streamed transformer stream the layers that it has now."""
+    from diffusers.hooks.group_offloading import _maybe_remove_and_reapply_group_offloading
+
+    _maybe_remove_and_reapply_group_offloading(transformer)

@@ -18,7 +18,7 @@ import torch
 
 from ..errors import UserError
 from .lora_file import Lora, convert_lora, inspect_lora, read_lora, save_kohya
-from .module_map import double_block, single_block
+from .transformer_keys import double_block, single_block
 
 __all__ = [
     "Lora",

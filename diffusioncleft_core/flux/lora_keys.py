@@ -19,7 +19,7 @@ from typing import Literal
 import torch
 
 from ..errors import UserError
-from .module_map import ModulePair, linear_modules
+from .transformer_keys import ModulePair, linear_modules
 
 LoraFormat = Literal["kohya", "diffusers", "comfyui"]
 FORMATS: tuple[LoraFormat, ...] = ("kohya", "diffusers", "comfyui")

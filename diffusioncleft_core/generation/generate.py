@@ -15,19 +15,17 @@ from typing import Any
 
 import torch
 
-from ..dataset.manifest import read_rows
-from ..device import default_dtype, pick_device
+from ..conditions.plan import REFILL_STRIDE, PlanRow
+from ..environment import default_dtype, pick_device, versions
 from ..errors import UserError
 from ..files import append_jsonl, read_json, sha256_file, write_json, write_jsonl
-from ..flux.components import FluxSource
-from ..flux.lora import read_lora
+from ..flux.lora_file import read_lora
 from ..flux.sampling import schnell_sigmas
+from ..flux.source import FluxSource
+from ..imageset.manifest import read_rows
+from ..imageset.synthetic import manifest_row, read_done, write_image
 from ..progress import progress
-from ..prompts import PlanRow
-from ..prompts.plan import REFILL_STRIDE
 from ..ranges import COUNT, SAMPLING_STEPS, STRENGTH
-from ..versions import versions
-from .files import manifest_row, read_done, write_image
 from .sampler import ImageSampler, ImageSize, embed_prompts, release_memory
 
 SETTINGS_FILE = "generation.json"

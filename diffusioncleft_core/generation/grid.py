@@ -8,14 +8,13 @@ from pathlib import Path
 
 import torch
 
-from ..device import default_dtype, pick_device
+from ..conditions.plan import PlanRow
+from ..environment import default_dtype, pick_device, versions
 from ..errors import UserError
 from ..files import write_json
-from ..flux.components import FluxSource
+from ..flux.source import FluxSource
+from ..imageset.sheets import Image8, contact_sheet
 from ..progress import progress
-from ..prompts import PlanRow
-from ..report.sheets import Image8, contact_sheet
-from ..versions import versions
 from .generate import base_digests, check_numbers, check_plan, lora_digest, lora_labels
 from .sampler import ImageSampler, ImageSize, embed_prompts
 

@@ -17,15 +17,14 @@ import numpy.typing as npt
 import torch
 from safetensors.torch import load_file, save_file
 
+from ..conditions.prompts import plain_text
 from ..errors import UserError
 from ..files import atomic_path, sha256_bytes
-from ..flux.components import FluxSource, load_text_encoders, load_transformer, load_vae
-from ..flux.encoding import PromptEmbedding, decode_latents, encode_prompts
+from ..flux.components import load_text_encoders, load_transformer, load_vae, place, stream_changed
 from ..flux.lora import load_lora, remove_lora
-from ..flux.placement import place, stream_changed
-from ..flux.sampling import initial_noise, sample
+from ..flux.sampling import PromptEmbedding, decode_latents, encode_prompts, initial_noise, sample
+from ..flux.source import FluxSource
 from ..progress import progress
-from ..prompts import plain_text
 from ..ranges import SIDE
 
 IN_MEMORY_BYTES = 1 << 30

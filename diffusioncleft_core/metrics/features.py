@@ -13,6 +13,14 @@ from numpy.typing import NDArray
 
 from ..errors import UserError
 from ..progress import progress
+from .extractors import (
+    SMALLEST_SIDE,
+    InceptionFeatures,
+    PerceptualFeatures,
+    check_packages,
+    inception,
+    perceptual,
+)
 from .kept import (
     NO_CACHES,
     Caches,
@@ -24,20 +32,12 @@ from .kept import (
     read_moments,
     write_moments,
 )
-from .networks import (
-    SMALLEST_SIDE,
-    InceptionFeatures,
-    PerceptualFeatures,
-    check_packages,
-    inception,
-    perceptual,
-)
-from .perceptual import NO_MOMENTS, PAPER_PAIRS, Mask, Pairs, draw_pairs, perceptual_pass
+from .lpips import NO_MOMENTS, PAPER_PAIRS, Mask, Pairs, draw_pairs, perceptual_pass
 
 if TYPE_CHECKING:
     import torch
 
-    from .image_sets import MeasuredImage
+    from .groups import MeasuredImage
 
 BATCH = 16
 
@@ -61,7 +61,7 @@ def load_extractors(
     """The networks with their weights from this machine (`own`: a folder searched first), or, on phantoms
     alone, drawn from a seed. Raises UserError when weights are missing or are not the pinned ones.
     """
-    from ..weights import require_file
+    from ..weights.registry import require_file
 
     def weights(name: str) -> Path | None:
         return None if phantom else require_file(name, own)
@@ -74,7 +74,7 @@ def load_extractors(
 
 def check_extractors(*, phantom: bool, fid: bool = True, lpips: bool = True) -> None:
     """Raise the UserError that `load_extractors` would, as far as it shows without building a network."""
-    from ..weights import require_file
+    from ..weights.registry import require_file
 
     check_packages(fid=fid, lpips=lpips)
     for name, wanted in (("inception-fid", fid), ("lpips-alexnet", lpips)):
@@ -215,7 +215,7 @@ class _Pass:
         self._queue.clear()
 
     def features(self) -> NDArray[np.float32] | None:
-        from .networks import INCEPTION_DIMENSIONS
+        from .extractors import INCEPTION_DIMENSIONS
 
         if self._stores is None:
             return None
@@ -239,8 +239,7 @@ class _Pass:
 
 def read_pixels(image: MeasuredImage) -> NDArray[np.uint8] | None:
     """[H, W, 3] uint8 sRGB, upright, transparency on white, at most 2048 px a side; None if undecodable."""
-    from ..dataset.ingest import read_image
-    from ..dataset.reasons import Rejected
+    from ..imageset.decode import Rejected, read_image
 
     try:
         return read_image(image.path)

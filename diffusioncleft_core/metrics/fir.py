@@ -5,13 +5,44 @@ images has hundreds of thousands of pairs, so a leaked person hardly shows in a 
 images with at least one such pair is what a reader expects. Both are given.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..files import sha256_model
 from ..statistics import Proportion, clopper_pearson
+from .groups import ALL, Group
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ..dataset.references import ReferenceSet
+    from ..faces.analyzer import FaceAnalyzer
+    from ..faces.records import FaceRecord
+
+BIN_WIDTH = 0.02
+FEWEST_PHOTOGRAPHS = 5
+"""Below this a count could describe one person: it is suppressed."""
+
+
+def similarity_histogram(similarities: NDArray[np.floating[Any]], threshold: float) -> dict[str, Any]:
+    """Counts in bins of 0.02 from -1 to 1 of the cosines [M, N] (generated x training), and their mean."""
+    edges = np.round(np.arange(-50, 51) * BIN_WIDTH, 2)
+    shown = similarities.size > 0 and similarities.shape[1] >= FEWEST_PHOTOGRAPHS
+    counts = np.histogram(np.clip(similarities, -1, 1), edges)[0].tolist() if shown else None
+    return {
+        "edges": edges.tolist(),
+        "counts": counts,
+        "mean": round(float(similarities.mean(dtype=np.float64)), 4) if shown else None,
+        "threshold": threshold,
+        "n_pairs": int(similarities.size),
+    }
+
 
 Array = NDArray[np.floating[Any]]
 PAPER_THRESHOLD = 0.6
@@ -50,3 +81,121 @@ def share_as_json(share: Proportion) -> dict[str, Any]:
     """{"value", "ci95", "k", "n"}; a share of nothing has neither value nor interval."""
     ci95 = None if share.value is None else list(share.ci95)
     return {"value": share.value, "ci95": ci95, "k": share.k, "n": share.n}
+
+
+NO_REFERENCE = "There are no training photographs of this condition to compare with."
+NO_FACE = "No face was found in this set."
+BY_CONSTRUCTION = (
+    "Zero by construction where the filter rejected at this threshold with this recogniser: the raw set's "
+    "figure is the result."
+)
+HELD_OUT = "Photographs that were not trained on against the training photographs: what other people score."
+
+
+@dataclass(frozen=True)
+class Faces:
+    """The faces of a list of N images."""
+
+    embeddings: NDArray[np.float32]
+    """[N, 512]; zero where there is no face."""
+    found: NDArray[np.bool_]
+    several: NDArray[np.bool_]
+    unreadable: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, records: Sequence[FaceRecord]) -> Faces:
+        embeddings = np.zeros((len(records), 512), np.float32)
+        for place, record in enumerate(records):
+            if record.embedding is not None:
+                embeddings[place] = record.embedding
+        return cls(
+            embeddings,
+            np.array([record.embedding is not None for record in records], bool),
+            np.array([record.n_faces > 1 for record in records], bool),
+            np.array([record.unreadable is not None for record in records], bool),
+        )
+
+
+def embedder_info(analyzer: FaceAnalyzer) -> dict[str, Any]:
+    """The report's `extractor` for what the face pack measured; sha256 is the recogniser's file's."""
+    from ..weights.registry import read_registry
+
+    pack = analyzer.pack
+    recogniser: Path | str = analyzer._app.models["recognition"].model_file
+    licences = {model.name: model.licence for model in read_registry()}
+    own = "Apache-2.0" if pack.phantom_only else "as its files came"
+    return {
+        "name": pack.name,
+        "sha256": sha256_model(pack.folder / str(recogniser)),
+        "phantom": pack.phantom_only,
+        "licence": licences.get(pack.name, own),
+    }
+
+
+def identity_figures(
+    group: Group, faces: Faces, references: ReferenceSet | None, extractor: dict[str, Any], threshold: float
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(metrics, similarity histograms by variant) of one group; see `measure` for their form."""
+    metrics: dict[str, Any] = {}
+    histograms: dict[str, Any] = {}
+    for variant, mask in group.variants().items():
+        entered = mask & faces.found
+        counts = {
+            "n_images": int(entered.sum()),
+            "n_unreadable": int((mask & faces.unreadable).sum()),
+            "n_no_face": int((mask & ~faces.found & ~faces.unreadable).sum()),
+            "n_several": int((entered & faces.several).sum()),
+            "threshold": threshold,
+            "extractor": extractor,
+        }
+        note = {"note": BY_CONSTRUCTION} if variant == "filtered" else {}
+        every = None if references is None else references.similarities(faces.embeddings[entered])
+        own = every if group.name == ALL or references is None or every is None else None
+        if own is None and references is not None and every is not None:
+            own = every[:, references.index(group.name)]
+        for name, similarities, share in (
+            ("fir_pairs", own, fir_pairs),
+            ("fir_images", own, fir_images),
+            ("fir_images_any", every, fir_images),
+        ):
+            figure = _figure(similarities, share, threshold) | counts
+            if figure["value"] is not None:
+                figure |= note
+            metrics.setdefault(name, {"paper": {}})["paper"][variant] = figure
+        if own is not None and own.size:
+            metrics.setdefault("fir_sweep", {"paper": {}})["paper"][variant] = fir_sweep(own)
+            histograms[variant] = similarity_histogram(own, threshold) | {"extractor": extractor}
+    return metrics, histograms
+
+
+def control_figures(
+    name: str,
+    holdout: NDArray[np.float32],
+    references: ReferenceSet,
+    extractor: dict[str, Any],
+    threshold: float,
+) -> dict[str, Any]:
+    """Hold-out photographs [n, 512] against the training photographs; empty with fewer than 5."""
+    if len(holdout) < FEWEST_PHOTOGRAPHS:
+        return {}
+    similarities = references.similarities(holdout)
+    if name != ALL:
+        similarities = similarities[:, references.index(name)]
+    shared = {
+        "n_images": len(holdout),
+        "threshold": threshold,
+        "extractor": extractor,
+        "note": HELD_OUT,
+    }
+    return {
+        f"fir_control_{unit}": {"robust": {"holdout": _figure(similarities, share, threshold) | shared}}
+        for unit, share in (("pairs", fir_pairs), ("images", fir_images))
+    }
+
+
+def _figure(similarities: NDArray[np.float32] | None, share: Any, threshold: float) -> dict[str, Any]:
+    if similarities is None or similarities.shape[1] == 0:
+        empty = {"value": None, "ci95": None, "k": None, "n": 0, "n_reference": 0}
+        return empty | {"note": NO_REFERENCE}
+    figure = share_as_json(share(similarities, threshold)) | {"n_reference": int(similarities.shape[1])}
+    return figure if len(similarities) else figure | {"note": NO_FACE}

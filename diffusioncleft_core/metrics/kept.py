@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..dataset.ingest import INGEST_VERSION
 from ..errors import UserError
 from ..files import append_jsonl, atomic_path, private_dir, read_jsonl
-from .networks import PerceptualFeatures
-from .perceptual import Mask, Moments, Pairs
+from ..imageset.decode import INGEST_VERSION
+from .extractors import PerceptualFeatures
+from .lpips import Mask, Moments, Pairs
 
 if TYPE_CHECKING:
-    from .image_sets import MeasuredImage
+    from .groups import MeasuredImage
 
 RESULTS = "lpips.jsonl"
 _KEPT_MOMENTS = 4

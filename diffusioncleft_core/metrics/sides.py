@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..dataset.folder import dataset_cache, is_dataset
-from ..dataset.listing import named
-from ..dataset.manifest import unlisted
 from ..errors import UserError
+from ..imageset.listing import named
+from ..imageset.manifest import unlisted
 from .features import Extractors, GroupFeatures, common_size, group_features, read_pixels
-from .image_sets import ALL, Group, MeasuredImage, groups_of, read_generated, read_photographs
+from .groups import ALL, Group, MeasuredImage, groups_of, read_generated, read_photographs
 from .kept import Caches
 
 OWN_CACHE = ".measure"

@@ -1,9 +1,8 @@
 """The phantom: a parametric face with known properties that proves the pipeline before a patient is in it."""
 
-from .artifacts import KINDS as ARTIFACT_KINDS
-from .artifacts import add_artifact
 from .face import Cleft, PhantomFace, Pose, Repair, random_face
-from .photographs import write_healthy, write_photographs
+from .photographs import KINDS as ARTIFACT_KINDS
+from .photographs import add_artifact, write_healthy, write_photographs
 from .render import Rendering, render
 
 __all__ = [

@@ -1,33 +1,119 @@
-"""The trigger experiment: does a LoRA draw its finding when asked, only when asked, and leave the rest alone?
-
-Ground truth is the prompt; what a picture shows is read by the oracle, whose own errors widen and shift every
-figure (`obedience`). The oracle judges here and nowhere else: it is no loss, chooses no checkpoint and
-filters nothing.
-"""
+"""The trigger experiment: cells of prompts, drawn and read by the oracle, and drift from the base."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..conditions import Condition
+from ..conditions.plan import PlanRow, sampling_plan
+from ..conditions.prompts import build_prompt
+from ..conditions.vocabulary import Condition
 from ..files import read_jsonl
-from ..filters.sets import raw_rows
 from ..generation.sampler import ImageSampler, ImageSize, embed_prompts, release_memory
+from ..imageset.manifest import raw_rows
+from ..imageset.sheets import contact_sheet, read_pictures
 from ..progress import progress
-from ..prompts import PlanRow
-from ..report.sheets import contact_sheet, read_pictures
-from .cells import DRIFT, FULL, SELECTIVITY, Cell, prompts_of, trigger_cells
-from .drift import drift
 
 if TYPE_CHECKING:
     import torch
 
-    from ..flux.components import FluxSource
+    from ..flux.source import FluxSource
+
+FULL = "full_prompt"
+CLEFT_WITHOUT_TRIGGER = "cleft_prompt_without_trigger"
+HEALTHY_WITHOUT_TRIGGER = "healthy_prompt_without_trigger"
+TRIGGER_WITH_HEALTHY = "trigger_with_healthy_prompt"
+OTHER_TRIGGER = "other_trigger"
+SELECTIVITY = (CLEFT_WITHOUT_TRIGGER, HEALTHY_WITHOUT_TRIGGER, TRIGGER_WITH_HEALTHY, OTHER_TRIGGER)
+DRIFT = (CLEFT_WITHOUT_TRIGGER, HEALTHY_WITHOUT_TRIGGER)
+"""Cells drawn a second time by the base model at equal seeds, to measure what the LoRA changes unasked."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: its name and the rows to draw, each with prompt, seed and the attributes asked for."""
+
+    name: str
+    rows: tuple[PlanRow, ...]
+
+
+def trigger_cells(
+    condition: Condition, other: Condition, n: int, seed: int, *, bracketed: bool = True
+) -> dict[str, Cell]:
+    """The full prompt and the four selectivity cells, n rows each.
+
+    other: the class whose trigger the last cell borrows.
+    """
+    plan = sampling_plan(condition, n, seed, bracketed=bracketed)
+
+    def cell(name: str, *, trigger: str | None, cleft: bool) -> Cell:
+        rows = [
+            replace(
+                row,
+                prompt=build_prompt(
+                    condition, row.attributes, bracketed=bracketed, trigger=trigger, cleft=cleft
+                ),
+            )
+            for row in plan
+        ]
+        return Cell(name, tuple(rows))
+
+    cells = [
+        cell(FULL, trigger=condition.trigger, cleft=True),
+        cell(CLEFT_WITHOUT_TRIGGER, trigger="", cleft=True),
+        cell(HEALTHY_WITHOUT_TRIGGER, trigger="", cleft=False),
+        cell(TRIGGER_WITH_HEALTHY, trigger=condition.trigger, cleft=False),
+        cell(OTHER_TRIGGER, trigger=other.trigger, cleft=True),
+    ]
+    return {c.name: c for c in cells}
+
+
+def prompts_of(cells: Sequence[Cell]) -> list[str]:
+    """Every distinct prompt of the cells, in order."""
+    return list(dict.fromkeys(row.prompt for cell in cells for row in cell.rows))
+
+
+def drift(
+    base: npt.NDArray[np.uint8], adapted: npt.NDArray[np.uint8], *, resamples: int = 2000, seed: int = 0
+) -> dict[str, dict[str, object]]:
+    """Compare pictures of equal prompts and seeds without and with the LoRA.
+
+    base, adapted: [N, H, W, 3]. Returns `mean_absolute_difference` (0 to 255) and `psnr` (dB; of the mean
+    squared error over all pictures, peak 255), each with `value`, `ci95` (percentile bootstrap over pictures)
+    and `n`. Equal pictures give psnr None.
+    """
+    if base.shape != adapted.shape or not len(base):
+        raise ValueError(f"drift compares pictures of equal shape, not {base.shape} with {adapted.shape}")
+    difference = base.astype(np.float64) - adapted.astype(np.float64)
+    axes = tuple(range(1, difference.ndim))
+    absolute = np.abs(difference).mean(axis=axes)
+    squared = np.square(difference).mean(axis=axes)
+    draws = np.random.default_rng(seed).integers(len(base), size=(resamples, len(base)))
+    return {
+        "mean_absolute_difference": {
+            "value": float(absolute.mean()),
+            "ci95": [float(x) for x in np.percentile(absolute[draws].mean(axis=1), (2.5, 97.5))],
+            "n": len(base),
+        },
+        "psnr": {
+            "value": psnr(float(squared.mean())),
+            "ci95": [psnr(float(x)) for x in np.percentile(squared[draws].mean(axis=1), (97.5, 2.5))],
+            "n": len(base),
+        },
+    }
+
+
+def psnr(mean_squared_error: float) -> float | None:
+    """10 log10(255² / MSE) in dB; None where the pictures are equal."""
+    if mean_squared_error <= 0:
+        return None
+    return float(10 * np.log10(255.0**2 / mean_squared_error))
+
 
 Pictures = npt.NDArray[np.uint8]
 SIZE = ImageSize(128, 128)
@@ -60,8 +146,7 @@ def measure_condition(
     two cells as well, to be compared. Returns JSON values: `trigger_obedience`, `cleft_type_accuracy`,
     `trigger_selectivity` by cell, `drift` by cell.
     """
-    from .obedience import FINDING, finding_rate, type_accuracy
-    from .oracle import load_oracle
+    from .oracle import FINDING, finding_rate, load_oracle, type_accuracy
 
     cells = trigger_cells(condition, other, n, seed, bracketed=bracketed)
     drawn = [cell for name, cell in cells.items() if generated is None or name != FULL]

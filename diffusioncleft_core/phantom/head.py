@@ -4,11 +4,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from .canvas import Canvas, Colour, Points, ellipse, smooth
-from .face import PhantomFace
-from .geometry import Geometry
+from .canvas import Canvas, Colour, Geometry, Points, ellipse, smooth
+from .face import EYES, HAIR, PUPIL, SCLERA, PhantomFace
 from .lip import mix
-from .palette import EYES, HAIR, PUPIL, SCLERA
 
 
 def draw_behind(canvas: Canvas, geo: Geometry, face: PhantomFace, skin: Colour) -> None:

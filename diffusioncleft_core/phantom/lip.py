@@ -5,10 +5,8 @@ Image left and right are the reverse of the patient's: a left cleft lies at larg
 
 import numpy as np
 
-from .canvas import Canvas, Colour, Points, ellipse, smooth
-from .face import Cleft, PhantomFace, Repair, Side
-from .geometry import Geometry
-from .palette import GAP, MUCOSA, TEETH
+from .canvas import Canvas, Colour, Geometry, Points, ellipse, smooth
+from .face import GAP, MUCOSA, TEETH, Cleft, PhantomFace, Repair, Side
 
 
 def mix(a: Colour, b: Colour, share: float) -> tuple[float, float, float]:

@@ -1,15 +1,19 @@
-"""Folders of phantom photographs: a clinic's with its metadata.csv, and healthy people's."""
+"""Phantom photographs with their metadata, and the known artifacts on demand."""
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
+import cv2
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from ..files import atomic_path, write_text
 from .face import PhantomFace, random_face, random_identity
-from .render import render
+from .render import Rendering, render
 
 COLUMNS = (
     "file",
@@ -107,3 +111,101 @@ def metadata_row(name: str, face: PhantomFace, subject_id: str) -> dict[str, str
         "scarring": "none" if words["scar"] == "none" else "visible",
         "repair_status": "repaired",
     }
+
+
+ArtifactKind = Literal["eye_bar", "text", "second_face", "crop"]
+KINDS: tuple[ArtifactKind, ...] = ("eye_bar", "text", "second_face", "crop")
+_WORDS = ("CLINIC", "before", "SAMPLE", "Dr. Lee", "2019-04", "patient 7", "stock", "PREVIEW", "www.photo")
+_FONTS = (
+    cv2.FONT_HERSHEY_SIMPLEX,
+    cv2.FONT_HERSHEY_DUPLEX,
+    cv2.FONT_HERSHEY_COMPLEX,
+    cv2.FONT_HERSHEY_TRIPLEX,
+)
+
+
+def add_artifact(rendering: Rendering, kind: ArtifactKind, rng: np.random.Generator) -> Rendering:
+    """The picture with an artifact of varied colour, opacity, tilt, font, size and position.
+
+    Landmarks and boxes stay those of the first face (after a crop: in the new frame, perhaps outside it).
+    Raises ValueError for a kind that is not in KINDS.
+    """
+    if kind == "eye_bar":
+        return replace(rendering, image=_eye_bar(rendering, rng))
+    if kind == "text":
+        return replace(rendering, image=_text(rendering.image, rng))
+    if kind == "second_face":
+        return replace(rendering, image=_second_face(rendering.image, rng))
+    if kind == "crop":
+        return _crop(rendering, rng)
+    raise ValueError(f"the phantom has no artifact {kind!r}; it has {', '.join(KINDS)}")
+
+
+def _mix(image: NDArray[np.uint8], layer: NDArray[np.uint8], opacity: float) -> NDArray[np.uint8]:
+    mixed = image + opacity * (layer.astype(np.float32) - image)
+    return np.clip(mixed + 0.5, 0, 255).astype(np.uint8)
+
+
+def _eye_bar(rendering: Rendering, rng: np.random.Generator) -> NDArray[np.uint8]:
+    left, right = rendering.landmarks[0], rendering.landmarks[1]
+    span = right - left
+    length, tilt = float(np.linalg.norm(span)), float(np.degrees(np.arctan2(span[1], span[0])))
+    width, height = length * rng.uniform(1.7, 2.3), length * rng.uniform(0.38, 0.65)
+    centre = (left + right) / 2 + rng.normal(0, 0.02, 2) * length
+    place = (float(centre[0]), float(centre[1])), (width, height), tilt + float(rng.normal(0, 3))
+    corners = cv2.boxPoints(place)
+    shade = rng.uniform(0, 50) + rng.normal(0, 4, 3)
+    layer = rendering.image.copy()
+    colour = tuple(float(c) for c in np.clip(shade, 0, 255))
+    cv2.fillPoly(layer, [np.round(corners * 16).astype(np.int32)], colour, cv2.LINE_AA, 4)
+    return _mix(rendering.image, layer, float(rng.uniform(0.85, 1.0)))
+
+
+def _text(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    side = image.shape[0]
+    words, font = str(rng.choice(_WORDS)), int(rng.choice(_FONTS))
+    thickness = max(1, round(side / 110 * rng.uniform(0.8, 1.6)))
+    (width, height), _ = cv2.getTextSize(words, font, 1.0, thickness)
+    scale = min(side * rng.uniform(0.09, 0.15) / height, 0.94 * side / width)
+    width, height = int(width * scale), int(height * scale)
+    x = int(rng.integers(0, max(1, side - width)))
+    y = int(rng.integers(height + 2, side - 2))
+    dark = rng.random() < 0.4
+    colour = tuple(float(c) for c in (rng.uniform(0, 50, 3) if dark else rng.uniform(215, 255, 3)))
+    layer = image.copy()
+    cv2.putText(layer, words, (x, y), font, scale, colour, thickness, cv2.LINE_AA)
+    return _mix(image, layer, float(rng.uniform(0.8, 1.0)))
+
+
+def _second_face(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    side = image.shape[0]
+    size = int(side * rng.uniform(0.36, 0.52))
+    face = render(random_face(rng), max(64, size)).image
+    face = cv2.resize(face, (size, size), interpolation=cv2.INTER_AREA)
+    x = 0 if rng.random() < 0.5 else side - size
+    y = 0 if rng.random() < 0.5 else side - size
+    picture = image.copy()
+    picture[y : y + size, x : x + size] = face
+    return picture
+
+
+def _crop(rendering: Rendering, rng: np.random.Generator) -> Rendering:
+    side = rendering.image.shape[0]
+    x1, y1, x2, y2 = rendering.box
+    share = rng.uniform(0.30, 0.5)
+    dx, dy = {
+        "left": (x1 + share * (x2 - x1), 0.0),
+        "right": (x2 - share * (x2 - x1) - side, 0.0),
+        "top": (0.0, y1 + share * (y2 - y1)),
+        "bottom": (0.0, y2 - share * (y2 - y1) - side),
+    }[str(rng.choice(["left", "right", "top", "bottom"]))]
+    move = np.array([[1, 0, -dx], [0, 1, -dy]], np.float32)
+    image = cv2.warpAffine(rendering.image, move, (side, side), borderMode=cv2.BORDER_REPLICATE)
+    shift = np.array([dx, dy], np.float32)
+    return replace(
+        rendering,
+        image=image.astype(np.uint8),
+        landmarks=rendering.landmarks - shift,
+        box=rendering.box - np.tile(shift, 2),
+        lips=rendering.lips - np.tile(shift, 2),
+    )

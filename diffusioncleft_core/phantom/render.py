@@ -5,12 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .canvas import Canvas, Points
-from .face import PhantomFace
-from .geometry import Geometry, geometry
+from .canvas import Canvas, Geometry, Points, geometry
+from .face import SKIN, PhantomFace
 from .head import draw_behind, draw_eyes, draw_fringe, draw_head, head_outline
 from .lip import draw_mouth, draw_nose
-from .palette import SKIN
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,11 @@
-"""report.html, which holds all it shows, and report.private.html, which points to it. No script in either."""
+"""The report's page: sections in order, rendered to one self-contained HTML file."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -13,13 +14,130 @@ from markupsafe import Markup, escape
 
 from ..files import private_dir, write_text
 from ..filters.identity import THRESHOLD
+from .blocks import Gallery, Photo, Section, condition_name
+from .faces import embedding_section, similarity_section
+from .measured import measured_section
 from .nearest import NearestPair
-from .numbers import condition_name
-from .pictures import ReportPictures
-from .view import page_of
+from .pictures import Panel, ReportPictures, thumbnail
+from .rejections import rejections_section
+from .training import oracle_section, provenance_section, training_section
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+COMPARED = (
+    "A face recogniser compared each with the training photographs and found no similarity that reaches the "
+    "filter’s threshold; a likeness that it misses, or to people in no training photograph, is not ruled out."
+)
+LEARNED_FROM_DRAWINGS = "The models behind them learned from rendered phantoms, and from no photograph."
+UNREADABLE = "This part of report.json is not as this version writes it, so it is left out."
+
+
+@dataclass(frozen=True)
+class Page:
+    """All that the template needs. facts: (label, value) pairs under the heading."""
+
+    title: str
+    phantom: bool
+    facts: Sequence[tuple[str, str]]
+    notes: Sequence[str]
+    sections: Sequence[Section]
+
+
+def page_of(document: Mapping[str, Any], pictures: ReportPictures) -> Page:
+    """The page of a report document; a part that can't be read costs that part alone."""
+    sections = [
+        part("figures", "Figures beside the paper’s", lambda: measured_section(document)),
+        part("similarity", "Likeness to the training faces", lambda: similarity_section(document)),
+        part("embedding", "Face embeddings", lambda: embedding_section(document)),
+        part("samples", "Samples", lambda: samples_section(document, pictures)),
+        part("zero-shot", "Zero-shot", lambda: zero_shot_section(document, pictures)),
+        part("rejections", "Rejected images", lambda: rejections_section(document)),
+        part("oracle", "What the oracle saw", lambda: oracle_section(document)),
+        part("training", "Training", lambda: training_part(document, pictures)),
+        part("provenance", "Provenance", lambda: provenance_section(document)),
+    ]
+    phantom = bool(document.get("phantom"))
+    title = "DiffusionCleft: report of a run" + (" on phantoms" if phantom else "")
+    return Page(
+        title, phantom, facts_of(document), [str(note) for note in document.get("notes") or []], sections
+    )
+
+
+def part(name: str, title: str, build: Callable[[], Section]) -> Section:
+    try:
+        return build()
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, ZeroDivisionError):
+        return Section(name, title, missing=UNREADABLE)
+
+
+def facts_of(document: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the run was, in a few words."""
+    found = [("Made", str(document.get("created") or "")), ("Preset", str(document.get("preset") or ""))]
+    generation = document.get("generation") or {}
+    images = [f"{condition_name(name).lower()} {facts['images']:,}" for name, facts in generation.items()]
+    found.append(("Generated images", ", ".join(images)))
+    provenance = document.get("provenance") or {}
+    found.append(("Version", str((provenance.get("versions") or {}).get("diffusioncleft", ""))))
+    hardware = provenance.get("hardware") or {}
+    found.append(("Machine", str(hardware.get("gpu") or hardware.get("cpu") or "")))
+    return [(label, value) for label, value in found if value]
+
+
+def gallery(panel: Panel, title: str, *, wide: bool = False) -> Gallery:
+    """A panel as thumbnails; pictures that can't be read are counted in the note."""
+    photos: list[Photo] = []
+    damaged = 0
+    for picture in panel.pictures:
+        photo = thumbnail(picture)
+        if photo is None:
+            damaged += 1
+        else:
+            photos.append(photo)
+    lost = f" {damaged} can’t be read and are left out." if damaged else ""
+    return Gallery(title, photos, panel.note + lost, wide)
+
+
+def samples_section(document: Mapping[str, Any], pictures: ReportPictures) -> Section:
+    title = "Samples"
+    galleries = [gallery(panel, condition_name(name)) for name, panel in pictures.samples.items()]
+    if not any(each.photos or each.note for each in galleries):
+        return Section(
+            "samples",
+            title,
+            missing="There are no pictures in this report: make it from the run’s folder to see them.",
+        )
+    checked = LEARNED_FROM_DRAWINGS if document.get("phantom") else COMPARED
+    lead = (
+        f"Every picture here is synthetic: a model drew it. {checked} Under each stands the prompt that made "
+        "it (Figures 5 and 6 of the paper). They come in the plan’s order, not chosen."
+    )
+    return Section("samples", title, lead, galleries)
+
+
+def zero_shot_section(document: Mapping[str, Any], pictures: ReportPictures) -> Section:
+    title = "Zero-shot"
+    galleries = [gallery(panel, panel.title) for panel in pictures.zero_shot]
+    if not any(each.photos for each in galleries):
+        return Section(
+            "zero-shot",
+            title,
+            missing="There is no zero-shot panel: `diffusioncleft report RUN --zero-shot DIR` adds one.",
+        )
+    lead = (
+        "What models draw for a cleft without our LoRAs (Figure 1 of the paper, where none of four models "
+        "showed one)."
+    )
+    if document.get("phantom"):
+        lead += " On a phantom run the base model is the embedded one, which knows drawings alone."
+    return Section("zero-shot", title, lead, galleries)
+
+
+def training_part(document: Mapping[str, Any], pictures: ReportPictures) -> Section:
+    previews = [gallery(panel, panel.title) for panel in pictures.previews]
+    missing = "" if previews else "There are no previews: this training drew none, or they lie elsewhere."
+    return training_section(document, previews, missing)
+
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from ..dataset.manifest import read_rows
+from ..dataset.references import dataset_records
 from ..errors import UserError
 from ..faces.analyzer import FaceAnalyzer
 from ..faces.records import embedding_matrix, face_records
-from ..faces.references import dataset_records
 from ..files import inside, private_dir, read_json, write_json
 from ..filters.identity import IdentityFilter
+from ..imageset.manifest import read_rows
 from ..run.settings import RunFolders
 from .pictures import PREVIEW_VERDICTS
 from .run_folder import PRIVATE_HTML

@@ -15,15 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..dataset.manifest import MANIFEST, read_image_set, read_rows
 from ..errors import UserError
 from ..files import encoded, inside, read_json, read_jsonl
-from ..filters.sets import raw_rows
-from ..filters.verdicts import IDENTITY_LEAK, NO_FACE, UNREADABLE
-from ..generation.files import xmp_packet
+from ..imageset.manifest import MANIFEST, raw_rows, read_image_set, read_rows
+from ..imageset.sheets import short_label
+from ..imageset.synthetic import xmp_packet
+from ..imageset.verdicts import IDENTITY_LEAK, NO_FACE, UNREADABLE
 from .blocks import Photo
 from .rejections import KINDS
-from .sheets import short_label
 
 T = TypeVar("T")
 
@@ -220,8 +219,7 @@ def thumbnail(picture: Picture, side: int = THUMBNAIL) -> Photo | None:
     """
     from PIL import Image
 
-    from ..dataset.ingest import read_image
-    from ..dataset.reasons import Rejected
+    from ..imageset.decode import Rejected, read_image
 
     try:
         small = Image.fromarray(read_image(picture.path))
@@ -256,8 +254,7 @@ def refuse_photographs(pictures: ReportPictures, private: Path) -> None:
 
 def pixels_of(path: Path) -> str | None:
     """The pixel hash by which datasets know an image; None when it can't be read."""
-    from ..dataset.ingest import pixel_sha256, read_image
-    from ..dataset.reasons import Rejected
+    from ..imageset.decode import Rejected, pixel_sha256, read_image
 
     try:
         return pixel_sha256(read_image(path))

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..filters import verdicts
+from ..imageset import verdicts
 from ..statistics import clopper_pearson
-from .blocks import Block, Cell, Row, Section, Table, Text
+from .blocks import Block, Cell, Row, Section, Table, Text, condition_name, count, interval, percent, sentence
 from .measured import PHANTOM_TAG
-from .numbers import condition_name, count, interval, percent, sentence
 
 KINDS = {
     verdicts.NO_FACE: "No face (unassessed)",

@@ -7,12 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..dataset.manifest import MANIFEST
 from ..errors import UserError
 from ..files import read_json
+from ..imageset.manifest import MANIFEST
 from ..run.settings import RunFolders
-from .numbers import condition_name
-from .pictures import Panel, ReportPictures, folder_panel, preview_panels, refuse_photographs, sample_panel
+from .blocks import condition_name
+from .pictures import (
+    Panel,
+    ReportPictures,
+    folder_panel,
+    preview_panels,
+    refuse_photographs,
+    sample_panel,
+)
 from .run_report import SCHEMA
 from .training import loss_curve
 

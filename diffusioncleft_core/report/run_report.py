@@ -11,15 +11,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ..environment import hardware, versions
 from ..files import inside, read_jsonl
-from ..filters.sets import raw_rows
+from ..imageset.manifest import raw_rows
+from ..imageset.sheets import contact_sheet, read_pictures, short_label
 from ..recipe import PAPER, TrainingFacts
 from ..run.settings import RunSettings
 from ..run.stages import StageRow
-from ..versions import hardware, versions
-from .numbers import count
+from .blocks import count
 from .pictures import withheld
-from .sheets import contact_sheet, read_pictures, short_label
 
 SCHEMA = 1
 SHEET_IMAGES = 100

@@ -1,4 +1,4 @@
-"""How the LoRAs learned: settings, loss over the steps, previews on the way."""
+"""The report's sections on training, provenance and the oracle."""
 
 from __future__ import annotations
 
@@ -9,10 +9,27 @@ from typing import Any
 import numpy as np
 
 from ..files import read_jsonl
-from .blocks import Block, Cell, Gallery, Legend, Plot, Plots, Row, Section, Table
-from .numbers import condition_name, count
-from .similarity import series_of
-from .svg import Axis, Chart
+from .blocks import (
+    Block,
+    Cell,
+    Gallery,
+    Legend,
+    Plot,
+    Plots,
+    Row,
+    Section,
+    Table,
+    condition_name,
+    count,
+    interval,
+    percent,
+    plain,
+    sentence,
+)
+from .charts import Axis, Chart
+from .faces import series_of
+from .measured import PHANTOM_TAG
+from .run_report import figure_rows, goal_of
 
 BINS = 100
 NO_CURVE = "There is no loss history in this report: it lies in loss.jsonl of each LoRA’s folder."
@@ -118,3 +135,120 @@ def loss_plot(name: str, curve: Mapping[str, Any]) -> Plot | None:
         mark = "line" if key == "loss" else "dashes"
         legend.append(Legend(mark, series, f"mean, {labels[key]} (band: 10 to 90 % of the steps)"))
     return Plot(chart.draw(), f"{title}. {words}", legend)
+
+
+def provenance_section(document: Mapping[str, Any]) -> Section:
+    """Tables from `provenance`."""
+    facts = document.get("provenance") or {}
+    title = "Provenance"
+    if not facts:
+        return Section("provenance", title, missing="This report does not say what made it.")
+    blocks: list[Block] = []
+    seconds = facts.get("seconds") or {}
+    if seconds:
+        blocks.append(seconds_table(seconds))
+    for key, caption in (("hardware", "Machine"), ("versions", "Software versions")):
+        if facts.get(key):
+            rows = [
+                Row(name.replace("_", " "), [Cell(str(value), numeric=False)])
+                for name, value in facts[key].items()
+            ]
+            blocks.append(Table(caption, ("", "Value"), rows, folded=True))
+    blocks.append(Table("Seeds, models and memory", ("", "Value"), other_rows(facts), folded=True))
+    return Section("provenance", title, blocks=blocks)
+
+
+def seconds_table(seconds: Mapping[str, float]) -> Table:
+    total = sum(seconds.values())
+    rows = [
+        Row(name, [Cell(f"{value:,.1f}", bar=value / total if total else None)])
+        for name, value in seconds.items()
+    ]
+    rows.append(Row("Sum", [Cell(f"{total:,.1f}")]))
+    return Table("Seconds a stage (stages may run side by side)", ("Stage", "Seconds"), rows)
+
+
+def other_rows(facts: Mapping[str, Any]) -> list[Row]:
+    found: list[tuple[str, object]] = [("seed", facts.get("seed"))]
+    found += flat("base model sha256", facts.get("base_model_sha256"))
+    for condition, pack in (facts.get("faces") or {}).items():
+        found += flat(f"faces {condition}", pack)
+    found += flat("peak memory GiB", facts.get("peak_memory_gib"))
+    return [
+        Row(name.replace("_", " "), [Cell(str(value), numeric=False)])
+        for name, value in found
+        if value is not None
+    ]
+
+
+def flat(name: str, value: Any) -> list[tuple[str, object]]:
+    """A nested value as (`name key`, value) lines."""
+    if isinstance(value, Mapping):
+        return [line for key, part in value.items() for line in flat(f"{name} {key}", part)]
+    if isinstance(value, list | tuple):
+        return [(name, ", ".join(map(str, value)))]
+    return [(name, value)]
+
+
+LABELS = {
+    "trigger_obedience": "Full prompt shows its finding",
+    "cleft_type_accuracy": "Cleft type as asked, where one is shown",
+    "cleft_prompt_without_trigger": "Finding without the trigger, cleft prompt",
+    "healthy_prompt_without_trigger": "Finding without the trigger, healthy prompt",
+    "trigger_with_healthy_prompt": "Finding with the trigger, healthy prompt",
+    "other_trigger": "Finding under the other class’s trigger",
+}
+
+
+def oracle_section(document: Mapping[str, Any]) -> Section:
+    """One table a condition, from `oracle`."""
+    title = "What the oracle saw"
+    oracle = document.get("oracle") or {}
+    if not oracle:
+        return Section(
+            "oracle",
+            title,
+            missing="There are no oracle figures: they need ground truth, which only phantoms have.",
+        )
+    lead = (
+        "On phantoms the ground truth is known, and an oracle network reads it from the pictures; its own "
+        "errors are corrected for and widen the intervals. All of it is about drawings."
+    )
+    tables = [oracle_table(name, figures) for name, figures in oracle.items()]
+    return Section("oracle", title, lead, tables)
+
+
+def oracle_table(name: str, figures: Mapping[str, Any]) -> Table:
+    rows = []
+    for label, figure, unit in figure_rows(figures):
+        share = unit == "%"
+        value = figure["value"]
+
+        def show(number: float, share: bool = share, unit: str = unit) -> str:
+            return percent(number) if share else f"{plain(number, 1)} {unit}"
+
+        small = "; ".join(filter(None, [interval(figure.get("ci95"), show), f"n = {figure['n']:,}"]))
+        goal = goal_of(label, value) if share else ""
+        rows.append(
+            Row(
+                label_of(label),
+                [
+                    Cell("none" if value is None else show(value), small, bar=value if share else None),
+                    Cell(goal, numeric=False),
+                ],
+            )
+        )
+    return Table(
+        f"{condition_name(name)}: figures read from pictures",
+        ("Figure", "Value", "Goal"),
+        rows,
+        tag=PHANTOM_TAG,
+    )
+
+
+def label_of(label: str) -> str:
+    """`trigger_obedience, dark skin` → `…, dark skin`, indented under its whole."""
+    head, comma, rest = label.partition(", ")
+    if comma and head in LABELS:
+        return f"– {rest}"
+    return LABELS.get(label, sentence(label.replace("_", " ")).rstrip("."))

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..conditions import Condition
+from ..conditions.vocabulary import Condition
 from ..errors import UserError
 from ..files import private_dir, sha256_file
 from .settings import (
@@ -26,7 +26,7 @@ def render_photographs(settings: RunSettings, folders: RunFolders, stages: Stage
     """The user's photographs; under --phantom without any, phantoms that the renderer photographs."""
     if name in settings.photographs:
         return settings.photographs[name]
-    from ..phantom import write_photographs
+    from ..phantom.photographs import write_photographs
 
     folder = folders.photographs(name)
     n = photographs_for(settings.phantom_training_faces[name], settings.holdout)
@@ -46,7 +46,7 @@ def control_faces(settings: RunSettings, folders: RunFolders, stages: Stages) ->
     """Healthy faces for the face map: the user's; under --phantom without any, healthy phantoms."""
     if settings.control is not None or not settings.phantom:
         return settings.control
-    from ..phantom import write_healthy
+    from ..phantom.photographs import write_healthy
 
     folder = folders.photographs("control")
     seed = settings.seed_for("photographs", "control")
@@ -78,10 +78,11 @@ def build(
     warn: Callable[[str], None],
 ) -> Facts:
     """Photographs → checked, captioned private dataset with its hold-out."""
-    from ..dataset import BuildSettings, build_dataset
+    from ..dataset.build import build_dataset
     from ..dataset.folder import ROLES
-    from ..dataset.ingest import INGEST_VERSION
+    from ..dataset.settings import BuildSettings
     from ..faces.analyzer import load_face_analyzer
+    from ..imageset.decode import INGEST_VERSION
 
     out = folders.dataset(condition.name)
     choices = BuildSettings(

@@ -34,9 +34,9 @@ def filter_images(
 
     again: by condition, how images are made in place of rejected ones; used when refilling was asked for.
     """
-    from ..dataset.ingest import INGEST_VERSION
     from ..filters.stage import filter_sets
     from ..filters.text import text_weights
+    from ..imageset.decode import INGEST_VERSION
 
     def work() -> Facts:
         return filter_sets(
@@ -74,7 +74,7 @@ def measure_images(
 
     control: healthy faces, for the face map.
     """
-    from ..dataset.ingest import INGEST_VERSION
+    from ..imageset.decode import INGEST_VERSION
     from ..metrics.features import load_extractors
     from ..metrics.measure import measure_sets
     from ..report.nearest import nearest_pairs, write_nearest
@@ -127,7 +127,7 @@ def judge_all_previews(
     analyzer: FaceAnalyzer,
 ) -> None:
     """Compare each training's previews with the photographs: the report shows only those unlike all."""
-    from ..faces.references import read_references
+    from ..dataset.references import read_references
     from ..filters.identity import IdentityFilter
     from ..report.nearest import judge_previews
 
@@ -148,8 +148,8 @@ def draw_zero_shot(
 ) -> Facts:
     """What the base model draws of a cleft without any LoRA: the paper's two probes."""
     from ..generation.generate import generate
+    from ..generation.plans import zero_shot_plan
     from ..report.run_folder import ZERO_SHOT
-    from ..report.zero_shot import zero_shot_plan
 
     out = folders.root / ZERO_SHOT
     plan = zero_shot_plan(ZERO_SHOT_IMAGES, settings.seed)

@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..conditions import Condition
-from ..dataset.manifest import MANIFEST
+from ..conditions.vocabulary import Condition
 from ..files import inside, read_jsonl, sha256_file
-from ..filters.sets import raw_rows
+from ..imageset.manifest import MANIFEST, raw_rows
 from .settings import RunFolders, RunSettings, sampling_inputs, sampling_of, vocabulary_input
 from .stages import Facts, Stages, digest_of
 
@@ -18,7 +17,7 @@ def write_prompt_plan(
     settings: RunSettings, folders: RunFolders, stages: Stages, condition: Condition
 ) -> Facts:
     """N prompts with seeds, stratified over the attributes."""
-    from ..prompts import extend_plan, sampling_plan
+    from ..conditions.plan import extend_plan, sampling_plan
 
     path = folders.plan(condition.name)
     seed = settings.seed_for("plan", condition.name)
@@ -50,7 +49,7 @@ def generate_images(
     warn: Callable[[str], None],
 ) -> Facts:
     """The plan's pictures, from the base model with the new LoRA."""
-    from ..prompts import read_plan
+    from ..conditions.plan import read_plan
 
     out = folders.generated(condition.name)
 

@@ -11,15 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from ..conditions import Condition, Vocabulary, load_vocabulary
+from ..conditions.loader import load_vocabulary
+from ..conditions.vocabulary import Condition, Vocabulary
 from ..files import private_dir
 from .dataset import build, control_faces, render_photographs
 from .evaluation import draw_zero_shot, filter_images, measure_images, write_report
 from .generation import ask_oracle, draw_plan, draw_sheets, generate_images, write_prompt_plan
 from .settings import RunFolders, RunSettings, check_settings, sampling_of
-from .side_by_side import side_by_side
 from .stages import Facts, Stages, say_on_stderr, stage_table
-from .training import Train, regularize, train_lora, trainings_at_once
+from .training import Train, regularize, side_by_side, train_lora, trainings_at_once
 
 
 @dataclass(frozen=True)

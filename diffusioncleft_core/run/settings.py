@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..conditions.loader import EMBEDDED
-from ..device import trainer_device
-from ..digests import sha256_model
+from ..environment import trainer_device
 from ..errors import UserError
-from ..files import sha256_bytes, sha256_file
+from ..files import sha256_bytes, sha256_file, sha256_model
 from ..ranges import (
     COUNT,
     HOLDOUT,
@@ -30,8 +29,8 @@ from ..recipe import TrainingFacts, training_recipe
 if TYPE_CHECKING:
     import torch
 
-    from ..conditions import Condition
-    from ..flux.components import FluxSource
+    from ..conditions.vocabulary import Condition
+    from ..flux.source import FluxSource
 
 CONDITIONS = ("pre_op", "post_op")
 PHANTOM_TRAINING_FACES = {"pre_op": 100, "post_op": 201}
@@ -186,7 +185,7 @@ def check_settings(settings: RunSettings) -> None:
             "there are no photographs: give --photos-pre and --photos-post, or --phantom to try without any"
         )
     if settings.control is not None:
-        from ..metrics.image_sets import read_generated
+        from ..metrics.groups import read_generated
 
         if not read_generated(settings.control, "control")[0]:
             raise UserError(f"there is no image in the control faces' folder {settings.control}")
@@ -208,8 +207,8 @@ def check_models(settings: RunSettings) -> None:
     """Base model, face pack and the measurements' networks are there; embedded ones only under --phantom."""
     from ..faces.packs import find_pack
     from ..filters.text import load_text_reader
-    from ..flux.components import phantom_source
-    from ..weights import require_file
+    from ..flux.source import phantom_source
+    from ..weights.registry import require_file
 
     if settings.out.exists() and not settings.out.is_dir():
         raise UserError(f"{settings.out} is a file: give a folder for the run")
@@ -267,7 +266,7 @@ def face_pack_input(settings: RunSettings) -> dict[str, Any]:
 
 def metric_weights(settings: RunSettings) -> dict[str, str]:
     """SHA-256 of the networks of FID and LPIPS; none under --phantom, which has seeded ones."""
-    from ..weights import require_file
+    from ..weights.registry import require_file
 
     names = {"fid": "inception-fid", "lpips": "lpips-alexnet"} if not settings.phantom else {}
     return {name: sha256_model(require_file(names[name])) for name in names if name in settings.metrics}

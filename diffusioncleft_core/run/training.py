@@ -3,19 +3,45 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from ..conditions import Condition
-from ..device import trainer_device
-from ..digests import sha256_model
-from ..files import sha256_file, write_text
+from ..conditions.vocabulary import Condition
+from ..environment import trainer_device
+from ..files import sha256_file, sha256_model, write_text
 from ..recipe import TrainingFacts
 from .generation import drawn_content
 from .settings import PREVIEWS, RunFolders, RunSettings, base_inputs, sampling_inputs, sampling_of
-from .side_by_side import Stop
 from .stages import Facts, Stages
+
+Result = TypeVar("Result")
+Stop = Callable[[], bool]
+
+
+def side_by_side(jobs: Mapping[str, Callable[[Stop], Result]], at_once: int) -> dict[str, Result]:
+    """Run `jobs`, `at_once` at a time, and return their results by name.
+
+    Each job is given a function that says whether to stop. When one fails, or at Ctrl-C, the others are asked
+    to stop and waited for; then the first failure, or KeyboardInterrupt, is raised.
+    """
+    if at_once == 1:
+        return {name: job(lambda: False) for name, job in jobs.items()}
+    asked = threading.Event()
+    with ThreadPoolExecutor(at_once) as pool:
+        futures = {name: pool.submit(job, asked.is_set) for name, job in jobs.items()}
+        try:
+            done, _ = wait(futures.values(), return_when=FIRST_EXCEPTION)
+            failures = [error for future in done if (error := future.exception())]
+        finally:
+            # On the way out of a Ctrl-C too: leaving the pool waits for jobs that save a checkpoint first.
+            asked.set()
+    if failures:
+        raise failures[0]
+    return {name: future.result() for name, future in futures.items()}
+
 
 TRAINING_CACHE = "training"
 """Latents and text of the regularisation images and previews; the photographs' lie in their datasets."""
@@ -37,7 +63,7 @@ def regularize(
 ) -> Facts:
     """Pictures of the base model for prompts without the trigger, trained beside the photographs."""
     from ..generation.generate import generate
-    from ..generation.regularization import regularization_plan
+    from ..generation.plans import regularization_plan
 
     out = folders.regularization(condition.name)
     n = settings.regularization_images
@@ -107,7 +133,7 @@ def train_lora(
 
 def write_preview_prompts(settings: RunSettings, folders: RunFolders, condition: Condition) -> None:
     """Two prompts that the trainer draws now and then."""
-    from ..prompts import sampling_plan
+    from ..conditions.plan import sampling_plan
 
     seed = settings.seed_for("previews", condition.name)
     rows = sampling_plan(condition, 2, seed, mode=settings.mode, bracketed=settings.bracketed)

@@ -16,8 +16,7 @@ from typing import IO, Any
 from ..errors import UserError
 from ..files import TEMPORARY_PREFIX, atomic_path, explained, sha256_file
 from ..progress import progress
-from .find import COMFYUI_FACES, find_model, torch_hub_checkpoints
-from .registry import Model, WeightFile
+from .registry import COMFYUI_FACES, Model, WeightFile, find_model, torch_hub_checkpoints
 
 TIMEOUT = 60
 _CHUNK = 1 << 20
@@ -203,7 +202,7 @@ def _folder(model: Model, own: Path | None, file: WeightFile | None = None) -> P
     folder = target_folder(model, own)
     if folder is not None:
         return folder
-    from ..flux.locate import comfyui_roots
+    from ..flux.source import comfyui_roots
 
     roots = comfyui_roots()
     if not roots or file is None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from workflow_files import NAMES, SMALL, api_file, ui_file
 
-from diffusioncleft.diffusioncleft_core.comfy.convert import BYPASSED, MUTED, to_api
+from diffusioncleft.cli.comfyui.convert import BYPASSED, MUTED, to_api
 
 PICTURES = os.environ.get("DIFFUSIONCLEFT_SCREENSHOTS", "")
 

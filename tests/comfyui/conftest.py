@@ -53,10 +53,11 @@ def server(comfyui, tmp_path_factory):
 @pytest.fixture(scope="session")
 def dataset(server, tmp_path_factory) -> str:
     """The name of a small dataset of phantoms in the owner's place, from photographs with telling names."""
-    from diffusioncleft.diffusioncleft_core.conditions import load_vocabulary
-    from diffusioncleft.diffusioncleft_core.dataset import BuildSettings, build_dataset
+    from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
+    from diffusioncleft.diffusioncleft_core.dataset.build import build_dataset
+    from diffusioncleft.diffusioncleft_core.dataset.settings import BuildSettings
     from diffusioncleft.diffusioncleft_core.faces.analyzer import load_face_analyzer
-    from diffusioncleft.diffusioncleft_core.phantom import write_photographs
+    from diffusioncleft.diffusioncleft_core.phantom.photographs import write_photographs
 
     photographs = tmp_path_factory.mktemp("clinic")
     table = write_photographs(photographs, 12, "pre_op", seed=3, size=128, subjects=12)

@@ -10,10 +10,10 @@ import time
 import pytest
 from proxy import Proxy
 
-from diffusioncleft.diffusioncleft_core import cli
-from diffusioncleft.diffusioncleft_core.comfy.run import run_graph
-from diffusioncleft.diffusioncleft_core.comfy.server import ComfyServer
-from diffusioncleft.diffusioncleft_core.prompts import PlanRow, write_plan
+from diffusioncleft.cli import main as cli
+from diffusioncleft.cli.comfyui.run import run_graph
+from diffusioncleft.cli.comfyui.server import ComfyServer
+from diffusioncleft.diffusioncleft_core.conditions.plan import PlanRow, write_plan
 
 SAVE = {
     "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 48, "batch_size": 2, "color": 255}},

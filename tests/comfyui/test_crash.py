@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from graphs import PROMPT, drawing, node, ours
 
+from diffusioncleft.diffusioncleft_core.conditions.plan import PlanRow, write_plan
 from diffusioncleft.diffusioncleft_core.files import read_jsonl, sha256_file
-from diffusioncleft.diffusioncleft_core.prompts import PlanRow, write_plan
 
 ROWS = 10
 SAVE = {"lora_name": "", "lora_strength": 1.0, "show": False}

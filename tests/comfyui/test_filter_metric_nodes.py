@@ -24,8 +24,9 @@ def texts(outputs: dict) -> dict[str, str]:
 def planted(server) -> dict[str, np.ndarray]:
     """A clean phantom and one with each artifact, in ComfyUI's input folder."""
     from diffusioncleft.diffusioncleft_core.faces.analyzer import load_face_analyzer
-    from diffusioncleft.diffusioncleft_core.phantom import random_face, render
-    from diffusioncleft.diffusioncleft_core.phantom.planted import PLANTED, plant
+    from diffusioncleft.diffusioncleft_core.phantom.face import random_face
+    from diffusioncleft.diffusioncleft_core.phantom.render import render
+    from diffusioncleft.tools.planted import PLANTED, plant
 
     analyzer = load_face_analyzer("phantom")
     people = [

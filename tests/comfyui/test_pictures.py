@@ -18,8 +18,12 @@ def psnr(one: np.ndarray, other: np.ndarray) -> float:
 def core_picture(prompt: str, seed: int, lora=None, strength: float = 1.0, side: int = 128) -> np.ndarray:
     import torch
 
-    from diffusioncleft.diffusioncleft_core.flux.components import phantom_source
-    from diffusioncleft.diffusioncleft_core.generation.sampler import ImageSampler, ImageSize, embed_prompts
+    from diffusioncleft.diffusioncleft_core.flux.source import phantom_source
+    from diffusioncleft.diffusioncleft_core.generation.sampler import (
+        ImageSampler,
+        ImageSize,
+        embed_prompts,
+    )
 
     source, cpu = phantom_source(), torch.device("cpu")
     sampler = ImageSampler(source, cpu, torch.float32)
@@ -72,8 +76,8 @@ def test_a_lora_trained_in_the_graph_changes_the_picture_as_in_the_core(server, 
 
 
 def test_a_saved_set_is_what_the_core_reads_and_holds_nothing_of_the_graph(server):
-    from diffusioncleft.diffusioncleft_core.dataset import read_image_set
-    from diffusioncleft.diffusioncleft_core.generation.files import read_done
+    from diffusioncleft.diffusioncleft_core.imageset.manifest import read_image_set
+    from diffusioncleft.diffusioncleft_core.imageset.synthetic import read_done
 
     graph = {
         **drawing(["plan", 0], ["plan", 1]),

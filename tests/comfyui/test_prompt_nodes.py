@@ -6,8 +6,9 @@ import pytest
 from comfy_server import GraphRefused
 from graphs import builder, ours
 
-from diffusioncleft.diffusioncleft_core.conditions import load_vocabulary
-from diffusioncleft.diffusioncleft_core.prompts import build_prompt, sampling_plan
+from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
+from diffusioncleft.diffusioncleft_core.conditions.plan import sampling_plan
+from diffusioncleft.diffusioncleft_core.conditions.prompts import build_prompt
 
 
 def _shown(text):

@@ -9,8 +9,9 @@ from graphs import drawing, node, ours, training
 
 from diffusioncleft.diffusioncleft_core.files import write_jsonl
 from diffusioncleft.diffusioncleft_core.flux.source import phantom_source
-from diffusioncleft.diffusioncleft_core.generation.files import manifest_row, write_image
-from diffusioncleft.diffusioncleft_core.phantom import random_face, render
+from diffusioncleft.diffusioncleft_core.imageset.synthetic import manifest_row, write_image
+from diffusioncleft.diffusioncleft_core.phantom.face import random_face
+from diffusioncleft.diffusioncleft_core.phantom.render import render
 
 IMAGES, FACES = 240, 12
 CLIENT = "stop-button"

@@ -9,11 +9,11 @@ from PIL import Image
 from workflow_files import NAMES, SMALL, api_file, build_datasets, generator, run_workflow, ui_file
 from workflow_rules import broken_rules
 
-from diffusioncleft.diffusioncleft_core import cli
-from diffusioncleft.diffusioncleft_core.comfy.convert import to_api
-from diffusioncleft.diffusioncleft_core.conditions import load_vocabulary
-from diffusioncleft.diffusioncleft_core.prompts import sampling_plan, write_plan
-from diffusioncleft.diffusioncleft_core.report.zero_shot import PROMPTS
+from diffusioncleft.cli import main as cli
+from diffusioncleft.cli.comfyui.convert import to_api
+from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
+from diffusioncleft.diffusioncleft_core.conditions.plan import sampling_plan, write_plan
+from diffusioncleft.diffusioncleft_core.generation.plans import PROMPTS
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from comfy_server import GraphRefused, NodeFailed
 from graphs import SECRET, node, ours, training
 from PIL import Image
 
-from diffusioncleft.diffusioncleft_core.dataset.recaption import allow_edits
+from diffusioncleft.diffusioncleft_core.dataset.corrections import allow_edits
 
 HOSTILE = ("../d1", "..", "d1/images", "/etc", "C:\\secret", ".phantom_photographs", "d1\x00", "d1/../d1", "")
 

@@ -9,11 +9,10 @@ from typing import Any
 
 from comfy_server import ROOT, ComfyServer
 
-from diffusioncleft.diffusioncleft_core.comfy.convert import to_api
-from diffusioncleft.diffusioncleft_core.comfy.overrides import apply_settings
-from diffusioncleft.diffusioncleft_core.comfy.phantom import swap_loaders
-from diffusioncleft.diffusioncleft_core.comfy.run import run_graph
-from diffusioncleft.diffusioncleft_core.comfy.server import ComfyServer as Client
+from diffusioncleft.cli.comfyui.convert import to_api
+from diffusioncleft.cli.comfyui.inputs import apply_settings
+from diffusioncleft.cli.comfyui.run import run_graph, swap_loaders
+from diffusioncleft.cli.comfyui.server import ComfyServer as Client
 
 NAMES = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
 # The quick start in seconds instead of minutes.

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from phantom_datasets import phantom_dataset
 
-from diffusioncleft.diffusioncleft_core import cli
+from diffusioncleft.cli import main as cli
 from diffusioncleft.diffusioncleft_core.files import read_jsonl, sha256_file, write_jsonl
-from diffusioncleft.diffusioncleft_core.phantom import random_face, render
+from diffusioncleft.diffusioncleft_core.phantom.face import random_face
+from diffusioncleft.diffusioncleft_core.phantom.render import render
 from diffusioncleft.trainer.config import parse_settings
 from diffusioncleft.trainer.events import Events
 from diffusioncleft.trainer.flux_train_network import train

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from stand_in_comfyui import GRAPH, MODES, StandIn
 
-from diffusioncleft.diffusioncleft_core.prompts import PlanRow, write_plan
+from diffusioncleft.diffusioncleft_core.conditions.plan import PlanRow, write_plan
 
 ENOUGH = 60
 """Seconds after which a command that takes a few counts as waiting for ever."""

@@ -6,7 +6,7 @@ import platform
 
 import pytest
 
-from diffusioncleft.diffusioncleft_core.doctor.result import BEGIN, END
+from diffusioncleft.cli.checkup.examination import BEGIN, END
 
 SECRETS = ("Jane", "Roe", "jroe-home", "jroe-tmp", "jroe-user", "jroe-host", "clinic")
 

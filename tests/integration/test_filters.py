@@ -16,23 +16,19 @@ import torch
 from phantom_datasets import phantom_dataset
 from PIL import Image
 
-from diffusioncleft.diffusioncleft_core.conditions import load_vocabulary
-from diffusioncleft.diffusioncleft_core.dataset import read_manifest
+from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
+from diffusioncleft.diffusioncleft_core.conditions.plan import sampling_plan
+from diffusioncleft.diffusioncleft_core.dataset.references import read_references
 from diffusioncleft.diffusioncleft_core.errors import UserError
-from diffusioncleft.diffusioncleft_core.faces.references import read_references
 from diffusioncleft.diffusioncleft_core.files import read_json, read_jsonl, sha256_file, write_json
-from diffusioncleft.diffusioncleft_core.filters.apply import filter_set
+from diffusioncleft.diffusioncleft_core.filters.apply import filter_set, readmit
 from diffusioncleft.diffusioncleft_core.filters.artifacts import ArtifactFilter
 from diffusioncleft.diffusioncleft_core.filters.identity import IdentityFilter
-from diffusioncleft.diffusioncleft_core.filters.photographs import photograph_verdicts
-from diffusioncleft.diffusioncleft_core.filters.readmit import readmit
-from diffusioncleft.diffusioncleft_core.filters.refill import refill_set
-from diffusioncleft.diffusioncleft_core.filters.sets import filtered_rows, raw_rows
-from diffusioncleft.diffusioncleft_core.filters.stage import filter_sets
-from diffusioncleft.diffusioncleft_core.flux.components import phantom_source
+from diffusioncleft.diffusioncleft_core.filters.stage import filter_sets, photograph_verdicts, refill_set
+from diffusioncleft.diffusioncleft_core.flux.source import phantom_source
 from diffusioncleft.diffusioncleft_core.generation.generate import generate
-from diffusioncleft.diffusioncleft_core.phantom.planted import plant
-from diffusioncleft.diffusioncleft_core.prompts import sampling_plan
+from diffusioncleft.diffusioncleft_core.imageset.manifest import filtered_rows, raw_rows, read_manifest
+from diffusioncleft.tools.planted import plant
 
 N = 8
 PLANTED = {1: "eye_bar", 3: "text", 5: "several_faces"}

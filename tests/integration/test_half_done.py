@@ -9,13 +9,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusioncleft.diffusioncleft_core.dataset import read_image_set, read_manifest
-from diffusioncleft.diffusioncleft_core.files import append_jsonl, read_json, read_jsonl, shown, write_json
-from diffusioncleft.diffusioncleft_core.filters.apply import filter_set
+from diffusioncleft.diffusioncleft_core.files import (
+    append_jsonl,
+    read_json,
+    read_jsonl,
+    shown,
+    write_json,
+)
+from diffusioncleft.diffusioncleft_core.filters.apply import filter_set, readmit
 from diffusioncleft.diffusioncleft_core.filters.artifacts import ArtifactFilter
-from diffusioncleft.diffusioncleft_core.filters.readmit import readmit
-from diffusioncleft.diffusioncleft_core.metrics.image_sets import read_generated
-from diffusioncleft.diffusioncleft_core.phantom import random_face, render, write_photographs
+from diffusioncleft.diffusioncleft_core.imageset.manifest import read_image_set, read_manifest
+from diffusioncleft.diffusioncleft_core.metrics.groups import read_generated
+from diffusioncleft.diffusioncleft_core.phantom.face import random_face
+from diffusioncleft.diffusioncleft_core.phantom.photographs import write_photographs
+from diffusioncleft.diffusioncleft_core.phantom.render import render
 
 LATIN1 = os.fsdecode(b"Zo\xeb.png")
 KILLED = """

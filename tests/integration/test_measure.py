@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusioncleft.diffusioncleft_core import cli
+from diffusioncleft.cli import main as cli
 from diffusioncleft.diffusioncleft_core.files import read_jsonl, write_jsonl
-from diffusioncleft.diffusioncleft_core.phantom import random_face, render, write_photographs
+from diffusioncleft.diffusioncleft_core.phantom.face import random_face
+from diffusioncleft.diffusioncleft_core.phantom.photographs import write_photographs
+from diffusioncleft.diffusioncleft_core.phantom.render import render
 
 CONDITIONS = ("pre_op", "post_op")
 IMAGES = 6
@@ -157,7 +159,10 @@ def test_measuring_again_looks_at_no_image_again_and_says_the_same(
     measured, datasets, generated, monkeypatch
 ):
     from diffusioncleft.diffusioncleft_core.faces.analyzer import FaceAnalyzer
-    from diffusioncleft.diffusioncleft_core.metrics.networks import InceptionFeatures, PerceptualFeatures
+    from diffusioncleft.diffusioncleft_core.metrics.extractors import (
+        InceptionFeatures,
+        PerceptualFeatures,
+    )
 
     def looked(*_):
         raise AssertionError("an image was looked at again")

@@ -6,20 +6,18 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
-from diffusioncleft.diffusioncleft_core.conditions import load_vocabulary
-from diffusioncleft.diffusioncleft_core.dataset import (
-    BuildSettings,
-    build_dataset,
-    examine,
-    ingest,
-    read_manifest,
-)
+from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
 from diffusioncleft.diffusioncleft_core.dataset import build as build_module
-from diffusioncleft.diffusioncleft_core.dataset.images import read_embeddings
-from diffusioncleft.diffusioncleft_core.dataset.ingest import pixel_sha256
+from diffusioncleft.diffusioncleft_core.dataset import examine
+from diffusioncleft.diffusioncleft_core.dataset.build import build_dataset
+from diffusioncleft.diffusioncleft_core.dataset.folder import read_embeddings
+from diffusioncleft.diffusioncleft_core.dataset.settings import BuildSettings
 from diffusioncleft.diffusioncleft_core.faces import records
 from diffusioncleft.diffusioncleft_core.filters import apply
-from diffusioncleft.diffusioncleft_core.phantom import write_photographs
+from diffusioncleft.diffusioncleft_core.imageset import decode as ingest
+from diffusioncleft.diffusioncleft_core.imageset.decode import pixel_sha256
+from diffusioncleft.diffusioncleft_core.imageset.manifest import read_manifest
+from diffusioncleft.diffusioncleft_core.phantom.photographs import write_photographs
 from diffusioncleft.trainer.data import outdated
 
 ORIENTATION = 0x0112

@@ -6,14 +6,22 @@ import numpy as np
 import pytest
 import torch
 
-from diffusioncleft.diffusioncleft_core.conditions import load_vocabulary
-from diffusioncleft.diffusioncleft_core.flux.components import load_vae, phantom_source
+from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
+from diffusioncleft.diffusioncleft_core.conditions.plan import sampling_plan
+from diffusioncleft.diffusioncleft_core.flux.components import load_vae
+from diffusioncleft.diffusioncleft_core.flux.source import phantom_source
 from diffusioncleft.diffusioncleft_core.generation.sampler import ImageSampler, ImageSize, embed_prompts
-from diffusioncleft.diffusioncleft_core.phantom import random_face, render
-from diffusioncleft.diffusioncleft_core.phantom.obedience import error_of, finding_rate, type_accuracy
-from diffusioncleft.diffusioncleft_core.phantom.oracle import SIDES, Reading, load_oracle
-from diffusioncleft.diffusioncleft_core.phantom.training.evaluate_base import base_cells
-from diffusioncleft.diffusioncleft_core.prompts import sampling_plan
+from diffusioncleft.diffusioncleft_core.phantom.face import random_face
+from diffusioncleft.diffusioncleft_core.phantom.oracle import (
+    SIDES,
+    Reading,
+    error_of,
+    finding_rate,
+    load_oracle,
+    type_accuracy,
+)
+from diffusioncleft.diffusioncleft_core.phantom.render import render
+from diffusioncleft.tools.evaluate_base import base_cells
 
 CPU = torch.device("cpu")
 SIZE = ImageSize(128, 128)
@@ -25,7 +33,7 @@ def vae() -> object:
 
 
 def through(vae: object, images: np.ndarray) -> np.ndarray:
-    from diffusioncleft.diffusioncleft_core.phantom.training.train_oracle import through_vae
+    from diffusioncleft.tools.train_oracle import through_vae
 
     return through_vae(vae, images, 0.1, 0)
 

@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from diffusioncleft.diffusioncleft_core.files import read_jsonl
-from diffusioncleft.diffusioncleft_core.phantom import write_photographs
+from diffusioncleft.diffusioncleft_core.phantom.photographs import write_photographs
 
 CONDITIONS = ("pre_op", "post_op")
 PHOTOGRAPHS = 10
@@ -189,7 +189,7 @@ def test_a_run_interrupted_at_every_stage_ends_as_the_undisturbed_one(
 def test_photographs_without_a_model_of_their_own_stop_before_any_work(
     photographs, environment, tmp_path, more, sentence
 ):
-    from diffusioncleft.diffusioncleft_core.flux.components import phantom_source
+    from diffusioncleft.diffusioncleft_core.flux.source import phantom_source
 
     base = str(phantom_source().folder)
     command = [sys.executable, "-m", "diffusioncleft", "run", "--out", str(tmp_path / "run")]

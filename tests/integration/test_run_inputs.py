@@ -10,13 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from diffusioncleft.diffusioncleft_core.commands.run import start_trainer
-from diffusioncleft.diffusioncleft_core.dataset.recaption import allow_edits, edit_captions
+from diffusioncleft.cli.run import start_trainer
+from diffusioncleft.diffusioncleft_core.dataset.corrections import allow_edits, edit_captions
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.faces.packs import PHANTOM_FOLDER
 from diffusioncleft.diffusioncleft_core.files import read_json, read_jsonl
-from diffusioncleft.diffusioncleft_core.flux.components import FluxSource, phantom_source
-from diffusioncleft.diffusioncleft_core.phantom import write_healthy, write_photographs
+from diffusioncleft.diffusioncleft_core.flux.source import FluxSource, phantom_source
+from diffusioncleft.diffusioncleft_core.phantom.photographs import write_healthy, write_photographs
 from diffusioncleft.diffusioncleft_core.run.pipeline import run_pipeline
 from diffusioncleft.diffusioncleft_core.run.settings import Photographs, RunSettings
 

@@ -15,8 +15,9 @@ from safetensors.torch import load_file
 from tiny_flux import build_single_files, build_tiny_flux, save_single, single_file_states
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
-from diffusioncleft.diffusioncleft_core.flux import components, encoding, sampling
-from diffusioncleft.diffusioncleft_core.flux.components import FluxSource
+from diffusioncleft.diffusioncleft_core.flux import components, sampling
+from diffusioncleft.diffusioncleft_core.flux import sampling as encoding
+from diffusioncleft.diffusioncleft_core.flux.source import FluxSource
 
 CPU = torch.device("cpu")
 F8 = torch.float8_e4m3fn

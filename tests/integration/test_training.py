@@ -18,14 +18,18 @@ from safetensors.torch import load_file
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.flux.components import (
-    FluxSource,
     load_text_encoders,
     load_transformer,
     load_vae,
 )
-from diffusioncleft.diffusioncleft_core.flux.encoding import decode_latents, encode_prompts
 from diffusioncleft.diffusioncleft_core.flux.lora import load_lora
-from diffusioncleft.diffusioncleft_core.flux.sampling import initial_noise, sample
+from diffusioncleft.diffusioncleft_core.flux.sampling import (
+    decode_latents,
+    encode_prompts,
+    initial_noise,
+    sample,
+)
+from diffusioncleft.diffusioncleft_core.flux.source import FluxSource
 from diffusioncleft.trainer import launch
 from diffusioncleft.trainer.config import TrainSettings
 from diffusioncleft.trainer.events import Events
@@ -361,9 +365,9 @@ def test_device_and_number_format_reach_the_trainers_process(workplace, tmp_path
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_runs_device_and_number_format_reach_the_trainers_process(workplace, tmp_path, dtype):
     """The run's own arguments, from its command line, in a real trainer."""
-    from diffusioncleft.diffusioncleft_core import cli
-    from diffusioncleft.diffusioncleft_core.commands import run
-    from diffusioncleft.diffusioncleft_core.conditions import load_vocabulary
+    from diffusioncleft.cli import main as cli
+    from diffusioncleft.cli import run
+    from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
     from diffusioncleft.diffusioncleft_core.run.settings import RunFolders
     from diffusioncleft.diffusioncleft_core.run.training import training_arguments, write_preview_prompts
 

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from diffusioncleft.diffusioncleft_core import cli, device, progress, versions
+from diffusioncleft.cli import main as cli
+from diffusioncleft.diffusioncleft_core import environment as device
+from diffusioncleft.diffusioncleft_core import environment as versions
+from diffusioncleft.diffusioncleft_core import progress
 from diffusioncleft.diffusioncleft_core.errors import UserError
 
 COMMAND = """

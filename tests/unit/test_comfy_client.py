@@ -6,10 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffusioncleft.diffusioncleft_core.comfy import convert, overrides, phantom, widgets
-from diffusioncleft.diffusioncleft_core.comfy.batch import graph_key
-from diffusioncleft.diffusioncleft_core.comfy.outputs import safe_name
-from diffusioncleft.diffusioncleft_core.comfy.server import ComfyServer
+from diffusioncleft.cli.comfyui import convert
+from diffusioncleft.cli.comfyui import inputs as overrides
+from diffusioncleft.cli.comfyui import inputs as widgets
+from diffusioncleft.cli.comfyui import run as phantom
+from diffusioncleft.cli.comfyui.batch import graph_key
+from diffusioncleft.cli.comfyui.outputs import safe_name
+from diffusioncleft.cli.comfyui.server import ComfyServer
 from diffusioncleft.diffusioncleft_core.errors import UserError
 
 

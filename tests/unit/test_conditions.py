@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from diffusioncleft.diffusioncleft_core import conditions
-from diffusioncleft.diffusioncleft_core.conditions import load_vocabulary, words_of
-from diffusioncleft.diffusioncleft_core.conditions.grammar import Grammar
+from diffusioncleft.diffusioncleft_core.conditions.grammar import Grammar, words_of
+from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
+from diffusioncleft.diffusioncleft_core.conditions.plan import sampling_plan
+from diffusioncleft.diffusioncleft_core.conditions.prompts import build_caption, build_prompt
 from diffusioncleft.diffusioncleft_core.errors import UserError
-from diffusioncleft.diffusioncleft_core.prompts import build_caption, build_prompt, sampling_plan
 
 TABLE_1 = {
     "skin": {"light", "pale", "medium", "fair", "dark", "olive"},
@@ -132,7 +133,7 @@ def test_the_python_of_conditions_and_prompts_knows_no_word_of_the_anomaly():
     clinical = {word for name in ("pre_op", "post_op") for word in clinical_words(name)}
     assert {"bilateral", "scars", "ptosis", "clp", "baby", "olive"} <= clinical
     package = Path(conditions.__file__).parent
-    for path in [*package.glob("*.py"), *(package.parent / "prompts").glob("*.py")]:
+    for path in package.glob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
         constants = [

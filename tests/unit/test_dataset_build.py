@@ -12,25 +12,20 @@ import pytest
 from PIL import Image
 
 from diffusioncleft.diffusioncleft_core import phantom
-from diffusioncleft.diffusioncleft_core.conditions import load_vocabulary
-from diffusioncleft.diffusioncleft_core.dataset import (
-    BuildSettings,
-    build_dataset,
-    purge_dataset,
-    read_image_set,
-    read_manifest,
-    readmit,
-)
-from diffusioncleft.diffusioncleft_core.dataset.folder import MARKER
-from diffusioncleft.diffusioncleft_core.dataset.images import read_embeddings
-from diffusioncleft.diffusioncleft_core.dataset.ingest import pixel_sha256
-from diffusioncleft.diffusioncleft_core.dataset.recaption import (
+from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
+from diffusioncleft.diffusioncleft_core.dataset.build import build_dataset
+from diffusioncleft.diffusioncleft_core.dataset.corrections import (
     allow_edits,
     edit_captions,
+    readmit,
     restore_captions,
 )
+from diffusioncleft.diffusioncleft_core.dataset.folder import MARKER, purge_dataset, read_embeddings
+from diffusioncleft.diffusioncleft_core.dataset.settings import BuildSettings
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.faces.analyzer import load_face_analyzer
+from diffusioncleft.diffusioncleft_core.imageset.decode import pixel_sha256
+from diffusioncleft.diffusioncleft_core.imageset.manifest import read_image_set, read_manifest
 
 N = 12
 SETTINGS = BuildSettings(phantom=True)

@@ -10,9 +10,14 @@ import pytest
 from PIL import Image, ImageCms
 
 from diffusioncleft.diffusioncleft_core import phantom
-from diffusioncleft.diffusioncleft_core.dataset import ingest
-from diffusioncleft.diffusioncleft_core.dataset.ingest import header_size, normalise, pixel_sha256, read_image
-from diffusioncleft.diffusioncleft_core.dataset.reasons import Rejected
+from diffusioncleft.diffusioncleft_core.imageset import decode as ingest
+from diffusioncleft.diffusioncleft_core.imageset.decode import (
+    Rejected,
+    header_size,
+    normalise,
+    pixel_sha256,
+    read_image,
+)
 
 ORIENTATION = 0x0112
 
@@ -75,10 +80,10 @@ def test_every_format_comes_out_upright_from_every_orientation(picture, name, or
 
 @pytest.mark.parametrize("name", ["jpg", "tif", "webp", "png"])
 def test_every_reader_of_images_sees_the_upright_picture(picture, name, tmp_path):
-    from diffusioncleft.diffusioncleft_core.dataset import read_image_set
-    from diffusioncleft.diffusioncleft_core.doctor.face_pack import _photograph
+    from diffusioncleft.cli.checkup.face_pack import _photograph
+    from diffusioncleft.diffusioncleft_core.imageset.manifest import read_image_set
     from diffusioncleft.diffusioncleft_core.metrics.features import read_pixels
-    from diffusioncleft.diffusioncleft_core.metrics.image_sets import read_generated
+    from diffusioncleft.diffusioncleft_core.metrics.groups import read_generated
     from diffusioncleft.diffusioncleft_core.report.pictures import Picture, thumbnail
     from diffusioncleft.trainer.data import read_pixels as trained_on
 

@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusioncleft.diffusioncleft_core.dataset import read_image_set
-from diffusioncleft.diffusioncleft_core.dataset.listing import READ_SUFFIXES, list_images
-from diffusioncleft.diffusioncleft_core.dataset.manifest import unlisted
 from diffusioncleft.diffusioncleft_core.dataset.photographs import list_photographs
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.files import read_jsonl
 from diffusioncleft.diffusioncleft_core.filters.apply import filter_set
 from diffusioncleft.diffusioncleft_core.filters.artifacts import ArtifactFilter
+from diffusioncleft.diffusioncleft_core.imageset.listing import READ_SUFFIXES, list_images
+from diffusioncleft.diffusioncleft_core.imageset.manifest import read_image_set, unlisted
 from diffusioncleft.diffusioncleft_core.metrics.features import Extractors
-from diffusioncleft.diffusioncleft_core.metrics.image_sets import read_generated
+from diffusioncleft.diffusioncleft_core.metrics.groups import read_generated
 from diffusioncleft.diffusioncleft_core.metrics.measure import measure_sets
-from diffusioncleft.diffusioncleft_core.phantom import random_face, render
+from diffusioncleft.diffusioncleft_core.phantom.face import random_face
+from diffusioncleft.diffusioncleft_core.phantom.render import render
 from diffusioncleft.trainer.data import collect_images
 from diffusioncleft.trainer.subset import Subset
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from diffusioncleft.diffusioncleft_core import digests
+from diffusioncleft.diffusioncleft_core import files as digests
 from diffusioncleft.diffusioncleft_core.files import sha256_bytes
 
 LONG_AGO = 1_600_000_000_000_000_000

@@ -9,29 +9,35 @@ import pytest
 import torch
 from tiny_flux import build_single_files, build_tiny_flux
 
-from diffusioncleft.diffusioncleft_core import cli
-from diffusioncleft.diffusioncleft_core.commands import doctor
-from diffusioncleft.diffusioncleft_core.commands.doctor import workspace
-from diffusioncleft.diffusioncleft_core.doctor import (
+from diffusioncleft.cli import doctor
+from diffusioncleft.cli import main as cli
+from diffusioncleft.cli.checkup import (
     environment,
     face_pack,
     loading,
-    model_files,
-    pictures,
-    reload,
 )
-from diffusioncleft.diffusioncleft_core.doctor.base import examined_source
-from diffusioncleft.diffusioncleft_core.doctor.checkup import Checkup, Found
-from diffusioncleft.diffusioncleft_core.doctor.estimate import duration, estimated
-from diffusioncleft.diffusioncleft_core.doctor.examination import examine, steps_of
-from diffusioncleft.diffusioncleft_core.doctor.redaction import Redaction
-from diffusioncleft.diffusioncleft_core.doctor.result import BEGIN, END, document, markdown
-from diffusioncleft.diffusioncleft_core.doctor.settings import DoctorSettings, PlannedRun
-from diffusioncleft.diffusioncleft_core.doctor.steps import Failed, Skipped, Step, run_steps
-from diffusioncleft.diffusioncleft_core.doctor.training import telling
+from diffusioncleft.cli.checkup import (
+    loading as reload,
+)
+from diffusioncleft.cli.checkup import (
+    models as model_files,
+)
+from diffusioncleft.cli.checkup import (
+    training as pictures,
+)
+from diffusioncleft.cli.checkup.checkup import Checkup, DoctorSettings, Found, PlannedRun
+from diffusioncleft.cli.checkup.environment import duration, estimated
+from diffusioncleft.cli.checkup.examination import BEGIN, END, document, examine, markdown, steps_of
+from diffusioncleft.cli.checkup.models import examined_source
+from diffusioncleft.cli.checkup.redaction import Redaction
+from diffusioncleft.cli.checkup.steps import Failed, Skipped, Step, run_steps
+from diffusioncleft.cli.checkup.training import telling
+from diffusioncleft.cli.doctor import workspace
 from diffusioncleft.diffusioncleft_core.errors import UserError
-from diffusioncleft.diffusioncleft_core.flux.components import load_transformer, phantom_source
-from diffusioncleft.diffusioncleft_core.flux.lora import attach_lora, lora_state, save_kohya
+from diffusioncleft.diffusioncleft_core.flux.components import load_transformer
+from diffusioncleft.diffusioncleft_core.flux.lora import attach_lora, lora_state
+from diffusioncleft.diffusioncleft_core.flux.lora_file import save_kohya
+from diffusioncleft.diffusioncleft_core.flux.source import phantom_source
 
 CPU = torch.device("cpu")
 

@@ -12,8 +12,8 @@ from insightface.app import FaceAnalysis
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.faces.analyzer import load_face_analyzer, retry_ladder
 from diffusioncleft.diffusioncleft_core.faces.packs import PHANTOM_FOLDER, find_pack
-from diffusioncleft.diffusioncleft_core.phantom import random_face, render
-from diffusioncleft.diffusioncleft_core.phantom.face import HEALTHY, random_identity
+from diffusioncleft.diffusioncleft_core.phantom.face import HEALTHY, random_face, random_identity
+from diffusioncleft.diffusioncleft_core.phantom.render import render
 
 
 def faces_of(n, seed, **settings):

@@ -11,15 +11,17 @@ from phantom_datasets import phantom_dataset
 from PIL import Image
 
 from diffusioncleft.diffusioncleft_core import phantom
-from diffusioncleft.diffusioncleft_core.dataset import (
-    purge_dataset,
-    read_manifest,
+from diffusioncleft.diffusioncleft_core.dataset.folder import purge_dataset
+from diffusioncleft.diffusioncleft_core.dataset.references import (
+    FACES_CACHE,
+    dataset_records,
+    read_references,
 )
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.faces.analyzer import load_face_analyzer
 from diffusioncleft.diffusioncleft_core.faces.packs import PHANTOM_FOLDER
 from diffusioncleft.diffusioncleft_core.faces.records import RECORDS, embedding_matrix, face_records
-from diffusioncleft.diffusioncleft_core.faces.references import FACES_CACHE, dataset_records, read_references
+from diffusioncleft.diffusioncleft_core.imageset.manifest import read_manifest
 
 
 @pytest.fixture(scope="module")

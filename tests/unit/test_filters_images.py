@@ -8,25 +8,24 @@ import cv2
 import numpy as np
 import pytest
 
+from diffusioncleft.diffusioncleft_core.dataset.references import ReferenceSet
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.faces.records import FaceRecord, record_of
-from diffusioncleft.diffusioncleft_core.faces.references import ReferenceSet
 from diffusioncleft.diffusioncleft_core.filters import text as text_module
-from diffusioncleft.diffusioncleft_core.filters.artifacts import ArtifactFilter
+from diffusioncleft.diffusioncleft_core.filters.artifacts import ArtifactFilter, framing, second_share
 from diffusioncleft.diffusioncleft_core.filters.eye_bar import EyeLine, eye_line
-from diffusioncleft.diffusioncleft_core.filters.framing import framing, second_share
 from diffusioncleft.diffusioncleft_core.filters.identity import IdentityFilter
 from diffusioncleft.diffusioncleft_core.filters.text import load_text_reader
-from diffusioncleft.diffusioncleft_core.filters.verdicts import (
+from diffusioncleft.diffusioncleft_core.imageset.verdicts import (
     ARTIFACTS,
     IDENTITY_LEAK,
     NO_FACE,
     combined,
     in_order,
 )
-from diffusioncleft.diffusioncleft_core.phantom import random_face, render
-from diffusioncleft.diffusioncleft_core.phantom.face import HEALTHY
-from diffusioncleft.diffusioncleft_core.phantom.planted import PLANTED, plant, worn_copy
+from diffusioncleft.diffusioncleft_core.phantom.face import HEALTHY, random_face
+from diffusioncleft.diffusioncleft_core.phantom.render import render
+from diffusioncleft.tools.planted import PLANTED, plant, worn_copy
 
 
 def drawn(n, seed, size=128, **settings):

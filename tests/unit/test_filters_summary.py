@@ -2,16 +2,16 @@
 
 import pytest
 
+from diffusioncleft.diffusioncleft_core.conditions.plan import REFILL_STRIDE, attempt_of
 from diffusioncleft.diffusioncleft_core.errors import UserError
-from diffusioncleft.diffusioncleft_core.filters.refill import plan_of, rows_to_refill, unfilled
-from diffusioncleft.diffusioncleft_core.filters.sets import (
+from diffusioncleft.diffusioncleft_core.filters.stage import plan_of, rows_to_refill, unfilled
+from diffusioncleft.diffusioncleft_core.filters.summary import filter_summary, photographs_summary
+from diffusioncleft.diffusioncleft_core.imageset.manifest import (
     filtered_rows,
     raw_rows,
     read_set_rows,
     write_set_rows,
 )
-from diffusioncleft.diffusioncleft_core.filters.summary import filter_summary, photographs_summary
-from diffusioncleft.diffusioncleft_core.prompts.plan import REFILL_STRIDE, attempt_of
 
 
 def row(index, *reasons, seen=True, skin="dark", subject="girl"):

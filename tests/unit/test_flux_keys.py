@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 from tiny_flux import build_single_files, build_tiny_flux, save_single
 
 from diffusioncleft.diffusioncleft_core.flux import transformer_keys, vae_keys
-from diffusioncleft.diffusioncleft_core.flux.components import FluxSource, load_transformer, shipped_config
+from diffusioncleft.diffusioncleft_core.flux.components import load_transformer, shipped_config
+from diffusioncleft.diffusioncleft_core.flux.source import FluxSource
 
 
 def distinct(shapes: dict[str, tuple[int, ...]], columns: int = 2) -> dict[str, torch.Tensor]:

@@ -15,11 +15,14 @@ import torch
 from PIL import Image
 from tiny_flux import build_tiny_flux
 
-from diffusioncleft.diffusioncleft_core.conditions import load_vocabulary
+from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
+from diffusioncleft.diffusioncleft_core.conditions.plan import sampling_plan, write_plan
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.files import read_jsonl, sha256_file
-from diffusioncleft.diffusioncleft_core.flux.components import FluxSource, load_transformer
-from diffusioncleft.diffusioncleft_core.flux.lora import attach_lora, lora_state, save_kohya
+from diffusioncleft.diffusioncleft_core.flux.components import load_transformer
+from diffusioncleft.diffusioncleft_core.flux.lora import attach_lora, lora_state
+from diffusioncleft.diffusioncleft_core.flux.lora_file import save_kohya
+from diffusioncleft.diffusioncleft_core.flux.source import FluxSource
 from diffusioncleft.diffusioncleft_core.generation.generate import generate
 from diffusioncleft.diffusioncleft_core.generation.grid import generate_grid
 from diffusioncleft.diffusioncleft_core.generation.sampler import (
@@ -28,7 +31,6 @@ from diffusioncleft.diffusioncleft_core.generation.sampler import (
     PromptEmbeddings,
     embed_prompts,
 )
-from diffusioncleft.diffusioncleft_core.prompts import sampling_plan, write_plan
 
 CPU = torch.device("cpu")
 SIZE = {"width": 64, "height": 64, "device": CPU, "dtype": torch.float32}

@@ -7,7 +7,8 @@ from tiny_flux import build_tiny_flux
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.flux import lora, sampling
-from diffusioncleft.diffusioncleft_core.flux.components import FluxSource, load_transformer
+from diffusioncleft.diffusioncleft_core.flux.components import load_transformer
+from diffusioncleft.diffusioncleft_core.flux.source import FluxSource
 
 CPU = torch.device("cpu")
 

@@ -12,7 +12,11 @@ from safetensors.torch import load_file, save_file
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.flux import lora_file, lora_keys
 from diffusioncleft.diffusioncleft_core.flux.lora_keys import LoraModule
-from diffusioncleft.diffusioncleft_core.flux.module_map import double_block, linear_modules, single_block
+from diffusioncleft.diffusioncleft_core.flux.transformer_keys import (
+    double_block,
+    linear_modules,
+    single_block,
+)
 
 FULL = 3072
 

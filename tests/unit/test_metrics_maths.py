@@ -8,16 +8,17 @@ import torch
 from pytorch_fid.fid_score import calculate_frechet_distance
 from scipy.linalg import sqrtm
 
-from diffusioncleft.diffusioncleft_core.metrics.fir import SWEEP, fir_images, fir_pairs, fir_sweep
-from diffusioncleft.diffusioncleft_core.metrics.frechet import frechet_distance, split_floor
-from diffusioncleft.diffusioncleft_core.metrics.pca import embedding_plane, suppressed
-from diffusioncleft.diffusioncleft_core.metrics.perceptual import (
-    all_pairs_mean,
-    draw_pairs,
-    perceptual_pass,
+from diffusioncleft.diffusioncleft_core.metrics.faces import embedding_plane, suppressed
+from diffusioncleft.diffusioncleft_core.metrics.fid import frechet_distance, split_floor
+from diffusioncleft.diffusioncleft_core.metrics.fir import (
+    SWEEP,
+    fir_images,
+    fir_pairs,
+    fir_sweep,
+    similarity_histogram,
 )
-from diffusioncleft.diffusioncleft_core.metrics.reported import REPORTED, reported
-from diffusioncleft.diffusioncleft_core.metrics.similarity import similarity_histogram
+from diffusioncleft.diffusioncleft_core.metrics.lpips import all_pairs_mean, draw_pairs, perceptual_pass
+from diffusioncleft.diffusioncleft_core.report.measured import REPORTED, reported
 
 
 def moments(features):

@@ -7,8 +7,8 @@ from torchvision.models import alexnet
 from torchvision.transforms.functional import to_tensor
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
-from diffusioncleft.diffusioncleft_core.metrics import networks
-from diffusioncleft.diffusioncleft_core.metrics.perceptual import squared_distance
+from diffusioncleft.diffusioncleft_core.metrics import extractors as networks
+from diffusioncleft.diffusioncleft_core.metrics.lpips import squared_distance
 
 CPU = torch.device("cpu")
 

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from diffusioncleft.diffusioncleft_core import __version__, cli
+from diffusioncleft.cli import main as cli
+from diffusioncleft.diffusioncleft_core import __version__
 
-SUBPACKAGES = ("nodes", "trainer", "diffusioncleft_core")
+SUBPACKAGES = ("cli", "nodes", "trainer", "diffusioncleft_core")
 LOAD_AS_COMFYUI_DOES = """
 import asyncio, importlib, importlib.util, inspect, os, sys
 folder = sys.argv[1]
@@ -146,7 +147,7 @@ def test_a_wheel_holds_every_module_and_every_data_file_and_nothing_else(dropped
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
         (entry_points,) = (n for n in archive.namelist() if n.endswith("entry_points.txt"))
-        assert b"diffusioncleft = diffusioncleft.diffusioncleft_core.cli:main" in archive.read(entry_points)
+        assert b"diffusioncleft = diffusioncleft.cli.main:main" in archive.read(entry_points)
     expected = {"diffusioncleft/__init__.py", "diffusioncleft/__main__.py"} | {
         f"diffusioncleft/{path.relative_to(dropped).as_posix()}"
         for name in SUBPACKAGES
@@ -197,7 +198,8 @@ def allowed(package, path, target):
     if level <= depth:
         return True
     return level == depth + 1 and (
-        first == "diffusioncleft_core" or (package == "nodes" and first in ("nodes", "trainer"))
+        first == "diffusioncleft_core"
+        or (package in ("cli", "nodes", "trainer") and first in ("nodes", "trainer"))
     )
 
 

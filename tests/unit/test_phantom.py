@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusioncleft.diffusioncleft_core.conditions import load_vocabulary
-from diffusioncleft.diffusioncleft_core.phantom import (
-    ARTIFACT_KINDS,
+from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
+from diffusioncleft.diffusioncleft_core.phantom.face import EYES, HAIR, SKIN, Cleft, Pose, random_face
+from diffusioncleft.diffusioncleft_core.phantom.photographs import (
+    KINDS as ARTIFACT_KINDS,
+)
+from diffusioncleft.diffusioncleft_core.phantom.photographs import (
     add_artifact,
-    random_face,
-    render,
     write_photographs,
 )
-from diffusioncleft.diffusioncleft_core.phantom.face import Cleft, Pose
-from diffusioncleft.diffusioncleft_core.phantom.palette import EYES, HAIR, SKIN
+from diffusioncleft.diffusioncleft_core.phantom.render import render
 
 
 def rng(seed: int = 0) -> np.random.Generator:

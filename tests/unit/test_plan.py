@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffusioncleft.diffusioncleft_core.conditions import load_vocabulary
-from diffusioncleft.diffusioncleft_core.errors import UserError
-from diffusioncleft.diffusioncleft_core.prompts import (
-    build_prompt,
+from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
+from diffusioncleft.diffusioncleft_core.conditions.plan import (
+    Strata,
     extend_plan,
     read_plan,
     sampling_plan,
     write_plan,
 )
-from diffusioncleft.diffusioncleft_core.prompts.strata import Strata
+from diffusioncleft.diffusioncleft_core.conditions.prompts import build_prompt
+from diffusioncleft.diffusioncleft_core.errors import UserError
 
 VOCABULARY = load_vocabulary()
 PRE, POST = VOCABULARY.condition("pre_op"), VOCABULARY.condition("post_op")

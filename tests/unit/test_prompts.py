@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffusioncleft.diffusioncleft_core.conditions import load_vocabulary, words_of
-from diffusioncleft.diffusioncleft_core.errors import UserError
-from diffusioncleft.diffusioncleft_core.prompts import (
+from diffusioncleft.diffusioncleft_core.conditions.grammar import words_of
+from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
+from diffusioncleft.diffusioncleft_core.conditions.prompts import (
     build_caption,
     build_prompt,
     escape_emphasis,
@@ -16,6 +16,7 @@ from diffusioncleft.diffusioncleft_core.prompts import (
     prompt_length,
     with_trigger,
 )
+from diffusioncleft.diffusioncleft_core.errors import UserError
 
 VOCABULARY = load_vocabulary()
 PRE, POST = VOCABULARY.condition("pre_op"), VOCABULARY.condition("post_op")

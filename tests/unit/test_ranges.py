@@ -9,16 +9,15 @@ import tomllib
 
 import pytest
 
-from diffusioncleft.diffusioncleft_core import cli
-from diffusioncleft.diffusioncleft_core.comfy.overrides import apply_settings
-from diffusioncleft.diffusioncleft_core.conditions import load_vocabulary
-from diffusioncleft.diffusioncleft_core.conditions.loader import EMBEDDED
-from diffusioncleft.diffusioncleft_core.dataset import BuildSettings
-from diffusioncleft.diffusioncleft_core.doctor.settings import DoctorSettings, PlannedRun
+from diffusioncleft.cli import main as cli
+from diffusioncleft.cli.checkup.checkup import DoctorSettings, PlannedRun
+from diffusioncleft.cli.comfyui.inputs import apply_settings
+from diffusioncleft.diffusioncleft_core.conditions.loader import EMBEDDED, load_vocabulary
+from diffusioncleft.diffusioncleft_core.conditions.plan import read_plan
+from diffusioncleft.diffusioncleft_core.dataset.settings import BuildSettings
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.faces.packs import PHANTOM_FOLDER, find_pack
 from diffusioncleft.diffusioncleft_core.files import read_json, read_jsonl
-from diffusioncleft.diffusioncleft_core.prompts import read_plan
 from diffusioncleft.diffusioncleft_core.ranges import Range, number, whole
 from diffusioncleft.diffusioncleft_core.run.settings import RunSettings
 from diffusioncleft.trainer.config import TrainSettings, parse_settings

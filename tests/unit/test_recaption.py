@@ -2,17 +2,16 @@
 
 import pytest
 
-from diffusioncleft.diffusioncleft_core.dataset.folder import create_dataset_folder
-from diffusioncleft.diffusioncleft_core.dataset.manifest import ImageRow, read_manifest, write_manifest
-from diffusioncleft.diffusioncleft_core.dataset.purge import purge_dataset
-from diffusioncleft.diffusioncleft_core.dataset.recaption import (
+from diffusioncleft.diffusioncleft_core.dataset.corrections import (
     allow_edits,
     edit_captions,
     numbered_captions,
     parse_edits,
     restore_captions,
 )
+from diffusioncleft.diffusioncleft_core.dataset.folder import create_dataset_folder, purge_dataset
 from diffusioncleft.diffusioncleft_core.errors import UserError
+from diffusioncleft.diffusioncleft_core.imageset.manifest import ImageRow, read_manifest, write_manifest
 
 
 @pytest.fixture

@@ -8,14 +8,14 @@ import torch
 from phantom_datasets import phantom_dataset
 from tiny_flux import build_tiny_flux
 
-from diffusioncleft.diffusioncleft_core import cli
-from diffusioncleft.diffusioncleft_core.commands import doctor as doctor_command
-from diffusioncleft.diffusioncleft_core.commands import run as run_command
-from diffusioncleft.diffusioncleft_core.conditions import load_vocabulary
-from diffusioncleft.diffusioncleft_core.dataset.facts import training_facts
-from diffusioncleft.diffusioncleft_core.device import trainer_device
-from diffusioncleft.diffusioncleft_core.doctor import training as doctor_training
-from diffusioncleft.diffusioncleft_core.doctor.checkup import Checkup
+from diffusioncleft.cli import doctor as doctor_command
+from diffusioncleft.cli import main as cli
+from diffusioncleft.cli import run as run_command
+from diffusioncleft.cli.checkup import training as doctor_training
+from diffusioncleft.cli.checkup.checkup import Checkup
+from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
+from diffusioncleft.diffusioncleft_core.dataset.settings import training_facts
+from diffusioncleft.diffusioncleft_core.environment import trainer_device
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.recipe import PAPER, TrainingFacts, training_recipe
 from diffusioncleft.diffusioncleft_core.run.settings import RunFolders, check_settings

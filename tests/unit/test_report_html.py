@@ -6,8 +6,7 @@ import pytest
 from html_checks import Page, contrast, problems
 from report_documents import document
 
-from diffusioncleft.diffusioncleft_core.report.html import TEMPLATES, write_html
-from diffusioncleft.diffusioncleft_core.report.view import UNREADABLE
+from diffusioncleft.diffusioncleft_core.report.html import TEMPLATES, UNREADABLE, write_html
 
 
 @pytest.fixture

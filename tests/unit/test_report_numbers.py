@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from diffusioncleft.diffusioncleft_core.report.numbers import count, percent
-from diffusioncleft.diffusioncleft_core.report.svg import Axis, Chart, decades, round_ticks
+from diffusioncleft.diffusioncleft_core.report.blocks import count, percent
+from diffusioncleft.diffusioncleft_core.report.charts import Axis, Chart, decades, round_ticks
 from diffusioncleft.diffusioncleft_core.report.training import loss_curve
 
 

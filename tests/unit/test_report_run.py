@@ -15,12 +15,13 @@ from PIL import Image
 from report_documents import CONDITIONS
 from report_folders import COPIED, FACELESS, IMAGES, TEXT, make_run, save
 
-from diffusioncleft.diffusioncleft_core.dataset import read_manifest
+from diffusioncleft.diffusioncleft_core.dataset.references import read_references
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.faces.analyzer import load_face_analyzer
-from diffusioncleft.diffusioncleft_core.faces.references import read_references
 from diffusioncleft.diffusioncleft_core.files import read_jsonl, sha256_file, write_json, write_jsonl
 from diffusioncleft.diffusioncleft_core.filters.identity import IdentityFilter
+from diffusioncleft.diffusioncleft_core.generation.plans import PROMPTS, zero_shot_plan
+from diffusioncleft.diffusioncleft_core.imageset.manifest import read_manifest
 from diffusioncleft.diffusioncleft_core.report.html import write_html, write_private_html
 from diffusioncleft.diffusioncleft_core.report.nearest import (
     judge_previews,
@@ -45,7 +46,6 @@ from diffusioncleft.diffusioncleft_core.report.run_folder import (
     with_measures,
 )
 from diffusioncleft.diffusioncleft_core.report.run_report import write_contact_sheet
-from diffusioncleft.diffusioncleft_core.report.zero_shot import PROMPTS, zero_shot_plan
 from diffusioncleft.diffusioncleft_core.run.settings import RunFolders
 
 
@@ -295,7 +295,7 @@ def test_figures_measured_later_join_the_run(run, tmp_path):
     ],
 )
 def test_a_mistake_is_one_line(tmp_path, monkeypatch, capsys, arguments, sentence):
-    from diffusioncleft.diffusioncleft_core.cli import main
+    from diffusioncleft.cli.main import main
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
-from diffusioncleft.diffusioncleft_core.phantom.drift import drift
+from diffusioncleft.diffusioncleft_core.imageset.sheets import clip, fit_lines, short_label
+from diffusioncleft.diffusioncleft_core.phantom.experiment import drift
 from diffusioncleft.diffusioncleft_core.report.run_report import goal_of
-from diffusioncleft.diffusioncleft_core.report.sheets import clip, fit_lines, short_label
 from diffusioncleft.diffusioncleft_core.run.dataset import photographs_for
 from diffusioncleft.diffusioncleft_core.run.stages import Stages, digest_of, stage_table
 

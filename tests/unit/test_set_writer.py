@@ -12,8 +12,8 @@ from PIL import Image
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.files import read_jsonl, sha256_file
-from diffusioncleft.diffusioncleft_core.generation.files import write_image
-from diffusioncleft.diffusioncleft_core.generation.set_writer import made_from, open_set_writer
+from diffusioncleft.diffusioncleft_core.imageset.synthetic import write_image
+from diffusioncleft.diffusioncleft_core.imageset.writer import made_from, open_set_writer
 
 SAVE_UNTIL = """
 import os, signal, sys

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from diffusioncleft.diffusioncleft_core.run.side_by_side import Stop, side_by_side
+from diffusioncleft.diffusioncleft_core.run.training import Stop, side_by_side
 
 
 @pytest.mark.parametrize("at_once", [1, 2])

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from diffusioncleft.diffusioncleft_core.conditions import load_vocabulary
-from diffusioncleft.diffusioncleft_core.dataset.region import region_box
+from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
+from diffusioncleft.diffusioncleft_core.dataset.select import region_box
 from diffusioncleft.trainer.config import TrainSettings
 from diffusioncleft.trainer.data import region_in_bucket, with_other_trigger, without_trigger
 from diffusioncleft.trainer.objective import region_weights

@@ -9,12 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from diffusioncleft.diffusioncleft_core import cli
+from diffusioncleft.cli import main as cli
 from diffusioncleft.diffusioncleft_core.errors import UserError
-from diffusioncleft.diffusioncleft_core.weights import find_entry, find_model, read_registry, require_file
 from diffusioncleft.diffusioncleft_core.weights.fetch import download, fetch_model
-from diffusioncleft.diffusioncleft_core.weights.registry import Model, WeightFile
-from diffusioncleft.diffusioncleft_core.weights.verify import verify
+from diffusioncleft.diffusioncleft_core.weights.registry import (
+    Model,
+    WeightFile,
+    find_entry,
+    find_model,
+    read_registry,
+    require_file,
+    verify,
+)
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -106,7 +112,7 @@ def test_the_pins_are_what_the_installed_packages_say():
     from pytorch_fid.inception import FID_WEIGHTS_URL
     from torchvision.models import AlexNet_Weights
 
-    from diffusioncleft.diffusioncleft_core.metrics.networks import lpips_heads
+    from diffusioncleft.diffusioncleft_core.metrics.extractors import lpips_heads
 
     fid, trunk = find_entry("inception-fid").files[0], find_entry("lpips-alexnet").files[0]
     assert fid.url == FID_WEIGHTS_URL

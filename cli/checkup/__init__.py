@@ -1,0 +1,1 @@
+"""What `diffusioncleft doctor` examines: machine, weights, ten training steps, a reload."""

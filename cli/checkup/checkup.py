@@ -1,0 +1,113 @@
+"""What the doctor is asked to examine, and what it has found so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...diffusioncleft_core.errors import UserError
+from ...diffusioncleft_core.ranges import COUNT, NONE_OR_MORE, check_fields, ranged, whole
+
+if TYPE_CHECKING:
+    import torch
+
+    from ...diffusioncleft_core.flux.source import FluxSource
+
+PAPER_PHOTOGRAPHS = 301
+PAPER_IMAGES = 4000
+TRAINING_STEPS = 10
+TRAINING_PICTURES = 4
+PICTURE_SEED = 7
+LEARNING_RATE = 1e-3
+"""On a real model: ten times the paper's, so that ten steps change a picture visibly."""
+PROMPT = "[CLP] A girl's whole face with an unrepaired unilateral cleft lip. Light skin. Brown eyes."
+MAX_RESOLUTION = 1024
+RESOLUTION = whole(64, MAX_RESOLUTION)
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """The run whose time and disk are estimated: photographs and images of all conditions together."""
+
+    photographs: int = ranged(COUNT, default=PAPER_PHOTOGRAPHS)
+    images: int = ranged(COUNT, default=PAPER_IMAGES)
+    preset: str = "robust"
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True)
+class DoctorSettings:
+    """What is examined.
+
+    source: the base model; parts that were not found are in `absent`, by the error that says so. base: the
+    trainer's arguments that name it. workspace: the doctor's own empty folder. resolution: side of training
+    and test pictures, px. photo: a photograph of the user's for the face pack; nothing of it is told.
+    """
+
+    source: FluxSource
+    base: Mapping[str, Any]
+    device: torch.device
+    dtype: torch.dtype
+    faces: str
+    workspace: Path
+    resolution: int = ranged(RESOLUTION)
+    phantom: bool = False
+    absent: Mapping[str, UserError] = field(default_factory=dict)
+    training_adapter: Path | None = None
+    blocks_to_swap: int = ranged(NONE_OR_MORE, default=0)
+    gradient_checkpointing: bool = False
+    photo: Path | None = None
+    planned: PlannedRun = PlannedRun()
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.resolution % 16:
+            raise UserError(f"--resolution {self.resolution} is not possible: give a multiple of 16")
+
+
+Train = Callable[[dict[str, Any], Callable[[Mapping[str, Any]], None], Callable[[], bool]], None]
+"""Starts the trainer with its own arguments by name, reports its events, returns when it is done."""
+
+
+@dataclass
+class Found:
+    """What one step learned and others use. Times in seconds, sizes in bytes; None: not learned."""
+
+    parameters: int | None = None
+    text_parameters: int = 0
+    lora_parameters: int = 0
+    hidden: int | None = None
+    differences: list[str] = field(default_factory=list)
+    prompt_embeds: torch.Tensor | None = None
+    pooled: torch.Tensor | None = None
+    t5_length: int = 256
+    prompt_seconds: float | None = None
+    encode_seconds: float | None = None
+    image_seconds: float | None = None
+    image_bytes: int | None = None
+    picture: torch.Tensor | None = None
+    step_seconds: float | None = None
+    start_seconds: float | None = None
+    preview: Path | None = None
+    lora: Path | None = None
+    face_seconds: float | None = None
+    filter_seconds: float | None = None
+
+
+@dataclass
+class Checkup:
+    """One examination: its settings, the way to start the trainer, what was found, and remarks."""
+
+    settings: DoctorSettings
+    train: Train
+    found: Found = field(default_factory=Found)
+    notes: list[str] = field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        """Remark something that is no failure."""
+        if text not in self.notes:
+            self.notes.append(text)

@@ -1,0 +1,175 @@
+"""`diffusioncleft comfy`: run ComfyUI workflows on a server, headless."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..diffusioncleft_core.errors import UserError
+from ..diffusioncleft_core.ranges import COUNT, number
+
+if TYPE_CHECKING:
+    from .comfyui.inputs import Graph
+    from .comfyui.server import ComfyServer
+
+HELP = "run a ComfyUI workflow on a server, once or for every row of a plan, and fetch what it makes"
+EXAMPLES = """\
+examples:
+  diffusioncleft comfy run workflows/quick_start.json --out quick_start
+  diffusioncleft comfy run workflows/pre_op.json --server http://gpu:8188 --out faces \\
+      --set "KSampler.seed=5" --set "LoraLoaderModelOnly.lora_name=pre_op.safetensors"
+  diffusioncleft comfy run workflows/pre_op.json --phantom --lora pre_op.safetensors --out faces
+  diffusioncleft comfy run workflows/pre_op.json --plan plan.jsonl --out faces \\
+      --prompt-input CLIPTextEncode.text --seed-input KSampler.seed
+  diffusioncleft comfy inputs workflows/pre_op.json
+  diffusioncleft comfy convert workflows/pre_op.json pre_op_api.json
+
+NODE in NODE.INPUT is a node's id, title or class. Ctrl-C stops the queued prompt on the server too. With
+--plan, the same command goes on where it stopped; rows that failed are tried again.
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the actions' arguments."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    run_ = actions.add_parser("run", help="queue a workflow, follow it and download its outputs")
+    _add_workflow(run_)
+    run_.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for what it makes")
+    run_.add_argument(
+        "--patience",
+        type=number(0, above=True),
+        default=120.0,
+        metavar="S",
+        help="seconds to wait for a lost server (120)",
+    )
+    batch = run_.add_argument_group("every row of a plan")
+    batch.add_argument("--plan", type=Path, metavar="FILE", help="a plan written by `diffusioncleft plan`")
+    batch.add_argument("--prompt-input", metavar="NODE.INPUT", help="where a row's prompt goes")
+    batch.add_argument("--seed-input", metavar="NODE.INPUT", help="where a row's seed goes")
+    batch.add_argument("--rows", type=COUNT, metavar="N", help="only the first N rows")
+    batch.add_argument(
+        "--ahead", type=COUNT, default=2, metavar="N", help="prompts in the server's queue at once (2)"
+    )
+    batch.add_argument(
+        "--most-failures", type=COUNT, default=10, metavar="N", help="stop after N failed rows in a row (10)"
+    )
+    inputs = actions.add_parser("inputs", help="list what --set can change in a workflow")
+    _add_workflow(inputs)
+    convert = actions.add_parser("convert", help="write a workflow in API format")
+    _add_workflow(convert)
+    convert.add_argument("api_file", type=Path, metavar="OUT", help="the file to write")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run one action."""
+    from .comfyui.server import ComfyServer
+
+    server = ComfyServer(args.server)
+    graph, info = _graph(args, server)
+    if args.action == "inputs":
+        return _list_inputs(graph, info)
+    if args.action == "convert":
+        from ..diffusioncleft_core.files import write_json
+
+        write_json(args.api_file, graph)
+        print(f"wrote {args.api_file}")
+        return 0
+    return _batch(args, server, graph, info) if args.plan else _once(args, server, graph)
+
+
+def _add_workflow(parser: argparse.ArgumentParser) -> None:
+    from .comfyui.server import DEFAULT_URL
+
+    parser.add_argument("workflow", type=Path, help="a workflow file, UI or API format")
+    parser.add_argument("--server", default=DEFAULT_URL, metavar="URL", help=f"default {DEFAULT_URL}")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NODE.INPUT=VALUE", help="change an input; repeatable"
+    )
+    phantom = parser.add_argument_group("without model files")
+    phantom.add_argument(
+        "--phantom", action="store_true", help="put the embedded phantom model in place of the model loaders"
+    )
+    phantom.add_argument("--lora", metavar="NAME", help="with --phantom: the LoRA, by its name on the server")
+
+
+def _graph(args: argparse.Namespace, server: ComfyServer) -> tuple[Graph, dict[str, Any]]:
+    from .comfyui.convert import to_api
+    from .comfyui.inputs import apply_settings
+    from .comfyui.run import read_workflow, server_info, swap_loaders
+
+    if args.lora and not args.phantom:
+        raise UserError("--lora belongs to --phantom; else write --set LoraLoaderModelOnly.lora_name=NAME")
+    workflow = read_workflow(args.workflow)
+    info = server_info(server)
+    graph = to_api(workflow, info, str(args.workflow))
+    if args.phantom:
+        graph = swap_loaders(graph, info, lora=args.lora)
+    return apply_settings(graph, args.set, info), info
+
+
+def _once(args: argparse.Namespace, server: ComfyServer, graph: Graph) -> int:
+    from .comfyui.run import run_graph
+
+    outputs = run_graph(server, graph, args.out, patience=args.patience, say=_say)
+    files = sum(len(output.files) for output in outputs.values())
+    told: set[str] = set()
+    for node_id, output in outputs.items():
+        given = output.values.get("text", [])
+        for text in map(str, given if isinstance(given, list) else [given]):
+            if text not in told:
+                print(f"{node_id} {output.title}: {text}")
+            told.add(text)
+    print(f"{files} files: {args.out}")
+    return 0
+
+
+def _batch(args: argparse.Namespace, server: ComfyServer, graph: Graph, info: dict[str, Any]) -> int:
+    from ..diffusioncleft_core.conditions.plan import read_plan
+    from .comfyui.batch import run_batch
+    from .comfyui.inputs import find_input
+
+    if not args.prompt_input:
+        raise UserError("--plan needs --prompt-input NODE.INPUT: where each row's prompt goes")
+    rows = read_plan(args.plan)[: args.rows]
+    result = run_batch(
+        server,
+        graph,
+        rows,
+        args.out,
+        find_input(graph, args.prompt_input, info),
+        find_input(graph, args.seed_input, info) if args.seed_input else None,
+        ahead=args.ahead,
+        most_failures=args.most_failures,
+        patience=args.patience,
+        say=_say,
+    )
+    print(
+        f"{result.made} rows done, {result.skipped} were done, {len(result.failed)} failed: {result.folder}"
+    )
+    if result.failed:
+        shown = ", ".join(map(str, result.failed[:10])) + (" …" if len(result.failed) > 10 else "")
+        raise UserError(
+            f"{len(result.failed)} of {result.total} rows failed ({shown}); their messages are in "
+            f"{result.folder}/batch.jsonl; the same command tries them again"
+        )
+    return 0
+
+
+def _list_inputs(graph: Graph, info: dict[str, Any]) -> int:
+    from .comfyui.inputs import inputs_of
+
+    for node_id, node in graph.items():
+        title = (node.get("_meta") or {}).get("title") or node["class_type"]
+        print(f"{node_id}  {title}  [{node['class_type']}]")
+        for declared in inputs_of(info[node["class_type"]]):
+            if declared.is_widget:
+                value = node["inputs"].get(declared.name)
+                shown = f"from node {value[0]}" if isinstance(value, list) else repr(value)
+                print(f"    {node_id}.{declared.name} = {shown}  ({declared.kind})")
+    return 0
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)

@@ -1,0 +1,333 @@
+"""A plan of prompts driven through one graph, row by row, resumable: what is done and unchanged is skipped.
+
+The folder holds the images, named by the row (`000123_4711.png`), a `manifest.jsonl` as every image set has
+it, and `batch.jsonl`, the journal: one line a finished row, with the hash of the graph that ran. A row is
+done when its last line says so, its graph is the same, and its files are there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...diffusioncleft_core.errors import UserError
+from ...diffusioncleft_core.files import (
+    append_jsonl,
+    folder_lock,
+    read_jsonl,
+    remove_leftovers,
+    sha256_bytes,
+    write_bytes,
+    write_jsonl,
+)
+from ...diffusioncleft_core.imageset.synthetic import image_name, sidecar_of
+from ...diffusioncleft_core.progress import progress
+from .inputs import PREFIX, Graph
+from .outputs import (
+    MANIFEST,
+    REJECTED,
+    fetch,
+    fetch_sidecar,
+    files_in,
+    is_rejected,
+    keep_sidecar,
+    safe_name,
+)
+from .run import LOST, MOST_RESTARTS, REQUEUED, cancel, new_id, queue_graph
+from .server import ComfyServer, Refused
+from .watch import PromptLost, Watcher, failure
+
+if TYPE_CHECKING:
+    from ...diffusioncleft_core.conditions.plan import PlanRow
+    from .inputs import Input
+
+JOURNAL_NAME = "batch.jsonl"
+_ROW_MAKERS = ("DiffusionCleft_PromptBuilder", "DiffusionCleft_PromptPlan")
+_PICTURES = (".png", ".webp", ".jpg", ".jpeg")
+
+Target = tuple[str, "Input"]
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """total rows; made: in this run; skipped: were done before; failed: indices of the rows that failed."""
+
+    folder: Path
+    total: int
+    made: int
+    skipped: int
+    failed: tuple[int, ...]
+
+
+def row_graph(graph: Graph, row: PlanRow, prompt_input: Target, seed_input: Target | None) -> Graph:
+    """The graph of one row. Raises UserError when the row's seed is more than the seed input takes."""
+    changed = {name: {**node, "inputs": dict(node["inputs"])} for name, node in graph.items()}
+    node_id, declared = prompt_input
+    changed[node_id]["inputs"][declared.name] = row.prompt
+    if seed_input is not None:
+        node_id, declared = seed_input
+        highest = declared.settings.get("max")
+        if highest is not None and row.seed > highest:
+            raise UserError(f"row {row.index} has seed {row.seed}; {declared.name} takes at most {highest}")
+        changed[node_id]["inputs"][declared.name] = row.seed
+    return changed
+
+
+def graph_key(graph: Graph) -> str:
+    """SHA-256 of what a graph computes: classes and inputs, without titles."""
+    bare = {name: [node["class_type"], node["inputs"]] for name, node in graph.items()}
+    return sha256_bytes(json.dumps(bare, sort_keys=True).encode())
+
+
+def run_batch(
+    server: ComfyServer,
+    graph: Graph,
+    rows: Sequence[PlanRow],
+    folder: Path,
+    prompt_input: Target,
+    seed_input: Target | None,
+    *,
+    ahead: int = 2,
+    most_failures: int = 10,
+    patience: float = 120.0,
+    say: Callable[[str], None] = print,
+) -> BatchResult:
+    """Run every row that is not done. A row that fails is recorded with its message, and the next follows.
+
+    The folder is locked meanwhile; UserError while another process fills it.
+
+    ahead: prompts in the server's queue at once, so that it need not wait for the download of the last one.
+    most_failures: raises UserError when so many rows in a row failed: then it is not the rows.
+    KeyboardInterrupt takes this batch's prompts off the server and is raised again; finished rows stay done.
+    """
+    with _filling(folder):
+        journal = read_journal(folder)
+        described = detached_rows(graph, prompt_input)
+        graphs = [row_graph(described, row, prompt_input, seed_input) for row in rows]
+        open_rows = [
+            place
+            for place, row in enumerate(rows)
+            if not is_done(folder, journal.get(row.index), graphs[place])
+        ]
+        skipped, made, failed = len(rows) - len(open_rows), 0, []
+        in_a_row = 0
+        try:
+            with Watcher(server, patience) as watcher, progress(len(rows), "rows", unit="row") as bar:
+                bar.initial = skipped
+                bar.update(skipped)
+                window = _Window(server, watcher, patience, say)
+                for place, entry in window.ended(open_rows, graphs, max(1, ahead)):
+                    record = _record(server, entry, graphs[place], rows[place], folder)
+                    append_jsonl(folder / JOURNAL_NAME, record)
+                    journal[rows[place].index] = record
+                    if record["status"] == "done":
+                        made, in_a_row = made + 1, 0
+                    else:
+                        failed.append(rows[place].index)
+                        in_a_row += 1
+                        bar.set_postfix_str(f"{len(failed)} failed")
+                    bar.update(1)
+                    if in_a_row >= most_failures:
+                        raise UserError(f"{in_a_row} rows in a row failed; the last: {record['message']}")
+        finally:
+            write_manifest(folder, rows, journal)
+        return BatchResult(folder, len(rows), made, skipped, tuple(failed))
+
+
+@contextlib.contextmanager
+def _filling(folder: Path) -> Iterator[None]:
+    """Lock the folder of a batch, and clear what a crash left there half-written."""
+    with folder_lock(folder, lambda process: f"process {process} works in {folder}; wait until it is done"):
+        for place in (folder, folder / REJECTED):
+            remove_leftovers(place)
+        yield
+
+
+def read_journal(folder: Path) -> dict[int, dict[str, Any]]:
+    """The last record of each row, by the row's index."""
+    path = folder / JOURNAL_NAME
+    return {int(record["index"]): record for record in read_jsonl(path)} if path.exists() else {}
+
+
+def is_done(folder: Path, record: Mapping[str, Any] | None, graph: Graph) -> bool:
+    """True when the row ran with this graph and its files are still there."""
+    return (
+        record is not None
+        and record.get("status") == "done"
+        and record.get("graph_sha256") == graph_key(graph)
+        and all((folder / picture["file"]).is_file() for picture in record.get("pictures", []))
+    )
+
+
+def write_manifest(folder: Path, rows: Sequence[PlanRow], journal: Mapping[int, Mapping[str, Any]]) -> None:
+    """Write the image set's manifest: one row an image of the finished rows of the plan."""
+    listed = [
+        {**picture, **_described(row)}
+        for row in rows
+        if journal.get(row.index, {}).get("status") == "done"
+        for picture in journal[row.index].get("pictures", [])
+    ]
+    if listed:
+        write_jsonl(folder / MANIFEST, listed)
+
+
+def detached_rows(graph: Graph, prompt_input: Target) -> Graph:
+    """The graph without the links that carry its own prompt node's rows, where a plan gives the prompt.
+
+    Otherwise the saved pictures would be described by a prompt that they were not drawn from.
+    """
+    if graph[prompt_input[0]]["class_type"] in _ROW_MAKERS:
+        return graph
+    return {
+        name: {
+            **node,
+            "inputs": {
+                key: value
+                for key, value in node["inputs"].items()
+                if not (key == "rows" and node["class_type"].startswith(PREFIX))
+            },
+        }
+        for name, node in graph.items()
+    }
+
+
+class _Window:
+    """Keeps a few prompts in the server's queue and gives their histories in order."""
+
+    def __init__(
+        self, server: ComfyServer, watcher: Watcher, patience: float, say: Callable[[str], None]
+    ) -> None:
+        self._server, self._watcher, self._patience, self._say = server, watcher, patience, say
+        self._prompts: list[_Queued] = []
+
+    def ended(
+        self, places: Sequence[int], graphs: Sequence[Graph], ahead: int
+    ) -> Iterator[tuple[int, dict[str, Any] | str]]:
+        """Place and history entry of each row; a message in its stead where the server refused the graph."""
+        waiting = iter(places)
+        try:
+            while True:
+                while len(self._prompts) < ahead and (place := next(waiting, None)) is not None:
+                    self._prompts.append(_Queued(place, new_id()))
+                    self._queue(self._prompts[-1], graphs[place])
+                if not self._prompts:
+                    return
+                first = self._prompts[0]
+                result = first.refused or self._wait(first, graphs[first.place])
+                self._prompts.pop(0)
+                yield first.place, result
+        except (KeyboardInterrupt, UserError):
+            cancel(self._server, [prompt.name for prompt in self._prompts if not prompt.refused], self._say)
+            raise
+
+    def _queue(self, prompt: _Queued, graph: Graph) -> None:
+        try:
+            queue_graph(self._server, graph, prompt.name, self._patience)
+        except Refused as error:
+            prompt.refused = str(error)
+
+    def _wait(self, prompt: _Queued, graph: Graph) -> dict[str, Any] | str:
+        for _ in range(MOST_RESTARTS + 1):
+            try:
+                return self._watcher.wait(prompt.name, lambda kind, data: None)
+            except PromptLost:
+                self._say(REQUEUED)
+                prompt.name = new_id()
+                self._queue(prompt, graph)
+                if prompt.refused:
+                    return prompt.refused
+        return LOST
+
+
+@dataclass
+class _Queued:
+    """A row in the server's queue. refused: the server's message when it did not take the graph."""
+
+    place: int
+    name: str
+    refused: str = ""
+
+
+def _record(
+    server: ComfyServer, entry: Mapping[str, Any] | str, graph: Graph, row: PlanRow, folder: Path
+) -> dict[str, Any]:
+    """The journal's line for one row; its files are written before."""
+    record: dict[str, Any] = {"index": row.index, "seed": row.seed, "graph_sha256": graph_key(graph)}
+    message = entry if isinstance(entry, str) else failure(entry, graph)
+    if message is None and not isinstance(entry, str):
+        try:
+            pictures = _download(server, entry, row, folder)
+        except UserError as error:
+            message = str(error)
+        else:
+            if pictures:
+                return record | {"status": "done", "pictures": pictures}
+            message = "the workflow made no picture for this row; add a node that saves or previews images"
+    return record | {"status": "failed", "pictures": [], "message": message}
+
+
+def _download(
+    server: ComfyServer, entry: Mapping[str, Any], row: PlanRow, folder: Path
+) -> list[dict[str, Any]]:
+    """Write the row's pictures, saved ones if there are any, else previews; their rows of the manifest."""
+    listed: dict[tuple[str, ...], dict[str, str]] = {}
+    for shown in (entry.get("outputs") or {}).values():
+        for values in shown.values():
+            for found in files_in(values):
+                if safe_name(found["filename"]).lower().endswith(_PICTURES):
+                    listed[tuple(found.values())] = found
+    saved = [found for found in listed.values() if found["type"] == "output"] or list(listed.values())
+    stem = Path(image_name(row.index, row.seed)).stem
+    pictures: list[dict[str, Any]] = []
+    for number, found in enumerate(saved):
+        content = fetch(server, found)
+        width, height = _size(content, found["filename"])
+        suffix = Path(safe_name(found["filename"])).suffix.lower()
+        name = f"{stem}{suffix}" if number == 0 else f"{stem}_{number}{suffix}"
+        place = f"{REJECTED}/{name}" if is_rejected(found) else name
+        write_bytes(folder / place, content)
+        sidecar_of(folder / place).unlink(missing_ok=True)
+        sidecar = fetch_sidecar(server, found, content) if found["type"] == "output" else None
+        kept = (
+            keep_sidecar(folder / place, {**sidecar, **_described(row), "index": row.index})
+            if sidecar
+            else None
+        )
+        plain = {"width": width, "height": height, "role": "generated", "lora": None, "verdicts": {}}
+        pictures.append({**(kept or plain), "file": place})
+    _drop_earlier(folder, stem, [Path(picture["file"]) for picture in pictures])
+    return pictures
+
+
+def _drop_earlier(folder: Path, stem: str, files: Sequence[Path]) -> None:
+    """Remove files that an earlier try of a row left and this one did not make."""
+    kept = {str(name) for file in files for name in (file, file.with_suffix(".json"))}
+    for prefix in ("", f"{REJECTED}/"):
+        for path in (folder / prefix).glob(f"{stem}*"):
+            own = re.fullmatch(rf"{stem}(_\d+)?\.(png|webp|jpe?g|json)", path.name)
+            if own and str(Path(prefix) / path.name) not in kept:
+                path.unlink()
+
+
+def _described(row: PlanRow) -> dict[str, Any]:
+    """What a manifest says of a row of the plan."""
+    return {
+        "condition": row.condition,
+        "attributes": dict(row.attributes),
+        "prompt": row.prompt,
+        "seed": row.seed,
+    }
+
+
+def _size(content: bytes, name: str) -> tuple[int, int]:
+    from ...diffusioncleft_core.imageset.decode import header_size
+
+    size = header_size(content)
+    if size is None:
+        raise UserError(f"the server's {name!r} is no picture that can be read")
+    return size

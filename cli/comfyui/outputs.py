@@ -1,0 +1,183 @@
+"""What a graph put out: files fetched into a folder, image sets with their sidecars."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ...diffusioncleft_core.errors import UserError
+from ...diffusioncleft_core.files import read_jsonl, sha256_bytes, write_bytes, write_json, write_jsonl
+from ...diffusioncleft_core.imageset.synthetic import manifest_row, sidecar_of
+from .inputs import Graph
+from .server import ComfyServer, ConnectionLost
+
+MANIFEST = "manifest.jsonl"
+REJECTED = "rejected"
+SAVER = "DiffusionCleft_SaveSyntheticSet"
+
+
+def fetch_sidecar(server: ComfyServer, listed: Mapping[str, str], picture: bytes) -> dict[str, Any] | None:
+    """The sidecar of a picture in the server's output folder; None when there is none that belongs to it."""
+    name = Path(listed["filename"]).with_suffix(".json").name
+    try:
+        content = server.file(name, listed["subfolder"], listed["type"])
+        sidecar = json.loads(content) if content is not None else None
+    except (ConnectionLost, ValueError):
+        return None
+    if not isinstance(sidecar, dict) or sidecar.get("png_sha256") != sha256_bytes(picture):
+        return None
+    return sidecar
+
+
+def keep_sidecar(picture: Path, sidecar: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Write a sidecar under its picture's name; its row of the manifest, None when it is damaged."""
+    kept = {**sidecar, "file": picture.name}
+    try:
+        row = {**manifest_row(kept, "generated"), "verdicts": dict(kept.get("verdicts") or {})}
+    except (KeyError, TypeError, ValueError):
+        return None
+    write_json(sidecar_of(picture), kept)
+    return row
+
+
+def is_rejected(listed: Mapping[str, str]) -> bool:
+    """Whether the server's file lies in a set's folder for what the filters set aside."""
+    return listed["subfolder"].replace("\\", "/").rstrip("/").rsplit("/", maxsplit=1)[-1] == REJECTED
+
+
+def add_to_manifest(folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Add rows to a set's manifest, or replace those of the same file."""
+    known = read_jsonl(folder / MANIFEST) if (folder / MANIFEST).is_file() else []
+    by_file = {row["file"]: row for row in [*known, *map(dict, rows)]}
+    write_jsonl(folder / MANIFEST, by_file.values())
+
+
+OUTPUTS_NAME = "outputs.json"
+PREVIEWS = "previews"
+_MOST_NAME = 150
+_RESERVED = re.compile(r"^(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?$", re.IGNORECASE)
+
+
+@dataclass
+class NodeOutput:
+    """What one node showed. files: relative to the output folder; values: texts, numbers and tables."""
+
+    title: str
+    kind: str
+    files: list[str] = field(default_factory=list)
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+def collect(
+    server: ComfyServer, entry: Mapping[str, Any], graph: Graph, folder: Path
+) -> dict[str, NodeOutput]:
+    """Download every file that a prompt's nodes list, into `folder`, and gather the rest by node id.
+
+    Outputs lie in the folders of the server's output folder, previews in `previews`. A server is not trusted
+    with paths: each part of a name is made fit for every system, and none leads out of `folder`. What Save
+    Synthetic Set wrote comes with its sidecars, and its folder is an image set here too. Raises UserError for
+    a file that the server lists and doesn't have.
+    """
+    found: dict[str, NodeOutput] = {}
+    places: dict[tuple[str, str, str], str] = {}
+    taken = {OUTPUTS_NAME}
+    rows: dict[Path, list[dict[str, Any]]] = {}
+    for node_id, shown in (entry.get("outputs") or {}).items():
+        node = graph.get(str(node_id), {})
+        kind = str(node.get("class_type", "?"))
+        output = NodeOutput(str((node.get("_meta") or {}).get("title") or kind), kind)
+        for key, values in shown.items():
+            if key == "animated":
+                continue
+            for listed in files_in(values):
+                source = (listed["type"], listed["subfolder"], listed["filename"])
+                if source not in places:
+                    places[source] = _free_name(listed, str(node_id), taken)
+                    path = folder / places[source]
+                    content = fetch(server, listed)
+                    write_bytes(path, content)
+                    sidecar = fetch_sidecar(server, listed, content) if kind == SAVER else None
+                    row = keep_sidecar(path, sidecar) if sidecar else None
+                    if row:
+                        aside = is_rejected(listed)
+                        row["file"] = f"{REJECTED}/{path.name}" if aside else path.name
+                        rows.setdefault(path.parent.parent if aside else path.parent, []).append(row)
+                if places[source] not in output.files:
+                    output.files.append(places[source])
+            rest = [value for value in values if not _is_file(value)] if isinstance(values, list) else values
+            if rest not in ([], None):
+                output.values[key] = rest
+        if output.files or output.values:
+            found[str(node_id)] = output
+    for place, added in rows.items():
+        add_to_manifest(place, added)
+    return found
+
+
+def write_outputs(folder: Path, outputs: Mapping[str, NodeOutput]) -> None:
+    """Write `outputs.json`: title, class, files and values of each node."""
+    write_json(
+        folder / OUTPUTS_NAME,
+        {
+            node_id: {"title": out.title, "class_type": out.kind, "files": out.files, "values": out.values}
+            for node_id, out in outputs.items()
+        },
+    )
+
+
+def files_in(values: Any) -> Iterator[dict[str, str]]:
+    """The files in one value of a node's output, as filename, subfolder and type."""
+    for value in values if isinstance(values, list) else []:
+        if _is_file(value):
+            yield {
+                "filename": str(value["filename"]),
+                "subfolder": str(value.get("subfolder") or ""),
+                "type": str(value.get("type") or "output"),
+            }
+
+
+def safe_name(name: str) -> str:
+    """The last part of a server's file name, with nothing in it that leads elsewhere on any system."""
+    last = PurePosixPath(name.replace("\\", "/")).name
+    cleaned = re.sub(r"[^\w.\- ()\[\]]", "_", last).strip(". ")[-_MOST_NAME:]
+    if not cleaned or _RESERVED.match(cleaned):
+        return f"file_{cleaned or 'unnamed'}"
+    return cleaned
+
+
+def _is_file(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("filename"), str)
+
+
+def _free_name(listed: Mapping[str, str], node_id: str, taken: set[str]) -> str:
+    """A path in the output folder, with forward slashes, that no other file has."""
+    parts = PurePosixPath(listed["subfolder"].replace("\\", "/")).parts
+    folders = [PREVIEWS] if listed["type"] == "temp" else [safe_name(part) for part in parts if part != "/"]
+    wanted = safe_name(listed["filename"])
+    name, number = wanted, 1
+    while (path := "/".join([*folders, name])).lower() in taken:
+        name = f"{safe_name(node_id)}_{wanted}" if number == 1 else f"{safe_name(node_id)}_{number}_{wanted}"
+        number += 1
+    taken.add(path.lower())
+    return path
+
+
+def fetch(server: ComfyServer, listed: Mapping[str, str]) -> bytes:
+    """Content of a file that `files_in` gave. Raises UserError when the server does not have it."""
+    for _ in range(2):
+        try:
+            content = server.file(listed["filename"], listed["subfolder"], listed["type"])
+        except ConnectionLost:
+            if not server.wait_until_up(60):
+                break
+            continue
+        if content is not None:
+            return content
+        break
+    raise UserError(
+        f"the server lists {listed['filename']!r} as an output and does not have it; run the command again"
+    )

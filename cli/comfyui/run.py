@@ -1,0 +1,177 @@
+"""Run one workflow on a server, with the phantom's loaders in place where asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ...diffusioncleft_core.errors import UserError
+from ...diffusioncleft_core.files import read_json
+from .inputs import Graph
+from .outputs import NodeOutput, collect, write_outputs
+from .server import ComfyServer, ConnectionLost, Refused, refusal
+from .watch import ProgressBar, PromptLost, Watcher, failure
+
+PHANTOM_LOADER = "DiffusionCleft_PhantomLoader"
+PHANTOM_SIZE = 128
+# class of a stock loader -> output of the Phantom Loader that stands in for it
+_LOADERS = {"UNETLoader": 0, "DualCLIPLoader": 1, "VAELoader": 2}
+_LATENTS = {"EmptySD3LatentImage", "EmptyLatentImage"}
+_TRAINER = "DiffusionCleft_LoraTrainer"
+_LORAS = {"LoraLoaderModelOnly", "LoraLoader"}
+
+
+def swap_loaders(
+    graph: Graph, object_info: Mapping[str, Any], *, lora: str | None = None, size: int = PHANTOM_SIZE
+) -> Graph:
+    """A copy of an API-format graph that runs on the embedded phantom model.
+
+    lora: name for every LoRA loader, None keeps the graph's own; size: side of the images in pixels.
+    Raises UserError when the server does not have the Phantom Loader.
+    """
+    if PHANTOM_LOADER not in object_info:
+        raise UserError(
+            "the server has no Phantom Loader; put DiffusionCleft in its custom_nodes and restart ComfyUI"
+        )
+    swapped = {node_id: {**node, "inputs": dict(node["inputs"])} for node_id, node in graph.items()}
+    gone = {
+        name: _LOADERS[node["class_type"]] for name, node in graph.items() if node["class_type"] in _LOADERS
+    }
+    loader_id = _loader_id(swapped, gone) if gone else ""
+    for node in swapped.values():
+        kind, inputs = node["class_type"], node["inputs"]
+        for name, value in inputs.items():
+            if isinstance(value, list) and len(value) == 2 and value[0] in gone:
+                inputs[name] = [loader_id, gone[value[0]]]
+        if kind in _LATENTS:
+            inputs.update(width=size, height=size)
+        if kind == _TRAINER:
+            inputs["base_model"] = "phantom"
+        if kind in _LORAS and lora is not None and not isinstance(inputs.get("lora_name"), list):
+            inputs["lora_name"] = lora
+    for node_id in gone:
+        del swapped[node_id]
+    return swapped
+
+
+def _loader_id(graph: Graph, gone: Mapping[str, int]) -> str:
+    """Id of the graph's own Phantom Loader, or of one that is added."""
+    for node_id, node in graph.items():
+        if node["class_type"] == PHANTOM_LOADER:
+            return node_id
+    node_id = next((name for name, output in gone.items() if output == 0), "phantom")
+    node_id = f"{node_id}_phantom"
+    graph[node_id] = {
+        "inputs": {},
+        "class_type": PHANTOM_LOADER,
+        "_meta": {"title": "Phantom Loader"},
+    }
+    return node_id
+
+
+# A prompt that a restarted server lost is queued again; a graph that ends the server must not do so forever.
+MOST_RESTARTS = 2
+LOST = "the server lost the prompt again and again; see its log, then run the same command again"
+REQUEUED = "the server was restarted and lost the prompt: queued again"
+_NO_ANSWER = "nothing answers at {}; start ComfyUI, or give its address with --server"
+_CANCEL_PATIENCE = 30.0
+
+
+def read_workflow(path: Path) -> Any:
+    """The content of a workflow file, UI or API format."""
+    return read_json(path)
+
+
+def server_info(server: ComfyServer) -> dict[str, Any]:
+    """The server's node classes. Raises UserError when nothing answers."""
+    try:
+        return server.object_info()
+    except ConnectionLost as error:
+        raise UserError(_NO_ANSWER.format(server.url)) from error
+
+
+def run_graph(
+    server: ComfyServer,
+    graph: Graph,
+    folder: Path,
+    *,
+    patience: float = 120.0,
+    say: Callable[[str], None] = print,
+) -> dict[str, NodeOutput]:
+    """Run an API-format graph and download what its output nodes made into `folder`, with `outputs.json`.
+
+    patience: seconds to wait for a server that stopped answering. Raises UserError with the node's message
+    when one fails. KeyboardInterrupt takes the prompt off the server (others stay) and is raised again.
+    """
+    with Watcher(server, patience) as watcher, ProgressBar(graph) as bar:
+        for attempt in range(MOST_RESTARTS + 1):
+            prompt_id = new_id()
+            try:
+                queue_graph(server, graph, prompt_id, patience)
+                entry = watcher.wait(prompt_id, bar.heed)
+                break
+            except PromptLost:
+                if attempt == MOST_RESTARTS:
+                    raise UserError(LOST) from None
+                say(REQUEUED)
+            except KeyboardInterrupt:
+                cancel(server, [prompt_id], say)
+                raise
+    outputs = collect(server, entry, graph, folder)
+    write_outputs(folder, outputs)
+    failed = failure(entry, graph)
+    if failed:
+        raise UserError(failed)
+    return outputs
+
+
+def new_id() -> str:
+    """An id for a prompt: ours, so that a prompt whose acknowledgement got lost can be found again."""
+    return str(uuid.uuid4())
+
+
+def queue_graph(server: ComfyServer, graph: Graph, prompt_id: str, patience: float = 120.0) -> None:
+    """Queue a graph; waits for a server that does not answer, and never queues twice.
+
+    Raises Refused for an invalid graph, also where the server would run a part of it.
+    """
+    end = time.monotonic() + patience
+    while True:
+        try:
+            answer = server.queue(graph, prompt_id)
+            break
+        except ConnectionLost:
+            if _knows(server, prompt_id, end):
+                return
+    refused = refusal(answer, graph)
+    if refused:
+        server.cancel(prompt_id)
+        raise Refused(refused)
+
+
+def _knows(server: ComfyServer, prompt_id: str, end: float) -> bool:
+    """Whether a server that stopped answering got a prompt, once it answers; UserError when it is `end`."""
+    while time.monotonic() < end and server.wait_until_up(end - time.monotonic()):
+        with contextlib.suppress(ConnectionLost):
+            return server.is_queued(prompt_id) or server.history(prompt_id) is not None
+        time.sleep(0.5)
+    raise UserError(_NO_ANSWER.format(server.url))
+
+
+def cancel(server: ComfyServer, prompt_ids: list[str], say: Callable[[str], None]) -> None:
+    """Take prompts off the server and wait until it has let go of them, so that nothing goes on unseen."""
+    end = time.monotonic() + _CANCEL_PATIENCE
+    with contextlib.suppress(ConnectionLost, UserError):
+        # the last first: otherwise the next one would start; and again and again, because a prompt that is
+        # just being started forgets the interruption
+        while left := [name for name in reversed(prompt_ids) if server.is_queued(name)]:
+            if time.monotonic() > end:
+                say("the server was told to stop, but its node has not stopped yet")
+                return
+            for name in left:
+                server.cancel(name)
+            time.sleep(0.5)

@@ -1,0 +1,256 @@
+"""`diffusioncleft dataset`: build, show, readmit and purge the private image set."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..diffusioncleft_core.dataset.settings import LARGEST_SIDE, SAME_PERSON, SMALLEST_SIDE
+from ..diffusioncleft_core.errors import UserError
+from ..diffusioncleft_core.ranges import HOLDOUT, SEED
+
+if TYPE_CHECKING:
+    from ..diffusioncleft_core.dataset.build import BuildResult
+
+HELP = "build a checked, captioned, private dataset from photographs; show, readmit, purge, caption edits"
+EXAMPLES = """\
+examples:
+  diffusioncleft dataset build photos --metadata photos/metadata.csv --condition pre_op --out private/pre_op
+  diffusioncleft dataset show private/pre_op --list
+  diffusioncleft dataset readmit private/pre_op --file "IMG 12.jpg"
+  diffusioncleft dataset allow-edits private/pre_op
+  diffusioncleft dataset restore-captions private/pre_op
+  diffusioncleft dataset purge private/pre_op
+
+docs/dataset.md describes the table's columns, the checks and what lies in the folder.
+"""
+DEFAULT_FACES = "buffalo_l"
+ACTIONS = ("build", "show", "readmit", "allow-edits", "restore-captions", "purge")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the subcommands."""
+    commands = parser.add_subparsers(dest="action", required=True, metavar="|".join(ACTIONS))
+    build = commands.add_parser("build", help="build a dataset, or bring it up to date")
+    build.add_argument("photos", type=Path, metavar="PHOTOS", help="folder of photographs; never changed")
+    build.add_argument("--metadata", type=Path, required=True, help="table with a row a photograph (CSV)")
+    build.add_argument("--condition", required=True, help="pre_op, post_op, or another of the vocabulary")
+    build.add_argument("--out", type=Path, required=True, metavar="DIR", help="private folder of the dataset")
+    build.add_argument("--faces", help=f"face model pack, name or folder (default {DEFAULT_FACES})")
+    build.add_argument(
+        "--phantom", action="store_true", help="photographs are phantoms: embedded face models"
+    )
+    build.add_argument("--vocabulary", type=Path, help="another vocabulary (TOML) than cleft lip's")
+    build.add_argument(
+        "--holdout", type=HOLDOUT, default=0.1, help="share of subjects held out (default 0.1)"
+    )
+    build.add_argument("--seed", type=SEED, default=0, help="decides who is held out (default 0)")
+    build.add_argument(
+        "--apart-from",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="another dataset whose subjects keep their side of the hold-out; may be repeated",
+    )
+    build.add_argument(
+        "--same-person",
+        type=SAME_PERSON,
+        help="cosine for photographs without subject_id (default 0.4, phantoms 0.8)",
+    )
+    build.add_argument(
+        "--min-side", type=SMALLEST_SIDE, help="smallest side of a photograph, px (default 256, phantoms 64)"
+    )
+    build.add_argument(
+        "--max-side", type=LARGEST_SIDE, help="larger photographs are reduced to this, px (default 2048)"
+    )
+    build.add_argument("--bare-trigger", action="store_true", help="captions begin with CLP instead of [CLP]")
+    build.add_argument(
+        "--allow-edits", action="store_true", help="let ComfyUI's node Cleft Captions change captions"
+    )
+    show = commands.add_parser("show", help="counts by role, attribute and reason")
+    show.add_argument("folder", type=Path, metavar="DIR")
+    show.add_argument("--list", action="store_true", help="name every photograph that was set aside")
+    readmit = commands.add_parser(
+        "readmit", help="take back a photograph that was set aside, and build again"
+    )
+    readmit.add_argument("folder", type=Path, metavar="DIR")
+    readmit.add_argument(
+        "--file", required=True, action="append", help="its name in the list; may be repeated"
+    )
+    allow = commands.add_parser("allow-edits", help="let ComfyUI's node Cleft Captions change captions")
+    allow.add_argument("folder", type=Path, metavar="DIR")
+    allow.add_argument("--off", action="store_true", help="forbid it again; captions stay as they are")
+    restore = commands.add_parser("restore-captions", help="put back the captions of the build")
+    restore.add_argument("folder", type=Path, metavar="DIR")
+    purge = commands.add_parser("purge", help="erase everything that was derived from the photographs")
+    purge.add_argument("folder", type=Path, metavar="DIR")
+    purge.add_argument("--yes", action="store_true", help="don't ask")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run one subcommand."""
+    actions = (_build, _show, _readmit, _allow_edits, _restore_captions, _purge)
+    return dict(zip(ACTIONS, actions, strict=True))[args.action](args)
+
+
+def _build(args: argparse.Namespace) -> int:
+    if args.phantom and args.faces:
+        raise UserError(
+            "--phantom brings its own face models; leave out --faces, or --phantom for photographs"
+        )
+    arguments = {
+        "photos": str(args.photos.resolve()),
+        "metadata": str(args.metadata.resolve()),
+        "condition": args.condition,
+        "vocabulary": str(args.vocabulary.resolve()) if args.vocabulary else None,
+        "faces": args.faces or ("phantom" if args.phantom else DEFAULT_FACES),
+        "apart_from": [str(path.resolve()) for path in args.apart_from],
+        "settings": {
+            "holdout": args.holdout,
+            "seed": args.seed,
+            "min_side": args.min_side,
+            "bracketed": not args.bare_trigger,
+            "phantom": args.phantom,
+        }
+        | ({"max_side": args.max_side} if args.max_side is not None else {})
+        | ({"same_person": args.same_person} if args.same_person is not None else {}),
+    }
+    _summary(_build_with(args.out, arguments), args.phantom)
+    if args.allow_edits:
+        _allow(args.out, True)
+    return 0
+
+
+def _build_with(out: Path, arguments: dict[str, Any]) -> BuildResult:
+    """Build with recorded arguments. Mistakes in the arguments stop it before the face models are opened."""
+    from ..diffusioncleft_core.conditions.loader import load_vocabulary
+    from ..diffusioncleft_core.dataset.build import build_dataset
+    from ..diffusioncleft_core.dataset.settings import BuildSettings
+    from ..diffusioncleft_core.faces.analyzer import load_face_analyzer
+
+    settings = BuildSettings(**arguments["settings"])
+    vocabulary = load_vocabulary(Path(arguments["vocabulary"]) if arguments["vocabulary"] else None)
+    condition = vocabulary.condition(arguments["condition"])
+    for name in ("photos", "metadata"):
+        if not Path(arguments[name]).exists():
+            raise UserError(f"{arguments[name]} does not exist; check the path of the {name}")
+    return build_dataset(
+        Path(arguments["photos"]),
+        Path(arguments["metadata"]),
+        condition,
+        out,
+        load_face_analyzer(arguments["faces"]),
+        settings=settings,
+        apart_from=[Path(path) for path in arguments["apart_from"]],
+        arguments=arguments,
+    )
+
+
+def _summary(result: BuildResult, phantom: bool) -> None:
+    from ..diffusioncleft_core.imageset.decode import OVERRULABLE, REASONS
+
+    for warning in result.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(f"{result.folder}: {len(result.rows)} photographs of {result.subjects} subjects")
+    print(f"  train {result.count('train')}, held out {result.count('holdout')}")
+    print(f"  opened {result.examined}, unchanged {result.reused}, withdrawn and erased {result.erased}")
+    if result.set_aside:
+        print(f"  set aside {len(result.set_aside)}:")
+        for reason, count in result.reasons.items():
+            back = " (can be taken back)" if reason in OVERRULABLE else ""
+            print(f"    {count:5d}  {reason}: {REASONS[reason]}{back}")
+        print(f"  their names: diffusioncleft dataset show {shlex.quote(str(result.folder))} --list")
+    base = "--phantom --resolution 128" if phantom else "--pretrained_model_name_or_path FLUX.1-schnell"
+    folder = shlex.quote(str(result.folder))
+    print(f"next: diffusioncleft train {base} --train_data_dir {folder} --output_dir loras")
+
+
+def _show(args: argparse.Namespace) -> int:
+    from collections import Counter
+
+    from ..diffusioncleft_core.dataset.corrections import read_set_aside
+    from ..diffusioncleft_core.dataset.folder import require_dataset
+    from ..diffusioncleft_core.imageset.manifest import read_manifest
+
+    folder = require_dataset(args.folder)
+    rows = read_manifest(folder)
+    roles = Counter(row.role or "none" for row in rows)
+    print(f"{folder}: {len(rows)} photographs of {len({row.subject for row in rows})} subjects")
+    columns = sorted(roles)
+    print(f"  {'':24}" + "".join(f"{name:>10}" for name in columns))
+    print(f"  {'photographs':24}" + "".join(f"{roles[name]:10d}" for name in columns))
+    names = list(dict.fromkeys(name for row in rows for name in row.attributes))
+    for name in names:
+        for value in sorted({row.attributes.get(name, "") for row in rows} - {""}):
+            counts = Counter(row.role or "none" for row in rows if row.attributes.get(name) == value)
+            print(f"  {name + ': ' + value:24}" + "".join(f"{counts[column]:10d}" for column in columns))
+    aside = read_set_aside(folder)
+    print(f"set aside: {len(aside)}")
+    for reason, count in Counter(item.reason for item in aside).most_common():
+        print(f"  {count:5d}  {reason}")
+    if args.list:
+        for item in aside:
+            back = " (can be taken back)" if item.overrulable else ""
+            print(f"  {item.file}: {item.reason}: {item.detail}{back}")
+    return 0
+
+
+def _readmit(args: argparse.Namespace) -> int:
+    from ..diffusioncleft_core.dataset.corrections import readmit
+    from ..diffusioncleft_core.dataset.folder import SETTINGS
+    from ..diffusioncleft_core.files import read_json
+
+    for file in args.file:
+        item = readmit(args.folder, file)
+        print(f"{item.file}: {item.reason} is overruled")
+    described = args.folder / SETTINGS
+    arguments = read_json(described).get("arguments") if described.is_file() else None
+    if not arguments:
+        print("next: build the dataset again with the same command")
+        return 0
+    _summary(_build_with(args.folder, arguments), arguments["settings"]["phantom"])
+    return 0
+
+
+def _allow_edits(args: argparse.Namespace) -> int:
+    _allow(args.folder, not args.off)
+    return 0
+
+
+def _allow(folder: Path, allowed: bool) -> None:
+    from ..diffusioncleft_core.dataset.corrections import allow_edits
+
+    allow_edits(folder, allowed)
+    word = "may" if allowed else "can't"
+    print(f"{folder}: whoever reaches a ComfyUI server that lists it {word} change its captions")
+
+
+def _restore_captions(args: argparse.Namespace) -> int:
+    from ..diffusioncleft_core.dataset.corrections import restore_captions
+
+    print(f"{args.folder}: {restore_captions(args.folder)} captions restored")
+    return 0
+
+
+def _purge(args: argparse.Namespace) -> int:
+    from ..diffusioncleft_core.dataset.folder import derived_files, purge_dataset
+    from ..diffusioncleft_core.report.nearest import forget_dataset
+
+    count = len(derived_files(args.folder))
+    if not args.yes:
+        if not sys.stdin.isatty():
+            raise UserError(f"purge erases {count} files in {args.folder} for good; give --yes to do it")
+        answer = input(f"Erase {count} derived files in {args.folder} for good? The photographs stay. [y/N] ")
+        if answer.strip().lower() not in {"y", "yes"}:
+            print("nothing was erased")
+            return 1
+    forget_dataset(args.folder)
+    result = purge_dataset(args.folder)
+    print(f"erased {result.erased} files; the photographs were not touched")
+    if result.left:
+        print(f"left in {args.folder}, not made by diffusioncleft: {', '.join(result.left)}")
+    return 0

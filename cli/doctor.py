@@ -1,0 +1,208 @@
+"""`diffusioncleft doctor`: does everything work here, with these weights, and what will a run cost?"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..diffusioncleft_core.errors import UserError
+from ..diffusioncleft_core.ranges import COUNT, NONE_OR_MORE
+from ..diffusioncleft_core.recipe import PRESETS
+from .checkup.checkup import RESOLUTION
+from .options import add_base_arguments, device_and_dtype
+from .run import DEFAULT_FACES, base_arguments, start_trainer
+
+if TYPE_CHECKING:
+    from .checkup.checkup import Checkup, DoctorSettings
+    from .checkup.steps import Step, StepResult
+
+HELP = "ten minutes' field test: load, train ten steps, draw, compare with diffusers, estimate a run"
+EXAMPLES = """\
+examples:
+  diffusioncleft doctor --phantom
+  diffusioncleft doctor --base FLUX.1-schnell --faces buffalo_l --training-adapter adapter.safetensors
+  diffusioncleft doctor --base FLUX.1-schnell --resolution 512 --blocks-to-swap 20 --json result.json
+
+The block on standard output names no person, computer, file or photograph: paste it into a bug report. What
+stands above it, on standard error, may name your files. A real base model needs a CUDA GPU. Exit status: 0
+nothing failed, 1 a step failed, 2 a mistake in the options. docs/doctor.md explains every step.
+"""
+DEFAULT_RESOLUTION = 768
+PHANTOM_RESOLUTION = 128
+MARK = "diffusioncleft-doctor"
+SEARCHED = (
+    "DIFFUSIONCLEFT_FACE_PACKS",
+    "DIFFUSIONCLEFT_WEIGHTS",
+    "COMFYUI_PATH",
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "TORCH_HOME",
+    "XDG_CACHE_HOME",
+)
+"""Variables that name folders in which models are looked for: a message may name them."""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--faces", help=f"face model pack, name or folder (default {DEFAULT_FACES})")
+    parser.add_argument(
+        "--photo", type=Path, metavar="FILE", help="photograph with one face, for the face pack; not told"
+    )
+    parser.add_argument(
+        "--training-adapter", type=Path, metavar="FILE", help="LoRA that is on while training schnell"
+    )
+    parser.add_argument(
+        "--resolution",
+        type=RESOLUTION,
+        metavar="PX",
+        help="of training and pictures (default 768; phantom 128)",
+    )
+    parser.add_argument(
+        "--blocks-to-swap", type=NONE_OR_MORE, default=0, help="stream so many blocks, to save GPU memory"
+    )
+    parser.add_argument(
+        "--gradient-checkpointing", action="store_true", help="compute twice, to save GPU memory"
+    )
+    planned = parser.add_argument_group("the planned run, for the estimate")
+    planned.add_argument("--photos", type=COUNT, default=301, metavar="N", help="photographs (default 301)")
+    planned.add_argument("--images", type=COUNT, default=4000, metavar="N", help="images (default 4000)")
+    planned.add_argument(
+        "--preset",
+        choices=PRESETS,
+        default="robust",
+        help="as in `run`, for the ten steps too (default robust)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="empty folder to work in, kept (default: a temporary one, erased)",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON too")
+    add_base_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..diffusioncleft_core.files import write_json
+    from .checkup.checkup import Checkup
+    from .checkup.examination import document, examine, markdown
+    from .checkup.redaction import Redaction
+
+    with workspace(args.out) as folder:
+        settings = settings_from(args, folder)
+        checkup = Checkup(settings, start_trainer)
+        results = examine(checkup, tell)
+        redaction = Redaction(_named(args, checkup))
+        told = document(results, checkup.notes, redaction, phantom=settings.phantom)
+    print(markdown(told))
+    if args.json is not None:
+        write_json(args.json, told)
+    return 0 if told["ok"] else 1
+
+
+def settings_from(args: argparse.Namespace, folder: Path) -> DoctorSettings:
+    """What the options mean; UserError when no base model is named or there is nothing at its path."""
+    from ..diffusioncleft_core.flux.source import phantom_source
+    from .checkup.checkup import DoctorSettings, PlannedRun
+    from .checkup.models import examined_source
+
+    if args.phantom and args.base is not None:
+        raise UserError("--phantom uses the embedded model: leave out --base, or leave out --phantom")
+    if args.phantom and args.faces:
+        raise UserError("--phantom brings its own face models: leave out --faces, or leave out --phantom")
+    absent: dict[str, UserError] = {}
+    if args.phantom:
+        source = phantom_source()
+    elif args.base is None:
+        raise UserError(
+            "there is no base model: give --base with FLUX.1 schnell's folder or file, or --phantom"
+        )
+    else:
+        source, absent = examined_source(
+            args.base,
+            clip_l=args.clip_l,
+            t5xxl=args.t5xxl,
+            vae=args.ae,
+            tokenizer_clip=args.tokenizer_clip,
+            tokenizer_t5=args.tokenizer_t5,
+        )
+    device, dtype = device_and_dtype(args)
+    default = PHANTOM_RESOLUTION if args.phantom else DEFAULT_RESOLUTION
+    return DoctorSettings(
+        source=source,
+        base=base_arguments(args),
+        device=device,
+        dtype=dtype,
+        faces=args.faces or ("phantom" if args.phantom else DEFAULT_FACES),
+        workspace=folder,
+        resolution=default if args.resolution is None else args.resolution,
+        phantom=args.phantom,
+        absent=absent,
+        training_adapter=args.training_adapter,
+        blocks_to_swap=args.blocks_to_swap,
+        gradient_checkpointing=args.gradient_checkpointing,
+        photo=args.photo,
+        planned=PlannedRun(args.photos, args.images, args.preset),
+    )
+
+
+@contextlib.contextmanager
+def workspace(out: Path | None) -> Iterator[Path]:
+    """An empty folder to work in: the user's, which is kept, or a temporary one, which is erased.
+
+    A folder that holds anything but an earlier examination raises UserError.
+    """
+    from ..diffusioncleft_core.files import explained
+
+    if out is None:
+        folder = Path(tempfile.mkdtemp(prefix=f"{MARK}-"))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        return
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file: give an empty folder, or leave out --out")
+    folder = out / MARK
+    if out.is_dir() and any(path != folder for path in out.iterdir()):
+        raise UserError(f"{out} is not empty: give an empty folder, or leave out --out")
+    with explained(folder):
+        if folder.is_dir():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+    yield folder
+
+
+def tell(number: int, step: Step | StepResult) -> None:
+    """Say on standard error what is being done, and what became of it."""
+    from .checkup.steps import StepResult
+
+    if not isinstance(step, StepResult):
+        print(f"{number:2d} {step.name}: {step.proves} ... ", end="", file=sys.stderr, flush=True)
+        return
+    print(f"{step.outcome} ({step.seconds:.1f} s)", file=sys.stderr)
+    for text in filter(None, (step.message, step.hint)):
+        print(f"   {text}", file=sys.stderr)
+
+
+def _named(args: argparse.Namespace, checkup: Checkup) -> list[Path]:
+    """Every path that a message of this examination might name."""
+    from .checkup.face_pack import PUBLIC_PACKS
+
+    options = ("base", "clip_l", "t5xxl", "ae", "tokenizer_clip", "tokenizer_t5", "training_adapter")
+    paths = [getattr(args, name) for name in (*options, "photo", "out", "json")]
+    paths += [Path(args.faces)] if args.faces and args.faces not in PUBLIC_PACKS else []
+    for name in SEARCHED:
+        paths += [Path(entry) for entry in os.environ.get(name, "").split(os.pathsep) if entry]
+    paths.append(checkup.settings.workspace)
+    source = checkup.settings.source
+    for component in () if args.phantom else ("transformer", "vae", "clip_l", "t5xxl"):
+        with contextlib.suppress(UserError, OSError):
+            paths += source.files(component)
+    return [path for path in paths if path is not None]

@@ -1,0 +1,149 @@
+"""`diffusioncleft generate`: images from a plan, a base model and a LoRA."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..diffusioncleft_core.errors import UserError
+from ..diffusioncleft_core.ranges import COUNT, SAMPLING_STEPS, SEED, STRENGTH
+from .options import (
+    add_attribute_arguments,
+    add_base_arguments,
+    device_and_dtype,
+    fixed_from,
+    names_from,
+    parse_size,
+    paths,
+    size_from,
+    source_from,
+    strengths,
+    warn,
+    weights_from,
+)
+
+if TYPE_CHECKING:
+    from ..diffusioncleft_core.conditions.plan import PlanRow
+
+HELP = "draw the images of a prompt plan with a base model and a LoRA"
+EXAMPLES = """\
+examples:
+  diffusioncleft generate --plan plan.jsonl --base FLUX.1-schnell --lora clp.safetensors --out pre_op
+  diffusioncleft generate --n 20 --condition pre_op --set skin=dark \\
+      --base FLUX.1-schnell --lora clp.safetensors --out dark
+  diffusioncleft generate --n 4 --condition pre_op --base FLUX.1-schnell --out grid \\
+      --grid-loras clp-step000500.safetensors,clp.safetensors --grid-strengths 0.6,0.8,1.0
+
+Run the same command again after an interruption: what is done stays.
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    plan = parser.add_argument_group("what to draw")
+    plan.add_argument("--plan", type=Path, metavar="FILE", help="a plan written by `diffusioncleft plan`")
+    plan.add_argument("--n", type=COUNT, help="without --plan: make a plan of so many images")
+    plan.add_argument("--condition", metavar="NAME", help="without --plan: pre_op or post_op")
+    plan.add_argument(
+        "--vocabulary", type=Path, metavar="FILE", help="another vocabulary (TOML) than cleft lip's"
+    )
+    plan.add_argument("--seed", type=SEED, default=0, help="without --plan: seed of the plan (default 0)")
+    plan.add_argument("--bare-trigger", action="store_true", help="without --plan: CLP instead of [CLP]")
+    add_attribute_arguments(parser)
+    parser.add_argument("--lora", type=Path, metavar="FILE", help="LoRA; without one the base model draws")
+    parser.add_argument("--strength", type=STRENGTH, default=1.0, help="strength of the LoRA (default 1)")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the images")
+    parser.add_argument(
+        "--size", type=parse_size, metavar="PX", help="768 or 768x1024 (default 768; phantom 128)"
+    )
+    parser.add_argument(
+        "--steps", type=SAMPLING_STEPS, default=4, help="sampling steps (default 4, schnell's)"
+    )
+    parser.add_argument("--batch", type=COUNT, help="images at once (default 1; phantom 16)")
+    grid = parser.add_argument_group("a grid picture instead of images")
+    grid.add_argument(
+        "--grid-strengths", type=strengths, metavar="A,B", help="strengths, across; 0 is the base model"
+    )
+    grid.add_argument(
+        "--grid-loras", type=paths, metavar="FILE,FILE", help="LoRA files, down (default: --lora)"
+    )
+    grid.add_argument(
+        "--grid-rows", type=COUNT, default=4, help="for the first so many rows of the plan (default 4)"
+    )
+    add_base_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..diffusioncleft_core.generation.generate import generate
+
+    plan = plan_from(args)
+    if args.grid_strengths or args.grid_loras:
+        return draw_grid(args, plan)
+    source = source_from(args)
+    width, height = size_from(args)
+    device, dtype = device_and_dtype(args)
+    result = generate(
+        source,
+        args.lora,
+        plan,
+        args.out,
+        strength=args.strength,
+        steps=args.steps,
+        width=width,
+        height=height,
+        batch=args.batch or (16 if args.phantom else 1),
+        device=device,
+        dtype=dtype,
+        warn=warn,
+    )
+    before = result.total - result.made
+    print(f"{result.made} images drawn, {before} were there: {result.folder}")
+    return 0
+
+
+def draw_grid(args: argparse.Namespace, plan: list[PlanRow]) -> int:
+    from ..diffusioncleft_core.generation.grid import generate_grid
+
+    loras = args.grid_loras or ([args.lora] if args.lora else [])
+    width, height = size_from(args)
+    device, dtype = device_and_dtype(args)
+    result = generate_grid(
+        source_from(args),
+        loras,
+        args.grid_strengths or [args.strength],
+        plan[: args.grid_rows],
+        args.out,
+        steps=args.steps,
+        width=width,
+        height=height,
+        device=device,
+        dtype=dtype,
+    )
+    for picture in result.pictures:
+        print(picture)
+    return 0
+
+
+def plan_from(args: argparse.Namespace) -> list[PlanRow]:
+    """The plan file, or a plan made from --n and --condition."""
+    from ..diffusioncleft_core.conditions.loader import load_vocabulary
+    from ..diffusioncleft_core.conditions.plan import read_plan, sampling_plan
+
+    if args.plan is not None:
+        if args.n is not None or args.condition or args.set or args.weight or args.omit or args.draw:
+            raise UserError("--plan already says what to draw: leave out --n, --condition and the attributes")
+        return list(read_plan(args.plan))
+    if args.n is None or args.condition is None:
+        raise UserError("there is nothing to draw: give --plan FILE, or --n and --condition")
+    condition = load_vocabulary(args.vocabulary).condition(args.condition)
+    return sampling_plan(
+        condition,
+        args.n,
+        args.seed,
+        mode=args.mode,
+        fixed=fixed_from(args.set),
+        weights=weights_from(args.weight),
+        omit=names_from(args.omit),
+        draw=names_from(args.draw),
+        bracketed=not args.bare_trigger,
+    )

@@ -1,0 +1,169 @@
+"""`diffusioncleft measure`: FIR, FID and LPIPS of generated sets beside the training photographs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..diffusioncleft_core.errors import UserError
+from ..diffusioncleft_core.ranges import COSINE, COUNT, SEED
+from .options import warn
+
+if TYPE_CHECKING:
+    from ..diffusioncleft_core.faces.analyzer import FaceAnalyzer
+
+HELP = "measure generated sets as the paper did: FIR, FID, LPIPS, raw and filtered, with intervals"
+EXAMPLES = """\
+examples:
+  diffusioncleft measure demo/generated/pre_op demo/generated/post_op --phantom \\
+      --reference demo/private/pre_op demo/private/post_op --out measured.json
+  diffusioncleft measure pre_op post_op --reference private/pre_op private/post_op --faces buffalo_l \\
+      --out measured.json
+  diffusioncleft measure all=cleftgan/images --metrics lpips --out cleftgan.json
+
+A SET is a folder that `generate` made, or CONDITION=FOLDER for a bare folder of images. FID needs
+pytorch-fid's Inception and LPIPS torchvision's AlexNet: `diffusioncleft weights list`. Run the same command
+again after an interruption: what is done stays. docs/measurements.md explains the figures.
+"""
+METRICS = ("fir", "fid", "lpips")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("sets", nargs="+", metavar="SET", help="generated set, or CONDITION=FOLDER")
+    parser.add_argument(
+        "--reference",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="DATASET",
+        help="datasets with the training photographs; FIR and FID need them",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="JSON", help="the report's figures")
+    parser.add_argument("--faces", help="face model pack, name or folder (default buffalo_l)")
+    parser.add_argument("--weights", type=Path, metavar="DIR", help="own folder of weights, searched first")
+    parser.add_argument(
+        "--phantom", action="store_true", help="phantoms: the embedded face models, seeded-random networks"
+    )
+    parser.add_argument(
+        "--metrics", default=",".join(METRICS), metavar="A,B", help="some of fir, fid, lpips (default all)"
+    )
+    parser.add_argument(
+        "--threshold", type=COSINE, default=0.6, help="cosine of the same person (default 0.6)"
+    )
+    parser.add_argument("--pairs", type=COUNT, default=2000, help="random pairs for LPIPS (default 2000)")
+    parser.add_argument("--seed", type=SEED, default=0, help="of the pairs and of the halvings (default 0)")
+    parser.add_argument("--control", type=Path, metavar="DIR", help="other faces for the plane of embeddings")
+    parser.add_argument(
+        "--cache", type=Path, metavar="DIR", help="where features are kept (default: .measure in each set)"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default auto)")
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..diffusioncleft_core.dataset.folder import require_dataset
+    from ..diffusioncleft_core.environment import hardware, pick_device, versions
+    from ..diffusioncleft_core.files import write_json
+    from ..diffusioncleft_core.metrics.features import load_extractors
+    from ..diffusioncleft_core.metrics.measure import measure_sets
+    from ..diffusioncleft_core.metrics.sides import refuse_nothing
+
+    wanted = metrics_from(args.metrics)
+    sets = sets_from(args.sets)
+    if not args.reference and wanted & {"fir", "fid"}:
+        warn("no --reference: FIR and FID compare with training photographs, so they stay empty")
+    for folder in args.reference:
+        require_dataset(folder)
+    refuse_nothing(sets)
+    device = pick_device(args.device)
+    extractors = load_extractors(
+        phantom=args.phantom,
+        device=device,
+        own=args.weights,
+        fid="fid" in wanted,
+        lpips="lpips" in wanted,
+    )
+    figures = measure_sets(
+        sets,
+        args.reference,
+        face_analyzer(args, device.type) if "fir" in wanted else None,
+        extractors,
+        cache_dir=args.cache,
+        control=args.control,
+        threshold=args.threshold,
+        pairs=args.pairs,
+        seed=args.seed,
+        warn=warn,
+    )
+    provenance = {"versions": versions(), "hardware": hardware(), "seed": args.seed}
+    write_json(args.out, {"schema": 1, "phantom": args.phantom, **figures, "provenance": provenance})
+    print("\n".join(summary(figures["sets"])))
+    print(f"written to {args.out}")
+    return 0
+
+
+def face_analyzer(args: argparse.Namespace, device: str) -> FaceAnalyzer:
+    """The embedded pack under --phantom, else the named one; a missing one stops the command."""
+    from ..diffusioncleft_core.faces.analyzer import load_face_analyzer
+
+    if args.phantom:
+        return load_face_analyzer("phantom", device=device)
+    return load_face_analyzer(args.faces or "buffalo_l", device=device)
+
+
+def metrics_from(text: str) -> set[str]:
+    wanted = {part.strip().lower() for part in text.split(",") if part.strip()}
+    unknown = sorted(wanted - set(METRICS))
+    if unknown or not wanted:
+        raise UserError(f"--metrics {text!r} names {unknown or 'nothing'}; choose from: {', '.join(METRICS)}")
+    return wanted
+
+
+def sets_from(texts: list[str]) -> dict[str, Path]:
+    """Folder by condition, from the manifest or from CONDITION=FOLDER."""
+    from ..diffusioncleft_core.metrics.groups import condition_of
+
+    sets: dict[str, Path] = {}
+    for text in texts:
+        name, separator, folder = text.partition("=")
+        named = bool(separator) and not Path(text).is_dir()
+        path = Path(folder) if named else Path(text)
+        if not path.is_dir():
+            raise UserError(f"{path} is no folder; give the folder of a generated set, or CONDITION=FOLDER")
+        condition = name if named else condition_of(path)
+        if not condition:
+            raise UserError(f"{path} has no manifest, so say what it shows: pre_op={path}, or all={path}")
+        if condition in sets:
+            raise UserError(f"{sets[condition]} and {path} are both {condition}; measure them one at a time")
+        sets[condition] = path
+    return sets
+
+
+def summary(sets: Mapping[str, Any]) -> list[str]:
+    """One line a figure of the paper's profile."""
+    lines = []
+    for name, metrics in sets.items():
+        for metric in ("fir_pairs", "fir_images", "fid", "lpips"):
+            for variant, figure in metrics.get(metric, {}).get("paper", {}).items():
+                lines.append(f"{name:<8} {metric:<10} {variant:<8} {shown(metric, figure)}")
+    if any(
+        figure["extractor"]["phantom"]
+        for metrics in sets.values()
+        for metric in ("fir_pairs", "fid", "lpips")
+        for figure in metrics.get(metric, {}).get("paper", {}).values()
+    ):
+        lines.append("phantom models: these values say nothing about photographs")
+    return lines
+
+
+def shown(metric: str, figure: Mapping[str, Any]) -> str:
+    if figure["value"] is None:
+        return f"not measured: {figure.get('note', '')}"
+    if not metric.startswith("fir"):
+        return f"{figure['value']:.3f}  (n = {figure['n']})"
+    low, high = figure["ci95"]
+    return (
+        f"{100 * figure['value']:.4f} %  ({100 * low:.4f} to {100 * high:.4f}; "
+        f"{figure['k']} of {figure['n']}, {figure['n_no_face']} without a face)"
+    )

@@ -1,0 +1,231 @@
+"""Options that several commands share: base model, device, size, condition, attributes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..diffusioncleft_core.errors import UserError
+from ..diffusioncleft_core.ranges import SIDE, STRENGTH
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..diffusioncleft_core.conditions.vocabulary import Condition
+    from ..diffusioncleft_core.flux.source import FluxSource
+
+DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+DTYPES |= {name: name for name in DTYPES.values()}
+DEFAULT_SIZE = 768
+PHANTOM_SIZE = 128
+
+
+def add_base_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the base model's files (the trainer's names), the device and the number format."""
+    group = parser.add_argument_group("base model")
+    group.add_argument(
+        "--base",
+        "--pretrained-model-name-or-path",
+        type=Path,
+        metavar="PATH",
+        help="FLUX.1 schnell: a diffusers folder, or the transformer's single file",
+    )
+    group.add_argument("--clip-l", type=Path, metavar="FILE", help="CLIP-L text encoder, single file")
+    group.add_argument("--t5xxl", type=Path, metavar="FILE", help="T5-XXL text encoder, single file")
+    group.add_argument("--ae", type=Path, metavar="FILE", help="autoencoder, single file")
+    group.add_argument(
+        "--tokenizer-clip", type=Path, metavar="DIR", help="CLIP's tokenizer, for single files"
+    )
+    group.add_argument("--tokenizer-t5", type=Path, metavar="DIR", help="T5's tokenizer, for single files")
+    group.add_argument(
+        "--phantom", action="store_true", help="the embedded phantom model, for tests and demonstrations"
+    )
+    group.add_argument("--device", help="cuda, cuda:1, mps or cpu (default: the best there is)")
+    group.add_argument(
+        "--dtype", choices=list(DTYPES), help="number format (default: bf16 on CUDA, else fp32)"
+    )
+
+
+def source_from(args: argparse.Namespace) -> FluxSource:
+    """The base model the options name; UserError when none is named or a file is missing."""
+    from ..diffusioncleft_core.flux.source import FluxSource, phantom_source
+
+    if args.phantom:
+        if args.base is not None:
+            raise UserError("--phantom uses the embedded model: leave out --base, or leave out --phantom")
+        return phantom_source()
+    if args.base is None:
+        raise UserError(
+            "there is no base model: give --base with FLUX.1 schnell's folder or file, or --phantom"
+        )
+    return FluxSource.from_arguments(
+        base=args.base,
+        clip_l=args.clip_l,
+        t5xxl=args.t5xxl,
+        vae=args.ae,
+        tokenizer_clip=args.tokenizer_clip,
+        tokenizer_t5=args.tokenizer_t5,
+    )
+
+
+def device_and_dtype(args: argparse.Namespace) -> tuple[torch.device, torch.dtype]:
+    """The device and number format the options name, or this machine's best."""
+    import torch
+
+    from ..diffusioncleft_core.environment import default_dtype, pick_device
+
+    device = pick_device(args.device)
+    dtype: torch.dtype = getattr(torch, DTYPES[args.dtype]) if args.dtype else default_dtype(device)
+    return device, dtype
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """`768` or `768x1024` (width × height, px)."""
+    sides = [SIDE(part) for part in text.lower().replace("×", "x").split("x")]
+    if len(sides) > 2:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: give 768 or 768x1024")
+    return sides[0], sides[-1]
+
+
+def size_from(args: argparse.Namespace) -> tuple[int, int]:
+    """Width and height in px: as given, else 128 for the phantom and the paper's 768."""
+    if args.size is not None:
+        width, height = args.size
+        return int(width), int(height)
+    side = PHANTOM_SIZE if args.phantom else DEFAULT_SIZE
+    return side, side
+
+
+def strengths(text: str) -> list[float]:
+    """`0.6,0.8,1` → [0.6, 0.8, 1.0]."""
+    return [STRENGTH(part) for part in text.split(",") if part.strip()]
+
+
+def paths(text: str) -> list[Path]:
+    """`a.safetensors,b.safetensors` → two paths."""
+    return [Path(part.strip()) for part in text.split(",") if part.strip()]
+
+
+def add_condition_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the vocabulary file, the condition, and the form of the prompt."""
+    parser.add_argument(
+        "--vocabulary",
+        type=Path,
+        metavar="FILE",
+        help="another vocabulary (TOML) than cleft lip's; docs/conditions.md tells how to write one",
+    )
+    parser.add_argument("--condition", metavar="NAME", help="pre_op, post_op, or another of the vocabulary")
+    parser.add_argument("--list", action="store_true", help="list conditions, attributes, values and modes")
+    parser.add_argument("--bare-trigger", action="store_true", help="CLP instead of [CLP]")
+    parser.add_argument(
+        "--extra", default="", metavar="TEXT", help="a phrase of your own before the closing one"
+    )
+    parser.add_argument(
+        "--tokenizer",
+        type=Path,
+        metavar="DIR",
+        help="folder of CLIP's tokenizer, to count tokens exactly (default: an estimate)",
+    )
+
+
+def add_attribute_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what is to become of the attributes."""
+    group = parser.add_argument_group("attributes (repeat as often as needed)")
+    group.add_argument("--set", action="append", default=[], metavar="ATTRIBUTE=VALUE", help="fix: skin=dark")
+    group.add_argument(
+        "--weight",
+        action="append",
+        default=[],
+        metavar="ATTRIBUTE=VALUE:W,…",
+        help="draw with weights: subject=baby:3,girl:1",
+    )
+    group.add_argument("--omit", action="append", default=[], metavar="ATTRIBUTE", help="leave out: eyes")
+    group.add_argument(
+        "--draw", action="append", default=[], metavar="ATTRIBUTE", help="draw in addition: side"
+    )
+    parser.add_argument("--mode", default="paper", help="what is drawn and how (default paper; see --list)")
+
+
+def condition_from(args: argparse.Namespace) -> Condition:
+    """The condition that the options name."""
+    from ..diffusioncleft_core.conditions.loader import load_vocabulary
+
+    vocabulary = load_vocabulary(args.vocabulary)
+    if args.condition is None:
+        raise UserError(f"--condition is missing; choose one of: {', '.join(vocabulary.conditions)}")
+    return vocabulary.condition(args.condition)
+
+
+def fixed_from(pairs: Iterable[str]) -> dict[str, str]:
+    """`["skin=dark"]` -> `{"skin": "dark"}`."""
+    return dict(_pairs(pairs, "--set", "skin=dark"))
+
+
+def weights_from(pairs: Iterable[str]) -> dict[str, dict[str, Fraction]]:
+    """`["subject=baby:3,girl:1"]` -> `{"subject": {"baby": 3, "girl": 1}}`."""
+    example = "subject=baby:3,girl:1"
+    weights: dict[str, dict[str, Fraction]] = {}
+    for name, entries in _pairs(pairs, "--weight", example):
+        for entry in entries.split(","):
+            value, _, number = entry.rpartition(":")
+            try:
+                weights.setdefault(name, {})[value.strip()] = Fraction(number.strip())
+            except (ValueError, ZeroDivisionError):
+                raise UserError(f"--weight {name}={entries} can't be read; write it as {example}") from None
+    return weights
+
+
+def names_from(entries: Iterable[str]) -> list[str]:
+    """`["eyes,skin", "side"]` -> `["eyes", "skin", "side"]`."""
+    return [name.strip() for entry in entries for name in entry.split(",") if name.strip()]
+
+
+def print_listing(args: argparse.Namespace) -> None:
+    """Print what the vocabulary has to choose from."""
+    from ..diffusioncleft_core.conditions.loader import load_vocabulary
+
+    vocabulary = load_vocabulary(args.vocabulary)
+    chosen = [vocabulary.condition(args.condition)] if args.condition else vocabulary.conditions.values()
+    for condition in chosen:
+        print(f"{condition.name}: {condition.title}, trigger {condition.trigger}")
+        width = max(map(len, condition.attributes))
+        for name, values in condition.attributes.items():
+            print(f"  {name:<{width}}  {', '.join(values)}")
+        for mode in condition.modes.values():
+            print(f"  mode {mode.name}: {mode.title}; draws {', '.join(mode.draw)}")
+
+
+def tokenizer_from(folder: Path | None) -> Callable[[str], Any] | None:
+    """CLIP's tokenizer from a local folder; None without one."""
+    if folder is None:
+        return None
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{folder} holds no tokenizer that can be read; give the folder with CLIP's tokenizer files"
+        ) from error
+    return lambda text: tokenizer(text, truncation=False, verbose=False)
+
+
+def warn(message: str) -> None:
+    """Print one warning line to standard error."""
+    print(f"diffusioncleft: warning: {message}", file=sys.stderr, flush=True)
+
+
+def _pairs(entries: Iterable[str], option: str, example: str) -> list[tuple[str, str]]:
+    pairs: list[tuple[str, str]] = []
+    for entry in entries:
+        name, _, value = (part.strip() for part in entry.partition("="))
+        if not name or not value:
+            raise UserError(f"{option} {entry!r} can't be read; write it as {option} {example}")
+        if name in dict(pairs):
+            raise UserError(f"{option} names {name} twice; keep one")
+        pairs.append((name, value))
+    return pairs

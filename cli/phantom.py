@@ -1,0 +1,44 @@
+"""`diffusioncleft phantom render`: rendered photographs with their metadata."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..diffusioncleft_core.errors import UserError
+from ..diffusioncleft_core.ranges import COUNT, SEED, whole
+
+PHANTOM_SIDE = whole(64, 1024)
+HELP = "draw phantom photographs with known properties, to try the pipeline without real photographs"
+EXAMPLES = """\
+examples:
+  diffusioncleft phantom render --condition pre_op --n 100 --out photos/pre_op
+  diffusioncleft phantom render --condition post_op --n 201 --out photos/post_op --size 256 --seed 7
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    render = actions.add_parser(
+        "render",
+        help="write PNG photographs and metadata.csv",
+        description="write phantom photographs and metadata.csv, as `dataset build` reads them",
+    )
+    render.add_argument("--condition", required=True, choices=("pre_op", "post_op"))
+    render.add_argument("--n", type=COUNT, required=True, help="how many photographs")
+    render.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new or empty folder")
+    render.add_argument("--seed", type=SEED, default=0, help="same seed, same photographs (default 0)")
+    render.add_argument("--size", type=PHANTOM_SIDE, default=128, help="side in px, 64 to 1024 (default 128)")
+    render.add_argument("--subjects", type=COUNT, help="so many people (default: one a photograph)")
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..diffusioncleft_core.phantom.photographs import write_photographs
+
+    if args.subjects is not None and args.subjects > args.n:
+        raise UserError(f"--subjects {args.subjects} is not possible: give 1 to --n, which is {args.n}")
+    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
+        raise UserError(f"{args.out} is not an empty folder: give a new folder, nothing in it was touched")
+    write_photographs(args.out, args.n, args.condition, args.seed, size=args.size, subjects=args.subjects)
+    print(f"{args.n} phantom photographs and metadata.csv: {args.out}")
+    return 0

@@ -1,0 +1,99 @@
+"""`diffusioncleft plan`: a stratified plan of prompts with seeds, as JSON Lines."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..diffusioncleft_core.errors import UserError
+from ..diffusioncleft_core.ranges import COUNT, SEED
+from .options import (
+    add_attribute_arguments,
+    add_condition_arguments,
+    condition_from,
+    fixed_from,
+    names_from,
+    print_listing,
+    tokenizer_from,
+    warn,
+    weights_from,
+)
+
+if TYPE_CHECKING:
+    from ..diffusioncleft_core.conditions.plan import PlanRow
+    from ..diffusioncleft_core.conditions.vocabulary import Condition
+
+HELP = "write a stratified plan of prompts with seeds"
+EXAMPLES = """\
+examples:
+  diffusioncleft plan --condition pre_op --n 2000 --out plan.jsonl
+  diffusioncleft plan --condition pre_op --n 2000 --mode clinical --out clinical.jsonl
+  diffusioncleft plan --condition post_op --n 500 --set skin=dark --omit eyes --out dark.jsonl
+  diffusioncleft plan --condition post_op --n 500 --weight subject=man:1,woman:3 --out adults.jsonl
+  diffusioncleft plan --list
+
+The same settings give the same rows. A larger --n makes an existing plan longer and keeps the rows it has.
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    add_condition_arguments(parser)
+    add_attribute_arguments(parser)
+    parser.add_argument("--n", "--count", type=COUNT, metavar="N", help="rows in the plan")
+    parser.add_argument("--seed", type=SEED, default=0, help="seed of the plan (default 0)")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="plan to write or to make longer (JSON Lines)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..diffusioncleft_core.conditions.plan import extend_plan, sampling_plan
+
+    if args.list:
+        print_listing(args)
+        return 0
+    condition = condition_from(args)
+    if args.n is None or args.out is None:
+        raise UserError("--n or --out is missing; say how many rows and into which file")
+    rows = sampling_plan(
+        condition,
+        args.n,
+        args.seed,
+        mode=args.mode,
+        fixed=fixed_from(args.set),
+        weights=weights_from(args.weight),
+        omit=names_from(args.omit),
+        draw=names_from(args.draw),
+        bracketed=not args.bare_trigger,
+        extra=args.extra,
+    )
+    _warn_about_length(rows, args.tokenizer)
+    before = extend_plan(args.out, rows)
+    if before > len(rows):
+        warn(f"{args.out} has {before} rows and keeps them; give another file for a plan of {len(rows)}")
+    print(f"{args.out}: {max(before, len(rows))} rows, {before} of them were there")
+    _print_counts(condition, rows)
+    return 0
+
+
+def _warn_about_length(rows: Sequence[PlanRow], tokenizer: Path | None) -> None:
+    from ..diffusioncleft_core.conditions.prompts import CLIP_LIMIT, prompt_length
+
+    count = tokenizer_from(tokenizer)
+    lengths = [prompt_length(row.prompt, count) for row in rows]
+    longest = max(lengths, key=lambda length: length.tokens)
+    warning = longest.warning()
+    if warning:
+        too_long = sum(length.tokens > CLIP_LIMIT for length in lengths)
+        warn(f"{too_long} of {len(rows)} prompts are too long; of the longest: {warning}")
+
+
+def _print_counts(condition: Condition, rows: Sequence[PlanRow]) -> None:
+    for name, values in condition.attributes.items():
+        counts = Counter(row.attributes.get(name) for row in rows)
+        said = [f"{value} {counts[value]}" for value in values if counts[value]]
+        if said:
+            print(f"  {name}: {', '.join(said)}")

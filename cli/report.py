@@ -1,0 +1,121 @@
+"""`diffusioncleft report`: the page of a finished run, made again."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..diffusioncleft_core.errors import UserError
+
+if TYPE_CHECKING:
+    from ..diffusioncleft_core.report.run_folder import RunReport
+
+HELP = "write report.html of a finished run, or of a bare report.json"
+EXAMPLES = """\
+examples:
+  diffusioncleft report runs/first
+  diffusioncleft report runs/first --zero-shot zero_shot/schnell --other-model SDXL=zero_shot/sdxl
+  diffusioncleft report runs/first --nearest buffalo_l
+  diffusioncleft report runs/first --measured measured.json
+  diffusioncleft report report.json --out report.html
+
+The page is one file and may be shared: no photograph is in it. With --nearest, or when the run has compared
+the faces already, report.private.html in the run's private folder shows the nearest pairs for human review.
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run, or its report.json")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: report.html beside report.json")
+    parser.add_argument(
+        "--measured", type=Path, metavar="JSON", help="figures that `diffusioncleft measure` wrote"
+    )
+    parser.add_argument(
+        "--zero-shot", type=Path, metavar="DIR", help="images of the base model without a LoRA"
+    )
+    parser.add_argument(
+        "--other-model",
+        type=named_folder,
+        action="append",
+        default=[],
+        metavar="NAME=DIR",
+        help="images of another model for the zero-shot panel; may be repeated",
+    )
+    parser.add_argument(
+        "--nearest",
+        metavar="PACK",
+        help="compare the faces with this face pack (phantom: the embedded one) and list the nearest pairs",
+    )
+
+
+def named_folder(text: str) -> tuple[str, Path]:
+    """`SDXL=zero_shot/sdxl` → (`SDXL`, path)."""
+    name, equals, folder = text.partition("=")
+    if not (name.strip() and equals and folder.strip()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no NAME=DIR such as SDXL=zero_shot/sdxl")
+    return name.strip(), Path(folder.strip())
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..diffusioncleft_core.report.html import write_html
+    from ..diffusioncleft_core.report.run_folder import (
+        HTML,
+        collect_pictures,
+        conditions_of,
+        read_report,
+        with_loss_curves,
+        with_measures,
+    )
+
+    report = read_report(args.run)
+    out = args.out or report.json.with_name(HTML)
+    if out.is_dir():
+        raise UserError(f"--out {out} is a folder: give the name of a file")
+    document = with_measures(with_loss_curves(report), args.measured)
+    pictures = collect_pictures(
+        report.folders,
+        conditions_of(document),
+        phantom=bool(document.get("phantom")),
+        zero_shot=args.zero_shot,
+        other_models=dict(args.other_model),
+    )
+    print(f"report:  {write_html(document, pictures, out)}")
+    private = private_page(report, args.nearest)
+    if private is not None:
+        print(f"private: {private}")
+    return 0
+
+
+def private_page(report: RunReport, pack: str | None) -> Path | None:
+    """The page of nearest pairs, where the run's private folder lists them or `pack` finds them."""
+    from ..diffusioncleft_core.report.html import write_private_html
+    from ..diffusioncleft_core.report.nearest import nearest_pairs, read_nearest, write_nearest
+    from ..diffusioncleft_core.report.run_folder import PRIVATE_HTML, conditions_of
+
+    folders = report.folders
+    if folders is None or not folders.private.is_dir():
+        if pack is not None:
+            raise UserError(
+                f"{report.json.parent} has no private folder with photographs: leave out --nearest"
+            )
+        return None
+    if pack is not None:
+        from ..diffusioncleft_core.faces.analyzer import load_face_analyzer
+
+        names = conditions_of(report.document)
+        pairs = nearest_pairs(
+            folders.root,
+            {name: folders.generated(name) for name in names if folders.generated(name).is_dir()},
+            {name: folders.dataset(name) for name in names if folders.dataset(name).is_dir()},
+            load_face_analyzer(pack),
+            cache=folders.private / "faces",
+        )
+        write_nearest(folders.private, pairs)
+    else:
+        pairs = read_nearest(folders.private)
+    if not pairs:
+        return None
+    return write_private_html(
+        pairs, folders.root, folders.private / PRIVATE_HTML, phantom=bool(report.document.get("phantom"))
+    )

@@ -1,0 +1,274 @@
+"""`diffusioncleft run`: from photographs to two LoRAs and a synthetic set, in one command."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..diffusioncleft_core.errors import UserError
+from ..diffusioncleft_core.ranges import (
+    COUNT,
+    HOLDOUT,
+    LEARNING_RATE,
+    NONE_OR_MORE,
+    REFILLS,
+    SAMPLING_STEPS,
+    SEED,
+    SIMILARITY,
+    STRENGTH,
+    sides,
+)
+from ..diffusioncleft_core.recipe import PRESETS
+from .options import add_base_arguments, device_and_dtype, parse_size, size_from, source_from, warn
+
+if TYPE_CHECKING:
+    from ..diffusioncleft_core.run.settings import Photographs, RunSettings
+
+HELP = "photographs in, two LoRAs and a set of new faces out; --phantom does it without any photograph"
+EXAMPLES = """\
+examples:
+  diffusioncleft run --phantom --out demo
+  diffusioncleft run --photos-pre photos/pre --photos-post photos/post --base FLUX.1-schnell \\
+      --faces buffalo_l --training-adapter adapter.safetensors --out runs/first
+  diffusioncleft run --photos-pre photos/pre --base FLUX.1-schnell --preset paper --n 500 --out runs/paper
+
+metadata.csv is looked for in each folder of photographs. Everything that comes from photographs lies in the
+run folder's `private` part, and `diffusioncleft dataset purge` erases it. Run the same command again after an
+interruption: finished stages are skipped.
+"""
+DEFAULT_FACES = "buffalo_l"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the run's folder")
+    photos = parser.add_argument_group("photographs")
+    photos.add_argument("--photos-pre", type=Path, metavar="DIR", help="photographs before repair")
+    photos.add_argument("--photos-post", type=Path, metavar="DIR", help="photographs after repair")
+    photos.add_argument(
+        "--metadata-pre", type=Path, metavar="CSV", help="default: metadata.csv in the folder"
+    )
+    photos.add_argument(
+        "--metadata-post", type=Path, metavar="CSV", help="default: metadata.csv in the folder"
+    )
+    photos.add_argument("--faces", help=f"face model pack, name or folder (default {DEFAULT_FACES})")
+    photos.add_argument(
+        "--holdout", type=HOLDOUT, default=0.1, help="share of subjects not trained on (default 0.1)"
+    )
+    training = parser.add_argument_group("training")
+    training.add_argument(
+        "--preset",
+        choices=PRESETS,
+        default="robust",
+        help="robust ties the finding to the trigger and looks closer where it lies, paper does not "
+        "(default robust)",
+    )
+    training.add_argument(
+        "--regularization-images",
+        type=NONE_OR_MORE,
+        default=0,
+        metavar="N",
+        help="also train on so many images of the base model (default 0)",
+    )
+    training.add_argument(
+        "--learning-rate", type=LEARNING_RATE, help="default: the paper's 1e-4; phantoms 4e-3"
+    )
+    training.add_argument(
+        "--resolution", type=sides, help="training sizes in px (default: the paper's 256,512,768,1024)"
+    )
+    training.add_argument(
+        "--training-adapter", type=Path, metavar="FILE", help="LoRA that is on while training schnell"
+    )
+    training.add_argument("--optimizer-type", help="AdamW8bit or AdamW (default AdamW8bit)")
+    training.add_argument(
+        "--blocks-to-swap", type=NONE_OR_MORE, help="stream so many blocks, to save GPU memory"
+    )
+    training.add_argument(
+        "--gradient-checkpointing", action="store_true", help="compute twice, to save GPU memory"
+    )
+    training.add_argument("--max-train-steps", type=COUNT, help="default: 10 a training image")
+    images = parser.add_argument_group("images")
+    images.add_argument(
+        "--n", type=COUNT, help="images a condition (default: the paper's 2000; phantoms 200)"
+    )
+    images.add_argument("--mode", default="paper", help="paper (uniform) or clinical (default paper)")
+    images.add_argument(
+        "--size", type=parse_size, metavar="PX", help="768 or 768x1024 (default 768; phantom 128)"
+    )
+    images.add_argument(
+        "--steps", type=SAMPLING_STEPS, default=4, help="sampling steps (default 4, schnell's)"
+    )
+    images.add_argument(
+        "--strength", type=STRENGTH, help="of the LoRA in generation (default 1; phantom 1.5)"
+    )
+    images.add_argument("--batch", type=COUNT, help="images at once (default 1; phantom 16)")
+    images.add_argument(
+        "--bare-trigger", action="store_true", help="CLP instead of [CLP], in captions and prompts"
+    )
+    images.add_argument(
+        "--cell-images", type=COUNT, help="phantoms: images a cell of the trigger experiment (default 100)"
+    )
+    judging = parser.add_argument_group("filters and measurements")
+    judging.add_argument(
+        "--threshold",
+        type=SIMILARITY,
+        default=0.6,
+        help="cosine similarity from which a face counts as a training face's (default 0.6, the paper's)",
+    )
+    judging.add_argument(
+        "--refill",
+        type=REFILLS,
+        default=0,
+        metavar="N",
+        help="make rejected images again, each up to N times (default 0)",
+    )
+    judging.add_argument(
+        "--metrics",
+        default="fid,lpips",
+        help="beside FIR: fid,lpips, one of them, or none (default fid,lpips)",
+    )
+    judging.add_argument(
+        "--control",
+        type=Path,
+        metavar="DIR",
+        help="healthy faces for the face map, as the paper's Figure 7 has; never shown, only counted",
+    )
+    parser.add_argument("--seed", type=SEED, default=0, help="seed of everything that is drawn (default 0)")
+    parser.add_argument(
+        "--redo",
+        action="store_true",
+        help="delete and make again what was made from other inputs, instead of refusing",
+    )
+    add_base_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..diffusioncleft_core.report.run_folder import HTML
+    from ..diffusioncleft_core.run.pipeline import run_pipeline
+
+    settings = settings_from(args)
+    result = run_pipeline(settings, start_trainer, warn=warn)
+    print(result.table)
+    print(f"summary: {result.folders.summary}")
+    print(f"sheets:  {result.folders.sheets}")
+    print(f"figures: {result.folders.report}")
+    print(f"report:  {result.folders.root / HTML}")
+    return 0
+
+
+def settings_from(args: argparse.Namespace) -> RunSettings:
+    """The run's settings from the command line; UserError when photographs or models are missing."""
+    from ..diffusioncleft_core.run.settings import (
+        PHANTOM_CELL_IMAGES,
+        PHANTOM_IMAGES,
+        PHANTOM_STRENGTH,
+        RunSettings,
+    )
+
+    photographs = photographs_from(args)
+    if not photographs and not args.phantom:
+        raise UserError(
+            "there are no photographs: give --photos-pre and --photos-post, or --phantom to try without any"
+        )
+    if args.phantom and args.faces:
+        raise UserError(
+            "--phantom brings its own face models: leave out --faces, or --phantom for photographs"
+        )
+    source = source_from(args)
+    width, height = size_from(args)
+    device, dtype = device_and_dtype(args)
+    return RunSettings(
+        out=args.out,
+        source=source,
+        base=base_arguments(args),
+        device=device,
+        dtype=dtype,
+        faces=args.faces or ("phantom" if args.phantom else DEFAULT_FACES),
+        phantom=args.phantom,
+        photographs=photographs,
+        preset=args.preset,
+        n=(PHANTOM_IMAGES if args.phantom else 2000) if args.n is None else args.n,
+        width=width,
+        height=height,
+        steps=args.steps,
+        batch=args.batch or (16 if args.phantom else 1),
+        mode=args.mode,
+        bracketed=not args.bare_trigger,
+        holdout=args.holdout,
+        seed=args.seed,
+        regularization_images=args.regularization_images,
+        control=args.control,
+        strength=(PHANTOM_STRENGTH if args.phantom else 1.0) if args.strength is None else args.strength,
+        cell_images=PHANTOM_CELL_IMAGES if args.cell_images is None else args.cell_images,
+        threshold=args.threshold,
+        refill=args.refill,
+        metrics=metrics_from(args.metrics),
+        training=training_choices(args),
+        redo=args.redo,
+    )
+
+
+def metrics_from(text: str) -> tuple[str, ...]:
+    from ..diffusioncleft_core.run.settings import METRICS
+
+    wanted = [part.strip().lower() for part in text.split(",") if part.strip() not in ("", "none")]
+    unknown = [name for name in wanted if name not in METRICS]
+    if unknown:
+        raise UserError(f"--metrics has no {unknown[0]!r}: give {','.join(METRICS)}, one of them, or none")
+    return tuple(name for name in METRICS if name in wanted)
+
+
+def photographs_from(args: argparse.Namespace) -> dict[str, Photographs]:
+    from ..diffusioncleft_core.run.settings import Photographs
+
+    given = {
+        "pre_op": (args.photos_pre, args.metadata_pre),
+        "post_op": (args.photos_post, args.metadata_post),
+    }
+    photographs = {}
+    for condition, (folder, metadata) in given.items():
+        if folder is not None:
+            photographs[condition] = Photographs(folder, metadata or folder / "metadata.csv")
+        elif metadata is not None:
+            raise UserError(
+                f"{metadata} is the table of photographs that are not given: add --photos-{condition[:-3]}"
+            )
+    return photographs
+
+
+def base_arguments(args: argparse.Namespace) -> dict[str, Any]:
+    """The base model as the trainer's arguments."""
+    if args.phantom:
+        return {"phantom": True}
+    chosen = {
+        "pretrained_model_name_or_path": args.base,
+        "clip_l": args.clip_l,
+        "t5xxl": args.t5xxl,
+        "ae": args.ae,
+        "tokenizer_clip": args.tokenizer_clip,
+        "tokenizer_t5": args.tokenizer_t5,
+    }
+    return {name: value for name, value in chosen.items() if value is not None}
+
+
+def training_choices(args: argparse.Namespace) -> dict[str, Any]:
+    """What the user said about training, by the trainer's names."""
+    chosen: dict[str, Any] = {
+        "learning_rate": args.learning_rate,
+        "training_adapter": args.training_adapter,
+        "optimizer_type": args.optimizer_type,
+        "blocks_to_swap": args.blocks_to_swap,
+        "gradient_checkpointing": args.gradient_checkpointing or None,
+        "max_train_steps": args.max_train_steps,
+        "resolution": args.resolution,
+    }
+    return {name: value for name, value in chosen.items() if value is not None}
+
+
+def start_trainer(arguments: Mapping[str, Any], on_event: Any, stop: Any) -> None:
+    """Start the trainer, a process of its own, and report its events."""
+    from ..trainer.config import TrainSettings, checked
+    from ..trainer.launch import train
+
+    train(checked(TrainSettings(**arguments)), on_event, stop)

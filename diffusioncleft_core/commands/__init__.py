@@ -1,1 +1,0 @@
-"""One module a command: HELP, EXAMPLES, configure(parser) and run(args)."""

@@ -1,0 +1,286 @@
+"""Sampling plans: stratified prompts with seeds."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..files import read_jsonl, write_jsonl
+from ..ranges import NONE_OR_MORE, SEED
+from .prompts import build_prompt
+from .vocabulary import PAPER_MODE, Condition, Mode
+
+SMALLEST_SHARE = Fraction(1, 1000)
+
+
+class Strata:
+    """Endless sequence of values, deterministic by `key`. weights: any scale; with weight 0 never drawn."""
+
+    def __init__(self, weights: Mapping[str, Fraction], key: str) -> None:
+        positive = {value: weight for value, weight in weights.items() if weight > 0}
+        scale = math.lcm(*(weight.denominator for weight in positive.values()))
+        self._values = list(positive)
+        self._weights = [int(weight * scale) for weight in positive.values()]
+        self._total = sum(self._weights)
+        self._counts = [0] * len(self._values)
+        self._place = 0
+        # random() from a text seed gives the same numbers in every Python version; choices() need not.
+        self._random = random.Random(key)
+
+    def draw(self) -> str:
+        """The next value."""
+        self._place += 1
+        opened = [i for i in range(len(self._values)) if self._counts[i] < self._ceiling(i, self._place)]
+        while True:
+            choice = self._pick(opened)
+            self._counts[choice] += 1
+            if len(opened) == 1 or self._can_go_on():
+                return self._values[choice]
+            self._counts[choice] -= 1
+            opened.remove(choice)
+
+    def _ceiling(self, i: int, place: int) -> int:
+        return -(-self._weights[i] * place // self._total)
+
+    def _pick(self, opened: list[int]) -> int:
+        point = self._random.random() * sum(self._weights[i] for i in opened)
+        for i in opened:
+            point -= self._weights[i]
+            if point < 0:
+                return i
+        return opened[-1]
+
+    def _can_go_on(self) -> bool:
+        """Hall's condition: up to no later place are more occurrences due than there are places left.
+
+        From the place where every count is due again it holds by itself, so the search ends there.
+        """
+        end = max(
+            -(-count * self._total // weight)
+            for count, weight in zip(self._counts, self._weights, strict=True)
+        )
+        for place in range(self._place, end + 1):
+            due = sum(
+                max(0, weight * place // self._total - count)
+                for count, weight in zip(self._counts, self._weights, strict=True)
+            )
+            if due > place - self._place:
+                return False
+        return True
+
+
+_SEED_BITS = 48
+REFILL_STRIDE = 1_000_000
+"""Row i of the plan, made again for the k-th time, has the index k * REFILL_STRIDE + i."""
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """One image to make. index: place in the plan from 0; seed: of its noise, 0 <= seed < 2**48."""
+
+    index: int
+    prompt: str
+    seed: int
+    attributes: Mapping[str, str]
+    condition: str
+
+
+def sampling_plan(
+    condition: Condition,
+    n: int,
+    seed: int,
+    *,
+    mode: str = PAPER_MODE,
+    fixed: Mapping[str, str] | None = None,
+    weights: Mapping[str, Mapping[str, float | Fraction]] | None = None,
+    omit: Iterable[str] = (),
+    draw: Iterable[str] = (),
+    bracketed: bool = True,
+    extra: str = "",
+) -> list[PlanRow]:
+    """N prompts with seeds, deterministic by `seed` and the settings.
+
+    mode: which attributes are drawn and with which weights; `paper` is uniform over the paper's Table 1.
+    fixed: attributes with one value; weights: attributes drawn with these weights (values not named: never);
+    omit: attributes left out; draw: attributes drawn in addition to the mode's. Attributes named nowhere are
+    left out. An attribute that means nothing beside the others (a side without one-sidedness) is left out of
+    that row.
+
+    Among the rows that draw an attribute under the same weights, in every beginning of the plan the count of
+    each value is within one of its share. Weights change where a rule of the mode applies, and a dependent
+    attribute is drawn only where it means something: each is stratified within those rows.
+
+    Raises UserError for unknown names and values, for contradictions, and for n < 1.
+    """
+    if n < 1:
+        raise UserError(f"a plan needs at least one row, not {n}; give a larger count")
+    choices = _Choices(
+        condition, condition.mode(mode), fixed or {}, weights or {}, tuple(omit), tuple(draw), seed
+    )
+    rows = []
+    for index in range(n):
+        attributes = choices.next_row()
+        prompt = build_prompt(condition, attributes, bracketed=bracketed, extra=extra)
+        rows.append(PlanRow(index, prompt, row_seed(condition.name, seed, index), attributes, condition.name))
+    return rows
+
+
+def row_seed(condition: str, seed: int, index: int) -> int:
+    """Seed of one image, 0 <= seed < 2**48: exact in JSON readers that keep numbers as float64."""
+    digest = hashlib.sha256(f"{condition}/{seed}/{index}".encode()).digest()
+    return int.from_bytes(digest[: _SEED_BITS // 8], "big")
+
+
+def attempt_of(index: int) -> int:
+    """0 for a row of the plan, k for a row that was made again for the k-th time."""
+    return index // REFILL_STRIDE
+
+
+def made_again(row: PlanRow, attempt: int) -> PlanRow:
+    """The same prompt and attributes with another seed: the plan's strata stay as they are.
+
+    row: of the plan, attempt 0; attempt: 1 for the first time. The seed depends on the row's seed and the
+    attempt alone.
+    """
+    digest = hashlib.sha256(f"{row.condition}/{row.seed}/again/{attempt}".encode()).digest()
+    seed = int.from_bytes(digest[: _SEED_BITS // 8], "big")
+    return replace(row, index=attempt * REFILL_STRIDE + row.index % REFILL_STRIDE, seed=seed)
+
+
+def write_plan(path: Path, rows: Sequence[PlanRow]) -> None:
+    """Write a plan as JSON Lines, atomically."""
+    write_jsonl(path, (asdict(row) | {"attributes": dict(row.attributes)} for row in rows))
+
+
+def read_plan(path: Path) -> list[PlanRow]:
+    """Read a plan; a torn last line is left out. Raises UserError for a line that is no plan row."""
+    return [_row(row, path) for row in read_jsonl(path)]
+
+
+def extend_plan(path: Path, rows: Sequence[PlanRow]) -> int:
+    """Write a plan, or make the one at `path` longer; return how many rows it had before.
+
+    Nothing is written when `path` already holds all rows. Raises UserError, and leaves the file as it is,
+    when it holds rows of other settings.
+    """
+    before = read_plan(path) if Path(path).exists() else []
+    for old, new in zip(before, rows, strict=False):
+        if old != new:
+            raise UserError(
+                f"{path} holds a plan with other settings (row {new.index} differs); "
+                "give another file, or delete it"
+            )
+    if len(before) < len(rows):
+        write_plan(path, rows)
+    return len(before)
+
+
+class _Choices:
+    """Chooses the attributes of one row after the other."""
+
+    def __init__(
+        self,
+        condition: Condition,
+        mode: Mode,
+        fixed: Mapping[str, str],
+        weights: Mapping[str, Mapping[str, float | Fraction]],
+        omit: tuple[str, ...],
+        draw: tuple[str, ...],
+        seed: int,
+    ) -> None:
+        for name in (*fixed, *weights, *omit, *draw):
+            condition.attribute(name)
+        self._condition, self._mode, self._seed = condition, mode, seed
+        self._fixed = {
+            name: condition.attribute(name).check(value, condition.name) for name, value in fixed.items()
+        }
+        self._own_weights = {name: _weights(condition, name, given) for name, given in weights.items()}
+        self._omit = set(omit)
+        self._drawn = {*mode.draw, *draw, *self._own_weights}
+        self._strata: dict[tuple[str, str], Strata] = {}
+        self._check_contradictions()
+
+    def next_row(self) -> dict[str, str]:
+        """The attributes of the next row, in the condition's order."""
+        row: dict[str, str] = {}
+        for name, attribute in self._condition.details.items():
+            if name in self._omit or not attribute.applies(row):
+                continue
+            if name in self._fixed:
+                row[name] = self._fixed[name]
+            elif name in self._drawn:
+                row[name] = self._draw(name, row)
+        return row
+
+    def _draw(self, name: str, row: Mapping[str, str]) -> str:
+        context, weights = self._weights_of(name, row)
+        if (name, context) not in self._strata:
+            key = f"{self._seed}/{self._condition.name}/{self._mode.name}/{name}/{context}"
+            self._strata[name, context] = Strata(weights, key)
+        return self._strata[name, context].draw()
+
+    def _weights_of(self, name: str, row: Mapping[str, str]) -> tuple[str, Mapping[str, Fraction]]:
+        """The weights in force for an attribute, and a name for the circumstances they are in force in."""
+        values = self._condition.attributes[name]
+        if name in self._own_weights:
+            return "own", self._own_weights[name]
+        for number, rule in enumerate(self._mode.rules):
+            if name in rule.weights and rule.holds(row):
+                return f"rule {number}", rule.weights[name]
+        return "", self._mode.weights.get(name) or dict.fromkeys(values, Fraction(1))
+
+    def _check_contradictions(self) -> None:
+        groups: tuple[tuple[str, Iterable[str]], ...] = (
+            ("fixed", self._fixed), ("weighted", self._own_weights), ("left out", self._omit),
+        )  # fmt: skip
+        seen: dict[str, str] = {}
+        for what, names in groups:
+            for name in names:
+                if name in seen:
+                    raise UserError(f"{name} is both {seen[name]} and {what}; choose one")
+                seen[name] = what
+        for name in self._fixed:
+            for key, allowed in (self._condition.details[name].requires or {}).items():
+                possible = {self._fixed[key]} if key in self._fixed else set(self._condition.attributes[key])
+                if key in self._omit or (key not in self._fixed and key not in self._drawn):
+                    possible = set()
+                if not possible & set(allowed):
+                    raise UserError(f"{name} can be set only with {key} {' or '.join(allowed)}; set it too")
+
+
+def _weights(condition: Condition, name: str, given: Mapping[str, float | Fraction]) -> dict[str, Fraction]:
+    attribute = condition.attribute(name)
+    weights: dict[str, Fraction] = {}
+    for value, weight in given.items():
+        if not 0 <= weight < float("inf"):
+            raise UserError(f"the weight of {name} {value} must be 0 or more, not {weight}")
+        exact = weight if isinstance(weight, Fraction) else Fraction(str(weight))
+        weights[attribute.check(value, condition.name)] = exact
+    total = sum(weights.values())
+    if not total:
+        raise UserError(
+            f"{name} needs at least one weight above 0; allowed values: {', '.join(attribute.values)}"
+        )
+    if any(0 < weight < total * SMALLEST_SHARE for weight in weights.values()):
+        raise UserError(f"a weight of {name} is below a thousandth of their sum; give 0 or a larger weight")
+    return weights
+
+
+def _row(row: Mapping[str, Any], path: Path) -> PlanRow:
+    try:
+        attributes = {str(key): str(value) for key, value in dict(row["attributes"]).items()}
+        index, seed = NONE_OR_MORE.check(row["index"], "index"), SEED.check(row["seed"], "seed")
+        return PlanRow(index, str(row["prompt"]), seed, attributes, str(row["condition"]))
+    except UserError as error:
+        raise UserError(f"{path}, row {row['index']}: {error}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} is no sampling plan ({error!r}); make one with `diffusioncleft plan`"
+        ) from error

@@ -1,0 +1,157 @@
+"""The training photographs' faces: what every generated face is compared with. Private, and without names."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UserError
+from ..faces.analyzer import FaceAnalyzer
+from ..faces.records import FaceRecord, embedding_matrix, face_records
+from ..files import read_json, sha256_bytes
+from ..imageset.decode import MAX_SIDE
+from ..imageset.manifest import ImageRow, read_manifest
+from .examine import Facts, Ledger, examine_settings, settings_key
+from .folder import CACHE, SETTINGS, require_dataset
+
+FACES_CACHE = f"{CACHE}/faces"
+"""Inside the dataset: erased with it, and whenever a photograph is withdrawn."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ReferenceSet:
+    """Faces of training photographs of one or more conditions. Holds no name, path or hash.
+
+    The counts are by condition: photographs, those without a face found, those with several.
+    """
+
+    embeddings: NDArray[np.float32]
+    """[N, 512], L2 norm 1: the largest face of every photograph that has one."""
+    conditions: tuple[str, ...]
+    """[N]: the condition of each row of `embeddings`."""
+    n_photographs: Mapping[str, int] = field(default_factory=dict)
+    n_no_face: Mapping[str, int] = field(default_factory=dict)
+    n_several: Mapping[str, int] = field(default_factory=dict)
+    embedder: Mapping[str, Any] = field(default_factory=dict)
+    """`FaceAnalyzer.describe()` of what made the embeddings."""
+    fingerprint: str = ""
+    """Tells sets of photographs apart; made from the datasets' keyed fingerprints, so it says no more."""
+
+    def __len__(self) -> int:
+        return len(self.conditions)
+
+    def of(self, condition: str) -> NDArray[np.float32]:
+        """Embeddings [n, 512] of one condition's photographs."""
+        return self.embeddings[self.index(condition)]
+
+    def index(self, condition: str) -> NDArray[np.int64]:
+        """Places [n] of one condition's photographs among the rows of `embeddings`."""
+        return np.flatnonzero(np.array([name == condition for name in self.conditions], bool))
+
+    def similarities(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Cosine similarity [M, N] of `embeddings` [M, 512] (L2 norm 1) to every photograph."""
+        return np.asarray(embeddings @ self.embeddings.T, np.float32)
+
+
+def dataset_records(
+    folder: Path, analyzer: FaceAnalyzer, *, roles: Sequence[str] = ("train",), description: str = "faces"
+) -> tuple[list[ImageRow], list[FaceRecord]]:
+    """The rows of a dataset with one of `roles`, and what the faces of their images are.
+
+    What `dataset build` has found with the same face pack is taken from the dataset; the rest is looked for
+    now and kept in the dataset's cache. Raises UserError for a folder that is no dataset, and when the
+    embedded face models, which know phantoms alone, would see photographs.
+    """
+    folder = require_dataset(folder)
+    rows = [row for row in read_manifest(folder) if row.role in roles]
+    described = _description(folder)
+    if analyzer.phantom_only and not described.get("settings", {}).get("phantom", False):
+        raise UserError(
+            f"the embedded face models know phantoms alone and {folder} holds photographs; "
+            "name a face pack (--faces)"
+        )
+    known = _examined(folder, analyzer, int(described.get("settings", {}).get("max_side", MAX_SIDE)))
+    records = {row.file: _record(known[row.sha256]) for row in rows if row.sha256 in known}
+    others = [row.file for row in rows if row.file not in records]
+    if others:
+        found = face_records(folder, others, analyzer, folder / FACES_CACHE, description=description)
+        records |= dict(zip(others, found, strict=True))
+    return rows, [records[row.file] for row in rows]
+
+
+def read_references(
+    folders: Sequence[Path], analyzer: FaceAnalyzer, *, roles: Sequence[str] = ("train",)
+) -> ReferenceSet:
+    """The faces of the photographs with one of `roles` in these dataset folders, of whatever condition.
+
+    Raises UserError without a folder, and when in a condition no face was found at all: nothing could be
+    compared with it, and silence would look like safety.
+    """
+    if not folders:
+        raise UserError("there is nothing to compare with; give the dataset of each condition (--reference)")
+    conditions: list[str] = []
+    records: list[FaceRecord] = []
+    for folder in dict.fromkeys(Path(item) for item in folders):
+        rows, found = dataset_records(folder, analyzer, roles=roles)
+        if not any(record.has_face for record in found):
+            raise UserError(
+                f"no face was found in the {'/'.join(roles)} photographs of {folder}; "
+                "build the dataset again, or use the face pack it was built with"
+            )
+        conditions += [row.condition or "unknown" for row in rows]
+        records += found
+    embeddings, places = embedding_matrix(records)
+    names = list(dict.fromkeys(conditions))
+    pairs = list(zip(conditions, records, strict=True))
+    return ReferenceSet(
+        embeddings=embeddings,
+        conditions=tuple(conditions[place] for place in places),
+        n_photographs={name: conditions.count(name) for name in names},
+        n_no_face={name: sum(c == name and not r.has_face for c, r in pairs) for name in names},
+        n_several={name: sum(c == name and r.n_faces > 1 for c, r in pairs) for name in names},
+        embedder=analyzer.describe(),
+        fingerprint=_fingerprint(folders, roles),
+    )
+
+
+def _fingerprint(folders: Sequence[Path], roles: Sequence[str]) -> str:
+    """Of the datasets' own fingerprints, which are keyed with a secret that stays in each."""
+    known = sorted(str(_description(Path(folder)).get("fingerprint")) for folder in folders)
+    return sha256_bytes("\n".join([*known, *roles]).encode())[:16]
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    described = read_json(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
+    return described if isinstance(described, dict) else {}
+
+
+def _examined(folder: Path, analyzer: FaceAnalyzer, max_side: int) -> dict[str, Facts]:
+    """What `dataset build` found with this pack, by pixel hash.
+
+    Of several faces the build keeps the largest alone; their areas must be looked at again.
+    """
+    settings = examine_settings(analyzer, max_side)
+    keys = {settings_key(settings, first_frame) for first_frame in (False, True)}
+    return {
+        facts.pixels: facts
+        for facts in Ledger(folder).facts.values()
+        if facts.pixels is not None and facts.settings in keys and facts.faces <= 1
+    }
+
+
+def _record(facts: Facts) -> FaceRecord:
+    if facts.face is None or facts.embedding is None:
+        return FaceRecord(facts.width, facts.height)
+    return FaceRecord(
+        width=facts.width,
+        height=facts.height,
+        n_faces=1,
+        box=np.asarray(facts.face["box"], np.float32),
+        landmarks=np.asarray(facts.face["landmarks"], np.float32),
+        score=float(facts.face["score"]),
+        embedding=facts.embedding,
+        rung=str(facts.face["rung"]),
+    )

@@ -1,0 +1,129 @@
+"""Device, number format, hardware and the versions of the libraries in use."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import __version__
+from .errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def pick_device(name: str | None = None) -> torch.device:
+    """Return the named device, or the best of CUDA, MPS and CPU for None, "" and "auto".
+
+    A device that this machine or this build of torch doesn't have raises UserError.
+    """
+    import torch
+
+    available = {"cpu": 1}
+    if torch.backends.mps.is_available():
+        available["mps"] = 1
+    if torch.cuda.is_available():
+        available["cuda"] = torch.cuda.device_count()
+    if not name or name == "auto":
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if kind in available))
+    kind, _, index = name.partition(":")
+    if kind not in available or (index and not (index.isdecimal() and int(index) < available[kind])):
+        raise UserError(
+            f"device {name!r} is not available here; choose one of: auto, {', '.join(sorted(available))}"
+        )
+    return torch.device(name)
+
+
+def trainer_device(device: torch.device, dtype: torch.dtype) -> dict[str, str]:
+    """The trainer's arguments for a device and a number format; float16 raises UserError."""
+    import torch
+
+    formats = {torch.float32: "no", torch.bfloat16: "bf16"}
+    if dtype not in formats:
+        raise UserError("half precision overflows when FLUX is trained: give --dtype bf16 or fp32")
+    return {"device": str(device), "mixed_precision": formats[dtype]}
+
+
+def default_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 on CUDA, float32 elsewhere."""
+    import torch
+
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "diffusers",
+    "transformers",
+    "tokenizers",
+    "peft",
+    "accelerate",
+    "safetensors",
+    "bitsandbytes",
+    "numpy",
+    "pillow",
+    "insightface",
+    "lpips",
+    "pytorch-fid",
+    "rapidocr",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "opencv-python",
+    "opencv-python-headless",
+)
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package, Python and the libraries that are installed, by distribution name."""
+    found = {"diffusioncleft": __version__, "python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware() -> dict[str, str | int | float]:
+    """System, processor, cores this process may use, memory in GiB and, where torch sees any, the GPUs."""
+    import psutil
+
+    facts: dict[str, str | int | float] = {
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu_name(),
+        "cores": _usable_cores(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+    }
+    try:
+        import torch
+    except ImportError:
+        return facts
+    if torch.cuda.is_available():
+        facts["gpu"] = torch.cuda.get_device_name(0)
+        facts["gpus"] = torch.cuda.device_count()
+        facts["gpu_memory_gib"] = round(torch.cuda.get_device_properties(0).total_memory / 2**30, 1)
+    elif torch.backends.mps.is_available():
+        facts["gpu"] = "Apple MPS"
+    return facts
+
+
+def _cpu_name() -> str:
+    if sys.platform == "linux":
+        try:
+            for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+        except OSError:
+            pass
+    return platform.processor() or platform.machine()
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

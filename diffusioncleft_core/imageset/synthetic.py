@@ -1,0 +1,145 @@
+"""What one generated image leaves on disk: a PNG marked as synthetic, and its JSON sidecar.
+
+The mark stands three times, so that it survives whichever tool reads the file next: PNG text chunks, an XMP
+packet with IPTC's digital source type, and the sidecar. Nothing here names a photograph or a folder.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape, quoteattr
+
+import numpy as np
+import numpy.typing as npt
+
+from ..conditions.plan import attempt_of
+from ..errors import UserError
+from ..files import read_json, sha256_bytes, sha256_file, write_bytes, write_json
+from .manifest import place_of
+
+SIDECAR_SCHEMA = 1
+SOFTWARE = "diffusioncleft"
+# https://cv.iptc.org/newscodes/digitalsourcetype/ : made by a model trained on sampled content
+DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+
+_XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
+<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+<rdf:Description rdf:about="" xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmlns:dc="http://purl.org/dc/elements/1.1/"
+ xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
+ xmp:CreatorTool={tool} Iptc4xmpExt:DigitalSourceType={source}>
+<dc:description><rdf:Alt><rdf:li xml:lang="x-default">{description}</rdf:li></rdf:Alt></dc:description>
+</rdf:Description></rdf:RDF></x:xmpmeta>
+<?xpacket end="r"?>"""
+
+
+def image_name(index: int, seed: int) -> str:
+    """`000123_4711.png`: place in the plan, then the seed of its noise."""
+    return f"{index:06d}_{seed}.png"
+
+
+def sidecar_of(image: Path) -> Path:
+    return image.with_suffix(".json")
+
+
+def encode_png(pixels: npt.NDArray[np.uint8], record: Mapping[str, Any]) -> bytes:
+    """PNG bytes of one image.
+
+    pixels: [H, W, 3], RGB; record: the sidecar's content; prompt, seed and hashes become text chunks.
+    """
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    text = PngInfo()
+    text.add_text("synthetic", "true")
+    text.add_text("Software", SOFTWARE)
+    text.add_itxt("prompt", str(record["prompt"]))
+    text.add_text("seed", str(record["seed"]))
+    lora = record.get("lora")
+    text.add_text("lora_sha256", str(lora["sha256"]) if lora else "none")
+    text.add_text("lora_strength", str(lora["strength"]) if lora else "0")
+    text.add_text("base_sha256", str(record["base"]["sha256"]))
+    text.add_text("digital_source_type", DIGITAL_SOURCE_TYPE)
+    text.add_itxt("XML:com.adobe.xmp", xmp_packet(str(record["prompt"])))
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", pnginfo=text)
+    return buffer.getvalue()
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a PNG carries this program's mark; False for what can't be read."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.info.get("Software") == SOFTWARE
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
+
+
+def xmp_packet(prompt: str) -> str:
+    """The XMP packet that picture editors, archives and platforms read to tell a synthetic image."""
+    return _XMP.format(
+        tool=quoteattr(SOFTWARE),
+        source=quoteattr(DIGITAL_SOURCE_TYPE),
+        description=escape(f"Synthetic image. {prompt}"),
+    )
+
+
+def write_image(folder: Path, pixels: npt.NDArray[np.uint8], record: Mapping[str, Any]) -> dict[str, Any]:
+    """Write PNG, then sidecar; the sidecar, which holds the PNG's hash, is what says that the pair is whole.
+
+    pixels: [H, W, 3]. Returns the sidecar's content.
+    """
+    name = image_name(int(record["index"]), int(record["seed"]))
+    data = encode_png(pixels, record)
+    write_bytes(folder / name, data)
+    sidecar = {
+        "schema": SIDECAR_SCHEMA,
+        "file": name,
+        **record,
+        "width": int(pixels.shape[1]),
+        "height": int(pixels.shape[0]),
+        "png_sha256": sha256_bytes(data),
+        "synthetic": True,
+        "digital_source_type": DIGITAL_SOURCE_TYPE,
+    }
+    write_json(sidecar_of(folder / name), sidecar)
+    return sidecar
+
+
+def read_done(folder: Path, index: int, seed: int) -> dict[str, Any] | None:
+    """The sidecar of a finished image, or None when image or sidecar is missing, torn or altered.
+
+    What the filters moved to `rejected/` is done too; `file` says where the image lies.
+    """
+    name = image_name(index, seed)
+    try:
+        file = place_of(folder, name)
+        sidecar = read_json(folder / place_of(folder, sidecar_of(Path(name)).name))
+        whole = isinstance(sidecar, dict) and sidecar.get("png_sha256") == sha256_file(folder / file)
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError, UserError):
+        return None
+    return {**sidecar, "file": file} if whole else None
+
+
+def manifest_row(sidecar: Mapping[str, Any], role: str) -> dict[str, Any]:
+    """One line of the image set's manifest.jsonl (the fields an image set has everywhere)."""
+    lora = sidecar.get("lora")
+    return {
+        "file": sidecar["file"],
+        "index": sidecar["index"],
+        "attempt": attempt_of(sidecar["index"]),
+        "width": sidecar["width"],
+        "height": sidecar["height"],
+        "condition": sidecar["condition"],
+        "role": role,
+        "attributes": sidecar["attributes"],
+        "prompt": sidecar["prompt"],
+        "seed": sidecar["seed"],
+        "lora": lora["sha256"] if lora else None,
+        "verdicts": sidecar.get("verdicts", {}),
+    }

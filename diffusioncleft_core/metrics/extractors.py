@@ -1,0 +1,239 @@
+"""The networks behind FID and LPIPS, built without a download, and what is known of their weights."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import io
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UserError
+from ..files import sha256_model
+
+if TYPE_CHECKING:
+    import torch
+
+INCEPTION_SIDE = 299
+INCEPTION_DIMENSIONS = 2048
+SMALLEST_SIDE = 64
+"""AlexNet's convolutions and pools leave nothing of less than 63 px."""
+INSTALL = "run: pip install lpips pytorch-fid scipy"
+
+
+@dataclass(frozen=True)
+class ExtractorInfo:
+    """What computed the features, for the report."""
+
+    name: str
+    sha256: str
+    """Of the weights' file; of the weights themselves when they were drawn from a seed."""
+    phantom: bool
+    """True for weights that say nothing about photographs; whoever shows a figure must say so."""
+    licence: str
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class InceptionFeatures:
+    """pytorch-fid's Inception: images to 2048 numbers each."""
+
+    network: torch.nn.Module
+    info: ExtractorInfo
+    device: torch.device
+
+    def prepare(self, pixels: Any) -> torch.Tensor:
+        """[3, 299, 299] float32 in [-1, 1] from `pixels` [H, W, 3] uint8: ToTensor, bilinear to 299 x 299
+        without antialiasing, 2x - 1, as pytorch-fid does. Of any size, so that sizes can mix in a batch.
+        """
+        import torch
+        from torch.nn.functional import interpolate
+
+        image = torch.from_numpy(pixels).permute(2, 0, 1).float().div(255)
+        side = (INCEPTION_SIDE, INCEPTION_SIDE)
+        return 2 * interpolate(image[None], side, mode="bilinear", align_corners=False)[0] - 1
+
+    def __call__(self, batch: torch.Tensor) -> torch.Tensor:
+        """[B, 2048] float32 of `batch` [B, 3, 299, 299]."""
+        import torch
+
+        with torch.inference_mode():
+            found: torch.Tensor = self.network(batch.to(self.device)).flatten(1).cpu()
+        return found
+
+
+@dataclass(frozen=True)
+class PerceptualFeatures:
+    """LPIPS v0.1 with AlexNet: an image to the vector phi (see `perceptual`)."""
+
+    network: Any
+    """`lpips.LPIPS` with its heads and trunk loaded."""
+    info: ExtractorInfo
+    device: torch.device
+
+    def __call__(self, pixels: Any) -> torch.Tensor:
+        """phi [D] float32 of `pixels` [H, W, 3] uint8, at least 64 px a side; D depends on the size."""
+        import torch
+
+        with torch.inference_mode():
+            image = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(self.device).float().div(127.5) - 1
+            layers = self.network.net(self.network.scaling_layer(image))
+            parts = []
+            for layer, head in zip(layers, self.network.lins, strict=True):
+                norm = layer.square().sum(dim=1, keepdim=True).sqrt() + 1e-10
+                weight = head.model[-1].weight.clamp_min(0).sqrt()
+                area = layer.shape[2] * layer.shape[3]
+                parts.append((layer / norm * weight / area**0.5).flatten())
+            return torch.cat(parts)
+
+
+def inception(weights: Path | None, device: torch.device, seed: int = 0) -> InceptionFeatures:
+    """pytorch-fid's network with the weights of a file, or drawn from `seed` when there is none.
+
+    Raises UserError when the file is not its checkpoint.
+    """
+    network = _inception_network()
+    if weights is None:
+        sha256 = _seeded(network, seed)
+        info = ExtractorInfo("seeded-random Inception (pytorch-fid form)", sha256, True, "none")
+    else:
+        _load(network, weights, "FID's Inception")
+        info = ExtractorInfo("pytorch-fid Inception", sha256_model(weights), False, "Apache-2.0")
+    return InceptionFeatures(_blocks(network).eval().requires_grad_(False).to(device), info, device)
+
+
+def perceptual(trunk: Path | None, device: torch.device, seed: int = 0) -> PerceptualFeatures:
+    """lpips' AlexNet network with the trunk of torchvision's file, or one drawn from `seed`; the linear heads
+    are the ones that the package ships. Raises UserError when the file is not torchvision's AlexNet.
+    """
+    lpips = _lpips_package()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        network = lpips.LPIPS(pretrained=False, net="alex", version="0.1", pnet_rand=True, verbose=False)
+    _load_heads(network, lpips_heads())
+    if trunk is None:
+        sha256 = _seeded(network.net, seed)
+        info = ExtractorInfo("LPIPS v0.1, seeded-random AlexNet", sha256, True, "BSD-2-Clause")
+    else:
+        _load_trunk(network.net, trunk)
+        info = ExtractorInfo("LPIPS v0.1, AlexNet", sha256_model(trunk), False, "BSD-2-Clause, BSD-3-Clause")
+    return PerceptualFeatures(network.eval().requires_grad_(False).to(device), info, device)
+
+
+def lpips_heads() -> Path:
+    """The linear heads that the lpips package ships for AlexNet."""
+    return Path(_lpips_package().__file__).parent / "weights" / "v0.1" / "alex.pth"
+
+
+def check_packages(*, fid: bool, lpips: bool) -> None:
+    """Raise UserError when a package that FID or LPIPS is computed with is not installed."""
+    if fid and importlib.util.find_spec("pytorch_fid") is None:
+        raise UserError(f"FID needs the package pytorch-fid; {INSTALL}")
+    if lpips and importlib.util.find_spec("lpips") is None:
+        raise UserError(f"the perceptual distance needs the package lpips; {INSTALL}")
+
+
+def _lpips_package() -> Any:
+    try:
+        import lpips
+    except ImportError as error:
+        raise UserError(f"the perceptual distance needs the package lpips ({error}); {INSTALL}") from None
+    return lpips
+
+
+def _inception_network() -> torch.nn.Module:
+    """What `pytorch_fid.inception.fid_inception_v3` builds, less the download at its end."""
+    try:
+        from pytorch_fid import inception as peer
+    except ImportError as error:
+        raise UserError(f"FID needs the package pytorch-fid ({error}); {INSTALL}") from None
+    network: Any = peer._inception_v3(num_classes=1008, aux_logits=False, weights=None)
+    for name, width in (("Mixed_5b", 32), ("Mixed_5c", 64), ("Mixed_5d", 64)):
+        channels = {"Mixed_5b": 192, "Mixed_5c": 256, "Mixed_5d": 288}[name]
+        setattr(network, name, peer.FIDInceptionA(channels, pool_features=width))
+    for name, width in (("Mixed_6b", 128), ("Mixed_6c", 160), ("Mixed_6d", 160), ("Mixed_6e", 192)):
+        setattr(network, name, peer.FIDInceptionC(768, channels_7x7=width))
+    network.Mixed_7b = peer.FIDInceptionE_1(1280)
+    network.Mixed_7c = peer.FIDInceptionE_2(2048)
+    return network  # type: ignore[no-any-return]
+
+
+def _blocks(network: Any) -> torch.nn.Module:
+    """The layers up to the last average pool, in the order of `pytorch_fid.inception.InceptionV3`."""
+    from torch import nn
+
+    stem = [network.Conv2d_1a_3x3, network.Conv2d_2a_3x3, network.Conv2d_2b_3x3, nn.MaxPool2d(3, 2)]
+    stem += [network.Conv2d_3b_1x1, network.Conv2d_4a_3x3, nn.MaxPool2d(3, 2)]
+    names = ("5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e", "7a", "7b", "7c")
+    mixed = [getattr(network, f"Mixed_{name}") for name in names]
+    return nn.Sequential(*stem, *mixed, nn.AdaptiveAvgPool2d((1, 1)))
+
+
+def _seeded(network: torch.nn.Module, seed: int) -> str:
+    """Draw every convolution from `seed`, He's way, so that activations keep their size; returns a sha256."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    digest = hashlib.sha256()
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            with torch.no_grad():
+                fan_in = module.weight[0].numel()
+                module.weight.copy_(torch.randn(module.weight.shape, generator=generator))
+                module.weight.mul_((2 / fan_in) ** 0.5)
+                if module.bias is not None:
+                    module.bias.zero_()
+            digest.update(module.weight.detach().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _load_heads(network: Any, heads: Path) -> None:
+    state = _read(heads, "the linear heads of lpips")
+    for number, head in enumerate(network.lins):
+        head.model[-1].weight.data.copy_(state[f"lin{number}.model.1.weight"])
+
+
+def _load_trunk(trunk: Any, weights: Path) -> None:
+    """Into lpips' five slices, whose layers keep the numbers they have in torchvision's `features`."""
+    state = _read(weights, "AlexNet")
+    renamed = {}
+    for key in trunk.state_dict():
+        source = f"features.{key.partition('.')[2]}"
+        if source not in state:
+            raise UserError(
+                f"{weights} is not torchvision's AlexNet (it lacks {source}); give the right file"
+            )
+        renamed[key] = state[source]
+    _into(trunk, renamed, weights, "torchvision's AlexNet")
+
+
+def _load(network: torch.nn.Module, weights: Path, what: str) -> None:
+    _into(network, _read(weights, what), weights, what)
+
+
+def _into(network: torch.nn.Module, state: dict[str, Any], weights: Path, what: str) -> None:
+    try:
+        network.load_state_dict(state)
+    except RuntimeError:
+        raise UserError(f"{weights} does not hold {what}: its layers differ; give the right file") from None
+
+
+def _read(weights: Path, what: str) -> dict[str, Any]:
+    """A checkpoint of tensors alone; anything else that a pickle may hold is refused."""
+    import torch
+
+    try:
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file raises nearly anything
+        raise UserError(
+            f"{weights} can't be read as {what} ({type(error).__name__}); fetch it again: "
+            "diffusioncleft weights verify"
+        ) from None
+    if not isinstance(state, dict):
+        raise UserError(f"{weights} holds no weights; fetch it again: diffusioncleft weights verify")
+    return state

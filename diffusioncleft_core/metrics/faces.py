@@ -1,0 +1,257 @@
+"""What the faces of all images give: FIR, similarity histograms, and the plane of embeddings (Fig. 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .fir import FEWEST_PHOTOGRAPHS, Faces, control_figures, embedder_info, identity_figures
+from .groups import ALL, MeasuredImage, read_generated
+from .sides import Side, Warn, name_damaged
+
+if TYPE_CHECKING:
+    from ..dataset.references import ReferenceSet
+    from ..faces.analyzer import FaceAnalyzer
+
+Array = NDArray[np.floating[Any]]
+FEWEST_BINS, MOST_BINS = 3, 12
+STEP = 0.05
+CONTROL = "control"
+
+
+def embedding_plane(
+    real: Mapping[str, Array],
+    generated: Mapping[str, Array],
+    control: Array | None = None,
+    *,
+    control_is_synthetic: bool = False,
+) -> dict[str, Any] | None:
+    """figures.pca of the report (see `measure`), less its extractor; None with fewer than 3 generated faces.
+
+    All embeddings are [n, 512] of L2 norm 1; the components are those of all groups together. Photographs
+    appear as counts on a grid alone, cells of fewer than 5 are null, and the grid's extent is taken from the
+    synthetic points, so that it tells nothing about the outermost photograph.
+    """
+    shown = {name: faces for name, faces in generated.items() if len(faces)}
+    if sum(map(len, shown.values())) < 3:
+        return None
+    groups = [*real.values(), *shown.values(), *([] if control is None else [control])]
+    mean, axes, explained = _components(np.concatenate(groups))
+
+    def place(faces: Array) -> NDArray[np.float64]:
+        return np.asarray((faces.astype(np.float64) - mean) @ axes.T, np.float64)
+
+    points = {name: place(faces) for name, faces in shown.items()}
+    outer = [*points.values(), *([place(control)] if control is not None and control_is_synthetic else [])]
+    n_real = sum(map(len, real.values()))
+    edges_x, edges_y = _grid(np.concatenate(outer), n_real)
+    histograms = {name: _histogram(place(faces), edges_x, edges_y) for name, faces in real.items()}
+    spread = {
+        "real": {name: _spread(faces) for name, faces in real.items()},
+        "generated": {name: _spread(faces) for name, faces in shown.items()},
+    }
+    found = {
+        "explained": [round(float(share), 4) for share in explained],
+        "edges_x": edges_x.tolist(),
+        "edges_y": edges_y.tolist(),
+        "real": {name: suppressed(_on_grid(counts)) for name, counts in histograms.items()},
+        "n_real": {name: len(faces) if _enough(faces) else None for name, faces in real.items()},
+        "generated": {name: np.round(xy, 4).tolist() for name, xy in points.items()},
+        "control": None,
+        "control_counts": None,
+        "n_control": None,
+        "spread": spread,
+        "overlap": {
+            name: _overlap(histograms[name], _histogram(points[name], edges_x, edges_y))
+            for name in points
+            if name in histograms and _enough(real[name])
+        },
+        "note": "Real photographs are counts on the grid; cells of fewer than 5 are left out.",
+    }
+    if control is not None and len(control):
+        spread[CONTROL] = {CONTROL: _spread(control)}
+        found["n_control"] = len(control) if control_is_synthetic or _enough(control) else None
+        if control_is_synthetic:
+            found["control"] = np.round(place(control), 4).tolist()
+        found["control_counts"] = suppressed(_on_grid(_histogram(place(control), edges_x, edges_y)))
+    return found
+
+
+def suppressed(counts: NDArray[np.int64]) -> list[list[int | None]]:
+    """Counts of photographs with every cell of fewer than 5, empty ones too, as None."""
+    return [
+        [int(cell) if cell >= FEWEST_PHOTOGRAPHS else None for cell in column] for column in counts.tolist()
+    ]
+
+
+def _components(pool: Array) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Mean [512], two axes [2, 512] with a fixed sign, and their shares of the variance [2]."""
+    values = pool.astype(np.float64)
+    mean = values.mean(axis=0)
+    _, singular, rows = np.linalg.svd(values - mean, full_matrices=False)
+    axes = rows[:2]
+    axes = axes * np.sign(axes[np.arange(2), np.abs(axes).argmax(axis=1)])[:, None]
+    total = np.square(singular).sum()
+    return mean, axes, np.square(singular[:2]) / (total if total > 0 else 1.0)
+
+
+def _grid(points: NDArray[np.float64], n_real: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Edges in x and in y, on multiples of 0.05, as many cells as leave about four photographs to each."""
+    bins = int(np.clip(np.sqrt(n_real / 4), FEWEST_BINS, MOST_BINS))
+    edges: list[NDArray[np.float64]] = []
+    for values in points.T:
+        low, high = np.floor(values.min() / STEP) * STEP, np.ceil(values.max() / STEP) * STEP
+        spaced = np.linspace(low, max(high, low + STEP), bins + 1, dtype=np.float64)
+        edges.append(np.asarray(np.round(spaced, 4), np.float64))
+    return edges[0], edges[1]
+
+
+def _histogram(
+    points: NDArray[np.float64], edges_x: NDArray[np.float64], edges_y: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """[m + 2, m + 2] counts, first index x; the outermost cells are what lies beyond the grid."""
+    cells = np.zeros((len(edges_x) + 1, len(edges_y) + 1), np.int64)
+    np.add.at(cells, (np.digitize(points[:, 0], edges_x), np.digitize(points[:, 1], edges_y)), 1)
+    return cells
+
+
+def _on_grid(cells: NDArray[np.int64]) -> NDArray[np.int64]:
+    """[m, m]: what lies beyond the grid counts in its outermost cells."""
+    inner = cells.copy()
+    for _ in range(2):
+        inner[1] += inner[0]
+        inner[-2] += inner[-1]
+        inner = inner[1:-1].T
+    return inner
+
+
+def _spread(faces: Array) -> float | None:
+    """Root mean square distance from the mean; 0 for one face, 1 at most for vectors of norm 1."""
+    if len(faces) < FEWEST_PHOTOGRAPHS:
+        return None
+    values = faces.astype(np.float64)
+    return round(float(np.sqrt(np.square(values - values.mean(axis=0)).sum(axis=1).mean())), 3)
+
+
+def _overlap(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:
+    """Shared area of two histograms: 0 apart, 1 the same."""
+    return round(float(np.minimum(first / first.sum(), second / second.sum()).sum()), 2)
+
+
+def _enough(faces: Array) -> bool:
+    return len(faces) >= FEWEST_PHOTOGRAPHS
+
+
+def measure_identity(
+    side: Side,
+    references: Sequence[Path],
+    analyzer: FaceAnalyzer,
+    cache_dir: Path | None,
+    control: Path | None,
+    threshold: float,
+    warn: Warn,
+) -> dict[str, Any]:
+    """FIR of every group, the similarity histograms and the plane of embeddings."""
+    from ..dataset.references import read_references
+
+    info = embedder_info(analyzer)
+    faces = faces_of(side.images, analyzer, cache_dir, "faces, generated")
+    name_damaged(side.images, faces.unreadable, warn)
+    known: ReferenceSet | None = read_references(references, analyzer) if references else None
+    held = holdout_faces(references, analyzer)
+    sets: dict[str, Any] = {}
+    similarity: dict[str, Any] = {}
+    for group in side.groups:
+        sets[group.name], histograms = identity_figures(group, faces, known, info, threshold)
+        if histograms:
+            similarity[group.name] = histograms
+        if known is not None:
+            others = [item for name, item in held.items() if group.name in (name, ALL) and len(item)]
+            if others:
+                outside = np.concatenate(others)
+                sets[group.name] |= control_figures(group.name, outside, known, info, threshold)
+    pca = plane(side, faces, known, control_faces(control, analyzer, cache_dir, warn), info)
+    return {"sets": sets, "figures": {"similarity": similarity, "pca": pca}}
+
+
+def faces_of(
+    images: Sequence[MeasuredImage], analyzer: FaceAnalyzer, cache_dir: Path | None, description: str
+) -> Faces:
+    """The faces of images of several folders, looked for once and kept where the filters keep them."""
+    from ..faces.records import FaceRecord, face_records
+
+    records: dict[int, FaceRecord] = {}
+    for folder in dict.fromkeys(image.folder for image in images):
+        places = [place for place, image in enumerate(images) if image.folder == folder]
+        files = [images[place].file for place in places]
+        found = face_records(folder, files, analyzer, faces_cache(folder, cache_dir), description=description)
+        records |= dict(zip(places, found, strict=True))
+    return Faces.of([records[place] for place in range(len(images))])
+
+
+def faces_cache(folder: Path, cache_dir: Path | None) -> Path:
+    """Where faces of the images in `folder` are kept: a dataset's in its own cache, others where the filters
+    keep them.
+    """
+    from ..dataset import references
+    from ..dataset.folder import is_dataset
+    from ..imageset import manifest as sets
+
+    return folder / references.FACES_CACHE if is_dataset(folder) else cache_dir or folder / sets.FACES_CACHE
+
+
+def holdout_faces(references: Sequence[Path], analyzer: FaceAnalyzer) -> dict[str, NDArray[np.float32]]:
+    """Embeddings [n, 512] of the hold-out photographs, by condition."""
+    from ..dataset.references import dataset_records
+    from ..faces.records import embedding_matrix
+
+    found: dict[str, NDArray[np.float32]] = {}
+    for folder in references:
+        rows, records = dataset_records(folder, analyzer, roles=("holdout",), description="faces, hold-out")
+        for name in dict.fromkeys(row.condition or "unknown" for row in rows):
+            pairs = zip(rows, records, strict=True)
+            found[name] = embedding_matrix(
+                [item for row, item in pairs if (row.condition or "unknown") == name]
+            )[0]
+    return found
+
+
+def control_faces(
+    control: Path | None, analyzer: FaceAnalyzer, cache_dir: Path | None, warn: Warn
+) -> tuple[NDArray[np.float32], bool] | None:
+    """Embeddings [n, 512] of a control set, and whether its manifest says that it is synthetic."""
+    if control is None:
+        return None
+    from ..imageset.manifest import read_image_set, unlisted
+
+    for message in unlisted(control):
+        warn(message)
+    images, _ = read_generated(control, "control")
+    faces = faces_of(images, analyzer, cache_dir, "faces, control")
+    name_damaged(images, faces.unreadable, warn)
+    roles = {row.role for row in read_image_set(control)}
+    return faces.embeddings[faces.found], bool(roles) and roles <= {"generated", "control"}
+
+
+def plane(
+    side: Side,
+    faces: Faces,
+    known: ReferenceSet | None,
+    control: tuple[NDArray[np.float32], bool] | None,
+    info: dict[str, Any],
+) -> dict[str, Any] | None:
+    """figures.pca, of the raw sets."""
+    names = [group.name for group in side.groups if group.name != ALL] or [ALL]
+    masks = {group.name: group.raw & faces.found for group in side.groups}
+    real = {} if known is None else {name: known.of(name) for name in dict.fromkeys(known.conditions)}
+    found = embedding_plane(
+        real,
+        {name: faces.embeddings[masks[name]] for name in names},
+        None if control is None else control[0],
+        control_is_synthetic=control is not None and control[1],
+    )
+    return None if found is None else found | {"extractor": info}

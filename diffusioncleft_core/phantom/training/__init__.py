@@ -1,1 +1,0 @@
-"""Scripts that make the embedded models; nothing here runs when a user generates."""

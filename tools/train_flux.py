@@ -1,0 +1,258 @@
+"""Train the phantom's FLUX on healthy phantoms: the transformer alone, beside untrained text encoders.
+
+    python -m diffusioncleft.tools.train_flux \\
+        --pool POOL --vae WORK/vae --work WORK/flux --minutes 45
+
+The same command goes on after an interruption. Flow matching as in FLUX.1: x_t = (1 - s) x_0 + s e, the
+network predicts e - x_0; three in four sigmas are schnell's own four, the others uniform. Snapshots of the
+moving average go to WORK/flux/pipeline, a diffusers folder.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import (
+    AutoencoderKL,
+    FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
+)
+from PIL import Image
+
+from ..diffusioncleft_core.conditions.loader import load_vocabulary
+from .captions import base_captions
+from .encoder import encode_patches
+from .text import LENGTH, WIDTH, clip_encoder, spread_words, t5_encoder, word_tokenizer
+
+GRID = 8
+"""Tokens a side: 128 px / 8 (autoencoder) / 2 (packing)."""
+
+
+class Net(torch.nn.Module):
+    """Transformer, CLIP and T5 as one module: what is trained and averaged together."""
+
+    def __init__(self, clip_tokenizer: Any, t5_tokenizer: Any) -> None:
+        super().__init__()
+        self.transformer = FluxTransformer2DModel(
+            in_channels=64,
+            num_layers=2,
+            num_single_layers=4,
+            attention_head_dim=32,
+            num_attention_heads=4,
+            joint_attention_dim=WIDTH,
+            pooled_projection_dim=WIDTH,
+            axes_dims_rope=(4, 14, 14),
+            guidance_embeds=False,
+        )
+        self.clip = clip_encoder(clip_tokenizer).requires_grad_(False)
+        spread_words(self.clip)
+        self.t5 = t5_encoder(t5_tokenizer).requires_grad_(False)
+        rows, columns = torch.meshgrid(torch.arange(GRID), torch.arange(GRID), indexing="ij")
+        ids = torch.stack([torch.zeros_like(rows), rows, columns], -1).reshape(-1, 3).float()
+        self.register_buffer("image_ids", ids)
+        self.register_buffer("text_ids", torch.zeros(LENGTH, 3))
+
+    def forward(
+        self, x: torch.Tensor, sigma: torch.Tensor, clip_ids: torch.Tensor, t5_ids: torch.Tensor
+    ) -> torch.Tensor:
+        """x: [B, 64, 64] packed latents; sigma: [B]; ids: [B, 48] -> velocity [B, 64, 64]."""
+        with torch.no_grad():
+            text, pooled = self.t5(t5_ids)[0], self.clip(clip_ids).pooler_output
+        velocity: torch.Tensor = self.transformer(
+            hidden_states=x,
+            encoder_hidden_states=text,
+            pooled_projections=pooled,
+            timestep=sigma,
+            img_ids=self.image_ids,
+            txt_ids=self.text_ids,
+            return_dict=False,
+        )[0]
+        return velocity
+
+
+def pack(latents: torch.Tensor) -> torch.Tensor:
+    """[B, 16, 16, 16] -> [B, 64, 64], FLUX's 2 x 2 patches."""
+    b, c, h, w = latents.shape
+    return latents.view(b, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 1, 3, 5).reshape(b, h * w // 4, c * 4)
+
+
+def unpack(packed: torch.Tensor) -> torch.Tensor:
+    """[B, 64, 64] -> [B, 16, 16, 16]."""
+    b = packed.shape[0]
+    return packed.view(b, GRID, GRID, 16, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(b, 16, 2 * GRID, 2 * GRID)
+
+
+def encode_pool(pool: Path, vae: Path) -> torch.Tensor:
+    """Packed, normalised latents of the whole pool, [N, 64, 64] float16."""
+    images = np.load(pool / "images.npy", mmap_mode="r")
+    code = np.load(vae / "code.npz")
+    parts = [
+        pack(encode_patches(images[i : i + 500], code["mean"], code["matrix"])).half()
+        for i in range(0, len(images), 500)
+    ]
+    return torch.cat(parts)
+
+
+def make_optimizers(net: Net, lr: float) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the blocks, AdamW for everything else, at one learning rate."""
+    inside: list[torch.nn.Parameter] = []
+    rest: list[torch.nn.Parameter] = []
+    for name, parameter in net.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        hidden = parameter.ndim == 2 and "transformer_blocks" in name and ".norm" not in name
+        (inside if hidden else rest).append(parameter)
+    return [
+        torch.optim.Muon(inside, lr=lr, weight_decay=0.01, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(rest, lr=lr, weight_decay=0.0, betas=(0.9, 0.98)),
+    ]
+
+
+def token_weights() -> torch.Tensor:
+    """[64, 1]: tokens over eyes, mouth and the rim of the hair count more; they are small and matter most."""
+    weight = torch.ones(GRID, GRID)
+    weight[0:3, 1:7] = 2.5
+    weight[3:5, 2:6] = 5.0
+    weight[5:7, 3:5] = 2.5
+    return (weight / weight.mean()).reshape(-1, 1)
+
+
+@torch.no_grad()
+def sheet(net: Net, vae: AutoencoderKL, ids: tuple[torch.Tensor, torch.Tensor], path: Path) -> None:
+    """Four-step samples of 32 prompts at fixed seeds, 8 a row."""
+    n = ids[0].shape[0]
+    x = pack(torch.randn(n, 16, 16, 16, generator=torch.Generator().manual_seed(7)))
+    for sigma, following in zip((1.0, 0.75, 0.5, 0.25), (0.75, 0.5, 0.25, 0.0), strict=True):
+        x = x + (following - sigma) * net(x, torch.full((n,), sigma), *ids)
+    z = unpack(x) / vae.config.scaling_factor + vae.config.shift_factor
+    pictures = (vae.decode(z).sample.clamp(-1, 1) * 127.5 + 127.5).permute(0, 2, 3, 1).byte().numpy()
+    rows = [np.concatenate(list(pictures[i : i + 8]), 1) for i in range(0, n, 8)]
+    Image.fromarray(np.concatenate(rows)).save(path)
+
+
+def export(net: Net, vae: AutoencoderKL, tokenizers: tuple[Any, Any], folder: Path) -> None:
+    """A diffusers FLUX.1 folder in half precision; schnell's scheduler: no shift."""
+    import copy
+
+    clip_tokenizer, t5_tokenizer = tokenizers
+    half = copy.deepcopy(net).half()
+    FluxPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0, use_dynamic_shifting=False),
+        vae=copy.deepcopy(vae).half(),
+        text_encoder=half.clip,
+        tokenizer=clip_tokenizer,
+        text_encoder_2=half.t5,
+        tokenizer_2=t5_tokenizer,
+        transformer=half.transformer,
+    ).save_pretrained(folder, safe_serialization=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--pool", type=Path, required=True)
+    parser.add_argument("--vae", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=45)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--start", type=Path, help="a diffusers folder whose transformer is trained on")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(args.seed)
+    vocabulary = load_vocabulary()
+    words = vocabulary.words()
+    clip_tokenizer = word_tokenizer(words, bos="<bos>", eos="<eos>")
+    t5_tokenizer = word_tokenizer(words, bos=None, eos="</s>")
+    latents = encode_pool(args.pool, args.vae)
+    attributes = json.loads((args.pool / "attributes.json").read_text(encoding="utf-8"))
+    captions = base_captions(vocabulary, attributes, 4, args.seed)
+    flat = [text for four in captions for text in four]
+    settings = {"padding": "max_length", "max_length": LENGTH, "truncation": True, "return_tensors": "pt"}
+    clip_ids = clip_tokenizer(flat, **settings).input_ids.view(len(captions), 4, LENGTH)
+    t5_ids = t5_tokenizer(flat, **settings).input_ids.view(len(captions), 4, LENGTH)
+    shown = (clip_ids[:32, 0], t5_ids[:32, 0])
+    print(f"{len(latents)} phantoms, deviation {latents[:512].float().std():.3f}", flush=True)
+    for text in flat[:32:4]:
+        print("  ", text)
+
+    net = Net(clip_tokenizer, t5_tokenizer)
+    average = Net(clip_tokenizer, t5_tokenizer)
+    if args.start:
+        start = FluxTransformer2DModel.from_pretrained(args.start, subfolder="transformer")
+        net.transformer.load_state_dict(start.state_dict())
+    average.load_state_dict(net.state_dict())
+    optimizers = make_optimizers(net, args.lr)
+    state_path = args.work / "state.pt"
+    step, spent, smooth = 0, 0.0, 0.0
+    if state_path.is_file():
+        state = torch.load(state_path, weights_only=True)
+        net.load_state_dict(state["net"])
+        average.load_state_dict(state["average"])
+        for optimizer, saved_state in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved_state)
+        step, spent, smooth = state["step"], state["spent"], state["smooth"]
+        print(f"going on at step {step}", flush=True)
+    rng = torch.Generator().manual_seed(args.seed + step)
+    weight = token_weights()
+    schnell = torch.tensor([1.0, 0.75, 0.5, 0.25])
+    last, saved = time.time(), time.time()
+    limit = 60 * args.minutes
+    while spent < limit:
+        share = spent / limit
+        rate = args.lr * min(1, (step + 1) / 200) * max(0.02, 0.5 * (1 + np.cos(np.pi * share)))
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+        pick = torch.randint(len(latents), (args.batch,), generator=rng)
+        copy = torch.randint(4, (args.batch,), generator=rng)
+        x0 = latents[pick].float()
+        noise = torch.randn(x0.shape, generator=rng)
+        uniform = torch.rand(args.batch, generator=rng)
+        own = schnell[torch.randint(4, (args.batch,), generator=rng)]
+        sigma = torch.where(torch.arange(args.batch) % 4 == 0, uniform, own)
+        s = sigma[:, None, None]
+        velocity = net((1 - s) * x0 + s * noise, sigma, clip_ids[pick, copy], t5_ids[pick, copy])
+        loss = (weight * (velocity - (noise - x0)).square()).mean()
+        net.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+        step += 1
+        smooth = 0.99 * smooth + 0.01 * loss.item() if step > 1 else loss.item()
+        with torch.no_grad():
+            keep = min(0.9995, (step + 1) / (step + 20))
+            for a, b in zip(average.parameters(), net.parameters(), strict=True):
+                a.lerp_(b, 1 - keep)
+        now = time.time()
+        spent, last = spent + now - last, now
+        if step % 100 == 0:
+            print(f"{spent:6.0f} s  step {step}  loss {smooth:.4f}  lr {rate:.2e}", flush=True)
+        if now - saved > 240 or spent >= limit:
+            state = {"net": net.state_dict(), "average": average.state_dict()}
+            state["optimizers"] = [optimizer.state_dict() for optimizer in optimizers]
+            vae = AutoencoderKL.from_pretrained(args.vae).eval()
+            torch.save(state | {"step": step, "spent": spent, "smooth": smooth}, state_path)
+            sheet(average, vae, shown, args.work / "sheet.png")
+            export(average, vae, (clip_tokenizer, t5_tokenizer), args.work / "pipeline")
+            figures = {
+                "steps": step,
+                "minutes": spent / 60,
+                "batch": args.batch,
+                "phantoms": len(latents),
+                "loss": smooth,
+            }
+            (args.work / "training.json").write_text(json.dumps(figures, indent=2), encoding="utf-8")
+            saved = last = time.time()
+
+
+if __name__ == "__main__":
+    main()

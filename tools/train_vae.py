@@ -1,0 +1,148 @@
+"""Train the decoder of the phantom's 16-channel autoencoder on healthy phantoms and random shapes.
+
+    python -m diffusioncleft.tools.train_vae \\
+        --pool POOL --out WORK/vae --minutes 20
+
+Crops of 64 px make a step four times cheaper than whole pictures and the network is convolutional;
+the last part of the time sees whole pictures. The encoder is solved, not trained (`encoder`), so the
+transformer can be trained at the same time.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from numpy.typing import NDArray
+
+from .doodles import doodle
+from .encoder import SCALE, SHIFT, encode_patches, new_vae, patch_code, prepare_decoder, solve_encoder
+
+Codes = NDArray[np.float64]
+
+_CROP = 64
+
+
+class Batches:
+    """Random crops around faces: images [B, 3, s, s] in [-1, 1] and weights [B, 1, s, s]."""
+
+    def __init__(self, pool: Path, seed: int) -> None:
+        self.images: NDArray[np.uint8] = np.load(pool / "images.npy", mmap_mode="r")
+        self.marks: NDArray[np.float32] = np.load(pool / "marks.npy")
+        self.rng = np.random.default_rng(seed)
+
+    def draw(self, n: int, side: int) -> tuple[torch.Tensor, torch.Tensor]:
+        pictures, weights = [], []
+        size = self.images.shape[1]
+        for i in self.rng.integers(len(self.images), size=n):
+            image = np.asarray(self.images[i])
+            if self.rng.random() < 0.5:
+                image = doodle(image, self.rng)
+            weight = np.ones((size, size), np.float32)
+            x1, y1, x2, y2 = self.marks[i, 14:18].round().astype(int)
+            weight[y1:y2, x1:x2] = 2.5
+            for ex, ey in self.marks[i, :4].reshape(2, 2).round().astype(int):
+                weight[ey - 8 : ey + 9, ex - 10 : ex + 11] = 2.5
+            y, x = self.rng.integers(0, size - side + 1, size=2)
+            patch, part = image[y : y + side, x : x + side], weight[y : y + side, x : x + side]
+            if self.rng.random() < 0.5:
+                patch, part = patch[:, ::-1], part[:, ::-1]
+            pictures.append(patch.copy())
+            weights.append(part.copy())
+        images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+        return images, torch.from_numpy(np.stack(weights))[:, None]
+
+
+def loss_of(
+    vae: AutoencoderKL, images: torch.Tensor, weight: torch.Tensor, code: tuple[Codes, Codes]
+) -> tuple[torch.Tensor, float]:
+    """Weighted L1 + squared error + gradient error; noise on the latents hardens the decoder for samples."""
+    pixels = ((images.permute(0, 2, 3, 1) + 1) * 127.5).round().byte().numpy()
+    latents = encode_patches(pixels, *code)
+    latents = latents + 0.10 * torch.rand(len(latents), 1, 1, 1) * torch.randn_like(latents)
+    output = vae.decoder((latents / SCALE + SHIFT).contiguous(memory_format=torch.channels_last))
+    error = output - images
+    l1 = (weight * error.abs()).mean()
+    l2 = (weight * error.square()).mean()
+    edges = (error[..., 1:] - error[..., :-1]).abs().mean() + (
+        error[..., 1:, :] - error[..., :-1, :]
+    ).abs().mean()
+    psnr = 10 * np.log10(4 / F.mse_loss(output, images).item())
+    return l1 + 2 * l2 + 0.5 * edges, psnr
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--pool", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--lr", type=float, default=1.5e-3)
+    parser.add_argument("--start", type=Path, help="go on from this autoencoder's decoder, at a falling rate")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    torch.manual_seed(args.seed)
+    args.out.mkdir(parents=True, exist_ok=True)
+    code = patch_code(args.pool)
+    np.savez(args.out / "code.npz", mean=code[0], matrix=code[1])
+    vae = new_vae()
+    solve_encoder(vae, *code)
+    prepare_decoder(vae)
+    if args.start:
+        vae.decoder.load_state_dict(AutoencoderKL.from_pretrained(args.start).decoder.state_dict())
+    vae.save_pretrained(args.out)
+    vae = vae.to(memory_format=torch.channels_last)
+    trained = list(vae.decoder.parameters())
+    print(f"{sum(p.numel() for p in vae.parameters()) / 1e6:.2f} M parameters", flush=True)
+    data = Batches(args.pool, args.seed)
+    held, weights = Batches(args.pool, args.seed + 1).draw(128, 128)
+    optimizer = torch.optim.AdamW(trained, lr=args.lr, weight_decay=1e-4, betas=(0.9, 0.99))
+    start, step, psnr, saved = time.time(), 0, 0.0, time.time()
+    while (share := (time.time() - start) / (60 * args.minutes)) < 1:
+        whole = share > 0.85
+        images, weight = data.draw(max(2, args.batch // 4) if whole else args.batch, 128 if whole else _CROP)
+        rate = args.lr * min(1, (step + 1) / 100) * max(0.02, 0.5 * (1 + np.cos(np.pi * share)))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        loss, now = loss_of(vae, images.contiguous(memory_format=torch.channels_last), weight, code)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        psnr = 0.98 * psnr + 0.02 * now if step else now
+        step += 1
+        if step % 50 == 0:
+            print(
+                f"{time.time() - start:6.0f} s  step {step}  loss {loss.item():.4f}  PSNR {psnr:.2f} dB",
+                flush=True,
+            )
+        if time.time() - saved > 240:
+            saved = time.time()
+            vae.save_pretrained(args.out)
+    vae = vae.to(memory_format=torch.contiguous_format).eval()
+    vae.save_pretrained(args.out)
+    with torch.no_grad():
+        figures = {
+            "steps": step,
+            "minutes": args.minutes,
+            "psnr_db": float(
+                np.mean(
+                    [
+                        loss_of(vae, *pair, code)[1]
+                        for pair in zip(held.split(32), weights.split(32), strict=True)
+                    ]
+                )
+            ),
+        }
+    (args.out / "training.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    print(figures)
+
+
+if __name__ == "__main__":
+    main()
