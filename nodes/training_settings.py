@@ -113,7 +113,7 @@ def plan_run(inputs: dict[str, Any]) -> RunPlan:
         "blocks_to_swap": inputs["blocks_to_swap"],
         "checkpoint_every_n_steps": inputs["checkpoint_every"],
         "sample_every_n_steps": inputs["preview_every"] if previews else 0,
-        "sample_size": inputs["preview_size"],
+        "sample_size": inputs["preview_size"] if previews else 0,
         "save_every_n_steps": inputs.get("save_every", 0),
         "device": device,
         "training_adapter": adapter,

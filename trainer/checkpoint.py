@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.files import TEMPORARY_PREFIX, atomic_path
 
+_Memory = tuple[int, torch.Size, tuple[int, ...], torch.dtype, torch.device]
 _FORMAT = "diffusioncleft training checkpoint 1"
 _KEPT = 2
 
@@ -47,7 +48,8 @@ def save_checkpoint(
     whole.
     """
     tensors = {f"parameter/{name}": parameter.detach().contiguous() for name, parameter in parameters.items()}
-    structure = _split(optimizer.state_dict(), "optimizer", tensors)
+    known = {_memory(tensor): name for name, tensor in reversed(tensors.items())}
+    structure = _split(optimizer.state_dict(), "optimizer", tensors, known)
     header = {"format": _FORMAT, "step": step, "matters": dict(matters), "optimizer": structure}
     path = checkpoint_path(folder, step)
     with atomic_path(path) as temporary:
@@ -123,23 +125,33 @@ def _checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*.safetensors"), key=lambda path: (len(path.name), path.name))
 
 
-def _split(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
+def _split(value: Any, name: str, tensors: dict[str, torch.Tensor], known: dict[_Memory | None, str]) -> Any:
     """Move the tensors of a nested structure into `tensors` and return the rest as JSON that names them.
 
-    Dictionaries become lists of pairs, because JSON knows no integer keys.
+    Dictionaries become lists of pairs, because JSON knows no integer keys. `known` finds a tensor that is
+    there already by its memory: AdamW8bit shares its quantisation maps.
     """
     if isinstance(value, torch.Tensor):
-        for known, tensor in tensors.items():  # AdamW8bit shares its quantisation maps
-            if value.data_ptr() == tensor.data_ptr() and value.shape == tensor.shape and value.numel():
-                return {"tensor": known}
-        tensors[name] = value.detach().contiguous()
-        return {"tensor": name}
+        memory = _memory(value)
+        if memory is None or memory not in known:
+            tensors[name] = value.detach().contiguous()
+            known[memory] = name
+            return {"tensor": name}
+        return {"tensor": known[memory]}
     if isinstance(value, Mapping):
-        return {"mapping": [[key, _split(entry, f"{name}/{key}", tensors)] for key, entry in value.items()]}
+        pairs = value.items()
+        return {"mapping": [[key, _split(entry, f"{name}/{key}", tensors, known)] for key, entry in pairs]}
     if isinstance(value, (list, tuple)):
-        rows = [_split(entry, f"{name}/{index}", tensors) for index, entry in enumerate(value)]
+        rows = [_split(entry, f"{name}/{index}", tensors, known) for index, entry in enumerate(value)]
         return {"tuple" if isinstance(value, tuple) else "list": rows}
     return {"value": value}
+
+
+def _memory(tensor: torch.Tensor) -> _Memory | None:
+    """Where a tensor's values lie and how they are read; None for one without values."""
+    if not tensor.numel():
+        return None
+    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, tensor.device
 
 
 def _join(structure: dict[str, Any], tensors: Mapping[str, torch.Tensor]) -> Any:

@@ -25,6 +25,7 @@ from ..diffusioncleft_core.ranges import (
 from ..diffusioncleft_core.recipe import PAPER, PRESETS, training_recipe
 from .buckets import MULTIPLE
 from .dataset_toml import read_dataset_config, read_toml
+from .effects import refuse_without_effect
 from .kohya import ALWAYS, REFUSED, refusal
 from .subset import DEFAULT_CAPTION_EXTENSION, Subset
 
@@ -226,7 +227,7 @@ class TrainSettings:
     ] = False
 
     trigger: Annotated[
-        str | None, Option("trigger recorded in the file (default: read from the captions)")
+        str | None, Option("trigger of the captions (default: the built dataset's, else read from them)")
     ] = None
     prompt_form: Annotated[
         str | None,
@@ -357,8 +358,6 @@ def checked(settings: TrainSettings) -> TrainSettings:
         raise UserError("give --dataset_config, or --train_data_dir and --reg_data_dir, not both")
     if not settings.subsets and settings.train_data_dir is None:
         raise UserError("there are no training images; give --train_data_dir FOLDER or --dataset_config TOML")
-    if settings.other_trigger and not settings.output_preservation_weight:
-        raise UserError("--other_trigger is for output preservation; give --output_preservation_weight too")
     if settings.phantom and settings.pretrained_model_name_or_path:
         raise UserError("--phantom trains the embedded model; leave out --pretrained_model_name_or_path")
     if not settings.phantom and settings.pretrained_model_name_or_path is None:
@@ -367,6 +366,7 @@ def checked(settings: TrainSettings) -> TrainSettings:
         )
     if bool(settings.sample_every_n_steps or settings.sample_at_first) and settings.sample_prompts is None:
         raise UserError("previews need prompts; give --sample_prompts FILE, one prompt a line")
+    refuse_without_effect(settings)
     return settings
 
 

@@ -1,6 +1,5 @@
 """The images of a run, and the order in which steps take them."""
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ from .buckets import assign_bucket, cover_box
 from .subset import Subset
 
 MAX_SIDE = 4096  # larger photographs are reduced while they are read
-_TRIGGER = r"\[([\w-]+)\]|([A-Z]{2}[\w-]*)\b"
 _TRAINED_ROLES = {False: (None, "train"), True: (None, "train", "generated", "control")}
 
 
@@ -73,8 +71,8 @@ def collect_images(
 
     A folder with a manifest gives its rows of role `train` (for regularisation generated and control images
     too), with their captions or prompts; another folder gives its images with caption files beside them. An
-    image that can't be read is left out and named. No readable training image, or one without a caption,
-    raises UserError.
+    image that can't be read is left out and named. No readable training image, or regularisation image
+    where there is a folder for them, or one without a caption, raises UserError.
     """
     images: list[TrainImage] = []
     left_out: list[str] = []
@@ -125,6 +123,11 @@ def collect_images(
         raise UserError(
             "there is no training image that can be read; check the folder and the roles in its manifest"
         )
+    if any(subset.is_reg for subset in subsets) and not collected.reg:
+        raise UserError(
+            "there is no regularisation image that can be read; check the folder and the roles in its "
+            "manifest"
+        )
     return collected
 
 
@@ -168,33 +171,6 @@ def region_in_bucket(
     x0, x1 = (min(max((x - left) * across, 0.0), float(bucket[0])) for x in (region[0], region[2]))
     y0, y1 = (min(max((y - top) * down, 0.0), float(bucket[1])) for y in (region[1], region[3]))
     return (x0, y0, x1, y1) if x1 > x0 and y1 > y0 else None
-
-
-def without_trigger(caption: str) -> str:
-    """The caption as it would be without its trigger: `[CLP] A girl…` and `CLP A girl…` → `A girl…`."""
-    match = re.match(_TRIGGER, caption)
-    return caption[match.end() :].lstrip() if match else caption
-
-
-def with_other_trigger(caption: str, other: str) -> str:
-    """The caption under another class's trigger, in the form of its own: `[CLPrep] A girl…`."""
-    match = re.match(_TRIGGER, caption)
-    trigger = f"[{other}]" if match is None or match[1] else other
-    return f"{trigger} {without_trigger(caption)}".rstrip()
-
-
-def trigger_of(captions: Sequence[str]) -> tuple[str, str] | None:
-    """Return (trigger, `bracketed` or `bare`) if all captions begin with the same one, else None.
-
-    A bare trigger is recognised by its two capital letters: `CLP`, `CLPrep`.
-    """
-    found = set()
-    for caption in captions:
-        match = re.match(_TRIGGER, caption)
-        if match is None:
-            return None
-        found.add((match[1], "bracketed") if match[1] else (match[2], "bare"))
-    return found.pop() if len(found) == 1 else None
 
 
 @dataclass(frozen=True)

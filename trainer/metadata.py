@@ -9,9 +9,9 @@ from safetensors import SafetensorError, safe_open
 
 from ..diffusioncleft_core.environment import versions
 from .config import TrainSettings
-from .data import trigger_of
 from .optimizer import optimizer_name
 from .prepare import Prepared
+from .triggers import trigger_form
 
 # Settings that the tensors depend on. Paths are absent: content is compared, by hash.
 _MATTERS = (
@@ -37,6 +37,7 @@ def what_matters(
     if settings.output_preservation_weight:
         matters |= {
             "output_preservation_weight": settings.output_preservation_weight,
+            "trigger": prepared.trigger,
             "other_trigger": settings.other_trigger,
         }
     if settings.region_weight != 1:
@@ -59,7 +60,7 @@ def lora_metadata(
     They name no file, folder or caption: the images are known by count, bucket and a keyed fingerprint.
     """
     collected = prepared.collected
-    found = trigger_of([image.caption for image in collected.train]) or ("", "")
+    captions = [image.caption for image in collected.train]
     values: dict[str, Any] = {
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.architecture": "flux-1-schnell/lora",
@@ -89,8 +90,8 @@ def lora_metadata(
         if settings.timestep_sampling == "shift"
         else None,
         "ss_guidance_scale": 1.0,
-        "trigger": settings.trigger if settings.trigger is not None else found[0],
-        "prompt_form": settings.prompt_form or found[1],
+        "trigger": prepared.trigger,
+        "prompt_form": settings.prompt_form or trigger_form(captions, prepared.trigger),
         "effective_scale": settings.network_alpha / settings.network_dim,
         "training_adapter_sha256": matters["training adapter"],
         "prior_target": settings.prior_target if collected.reg else None,

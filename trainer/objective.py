@@ -159,7 +159,7 @@ class Objective:
             batch = noisy_batch(*self._prepared.images(indices), self._sampling, generator, self._device)
             if self._base_target and group.reg:
                 batch = replace(batch, target=self._base_targets(batch, count))
-            if self._preserved:
+            if self._preserved and count:
                 batch = self._with_preserved(batch, group.train, number)
                 indices += group.train
             losses = self._sample_losses(batch, indices)

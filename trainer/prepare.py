@@ -13,10 +13,11 @@ from ..diffusioncleft_core.flux.source import FluxSource, phantom_source
 from . import memory
 from .cache import Caches, PrivateFolder, Tensors, cached_latents, cached_text, private_folder
 from .config import TrainSettings, image_folders
-from .data import Collected, collect_images, with_other_trigger, without_trigger
+from .data import Collected, collect_images
 from .events import Events
 from .interruption import Interruption
 from .preview import PreviewPrompt, read_prompts
+from .triggers import check_preserved, counterpart, known_trigger
 
 EMPTY_CAPTION = ""
 
@@ -24,7 +25,7 @@ EMPTY_CAPTION = ""
 @dataclass(frozen=True)
 class Prepared:
     """`latents`: one [16, h, w] float32 an image; `text`: embeddings by caption, the empty one and previews
-    included.
+    included; `trigger`: empty if it is not known.
     """
 
     collected: Collected
@@ -32,12 +33,14 @@ class Prepared:
     text: dict[str, Tensors]
     previews: list[PreviewPrompt]
     fingerprints: dict[str, str]
+    trigger: str = ""
 
     def counterparts(self, indices: tuple[int, ...], other: str | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Return text [B, T, D] and pooled text [B, P] of the captions without their trigger, or under
         `other`.
         """
-        captions = [counterpart(self.collected.images[index].caption, other) for index in indices]
+        images = self.collected.images
+        captions = [counterpart(images[index].caption, self.trigger, other) for index in indices]
         entries = [self.text[caption] for caption in captions]
         return torch.stack([e["text"] for e in entries]), torch.stack([e["pooled"] for e in entries])
 
@@ -49,11 +52,6 @@ class Prepared:
             torch.stack([entry["text"] for entry in texts]),
             torch.stack([entry["pooled"] for entry in texts]),
         )
-
-
-def counterpart(caption: str, other: str | None) -> str:
-    """What a caption becomes in output preservation: without its trigger, or under another class's."""
-    return with_other_trigger(caption, other) if other else without_trigger(caption)
 
 
 def preserved_triggers(settings: TrainSettings) -> tuple[str | None, ...]:
@@ -99,6 +97,10 @@ def prepare(
     )
     for message in collected.left_out:
         events.emit("warning", message=message)
+    trained = list(dict.fromkeys(image.caption for image in collected.train))
+    trigger = known_trigger(settings.trigger, folders, trained)
+    preserved = preserved_triggers(settings)
+    check_preserved(trained, trigger, preserved)
     private = _private(settings, folders)
     caches = Caches(private.cache, on_disk=settings.cache_latents_to_disk)
     fingerprints = {
@@ -112,7 +114,7 @@ def prepare(
         events.emit("warning", message="no image says where its finding lies: --region_weight has no effect")
     number_format = str(dtype)
     text = cached_text(
-        captions_by_folder(settings, collected, previews),
+        captions_by_folder(collected, previews, trigger, preserved),
         caches,
         fingerprints["text encoders"] + number_format,
         lambda: load_text_encoders(source, device, dtype),
@@ -127,19 +129,22 @@ def prepare(
         tell("latents"),
     )
     memory.release()
-    return Prepared(collected, latents, text, previews, fingerprints)
+    return Prepared(collected, latents, text, previews, fingerprints, trigger)
 
 
 def captions_by_folder(
-    settings: TrainSettings, collected: Collected, previews: Sequence[PreviewPrompt]
+    collected: Collected,
+    previews: Sequence[PreviewPrompt],
+    trigger: str,
+    preserved: Sequence[str | None],
 ) -> dict[str, dict[Path | None, None]]:
     """All captions of a run, with the folders of the images they come from; None: from no image."""
     found: dict[str, dict[Path | None, None]] = {EMPTY_CAPTION: {None: None}}
     for image in collected.images:
         found.setdefault(image.caption, {})[image.folder] = None
     for image in collected.train:
-        for other in preserved_triggers(settings):
-            found.setdefault(counterpart(image.caption, other), {})[image.folder] = None
+        for other in preserved:
+            found.setdefault(counterpart(image.caption, trigger, other), {})[image.folder] = None
     for preview in previews:
         found.setdefault(preview.prompt, {})[None] = None
     return found

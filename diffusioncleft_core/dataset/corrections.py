@@ -11,6 +11,7 @@ from ..imageset.decode import OVERRULABLE, REASONS, SetAside
 from ..imageset.manifest import ImageRow, read_manifest, write_manifest
 from .folder import CAPTIONS, EDITS, READMITTED, SET_ASIDE, dataset_lock, erase, require_dataset
 from .metadata import file_key
+from .settings import dataset_trigger
 
 
 def read_set_aside(folder: Path) -> list[SetAside]:
@@ -105,6 +106,7 @@ def edit_captions(folder: Path, edits: Mapping[int, str]) -> int:
         rows = read_manifest(folder)
         places = [place for place, row in enumerate(rows) if row.role == TRAIN]
         original = list(rows)
+        trigger = dataset_trigger(folder)
         changed = 0
         for number, text in edits.items():
             if not 1 <= number <= len(places):
@@ -112,7 +114,7 @@ def edit_captions(folder: Path, edits: Mapping[int, str]) -> int:
             if len(text) > MAX_CAPTION:
                 raise UserError(f"caption {number} has more than {MAX_CAPTION} characters; shorten it")
             place = places[number - 1]
-            caption = _with_old_trigger(rows[place].caption or "", text)
+            caption = _with_old_trigger(rows[place].caption or "", text, trigger)
             changed += caption != rows[place].caption
             rows[place] = replace(rows[place], caption=caption)
         if changed:
@@ -144,7 +146,8 @@ def restore_captions(folder: Path) -> int:
     return changed
 
 
-def _with_old_trigger(old: str, new: str) -> str:
-    match = re.match(r"\[[\w-]+\]|[A-Z]{2}[\w-]*\b", old)
-    trigger = match[0] if match else ""
-    return new if not trigger or new.startswith(f"{trigger} ") else f"{trigger} {new}"
+def _with_old_trigger(old: str, new: str, trigger: str | None) -> str:
+    known = rf"{re.escape(trigger)}\b|" if trigger else ""
+    match = re.match(rf"{known}\[[\w-]+\]|[A-Z]{{2}}[\w-]*\b", old)
+    first = match[0] if match else ""
+    return new if not first or new.startswith(f"{first} ") else f"{first} {new}"

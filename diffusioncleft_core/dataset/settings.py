@@ -56,6 +56,15 @@ class BuildSettings:
         return self.min_side or (MIN_SIDE_PHANTOM if self.phantom else MIN_SIDE)
 
 
+def dataset_trigger(folder: Path) -> str | None:
+    """The trigger of a built dataset's condition, as `dataset.json` records it; None for another folder."""
+    path = Path(folder) / SETTINGS
+    if not is_dataset(folder) or not path.is_file():
+        return None
+    trigger = read_json(path).get("trigger")
+    return trigger if isinstance(trigger, str) and trigger else None
+
+
 def read_overruled(folder: Path) -> dict[str, set[str]]:
     """Reasons that a person overruled with `dataset readmit`, by source hash."""
     overruled: dict[str, set[str]] = {}

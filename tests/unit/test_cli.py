@@ -91,7 +91,7 @@ def test_a_commands_help_prints_its_examples(made, capsys):
 def test_an_interrupted_command_says_how_to_go_on(tmp_path, offline_env):
     (tmp_path / "made_command.py").write_text(COMMAND)
     code = (
-        "import sys; from diffusioncleft.diffusioncleft_core import cli\n"
+        "import sys; from diffusioncleft.cli import main as cli\n"
         "cli.COMMANDS['made'] = 'made_command'\n"
         "sys.exit(cli.main(['made', '--how', 'wait']))"
     )
@@ -174,8 +174,7 @@ def test_every_command_in_the_documentation_has_the_options_it_is_shown_with(rep
 
 def test_text_that_the_console_cannot_show_does_not_stop_a_command(offline_env):
     code = (
-        "import sys; from diffusioncleft.diffusioncleft_core import cli\n"
-        "sys.exit(cli.main(['ž\\u4e2d\\U0001f600']))"
+        "import sys; from diffusioncleft.cli import main as cli\nsys.exit(cli.main(['ž\\u4e2d\\U0001f600']))"
     )
     env = {**offline_env, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=False)

@@ -87,7 +87,7 @@ def test_the_pack_loads_from_a_folder_of_any_name_without_torch_or_comfyui(dropp
     code = LOAD_AS_COMFYUI_DOES + (
         "assert inspect.iscoroutinefunction(pack.comfy_entrypoint)\n"
         "assert not hasattr(pack, 'NODE_CLASS_MAPPINGS')\n"
-        "cli = importlib.import_module(name + '.diffusioncleft_core.cli')\n"
+        "cli = importlib.import_module(name + '.cli.main')\n"
         "for module in cli.COMMANDS.values():\n"
         "    importlib.import_module(module, cli.__package__)\n"
         "assert 'diffusioncleft' not in sys.modules\n"
@@ -191,9 +191,9 @@ def allowed(package, path, target):
     level, module = target
     first = module.partition(".")[0]
     if level == 0:
-        return first not in {"diffusioncleft", *SUBPACKAGES} and (
-            package == "nodes" or not first.startswith("comfy")
-        )
+        if package == "nodes":  # `import nodes` is ComfyUI's own file
+            return first not in {"diffusioncleft", *SUBPACKAGES} - {"nodes"}
+        return first not in {"diffusioncleft", *SUBPACKAGES} and not first.startswith("comfy")
     depth = len(path.parts) - path.parts.index(package) - 1
     if level <= depth:
         return True
@@ -263,7 +263,7 @@ def test_the_console_script_is_the_module(command):
 
 def test_a_command_costs_no_torch_until_it_runs(offline_env):
     code = (
-        "import sys; from diffusioncleft.diffusioncleft_core import cli\n"
+        "import sys; from diffusioncleft.cli import main as cli\n"
         "for name in cli.COMMANDS: cli._command_parser(name, cli._load(name))\n"
         "sys.exit('torch' in sys.modules)"
     )

@@ -1,5 +1,7 @@
 """Captions of a dataset: shown by number, corrected, the trigger kept."""
 
+import json
+
 import pytest
 
 from diffusioncleft.diffusioncleft_core.dataset.corrections import (
@@ -9,7 +11,7 @@ from diffusioncleft.diffusioncleft_core.dataset.corrections import (
     parse_edits,
     restore_captions,
 )
-from diffusioncleft.diffusioncleft_core.dataset.folder import create_dataset_folder, purge_dataset
+from diffusioncleft.diffusioncleft_core.dataset.folder import SETTINGS, create_dataset_folder, purge_dataset
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.imageset.manifest import ImageRow, read_manifest, write_manifest
 
@@ -85,6 +87,16 @@ def test_a_correction_keeps_the_trigger_and_leaves_the_rest_alone(allowed):
     assert numbered_captions(folder) == [(1, "[CLP] a girl's face"), (2, "CLPrep a boy's face")]
     assert read_manifest(folder)[1].caption == "[CLP] held out"
     assert edit_captions(folder, edits) == 0
+
+
+def test_a_trigger_in_small_letters_is_known_from_the_dataset(allowed):
+    folder = allowed
+    (folder / SETTINGS).write_text(json.dumps({"trigger": "sks"}))
+    write_manifest(folder, [ImageRow("images/a.png", role="train", caption="sks one")])
+    edit_captions(folder, {1: "a girl's face"})
+    assert numbered_captions(folder) == [(1, "sks a girl's face")]
+    edit_captions(folder, {1: "sks a boy's face"})
+    assert numbered_captions(folder) == [(1, "sks a boy's face")]
 
 
 @pytest.mark.parametrize("text", ["a girl", "1", "1:", "x: y", "1: "])

@@ -1,19 +1,28 @@
 """Which images a step takes, what it draws, and what a checkpoint keeps."""
 
+import json
+import os
+import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from reference_training import rate
+from safetensors import safe_open
+from safetensors.torch import save_file
+from trainer_settings import trainer_settings
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
+from diffusioncleft.diffusioncleft_core.files import TEMPORARY_PREFIX
 from diffusioncleft.trainer import checkpoint as checkpoints
 from diffusioncleft.trainer.config import TrainSettings
-from diffusioncleft.trainer.data import DataOrder, TrainImage, collect_images, trigger_of
+from diffusioncleft.trainer.data import DataOrder, TrainImage, collect_images
+from diffusioncleft.trainer.events import Events
 from diffusioncleft.trainer.interruption import output_lock
 from diffusioncleft.trainer.objective import Sampling, noisy_batch, sample_sigmas, seeded
-from diffusioncleft.trainer.optimizer import build_optimizer, learning_rate
+from diffusioncleft.trainer.optimizer import build_optimizer, learning_rate, optimizer_name
 from diffusioncleft.trainer.subset import Subset
 
 
@@ -91,19 +100,6 @@ def test_the_learning_rate_warms_up_and_falls():
     assert {learning_rate(TrainSettings(), step, 9) for step in range(1, 10)} == {1e-4}
 
 
-@pytest.mark.parametrize(
-    ("captions", "found"),
-    [
-        (["[CLP] a girl", "[CLP] a boy"], ("CLP", "bracketed")),
-        (["CLPrep a girl"], ("CLPrep", "bare")),
-        (["[CLP] a girl", "CLP a boy"], None),
-        (["a girl"], None),
-    ],
-)
-def test_the_trigger_is_read_from_captions_that_agree(captions, found):
-    assert trigger_of(captions) == found
-
-
 def test_an_unreadable_image_never_costs_the_good_ones(tmp_path):
     for name in ("a", "b"):
         Image.new("RGB", (64, 64), name and (9, 9, 9 + len(name))).save(tmp_path / f"{name}.png")
@@ -118,6 +114,57 @@ def test_an_unreadable_image_never_costs_the_good_ones(tmp_path):
     with pytest.raises(UserError, match="1 images have no caption"):
         collect_images([Subset(tmp_path)], (64,), 16)
     assert len(collect_images([Subset(tmp_path, class_tokens="x")], (64,), 16).images) == 2
+
+
+@pytest.mark.parametrize("kind", ["constant", "constant_with_warmup", "linear", "cosine"])
+@pytest.mark.parametrize("warm_up", [0, 1, 4, 9])
+def test_the_learning_rate_of_every_step_is_the_schedules(kind, warm_up):
+    values = {"learning_rate": 0.02, "lr_scheduler": kind}
+    if kind != "constant":
+        values["lr_warmup_steps"] = warm_up
+    settings = trainer_settings(**values)
+    steps = 9 + (warm_up != 9)
+    for step in range(1, steps + 1):
+        assert learning_rate(settings, step, steps) == pytest.approx(rate(step, steps, values), rel=1e-12)
+
+
+def test_the_optimizer_is_what_was_asked_for_or_says_so(monkeypatch):
+    values = {
+        "adam_beta1": 0.5,
+        "adam_beta2": 0.8,
+        "adam_eps": 0.25,
+        "weight_decay": 0.125,
+        "learning_rate": 0.75,
+    }
+    wanted = {"betas": (0.5, 0.8), "eps": 0.25, "weight_decay": 0.125, "lr": 0.75}
+    parameters, events = [torch.nn.Parameter(torch.ones(3))], []
+    eight_bits = trainer_settings(optimizer_type="AdamW8bit", **values)
+    for settings, name in ((trainer_settings(**values), "AdamW"), (eight_bits, "AdamW8bit")):
+        optimizer = build_optimizer(settings, parameters, Events(events.append))
+        assert type(optimizer).__name__ == optimizer_name(settings) == name
+        assert wanted.items() <= optimizer.param_groups[0].items()
+    assert events == []
+    for value in ("0", None):  # it is imported offline, and the variable is then what it was
+        monkeypatch.setenv("HF_HUB_OFFLINE", value) if value else monkeypatch.delenv("HF_HUB_OFFLINE")
+        build_optimizer(eight_bits, parameters, Events(events.append))
+        assert os.environ.get("HF_HUB_OFFLINE") == value
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    optimizer = build_optimizer(eight_bits, parameters, Events(events.append))
+    assert type(optimizer).__name__ == optimizer_name(eight_bits) == "AdamW"
+    assert wanted.items() <= optimizer.param_groups[0].items()
+    assert [event["event"] for event in events] == ["notice"]
+
+
+def test_a_folder_for_regularisation_that_gives_no_image_is_a_mistake(tmp_path):
+    for name, role in (("photos", "train"), ("reg", "holdout")):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (64, 64)).save(tmp_path / name / "a.png")
+        row = {"file": "a.png", "role": role, "caption": "a girl"}
+        (tmp_path / name / "manifest.jsonl").write_text(json.dumps(row))
+    folders = [Subset(tmp_path / "photos"), Subset(tmp_path / "reg", is_reg=True)]
+    assert len(collect_images(folders[:1], (64,), 16).images) == 1
+    with pytest.raises(UserError, match="no regularisation image"):
+        collect_images(folders, (64,), 16)
 
 
 @pytest.mark.parametrize("name", ["AdamW8bit", "AdamW"])
@@ -160,6 +207,94 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path):
     assert checkpoints.latest_checkpoint(tmp_path).step == 2
     with pytest.raises(UserError, match="damaged"):
         checkpoints.read_checkpoint(newest)
+
+
+def test_a_checkpoint_of_another_run_says_what_changed(tmp_path):
+    matters = {"rate": 0.1, "optimizer": "AdamW", "images": "a" * 64, "gone": 1}
+    saved = checkpoints.Checkpoint(3, matters, {}, {})
+    checkpoints.check_matters(saved, dict(reversed(matters.items())), tmp_path)
+    now = {"rate": 0.2, "optimizer": "AdamW", "images": "b" * 64, "new": (1, 2)}
+    with pytest.raises(UserError) as caught:
+        checkpoints.check_matters(saved, now, tmp_path)
+    assert (
+        "gone was 1, is None, images was aaaaaaaaaaaa…, is bbbbbbbbbbbb…, new was None, is [1, 2], "
+        "rate was 0.1, is 0.2; go back"
+    ) in str(caught.value)
+
+
+def test_starting_anew_leaves_no_checkpoint_whole_or_half_written(tmp_path):
+    parameter = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.AdamW([parameter])
+    folder = tmp_path / "state"
+    checkpoints.remove_checkpoints(folder)
+    for step in (999_999, 1_000_000, 1_000_001):
+        checkpoints.save_checkpoint(folder, step, {}, {"a": parameter}, optimizer)
+    assert checkpoints.latest_checkpoint(folder).step == 1_000_001
+    assert len(list(folder.iterdir())) == 2
+    (folder / f"{TEMPORARY_PREFIX}half").write_bytes(b"")
+    (folder / "notes.txt").write_text("mine")
+    checkpoints.remove_checkpoints(folder)
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+    assert checkpoints.latest_checkpoint(folder) is None
+
+
+def test_a_checkpoint_of_other_layers_is_refused(tmp_path):
+    parameter = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.AdamW([parameter])
+    read = checkpoints.read_checkpoint(
+        checkpoints.save_checkpoint(tmp_path, 1, {}, {"a": parameter}, optimizer)
+    )
+    with pytest.raises(UserError, match="other layers"):
+        checkpoints.restore(read, {"b": parameter}, optimizer)
+    save_file({"a": torch.ones(2)}, tmp_path / "other.safetensors", metadata={"checkpoint": "{}"})
+    with pytest.raises(UserError, match="no checkpoint of this trainer"):
+        checkpoints.read_checkpoint(tmp_path / "other.safetensors")
+
+
+def test_writing_a_checkpoint_looks_at_each_tensor_a_few_times(tmp_path, monkeypatch):
+    """5,000 tensors: comparing each with all before would be 12 million looks."""
+    parameters = {f"p{index}": torch.nn.Parameter(torch.ones(3) * index) for index in range(1250)}
+    optimizer = torch.optim.AdamW(parameters.values())
+    for parameter in parameters.values():
+        parameter.grad = torch.ones(3)
+    optimizer.step()
+    looks = 0
+    address = torch.Tensor.data_ptr
+
+    def counted(tensor):
+        nonlocal looks
+        looks += 1
+        return address(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "data_ptr", counted)
+    path = checkpoints.save_checkpoint(tmp_path, 1, {}, parameters, optimizer)
+    monkeypatch.undo()
+    assert looks <= 10 * 5000
+    read = checkpoints.read_checkpoint(path)
+    assert len(read.parameters) == 1250
+    assert torch.equal(
+        read.optimizer["state"][7]["exp_avg_sq"], optimizer.state_dict()["state"][7]["exp_avg_sq"]
+    )
+
+
+def test_a_checkpoint_writes_shared_memory_once(tmp_path):
+    whole, parameter = torch.arange(6.0), torch.nn.Parameter(torch.ones(6))
+    shared = {"one": whole, "two": whole, "own": parameter.detach(), "turned": torch.ones(2, 3).T}
+    state = {"state": {0: shared | {"empty": [torch.empty(0)] * 2}}, "param_groups": [{"betas": (0.9, 0.99)}]}
+
+    class Optimizer:
+        def state_dict(self):
+            return state
+
+    path = checkpoints.save_checkpoint(tmp_path, 1, {}, {"p": parameter}, Optimizer())
+    read = checkpoints.read_checkpoint(path).optimizer
+    assert read["param_groups"] == state["param_groups"]
+    for name, value in shared.items():
+        assert torch.equal(read["state"][0][name], value), name
+    assert [len(empty) for empty in read["state"][0]["empty"]] == [0, 0]
+    with safe_open(path, "pt") as file:
+        names = {name.removeprefix("optimizer/state/0/") for name in file.keys()}  # noqa: SIM118
+    assert names == {"parameter/p", "one", "turned", "empty/0", "empty/1"}
 
 
 def test_two_runs_never_share_an_output_folder(tmp_path):

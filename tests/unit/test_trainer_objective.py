@@ -1,14 +1,12 @@
-"""The loss: where it counts more, and the captions under which the base model's output is preserved."""
+"""Where the loss counts more."""
 
 import pytest
 import torch
 
 from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
 from diffusioncleft.diffusioncleft_core.dataset.select import region_box
-from diffusioncleft.trainer.config import TrainSettings
-from diffusioncleft.trainer.data import region_in_bucket, with_other_trigger, without_trigger
+from diffusioncleft.trainer.data import region_in_bucket
 from diffusioncleft.trainer.objective import region_weights
-from diffusioncleft.trainer.prepare import preserved_triggers
 
 FACE = {"landmarks": [[40, 50], [88, 50], [64, 79], [48, 96], [80, 96]]}
 
@@ -37,6 +35,14 @@ def test_a_region_follows_the_image_into_its_bucket():
     assert region_in_bucket([164, 60, 204, 100], 384, 256, (128, 128)) == (50, 30, 70, 50)
     assert region_in_bucket([0, 0, 60, 100], 384, 256, (128, 128)) is None
     assert region_in_bucket(None, 384, 256, (128, 128)) is None
+    # A tall one at the top and below.
+    assert region_in_bucket([60, 164, 100, 204], 256, 384, (128, 128)) == (30, 50, 50, 70)
+    assert region_in_bucket([60, 330, 100, 380], 256, 384, (128, 128)) is None
+    # What is cropped away of a region is cut off.
+    assert region_in_bucket([-10, -10, 999, 999], 96, 64, (96, 64)) == (0, 0, 96, 64)
+    assert region_in_bucket([0.2, 0.2, 0.4, 0.4], 96, 64, (96, 64)) == pytest.approx((0.2, 0.2, 0.4, 0.4))
+    assert region_in_bucket([5, 5, 5, 9], 96, 64, (96, 64)) is None
+    assert region_in_bucket([5, 5, 9, 5], 96, 64, (96, 64)) is None
 
 
 def test_weights_are_as_many_times_larger_inside_and_one_on_average():
@@ -48,19 +54,3 @@ def test_weights_are_as_many_times_larger_inside_and_one_on_average():
     assert inside[0, 0] / weights[0, 0, 0] == pytest.approx(8)
     assert (weights == weights.max()).sum() == inside.numel()
     assert torch.equal(region_weights(None, 4, 4, 8.0), torch.ones(1, 4, 4))
-
-
-@pytest.mark.parametrize("trigger", ["[CLP]", "CLP"])
-def test_a_caption_loses_its_trigger_or_gets_the_other_one_in_the_same_form(trigger):
-    text = "A girl's whole face with an unrepaired cleft lip."
-    assert without_trigger(f"{trigger} {text}") == text
-    assert without_trigger(text) == text
-    other = "[CLPrep]" if trigger.startswith("[") else "CLPrep"
-    assert with_other_trigger(f"{trigger} {text}", "CLPrep") == f"{other} {text}"
-
-
-def test_output_is_preserved_without_the_trigger_and_under_the_other_one_in_turn():
-    assert preserved_triggers(TrainSettings()) == ()
-    assert preserved_triggers(TrainSettings(output_preservation_weight=1.0)) == (None,)
-    both = TrainSettings(output_preservation_weight=1.0, other_trigger="CLPrep")
-    assert preserved_triggers(both) == (None, "CLPrep")

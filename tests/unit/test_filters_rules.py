@@ -1,0 +1,310 @@
+"""The filters' rules at their edges: geometry, thresholds, verdicts, refills, counts."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from diffusioncleft.diffusioncleft_core.conditions.plan import REFILL_STRIDE, attempt_of
+from diffusioncleft.diffusioncleft_core.errors import UserError
+from diffusioncleft.diffusioncleft_core.faces.records import FaceRecord
+from diffusioncleft.diffusioncleft_core.filters.artifacts import Framing, framing, second_share
+from diffusioncleft.diffusioncleft_core.filters.eye_bar import EyeLine, eye_line, levelled
+from diffusioncleft.diffusioncleft_core.filters.stage import refill_set, rows_to_refill
+from diffusioncleft.diffusioncleft_core.filters.summary import filter_summary, photographs_summary
+from diffusioncleft.diffusioncleft_core.imageset.manifest import place_of, read_set_rows, write_set_rows
+from diffusioncleft.diffusioncleft_core.imageset.verdicts import (
+    KINDS,
+    ArtifactVerdict,
+    IdentityVerdict,
+    combined,
+    in_order,
+)
+
+LANDMARKS = np.float32([[40, 40], [60, 40], [1, 1], [42, 60], [58, 60]])  # the nose may be anywhere
+
+
+def face(box, landmarks=LANDMARKS, size=(200, 100)):
+    return FaceRecord(*size, 1, np.float32(box), np.float32(landmarks), 0.9)
+
+
+@pytest.mark.parametrize(
+    ("box", "inside"),
+    [
+        ((30, 20, 70, 75), 1.0),
+        ((-10, 20, 30, 75), 0.75),
+        ((180, 20, 220, 75), 0.5),
+        ((30, -20, 70, 60), 0.75),
+        ((30, 80, 70, 120), 0.5),
+        ((-10, -10, 10, 10), 0.25),
+        ((300, 20, 340, 75), 0.0),
+        ((-90, -90, -50, -50), 0.0),
+        ((-20, 20, 10, 75), 0.333),
+    ],
+)
+def test_the_share_of_a_box_inside_the_frame_is_one_of_areas(box, inside):
+    assert framing(face(box)).inside == inside
+
+
+@pytest.mark.parametrize(
+    ("shift", "margin"),
+    [
+        ((0, 0), 2.0),
+        ((-38, 0), 0.1),
+        ((0, -45), -0.25),
+        ((139, 0), 0.05),
+        ((0, 43), -0.15),
+        ((100, -10), 1.5),
+    ],
+)
+def test_the_margin_is_the_nearest_edge_in_eye_distances(shift, margin):
+    moved = LANDMARKS + np.float32(shift)
+    moved[2] = LANDMARKS[2]
+    assert framing(face((30, 20, 70, 75), moved)).margin == pytest.approx(margin)
+
+
+@pytest.mark.parametrize(("point", "counts"), [(0, True), (1, True), (2, False), (3, True), (4, True)])
+@pytest.mark.parametrize("place", [(100, 1), (100, 98)])
+def test_the_margin_is_that_of_eyes_and_mouth_corners(point, counts, place):
+    landmarks = np.float32([[50, 40], [150, 40], [100, 50], [60, 60], [140, 60]])
+    landmarks[point] = place
+    apart = np.linalg.norm(landmarks[1] - landmarks[0])
+    edge = min(place[1], 100 - place[1]) if counts else 40
+    assert framing(face((30, 20, 170, 75), landmarks)).margin == round(float(edge / apart), 3)
+
+
+@pytest.mark.parametrize(
+    ("inside", "margin", "cropped"),
+    [(0.95, 0.15, False), (0.949, 1, True), (1, 0.149, True), (0.5, 0, True)],
+)
+def test_a_face_is_cropped_below_its_limits(inside, margin, cropped):
+    assert Framing(inside, margin).is_cropped is cropped
+
+
+def test_a_face_without_size_or_landmarks_is_none():
+    assert framing(face((30, 20, 30, 20))).inside == 0
+    together = np.full((5, 2), 50, np.float32)
+    assert framing(face((30, 20, 70, 75), together)).margin > 1000
+    for broken in (FaceRecord(9, 9, 1, np.float32((0, 0, 5, 5)), None), FaceRecord(9, 9, 1, None, LANDMARKS)):
+        with pytest.raises(ValueError, match="no framing"):
+            framing(broken)
+
+
+def test_the_second_face_is_the_second_largest_of_any_order():
+    boxes = np.float32([[0, 0, 10, 20], [5, 5, 5, 50], [10, 10, 30, 40], [0, 0, 10, 30]])
+    assert second_share(boxes) == 0.5
+    assert second_share(boxes[[3, 2, 0]]) == 0.5
+    assert second_share(boxes[[3, 0]]) == 0.667
+    assert second_share(boxes[:1]) == 0
+    assert second_share(np.zeros((2, 4), np.float32)) == 0
+    turned = np.float32([[0, 0, 10, 10], [20, 20, 10, 10]])  # corners the wrong way round
+    assert second_share(turned) == 0
+
+
+@pytest.mark.parametrize(
+    ("contrast", "spread", "bar"),
+    [
+        (79.2, 60.0, True),  # the ratio is 1.2
+        (79.1, 60.0, False),
+        (90.0, 60.1, False),
+        (20.0, 0.0, True),
+        (19.9, 0.0, False),
+    ],
+)
+def test_a_bar_is_even_and_unlike_the_skin(contrast, spread, bar):
+    assert EyeLine(contrast, spread, 50.0).is_bar is bar
+
+
+@pytest.mark.parametrize(
+    ("contrast", "structure", "blank"), [(0, 3.9, True), (0, 4.0, False), (100, 3.9, False)]
+)
+def test_what_has_no_structure_and_is_no_bar_is_blank(contrast, structure, blank):
+    assert EyeLine(contrast, 0.0, structure).is_blank is blank
+
+
+@pytest.mark.parametrize("turn", [0, 25, -140])
+@pytest.mark.parametrize("scale", [0.6, 1.0, 1.4, 5.0])
+def test_the_eyes_are_level_and_32_px_apart_in_the_patch(turn, scale):
+    angle = np.deg2rad(turn)
+    middle, half = np.array([150.0, 130.0]) * scale, 16 * scale * np.array([np.cos(angle), np.sin(angle)])
+    side = int(300 * scale)
+    image = np.zeros((side, side, 3), np.uint8)
+    eyes = np.float32([middle - half, middle + half])
+    for place, colour in zip(eyes, ((255, 0, 0), (0, 255, 0)), strict=True):
+        cv2.circle(image, tuple(map(int, np.round(place))), max(1, round(3 * scale)), colour, -1)
+    patch = levelled(image, np.vstack([eyes, eyes, eyes[:1]]))
+    assert patch.shape == (80, 80, 3)
+    for channel, wanted in ((0, (24, 40)), (1, (56, 40))):
+        weights = patch[..., channel]
+        rows, columns = np.mgrid[:80, :80]
+        centre = [(grid * weights).sum() / weights.sum() for grid in (columns, rows)]
+        assert centre == pytest.approx(wanted, abs=1.1)
+
+
+def test_the_eye_line_is_measured_in_rows_and_against_the_cheeks():
+    image = np.full((80, 80, 3), (200, 150, 130), np.uint8)
+    image[36:45, 17:64] = (200, 150, 30)
+    landmarks = np.float32([[24, 40], [56, 40], [40, 52], [30, 62], [50, 62]])
+    line = eye_line(image, landmarks)
+    assert (line.contrast, line.spread) == (100.0, 0.0)
+    assert line.is_bar and line.structure > 4
+    image[36:45, 17:29] = (200, 150, 130)  # 12 of a row's 47: the 75th percentile is half way
+    assert eye_line(image, landmarks).spread == 50.0
+    image[36:45, 17:28] = (200, 150, 30)
+    assert eye_line(image, landmarks).spread == 0.0
+    flat = eye_line(np.full((80, 80, 3), 99, np.uint8), landmarks)
+    assert (flat.contrast, flat.spread, flat.structure, flat.is_blank) == (0, 0, 0, True)
+
+
+def test_the_eye_line_is_nine_rows_of_47_and_the_cheeks_ten_of_39():
+    image = np.random.default_rng(2).integers(0, 255, (80, 80, 3), np.uint8)
+    image[36:45] //= 4  # the line is darker than what is above and below it
+    image[58:68, 21:60] = image[58:68, 21:60] // 2 + 127
+    line = eye_line(image, np.float32([[24, 40], [56, 40], [40, 52], [30, 62], [50, 62]]))
+    cheeks = np.median(image[58:68, 21:60].reshape(-1, 3).astype(float), axis=0)
+    contrasts, spreads = [], []
+    for row in range(36, 45):
+        colours = image[row, 17:64].astype(float)
+        middle = np.median(colours, axis=0)
+        contrasts.append(np.linalg.norm(middle - cheeks))
+        spreads.append(np.percentile([np.linalg.norm(colour - middle) for colour in colours], 75))
+    assert line.contrast == pytest.approx(np.median(contrasts), abs=0.06)
+    assert line.spread == pytest.approx(np.median(spreads), abs=0.06)
+
+
+def artifact(**kinds):
+    return ArtifactVerdict({kind: {"rejected": rejected, "n": 1} for kind, rejected in kinds.items()})
+
+
+CLEAN, TEXT = artifact(text=False, eye_bar=False), artifact(text=True, eye_bar=False)
+LEAK, UNSEEN, STRANGER = (
+    IdentityVerdict(True, 0.678, 0.6),
+    IdentityVerdict(True, None, 0.6),
+    IdentityVerdict(False, 0.1, 0.6),
+)
+
+
+@pytest.mark.parametrize(
+    ("artifacts", "identity", "reasons"),
+    [
+        (CLEAN, None, []),
+        (TEXT, None, ["text"]),
+        (CLEAN, STRANGER, []),
+        (CLEAN, LEAK, ["identity_leak"]),
+        (TEXT, LEAK, ["text", "identity_leak"]),
+        (CLEAN, UNSEEN, ["no_face"]),
+        (TEXT, UNSEEN, ["text"]),
+    ],
+)
+def test_a_verdict_is_the_sum_of_its_reasons(artifacts, identity, reasons):
+    found = combined(artifacts, identity, settings="s")
+    assert (found["accepted"], found["reasons"], found["settings"]) == (not reasons, reasons, "s")
+    assert ("identity" in found) == (identity is not None)
+    assert "settings" not in combined(artifacts)
+    assert found["artifacts"]["eye_bar"] == {"rejected": False, "n": 1}
+    assert (artifacts.accepted, artifacts.rejected) == (not artifacts.reasons, bool(artifacts.reasons))
+
+
+def test_a_similarity_leaves_with_two_decimals():
+    assert LEAK.to_json() == {"rejected": True, "max_similarity": 0.68, "threshold": 0.6, "embedder": {}}
+    assert UNSEEN.to_json()["max_similarity"] is None
+    assert (LEAK.accepted, STRANGER.accepted) == (False, True)
+
+
+def test_reasons_come_once_in_the_order_of_the_kinds():
+    assert in_order(["zzz", "text", "no_face", "text", "aaa", "zzz"]) == ["no_face", "text", "zzz", "aaa"]
+    assert in_order(KINDS[::-1]) == list(KINDS)
+
+
+def row(index, accepted=None, *reasons, subject="girl", **more):
+    verdicts = {} if accepted is None else {"accepted": accepted, "reasons": list(reasons), **more}
+    return {
+        "file": f"{index:06d}.png", "index": index, "attempt": attempt_of(index), "prompt": f"p{index}",
+        "seed": index, "condition": "pre_op", "attributes": {"subject": subject}, "verdicts": verdicts,
+    }  # fmt: skip
+
+
+def test_a_set_knows_where_its_images_lie(tmp_path):
+    (tmp_path / "rejected").mkdir()
+    for name in ("a.png", "rejected/a.png", "rejected/b.png"):
+        (tmp_path / name).write_bytes(b"")
+    assert place_of(tmp_path, "a.png") == "a.png"
+    assert place_of(tmp_path, "b.png") == "rejected/b.png"
+    assert place_of(tmp_path, "c.png") == "c.png"
+
+
+def test_a_bare_folder_has_a_row_for_each_image(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((3, 5, 3), np.uint8))
+    assert read_set_rows(tmp_path) == [{"file": "a.png", "width": 5, "height": 3}]
+
+
+class Generator:
+    """Draws what it is asked for, and filters it: `good` says which attempts are accepted."""
+
+    def __init__(self, folder, rows, good):
+        self.folder, self.good, self.asked = folder, good, []
+        write_set_rows(folder, rows)
+
+    def generate(self, plan):
+        before = {row["index"]: row for row in read_set_rows(self.folder)}
+        self.asked.append([item.index for item in plan if item.index not in before])
+        new = [row(item.index) for item in plan]
+        write_set_rows(self.folder, [before.get(one["index"], one) for one in new])
+
+    def check(self):
+        rows = read_set_rows(self.folder)
+        for one in rows:
+            one["verdicts"] = one["verdicts"] or {"accepted": self.good(one["index"]), "reasons": ["text"]}
+        write_set_rows(self.folder, rows)
+        return "filtered"
+
+
+def test_gaps_are_asked_for_again_until_they_are_filled_or_the_cap_is_reached(tmp_path):
+    first = [row(0, True), row(1, False), row(2, False), row(3)]
+    work = Generator(tmp_path, first, lambda index: index in (3, 2 * REFILL_STRIDE + 1))
+    result = refill_set(tmp_path, work.generate, work.check, attempts=3)
+    assert work.asked == [
+        [REFILL_STRIDE + 1, REFILL_STRIDE + 2],
+        [2 * REFILL_STRIDE + 1, 2 * REFILL_STRIDE + 2],
+        [3 * REFILL_STRIDE + 2],
+    ]
+    assert (result.made, result.missing, result.filtered) == (5, 1, "filtered")
+    again = refill_set(tmp_path, work.generate, work.check, attempts=3)
+    assert (again.made, again.missing, again.filtered) == (0, 1, None)
+    assert len(work.asked) == 3
+    assert rows_to_refill(first, 0) == []
+
+
+@pytest.mark.parametrize("attempts", [-1, 0, 21])
+def test_a_cap_that_is_none_is_refused(attempts):
+    with pytest.raises(UserError, match="1 to 20"):
+        refill_set(Path("nowhere"), list, dict, attempts=attempts)
+
+
+def test_the_summary_counts_what_a_person_took_back_and_kinds_it_does_not_know():
+    rows = [
+        row(0, True, readmitted=["text"]),
+        row(1, False, "moustache", "text", subject="dragon"),
+        row(2, False, "text", subject="woman"),
+        row(3, subject="man"),
+        row(REFILL_STRIDE + 1, True),
+        row(REFILL_STRIDE + 2, False, "text"),
+        row(2 * REFILL_STRIDE + 2, True),
+    ]
+    found = filter_summary(rows)
+    assert (found["n"], found["accepted"], found["rejected"], found["unassessed"]) == (4, 1, 2, 1)
+    assert found["readmitted"] == 1
+    assert found["by_kind"]["moustache"] == 1 and found["by_kind"]["text"] == 2
+    assert list(found["by_kind"]) == [*KINDS, "moustache"]
+    assert found["by_age"] == {"adult": {"n": 2, "rejected": 1}, "child": {"n": 1, "rejected": 0}}
+    assert found["by_skin"] == {}
+    assert found["refill"] == {"made": 3, "accepted": 2, "attempts": 2, "filtered": 3, "missing": 1}
+    more = [*rows, row(REFILL_STRIDE, True), row(REFILL_STRIDE + 3, True)]
+    assert filter_summary(more)["refill"]["missing"] == 0
+
+
+@pytest.mark.parametrize(("count", "shown"), [(0, 0), (1, None), (4, None), (5, 5)])
+def test_a_count_of_few_photographs_is_hidden(count, shown):
+    found = photographs_summary([{"reasons": ["text"]}] * count)
+    assert (found["n"], found["by_kind"]["text"], found["smallest_cell"]) == (shown, shown, 5)

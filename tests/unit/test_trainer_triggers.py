@@ -1,0 +1,126 @@
+"""The trigger: how a run knows it, and the captions under which the base model's output is preserved."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from trainer_settings import trainer_settings
+
+from diffusioncleft.diffusioncleft_core.dataset.folder import MARKER, SETTINGS
+from diffusioncleft.diffusioncleft_core.errors import UserError
+from diffusioncleft.trainer.events import Events
+from diffusioncleft.trainer.flux_train_network import train
+from diffusioncleft.trainer.interruption import Interruption
+from diffusioncleft.trainer.prepare import preserved_triggers
+from diffusioncleft.trainer.subset import Subset
+from diffusioncleft.trainer.triggers import (
+    check_preserved,
+    known_trigger,
+    trigger_form,
+    trigger_of,
+    with_other_trigger,
+    without_trigger,
+)
+
+TEXT = "A girl's whole face with an unrepaired cleft lip."
+
+
+@pytest.mark.parametrize(
+    ("captions", "trigger", "form"),
+    [
+        (["[CLP] a girl", "[CLP] a boy"], "CLP", "bracketed"),
+        (["CLPrep a girl"], "CLPrep", "bare"),
+        (["[CLP] a girl", "CLP a boy"], "CLP", ""),
+        (["[sks] a girl"], "sks", "bracketed"),
+        (["[CLP] a girl", "[CLPrep] a boy"], None, ""),
+        (["[CLP] a girl", "a boy"], None, ""),
+        (["sks a girl"], None, ""),
+        ([], None, ""),
+    ],
+)
+def test_the_trigger_is_read_from_captions_that_agree(captions, trigger, form):
+    assert trigger_of(captions) == trigger
+    assert trigger_form(captions, trigger or "") == form
+
+
+@pytest.mark.parametrize("trigger", ["CLP", "sks", "C.P", "ohwx-1", "ohwx person"])
+@pytest.mark.parametrize("form", ["[{}]", "{}"])
+def test_a_caption_loses_its_trigger_or_gets_the_other_one_in_the_same_form(trigger, form):
+    tag, other = form.format(trigger), form.format("CLPrep")
+    assert without_trigger(f"{tag} {TEXT}", trigger) == TEXT
+    assert with_other_trigger(f"{tag} {TEXT}", trigger, "CLPrep") == f"{other} {TEXT}"
+    assert with_other_trigger(f"{tag} {TEXT}", trigger, "[CLPrep]") == f"{other} {TEXT}"
+    assert without_trigger(f"a photo of {tag}, twice {tag}", trigger) == "a photo of , twice"
+    assert without_trigger(tag, trigger) == ""
+    assert trigger_form([f"{tag} {TEXT}"], trigger) == ("bracketed" if "[" in form else "bare")
+
+
+@pytest.mark.parametrize("caption", ["CLPrep a girl", "xCLP a girl", "CLP-2 a girl", "[CLPrep] CLP_ a girl"])
+def test_a_trigger_is_a_whole_word(caption):
+    assert without_trigger(caption, "CLP") == caption
+    assert trigger_form([caption], "CLP") == ""
+
+
+def dataset(folder, trigger):
+    folder.mkdir()
+    (folder / MARKER).write_text(json.dumps({"kind": "diffusioncleft dataset", "schema": 1}))
+    (folder / SETTINGS).write_text(json.dumps({"trigger": trigger}))
+    return Subset(folder)
+
+
+def test_the_trigger_is_the_given_one_then_the_datasets_then_the_captions(tmp_path):
+    built, plain = dataset(tmp_path / "built", "sks"), Subset(tmp_path)
+    captions = ["[CLP] a girl"]
+    assert known_trigger("ohwx", [built], captions) == "ohwx"
+    assert known_trigger("[ohwx]", [built], captions) == "ohwx"
+    assert known_trigger("", [built], captions) == ""
+    assert known_trigger(None, [built], captions) == "sks"
+    assert known_trigger(None, [plain], captions) == "CLP"
+    assert known_trigger(None, [plain], ["a girl"]) == ""
+    reg = Subset(dataset(tmp_path / "reg", "other").image_dir, is_reg=True)
+    assert known_trigger(None, [built, reg], captions) == "sks"
+    assert known_trigger(None, [built, dataset(tmp_path / "two", "CLPrep")], ["a girl"]) == ""
+
+
+def test_output_is_preserved_without_the_trigger_and_under_the_other_one_in_turn():
+    assert preserved_triggers(trainer_settings()) == ()
+    assert preserved_triggers(trainer_settings(output_preservation_weight=1.0)) == (None,)
+    both = trainer_settings(output_preservation_weight=1.0, other_trigger="CLPrep")
+    assert preserved_triggers(both) == (None, "CLPrep")
+
+
+@pytest.mark.parametrize(
+    ("captions", "trigger", "others", "message"),
+    [
+        (["a girl"], "", (None,), "needs to know the trigger"),
+        (["sks a girl", "a boy"], "sks", (None,), "1 of 2 captions do not hold the trigger sks"),
+        (["SKS a girl"], "sks", (None,), "1 of 1 captions"),
+        (["CLP a girl"], "CLP", (None, "CLP"), "--other_trigger CLP is the run's own"),
+        (["[CLP] a girl"], "CLP", (None, "[CLP]"), "--other_trigger CLP is the run's own"),
+    ],
+)
+def test_a_caption_that_would_be_trained_against_itself_is_refused(captions, trigger, others, message):
+    with pytest.raises(UserError, match=message):
+        check_preserved(captions, trigger, others)
+    check_preserved(captions, trigger, ())
+
+
+def test_preservation_accepts_captions_that_hold_the_trigger():
+    check_preserved(["sks a girl", "a boy, [sks]", "sks"], "sks", (None, "CLPrep"))
+
+
+@pytest.mark.parametrize("trigger", [None, "CLP"])
+def test_a_run_with_an_unknown_trigger_ends_before_it_starts(tmp_path, trigger):
+    """`sks` is a trigger that nobody can tell from a word."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(photos / "Jane Roe.png")
+    (photos / "Jane Roe.txt").write_text("sks a girl")
+    values = {"train_data_dir": photos, "resolution": (64,), "output_dir": tmp_path / "out"}
+    settings = trainer_settings(output_preservation_weight=1.0, trigger=trigger, **values)
+    with pytest.raises(UserError, match="--trigger") as caught:
+        train(settings, Events(lambda event: None), Interruption())
+    assert "Jane" not in str(caught.value)
+    assert "girl" not in str(caught.value)
+    assert not list((tmp_path / "out").rglob("*.safetensors"))
