@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..faces.analyzer import LANDMARKS
 from ..files import sha256_bytes
 from ..ranges import number
 from .grammar import Template, check_template, names_in, words_of
-from .vocabulary import PAPER_MODE, Attribute, Condition, Mode, Region, Rule, Vocabulary
+from .vocabulary import LANDMARKS, PAPER_MODE, Attribute, Condition, Mode, Region, Rule, Vocabulary
 
 SCHEMA = 1
 MARGIN = number(0, 10)

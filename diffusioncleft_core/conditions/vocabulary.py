@@ -12,6 +12,8 @@ from .grammar import Template, literal_words, spoken_in, words_of
 
 Weights = Mapping[str, Mapping[str, Fraction]]
 PAPER_MODE = "paper"
+LANDMARKS = ("eye_left", "eye_right", "nose", "mouth_left", "mouth_right")
+"""The five landmarks that a face detector gives, in its order; left and right as seen in the picture."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class Mode:
 class Region:
     """Where in a face the finding lies: the box around some of its five landmarks, widened on every side.
 
-    landmarks: names out of `faces.landmarks`. margin: as a share of the box's longer side.
+    landmarks: names out of `LANDMARKS`. margin: as a share of the box's longer side.
     """
 
     landmarks: tuple[str, ...]

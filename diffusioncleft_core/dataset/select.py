@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..conditions.vocabulary import Region
-from ..faces.analyzer import LANDMARKS
+from ..conditions.vocabulary import LANDMARKS, Region
 from ..imageset.decode import SetAside
 from .admission import Candidate
 from .duplicates import near_duplicates

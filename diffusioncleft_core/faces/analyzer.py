@@ -16,10 +16,6 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from .packs import FacePack, find_pack
 
-LANDMARKS = ("eye_left", "eye_right", "nose", "mouth_left", "mouth_right")
-"""Left and right as seen in the picture."""
-
-
 MODULES = ["detection", "recognition"]
 _NEEDED = (
     "face analysis needs insightface and onnxruntime ({}); "
