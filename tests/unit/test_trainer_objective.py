@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from recipes import recipe_of
 
 from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
 from diffusioncleft.diffusioncleft_core.dataset.select import region_box
-from diffusioncleft.trainer.config import TrainSettings
 from diffusioncleft.trainer.data import region_in_bucket, with_other_trigger, without_trigger
 from diffusioncleft.trainer.objective import region_weights
 from diffusioncleft.trainer.prepare import preserved_triggers
@@ -60,7 +60,7 @@ def test_a_caption_loses_its_trigger_or_gets_the_other_one_in_the_same_form(trig
 
 
 def test_output_is_preserved_without_the_trigger_and_under_the_other_one_in_turn():
-    assert preserved_triggers(TrainSettings()) == ()
-    assert preserved_triggers(TrainSettings(output_preservation_weight=1.0)) == (None,)
-    both = TrainSettings(output_preservation_weight=1.0, other_trigger="CLPrep")
+    assert preserved_triggers(recipe_of()) == ()
+    assert preserved_triggers(recipe_of(output_preservation_weight=1.0)) == (None,)
+    both = recipe_of(output_preservation_weight=1.0, other_trigger="CLPrep")
     assert preserved_triggers(both) == (None, "CLPrep")
