@@ -24,6 +24,7 @@ from ..ranges import (
     check_fields,
     ranged,
 )
+from ..recipe.document import FILE_NAME
 from ..recipe.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -160,6 +161,10 @@ class RunFolders:
     @property
     def sheets(self) -> Path:
         return self.root / "sheets"
+
+    @property
+    def recipe(self) -> Path:
+        return self.root / FILE_NAME
 
     @property
     def report(self) -> Path:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from phantom_datasets import phantom_dataset
+from safetensors.numpy import save_file
 from tiny_flux import build_tiny_flux
 
 from diffusioncleft.cli import doctor as doctor_command
@@ -18,6 +19,12 @@ from diffusioncleft.diffusioncleft_core.dataset.settings import training_facts
 from diffusioncleft.diffusioncleft_core.environment import trainer_device
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.recipe.checks import check_places, check_recipe
+from diffusioncleft.diffusioncleft_core.recipe.document import (
+    METADATA_KEY,
+    read_recipe,
+    recipe_text,
+    shared_fields,
+)
 from diffusioncleft.diffusioncleft_core.recipe.presets import (
     NOTHING_KNOWN,
     PAPER,
@@ -120,6 +127,123 @@ def test_the_doctor_trains_the_planned_recipe_with_its_own_choices(place, tmp_pa
     choices["resolution"] = doctor.data.resolution
     run = by_run(place, base, preset, choices)
     assert fields_of(doctor) == fields_of(run)
+
+
+FLAGS = ["--learning_rate", "2e-4", "--blocks_to_swap", "3", "--gradient_checkpointing"]
+HERE = {"data.train_dir", "memory.device", "memory.precision"}
+"""Where a door trains and on what; no part of the choice."""
+
+
+def shared(recipe: Recipe) -> dict[str, object]:
+    return {path: value for path, value in shared_fields(recipe).items() if path not in HERE}
+
+
+@pytest.mark.parametrize("base", ["phantom", "real"])
+def test_a_choice_is_one_recipe_by_flag_toml_file_run_and_doctor(place, tmp_path, base, capsys):
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    model = ["--phantom"] if base == "phantom" else ["--pretrained_model_name_or_path", str(place / "flux")]
+    where = [*model, "--train_data_dir", str(plain)]
+    flag = parse_recipe([*where, "--preset", "robust", *FLAGS])
+    assert flag.optimizer.learning_rate == 2e-4 and flag.objective.region_weight == 8
+
+    toml = tmp_path / "train.toml"
+    toml.write_text(
+        "preset = 'robust'\nlearning_rate = 2e-4\n[more]\nblocks_to_swap = 3\ngradient_checkpointing = true\n"
+    )
+    assert parse_recipe([*where, "--config_file", str(toml)]) == flag
+
+    assert cli.main(["train", *model, "--preset", "robust", *FLAGS, "--print_recipe"]) == 0
+    file = tmp_path / "recipe.json"
+    file.write_text(capsys.readouterr().out)
+    assert parse_recipe([*where, "--recipe", str(file)]) == flag
+    lora = tmp_path / "lora.safetensors"
+    save_file({}, lora, metadata={METADATA_KEY: file.read_text()})
+    assert parse_recipe([*where, "--recipe", str(lora)]) == flag
+    lower = parse_recipe([*where, "--recipe", str(file), "--network_dim", "4"])
+    assert lower == flag.replaced({"network.rank": 4})
+
+    words = [*base_of(place, base), "--out", tmp_path / "run"]
+    hyphens = [word.replace("_", "-") for word in FLAGS]
+    for choice in (["--preset", "robust", *hyphens], ["--recipe", file]):
+        settings = run_command.settings_from(parsed("run", *words, "--photos-pre", plain, *choice))
+        assert shared(settings.recipe) == shared(flag)
+
+    doctor_words = [*base_of(place, base), "--resolution", max(flag.data.resolution)]
+    for choice in (["--recipe", file], ["--preset", "robust", *hyphens[2:]]):
+        doctor = doctor_command.settings_from(parsed("doctor", *doctor_words, *choice), tmp_path)
+        told = shared(flag) | {"data.resolution": [max(flag.data.resolution)]}
+        if choice[0] == "--preset":  # the doctor has no option for the rate
+            told["optimizer.learning_rate"] = named_recipe("robust", phantom=base == "phantom")[
+                "optimizer.learning_rate"
+            ]
+        assert shared(doctor.recipe) == told
+
+
+def test_every_field_but_the_folders_of_a_toml_is_an_option_of_the_trainer():
+    assert set(FIELDS.values()) == set(recipe_fields()) - {"data.subsets"}
+
+
+def test_a_recipe_file_holds_no_location(tmp_path):
+    told = "Jane Roe"
+    locations = {
+        path: entry.check(told if entry.kind is not Path else Path(told), path)
+        for path, entry in recipe_fields().items()
+        if entry.setting.location and entry.kind in (str, Path)
+    }
+    assert len(locations) > 15
+    assert told not in recipe_text(Recipe().replaced(locations))
+    with pytest.raises(UserError, match=r"recipe\.json: data\.train_dir is a location"):
+        path = tmp_path / "recipe.json"
+        path.write_text('{"data": {"train_dir": "photographs"}}')
+        read_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"optimizer": {"learning_rate": "fast"}}', "learning_rate is 'fast'"),
+        ('{"optimizer": {"learning_rate": 2}}', "learning_rate is 2"),
+        ('{"optimizer": {"rate": 1}}', "optimizer.rate is no setting"),
+        ('{"optimizer": {"schedule": "spiral"}}', "schedule 'spiral' is unknown"),
+        ('{"data": {"resolution": [NaN]}}', "not valid JSON"),
+        ('{"data": {"resolution": []}}', "data.resolution needs sizes"),
+        ('{"model": {"phantom": 1}}', "model.phantom is 1; give true or false"),
+        ('{"objective": {"other_trigger": "CLPrep"}}', "is for output preservation"),
+        ("[]", "is no recipe"),
+    ],
+)
+def test_a_mistake_in_a_recipe_file_names_the_file_and_the_field(tmp_path, text, message):
+    path = tmp_path / "recipe.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        parse_recipe(["--phantom", "--train_data_dir", str(tmp_path), "--recipe", str(path)])
+    assert str(path) in str(caught.value)
+
+
+def test_a_recipe_and_a_preset_are_one_too_many(tmp_path, capsys):
+    for command in (["train"], ["run", "--out", str(tmp_path / "run")], ["doctor"]):
+        words = [*command, "--phantom", "--preset", "paper", "--recipe", "recipe.json"]
+        assert cli.main(words) == 2
+        assert "--recipe takes the place of a preset" in capsys.readouterr().err
+
+
+def test_a_datasets_own_triggers_come_before_those_of_a_recipe_file(place, tmp_path):
+    recipe = Recipe().replaced(
+        {
+            "objective.output_preservation_weight": 1.0,
+            "objective.other_trigger": "CLP",
+            "data.trigger": "CLPrep",
+            "data.prompt_form": "bare",
+        }
+    )
+    path = tmp_path / "recipe.json"
+    path.write_text(recipe_text(recipe))
+    words = ["--phantom", "--recipe", str(path), "--train_data_dir", str(place / "pre_op")]
+    found = parse_recipe(words)
+    assert (found.data.trigger, found.objective.other_trigger) == ("CLP", "CLPrep")
+    assert found.data.prompt_form == "bracketed"
+    assert parse_recipe([*words, "--trigger", "XYZ"]).data.trigger == "XYZ"
 
 
 def test_robust_on_the_phantom_is_what_the_experiments_measured():
