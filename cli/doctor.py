@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..diffusioncleft_core.errors import UserError
-from ..diffusioncleft_core.ranges import COUNT, NONE_OR_MORE
-from ..diffusioncleft_core.recipe import PRESETS
+from ..diffusioncleft_core.ranges import COUNT
 from .checkup.checkup import RESOLUTION
 from .options import add_base_arguments, device_and_dtype
-from .run import DEFAULT_FACES, base_arguments, start_trainer
+from .recipe_options import add_preset, add_recipe_options, preset_name, recipe_from
+from .run import DEFAULT_FACES, start_trainer
 
 if TYPE_CHECKING:
     from .checkup.checkup import Checkup, DoctorSettings
@@ -36,6 +36,7 @@ nothing failed, 1 a step failed, 2 a mistake in the options. docs/doctor.md expl
 """
 DEFAULT_RESOLUTION = 768
 PHANTOM_RESOLUTION = 128
+RECIPE_OPTIONS = ("network.training_adapter", "memory.blocks_to_swap", "memory.gradient_checkpointing")
 MARK = "diffusioncleft-doctor"
 SEARCHED = (
     "DIFFUSIONCLEFT_FACE_PACKS",
@@ -55,29 +56,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--photo", type=Path, metavar="FILE", help="photograph with one face, for the face pack; not told"
     )
     parser.add_argument(
-        "--training-adapter", type=Path, metavar="FILE", help="LoRA that is on while training schnell"
-    )
-    parser.add_argument(
         "--resolution",
         type=RESOLUTION,
         metavar="PX",
         help="of training and pictures (default 768; phantom 128)",
     )
-    parser.add_argument(
-        "--blocks-to-swap", type=NONE_OR_MORE, default=0, help="stream so many blocks, to save GPU memory"
-    )
-    parser.add_argument(
-        "--gradient-checkpointing", action="store_true", help="compute twice, to save GPU memory"
-    )
+    add_preset(parser)
+    add_recipe_options(parser, RECIPE_OPTIONS)
     planned = parser.add_argument_group("the planned run, for the estimate")
     planned.add_argument("--photos", type=COUNT, default=301, metavar="N", help="photographs (default 301)")
     planned.add_argument("--images", type=COUNT, default=4000, metavar="N", help="images (default 4000)")
-    planned.add_argument(
-        "--preset",
-        choices=PRESETS,
-        default="robust",
-        help="as in `run`, for the ten steps too (default robust)",
-    )
     parser.add_argument(
         "--out",
         type=Path,
@@ -134,21 +122,17 @@ def settings_from(args: argparse.Namespace, folder: Path) -> DoctorSettings:
         )
     device, dtype = device_and_dtype(args)
     default = PHANTOM_RESOLUTION if args.phantom else DEFAULT_RESOLUTION
+    side = default if args.resolution is None else args.resolution
     return DoctorSettings(
         source=source,
-        base=base_arguments(args),
+        recipe=recipe_from(args, RECIPE_OPTIONS, {}).replaced({"data.resolution": (side,)}),
         device=device,
         dtype=dtype,
         faces=args.faces or ("phantom" if args.phantom else DEFAULT_FACES),
         workspace=folder,
-        resolution=default if args.resolution is None else args.resolution,
-        phantom=args.phantom,
         absent=absent,
-        training_adapter=args.training_adapter,
-        blocks_to_swap=args.blocks_to_swap,
-        gradient_checkpointing=args.gradient_checkpointing,
         photo=args.photo,
-        planned=PlannedRun(args.photos, args.images, args.preset),
+        planned=PlannedRun(args.photos, args.images, preset_name(args)),
     )
 
 
@@ -195,8 +179,8 @@ def _named(args: argparse.Namespace, checkup: Checkup) -> list[Path]:
     """Every path that a message of this examination might name."""
     from .checkup.face_pack import PUBLIC_PACKS
 
-    options = ("base", "clip_l", "t5xxl", "ae", "tokenizer_clip", "tokenizer_t5", "training_adapter")
-    paths = [getattr(args, name) for name in (*options, "photo", "out", "json")]
+    models = ("base", "clip_l", "t5xxl", "ae", "tokenizer_clip", "tokenizer_t5", "training_adapter")
+    paths = [getattr(args, name) for name in (*models, "recipe", "photo", "out", "json")]
     paths += [Path(args.faces)] if args.faces and args.faces not in PUBLIC_PACKS else []
     for name in SEARCHED:
         paths += [Path(entry) for entry in os.environ.get(name, "").split(os.pathsep) if entry]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,19 +10,19 @@ from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.ranges import (
     COUNT,
     HOLDOUT,
-    LEARNING_RATE,
     NONE_OR_MORE,
     REFILLS,
     SAMPLING_STEPS,
     SEED,
     SIMILARITY,
     STRENGTH,
-    sides,
 )
-from ..diffusioncleft_core.recipe import PRESETS
+from ..diffusioncleft_core.recipe.checks import check_places, check_recipe
 from .options import add_base_arguments, device_and_dtype, parse_size, size_from, source_from, warn
+from .recipe_options import add_preset, add_recipe_options, preset_name, recipe_from
 
 if TYPE_CHECKING:
+    from ..diffusioncleft_core.recipe.recipe import Recipe
     from ..diffusioncleft_core.run.settings import Photographs, RunSettings
 
 HELP = "photographs in, two LoRAs and a set of new faces out; --phantom does it without any photograph"
@@ -39,6 +38,16 @@ run folder's `private` part, and `diffusioncleft dataset purge` erases it. Run t
 interruption: finished stages are skipped.
 """
 DEFAULT_FACES = "buffalo_l"
+RECIPE_OPTIONS = (
+    "optimizer.learning_rate",
+    "data.resolution",
+    "network.training_adapter",
+    "optimizer.name",
+    "memory.blocks_to_swap",
+    "memory.gradient_checkpointing",
+    "optimizer.steps",
+)
+"""Fields of the recipe that are options here; all others come by --recipe."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -57,13 +66,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--holdout", type=HOLDOUT, default=0.1, help="share of subjects not trained on (default 0.1)"
     )
     training = parser.add_argument_group("training")
-    training.add_argument(
-        "--preset",
-        choices=PRESETS,
-        default="robust",
-        help="robust ties the finding to the trigger and looks closer where it lies, paper does not "
-        "(default robust)",
-    )
+    add_preset(training)
     training.add_argument(
         "--regularization-images",
         type=NONE_OR_MORE,
@@ -71,23 +74,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="also train on so many images of the base model (default 0)",
     )
-    training.add_argument(
-        "--learning-rate", type=LEARNING_RATE, help="default: the paper's 1e-4; phantoms 4e-3"
-    )
-    training.add_argument(
-        "--resolution", type=sides, help="training sizes in px (default: the paper's 256,512,768,1024)"
-    )
-    training.add_argument(
-        "--training-adapter", type=Path, metavar="FILE", help="LoRA that is on while training schnell"
-    )
-    training.add_argument("--optimizer-type", help="AdamW8bit or AdamW (default AdamW8bit)")
-    training.add_argument(
-        "--blocks-to-swap", type=NONE_OR_MORE, help="stream so many blocks, to save GPU memory"
-    )
-    training.add_argument(
-        "--gradient-checkpointing", action="store_true", help="compute twice, to save GPU memory"
-    )
-    training.add_argument("--max-train-steps", type=COUNT, help="default: 10 a training image")
+    add_recipe_options(training, RECIPE_OPTIONS)
     images = parser.add_argument_group("images")
     images.add_argument(
         "--n", type=COUNT, help="images a condition (default: the paper's 2000; phantoms 200)"
@@ -181,13 +168,12 @@ def settings_from(args: argparse.Namespace) -> RunSettings:
     return RunSettings(
         out=args.out,
         source=source,
-        base=base_arguments(args),
         device=device,
         dtype=dtype,
         faces=args.faces or ("phantom" if args.phantom else DEFAULT_FACES),
         phantom=args.phantom,
         photographs=photographs,
-        preset=args.preset,
+        preset=preset_name(args),
         n=(PHANTOM_IMAGES if args.phantom else 2000) if args.n is None else args.n,
         width=width,
         height=height,
@@ -204,7 +190,7 @@ def settings_from(args: argparse.Namespace) -> RunSettings:
         threshold=args.threshold,
         refill=args.refill,
         metrics=metrics_from(args.metrics),
-        training=training_choices(args),
+        recipe=recipe_from(args, RECIPE_OPTIONS, {"data.resolution": (width,)} if args.phantom else {}),
         redo=args.redo,
     )
 
@@ -237,38 +223,8 @@ def photographs_from(args: argparse.Namespace) -> dict[str, Photographs]:
     return photographs
 
 
-def base_arguments(args: argparse.Namespace) -> dict[str, Any]:
-    """The base model as the trainer's arguments."""
-    if args.phantom:
-        return {"phantom": True}
-    chosen = {
-        "pretrained_model_name_or_path": args.base,
-        "clip_l": args.clip_l,
-        "t5xxl": args.t5xxl,
-        "ae": args.ae,
-        "tokenizer_clip": args.tokenizer_clip,
-        "tokenizer_t5": args.tokenizer_t5,
-    }
-    return {name: value for name, value in chosen.items() if value is not None}
-
-
-def training_choices(args: argparse.Namespace) -> dict[str, Any]:
-    """What the user said about training, by the trainer's names."""
-    chosen: dict[str, Any] = {
-        "learning_rate": args.learning_rate,
-        "training_adapter": args.training_adapter,
-        "optimizer_type": args.optimizer_type,
-        "blocks_to_swap": args.blocks_to_swap,
-        "gradient_checkpointing": args.gradient_checkpointing or None,
-        "max_train_steps": args.max_train_steps,
-        "resolution": args.resolution,
-    }
-    return {name: value for name, value in chosen.items() if value is not None}
-
-
-def start_trainer(arguments: Mapping[str, Any], on_event: Any, stop: Any) -> None:
+def start_trainer(recipe: Recipe, on_event: Any, stop: Any) -> None:
     """Start the trainer, a process of its own, and report its events."""
-    from ..trainer.config import TrainSettings, checked
     from ..trainer.launch import train
 
-    train(checked(TrainSettings(**arguments)), on_event, stop)
+    train(check_places(check_recipe(recipe)), on_event, stop)

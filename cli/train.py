@@ -5,6 +5,7 @@ import sys
 from typing import Any
 
 from ..diffusioncleft_core.progress import progress
+from ..diffusioncleft_core.recipe.document import recipe_text
 
 HELP = "train a LoRA on a dataset"
 EXAMPLES = """\
@@ -12,6 +13,9 @@ examples:
   diffusioncleft train --pretrained_model_name_or_path FLUX.1-schnell --train_data_dir private/pre_op \\
       --training_adapter training_adapter.safetensors --output_dir loras --output_name pre_op
   diffusioncleft train --phantom --preset robust --train_data_dir private/pre_op --output_dir loras
+  diffusioncleft train --preset robust --learning_rate 2e-4 --print_recipe > recipe.json
+  diffusioncleft train --recipe recipe.json --pretrained_model_name_or_path FLUX.1-schnell \\
+      --train_data_dir private/pre_op --output_dir loras
 
 The same command goes on where an interrupted run stopped. docs/training.md explains the options.
 """
@@ -22,18 +26,26 @@ def configure(parser: argparse.ArgumentParser) -> None:
     from ..trainer.config import add_arguments
 
     add_arguments(parser)
+    parser.add_argument(
+        "--print_recipe",
+        action="store_true",
+        help="print the recipe that these options mean, without its paths, and train nothing",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Train; Ctrl-C saves a checkpoint."""
-    from ..trainer.config import settings_from
+    from ..trainer.config import recipe_from
     from ..trainer.interruption import Interrupted
     from ..trainer.launch import train
 
-    settings = settings_from(args)
+    if args.print_recipe:
+        print(recipe_text(recipe_from(args, places=False)))
+        return 0
+    recipe = recipe_from(args)
     with _Display() as display:
         try:
-            result = train(settings, display.show)
+            result = train(recipe, display.show)
         except Interrupted as error:
             raise KeyboardInterrupt from error
     print(result.path)

@@ -39,13 +39,13 @@ def pick_device(name: str | None = None) -> torch.device:
 
 
 def trainer_device(device: torch.device, dtype: torch.dtype) -> dict[str, str]:
-    """The trainer's arguments for a device and a number format; float16 raises UserError."""
+    """The recipe's fields for a device and a number format; float16 raises UserError."""
     import torch
 
     formats = {torch.float32: "no", torch.bfloat16: "bf16"}
     if dtype not in formats:
         raise UserError("half precision overflows when FLUX is trained: give --dtype bf16 or fp32")
-    return {"device": str(device), "mixed_precision": formats[dtype]}
+    return {"memory.device": str(device), "memory.precision": formats[dtype]}
 
 
 def default_dtype(device: torch.device) -> torch.dtype:

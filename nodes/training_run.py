@@ -188,10 +188,10 @@ def _train(run: Run, stop: Callable[[], bool], view: NodeView | None) -> None:
     run.say(state=PREPARING, message="", warnings=list(run.plan.warnings))
     try:
         _make_regularisation(run, stop, view)
-        settings = run.plan.settings(run.folder)
-        if settings.sample_prompts is not None:
-            write_text(settings.sample_prompts, "\n".join(run.plan.previews) + "\n")
-        result = train(settings, _Listener(run, view), stop, grace=_GRACE)
+        recipe = run.plan.recipe_in(run.folder)
+        if recipe.previews.prompts is not None:
+            write_text(recipe.previews.prompts, "\n".join(run.plan.previews) + "\n")
+        result = train(recipe, _Listener(run, view), stop, grace=_GRACE)
     except Interrupted as stopped:
         run.say(state=INTERRUPTED, step=max(stopped.step, run.state.get("step", 0)))
         return
@@ -227,8 +227,10 @@ def _make_regularisation(run: Run, stop: Callable[[], bool], view: NodeView | No
     vocabulary = load_vocabulary()
     condition = vocabulary.condition(plan.dataset.condition)
     other = vocabulary.condition("post_op" if condition.name == "pre_op" else "pre_op")
-    prompts = regularization_plan(condition, other, plan.regularisation, plan.seed, bracketed=plan.bracketed)
-    device = pick_device(plan.device)
+    prompts = regularization_plan(
+        condition, other, plan.regularisation, plan.recipe.objective.seed, bracketed=plan.bracketed
+    )
+    device = pick_device(plan.recipe.memory.device)
 
     def on_image(done: int, total: int) -> None:
         if view is not None:

@@ -1,4 +1,4 @@
-"""From the trainer's widgets to the trainer's settings."""
+"""From the trainer's widgets to a training recipe."""
 
 import argparse
 from dataclasses import dataclass
@@ -8,7 +8,11 @@ from typing import Any
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.files import sha256_model
 from ..diffusioncleft_core.ranges import sides
-from ..diffusioncleft_core.recipe import training_recipe
+from ..diffusioncleft_core.recipe.checks import check_places, check_recipe, checked_choices
+from ..diffusioncleft_core.recipe.document import shared_fields
+from ..diffusioncleft_core.recipe.presets import chosen_recipe, completed_recipe, named_recipe
+from ..diffusioncleft_core.recipe.recipe import LARGEST_PREVIEW, Recipe
+from ..trainer.kohya import NAMES
 from . import places
 from .common import AUTO, NONE, PHANTOM
 from .dataset import DatasetHandle
@@ -19,69 +23,94 @@ _NO_ADAPTER = (
     "docs/comfyui.md says which to get"
 )
 
-WIDGETS = {
-    "network_dim": "network_dim",
-    "network_alpha": "network_alpha",
-    "network_targets": "network_targets",
-    "gradient_accumulation": "gradient_accumulation_steps",
-    "optimizer": "optimizer_type",
-    "weight_decay": "weight_decay",
-    "max_grad_norm": "max_grad_norm",
-    "prior_loss_weight": "prior_loss_weight",
+ALWAYS = object()
+"""In place of a value: the widget always says something."""
+WIDGETS: dict[str, tuple[str, Any]] = {
+    "steps": ("optimizer.steps", 0),
+    "learning_rate": ("optimizer.learning_rate", 0.0),
+    "seed": ("objective.seed", ALWAYS),
+    "network_dim": ("network.rank", ALWAYS),
+    "network_alpha": ("network.alpha", ALWAYS),
+    "network_targets": ("network.targets", ALWAYS),
+    "resolution": ("data.resolution", AUTO),
+    "batch_size": ("data.batch_size", 0),
+    "gradient_accumulation": ("optimizer.accumulation_steps", ALWAYS),
+    "optimizer": ("optimizer.name", ALWAYS),
+    "lr_scheduler": ("optimizer.schedule", AUTO),
+    "lr_warmup_steps": ("optimizer.warmup_steps", 0),
+    "timestep_sampling": ("objective.timestep_sampling", AUTO),
+    "weight_decay": ("optimizer.weight_decay", ALWAYS),
+    "max_grad_norm": ("optimizer.max_grad_norm", ALWAYS),
+    "prior_loss_weight": ("objective.prior_loss_weight", ALWAYS),
+    "mixed_precision": ("memory.precision", ALWAYS),
+    "gradient_checkpointing": ("memory.gradient_checkpointing", ALWAYS),
+    "blocks_to_swap": ("memory.blocks_to_swap", ALWAYS),
+    "checkpoint_every": ("output.checkpoint_every_n_steps", ALWAYS),
+    "preview_every": ("previews.every_n_steps", ALWAYS),
+    "preview_size": ("previews.size", ALWAYS),
+    "save_every": ("output.save_every_n_steps", 0),
+    "output_preservation_weight": ("objective.output_preservation_weight", -1.0),
+    "region_weight": ("objective.region_weight", 0.0),
 }
-"""Widgets that always say something, and the trainer's names of what they set."""
-LEFT_TO_THE_PRESET = {
-    "steps": ("max_train_steps", 0),
-    "learning_rate": ("learning_rate", 0.0),
-    "batch_size": ("train_batch_size", 0),
-    "timestep_sampling": ("timestep_sampling", AUTO),
-    "lr_scheduler": ("lr_scheduler", AUTO),
-    "lr_warmup_steps": ("lr_warmup_steps", 0),
-    "output_preservation_weight": ("output_preservation_weight", -1.0),
-    "region_weight": ("region_weight", 0.0),
-}
-"""Widgets with a value that leaves the choice to the preset: the trainer's name, that value."""
+"""Widgets that are fields of the recipe: the field, and the value that leaves the choice to the preset."""
+_NAMES = {path: widget for widget, (path, _) in WIDGETS.items()}
+_WITHOUT_EFFECT = (
+    "data.bucket_step",
+    "data.cache_on_disk",
+    "data.caption_extension",
+    "memory.blocks_to_swap",
+    "memory.gradient_checkpointing",
+)
+"""Fields that the node does not offer, or that a run goes on with, where it was, when they change."""
+
+
+def spelled(path: str) -> str:
+    """A field of the recipe as the node calls it."""
+    return _NAMES.get(path, path)
 
 
 @dataclass(frozen=True)
 class RunPlan:
-    """Everything a run depends on. `made_from` are the arguments that its result depends on."""
+    """A training that a node is asked for: its recipe, and what is made for it first."""
 
     name: str
     dataset: DatasetHandle
-    phantom: bool
     source: Any
-    arguments: dict[str, Any]
-    made_from: dict[str, Any]
-    adapter: Path | None
+    recipe: Recipe
     regularisation: int
     regularisation_side: int
     previews: tuple[str, ...]
-    seed: int
     bracketed: bool
-    device: str
     warnings: tuple[str, ...]
+
+    @property
+    def phantom(self) -> bool:
+        return self.recipe.model.phantom
 
     def identity(self) -> dict[str, Any]:
         """What the result depends on, model files by their content: reads them whole the first time."""
-        values = {key: value for key, value in self.made_from.items() if key != "train_data_dir"}
-        return values | {
+        adapter = self.recipe.network.training_adapter
+        groups = ("data", "network", "optimizer", "objective", "memory")
+        fields = {
+            NAMES[path]: value
+            for path, value in shared_fields(self.recipe).items()
+            if path.partition(".")[0] in groups and path not in _WITHOUT_EFFECT and value is not None
+        }
+        return fields | {
             "dataset": self.dataset.sha256,
             "base": self.source.fingerprints(),
             "regularisation": self.regularisation,
-            "adapter": sha256_model(self.adapter) if self.adapter else None,
+            "adapter": sha256_model(adapter) if adapter else None,
         }
 
-    def settings(self, folder: Path) -> Any:
-        """The trainer's settings for a run in `folder`."""
-        from ..trainer.config import TrainSettings, checked
-
-        values: dict[str, Any] = {**self.arguments, "output_dir": folder / "training", "output_name": "lora"}
+    def recipe_in(self, folder: Path) -> Recipe:
+        """The recipe of a run in `folder`."""
+        places: dict[str, Any] = {"output.folder": folder / "training", "output.name": "lora"}
         if self.regularisation:
-            values["reg_data_dir"] = folder / "regularisation"
+            places["data.reg_dir"] = folder / "regularisation"
         if self.previews:
-            values["sample_prompts"] = folder / "prompts.txt"
-        return checked(TrainSettings(**values))
+            places["previews.prompts"] = folder / "prompts.txt"
+        return check_places(self.recipe.replaced(places), spelled)
 
 
 def plan_run(inputs: dict[str, Any]) -> RunPlan:
@@ -95,44 +124,31 @@ def plan_run(inputs: dict[str, Any]) -> RunPlan:
     _check(inputs, dataset, phantom)
     robust = inputs["preset"] == "robust"
     adapter, warnings = _adapter(inputs["training_adapter"], wanted=robust and not phantom)
-    base, source = _base(inputs, phantom)
-    regularisation = inputs["regularisation_images"]
-    facts = training_facts(dataset.folder, phantom=phantom)
+    model, source = _base(inputs, phantom)
+    facts = training_facts(dataset.folder)
     bracketed = facts.bracketed is not False
     previews = _previews(inputs, dataset, bracketed=bracketed)
-    device = str(comfy.model_management.get_torch_device())
-    recipe = training_recipe(inputs["preset"], facts, _choices(inputs))
-    values: dict[str, Any] = {
-        **recipe,
-        "train_data_dir": dataset.folder,
-        "seed": inputs["seed"],
-        "mixed_precision": inputs["mixed_precision"],
-    }
-    without_effect = {
-        "gradient_checkpointing": inputs["gradient_checkpointing"],
-        "blocks_to_swap": inputs["blocks_to_swap"],
-        "checkpoint_every_n_steps": inputs["checkpoint_every"],
-        "sample_every_n_steps": inputs["preview_every"] if previews else 0,
-        "sample_size": inputs["preview_size"] if previews else 0,
-        "save_every_n_steps": inputs.get("save_every", 0),
-        "device": device,
-        "training_adapter": adapter,
-        **base,
-    }
+    choices = _choices(inputs)
+    recipe = chosen_recipe(named_recipe(inputs["preset"], phantom=phantom), choices)
+    recipe = completed_recipe(recipe, facts, choices).replaced(
+        {
+            **model,
+            "data.train_dir": dataset.folder,
+            "network.training_adapter": adapter,
+            "memory.device": str(comfy.model_management.get_torch_device()),
+            "previews.every_n_steps": inputs["preview_every"] if previews else 0,
+            "previews.size": inputs["preview_size"] if previews else 0,
+        }
+    )
     return RunPlan(
         name=inputs["name"].strip(),
         dataset=dataset,
-        phantom=phantom,
         source=source,
-        arguments={**values, **without_effect},
-        made_from=values,
-        adapter=adapter,
-        regularisation=regularisation,
-        regularisation_side=min(768, max(recipe["resolution"])),
+        recipe=check_recipe(recipe, spelled),
+        regularisation=inputs["regularisation_images"],
+        regularisation_side=min(LARGEST_PREVIEW, *recipe.data.resolution[-1:]),
         previews=previews,
-        seed=inputs["seed"],
         bracketed=bracketed,
-        device=device,
         warnings=tuple(warnings),
     )
 
@@ -156,7 +172,7 @@ def check_run(inputs: dict[str, Any]) -> None:
     from ..diffusioncleft_core.flux.components import check_transformer
 
     plan = plan_run(inputs)
-    plan.settings(Path("run"))
+    plan.recipe_in(Path("run"))
     check_transformer(plan.source)
 
 
@@ -187,31 +203,38 @@ def _adapter(choice: str, *, wanted: bool) -> tuple[Path | None, list[str]]:
 
 
 def _choices(inputs: dict[str, Any]) -> dict[str, Any]:
-    """What the widgets say by the trainer's names; what is left to the preset is not among it."""
-    chosen: dict[str, Any] = {setting: inputs[widget] for widget, setting in WIDGETS.items()}
-    for widget, (setting, preset) in LEFT_TO_THE_PRESET.items():
-        if inputs.get(widget, preset) != preset:
-            chosen[setting] = inputs[widget]
-    if "lr_scheduler" in chosen:
-        chosen["lr_warmup_steps"] = inputs["lr_warmup_steps"]
-    if inputs["resolution"].strip() not in (AUTO, ""):
-        try:
-            chosen["resolution"] = sides(inputs["resolution"])
-        except argparse.ArgumentTypeError as error:
-            raise UserError(f"resolution: {error}") from None
-    return chosen
+    """What the widgets say of the recipe's fields; what is left to the preset is not among it."""
+    chosen: dict[str, Any] = {}
+    for widget, (path, unset) in WIDGETS.items():
+        value = inputs.get(widget, unset)
+        if widget == "resolution":
+            value = _resolution(value)
+        if value is not ALWAYS and value != unset:
+            chosen[path] = value
+    if "optimizer.schedule" in chosen:
+        chosen["optimizer.warmup_steps"] = inputs["lr_warmup_steps"]
+    return checked_choices(chosen, spelled)
+
+
+def _resolution(text: str) -> Any:
+    if text.strip() in (AUTO, ""):
+        return AUTO
+    try:
+        return sides(text)
+    except argparse.ArgumentTypeError as error:
+        raise UserError(f"resolution: {error}") from None
 
 
 def _base(inputs: dict[str, Any], phantom: bool) -> tuple[dict[str, Any], Any]:
-    """The trainer's arguments that name the base model, and the same as a FluxSource."""
+    """The base model as fields of the recipe, and as a FluxSource."""
     from ..diffusioncleft_core.flux.source import FluxSource, phantom_source
 
     if phantom:
-        return {"phantom": True}, phantom_source()
+        return {}, phantom_source()
     name = inputs["base_model"]
     if name in places.diffusers_folders():
         folder = places.diffusers_folder(name)
-        return {"pretrained_model_name_or_path": folder}, FluxSource.from_arguments(folder)
+        return {"model.base": folder}, FluxSource.from_arguments(folder)
     file = places.model_file("diffusion_models", name)
     kinds = {
         "vae": ("vae", "ae.safetensors"),
@@ -221,14 +244,14 @@ def _base(inputs: dict[str, Any], phantom: bool) -> tuple[dict[str, Any], Any]:
     parts = {part: _part(inputs[part], *where) for part, where in kinds.items()}
     tokenizers = _tokenizers()
     source = FluxSource.from_arguments(file, **parts, **tokenizers)
-    arguments = {
-        "pretrained_model_name_or_path": file,
-        "ae": source.vae,
-        "clip_l": source.clip_l,
-        "t5xxl": source.t5xxl,
-        **tokenizers,
+    fields = {
+        "model.base": file,
+        "model.vae": source.vae,
+        "model.clip_l": source.clip_l,
+        "model.t5xxl": source.t5xxl,
+        **{f"model.{name}": path for name, path in tokenizers.items()},
     }
-    return arguments, source
+    return fields, source
 
 
 def _part(choice: str, kind: str, usual: str) -> Path | None:

@@ -18,7 +18,7 @@ from diffusioncleft.cli import run as run_command
 from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
 from diffusioncleft.diffusioncleft_core.files import read_json, write_json
 from diffusioncleft.diffusioncleft_core.phantom.experiment import measure_condition
-from diffusioncleft.diffusioncleft_core.recipe import PRESETS
+from diffusioncleft.diffusioncleft_core.recipe.presets import PRESETS
 from diffusioncleft.diffusioncleft_core.run.pipeline import condition_and_other, run_pipeline
 from diffusioncleft.diffusioncleft_core.run.settings import RunFolders, RunSettings
 

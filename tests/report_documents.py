@@ -148,12 +148,10 @@ def training(photographs: int) -> dict[str, Any]:
         "regularization_images": 0,
         "set_aside": {},
         "last_step": {"step": 10 * photographs, "loss": 0.31, "lr": 1e-6},
-        "settings": {
-            "max_train_steps": 10 * photographs,
-            "learning_rate": 5e-3,
-            "network_dim": 16,
-            "network_alpha": 32.0,
-            "resolution": [128],
+        "recipe": {
+            "data": {"resolution": [128]},
+            "network": {"rank": 16, "alpha": 32.0},
+            "optimizer": {"steps": 10 * photographs, "learning_rate": 5e-3},
         },
     }
 

@@ -8,7 +8,10 @@ from typing import Any
 
 def trainer_settings(**values: Any) -> Any:
     """Settings of a small LoRA on the processor in float32; `values` go by the trainer's own names."""
-    from diffusioncleft.trainer.config import TrainSettings, checked
+    from recipes import recipe_of
+
+    from diffusioncleft.diffusioncleft_core.recipe.checks import check_places, check_recipe
+    from diffusioncleft.trainer.kohya import spelled
 
     small = {
         "phantom": "pretrained_model_name_or_path" not in values,
@@ -19,4 +22,6 @@ def trainer_settings(**values: Any) -> Any:
         "num_cpu_threads": 1,
         "device": "cpu",
     }
-    return checked(TrainSettings(**{**small, **values}))
+    subsets = values.pop("subsets", ())
+    recipe = recipe_of(**{**small, **values}).replaced({"data.subsets": subsets})
+    return check_places(check_recipe(recipe, spelled), spelled)

@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 
-MULTIPLE = 16  # the autoencoder's 8 times the transformer's 2x2 patches
+from ..diffusioncleft_core.recipe.recipe import SIZE_STEP
+
 MAX_ASPECT = 4.0
 
 
@@ -23,7 +24,7 @@ def bucket_sizes(base: int, step: int) -> tuple[tuple[int, int], ...]:
     return tuple(sizes)
 
 
-def assign_bucket(width: int, height: int, bases: Sequence[int], step: int = MULTIPLE) -> tuple[int, int]:
+def assign_bucket(width: int, height: int, bases: Sequence[int], step: int = SIZE_STEP) -> tuple[int, int]:
     """Return the (width, height) that an image of `width` by `height` pixels is trained at.
 
     Of the base resolutions the largest whose bucket the image covers without being enlarged; an image that

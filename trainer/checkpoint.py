@@ -25,10 +25,10 @@ _KEPT = 2
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`step` optimizer steps are done; `matters` is what the run's result depends on."""
+    """`step` optimizer steps are done; `made_from` is what the run's result depends on."""
 
     step: int
-    matters: dict[str, Any]
+    made_from: dict[str, Any]
     parameters: dict[str, torch.Tensor]
     optimizer: dict[str, Any]
 
@@ -40,7 +40,7 @@ def checkpoint_path(folder: Path, step: int) -> Path:
 def save_checkpoint(
     folder: Path,
     step: int,
-    matters: Mapping[str, Any],
+    made_from: Mapping[str, Any],
     parameters: Mapping[str, torch.nn.Parameter],
     optimizer: Any,
 ) -> Path:
@@ -50,7 +50,7 @@ def save_checkpoint(
     tensors = {f"parameter/{name}": parameter.detach().contiguous() for name, parameter in parameters.items()}
     known = {_memory(tensor): name for name, tensor in reversed(tensors.items())}
     structure = _split(optimizer.state_dict(), "optimizer", tensors, known)
-    header = {"format": _FORMAT, "step": step, "matters": dict(matters), "optimizer": structure}
+    header = {"format": _FORMAT, "step": step, "matters": dict(made_from), "optimizer": structure}
     path = checkpoint_path(folder, step)
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={"checkpoint": json.dumps(header)})
@@ -98,9 +98,9 @@ def restore(checkpoint: Checkpoint, parameters: Mapping[str, torch.nn.Parameter]
     optimizer.load_state_dict(checkpoint.optimizer)
 
 
-def check_matters(checkpoint: Checkpoint, matters: Mapping[str, Any], output_dir: Path) -> None:
+def check_made_from(checkpoint: Checkpoint, made_from: Mapping[str, Any], output_dir: Path) -> None:
     """Raise UserError, with what changed, if other settings, images or models made the checkpoint."""
-    old, new = checkpoint.matters, json.loads(json.dumps(dict(matters)))
+    old, new = checkpoint.made_from, json.loads(json.dumps(dict(made_from)))
     changed = [
         f"{name} was {_short(old.get(name))}, is {_short(new.get(name))}"
         for name in sorted(old.keys() | new.keys())

@@ -14,8 +14,8 @@ from ..diffusioncleft_core.files import inside, read_json, shown
 from ..diffusioncleft_core.imageset.decode import INGEST_VERSION, Rejected, pixel_sha256, read_image
 from ..diffusioncleft_core.imageset.listing import named
 from ..diffusioncleft_core.imageset.manifest import MANIFEST, ImageRow, read_image_set, unlisted
+from ..diffusioncleft_core.recipe.fields import Subset
 from .buckets import assign_bucket, cover_box
-from .subset import Subset
 
 MAX_SIDE = 4096  # larger photographs are reduced while they are read
 _TRAINED_ROLES = {False: (None, "train"), True: (None, "train", "generated", "control")}

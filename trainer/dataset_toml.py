@@ -5,16 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from ..diffusioncleft_core.errors import UserError
-from ..diffusioncleft_core.ranges import COUNT, SIDE
-from .kohya import refusal
-from .subset import Subset
+from ..diffusioncleft_core.ranges import COUNT
+from ..diffusioncleft_core.recipe.fields import Subset
+from ..diffusioncleft_core.recipe.recipe import recipe_fields
+from .kohya import DATASET_FIELDS, refusal
 
-# Key of the TOML -> the setting it stands for.
-_DATASET_KEYS = {
-    "resolution": "resolution",
-    "batch_size": "train_batch_size",
-    "bucket_reso_steps": "bucket_reso_steps",
-}
 _SUBSET_KEYS = ("image_dir", "is_reg", "num_repeats", "class_tokens", "caption_extension")
 _SHARED_KEYS = ("num_repeats", "class_tokens", "caption_extension")
 
@@ -30,7 +25,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def read_dataset_config(path: Path) -> tuple[tuple[Subset, ...], dict[str, Any]]:
-    """Return the subsets of a dataset TOML and the settings in it (resolution, batch size, bucket step).
+    """Return the subsets of a dataset TOML, and what it says of the recipe's fields, by path.
 
     A value stands for everything below it: `[general]`, then `[[datasets]]`, then `[[datasets.subsets]]`.
     Relative folders are relative to the TOML. A key that is not honoured, or datasets that disagree, raise
@@ -51,9 +46,9 @@ def read_dataset_config(path: Path) -> tuple[tuple[Subset, ...], dict[str, Any]]
         for row in rows:
             subsets.append(_subset(merged, row, path))
         for key, value in merged.items():
-            if key in _DATASET_KEYS:
-                name, value = _DATASET_KEYS[key], _setting(key, value, path)
-                if settings.setdefault(name, value) != value:
+            if key in DATASET_FIELDS:
+                value = _setting(key, value, path)
+                if settings.setdefault(DATASET_FIELDS[key], value) != value:
                     raise UserError(
                         f"{path}: the datasets differ in {key}; one run has one {key}, so train them apart"
                     )
@@ -84,10 +79,10 @@ def _subset(above: dict[str, Any], row: dict[str, Any], path: Path) -> Subset:
 
 
 def _setting(key: str, value: Any, path: Path) -> Any:
-    if key == "resolution":
-        sizes = value if isinstance(value, list) and value else [value]
-        return tuple(sorted({SIDE.check(size, f"{path}: resolution") for size in sizes}))
-    return COUNT.check(value, f"{path}: {key}")
+    entry = recipe_fields()[DATASET_FIELDS[key]]
+    if key == "resolution" and not (isinstance(value, list) and value):
+        value = [value]
+    return entry.check(value, f"{path}: {key}")
 
 
 def _refuse(key: str, value: Any, path: Path) -> None:

@@ -44,14 +44,15 @@ from ..diffusioncleft_core.flux.lora import (
     set_active,
 )
 from ..diffusioncleft_core.flux.lora_file import save_kohya
-from ..diffusioncleft_core.recipe import STEPS_PER_IMAGE
+from ..diffusioncleft_core.recipe.document import FILE_NAME, write_recipe
+from ..diffusioncleft_core.recipe.recipe import STEPS_PER_IMAGE, Recipe
 from . import checkpoint as checkpoints
 from . import memory
-from .config import TrainResult, TrainSettings, parse_settings
+from .config import TrainResult, parse_arguments, recipe_from
 from .data import DataOrder
 from .events import EVENT_SECONDS, Events, LossHistory, standard_output_events
 from .interruption import Interrupted, Interruption, output_lock
-from .metadata import lora_metadata, saved_steps, what_matters
+from .metadata import fingerprinted, lora_metadata, saved_steps
 from .objective import Objective, autocast
 from .optimizer import build_optimizer, learning_rate
 from .prepare import base_model, prepare
@@ -61,54 +62,55 @@ LORA = "default"
 ADAPTER = "training_adapter"
 
 
-def train(settings: TrainSettings, events: Events, interruption: Interruption) -> TrainResult:
+def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainResult:
     """Train, or go on training, one LoRA.
 
     Raises UserError for a mistake in settings or data, and Interrupted, with a checkpoint on disk, when it
     was asked to stop: the same call then goes on, and ends with the tensors that it would have had without
     the stop.
     """
-    output_dir = settings.output_dir
+    output_dir = recipe.output.folder
     states = output_dir / "state"
-    device, dtype = _device(settings)
-    with output_lock(output_dir), _reproducible(settings, device):
+    device, dtype = _device(recipe)
+    with output_lock(output_dir), _reproducible(recipe, device):
         # The base model, the images, and their latents and captions, encoded once.
-        source = base_model(settings)
-        prepared = prepare(settings, source, device, dtype, events, interruption)
+        source = base_model(recipe)
+        prepared = prepare(recipe, source, device, dtype, events, interruption)
         images = prepared.collected
-        total = settings.max_train_steps or STEPS_PER_IMAGE * len(images.train)
-        adapter_sha256 = sha256_model(settings.training_adapter) if _adapter(settings, events) else None
-        matters = what_matters(settings, prepared, total, str(dtype), adapter_sha256)
+        total = recipe.optimizer.steps or STEPS_PER_IMAGE * len(images.train)
+        adapter_sha256 = sha256_model(recipe.network.training_adapter) if _adapter(recipe, events) else None
+        made_from = fingerprinted(recipe, prepared, total, str(dtype), adapter_sha256)
 
         # Where an earlier run stopped.
-        checkpoint = _checkpoint(settings, states, matters)
+        checkpoint = _checkpoint(recipe, states, made_from)
         start = checkpoint.step if checkpoint else 0
-        path = output_dir / f"{settings.output_name}.safetensors"
+        path = output_dir / f"{recipe.output.name}.safetensors"
         if start > total:
             raise UserError(
                 f"{output_dir} is at step {start}, beyond --max_train_steps {total}; use --resume no"
             )
-        if start == total and saved_steps(path, matters) == total:
+        if start == total and saved_steps(path, made_from) == total:
             events.emit("done", path=str(path), step=start)
             return TrainResult(path, start)
 
         # The transformer, frozen, with the LoRA to train and the adapter that keeps schnell a 4-step model.
         transformer = load_transformer(
-            source, torch.device("cpu") if settings.blocks_to_swap else device, dtype
+            source, torch.device("cpu") if recipe.memory.blocks_to_swap else device, dtype
         )
-        parameters, activate = _attach(transformer, settings)
-        if settings.blocks_to_swap:
-            memory.stream_blocks(transformer, settings.blocks_to_swap, device)
+        parameters, activate = _attach(transformer, recipe)
+        if recipe.memory.blocks_to_swap:
+            memory.stream_blocks(transformer, recipe.memory.blocks_to_swap, device)
             transformer.to(device)
-        if settings.gradient_checkpointing:
+        if recipe.memory.gradient_checkpointing:
             transformer.enable_gradient_checkpointing()
-        optimizer = build_optimizer(settings, list(parameters.values()), events)
+        optimizer = build_optimizer(recipe, list(parameters.values()), events)
         if checkpoint:
             checkpoints.restore(checkpoint, parameters, optimizer)
 
-        order = DataOrder(images.images, settings.train_batch_size, settings.seed)
-        objective = Objective(settings, prepared, transformer, activate, device, dtype)
-        seconds = 0.0 if settings.report_every_step else EVENT_SECONDS
+        write_recipe(output_dir / FILE_NAME, recipe)
+        order = DataOrder(images.images, recipe.data.batch_size, recipe.objective.seed)
+        objective = Objective(recipe, prepared, transformer, activate, device, dtype)
+        seconds = 0.0 if recipe.output.report_every_step else EVENT_SECONDS
         history = LossHistory(output_dir / "loss.jsonl", events, start, total, seconds=seconds)
         previewer = Previewer(
             prepared.previews,
@@ -127,20 +129,20 @@ def train(settings: TrainSettings, events: Events, interruption: Interruption) -
             buckets=images.bucket_counts(),
             parameters=sum(parameter.numel() for parameter in parameters.values()),
             optimizer=type(optimizer).__name__,
-            effective_scale=settings.network_alpha / settings.network_dim,
+            effective_scale=recipe.network.alpha / recipe.network.rank,
             memory=memory.describe(transformer, device),
             device=str(device),
             dtype=str(dtype).removeprefix("torch."),
         )
 
         def save_lora(to: Path, step: int) -> None:
-            metadata = lora_metadata(settings, prepared, matters, step, total)
-            save_kohya(to, lora_state(transformer, LORA), settings.network_alpha, metadata)
+            metadata = lora_metadata(recipe, prepared, made_from, step, total)
+            save_kohya(to, lora_state(transformer, LORA), recipe.network.alpha, metadata)
             events.emit("saved", path=str(to), step=step)
 
         def save_checkpoint(step: int) -> None:
             history.flush()
-            saved = checkpoints.save_checkpoint(states, step, matters, parameters, optimizer)
+            saved = checkpoints.save_checkpoint(states, step, made_from, parameters, optimizer)
             events.emit("checkpoint", path=str(saved), step=step)
 
         def preview(step: int) -> None:
@@ -155,33 +157,37 @@ def train(settings: TrainSettings, events: Events, interruption: Interruption) -
 
         transformer.train()
         activate(True, True)
-        if settings.sample_at_first and start == 0:
+        if recipe.previews.at_first and start == 0:
             preview(0)
         done = start
         try:
             for step in range(start + 1, total + 1):
                 interruption.raise_if_requested()
-                rate = learning_rate(settings, step, total)
+                rate = learning_rate(recipe, step, total)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
                 losses = torch.zeros(2, device=device)
-                for part in range(settings.gradient_accumulation_steps):
-                    number = (step - 1) * settings.gradient_accumulation_steps + part
+                for part in range(recipe.optimizer.accumulation_steps):
+                    number = (step - 1) * recipe.optimizer.accumulation_steps + part
                     losses += objective.backward(order.draw(number), number)
-                if settings.max_grad_norm:
-                    torch.nn.utils.clip_grad_norm_(parameters.values(), settings.max_grad_norm)
+                if recipe.optimizer.max_grad_norm:
+                    torch.nn.utils.clip_grad_norm_(parameters.values(), recipe.optimizer.max_grad_norm)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
                 history.add(step, losses, rate)
                 done = step
 
-                if step % settings.checkpoint_every_n_steps == 0 or step == total:
+                if step % recipe.output.checkpoint_every_n_steps == 0 or step == total:
                     save_checkpoint(step)
-                if settings.save_every_n_steps and step % settings.save_every_n_steps == 0 and step < total:
+                if (
+                    recipe.output.save_every_n_steps
+                    and step % recipe.output.save_every_n_steps == 0
+                    and step < total
+                ):
                     history.flush()
                     save_lora(_step_path(path, step), step)
-                    _forget_old(path, step, settings.save_last_n_steps)
-                if settings.sample_every_n_steps and step % settings.sample_every_n_steps == 0:
+                    _forget_old(path, step, recipe.output.save_last_n_steps)
+                if recipe.previews.every_n_steps and step % recipe.previews.every_n_steps == 0:
                     preview(step)
         except Interrupted as interrupted:
             save_checkpoint(done)
@@ -199,10 +205,11 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched behind the user's back
     events = standard_output_events()
     try:
-        settings = parse_settings(sys.argv[1:] if arguments is None else arguments)
-        interruption = Interruption(settings.stop_file)
-        with interruption.of_process(stdin=settings.stop_with_stdin):
-            train(settings, events, interruption)
+        namespace = parse_arguments(sys.argv[1:] if arguments is None else arguments)
+        recipe = recipe_from(namespace)
+        interruption = Interruption(recipe.output.stop_file)
+        with interruption.of_process(stdin=namespace.stop_with_stdin):
+            train(recipe, events, interruption)
     except Interrupted as stop:
         events.emit("interrupted", step=stop.step, total=stop.total, reason=str(stop))
         return 130
@@ -221,11 +228,11 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _device(settings: TrainSettings) -> tuple[torch.device, torch.dtype]:
+def _device(recipe: Recipe) -> tuple[torch.device, torch.dtype]:
     """Return where to train and the base model's number format."""
     from accelerate import Accelerator
 
-    named = None if settings.device == "auto" else pick_device(settings.device)
+    named = None if recipe.memory.device == "auto" else pick_device(recipe.memory.device)
     accelerator = Accelerator(cpu=named is not None and named.type == "cpu", mixed_precision="no")
     if accelerator.num_processes > 1:
         raise UserError("training runs in one process; start with accelerate launch --num_processes 1")
@@ -233,59 +240,57 @@ def _device(settings: TrainSettings) -> tuple[torch.device, torch.dtype]:
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
     auto = "bf16" if device.type == "cuda" else "no"
-    precision = auto if settings.mixed_precision == "auto" else settings.mixed_precision
+    precision = auto if recipe.memory.precision == "auto" else recipe.memory.precision
     return device, torch.bfloat16 if precision == "bf16" else torch.float32
 
 
-def _adapter(settings: TrainSettings, events: Events) -> bool:
+def _adapter(recipe: Recipe, events: Events) -> bool:
     """Whether there is a training adapter; its absence on a real, distilled base is worth a warning."""
-    if settings.training_adapter is None:
-        if not settings.phantom:
+    if recipe.network.training_adapter is None:
+        if not recipe.model.phantom:
             events.emit(
                 "warning",
                 message="training schnell without --training_adapter unlearns its 4 steps",
             )
         return False
-    if not settings.training_adapter.is_file():
-        raise UserError(f"there is no file {settings.training_adapter}; check --training_adapter")
+    if not recipe.network.training_adapter.is_file():
+        raise UserError(f"there is no file {recipe.network.training_adapter}; check --training_adapter")
     return True
 
 
-def _checkpoint(
-    settings: TrainSettings, states: Path, matters: dict[str, Any]
-) -> checkpoints.Checkpoint | None:
+def _checkpoint(recipe: Recipe, states: Path, made_from: dict[str, Any]) -> checkpoints.Checkpoint | None:
     """Return where to go on: the output folder's newest checkpoint, a given one, or None to start anew."""
-    if settings.resume == "no":
+    if recipe.output.resume == "no":
         checkpoints.remove_checkpoints(states)
         return None
-    if settings.resume == "auto":
+    if recipe.output.resume == "auto":
         checkpoint = checkpoints.latest_checkpoint(states)
     else:
-        checkpoint = checkpoints.read_checkpoint(Path(settings.resume))
+        checkpoint = checkpoints.read_checkpoint(Path(recipe.output.resume))
     if checkpoint is not None:
-        checkpoints.check_matters(checkpoint, matters, settings.output_dir)
+        checkpoints.check_made_from(checkpoint, made_from, recipe.output.folder)
     return checkpoint
 
 
 def _attach(
-    transformer: Any, settings: TrainSettings
+    transformer: Any, recipe: Recipe
 ) -> tuple[dict[str, torch.nn.Parameter], Callable[[bool, bool], None]]:
     """Attach the LoRA and the training adapter; return the LoRA's parameters and a switch (lora, adapter)."""
-    if settings.training_adapter is not None:
-        load_lora(transformer, settings.training_adapter, name=ADAPTER)
+    if recipe.network.training_adapter is not None:
+        load_lora(transformer, recipe.network.training_adapter, name=ADAPTER)
     attach_lora(
         transformer,
-        settings.network_dim,
-        settings.network_alpha,
+        recipe.network.rank,
+        recipe.network.alpha,
         LORA,
-        settings.network_targets,
-        seed=settings.seed,
+        recipe.network.targets,
+        seed=recipe.objective.seed,
     )
     known = {id(parameter) for parameter in lora_parameters(transformer, LORA)}
     parameters = {name: entry for name, entry in transformer.named_parameters() if id(entry) in known}
 
     def activate(lora: bool, adapter: bool) -> None:
-        adapter = adapter and settings.training_adapter is not None
+        adapter = adapter and recipe.network.training_adapter is not None
         set_active(transformer, [LORA] * lora + [ADAPTER] * adapter)
 
     return parameters, activate
@@ -305,7 +310,7 @@ def _forget_old(path: Path, step: int, kept: int) -> None:
 
 
 @contextlib.contextmanager
-def _reproducible(settings: TrainSettings, device: torch.device) -> Iterator[None]:
+def _reproducible(recipe: Recipe, device: torch.device) -> Iterator[None]:
     """Choose deterministic kernels on the GPU and the number of threads, and put both back.
 
     On the processor the kernels are deterministic for one number of threads.
@@ -313,8 +318,8 @@ def _reproducible(settings: TrainSettings, device: torch.device) -> Iterator[Non
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     fill = torch.utils.deterministic.fill_uninitialized_memory
-    if settings.num_cpu_threads:
-        torch.set_num_threads(settings.num_cpu_threads)
+    if recipe.memory.cpu_threads:
+        torch.set_num_threads(recipe.memory.cpu_threads)
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
         torch.use_deterministic_algorithms(True, warn_only=True)

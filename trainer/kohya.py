@@ -1,8 +1,85 @@
-"""What kohya's FLUX trainer offers and we do not: options that are always on here, and options refused by
-name.
-"""
+"""kohya's names: the recipe's field of each option, the options always on here, and those refused."""
 
 from collections.abc import Mapping
+
+FIELDS: Mapping[str, str] = {
+    "pretrained_model_name_or_path": "model.base",
+    "clip_l": "model.clip_l",
+    "t5xxl": "model.t5xxl",
+    "ae": "model.vae",
+    "tokenizer_clip": "model.tokenizer_clip",
+    "tokenizer_t5": "model.tokenizer_t5",
+    "phantom": "model.phantom",
+    "dataset_config": "data.config",
+    "train_data_dir": "data.train_dir",
+    "reg_data_dir": "data.reg_dir",
+    "class_tokens": "data.class_tokens",
+    "caption_extension": "data.caption_extension",
+    "resolution": "data.resolution",
+    "bucket_reso_steps": "data.bucket_step",
+    "cache_latents_to_disk": "data.cache_on_disk",
+    "cache_dir": "data.cache_dir",
+    "output_dir": "output.folder",
+    "output_name": "output.name",
+    "save_every_n_steps": "output.save_every_n_steps",
+    "save_last_n_steps": "output.save_last_n_steps",
+    "checkpoint_every_n_steps": "output.checkpoint_every_n_steps",
+    "resume": "output.resume",
+    "network_dim": "network.rank",
+    "network_alpha": "network.alpha",
+    "network_targets": "network.targets",
+    "training_adapter": "network.training_adapter",
+    "learning_rate": "optimizer.learning_rate",
+    "optimizer_type": "optimizer.name",
+    "adam_beta1": "optimizer.beta1",
+    "adam_beta2": "optimizer.beta2",
+    "adam_eps": "optimizer.epsilon",
+    "weight_decay": "optimizer.weight_decay",
+    "max_grad_norm": "optimizer.max_grad_norm",
+    "lr_scheduler": "optimizer.schedule",
+    "lr_warmup_steps": "optimizer.warmup_steps",
+    "max_train_steps": "optimizer.steps",
+    "train_batch_size": "data.batch_size",
+    "gradient_accumulation_steps": "optimizer.accumulation_steps",
+    "prior_loss_weight": "objective.prior_loss_weight",
+    "prior_target": "objective.prior_target",
+    "output_preservation_weight": "objective.output_preservation_weight",
+    "other_trigger": "objective.other_trigger",
+    "region_weight": "objective.region_weight",
+    "timestep_sampling": "objective.timestep_sampling",
+    "sigmoid_scale": "objective.sigmoid_scale",
+    "discrete_flow_shift": "objective.shift",
+    "seed": "objective.seed",
+    "mixed_precision": "memory.precision",
+    "gradient_checkpointing": "memory.gradient_checkpointing",
+    "blocks_to_swap": "memory.blocks_to_swap",
+    "device": "memory.device",
+    "num_cpu_threads": "memory.cpu_threads",
+    "sample_prompts": "previews.prompts",
+    "sample_every_n_steps": "previews.every_n_steps",
+    "sample_at_first": "previews.at_first",
+    "sample_size": "previews.size",
+    "sample_steps": "previews.steps",
+    "report_every_step": "output.report_every_step",
+    "trigger": "data.trigger",
+    "prompt_form": "data.prompt_form",
+    "stop_file": "output.stop_file",
+}
+"""The recipe's field of each option of kohya's trainer, and of the options that are ours, in the order of
+`--help`."""
+DATASET_FIELDS: Mapping[str, str] = {
+    "resolution": "data.resolution",
+    "batch_size": "data.batch_size",
+    "bucket_reso_steps": "data.bucket_step",
+}
+"""The recipe's field of each key of a dataset TOML."""
+NAMES: Mapping[str, str] = {path: name for name, path in FIELDS.items()}
+
+
+def spelled(path: str) -> str:
+    """A recipe's field as an option."""
+    return f"--{NAMES[path]}" if path in NAMES else path
+
 
 # Options whose only value here is the one that is listed: given so, they are accepted; else they are refused.
 ALWAYS: Mapping[str, tuple[str, ...]] = {

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..diffusioncleft_core.errors import UserError
-from .config import TrainResult, TrainSettings
+from ..diffusioncleft_core.recipe.recipe import Recipe
+from .config import TrainResult, to_arguments
 from .interruption import Interrupted
 
 Event = dict[str, Any]
@@ -34,7 +35,7 @@ def check_installed() -> None:
 
 
 def train(
-    settings: TrainSettings,
+    recipe: Recipe,
     on_event: Callable[[Event], None] = lambda event: None,
     stop: Callable[[], bool] = lambda: False,
     *,
@@ -49,7 +50,7 @@ def train(
     Raises UserError for a mistake in settings or data and when memory ran out, Interrupted after `stop`,
     KeyboardInterrupt after Ctrl-C, RuntimeError for a fault of the trainer.
     """
-    with _child(settings) as child:
+    with _child(recipe) as child:
         listener = _Listener(child)
         deadline: float | None = None
         by_keyboard = False
@@ -72,7 +73,7 @@ def train(
     return listener.result(by_keyboard=by_keyboard, stopped=deadline is not None)
 
 
-def command(settings: TrainSettings) -> list[str]:
+def command(recipe: Recipe) -> list[str]:
     """Return the command line that `train` starts."""
     asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
     threads = int(asked) if asked.isdigit() else _usable_cores()
@@ -88,8 +89,8 @@ def command(settings: TrainSettings) -> list[str]:
         "no",
     ]
     launcher += ["--num_cpu_threads_per_process", str(threads)]  # else the launcher sets OMP_NUM_THREADS=1
-    launcher += ["--cpu"] if settings.device == "cpu" else []
-    return [*launcher, str(_SCRIPT), *settings.to_arguments(), "--stop_with_stdin"]
+    launcher += ["--cpu"] if recipe.memory.device == "cpu" else []
+    return [*launcher, str(_SCRIPT), *to_arguments(recipe), "--stop_with_stdin"]
 
 
 class _Listener:
@@ -150,7 +151,7 @@ class _Listener:
 
 
 @contextlib.contextmanager
-def _child(settings: TrainSettings) -> "Iterator[subprocess.Popen[bytes]]":
+def _child(recipe: Recipe) -> "Iterator[subprocess.Popen[bytes]]":
     """The child in a process group of its own, where a Ctrl-C at the terminal does not reach it; gone
     afterwards.
     """
@@ -161,7 +162,7 @@ def _child(settings: TrainSettings) -> "Iterator[subprocess.Popen[bytes]]":
     )
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUTF8": "1", "TOKENIZERS_PARALLELISM": "false"}
     child = subprocess.Popen(
-        command(settings),
+        command(recipe),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

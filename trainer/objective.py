@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..diffusioncleft_core.flux.sampling import predict_velocity, schnell_sigmas
-from .config import TrainSettings
+from ..diffusioncleft_core.recipe.recipe import Recipe
 from .data import Draw
 from .prepare import Prepared, preserved_triggers
 
@@ -127,7 +127,7 @@ class Objective:
 
     def __init__(
         self,
-        settings: TrainSettings,
+        recipe: Recipe,
         prepared: Prepared,
         transformer: Any,
         activate: Callable[[bool, bool], None],
@@ -135,13 +135,13 @@ class Objective:
         dtype: torch.dtype,
     ) -> None:
         """`activate(lora, adapter)` switches the LoRA and the training adapter on and off."""
-        self._settings, self._prepared, self._transformer = settings, prepared, transformer
+        self._recipe, self._prepared, self._transformer = recipe, prepared, transformer
         self._activate, self._device, self._dtype = activate, device, dtype
         self._sampling = Sampling(
-            settings.timestep_sampling, settings.sigmoid_scale, settings.discrete_flow_shift
+            recipe.objective.timestep_sampling, recipe.objective.sigmoid_scale, recipe.objective.shift
         )
-        self._base_target = settings.prior_target == "base"
-        self._preserved = preserved_triggers(settings)
+        self._base_target = recipe.objective.prior_target == "base"
+        self._preserved = preserved_triggers(recipe)
 
     def backward(self, draw: Draw, number: int) -> torch.Tensor:
         """Add the gradients of batch `number`; return [2]: the loss of training, and that of regularisation
@@ -150,11 +150,11 @@ class Objective:
         Both are this batch's share of the step under gradient accumulation; the second is NaN without
         regularisation and output preservation.
         """
-        share = 1.0 / self._settings.gradient_accumulation_steps
+        share = 1.0 / self._recipe.optimizer.accumulation_steps
         totals = torch.zeros(2, device=self._device)
         for position, group in enumerate(self._forwards(draw)):
             count = len(group.train)
-            generator = seeded(self._settings.seed, "noise", number, position)
+            generator = seeded(self._recipe.objective.seed, "noise", number, position)
             indices = group.train + group.reg
             batch = noisy_batch(*self._prepared.images(indices), self._sampling, generator, self._device)
             if self._base_target and group.reg:
@@ -166,8 +166,8 @@ class Objective:
             train = losses[:count].sum() / len(draw.train)
             reg = losses[count : count + len(group.reg)].sum() / max(1, len(draw.reg))
             kept = losses[count + len(group.reg) :].sum() / len(draw.train)
-            loss = train + self._settings.prior_loss_weight * reg
-            ((loss + self._settings.output_preservation_weight * kept) * share).backward()
+            loss = train + self._recipe.objective.prior_loss_weight * reg
+            ((loss + self._recipe.objective.output_preservation_weight * kept) * share).backward()
             reg = reg + kept
             totals += torch.stack([train, reg]).detach() * share
         if not draw.reg and not self._preserved:
@@ -191,10 +191,12 @@ class Objective:
         float32.
         """
         errors = (self._velocity(batch) - batch.target).square()
-        if self._settings.region_weight != 1:
+        if self._recipe.objective.region_weight != 1:
             images = self._prepared.collected.images
             size = errors.shape[-2:]
-            weights = [region_weights(images[i].region, *size, self._settings.region_weight) for i in indices]
+            weights = [
+                region_weights(images[i].region, *size, self._recipe.objective.region_weight) for i in indices
+            ]
             errors = errors * torch.stack(weights).to(errors.device)
         return errors.mean(dim=(1, 2, 3))
 

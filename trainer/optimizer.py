@@ -9,19 +9,19 @@ from typing import Any
 
 import torch
 
-from .config import TrainSettings
+from ..diffusioncleft_core.recipe.recipe import Recipe
 from .events import Events
 
 
-def build_optimizer(settings: TrainSettings, parameters: Sequence[torch.nn.Parameter], events: Events) -> Any:
+def build_optimizer(recipe: Recipe, parameters: Sequence[torch.nn.Parameter], events: Events) -> Any:
     """Return AdamW, in 8 bits if that was asked for and bitsandbytes is there; else a notice is sent."""
     common: dict[str, Any] = {
-        "lr": settings.learning_rate,
-        "betas": (settings.adam_beta1, settings.adam_beta2),
-        "eps": settings.adam_eps,
-        "weight_decay": settings.weight_decay,
+        "lr": recipe.optimizer.learning_rate,
+        "betas": (recipe.optimizer.beta1, recipe.optimizer.beta2),
+        "eps": recipe.optimizer.epsilon,
+        "weight_decay": recipe.optimizer.weight_decay,
     }
-    if settings.optimizer_type == "AdamW8bit":
+    if recipe.optimizer.name == "AdamW8bit":
         bitsandbytes = _bitsandbytes()
         if bitsandbytes is not None:
             return bitsandbytes.optim.AdamW8bit(parameters, **common)
@@ -31,23 +31,23 @@ def build_optimizer(settings: TrainSettings, parameters: Sequence[torch.nn.Param
     return torch.optim.AdamW(parameters, **common, fused=True)
 
 
-def optimizer_name(settings: TrainSettings) -> str:
+def optimizer_name(recipe: Recipe) -> str:
     """Return the name of the optimizer that `build_optimizer` gives here, without importing anything."""
     missing = importlib.util.find_spec("bitsandbytes") is None
-    return "AdamW" if missing else settings.optimizer_type
+    return "AdamW" if missing else recipe.optimizer.name
 
 
-def learning_rate(settings: TrainSettings, step: int, total: int) -> float:
+def learning_rate(recipe: Recipe, step: int, total: int) -> float:
     """Return the learning rate of `step`, 1 to `total`: a function of the step, with nothing to save."""
-    warmup = settings.lr_warmup_steps
-    if settings.lr_scheduler != "constant" and step <= warmup:
-        return settings.learning_rate * step / (warmup + 1)
+    warmup = recipe.optimizer.warmup_steps
+    if recipe.optimizer.schedule != "constant" and step <= warmup:
+        return recipe.optimizer.learning_rate * step / (warmup + 1)
     progress = (step - 1 - warmup) / max(1, total - warmup)
-    if settings.lr_scheduler == "linear":
-        return settings.learning_rate * (1 - progress)
-    if settings.lr_scheduler == "cosine":
-        return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
-    return settings.learning_rate
+    if recipe.optimizer.schedule == "linear":
+        return recipe.optimizer.learning_rate * (1 - progress)
+    if recipe.optimizer.schedule == "cosine":
+        return recipe.optimizer.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+    return recipe.optimizer.learning_rate
 
 
 def _bitsandbytes() -> Any:

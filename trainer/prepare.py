@@ -10,9 +10,10 @@ import torch
 
 from ..diffusioncleft_core.flux.components import load_text_encoders, load_vae
 from ..diffusioncleft_core.flux.source import FluxSource, phantom_source
+from ..diffusioncleft_core.recipe.recipe import Recipe
 from . import memory
 from .cache import Caches, PrivateFolder, Tensors, cached_latents, cached_text, private_folder
-from .config import TrainSettings, image_folders
+from .config import image_folders
 from .data import Collected, collect_images
 from .events import Events
 from .interruption import Interruption
@@ -54,32 +55,32 @@ class Prepared:
         )
 
 
-def preserved_triggers(settings: TrainSettings) -> tuple[str | None, ...]:
+def preserved_triggers(recipe: Recipe) -> tuple[str | None, ...]:
     """The triggers under which the base model's output is preserved, in the turn they are taken; None: none
     at all.
     """
-    if not settings.output_preservation_weight:
+    if not recipe.objective.output_preservation_weight:
         return ()
-    return (None, settings.other_trigger) if settings.other_trigger else (None,)
+    return (None, recipe.objective.other_trigger) if recipe.objective.other_trigger else (None,)
 
 
-def base_model(settings: TrainSettings) -> FluxSource:
+def base_model(recipe: Recipe) -> FluxSource:
     """Return the base model's files."""
-    if settings.phantom:
+    if recipe.model.phantom:
         return phantom_source()
-    assert settings.pretrained_model_name_or_path is not None
+    assert recipe.model.base is not None
     return FluxSource.from_arguments(
-        settings.pretrained_model_name_or_path,
-        vae=settings.ae,
-        clip_l=settings.clip_l,
-        t5xxl=settings.t5xxl,
-        tokenizer_clip=settings.tokenizer_clip,
-        tokenizer_t5=settings.tokenizer_t5,
+        recipe.model.base,
+        vae=recipe.model.vae,
+        clip_l=recipe.model.clip_l,
+        t5xxl=recipe.model.t5xxl,
+        tokenizer_clip=recipe.model.tokenizer_clip,
+        tokenizer_t5=recipe.model.tokenizer_t5,
     )
 
 
 def prepare(
-    settings: TrainSettings,
+    recipe: Recipe,
     source: FluxSource,
     device: torch.device,
     dtype: torch.dtype,
@@ -89,20 +90,19 @@ def prepare(
     """Read the images; encode what the cache lacks, text first, one encoder on the device at a time, then
     free both.
     """
-    tell = _Teller(events, interruption)
-    previews = read_prompts(settings)
-    folders = image_folders(settings)
+    previews = read_prompts(recipe)
+    folders = image_folders(recipe)
     collected = collect_images(
-        folders, settings.resolution, settings.bucket_reso_steps, interruption.raise_if_requested
+        folders, recipe.data.resolution, recipe.data.bucket_step, interruption.raise_if_requested
     )
     for message in collected.left_out:
         events.emit("warning", message=message)
     trained = list(dict.fromkeys(image.caption for image in collected.train))
-    trigger = known_trigger(settings.trigger, folders, trained)
-    preserved = preserved_triggers(settings)
+    trigger = known_trigger(recipe.data.trigger, folders, trained)
+    preserved = preserved_triggers(recipe)
     check_preserved(trained, trigger, preserved)
-    private = _private(settings, folders)
-    caches = Caches(private.cache, on_disk=settings.cache_latents_to_disk)
+    private = _private(recipe, folders)
+    caches = Caches(private.cache, on_disk=recipe.data.cache_on_disk)
     fingerprints = {
         "base model": source.fingerprint("transformer"),
         "autoencoder": source.fingerprint("vae"),
@@ -110,7 +110,7 @@ def prepare(
         "images": private.fingerprint(collected.images),
         "regions": private.fingerprint_of_regions(collected.images),
     }
-    if settings.region_weight != 1 and not any(image.region for image in collected.train):
+    if recipe.objective.region_weight != 1 and not any(image.region for image in collected.train):
         events.emit("warning", message="no image says where its finding lies: --region_weight has no effect")
     number_format = str(dtype)
     text = cached_text(
@@ -118,7 +118,7 @@ def prepare(
         caches,
         fingerprints["text encoders"] + number_format,
         lambda: load_text_encoders(source, device, dtype),
-        tell("text embeddings"),
+        encoding_progress(events, interruption, "text embeddings"),
     )
     memory.release()
     latents = cached_latents(
@@ -126,7 +126,7 @@ def prepare(
         caches,
         fingerprints["autoencoder"] + number_format,
         lambda: load_vae(source, device, dtype),
-        tell("latents"),
+        encoding_progress(events, interruption, "latents"),
     )
     memory.release()
     return Prepared(collected, latents, text, previews, fingerprints, trigger)
@@ -150,26 +150,21 @@ def captions_by_folder(
     return found
 
 
-def _private(settings: TrainSettings, folders: Any) -> PrivateFolder:
+def _private(recipe: Recipe, folders: Any) -> PrivateFolder:
     train_dirs = [folder.image_dir for folder in folders if not folder.is_reg]
-    return private_folder(settings.cache_dir, train_dirs, Path(settings.output_dir))
+    return private_folder(recipe.data.cache_dir, train_dirs, Path(recipe.output.folder))
 
 
-class _Teller:
-    """Makes functions that send `prepare` events, at most two a second, and stop when that was asked for."""
+def encoding_progress(events: Events, interruption: Interruption, what: str) -> Callable[[int, int], None]:
+    """A function that sends `prepare` events, at most two a second, and stops when that was asked for."""
+    last = 0.0
 
-    def __init__(self, events: Events, interruption: Interruption) -> None:
-        self._events, self._interruption = events, interruption
+    def report(done: int, total: int) -> None:
+        nonlocal last
+        interruption.raise_if_requested()
+        now = time.monotonic()
+        if done == total or now - last >= 0.5:
+            last = now
+            events.emit("prepare", what=what, done=done, total=total)
 
-    def __call__(self, what: str) -> Callable[[int, int], None]:
-        last = 0.0
-
-        def tell(done: int, total: int) -> None:
-            nonlocal last
-            self._interruption.raise_if_requested()
-            now = time.monotonic()
-            if done == total or now - last >= 0.5:
-                last = now
-                self._events.emit("prepare", what=what, done=done, total=total)
-
-        return tell
+    return report

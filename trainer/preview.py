@@ -17,13 +17,11 @@ from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.files import atomic_path
 from ..diffusioncleft_core.flux.sampling import decode_latents, initial_noise, sample
 from ..diffusioncleft_core.ranges import SAMPLING_STEPS, SEED, SIDE
+from ..diffusioncleft_core.recipe.recipe import LARGEST_PREVIEW, SIZE_STEP, Recipe
 from . import memory
 from .cache import Tensors
-from .config import TrainSettings
 from .events import Events
 
-PAPER_SIZE = 768
-_MULTIPLE = 16
 _FLAG_RANGES = {"w": SIDE, "h": SIDE, "d": SEED, "s": SAMPLING_STEPS}
 _FLAG = re.compile(r"\s--(\w+)\s+(\S+)")
 
@@ -39,27 +37,28 @@ class PreviewPrompt:
     steps: int
 
 
-def read_prompts(settings: TrainSettings) -> list[PreviewPrompt]:
+def read_prompts(recipe: Recipe) -> list[PreviewPrompt]:
     """Read `--sample_prompts`: a prompt a line, `#` starts a comment, kohya's `--w --h --d --s` behind the
     prompt.
 
     The size is the paper's 768 px unless the run trains on less; the seed is the run's seed plus the line's
     number.
     """
-    if settings.sample_prompts is None:
+    if recipe.previews.prompts is None:
         return []
     try:
-        lines = settings.sample_prompts.read_text(encoding="utf-8-sig").splitlines()
+        lines = recipe.previews.prompts.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
-            f"{settings.sample_prompts} can't be read as text; give a file with one prompt a line"
+            f"{recipe.previews.prompts} can't be read as text; give a file with one prompt a line"
         ) from error
     texts = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not texts:
-        raise UserError(f"{settings.sample_prompts} holds no prompt; write one a line")
-    side = settings.sample_size or min(PAPER_SIZE, max(settings.resolution))
+        raise UserError(f"{recipe.previews.prompts} holds no prompt; write one a line")
+    side = recipe.previews.size or min(LARGEST_PREVIEW, max(recipe.data.resolution))
     return [
-        _prompt(text, side, settings.seed + index, settings.sample_steps) for index, text in enumerate(texts)
+        _prompt(text, side, recipe.objective.seed + index, recipe.previews.steps)
+        for index, text in enumerate(texts)
     ]
 
 
@@ -153,7 +152,7 @@ def _prompt(line: str, side: int, seed: int, steps: int) -> PreviewPrompt:
             values[name] = _FLAG_RANGES[name](value)
         except argparse.ArgumentTypeError as error:
             raise UserError(f"--{name} in a preview prompt: {error}") from None
-    width, height = (values[name] // _MULTIPLE * _MULTIPLE for name in ("w", "h"))
+    width, height = (values[name] // SIZE_STEP * SIZE_STEP for name in ("w", "h"))
     return PreviewPrompt(_FLAG.sub("", line).strip(), width, height, values["d"], values["s"])
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...diffusioncleft_core.errors import UserError
-from ...diffusioncleft_core.ranges import COUNT, NONE_OR_MORE, check_fields, ranged, whole
+from ...diffusioncleft_core.ranges import COUNT, check_fields, ranged, whole
+from ...diffusioncleft_core.recipe.recipe import SIZE_STEP, Recipe
+from ..recipe_options import DEFAULT_PRESET
 
 if TYPE_CHECKING:
     import torch
@@ -29,11 +31,14 @@ RESOLUTION = whole(64, MAX_RESOLUTION)
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """The run whose time and disk are estimated: photographs and images of all conditions together."""
+    """The run whose time and disk are estimated: photographs and images of all conditions together.
+
+    preset: name of its recipe, to be told.
+    """
 
     photographs: int = ranged(COUNT, default=PAPER_PHOTOGRAPHS)
     images: int = ranged(COUNT, default=PAPER_IMAGES)
-    preset: str = "robust"
+    preset: str = DEFAULT_PRESET
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -43,34 +48,38 @@ class PlannedRun:
 class DoctorSettings:
     """What is examined.
 
-    source: the base model; parts that were not found are in `absent`, by the error that says so. base: the
-    trainer's arguments that name it. workspace: the doctor's own empty folder. resolution: side of training
-    and test pictures, px. photo: a photograph of the user's for the face pack; nothing of it is told.
+    source: the base model; parts that were not found are in `absent`, by the error that says so. recipe: of
+    the planned run, at one size. workspace: the doctor's own empty folder. photo: a photograph of the user's
+    for the face pack; nothing of it is told.
     """
 
     source: FluxSource
-    base: Mapping[str, Any]
+    recipe: Recipe
     device: torch.device
     dtype: torch.dtype
     faces: str
     workspace: Path
-    resolution: int = ranged(RESOLUTION)
-    phantom: bool = False
     absent: Mapping[str, UserError] = field(default_factory=dict)
-    training_adapter: Path | None = None
-    blocks_to_swap: int = ranged(NONE_OR_MORE, default=0)
-    gradient_checkpointing: bool = False
     photo: Path | None = None
     planned: PlannedRun = PlannedRun()
 
     def __post_init__(self) -> None:
-        check_fields(self)
-        if self.resolution % 16:
-            raise UserError(f"--resolution {self.resolution} is not possible: give a multiple of 16")
+        RESOLUTION.check(self.resolution, "--resolution")
+        if self.resolution % SIZE_STEP:
+            raise UserError(f"--resolution {self.resolution} is not possible: give a multiple of {SIZE_STEP}")
+
+    @property
+    def phantom(self) -> bool:
+        return self.recipe.model.phantom
+
+    @property
+    def resolution(self) -> int:
+        """Side of training and test pictures, px."""
+        return self.recipe.data.resolution[-1]
 
 
-Train = Callable[[dict[str, Any], Callable[[Mapping[str, Any]], None], Callable[[], bool]], None]
-"""Starts the trainer with its own arguments by name, reports its events, returns when it is done."""
+Train = Callable[[Recipe, Callable[[Mapping[str, Any]], None], Callable[[], bool]], None]
+"""Starts the trainer with a recipe, reports its events, returns when it is done."""
 
 
 @dataclass

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ...diffusioncleft_core.environment import hardware, versions
 from ...diffusioncleft_core.files import write_bytes
-from ...diffusioncleft_core.recipe import STEPS_PER_IMAGE
+from ...diffusioncleft_core.recipe.recipe import STEPS_PER_IMAGE
 from .checkup import PlannedRun
 from .steps import GIB, Failed, Figures, gib
 
@@ -85,7 +85,7 @@ def room(checkup: Checkup) -> Figures:
     if settings.device.type == "cuda":
         free, total = torch.cuda.mem_get_info(settings.device)
         figures |= {"gpu_free_gib": gib(free), "gpu_gib": gib(total)}
-        if weights > free and not settings.blocks_to_swap:
+        if weights > free and not settings.recipe.memory.blocks_to_swap:
             checkup.note(
                 "the transformer does not fit on the GPU whole: train with --blocks-to-swap 20 or more; the "
                 "test pictures are drawn layer by layer"
@@ -98,7 +98,7 @@ def room(checkup: Checkup) -> Figures:
             "use a machine with a CUDA GPU; if it has one, install a CUDA build of torch and a driver for it",
             figures,
         )
-    if weights > host.available and (settings.device.type == "cpu" or settings.blocks_to_swap):
+    if weights > host.available and (settings.device.type == "cpu" or settings.recipe.memory.blocks_to_swap):
         checkup.note("main memory is smaller than the weights that have to lie in it: expect swapping")
     return figures
 

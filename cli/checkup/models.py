@@ -13,7 +13,6 @@ from ...diffusioncleft_core.flux import text_keys, transformer_keys, vae_keys
 from ...diffusioncleft_core.flux.components import shipped_config
 from ...diffusioncleft_core.flux.source import FluxSource, find_part, find_transformer
 from ...diffusioncleft_core.flux.tensors import Tensors, open_tensors
-from ...diffusioncleft_core.recipe import PAPER
 from .steps import Failed, Figures, Skipped, gib
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ def transformer(checkup: Checkup) -> Figures:
         found.parameters = int(figures["parameters"])
         found.hidden = int(config["num_attention_heads"]) * int(config["attention_head_dim"])
         found.lora_parameters = sum(
-            PAPER["network_dim"] * sum(tensors.shape(name))
+            checkup.settings.recipe.network.rank * sum(tensors.shape(name))
             for name in tensors.names()
             if "blocks." in name and len(tensors.shape(name)) == 2
         )
@@ -133,7 +132,7 @@ def is_schnell(checkup: Checkup) -> Figures:
 
 def adapter(checkup: Checkup) -> Figures:
     """The training adapter's header; whether its modules fit is proven by the training."""
-    path = checkup.settings.training_adapter
+    path = checkup.settings.recipe.network.training_adapter
     if path is None:
         if not checkup.settings.phantom:
             checkup.note("without --training-adapter a LoRA unlearns schnell's four steps")

@@ -20,7 +20,8 @@ from ...diffusioncleft_core.conditions.loader import load_vocabulary
 from ...diffusioncleft_core.environment import trainer_device
 from ...diffusioncleft_core.errors import UserError
 from ...diffusioncleft_core.files import atomic_path
-from ...diffusioncleft_core.recipe import TrainingFacts, training_recipe
+from ...diffusioncleft_core.recipe.presets import TrainingFacts, chosen_recipe, completed_recipe
+from ...diffusioncleft_core.recipe.recipe import Recipe
 from .checkup import (
     LEARNING_RATE,
     MAX_RESOLUTION,
@@ -124,7 +125,7 @@ def ten_steps(checkup: Checkup) -> Figures:
         if event["event"] in ("warning", "notice"):
             checkup.note(f"the trainer: {event['message']}")
 
-    checkup.train(training_arguments(checkup), on_event, lambda: False)
+    checkup.train(ten_steps_recipe(settings), on_event, lambda: False)
     seconds = [float(event["seconds"]) for _, event in events if event["event"] == "step"]
     losses = [float(event["loss"]) for _, event in events if event["event"] == "step"]
     first = {str(event["event"]): (at, event) for at, event in reversed(events)}
@@ -145,53 +146,47 @@ def ten_steps(checkup: Checkup) -> Figures:
         "device": str(start["device"]),
         "dtype": str(start["dtype"]),
         "size": settings.resolution,
-        "blocks_to_swap": settings.blocks_to_swap,
-        "gradient_checkpointing": settings.gradient_checkpointing,
+        "blocks_to_swap": settings.recipe.memory.blocks_to_swap,
+        "gradient_checkpointing": settings.recipe.memory.gradient_checkpointing,
         **{f"trainer_{name}_gib": gib(int(size)) for name, size in done.get("peaks", {}).items()},
     }
 
 
-def training_arguments(checkup: Checkup) -> dict[str, Any]:
-    """The trainer's arguments: the planned run's recipe for ten steps, with a preview after the last."""
-    settings = checkup.settings
-    arguments: dict[str, Any] = {
-        **settings.base,
-        **trainer_device(settings.device, settings.dtype),
-        **training_recipe(settings.planned.preset, training_facts(settings), training_choices(settings)),
-        "train_data_dir": settings.workspace / "pictures",
-        "output_dir": settings.workspace / "training",
-        "output_name": NAME,
-        "checkpoint_every_n_steps": TRAINING_STEPS,
-        "sample_prompts": settings.workspace / "prompts.txt",
-        "sample_every_n_steps": TRAINING_STEPS,
-        "report_every_step": True,
-        "resume": "no",
-        "blocks_to_swap": settings.blocks_to_swap,
-        "gradient_checkpointing": settings.gradient_checkpointing,
-    }
-    if settings.training_adapter is not None:
-        arguments["training_adapter"] = settings.training_adapter
-    return arguments
+def ten_steps_recipe(settings: DoctorSettings) -> Recipe:
+    """The planned run's recipe for ten steps, with a preview after the last."""
+    recipe = chosen_recipe(settings.recipe, ten_steps_choices(settings))
+    return completed_recipe(recipe, picture_facts()).replaced(
+        {
+            **trainer_device(settings.device, settings.dtype),
+            "data.train_dir": settings.workspace / "pictures",
+            "output.folder": settings.workspace / "training",
+            "output.name": NAME,
+            "output.checkpoint_every_n_steps": TRAINING_STEPS,
+            "output.report_every_step": True,
+            "output.resume": "no",
+            "previews.prompts": settings.workspace / "prompts.txt",
+            "previews.every_n_steps": TRAINING_STEPS,
+        }
+    )
 
 
-def training_facts(settings: DoctorSettings) -> TrainingFacts:
+def picture_facts() -> TrainingFacts:
     """What is known of the doctor's own pictures."""
     known = load_vocabulary()
     trigger, other = (known.condition(name).trigger for name in ("pre_op", "post_op"))
-    return TrainingFacts(settings.phantom, TRAINING_PICTURES, trigger, other, bracketed=True)
+    return TrainingFacts(TRAINING_PICTURES, trigger, other, bracketed=True)
 
 
-def training_choices(settings: DoctorSettings) -> dict[str, Any]:
+def ten_steps_choices(settings: DoctorSettings) -> dict[str, Any]:
     """Where ten steps must differ from a run: they end before a schedule's warm-up, must show in a picture,
     and their pictures don't say where the finding lies.
     """
     chosen = {
-        "resolution": (settings.resolution,),
-        "max_train_steps": TRAINING_STEPS,
-        "lr_scheduler": "constant",
-        "region_weight": 1.0,
+        "optimizer.steps": TRAINING_STEPS,
+        "optimizer.schedule": "constant",
+        "objective.region_weight": 1.0,
     }
-    return chosen if settings.phantom else {**chosen, "learning_rate": LEARNING_RATE}
+    return chosen if settings.phantom else {**chosen, "optimizer.learning_rate": LEARNING_RATE}
 
 
 def preview(checkup: Checkup) -> Figures:

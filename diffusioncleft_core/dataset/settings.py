@@ -11,7 +11,7 @@ from ..files import read_json, read_jsonl
 from ..imageset.decode import MAX_SIDE
 from ..imageset.manifest import read_manifest
 from ..ranges import HOLDOUT, SEED, check_fields, number, ranged, whole
-from ..recipe import TrainingFacts
+from ..recipe.presets import NOTHING_KNOWN, TrainingFacts
 from . import holdout as people
 from .folder import READMITTED, ROLES, SETTINGS, is_dataset
 
@@ -95,10 +95,10 @@ def recorded_roles(folder: Path, settings: BuildSettings, warnings: list[str]) -
     return {}
 
 
-def training_facts(folder: Path | None, *, phantom: bool) -> TrainingFacts:
+def training_facts(folder: Path | None) -> TrainingFacts:
     """The facts of a built dataset of one condition; of any other folder nothing is known."""
     if folder is None or not is_dataset(folder):
-        return TrainingFacts(phantom)
+        return NOTHING_KNOWN
     rows = [row for row in read_manifest(folder) if row.role == "train"]
     described = read_json(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
     known = load_vocabulary().conditions
@@ -106,7 +106,6 @@ def training_facts(folder: Path | None, *, phantom: bool) -> TrainingFacts:
     condition = known.get(conditions.pop() or "") if len(conditions) == 1 else None
     trigger = str(described.get("trigger") or (condition.trigger if condition else "")) or None
     return TrainingFacts(
-        phantom,
         len(rows),
         trigger,
         other_condition(known, condition).trigger if condition and condition.trigger == trigger else None,

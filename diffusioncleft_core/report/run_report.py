@@ -15,7 +15,7 @@ from ..environment import hardware, versions
 from ..files import inside, read_jsonl
 from ..imageset.manifest import raw_rows
 from ..imageset.sheets import contact_sheet, read_pictures, short_label
-from ..recipe import PAPER, TrainingFacts
+from ..recipe.presets import PAPER
 from ..run.settings import RunSettings
 from ..run.stages import StageRow
 from .blocks import count
@@ -112,10 +112,10 @@ def suppressed(n: int) -> int | None:
 def notes(settings: RunSettings, warnings: Sequence[str]) -> list[str]:
     """What a reader must know before the figures."""
     said = [PHANTOM_NOTE] if settings.phantom else []
-    rate = settings.recipe(TrainingFacts(settings.phantom))["learning_rate"]
-    if rate != PAPER["learning_rate"]:
+    rate, papers = settings.recipe.optimizer.learning_rate, PAPER.optimizer.learning_rate
+    if rate != papers:
         said.append(
-            f"The learning rate is {rate:g}, not the paper's {PAPER['learning_rate']:g}"
+            f"The learning rate is {rate:g}, not the paper's {papers:g}"
             + (": the phantom model is too small to move at the paper's." if settings.phantom else ".")
         )
     if settings.strength != 1:
@@ -154,7 +154,7 @@ def summarize(report: Mapping[str, Any]) -> str:
     for name, facts in report["training"].items():
         last = facts["last_step"]
         loss = f"{last['loss']:.3f}" if last else ""
-        steps = facts["settings"]["max_train_steps"]
+        steps = facts["recipe"]["optimizer"]["steps"]
         lines.append(
             f"| {name} | {count(facts['training_images'])} | {count(facts['holdout_images'])} | "
             f"{facts['regularization_images']} | {steps} | {loss} |"

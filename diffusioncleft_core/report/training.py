@@ -79,23 +79,33 @@ def training_table(training: Mapping[str, Any]) -> Table:
             rows.append(Row(head, [Cell(text_of(value)) for value in values]))
 
     parts = [training[name] for name in names]
-    chosen = [part.get("settings") or {} for part in parts]
+    recipes = [recipe_of(part) for part in parts]
     last = [part.get("last_step") or {} for part in parts]
     rows.append(Row("Training images", [Cell(count(part.get("training_images"))) for part in parts]))
     rows.append(Row("Held out", [Cell(count(part.get("holdout_images"))) for part in parts]))
     line("Regularisation images", [part.get("regularization_images") for part in parts])
-    line("Steps", [each.get("max_train_steps") for each in chosen])
-    line("Learning rate", [each.get("learning_rate") for each in chosen])
-    line("Rank, alpha", [rank_of(each) for each in chosen])
-    line("Resolution, px", [", ".join(map(str, each.get("resolution") or [])) for each in chosen])
+    line("Steps", [recipe.get("steps") for recipe in recipes])
+    line("Learning rate", [recipe.get("learning_rate") for recipe in recipes])
+    line("Rank, alpha", [rank_of(recipe) for recipe in recipes])
+    line("Resolution, px", [", ".join(map(str, recipe.get("resolution") or [])) for recipe in recipes])
     line("Last loss", [f"{each['loss']:.3f}" if "loss" in each else None for each in last])
     return Table("What each LoRA was trained on and with", ("", *map(condition_name, names)), rows)
 
 
-def rank_of(settings: Mapping[str, Any]) -> str:
-    if "network_dim" not in settings:
+def recipe_of(part: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a training's recipe by name; a report of version 0.1.0 has them by kohya's names."""
+    if "recipe" not in part:
+        old = part.get("settings") or {}
+        names = {"max_train_steps": "steps", "network_dim": "rank", "network_alpha": "alpha"}
+        return {names.get(name, name): value for name, value in old.items()}
+    groups = (part["recipe"].get(group) or {} for group in ("data", "network", "optimizer"))
+    return {name: value for group in groups for name, value in group.items()}
+
+
+def rank_of(recipe: Mapping[str, Any]) -> str:
+    if "rank" not in recipe:
         return ""
-    return f"{settings['network_dim']:g}, {settings.get('network_alpha', 0):g}"
+    return f"{recipe['rank']:g}, {recipe.get('alpha', 0):g}"
 
 
 def text_of(value: object) -> str:

@@ -14,6 +14,7 @@ from functools import partial
 from ..conditions.loader import load_vocabulary
 from ..conditions.vocabulary import Condition, Vocabulary
 from ..files import private_dir
+from ..recipe.document import write_recipe
 from .dataset import build, control_faces, render_photographs
 from .evaluation import draw_zero_shot, filter_images, measure_images, write_report
 from .generation import ask_oracle, draw_plan, draw_sheets, generate_images, write_prompt_plan
@@ -46,6 +47,7 @@ def run_pipeline(
     begun = time.monotonic()
     folders = RunFolders(settings.out)
     private_dir(folders.private)
+    write_recipe(folders.recipe, settings.recipe)
     vocabulary = load_vocabulary()
     stages = Stages(folders.stages, redo=settings.redo, say=say)
     warnings: list[str] = []

@@ -24,7 +24,8 @@ from ..ranges import (
     check_fields,
     ranged,
 )
-from ..recipe import TrainingFacts, training_recipe
+from ..recipe.document import FILE_NAME
+from ..recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     import torch
@@ -67,7 +68,7 @@ class RunSettings:
     """What a run is asked to do.
 
     photographs: by condition; empty under `phantom`, which then renders its own. faces: name or folder of the
-    face pack. base: the trainer's arguments that name the base model. training: more of its arguments.
+    face pack. recipe: of both trainings, without what the datasets add. preset: its name in the report.
     strength: of the LoRA when images are made. n: images a condition; width, height: px; holdout: share of
     subjects, 0 to 0.5. threshold: cosine similarity from which a face counts as a training face's.
     refill: how often a rejected image is made again. metrics: out of `METRICS`, beside FIR.
@@ -75,7 +76,6 @@ class RunSettings:
 
     out: Path
     source: FluxSource
-    base: Mapping[str, Any]
     device: torch.device
     dtype: torch.dtype
     faces: str
@@ -99,7 +99,7 @@ class RunSettings:
     refill: int = ranged(REFILLS, default=0)
     metrics: tuple[str, ...] = METRICS
     strength: float = ranged(STRENGTH, default=1.0)
-    training: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Recipe = field(default_factory=Recipe)
     redo: bool = False
 
     def __post_init__(self) -> None:
@@ -111,11 +111,6 @@ class RunSettings:
         if self.phantom and not self.photographs:
             return CONDITIONS
         return tuple(name for name in CONDITIONS if name in self.photographs)
-
-    def recipe(self, facts: TrainingFacts) -> dict[str, Any]:
-        """The training recipe of this run; phantoms are trained on at the size they are drawn at."""
-        side = {"resolution": (self.width,)} if self.phantom else {}
-        return training_recipe(self.preset, facts, {**side, **self.training})
 
     def seed_for(self, *purpose: str) -> int:
         """A seed of its own for each purpose, 31 bits, from the run's seed."""
@@ -168,6 +163,10 @@ class RunFolders:
         return self.root / "sheets"
 
     @property
+    def recipe(self) -> Path:
+        return self.root / FILE_NAME
+
+    @property
     def report(self) -> Path:
         return self.root / "report.json"
 
@@ -178,7 +177,6 @@ class RunFolders:
 
 def check_settings(settings: RunSettings) -> None:
     """Stop before any work when something is missing. One sentence, naming what."""
-    settings.recipe(TrainingFacts(settings.phantom))
     trainer_device(settings.device, settings.dtype)
     if not settings.conditions:
         raise UserError(
@@ -197,8 +195,8 @@ def check_settings(settings: RunSettings) -> None:
                 f"the {condition} table {photographs.metadata} does not exist: give its path with "
                 f"--metadata-{condition.removesuffix('_op')}, docs/dataset.md lists its columns"
             )
-    adapter = settings.training.get("training_adapter")
-    if adapter is not None and not Path(adapter).is_file():
+    adapter = settings.recipe.network.training_adapter
+    if adapter is not None and not adapter.is_file():
         raise UserError(f"there is no file {adapter}: check --training-adapter")
     check_models(settings)
 

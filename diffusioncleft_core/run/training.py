@@ -6,13 +6,14 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from pathlib import Path
 from typing import Any, TypeVar
 
 from ..conditions.vocabulary import Condition
 from ..environment import trainer_device
 from ..files import sha256_file, sha256_model, write_text
-from ..recipe import TrainingFacts
+from ..recipe.document import recipe_document, shared_fields
+from ..recipe.presets import TrainingFacts, completed_recipe
+from ..recipe.recipe import Recipe
 from .generation import drawn_content
 from .settings import PREVIEWS, RunFolders, RunSettings, base_inputs, sampling_inputs, sampling_of
 from .stages import Facts, Stages
@@ -45,10 +46,9 @@ def side_by_side(jobs: Mapping[str, Callable[[Stop], Result]], at_once: int) -> 
 
 TRAINING_CACHE = "training"
 """Latents and text of the regularisation images and previews; the photographs' lie in their datasets."""
-TrainArguments = dict[str, Any]
 Event = Mapping[str, Any]
-Train = Callable[[TrainArguments, Callable[[Event], None], Stop], None]
-"""Starts the trainer with its own arguments by name, reports its events, returns when it is done.
+Train = Callable[[Recipe, Callable[[Event], None], Stop], None]
+"""Starts the trainer with a recipe, reports its events, returns when it is done.
 
 The last argument says whether to stop: the trainer then saves a checkpoint and raises.
 """
@@ -92,15 +92,15 @@ def train_lora(
     """One LoRA of the condition, in the trainer's own process: 10 steps a training image."""
     out = folders.training(condition.name)
     lora = folders.lora(condition)
-    arguments = training_arguments(settings, folders, condition, other, facts)
-    adapter = arguments.get("training_adapter")
+    recipe = training_recipe(settings, folders, condition, other, facts)
+    adapter = recipe.network.training_adapter
 
     def work() -> Facts:
         from ..progress import progress
 
         write_preview_prompts(settings, folders, condition)
         last: dict[str, Any] = {}
-        with progress(int(arguments["max_train_steps"]), f"training {condition.name}", unit="step") as bar:
+        with progress(recipe.optimizer.steps, f"training {condition.name}", unit="step") as bar:
 
             def on_event(event: Event) -> None:
                 if event.get("event") in ("warning", "notice"):
@@ -110,20 +110,20 @@ def train_lora(
                     bar.set_postfix(loss=f"{event['loss']:.3f}", refresh=False)
                     last.update(step=event["step"], loss=event["loss"], lr=event["lr"])
 
-            train(arguments, on_event, stop)
+            train(recipe, on_event, stop)
         return {
             "lora_sha256": sha256_file(lora),
             "last_step": last,
             "training_images": facts["dataset"]["training_images"],
             "regularization_images": facts.get("regularization", {}).get("images", 0),
-            "settings": shared_training_settings(arguments),
+            "recipe": recipe_document(recipe),
         }
 
     inputs = {
         "dataset": facts["dataset"]["manifest"],
         "regularisation": facts.get("regularization", {}).get("content"),
-        "training settings": {k: str(v) for k, v in arguments.items() if k not in LOCATIONS},
-        "training adapter": sha256_model(Path(adapter)) if adapter else None,
+        "training settings": shared_fields(recipe),
+        "training adapter": sha256_model(adapter) if adapter else None,
         **base_inputs(settings),
     }
     # The trainer goes on from its checkpoint when the LoRA alone is gone.
@@ -149,55 +149,29 @@ def trainings_at_once(settings: RunSettings) -> int:
     return len(settings.conditions) if settings.device.type == "cpu" and cores > 1 else 1
 
 
-LOCATIONS = (
-    "train_data_dir",
-    "reg_data_dir",
-    "output_dir",
-    "cache_dir",
-    "sample_prompts",
-    "pretrained_model_name_or_path",
-    "clip_l",
-    "t5xxl",
-    "ae",
-    "tokenizer_clip",
-    "tokenizer_t5",
-    "training_adapter",
-    "device",
-)
-"""Arguments of the trainer that are places: no part of what a result is, and of no report."""
-
-
-def training_arguments(
+def training_recipe(
     settings: RunSettings,
     folders: RunFolders,
     condition: Condition,
     other: Condition,
     facts: Mapping[str, Facts],
-) -> TrainArguments:
-    """The trainer's arguments by name: base model and device, the recipe, the run's folders."""
+) -> Recipe:
+    """The run's recipe for one condition: with its dataset, seed and folders."""
     images = int(facts["dataset"]["training_images"])
-    known = TrainingFacts(
-        settings.phantom, images, condition.trigger, other.trigger, bracketed=settings.bracketed
+    known = TrainingFacts(images, condition.trigger, other.trigger, bracketed=settings.bracketed)
+    recipe = completed_recipe(settings.recipe, known)
+    return recipe.replaced(
+        {
+            **trainer_device(settings.device, settings.dtype),
+            "objective.seed": settings.seed_for("training", condition.name),
+            "data.train_dir": folders.dataset(condition.name),
+            "data.reg_dir": (
+                folders.regularization(condition.name) if settings.regularization_images else None
+            ),
+            "data.cache_dir": folders.private / TRAINING_CACHE,
+            "output.folder": folders.training(condition.name),
+            "output.name": folders.lora(condition).stem,
+            "previews.prompts": folders.previews(condition.name),
+            "previews.every_n_steps": max(1, recipe.optimizer.steps // PREVIEWS),
+        }
     )
-    recipe = settings.recipe(known)
-    arguments: TrainArguments = {
-        **settings.base,
-        **trainer_device(settings.device, settings.dtype),
-        **recipe,
-        "seed": settings.seed_for("training", condition.name),
-        "train_data_dir": folders.dataset(condition.name),
-        "output_dir": folders.training(condition.name),
-        "cache_dir": folders.private / TRAINING_CACHE,
-        "output_name": folders.lora(condition).stem,
-        "sample_prompts": folders.previews(condition.name),
-        "sample_every_n_steps": max(1, int(recipe["max_train_steps"]) // PREVIEWS),
-    }
-    if settings.regularization_images:
-        arguments["reg_data_dir"] = folders.regularization(condition.name)
-    return arguments
-
-
-def shared_training_settings(arguments: TrainArguments) -> dict[str, Any]:
-    """The settings a report may show: no path among them."""
-    shown = {key: value for key, value in arguments.items() if key not in LOCATIONS}
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in shown.items()}

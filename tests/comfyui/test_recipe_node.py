@@ -11,9 +11,10 @@ from comfy_server import ROOT
 from graphs import training
 from tiny_flux import build_tiny_flux
 
-from diffusioncleft.trainer.config import TrainSettings, parse_settings
+from diffusioncleft.diffusioncleft_core.recipe.recipe import recipe_fields
+from diffusioncleft.trainer.config import parse_recipe
 
-PLACES = {"train_data_dir", "output_dir", "output_name", "sample_prompts", "sample_every_n_steps"}
+PLACES = {"data.train_dir", "output.folder", "output.name", "previews.prompts", "previews.every_n_steps"}
 CODE = """
 import json, sys
 from pathlib import Path
@@ -29,6 +30,7 @@ sys.modules['pack'] = module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
 from pack.nodes import places
 places.register()
+from pack.diffusioncleft_core.recipe.recipe import recipe_fields
 from pack.nodes.dataset import DatasetHandle
 from pack.nodes.training import LoraTrainer
 from pack.nodes.training_settings import plan_run
@@ -36,8 +38,8 @@ handle = DatasetHandle('d', Path(dataset), 'pre_op', True, 10, 0, {}, 'x')
 defaults = {item.id: item.default for item in LoraTrainer.define_schema().inputs if hasattr(item, 'default')}
 told = []
 for choices in json.loads(wanted):
-    settings = plan_run({**defaults, 'dataset': handle, 'name': 'x', **choices}).settings(Path('run'))
-    told.append({name: str(value) for name, value in vars(settings).items()})
+    recipe = plan_run({**defaults, 'dataset': handle, 'name': 'x', **choices}).recipe_in(Path('run'))
+    told.append({path: str(recipe[path]) for path in recipe_fields()})
 print(json.dumps(told))
 """
 NOTHING = ({}, [])
@@ -75,8 +77,8 @@ def test_node_and_train_make_one_recipe_of_one_choice(comfyui, folder, tmp_path,
     named = ["--phantom"] if base == "phantom" else [f"--pretrained_model_name_or_path={model}"]
     for told, (preset, _, options) in zip(by_node, cases, strict=True):
         command = [*named, f"--train_data_dir={folder}", "--device=cpu", f"--preset={preset}", *options]
-        train: TrainSettings = parse_settings(command)
-        by_train = {name: str(value) for name, value in vars(train).items()}
+        recipe = parse_recipe(command)
+        by_train = {path: str(recipe[path]) for path in recipe_fields()}
         assert {name for name in by_train if told[name] != by_train[name]} <= PLACES, (preset, options)
 
 

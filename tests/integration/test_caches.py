@@ -11,7 +11,7 @@ from diffusioncleft.cli import main as cli
 from diffusioncleft.diffusioncleft_core.files import read_jsonl, sha256_file, write_jsonl
 from diffusioncleft.diffusioncleft_core.phantom.face import random_face
 from diffusioncleft.diffusioncleft_core.phantom.render import render
-from diffusioncleft.trainer.config import parse_settings
+from diffusioncleft.trainer.config import parse_recipe
 from diffusioncleft.trainer.events import Events
 from diffusioncleft.trainer.flux_train_network import train
 from diffusioncleft.trainer.interruption import Interruption
@@ -61,7 +61,7 @@ def work_over(root: Path, names: tuple[str, ...], out: Path) -> list[dict]:
     settings += ["--output_preservation_weight", "1", "--optimizer_type", "AdamW"]
     settings += ["--dataset_config", str(out / "both.toml"), "--output_dir", str(out / "lora")]
     events: list[dict] = []
-    train(parse_settings(settings), Events(events.append), Interruption())
+    train(parse_recipe(settings), Events(events.append), Interruption())
     return events
 
 

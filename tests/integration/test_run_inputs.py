@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from recipes import changed
 from safetensors.torch import load_file, save_file
 
 from diffusioncleft.cli.run import start_trainer
@@ -17,6 +18,7 @@ from diffusioncleft.diffusioncleft_core.faces.packs import PHANTOM_FOLDER
 from diffusioncleft.diffusioncleft_core.files import read_json, read_jsonl
 from diffusioncleft.diffusioncleft_core.flux.source import FluxSource, phantom_source
 from diffusioncleft.diffusioncleft_core.phantom.photographs import write_healthy, write_photographs
+from diffusioncleft.diffusioncleft_core.recipe.presets import named_recipe
 from diffusioncleft.diffusioncleft_core.run.pipeline import run_pipeline
 from diffusioncleft.diffusioncleft_core.run.settings import Photographs, RunSettings
 
@@ -49,7 +51,6 @@ def finished(tmp_path_factory) -> RunSettings:
         RunSettings(
             out=root / "run",
             source=FluxSource(),
-            base={},
             device=torch.device("cpu"),
             dtype=torch.float32,
             faces="",
@@ -62,7 +63,13 @@ def finished(tmp_path_factory) -> RunSettings:
             regularization_images=1,
             cell_images=1,
             metrics=("lpips",),
-            training={"max_train_steps": 1, "optimizer_type": "AdamW"},
+            recipe=changed(
+                named_recipe("paper", phantom=True),
+                phantom=False,
+                max_train_steps=1,
+                optimizer_type="AdamW",
+                resolution=(SIDE,),
+            ),
         ),
     )
     done, _ = run(settings)
@@ -75,7 +82,7 @@ def of(root: Path, settings: RunSettings) -> RunSettings:
         settings,
         out=root / "run",
         source=FluxSource(folder=root / "base"),
-        base={"pretrained_model_name_or_path": root / "base", "cpu": True},
+        recipe=changed(settings.recipe, pretrained_model_name_or_path=root / "base"),
         faces=str(root / "pack"),
         photographs={"pre_op": Photographs(root / "photos", root / "photos" / "metadata.csv")},
         control=root / "healthy",
@@ -145,7 +152,7 @@ def test_an_adapter_that_is_added_later_trains_again_and_another_one_too(copy):
     root, settings = copy
     adapter = root / "adapter.safetensors"
     shutil.copy(root / "run" / "loras" / "pre_op" / "clp.safetensors", adapter)
-    with_adapter = replace(settings, training={**settings.training, "training_adapter": adapter})
+    with_adapter = replace(settings, recipe=changed(settings.recipe, training_adapter=adapter))
     with pytest.raises(UserError, match="training adapter changed"):
         run(with_adapter)
     assert run(replace(with_adapter, redo=True))[0] == AFTER_TRAINING
@@ -154,7 +161,7 @@ def test_an_adapter_that_is_added_later_trains_again_and_another_one_too(copy):
     with pytest.raises(UserError, match="training adapter changed"):
         run(with_adapter)
     with pytest.raises(UserError, match="there is no file"):
-        run(replace(settings, training={"training_adapter": root / "nowhere"}))
+        run(replace(settings, recipe=changed(settings.recipe, training_adapter=root / "nowhere")))
 
 
 def test_another_face_pack_under_the_same_name_looks_at_every_face_again(copy):

@@ -6,13 +6,13 @@ import signal
 import subprocess
 import sys
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from recipes import changed, recipe_of
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -30,8 +30,9 @@ from diffusioncleft.diffusioncleft_core.flux.sampling import (
     sample,
 )
 from diffusioncleft.diffusioncleft_core.flux.source import FluxSource
+from diffusioncleft.diffusioncleft_core.recipe.recipe import Recipe
 from diffusioncleft.trainer import launch
-from diffusioncleft.trainer.config import TrainSettings
+from diffusioncleft.trainer.config import to_arguments
 from diffusioncleft.trainer.events import Events
 from diffusioncleft.trainer.flux_train_network import train
 from diffusioncleft.trainer.interruption import Interrupted, Interruption
@@ -71,8 +72,8 @@ def workplace(tmp_path_factory):
     return folder
 
 
-def _settings(workplace: Path, output_dir: Path, **values) -> TrainSettings:
-    return TrainSettings(
+def _settings(workplace: Path, output_dir: Path, **values) -> Recipe:
+    return recipe_of(
         **{
             "pretrained_model_name_or_path": workplace / "flux",
             "train_data_dir": workplace / "photos",
@@ -90,7 +91,7 @@ def _settings(workplace: Path, output_dir: Path, **values) -> TrainSettings:
     )
 
 
-def _train(settings: TrainSettings, interruption: Interruption | None = None):
+def _train(settings: Recipe, interruption: Interruption | None = None):
     events = []
     result = train(settings, Events(events.append), interruption or Interruption())
     return result, events
@@ -134,7 +135,7 @@ def test_a_resumed_run_is_bit_identical(workplace, tmp_path, optimizer):
     settings = _settings(
         workplace, tmp_path / "a", optimizer_type=optimizer, max_train_steps=12, prior_target="base"
     )
-    settings = replace(
+    settings = changed(
         settings,
         gradient_accumulation_steps=2,
         train_batch_size=2,
@@ -145,7 +146,7 @@ def test_a_resumed_run_is_bit_identical(workplace, tmp_path, optimizer):
     whole, _ = _train(settings)
 
     interruption = Interruption()
-    interrupted = replace(settings, output_dir=tmp_path / "b", checkpoint_every_n_steps=7)
+    interrupted = changed(settings, output_dir=tmp_path / "b", checkpoint_every_n_steps=7)
     with pytest.raises(Interrupted):
         train(
             interrupted,
@@ -166,7 +167,7 @@ def test_killed_terminated_and_orphaned_runs_go_on_to_the_same_tensors(
     settings = _settings(workplace, tmp_path / "out")
 
     # SIGKILL in the middle of steps, the script started as a file.
-    command = [sys.executable, str(SCRIPT), *settings.to_arguments()]
+    command = [sys.executable, str(SCRIPT), *to_arguments(settings)]
     killed = _until_checkpoint(command, 10, offline_env, lambda process: process.kill())
     assert killed["code"] == -signal.SIGKILL
     assert killed["last"]["event"] != "done"
@@ -180,10 +181,10 @@ def test_killed_terminated_and_orphaned_runs_go_on_to_the_same_tensors(
     # The program that launched the trainer is killed; the trainer notices by itself.
     program = (
         "import json, sys; from diffusioncleft.trainer import config, launch\n"
-        "settings = config.parse_settings(sys.argv[1:])\n"
+        "settings = config.parse_recipe(sys.argv[1:])\n"
         "launch.train(settings, lambda event: print(json.dumps(event), flush=True))"
     )
-    command = [sys.executable, "-c", program, *settings.to_arguments()]
+    command = [sys.executable, "-c", program, *to_arguments(settings)]
     orphaned = _until_checkpoint(
         command, terminated["last"]["step"] + 5, offline_env, lambda process: process.kill()
     )
@@ -236,19 +237,19 @@ def test_the_launcher_stops_a_run_when_asked_and_reports_mistakes(workplace, tmp
     assert seen[-1]["event"] == "interrupted"
     assert list((tmp_path / "out" / "state").glob(f"step-{seen[-1]['step']:06d}.safetensors"))
     with pytest.raises(UserError, match=r"learning_rate was 0\.001, is 0\.1"):
-        launch.train(replace(settings, learning_rate=0.1))
+        launch.train(changed(settings, learning_rate=0.1))
 
 
 def test_what_matters_is_named_when_it_changed(workplace, tmp_path):
     settings = _settings(workplace, tmp_path, max_train_steps=2)
     _train(settings)
     with pytest.raises(UserError, match=r"network_alpha was 32\.0, is 16\.0"):
-        _train(replace(settings, network_alpha=16.0))
+        _train(changed(settings, network_alpha=16.0))
     with pytest.raises(UserError, match="images was"):
-        _train(replace(settings, train_data_dir=workplace / "reg"))
+        _train(changed(settings, train_data_dir=workplace / "reg"))
     with pytest.raises(UserError, match=r"beyond --max_train_steps 1"):
-        _train(replace(settings, max_train_steps=1))
-    result, _ = _train(replace(settings, network_alpha=16.0, resume="no", save_every_n_steps=1))
+        _train(changed(settings, max_train_steps=1))
+    result, _ = _train(changed(settings, network_alpha=16.0, resume="no", save_every_n_steps=1))
     assert safe_open(result.path, "pt").metadata()["ss_network_alpha"] == "16.0"
     assert (tmp_path / "lora-step000001.safetensors").exists()
 
@@ -286,7 +287,7 @@ def test_previews_are_what_the_saved_file_gives(workplace, tmp_path, straight):
     )
     result, events = _train(settings)
     assert not [event for event in events if event["event"] == "warning"]
-    plain, _ = _train(replace(settings, training_adapter=None, output_dir=tmp_path / "plain"))
+    plain, _ = _train(changed(settings, training_adapter=None, output_dir=tmp_path / "plain"))
     losses = [
         json.loads((path.parent / "loss.jsonl").read_text().splitlines()[0])
         for path in (result.path, plain.path)
@@ -314,7 +315,7 @@ def test_saving_memory_does_not_change_what_is_learned(workplace, tmp_path):
     settings = _settings(workplace, tmp_path / "plain", max_train_steps=5)
     plain, _ = _train(settings)
     small, _ = _train(
-        replace(settings, output_dir=tmp_path / "small", gradient_checkpointing=True, blocks_to_swap=3)
+        changed(settings, output_dir=tmp_path / "small", gradient_checkpointing=True, blocks_to_swap=3)
     )
     expected, found = load_file(plain.path), load_file(small.path)
     assert expected.keys() == found.keys()
@@ -343,7 +344,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing(workplace, tm
 def test_the_trainer_prints_events_only_and_ends_with_2_for_a_mistake(workplace, tmp_path, offline_env):
     settings = _settings(workplace, tmp_path, train_data_dir=tmp_path / "missing")
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), *settings.to_arguments()],
+        [sys.executable, str(SCRIPT), *to_arguments(settings)],
         capture_output=True,
         env=offline_env,
         check=False,
@@ -369,7 +370,7 @@ def test_the_runs_device_and_number_format_reach_the_trainers_process(workplace,
     from diffusioncleft.cli import run
     from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
     from diffusioncleft.diffusioncleft_core.run.settings import RunFolders
-    from diffusioncleft.diffusioncleft_core.run.training import training_arguments, write_preview_prompts
+    from diffusioncleft.diffusioncleft_core.run.training import training_recipe, write_preview_prompts
 
     words = ["--phantom", "--out", tmp_path, "--device", "cpu", "--dtype", dtype, "--max-train-steps", 1]
     settings = run.settings_from(cli._command_parser("run", run).parse_args(list(map(str, words))))
@@ -377,10 +378,10 @@ def test_the_runs_device_and_number_format_reach_the_trainers_process(workplace,
     condition, other = known.condition("pre_op"), known.condition("post_op")
     write_preview_prompts(settings, folders, condition)
     facts = {"dataset": {"training_images": 5}}
-    arguments = training_arguments(settings, folders, condition, other, facts)
+    recipe = training_recipe(settings, folders, condition, other, facts)
     events = []
     run.start_trainer(
-        {**arguments, "train_data_dir": workplace / "photos", "resolution": (64,)},
+        changed(recipe, train_data_dir=workplace / "photos", resolution=(64,)),
         events.append,
         lambda: False,
     )

@@ -18,8 +18,8 @@ from diffusioncleft.diffusioncleft_core.metrics.groups import read_generated
 from diffusioncleft.diffusioncleft_core.metrics.measure import measure_sets
 from diffusioncleft.diffusioncleft_core.phantom.face import random_face
 from diffusioncleft.diffusioncleft_core.phantom.render import render
+from diffusioncleft.diffusioncleft_core.recipe.fields import Subset
 from diffusioncleft.trainer.data import collect_images
-from diffusioncleft.trainer.subset import Subset
 
 IMAGES = ["cut.png", "face.PNG", "p.jfif", "photo.avif", "plain", "zero.png"]
 UNREADABLE = ["cut.png", "photo.avif", "zero.png"]

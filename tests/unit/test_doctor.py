@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from recipes import recipe_of
 from tiny_flux import build_single_files, build_tiny_flux
 
 from diffusioncleft.cli import doctor
@@ -58,12 +59,11 @@ def checkup_of(base: Path, workspace: Path, **values) -> Checkup:
         **{
             "source": source,
             "absent": absent,
-            "base": {"pretrained_model_name_or_path": base},
+            "recipe": recipe_of(pretrained_model_name_or_path=base, resolution=(64,)),
             "device": CPU,
             "dtype": torch.float32,
             "faces": "phantom",
             "workspace": workspace,
-            "resolution": 64,
             **values,
         }
     )

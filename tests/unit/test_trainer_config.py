@@ -5,41 +5,42 @@ from pathlib import Path
 import pytest
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
-from diffusioncleft.trainer.config import TrainSettings, parse_settings
+from diffusioncleft.diffusioncleft_core.recipe.fields import Subset
+from diffusioncleft.diffusioncleft_core.recipe.recipe import Recipe
+from diffusioncleft.trainer.config import parse_recipe, to_arguments
 from diffusioncleft.trainer.kohya import ALWAYS, REFUSED
-from diffusioncleft.trainer.subset import Subset
 
 BASE = ["--pretrained_model_name_or_path", "flux", "--train_data_dir", "photos"]
 
 
 def test_defaults_are_the_papers():
-    settings = parse_settings(BASE)
-    assert (settings.network_dim, settings.network_alpha, settings.learning_rate) == (16, 32, 1e-4)
-    assert settings.optimizer_type == "AdamW8bit"
-    assert settings.resolution == (256, 512, 768, 1024)
-    assert (settings.train_batch_size, settings.gradient_accumulation_steps) == (1, 1)
+    recipe = parse_recipe(BASE)
+    assert (recipe.network.rank, recipe.network.alpha, recipe.optimizer.learning_rate) == (16, 32, 1e-4)
+    assert recipe.optimizer.name == "AdamW8bit"
+    assert recipe.data.resolution == (256, 512, 768, 1024)
+    assert (recipe.data.batch_size, recipe.optimizer.accumulation_steps) == (1, 1)
 
 
-def test_settings_survive_the_way_to_the_child_process():
+def test_recipe_survive_the_way_to_the_child_process():
     words = "--phantom --resolution=128,96 --learning_rate 1e-3 --no-cache_latents_to_disk --network_alpha 7"
     spaced = ["--output_name", "a b", "--class_tokens=-- a girl's face"]
-    settings = parse_settings([*BASE[2:], *words.split(), *spaced])
-    assert settings.resolution == (96, 128)
-    assert parse_settings(settings.to_arguments()) == settings
+    recipe = parse_recipe([*BASE[2:], *words.split(), *spaced])
+    assert recipe.data.resolution == (96, 128)
+    assert parse_recipe(to_arguments(recipe)) == recipe
 
 
 @pytest.mark.parametrize("option", sorted(set(REFUSED) - set(ALWAYS)))
 def test_every_kohya_option_that_is_not_honoured_is_refused_by_name(option):
     with pytest.raises(UserError, match=f"--{option} is not honoured: "):
-        parse_settings([*BASE, f"--{option}", "7"])
+        parse_recipe([*BASE, f"--{option}", "7"])
 
 
 @pytest.mark.parametrize("option", sorted(ALWAYS))
 def test_what_is_always_on_is_accepted_and_anything_else_refused(option):
     for value in ALWAYS[option]:
-        assert parse_settings([*BASE, f"--{option}", *filter(None, [value])]) == parse_settings(BASE)
+        assert parse_recipe([*BASE, f"--{option}", *filter(None, [value])]) == parse_recipe(BASE)
     with pytest.raises(UserError, match=f"--{option} is "):
-        parse_settings([*BASE, f"--{option}", "something"])
+        parse_recipe([*BASE, f"--{option}", "something"])
 
 
 @pytest.mark.parametrize(
@@ -59,14 +60,15 @@ def test_what_is_always_on_is_accepted_and_anything_else_refused(option):
 )
 def test_a_mistake_is_one_sentence(arguments, message):
     with pytest.raises(UserError, match=message):
-        parse_settings([*BASE, *arguments])
+        parse_recipe([*BASE, *arguments])
 
 
 def test_a_config_file_stands_below_the_arguments(tmp_path):
     path = tmp_path / "train.toml"
     path.write_text("learning_rate = 0.001\n[more]\nnetwork_dim = 8\nsdpa = true\nresolution = [64, 128]\n")
-    settings = parse_settings([*BASE, "--config_file", str(path), "--network_dim", "4"])
-    assert (settings.learning_rate, settings.network_dim, settings.resolution) == (0.001, 4, (64, 128))
+    recipe = parse_recipe([*BASE, "--config_file", str(path), "--network_dim", "4"])
+    found = (recipe.optimizer.learning_rate, recipe.network.rank, recipe.data.resolution)
+    assert found == (0.001, 4, (64, 128))
 
 
 def test_the_dataset_toml_is_kohyas(tmp_path):
@@ -89,13 +91,13 @@ batch_size = 2
   class_tokens = "a face"
 """
     )
-    settings = parse_settings(["--phantom", "--dataset_config", str(path)])
-    assert settings.subsets == (
+    recipe = parse_recipe(["--phantom", "--dataset_config", str(path)])
+    assert recipe.data.subsets == (
         Subset(tmp_path / "photos", False, 3, None, ".caption"),
         Subset(tmp_path / "reg", True, 1, "a face", ".caption"),
     )
-    assert (settings.resolution, settings.train_batch_size) == ((512,), 2)
-    assert parse_settings(settings.to_arguments()) == settings
+    assert (recipe.data.resolution, recipe.data.batch_size) == ((512,), 2)
+    assert parse_recipe(to_arguments(recipe)) == recipe
 
 
 @pytest.mark.parametrize(
@@ -115,9 +117,9 @@ def test_a_mistake_in_the_dataset_toml_names_file_and_key(tmp_path, text, messag
     path = tmp_path / "data.toml"
     path.write_text(text)
     with pytest.raises(UserError, match=message) as caught:
-        parse_settings(["--phantom", "--dataset_config", str(path)])
+        parse_recipe(["--phantom", "--dataset_config", str(path)])
     assert str(path) in str(caught.value)
 
 
 def test_paths_are_paths():
-    assert TrainSettings(train_data_dir=Path("x")).output_dir == Path("output")
+    assert Recipe().replaced({"data.train_dir": "x"}).data.train_dir == Path("x")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from recipes import recipe_of
 from reference_training import rate
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -16,14 +17,13 @@ from trainer_settings import trainer_settings
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.files import TEMPORARY_PREFIX
+from diffusioncleft.diffusioncleft_core.recipe.fields import Subset
 from diffusioncleft.trainer import checkpoint as checkpoints
-from diffusioncleft.trainer.config import TrainSettings
 from diffusioncleft.trainer.data import DataOrder, TrainImage, collect_images
 from diffusioncleft.trainer.events import Events
 from diffusioncleft.trainer.interruption import output_lock
 from diffusioncleft.trainer.objective import Sampling, noisy_batch, sample_sigmas, seeded
 from diffusioncleft.trainer.optimizer import build_optimizer, learning_rate, optimizer_name
-from diffusioncleft.trainer.subset import Subset
 
 
 def image(index, bucket=(64, 64), *, is_reg=False, repeats=1):
@@ -92,12 +92,12 @@ def test_noise_levels_follow_their_distribution(kind, mean):
 
 
 def test_the_learning_rate_warms_up_and_falls():
-    settings = TrainSettings(learning_rate=1.0, lr_scheduler="cosine", lr_warmup_steps=4)
+    settings = recipe_of(learning_rate=1.0, lr_scheduler="cosine", lr_warmup_steps=4)
     rates = [learning_rate(settings, step, 104) for step in range(1, 105)]
     assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert rates[54] == pytest.approx(0.5)
     assert rates[4:] == sorted(rates[4:], reverse=True)
-    assert {learning_rate(TrainSettings(), step, 9) for step in range(1, 10)} == {1e-4}
+    assert {learning_rate(recipe_of(), step, 9) for step in range(1, 10)} == {1e-4}
 
 
 def test_an_unreadable_image_never_costs_the_good_ones(tmp_path):
@@ -172,7 +172,7 @@ def test_a_checkpoint_resumes_the_optimizer_bit_for_bit(tmp_path, name):
     def start():
         values = {"large": torch.linspace(-1, 1, 96 * 64).reshape(96, 64), "small": torch.ones(3, 2)}
         parameters = {key: torch.nn.Parameter(value) for key, value in values.items()}
-        settings = TrainSettings(optimizer_type=name, learning_rate=0.01)
+        settings = recipe_of(optimizer_type=name, learning_rate=0.01)
         return parameters, build_optimizer(settings, list(parameters.values()), events=None)
 
     def steps(parameters, optimizer, numbers):
@@ -212,10 +212,10 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path):
 def test_a_checkpoint_of_another_run_says_what_changed(tmp_path):
     matters = {"rate": 0.1, "optimizer": "AdamW", "images": "a" * 64, "gone": 1}
     saved = checkpoints.Checkpoint(3, matters, {}, {})
-    checkpoints.check_matters(saved, dict(reversed(matters.items())), tmp_path)
+    checkpoints.check_made_from(saved, dict(reversed(matters.items())), tmp_path)
     now = {"rate": 0.2, "optimizer": "AdamW", "images": "b" * 64, "new": (1, 2)}
     with pytest.raises(UserError) as caught:
-        checkpoints.check_matters(saved, now, tmp_path)
+        checkpoints.check_made_from(saved, now, tmp_path)
     assert (
         "gone was 1, is None, images was aaaaaaaaaaaa…, is bbbbbbbbbbbb…, new was None, is [1, 2], "
         "rate was 0.1, is 0.2; go back"

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
+from diffusioncleft.diffusioncleft_core.recipe.fields import Subset
 from diffusioncleft.trainer.data import DataOrder, Draw, TrainImage, collect_images, read_pixels
-from diffusioncleft.trainer.subset import Subset
 
 
 def image(index, bucket=(64, 64), *, is_reg=False, repeats=1):

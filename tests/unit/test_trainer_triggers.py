@@ -9,11 +9,11 @@ from trainer_settings import trainer_settings
 
 from diffusioncleft.diffusioncleft_core.dataset.folder import MARKER, SETTINGS
 from diffusioncleft.diffusioncleft_core.errors import UserError
+from diffusioncleft.diffusioncleft_core.recipe.fields import Subset
 from diffusioncleft.trainer.events import Events
 from diffusioncleft.trainer.flux_train_network import train
 from diffusioncleft.trainer.interruption import Interruption
 from diffusioncleft.trainer.prepare import preserved_triggers
-from diffusioncleft.trainer.subset import Subset
 from diffusioncleft.trainer.triggers import (
     check_preserved,
     known_trigger,

@@ -1,0 +1,1 @@
+"""The recipe of a training run: its fields, its named forms, its file."""

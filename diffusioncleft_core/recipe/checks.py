@@ -1,0 +1,162 @@
+"""Whether a recipe can be trained with, said in the words of the door it came by."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..errors import UserError
+from .fields import Spelling
+from .presets import Changes
+from .recipe import SIZE_STEP, Recipe, recipe_fields
+
+_SMALLEST = 64
+
+
+def by_path(path: str) -> str:
+    """The spelling of a recipe file."""
+    return path
+
+
+def checked_choices(choices: Changes, spell: Spelling = by_path) -> dict[str, object]:
+    """`choices` in their fields' types; UserError for an unknown field, or a value that it can't be."""
+    known = recipe_fields()
+    for path in choices:
+        if path not in known:
+            raise UserError(f"{spell(path)} is no setting of a recipe; leave it out")
+    return {path: known[path].check(value, spell(path)) for path, value in choices.items()}
+
+
+def check_recipe(recipe: Recipe, spell: Spelling = by_path) -> Recipe:
+    """Return the recipe if its fields go together; else raise UserError that names them as `spell` does."""
+    _check_sizes(recipe, spell)
+    name = recipe.output.name
+    if not name or name.startswith(".") or any(letter in name for letter in '/\\:*?"<>|\0'):
+        raise UserError(
+            f"{spell('output.name')} {name!r} is no plain file name; leave out folders and special characters"
+        )
+    if not recipe.data.caption_extension.startswith("."):
+        extension = recipe.data.caption_extension
+        raise UserError(f"{spell('data.caption_extension')} {extension!r} needs its dot: .txt")
+    _refuse_without_effect(recipe, spell, places=False)
+    return recipe
+
+
+def check_places(recipe: Recipe, spell: Spelling = by_path) -> Recipe:
+    """Return the recipe if it names the base model, images and prompts it needs, once each."""
+    data, model = recipe.data, recipe.model
+    if data.subsets and (data.train_dir or data.reg_dir):
+        raise UserError(
+            f"give {spell('data.config')}, or {spell('data.train_dir')} and {spell('data.reg_dir')}, not both"
+        )
+    if not data.subsets and data.train_dir is None:
+        raise UserError(
+            f"there are no training images; give {spell('data.train_dir')} FOLDER "
+            f"or {spell('data.config')} TOML"
+        )
+    if model.phantom and model.base:
+        raise UserError(
+            f"{spell('model.phantom')} trains the embedded model; leave out {spell('model.base')}"
+        )
+    if not model.phantom and model.base is None:
+        raise UserError(
+            f"there is no base model; give {spell('model.base')} FLUX.1-schnell, or {spell('model.phantom')}"
+        )
+    if (recipe.previews.every_n_steps or recipe.previews.at_first) and recipe.previews.prompts is None:
+        raise UserError(f"previews need prompts; give {spell('previews.prompts')} FILE, one prompt a line")
+    _refuse_without_effect(recipe, spell, places=True)
+    return recipe
+
+
+def _check_sizes(recipe: Recipe, spell: Spelling) -> None:
+    step = recipe.data.bucket_step
+    if step % SIZE_STEP:
+        raise UserError(f"{spell('data.bucket_step')} is {step}; FLUX needs a multiple of {SIZE_STEP}")
+    smallest = max(step, _SMALLEST)
+    if not recipe.data.resolution or min(recipe.data.resolution) < smallest:
+        raise UserError(
+            f"{spell('data.resolution')} needs sizes of at least {smallest} px, separated by commas"
+        )
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """The fields `paths` take effect when `holds`; else `hint` says what to do, fields in braces."""
+
+    paths: tuple[str, ...]
+    holds: Callable[[Recipe], bool]
+    hint: str
+    needs_places: bool = False
+    """Whether it goes by locations, which a recipe file has not."""
+
+
+def _regularised(recipe: Recipe) -> bool:
+    return recipe.data.reg_dir is not None or any(subset.is_reg for subset in recipe.data.subsets)
+
+
+_RULES = (
+    _Rule(
+        ("optimizer.warmup_steps",),
+        lambda r: r.optimizer.schedule != "constant",
+        "the schedule constant has no warm-up; use {optimizer.schedule} constant_with_warmup",
+    ),
+    _Rule(
+        ("objective.sigmoid_scale",),
+        lambda r: r.objective.timestep_sampling in ("sigmoid", "shift"),
+        "it belongs to {objective.timestep_sampling} sigmoid and shift; choose one of them or leave it out",
+    ),
+    _Rule(
+        ("objective.shift",),
+        lambda r: r.objective.timestep_sampling == "shift",
+        "it belongs to {objective.timestep_sampling} shift; choose that or leave it out",
+    ),
+    _Rule(
+        ("objective.prior_loss_weight", "objective.prior_target"),
+        _regularised,
+        "there are no regularisation images; give {data.reg_dir} or leave it out",
+        needs_places=True,
+    ),
+    _Rule(
+        ("objective.other_trigger",),
+        lambda r: r.objective.output_preservation_weight > 0,
+        "it is for output preservation; give {objective.output_preservation_weight} too",
+    ),
+    _Rule(
+        ("data.class_tokens", "data.caption_extension"),
+        lambda r: not r.data.subsets,
+        "the folders are those of {data.config}; write it into that file",
+        needs_places=True,
+    ),
+    _Rule(
+        ("model.clip_l", "model.t5xxl", "model.vae", "model.tokenizer_clip", "model.tokenizer_t5"),
+        lambda r: not r.model.phantom,
+        "{model.phantom} trains the embedded model, which is whole; leave it out",
+        needs_places=True,
+    ),
+    _Rule(
+        ("output.save_last_n_steps",),
+        lambda r: r.output.save_every_n_steps > 0,
+        "no LoRA is saved on the way; give {output.save_every_n_steps} too",
+    ),
+    _Rule(
+        ("previews.prompts",),
+        lambda r: r.previews.every_n_steps > 0 or r.previews.at_first,
+        "no preview is asked for; give {previews.every_n_steps} or {previews.at_first}",
+        needs_places=True,
+    ),
+    _Rule(
+        ("previews.steps", "previews.size"),
+        lambda r: r.previews.prompts is not None,
+        "there are no previews; give {previews.prompts} and {previews.every_n_steps}, or leave it out",
+        needs_places=True,
+    ),
+)
+
+
+def _refuse_without_effect(recipe: Recipe, spell: Spelling, *, places: bool) -> None:
+    """Raise UserError for the first field that was changed from its default and has no effect."""
+    defaults = Recipe()
+    for rule in (rule for rule in _RULES if rule.needs_places == places):
+        for path in rule.paths:
+            if recipe[path] != defaults[path] and not rule.holds(recipe):
+                hint = re.sub(r"\{([\w.]+)\}", lambda match: spell(match[1]), rule.hint)
+                raise UserError(f"{spell(path)} {recipe[path]} would have no effect: {hint}")

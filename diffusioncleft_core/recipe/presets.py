@@ -1,0 +1,101 @@
+"""From a named recipe, what the user chose and what the dataset says, to the recipe of one training.
+
+Every door makes its recipe here, so that one choice is one recipe whichever way it comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from ..errors import UserError
+from .recipe import STEPS_PER_IMAGE, Recipe
+
+Changes = Mapping[str, Any]
+"""Values by their fields' paths, as `{"optimizer.learning_rate": 1e-3}`."""
+PRESETS = ("robust", "paper")
+PAPER = Recipe()
+_NAMED: Mapping[str, Changes] = MappingProxyType(
+    {
+        "paper": {},
+        "robust": {"objective.output_preservation_weight": 1.0, "objective.region_weight": 8.0},
+    }
+)
+"""`robust`: without the trigger the base model's output is preserved, and the loss counts more where the
+finding lies."""
+_PHANTOM: Changes = MappingProxyType(
+    {
+        "model.phantom": True,
+        "data.resolution": (128,),
+        "optimizer.learning_rate": 4e-3,
+        "optimizer.schedule": "cosine",
+        "optimizer.warmup_steps": 50,
+        "optimizer.beta2": 0.99,
+        "memory.cpu_threads": 1,
+    }
+)
+"""On the phantom: so small a model hardly moves at the paper's rate, and at so high a rate the last steps
+must be small ones; `experiments/` measured 4e-3. One thread: more gain it nothing, and the same number of
+threads gives the same bits on every machine."""
+_NAMED_ON_PHANTOM: Mapping[str, Changes] = MappingProxyType(
+    {"paper": {}, "robust": {"data.batch_size": 2, "objective.timestep_sampling": "schnell"}}
+)
+"""On phantoms `robust` also has less noise in a gradient, at the noise levels of drawing."""
+
+
+def named_recipe(name: str, *, phantom: bool = False) -> Recipe:
+    """The recipe of a preset; UserError for a name that there is not."""
+    if name not in PRESETS:
+        raise UserError(f"there is no preset {name!r}: choose one of {', '.join(PRESETS)}")
+    changes = dict(_NAMED[name])
+    if phantom:
+        changes |= {**_PHANTOM, **_NAMED_ON_PHANTOM[name]}
+    return PAPER.replaced(changes)
+
+
+@dataclass(frozen=True)
+class TrainingFacts:
+    """What is known of a dataset before the trainer starts; None: not known.
+
+    images: number of training images; trigger: the condition's; other_trigger: that of the class it must not
+    be mistaken for; bracketed: the trigger's form in the captions.
+    """
+
+    images: int | None = None
+    trigger: str | None = None
+    other_trigger: str | None = None
+    bracketed: bool | None = None
+
+
+NOTHING_KNOWN = TrainingFacts()
+
+
+def chosen_recipe(base: Recipe, choices: Changes) -> Recipe:
+    """`base` with what the user chose.
+
+    A schedule that is chosen brings its own warm-up, and a warm-up that is chosen its schedule.
+    """
+    changes: dict[str, Any] = {}
+    if "optimizer.schedule" in choices:
+        changes["optimizer.warmup_steps"] = 0
+    elif choices.get("optimizer.warmup_steps") and base.optimizer.schedule == "constant":
+        changes["optimizer.schedule"] = "constant_with_warmup"
+    if choices.get("objective.output_preservation_weight") == 0:
+        changes["objective.other_trigger"] = None
+    return base.replaced({**changes, **choices})
+
+
+def completed_recipe(recipe: Recipe, facts: TrainingFacts, choices: Changes = MappingProxyType({})) -> Recipe:
+    """`recipe` with the steps and triggers of one dataset, where they are not among `choices`."""
+    known: dict[str, Any] = {"data.trigger": facts.trigger}
+    if facts.bracketed is not None:
+        known["data.prompt_form"] = "bracketed" if facts.bracketed else "bare"
+    if recipe.objective.output_preservation_weight:
+        known["objective.other_trigger"] = facts.other_trigger
+    if not recipe.optimizer.steps:
+        known["optimizer.steps"] = STEPS_PER_IMAGE * (facts.images or 0)
+    return recipe.replaced(
+        {path: value for path, value in known.items() if value is not None and path not in choices}
+    )

@@ -1,0 +1,271 @@
+"""The recipe: everything that a training run depends on, in groups. Every default stands here, once.
+
+Defaults are the paper's where it names a value, else kohya's; `presets.py` holds the other named recipes.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from ..ranges import COUNT, LEARNING_RATE, NONE_OR_MORE, SAMPLING_STEPS, SEED, number, whole
+from .fields import Field, Subset, fields_of, setting
+
+SIZE_STEP = 16
+"""Sides of pictures are multiples of it: the autoencoder's 8 times the transformer's 2 x 2 patches."""
+STEPS_PER_IMAGE = 10
+LARGEST_PREVIEW = 768
+"""Side of previews unless a run trains on less, px: the paper's size of images."""
+OPTIMIZERS = ("AdamW8bit", "AdamW")
+SCHEDULES = ("constant", "constant_with_warmup", "linear", "cosine")
+TIMESTEP_SAMPLINGS = ("uniform", "sigmoid", "shift", "schnell")
+TARGETS = ("all", "attention", "no_modulation")
+LOSS_WEIGHT = number(0, 1e6)
+
+
+class _Group:
+    """A group of fields that holds only what each of them takes."""
+
+    def __post_init__(self) -> None:
+        kind: Any = type(self)
+        for entry in _fields_of_group(kind):
+            value = getattr(self, entry.name)
+            object.__setattr__(self, entry.name, entry.check(value, entry.path))
+
+
+@functools.cache
+def _fields_of_group(kind: Any) -> tuple[Field, ...]:
+    return fields_of(kind.__name__.lower(), kind)
+
+
+@dataclass(frozen=True)
+class Model(_Group):
+    """The base model."""
+
+    base: Path | None = setting(
+        None, "FLUX.1 schnell: a diffusers folder, or the transformer's single file", location=True
+    )
+    clip_l: Path | None = setting(None, "CLIP-L text encoder, single file", location=True)
+    t5xxl: Path | None = setting(None, "T5-XXL text encoder, single file", location=True)
+    vae: Path | None = setting(None, "autoencoder, single file", location=True)
+    tokenizer_clip: Path | None = setting(None, "folder of CLIP's tokenizer, for single files", location=True)
+    tokenizer_t5: Path | None = setting(None, "folder of T5's tokenizer, for single files", location=True)
+    phantom: bool = setting(False, "train on the embedded phantom model: for tests and demonstrations only")
+
+
+@dataclass(frozen=True)
+class Data(_Group):
+    """The images, their captions and sizes. `subsets`: the folders of a dataset TOML."""
+
+    config: Path | None = setting(None, "dataset TOML in kohya's form", location=True)
+    train_dir: Path | None = setting(
+        None, "training images: a built dataset, or a plain folder with captions", location=True
+    )
+    reg_dir: Path | None = setting(None, "regularisation images, of either form", location=True)
+    class_tokens: str | None = setting(None, "caption of the training images that have none", location=True)
+    caption_extension: str = setting(".txt", "extension of caption files")
+    resolution: tuple[int, ...] = setting(
+        (256, 512, 768, 1024), "base resolutions in px, separated by commas"
+    )
+    bucket_step: int = setting(
+        SIZE_STEP,
+        "sides of buckets are multiples of this, itself a multiple of 16",
+        range=whole(SIZE_STEP, 1024),
+    )
+    batch_size: int = setting(1, "training images in a batch", range=COUNT, tensors=True)
+    cache_on_disk: bool = setting(True, "keep latents and text embeddings on disk, keyed by content")
+    cache_dir: Path | None = setting(
+        None,
+        "private folder of the cache (default: in the output folder); a dataset has its own",
+        location=True,
+    )
+    trigger: str | None = setting(None, "trigger recorded in the file (default: read from the captions)")
+    prompt_form: str | None = setting(
+        None,
+        "form of the trigger recorded in the file (default: read from the captions)",
+        choices=("bracketed", "bare"),
+    )
+    subsets: tuple[Subset, ...] = setting((), "folders of the dataset TOML", location=True)
+
+
+@dataclass(frozen=True)
+class Network(_Group):
+    """The LoRA."""
+
+    rank: int = setting(16, "rank of the LoRA", range=whole(1, 4096), tensors=True)
+    alpha: float = setting(
+        32.0,
+        "alpha of the LoRA; the effective scale is alpha / rank",
+        range=number(0, above=True),
+        tensors=True,
+    )
+    targets: str = setting(
+        "all", "linear layers of the transformer blocks that get the LoRA", choices=TARGETS, tensors=True
+    )
+    training_adapter: Path | None = setting(
+        None,
+        "LoRA that is on while training and off in previews and in the saved file (schnell needs one)",
+        location=True,
+    )
+
+
+@dataclass(frozen=True)
+class Optimizer(_Group):
+    """How the weights move, and for how long."""
+
+    name: str = setting("AdamW8bit", "optimizer", choices=OPTIMIZERS)
+    learning_rate: float = setting(1e-4, "learning rate", range=LEARNING_RATE, tensors=True)
+    beta1: float = setting(0.9, "AdamW's first beta", range=number(0, 1, below=True), tensors=True)
+    beta2: float = setting(0.999, "AdamW's second beta", range=number(0, 1, below=True), tensors=True)
+    epsilon: float = setting(1e-8, "AdamW's epsilon", range=number(0, 1), tensors=True)
+    weight_decay: float = setting(0.01, "AdamW's weight decay", range=number(0, 100), tensors=True)
+    max_grad_norm: float = setting(1.0, "clip the gradient's norm (0: do not)", range=number(0), tensors=True)
+    schedule: str = setting("constant", "learning-rate schedule", choices=SCHEDULES, tensors=True)
+    warmup_steps: int = setting(0, "linear warm-up over so many steps", range=NONE_OR_MORE, tensors=True)
+    steps: int = setting(
+        0, "optimizer steps (0: ten times the number of training images)", range=NONE_OR_MORE
+    )
+    accumulation_steps: int = setting(1, "batches in a step", range=COUNT, tensors=True)
+
+
+@dataclass(frozen=True)
+class Objective(_Group):
+    """The loss, its noise, and the seed of both."""
+
+    prior_loss_weight: float = setting(
+        1.0, "weight of the loss on the regularisation image paired with each image", range=LOSS_WEIGHT
+    )
+    prior_target: str = setting(
+        "image",
+        "what regularisation aims at: the image, or the base model's own prediction",
+        choices=("image", "base"),
+    )
+    output_preservation_weight: float = setting(
+        0.0,
+        "weight of holding each training image's output to the base model's where the trigger is missing "
+        "from its caption (differential output preservation; 0: off)",
+        range=LOSS_WEIGHT,
+    )
+    other_trigger: str | None = setting(
+        None, "another class's trigger, to which output preservation must not react either"
+    )
+    region_weight: float = setting(
+        1.0,
+        "weight of the loss where the finding lies, in datasets that know it (1: as elsewhere)",
+        range=number(0, above=True),
+    )
+    timestep_sampling: str = setting(
+        "uniform", "distribution of the noise level sigma", choices=TIMESTEP_SAMPLINGS, tensors=True
+    )
+    sigmoid_scale: float = setting(
+        1.0,
+        "standard deviation before the sigmoid (sigmoid and shift)",
+        range=number(0, above=True),
+        tensors=True,
+    )
+    shift: float = setting(
+        3.0, "shift of sigma towards noise (shift only)", range=number(0, above=True), tensors=True
+    )
+    seed: int = setting(
+        0, "seed of data order, noise levels, noise and the LoRA's first weights", range=SEED, tensors=True
+    )
+
+
+@dataclass(frozen=True)
+class Memory(_Group):
+    """Where and in what form the model lies."""
+
+    precision: str = setting("auto", "number format of the base model", choices=("auto", "no", "bf16"))
+    gradient_checkpointing: bool = setting(False, "compute activations twice to save memory")
+    blocks_to_swap: int = setting(
+        0, "keep the weights of so many blocks in main memory and stream them", range=NONE_OR_MORE
+    )
+    device: str = setting("auto", "cuda, cuda:1, mps or cpu (auto: the best there is)", location=True)
+    cpu_threads: int = setting(
+        0, "threads for computing on the processor (0: as started)", range=NONE_OR_MORE
+    )
+
+
+@dataclass(frozen=True)
+class Previews(_Group):
+    """Pictures drawn on the way."""
+
+    prompts: Path | None = setting(
+        None, "text file, one preview prompt a line, with kohya's --w --h --d --s", location=True
+    )
+    every_n_steps: int = setting(0, "preview every so many steps", range=NONE_OR_MORE)
+    at_first: bool = setting(False, "preview before the first step too")
+    size: int = setting(
+        0,
+        f"side of previews in px (0: {LARGEST_PREVIEW}, or the largest resolution if that is smaller)",
+        range=whole(0, 4096),
+    )
+    steps: int = setting(4, "sampling steps of previews", range=SAMPLING_STEPS)
+
+
+@dataclass(frozen=True)
+class Output(_Group):
+    """What is written, where, and how a run stops and goes on."""
+
+    folder: Path = setting(
+        Path("output"), "folder for the LoRA, checkpoints, previews and the loss history", location=True
+    )
+    name: str = setting("lora", "name of the LoRA file, without extension", location=True)
+    save_every_n_steps: int = setting(
+        0, "also save the LoRA every so many steps (0: only at the end)", range=NONE_OR_MORE
+    )
+    save_last_n_steps: int = setting(
+        0, "of these keep only those of the last so many steps (0: all)", range=NONE_OR_MORE
+    )
+    checkpoint_every_n_steps: int = setting(
+        250, "save a checkpoint to resume from every so many steps", range=COUNT
+    )
+    resume: str = setting(
+        "auto",
+        "auto: go on from the output folder's checkpoint; no: start anew; or a checkpoint file",
+        location=True,
+    )
+    report_every_step: bool = setting(
+        False, "a step event for every step, with its own seconds; waits for the GPU at each"
+    )
+    stop_file: Path | None = setting(
+        None, "save a checkpoint and stop as soon as this file exists", location=True
+    )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training run's settings."""
+
+    model: Model = Model()
+    data: Data = Data()
+    network: Network = Network()
+    optimizer: Optimizer = Optimizer()
+    objective: Objective = Objective()
+    memory: Memory = Memory()
+    previews: Previews = Previews()
+    output: Output = Output()
+
+    def __getitem__(self, path: str) -> Any:
+        """The value of a field by its path, as `optimizer.learning_rate`."""
+        group, _, name = path.partition(".")
+        return getattr(getattr(self, group), name)
+
+    def replaced(self, changes: Mapping[str, Any]) -> Recipe:
+        """The recipe with other values, by path."""
+        groups: dict[str, dict[str, Any]] = {}
+        for path, value in changes.items():
+            group, _, name = path.partition(".")
+            groups.setdefault(group, {})[name] = value
+        return replace(self, **{name: replace(getattr(self, name), **new) for name, new in groups.items()})
+
+
+@functools.cache
+def recipe_fields() -> dict[str, Field]:
+    """Every field of a recipe by its path, in the groups' order."""
+    kinds: list[Any] = [type(entry.default) for entry in fields(Recipe)]
+    groups = [_fields_of_group(kind) for kind in kinds]
+    return {entry.path: entry for group in groups for entry in group}
