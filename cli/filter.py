@@ -140,9 +140,10 @@ def _refill(
     """Draw again with the settings that the set was drawn with; generation refuses others."""
     from ..diffusioncleft_core.files import read_json
     from ..diffusioncleft_core.filters.stage import refill_set
-    from ..diffusioncleft_core.generation.generate import SETTINGS_FILE, generate
+    from ..diffusioncleft_core.generation.generate import generate
+    from ..diffusioncleft_core.imageset.places import SETTINGS
 
-    settings = args.set / SETTINGS_FILE
+    settings = args.set / SETTINGS
     if not settings.is_file():
         raise UserError(f"{args.set} was not drawn by `diffusioncleft generate`; only such a set is refilled")
     record = read_json(settings)
@@ -176,9 +177,10 @@ def _refill(
 
 def _tell(folder: Path) -> None:
     from ..diffusioncleft_core.filters.summary import filter_summary
-    from ..diffusioncleft_core.imageset.manifest import filtered_rows, read_set_rows
+    from ..diffusioncleft_core.imageset.manifest import filtered_rows, read_image_set
+    from ..diffusioncleft_core.imageset.places import REJECTED
 
-    rows = read_set_rows(folder)
+    rows = read_image_set(folder)
     found = filter_summary(rows)
     print(f"  of {found['n']} images: accepted {found['accepted']}, rejected {found['rejected']}")
     for kind, count in found["by_kind"].items():
@@ -187,7 +189,7 @@ def _tell(folder: Path) -> None:
     if found["refill"]:
         print(f"  filtered set with what was made again: {len(filtered_rows(rows))}")
     if found["rejected"]:
-        print(f"  they lie in {folder / 'rejected'}; take one back with --readmit FILE")
+        print(f"  they lie in {folder / REJECTED}; take one back with --readmit FILE")
 
 
 def _tell_photographs(args: argparse.Namespace, artifacts: ArtifactFilter, analyzer: FaceAnalyzer) -> None:
@@ -208,11 +210,10 @@ def _readmit(args: argparse.Namespace) -> int:
     from ..diffusioncleft_core.imageset.verdicts import IDENTITY_LEAK
 
     for row in readmit(args.set, args.readmit):
-        reasons = row["verdicts"]["reasons"]
-        print(f"{row['file']}: {', '.join(reasons)} overruled")
-        if IDENTITY_LEAK in reasons:
+        print(f"{row.file}: {', '.join(row.reasons)} overruled")
+        if IDENTITY_LEAK in row.reasons:
             print(
-                f"warning: {row['file']} is like a training photograph; publish it only if that is wrong",
+                f"warning: {row.file} is like a training photograph; publish it only if that is wrong",
                 file=sys.stderr,
             )
     return 0

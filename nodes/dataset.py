@@ -198,12 +198,12 @@ class Captions(Node):
 
 def open_dataset(name: str) -> DatasetHandle:
     """Read what a dataset is; UserError when its name is none or it is damaged."""
-    from ..diffusioncleft_core.dataset.folder import SET_ASIDE, SETTINGS
+    from ..diffusioncleft_core.dataset.folder import SET_ASIDE, SETTINGS, dataset_rows
     from ..diffusioncleft_core.files import read_json, read_jsonl, sha256_file
-    from ..diffusioncleft_core.imageset.manifest import MANIFEST, read_manifest
+    from ..diffusioncleft_core.imageset.places import MANIFEST
 
     folder = places.dataset_folder(name)
-    rows = read_manifest(folder)
+    rows = dataset_rows(folder)
     described = read_json(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
     aside: dict[str, int] = {}
     for row in read_jsonl(folder / SET_ASIDE) if (folder / SET_ASIDE).is_file() else []:
@@ -293,8 +293,9 @@ def _known(name: str) -> bool | str:
 
 def _fingerprint(name: str) -> str:
     from ..diffusioncleft_core.files import sha256_file
+    from ..diffusioncleft_core.imageset.places import MANIFEST
 
     try:
-        return sha256_file(places.dataset_folder(name) / "manifest.jsonl")
+        return sha256_file(places.dataset_folder(name) / MANIFEST)
     except (OSError, UserError):
         return "missing"

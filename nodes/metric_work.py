@@ -197,7 +197,7 @@ def _frame(sets: Sequence[ImageSetHandle], phantom: bool) -> dict[str, Any]:
     from .set_work import open_set
 
     rows = {item.condition or ALL: open_set(item.name).rows for item in sets}
-    checked = {name: found for name, found in rows.items() if any(row.get("verdicts") for row in found)}
+    checked = {name: found for name, found in rows.items() if any(row.verdicts for row in found)}
     return {
         "schema": 1,
         "notes": [PHANTOM_NOTE] if phantom else [],

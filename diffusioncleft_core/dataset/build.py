@@ -11,7 +11,7 @@ from ..environment import versions
 from ..errors import UserError
 from ..files import read_jsonl, sha256_bytes, sha256_file, write_json, write_jsonl
 from ..imageset.decode import INGEST_VERSION, Rejected, SetAside, normalise, read_bytes
-from ..imageset.manifest import MANIFEST, ImageRow, read_manifest, write_manifest
+from ..imageset.manifest import ImageRow, listed_rows, write_image_set
 from ..progress import progress
 from .admission import Candidate, admit, caption_builder, columns_of, without_consent
 from .corrections import keep_captions
@@ -187,17 +187,15 @@ def _erase_withdrawn(folder: Path, ledger: Ledger, sources: set[str]) -> int:
         if (folder / name).is_file():
             rows_left = [row for row in read_jsonl(folder / name) if row.get("source", "") in sources]
             write_jsonl(folder / name, rows_left)
-    if not (folder / MANIFEST).is_file():
-        return 0
     allowed = {facts.pixels for facts in ledger.facts.values()}
-    rows = read_manifest(folder)
+    rows = list(listed_rows(folder))
     kept = [row for row in rows if row.sha256 in allowed]
     if len(kept) < len(rows):
         if (folder / CAPTIONS).is_file():
             files = {row.file for row in kept}
             built = [row for row in read_jsonl(folder / CAPTIONS) if row.get("file") in files]
             write_jsonl(folder / CAPTIONS, built)
-        write_manifest(folder, kept)
+        write_image_set(folder, kept)
         roles = {source: role for source, role in read_roles(folder).items() if source in sources}
         write_json(folder / ROLES, roles)
         erase_unlisted(folder, [row.sha256 for row in kept if row.sha256])
@@ -308,7 +306,7 @@ def _write_images(
 
     Trusted are the images that a finished manifest names and those just written; others are checked.
     """
-    before = {row.sha256 for row in read_manifest(folder)} if (folder / MANIFEST).is_file() else set()
+    before = {row.sha256 for row in listed_rows(folder)}
     for item in selection.entered:
         is_there = (folder / image_name(item.pixels)).is_file()
         trusted = item.pixels in before or item.facts.source in opened
@@ -332,7 +330,7 @@ def _write_lists(
     write_json(folder / ROLES, dict(sorted(roles.items())))
     if (folder / CAPTIONS).is_file():  # a stop in between leaves the right ones to restore
         keep_captions(folder, rows)
-    write_manifest(folder, rows)
+    write_image_set(folder, rows)
     erase(folder / CAPTIONS)
     aside.sort(key=lambda item: (item.file, item.reason))
     write_jsonl(folder / SET_ASIDE, (item.to_json() for item in aside))

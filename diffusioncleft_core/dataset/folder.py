@@ -27,6 +27,8 @@ from ..files import (
     write_text,
 )
 from ..imageset.decode import pixel_sha256
+from ..imageset.manifest import ImageRow, listed_rows
+from ..imageset.places import MANIFEST
 
 MARKER = ".diffusioncleft-dataset"
 IMAGES = "images"
@@ -51,7 +53,7 @@ OWN_NAMES: tuple[str, ...] = (
     IMAGES,
     EMBEDDINGS,
     CACHE,
-    "manifest.jsonl",
+    MANIFEST,
     SET_ASIDE,
     SETTINGS,
     EXAMINED,
@@ -129,6 +131,16 @@ def require_dataset(folder: Path) -> Path:
             f"{folder} is no dataset folder (it has no {MARKER}); nothing was touched, check the path"
         )
     return folder
+
+
+def dataset_rows(folder: Path, *roles: str) -> list[ImageRow]:
+    """The photographs of a dataset that have one of `roles`; all of them when none is named.
+
+    Raises UserError for a folder that is no dataset, or was never built to the end.
+    """
+    if not (require_dataset(folder) / MANIFEST).is_file():
+        raise UserError(f"{folder} has no {MANIFEST}; build it with 'diffusioncleft dataset build'")
+    return [row for row in listed_rows(folder) if not roles or row.role in roles]
 
 
 def dataset_cache(folder: Path, part: str) -> Path:

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..imageset.manifest import read_manifest
-from .folder import keyed_hash, read_embeddings, require_dataset
+from .folder import dataset_rows, keyed_hash, read_embeddings
 from .select import Selected
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -112,7 +111,7 @@ def roles_elsewhere(
     """
     roles: list[set[str]] = [set() for _ in entered]
     for folder in datasets:
-        rows = [row for row in read_manifest(require_dataset(folder)) if row.role in {"train", "holdout"}]
+        rows = dataset_rows(folder, "train", "holdout")
         labels = {row.subject: str(row.role) for row in rows}
         embeddings = read_embeddings(folder)
         faces = [(embeddings[row.sha256], str(row.role)) for row in rows if row.sha256 in embeddings]

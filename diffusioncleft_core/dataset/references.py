@@ -13,9 +13,9 @@ from ..faces.analyzer import FaceAnalyzer
 from ..faces.records import FaceRecord, embedding_matrix, face_records
 from ..files import read_json, sha256_bytes
 from ..imageset.decode import MAX_SIDE
-from ..imageset.manifest import ImageRow, read_manifest
+from ..imageset.manifest import ImageRow
 from .examine import Facts, Ledger, examine_settings, settings_key
-from .folder import CACHE, SETTINGS, require_dataset
+from .folder import CACHE, SETTINGS, dataset_rows
 
 FACES_CACHE = f"{CACHE}/faces"
 """Inside the dataset: erased with it, and whenever a photograph is withdrawn."""
@@ -65,8 +65,7 @@ def dataset_records(
     now and kept in the dataset's cache. Raises UserError for a folder that is no dataset, and when the
     embedded face models, which know phantoms alone, would see photographs.
     """
-    folder = require_dataset(folder)
-    rows = [row for row in read_manifest(folder) if row.role in roles]
+    rows = dataset_rows(folder, *roles)
     described = _description(folder)
     if analyzer.phantom_only and not described.get("settings", {}).get("phantom", False):
         raise UserError(

@@ -19,7 +19,8 @@ import numpy.typing as npt
 from ..conditions.plan import attempt_of
 from ..errors import UserError
 from ..files import read_json, sha256_bytes, sha256_file, write_bytes, write_json
-from .manifest import place_of
+from .manifest import ImageRow
+from .places import current_place, image_name, sidecar_of
 
 SIDECAR_SCHEMA = 1
 SOFTWARE = "diffusioncleft"
@@ -34,15 +35,6 @@ _XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <dc:description><rdf:Alt><rdf:li xml:lang="x-default">{description}</rdf:li></rdf:Alt></dc:description>
 </rdf:Description></rdf:RDF></x:xmpmeta>
 <?xpacket end="r"?>"""
-
-
-def image_name(index: int, seed: int) -> str:
-    """`000123_4711.png`: place in the plan, then the seed of its noise."""
-    return f"{index:06d}_{seed}.png"
-
-
-def sidecar_of(image: Path) -> Path:
-    return image.with_suffix(".json")
 
 
 def encode_png(pixels: npt.NDArray[np.uint8], record: Mapping[str, Any]) -> bytes:
@@ -118,28 +110,29 @@ def read_done(folder: Path, index: int, seed: int) -> dict[str, Any] | None:
     """
     name = image_name(index, seed)
     try:
-        file = place_of(folder, name)
-        sidecar = read_json(folder / place_of(folder, sidecar_of(Path(name)).name))
+        file = current_place(folder, name)
+        sidecar = read_json(folder / current_place(folder, sidecar_of(Path(name)).name))
         whole = isinstance(sidecar, dict) and sidecar.get("png_sha256") == sha256_file(folder / file)
     except (OSError, json.JSONDecodeError, UnicodeDecodeError, UserError):
         return None
     return {**sidecar, "file": file} if whole else None
 
 
-def manifest_row(sidecar: Mapping[str, Any], role: str) -> dict[str, Any]:
-    """One line of the image set's manifest.jsonl (the fields an image set has everywhere)."""
+def generated_row(sidecar: Mapping[str, Any], role: str = "generated") -> ImageRow:
+    """The row of a generated image in its set's manifest."""
     lora = sidecar.get("lora")
-    return {
-        "file": sidecar["file"],
-        "index": sidecar["index"],
-        "attempt": attempt_of(sidecar["index"]),
-        "width": sidecar["width"],
-        "height": sidecar["height"],
-        "condition": sidecar["condition"],
-        "role": role,
-        "attributes": sidecar["attributes"],
-        "prompt": sidecar["prompt"],
-        "seed": sidecar["seed"],
-        "lora": lora["sha256"] if lora else None,
-        "verdicts": sidecar.get("verdicts", {}),
-    }
+    return ImageRow(
+        file=sidecar["file"],
+        index=sidecar["index"],
+        attempt=attempt_of(sidecar["index"]),
+        width=sidecar["width"],
+        height=sidecar["height"],
+        condition=sidecar["condition"],
+        role=role,
+        attributes=dict(sidecar["attributes"]),
+        prompt=sidecar["prompt"],
+        seed=sidecar["seed"],
+        lora=lora["sha256"] if lora else None,
+        verdicts=dict(sidecar.get("verdicts") or {}),
+        made_from=sidecar.get("made_from"),
+    )

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .fir import FEWEST_PHOTOGRAPHS, Faces, control_figures, embedder_info, identity_figures
-from .groups import ALL, MeasuredImage, read_generated
+from .groups import ALL, MeasuredImage, measured_set
 from .sides import Side, Warn, name_damaged
 
 if TYPE_CHECKING:
@@ -199,9 +199,9 @@ def faces_cache(folder: Path, cache_dir: Path | None) -> Path:
     """
     from ..dataset import references
     from ..dataset.folder import is_dataset
-    from ..imageset import manifest as sets
+    from ..imageset.places import FACES_CACHE
 
-    return folder / references.FACES_CACHE if is_dataset(folder) else cache_dir or folder / sets.FACES_CACHE
+    return folder / references.FACES_CACHE if is_dataset(folder) else cache_dir or folder / FACES_CACHE
 
 
 def holdout_faces(references: Sequence[Path], analyzer: FaceAnalyzer) -> dict[str, NDArray[np.float32]]:
@@ -230,7 +230,7 @@ def control_faces(
 
     for message in unlisted(control):
         warn(message)
-    images, _ = read_generated(control, "control")
+    images, _ = measured_set(control, "control")
     faces = faces_of(images, analyzer, cache_dir, "faces, control")
     name_damaged(images, faces.unreadable, warn)
     roles = {row.role for row in read_image_set(control)}

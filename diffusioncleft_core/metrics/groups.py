@@ -4,16 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..dataset.folder import require_dataset
+from ..dataset.folder import dataset_rows
 from ..errors import UserError
-from ..files import inside, read_jsonl, sha256_file
-from ..imageset.listing import list_images
-from ..imageset.manifest import MANIFEST, filtered_rows, raw_rows, read_manifest, read_rows
+from ..files import inside, sha256_file
+from ..imageset.manifest import read_image_set
 
 ALL = "all"
 
@@ -66,35 +64,25 @@ class Group:
         return {"raw": self.raw} | ({} if self.filtered is None else {"filtered": self.filtered})
 
 
-def read_generated(folder: Path, condition: str) -> tuple[list[MeasuredImage], bool]:
+def measured_set(folder: Path, condition: str) -> tuple[list[MeasuredImage], bool]:
     """The images of a generated set or of a bare folder, and whether the set went through the filters.
 
-    A bare folder is read without its subfolders. What can't be decoded is still listed: it is counted when it
-    is measured. Raises UserError when `folder` is no folder.
+    What can't be decoded is among them: it is counted when it is measured. UserError for no folder.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; give the folder of a generated set, or of images")
-    if not (folder / MANIFEST).is_file():
-        return [MeasuredImage(folder, name, condition) for name in list_images(folder).images], False
-    rows = read_rows(folder)
-    raw, kept = _files(raw_rows(rows)), _files(filtered_rows(rows))
-    was_filtered = any(row.get("verdicts") for row in rows)
+    rows = read_image_set(folder, may_be_empty=True)
+    was_filtered = any(row.verdicts for row in rows)
     images = [
-        MeasuredImage(folder, name, condition, name in raw, was_filtered and name in kept)
-        for name in dict.fromkeys(str(row["file"]) for row in rows)
-        if name in raw or name in kept
+        MeasuredImage(Path(folder), row.file, condition, row.is_raw, was_filtered and row.accepted is True)
+        for row in {row.file: row for row in rows}.values()
+        if row.is_raw or row.accepted is True
     ]
     return images, was_filtered
 
 
 def condition_of(folder: Path) -> str | None:
-    """The condition that most rows of a set's manifest name; None for a bare folder."""
-    if not (Path(folder) / MANIFEST).is_file():
-        return None
-    named = [row.get("condition") for row in read_jsonl(Path(folder) / MANIFEST)]
-    known = [name for name in named if isinstance(name, str)]
-    return max(set(known), key=known.count) if known else None
+    """The condition that most images of a set show; None for a bare folder."""
+    known = [row.condition for row in read_image_set(folder, may_be_empty=True) if row.condition]
+    return max(dict.fromkeys(known), key=known.count) if known else None
 
 
 def read_photographs(folders: Sequence[Path], role: str) -> list[MeasuredImage]:
@@ -102,8 +90,7 @@ def read_photographs(folders: Sequence[Path], role: str) -> list[MeasuredImage]:
     return [
         MeasuredImage(Path(folder), row.file, row.condition or "unknown")
         for folder in dict.fromkeys(map(Path, folders))
-        for row in read_manifest(require_dataset(folder))
-        if row.role == role
+        for row in dataset_rows(folder, role)
     ]
 
 
@@ -120,7 +107,3 @@ def groups_of(images: Sequence[MeasuredImage], was_filtered: Mapping[str, bool])
     if len(names) != 1 or ALL in was_filtered:
         groups.append(Group(ALL, raw, kept if all(was_filtered.values()) else None))
     return groups
-
-
-def _files(rows: Sequence[Mapping[str, Any]]) -> set[str]:
-    return {str(row["file"]) for row in rows}

@@ -15,7 +15,7 @@ from ..errors import UserError
 from ..imageset.listing import named
 from ..imageset.manifest import unlisted
 from .features import Extractors, GroupFeatures, common_size, group_features, read_pixels
-from .groups import ALL, Group, MeasuredImage, groups_of, read_generated, read_photographs
+from .groups import ALL, Group, MeasuredImage, groups_of, measured_set, read_photographs
 from .kept import Caches
 
 OWN_CACHE = ".measure"
@@ -50,7 +50,7 @@ def features_cache(folder: Path, cache_dir: Path | None) -> Path:
 
 def refuse_nothing(generated: Mapping[str, Path]) -> None:
     """Raise UserError when no set holds an image."""
-    if not any(read_generated(folder, condition)[0] for condition, folder in generated.items()):
+    if not any(measured_set(folder, condition)[0] for condition, folder in generated.items()):
         named = ", ".join(str(folder) for folder in generated.values()) or "no folder"
         raise UserError(
             f"there is nothing to measure: no image in {named}; give the folder of a generated set"
@@ -63,7 +63,7 @@ def generated_side(generated: Mapping[str, Path], warn: Warn) -> Side:
     images: list[MeasuredImage] = []
     was_filtered = {}
     for condition, folder in generated.items():
-        found, was_filtered[condition] = read_generated(folder, condition)
+        found, was_filtered[condition] = measured_set(folder, condition)
         images += found
         if not found:
             warn(f"{folder} holds no image")

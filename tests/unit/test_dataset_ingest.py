@@ -83,14 +83,14 @@ def test_every_reader_of_images_sees_the_upright_picture(picture, name, tmp_path
     from diffusioncleft.cli.checkup.face_pack import _photograph
     from diffusioncleft.diffusioncleft_core.imageset.manifest import read_image_set
     from diffusioncleft.diffusioncleft_core.metrics.features import read_pixels
-    from diffusioncleft.diffusioncleft_core.metrics.groups import read_generated
+    from diffusioncleft.diffusioncleft_core.metrics.groups import measured_set
     from diffusioncleft.diffusioncleft_core.report.pictures import Picture, thumbnail
     from diffusioncleft.trainer.data import read_pixels as trained_on
 
     wide = picture.crop((0, 0, 96, 64))
     path = tmp_path / f"photo.{name}"
     path.write_bytes(stored(wide, 6, name))
-    (measured,), _ = read_generated(tmp_path, "all")
+    (measured,), _ = measured_set(tmp_path, "all")
     (row,) = read_image_set(tmp_path)
     shown = thumbnail(Picture(path, "", ""))
     assert measured.size == (row.width, row.height) == (shown.width, shown.height) == (96, 64)
