@@ -14,6 +14,7 @@ from typing import Any
 from ..environment import hardware, versions
 from ..files import inside
 from ..imageset.manifest import raw_rows, read_image_set
+from ..imageset.places import sidecar_of
 from ..imageset.sheets import contact_sheet, read_pictures, short_label
 from ..recipe import PAPER, TrainingFacts
 from ..run.settings import RunSettings
@@ -49,6 +50,7 @@ def write_contact_sheet(folder: Path, path: Path, title: str, *, phantom: bool) 
     rows = [row for row in rows if inside(folder, row.file).is_file()][:SHEET_IMAGES]
     if not rows:
         path.unlink(missing_ok=True)
+        sidecar_of(path).unlink(missing_ok=True)
         return 0
     images = read_pictures(folder, [row.file for row in rows])
     labels = [short_label(row.attributes) for row in rows]

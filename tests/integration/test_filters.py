@@ -72,7 +72,7 @@ def drawn(tmp_path_factory):
 def image_set(drawn, datasets, analyzer, tmp_path):
     """The drawn set with three planted artifacts and a training photograph of the OTHER condition in it."""
     folder = shutil.copytree(drawn, tmp_path / "pre_op")
-    files = [row.file for row in read_jsonl(folder / "manifest.jsonl")]
+    files = [row["file"] for row in read_jsonl(folder / "manifest.jsonl")]
     photograph = next(row for row in read_image_set(datasets[1]) if row.role == "train")
     for index, kind in [*PLANTED.items(), (LEAK, None)]:
         path = folder / files[index]
