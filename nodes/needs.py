@@ -77,8 +77,8 @@ def check_faces(pack: str) -> None:
     check_face_analysis(pack, roots=places.face_pack_roots())
 
 
-def check_networks(phantom: bool | None, *, fid: bool = True, lpips: bool = True) -> None:
-    """Raise UserError when the networks of FID or LPIPS, or their weights, are not on this machine."""
-    from ..diffusioncleft_core.metrics.features import check_extractors
+def check_networks(phantom: bool | None, *metrics: str) -> None:
+    """Raise UserError when the networks of these metrics, or their weights, are not on this machine."""
+    from ..diffusioncleft_core.metrics.extractors import check_extractors
 
-    check_extractors(phantom=phantom is not False, fid=fid, lpips=lpips)
+    check_extractors(metrics, phantom=phantom is not False)

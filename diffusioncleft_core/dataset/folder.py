@@ -154,6 +154,11 @@ def dataset_cache(folder: Path, part: str) -> Path:
     return private_dir(cache / part)
 
 
+def owned_cache(folder: Path, part: str, elsewhere: Path | None) -> Path | None:
+    """Where what is computed from the images in `folder` lies: a dataset's in itself, others' `elsewhere`."""
+    return dataset_cache(folder, part) if is_dataset(folder) else elsewhere
+
+
 def keyed_hash(folder: Path, text: str) -> str:
     """HMAC-SHA256 of `text` with the folder's secret key: means nothing to whoever has not the folder."""
     return hmac.new((Path(folder) / KEY).read_bytes(), text.encode("utf-8"), hashlib.sha256).hexdigest()

@@ -15,10 +15,10 @@ from ..files import read_json, sha256_bytes
 from ..imageset.decode import MAX_SIDE
 from ..imageset.manifest import ImageRow
 from .examine import Facts, Ledger, examine_settings, settings_key
-from .folder import CACHE, SETTINGS, dataset_rows
+from .folder import SETTINGS, dataset_cache, dataset_rows
 
-FACES_CACHE = f"{CACHE}/faces"
-"""Inside the dataset: erased with it, and whenever a photograph is withdrawn."""
+FACES_CACHE = "faces"
+"""Part of the dataset's cache: erased with it, and whenever a photograph is withdrawn."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -76,7 +76,9 @@ def dataset_records(
     records = {row.file: _record(known[row.sha256]) for row in rows if row.sha256 in known}
     others = [row.file for row in rows if row.file not in records]
     if others:
-        found = face_records(folder, others, analyzer, folder / FACES_CACHE, description=description)
+        found = face_records(
+            folder, others, analyzer, dataset_cache(folder, FACES_CACHE), description=description
+        )
         records |= dict(zip(others, found, strict=True))
     return rows, [records[row.file] for row in rows]
 

@@ -85,7 +85,7 @@ def filter_set(
         rows = read_image_set(folder)
         refuse_unmovable(folder, [row.file for row in rows])
         records = face_records(folder, [row.file for row in rows], analyzer, cache or folder / FACES_CACHE)
-        judged, checked = [], 0
+        settled, checked = [], 0
         for row, record in progress(zip(rows, records, strict=True), "filters", total=len(rows)):
             path = folder / row.file
             image = _content_key(path)
@@ -94,13 +94,13 @@ def filter_set(
                 known = {}
             verdicts = known
             if (known.get("settings"), known.get("image")) != (settings, image):
-                verdicts = _judge(path, record, artifacts, identity, settings) | {"image": image}
+                verdicts = judged(path, record, artifacts, identity, settings) | {"image": image}
                 verdicts = with_readmission(verdicts, known.get("readmitted"))
                 checked += 1
                 keep_verdicts(folder, row, verdicts)
-            judged.append(replace(row, verdicts=verdicts))
-        judged = settle(folder, judged)
-    return FilterResult(folder, tuple(judged), checked, tuple(_notices(folder, judged)))
+            settled.append(replace(row, verdicts=verdicts))
+        settled = settle(folder, settled)
+    return FilterResult(folder, tuple(settled), checked, tuple(_notices(folder, settled)))
 
 
 def settings_key(artifacts: ArtifactFilter, identity: IdentityFilter | None) -> str:
@@ -138,13 +138,14 @@ def settle(folder: Path, rows: Sequence[ImageRow]) -> list[ImageRow]:
     return settled
 
 
-def _judge(
+def judged(
     path: Path,
     record: FaceRecord,
     artifacts: ArtifactFilter,
     identity: IdentityFilter | None,
     settings: str,
 ) -> dict[str, Any]:
+    """The verdicts on the image at `path`, in which the faces of `record` were found."""
     try:
         image = read_image(path)
     except Rejected:

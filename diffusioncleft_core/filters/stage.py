@@ -8,18 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from ..conditions.plan import PlanRow, made_again
+from ..dataset.folder import dataset_cache
 from ..dataset.references import FACES_CACHE, dataset_records, read_references
-from ..errors import UserError
 from ..faces.analyzer import FaceAnalyzer
-from ..files import private_dir, read_jsonl, write_jsonl
-from ..imageset.decode import Rejected, read_image
+from ..imageset.cache import ContentCache, entry_key
 from ..imageset.manifest import ImageRow, read_image_set
 from ..imageset.places import first_index
-from ..imageset.verdicts import combined
 from ..progress import progress
 from ..ranges import whole
-from .apply import FilterResult, filter_set, settings_key
-from .artifacts import ArtifactFilter, unreadable_verdict
+from .apply import FilterResult, filter_set, judged, settings_key
+from .artifacts import ArtifactFilter
 from .identity import THRESHOLD, IdentityFilter
 from .summary import filter_summary, photographs_summary
 
@@ -81,7 +79,7 @@ def unfilled(rows: Sequence[ImageRow]) -> list[PlanRow]:
     return [row.plan_row() for row in rows if row.is_raw and row.index not in filled]
 
 
-VERDICTS = "artifacts.jsonl"
+VERDICTS = "artifacts"
 
 
 def photograph_verdicts(
@@ -94,36 +92,16 @@ def photograph_verdicts(
     """
     rows, records = dataset_records(dataset, analyzer)
     settings = settings_key(artifacts, None)
-    place = private_dir(dataset / FACES_CACHE) / VERDICTS
-    known = _known(place, settings)
+    known = ContentCache(dataset_cache(dataset, FACES_CACHE), VERDICTS)
     verdicts = []
     for row, record in progress(zip(rows, records, strict=True), "photographs", total=len(rows)):
-        found = known.get(str(row.sha256))
+        key = entry_key(row.sha256, settings)
+        found = known.value(key)
         if found is None:
-            try:
-                image = read_image(dataset / row.file)
-            except Rejected:
-                found = combined(unreadable_verdict(), settings=settings)
-            else:
-                found = combined(artifacts.check(image, record), settings=settings)
-            known[str(row.sha256)] = found
+            found = judged(dataset / row.file, record, artifacts, None, settings)
+            known.keep_value(key, found)
         verdicts.append(found)
-    write_jsonl(place, ({"pixels": pixels, "verdicts": found} for pixels, found in known.items()))
     return sorted(verdicts, key=json.dumps)
-
-
-def _known(place: Path, settings: str) -> dict[str, dict[str, Any]]:
-    if not place.is_file():
-        return {}
-    try:
-        rows = read_jsonl(place)
-    except UserError:  # it can be made again
-        return {}
-    return {
-        str(row["pixels"]): row["verdicts"]
-        for row in rows
-        if row.get("verdicts", {}).get("settings") == settings
-    }
 
 
 Generate = Callable[[list[PlanRow]], None]

@@ -185,7 +185,7 @@ def check_settings(settings: RunSettings) -> None:
             "there are no photographs: give --photos-pre and --photos-post, or --phantom to try without any"
         )
     if settings.control is not None:
-        from ..metrics.groups import measured_set
+        from ..metrics.sets import measured_set
 
         if not measured_set(settings.control, "control")[0]:
             raise UserError(f"there is no image in the control faces' folder {settings.control}")

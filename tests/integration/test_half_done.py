@@ -19,7 +19,7 @@ from diffusioncleft.diffusioncleft_core.files import (
 from diffusioncleft.diffusioncleft_core.filters.apply import filter_set, readmit
 from diffusioncleft.diffusioncleft_core.filters.artifacts import ArtifactFilter
 from diffusioncleft.diffusioncleft_core.imageset.manifest import read_image_set
-from diffusioncleft.diffusioncleft_core.metrics.groups import measured_set
+from diffusioncleft.diffusioncleft_core.metrics.sets import measured_set
 from diffusioncleft.diffusioncleft_core.phantom.face import random_face
 from diffusioncleft.diffusioncleft_core.phantom.photographs import write_photographs
 from diffusioncleft.diffusioncleft_core.phantom.render import render

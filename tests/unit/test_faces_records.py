@@ -13,7 +13,6 @@ from PIL import Image
 from diffusioncleft.diffusioncleft_core import phantom
 from diffusioncleft.diffusioncleft_core.dataset.folder import purge_dataset
 from diffusioncleft.diffusioncleft_core.dataset.references import (
-    FACES_CACHE,
     dataset_records,
     read_references,
 )
@@ -91,8 +90,8 @@ def test_a_face_is_looked_for_once_whatever_the_file_is_called(images, analyzer,
 def test_a_torn_cache_costs_only_its_last_row(images, analyzer, tmp_path):
     cache, names = tmp_path / "private", ["one.png", "both.png"]
     face_records(images, names, analyzer, cache)
-    data = (cache / RECORDS).read_bytes()
-    (cache / RECORDS).write_bytes(data[:-50])
+    data = (cache / f"{RECORDS}.jsonl").read_bytes()
+    (cache / f"{RECORDS}.jsonl").write_bytes(data[:-50])
     for expected in (1, 0):
         counting = Counting(analyzer)
         face_records(images, names, counting, cache)
@@ -142,7 +141,7 @@ def test_another_pack_than_the_builds_looks_again_and_keeps_it_with_the_dataset(
     for _ in range(2):
         rows, records = dataset_records(dataset, counting)
         assert len(rows) == counting.asked and all(record.has_face for record in records)
-    assert (dataset / FACES_CACHE / RECORDS).is_file()
+    assert (dataset / "cache" / "faces" / f"{RECORDS}.jsonl").is_file()
     purge_dataset(dataset)
     assert not dataset.exists()
 
