@@ -117,7 +117,7 @@ def roles_elsewhere(
         faces = [(embeddings[row.sha256], str(row.role)) for row in rows if row.sha256 in embeddings]
         known = np.stack([face for face, _ in faces]) if faces else np.zeros((0, 512))
         for index, item in enumerate(entered):
-            subject, embedding = item.candidate.subject, item.facts.embedding
+            subject, embedding = item.candidate.subject, item.examined.record.embedding
             if subject is not None:
                 label = keyed_hash(folder, f"id {subject}")[:12]
                 if label in labels:

@@ -14,7 +14,7 @@ from ..faces.records import FaceRecord, embedding_matrix, face_records
 from ..files import read_json, sha256_bytes
 from ..imageset.decode import MAX_SIDE
 from ..imageset.manifest import ImageRow
-from .examine import Facts, Ledger, examine_settings, settings_key
+from .examine import Ledger, examine_settings, settings_key
 from .folder import SETTINGS, dataset_cache, dataset_rows
 
 FACES_CACHE = "faces"
@@ -73,7 +73,7 @@ def dataset_records(
             "name a face pack (--faces)"
         )
     known = _examined(folder, analyzer, int(described.get("settings", {}).get("max_side", MAX_SIDE)))
-    records = {row.file: _record(known[row.sha256]) for row in rows if row.sha256 in known}
+    records = {row.file: known[row.sha256] for row in rows if row.sha256 in known}
     others = [row.file for row in rows if row.file not in records]
     if others:
         found = face_records(
@@ -129,30 +129,12 @@ def _description(folder: Path) -> dict[str, Any]:
     return described if isinstance(described, dict) else {}
 
 
-def _examined(folder: Path, analyzer: FaceAnalyzer, max_side: int) -> dict[str, Facts]:
-    """What `dataset build` found with this pack, by pixel hash.
-
-    Of several faces the build keeps the largest alone; their areas must be looked at again.
-    """
+def _examined(folder: Path, analyzer: FaceAnalyzer, max_side: int) -> dict[str, FaceRecord]:
+    """The faces that `dataset build` found with this pack, by pixel hash."""
     settings = examine_settings(analyzer, max_side)
     keys = {settings_key(settings, first_frame) for first_frame in (False, True)}
     return {
-        facts.pixels: facts
-        for facts in Ledger(folder).facts.values()
-        if facts.pixels is not None and facts.settings in keys and facts.faces <= 1
+        found.pixels: found.record
+        for found in Ledger(folder).examined.values()
+        if found.pixels is not None and found.settings in keys
     }
-
-
-def _record(facts: Facts) -> FaceRecord:
-    if facts.face is None or facts.embedding is None:
-        return FaceRecord(facts.width, facts.height)
-    return FaceRecord(
-        width=facts.width,
-        height=facts.height,
-        n_faces=1,
-        box=np.asarray(facts.face["box"], np.float32),
-        landmarks=np.asarray(facts.face["landmarks"], np.float32),
-        score=float(facts.face["score"]),
-        embedding=facts.embedding,
-        rung=str(facts.face["rung"]),
-    )

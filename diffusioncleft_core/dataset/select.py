@@ -2,16 +2,16 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from ..conditions.vocabulary import Region
 from ..faces.analyzer import LANDMARKS
+from ..faces.records import FaceRecord
 from ..imageset.decode import SetAside
 from .admission import Candidate
 from .duplicates import near_duplicates
-from .examine import Facts
+from .examine import Examination
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,13 +19,13 @@ class Selected:
     """A photograph that enters, and what is known of it."""
 
     candidate: Candidate
-    facts: Facts
+    examined: Examination
 
     @property
     def pixels(self) -> str:
         """Hash of the normalised pixels."""
-        assert self.facts.pixels is not None
-        return self.facts.pixels
+        assert self.examined.pixels is not None
+        return self.examined.pixels
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ def select(
     sound: list[Selected] = []
     first: dict[str, str] = {}
     for item in sorted(examined, key=lambda entry: entry.candidate.file):
-        candidate, facts = item.candidate, item.facts
-        rejection = facts.rejection(min_side, overruled.get(facts.source, ()))
-        if rejection is None and facts.embedding is None and candidate.subject is None:
+        candidate, found = item.candidate, item.examined
+        rejection = found.rejection(min_side, overruled.get(found.source, ()))
+        if rejection is None and found.record.embedding is None and candidate.subject is None:
             rejection = (
                 "no_face",
                 "taken back without a face it needs a subject_id, for the hold-out's sake",
@@ -60,7 +60,7 @@ def select(
         if rejection is None and item.pixels in first:
             rejection = ("duplicate", f"the same picture as {first[item.pixels]}")
         if rejection is not None:
-            aside.append(SetAside(candidate.file, *rejection, source=facts.source))
+            aside.append(SetAside(candidate.file, *rejection, source=found.source))
             continue
         first[item.pixels] = candidate.file
         sound.append(item)
@@ -71,10 +71,10 @@ def select(
 def _without_near_duplicates(
     items: list[Selected], overruled: Mapping[str, Collection[str]]
 ) -> tuple[list[Selected], list[SetAside], list[tuple[int, int]]]:
-    signatures = [item.facts.signature for item in items]
+    signatures = [item.examined.signature for item in items]
     assert all(entry is not None for entry in signatures)
     pairs = near_duplicates(
-        [entry for entry in signatures if entry is not None], [i.facts.embedding for i in items]
+        [entry for entry in signatures if entry is not None], [i.examined.record.embedding for i in items]
     )
     near: dict[int, set[int]] = {}
     mirrored = {frozenset(pair[:2]) for pair in pairs if pair.mirrored}
@@ -85,7 +85,7 @@ def _without_near_duplicates(
     aside: list[SetAside] = []
     for i in sorted(range(len(items)), key=lambda k: (-_area(items[k]), items[k].candidate.file)):
         twins = sorted(near.get(i, set()) & kept)
-        source = items[i].facts.source
+        source = items[i].examined.source
         if twins and "near_duplicate" not in overruled.get(source, ()):
             what = "mirror image of" if frozenset((i, twins[0])) in mirrored else "same picture as"
             detail = f"nearly the {what} {items[twins[0]].candidate.file}"
@@ -101,21 +101,20 @@ def _without_near_duplicates(
 
 
 def _area(item: Selected) -> int:
-    return item.facts.original_width * item.facts.original_height
+    return item.examined.original_width * item.examined.original_height
 
 
-def region_box(
-    region: Region | None, face: Mapping[str, Any] | None, width: int, height: int
-) -> list[float] | None:
+def region_box(region: Region | None, record: FaceRecord) -> list[float] | None:
     """[x0, y0, x1, y1] in px: the box around the region's landmarks with its margin, inside the image.
 
-    face: `landmarks` [5, 2] in px. None where the condition names no region or no face was found.
+    None where the condition names no region or no face was found.
     """
-    if region is None or face is None:
+    if region is None or record.landmarks is None:
         return None
-    points = np.array([face["landmarks"][LANDMARKS.index(name)] for name in region.landmarks])
+    landmarks = np.round(record.landmarks.astype(np.float64), 2)  # as they were before they became float32
+    points = landmarks[[LANDMARKS.index(name) for name in region.landmarks]]
     low, high = points.min(0), points.max(0)
     margin = region.margin * float((high - low).max())
-    x0, y0 = np.clip(low - margin, 0, (width, height))
-    x1, y1 = np.clip(high + margin, 0, (width, height))
+    x0, y0 = np.clip(low - margin, 0, (record.width, record.height))
+    x1, y1 = np.clip(high + margin, 0, (record.width, record.height))
     return [round(float(value), 1) for value in (x0, y0, x1, y1)] if x1 > x0 and y1 > y0 else None

@@ -85,6 +85,10 @@ class FaceRecord:
         )
 
 
+UNSEEN = FaceRecord(0, 0)
+"""The record of an image that was not looked at."""
+
+
 def record_of(image: NDArray[np.uint8], faces: Sequence[Face]) -> FaceRecord:
     """The record of `image` [H, W, 3] in which `faces` (the largest first) were found."""
     height, width = image.shape[:2]
