@@ -34,6 +34,8 @@ DEFAULT_FACES = "buffalo_l"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
+    from ..diffusioncleft_core.filters.artifacts import ARTIFACTS
+
     parser.add_argument("set", type=Path, metavar="SET", help="folder of a generated set, or of images")
     parser.add_argument(
         "--reference",
@@ -57,7 +59,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--kinds",
         type=_names,
         metavar="A,B",
-        help="artifacts looked for (default: several_faces,cropped_face,eye_bar,text)",
+        help=f"artifacts looked for (default: {','.join(ARTIFACTS)})",
     )
     parser.add_argument(
         "--photographs", action="store_true", help="run the artifact filter over the references as well"
@@ -109,9 +111,8 @@ def _filters(
 ) -> tuple[ArtifactFilter, IdentityFilter | None, FaceAnalyzer]:
     from ..diffusioncleft_core.dataset.references import read_references
     from ..diffusioncleft_core.faces.analyzer import load_face_analyzer
-    from ..diffusioncleft_core.filters.artifacts import ArtifactFilter
+    from ..diffusioncleft_core.filters.artifacts import ARTIFACTS, ArtifactFilter
     from ..diffusioncleft_core.filters.identity import IdentityFilter
-    from ..diffusioncleft_core.imageset.verdicts import ARTIFACTS
 
     pack = args.faces or ("phantom" if args.phantom else DEFAULT_FACES)
     analyzer = load_face_analyzer(pack, device=args.device or "cpu")
@@ -120,7 +121,7 @@ def _filters(
     identity = None
     if args.reference:
         identity = IdentityFilter(read_references(args.reference, analyzer), threshold)
-    return ArtifactFilter(analyzer, kinds=ARTIFACTS if kinds is None else kinds), identity, analyzer
+    return ArtifactFilter(analyzer, kinds=tuple(ARTIFACTS) if kinds is None else kinds), identity, analyzer
 
 
 def _filter(
@@ -207,7 +208,7 @@ def _tell_photographs(args: argparse.Namespace, artifacts: ArtifactFilter, analy
 
 def _readmit(args: argparse.Namespace) -> int:
     from ..diffusioncleft_core.filters.apply import readmit
-    from ..diffusioncleft_core.imageset.verdicts import IDENTITY_LEAK
+    from ..diffusioncleft_core.filters.identity import IDENTITY_LEAK
 
     for row in readmit(args.set, args.readmit):
         print(f"{row.file}: {', '.join(row.reasons)} overruled")

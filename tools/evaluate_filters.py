@@ -33,13 +33,12 @@ from ..diffusioncleft_core.files import read_json, write_json
 from ..diffusioncleft_core.filters.artifacts import ArtifactFilter
 from ..diffusioncleft_core.filters.identity import THRESHOLD, IdentityFilter
 from ..diffusioncleft_core.filters.stage import photograph_verdicts
-from ..diffusioncleft_core.filters.summary import AGE_GROUPS, photographs_summary
+from ..diffusioncleft_core.filters.summary import AGE_GROUPS, REASONS, photographs_summary
 from ..diffusioncleft_core.flux.source import phantom_source
 from ..diffusioncleft_core.generation.generate import generate
 from ..diffusioncleft_core.imageset.decode import read_image
 from ..diffusioncleft_core.imageset.places import SETTINGS
 from ..diffusioncleft_core.imageset.sheets import contact_sheet
-from ..diffusioncleft_core.imageset.verdicts import KINDS
 from ..diffusioncleft_core.phantom.face import HEALTHY, random_face, random_identity
 from ..diffusioncleft_core.phantom.render import render
 from ..diffusioncleft_core.progress import progress
@@ -107,7 +106,7 @@ def false_rejections(
             name: {value: share(found) for value, found in sorted(values.items())}
             for name, values in groups.items()
         },
-        "by_kind": {kind: share_of(reasons[kind], len(bad)) for kind in KINDS[:5]},
+        "by_kind": {kind: share_of(reasons[kind], len(bad)) for kind in list(REASONS)[:5]},
     }
     return result, [place for place, rejected in enumerate(bad) if rejected]
 

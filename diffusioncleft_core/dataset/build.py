@@ -13,7 +13,15 @@ from ..files import read_jsonl, sha256_bytes, sha256_file, write_json, write_jso
 from ..imageset.decode import INGEST_VERSION, Rejected, SetAside, normalise, read_bytes
 from ..imageset.manifest import ImageRow, listed_rows, write_image_set
 from ..progress import progress
-from .admission import Candidate, admit, caption_builder, columns_of, without_consent
+from .admission import (
+    Candidate,
+    admit,
+    caption_builder,
+    columns_of,
+    list_photographs,
+    served_warnings,
+    without_consent,
+)
 from .corrections import keep_captions
 from .examine import Analyzer, Ledger, examine, examine_settings, settings_key
 from .folder import (
@@ -38,10 +46,8 @@ from .folder import (
     save_image,
     settle,
 )
-from .holdout import choose_holdout, group_subjects, roles_elsewhere
 from .metadata import read_table
-from .photographs import list_photographs, served_warnings
-from .select import Selected, Selection, region_box, select
+from .select import Selected, Selection, choose_holdout, group_subjects, region_box, roles_elsewhere, select
 from .settings import BuildSettings, read_overruled, read_roles, recorded_roles
 
 

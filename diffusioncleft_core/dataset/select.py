@@ -1,7 +1,11 @@
-"""From examined photographs to those that enter, and where in them the finding lies. Pure."""
+"""From examined photographs to those that enter, which of them are held out, and where the finding lies."""
 
+import hashlib
+import hmac
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +16,7 @@ from ..imageset.decode import SetAside
 from .admission import Candidate
 from .duplicates import near_duplicates
 from .examine import Examination
+from .folder import dataset_rows, keyed_hash, read_embeddings
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,3 +123,119 @@ def region_box(region: Region | None, record: FaceRecord) -> list[float] | None:
     x0, y0 = np.clip(low - margin, 0, (record.width, record.height))
     x1, y1 = np.clip(high + margin, 0, (record.width, record.height))
     return [round(float(value), 1) for value in (x0, y0, x1, y1)] if x1 > x0 and y1 > y0 else None
+
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# Cosine above which two faces without subject ids count as one person. Low on purpose: merging two people
+# only makes the split coarser, splitting one would leak. Recognition is weaker on children, another reason
+# for a low one.
+SAME_PERSON = 0.40
+# The embedded recogniser: one phantom at least 0.91, two phantoms at most 0.74 (224 photographs).
+SAME_PERSON_PHANTOM = 0.80
+
+
+def group_subjects(
+    subjects: Sequence[str | None],
+    embeddings: Sequence[Array | None],
+    same_picture: Sequence[tuple[int, int]],
+    threshold: float = SAME_PERSON,
+) -> list[int]:
+    """Number the subject of each photograph: [n] group indices, by first appearance.
+
+    Photographs are of one subject when they share a subject id, when at least one of the two has no id and
+    their embeddings [512] (L2-normalised) reach `threshold` (single linkage), or when they are near
+    duplicates.
+    """
+    parent = list(range(len(subjects)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    def join(i: int, j: int) -> None:
+        low, high = sorted((root(i), root(j)))
+        parent[high] = low
+
+    first: dict[str, int] = {}
+    for i, subject in enumerate(subjects):
+        if subject is not None:
+            join(first.setdefault(subject, i), i)
+    for i, j in same_picture:
+        join(i, j)
+    seen = [i for i, embedding in enumerate(embeddings) if embedding is not None]
+    if any(subjects[i] is None for i in seen):
+        matrix = np.stack([np.asarray(embeddings[i], dtype=np.float32) for i in seen])
+        for row, i in enumerate(seen):
+            for column in np.flatnonzero(matrix[:row] @ matrix[row] >= threshold):
+                j = seen[int(column)]
+                if subjects[i] is None or subjects[j] is None:
+                    join(i, j)
+    numbers: dict[int, int] = {}
+    return [numbers.setdefault(root(i), len(numbers)) for i in range(len(subjects))]
+
+
+def choose_holdout(
+    groups: Sequence[int],
+    names: Sequence[str],
+    fraction: float,
+    seed: int,
+    recorded: Sequence[Collection[str]],
+) -> list[str]:
+    """The role of each photograph: `train` or `holdout`, by subject.
+
+    `groups` [n] numbers the subjects, `names` [n] are subject ids or else file hashes, `recorded` [n] the
+    roles each photograph has had (in an earlier build, or its subject in the other condition's dataset). A
+    subject with a photograph that was trained on stays in training, one that was held out stays out; the rest
+    fill the quota of round(fraction * subjects), at least one of two subjects or more, in the order of
+    HMAC-SHA256(seed, the subject's smallest name). Subjects with more than twice their share of all
+    photographs are passed over while a smaller one is there. Deterministic, whatever the order of the
+    photographs.
+    """
+    members: dict[int, list[int]] = {}
+    for index, group in enumerate(groups):
+        members.setdefault(group, []).append(index)
+    earlier = {group: {role for i in items for role in recorded[i]} for group, items in members.items()}
+    held = {group for group, roles in earlier.items() if roles == {"holdout"}}
+    quota = max(1, round(fraction * len(members))) if fraction > 0 and len(members) > 1 else 0
+    bound = max(2 * fraction * len(groups), min(map(len, members.values()), default=0))
+    smallest = {group: min(names[i] for i in items) for group, items in members.items()}
+    free = sorted(
+        (group for group in members if not earlier[group]), key=lambda group: _rank(seed, smallest[group])
+    )
+    for group in free:
+        if len(held) < quota and len(members[group]) <= bound:
+            held.add(group)
+    return ["holdout" if group in held else "train" for group in groups]
+
+
+def _rank(seed: int, name: str) -> bytes:
+    return hmac.new(f"diffusioncleft hold-out {seed}".encode(), name.encode(), hashlib.sha256).digest()
+
+
+def roles_elsewhere(
+    entered: Sequence[Selected], datasets: Sequence[Path], threshold: float
+) -> list[set[str]]:
+    """The roles that each photograph's subject has in other datasets, usually the other condition's.
+
+    A photograph with a subject id is compared by it; one without by its face, cosine at least `threshold`.
+    Raises UserError for a folder that is no dataset.
+    """
+    roles: list[set[str]] = [set() for _ in entered]
+    for folder in datasets:
+        rows = dataset_rows(folder, "train", "holdout")
+        labels = {row.subject: str(row.role) for row in rows}
+        embeddings = read_embeddings(folder)
+        faces = [(embeddings[row.sha256], str(row.role)) for row in rows if row.sha256 in embeddings]
+        known = np.stack([face for face, _ in faces]) if faces else np.zeros((0, 512))
+        for index, item in enumerate(entered):
+            subject, embedding = item.candidate.subject, item.examined.record.embedding
+            if subject is not None:
+                label = keyed_hash(folder, f"id {subject}")[:12]
+                if label in labels:
+                    roles[index].add(labels[label])
+            elif embedding is not None:
+                roles[index] |= {faces[int(j)][1] for j in np.flatnonzero(known @ embedding >= threshold)}
+    return roles

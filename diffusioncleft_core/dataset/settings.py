@@ -11,7 +11,7 @@ from ..files import read_json, read_jsonl
 from ..imageset.decode import MAX_SIDE
 from ..ranges import HOLDOUT, SEED, check_fields, number, ranged, whole
 from ..recipe import TrainingFacts
-from . import holdout as people
+from . import select as people
 from .folder import READMITTED, ROLES, SETTINGS, dataset_rows, is_dataset
 
 MIN_SIDE = 256

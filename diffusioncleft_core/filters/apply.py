@@ -31,10 +31,9 @@ from ..imageset.places import (
     refuse_unmovable,
     sidecar_of,
 )
-from ..imageset.verdicts import UNREADABLE, combined
 from ..progress import progress
-from .artifacts import ArtifactFilter, unreadable_verdict
-from .identity import IdentityFilter
+from .artifacts import UNREADABLE, ArtifactFilter, ArtifactVerdict, unreadable_verdict
+from .identity import IdentityFilter, IdentityVerdict
 
 
 @dataclass(frozen=True)
@@ -149,9 +148,19 @@ def judged(
     try:
         image = read_image(path)
     except Rejected:
-        return combined(unreadable_verdict(), settings=settings)
-    found = artifacts.check(image, record)
-    return combined(found, identity.check(record) if identity else None, settings=settings)
+        return verdicts_of(unreadable_verdict(), None, settings)
+    return verdicts_of(artifacts.check(image, record), identity.check(record) if identity else None, settings)
+
+
+def verdicts_of(
+    artifacts: ArtifactVerdict, identity: IdentityVerdict | None, settings: str
+) -> dict[str, Any]:
+    """The field `verdicts` of sidecar and manifest row. `settings`: what the verdict depends on, hashed."""
+    reasons = artifacts.reasons
+    if identity is not None and (identity.max_similarity is not None or not reasons):
+        reasons = [*reasons, *identity.reasons]
+    verdicts = {"accepted": not reasons, "reasons": reasons, "artifacts": artifacts.to_json()}
+    return verdicts | ({"identity": identity.to_json()} if identity else {}) | {"settings": settings}
 
 
 def known_verdicts(folder: Path, row: ImageRow) -> dict[str, Any]:

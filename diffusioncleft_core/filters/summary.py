@@ -5,8 +5,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..imageset.manifest import ImageRow, filtered_rows, raw_rows, rejected_rows
-from ..imageset.verdicts import KINDS
+from .artifacts import ARTIFACTS, NO_FACE, UNREADABLE
+from .identity import IDENTITY_LEAK
 
+REASONS = {
+    NO_FACE: "No face (unassessed)",
+    **{kind.name: kind.title for kind in ARTIFACTS.values()},
+    IDENTITY_LEAK: "Too like a training face",
+    UNREADABLE: "Damaged file",
+}
+"""Every reason for which an image is rejected, and its title in reports."""
 SMALLEST_CELL = 5
 """Counts of fewer real photographs than this are suppressed."""
 AGE_GROUPS = {
@@ -39,7 +47,7 @@ def filter_summary(rows: Sequence[ImageRow]) -> dict[str, Any]:
         "rejected": len(rejected),
         "unassessed": len(raw) - len(accepted) - len(rejected),
         "readmitted": sum("readmitted" in row.verdicts for row in rows),
-        "by_kind": {kind: counts[kind] for kind in [*KINDS, *sorted(set(counts) - set(KINDS))]},
+        "by_kind": {kind: counts[kind] for kind in [*REASONS, *sorted(set(counts) - set(REASONS))]},
         "by_skin": _by_value(raw, lambda row: row.attributes.get("skin") or None),
         "by_age": _by_value(raw, lambda row: AGE_GROUPS.get(row.attributes.get("subject", ""))),
         "refill": _refill(rows),
@@ -50,7 +58,7 @@ def photographs_summary(verdicts: Iterable[Mapping[str, Any]]) -> dict[str, Any]
     """Counts over training photographs: {n, by_kind}; a count of 1 to 4 photographs is None."""
     verdicts = list(verdicts)
     counts = Counter(reason for item in verdicts for reason in item.get("reasons", []))
-    kinds = [kind for kind in KINDS if kind != "identity_leak"]
+    kinds = [kind for kind in REASONS if kind != IDENTITY_LEAK]
     return {
         "n": _suppressed(len(verdicts)),
         "by_kind": {kind: _suppressed(counts[kind]) for kind in kinds},

@@ -17,13 +17,14 @@ from typing import Any, TypeVar
 
 from ..errors import UserError
 from ..files import encoded, inside, read_json
+from ..filters.artifacts import NO_FACE, UNREADABLE
+from ..filters.identity import IDENTITY_LEAK
+from ..filters.summary import REASONS
 from ..imageset.manifest import ImageRow, listed_rows, raw_rows, read_image_set
 from ..imageset.places import MANIFEST
 from ..imageset.sheets import short_label
 from ..imageset.synthetic import xmp_packet
-from ..imageset.verdicts import IDENTITY_LEAK, NO_FACE, UNREADABLE
 from .blocks import Photo
-from .rejections import KINDS
 
 T = TypeVar("T")
 
@@ -125,7 +126,7 @@ def sample_panel(folder: Path, *, phantom: bool, n: int = SAMPLES) -> Panel:
 def badge_of(row: ImageRow) -> str:
     if row.accepted is not False:
         return ""
-    reasons = [KINDS.get(kind, kind).lower() for kind in row.reasons]
+    reasons = [REASONS.get(kind, kind).lower() for kind in row.reasons]
     return f"rejected: {', '.join(reasons)}" if reasons else "rejected"
 
 

@@ -58,7 +58,14 @@ def work_over(root: Path, names: tuple[str, ...], out: Path) -> list[dict]:
     subsets = "".join(f"[[datasets.subsets]]\nimage_dir = '{folder.as_posix()}'\n" for folder in datasets)
     (out / "both.toml").write_text(f"[[datasets]]\nresolution = 64\n{subsets}")
     settings = ["--phantom", "--device", "cpu", "--num_cpu_threads", "1", "--max_train_steps", "1"]
-    settings += ["--output_preservation_weight", "1", "--optimizer_type", "AdamW"]
+    settings += [
+        "--output_preservation_weight",
+        "1",
+        "--other_trigger",
+        "CLPrep",
+        "--optimizer_type",
+        "AdamW",
+    ]
     settings += ["--dataset_config", str(out / "both.toml"), "--output_dir", str(out / "lora")]
     events: list[dict] = []
     train(parse_settings(settings), Events(events.append), Interruption())
