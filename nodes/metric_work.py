@@ -9,8 +9,8 @@ from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.files import write_json
 from . import places
 from .common import ImageSetHandle, core_progress
-from .dataset import DatasetHandle
 from .face_work import ReferenceHandle, analyzer_of, pack_of_datasets, private_cache
+from .opened import DatasetHandle
 from .plots import face_map, histogram
 
 ALL = "all"
@@ -189,7 +189,7 @@ def _frame(sets: Sequence[ImageSetHandle], phantom: bool) -> dict[str, Any]:
     """What a report says beside its figures; `filters` where the sets went through them."""
     from ..diffusioncleft_core.environment import hardware, versions
     from ..diffusioncleft_core.filters.summary import filter_summary
-    from .set_work import open_set
+    from .opened import open_set
 
     rows = {item.condition or ALL: open_set(item.name).rows for item in sets}
     checked = {name: found for name, found in rows.items() if any(row.verdicts for row in found)}

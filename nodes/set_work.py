@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from ..diffusioncleft_core.errors import UserError
-from ..diffusioncleft_core.files import inside, read_json, sha256_file, write_json
+from ..diffusioncleft_core.files import inside, read_json, write_json
 from ..diffusioncleft_core.imageset.listing import named
-from ..diffusioncleft_core.imageset.manifest import ImageRow, read_image_set
-from ..diffusioncleft_core.imageset.places import MANIFEST, SETTINGS, index_of, sidecar_of
+from ..diffusioncleft_core.imageset.manifest import ImageRow
+from ..diffusioncleft_core.imageset.places import MANIFEST, SETTINGS, index_of
 from ..diffusioncleft_core.imageset.writer import made_from, open_set_writer
 from . import places
 from .common import ImageSetHandle, stop_if_interrupted
+from .opened import OpenedSet, handle_of
 from .pictures import pixels_of
 from .provenance import Drawn
 from .verdicts import Record, picture_key
@@ -21,12 +22,6 @@ from .verdicts import Record, picture_key
 MADE_BY = "comfyui"
 _OTHER = "give another folder"
 _SHARED = ("base", "lora")
-
-
-@dataclass(frozen=True)
-class OpenedSet:
-    handle: ImageSetHandle
-    rows: list[ImageRow]
 
 
 @dataclass(frozen=True)
@@ -41,22 +36,6 @@ class SavedSet:
     shown: list[dict[str, str]]
     files: list[dict[str, str]]
     text: str
-
-
-def open_set(name: str) -> OpenedSet:
-    """Read the manifest of a set; UserError for a name that is none."""
-    folder = places.output_folder(name)
-    if not (folder / MANIFEST).is_file():
-        raise UserError(f"there is no image set {name!r} under ComfyUI's output folder; save one first")
-    rows = read_image_set(folder, may_be_empty=True)
-    return OpenedSet(_handle(folder, rows), rows)
-
-
-def set_fingerprint(name: str) -> str:
-    try:
-        return sha256_file(places.output_folder(name) / MANIFEST)
-    except (OSError, UserError):
-        return "missing"
 
 
 def load_images(
@@ -115,7 +94,7 @@ def save_images(
                 shown.append(files[-1])
             else:
                 aside += 1
-    handle = _handle(folder, writer.rows)
+    handle = handle_of(folder, writer.rows)
     there = f", {len(pictures) - made} were there" if len(pictures) > made else ""
     told = f", {aside} of them set aside" if aside else ""
     text = f"{handle.name}: {made} saved{there}{told}, {len(writer.rows)} in all"
@@ -154,30 +133,6 @@ def _same_settings(folder: Path, record: Mapping[str, Any]) -> None:
         raise UserError(
             f"{places.shown_name(folder)} holds pictures made with another {' and '.join(changed)}; {_OTHER}"
         )
-
-
-def _handle(folder: Path, rows: list[ImageRow]) -> ImageSetHandle:
-    conditions = {row.condition for row in rows if row.condition}
-    return ImageSetHandle(
-        name=places.shown_name(folder),
-        folder=folder,
-        condition=str(conditions.pop()) if len(conditions) == 1 else "",
-        phantom=_of_phantom(folder, rows),
-    )
-
-
-def _of_phantom(folder: Path, rows: list[ImageRow]) -> bool:
-    """Whether the set was drawn by the embedded base model, by the hash in its first sidecar."""
-    from ..diffusioncleft_core.flux.source import phantom_source
-
-    for row in rows[:1]:
-        try:
-            sidecar = read_json(sidecar_of(inside(folder, row.file)))
-        except UserError:
-            return False
-        base = sidecar.get("base", {}) if isinstance(sidecar, dict) else {}
-        return bool(base.get("sha256") == phantom_source().fingerprint())
-    return False
 
 
 def _socket_row(row: ImageRow) -> dict[str, Any]:

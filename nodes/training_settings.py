@@ -11,7 +11,7 @@ from ..diffusioncleft_core.ranges import sides
 from ..diffusioncleft_core.recipe import training_recipe
 from . import places
 from .common import AUTO, NONE, PHANTOM
-from .dataset import DatasetHandle
+from .opened import DatasetHandle
 
 _ADAPTER_NAMES = ("training-adapter", "training_adapter")
 _NO_ADAPTER = (
