@@ -173,11 +173,10 @@ def _show(args: argparse.Namespace) -> int:
     from collections import Counter
 
     from ..diffusioncleft_core.dataset.corrections import read_set_aside
-    from ..diffusioncleft_core.dataset.folder import require_dataset
-    from ..diffusioncleft_core.imageset.manifest import read_manifest
+    from ..diffusioncleft_core.dataset.folder import dataset_rows, require_dataset
 
     folder = require_dataset(args.folder)
-    rows = read_manifest(folder)
+    rows = dataset_rows(folder)
     roles = Counter(row.role or "none" for row in rows)
     print(f"{folder}: {len(rows)} photographs of {len({row.subject for row in rows})} subjects")
     columns = sorted(roles)

@@ -34,6 +34,8 @@ DEFAULT_FACES = "buffalo_l"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
+    from ..diffusioncleft_core.filters.artifacts import ARTIFACTS
+
     parser.add_argument("set", type=Path, metavar="SET", help="folder of a generated set, or of images")
     parser.add_argument(
         "--reference",
@@ -57,7 +59,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--kinds",
         type=_names,
         metavar="A,B",
-        help="artifacts looked for (default: several_faces,cropped_face,eye_bar,text)",
+        help=f"artifacts looked for (default: {','.join(ARTIFACTS)})",
     )
     parser.add_argument(
         "--photographs", action="store_true", help="run the artifact filter over the references as well"
@@ -109,9 +111,8 @@ def _filters(
 ) -> tuple[ArtifactFilter, IdentityFilter | None, FaceAnalyzer]:
     from ..diffusioncleft_core.dataset.references import read_references
     from ..diffusioncleft_core.faces.analyzer import load_face_analyzer
-    from ..diffusioncleft_core.filters.artifacts import ArtifactFilter
+    from ..diffusioncleft_core.filters.artifacts import ARTIFACTS, ArtifactFilter
     from ..diffusioncleft_core.filters.identity import IdentityFilter
-    from ..diffusioncleft_core.imageset.verdicts import ARTIFACTS
 
     pack = args.faces or ("phantom" if args.phantom else DEFAULT_FACES)
     analyzer = load_face_analyzer(pack, device=args.device or "cpu")
@@ -120,7 +121,7 @@ def _filters(
     identity = None
     if args.reference:
         identity = IdentityFilter(read_references(args.reference, analyzer), threshold)
-    return ArtifactFilter(analyzer, kinds=ARTIFACTS if kinds is None else kinds), identity, analyzer
+    return ArtifactFilter(analyzer, kinds=tuple(ARTIFACTS) if kinds is None else kinds), identity, analyzer
 
 
 def _filter(
@@ -140,9 +141,10 @@ def _refill(
     """Draw again with the settings that the set was drawn with; generation refuses others."""
     from ..diffusioncleft_core.files import read_json
     from ..diffusioncleft_core.filters.stage import refill_set
-    from ..diffusioncleft_core.generation.generate import SETTINGS_FILE, generate
+    from ..diffusioncleft_core.generation.generate import generate
+    from ..diffusioncleft_core.imageset.places import SETTINGS
 
-    settings = args.set / SETTINGS_FILE
+    settings = args.set / SETTINGS
     if not settings.is_file():
         raise UserError(f"{args.set} was not drawn by `diffusioncleft generate`; only such a set is refilled")
     record = read_json(settings)
@@ -176,9 +178,10 @@ def _refill(
 
 def _tell(folder: Path) -> None:
     from ..diffusioncleft_core.filters.summary import filter_summary
-    from ..diffusioncleft_core.imageset.manifest import filtered_rows, read_set_rows
+    from ..diffusioncleft_core.imageset.manifest import filtered_rows, read_image_set
+    from ..diffusioncleft_core.imageset.places import REJECTED
 
-    rows = read_set_rows(folder)
+    rows = read_image_set(folder)
     found = filter_summary(rows)
     print(f"  of {found['n']} images: accepted {found['accepted']}, rejected {found['rejected']}")
     for kind, count in found["by_kind"].items():
@@ -187,7 +190,7 @@ def _tell(folder: Path) -> None:
     if found["refill"]:
         print(f"  filtered set with what was made again: {len(filtered_rows(rows))}")
     if found["rejected"]:
-        print(f"  they lie in {folder / 'rejected'}; take one back with --readmit FILE")
+        print(f"  they lie in {folder / REJECTED}; take one back with --readmit FILE")
 
 
 def _tell_photographs(args: argparse.Namespace, artifacts: ArtifactFilter, analyzer: FaceAnalyzer) -> None:
@@ -205,14 +208,13 @@ def _tell_photographs(args: argparse.Namespace, artifacts: ArtifactFilter, analy
 
 def _readmit(args: argparse.Namespace) -> int:
     from ..diffusioncleft_core.filters.apply import readmit
-    from ..diffusioncleft_core.imageset.verdicts import IDENTITY_LEAK
+    from ..diffusioncleft_core.filters.identity import IDENTITY_LEAK
 
     for row in readmit(args.set, args.readmit):
-        reasons = row["verdicts"]["reasons"]
-        print(f"{row['file']}: {', '.join(reasons)} overruled")
-        if IDENTITY_LEAK in reasons:
+        print(f"{row.file}: {', '.join(row.reasons)} overruled")
+        if IDENTITY_LEAK in row.reasons:
             print(
-                f"warning: {row['file']} is like a training photograph; publish it only if that is wrong",
+                f"warning: {row.file} is like a training photograph; publish it only if that is wrong",
                 file=sys.stderr,
             )
     return 0

@@ -65,9 +65,9 @@ def run(args: argparse.Namespace) -> int:
     from ..diffusioncleft_core.dataset.folder import require_dataset
     from ..diffusioncleft_core.environment import hardware, pick_device, versions
     from ..diffusioncleft_core.files import write_json
-    from ..diffusioncleft_core.metrics.features import load_extractors
-    from ..diffusioncleft_core.metrics.measure import measure_sets
-    from ..diffusioncleft_core.metrics.sides import refuse_nothing
+    from ..diffusioncleft_core.metrics.extractors import load_extractors
+    from ..diffusioncleft_core.metrics.measure import MeasureSettings, measure_sets
+    from ..diffusioncleft_core.metrics.sets import refuse_nothing
 
     wanted = metrics_from(args.metrics)
     sets = sets_from(args.sets)
@@ -77,23 +77,13 @@ def run(args: argparse.Namespace) -> int:
         require_dataset(folder)
     refuse_nothing(sets)
     device = pick_device(args.device)
-    extractors = load_extractors(
-        phantom=args.phantom,
-        device=device,
-        own=args.weights,
-        fid="fid" in wanted,
-        lpips="lpips" in wanted,
-    )
+    extractors = load_extractors(wanted, phantom=args.phantom, device=device, own=args.weights)
     figures = measure_sets(
         sets,
         args.reference,
         face_analyzer(args, device.type) if "fir" in wanted else None,
         extractors,
-        cache_dir=args.cache,
-        control=args.control,
-        threshold=args.threshold,
-        pairs=args.pairs,
-        seed=args.seed,
+        MeasureSettings(args.threshold, args.pairs, args.seed, args.control, args.cache),
         warn=warn,
     )
     provenance = {"versions": versions(), "hardware": hardware(), "seed": args.seed}
@@ -122,7 +112,7 @@ def metrics_from(text: str) -> set[str]:
 
 def sets_from(texts: list[str]) -> dict[str, Path]:
     """Folder by condition, from the manifest or from CONDITION=FOLDER."""
-    from ..diffusioncleft_core.metrics.groups import condition_of
+    from ..diffusioncleft_core.metrics.sets import condition_of
 
     sets: dict[str, Path] = {}
     for text in texts:

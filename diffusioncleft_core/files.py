@@ -10,7 +10,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from .errors import UserError
 
@@ -109,8 +109,10 @@ def read_json(path: Path) -> Any:
 
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Write `rows` atomically, one JSON object a line."""
-    write_text(path, "".join(_line(row) for row in rows))
+    """Write `rows` atomically, one JSON object a line, each as it comes."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as handle:
+        for row in rows:
+            handle.write(encoded(_line(row)))
 
 
 def append_jsonl(path: Path, row: dict[str, Any]) -> None:
@@ -136,25 +138,29 @@ def append_jsonl(path: Path, row: dict[str, Any]) -> None:
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Read a JSON Lines file; a torn last line is left out, any other damaged line raises UserError."""
-    lines = _read_text(path).split("\n")
-    rows: list[dict[str, Any]] = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = parse_json(line)
-        except ValueError as error:
-            if number == len(lines) and isinstance(error, json.JSONDecodeError):
-                break
-            raise UserError(
-                f"line {number} of {path} is not valid JSON ({error}); restore the file or delete that line"
-            ) from error
-        if not isinstance(row, dict):
-            raise UserError(
-                f"line {number} of {path} is no JSON object; restore the file or delete that line"
-            )
-        rows.append(row)
-    return rows
+    return list(iterate_jsonl(path))
+
+
+def iterate_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a JSON Lines file one by one, as `read_jsonl` has them."""
+    with _opened_text(path) as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = parse_json(line)
+            except ValueError as error:
+                if not line.endswith("\n") and isinstance(error, json.JSONDecodeError):
+                    return
+                raise UserError(
+                    f"line {number} of {path} is not valid JSON ({error}); "
+                    "restore the file or delete that line"
+                ) from error
+            if not isinstance(row, dict):
+                raise UserError(
+                    f"line {number} of {path} is no JSON object; restore the file or delete that line"
+                )
+            yield row
 
 
 def sha256_file(path: Path) -> str:
@@ -215,8 +221,13 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def _read_text(path: Path) -> str:
+    with _opened_text(path) as handle:
+        return handle.read()
+
+
+def _opened_text(path: Path) -> TextIO:
     try:
-        return Path(path).read_text(encoding="utf-8", errors="replace")
+        return open(path, encoding="utf-8", errors="replace")
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist; check the path") from error
     except (IsADirectoryError, PermissionError) as error:

@@ -1,7 +1,5 @@
 """Private datasets by name, their captions, and a dataset of phantoms to try everything with."""
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from comfy_api.latest import io
@@ -18,26 +16,10 @@ from .common import (
     stop_if_interrupted,
     text_view,
 )
+from .opened import DatasetHandle, dataset_fingerprint, open_dataset
 from .queued import QueuedNode
 
 NONE = "(none found)"
-
-
-@dataclass(frozen=True, repr=False)
-class DatasetHandle:
-    """What the DATASET socket carries. The folder stays in this process: sockets are not saved."""
-
-    name: str
-    folder: Path
-    condition: str
-    phantom: bool
-    n_train: int
-    n_holdout: int
-    set_aside: dict[str, int]
-    sha256: str
-
-    def __repr__(self) -> str:
-        return f"DatasetHandle({self.name!r})"
 
 
 class LoadDataset(Node):
@@ -78,7 +60,7 @@ class LoadDataset(Node):
 
     @classmethod
     def fingerprint_inputs(cls, name: str) -> str:
-        return _fingerprint(name)
+        return dataset_fingerprint(name)
 
     @classmethod
     def execute(cls, name: str) -> io.NodeOutput:
@@ -196,32 +178,6 @@ class Captions(Node):
         return io.NodeOutput(open_dataset(dataset.name), captions, ui=text_view(shown))
 
 
-def open_dataset(name: str) -> DatasetHandle:
-    """Read what a dataset is; UserError when its name is none or it is damaged."""
-    from ..diffusioncleft_core.dataset.folder import SET_ASIDE, SETTINGS
-    from ..diffusioncleft_core.files import read_json, read_jsonl, sha256_file
-    from ..diffusioncleft_core.imageset.manifest import MANIFEST, read_manifest
-
-    folder = places.dataset_folder(name)
-    rows = read_manifest(folder)
-    described = read_json(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
-    aside: dict[str, int] = {}
-    for row in read_jsonl(folder / SET_ASIDE) if (folder / SET_ASIDE).is_file() else []:
-        reason = str(row.get("reason", "unknown"))
-        aside[reason] = aside.get(reason, 0) + 1
-    conditions = {row.condition for row in rows if row.condition}
-    return DatasetHandle(
-        name=name,
-        folder=folder,
-        condition=conditions.pop() if len(conditions) == 1 else "",
-        phantom=bool(described.get("settings", {}).get("phantom", False)),
-        n_train=sum(row.role == "train" for row in rows),
-        n_holdout=sum(row.role == "holdout" for row in rows),
-        set_aside=aside,
-        sha256=sha256_file(folder / MANIFEST),
-    )
-
-
 def phantom_dataset(condition: str, count: int, size: int, seed: int, holdout: float) -> DatasetHandle:
     """Render and build the dataset of these settings, or find it."""
     from ..diffusioncleft_core.conditions.loader import load_vocabulary
@@ -289,12 +245,3 @@ def _known(name: str) -> bool | str:
     except UserError as error:
         return places.without_private_paths(str(error))
     return True
-
-
-def _fingerprint(name: str) -> str:
-    from ..diffusioncleft_core.files import sha256_file
-
-    try:
-        return sha256_file(places.dataset_folder(name) / "manifest.jsonl")
-    except (OSError, UserError):
-        return "missing"

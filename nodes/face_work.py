@@ -9,8 +9,8 @@ from typing import Any
 from ..diffusioncleft_core.errors import UserError
 from . import places
 from .common import AUTO, PHANTOM, core_progress
-from .dataset import DatasetHandle
 from .face_packs import USUAL
+from .opened import DatasetHandle
 from .provenance import from_phantom
 
 

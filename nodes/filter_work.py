@@ -8,7 +8,7 @@ from .common import progress_bar, stop_if_interrupted
 from .face_work import ReferenceHandle, analyzer_of
 from .pictures import pixels_of
 from .set_work import rows_for
-from .verdicts import Judged, Record, Verdicts, combined, picture_key
+from .verdicts import Judged, Record, Verdicts, of_both, picture_key
 
 _SHOWN = 200
 """Lines of the verdict table that a node shows."""
@@ -21,7 +21,7 @@ def pass_through(images: Any, rows: Any, earlier: Record | None) -> Verdicts:
 
 def artifact_kinds(inputs: Mapping[str, Any]) -> list[str]:
     """The kinds of artifact that are switched on."""
-    from ..diffusioncleft_core.imageset.verdicts import ARTIFACTS
+    from ..diffusioncleft_core.filters.artifacts import ARTIFACTS
 
     return [kind for kind in ARTIFACTS if inputs.get(kind)]
 
@@ -46,7 +46,6 @@ def check_identity(
     """Verdicts of the identity leak filter on every picture."""
     from ..diffusioncleft_core.faces.records import record_of
     from ..diffusioncleft_core.filters.identity import IdentityFilter
-    from ..diffusioncleft_core.imageset.verdicts import IDENTITY_LEAK, NO_FACE
 
     if known is None:
         raise UserError("there is no reference set to compare with; connect one, or switch the filter off")
@@ -54,12 +53,7 @@ def check_identity(
 
     def verdict(pixels: Any) -> dict[str, Any]:
         found = checker.check(record_of(pixels, known.analyzer.analyze(pixels)))
-        why = NO_FACE if found.max_similarity is None else IDENTITY_LEAK
-        return {
-            "accepted": found.accepted,
-            "reasons": [why] if found.rejected else [],
-            "identity": found.to_json(),
-        }
+        return {"accepted": found.accepted, "reasons": found.reasons, "identity": found.to_json()}
 
     return _judge(images, rows, earlier, verdict)
 
@@ -77,7 +71,7 @@ def _judge(
         key = picture_key(pixels)
         found = record.get(key) or dict(row.get("verdicts") or {})
         if verdict is not None:
-            found = combined(found, verdict(pixels))
+            found = of_both(found, verdict(pixels))
             record[key] = found
         passed = bool(found.get("accepted", True))
         (accepted if passed else rejected).append(Judged(pixels, {**row, "verdicts": found}))

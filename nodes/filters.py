@@ -14,6 +14,7 @@ class ReferenceSet(Node):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
+
         return io.Schema(
             node_id="DiffusionCleft_ReferenceSet",
             display_name="Cleft Reference Set",
@@ -60,6 +61,8 @@ class ArtifactFilter(Node):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
+        from ..diffusioncleft_core.filters.artifacts import ARTIFACTS
+
         return io.Schema(
             node_id="DiffusionCleft_ArtifactFilter",
             display_name="Cleft Artifact Filter",
@@ -71,17 +74,9 @@ class ArtifactFilter(Node):
                 io.Image.Input("images", tooltip="Pictures: a batch, or a list of any sizes."),
                 _enabled_input(),
                 faces_input(),
-                io.Boolean.Input(
-                    "several_faces", default=True, tooltip="Set aside pictures with a second face."
-                ),
-                io.Boolean.Input(
-                    "cropped_face", default=True, tooltip="Set aside faces that the frame cuts."
-                ),
-                io.Boolean.Input(
-                    "eye_bar", default=True, tooltip="Set aside faces with a bar over the eyes."
-                ),
-                io.Boolean.Input(
-                    "text", default=True, tooltip="Set aside pictures with text or a watermark."
+                *(
+                    io.Boolean.Input(kind.name, default=True, tooltip=kind.help)
+                    for kind in ARTIFACTS.values()
                 ),
                 _rows_input(),
                 _earlier_input(),

@@ -9,8 +9,8 @@ from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.files import write_json
 from . import places
 from .common import ImageSetHandle, core_progress
-from .dataset import DatasetHandle
 from .face_work import ReferenceHandle, analyzer_of, pack_of_datasets, private_cache
+from .opened import DatasetHandle
 from .plots import face_map, histogram
 
 ALL = "all"
@@ -32,7 +32,9 @@ class Measured:
 
 def fir(image_set: ImageSetHandle, known: ReferenceHandle, threshold: float, which: str) -> Measured:
     """FIR by pairs and by images, with the histogram of all similarities."""
-    measured = _measure([image_set], known.datasets, known.analyzer, _no_networks(), threshold=threshold)
+    measured = _measure(
+        [image_set], known.datasets, known.analyzer, _networks(phantom=False), threshold=threshold
+    )
     name, metrics = _metrics_of(measured, image_set)
     pairs, images = (
         _figure(metrics, metric, "paper", which, image_set) for metric in ("fir_pairs", "fir_images")
@@ -53,7 +55,7 @@ def fir(image_set: ImageSetHandle, known: ReferenceHandle, threshold: float, whi
 
 def fid(image_set: ImageSetHandle, dataset: DatasetHandle, which: str) -> Measured:
     """The Fréchet distance to the photographs of role train."""
-    networks = _networks(phantom=image_set.phantom and dataset.phantom, lpips=False)
+    networks = _networks("fid", phantom=image_set.phantom and dataset.phantom)
     measured = _measure([image_set], [dataset], None, networks)
     _, metrics = _metrics_of(measured, image_set)
     figure = _figure(metrics, "fid", "paper", which, image_set)
@@ -70,7 +72,7 @@ def fid(image_set: ImageSetHandle, dataset: DatasetHandle, which: str) -> Measur
 
 def lpips(image_set: ImageSetHandle, which: str, pairs: int, seed: int) -> Measured:
     """Mean perceptual distance over random pairs, and over all."""
-    networks = _networks(phantom=image_set.phantom, fid=False)
+    networks = _networks("lpips", phantom=image_set.phantom)
     measured = _measure([image_set], [], None, networks, pairs=pairs, seed=seed)
     _, metrics = _metrics_of(measured, image_set)
     sampled = _figure(metrics, "lpips", "paper", which, image_set)
@@ -97,7 +99,7 @@ def report(given: Sequence[tuple[Any, Any]], folder: str, faces: str) -> Measure
     phantom = all(item.phantom for item in (*sets, *datasets))
     out = places.own_output_folder(folder)
     analyzer = analyzer_of(pack_of_datasets(faces, datasets))
-    measured = _measure(sets, datasets, analyzer, _networks(phantom=phantom))
+    measured = _measure(sets, datasets, analyzer, _networks("fid", "lpips", phantom=phantom))
     document = {**_frame(sets, phantom), **measured}
     write_json(out / "report.json", document)
     panels = {item.condition or ALL: sample_panel(item.folder, phantom=phantom) for item in sets}
@@ -122,7 +124,7 @@ def _measure(
     """The core's figures, with its progress on the node. What is computed on the way is kept in private."""
     import torch
 
-    from ..diffusioncleft_core.metrics.measure import measure_sets
+    from ..diffusioncleft_core.metrics.measure import MeasureSettings, measure_sets
 
     generated = {item.condition or ALL: item.folder for item in sets}
     if len(generated) < len(sets):
@@ -134,9 +136,8 @@ def _measure(
             [item.folder for item in datasets],
             analyzer,
             networks,
-            cache_dir=private_cache("+".join(item.name for item in sets)),
+            MeasureSettings(cache_dir=private_cache("+".join(item.name for item in sets)), **settings),
             warn=lambda message: logging.warning("DiffusionCleft: %s", places.without_private_paths(message)),
-            **settings,
         )
 
 
@@ -160,21 +161,15 @@ def _figure(
     return figure
 
 
-def _no_networks() -> Any:
-    from ..diffusioncleft_core.metrics.features import Extractors
-
-    return Extractors()
-
-
-def _networks(*, phantom: bool, fid: bool = True, lpips: bool = True) -> Any:
-    """Inception and LPIPS' network: real weights from this machine, on phantoms seeded ones."""
+def _networks(*metrics: str, phantom: bool) -> Any:
+    """The networks of these metrics: real weights from this machine, on phantoms seeded ones."""
     import torch
 
     from ..diffusioncleft_core.environment import pick_device
-    from ..diffusioncleft_core.metrics.features import load_extractors
+    from ..diffusioncleft_core.metrics.extractors import load_extractors
 
     with torch.inference_mode(False):
-        return load_extractors(phantom=phantom, device=pick_device(None), fid=fid, lpips=lpips)
+        return load_extractors(metrics, phantom=phantom, device=pick_device(None))
 
 
 def _paired(given: Sequence[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
@@ -194,10 +189,10 @@ def _frame(sets: Sequence[ImageSetHandle], phantom: bool) -> dict[str, Any]:
     """What a report says beside its figures; `filters` where the sets went through them."""
     from ..diffusioncleft_core.environment import hardware, versions
     from ..diffusioncleft_core.filters.summary import filter_summary
-    from .set_work import open_set
+    from .opened import open_set
 
     rows = {item.condition or ALL: open_set(item.name).rows for item in sets}
-    checked = {name: found for name, found in rows.items() if any(row.get("verdicts") for row in found)}
+    checked = {name: found for name, found in rows.items() if any(row.verdicts for row in found)}
     return {
         "schema": 1,
         "notes": [PHANTOM_NOTE] if phantom else [],

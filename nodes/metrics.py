@@ -10,7 +10,7 @@ from .filters import faces_input
 from .queued import QueuedNode
 
 
-class FaceIdentificationRate(Node):
+class FaceIdentityRecognition(Node):
     """FIR: how often a generated face is taken for a training photograph's."""
 
     @classmethod
@@ -20,7 +20,7 @@ class FaceIdentificationRate(Node):
             display_name="Cleft FIR",
             category=CATEGORY,
             description=(
-                "Face identification rate, by pairs (as the paper) and by images, with 95 % intervals."
+                "Face identity recognition, by pairs (as the paper) and by images, with 95 % intervals."
             ),
             inputs=[
                 ImageSet.Input("image_set", tooltip="Generated images."),
@@ -98,7 +98,7 @@ class FrechetDistance(Node):
     def check_before_queue(cls, node: QueuedNode) -> None:
         from .needs import all_phantom, check_networks
 
-        check_networks(all_phantom(node, ("image_set",), ("dataset",)), lpips=False)
+        check_networks(all_phantom(node, ("image_set",), ("dataset",)), "fid")
 
     @classmethod
     def execute(cls, image_set: Any, dataset: Any, which: str) -> io.NodeOutput:
@@ -146,7 +146,7 @@ class PerceptualDiversity(Node):
     def check_before_queue(cls, node: QueuedNode) -> None:
         from .needs import all_phantom, check_networks
 
-        check_networks(all_phantom(node, ("image_set",)), fid=False)
+        check_networks(all_phantom(node, ("image_set",)), "lpips")
 
     @classmethod
     def execute(cls, image_set: Any, which: str, pairs: int, seed: int) -> io.NodeOutput:
@@ -218,7 +218,9 @@ class Report(Node):
         from .needs import all_phantom, check_faces_for, check_networks
 
         check_paired(node.source("image_set_2"), node.source("dataset_2"))
-        check_networks(all_phantom(node, ("image_set", "image_set_2"), ("dataset", "dataset_2")))
+        check_networks(
+            all_phantom(node, ("image_set", "image_set_2"), ("dataset", "dataset_2")), "fid", "lpips"
+        )
         check_faces_for(node, "dataset", "dataset_2")
 
     @classmethod

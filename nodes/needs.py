@@ -8,8 +8,9 @@ from pathlib import Path
 from ..diffusioncleft_core.errors import UserError
 from . import places
 from .common import AUTO
-from .dataset import DatasetHandle, open_dataset
 from .face_packs import known_pack
+from .face_work import pack_of_datasets
+from .opened import DatasetHandle, open_dataset
 from .provenance import from_phantom
 from .queued import QueuedNode
 
@@ -59,8 +60,6 @@ def all_phantom(node: QueuedNode, sets: tuple[str, ...], datasets: tuple[str, ..
 
 def check_faces_for(node: QueuedNode, *datasets: str) -> None:
     """Raise UserError when the face pack for these photographs is not on this machine."""
-    from .face_work import pack_of_datasets
-
     choice, known = node.value("faces"), datasets_behind(node, *datasets)
     if choice is None or (choice == AUTO and known is None):
         return
@@ -77,8 +76,8 @@ def check_faces(pack: str) -> None:
     check_face_analysis(pack, roots=places.face_pack_roots())
 
 
-def check_networks(phantom: bool | None, *, fid: bool = True, lpips: bool = True) -> None:
-    """Raise UserError when the networks of FID or LPIPS, or their weights, are not on this machine."""
-    from ..diffusioncleft_core.metrics.features import check_extractors
+def check_networks(phantom: bool | None, *metrics: str) -> None:
+    """Raise UserError when the networks of these metrics, or their weights, are not on this machine."""
+    from ..diffusioncleft_core.metrics.extractors import check_extractors
 
-    check_extractors(phantom=phantom is not False, fid=fid, lpips=lpips)
+    check_extractors(metrics, phantom=phantom is not False)

@@ -33,8 +33,7 @@ def tensors_of(pictures: Sequence[Any]) -> list[Any]:
 
 
 def batch_of(pictures: Sequence[Any]) -> Any:
-    """One IMAGE of all pictures, padded in white to the largest; an empty 1 × 1 picture "
-    "when there is none."""
+    """One IMAGE of all pictures, padded in white to the largest; a white 1 × 1 picture when there is none."""
     import numpy as np
     import torch
 
@@ -53,6 +52,24 @@ def preview(images: Any) -> dict[str, Any]:
     from comfy_api.latest import ui
 
     return dict(ui.PreviewImage(images, cls=None).as_dict())
+
+
+def preview_synthetic(pictures: Sequence[Any], description: str) -> dict[str, Any]:
+    """Show generated pictures [H, W, 3] uint8 on the node; their temporary PNGs are marked as synthetic."""
+    import secrets
+    from pathlib import Path
+
+    import folder_paths
+
+    from ..diffusioncleft_core.files import write_bytes
+    from ..diffusioncleft_core.imageset.synthetic import marked_png
+
+    shown = []
+    for pixels in pictures:
+        name = f"diffusioncleft_{secrets.token_hex(8)}.png"
+        write_bytes(Path(folder_paths.get_temp_directory()) / name, marked_png(pixels, description))
+        shown.append({"filename": name, "subfolder": "", "type": "temp"})
+    return {"images": shown}
 
 
 def preview_each(pictures: Sequence[Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import folder_paths
 
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.files import inside, private_dir
+from ..diffusioncleft_core.imageset.places import MANIFEST
 
 DATASETS = "diffusioncleft_datasets"
 RUNS = "diffusioncleft_runs"
@@ -130,9 +131,7 @@ def shown_file(path: Path) -> dict[str, str]:
 def image_set_names() -> list[str]:
     """Folders with a manifest under the output folder, two levels deep."""
     root = Path(folder_paths.get_output_directory())
-    found = [
-        path.parent for pattern in ("*", "*/*", "*/*/*") for path in root.glob(f"{pattern}/manifest.jsonl")
-    ]
+    found = [path.parent for pattern in ("*", "*/*", "*/*/*") for path in root.glob(f"{pattern}/{MANIFEST}")]
     return sorted(shown_name(path) for path in found if _may_be_named(path))
 
 

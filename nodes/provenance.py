@@ -8,6 +8,7 @@ from typing import Any
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.ranges import number
 from . import places
+from .opened import open_set
 
 PHANTOM_LOADER = "DiffusionCleft_PhantomLoader"
 _REAL_LOADERS = ("UNETLoader", "CheckpointLoaderSimple")
@@ -87,8 +88,6 @@ def drawn_from(hidden: Any) -> Drawn:
 
 
 def _says_phantom(node: Mapping[str, Any]) -> bool | None:
-    from .set_work import open_set
-
     kind, name = node.get("class_type"), node.get("inputs", {}).get("name")
     if kind == PHANTOM_LOADER or kind in _REAL_LOADERS:
         return bool(kind == PHANTOM_LOADER)

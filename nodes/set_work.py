@@ -7,27 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from ..diffusioncleft_core.errors import UserError
-from ..diffusioncleft_core.files import inside, read_json, sha256_file, write_json
+from ..diffusioncleft_core.files import inside, read_json, write_json
 from ..diffusioncleft_core.imageset.listing import named
-from ..diffusioncleft_core.imageset.manifest import MANIFEST, read_rows
-from ..diffusioncleft_core.imageset.synthetic import sidecar_of
-from ..diffusioncleft_core.imageset.writer import made_from, open_set_writer, place_in_plan
+from ..diffusioncleft_core.imageset.manifest import ImageRow
+from ..diffusioncleft_core.imageset.places import MANIFEST, SETTINGS, index_of
+from ..diffusioncleft_core.imageset.writer import made_from, open_set_writer
 from . import places
 from .common import ImageSetHandle, stop_if_interrupted
+from .opened import OpenedSet, handle_of
 from .pictures import pixels_of
 from .provenance import Drawn
 from .verdicts import Record, picture_key
 
-SETTINGS = "generation.json"
 MADE_BY = "comfyui"
 _OTHER = "give another folder"
 _SHARED = ("base", "lora")
-
-
-@dataclass(frozen=True)
-class OpenedSet:
-    handle: ImageSetHandle
-    rows: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -44,44 +38,23 @@ class SavedSet:
     text: str
 
 
-def open_set(name: str) -> OpenedSet:
-    """Read the manifest of a set; UserError for a name that is none."""
-    folder = places.output_folder(name)
-    if not (folder / MANIFEST).is_file():
-        raise UserError(f"there is no image set {name!r} under ComfyUI's output folder; save one first")
-    rows = read_rows(folder)
-    return OpenedSet(_handle(folder, rows), rows)
-
-
-def set_fingerprint(name: str) -> str:
-    try:
-        return sha256_file(places.output_folder(name) / MANIFEST)
-    except (OSError, UserError):
-        return "missing"
-
-
-def is_accepted(row: Mapping[str, Any]) -> bool:
-    """Whether no filter set the image aside."""
-    return bool((row.get("verdicts") or {}).get("accepted", True))
-
-
 def load_images(
     found: OpenedSet, which: str, start: int, limit: int
 ) -> tuple[list[Any], list[dict[str, Any]], str]:
     """Pictures [H, W, 3] uint8, their rows, and a sentence. A damaged image is named and left out."""
     from ..diffusioncleft_core.imageset.decode import Rejected, read_image
 
-    wanted = [row for row in found.rows if which == "all" or is_accepted(row) == (which == "accepted")]
+    aside = which == "rejected"
+    wanted = [row for row in found.rows if which == "all" or (row.accepted is False) == aside]
     part = wanted[start : start + limit] if limit else wanted[start:]
     pictures, rows = [], []
     damaged: list[str] = []
     for row in part:
         stop_if_interrupted()
         try:
-            # A manifest is a file that anyone may have written: its names must not lead out of its folder.
-            pictures.append(read_image(inside(found.handle.folder, row["file"])))
+            pictures.append(read_image(inside(found.handle.folder, row.file)))
         except (Rejected, UserError, OSError):
-            damaged.append(row["file"])
+            damaged.append(row.file)
             continue
         rows.append(_socket_row(row))
     text = f"{found.handle.name}: {len(found.rows)} images, {len(pictures)} given ({which})"
@@ -117,11 +90,11 @@ def save_images(
             asked[alike] += 1
             made += new
             files.append(places.shown_file(folder / file))
-            if is_accepted(row):
+            if found.get("accepted", True):
                 shown.append(files[-1])
             else:
                 aside += 1
-    handle = _handle(folder, writer.rows)
+    handle = handle_of(folder, writer.rows)
     there = f", {len(pictures) - made} were there" if len(pictures) > made else ""
     told = f", {aside} of them set aside" if aside else ""
     text = f"{handle.name}: {made} saved{there}{told}, {len(writer.rows)} in all"
@@ -162,37 +135,12 @@ def _same_settings(folder: Path, record: Mapping[str, Any]) -> None:
         )
 
 
-def _handle(folder: Path, rows: list[dict[str, Any]]) -> ImageSetHandle:
-    conditions = {row.get("condition") for row in rows if row.get("condition")}
-    return ImageSetHandle(
-        name=places.shown_name(folder),
-        folder=folder,
-        condition=str(conditions.pop()) if len(conditions) == 1 else "",
-        phantom=_of_phantom(folder, rows),
-    )
-
-
-def _of_phantom(folder: Path, rows: list[dict[str, Any]]) -> bool:
-    """Whether the set was drawn by the embedded base model, by the hash in its first sidecar."""
-    from ..diffusioncleft_core.flux.source import phantom_source
-
-    for row in rows[:1]:
-        try:
-            sidecar = read_json(sidecar_of(inside(folder, row["file"])))
-        except UserError:
-            return False
-        base = sidecar.get("base", {}) if isinstance(sidecar, dict) else {}
-        return bool(base.get("sha256") == phantom_source().fingerprint())
-    return False
-
-
-def _socket_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    place = place_in_plan(str(row["file"]))
+def _socket_row(row: ImageRow) -> dict[str, Any]:
     return {
-        "index": None if place < 0 else place,
-        "prompt": row.get("prompt") or "",
-        "seed": row.get("seed") or 0,
-        "attributes": row.get("attributes") or {},
-        "condition": row.get("condition") or "",
-        "verdicts": row.get("verdicts") or {},
+        "index": index_of(row.file),
+        "prompt": row.prompt or "",
+        "seed": row.seed or 0,
+        "attributes": row.attributes,
+        "condition": row.condition or "",
+        "verdicts": row.verdicts,
     }

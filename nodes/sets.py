@@ -68,15 +68,16 @@ class LoadImageSet(Node):
 
     @classmethod
     def fingerprint_inputs(cls, name: str = "", **kwargs: Any) -> str:
-        from .set_work import set_fingerprint
+        from .opened import set_fingerprint
 
         return set_fingerprint(name)
 
     @classmethod
     def execute(cls, name: str, which: str, start: int, limit: int) -> io.NodeOutput:
         from .common import blocked
+        from .opened import open_set
         from .pictures import tensors_of
-        from .set_work import load_images, open_set
+        from .set_work import load_images
 
         found = open_set(name)
         pictures, rows, text = load_images(found, which, start, limit)

@@ -171,12 +171,13 @@ def base_models() -> list[str]:
 def _given(run_id: str, *, with_state: bool = False) -> io.NodeOutput:
     """Name of the LoRA, plot, previews and words of a run. Without a LoRA yet, what needs it does not run."""
     from . import training_run
-    from .pictures import batch_of, preview_each
+    from .pictures import batch_of, preview_each, preview_synthetic
 
     state = training_run.read_state(run_id)
     previews = training_run.last_previews(run_id)
     plot = training_run.loss_plot(run_id)
-    shown = preview_each([*previews, plot])
+    shown = preview_synthetic(previews, "Preview of a training.")
+    shown["images"] += preview_each([plot])["images"]
     name = state.get("lora") or blocked()
     words = training_run.describe(state)
     more = (state["state"],) if with_state else ()

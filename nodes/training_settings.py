@@ -15,7 +15,7 @@ from ..diffusioncleft_core.recipe.recipe import LARGEST_PREVIEW, Recipe
 from ..trainer.kohya import NAMES
 from . import places
 from .common import AUTO, NONE, PHANTOM
-from .dataset import DatasetHandle
+from .opened import DatasetHandle
 
 _ADAPTER_NAMES = ("training-adapter", "training_adapter")
 _NO_ADAPTER = (

@@ -33,7 +33,7 @@ def picture_key(pixels: Any) -> str:
     return sha256_bytes(repr(pixels.shape).encode() + pixels.tobytes())
 
 
-def combined(earlier: Mapping[str, Any] | None, now: Mapping[str, Any]) -> dict[str, Any]:
+def of_both(earlier: Mapping[str, Any] | None, now: Mapping[str, Any]) -> dict[str, Any]:
     """Verdicts of two filters on one picture: accepted when both accept it, with the reasons of both."""
     before = dict(earlier or {})
     reasons = [*before.get("reasons", []), *now.get("reasons", [])]

@@ -1,6 +1,7 @@
 """A finished run's folder: real datasets of phantom photographs, rendered faces for generated ones."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ from report_documents import CONDITIONS, document
 from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
 from diffusioncleft.diffusioncleft_core.conditions.plan import sampling_plan
 from diffusioncleft.diffusioncleft_core.faces.analyzer import FaceAnalyzer
-from diffusioncleft.diffusioncleft_core.files import private_dir, write_json, write_jsonl
-from diffusioncleft.diffusioncleft_core.imageset.manifest import read_manifest
-from diffusioncleft.diffusioncleft_core.imageset.synthetic import manifest_row, write_image
+from diffusioncleft.diffusioncleft_core.files import private_dir, write_json
+from diffusioncleft.diffusioncleft_core.imageset.manifest import read_image_set, write_image_set
+from diffusioncleft.diffusioncleft_core.imageset.synthetic import generated_row, write_image
 from diffusioncleft.diffusioncleft_core.phantom.face import random_face
 from diffusioncleft.diffusioncleft_core.phantom.render import render
 from diffusioncleft.diffusioncleft_core.run.settings import RunFolders
@@ -51,7 +52,7 @@ def face(condition: str, seed: int) -> np.ndarray:
 def generate(folders: RunFolders, name: str, seed: int) -> None:
     """A set with one copied photograph, one image with text, one without a face, the rest accepted."""
     plan = sampling_plan(load_vocabulary().condition(name), IMAGES, seed)
-    photograph = next(row for row in read_manifest(folders.dataset(name)) if row.role == "train")
+    photograph = next(row for row in read_image_set(folders.dataset(name)) if row.role == "train")
     out = folders.generated(name)
     out.mkdir(parents=True)
     rows = []
@@ -72,8 +73,8 @@ def generate(folders: RunFolders, name: str, seed: int) -> None:
             "lora": None,
         }
         sidecar = write_image(out, pixels, record)
-        rows.append({**manifest_row(sidecar, "generated"), "attempt": 0, "verdicts": verdicts(row.index)})
-    write_jsonl(out / "manifest.jsonl", rows)
+        rows.append(replace(generated_row(sidecar), verdicts=verdicts(row.index)))
+    write_image_set(out, rows)
 
 
 def verdicts(index: int) -> dict[str, Any]:

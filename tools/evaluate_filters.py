@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from ..diffusioncleft_core.conditions.loader import load_vocabulary
 from ..diffusioncleft_core.conditions.plan import sampling_plan
+from ..diffusioncleft_core.dataset.folder import dataset_rows
 from ..diffusioncleft_core.dataset.references import read_references
 from ..diffusioncleft_core.faces.analyzer import load_face_analyzer
 from ..diffusioncleft_core.faces.records import FaceRecord, face_records, record_of
@@ -32,13 +33,12 @@ from ..diffusioncleft_core.files import read_json, write_json
 from ..diffusioncleft_core.filters.artifacts import ArtifactFilter
 from ..diffusioncleft_core.filters.identity import THRESHOLD, IdentityFilter
 from ..diffusioncleft_core.filters.stage import photograph_verdicts
-from ..diffusioncleft_core.filters.summary import AGE_GROUPS, photographs_summary
+from ..diffusioncleft_core.filters.summary import AGE_GROUPS, REASONS, photographs_summary
 from ..diffusioncleft_core.flux.source import phantom_source
-from ..diffusioncleft_core.generation.generate import SETTINGS_FILE, generate
+from ..diffusioncleft_core.generation.generate import generate
 from ..diffusioncleft_core.imageset.decode import read_image
-from ..diffusioncleft_core.imageset.manifest import read_manifest
+from ..diffusioncleft_core.imageset.places import SETTINGS
 from ..diffusioncleft_core.imageset.sheets import contact_sheet
-from ..diffusioncleft_core.imageset.verdicts import KINDS
 from ..diffusioncleft_core.phantom.face import HEALTHY, random_face, random_identity
 from ..diffusioncleft_core.phantom.render import render
 from ..diffusioncleft_core.progress import progress
@@ -65,7 +65,7 @@ def drawn(run: Path, work: Path, n: int, seed: int, analyzer: Any) -> list[Pictu
     pictures = []
     for name in CONDITIONS:
         condition = load_vocabulary().condition(name)
-        settings = read_json(run / "generated" / name / SETTINGS_FILE)
+        settings = read_json(run / "generated" / name / SETTINGS)
         lora = next((run / "loras" / name).glob(f"{condition.trigger.lower()}.safetensors"))
         plan = sampling_plan(condition, n, seed)
         generate(
@@ -106,7 +106,7 @@ def false_rejections(
             name: {value: share(found) for value, found in sorted(values.items())}
             for name, values in groups.items()
         },
-        "by_kind": {kind: share_of(reasons[kind], len(bad)) for kind in KINDS[:5]},
+        "by_kind": {kind: share_of(reasons[kind], len(bad)) for kind in list(REASONS)[:5]},
     }
     return result, [place for place, rejected in enumerate(bad) if rejected]
 
@@ -173,7 +173,7 @@ def identity_figures(
     rng = np.random.default_rng([seed, 99])
     copies = []
     for folder in folders:
-        trained_on = [row.file for row in read_manifest(folder) if row.role == "train"]
+        trained_on = [row.file for row in dataset_rows(folder, "train")]
         for file in progress(trained_on, "copies"):
             image = worn_copy(read_image(folder / file), rng)
             copies.append(identity.check(record_of(image, analyzer.analyze(image))).rejected)

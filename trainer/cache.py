@@ -10,17 +10,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from ..diffusioncleft_core.dataset import folder as dataset_folder
 from ..diffusioncleft_core.errors import UserError
-from ..diffusioncleft_core.files import atomic_path, private_dir, write_bytes
+from ..diffusioncleft_core.files import private_dir, write_bytes
 from ..diffusioncleft_core.flux.sampling import encode_images, encode_prompts
+from ..diffusioncleft_core.imageset.cache import ContentCache, Tensors
 from ..diffusioncleft_core.imageset.decode import pixel_sha256
 from .data import TrainImage, bucket_pixels, read_pixels
 
-Tensors = dict[str, torch.Tensor]
 _VERSION = 1
 _DATASET_CACHE = "training"
 _LATENTS_AT_ONCE = 1_048_576  # pixels in one call of the autoencoder
@@ -29,60 +27,28 @@ _CHANGED = (
 )
 
 
-class TensorCache:
-    """A folder of safetensors files named by the hash of what their content depends on. None: memory only."""
-
-    def __init__(self, folder: Path | None) -> None:
-        self._folder = private_dir(folder) if folder else None
-
-    def get(self, kind: str, key: str) -> Tensors | None:
-        """Return the tensors, or None where there are none or the file is damaged."""
-        if self._folder is None:
-            return None
-        path = self._path(kind, key)
-        try:
-            # A copy, because a mapped file may lie at an address that sums in another order.
-            return (
-                {name: tensor.clone() for name, tensor in load_file(path).items()} if path.is_file() else None
-            )
-        except (SafetensorError, OSError):
-            return None
-
-    def put(self, kind: str, key: str, tensors: Tensors) -> None:
-        """Keep the tensors."""
-        if self._folder is None:
-            return
-        private_dir(self._folder / kind)
-        with atomic_path(self._path(kind, key)) as temporary:
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
-
-    def _path(self, kind: str, key: str) -> Path:
-        assert self._folder is not None
-        return self._folder / kind / f"{key}.safetensors"
-
-
 def cache_key(*parts: Any) -> str:
-    """SHA-256 of the parts as JSON."""
+    """The key of an entry: latents or text, what they come from, and the model that gave them."""
     return hashlib.sha256(json.dumps([_VERSION, *parts]).encode()).hexdigest()
 
 
 class Caches:
     """The caches of a run: one in every built dataset, for what comes from its own images and captions, and
-    one for the rest. `on_disk` False: memory only.
+    one for the rest. `on_disk` False: nothing is kept.
     """
 
     def __init__(self, shared: Path, *, on_disk: bool = True) -> None:
-        self._on_disk = on_disk
-        self._shared = TensorCache(shared if on_disk else None)
-        self._by_folder: dict[Path | None, TensorCache] = {None: self._shared}
+        self._shared = private_dir(shared) if on_disk else None
+        self._open: dict[tuple[Path | None, str], ContentCache] = {}
 
-    def of(self, folder: Path | None) -> TensorCache:
-        """The cache for what comes from an image in `folder`; None: from no image."""
-        if folder not in self._by_folder:
-            self._by_folder[folder] = self._shared
-            if self._on_disk and folder is not None and dataset_folder.is_dataset(folder):
-                self._by_folder[folder] = TensorCache(dataset_folder.dataset_cache(folder, _DATASET_CACHE))
-        return self._by_folder[folder]
+    def of(self, folder: Path | None, kind: str) -> ContentCache:
+        """The cache of `latents` or `text` for what comes from an image in `folder`; None: from no image."""
+        place = self._shared
+        if place is not None and folder is not None:
+            place = dataset_folder.owned_cache(folder, _DATASET_CACHE, place)
+        if (place, kind) not in self._open:
+            self._open[place, kind] = ContentCache(place, kind)
+        return self._open[place, kind]
 
 
 @dataclass(frozen=True)
@@ -137,10 +103,10 @@ def cached_latents(
     found: dict[str, torch.Tensor] = {}
     missing: dict[str, TrainImage] = {}
     # By key, the caches that should hold it and don't: an image can be in two datasets.
-    absent: dict[str, dict[TensorCache, None]] = {}
+    absent: dict[str, dict[ContentCache, None]] = {}
     for key, image in zip(keys, images, strict=True):
-        cache = caches.of(image.folder)
-        tensors = cache.get("latents", key)
+        cache = caches.of(image.folder, "latents")
+        tensors = cache.tensors(key)
         if tensors is None:
             missing[key] = image
             absent.setdefault(key, {})[cache] = None
@@ -148,7 +114,7 @@ def cached_latents(
             found[key] = tensors["latents"]
     for key in missing.keys() & found.keys():
         for cache in absent[key]:
-            cache.put("latents", key, {"latents": found[key]})
+            cache.keep_tensors(key, {"latents": found[key]})
         del missing[key]
     vae = load_vae() if missing else None
     done = 0
@@ -161,7 +127,7 @@ def cached_latents(
             for (key, _), latents in zip(part, _encode(vae, [image for _, image in part]), strict=True):
                 found[key] = latents
                 for cache in absent[key]:
-                    cache.put("latents", key, {"latents": latents})
+                    cache.keep_tensors(key, {"latents": latents})
             done += len(part)
     if missing:
         each(done, len(missing))
@@ -193,18 +159,18 @@ def cached_text(
     captions: with the folders of the images that have it, None for a prompt of no image.
     """
     found: dict[str, Tensors] = {}
-    absent: dict[str, list[TensorCache]] = {}
+    absent: dict[str, list[ContentCache]] = {}
     for caption, folders in captions.items():
         key = cache_key("text", caption, text_fingerprint)
-        for cache in dict.fromkeys(map(caches.of, folders)):
-            tensors = cache.get("text", key)
+        for cache in dict.fromkeys(caches.of(folder, "text") for folder in folders):
+            tensors = cache.tensors(key)
             if tensors is None:
                 absent.setdefault(caption, []).append(cache)
             else:
                 found[caption] = tensors
     for caption in absent.keys() & found.keys():
         for cache in absent[caption]:
-            cache.put("text", cache_key("text", caption, text_fingerprint), found[caption])
+            cache.keep_tensors(cache_key("text", caption, text_fingerprint), found[caption])
     missing = [caption for caption in absent if caption not in found]
     encoders = load_encoders() if missing else None
     for at in range(0, len(missing), 16):
@@ -219,7 +185,7 @@ def cached_text(
             }
             found[caption] = tensors
             for cache in absent[caption]:
-                cache.put("text", cache_key("text", caption, text_fingerprint), tensors)
+                cache.keep_tensors(cache_key("text", caption, text_fingerprint), tensors)
     if missing:
         each(len(missing), len(missing))
     return found

@@ -13,7 +13,8 @@ from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.files import inside, read_json, shown
 from ..diffusioncleft_core.imageset.decode import INGEST_VERSION, Rejected, pixel_sha256, read_image
 from ..diffusioncleft_core.imageset.listing import named
-from ..diffusioncleft_core.imageset.manifest import MANIFEST, ImageRow, read_image_set, unlisted
+from ..diffusioncleft_core.imageset.manifest import ImageRow, read_image_set, unlisted
+from ..diffusioncleft_core.imageset.places import MANIFEST
 from ..diffusioncleft_core.recipe.fields import Subset
 from .buckets import assign_bucket, cover_box
 

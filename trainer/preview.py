@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from ..diffusioncleft_core.errors import UserError
-from ..diffusioncleft_core.files import atomic_path
 from ..diffusioncleft_core.flux.sampling import decode_latents, initial_noise, sample
+from ..diffusioncleft_core.imageset.synthetic import write_marked
 from ..diffusioncleft_core.ranges import SAMPLING_STEPS, SEED, SIDE
 from ..diffusioncleft_core.recipe.recipe import LARGEST_PREVIEW, SIZE_STEP, Recipe
 from . import memory
@@ -124,20 +122,10 @@ class Previewer:
 
 
 def _save(path: Path, image: torch.Tensor, prompt: PreviewPrompt, step: int) -> None:
-    """Write an image [3, H, W] in [-1, 1] as PNG, marked as synthetic."""
+    """Write an image [3, H, W] in [-1, 1] as PNG with its sidecar, marked as synthetic."""
     pixels = ((image.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-    info = PngInfo()
-    fields = {
-        "synthetic": "true",
-        "software": "diffusioncleft",
-        "prompt": prompt.prompt,
-        "seed": prompt.seed,
-        "step": step,
-    }
-    for name, value in fields.items():
-        info.add_itxt(name, str(value))
-    with atomic_path(path) as temporary:
-        Image.fromarray(pixels).save(temporary, format="PNG", pnginfo=info)
+    record = {"prompt": prompt.prompt, "seed": prompt.seed, "step": step}
+    write_marked(path, pixels, prompt.prompt, record, {name: str(value) for name, value in record.items()})
 
 
 def _prompt(line: str, side: int, seed: int, steps: int) -> PreviewPrompt:

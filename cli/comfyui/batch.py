@@ -11,7 +11,7 @@ import contextlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,14 +23,12 @@ from ...diffusioncleft_core.files import (
     remove_leftovers,
     sha256_bytes,
     write_bytes,
-    write_jsonl,
 )
-from ...diffusioncleft_core.imageset.synthetic import image_name, sidecar_of
+from ...diffusioncleft_core.imageset.manifest import ImageRow, write_image_set
+from ...diffusioncleft_core.imageset.places import REJECTED, image_name, place_for, sidecar_of
 from ...diffusioncleft_core.progress import progress
 from .inputs import PREFIX, Graph
 from .outputs import (
-    MANIFEST,
-    REJECTED,
     fetch,
     fetch_sidecar,
     files_in,
@@ -167,13 +165,13 @@ def is_done(folder: Path, record: Mapping[str, Any] | None, graph: Graph) -> boo
 def write_manifest(folder: Path, rows: Sequence[PlanRow], journal: Mapping[int, Mapping[str, Any]]) -> None:
     """Write the image set's manifest: one row an image of the finished rows of the plan."""
     listed = [
-        {**picture, **_described(row)}
+        ImageRow.from_json({**picture, **_described(row)}, JOURNAL_NAME)
         for row in rows
         if journal.get(row.index, {}).get("status") == "done"
         for picture in journal[row.index].get("pictures", [])
     ]
     if listed:
-        write_jsonl(folder / MANIFEST, listed)
+        write_image_set(folder, listed)
 
 
 def detached_rows(graph: Graph, prompt_input: Target) -> Graph:
@@ -289,7 +287,7 @@ def _download(
         width, height = _size(content, found["filename"])
         suffix = Path(safe_name(found["filename"])).suffix.lower()
         name = f"{stem}{suffix}" if number == 0 else f"{stem}_{number}{suffix}"
-        place = f"{REJECTED}/{name}" if is_rejected(found) else name
+        place = place_for(name, accepted=not is_rejected(found))
         write_bytes(folder / place, content)
         sidecar_of(folder / place).unlink(missing_ok=True)
         sidecar = fetch_sidecar(server, found, content) if found["type"] == "output" else None
@@ -298,8 +296,8 @@ def _download(
             if sidecar
             else None
         )
-        plain = {"width": width, "height": height, "role": "generated", "lora": None, "verdicts": {}}
-        pictures.append({**(kept or plain), "file": place})
+        plain = ImageRow(place, width=width, height=height, role="generated")
+        pictures.append(replace(kept or plain, file=place).to_json())
     _drop_earlier(folder, stem, [Path(picture["file"]) for picture in pictures])
     return pictures
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ...diffusioncleft_core.errors import UserError
-from ...diffusioncleft_core.files import read_jsonl, sha256_bytes, write_bytes, write_json, write_jsonl
-from ...diffusioncleft_core.imageset.synthetic import manifest_row, sidecar_of
+from ...diffusioncleft_core.files import sha256_bytes, write_bytes, write_json
+from ...diffusioncleft_core.imageset.manifest import ImageRow, listed_rows, write_image_set
+from ...diffusioncleft_core.imageset.places import REJECTED, place_for, sidecar_of
+from ...diffusioncleft_core.imageset.synthetic import generated_row
 from .inputs import Graph
 from .server import ComfyServer, ConnectionLost
 
-MANIFEST = "manifest.jsonl"
-REJECTED = "rejected"
 SAVER = "DiffusionCleft_SaveSyntheticSet"
 
 
@@ -33,11 +33,11 @@ def fetch_sidecar(server: ComfyServer, listed: Mapping[str, str], picture: bytes
     return sidecar
 
 
-def keep_sidecar(picture: Path, sidecar: Mapping[str, Any]) -> dict[str, Any] | None:
+def keep_sidecar(picture: Path, sidecar: Mapping[str, Any]) -> ImageRow | None:
     """Write a sidecar under its picture's name; its row of the manifest, None when it is damaged."""
     kept = {**sidecar, "file": picture.name}
     try:
-        row = {**manifest_row(kept, "generated"), "verdicts": dict(kept.get("verdicts") or {})}
+        row = generated_row(kept)
     except (KeyError, TypeError, ValueError):
         return None
     write_json(sidecar_of(picture), kept)
@@ -49,11 +49,9 @@ def is_rejected(listed: Mapping[str, str]) -> bool:
     return listed["subfolder"].replace("\\", "/").rstrip("/").rsplit("/", maxsplit=1)[-1] == REJECTED
 
 
-def add_to_manifest(folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+def add_to_manifest(folder: Path, rows: Iterable[ImageRow]) -> None:
     """Add rows to a set's manifest, or replace those of the same file."""
-    known = read_jsonl(folder / MANIFEST) if (folder / MANIFEST).is_file() else []
-    by_file = {row["file"]: row for row in [*known, *map(dict, rows)]}
-    write_jsonl(folder / MANIFEST, by_file.values())
+    write_image_set(folder, {row.file: row for row in [*listed_rows(folder), *rows]}.values())
 
 
 OUTPUTS_NAME = "outputs.json"
@@ -85,7 +83,7 @@ def collect(
     found: dict[str, NodeOutput] = {}
     places: dict[tuple[str, str, str], str] = {}
     taken = {OUTPUTS_NAME}
-    rows: dict[Path, list[dict[str, Any]]] = {}
+    rows: dict[Path, list[ImageRow]] = {}
     for node_id, shown in (entry.get("outputs") or {}).items():
         node = graph.get(str(node_id), {})
         kind = str(node.get("class_type", "?"))
@@ -104,7 +102,7 @@ def collect(
                     row = keep_sidecar(path, sidecar) if sidecar else None
                     if row:
                         aside = is_rejected(listed)
-                        row["file"] = f"{REJECTED}/{path.name}" if aside else path.name
+                        row = replace(row, file=place_for(path.name, accepted=not aside))
                         rows.setdefault(path.parent.parent if aside else path.parent, []).append(row)
                 if places[source] not in output.files:
                     output.files.append(places[source])

@@ -11,9 +11,17 @@ from ..environment import versions
 from ..errors import UserError
 from ..files import read_jsonl, sha256_bytes, sha256_file, write_json, write_jsonl
 from ..imageset.decode import INGEST_VERSION, Rejected, SetAside, normalise, read_bytes
-from ..imageset.manifest import MANIFEST, ImageRow, read_manifest, write_manifest
+from ..imageset.manifest import ImageRow, listed_rows, write_image_set
 from ..progress import progress
-from .admission import Candidate, admit, caption_builder, columns_of, without_consent
+from .admission import (
+    Candidate,
+    admit,
+    caption_builder,
+    columns_of,
+    list_photographs,
+    served_warnings,
+    without_consent,
+)
 from .corrections import keep_captions
 from .examine import Analyzer, Ledger, examine, examine_settings, settings_key
 from .folder import (
@@ -38,10 +46,8 @@ from .folder import (
     save_image,
     settle,
 )
-from .holdout import choose_holdout, group_subjects, roles_elsewhere
 from .metadata import read_table
-from .photographs import list_photographs, served_warnings
-from .select import Selected, Selection, region_box, select
+from .select import Selected, Selection, choose_holdout, group_subjects, region_box, roles_elsewhere, select
 from .settings import BuildSettings, read_overruled, read_roles, recorded_roles
 
 
@@ -187,17 +193,15 @@ def _erase_withdrawn(folder: Path, ledger: Ledger, sources: set[str]) -> int:
         if (folder / name).is_file():
             rows_left = [row for row in read_jsonl(folder / name) if row.get("source", "") in sources]
             write_jsonl(folder / name, rows_left)
-    if not (folder / MANIFEST).is_file():
-        return 0
-    allowed = {facts.pixels for facts in ledger.facts.values()}
-    rows = read_manifest(folder)
+    allowed = {found.pixels for found in ledger.examined.values()}
+    rows = list(listed_rows(folder))
     kept = [row for row in rows if row.sha256 in allowed]
     if len(kept) < len(rows):
         if (folder / CAPTIONS).is_file():
             files = {row.file for row in kept}
             built = [row for row in read_jsonl(folder / CAPTIONS) if row.get("file") in files]
             write_jsonl(folder / CAPTIONS, built)
-        write_manifest(folder, kept)
+        write_image_set(folder, kept)
         roles = {source: role for source, role in read_roles(folder).items() if source in sources}
         write_json(folder / ROLES, roles)
         erase_unlisted(folder, [row.sha256 for row in kept if row.sha256])
@@ -215,7 +219,7 @@ def _examine_all(
     settings: BuildSettings,
     overruled: Mapping[str, set[str]],
 ) -> tuple[list[Selected], list[SetAside], set[str]]:
-    """Facts of every candidate, from the ledger or by opening it; what can't be read; the sources opened.
+    """Every candidate examined, from the ledger or by opening it; what can't be read; the sources opened.
 
     The normalised image of a photograph that seems fit is written at once.
     """
@@ -227,22 +231,22 @@ def _examine_all(
         source = sources[candidate.file]
         allowed = overruled.get(source, set())
         key = settings_key(known, "animated" in allowed)
-        facts = ledger.find(source, key)
-        if facts is None:
+        found = ledger.find(source, key)
+        if found is None:
             try:
                 data = _unchanged(photos / candidate.file, source)
             except Rejected as rejection:
                 aside.append(SetAside(candidate.file, rejection.reason, rejection.detail))
                 continue
-            facts, photograph = examine(
+            found, photograph = examine(
                 data, source, key, faces, max_side=settings.max_side, first_frame="animated" in allowed
             )
-            fit = facts.rejection(settings.smallest_side, allowed) is None
-            if photograph is not None and facts.pixels is not None and fit:
-                save_image(folder, facts.pixels, photograph.pixels)
-            ledger.add(facts)
+            fit = found.rejection(settings.smallest_side, allowed) is None
+            if photograph is not None and found.pixels is not None and fit:
+                save_image(folder, found.pixels, photograph.pixels)
+            ledger.add(found)
             opened.add(source)
-        examined.append(Selected(candidate, facts))
+        examined.append(Selected(candidate, found))
     return examined, aside, opened
 
 
@@ -266,16 +270,16 @@ def _rows(
     subjects = [item.candidate.subject for item in entered]
     groups = group_subjects(
         subjects,
-        [item.facts.embedding for item in entered],
+        [item.examined.record.embedding for item in entered],
         selection.same_picture,
         settings.person_threshold,
     )
     names = [
-        f"id {subject}" if subject else f"photo {item.facts.source}"
+        f"id {subject}" if subject else f"photo {item.examined.source}"
         for subject, item in zip(subjects, entered, strict=True)
     ]
     before = [
-        {recorded[item.facts.source]} | other if item.facts.source in recorded else other
+        {recorded[item.examined.source]} | other if item.examined.source in recorded else other
         for item, other in zip(entered, elsewhere, strict=True)
     ]
     roles = choose_holdout(groups, names, settings.holdout, settings.seed, before)
@@ -286,18 +290,18 @@ def _rows(
         ImageRow(
             file=image_name(item.pixels),
             sha256=item.pixels,
-            width=item.facts.width,
-            height=item.facts.height,
+            width=item.examined.record.width,
+            height=item.examined.record.height,
             condition=condition.name,
             role=role,
             attributes=dict(item.candidate.attributes),
             caption=item.candidate.caption,
             subject=keyed_hash(folder, smallest[group])[:12],
-            region=region_box(condition.region, item.facts.face, item.facts.width, item.facts.height),
+            region=region_box(condition.region, item.examined.record),
         )
         for item, role, group in zip(entered, roles, groups, strict=True)
     ]
-    by_source = {item.facts.source: role for item, role in zip(entered, roles, strict=True)}
+    by_source = {item.examined.source: role for item, role in zip(entered, roles, strict=True)}
     return rows, len(smallest), by_source
 
 
@@ -308,21 +312,21 @@ def _write_images(
 
     Trusted are the images that a finished manifest names and those just written; others are checked.
     """
-    before = {row.sha256 for row in read_manifest(folder)} if (folder / MANIFEST).is_file() else set()
+    before = {row.sha256 for row in listed_rows(folder)}
     for item in selection.entered:
         is_there = (folder / image_name(item.pixels)).is_file()
-        trusted = item.pixels in before or item.facts.source in opened
+        trusted = item.pixels in before or item.examined.source in opened
         if is_there and (trusted or is_sound(folder, item.pixels)):
             continue
         try:
-            data = _unchanged(photos / item.candidate.file, item.facts.source)
+            data = _unchanged(photos / item.candidate.file, item.examined.source)
             photograph = normalise(data, max_side=max_side, first_frame=True)
         except Rejected as rejection:
             raise UserError(f"{item.candidate.file}: {rejection.detail}; build again") from rejection
         save_image(folder, item.pixels, photograph.pixels)
     hashes = [item.pixels for item in selection.entered]
     settle(folder, [sha256 for sha256 in hashes if sha256 not in before])
-    save_embeddings(folder, hashes, [item.facts.embedding for item in selection.entered])
+    save_embeddings(folder, hashes, [item.examined.record.embedding for item in selection.entered])
 
 
 def _write_lists(
@@ -332,7 +336,7 @@ def _write_lists(
     write_json(folder / ROLES, dict(sorted(roles.items())))
     if (folder / CAPTIONS).is_file():  # a stop in between leaves the right ones to restore
         keep_captions(folder, rows)
-    write_manifest(folder, rows)
+    write_image_set(folder, rows)
     erase(folder / CAPTIONS)
     aside.sort(key=lambda item: (item.file, item.reason))
     write_jsonl(folder / SET_ASIDE, (item.to_json() for item in aside))

@@ -8,8 +8,8 @@ from pathlib import Path
 from ..errors import UserError
 from ..files import append_jsonl, read_jsonl, shown, write_json, write_jsonl
 from ..imageset.decode import OVERRULABLE, REASONS, SetAside
-from ..imageset.manifest import ImageRow, read_manifest, write_manifest
-from .folder import CAPTIONS, EDITS, READMITTED, SET_ASIDE, dataset_lock, erase, require_dataset
+from ..imageset.manifest import ImageRow, write_image_set
+from .folder import CAPTIONS, EDITS, READMITTED, SET_ASIDE, dataset_lock, dataset_rows, erase, require_dataset
 from .metadata import file_key
 from .settings import dataset_trigger
 
@@ -53,8 +53,7 @@ _EDIT = re.compile(r"(\d+)\s*[:=]\s*(.*)")
 
 def numbered_captions(folder: Path) -> list[tuple[int, str]]:
     """(number, caption) of the training photographs, from 1, in the manifest's order; no name among them."""
-    rows = [row for row in read_manifest(require_dataset(folder)) if row.role == TRAIN]
-    return [(number, row.caption or "") for number, row in enumerate(rows, start=1)]
+    return [(n, row.caption or "") for n, row in enumerate(dataset_rows(folder, TRAIN), start=1)]
 
 
 def parse_edits(text: str) -> dict[int, str]:
@@ -103,7 +102,7 @@ def edit_captions(folder: Path, edits: Mapping[int, str]) -> int:
             "machine where it lies, with 'diffusioncleft dataset allow-edits' and the dataset's folder"
         )
     with dataset_lock(folder):
-        rows = read_manifest(folder)
+        rows = dataset_rows(folder)
         places = [place for place, row in enumerate(rows) if row.role == TRAIN]
         original = list(rows)
         trigger = dataset_trigger(folder)
@@ -120,7 +119,7 @@ def edit_captions(folder: Path, edits: Mapping[int, str]) -> int:
         if changed:
             if not (folder / CAPTIONS).is_file():
                 keep_captions(folder, original)
-            write_manifest(folder, rows)
+            write_image_set(folder, rows)
     return changed
 
 
@@ -137,11 +136,11 @@ def restore_captions(folder: Path) -> int:
         if not (folder / CAPTIONS).is_file():
             return 0
         kept = {row.get("file"): row.get("caption") for row in read_jsonl(folder / CAPTIONS)}
-        rows = read_manifest(folder)
+        rows = dataset_rows(folder)
         restored = [replace(row, caption=kept.get(row.file, row.caption)) for row in rows]
         changed = sum(old.caption != new.caption for old, new in zip(rows, restored, strict=True))
         if changed:
-            write_manifest(folder, restored)
+            write_image_set(folder, restored)
         erase(folder / CAPTIONS)
     return changed
 

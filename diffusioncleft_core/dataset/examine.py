@@ -1,16 +1,16 @@
 """What a photograph shows, found once and kept: decoding, size, faces, signature. Keyed by content."""
 
-import base64
 import hashlib
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from ..errors import UserError
+from ..faces.records import UNSEEN, FaceRecord, record_of
 from ..files import explained, read_jsonl, write_jsonl
 from ..imageset.decode import INGEST_VERSION, Photograph, Rejected, normalise, pixel_sha256
 from .duplicates import Signature, signature
@@ -34,23 +34,19 @@ class Analyzer(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Facts:
-    """What was seen. `source` is the SHA-256 of the file, `pixels` that of the normalised pixels.
+class Examination:
+    """What was seen in a photograph. `source` is the SHA-256 of the file, `pixels` of the normalised pixels.
 
-    Sizes in px; `faces` the number found; `face` box, landmarks, score and rung of the largest; `embedding`
-    [512]. `reason` and `detail` are set when the file could not be decoded.
+    Sizes in px; `record` says what faces were found. `reason` and `detail` are set, and the rest is not, when
+    the file could not be decoded.
     """
 
     source: str
     settings: str
     pixels: str | None = None
-    width: int = 0
-    height: int = 0
     original_width: int = 0
     original_height: int = 0
-    faces: int = 0
-    face: Mapping[str, Any] | None = None
-    embedding: Array | None = None
+    record: FaceRecord = UNSEEN
     signature: Signature | None = None
     reason: str | None = None
     detail: str = ""
@@ -64,40 +60,51 @@ class Facts:
                 "too_small",
                 f"{self.original_width} x {self.original_height} px; at least {min_side} on each side",
             )
-        if self.faces == 0 and "no_face" not in overruled:
+        if not self.record.has_face and "no_face" not in overruled:
             return "no_face", "no face was found; if there is one, take it back"
-        if self.faces > 1 and "several_faces" not in overruled:
-            return "several_faces", f"{self.faces} faces; crop it, or take it back if only one is real"
+        if self.record.n_faces > 1 and "several_faces" not in overruled:
+            found = f"{self.record.n_faces} faces"
+            return "several_faces", f"{found}; crop it, or take it back if only one is real"
         return None
 
     def to_json(self) -> dict[str, Any]:
         """The ledger's row."""
         row = {name: value for name, value in vars(self).items() if value is not None}
-        if self.embedding is not None:
-            row["embedding"] = base64.b64encode(self.embedding.astype("<f4").tobytes()).decode("ascii")
+        row["record"] = self.record.to_json()
         if self.signature is not None:
             row["signature"] = self.signature.to_json()
         return row
 
     @classmethod
-    def from_json(cls, row: dict[str, Any]) -> "Facts":
+    def from_json(cls, row: dict[str, Any]) -> "Examination":
         """Read the ledger's row. Raises KeyError, TypeError or ValueError when it is not one."""
         values = dict(row)
-        if "embedding" in values:
-            values["embedding"] = np.frombuffer(base64.b64decode(values["embedding"]), dtype="<f4").astype(
-                np.float32
-            )
+        record = values.pop("record") if "record" in values else _of_an_earlier_version(values)
+        values["record"] = FaceRecord.from_json(record)
         if "signature" in values:
             values["signature"] = Signature.from_json(values["signature"])
         return cls(**values)
 
 
+def _of_an_earlier_version(values: dict[str, Any]) -> dict[str, Any]:
+    """Take the faces out of a row that described the largest alone.
+
+    Where there were several, the others' sizes are not known: such a photograph is examined again.
+    """
+    face, embedding = values.pop("face", None), values.pop("embedding", None)
+    n_faces = int(values.pop("faces", 0))
+    if n_faces > 1:
+        values["settings"] = ""
+    record = {"width": values.pop("width", 0), "height": values.pop("height", 0), "n_faces": n_faces}
+    return record if face is None else {**record, **face, "embedding": embedding}
+
+
 class Ledger:
-    """`examined.jsonl`: facts by source hash, appended one by one, so that an interrupted build goes on."""
+    """`examined.jsonl`: examinations by source hash, appended one by one: an interrupted build goes on."""
 
     def __init__(self, folder: Path) -> None:
         self.path = Path(folder) / EXAMINED
-        self.facts: dict[str, Facts] = {}
+        self.examined: dict[str, Examination] = {}
         if not self.path.is_file():
             return
         try:
@@ -106,36 +113,36 @@ class Ledger:
             return
         for row in rows:
             try:
-                facts = Facts.from_json(row)
+                found = Examination.from_json(row)
             except (KeyError, TypeError, ValueError):
                 continue
-            self.facts[facts.source] = facts
+            self.examined[found.source] = found
 
-    def find(self, source: str, settings: str) -> Facts | None:
-        """Facts of this file found with these settings, if any."""
-        facts = self.facts.get(source)
-        return facts if facts is not None and facts.settings == settings else None
+    def find(self, source: str, settings: str) -> Examination | None:
+        """What was seen in this file with these settings, if it is known."""
+        found = self.examined.get(source)
+        return found if found is not None and found.settings == settings else None
 
-    def add(self, facts: Facts) -> None:
-        """Keep facts, on disk as well.
+    def add(self, found: Examination) -> None:
+        """Keep an examination, on disk as well.
 
         Flushed but not synced, which costs more than the examination of a small image: what a power cut tears
         is examined again.
         """
-        self.facts[facts.source] = facts
-        line = json.dumps(facts.to_json(), ensure_ascii=False, allow_nan=False) + "\n"
+        self.examined[found.source] = found
+        line = json.dumps(found.to_json(), ensure_ascii=False, allow_nan=False) + "\n"
         with explained(self.path), open(self.path, "a", encoding="utf-8", newline="\n") as handle:
             handle.write(line)
 
     def keep(self, sources: Collection[str]) -> None:
         """Forget all other photographs, on disk as well; a torn last line goes with them."""
-        self.facts = {source: facts for source, facts in self.facts.items() if source in sources}
+        self.examined = {source: found for source, found in self.examined.items() if source in sources}
         if self.path.is_file():
-            write_jsonl(self.path, (facts.to_json() for facts in self.facts.values()))
+            write_jsonl(self.path, (found.to_json() for found in self.examined.values()))
 
 
 def examine_settings(analyzer: Analyzer, max_side: int) -> dict[str, Any]:
-    """What the facts depend on beside the file itself."""
+    """What the found depend on beside the file itself."""
     return {"ingest": INGEST_VERSION, "max_side": max_side, "faces": analyzer.describe()}
 
 
@@ -147,34 +154,20 @@ def settings_key(settings: Mapping[str, Any], first_frame: bool) -> str:
 
 def examine(
     data: bytes, source: str, key: str, analyzer: Analyzer, *, max_side: int, first_frame: bool
-) -> tuple[Facts, Photograph | None]:
+) -> tuple[Examination, Photograph | None]:
     """Decode a photograph, find and describe its faces. What can't be decoded has a `reason`, no pixels."""
     try:
         photograph = normalise(data, max_side=max_side, first_frame=first_frame)
     except Rejected as rejection:
-        return Facts(source, key, reason=rejection.reason, detail=rejection.detail), None
+        return Examination(source, key, reason=rejection.reason, detail=rejection.detail), None
     pixels = photograph.pixels
-    height, width = pixels.shape[:2]
-    facts = Facts(
+    examined = Examination(
         source,
         key,
         pixels=pixel_sha256(pixels),
-        width=width,
-        height=height,
         original_width=photograph.original_width,
         original_height=photograph.original_height,
+        record=record_of(pixels, analyzer.analyze(pixels)),
         signature=signature(pixels),
     )
-    faces = analyzer.analyze(pixels)
-    if not faces:
-        return facts, photograph
-    largest = faces[0]
-    face = {
-        "box": [round(float(value), 2) for value in largest.box],
-        "landmarks": [[round(float(x), 2), round(float(y), 2)] for x, y in largest.landmarks],
-        "score": round(float(largest.score), 4),
-        "rung": largest.rung,
-    }
-    return replace(
-        facts, faces=len(faces), face=face, embedding=np.asarray(largest.embedding, np.float32)
-    ), photograph
+    return examined, photograph

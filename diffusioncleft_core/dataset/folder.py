@@ -27,6 +27,8 @@ from ..files import (
     write_text,
 )
 from ..imageset.decode import pixel_sha256
+from ..imageset.manifest import ImageRow, listed_rows
+from ..imageset.places import MANIFEST
 
 MARKER = ".diffusioncleft-dataset"
 IMAGES = "images"
@@ -51,7 +53,7 @@ OWN_NAMES: tuple[str, ...] = (
     IMAGES,
     EMBEDDINGS,
     CACHE,
-    "manifest.jsonl",
+    MANIFEST,
     SET_ASIDE,
     SETTINGS,
     EXAMINED,
@@ -131,6 +133,16 @@ def require_dataset(folder: Path) -> Path:
     return folder
 
 
+def dataset_rows(folder: Path, *roles: str) -> list[ImageRow]:
+    """The photographs of a dataset that have one of `roles`; all of them when none is named.
+
+    Raises UserError for a folder that is no dataset, or was never built to the end.
+    """
+    if not (require_dataset(folder) / MANIFEST).is_file():
+        raise UserError(f"{folder} has no {MANIFEST}; build it with 'diffusioncleft dataset build'")
+    return [row for row in listed_rows(folder) if not roles or row.role in roles]
+
+
 def dataset_cache(folder: Path, part: str) -> Path:
     """The folder in a dataset for what was computed from its own images, of the kind `part` (`training`, …).
 
@@ -140,6 +152,11 @@ def dataset_cache(folder: Path, part: str) -> Path:
     for name in _OLD_CACHES:
         erase(cache / name)
     return private_dir(cache / part)
+
+
+def owned_cache(folder: Path, part: str, elsewhere: Path | None) -> Path | None:
+    """Where what is computed from the images in `folder` lies: a dataset's in itself, others' `elsewhere`."""
+    return dataset_cache(folder, part) if is_dataset(folder) else elsewhere
 
 
 def keyed_hash(folder: Path, text: str) -> str:

@@ -13,12 +13,12 @@ from ..faces.analyzer import FaceAnalyzer
 from ..faces.records import FaceRecord, embedding_matrix, face_records
 from ..files import read_json, sha256_bytes
 from ..imageset.decode import MAX_SIDE
-from ..imageset.manifest import ImageRow, read_manifest
-from .examine import Facts, Ledger, examine_settings, settings_key
-from .folder import CACHE, SETTINGS, require_dataset
+from ..imageset.manifest import ImageRow
+from .examine import Ledger, examine_settings, settings_key
+from .folder import SETTINGS, dataset_cache, dataset_rows
 
-FACES_CACHE = f"{CACHE}/faces"
-"""Inside the dataset: erased with it, and whenever a photograph is withdrawn."""
+FACES_CACHE = "faces"
+"""Part of the dataset's cache: erased with it, and whenever a photograph is withdrawn."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -65,8 +65,7 @@ def dataset_records(
     now and kept in the dataset's cache. Raises UserError for a folder that is no dataset, and when the
     embedded face models, which know phantoms alone, would see photographs.
     """
-    folder = require_dataset(folder)
-    rows = [row for row in read_manifest(folder) if row.role in roles]
+    rows = dataset_rows(folder, *roles)
     described = _description(folder)
     if analyzer.phantom_only and not described.get("settings", {}).get("phantom", False):
         raise UserError(
@@ -74,10 +73,12 @@ def dataset_records(
             "name a face pack (--faces)"
         )
     known = _examined(folder, analyzer, int(described.get("settings", {}).get("max_side", MAX_SIDE)))
-    records = {row.file: _record(known[row.sha256]) for row in rows if row.sha256 in known}
+    records = {row.file: known[row.sha256] for row in rows if row.sha256 in known}
     others = [row.file for row in rows if row.file not in records]
     if others:
-        found = face_records(folder, others, analyzer, folder / FACES_CACHE, description=description)
+        found = face_records(
+            folder, others, analyzer, dataset_cache(folder, FACES_CACHE), description=description
+        )
         records |= dict(zip(others, found, strict=True))
     return rows, [records[row.file] for row in rows]
 
@@ -128,30 +129,12 @@ def _description(folder: Path) -> dict[str, Any]:
     return described if isinstance(described, dict) else {}
 
 
-def _examined(folder: Path, analyzer: FaceAnalyzer, max_side: int) -> dict[str, Facts]:
-    """What `dataset build` found with this pack, by pixel hash.
-
-    Of several faces the build keeps the largest alone; their areas must be looked at again.
-    """
+def _examined(folder: Path, analyzer: FaceAnalyzer, max_side: int) -> dict[str, FaceRecord]:
+    """The faces that `dataset build` found with this pack, by pixel hash."""
     settings = examine_settings(analyzer, max_side)
     keys = {settings_key(settings, first_frame) for first_frame in (False, True)}
     return {
-        facts.pixels: facts
-        for facts in Ledger(folder).facts.values()
-        if facts.pixels is not None and facts.settings in keys and facts.faces <= 1
+        found.pixels: found.record
+        for found in Ledger(folder).examined.values()
+        if found.pixels is not None and found.settings in keys
     }
-
-
-def _record(facts: Facts) -> FaceRecord:
-    if facts.face is None or facts.embedding is None:
-        return FaceRecord(facts.width, facts.height)
-    return FaceRecord(
-        width=facts.width,
-        height=facts.height,
-        n_faces=1,
-        box=np.asarray(facts.face["box"], np.float32),
-        landmarks=np.asarray(facts.face["landmarks"], np.float32),
-        score=float(facts.face["score"]),
-        embedding=facts.embedding,
-        rung=str(facts.face["rung"]),
-    )

@@ -1,16 +1,21 @@
-"""From examined photographs to those that enter, and where in them the finding lies. Pure."""
+"""From examined photographs to those that enter, which of them are held out, and where the finding lies."""
 
+import hashlib
+import hmac
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..conditions.vocabulary import LANDMARKS, Region
+from ..faces.records import FaceRecord
 from ..imageset.decode import SetAside
 from .admission import Candidate
 from .duplicates import near_duplicates
-from .examine import Facts
+from .examine import Examination
+from .folder import dataset_rows, keyed_hash, read_embeddings
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,13 +23,13 @@ class Selected:
     """A photograph that enters, and what is known of it."""
 
     candidate: Candidate
-    facts: Facts
+    examined: Examination
 
     @property
     def pixels(self) -> str:
         """Hash of the normalised pixels."""
-        assert self.facts.pixels is not None
-        return self.facts.pixels
+        assert self.examined.pixels is not None
+        return self.examined.pixels
 
 
 @dataclass(frozen=True)
@@ -49,9 +54,9 @@ def select(
     sound: list[Selected] = []
     first: dict[str, str] = {}
     for item in sorted(examined, key=lambda entry: entry.candidate.file):
-        candidate, facts = item.candidate, item.facts
-        rejection = facts.rejection(min_side, overruled.get(facts.source, ()))
-        if rejection is None and facts.embedding is None and candidate.subject is None:
+        candidate, found = item.candidate, item.examined
+        rejection = found.rejection(min_side, overruled.get(found.source, ()))
+        if rejection is None and found.record.embedding is None and candidate.subject is None:
             rejection = (
                 "no_face",
                 "taken back without a face it needs a subject_id, for the hold-out's sake",
@@ -59,7 +64,7 @@ def select(
         if rejection is None and item.pixels in first:
             rejection = ("duplicate", f"the same picture as {first[item.pixels]}")
         if rejection is not None:
-            aside.append(SetAside(candidate.file, *rejection, source=facts.source))
+            aside.append(SetAside(candidate.file, *rejection, source=found.source))
             continue
         first[item.pixels] = candidate.file
         sound.append(item)
@@ -70,10 +75,10 @@ def select(
 def _without_near_duplicates(
     items: list[Selected], overruled: Mapping[str, Collection[str]]
 ) -> tuple[list[Selected], list[SetAside], list[tuple[int, int]]]:
-    signatures = [item.facts.signature for item in items]
+    signatures = [item.examined.signature for item in items]
     assert all(entry is not None for entry in signatures)
     pairs = near_duplicates(
-        [entry for entry in signatures if entry is not None], [i.facts.embedding for i in items]
+        [entry for entry in signatures if entry is not None], [i.examined.record.embedding for i in items]
     )
     near: dict[int, set[int]] = {}
     mirrored = {frozenset(pair[:2]) for pair in pairs if pair.mirrored}
@@ -84,7 +89,7 @@ def _without_near_duplicates(
     aside: list[SetAside] = []
     for i in sorted(range(len(items)), key=lambda k: (-_area(items[k]), items[k].candidate.file)):
         twins = sorted(near.get(i, set()) & kept)
-        source = items[i].facts.source
+        source = items[i].examined.source
         if twins and "near_duplicate" not in overruled.get(source, ()):
             what = "mirror image of" if frozenset((i, twins[0])) in mirrored else "same picture as"
             detail = f"nearly the {what} {items[twins[0]].candidate.file}"
@@ -100,21 +105,136 @@ def _without_near_duplicates(
 
 
 def _area(item: Selected) -> int:
-    return item.facts.original_width * item.facts.original_height
+    return item.examined.original_width * item.examined.original_height
 
 
-def region_box(
-    region: Region | None, face: Mapping[str, Any] | None, width: int, height: int
-) -> list[float] | None:
+def region_box(region: Region | None, record: FaceRecord) -> list[float] | None:
     """[x0, y0, x1, y1] in px: the box around the region's landmarks with its margin, inside the image.
 
-    face: `landmarks` [5, 2] in px. None where the condition names no region or no face was found.
+    None where the condition names no region or no face was found.
     """
-    if region is None or face is None:
+    if region is None or record.landmarks is None:
         return None
-    points = np.array([face["landmarks"][LANDMARKS.index(name)] for name in region.landmarks])
+    landmarks = np.round(record.landmarks.astype(np.float64), 2)  # as they were before they became float32
+    points = landmarks[[LANDMARKS.index(name) for name in region.landmarks]]
     low, high = points.min(0), points.max(0)
     margin = region.margin * float((high - low).max())
-    x0, y0 = np.clip(low - margin, 0, (width, height))
-    x1, y1 = np.clip(high + margin, 0, (width, height))
+    x0, y0 = np.clip(low - margin, 0, (record.width, record.height))
+    x1, y1 = np.clip(high + margin, 0, (record.width, record.height))
     return [round(float(value), 1) for value in (x0, y0, x1, y1)] if x1 > x0 and y1 > y0 else None
+
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# Cosine above which two faces without subject ids count as one person. Low on purpose: merging two people
+# only makes the split coarser, splitting one would leak. Recognition is weaker on children, another reason
+# for a low one.
+SAME_PERSON = 0.40
+# The embedded recogniser: one phantom at least 0.91, two phantoms at most 0.74 (224 photographs).
+SAME_PERSON_PHANTOM = 0.80
+
+
+def group_subjects(
+    subjects: Sequence[str | None],
+    embeddings: Sequence[Array | None],
+    same_picture: Sequence[tuple[int, int]],
+    threshold: float = SAME_PERSON,
+) -> list[int]:
+    """Number the subject of each photograph: [n] group indices, by first appearance.
+
+    Photographs are of one subject when they share a subject id, when at least one of the two has no id and
+    their embeddings [512] (L2-normalised) reach `threshold` (single linkage), or when they are near
+    duplicates.
+    """
+    parent = list(range(len(subjects)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    def join(i: int, j: int) -> None:
+        low, high = sorted((root(i), root(j)))
+        parent[high] = low
+
+    first: dict[str, int] = {}
+    for i, subject in enumerate(subjects):
+        if subject is not None:
+            join(first.setdefault(subject, i), i)
+    for i, j in same_picture:
+        join(i, j)
+    seen = [i for i, embedding in enumerate(embeddings) if embedding is not None]
+    if any(subjects[i] is None for i in seen):
+        matrix = np.stack([np.asarray(embeddings[i], dtype=np.float32) for i in seen])
+        for row, i in enumerate(seen):
+            for column in np.flatnonzero(matrix[:row] @ matrix[row] >= threshold):
+                j = seen[int(column)]
+                if subjects[i] is None or subjects[j] is None:
+                    join(i, j)
+    numbers: dict[int, int] = {}
+    return [numbers.setdefault(root(i), len(numbers)) for i in range(len(subjects))]
+
+
+def choose_holdout(
+    groups: Sequence[int],
+    names: Sequence[str],
+    fraction: float,
+    seed: int,
+    recorded: Sequence[Collection[str]],
+) -> list[str]:
+    """The role of each photograph: `train` or `holdout`, by subject.
+
+    `groups` [n] numbers the subjects, `names` [n] are subject ids or else file hashes, `recorded` [n] the
+    roles each photograph has had (in an earlier build, or its subject in the other condition's dataset). A
+    subject with a photograph that was trained on stays in training, one that was held out stays out; the rest
+    fill the quota of round(fraction * subjects), at least one of two subjects or more, in the order of
+    HMAC-SHA256(seed, the subject's smallest name). Subjects with more than twice their share of all
+    photographs are passed over while a smaller one is there. Deterministic, whatever the order of the
+    photographs.
+    """
+    members: dict[int, list[int]] = {}
+    for index, group in enumerate(groups):
+        members.setdefault(group, []).append(index)
+    earlier = {group: {role for i in items for role in recorded[i]} for group, items in members.items()}
+    held = {group for group, roles in earlier.items() if roles == {"holdout"}}
+    quota = max(1, round(fraction * len(members))) if fraction > 0 and len(members) > 1 else 0
+    bound = max(2 * fraction * len(groups), min(map(len, members.values()), default=0))
+    smallest = {group: min(names[i] for i in items) for group, items in members.items()}
+    free = sorted(
+        (group for group in members if not earlier[group]), key=lambda group: _rank(seed, smallest[group])
+    )
+    for group in free:
+        if len(held) < quota and len(members[group]) <= bound:
+            held.add(group)
+    return ["holdout" if group in held else "train" for group in groups]
+
+
+def _rank(seed: int, name: str) -> bytes:
+    return hmac.new(f"diffusioncleft hold-out {seed}".encode(), name.encode(), hashlib.sha256).digest()
+
+
+def roles_elsewhere(
+    entered: Sequence[Selected], datasets: Sequence[Path], threshold: float
+) -> list[set[str]]:
+    """The roles that each photograph's subject has in other datasets, usually the other condition's.
+
+    A photograph with a subject id is compared by it; one without by its face, cosine at least `threshold`.
+    Raises UserError for a folder that is no dataset.
+    """
+    roles: list[set[str]] = [set() for _ in entered]
+    for folder in datasets:
+        rows = dataset_rows(folder, "train", "holdout")
+        labels = {row.subject: str(row.role) for row in rows}
+        embeddings = read_embeddings(folder)
+        faces = [(embeddings[row.sha256], str(row.role)) for row in rows if row.sha256 in embeddings]
+        known = np.stack([face for face, _ in faces]) if faces else np.zeros((0, 512))
+        for index, item in enumerate(entered):
+            subject, embedding = item.candidate.subject, item.examined.record.embedding
+            if subject is not None:
+                label = keyed_hash(folder, f"id {subject}")[:12]
+                if label in labels:
+                    roles[index].add(labels[label])
+            elif embedding is not None:
+                roles[index] |= {faces[int(j)][1] for j in np.flatnonzero(known @ embedding >= threshold)}
+    return roles

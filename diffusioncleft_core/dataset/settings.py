@@ -9,11 +9,10 @@ from ..conditions.vocabulary import Condition
 from ..errors import UserError
 from ..files import read_json, read_jsonl
 from ..imageset.decode import MAX_SIDE
-from ..imageset.manifest import read_manifest
 from ..ranges import HOLDOUT, SEED, check_fields, number, ranged, whole
 from ..recipe.presets import NOTHING_KNOWN, TrainingFacts
-from . import holdout as people
-from .folder import READMITTED, ROLES, SETTINGS, is_dataset
+from . import select as people
+from .folder import READMITTED, ROLES, SETTINGS, dataset_rows, is_dataset
 
 MIN_SIDE = 256
 MIN_SIDE_PHANTOM = 64
@@ -99,7 +98,7 @@ def training_facts(folder: Path | None) -> TrainingFacts:
     """The facts of a built dataset of one condition; of any other folder nothing is known."""
     if folder is None or not is_dataset(folder):
         return NOTHING_KNOWN
-    rows = [row for row in read_manifest(folder) if row.role == "train"]
+    rows = dataset_rows(folder, "train")
     described = read_json(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
     known = load_vocabulary().conditions
     conditions = {row.condition for row in rows}

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UserError
-from ..files import explained, inside, private_dir, read_jsonl, sha256_bytes, write_jsonl
+from ..files import inside, sha256_bytes
+from ..imageset.cache import ContentCache
+from ..imageset.decode import INGEST_VERSION, Rejected, normalise, read_bytes
 from ..progress import progress
 from .analyzer import Face, FaceAnalyzer
 
 RECORDS_VERSION = 1
-RECORDS = "faces.jsonl"
+RECORDS = "faces"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -84,6 +85,10 @@ class FaceRecord:
         )
 
 
+UNSEEN = FaceRecord(0, 0)
+"""The record of an image that was not looked at."""
+
+
 def record_of(image: NDArray[np.uint8], faces: Sequence[Face]) -> FaceRecord:
     """The record of `image` [H, W, 3] in which `faces` (the largest first) were found."""
     height, width = image.shape[:2]
@@ -117,31 +122,27 @@ def face_records(
     interrupted pass goes on. A file that is missing or can't be decoded is a record with `unreadable`.
     Raises UserError for a path that leads out of `folder`.
     """
-    from ..imageset.decode import Rejected
-
-    names = list(files)
-    known = _Cache(cache, records_key(analyzer))
+    known = ContentCache(cache, RECORDS)
+    settings = records_key(analyzer)
     records = []
-    for name in progress(names, description):
+    for name in progress(list(files), description):
         path = inside(folder, name)
         try:
-            source, image = _read(path, known)
+            data = read_bytes(path)
+            key = f"{sha256_bytes(data)[:32]} {settings}"
+            record = _known_record(known, key)
+            if record is None:
+                image = normalise(data, first_frame=True).pixels
+                record = record_of(image, analyzer.analyze(image))
+                known.keep_value(key, record.to_json())
         except Rejected as rejection:
-            records.append(FaceRecord(0, 0, unreadable=rejection.detail))
-            continue
-        if isinstance(image, FaceRecord):
-            records.append(image)
-            continue
-        record = record_of(image, analyzer.analyze(image))
-        known.add(source, record)
+            record = FaceRecord(0, 0, unreadable=rejection.detail)
         records.append(record)
     return records
 
 
 def records_key(analyzer: FaceAnalyzer) -> str:
     """Short hash of what a record depends on beside the file: the pack's weights, sizes and versions."""
-    from ..imageset.decode import INGEST_VERSION
-
     text = json.dumps([RECORDS_VERSION, INGEST_VERSION, analyzer.describe()], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -154,49 +155,12 @@ def embedding_matrix(records: Sequence[FaceRecord]) -> tuple[NDArray[np.float32]
     return np.stack([item for _, item in found]), np.array([place for place, _ in found], np.int64)
 
 
-class _Cache:
-    """`faces.jsonl` of a private folder: records by key. Flushed row by row; a torn row is made again."""
-
-    def __init__(self, folder: Path | None, settings: str) -> None:
-        self._settings = settings
-        self._path = None if folder is None else private_dir(folder) / RECORDS
-        self._rows: dict[str, FaceRecord] = {}
-        if self._path is None or not self._path.is_file():
-            return
-        try:
-            rows = read_jsonl(self._path)
-        except UserError:  # it can be made again from the images
-            self._path.unlink()
-            return
-        if not self._path.read_bytes().endswith(b"\n"):  # torn: the next row needs its own line
-            write_jsonl(self._path, rows)
-        for row in rows:
-            with contextlib.suppress(KeyError, TypeError, ValueError):
-                self._rows[str(row["key"])] = FaceRecord.from_json(row)
-
-    def find(self, source: str) -> FaceRecord | None:
-        return self._rows.get(self._key(source))
-
-    def add(self, source: str, record: FaceRecord) -> None:
-        self._rows[self._key(source)] = record
-        if self._path is None:
-            return
-        line = json.dumps({"key": self._key(source), **record.to_json()}, allow_nan=False)
-        with explained(self._path), open(self._path, "a", encoding="utf-8", newline="\n") as handle:
-            handle.write(f"{line}\n")
-
-    def _key(self, source: str) -> str:
-        return f"{source[:32]} {self._settings}"
-
-
-def _read(path: Path, known: _Cache) -> tuple[str, NDArray[np.uint8] | FaceRecord]:
-    """The hash of a file, and its record if it is known, else its pixels."""
-    from ..imageset.decode import normalise, read_bytes
-
-    data = read_bytes(path)
-    source = sha256_bytes(data)
-    record = known.find(source)
-    return source, record if record is not None else normalise(data, first_frame=True).pixels
+def _known_record(known: ContentCache, key: str) -> FaceRecord | None:
+    """The kept record; None for one that is not there or is damaged."""
+    row = known.value(key)
+    with contextlib.suppress(KeyError, TypeError, ValueError):
+        return None if row is None else FaceRecord.from_json(row)
+    return None
 
 
 def _share(second: Face, largest: Face) -> float:

@@ -7,25 +7,33 @@ call, of the filter or of the generation, and until then `current_place` finds e
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from ..dataset.folder import is_dataset
 from ..errors import UserError
 from ..faces.analyzer import FaceAnalyzer
 from ..faces.records import FaceRecord, face_records
-from ..files import explained, folder_lock, read_json, sha256_bytes, sha256_file, shown, write_json
+from ..files import folder_lock, read_json, sha256_bytes, sha256_file, shown, write_json
 from ..imageset.decode import INGEST_VERSION, Rejected, read_image
 from ..imageset.listing import named
-from ..imageset.manifest import FACES_CACHE, REJECTED, place_of, read_set_rows, unlisted, write_set_rows
-from ..imageset.verdicts import UNREADABLE, combined
+from ..imageset.manifest import ImageRow, read_image_set, unlisted, write_image_set
+from ..imageset.places import (
+    FACES_CACHE,
+    REJECTED,
+    current_place,
+    move_all,
+    name_of,
+    place_for,
+    refuse_unmovable,
+    sidecar_of,
+)
 from ..progress import progress
-from .artifacts import ArtifactFilter, unreadable_verdict
-from .identity import IdentityFilter
+from .artifacts import UNREADABLE, ArtifactFilter, ArtifactVerdict, unreadable_verdict
+from .identity import IdentityFilter, IdentityVerdict
 
 
 @dataclass(frozen=True)
@@ -36,14 +44,14 @@ class FilterResult:
     """
 
     folder: Path
-    rows: tuple[dict[str, Any], ...]
+    rows: tuple[ImageRow, ...]
     checked: int
     notices: tuple[str, ...] = ()
 
     @property
     def accepted(self) -> int:
         """Images in the filtered set."""
-        return sum(row["verdicts"]["accepted"] for row in self.rows)
+        return sum(row.accepted is True for row in self.rows)
 
     @property
     def rejected(self) -> int:
@@ -70,32 +78,28 @@ def filter_set(
     folder = Path(folder)
     if is_dataset(folder):
         raise UserError(f"{folder} is a dataset of photographs; give the folder of generated images")
-    read_set_rows(folder)  # before the lock's file is made in what is no set
+    read_image_set(folder)  # before the lock's file is made in what is no set
     settings = settings_key(artifacts, identity)
     with folder_lock(folder, busy(folder)):
-        rows = read_set_rows(folder)
-        names = [PurePosixPath(row["file"]).name for row in rows]
-        _refuse_unmovable(folder, rows)
-        records = face_records(
-            folder, [place_of(folder, name) for name in names], analyzer, cache or folder / FACES_CACHE
-        )
-        checked = 0
-        pairs = zip(rows, names, records, strict=True)
-        for row, name, record in progress(pairs, "filters", total=len(rows)):
-            path = folder / place_of(folder, name)
+        rows = read_image_set(folder)
+        refuse_unmovable(folder, [row.file for row in rows])
+        records = face_records(folder, [row.file for row in rows], analyzer, cache or folder / FACES_CACHE)
+        settled, checked = [], 0
+        for row, record in progress(zip(rows, records, strict=True), "filters", total=len(rows)):
+            path = folder / row.file
             image = _content_key(path)
-            known = known_verdicts(folder, row, name)
+            known = known_verdicts(folder, row)
             if known.get("image", image) != image:  # another image of the same name
                 known = {}
             verdicts = known
             if (known.get("settings"), known.get("image")) != (settings, image):
-                verdicts = _judge(path, record, artifacts, identity, settings) | {"image": image}
+                verdicts = judged(path, record, artifacts, identity, settings) | {"image": image}
                 verdicts = with_readmission(verdicts, known.get("readmitted"))
                 checked += 1
-                keep_verdicts(folder, name, verdicts)
-            row["verdicts"] = verdicts
-        settle(folder, rows)
-    return FilterResult(folder, tuple(rows), checked, tuple(_notices(folder, rows)))
+                keep_verdicts(folder, row, verdicts)
+            settled.append(replace(row, verdicts=verdicts))
+        settled = settle(folder, settled)
+    return FilterResult(folder, tuple(settled), checked, tuple(_notices(folder, settled)))
 
 
 def settings_key(artifacts: ArtifactFilter, identity: IdentityFilter | None) -> str:
@@ -117,52 +121,65 @@ def with_readmission(verdicts: Mapping[str, Any], readmitted: Mapping[str, Any] 
     return {**verdicts, "accepted": accepted, "readmitted": dict(readmitted)}
 
 
-def settle(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write the manifest of all `rows`, then move images and sidecars to where their verdicts say."""
+def settle(folder: Path, rows: Sequence[ImageRow]) -> list[ImageRow]:
+    """Write the manifest of all `rows`, then move images and sidecars to where their verdicts say.
+
+    Returns the rows as they now are.
+    """
+    settled = []
     for row in rows:
-        name = PurePosixPath(row["file"]).name
-        row["file"] = place_of(folder, name)
-        if row.get("verdicts") and (folder / row["file"]).is_file():
-            row["file"] = name if row["verdicts"]["accepted"] else f"{REJECTED}/{name}"
-    write_set_rows(folder, rows)
-    for row in rows:
-        name = PurePosixPath(row["file"]).name
-        if row.get("verdicts"):
-            for item in (name, _sidecar_name(name)):
-                _move(folder, item, aside=not row["verdicts"]["accepted"])
+        file = current_place(folder, row.file)
+        if row.accepted is not None and (folder / file).is_file():
+            file = place_for(row.name, accepted=row.accepted)
+        settled.append(replace(row, file=file))
+    write_image_set(folder, settled)
+    move_all(folder, {row.name: row.accepted for row in settled if row.accepted is not None})
+    return settled
 
 
-def _judge(
+def judged(
     path: Path,
     record: FaceRecord,
     artifacts: ArtifactFilter,
     identity: IdentityFilter | None,
     settings: str,
 ) -> dict[str, Any]:
+    """The verdicts on the image at `path`, in which the faces of `record` were found."""
     try:
         image = read_image(path)
     except Rejected:
-        return combined(unreadable_verdict(), settings=settings)
-    found = artifacts.check(image, record)
-    return combined(found, identity.check(record) if identity else None, settings=settings)
+        return verdicts_of(unreadable_verdict(), None, settings)
+    return verdicts_of(artifacts.check(image, record), identity.check(record) if identity else None, settings)
 
 
-def known_verdicts(folder: Path, row: Mapping[str, Any], name: str) -> dict[str, Any]:
+def verdicts_of(
+    artifacts: ArtifactVerdict, identity: IdentityVerdict | None, settings: str
+) -> dict[str, Any]:
+    """The field `verdicts` of sidecar and manifest row. `settings`: what the verdict depends on, hashed."""
+    reasons = artifacts.reasons
+    if identity is not None and (identity.max_similarity is not None or not reasons):
+        reasons = [*reasons, *identity.reasons]
+    verdicts = {"accepted": not reasons, "reasons": reasons, "artifacts": artifacts.to_json()}
+    return verdicts | ({"identity": identity.to_json()} if identity else {}) | {"settings": settings}
+
+
+def known_verdicts(folder: Path, row: ImageRow) -> dict[str, Any]:
     """The verdicts of an earlier call: the sidecar's; of an image without one, the manifest's."""
-    sidecar = _read_sidecar(folder, name)
-    known = row.get("verdicts") if sidecar is None else sidecar.get("verdicts")
+    sidecar = _read_sidecar(folder, row)
+    known = row.verdicts if sidecar is None else sidecar.get("verdicts")
     return dict(known) if isinstance(known, Mapping) and "accepted" in known else {}
 
 
-def keep_verdicts(folder: Path, name: str, verdicts: Mapping[str, Any]) -> None:
-    sidecar = _read_sidecar(folder, name)
+def keep_verdicts(folder: Path, row: ImageRow, verdicts: Mapping[str, Any]) -> None:
+    """Write the verdicts on an image into its sidecar, if it has one."""
+    sidecar = _read_sidecar(folder, row)
     if sidecar is not None:
-        write_json(folder / place_of(folder, _sidecar_name(name)), {**sidecar, "verdicts": dict(verdicts)})
+        write_json(_sidecar_path(folder, row), {**sidecar, "verdicts": dict(verdicts)})
 
 
-def _read_sidecar(folder: Path, name: str) -> dict[str, Any] | None:
+def _read_sidecar(folder: Path, row: ImageRow) -> dict[str, Any] | None:
     """The JSON file beside an image, if it is one of ours: a foreign folder's own JSON is left alone."""
-    path = folder / place_of(folder, _sidecar_name(name))
+    path = _sidecar_path(folder, row)
     if not path.is_file():
         return None
     try:
@@ -172,37 +189,8 @@ def _read_sidecar(folder: Path, name: str) -> dict[str, Any] | None:
     return sidecar if isinstance(sidecar, dict) and sidecar.get("synthetic") is True else None
 
 
-def _sidecar_name(name: str) -> str:
-    return f"{PurePosixPath(name).stem}.json"
-
-
-def _move(folder: Path, name: str, aside: bool) -> None:
-    here, there = folder / name, folder / REJECTED / name
-    source, target = (here, there) if aside else (there, here)
-    if source.is_file():
-        with explained(target):
-            target.parent.mkdir(exist_ok=True)
-            os.replace(source, target)
-
-
-def _refuse_unmovable(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """An image keeps its name when it is moved, so that names must differ without their folders."""
-    if (folder / REJECTED).exists() and not (folder / REJECTED).is_dir():
-        raise UserError(f"{folder / REJECTED} is a file; rename it: rejected images are moved to this folder")
-    seen = set()
-    for path in (PurePosixPath(row["file"]) for row in rows):
-        if path.parent not in (PurePosixPath(), PurePosixPath(REJECTED)):
-            raise UserError(
-                f"{folder} has images in subfolders ({shown(path)}); a set that is filtered has them in one "
-                "folder, photographs of a dataset are judged with --photographs"
-            )
-        if path.name in seen or (
-            (folder / path.name).is_file() and (folder / REJECTED / path.name).is_file()
-        ):
-            raise UserError(
-                f"{folder} has two images of the name {shown(path.name)}; give each a name of its own"
-            )
-        seen.add(path.name)
+def _sidecar_path(folder: Path, row: ImageRow) -> Path:
+    return folder / current_place(folder, sidecar_of(Path(row.name)).name)
 
 
 def _content_key(path: Path) -> str | None:
@@ -213,8 +201,8 @@ def _content_key(path: Path) -> str | None:
         return None
 
 
-def _notices(folder: Path, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    unreadable = [row["file"] for row in rows if UNREADABLE in row["verdicts"]["reasons"]]
+def _notices(folder: Path, rows: Sequence[ImageRow]) -> list[str]:
+    unreadable = [row.file for row in rows if UNREADABLE in row.reasons]
     told = f"images that can't be read were set aside ({len(unreadable)}): {named(unreadable)}"
     return [*([told] if unreadable else []), *unlisted(folder)]
 
@@ -225,7 +213,7 @@ def busy(folder: Path) -> Any:
     )
 
 
-def readmit(folder: Path, files: Sequence[str]) -> list[dict[str, Any]]:
+def readmit(folder: Path, files: Sequence[str]) -> list[ImageRow]:
     """Move rejected images back into the set; returns their rows.
 
     files: names with or without `rejected/`. The verdict stays readable: its reasons and numbers are kept,
@@ -234,28 +222,26 @@ def readmit(folder: Path, files: Sequence[str]) -> list[dict[str, Any]]:
     """
     folder = Path(folder)
     with folder_lock(folder, busy(folder)):
-        rows = read_set_rows(folder)
-        for row in rows:
-            row["verdicts"] = known_verdicts(folder, row, PurePosixPath(row["file"]).name)
-        by_name = {PurePosixPath(row["file"]).name: row for row in rows}
-        chosen = [_rejected(folder, by_name, file) for file in files]
+        rows = {
+            row.name: replace(row, verdicts=known_verdicts(folder, row)) for row in read_image_set(folder)
+        }
+        chosen = [_rejected(folder, rows, file) for file in files]
         today = datetime.now(UTC).date().isoformat()
         for row in chosen:
-            decision = {"by": "a person", "date": today, "overruled": list(row["verdicts"]["reasons"])}
-            row["verdicts"] = with_readmission(row["verdicts"], decision)
-            keep_verdicts(folder, PurePosixPath(row["file"]).name, row["verdicts"])
-        settle(folder, rows)
-    return chosen
+            decision = {"by": "a person", "date": today, "overruled": row.reasons}
+            rows[row.name] = replace(row, verdicts=with_readmission(row.verdicts, decision))
+            keep_verdicts(folder, row, rows[row.name].verdicts)
+        settled = {row.name: row for row in settle(folder, list(rows.values()))}
+    return [settled[row.name] for row in chosen]
 
 
-def _rejected(folder: Path, rows: dict[str, dict[str, Any]], file: str) -> dict[str, Any]:
+def _rejected(folder: Path, rows: Mapping[str, ImageRow], file: str) -> ImageRow:
     by_shown = {shown(name): name for name in rows}
-    name = PurePosixPath(file).name
+    name = name_of(file)
     if name not in rows:
-        name = by_shown.get(name, PurePosixPath(file.replace("\\", "/")).name)
+        name = by_shown.get(name, name_of(file.replace("\\", "/")))
     if name not in rows:
-        raise UserError(f"{folder} has no image {file!r}; its rejected ones lie in {folder / 'rejected'}")
-    row = rows[name]
-    if row["verdicts"].get("accepted") is not False:
+        raise UserError(f"{folder} has no image {file!r}; its rejected ones lie in {folder / REJECTED}")
+    if rows[name].accepted is not False:
         raise UserError(f"{shown(file)} was not rejected, so there is nothing to take back")
-    return row
+    return rows[name]

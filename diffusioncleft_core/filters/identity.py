@@ -1,5 +1,7 @@
 """Identity leaks: a generated face too like a face the model was trained on, of whatever condition."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -8,11 +10,43 @@ from numpy.typing import NDArray
 from ..dataset.references import ReferenceSet
 from ..errors import UserError
 from ..faces.records import FaceRecord
-from ..imageset.verdicts import IdentityVerdict
 from ..ranges import SIMILARITY
+from .artifacts import NO_FACE
 
 THRESHOLD = 0.6
 """Cosine similarity at and above which the paper calls two faces one person."""
+
+IDENTITY_LEAK = "identity_leak"
+
+
+@dataclass(frozen=True)
+class IdentityVerdict:
+    """Whether a face is too like a training photograph's. `max_similarity` is None without a face."""
+
+    rejected: bool
+    max_similarity: float | None
+    threshold: float
+    embedder: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def accepted(self) -> bool:
+        """Whether it was compared, and no similarity reaches the threshold."""
+        return not self.rejected
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why it rejects the image: a leak, or no face that could be compared."""
+        return [] if self.accepted else [NO_FACE if self.max_similarity is None else IDENTITY_LEAK]
+
+    def to_json(self) -> dict[str, Any]:
+        """The part `identity` of a sidecar's verdicts. Two decimals, so that it finds no photograph."""
+        similarity = None if self.max_similarity is None else round(self.max_similarity, 2)
+        return {
+            "rejected": self.rejected,
+            "max_similarity": similarity,
+            "threshold": self.threshold,
+            "embedder": dict(self.embedder),
+        }
 
 
 class IdentityFilter:

@@ -7,18 +7,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..conditions.plan import REFILL_STRIDE, PlanRow, attempt_of, made_again
+from ..conditions.plan import PlanRow, made_again
+from ..dataset.folder import dataset_cache
 from ..dataset.references import FACES_CACHE, dataset_records, read_references
-from ..errors import UserError
 from ..faces.analyzer import FaceAnalyzer
-from ..files import private_dir, read_jsonl, write_jsonl
-from ..imageset.decode import Rejected, read_image
-from ..imageset.manifest import read_set_rows
-from ..imageset.verdicts import combined
+from ..imageset.cache import ContentCache, entry_key
+from ..imageset.manifest import ImageRow, read_image_set
+from ..imageset.places import first_index
 from ..progress import progress
 from ..ranges import whole
-from .apply import FilterResult, filter_set, settings_key
-from .artifacts import ArtifactFilter, unreadable_verdict
+from .apply import FilterResult, filter_set, judged, settings_key
+from .artifacts import ArtifactFilter
 from .identity import THRESHOLD, IdentityFilter
 from .summary import filter_summary, photographs_summary
 
@@ -51,58 +50,36 @@ def refill_set(
     ATTEMPTS_RANGE.check(attempts, "attempts")
     made, result = 0, None
     for _ in range(attempts):
-        rows = read_set_rows(folder)
+        rows = read_image_set(folder)
         wanted = rows_to_refill(rows, attempts)
         if not wanted:
             break
-        generate([*plan_of(rows), *wanted])
+        generate([*(row.plan_row() for row in rows), *wanted])
         made += len(wanted)
         result = check()
-    return RefillResult(made, len(unfilled(read_set_rows(folder))), result)
+    return RefillResult(made, len(unfilled(read_image_set(folder))), result)
 
 
-def rows_to_refill(rows: Sequence[Mapping[str, Any]], attempts: int) -> list[PlanRow]:
+def rows_to_refill(rows: Sequence[ImageRow], attempts: int) -> list[PlanRow]:
     """The next attempt of every row of the plan without an accepted image, up to `attempts` of each."""
+    wanting = unfilled(rows)
     tried: dict[int, int] = {}
     for row in rows:
-        place = int(row["index"])
-        first = place % REFILL_STRIDE
-        tried[first] = max(tried.get(first, 0), attempt_of(place))
-    return [made_again(row, tried[row.index] + 1) for row in unfilled(rows) if tried[row.index] < attempts]
+        index = first_index(row.plan_row().index)
+        tried[index] = max(tried.get(index, 0), row.attempt)
+    return [made_again(row, tried[row.index] + 1) for row in wanting if tried[row.index] < attempts]
 
 
-def unfilled(rows: Sequence[Mapping[str, Any]]) -> list[PlanRow]:
-    """Rows of the plan of which no attempt was accepted. Rows that no filter has seen count as filled."""
-    plan = {row.index: row for row in plan_of(rows)}
-    filled = {
-        int(row["index"]) % REFILL_STRIDE
-        for row in rows
-        if (row.get("verdicts") or {}).get("accepted") is not False
-    }
-    return [row for index, row in plan.items() if index < REFILL_STRIDE and index not in filled]
+def unfilled(rows: Sequence[ImageRow]) -> list[PlanRow]:
+    """Rows of the plan of which no attempt was accepted. Rows that no filter has seen count as filled.
+
+    UserError for a set that was not generated.
+    """
+    filled = {first_index(row.plan_row().index) for row in rows if row.accepted is not False}
+    return [row.plan_row() for row in rows if row.is_raw and row.index not in filled]
 
 
-def plan_of(rows: Sequence[Mapping[str, Any]]) -> list[PlanRow]:
-    """The plan that a generated set's manifest rows come from. UserError for a set that was not generated."""
-    try:
-        return [
-            PlanRow(
-                int(row["index"]),
-                str(row["prompt"]),
-                int(row["seed"]),
-                dict(row.get("attributes") or {}),
-                str(row["condition"]),
-            )
-            for row in rows
-        ]
-    except (KeyError, TypeError, ValueError):
-        raise UserError(
-            "only a set that `diffusioncleft generate` made can be refilled: its manifest names index, "
-            "prompt and seed of every image"
-        ) from None
-
-
-VERDICTS = "artifacts.jsonl"
+VERDICTS = "artifacts"
 
 
 def photograph_verdicts(
@@ -115,36 +92,16 @@ def photograph_verdicts(
     """
     rows, records = dataset_records(dataset, analyzer)
     settings = settings_key(artifacts, None)
-    place = private_dir(dataset / FACES_CACHE) / VERDICTS
-    known = _known(place, settings)
+    known = ContentCache(dataset_cache(dataset, FACES_CACHE), VERDICTS)
     verdicts = []
     for row, record in progress(zip(rows, records, strict=True), "photographs", total=len(rows)):
-        found = known.get(str(row.sha256))
+        key = entry_key(row.sha256, settings)
+        found = known.value(key)
         if found is None:
-            try:
-                image = read_image(dataset / row.file)
-            except Rejected:
-                found = combined(unreadable_verdict(), settings=settings)
-            else:
-                found = combined(artifacts.check(image, record), settings=settings)
-            known[str(row.sha256)] = found
+            found = judged(dataset / row.file, record, artifacts, None, settings)
+            known.keep_value(key, found)
         verdicts.append(found)
-    write_jsonl(place, ({"pixels": pixels, "verdicts": found} for pixels, found in known.items()))
     return sorted(verdicts, key=json.dumps)
-
-
-def _known(place: Path, settings: str) -> dict[str, dict[str, Any]]:
-    if not place.is_file():
-        return {}
-    try:
-        rows = read_jsonl(place)
-    except UserError:  # it can be made again
-        return {}
-    return {
-        str(row["pixels"]): row["verdicts"]
-        for row in rows
-        if row.get("verdicts", {}).get("settings") == settings
-    }
 
 
 Generate = Callable[[list[PlanRow]], None]
@@ -180,7 +137,7 @@ def filter_sets(
         if again and name in again:
             check = partial(filter_set, folder, artifacts, identity, analyzer, cache=cache)
             refill_set(folder, again[name], check, attempts=attempts)
-        found[name] = filter_summary(read_set_rows(folder))
+        found[name] = filter_summary(read_image_set(folder))
         if name in datasets:
             verdicts = photograph_verdicts(datasets[name], artifacts, analyzer)
             found[name]["training_photographs"] = photographs_summary(verdicts)

@@ -4,9 +4,17 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..imageset.manifest import filtered_rows, raw_rows, rejected_rows
-from ..imageset.verdicts import KINDS
+from ..imageset.manifest import ImageRow, filtered_rows, raw_rows, rejected_rows
+from .artifacts import ARTIFACTS, NO_FACE, UNREADABLE
+from .identity import IDENTITY_LEAK
 
+REASONS = {
+    NO_FACE: "No face (unassessed)",
+    **{kind.name: kind.title for kind in ARTIFACTS.values()},
+    IDENTITY_LEAK: "Too like a training face",
+    UNREADABLE: "Damaged file",
+}
+"""Every reason for which an image is rejected, and its title in reports."""
 SMALLEST_CELL = 5
 """Counts of fewer real photographs than this are suppressed."""
 AGE_GROUPS = {
@@ -20,7 +28,7 @@ AGE_GROUPS = {
 """Age group of the prompt's word for a person."""
 
 
-def filter_summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def filter_summary(rows: Sequence[ImageRow]) -> dict[str, Any]:
     """Counts of one set's manifest rows.
 
     `n`, `accepted` and `rejected` are of the raw set (attempt 0), and so are `by_kind` (an image can have
@@ -31,17 +39,17 @@ def filter_summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
     raw = raw_rows(rows)
     rejected = rejected_rows(raw)
-    counts = Counter(reason for row in rejected for reason in row["verdicts"].get("reasons", []))
+    counts = Counter(reason for row in rejected for reason in row.reasons)
     accepted = filtered_rows(raw)
     return {
         "n": len(raw),
         "accepted": len(accepted),
         "rejected": len(rejected),
         "unassessed": len(raw) - len(accepted) - len(rejected),
-        "readmitted": sum("readmitted" in (row.get("verdicts") or {}) for row in rows),
-        "by_kind": {kind: counts[kind] for kind in [*KINDS, *sorted(set(counts) - set(KINDS))]},
-        "by_skin": _by_value(raw, lambda row: _attribute(row, "skin")),
-        "by_age": _by_value(raw, lambda row: AGE_GROUPS.get(_attribute(row, "subject") or "")),
+        "readmitted": sum("readmitted" in row.verdicts for row in rows),
+        "by_kind": {kind: counts[kind] for kind in [*REASONS, *sorted(set(counts) - set(REASONS))]},
+        "by_skin": _by_value(raw, lambda row: row.attributes.get("skin") or None),
+        "by_age": _by_value(raw, lambda row: AGE_GROUPS.get(row.attributes.get("subject", ""))),
         "refill": _refill(rows),
     }
 
@@ -50,7 +58,7 @@ def photographs_summary(verdicts: Iterable[Mapping[str, Any]]) -> dict[str, Any]
     """Counts over training photographs: {n, by_kind}; a count of 1 to 4 photographs is None."""
     verdicts = list(verdicts)
     counts = Counter(reason for item in verdicts for reason in item.get("reasons", []))
-    kinds = [kind for kind in KINDS if kind != "identity_leak"]
+    kinds = [kind for kind in REASONS if kind != IDENTITY_LEAK]
     return {
         "n": _suppressed(len(verdicts)),
         "by_kind": {kind: _suppressed(counts[kind]) for kind in kinds},
@@ -62,7 +70,7 @@ def _suppressed(count: int) -> int | None:
     return None if 0 < count < SMALLEST_CELL else count
 
 
-def _by_value(rows: Sequence[Mapping[str, Any]], value_of: Any) -> dict[str, dict[str, int]]:
+def _by_value(rows: Sequence[ImageRow], value_of: Any) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {}
     for row in rows:
         value = value_of(row)
@@ -70,24 +78,19 @@ def _by_value(rows: Sequence[Mapping[str, Any]], value_of: Any) -> dict[str, dic
             continue
         cell = found.setdefault(value, {"n": 0, "rejected": 0})
         cell["n"] += 1
-        cell["rejected"] += (row.get("verdicts") or {}).get("accepted") is False
+        cell["rejected"] += row.accepted is False
     return dict(sorted(found.items()))
 
 
-def _attribute(row: Mapping[str, Any], name: str) -> str | None:
-    value = (row.get("attributes") or {}).get(name)
-    return str(value) if value else None
-
-
-def _refill(rows: Sequence[Mapping[str, Any]]) -> dict[str, int] | None:
-    extra = [row for row in rows if row.get("attempt")]
+def _refill(rows: Sequence[ImageRow]) -> dict[str, int] | None:
+    extra = [row for row in rows if not row.is_raw]
     if not extra:
         return None
     filtered = len(filtered_rows(rows))
     return {
         "made": len(extra),
         "accepted": len(filtered_rows(extra)),
-        "attempts": max(int(row["attempt"]) for row in extra),
+        "attempts": max(row.attempt for row in extra),
         "filtered": filtered,
         "missing": max(0, len(raw_rows(rows)) - filtered),
     }

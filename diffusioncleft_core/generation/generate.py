@@ -15,21 +15,20 @@ from typing import Any
 
 import torch
 
-from ..conditions.plan import REFILL_STRIDE, PlanRow
+from ..conditions.plan import PlanRow
 from ..environment import default_dtype, pick_device, versions
 from ..errors import UserError
-from ..files import append_jsonl, read_json, sha256_file, write_json, write_jsonl
+from ..files import read_json, sha256_file, write_json
 from ..flux.lora_file import read_lora
 from ..flux.sampling import schnell_sigmas
 from ..flux.source import FluxSource
-from ..imageset.manifest import read_rows
-from ..imageset.synthetic import manifest_row, read_done, write_image
+from ..imageset.manifest import ImageRow, add_row, listed_rows, write_image_set
+from ..imageset.places import SETTINGS, first_index
+from ..imageset.synthetic import generated_row, read_done, write_image
 from ..progress import progress
 from ..ranges import COUNT, SAMPLING_STEPS, STRENGTH
 from .sampler import ImageSampler, ImageSize, embed_prompts, release_memory
 
-SETTINGS_FILE = "generation.json"
-MANIFEST_FILE = "manifest.jsonl"
 EMBEDDINGS_FOLDER = ".embeddings"
 SCHEMA = 1
 LORA_SUFFIX = ".safetensors"
@@ -83,16 +82,14 @@ def generate(
     for message in warnings:
         warn(message)
     open_folder(out, record)
-    done = {row.index: read_matching(out, row) for row in plan}
-    again = refilled_rows(out, plan)
-    rows = [manifest_row(sidecar, role) for sidecar in done.values() if sidecar is not None]
-    write_jsonl(out / MANIFEST_FILE, [*rows, *again])
-    pending = [row for row in plan if done[row.index] is None]
+    refilled = refilled_rows(out, plan)
+    done = write_manifest(out, plan, role, refilled)
+    pending = [row for row in plan if row.index not in done]
     if pending:
         make_images(
             source, lora, pending, out, record, size, batch, device, dtype, role, len(plan), on_image, warn
         )
-    finish_manifest(out, plan, role, again)
+    write_manifest(out, plan, role, refilled)
     return GenerationResult(out, total=len(plan), made=len(pending), warnings=warnings)
 
 
@@ -133,7 +130,7 @@ def make_images(
                 )
                 for row, pixels in zip(rows, pictures, strict=True):
                     sidecar = write_image(out, pixels, image_record(row, record, software))
-                    append_jsonl(out / MANIFEST_FILE, manifest_row(sidecar, role))
+                    add_row(out, generated_row(sidecar, role))
                 bar.update(len(rows))
                 on_image(total - len(pending) + start + len(rows), total)
         del sampler
@@ -142,27 +139,28 @@ def make_images(
         release_memory(device)
 
 
-def finish_manifest(
-    out: Path, plan: Sequence[PlanRow], role: str, again: Sequence[Mapping[str, Any]] = ()
-) -> None:
-    """Rewrite the manifest in the plan's order, from the sidecars: an interrupted one may lack rows."""
-    sidecars = [read_matching(out, row) for row in plan]
-    rows = [manifest_row(sidecar, role) for sidecar in sidecars if sidecar is not None]
-    write_jsonl(out / MANIFEST_FILE, [*rows, *map(dict, again)])
+def write_manifest(out: Path, plan: Sequence[PlanRow], role: str, refilled: Sequence[ImageRow]) -> set[int]:
+    """Write the manifest in the plan's order, from the sidecars: an interrupted one may lack rows.
+
+    Returns the indices of the images that are there.
+    """
+    sidecars = [sidecar for row in plan if (sidecar := read_matching(out, row)) is not None]
+    rows = [generated_row(sidecar, role) for sidecar in sidecars]
+    write_image_set(out, [*rows, *refilled])
+    return {int(sidecar["index"]) for sidecar in sidecars}
 
 
-def refilled_rows(out: Path, plan: Sequence[PlanRow]) -> list[dict[str, Any]]:
+def refilled_rows(out: Path, plan: Sequence[PlanRow]) -> list[ImageRow]:
     """Manifest rows of images that were made in place of rejected ones of `plan`, and are still there."""
-    if not (out / MANIFEST_FILE).is_file():
-        return []
-    named = {row.index for row in plan}
+    planned = {row.index for row in plan}
     return [
         row
-        for row in read_rows(out)
-        if row.get("attempt")
-        and row.get("index") not in named
-        and int(row["index"]) % REFILL_STRIDE in named
-        and (out / row["file"]).is_file()
+        for row in listed_rows(out)
+        if row.index is not None
+        and not row.is_raw
+        and row.index not in planned
+        and first_index(row.index) in planned
+        and (out / row.file).is_file()
     ]
 
 
@@ -254,7 +252,7 @@ def read_matching(out: Path, row: PlanRow) -> dict[str, Any] | None:
 
 def open_folder(out: Path, record: Mapping[str, Any]) -> None:
     """Make `out`, or check that what it holds was made with the same settings."""
-    settings = out / SETTINGS_FILE
+    settings = out / SETTINGS
     if not settings.exists():
         if out.exists() and not out.is_dir():
             raise UserError(f"{out} is a file: give a folder for the images")

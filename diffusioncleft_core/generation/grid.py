@@ -11,7 +11,6 @@ import torch
 from ..conditions.plan import PlanRow
 from ..environment import default_dtype, pick_device, versions
 from ..errors import UserError
-from ..files import write_json
 from ..flux.source import FluxSource
 from ..imageset.sheets import Image8, contact_sheet
 from ..progress import progress
@@ -73,21 +72,23 @@ def generate_grid(
     pictures = []
     for row in plan:
         path = out / f"grid_{row.index:06d}_{row.seed}.png"
+        record = {
+            "prompt": row.prompt,
+            "seed": row.seed,
+            "base": base_digests(source),
+            "loras": digests,
+            "strengths": list(strengths),
+            "steps": steps,
+            "versions": versions(),
+        }
         contact_sheet(
-            cells[row.index], named, path, title=row.prompt, columns=len(strengths), cell=min(cell, width)
-        )
-        write_json(
-            path.with_suffix(".json"),
-            {
-                "prompt": row.prompt,
-                "seed": row.seed,
-                "base": base_digests(source),
-                "loras": digests,
-                "strengths": list(strengths),
-                "steps": steps,
-                "versions": versions(),
-                "synthetic": True,
-            },
+            cells[row.index],
+            named,
+            path,
+            title=row.prompt,
+            columns=len(strengths),
+            cell=min(cell, width),
+            record=record,
         )
         pictures.append(path)
     return GridResult(pictures)

@@ -1,32 +1,45 @@
-"""The manifest: one JSON line an image, and which rows are raw, filtered and rejected."""
+"""The manifest: one JSON line an image, of photographs and of generated images alike.
 
-from collections.abc import Iterable, Mapping
+A set has up to three readings: *raw* is every first attempt, accepted or not; *filtered* is what the filters
+accepted, of any attempt; *rejected* is what they set aside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import Any
 
+from ..conditions.plan import PlanRow
 from ..errors import UserError
-from ..files import inside, read_jsonl, write_jsonl
+from ..files import append_jsonl, inside, iterate_jsonl, shown, write_jsonl
 from .listing import list_images, named
+from .places import FACES_CACHE, MANIFEST, REJECTED, current_place, name_of
 
-MANIFEST = "manifest.jsonl"
 ROLES = ("train", "holdout", "generated", "control")
-REJECTED = "rejected"
-"""Folder inside a set for what the filters set aside; nothing in it is ever deleted."""
+_WHOLE_NUMBERS = ("width", "height", "index", "attempt", "seed")
+_OBJECTS = ("attributes", "verdicts")
+_OF_PHOTOGRAPHS = frozenset({"sha256", "caption", "subject", "region", "made_from"})
+"""Fields that a generated image's row leaves out when they are empty; it writes all others."""
+_DESCRIBING = ("role", "index", "caption", "prompt")
 
 
 @dataclass(frozen=True)
 class ImageRow:
-    """One image of an image set.
+    """One image of a set. Sizes in pixels; empty is what is not known of it.
 
-    `file` is relative to the set's folder, with forward slashes. `sha256` is the hash of the normalised
-    pixels (see `ingest.pixel_sha256`) and stands in private manifests only. `subject` is an opaque label
-    shared by the photographs of one person, private as well. `region` [x0, y0, x1, y1] is where the finding
-    lies, private too. Sizes in pixels.
+    `file` is relative to the set's folder, with forward slashes. `index` is the place in the plan, `attempt`
+    how often the image was made again; `lora` the SHA-256 of its file; `made_from` a hash of what made it.
+    Private, in datasets alone: `sha256` of the normalised pixels (`decode.pixel_sha256`), `subject`,
+    an opaque label shared by the photographs of one person, and `region` [x0, y0, x1, y1], where the finding
+    lies. `others` keeps what the manifest says beside these.
     """
 
     file: str
     sha256: str | None = None
+    index: int | None = None
+    attempt: int = 0
     width: int = 0
     height: int = 0
     condition: str | None = None
@@ -39,87 +52,114 @@ class ImageRow:
     verdicts: dict[str, Any] = field(default_factory=dict)
     subject: str | None = None
     region: list[float] | None = None
+    made_from: str | None = None
+    others: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The file's name, which stays wherever the image is moved."""
+        return name_of(self.file)
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether it belongs to the set as first generated."""
+        return not self.attempt
+
+    @property
+    def accepted(self) -> bool | None:
+        """What the filters decided; None when none has seen it."""
+        found = self.verdicts.get("accepted")
+        return found if isinstance(found, bool) else None
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why the filters set it aside."""
+        return list(self.verdicts.get("reasons") or [])
+
+    def plan_row(self) -> PlanRow:
+        """The row of the plan that the image was made from. UserError for one that was not generated."""
+        if self.index is None or self.prompt is None or self.seed is None or self.condition is None:
+            raise UserError(
+                "only a set that `diffusioncleft generate` made can be refilled: its manifest names index, "
+                "prompt and seed of every image"
+            )
+        return PlanRow(self.index, self.prompt, self.seed, dict(self.attributes), self.condition)
 
     def to_json(self) -> dict[str, Any]:
-        """The row as a JSON object; fields that are empty are left out."""
-        row = {item.name: getattr(self, item.name) for item in fields(self)}
-        return {name: value for name, value in row.items() if value is not None and value != {}}
+        """The row as a JSON object; a photograph's empty fields are left out."""
+        row = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "others"}
+        generated = self.index is not None
+        if not generated and not self.attempt:
+            del row["attempt"]
+        kept = {
+            name: value
+            for name, value in row.items()
+            if value not in (None, {}) or (generated and name not in _OF_PHOTOGRAPHS)
+        }
+        return kept | self.others
 
     @classmethod
-    def from_json(cls, row: dict[str, Any], where: str = "the manifest") -> "ImageRow":
-        """Read a row; unknown fields are ignored, so that newer manifests can be read."""
+    def from_json(cls, row: dict[str, Any], where: str = "the manifest") -> ImageRow:
+        """Read a row of the manifest `where`. UserError for one that names no file or can't be one."""
         name = row.get("file")
         if not isinstance(name, str) or not name:
-            raise UserError(f"a row of {where} has no 'file'; build the set again")
+            raise UserError(f"a row of {where} has no 'file'; build or generate the set again")
         role = row.get("role")
         if role is not None and role not in ROLES:
-            raise UserError(f"role {role!r} of {name} in {where} is unknown; allowed: {', '.join(ROLES)}")
-        known = {item.name for item in fields(cls)}
-        return cls(**{key: value for key, value in row.items() if key in known})
+            raise UserError(
+                f"role {role!r} of {shown(name)} in {where} is unknown; allowed: {', '.join(ROLES)}"
+            )
+        known = {item.name for item in fields(cls)} - {"others"}
+        values = {key: value for key, value in row.items() if key in known and value is not None}
+        for key in values.keys() & {*_WHOLE_NUMBERS, *_OBJECTS}:
+            wanted = dict if key in _OBJECTS else int
+            if not isinstance(values[key], wanted):
+                kind = "JSON object" if wanted is dict else "whole number"
+                raise UserError(f"{key!r} of {shown(name)} in {where} is no {kind}; make the set again")
+        return cls(**values, others={key: value for key, value in row.items() if key not in known})
 
 
-def read_manifest(folder: Path) -> list[ImageRow]:
-    """Read `manifest.jsonl` of `folder`. UserError when it is missing or a file leads out of it."""
-    path = Path(folder) / MANIFEST
-    if not path.is_file():
-        raise UserError(
-            f"{folder} has no {MANIFEST}; build it with 'diffusioncleft dataset build' or check the path"
-        )
-    rows = [ImageRow.from_json(row, str(path)) for row in read_jsonl(path)]
-    for row in rows:
-        inside(folder, row.file)
-    return [replace(row, file=current_place(folder, row.file)) for row in rows]
+def read_image_set(folder: Path, *, may_be_empty: bool = False) -> list[ImageRow]:
+    """The images of a dataset, a generated set, or a bare folder of images (sorted by name, not recursive).
 
-
-def read_rows(folder: Path) -> list[dict[str, Any]]:
-    """The manifest's rows with every field that they have; those without `file` are left out."""
-    rows = [row for row in read_jsonl(Path(folder) / MANIFEST) if isinstance(row.get("file"), str)]
-    return [{**row, "file": current_place(folder, row["file"])} for row in rows]
-
-
-def current_place(folder: Path, file: str) -> str:
-    """Where the image that a manifest calls `file` lies now, relative to `folder`.
-
-    A filter writes the manifest before it moves images to `rejected/` and back, so that after a crash an
-    image may lie where it was before. It lies where the manifest says when it lies nowhere.
-    """
-    path = PurePosixPath(file)
-    if path.parent not in (PurePosixPath(), PurePosixPath(REJECTED)) or (Path(folder) / file).is_file():
-        return file
-    other = path.name if path.parent.name else f"{REJECTED}/{path.name}"
-    return other if (Path(folder) / other).is_file() else file
-
-
-def place_of(folder: Path, name: str) -> str:
-    """Where the image `name` (without folder) lies now, relative to `folder`: there, or under `rejected/`.
-
-    When it lies nowhere its place is the folder itself.
-    """
-    return current_place(folder, name)
-
-
-def write_manifest(folder: Path, rows: Iterable[ImageRow]) -> None:
-    """Write `manifest.jsonl` of `folder` atomically."""
-    write_jsonl(Path(folder) / MANIFEST, (row.to_json() for row in rows))
-
-
-def read_image_set(folder: Path) -> list[ImageRow]:
-    """Read an image set: a folder with a manifest, or a bare folder of images (sorted by name, not
-    recursive).
-
-    Of a bare folder only `file`, `width` and `height` are known; what can't be read is among them, 0 px wide
-    and high. What is an image: `listing.list_images`. A folder without any raises UserError.
+    Each row says where its image lies now. Of a bare folder `file`, `width` and `height` are known; what
+    can't be read is among them, 0 px wide and high. A bare folder that was filtered has a manifest too: what
+    came later is added without verdicts. What is an image: `listing.list_images`.
+    Raises UserError for no folder, no image (unless it `may_be_empty`), and a manifest that is damaged or
+    leads out of the folder.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; give a folder of images or of a dataset")
-    if (folder / MANIFEST).is_file():
-        return read_manifest(folder)
-    listing = list_images(folder)
-    if not listing.images:
-        below = f" (its subfolders {named(listing.folders)} are not looked at)" if listing.folders else ""
-        raise UserError(f"{folder} has no image and no {MANIFEST}{below}; check the path")
-    return image_rows(folder, listing.images)
+        raise UserError(f"{folder} is no folder; give the folder of a dataset, a generated set, or of images")
+    if not (folder / MANIFEST).is_file():
+        return _bare_rows(folder, may_be_empty)
+    rows = list(listed_rows(folder))
+    if any(getattr(row, name) is not None for row in rows for name in _DESCRIBING):
+        return rows
+    known = {row.name for row in rows}
+    rows += image_rows(folder, [name for name in list_images(folder).images if name not in known])
+    if not rows and not may_be_empty:
+        raise UserError(f"{folder / MANIFEST} lists no image; generate the set first, or check the path")
+    return rows
+
+
+def listed_rows(folder: Path) -> Iterator[ImageRow]:
+    """The rows of a manifest one by one; none when there is no manifest. UserError as `read_image_set`."""
+    path = Path(folder) / MANIFEST
+    for found in iterate_jsonl(path) if path.is_file() else ():
+        row = ImageRow.from_json(found, str(path))
+        inside(folder, row.file)
+        yield replace(row, file=current_place(folder, row.file))
+
+
+def write_image_set(folder: Path, rows: Iterable[ImageRow]) -> None:
+    """Write the manifest of `folder` atomically, row by row."""
+    write_jsonl(Path(folder) / MANIFEST, (row.to_json() for row in rows))
+
+
+def add_row(folder: Path, row: ImageRow) -> None:
+    """Append one row to the manifest of `folder` and sync it to disk."""
+    append_jsonl(Path(folder) / MANIFEST, row.to_json())
 
 
 def image_rows(folder: Path, files: Iterable[str]) -> list[ImageRow]:
@@ -138,7 +178,7 @@ def unlisted(folder: Path) -> list[str]:
     folder = Path(folder)
     if not (folder / MANIFEST).is_file():
         return list_images(folder).notices(folder)
-    files = [PurePosixPath(row["file"]) for row in read_rows(folder)]
+    files = [PurePosixPath(row.file) for row in listed_rows(folder)]
     known = {path.name for path in files}
     own = {path.parts[0] for path in files if len(path.parts) > 1}
     told = list_images(folder, own={REJECTED, *own}).notices(folder, known)
@@ -147,64 +187,28 @@ def unlisted(folder: Path) -> list[str]:
     return told
 
 
-FACES_CACHE = ".faces"
-"""Folder inside a set that keeps its face records, closed to others (0700)."""
-
-Row = TypeVar("Row", bound=Mapping[str, Any])
-
-
-def raw_rows(rows: Iterable[Row]) -> list[Row]:
+def raw_rows(rows: Iterable[ImageRow]) -> list[ImageRow]:
     """The set as it was first generated: rows of attempt 0, accepted or not."""
-    return [row for row in rows if not row.get("attempt")]
+    return [row for row in rows if row.is_raw]
 
 
-def filtered_rows(rows: Iterable[Row]) -> list[Row]:
+def filtered_rows(rows: Iterable[ImageRow]) -> list[ImageRow]:
     """What the filters accepted, of any attempt. Rows that no filter has seen are left out."""
-    return [row for row in rows if (row.get("verdicts") or {}).get("accepted") is True]
+    return [row for row in rows if row.accepted is True]
 
 
-def rejected_rows(rows: Iterable[Row]) -> list[Row]:
+def rejected_rows(rows: Iterable[ImageRow]) -> list[ImageRow]:
     """What the filters rejected, of any attempt."""
-    return [row for row in rows if (row.get("verdicts") or {}).get("accepted") is False]
+    return [row for row in rows if row.accepted is False]
 
 
-def read_set_rows(folder: Path) -> list[dict[str, Any]]:
-    """The manifest's rows of a set, or a row for each image of a bare folder.
-
-    A bare folder that was filtered has a manifest too; images that came later are rows without verdicts. An
-    earlier version could stop after it had moved images and before it wrote the manifest: they are found.
-    Raises UserError for no folder, no image, a row without `file`, and a file that leads out of the folder.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; give the folder of a generated set, or of images")
-    if not (folder / MANIFEST).is_file():
-        return _bare_rows(folder)
-    rows = read_jsonl(folder / MANIFEST)
-    if not rows:
-        raise UserError(f"{folder / MANIFEST} lists no image; generate the set first, or check the path")
-    for row in rows:
-        if not isinstance(row.get("file"), str) or not row["file"]:
-            raise UserError(f"a row of {folder / MANIFEST} has no 'file'; generate the set again")
-        inside(folder, row["file"])
-        row["file"] = current_place(folder, row["file"])
-    if any("role" in row or "index" in row for row in rows):
-        return rows
-    known = {PurePosixPath(row["file"]).name for row in rows}
-    new = [name for name in list_images(folder).images if name not in known]
-    return [*rows, *(row.to_json() for row in image_rows(folder, new))]
-
-
-def write_set_rows(folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write the manifest atomically, every field of the rows as it is."""
-    write_jsonl(Path(folder) / MANIFEST, (dict(row) for row in rows))
-
-
-def _bare_rows(folder: Path) -> list[dict[str, Any]]:
+def _bare_rows(folder: Path, may_be_empty: bool) -> list[ImageRow]:
     """Rows of a folder without a manifest; of one with our face records also what lies under `rejected/`."""
+    listing = list_images(folder)
     aside: list[str] = []
     if (folder / FACES_CACHE).is_dir() and (folder / REJECTED).is_dir():
         aside = [f"{REJECTED}/{name}" for name in list_images(folder / REJECTED).images]
-    if not aside:
-        return [row.to_json() for row in read_image_set(folder)]
-    return [row.to_json() for row in image_rows(folder, [*list_images(folder).images, *aside])]
+    if not listing.images and not aside and not may_be_empty:
+        below = f" (its subfolders {named(listing.folders)} are not looked at)" if listing.folders else ""
+        raise UserError(f"{folder} has no image and no {MANIFEST}{below}; check the path")
+    return image_rows(folder, [*listing.images, *aside])

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..files import write_bytes
-from .synthetic import DIGITAL_SOURCE_TYPE, SOFTWARE, xmp_packet
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from .decode import read_image
+from .synthetic import write_marked
 
 Image8 = npt.NDArray[np.uint8]
 
@@ -64,8 +60,12 @@ def contact_sheet(
     title: str,
     columns: int = 10,
     cell: int = 128,
+    record: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write a sheet of `images` (each [H, W, 3] RGB), scaled to `cell` px wide, with a label under each."""
+    """Write a sheet of `images` (each [H, W, 3] RGB), scaled to `cell` px wide, with a label under each.
+
+    record: what the sidecar says beside the title.
+    """
     from PIL import Image as pillow
     from PIL import ImageDraw, ImageFont
 
@@ -93,7 +93,7 @@ def contact_sheet(
         sheet.paste(pillow.fromarray(image).resize((cell, height), pillow.Resampling.LANCZOS), (left, top))
         for number, line in enumerate(fit_lines(label, cell, lambda text: pen.textlength(text, font=font))):
             pen.text((left, top + tallest + 1 + number * (text_size + 2)), line, fill=INK, font=font)
-    save_synthetic(sheet, path, title)
+    write_marked(path, np.asarray(sheet), title, {"title": title, **(record or {})})
     return path
 
 
@@ -118,26 +118,6 @@ def clip(line: str, width: float, length: Callable[[str], float]) -> str:
     return line
 
 
-def save_synthetic(sheet: Image, path: Path, title: str) -> None:
-    """Save a Pillow image as a PNG that says that it is synthetic."""
-    from PIL.PngImagePlugin import PngInfo
-
-    text = PngInfo()
-    text.add_text("synthetic", "true")
-    text.add_text("Software", SOFTWARE)
-    text.add_text("digital_source_type", DIGITAL_SOURCE_TYPE)
-    text.add_itxt("XML:com.adobe.xmp", xmp_packet(title))
-    buffer = io.BytesIO()
-    sheet.save(buffer, "PNG", pnginfo=text)
-    write_bytes(path, buffer.getvalue())
-
-
 def read_pictures(folder: Path, files: Sequence[str]) -> list[Image8]:
     """The named pictures of a folder, each [H, W, 3] RGB."""
-    from PIL import Image as pillow
-
-    pictures = []
-    for name in files:
-        with pillow.open(folder / name) as image:
-            pictures.append(np.asarray(image.convert("RGB")))
-    return pictures
+    return [read_image(folder / name) for name in files]

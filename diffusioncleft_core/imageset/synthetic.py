@@ -1,4 +1,4 @@
-"""What one generated image leaves on disk: a PNG marked as synthetic, and its JSON sidecar.
+"""What every picture of generated pixels leaves on disk: a PNG marked as synthetic, and its JSON sidecar.
 
 The mark stands three times, so that it survives whichever tool reads the file next: PNG text chunks, an XMP
 packet with IPTC's digital source type, and the sidecar. Nothing here names a photograph or a folder.
@@ -19,7 +19,8 @@ import numpy.typing as npt
 from ..conditions.plan import attempt_of
 from ..errors import UserError
 from ..files import read_json, sha256_bytes, sha256_file, write_bytes, write_json
-from .manifest import place_of
+from .manifest import ImageRow
+from .places import current_place, image_name, sidecar_of
 
 SIDECAR_SCHEMA = 1
 SOFTWARE = "diffusioncleft"
@@ -36,19 +37,12 @@ _XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <?xpacket end="r"?>"""
 
 
-def image_name(index: int, seed: int) -> str:
-    """`000123_4711.png`: place in the plan, then the seed of its noise."""
-    return f"{index:06d}_{seed}.png"
+def marked_png(
+    pixels: npt.NDArray[np.uint8], description: str, fields: Mapping[str, str] | None = None
+) -> bytes:
+    """PNG bytes of a synthetic picture with the mark in its text chunks and its XMP packet.
 
-
-def sidecar_of(image: Path) -> Path:
-    return image.with_suffix(".json")
-
-
-def encode_png(pixels: npt.NDArray[np.uint8], record: Mapping[str, Any]) -> bytes:
-    """PNG bytes of one image.
-
-    pixels: [H, W, 3], RGB; record: the sidecar's content; prompt, seed and hashes become text chunks.
+    pixels: [H, W, 3], RGB; description: what it shows, a prompt or a title; fields: further text chunks.
     """
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
@@ -56,17 +50,43 @@ def encode_png(pixels: npt.NDArray[np.uint8], record: Mapping[str, Any]) -> byte
     text = PngInfo()
     text.add_text("synthetic", "true")
     text.add_text("Software", SOFTWARE)
-    text.add_itxt("prompt", str(record["prompt"]))
-    text.add_text("seed", str(record["seed"]))
-    lora = record.get("lora")
-    text.add_text("lora_sha256", str(lora["sha256"]) if lora else "none")
-    text.add_text("lora_strength", str(lora["strength"]) if lora else "0")
-    text.add_text("base_sha256", str(record["base"]["sha256"]))
+    for name, value in (fields or {}).items():
+        if name == "prompt":
+            text.add_itxt(name, value)
+        else:
+            text.add_text(name, value)
     text.add_text("digital_source_type", DIGITAL_SOURCE_TYPE)
-    text.add_itxt("XML:com.adobe.xmp", xmp_packet(str(record["prompt"])))
+    text.add_itxt("XML:com.adobe.xmp", xmp_packet(description))
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", pnginfo=text)
     return buffer.getvalue()
+
+
+def write_marked(
+    path: Path,
+    pixels: npt.NDArray[np.uint8],
+    description: str,
+    record: Mapping[str, Any],
+    fields: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Write a synthetic picture as `marked_png`, then its sidecar; returns the sidecar's content.
+
+    The sidecar holds `record`, the mark and the PNG's hash, which is what says that the pair is whole.
+    """
+    data = marked_png(pixels, description, fields)
+    write_bytes(path, data)
+    sidecar = {
+        "schema": SIDECAR_SCHEMA,
+        "file": path.name,
+        **record,
+        "width": int(pixels.shape[1]),
+        "height": int(pixels.shape[0]),
+        "png_sha256": sha256_bytes(data),
+        "synthetic": True,
+        "digital_source_type": DIGITAL_SOURCE_TYPE,
+    }
+    write_json(sidecar_of(path), sidecar)
+    return sidecar
 
 
 def is_ours(path: Path) -> bool:
@@ -90,25 +110,20 @@ def xmp_packet(prompt: str) -> str:
 
 
 def write_image(folder: Path, pixels: npt.NDArray[np.uint8], record: Mapping[str, Any]) -> dict[str, Any]:
-    """Write PNG, then sidecar; the sidecar, which holds the PNG's hash, is what says that the pair is whole.
+    """Write one image of a set, named by its place in the plan and its seed; returns the sidecar's content.
 
-    pixels: [H, W, 3]. Returns the sidecar's content.
+    pixels: [H, W, 3]; record: the sidecar's content, of which prompt, seed and hashes become text chunks.
     """
-    name = image_name(int(record["index"]), int(record["seed"]))
-    data = encode_png(pixels, record)
-    write_bytes(folder / name, data)
-    sidecar = {
-        "schema": SIDECAR_SCHEMA,
-        "file": name,
-        **record,
-        "width": int(pixels.shape[1]),
-        "height": int(pixels.shape[0]),
-        "png_sha256": sha256_bytes(data),
-        "synthetic": True,
-        "digital_source_type": DIGITAL_SOURCE_TYPE,
+    prompt, lora = str(record["prompt"]), record.get("lora")
+    fields = {
+        "prompt": prompt,
+        "seed": str(record["seed"]),
+        "lora_sha256": str(lora["sha256"]) if lora else "none",
+        "lora_strength": str(lora["strength"]) if lora else "0",
+        "base_sha256": str(record["base"]["sha256"]),
     }
-    write_json(sidecar_of(folder / name), sidecar)
-    return sidecar
+    path = folder / image_name(int(record["index"]), int(record["seed"]))
+    return write_marked(path, pixels, prompt, record, fields)
 
 
 def read_done(folder: Path, index: int, seed: int) -> dict[str, Any] | None:
@@ -118,28 +133,29 @@ def read_done(folder: Path, index: int, seed: int) -> dict[str, Any] | None:
     """
     name = image_name(index, seed)
     try:
-        file = place_of(folder, name)
-        sidecar = read_json(folder / place_of(folder, sidecar_of(Path(name)).name))
+        file = current_place(folder, name)
+        sidecar = read_json(folder / current_place(folder, sidecar_of(Path(name)).name))
         whole = isinstance(sidecar, dict) and sidecar.get("png_sha256") == sha256_file(folder / file)
     except (OSError, json.JSONDecodeError, UnicodeDecodeError, UserError):
         return None
     return {**sidecar, "file": file} if whole else None
 
 
-def manifest_row(sidecar: Mapping[str, Any], role: str) -> dict[str, Any]:
-    """One line of the image set's manifest.jsonl (the fields an image set has everywhere)."""
+def generated_row(sidecar: Mapping[str, Any], role: str = "generated") -> ImageRow:
+    """The row of a generated image in its set's manifest."""
     lora = sidecar.get("lora")
-    return {
-        "file": sidecar["file"],
-        "index": sidecar["index"],
-        "attempt": attempt_of(sidecar["index"]),
-        "width": sidecar["width"],
-        "height": sidecar["height"],
-        "condition": sidecar["condition"],
-        "role": role,
-        "attributes": sidecar["attributes"],
-        "prompt": sidecar["prompt"],
-        "seed": sidecar["seed"],
-        "lora": lora["sha256"] if lora else None,
-        "verdicts": sidecar.get("verdicts", {}),
-    }
+    return ImageRow(
+        file=sidecar["file"],
+        index=sidecar["index"],
+        attempt=attempt_of(sidecar["index"]),
+        width=sidecar["width"],
+        height=sidecar["height"],
+        condition=sidecar["condition"],
+        role=role,
+        attributes=dict(sidecar["attributes"]),
+        prompt=sidecar["prompt"],
+        seed=sidecar["seed"],
+        lora=lora["sha256"] if lora else None,
+        verdicts=dict(sidecar.get("verdicts") or {}),
+        made_from=sidecar.get("made_from"),
+    )

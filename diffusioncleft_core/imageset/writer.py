@@ -11,26 +11,18 @@ import contextlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..conditions.plan import REFILL_STRIDE
 from ..errors import UserError
-from ..files import (
-    append_jsonl,
-    folder_lock,
-    inside,
-    read_json,
-    read_jsonl,
-    remove_leftovers,
-    sha256_bytes,
-    sha256_file,
-)
-from .manifest import MANIFEST, REJECTED, current_place, write_set_rows
-from .synthetic import image_name, is_ours, manifest_row, sidecar_of, write_image
+from ..files import folder_lock, inside, read_json, remove_leftovers, sha256_bytes, sha256_file
+from .manifest import ImageRow, add_row, listed_rows, write_image_set
+from .places import REJECTED, first_index, image_name, index_of, place_for, sidecar_of
+from .synthetic import generated_row, is_ours, write_image
 
 _NAME = re.compile(r"\d+_\d+\.png")
 _MAKING = ("prompt", "seed", "index", "base", "lora", "sampler")
@@ -67,12 +59,13 @@ class SetWriter:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.rows = _listed(folder)
-        self._known = {key: row["file"] for row in self.rows if (key := self._key_of(row))}
-        self._taken = {_name(row["file"]) for row in self.rows}
+        self.rows = list(listed_rows(folder))
+        self._known = {key: row.file for row in self.rows if (key := self._key_of(row))}
+        self._taken = {row.name for row in self.rows}
         self._torn: list[str] = []
         self._mend()
-        self._free = 1 + max((place_in_plan(name) % REFILL_STRIDE for name in self._taken), default=-1)
+        indices = [index for name in self._taken if (index := index_of(name)) is not None]
+        self._free = 1 + max(map(first_index, indices), default=-1)
 
     def write(self, pixels: npt.NDArray[np.uint8], record: Mapping[str, Any], key: str) -> tuple[str, bool]:
         """Write one picture unless the set holds it whole; its file in the set, and whether it is new.
@@ -84,11 +77,12 @@ class SetWriter:
         if known and self._whole(known):
             return known, False
         accepted = bool((record.get("verdicts") or {}).get("accepted", True))
-        place, prefix = (self._folder, "") if accepted else (self._folder / REJECTED, f"{REJECTED}/")
         before = known or self._torn_of(record)
-        index = place_in_plan(before) if before else self._place_for(record)
-        sidecar = write_image(place, pixels, {**record, "index": index, "made_from": key})
-        file = f"{prefix}{sidecar['file']}"
+        index = index_of(before) if before else None
+        index = self._index_for(record) if index is None else index
+        folder = self._folder if accepted else self._folder / REJECTED
+        sidecar = write_image(folder, pixels, {**record, "index": index, "made_from": key})
+        file = place_for(sidecar["file"], accepted=accepted)
         self._list(sidecar, file, known)
         if before and before != file:
             self._remove(before)
@@ -97,18 +91,18 @@ class SetWriter:
     def _torn_of(self, record: Mapping[str, Any]) -> str | None:
         """A file that a crash left of a picture with this seed, and with this place if the row has one."""
         for file in self._torn:
-            place, _, seed = PurePosixPath(file).stem.partition("_")
-            if int(seed) == record["seed"] and record.get("index") in (None, int(place)):
+            index, _, seed = Path(file).stem.partition("_")
+            if int(seed) == record["seed"] and record.get("index") in (None, int(index)):
                 self._torn.remove(file)
                 return file
         return None
 
-    def _place_for(self, record: Mapping[str, Any]) -> int:
+    def _index_for(self, record: Mapping[str, Any]) -> int:
         """The row's own place in its plan, or the next free one."""
         index = record.get("index")
         if index is None or image_name(int(index), int(record["seed"])) in self._taken:
             index = self._free
-        self._free = max(self._free, 1 + int(index) % REFILL_STRIDE)
+        self._free = max(self._free, 1 + first_index(int(index)))
         self._taken.add(image_name(int(index), int(record["seed"])))
         return int(index)
 
@@ -117,31 +111,31 @@ class SetWriter:
         if record.get("index") is None:
             return None
         name = image_name(int(record["index"]), int(record["seed"]))
-        size = {"width": pixels.shape[1], "height": pixels.shape[0], "prompt": record["prompt"]}
+        shown = (pixels.shape[1], pixels.shape[0], record["prompt"])
         for row in self.rows if name in self._taken else ():
-            if _name(row["file"]) == name and not self._key_of(row) and row | size == row:
-                return str(row["file"])
+            if row.name == name and not self._key_of(row) and (row.width, row.height, row.prompt) == shown:
+                return row.file
         return None
 
     def _list(self, sidecar: Mapping[str, Any], file: str, instead: str | None = None) -> None:
         """Put a picture into the manifest, in the place of `instead` if that is given."""
-        row = {**manifest_row(sidecar, "generated"), "file": file, "made_from": sidecar["made_from"]}
+        row = replace(generated_row(sidecar), file=file)
         gone = {file, instead}
-        if any(old["file"] in gone for old in self.rows):
-            self.rows = [row if old["file"] in gone else old for old in self.rows]
-            write_set_rows(self._folder, self.rows)
+        if any(old.file in gone for old in self.rows):
+            self.rows = [row if old.file in gone else old for old in self.rows]
+            write_image_set(self._folder, self.rows)
         else:
-            append_jsonl(self._folder / MANIFEST, row)
+            add_row(self._folder, row)
             self.rows.append(row)
-        self._known[row["made_from"]] = file
+        self._known[str(row.made_from)] = file
 
     def _mend(self) -> None:
         """List whole pictures that a crash kept out of the manifest; find those without a sidecar."""
-        listed = {row["file"] for row in self.rows}
-        for prefix in ("", f"{REJECTED}/"):
-            remove_leftovers(self._folder / prefix)
-            for path in sorted((self._folder / prefix).glob("*.png")):
-                file = f"{prefix}{path.name}"
+        listed = {row.file for row in self.rows}
+        for accepted, folder in ((True, self._folder), (False, self._folder / REJECTED)):
+            remove_leftovers(folder)
+            for path in sorted(folder.glob("*.png")):
+                file = place_for(path.name, accepted=accepted)
                 if not _NAME.fullmatch(path.name) or file in listed:
                     continue
                 self._taken.add(path.name)
@@ -153,8 +147,8 @@ class SetWriter:
                 elif sidecar.get("made_from") and self._whole(file):
                     self._list(sidecar, file)
 
-    def _key_of(self, row: Mapping[str, Any]) -> str | None:
-        key = row.get("made_from") or self._sidecar(row["file"]).get("made_from")
+    def _key_of(self, row: ImageRow) -> str | None:
+        key = row.made_from or self._sidecar(row.file).get("made_from")
         return str(key) if key else None
 
     def _whole(self, file: str) -> bool:
@@ -175,25 +169,3 @@ class SetWriter:
         path = inside(self._folder, file)
         for item in (path, sidecar_of(path)):
             item.unlink(missing_ok=True)
-
-
-def _listed(folder: Path) -> list[dict[str, Any]]:
-    """The manifest's rows; UserError for one that names no file, or one outside the set."""
-    path = folder / MANIFEST
-    rows = read_jsonl(path) if path.is_file() else []
-    for row in rows:
-        if not isinstance(row.get("file"), str) or not row["file"]:
-            raise UserError(f"a row of {folder.name}/{MANIFEST} has no 'file'; give another folder")
-        inside(folder, row["file"])
-        row["file"] = current_place(folder, row["file"])
-    return rows
-
-
-def place_in_plan(file: str) -> int:
-    """The place in the plan that a file's name begins with; -1 for another kind of name."""
-    digits = _name(file).partition("_")[0]
-    return int(digits) if digits.isdigit() else -1
-
-
-def _name(file: str) -> str:
-    return PurePosixPath(file).name

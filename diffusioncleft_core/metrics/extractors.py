@@ -7,9 +7,10 @@ import hashlib
 import importlib.util
 import io
 import warnings
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import UserError
 from ..files import sha256_model
@@ -39,6 +40,24 @@ class ExtractorInfo:
         return asdict(self)
 
 
+class VectorExtractor(Protocol):
+    """Images to vectors of the same length, which don't depend on the other images of a batch."""
+
+    @property
+    def info(self) -> ExtractorInfo:
+        """What it is, for the report."""
+
+    @property
+    def dimensions(self) -> int:
+        """Length D of its vectors."""
+
+    def prepare(self, pixels: Any) -> torch.Tensor:
+        """What the network takes of `pixels` [H, W, 3] uint8: the same shape whatever the size."""
+
+    def __call__(self, batch: torch.Tensor) -> torch.Tensor:
+        """[B, D] float32 of a batch of prepared images."""
+
+
 @dataclass(frozen=True)
 class InceptionFeatures:
     """pytorch-fid's Inception: images to 2048 numbers each."""
@@ -46,6 +65,7 @@ class InceptionFeatures:
     network: torch.nn.Module
     info: ExtractorInfo
     device: torch.device
+    dimensions: int = INCEPTION_DIMENSIONS
 
     def prepare(self, pixels: Any) -> torch.Tensor:
         """[3, 299, 299] float32 in [-1, 1] from `pixels` [H, W, 3] uint8: ToTensor, bilinear to 299 x 299
@@ -128,14 +148,6 @@ def perceptual(trunk: Path | None, device: torch.device, seed: int = 0) -> Perce
 def lpips_heads() -> Path:
     """The linear heads that the lpips package ships for AlexNet."""
     return Path(_lpips_package().__file__).parent / "weights" / "v0.1" / "alex.pth"
-
-
-def check_packages(*, fid: bool, lpips: bool) -> None:
-    """Raise UserError when a package that FID or LPIPS is computed with is not installed."""
-    if fid and importlib.util.find_spec("pytorch_fid") is None:
-        raise UserError(f"FID needs the package pytorch-fid; {INSTALL}")
-    if lpips and importlib.util.find_spec("lpips") is None:
-        raise UserError(f"the perceptual distance needs the package lpips; {INSTALL}")
 
 
 def _lpips_package() -> Any:
@@ -237,3 +249,79 @@ def _read(weights: Path, what: str) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise UserError(f"{weights} holds no weights; fetch it again: diffusioncleft weights verify")
     return state
+
+
+@dataclass(frozen=True)
+class ExtractorEntry:
+    """How one extractor is made, and what it needs."""
+
+    title: str
+    """What its figure is called in messages."""
+    weights: str
+    """Its entry in the registry of weights."""
+    package: str
+    """The Python package that it is built with."""
+    load: Callable[[Path | None, torch.device], VectorExtractor | PerceptualFeatures]
+    """Builds it with a file of weights; without one, with weights drawn from a seed."""
+
+
+EXTRACTORS: Mapping[str, ExtractorEntry] = {
+    "fid": ExtractorEntry("FID", "inception-fid", "pytorch-fid", inception),
+    "lpips": ExtractorEntry("the perceptual distance", "lpips-alexnet", "lpips", perceptual),
+}
+"""By the name of the metric. An entry whose `load` gives vectors adds the Fréchet distance over them."""
+
+
+@dataclass(frozen=True)
+class Extractors:
+    """The networks of a measurement; what is not wanted is left out."""
+
+    vectors: Mapping[str, VectorExtractor] = field(default_factory=dict)
+    """By metric: the extractors whose vectors a Fréchet distance is taken over."""
+    perceptual: PerceptualFeatures | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.vectors) or self.perceptual is not None
+
+    @property
+    def are_seeded(self) -> bool:
+        """Whether one has weights drawn from a seed, which say nothing about photographs."""
+        infos = [network.info for network in self.vectors.values()]
+        infos += [self.perceptual.info] if self.perceptual else []
+        return any(info.phantom for info in infos)
+
+
+def load_extractors(
+    metrics: Collection[str], *, phantom: bool, device: torch.device, own: Path | None = None
+) -> Extractors:
+    """The networks of these metrics; names that need none are passed over.
+
+    Their weights come from this machine (own: a folder searched first), or, on phantoms alone, are drawn from
+    a seed. Raises UserError when weights are missing or are not the pinned ones.
+    """
+    from ..weights.registry import require_file
+
+    vectors: dict[str, VectorExtractor] = {}
+    found = None
+    for name, entry in EXTRACTORS.items():
+        if name not in metrics:
+            continue
+        network = entry.load(None if phantom else require_file(entry.weights, own), device)
+        if isinstance(network, PerceptualFeatures):
+            found = network
+        else:
+            vectors[name] = network
+    return Extractors(vectors, found)
+
+
+def check_extractors(metrics: Collection[str], *, phantom: bool) -> None:
+    """Raise the UserError that `load_extractors` would, as far as it shows without building a network."""
+    from ..weights.registry import require_file
+
+    wanted = [entry for name, entry in EXTRACTORS.items() if name in metrics]
+    for entry in wanted:
+        if importlib.util.find_spec(entry.package.replace("-", "_")) is None:
+            raise UserError(f"{entry.title} needs the package {entry.package}; {INSTALL}")
+    for entry in wanted:
+        if not phantom:
+            require_file(entry.weights)

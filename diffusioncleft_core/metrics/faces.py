@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..dataset import references
+from ..dataset.folder import owned_cache
+from ..dataset.references import ReferenceSet, read_references
+from ..faces.analyzer import FaceAnalyzer
+from ..faces.records import FaceRecord, embedding_matrix, face_records
+from ..imageset.manifest import read_image_set, unlisted
+from ..imageset.places import FACES_CACHE
 from .fir import FEWEST_PHOTOGRAPHS, Faces, control_figures, embedder_info, identity_figures
-from .groups import ALL, MeasuredImage, read_generated
-from .sides import Side, Warn, name_damaged
-
-if TYPE_CHECKING:
-    from ..dataset.references import ReferenceSet
-    from ..faces.analyzer import FaceAnalyzer
+from .sets import ALL, MeasuredImage, Population, Warn, measured_set, name_damaged
 
 Array = NDArray[np.floating[Any]]
 FEWEST_BINS, MOST_BINS = 3, 12
@@ -146,72 +149,88 @@ def _enough(faces: Array) -> bool:
     return len(faces) >= FEWEST_PHOTOGRAPHS
 
 
-def measure_identity(
-    side: Side,
-    references: Sequence[Path],
+@dataclass(frozen=True, eq=False, repr=False)
+class MeasuredFaces:
+    """The faces of everything that is compared."""
+
+    generated: Faces
+    """In the order of the population's images."""
+    references: ReferenceSet | None
+    holdout: Mapping[str, NDArray[np.float32]]
+    """By condition, [n, 512]: photographs that were not trained on."""
+    control: NDArray[np.float32] | None
+    """[n, 512]: faces of other people, for the plane alone."""
+    control_is_synthetic: bool
+    extractor: dict[str, Any]
+
+
+def look_at_faces(
+    population: Population,
+    datasets: Sequence[Path],
+    control: Path | None,
     analyzer: FaceAnalyzer,
     cache_dir: Path | None,
-    control: Path | None,
-    threshold: float,
     warn: Warn,
-) -> dict[str, Any]:
-    """FIR of every group, the similarity histograms and the plane of embeddings."""
-    from ..dataset.references import read_references
+) -> MeasuredFaces:
+    """Look for the faces of generated images, photographs and control set, each once and kept with its owner.
 
-    info = embedder_info(analyzer)
-    faces = faces_of(side.images, analyzer, cache_dir, "faces, generated")
-    name_damaged(side.images, faces.unreadable, warn)
-    known: ReferenceSet | None = read_references(references, analyzer) if references else None
-    held = holdout_faces(references, analyzer)
+    control: a folder of other people's faces; cache_dir: in the place of a generated set's own cache.
+    """
+    generated = faces_of(population.images, analyzer, cache_dir, "faces, generated")
+    name_damaged(population.images, generated.unreadable, warn)
+    known = read_references(datasets, analyzer) if datasets else None
+    held = holdout_faces(datasets, analyzer)
+    others: NDArray[np.float32] | None = None
+    synthetic = False
+    if control is not None:
+        for message in unlisted(control):
+            warn(message)
+        images, _ = measured_set(control, CONTROL)
+        found = faces_of(images, analyzer, cache_dir, "faces, control")
+        name_damaged(images, found.unreadable, warn)
+        others = found.embeddings[found.found]
+        roles = {row.role for row in read_image_set(control)}
+        synthetic = bool(roles) and roles <= {"generated", "control"}
+    return MeasuredFaces(generated, known, held, others, synthetic, embedder_info(analyzer))
+
+
+def face_figures(population: Population, faces: MeasuredFaces, threshold: float) -> dict[str, Any]:
+    """FIR of every group, the similarity histograms and the plane of embeddings."""
+    info, known = faces.extractor, faces.references
     sets: dict[str, Any] = {}
     similarity: dict[str, Any] = {}
-    for group in side.groups:
-        sets[group.name], histograms = identity_figures(group, faces, known, info, threshold)
+    for group in population.groups:
+        sets[group.name], histograms = identity_figures(group, faces.generated, known, info, threshold)
         if histograms:
             similarity[group.name] = histograms
-        if known is not None:
-            others = [item for name, item in held.items() if group.name in (name, ALL) and len(item)]
-            if others:
-                outside = np.concatenate(others)
-                sets[group.name] |= control_figures(group.name, outside, known, info, threshold)
-    pca = plane(side, faces, known, control_faces(control, analyzer, cache_dir, warn), info)
-    return {"sets": sets, "figures": {"similarity": similarity, "pca": pca}}
+        others = [found for name, found in faces.holdout.items() if group.name in (name, ALL) and len(found)]
+        if known is not None and others:
+            outside = np.concatenate(others)
+            sets[group.name] |= control_figures(group.name, outside, known, info, threshold)
+    return {"sets": sets, "figures": {"similarity": similarity, "pca": plane(population, faces)}}
 
 
 def faces_of(
     images: Sequence[MeasuredImage], analyzer: FaceAnalyzer, cache_dir: Path | None, description: str
 ) -> Faces:
     """The faces of images of several folders, looked for once and kept where the filters keep them."""
-    from ..faces.records import FaceRecord, face_records
-
     records: dict[int, FaceRecord] = {}
     for folder in dict.fromkeys(image.folder for image in images):
         places = [place for place, image in enumerate(images) if image.folder == folder]
         files = [images[place].file for place in places]
-        found = face_records(folder, files, analyzer, faces_cache(folder, cache_dir), description=description)
+        cache = owned_cache(folder, references.FACES_CACHE, cache_dir or folder / FACES_CACHE)
+        found = face_records(folder, files, analyzer, cache, description=description)
         records |= dict(zip(places, found, strict=True))
     return Faces.of([records[place] for place in range(len(images))])
 
 
-def faces_cache(folder: Path, cache_dir: Path | None) -> Path:
-    """Where faces of the images in `folder` are kept: a dataset's in its own cache, others where the filters
-    keep them.
-    """
-    from ..dataset import references
-    from ..dataset.folder import is_dataset
-    from ..imageset import manifest as sets
-
-    return folder / references.FACES_CACHE if is_dataset(folder) else cache_dir or folder / sets.FACES_CACHE
-
-
-def holdout_faces(references: Sequence[Path], analyzer: FaceAnalyzer) -> dict[str, NDArray[np.float32]]:
+def holdout_faces(datasets: Sequence[Path], analyzer: FaceAnalyzer) -> dict[str, NDArray[np.float32]]:
     """Embeddings [n, 512] of the hold-out photographs, by condition."""
-    from ..dataset.references import dataset_records
-    from ..faces.records import embedding_matrix
-
     found: dict[str, NDArray[np.float32]] = {}
-    for folder in references:
-        rows, records = dataset_records(folder, analyzer, roles=("holdout",), description="faces, hold-out")
+    for folder in datasets:
+        rows, records = references.dataset_records(
+            folder, analyzer, roles=("holdout",), description="faces, hold-out"
+        )
         for name in dict.fromkeys(row.condition or "unknown" for row in rows):
             pairs = zip(rows, records, strict=True)
             found[name] = embedding_matrix(
@@ -220,38 +239,16 @@ def holdout_faces(references: Sequence[Path], analyzer: FaceAnalyzer) -> dict[st
     return found
 
 
-def control_faces(
-    control: Path | None, analyzer: FaceAnalyzer, cache_dir: Path | None, warn: Warn
-) -> tuple[NDArray[np.float32], bool] | None:
-    """Embeddings [n, 512] of a control set, and whether its manifest says that it is synthetic."""
-    if control is None:
-        return None
-    from ..imageset.manifest import read_image_set, unlisted
-
-    for message in unlisted(control):
-        warn(message)
-    images, _ = read_generated(control, "control")
-    faces = faces_of(images, analyzer, cache_dir, "faces, control")
-    name_damaged(images, faces.unreadable, warn)
-    roles = {row.role for row in read_image_set(control)}
-    return faces.embeddings[faces.found], bool(roles) and roles <= {"generated", "control"}
-
-
-def plane(
-    side: Side,
-    faces: Faces,
-    known: ReferenceSet | None,
-    control: tuple[NDArray[np.float32], bool] | None,
-    info: dict[str, Any],
-) -> dict[str, Any] | None:
+def plane(population: Population, faces: MeasuredFaces) -> dict[str, Any] | None:
     """figures.pca, of the raw sets."""
-    names = [group.name for group in side.groups if group.name != ALL] or [ALL]
-    masks = {group.name: group.raw & faces.found for group in side.groups}
+    names = [group.name for group in population.groups if group.name != ALL] or [ALL]
+    masks = {group.name: group.raw & faces.generated.found for group in population.groups}
+    known = faces.references
     real = {} if known is None else {name: known.of(name) for name in dict.fromkeys(known.conditions)}
     found = embedding_plane(
         real,
-        {name: faces.embeddings[masks[name]] for name in names},
-        None if control is None else control[0],
-        control_is_synthetic=control is not None and control[1],
+        {name: faces.generated.embeddings[masks[name]] for name in names},
+        faces.control,
+        control_is_synthetic=faces.control_is_synthetic,
     )
-    return None if found is None else found | {"extractor": info}
+    return None if found is None else found | {"extractor": faces.extractor}

@@ -1,97 +1,94 @@
-"""One pass over the images of a group: Inception's features, kept, and LPIPS from the same decoded pixels."""
+"""One pass over the images of a population: each is decoded once, for all extractors that still need it.
+
+What an earlier call computed is taken from the cache of the set that owns the image.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UserError
+from ..dataset.folder import is_dataset, owned_cache
+from ..imageset.cache import ContentCache, entry_key
+from ..imageset.decode import INGEST_VERSION
 from ..progress import progress
-from .extractors import (
-    SMALLEST_SIDE,
-    InceptionFeatures,
-    PerceptualFeatures,
-    check_packages,
-    inception,
-    perceptual,
-)
-from .kept import (
-    NO_CACHES,
-    Caches,
-    FeatureStore,
-    KeptResult,
-    Perceptual,
-    Size,
-    moments_file,
-    read_moments,
-    write_moments,
-)
-from .lpips import NO_MOMENTS, PAPER_PAIRS, Mask, Pairs, draw_pairs, perceptual_pass
+from .extractors import SMALLEST_SIDE, Extractors, PerceptualFeatures
+from .lpips import NO_MOMENTS, Moments, Pairs, Perceptual, draw_pairs, perceptual_pass
+from .sets import Mask, MeasuredImage, Population
 
 if TYPE_CHECKING:
     import torch
 
-    from .groups import MeasuredImage
-
 BATCH = 16
+OWN_CACHE = ".measure"
+"""In a generated set: what was computed from its images, for its owner alone."""
+DATASET_CACHE = "features"
+"""In a dataset's cache: erased with it, and whenever a photograph is withdrawn."""
+VECTORS, LPIPS, MOMENTS = "vectors", "lpips", "moments"
+_KEPT_MOMENTS = 4
+"""Sums of LPIPS' features that a folder keeps: each takes up to 50 MB at 768 px."""
+
+Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Extractors:
-    """The networks of FID and LPIPS; None where the metric is not wanted."""
+class FeatureCaches:
+    """Where features are kept: with the set that owns the image.
 
-    inception: InceptionFeatures | None = None
-    perceptual: PerceptualFeatures | None = None
-
-
-def load_extractors(
-    *,
-    phantom: bool,
-    device: torch.device,
-    own: Path | None = None,
-    fid: bool = True,
-    lpips: bool = True,
-) -> Extractors:
-    """The networks with their weights from this machine (`own`: a folder searched first), or, on phantoms
-    alone, drawn from a seed. Raises UserError when weights are missing or are not the pinned ones.
+    cache_dir: a private folder in the place of a generated set's own; a dataset's features never lie there.
     """
-    from ..weights.registry import require_file
 
-    def weights(name: str) -> Path | None:
-        return None if phantom else require_file(name, own)
+    cache_dir: Path | None = None
 
-    return Extractors(
-        inception(weights("inception-fid"), device) if fid else None,
-        perceptual(weights("lpips-alexnet"), device) if lpips else None,
-    )
+    def folder(self, owner: Path) -> Path | None:
+        """The place for what comes from images of one set."""
+        return owned_cache(owner, DATASET_CACHE, self.cache_dir or owner / OWN_CACHE)
 
-
-def check_extractors(*, phantom: bool, fid: bool = True, lpips: bool = True) -> None:
-    """Raise the UserError that `load_extractors` would, as far as it shows without building a network."""
-    from ..weights.registry import require_file
-
-    check_packages(fid=fid, lpips=lpips)
-    for name, wanted in (("inception-fid", fid), ("lpips-alexnet", lpips)):
-        if wanted and not phantom:
-            require_file(name)
+    def shared(self, owners: Sequence[Path]) -> Path | None:
+        """The place for what comes from images of all these sets; None as soon as a dataset is among them."""
+        several = len(owners) > 1 and any(map(is_dataset, owners))
+        return None if several or not owners else self.folder(owners[0])
 
 
 @dataclass(frozen=True)
-class GroupFeatures:
-    """What a pass found. Rows of `inception` that are NaN belong to images that could not be decoded."""
+class PairSampling:
+    """How LPIPS compares: size (width, height) in px; how many random pairs a set, 0: only the mean over all;
+    the seed that draws them."""
 
-    inception: NDArray[np.float32] | None
-    """[N, 2048]."""
-    lpips: dict[str, Perceptual]
+    size: Size | None
+    pairs: int
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class PopulationFeatures:
+    """What a pass found in a population."""
+
+    population: Population
+    vectors: Mapping[str, NDArray[np.float32]]
+    """By extractor [N, D]; rows that are NaN belong to images that could not be decoded."""
+    lpips: Mapping[str, Perceptual]
+    """By set of images, as they were named in `members`."""
     size: Size | None
     """(width, height) in px at which LPIPS compared."""
-    n_resized: dict[str, int]
+    n_resized: Mapping[str, int]
+
+    def decoded(self, metric: str, mask: Mask) -> NDArray[np.float32]:
+        """Vectors [n, D] of the images of `mask` that could be decoded."""
+        rows = self.vectors[metric][mask]
+        return rows[~np.isnan(rows[:, 0])]
+
+    def damaged(self) -> Mask:
+        """[N]: images that could not be decoded."""
+        for matrix in self.vectors.values():
+            return np.isnan(matrix[:, 0])
+        return np.array([image.pixels() is None for image in self.population.images], bool)
 
 
 def common_size(images: Sequence[MeasuredImage]) -> Size | None:
@@ -107,90 +104,75 @@ def common_size(images: Sequence[MeasuredImage]) -> Size | None:
     return round(width * scale), round(height * scale)
 
 
-def group_features(
-    images: Sequence[MeasuredImage],
+def extract_features(
+    population: Population,
     members: Mapping[str, Mask],
     extractors: Extractors,
-    *,
-    size: Size | None,
-    caches: Caches = NO_CACHES,
-    wanted_pairs: int = PAPER_PAIRS,
-    seed: int = 0,
-    description: str = "features",
-) -> GroupFeatures:
-    """Inception's features of `images`, and LPIPS of the sets `members` (masks [N] over the images).
-
-    size: (width, height) to which LPIPS brings images of another one (bicubic, Pillow); wanted_pairs: pairs
-    a set, 0 for the mean over all pairs alone.
-    """
+    sampling: PairSampling,
+    caches: FeatureCaches,
+    description: str,
+) -> PopulationFeatures:
+    """Vectors of all images, and LPIPS of the sets `members` (masks [N] over the images)."""
+    images, size = population.images, sampling.size
     worker = _Pass(images, extractors, size, caches, description)
-    pairs = draw_pairs(members, wanted_pairs, seed) if wanted_pairs else {}
     lpips: dict[str, Perceptual] = {}
     with worker.bar:
-        if extractors.perceptual is not None and size is not None and not wanted_pairs:
-            lpips = _lpips_of_all_pairs(worker, members, extractors.perceptual, size, caches)
-        elif extractors.perceptual is not None and size is not None:
-            results = {
-                name: KeptResult.of(images, mask, pairs.get(name), extractors.perceptual, size, caches)
-                for name, mask in members.items()
-            }
-            lpips = _kept_or_measured(worker, members, pairs, results)
+        if extractors.perceptual is not None and size is not None:
+            measure = _lpips_of_pairs if sampling.pairs else _lpips_of_all_pairs
+            lpips = measure(worker, members, extractors.perceptual, sampling, caches)
         for place in worker.pending():
             worker.load(place)
         worker.flush()
-    return GroupFeatures(
-        worker.features(),
-        lpips,
-        size,
-        {
-            name: sum(images[i].size not in (None, size) for i in np.flatnonzero(mask).tolist())
-            for name, mask in members.items()
-        },
-    )
+    resized_ones = {
+        name: sum(images[place].size not in (None, size) for place in np.flatnonzero(mask).tolist())
+        for name, mask in members.items()
+    }
+    return PopulationFeatures(population, worker.vectors(), lpips, size, resized_ones)
 
 
 class _Pass:
-    """Decodes images and feeds both networks; Inception's batches are stored as they fill."""
+    """Decodes images and feeds the networks; vectors are kept as the batches fill."""
 
     def __init__(
         self,
         images: Sequence[MeasuredImage],
         extractors: Extractors,
         size: Size | None,
-        caches: Caches,
+        caches: FeatureCaches,
         description: str,
     ) -> None:
         self.images, self.extractors, self.size = images, extractors, size
         self.bar = progress(len(images), description)
-        network = extractors.inception
         folders = dict.fromkeys(image.folder for image in images)
-        self._stores: dict[Path, FeatureStore] | None = None
-        if network:
-            places = {folder: caches.of(folder) for folder in folders}
-            stores = {place: FeatureStore(place, network.info.sha256) for place in set(places.values())}
-            self._stores = {folder: stores[place] for folder, place in places.items()}
-        self._queue: dict[tuple[Path, str], torch.Tensor] = {}
+        self._caches = {folder: ContentCache(caches.folder(folder), VECTORS) for folder in folders}
+        self._found: dict[tuple[str, Path, str], NDArray[np.float32]] = {}
+        self._queues: dict[str, dict[tuple[Path, str], torch.Tensor]] = {n: {} for n in extractors.vectors}
         self._seen: set[int] = set()
 
     def pending(self) -> list[int]:
-        """Images whose Inception features are still missing."""
-        if self._stores is None:
-            return []
+        """Images of which a vector is still missing."""
         return [
             place
             for place, image in enumerate(self.images)
             if place not in self._seen
             and image.sha256
-            and self._stores[image.folder].get(image.sha256) is None
+            and any(self._vector(name, image) is None for name in self.extractors.vectors)
         ]
 
     def load(self, place: int) -> NDArray[np.uint8] | None:
-        """Pixels [H, W, 3] of an image, None when it can't be decoded; Inception gets them the first time."""
-        pixels = read_pixels(self.images[place])
+        """Pixels [H, W, 3] of an image, None when it can't be decoded; what it lacks is queued once."""
+        image = self.images[place]
+        pixels = image.pixels()
         if place not in self._seen:
             self._seen.add(place)
             self.bar.update()
-            self._enqueue(self.images[place], pixels)
+            for name, network in self.extractors.vectors.items():
+                if pixels is not None and image.sha256 and self._vector(name, image) is None:
+                    queue = self._queues[name]
+                    if (image.folder, image.sha256) not in queue:
+                        queue[image.folder, image.sha256] = network.prepare(pixels)
+                    if len(queue) >= BATCH:
+                        self.flush()
         return pixels
 
     def phi(self, place: int) -> torch.Tensor | None:
@@ -201,50 +183,42 @@ class _Pass:
         return None if pixels is None else self.extractors.perceptual(resized(pixels, self.size)).cpu()
 
     def flush(self) -> None:
-        """Compute what waits in the queue."""
+        """Compute what waits in the queues."""
         import torch
 
-        network = self.extractors.inception
-        if not self._queue or network is None or self._stores is None:
-            return
-        found = network(torch.stack(list(self._queue.values()))).numpy()
-        for folder in dict.fromkeys(folder for folder, _ in self._queue):
-            places = [place for place, key in enumerate(self._queue) if key[0] == folder]
-            hashes = [key[1] for key in self._queue if key[0] == folder]
-            self._stores[folder].add(hashes, found[places])
-        self._queue.clear()
+        for name, queue in self._queues.items():
+            if not queue:
+                continue
+            found = self.extractors.vectors[name](torch.stack(list(queue.values())))
+            for (folder, sha256), vector in zip(queue, found, strict=True):
+                self._caches[folder].keep_tensors(self._key(name, sha256), {"features": vector.clone()})
+                self._found[name, folder, sha256] = vector.numpy()
+            queue.clear()
 
-    def features(self) -> NDArray[np.float32] | None:
-        from .extractors import INCEPTION_DIMENSIONS
+    def vectors(self) -> dict[str, NDArray[np.float32]]:
+        """[N, D] by extractor."""
+        matrices = {}
+        for name, network in self.extractors.vectors.items():
+            matrix = np.full((len(self.images), network.dimensions), np.nan, np.float32)
+            for place, image in enumerate(self.images):
+                found = self._vector(name, image)
+                if found is not None:
+                    matrix[place] = found
+            matrices[name] = matrix
+        return matrices
 
-        if self._stores is None:
+    def _key(self, name: str, sha256: str) -> str:
+        return entry_key(sha256, INGEST_VERSION, self.extractors.vectors[name].info.sha256)
+
+    def _vector(self, name: str, image: MeasuredImage) -> NDArray[np.float32] | None:
+        if image.sha256 is None:
             return None
-        matrix = np.full((len(self.images), INCEPTION_DIMENSIONS), np.nan, np.float32)
-        for place, image in enumerate(self.images):
-            found = self._stores[image.folder].get(image.sha256)
-            if found is not None:
-                matrix[place] = found
-        return matrix
-
-    def _enqueue(self, image: MeasuredImage, pixels: NDArray[np.uint8] | None) -> None:
-        network = self.extractors.inception
-        if pixels is None or image.sha256 is None or network is None or self._stores is None:
-            return
-        key = (image.folder, image.sha256)
-        if self._stores[image.folder].get(image.sha256) is None and key not in self._queue:
-            self._queue[key] = network.prepare(pixels)
-        if len(self._queue) >= BATCH:
-            self.flush()
-
-
-def read_pixels(image: MeasuredImage) -> NDArray[np.uint8] | None:
-    """[H, W, 3] uint8 sRGB, upright, transparency on white, at most 2048 px a side; None if undecodable."""
-    from ..imageset.decode import Rejected, read_image
-
-    try:
-        return read_image(image.path)
-    except (Rejected, UserError):
-        return None
+        place = (name, image.folder, image.sha256)
+        if place not in self._found:
+            kept = self._caches[image.folder].tensors(self._key(name, image.sha256)) or {}
+            if "features" in kept and len(kept["features"]) == self.extractors.vectors[name].dimensions:
+                self._found[place] = kept["features"].numpy()
+        return self._found.get(place)
 
 
 def resized(pixels: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
@@ -259,25 +233,55 @@ def resized(pixels: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
     return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC), dtype=np.uint8)
 
 
-def _kept_or_measured(
-    worker: _Pass, members: Mapping[str, Mask], pairs: Mapping[str, Pairs], results: Mapping[str, KeptResult]
+def _lpips_of_pairs(
+    worker: _Pass,
+    members: Mapping[str, Mask],
+    network: PerceptualFeatures,
+    sampling: PairSampling,
+    caches: FeatureCaches,
 ) -> dict[str, Perceptual]:
-    kept = {name: result.read() for name, result in results.items()}
-    left = {name: mask for name, mask in members.items() if kept[name] is None}
-    lpips = {name: found for name, found in kept.items() if found is not None}
+    """The means over random pairs and over all pairs of each set, as kept or measured now."""
+    pairs = draw_pairs(members, sampling.pairs, sampling.seed)
+    kept = {name: _kept_result(worker, mask, pairs[name], network, caches) for name, mask in members.items()}
+    lpips = {name: found for name, (cache, key) in kept.items() if (found := _read_result(cache, key))}
+    left = {name: mask for name, mask in members.items() if name not in lpips}
     if left:
-        wanted = sorted({(i, j) for name in left if name in pairs for i, j in pairs[name].tolist()})
+        wanted = sorted({(i, j) for name in left for i, j in pairs[name].tolist()})
         places = np.flatnonzero(np.logical_or.reduce(list(left.values())))
-        found = perceptual_pass(worker.phi, left, wanted, order=places.tolist())
+        measured = perceptual_pass(worker.phi, left, wanted, order=places.tolist())
         for name in left:
-            mean, n_pairs = found.pairs_mean(pairs[name]) if name in pairs else (None, 0)
-            lpips[name] = Perceptual(mean, n_pairs, found.all_pairs[name], found.n_images[name])
-            results[name].write(lpips[name])
+            mean, n_pairs = measured.pairs_mean(pairs[name])
+            lpips[name] = Perceptual(mean, n_pairs, measured.all_pairs[name], measured.n_images[name])
+            cache, key = kept[name]
+            cache.keep_value(key, asdict(lpips[name]))
     return {name: lpips[name] for name in members}
 
 
+def _kept_result(
+    worker: _Pass, mask: Mask, pairs: Pairs, network: PerceptualFeatures, caches: FeatureCaches
+) -> tuple[ContentCache, str]:
+    """Where the LPIPS of one set is kept, and the key of all that it depends on."""
+    inside = [worker.images[place] for place in np.flatnonzero(mask).tolist()]
+    chosen = [[worker.images[i].sha256, worker.images[j].sha256] for i, j in pairs.tolist()]
+    key = entry_key([image.sha256 for image in inside], chosen, worker.size, *_depends_on(network))
+    owners = list(dict.fromkeys(image.folder for image in inside))
+    return ContentCache(caches.shared(owners), LPIPS), key
+
+
+def _read_result(cache: ContentCache, key: str) -> Perceptual | None:
+    try:
+        value = cache.value(key)
+        return None if value is None else Perceptual(**value)
+    except TypeError:  # damaged
+        return None
+
+
 def _lpips_of_all_pairs(
-    worker: _Pass, members: Mapping[str, Mask], network: PerceptualFeatures, size: Size, caches: Caches
+    worker: _Pass,
+    members: Mapping[str, Mask],
+    network: PerceptualFeatures,
+    sampling: PairSampling,
+    caches: FeatureCaches,
 ) -> dict[str, Perceptual]:
     """The mean over all pairs of each set, from sums kept by folder: sets of several folders add them up, so
     that nothing that comes from two is kept.
@@ -287,23 +291,31 @@ def _lpips_of_all_pairs(
         inside = tuple(bool(mask[place]) for mask in members.values())
         if any(inside):
             parts.setdefault((image.folder, inside), []).append(place)
-    files = {
-        part: moments_file(caches.of(part[0]), [worker.images[i].sha256 for i in places], network, size)
+    kept = {part: ContentCache(caches.folder(part[0]), MOMENTS) for part in parts}
+    keys = {
+        part: entry_key([worker.images[i].sha256 for i in places], sampling.size, *_depends_on(network))
         for part, places in parts.items()
     }
-    moments = {part: found for part, file in files.items() if (found := read_moments(file)) is not None}
+    moments = {
+        part: found
+        for part, key in keys.items()
+        if (found := Moments.from_tensors(kept[part].tensors(key))) is not None
+    }
     left = {part: places for part, places in parts.items() if part not in moments}
     if left:
-        masks = {
-            str(i): np.isin(np.arange(len(worker.images)), places) for i, places in enumerate(left.values())
-        }
+        everything = np.arange(len(worker.images))
+        masks = {str(number): np.isin(everything, places) for number, places in enumerate(left.values())}
         order = sorted(place for places in left.values() for place in places)
         measured = perceptual_pass(worker.phi, masks, [], order=order).moments
         for part, name in zip(left, masks, strict=True):
             moments[part] = measured[name]
-            write_moments(files[part], measured[name])
+            kept[part].keep_tensors(keys[part], measured[name].to_tensors(), newest=_KEPT_MOMENTS)
     lpips = {}
     for index, name in enumerate(members):
         total = sum((moments[part] for part in parts if part[1][index]), NO_MOMENTS)
         lpips[name] = Perceptual(None, 0, total.all_pairs_mean(), total.n)
     return lpips
+
+
+def _depends_on(network: PerceptualFeatures) -> tuple[int, str]:
+    return INGEST_VERSION, network.info.sha256

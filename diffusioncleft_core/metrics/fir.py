@@ -1,4 +1,4 @@
-"""Face identity recall: how often a generated face is as similar to a training face as the same person's.
+"""Face identity recognition (FIR): how often a generated face is taken for a training photograph's.
 
 The paper counts pairs (every generated x every training image) at a cosine of 0.6 or more. A set of 2,000
 images has hundreds of thousands of pairs, so a leaked person hardly shows in a share of pairs; the share of
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..files import sha256_model
 from ..statistics import Proportion, clopper_pearson
-from .groups import ALL, Group
+from .sets import ALL, Group
 
 if TYPE_CHECKING:
     from pathlib import Path

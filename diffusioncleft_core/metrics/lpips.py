@@ -27,6 +27,24 @@ Mask = NDArray[np.bool_]
 Pairs = NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class Perceptual:
+    """LPIPS of one set of images."""
+
+    pairs_mean: float | None
+    n_pairs: int
+    all_pairs_mean: float | None
+    n_images: int
+
+    @property
+    def n_all_pairs(self) -> int:
+        """How many pairs the set has."""
+        return self.n_images * (self.n_images - 1) // 2
+
+
+NO_PERCEPTUAL = Perceptual(None, 0, None, 0)
+
+
 def draw_pairs(members: Mapping[str, Mask], count: int, seed: int) -> dict[str, Pairs]:
     """For each set a sample [P, 2] of `count` distinct pairs of its images, i < j; all when it has no more.
 
@@ -93,6 +111,21 @@ class Moments:
     def all_pairs_mean(self) -> float | None:
         """Mean distance over all pairs; None for fewer than two images."""
         return None if self.total is None else all_pairs_mean(self.n, self.total, self.squares)
+
+    def to_tensors(self) -> dict[str, torch.Tensor]:
+        """What is kept of it, exactly."""
+        import torch
+
+        kept = {"n": torch.tensor(self.n), "squares": torch.tensor(self.squares, dtype=torch.float64)}
+        return kept if self.total is None else kept | {"total": torch.from_numpy(self.total)}
+
+    @classmethod
+    def from_tensors(cls, kept: Mapping[str, torch.Tensor] | None) -> Moments | None:
+        """Read what `to_tensors` gave; None for nothing, or for something else."""
+        if kept is None or not {"n", "squares"} <= kept.keys():
+            return None
+        total = kept["total"].numpy() if "total" in kept else None
+        return cls(int(kept["n"]), total, float(kept["squares"]))
 
 
 NO_MOMENTS = Moments(0, None, 0.0)

@@ -61,28 +61,24 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..dataset.folder import SETTINGS, require_dataset
 from ..errors import UserError
+from ..faces.analyzer import FaceAnalyzer
 from ..files import read_json
 from ..ranges import COSINE, COUNT
-from .extractors import INCEPTION_DIMENSIONS
-from .faces import measure_identity
-from .features import Extractors
+from .extractors import Extractors
+from .faces import face_figures, look_at_faces
+from .features import FeatureCaches, PairSampling, PopulationFeatures, common_size, extract_features
 from .fid import frechet_distance, split_floor
 from .fir import NO_REFERENCE, PAPER_THRESHOLD
-from .groups import Group
-from .kept import Perceptual
-from .lpips import PAPER_PAIRS
-from .sides import Side, Warn, generated_side, with_features
-
-if TYPE_CHECKING:
-    from ..faces.analyzer import FaceAnalyzer
+from .lpips import NO_PERCEPTUAL, PAPER_PAIRS, Perceptual
+from .sets import Group, Mask, Population, Warn, generated_population, name_damaged, reference_population
 
 SPLITS = 10
 FEWEST_FOR_A_SPLIT = 20
@@ -95,30 +91,124 @@ FLOOR = "Random halves of the training images against each other; smaller sets t
 REFERENCE_SIZE = "The training images at the generated images' size, over all pairs."
 
 
-def frechet_figures(
-    group: Group, side: Side, real: Side, extractor: dict[str, Any], seed: int
+@dataclass(frozen=True)
+class MeasureSettings:
+    """What a measurement depends on beside images and networks.
+
+    threshold: cosine from which two faces count as one person's; pairs: random pairs for LPIPS; seed: of the
+    pairs and of the halvings; control: a folder of other faces for the plane; cache_dir: a private folder for
+    what is computed from generated images (by default a folder of its own in each set).
+    """
+
+    threshold: float = PAPER_THRESHOLD
+    pairs: int = PAPER_PAIRS
+    seed: int = 0
+    control: Path | None = None
+    cache_dir: Path | None = None
+
+    def __post_init__(self) -> None:
+        COSINE.check(self.threshold, "the threshold")
+        COUNT.check(self.pairs, "the number of pairs")
+
+
+def measure_sets(
+    generated: Mapping[str, Path],
+    references: Sequence[Path],
+    analyzer: FaceAnalyzer | None,
+    extractors: Extractors,
+    settings: MeasureSettings | None = None,
+    *,
+    warn: Warn = lambda message: None,
 ) -> dict[str, Any]:
-    """`fid` of a group against its training photographs, and `fid_floor`."""
-    photographs = rows_of(real, group.name)
-    figures: dict[str, Any] = {"fid": {"paper": {}}}
+    """Measure generated sets beside the training photographs; the result is described above.
+
+    generated: folder by condition ("all": images of no one condition); references: dataset folders, whose
+    conditions their manifests name, none when there are no photographs; analyzer: None leaves FIR and the
+    face figures out; extractors: a metric whose network is not in it is left out. What comes from photographs
+    stays in their datasets, each in its own.
+    Raises UserError for folders that are none, and when every set is empty.
+    """
+    settings = settings or MeasureSettings()
+    refuse_photographs(references, extractors)
+    warn = functools.cache(warn)  # both passes meet the same damaged images
+    population = generated_population(generated, warn)
+    sets: dict[str, Any] = {group.name: {} for group in population.groups}
+    figures: dict[str, Any] = {"similarity": {}, "pca": None}
+    if analyzer is not None:
+        faces = look_at_faces(population, references, settings.control, analyzer, settings.cache_dir, warn)
+        found = face_figures(population, faces, settings.threshold)
+        sets, figures = found["sets"], found["figures"]
+    if extractors:
+        drawn, real = both_features(population, references, extractors, settings, warn)
+        for group in drawn.population.groups:
+            for metric, network in extractors.vectors.items():
+                info = network.info.as_json()
+                sets[group.name] |= frechet_figures(metric, group, drawn, real, info, settings.seed)
+            if extractors.perceptual is not None:
+                info = extractors.perceptual.info.as_json()
+                sets[group.name] |= perceptual_figures(group, drawn, real, info)
+    return {"sets": sets, "figures": figures}
+
+
+def both_features(
+    population: Population,
+    references: Sequence[Path],
+    extractors: Extractors,
+    settings: MeasureSettings,
+    warn: Warn,
+) -> tuple[PopulationFeatures, PopulationFeatures]:
+    """The features of the generated images and of the training photographs: every image is decoded once."""
+    size = common_size(population.images)
+    drawn = extract_features(
+        population,
+        {f"{g.name}.{variant}": mask for g in population.groups for variant, mask in g.variants().items()},
+        extractors,
+        PairSampling(size, settings.pairs, settings.seed),
+        FeatureCaches(settings.cache_dir),
+        "features, generated",
+    )
+    name_damaged(population.images, drawn.damaged(), warn)
+    photographs = reference_population(references)
+    real = extract_features(
+        photographs,
+        {group.name: group.raw for group in photographs.groups},
+        extractors,
+        PairSampling(size, 0),
+        FeatureCaches(),
+        "features, photographs",
+    )
+    return drawn, real
+
+
+def frechet_figures(
+    metric: str,
+    group: Group,
+    drawn: PopulationFeatures,
+    real: PopulationFeatures,
+    extractor: dict[str, Any],
+    seed: int,
+) -> dict[str, Any]:
+    """`fid` of a group against its training photographs, and `fid_floor`; likewise of another extractor."""
+    photographs = real.decoded(metric, real.population.mask(group.name))
+    figures: dict[str, Any] = {metric: {"paper": {}}}
     for variant, mask in group.variants().items():
-        images = finite(side, mask)
+        images = drawn.decoded(metric, mask)
         value = None
         if len(images) >= 2 and len(photographs) >= 2:
             value = frechet_distance(images, photographs)
-        figures["fid"]["paper"][variant] = {
+        figures[metric]["paper"][variant] = {
             "value": value,
             "ci95": None,
             "n": len(images),
             "n_images": len(images),
             "n_reference": len(photographs),
-            "n_unreadable": side.unreadable(mask),
+            "n_unreadable": int(mask.sum()) - len(images),
             "extractor": extractor,
-            "note": frechet_note(value, len(images), len(photographs), extractor),
+            "note": frechet_note(value, len(images), len(photographs), images.shape[1], extractor),
         }
     if len(photographs) >= FEWEST_FOR_A_SPLIT:
         values = split_floor(photographs, SPLITS, seed)
-        figures["fid_floor"] = {
+        figures[f"{metric}_floor"] = {
             "robust": {
                 "real": {
                     "value": float(np.mean(values)),
@@ -136,41 +226,54 @@ def frechet_figures(
     return figures
 
 
-def frechet_note(value: float | None, n: int, n_reference: int, extractor: Mapping[str, Any]) -> str:
+def frechet_note(
+    value: float | None, n: int, n_reference: int, dimensions: int, extractor: Mapping[str, Any]
+) -> str:
+    """What must be said of a Fréchet distance between n images and n_reference photographs."""
     if value is None:
         return TOO_FEW if n_reference else NO_REFERENCE
-    said = [PAPER_FID]
-    if min(n, n_reference) < INCEPTION_DIMENSIONS:
-        said.append(SMALL_FID)
-    return noted(extractor, " ".join(said))
+    small = [SMALL_FID] if min(n, n_reference) < dimensions else []
+    return noted(extractor, " ".join([PAPER_FID, *small]))
 
 
 def perceptual_figures(
-    group: Group, side: Side, real: Side, extractor: dict[str, Any], pairs: int
+    group: Group, drawn: PopulationFeatures, real: PopulationFeatures, extractor: dict[str, Any]
 ) -> dict[str, Any]:
     """`lpips`, `lpips_all_pairs` and, where there are photographs, `lpips_reference`."""
     figures: dict[str, Any] = {"lpips": {"paper": {}}, "lpips_all_pairs": {"robust": {}}}
-    for variant in group.variants():
-        found, shared = perceptual_of(side, f"{group.name}.{variant}", extractor)
+    for variant, mask in group.variants().items():
+        name = f"{group.name}.{variant}"
+        found = drawn.lpips.get(name, NO_PERCEPTUAL)
+        shared = shared_facts(found, drawn, name, mask, extractor)
         figures["lpips"]["paper"][variant] = {"value": found.pairs_mean, "n": found.n_pairs, **shared}
-        n = found.n_images * (found.n_images - 1) // 2
-        figures["lpips_all_pairs"]["robust"][variant] = {"value": found.all_pairs_mean, "n": n, **shared}
-    if real.features is not None and group.name in real.features.lpips:
-        found, shared = perceptual_of(real, group.name, extractor)
-        n = found.n_images * (found.n_images - 1) // 2
-        shared["note"] = noted(extractor, REFERENCE_SIZE)
-        shared["n_reference"] = found.n_images
-        figures["lpips_reference"] = {"robust": {"real": {"value": found.all_pairs_mean, "n": n, **shared}}}
+        figures["lpips_all_pairs"]["robust"][variant] = {
+            "value": found.all_pairs_mean,
+            "n": found.n_all_pairs,
+            **shared,
+        }
+    if group.name in real.lpips:
+        found = real.lpips[group.name]
+        shared = shared_facts(found, real, group.name, real.population.mask(group.name), extractor)
+        figures["lpips_reference"] = {
+            "robust": {
+                "real": {
+                    "value": found.all_pairs_mean,
+                    "n": found.n_all_pairs,
+                    **shared,
+                    "n_reference": found.n_images,
+                    "note": noted(extractor, REFERENCE_SIZE),
+                }
+            }
+        }
     return figures
 
 
-def perceptual_of(side: Side, name: str, extractor: dict[str, Any]) -> tuple[Perceptual, dict[str, Any]]:
-    """LPIPS of one set, and what its figures have in common."""
-    features = side.features
-    assert features is not None
-    found = features.lpips.get(name, Perceptual(None, 0, None, 0))
-    mask = next(m for g in side.groups for v, m in g.variants().items() if name in (g.name, f"{g.name}.{v}"))
-    shared = {
+def shared_facts(
+    found: Perceptual, features: PopulationFeatures, name: str, mask: Mask, extractor: dict[str, Any]
+) -> dict[str, Any]:
+    """What the LPIPS figures of one set have in common."""
+    note = noted(extractor, "") if found.n_images >= 2 else NOT_PAIRED
+    return {
         "ci95": None,
         "n_images": found.n_images,
         "n_reference": None,
@@ -178,11 +281,8 @@ def perceptual_of(side: Side, name: str, extractor: dict[str, Any]) -> tuple[Per
         "image_size": list(features.size) if features.size else None,
         "n_resized": features.n_resized.get(name, 0),
         "extractor": extractor,
-        "note": noted(extractor, "") if found.n_images >= 2 else NOT_PAIRED,
+        **({"note": note} if note else {}),
     }
-    if not shared["note"]:
-        del shared["note"]
-    return found, shared
 
 
 def noted(extractor: Mapping[str, Any], note: str) -> str:
@@ -190,73 +290,9 @@ def noted(extractor: Mapping[str, Any], note: str) -> str:
     return " ".join(filter(None, [SEEDED if extractor["phantom"] else "", note]))
 
 
-def rows_of(side: Side, name: str) -> NDArray[np.float32]:
-    """Inception's features [n, 2048] of one condition's photographs, or of all."""
-    masks = {group.name: group.raw for group in side.groups}
-    if name not in masks:
-        return np.zeros((0, INCEPTION_DIMENSIONS), np.float32)
-    return finite(side, masks[name])
-
-
-def finite(side: Side, mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Inception's features [n, 2048] of the images of `mask` that could be decoded."""
-    assert side.features is not None
-    assert side.features.inception is not None
-    rows = side.features.inception[mask]
-    return rows[~np.isnan(rows[:, 0])]
-
-
-def measure_sets(
-    generated: Mapping[str, Path],
-    references: Sequence[Path],
-    analyzer: FaceAnalyzer | None,
-    extractors: Extractors,
-    *,
-    cache_dir: Path | None = None,
-    control: Path | None = None,
-    threshold: float = PAPER_THRESHOLD,
-    pairs: int = PAPER_PAIRS,
-    seed: int = 0,
-    warn: Warn = lambda message: None,
-) -> dict[str, Any]:
-    """Measure generated sets beside the training photographs; the result is described above.
-
-    generated: folder by condition ("all": images of no one condition); references: dataset folders, whose
-    conditions their manifests name, none when there are no photographs; analyzer: None leaves FIR and the
-    face figures out; extractors: what is None in it leaves FID or LPIPS out.
-    cache_dir: private folder for what is computed from the generated images (default: `.measure` in each
-    set, for faces the filters' own folder in each); what comes from photographs stays in their datasets,
-    each in its own. control: a folder of other faces for the plane.
-    Raises UserError for folders that are none, and when every set is empty.
-    """
-    COSINE.check(threshold, "the threshold")
-    COUNT.check(pairs, "the number of pairs")
-    refuse_photographs(references, extractors)
-    warn = functools.cache(warn)  # both passes meet the same damaged images
-    side = generated_side(generated, warn)
-    figures: dict[str, Any] = {"similarity": {}, "pca": None}
-    sets: dict[str, Any] = {group.name: {} for group in side.groups}
-    if analyzer is not None:
-        identity = measure_identity(side, references, analyzer, cache_dir, control, threshold, warn)
-        for name, metrics in identity["sets"].items():
-            sets[name] |= metrics
-        figures = identity["figures"]
-    if extractors.inception is None and extractors.perceptual is None:
-        return {"sets": sets, "figures": figures}
-    side, real = with_features(side, references, extractors, cache_dir, pairs, seed, warn)
-    for group in side.groups:
-        if extractors.inception is not None:
-            sets[group.name] |= frechet_figures(group, side, real, extractors.inception.info.as_json(), seed)
-        if extractors.perceptual is not None:
-            info = extractors.perceptual.info.as_json()
-            sets[group.name] |= perceptual_figures(group, side, real, info, pairs)
-    return {"sets": sets, "figures": figures}
-
-
 def refuse_photographs(references: Sequence[Path], extractors: Extractors) -> None:
     """Raise UserError where networks without real weights would measure photographs."""
-    networks = [network for network in (extractors.inception, extractors.perceptual) if network is not None]
-    if not any(network.info.phantom for network in networks):
+    if not extractors.are_seeded:
         return
     for folder in references:
         described = read_json(folder / SETTINGS) if (require_dataset(folder) / SETTINGS).is_file() else {}

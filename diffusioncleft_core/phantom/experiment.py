@@ -13,9 +13,8 @@ import numpy.typing as npt
 from ..conditions.plan import PlanRow, sampling_plan
 from ..conditions.prompts import build_prompt
 from ..conditions.vocabulary import Condition
-from ..files import read_jsonl
 from ..generation.sampler import ImageSampler, ImageSize, embed_prompts, release_memory
-from ..imageset.manifest import raw_rows
+from ..imageset.manifest import raw_rows, read_image_set
 from ..imageset.sheets import contact_sheet, read_pictures
 from ..progress import progress
 
@@ -153,7 +152,7 @@ def measure_condition(
     plain = [cells[name] for name in DRIFT] if with_drift else []
     with_lora, by_base = draw_cells(source, lora, drawn, plain, device, dtype, batch, steps, strength)
     if generated is not None:
-        rows, full = read_generated(generated)
+        rows, full = read_drawn(generated)
     else:
         rows, full = list(cells[FULL].rows), with_lora[FULL]
     oracle = load_oracle()
@@ -212,12 +211,10 @@ def draw_cells(
     return with_lora, by_base
 
 
-def read_generated(folder: Path) -> tuple[list[PlanRow], Pictures]:
+def read_drawn(folder: Path) -> tuple[list[PlanRow], Pictures]:
     """An image set's rows and pictures [N, H, W, 3], as first generated: what was made again is left out."""
-    rows = raw_rows(read_jsonl(folder / "manifest.jsonl"))
-    pictures = np.stack(read_pictures(folder, [row["file"] for row in rows]))
-    plan = [PlanRow(i, r["prompt"], r["seed"], r["attributes"], r["condition"]) for i, r in enumerate(rows)]
-    return plan, pictures
+    rows = raw_rows(read_image_set(folder))
+    return [row.plan_row() for row in rows], np.stack(read_pictures(folder, [row.file for row in rows]))
 
 
 def write_cells_sheet(

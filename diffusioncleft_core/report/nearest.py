@@ -18,7 +18,7 @@ from ..faces.analyzer import FaceAnalyzer
 from ..faces.records import embedding_matrix, face_records
 from ..files import inside, private_dir, read_json, write_json
 from ..filters.identity import IdentityFilter
-from ..imageset.manifest import read_rows
+from ..imageset.manifest import read_image_set
 from ..run.settings import RunFolders
 from .pictures import PREVIEW_VERDICTS
 from .run_folder import PRIVATE_HTML
@@ -64,7 +64,7 @@ def nearest_pairs(
         raise UserError("no training face was found: there is nothing to compare generated faces with")
     pairs = []
     for name, folder in generated.items():
-        files = [row["file"] for row in read_rows(folder)]
+        files = [row.file for row in read_image_set(folder)]
         matrix, places = embedding_matrix(face_records(folder, files, analyzer, cache))
         if not len(matrix):
             continue

@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import UserError
-from ..files import encoded, inside, read_json, read_jsonl
-from ..imageset.manifest import MANIFEST, raw_rows, read_image_set, read_rows
+from ..files import encoded, inside, read_json
+from ..filters.artifacts import NO_FACE, UNREADABLE
+from ..filters.identity import IDENTITY_LEAK
+from ..filters.summary import REASONS
+from ..imageset.manifest import ImageRow, listed_rows, raw_rows, read_image_set
+from ..imageset.places import MANIFEST
 from ..imageset.sheets import short_label
 from ..imageset.synthetic import xmp_packet
-from ..imageset.verdicts import IDENTITY_LEAK, NO_FACE, UNREADABLE
 from .blocks import Photo
-from .rejections import KINDS
 
 T = TypeVar("T")
 
@@ -72,12 +74,11 @@ class ReportPictures:
             yield from panel.pictures
 
 
-def withheld(row: Mapping[str, Any], *, phantom: bool) -> bool:
-    """Whether a generated image must not be shown to others.
+def withheld(verdicts: Mapping[str, Any], *, phantom: bool) -> bool:
+    """Whether a generated image with these verdicts must not be shown to others.
 
     It is too like a training face, has no face that could be compared, or was never compared.
     """
-    verdicts = row.get("verdicts") or {}
     identity = verdicts.get("identity")
     unassessed = {NO_FACE, UNREADABLE, IDENTITY_LEAK} & set(verdicts.get("reasons") or [])
     if unassessed or (identity or {}).get("rejected"):
@@ -87,27 +88,27 @@ def withheld(row: Mapping[str, Any], *, phantom: bool) -> bool:
 
 def sample_panel(folder: Path, *, phantom: bool, n: int = SAMPLES) -> Panel:
     """The first images of a generated set's plan that may be shown, rejected ones marked as such."""
-    rows = raw_rows(read_rows(folder))
-    if rows and not phantom and not any((row.get("verdicts") or {}).get("identity") for row in rows):
+    rows = raw_rows(read_image_set(folder, may_be_empty=True))
+    if rows and not phantom and not any(row.verdicts.get("identity") for row in rows):
         return Panel("", note=NOT_COMPARED)
-    shown: list[Mapping[str, Any]] = []
+    shown: list[ImageRow] = []
     passed = 0
     for row in rows:
         if len(shown) == n:
             break
-        if withheld(row, phantom=phantom) or not inside(folder, row["file"]).is_file():
+        if withheld(row.verdicts, phantom=phantom) or not inside(folder, row.file).is_file():
             passed += 1
         else:
             shown.append(row)
-    ending = shared_ending([row["prompt"] for row in shown])
+    ending = shared_ending([row.prompt or "" for row in shown])
     what = "Synthetic phantom face" if phantom else "Synthetic face"
     pictures = [
         Picture(
-            inside(folder, row["file"]),
-            f"{what}: {short_label(row['attributes'])}",
-            row["prompt"].removesuffix(ending).strip(),
+            inside(folder, row.file),
+            f"{what}: {short_label(row.attributes)}",
+            (row.prompt or "").removesuffix(ending).strip(),
             badge_of(row),
-            row["prompt"],
+            row.prompt or "",
         )
         for row in shown
     ]
@@ -122,11 +123,10 @@ def sample_panel(folder: Path, *, phantom: bool, n: int = SAMPLES) -> Panel:
     return Panel("", pictures, " ".join(said))
 
 
-def badge_of(row: Mapping[str, Any]) -> str:
-    verdicts = row.get("verdicts") or {}
-    if not verdicts or verdicts.get("accepted", True):
+def badge_of(row: ImageRow) -> str:
+    if row.accepted is not False:
         return ""
-    reasons = [KINDS.get(kind, kind).lower() for kind in verdicts.get("reasons") or []]
+    reasons = [REASONS.get(kind, kind).lower() for kind in row.reasons]
     return f"rejected: {', '.join(reasons)}" if reasons else "rejected"
 
 
@@ -184,7 +184,7 @@ def preview_panels(folder: Path, title: str, *, phantom: bool, steps: int = PREV
     allowed = [
         (prompt, step, path)
         for prompt, step, path in found
-        if not withheld({"verdicts": {"identity": verdicts.get(path.name)}}, phantom=phantom)
+        if not withheld({"identity": verdicts.get(path.name)}, phantom=phantom)
     ]
     note = ""
     if len(allowed) < len(found):
@@ -237,10 +237,10 @@ def thumbnail(picture: Picture, side: int = THUMBNAIL) -> Photo | None:
 def refuse_photographs(pictures: ReportPictures, private: Path) -> None:
     """Raise UserError when one of the pictures is a photograph of a dataset in the run's private folder."""
     known = {
-        row.get("sha256")
+        row.sha256
         for manifest in private.glob(f"*/{MANIFEST}")
-        for row in read_jsonl(manifest)
-        if row.get("sha256")
+        for row in listed_rows(manifest.parent)
+        if row.sha256
     }
     if not known:
         return

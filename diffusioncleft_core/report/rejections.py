@@ -6,20 +6,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..imageset import verdicts
+from ..filters.artifacts import UNREADABLE
+from ..filters.identity import IDENTITY_LEAK
+from ..filters.summary import REASONS
 from ..statistics import clopper_pearson
 from .blocks import Block, Cell, Row, Section, Table, Text, condition_name, count, interval, percent, sentence
 from .measured import PHANTOM_TAG
-
-KINDS = {
-    verdicts.NO_FACE: "No face (unassessed)",
-    verdicts.SEVERAL_FACES: "Several faces",
-    verdicts.CROPPED_FACE: "Cropped face",
-    verdicts.EYE_BAR: "Bar over the eyes",
-    verdicts.TEXT: "Text or watermark",
-    verdicts.IDENTITY_LEAK: "Too like a training face",
-    verdicts.UNREADABLE: "Damaged file",
-}
 
 
 def rejections_section(document: Mapping[str, Any]) -> Section:
@@ -79,8 +71,8 @@ def by_kind(filters: Mapping[str, Any]) -> Table:
     found = {kind for part in filters.values() for kind in part.get("by_kind", {})}
     found |= {k for p in filters.values() for k in (p.get("training_photographs") or {}).get("by_kind", {})}
     rows = []
-    for kind in [*KINDS, *sorted(found - set(KINDS))]:
-        if kind == verdicts.UNREADABLE and not any(part["by_kind"].get(kind) for part in filters.values()):
+    for kind in [*REASONS, *sorted(found - set(REASONS))]:
+        if kind == UNREADABLE and not any(part["by_kind"].get(kind) for part in filters.values()):
             continue
         cells = []
         for part in filters.values():
@@ -88,13 +80,13 @@ def by_kind(filters: Mapping[str, Any]) -> Table:
             photographs = part.get("training_photographs")
             if photographs:
                 cells.append(Cell(photographs_count(photographs, kind)))
-        rows.append(Row(KINDS.get(kind, sentence(kind.replace("_", " ")).rstrip(".")), cells))
+        rows.append(Row(REASONS.get(kind, sentence(kind.replace("_", " ")).rstrip(".")), cells))
     return Table("Reasons for rejection", columns, rows)
 
 
 def photographs_count(photographs: Mapping[str, Any], kind: str) -> str:
     """How many real photographs the filter would reject; fewer than five are not told apart from none."""
-    if kind == verdicts.IDENTITY_LEAK:
+    if kind == IDENTITY_LEAK:
         return ""
     return count(photographs.get("by_kind", {}).get(kind))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..files import read_json
-from ..imageset.manifest import MANIFEST
+from ..imageset.places import MANIFEST
 from ..run.settings import RunFolders
 from .blocks import condition_name
 from .pictures import (

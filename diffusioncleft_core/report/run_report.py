@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ..environment import hardware, versions
-from ..files import inside, read_jsonl
-from ..imageset.manifest import raw_rows
+from ..files import inside
+from ..imageset.manifest import raw_rows, read_image_set
+from ..imageset.places import sidecar_of
 from ..imageset.sheets import contact_sheet, read_pictures, short_label
 from ..recipe.presets import PAPER
 from ..run.settings import RunSettings
@@ -44,14 +45,15 @@ def write_contact_sheet(folder: Path, path: Path, title: str, *, phantom: bool) 
     What a report must not show (`pictures.withheld`) is not on it, and without any image there is no sheet.
     Images that no filter saw yet are on it: such a sheet is for the person who made them.
     """
-    rows = raw_rows(read_jsonl(folder / "manifest.jsonl"))
-    rows = [row for row in rows if not withheld(row, phantom=phantom or not row.get("verdicts"))]
-    rows = [row for row in rows if inside(folder, row["file"]).is_file()][:SHEET_IMAGES]
+    rows = raw_rows(read_image_set(folder))
+    rows = [row for row in rows if not withheld(row.verdicts, phantom=phantom or not row.verdicts)]
+    rows = [row for row in rows if inside(folder, row.file).is_file()][:SHEET_IMAGES]
     if not rows:
         path.unlink(missing_ok=True)
+        sidecar_of(path).unlink(missing_ok=True)
         return 0
-    images = read_pictures(folder, [row["file"] for row in rows])
-    labels = [short_label(row["attributes"]) for row in rows]
+    images = read_pictures(folder, [row.file for row in rows])
+    labels = [short_label(row.attributes) for row in rows]
     what = "synthetic phantom images" if phantom else "synthetic images"
     contact_sheet(images, labels, path, title=f"{title}: {what}")
     return len(rows)

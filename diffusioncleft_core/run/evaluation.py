@@ -75,8 +75,8 @@ def measure_images(
     control: healthy faces, for the face map.
     """
     from ..imageset.decode import INGEST_VERSION
-    from ..metrics.features import load_extractors
-    from ..metrics.measure import measure_sets
+    from ..metrics.extractors import load_extractors
+    from ..metrics.measure import MeasureSettings, measure_sets
     from ..report.nearest import nearest_pairs, write_nearest
 
     generated = {name: folders.generated(name) for name in facts}
@@ -84,21 +84,18 @@ def measure_images(
 
     def work() -> Facts:
         analyzer = analyzer_of(settings)
-        extractors = load_extractors(
-            phantom=settings.phantom,
-            device=settings.device,
-            fid="fid" in settings.metrics,
-            lpips="lpips" in settings.metrics,
-        )
+        extractors = load_extractors(settings.metrics, phantom=settings.phantom, device=settings.device)
         measured = measure_sets(
             generated,
             list(datasets.values()),
             analyzer,
             extractors,
-            cache_dir=folders.private / FACES_CACHE,
-            threshold=settings.threshold,
-            seed=settings.seed,
-            control=control,
+            MeasureSettings(
+                threshold=settings.threshold,
+                seed=settings.seed,
+                control=control,
+                cache_dir=folders.private / FACES_CACHE,
+            ),
             warn=warn,
         )
         judge_all_previews(settings, folders, facts, analyzer)

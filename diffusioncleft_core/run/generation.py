@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..conditions.vocabulary import Condition
-from ..files import inside, read_jsonl, sha256_file
-from ..imageset.manifest import MANIFEST, raw_rows
+from ..files import inside, sha256_file
+from ..imageset.manifest import ImageRow, raw_rows, read_image_set
 from .settings import RunFolders, RunSettings, sampling_inputs, sampling_of, vocabulary_input
 from .stages import Facts, Stages, digest_of
 
@@ -70,17 +70,17 @@ def generate_images(
 
 def drawn_content(folder: Path) -> str:
     """Digest of a set's images as they were drawn, wherever the filters moved them since."""
-    rows = raw_rows(read_jsonl(folder / MANIFEST))
-    return digest_of([[Path(row["file"]).name, row["prompt"], _image_digest(folder, row)] for row in rows])
+    rows = raw_rows(read_image_set(folder))
+    return digest_of([[row.name, row.prompt, _image_digest(folder, row)] for row in rows])
 
 
 def filtered_content(folder: Path) -> str:
     """Digest of a set's images with all that its manifest says of them, verdicts too."""
-    return digest_of([[row, _image_digest(folder, row)] for row in read_jsonl(folder / MANIFEST)])
+    return digest_of([[row.to_json(), _image_digest(folder, row)] for row in read_image_set(folder)])
 
 
-def _image_digest(folder: Path, row: Mapping[str, Any]) -> str | None:
-    path = inside(folder, row["file"])
+def _image_digest(folder: Path, row: ImageRow) -> str | None:
+    path = inside(folder, row.file)
     return sha256_file(path) if path.is_file() else None
 
 

@@ -183,9 +183,9 @@ def check_settings(settings: RunSettings) -> None:
             "there are no photographs: give --photos-pre and --photos-post, or --phantom to try without any"
         )
     if settings.control is not None:
-        from ..metrics.groups import read_generated
+        from ..metrics.sets import measured_set
 
-        if not read_generated(settings.control, "control")[0]:
+        if not measured_set(settings.control, "control")[0]:
             raise UserError(f"there is no image in the control faces' folder {settings.control}")
     for condition, photographs in settings.photographs.items():
         if not photographs.folder.is_dir():

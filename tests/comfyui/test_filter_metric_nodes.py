@@ -178,8 +178,8 @@ def test_metric_nodes_give_the_cores_figures(server, dataset, drawn, tmp_path):
     import torch
 
     from diffusioncleft.diffusioncleft_core.faces.analyzer import load_face_analyzer
-    from diffusioncleft.diffusioncleft_core.metrics.features import load_extractors
-    from diffusioncleft.diffusioncleft_core.metrics.measure import measure_sets
+    from diffusioncleft.diffusioncleft_core.metrics.extractors import load_extractors
+    from diffusioncleft.diffusioncleft_core.metrics.measure import MeasureSettings, measure_sets
 
     graph = {
         "set": load(drawn),
@@ -197,16 +197,13 @@ def test_metric_nodes_give_the_cores_figures(server, dataset, drawn, tmp_path):
     found = {name: float(outputs[name]["text"][0]) for name in values}
 
     folder, private = server.base / "output" / drawn, server.base / "private datasets" / dataset
-    networks = load_extractors(phantom=True, device=torch.device("cpu"))
+    networks = load_extractors(("fid", "lpips"), phantom=True, device=torch.device("cpu"))
     expected = measure_sets(
         {"pre_op": folder},
         [private],
         load_face_analyzer("phantom"),
         networks,
-        cache_dir=tmp_path / "cache",
-        threshold=0.3,
-        pairs=7,
-        seed=5,
+        MeasureSettings(threshold=0.3, pairs=7, seed=5, cache_dir=tmp_path / "cache"),
     )["sets"]["pre_op"]
     paper = {name: expected[name]["paper"]["raw"] for name in ("fir_pairs", "fir_images", "fid", "lpips")}
     assert found["pairs"] == pytest.approx(paper["fir_pairs"]["value"], abs=1e-9)

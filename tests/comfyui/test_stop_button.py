@@ -7,9 +7,9 @@ import pytest
 from comfy_server import ComfyServer, watch
 from graphs import drawing, node, ours, training
 
-from diffusioncleft.diffusioncleft_core.files import write_jsonl
 from diffusioncleft.diffusioncleft_core.flux.source import phantom_source
-from diffusioncleft.diffusioncleft_core.imageset.synthetic import manifest_row, write_image
+from diffusioncleft.diffusioncleft_core.imageset.manifest import write_image_set
+from diffusioncleft.diffusioncleft_core.imageset.synthetic import generated_row, write_image
 from diffusioncleft.diffusioncleft_core.phantom.face import random_face
 from diffusioncleft.diffusioncleft_core.phantom.render import render
 
@@ -74,8 +74,8 @@ def many(server: ComfyServer) -> None:
         record = {"index": index, "condition": "pre_op", "prompt": "a face", "seed": index, "attributes": {}}
         record |= {"base": {"sha256": phantom_source().fingerprint()}, "lora": None, "strength": 1.0}
         sidecar = write_image(folder, pixels, record)
-        rows.append(manifest_row(sidecar, "generated"))
-    write_jsonl(folder / "manifest.jsonl", rows)
+        rows.append(generated_row(sidecar))
+    write_image_set(folder, rows)
 
 
 @pytest.fixture(scope="module")

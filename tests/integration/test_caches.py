@@ -97,11 +97,7 @@ def telling(dataset: Path) -> set[bytes]:
         for digest in (row["sha256"], sha256_file(dataset / row["file"])):
             found |= {digest[:32].encode(), digest[:32].encode("utf-32-le")}
     for path in (dataset / "cache").rglob("*"):
-        if path.suffix == ".npz":
-            with np.load(path) as data:
-                name = "features" if "features" in data else "total"
-                found |= {vector.tobytes() for vector in np.atleast_2d(data[name])}
-        if path.suffix == ".safetensors" and path.parent.name == "latents":
+        if path.suffix == ".safetensors" and path.parent.name != "text":
             found |= {path.stem.encode(), path.read_bytes()[-1024:]}
         if path.suffix == ".jsonl":
             found |= {line for line in path.read_bytes().splitlines() if line}
@@ -118,7 +114,7 @@ def test_a_purge_leaves_nothing_of_the_dataset_in_the_other_which_still_has_its_
     remaining = root / "private" / kept
     words = telling(root / "private" / purged)
     assert {path.parent.name for path in (root / "private" / purged / "cache").rglob("*.*")} >= {
-        "features", "faces", "latents", "text",
+        "vectors", "moments", "faces", "latents", "text",
     }  # fmt: skip
     assert cli.main(["dataset", "purge", str(root / "private" / purged), "--yes"]) == 0
     for path in (path for path in root.rglob("*") if path.is_file()):
@@ -126,16 +122,14 @@ def test_a_purge_leaves_nothing_of_the_dataset_in_the_other_which_still_has_its_
             continue
         told = f"{path}".encode() + path.read_bytes()
         assert not [word for word in words if word in told], path
-    before = {path: path.stat().st_mtime_ns for path in (remaining / "cache").rglob("*.npz")}
-    before |= {path: path.stat().st_mtime_ns for path in (remaining / "cache").rglob("*.safetensors")}
+    before = {path: path.stat().st_mtime_ns for path in (remaining / "cache").rglob("*.safetensors")}
     assert before
     (tmp_path / "again").mkdir()
     # What belongs to no image, such as the empty caption, lies in the output folder.
     shutil.copytree(root / "lora" / "private", tmp_path / "again" / "lora" / "private")
     events = work_over(root, (kept,), tmp_path / "again")
     assert not [event for event in events if event["event"] == "prepare"]
-    after = {path: path.stat().st_mtime_ns for path in (remaining / "cache").rglob("*.npz")}
-    after |= {path: path.stat().st_mtime_ns for path in (remaining / "cache").rglob("*.safetensors")}
+    after = {path: path.stat().st_mtime_ns for path in (remaining / "cache").rglob("*.safetensors")}
     assert after == before
 
 
@@ -154,9 +148,9 @@ def test_an_image_in_two_datasets_is_kept_in_both(worked, tmp_path):
     for seed, name in enumerate(CONDITIONS):
         generated_set(root / "generated" / name, name, seed + 20)
     work_over(root, CONDITIONS, root)
-    for part in ("training/latents", "training/text", "features"):
+    for part in ("training/latents", "training/text", "features/vectors"):
         names = [
-            {path.name for path in (root / "private" / name / "cache" / part).glob("*.[ns][pa]*")}
+            {path.name for path in (root / "private" / name / "cache" / part).glob("*.safetensors")}
             for name in CONDITIONS
         ]
         assert names[0] == names[1], part

@@ -27,7 +27,7 @@ from diffusioncleft.diffusioncleft_core.filters.identity import IdentityFilter
 from diffusioncleft.diffusioncleft_core.filters.stage import filter_sets, photograph_verdicts, refill_set
 from diffusioncleft.diffusioncleft_core.flux.source import phantom_source
 from diffusioncleft.diffusioncleft_core.generation.generate import generate
-from diffusioncleft.diffusioncleft_core.imageset.manifest import filtered_rows, raw_rows, read_manifest
+from diffusioncleft.diffusioncleft_core.imageset.manifest import filtered_rows, raw_rows, read_image_set
 from diffusioncleft.tools.planted import plant
 
 N = 8
@@ -73,7 +73,7 @@ def image_set(drawn, datasets, analyzer, tmp_path):
     """The drawn set with three planted artifacts and a training photograph of the OTHER condition in it."""
     folder = shutil.copytree(drawn, tmp_path / "pre_op")
     files = [row["file"] for row in read_jsonl(folder / "manifest.jsonl")]
-    photograph = next(row for row in read_manifest(datasets[1]) if row.role == "train")
+    photograph = next(row for row in read_image_set(datasets[1]) if row.role == "train")
     for index, kind in [*PLANTED.items(), (LEAK, None)]:
         path = folder / files[index]
         if kind is None:
@@ -89,7 +89,7 @@ def image_set(drawn, datasets, analyzer, tmp_path):
 
 
 def by_index(folder):
-    return {row["index"]: row for row in read_jsonl(folder / "manifest.jsonl")}
+    return {row.index: row for row in read_image_set(folder)}
 
 
 def state(folder):
@@ -109,19 +109,19 @@ def test_artifacts_and_leaks_are_set_aside_with_their_reasons_and_nothing_is_del
     rows = by_index(image_set)
     for index, row in rows.items():
         kind = PLANTED.get(index, "identity_leak" if index == LEAK else None)
-        assert row["verdicts"]["accepted"] is (kind is None)
-        assert kind is None or kind in row["verdicts"]["reasons"]
-        assert row["file"].startswith("rejected/") is (kind is not None)
-        image = image_set / row["file"]
-        assert image.is_file() and read_json(image.with_suffix(".json"))["verdicts"] == row["verdicts"]
-    assert rows[LEAK]["verdicts"]["identity"]["max_similarity"] == 1.0
+        assert row.verdicts["accepted"] is (kind is None)
+        assert kind is None or kind in row.verdicts["reasons"]
+        assert row.file.startswith("rejected/") is (kind is not None)
+        image = image_set / row.file
+        assert image.is_file() and read_json(image.with_suffix(".json"))["verdicts"] == row.verdicts
+    assert rows[LEAK].verdicts["identity"]["max_similarity"] == 1.0
     assert len(raw_rows(rows.values())) == N and len(filtered_rows(rows.values())) == 4
     assert {Path(name).name for name in state(image_set)} == before
     if os.name == "posix":
         assert stat.S_IMODE((image_set / ".faces").stat().st_mode) == 0o700
     told = b"".join(data for name, data in state(image_set).items() if name.endswith((".json", ".jsonl")))
     for dataset in datasets:
-        for row in read_manifest(dataset):
+        for row in read_image_set(dataset):
             for secret in (row.sha256[:12], Path(row.file).stem, row.subject, str(dataset)):
                 assert secret.encode() not in told
 
@@ -135,8 +135,8 @@ def test_a_second_call_looks_at_nothing_and_other_settings_at_everything(
     assert again.checked == 0 and state(image_set) == before
     without = filter_set(image_set, artifacts, None, analyzer)
     assert without.checked == N and without.accepted == 5
-    assert not by_index(image_set)[LEAK]["file"].startswith("rejected/")
-    assert "identity" not in by_index(image_set)[LEAK]["verdicts"]
+    assert not by_index(image_set)[LEAK].file.startswith("rejected/")
+    assert "identity" not in by_index(image_set)[LEAK].verdicts
 
 
 def test_an_interrupted_filter_goes_on_and_ends_as_if_it_had_not_been(
@@ -166,7 +166,7 @@ def test_a_crash_between_two_moves_is_put_right_by_filter_and_generation(
 ):
     filter_set(image_set, artifacts, identity, analyzer)
     before = state(image_set)
-    aside = by_index(image_set)[1]["file"]
+    aside = by_index(image_set)[1].file
     os.replace(image_set / aside, image_set / Path(aside).name)  # the image is back, its sidecar is not
     filter_set(image_set, artifacts, identity, analyzer)
     assert state(image_set) == before
@@ -184,25 +184,25 @@ def test_the_generation_does_not_draw_rejected_images_again_and_a_longer_plan_ke
     result = generate(phantom_source(), None, the_plan(N + 2), image_set, **SIZE)
     assert result.made == 2
     rows = by_index(image_set)
-    assert rows[1]["file"].startswith("rejected/") and not rows[1]["verdicts"]["accepted"]
-    assert rows[N]["verdicts"] == {}
+    assert rows[1].file.startswith("rejected/") and not rows[1].verdicts["accepted"]
+    assert rows[N].verdicts == {}
     assert filter_set(image_set, artifacts, identity, analyzer).checked == 2
 
 
 def test_a_person_takes_an_image_back_and_the_filter_respects_it(image_set, artifacts, identity, analyzer):
     filter_set(image_set, artifacts, identity, analyzer)
-    aside = by_index(image_set)[1]["file"]
+    aside = by_index(image_set)[1].file
     with pytest.raises(UserError, match="was not rejected"):
-        readmit(image_set, [aside, by_index(image_set)[0]["file"]])
-    assert by_index(image_set)[1]["file"] == aside
+        readmit(image_set, [aside, by_index(image_set)[0].file])
+    assert by_index(image_set)[1].file == aside
     with pytest.raises(UserError, match="has no image"):
         readmit(image_set, ["nothing.png"])
     readmit(image_set, [aside])
     for _ in range(2):
         row = by_index(image_set)[1]
-        assert row["file"] == Path(aside).name and (image_set / row["file"]).is_file()
-        assert row["verdicts"]["accepted"] and "eye_bar" in row["verdicts"]["reasons"]
-        assert row["verdicts"]["readmitted"]["by"] == "a person"
+        assert row.file == Path(aside).name and (image_set / row.file).is_file()
+        assert row.verdicts["accepted"] and "eye_bar" in row.verdicts["reasons"]
+        assert row.verdicts["readmitted"]["by"] == "a person"
         filter_set(image_set, ArtifactFilter(analyzer, threads=1), None, analyzer)
     assert generate(phantom_source(), None, the_plan(), image_set, **SIZE).made == 0
 
@@ -219,19 +219,19 @@ def test_gaps_are_filled_with_the_same_prompts_up_to_the_cap(image_set, artifact
         return filter_set(image_set, artifacts, identity, analyzer)
 
     result = refill_set(image_set, draw, check, attempts=2)
-    rows = read_jsonl(image_set / "manifest.jsonl")
-    again = [row for row in rows if row["attempt"]]
+    rows = read_image_set(image_set)
+    again = [row for row in rows if row.attempt]
     first = by_index(image_set)
     assert result.made == len(again) and len(asked) <= 2
-    assert {row["index"] % 1_000_000 for row in again} == {*PLANTED, LEAK}
+    assert {row.index % 1_000_000 for row in again} == {*PLANTED, LEAK}
     for row in again:
-        origin = first[row["index"] % 1_000_000]
-        assert (row["prompt"], row["attributes"]) == (origin["prompt"], origin["attributes"])
-        assert row["seed"] != origin["seed"] and row["attempt"] <= 2
+        origin = first[row.index % 1_000_000]
+        assert (row.prompt, row.attributes) == (origin.prompt, origin.attributes)
+        assert row.seed != origin.seed and row.attempt <= 2
     assert len(filtered_rows(rows)) == N - result.missing
     assert refill_set(image_set, draw, check, attempts=2).made == 0
     generate(phantom_source(), None, the_plan(), image_set, **SIZE)  # the plan alone, drawn on
-    assert [row["index"] for row in read_jsonl(image_set / "manifest.jsonl")] == [r["index"] for r in rows]
+    assert [row.index for row in read_image_set(image_set)] == [r.index for r in rows]
 
 
 def test_a_bare_folder_and_damaged_files_get_verdicts_and_foreign_json_is_left_alone(
@@ -251,7 +251,7 @@ def test_a_bare_folder_and_damaged_files_get_verdicts_and_foreign_json_is_left_a
     rows["face 1.PNG"].pop("verdicts")
     (folder / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows.values()))
     result = filter_set(folder, artifacts, None, analyzer)
-    reasons = {row["file"]: row["verdicts"]["reasons"] for row in result.rows}
+    reasons = {row.file: row.reasons for row in result.rows}
     assert reasons["rejected/face 1.PNG"] == ["unreadable"] and reasons["rejected/plain.jpg"] == ["no_face"]
     assert any(path.read_text() == '{"theirs": 1}' for path in folder.rglob("plain.json"))
 
@@ -281,7 +281,7 @@ def test_the_command_filters_takes_back_and_says_what_is_missing(command, image_
     assert done.returncode == 0, done.stderr
     assert "accepted 4, rejected 4" in done.stdout and "identity_leak" in done.stdout
     assert "below" not in done.stdout.split("training photographs")[1]
-    aside = by_index(image_set)[LEAK]["file"]
+    aside = by_index(image_set)[LEAK].file
     done = command("filter", image_set, "--readmit", aside)
     assert done.returncode == 0 and "is like a training photograph" in done.stderr
     for arguments, words in (
@@ -310,4 +310,4 @@ def test_ctrl_c_leaves_a_set_that_the_same_command_finishes(image_set, datasets,
     assert process.returncode in (0, 130)
     done = subprocess.run(line, env=offline_env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert all(row["verdicts"] for row in by_index(image_set).values())
+    assert all(row.verdicts for row in by_index(image_set).values())

@@ -18,8 +18,8 @@ from diffusioncleft.diffusioncleft_core.files import (
 )
 from diffusioncleft.diffusioncleft_core.filters.apply import filter_set, readmit
 from diffusioncleft.diffusioncleft_core.filters.artifacts import ArtifactFilter
-from diffusioncleft.diffusioncleft_core.imageset.manifest import read_image_set, read_manifest
-from diffusioncleft.diffusioncleft_core.metrics.groups import read_generated
+from diffusioncleft.diffusioncleft_core.imageset.manifest import read_image_set
+from diffusioncleft.diffusioncleft_core.metrics.sets import measured_set
 from diffusioncleft.diffusioncleft_core.phantom.face import random_face
 from diffusioncleft.diffusioncleft_core.phantom.photographs import write_photographs
 from diffusioncleft.diffusioncleft_core.phantom.render import render
@@ -79,11 +79,11 @@ def test_a_filter_killed_between_any_two_steps_is_read_rightly_and_finished(
 ):
     whole = shutil.copytree(mixed, tmp_path / "whole")
     filter_set(whole, artifacts_alone, None, analyzer)
-    names = [image.file for image in read_generated(mixed, "all")[0]]
+    names = [image.file for image in measured_set(mixed, "all")[0]]
     line = [sys.executable, "-c", KILLED, str(mixed), str(steps)]
     done = subprocess.run(line, env=offline_env, capture_output=True, check=False)
     assert done.returncode == (9 if steps < 4 else 0), done.stderr
-    rows = read_generated(mixed, "all")[0]
+    rows = measured_set(mixed, "all")[0]
     assert sorted(row.path.name for row in rows) == sorted(names)
     assert all(row.path.is_file() for row in rows)
     if steps:  # the manifest came first
@@ -144,7 +144,7 @@ def test_the_commands_carry_such_a_name_through(mixed, in_table, command, tmp_pa
     build = ("dataset", "build", photographs, "--metadata", table, "--condition", "pre_op", "--phantom")
     done = command(*build, "--out", built)
     assert done.returncode == 0, done.stderr
-    assert len(read_manifest(built)) == (4 if in_table else 3)
+    assert len(read_image_set(built)) == (4 if in_table else 3)
     done = command("dataset", "show", built, "--list")
     assert done.returncode == 0 and ("Zo\\udceb.png: no_row" in done.stdout) is not in_table
     if not in_table:

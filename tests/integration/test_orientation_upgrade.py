@@ -16,7 +16,7 @@ from diffusioncleft.diffusioncleft_core.faces import records
 from diffusioncleft.diffusioncleft_core.filters import apply
 from diffusioncleft.diffusioncleft_core.imageset import decode as ingest
 from diffusioncleft.diffusioncleft_core.imageset.decode import pixel_sha256
-from diffusioncleft.diffusioncleft_core.imageset.manifest import read_manifest
+from diffusioncleft.diffusioncleft_core.imageset.manifest import read_image_set
 from diffusioncleft.diffusioncleft_core.phantom.photographs import write_photographs
 from diffusioncleft.trainer.data import outdated
 
@@ -62,12 +62,12 @@ def test_a_dataset_of_the_earlier_decoder_is_examined_again(tmp_path, analyzer, 
             earlier.setattr(module, "INGEST_VERSION", 1)
         earlier.setattr(examine, "normalise", read_twice)
         built()
-    wrong = {row.sha256 for row in read_manifest(out)}
+    wrong = {row.sha256 for row in read_image_set(out)}
     assert len(wrong - upright) == 2
     assert outdated(out)
     result = built()
     assert (result.examined, result.erased) == (4, 0)
-    rows = read_manifest(out)
+    rows = read_image_set(out)
     assert {row.sha256 for row in rows} == upright == set(read_embeddings(out))
     assert {path.name for path in (out / "images").iterdir()} == {row.file.rpartition("/")[2] for row in rows}
     assert not outdated(out) and built().examined == 0
@@ -75,7 +75,7 @@ def test_a_dataset_of_the_earlier_decoder_is_examined_again(tmp_path, analyzer, 
 
 def test_face_records_and_verdicts_of_the_earlier_decoder_are_not_taken(analyzer, artifacts, monkeypatch):
     now = (records.records_key(analyzer), apply.settings_key(artifacts, None))
-    monkeypatch.setattr(ingest, "INGEST_VERSION", 1)
+    monkeypatch.setattr(records, "INGEST_VERSION", 1)
     monkeypatch.setattr(apply, "INGEST_VERSION", 1)
     before = (records.records_key(analyzer), apply.settings_key(artifacts, None))
     assert all(one != other for one, other in zip(now, before, strict=True))

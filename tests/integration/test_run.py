@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file
+from synthetic_mark import assert_marked
 
 from diffusioncleft.diffusioncleft_core.files import read_jsonl
 from diffusioncleft.diffusioncleft_core.phantom.photographs import write_photographs
@@ -92,8 +93,7 @@ def test_the_run_leaves_two_loras_two_sets_sheets_and_a_report(whole):
         trained = report["training"][condition]
         assert trained["training_images"] + trained["holdout_images"] == PHOTOGRAPHS
         assert trained["regularization_images"] == len(controls)
-        with Image.open(whole / "sheets" / f"{condition}.png") as sheet:
-            assert sheet.info["synthetic"] == "true"
+        assert_marked(whole / "sheets" / f"{condition}.png", "synthetic phantom images")
         figures = report["oracle"][condition]
         assert figures["trigger_obedience"]["n"] == IMAGES
         assert len(figures["trigger_selectivity"]) == 4

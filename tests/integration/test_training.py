@@ -15,6 +15,7 @@ from PIL import Image
 from recipes import changed, recipe_of
 from safetensors import safe_open
 from safetensors.torch import load_file
+from synthetic_mark import assert_marked
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.flux.components import (
@@ -307,7 +308,7 @@ def test_previews_are_what_the_saved_file_gives(workplace, tmp_path, straight):
     expected = ((expected + 1) * 127.5).round().permute(1, 2, 0).numpy()
     shown = Image.open(tmp_path / "previews" / "step_000006_00.png")
     assert np.abs(np.asarray(shown, dtype=float) - expected).max() <= 1
-    assert shown.text["synthetic"] == "true"
+    assert_marked(tmp_path / "previews" / "step_000006_00.png", shown.text["prompt"])
     assert Image.open(tmp_path / "previews" / "step_000003_01.png").size == (80, 96)
 
 

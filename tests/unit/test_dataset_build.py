@@ -25,7 +25,7 @@ from diffusioncleft.diffusioncleft_core.dataset.settings import BuildSettings
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.faces.analyzer import load_face_analyzer
 from diffusioncleft.diffusioncleft_core.imageset.decode import pixel_sha256
-from diffusioncleft.diffusioncleft_core.imageset.manifest import read_image_set, read_manifest
+from diffusioncleft.diffusioncleft_core.imageset.manifest import read_image_set
 
 N = 12
 SETTINGS = BuildSettings(phantom=True)
@@ -97,7 +97,7 @@ def everything(folder):
 
 
 def test_every_photograph_enters_with_caption_attributes_and_its_own_pixels(built, originals):
-    rows = read_manifest(built)
+    rows = read_image_set(built)
     assert len(rows) == N
     hashes = set()
     for row in rows:
@@ -124,7 +124,7 @@ def test_the_folder_is_its_owners_alone(built):
 
 
 def test_a_subject_is_never_on_both_sides(built):
-    rows = read_manifest(built)
+    rows = read_image_set(built)
     train = {row.subject for row in rows if row.role == "train"}
     holdout = {row.subject for row in rows if row.role == "holdout"}
     assert len(holdout) == 1 and len(train) == N - 3 and not train & holdout
@@ -163,7 +163,7 @@ def test_withdrawn_consent_erases_what_was_derived(build, dataset, photos):
     write_table(photos, [row | {"consent": "no"} if row is rows[3] else row for row in rows])
     result = build()
     assert result.erased == 1 and reasons(result) == {rows[3]["file"]: "no_consent"}
-    assert gone not in {row.sha256 for row in read_manifest(dataset)}
+    assert gone not in {row.sha256 for row in read_image_set(dataset)}
     left = b"".join(everything(dataset).values())
     assert gone.encode() not in left and not (dataset / f"images/{gone[:16]}.png").exists()
     assert gone not in read_embeddings(dataset)
@@ -193,12 +193,12 @@ def test_what_is_withdrawn_is_gone_even_when_the_build_stops_right_after(build, 
             Stopped(),
             settings=SETTINGS,
         )
-    assert gone not in {row.sha256 for row in read_manifest(dataset)}
+    assert gone not in {row.sha256 for row in read_image_set(dataset)}
     assert not (dataset / f"images/{gone[:16]}.png").exists()
 
 
 def test_new_photographs_join_and_nobody_changes_sides(build, photos, dataset):
-    before = {row.sha256: row.role for row in read_manifest(dataset)}
+    before = {row.sha256: row.role for row in read_image_set(dataset)}
     rows = table(photos)
     for index in range(30, 38):
         face = phantom.random_face(np.random.default_rng(index), condition="pre_op")
@@ -219,7 +219,7 @@ def test_another_seed_draws_anew_and_says_so(build):
 
 
 def test_subjects_keep_their_side_in_the_other_conditions_dataset(built, tmp_path, faces):
-    held = {row.sha256 for row in read_manifest(built) if row.role == "holdout"}
+    held = {row.sha256 for row in read_image_set(built) if row.role == "holdout"}
     photos = tmp_path / "after"
     phantom.write_photographs(photos, N, "post_op", 6, subjects=N - 2)
     post = load_vocabulary().condition("post_op")
@@ -345,13 +345,13 @@ def test_sidecars_make_up_for_missing_columns(build, photos):
 
 def test_a_build_forgets_edited_captions_and_a_withdrawal_what_they_were(build, dataset, photos, faces):
     allow_edits(dataset)
-    first = {row.file: row.caption for row in read_manifest(dataset)}
+    first = {row.file: row.caption for row in read_image_set(dataset)}
     edit_captions(dataset, {1: "another", 2: "another"})
     rows = table(photos)
     gone = rows[0]
     write_table(photos, [{**row, "consent": "no" if row is gone else row["consent"]} for row in rows])
     build()
-    left = {row.file: row.caption for row in read_manifest(dataset)}
+    left = {row.file: row.caption for row in read_image_set(dataset)}
     assert len(left) == N - 1
     assert left.items() <= first.items()
     assert not (dataset / "captions.jsonl").exists()
@@ -360,7 +360,7 @@ def test_a_build_forgets_edited_captions_and_a_withdrawal_what_they_were(build, 
 
 
 def test_damage_in_the_folder_is_repaired_from_the_photographs(build, dataset):
-    row = read_manifest(dataset)[0]
+    row = read_image_set(dataset)[0]
     good = (dataset / row.file).read_bytes()
     (dataset / row.file).unlink()
     (dataset / "manifest.jsonl").unlink()
@@ -372,7 +372,7 @@ def test_damage_in_the_folder_is_repaired_from_the_photographs(build, dataset):
     result = build()
     assert result.examined == 0 and len(result.rows) == N
     assert (dataset / row.file).read_bytes() == good
-    for entry in read_manifest(dataset):
+    for entry in read_image_set(dataset):
         assert pixel_sha256(np.array(Image.open(dataset / entry.file))) == entry.sha256
     assert len(list((dataset / "images").iterdir())) == N
 

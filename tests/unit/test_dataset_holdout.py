@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffusioncleft.diffusioncleft_core.dataset.holdout import choose_holdout, group_subjects
+from diffusioncleft.diffusioncleft_core.dataset.select import choose_holdout, group_subjects
 
 
 def roles_of(groups, names=None, fraction=0.1, seed=0, recorded=None):

@@ -82,19 +82,18 @@ def test_every_format_comes_out_upright_from_every_orientation(picture, name, or
 def test_every_reader_of_images_sees_the_upright_picture(picture, name, tmp_path):
     from diffusioncleft.cli.checkup.face_pack import _photograph
     from diffusioncleft.diffusioncleft_core.imageset.manifest import read_image_set
-    from diffusioncleft.diffusioncleft_core.metrics.features import read_pixels
-    from diffusioncleft.diffusioncleft_core.metrics.groups import read_generated
+    from diffusioncleft.diffusioncleft_core.metrics.sets import measured_set
     from diffusioncleft.diffusioncleft_core.report.pictures import Picture, thumbnail
     from diffusioncleft.trainer.data import read_pixels as trained_on
 
     wide = picture.crop((0, 0, 96, 64))
     path = tmp_path / f"photo.{name}"
     path.write_bytes(stored(wide, 6, name))
-    (measured,), _ = read_generated(tmp_path, "all")
+    (measured,), _ = measured_set(tmp_path, "all")
     (row,) = read_image_set(tmp_path)
     shown = thumbnail(Picture(path, "", ""))
     assert measured.size == (row.width, row.height) == (shown.width, shown.height) == (96, 64)
-    for pixels in (read_pixels(measured), trained_on(path), _photograph(path)):
+    for pixels in (measured.pixels(), trained_on(path), _photograph(path)):
         assert pixels.shape == (64, 96, 3) and difference(pixels, wide) < 6
     small = Image.open(io.BytesIO(base64.b64decode(shown.src.partition(",")[2])))
     assert difference(np.asarray(small.convert("RGB")), wide) < 10

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusioncleft.diffusioncleft_core.dataset.photographs import list_photographs
+from diffusioncleft.diffusioncleft_core.dataset.admission import list_photographs
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.files import read_jsonl
 from diffusioncleft.diffusioncleft_core.filters.apply import filter_set
 from diffusioncleft.diffusioncleft_core.filters.artifacts import ArtifactFilter
 from diffusioncleft.diffusioncleft_core.imageset.listing import READ_SUFFIXES, list_images
 from diffusioncleft.diffusioncleft_core.imageset.manifest import read_image_set, unlisted
-from diffusioncleft.diffusioncleft_core.metrics.features import Extractors
-from diffusioncleft.diffusioncleft_core.metrics.groups import read_generated
+from diffusioncleft.diffusioncleft_core.metrics.extractors import Extractors
 from diffusioncleft.diffusioncleft_core.metrics.measure import measure_sets
+from diffusioncleft.diffusioncleft_core.metrics.sets import measured_set
 from diffusioncleft.diffusioncleft_core.phantom.face import random_face
 from diffusioncleft.diffusioncleft_core.phantom.render import render
 from diffusioncleft.diffusioncleft_core.recipe.fields import Subset
@@ -48,7 +48,7 @@ def junk(tmp_path):
 def test_every_reader_finds_the_same_images(junk):
     assert list(list_images(junk).images) == IMAGES
     assert [row.file for row in read_image_set(junk)] == IMAGES
-    assert [image.file for image in read_generated(junk, "all")[0]] == IMAGES
+    assert [image.file for image in measured_set(junk, "all")[0]] == IMAGES
     assert [name for name in list_photographs(junk).photographs if "/" not in name] == IMAGES
 
 
@@ -74,7 +74,7 @@ def test_subfolders_hidden_images_and_links_out_are_named(junk, tmp_path):
 
 def test_the_filter_judges_all_and_sets_aside_what_it_cannot_read(junk, analyzer):
     result = filter_set(junk, ArtifactFilter(analyzer, kinds=()), None, analyzer)
-    reasons = {row["file"].rpartition("/")[2]: row["verdicts"]["reasons"] for row in result.rows}
+    reasons = {row.name: row.reasons for row in result.rows}
     assert sorted(reasons) == IMAGES
     assert [name for name in IMAGES if reasons[name] == ["unreadable"]] == UNREADABLE
     assert sorted(path.name for path in (junk / "rejected").iterdir()) == UNREADABLE

@@ -13,7 +13,6 @@ from PIL import Image
 from diffusioncleft.diffusioncleft_core import phantom
 from diffusioncleft.diffusioncleft_core.dataset.folder import purge_dataset
 from diffusioncleft.diffusioncleft_core.dataset.references import (
-    FACES_CACHE,
     dataset_records,
     read_references,
 )
@@ -21,7 +20,7 @@ from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.faces.analyzer import load_face_analyzer
 from diffusioncleft.diffusioncleft_core.faces.packs import PHANTOM_FOLDER
 from diffusioncleft.diffusioncleft_core.faces.records import RECORDS, embedding_matrix, face_records
-from diffusioncleft.diffusioncleft_core.imageset.manifest import read_manifest
+from diffusioncleft.diffusioncleft_core.imageset.manifest import read_image_set
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +90,8 @@ def test_a_face_is_looked_for_once_whatever_the_file_is_called(images, analyzer,
 def test_a_torn_cache_costs_only_its_last_row(images, analyzer, tmp_path):
     cache, names = tmp_path / "private", ["one.png", "both.png"]
     face_records(images, names, analyzer, cache)
-    data = (cache / RECORDS).read_bytes()
-    (cache / RECORDS).write_bytes(data[:-50])
+    data = (cache / f"{RECORDS}.jsonl").read_bytes()
+    (cache / f"{RECORDS}.jsonl").write_bytes(data[:-50])
     for expected in (1, 0):
         counting = Counting(analyzer)
         face_records(images, names, counting, cache)
@@ -124,7 +123,7 @@ def test_references_are_the_training_photographs_of_every_condition(datasets, an
     counting = Counting(analyzer)
     reference = read_references(list(datasets.values()), counting)
     assert counting.asked == 0  # the build had found them
-    train = {name: sum(r.role == "train" for r in read_manifest(path)) for name, path in datasets.items()}
+    train = {name: sum(r.role == "train" for r in read_image_set(path)) for name, path in datasets.items()}
     assert dict(reference.n_photographs) == train and len(reference) == sum(train.values())
     assert dict(reference.n_no_face) == {"pre_op": 0, "post_op": 0}
     assert len(reference.of("pre_op")) == train["pre_op"]
@@ -142,14 +141,14 @@ def test_another_pack_than_the_builds_looks_again_and_keeps_it_with_the_dataset(
     for _ in range(2):
         rows, records = dataset_records(dataset, counting)
         assert len(rows) == counting.asked and all(record.has_face for record in records)
-    assert (dataset / FACES_CACHE / RECORDS).is_file()
+    assert (dataset / "cache" / "faces" / f"{RECORDS}.jsonl").is_file()
     purge_dataset(dataset)
     assert not dataset.exists()
 
 
 def test_a_training_image_without_a_face_is_counted(datasets, analyzer, tmp_path):
     dataset = shutil.copytree(datasets["pre_op"], tmp_path / "pre_op")
-    row = next(row for row in read_manifest(dataset) if row.role == "train")
+    row = next(row for row in read_image_set(dataset) if row.role == "train")
     Image.new("RGB", (128, 128), (90, 120, 90)).save(dataset / row.file)
     (dataset / "examined.jsonl").unlink()
     reference = read_references([dataset], analyzer)

@@ -1,5 +1,6 @@
 """The filters on one image: what is planted is found, what clefts and dark skin look like is left alone."""
 
+import argparse
 import itertools
 import subprocess
 import sys
@@ -12,17 +13,18 @@ from diffusioncleft.diffusioncleft_core.dataset.references import ReferenceSet
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.faces.records import FaceRecord, record_of
 from diffusioncleft.diffusioncleft_core.filters import text as text_module
-from diffusioncleft.diffusioncleft_core.filters.artifacts import ArtifactFilter, framing, second_share
-from diffusioncleft.diffusioncleft_core.filters.eye_bar import EyeLine, eye_line
-from diffusioncleft.diffusioncleft_core.filters.identity import IdentityFilter
-from diffusioncleft.diffusioncleft_core.filters.text import load_text_reader
-from diffusioncleft.diffusioncleft_core.imageset.verdicts import (
+from diffusioncleft.diffusioncleft_core.filters.apply import verdicts_of
+from diffusioncleft.diffusioncleft_core.filters.artifacts import (
     ARTIFACTS,
-    IDENTITY_LEAK,
     NO_FACE,
-    combined,
-    in_order,
+    ArtifactFilter,
+    ArtifactKind,
+    framing,
+    second_share,
 )
+from diffusioncleft.diffusioncleft_core.filters.eye_bar import EyeLine, eye_line
+from diffusioncleft.diffusioncleft_core.filters.identity import IDENTITY_LEAK, IdentityFilter
+from diffusioncleft.diffusioncleft_core.filters.text import load_text_reader
 from diffusioncleft.diffusioncleft_core.phantom.face import HEALTHY, random_face
 from diffusioncleft.diffusioncleft_core.phantom.render import render
 from diffusioncleft.tools.planted import PLANTED, plant, worn_copy
@@ -255,7 +257,7 @@ def test_a_worn_copy_of_a_photograph_is_a_leak_and_a_stranger_is_none(analyzer):
 def test_the_verdict_names_reasons_and_numbers_and_no_photograph(artifacts):
     face = drawn(1, 8)[0]
     identity = IdentityFilter(reference(unit(1), unit(0, 1))).check(unit(0.934567, 0.1))
-    found = combined(artifacts.check(face.image), identity, settings="abc")
+    found = verdicts_of(artifacts.check(face.image), identity, "abc")
     assert found["reasons"] == [IDENTITY_LEAK] and not found["accepted"]
     assert found["identity"] == {
         "rejected": True,
@@ -264,4 +266,19 @@ def test_the_verdict_names_reasons_and_numbers_and_no_photograph(artifacts):
         "embedder": {"pack": "x", "weights": {"rec.onnx": "00"}},
     }
     assert set(found["artifacts"]) == {NO_FACE, *ARTIFACTS}
-    assert in_order(["text", "no_face", "text", "other"]) == ["no_face", "text", "other"]
+
+
+def test_a_kind_of_artifact_is_added_with_one_entry(analyzer, monkeypatch):
+    """It is looked for, chosen by its name on the command line, and counted."""
+    from diffusioncleft.cli import filter as command
+
+    def greyness(picture):
+        return {"rejected": int(picture.image.std()) == 0}
+
+    added = ArtifactKind("grey", "Grey", "Set aside grey pictures.", greyness, needs_face=False)
+    monkeypatch.setitem(ARTIFACTS, "grey", added)
+    found = ArtifactFilter(analyzer, kinds=["grey"]).check(np.full((64, 64, 3), 90, np.uint8))
+    assert found.reasons == [NO_FACE, "grey"]
+    parser = argparse.ArgumentParser()
+    command.configure(parser)
+    assert "cropped_face,eye_bar,text,grey" in " ".join(parser.format_help().split())

@@ -1,5 +1,6 @@
 """The filters' rules at their edges: geometry, thresholds, verdicts, refills, counts."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -9,18 +10,19 @@ import pytest
 from diffusioncleft.diffusioncleft_core.conditions.plan import REFILL_STRIDE, attempt_of
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.faces.records import FaceRecord
-from diffusioncleft.diffusioncleft_core.filters.artifacts import Framing, framing, second_share
-from diffusioncleft.diffusioncleft_core.filters.eye_bar import EyeLine, eye_line, levelled
-from diffusioncleft.diffusioncleft_core.filters.stage import refill_set, rows_to_refill
-from diffusioncleft.diffusioncleft_core.filters.summary import filter_summary, photographs_summary
-from diffusioncleft.diffusioncleft_core.imageset.manifest import place_of, read_set_rows, write_set_rows
-from diffusioncleft.diffusioncleft_core.imageset.verdicts import (
-    KINDS,
+from diffusioncleft.diffusioncleft_core.filters.apply import verdicts_of
+from diffusioncleft.diffusioncleft_core.filters.artifacts import (
     ArtifactVerdict,
-    IdentityVerdict,
-    combined,
-    in_order,
+    Framing,
+    framing,
+    second_share,
 )
+from diffusioncleft.diffusioncleft_core.filters.eye_bar import EyeLine, eye_line, levelled
+from diffusioncleft.diffusioncleft_core.filters.identity import IdentityVerdict
+from diffusioncleft.diffusioncleft_core.filters.stage import refill_set, rows_to_refill
+from diffusioncleft.diffusioncleft_core.filters.summary import REASONS, filter_summary, photographs_summary
+from diffusioncleft.diffusioncleft_core.imageset.manifest import ImageRow, read_image_set, write_image_set
+from diffusioncleft.diffusioncleft_core.imageset.places import current_place
 
 LANDMARKS = np.float32([[40, 40], [60, 40], [1, 1], [42, 60], [58, 60]])  # the nose may be anywhere
 
@@ -198,10 +200,9 @@ LEAK, UNSEEN, STRANGER = (
     ],
 )
 def test_a_verdict_is_the_sum_of_its_reasons(artifacts, identity, reasons):
-    found = combined(artifacts, identity, settings="s")
+    found = verdicts_of(artifacts, identity, "s")
     assert (found["accepted"], found["reasons"], found["settings"]) == (not reasons, reasons, "s")
     assert ("identity" in found) == (identity is not None)
-    assert "settings" not in combined(artifacts)
     assert found["artifacts"]["eye_bar"] == {"rejected": False, "n": 1}
     assert (artifacts.accepted, artifacts.rejected) == (not artifacts.reasons, bool(artifacts.reasons))
 
@@ -212,31 +213,26 @@ def test_a_similarity_leaves_with_two_decimals():
     assert (LEAK.accepted, STRANGER.accepted) == (False, True)
 
 
-def test_reasons_come_once_in_the_order_of_the_kinds():
-    assert in_order(["zzz", "text", "no_face", "text", "aaa", "zzz"]) == ["no_face", "text", "zzz", "aaa"]
-    assert in_order(KINDS[::-1]) == list(KINDS)
-
-
 def row(index, accepted=None, *reasons, subject="girl", **more):
     verdicts = {} if accepted is None else {"accepted": accepted, "reasons": list(reasons), **more}
-    return {
-        "file": f"{index:06d}.png", "index": index, "attempt": attempt_of(index), "prompt": f"p{index}",
-        "seed": index, "condition": "pre_op", "attributes": {"subject": subject}, "verdicts": verdicts,
-    }  # fmt: skip
+    return ImageRow(
+        f"{index:06d}.png", index=index, attempt=attempt_of(index), prompt=f"p{index}", seed=index,
+        condition="pre_op", attributes={"subject": subject}, verdicts=verdicts,
+    )  # fmt: skip
 
 
 def test_a_set_knows_where_its_images_lie(tmp_path):
     (tmp_path / "rejected").mkdir()
     for name in ("a.png", "rejected/a.png", "rejected/b.png"):
         (tmp_path / name).write_bytes(b"")
-    assert place_of(tmp_path, "a.png") == "a.png"
-    assert place_of(tmp_path, "b.png") == "rejected/b.png"
-    assert place_of(tmp_path, "c.png") == "c.png"
+    assert current_place(tmp_path, "a.png") == "a.png"
+    assert current_place(tmp_path, "b.png") == "rejected/b.png"
+    assert current_place(tmp_path, "c.png") == "c.png"
 
 
 def test_a_bare_folder_has_a_row_for_each_image(tmp_path):
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((3, 5, 3), np.uint8))
-    assert read_set_rows(tmp_path) == [{"file": "a.png", "width": 5, "height": 3}]
+    assert read_image_set(tmp_path) == [ImageRow("a.png", width=5, height=3)]
 
 
 class Generator:
@@ -244,19 +240,20 @@ class Generator:
 
     def __init__(self, folder, rows, good):
         self.folder, self.good, self.asked = folder, good, []
-        write_set_rows(folder, rows)
+        write_image_set(folder, rows)
 
     def generate(self, plan):
-        before = {row["index"]: row for row in read_set_rows(self.folder)}
+        before = {row.index: row for row in read_image_set(self.folder)}
         self.asked.append([item.index for item in plan if item.index not in before])
         new = [row(item.index) for item in plan]
-        write_set_rows(self.folder, [before.get(one["index"], one) for one in new])
+        write_image_set(self.folder, [before.get(one.index, one) for one in new])
 
     def check(self):
-        rows = read_set_rows(self.folder)
-        for one in rows:
-            one["verdicts"] = one["verdicts"] or {"accepted": self.good(one["index"]), "reasons": ["text"]}
-        write_set_rows(self.folder, rows)
+        rows = [
+            replace(one, verdicts=one.verdicts or {"accepted": self.good(one.index), "reasons": ["text"]})
+            for one in read_image_set(self.folder)
+        ]
+        write_image_set(self.folder, rows)
         return "filtered"
 
 
@@ -296,7 +293,7 @@ def test_the_summary_counts_what_a_person_took_back_and_kinds_it_does_not_know()
     assert (found["n"], found["accepted"], found["rejected"], found["unassessed"]) == (4, 1, 2, 1)
     assert found["readmitted"] == 1
     assert found["by_kind"]["moustache"] == 1 and found["by_kind"]["text"] == 2
-    assert list(found["by_kind"]) == [*KINDS, "moustache"]
+    assert list(found["by_kind"]) == [*REASONS, "moustache"]
     assert found["by_age"] == {"adult": {"n": 2, "rejected": 1}, "child": {"n": 1, "rejected": 0}}
     assert found["by_skin"] == {}
     assert found["refill"] == {"made": 3, "accepted": 2, "attempts": 2, "filtered": 3, "missing": 1}

@@ -4,19 +4,22 @@ import pytest
 
 from diffusioncleft.diffusioncleft_core.conditions.plan import REFILL_STRIDE, attempt_of
 from diffusioncleft.diffusioncleft_core.errors import UserError
-from diffusioncleft.diffusioncleft_core.filters.stage import plan_of, rows_to_refill, unfilled
+from diffusioncleft.diffusioncleft_core.files import write_jsonl
+from diffusioncleft.diffusioncleft_core.filters.stage import rows_to_refill, unfilled
 from diffusioncleft.diffusioncleft_core.filters.summary import filter_summary, photographs_summary
 from diffusioncleft.diffusioncleft_core.imageset.manifest import (
+    ImageRow,
     filtered_rows,
+    listed_rows,
     raw_rows,
-    read_set_rows,
-    write_set_rows,
+    read_image_set,
+    write_image_set,
 )
 
 
 def row(index, *reasons, seen=True, skin="dark", subject="girl"):
     verdicts = {"accepted": not reasons, "reasons": list(reasons)} if seen else {}
-    return {
+    given = {
         "file": f"{index:06d}_{index + 7}.png",
         "index": index,
         "attempt": attempt_of(index),
@@ -26,6 +29,7 @@ def row(index, *reasons, seen=True, skin="dark", subject="girl"):
         "attributes": {"skin": skin, "subject": subject},
         "verdicts": verdicts,
     }
+    return ImageRow.from_json(given)
 
 
 ROWS = [
@@ -39,8 +43,8 @@ ROWS = [
 
 
 def test_raw_is_the_first_attempt_and_filtered_is_what_was_accepted_of_any():
-    assert [r["index"] for r in raw_rows(ROWS)] == [0, 1, 2, 3]
-    assert [r["index"] for r in filtered_rows(ROWS)] == [0, REFILL_STRIDE + 1]
+    assert [r.index for r in raw_rows(ROWS)] == [0, 1, 2, 3]
+    assert [r.index for r in filtered_rows(ROWS)] == [0, REFILL_STRIDE + 1]
 
 
 def test_the_summary_counts_the_raw_set_by_kind_skin_and_age_and_the_refill_apart():
@@ -66,7 +70,7 @@ def test_a_refill_keeps_prompt_and_attributes_and_takes_a_seed_of_its_own():
     wanted = rows_to_refill(ROWS, 3)
     assert [item.index for item in wanted] == [2 * REFILL_STRIDE + 2]
     assert wanted[0].prompt == "prompt 2" and wanted[0].attributes == {"skin": "pale", "subject": "baby"}
-    assert wanted[0].seed not in {r["seed"] for r in ROWS} and 0 <= wanted[0].seed < 2**48
+    assert wanted[0].seed not in {r.seed for r in ROWS} and 0 <= wanted[0].seed < 2**48
     assert rows_to_refill(ROWS, 3) == wanted
     assert rows_to_refill(ROWS, 1) == []
     assert [item.index for item in unfilled(ROWS)] == [2]
@@ -74,20 +78,77 @@ def test_a_refill_keeps_prompt_and_attributes_and_takes_a_seed_of_its_own():
 
 def test_a_set_that_was_not_generated_is_not_refilled():
     with pytest.raises(UserError, match="can be refilled"):
-        plan_of([{"file": "a.png"}])
+        unfilled([ImageRow("a.png")])
 
 
 def test_a_manifest_keeps_every_field_and_refuses_what_is_none(tmp_path):
-    write_set_rows(tmp_path, ROWS)
-    assert read_set_rows(tmp_path) == ROWS
-    write_set_rows(tmp_path, [{"file": "../outside.png"}])
-    with pytest.raises(UserError, match="leads out"):
-        read_set_rows(tmp_path)
-    write_set_rows(tmp_path, [{"index": 3}])
-    with pytest.raises(UserError, match="no 'file'"):
-        read_set_rows(tmp_path)
-    write_set_rows(tmp_path, [])
+    rows = [*ROWS, ImageRow("photo.png", sha256="5" * 64, region=[1.0, 2.0, 3.0, 4.0], others={"eye": 3})]
+    write_image_set(tmp_path, rows)
+    assert read_image_set(tmp_path) == rows
+    for damaged, sentence in (
+        ({"file": "../outside.png"}, "leads out"),
+        ({"index": 3}, "no 'file'"),
+        ({"file": "a.png", "index": "three"}, "'index' of a.png in .* is no whole number"),
+        ({"file": "a.png", "verdicts": "accepted"}, "'verdicts' of a.png in .* is no JSON object"),
+    ):
+        write_jsonl(tmp_path / "manifest.jsonl", [damaged])
+        with pytest.raises(UserError, match=sentence):
+            read_image_set(tmp_path)
+    write_image_set(tmp_path, [])
     with pytest.raises(UserError, match="lists no image"):
-        read_set_rows(tmp_path)
+        read_image_set(tmp_path)
     with pytest.raises(UserError, match="is no folder"):
-        read_set_rows(tmp_path / "nowhere")
+        read_image_set(tmp_path / "nowhere")
+
+
+def test_rows_of_earlier_versions_come_back_as_they_were(tmp_path):
+    """What generation and a dataset build wrote before rows were one type, field by field."""
+    generated = {
+        "file": "000003_10.png",
+        "index": 3,
+        "attempt": 0,
+        "width": 64,
+        "height": 64,
+        "condition": "pre_op",
+        "role": "generated",
+        "attributes": {},
+        "prompt": "[CLP] a girl",
+        "seed": 10,
+        "lora": None,
+        "verdicts": {},
+    }
+    saved = {**generated, "file": "000004_10.png", "index": 4, "made_from": "6" * 64}
+    photograph = {
+        "file": "images/5.png",
+        "sha256": "5" * 64,
+        "width": 64,
+        "height": 96,
+        "condition": "pre_op",
+        "role": "train",
+        "attributes": {"skin": "dark"},
+        "caption": "[CLP] a girl",
+        "subject": "s",
+    }
+    for given in (generated, saved, photograph):
+        write_jsonl(tmp_path / "manifest.jsonl", [given])
+        assert [row.to_json() for row in read_image_set(tmp_path)] == [given]
+
+
+def test_a_manifest_is_written_and_read_row_by_row(tmp_path):
+    """The first row is on disk before the last is made, and read before the last is looked at."""
+    seen = []
+
+    def rows():
+        for index in range(50_000):
+            if index == 49_999:
+                seen.append(max(path.stat().st_size for path in tmp_path.glob(".writing-*")))
+            yield row(index)
+
+    write_image_set(tmp_path, rows())
+    assert seen and seen[0] > 0
+    with open(tmp_path / "manifest.jsonl", "a", encoding="utf-8") as handle:
+        handle.write("{damaged}\n")
+    reader = listed_rows(tmp_path)
+    assert next(reader).index == 0
+    with pytest.raises(UserError, match="line 50001"):
+        list(reader)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from synthetic_mark import assert_marked
 from tiny_flux import build_tiny_flux
 
 from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
@@ -226,6 +227,7 @@ def test_grid_shows_loras_down_and_strengths_across(source, lora, tmp_path):
         y for y in range(sheet.shape[0] - 64) if (sheet[y : y + 64, left : left + 64] == base_picture).all()
     ]
     assert len(rows) == 2, "the strength-0 cell of both rows is the base model's picture"
+    assert_marked(result.pictures[0], plan[0].prompt)
     facts = json.loads(result.pictures[0].with_suffix(".json").read_text("utf-8"))
     assert facts["strengths"] == [0.0, 0.5, 1.0]
     assert facts["loras"] == [sha256_file(lora)] * 2

@@ -269,3 +269,23 @@ def test_a_command_costs_no_torch_until_it_runs(offline_env):
     )
     assert python("-c", code, env=offline_env).returncode == 0
     assert len(cli.COMMANDS) >= 10
+
+
+def test_the_nodes_import_each_other_in_no_circle(repository):
+    """Imports inside functions are counted too: they only hide a circle."""
+    files = {path.stem: path for path in (repository / "nodes").glob("*.py")}
+    imports: dict[str, set[str]] = {}
+    for name, path in files.items():
+        found: set[str] = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level == 1:
+                found |= {node.module} if node.module else {alias.name for alias in node.names}
+        imports[name] = found & files.keys()
+    for name in files:
+        reached, waiting = set(), [*imports[name]]
+        while waiting:
+            other = waiting.pop()
+            if other not in reached:
+                reached.add(other)
+                waiting += imports[other]
+        assert name not in reached, f"nodes/{name}.py imports itself through others"

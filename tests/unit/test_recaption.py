@@ -13,13 +13,13 @@ from diffusioncleft.diffusioncleft_core.dataset.corrections import (
 )
 from diffusioncleft.diffusioncleft_core.dataset.folder import SETTINGS, create_dataset_folder, purge_dataset
 from diffusioncleft.diffusioncleft_core.errors import UserError
-from diffusioncleft.diffusioncleft_core.imageset.manifest import ImageRow, read_manifest, write_manifest
+from diffusioncleft.diffusioncleft_core.imageset.manifest import ImageRow, read_image_set, write_image_set
 
 
 @pytest.fixture
 def folder(tmp_path):
     made = create_dataset_folder(tmp_path / "d1")
-    write_manifest(
+    write_image_set(
         made,
         [
             ImageRow("images/a.png", role="train", caption="[CLP] one"),
@@ -85,14 +85,14 @@ def test_a_correction_keeps_the_trigger_and_leaves_the_rest_alone(allowed):
     edits = parse_edits("# mine\n1: a girl's face\n\n2 = CLPrep a boy's   face")
     assert edit_captions(folder, edits) == 2
     assert numbered_captions(folder) == [(1, "[CLP] a girl's face"), (2, "CLPrep a boy's face")]
-    assert read_manifest(folder)[1].caption == "[CLP] held out"
+    assert read_image_set(folder)[1].caption == "[CLP] held out"
     assert edit_captions(folder, edits) == 0
 
 
 def test_a_trigger_in_small_letters_is_known_from_the_dataset(allowed):
     folder = allowed
     (folder / SETTINGS).write_text(json.dumps({"trigger": "sks"}))
-    write_manifest(folder, [ImageRow("images/a.png", role="train", caption="sks one")])
+    write_image_set(folder, [ImageRow("images/a.png", role="train", caption="sks one")])
     edit_captions(folder, {1: "a girl's face"})
     assert numbered_captions(folder) == [(1, "sks a girl's face")]
     edit_captions(folder, {1: "sks a boy's face"})

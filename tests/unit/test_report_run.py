@@ -21,7 +21,7 @@ from diffusioncleft.diffusioncleft_core.faces.analyzer import load_face_analyzer
 from diffusioncleft.diffusioncleft_core.files import read_jsonl, sha256_file, write_json, write_jsonl
 from diffusioncleft.diffusioncleft_core.filters.identity import IdentityFilter
 from diffusioncleft.diffusioncleft_core.generation.plans import PROMPTS, zero_shot_plan
-from diffusioncleft.diffusioncleft_core.imageset.manifest import read_manifest
+from diffusioncleft.diffusioncleft_core.imageset.manifest import read_image_set
 from diffusioncleft.diffusioncleft_core.report.html import write_html, write_private_html
 from diffusioncleft.diffusioncleft_core.report.nearest import (
     judge_previews,
@@ -103,7 +103,7 @@ def pictures_in(html: str) -> list[np.ndarray]:
 def photographs_in(run: RunFolders) -> list[np.ndarray]:
     found = []
     for name in CONDITIONS:
-        for row in read_manifest(run.dataset(name)):
+        for row in read_image_set(run.dataset(name)):
             with Image.open(run.dataset(name) / row.file) as image:
                 found.append(small(image))
     return found
@@ -128,7 +128,7 @@ def test_a_runs_page_shows_samples_previews_zero_shot_and_losses(shared):
 def test_no_photograph_its_name_or_its_hash_is_in_what_may_be_shared(run, shared):
     telling = {"photo-0", str(run.root), "run of people"}
     for name in CONDITIONS:
-        for row in read_manifest(run.dataset(name)):
+        for row in read_image_set(run.dataset(name)):
             file = run.dataset(name) / row.file
             data = base64.b64encode(file.read_bytes()).decode()
             telling |= {row.sha256, file.stem, sha256_file(file), data[200:260]}
@@ -177,7 +177,7 @@ def test_a_contact_sheet_leaves_out_what_a_report_must_not_show(run, tmp_path):
 
 def test_previews_of_people_are_shown_once_they_were_compared_and_found_unlike(run, faces, tmp_path):
     folder = shutil.copytree(run.training("pre_op") / "previews", tmp_path / "previews")
-    photograph = next(row for row in read_manifest(run.dataset("pre_op")) if row.role == "train")
+    photograph = next(row for row in read_image_set(run.dataset("pre_op")) if row.role == "train")
     with Image.open(run.dataset("pre_op") / photograph.file) as image:
         save(folder / "step_000300_01.png", np.asarray(image), "A boy's face.")
     before = preview_panels(folder, "Pre-op", phantom=False)
@@ -192,7 +192,7 @@ def test_previews_of_people_are_shown_once_they_were_compared_and_found_unlike(r
 
 
 def test_a_photograph_of_the_run_in_a_zero_shot_folder_is_refused(run, tmp_path):
-    photograph = next(row for row in read_manifest(run.dataset("post_op")) if row.role == "train")
+    photograph = next(row for row in read_image_set(run.dataset("post_op")) if row.role == "train")
     shutil.copy(run.dataset("post_op") / photograph.file, tmp_path / "1.png")
     with pytest.raises(UserError, match="one of the run's photographs"):
         collect_pictures(run, CONDITIONS, phantom=True, other_models={"SDXL": tmp_path})
