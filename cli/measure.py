@@ -27,10 +27,11 @@ A SET is a folder that `generate` made, or CONDITION=FOLDER for a bare folder of
 pytorch-fid's Inception and LPIPS torchvision's AlexNet: `diffusioncleft weights list`. Run the same command
 again after an interruption: what is done stays. docs/measurements.md explains the figures.
 """
-METRICS = ("fir", "fid", "lpips")
+FIR = "fir"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
+    metrics = known_metrics()
     parser.add_argument("sets", nargs="+", metavar="SET", help="generated set, or CONDITION=FOLDER")
     parser.add_argument(
         "--reference",
@@ -47,7 +48,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--phantom", action="store_true", help="phantoms: the embedded face models, seeded-random networks"
     )
     parser.add_argument(
-        "--metrics", default=",".join(METRICS), metavar="A,B", help="some of fir, fid, lpips (default all)"
+        "--metrics",
+        default=",".join(metrics),
+        metavar="A,B",
+        help=f"some of {', '.join(metrics)} (default all)",
     )
     parser.add_argument(
         "--threshold", type=COSINE, default=0.6, help="cosine of the same person (default 0.6)"
@@ -71,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
 
     wanted = metrics_from(args.metrics)
     sets = sets_from(args.sets)
-    if not args.reference and wanted & {"fir", "fid"}:
+    if not args.reference and wanted - {"lpips"}:
         warn("no --reference: FIR and FID compare with training photographs, so they stay empty")
     for folder in args.reference:
         require_dataset(folder)
@@ -81,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     figures = measure_sets(
         sets,
         args.reference,
-        face_analyzer(args, device.type) if "fir" in wanted else None,
+        face_analyzer(args, device.type) if FIR in wanted else None,
         extractors,
         MeasureSettings(args.threshold, args.pairs, args.seed, args.control, args.cache),
         warn=warn,
@@ -102,11 +106,19 @@ def face_analyzer(args: argparse.Namespace, device: str) -> FaceAnalyzer:
     return load_face_analyzer(args.faces or "buffalo_l", device=device)
 
 
+def known_metrics() -> tuple[str, ...]:
+    """FIR, and what the extractors measure."""
+    from ..diffusioncleft_core.metrics.extractors import EXTRACTORS
+
+    return FIR, *EXTRACTORS
+
+
 def metrics_from(text: str) -> set[str]:
+    known = known_metrics()
     wanted = {part.strip().lower() for part in text.split(",") if part.strip()}
-    unknown = sorted(wanted - set(METRICS))
+    unknown = sorted(wanted - set(known))
     if unknown or not wanted:
-        raise UserError(f"--metrics {text!r} names {unknown or 'nothing'}; choose from: {', '.join(METRICS)}")
+        raise UserError(f"--metrics {text!r} names {unknown or 'nothing'}; choose from: {', '.join(known)}")
     return wanted
 
 
@@ -132,15 +144,16 @@ def sets_from(texts: list[str]) -> dict[str, Path]:
 
 def summary(sets: Mapping[str, Any]) -> list[str]:
     """One line a figure of the paper's profile."""
+    shown_metrics = ("fir_pairs", "fir_images", *known_metrics()[1:])
     lines = []
     for name, metrics in sets.items():
-        for metric in ("fir_pairs", "fir_images", "fid", "lpips"):
+        for metric in shown_metrics:
             for variant, figure in metrics.get(metric, {}).get("paper", {}).items():
                 lines.append(f"{name:<8} {metric:<10} {variant:<8} {shown(metric, figure)}")
     if any(
         figure["extractor"]["phantom"]
         for metrics in sets.values()
-        for metric in ("fir_pairs", "fid", "lpips")
+        for metric in shown_metrics
         for figure in metrics.get(metric, {}).get("paper", {}).values()
     ):
         lines.append("phantom models: these values say nothing about photographs")

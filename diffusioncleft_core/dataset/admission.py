@@ -198,9 +198,9 @@ def admit(
     """
     refused = {item.file for item in listing.set_aside}
     names = [*listing.photographs, *refused]
-    matched, homeless = match_rows(names, table.rows)
+    matched, unmatched = match_rows(names, table.rows)
     aside = list(listing.set_aside)
-    for row in homeless:
+    for row in unmatched:
         what = "no such photograph" if row.file else "the column file is empty"
         detail = f"line {row.line}: {what}"
         aside.append(SetAside(row.file or f"(line {row.line})", "row_without_photo", detail))

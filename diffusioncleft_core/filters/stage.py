@@ -108,6 +108,14 @@ Generate = Callable[[list[PlanRow]], None]
 """Draws the rows of a plan that the set does not hold yet."""
 
 
+@dataclass(frozen=True)
+class Refill:
+    """How images are made in place of rejected ones: by condition, at most `attempts` times for a row."""
+
+    draw: Mapping[str, Generate]
+    attempts: int = ATTEMPTS
+
+
 def filter_sets(
     sets: Mapping[str, Path],
     datasets: Mapping[str, Path],
@@ -116,17 +124,15 @@ def filter_sets(
     threshold: float = THRESHOLD,
     artifacts: ArtifactFilter | None = None,
     cache: Path | None = None,
-    again: Mapping[str, Generate] | None = None,
-    attempts: int = ATTEMPTS,
+    refill: Refill | None = None,
     warn: Callable[[str], None] = lambda message: None,
 ) -> dict[str, dict[str, Any]]:
     """Filter the generated set of each condition against the training photographs of ALL `datasets`.
 
-    sets, datasets: folders by condition; cache: private folder for the face records of the generated images;
-    again: by condition, how images are made in place of rejected ones (left out: none are), at most
-    `attempts` times each; warn: told what can't be read or was not judged. Returns by condition what
-    `summary.filter_summary` counts, and `training_photographs`: the same artifact filter over that
-    condition's photographs, counts below five suppressed.
+    sets, datasets: folders by condition; cache: private folder for the face records of generated images;
+    refill: how images are made in place of rejected ones, None: none are; warn: told what can't be read or
+    was not judged. Returns by condition what `summary.filter_summary` counts, and `training_photographs`:
+    the same artifact filter over that condition's photographs, counts below five suppressed.
     """
     artifacts = artifacts or ArtifactFilter(analyzer)
     identity = IdentityFilter(read_references(list(datasets.values()), analyzer), threshold)
@@ -134,9 +140,9 @@ def filter_sets(
     for name, folder in sets.items():
         for message in filter_set(folder, artifacts, identity, analyzer, cache=cache).notices:
             warn(message)
-        if again and name in again:
+        if refill and name in refill.draw:
             check = partial(filter_set, folder, artifacts, identity, analyzer, cache=cache)
-            refill_set(folder, again[name], check, attempts=attempts)
+            refill_set(folder, refill.draw[name], check, attempts=refill.attempts)
         found[name] = filter_summary(read_image_set(folder))
         if name in datasets:
             verdicts = photograph_verdicts(datasets[name], artifacts, analyzer)

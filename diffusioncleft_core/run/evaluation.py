@@ -34,7 +34,7 @@ def filter_images(
 
     again: by condition, how images are made in place of rejected ones; used when refilling was asked for.
     """
-    from ..filters.stage import filter_sets
+    from ..filters.stage import Refill, filter_sets
     from ..filters.text import text_weights
     from ..imageset.decode import INGEST_VERSION
 
@@ -45,8 +45,7 @@ def filter_images(
             analyzer_of(settings),
             threshold=settings.threshold,
             cache=folders.private / FACES_CACHE,
-            again=again if settings.refill else None,
-            attempts=settings.refill or 1,
+            refill=Refill(again, settings.refill) if settings.refill else None,
             warn=warn,
         )
 

@@ -155,6 +155,44 @@ def test_what_was_computed_lies_with_its_images_for_the_owner_alone(measured, da
             assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
+def test_an_extractor_is_added_with_one_entry(datasets, generated, tmp_path, monkeypatch):
+    """It is chosen by its name, and its Fréchet distance stands in the report beside the floor."""
+    import torch
+
+    from diffusioncleft.diffusioncleft_core.metrics import extractors
+    from diffusioncleft.diffusioncleft_core.metrics.fid import frechet_distance
+
+    class MeanColours:
+        info = extractors.ExtractorInfo("mean colours", "c" * 64, True, "none")
+        dimensions = 3
+
+        def prepare(self, pixels):
+            return torch.from_numpy(pixels).float().mean(dim=(0, 1))
+
+        def __call__(self, batch):
+            return batch
+
+    entry = extractors.ExtractorEntry("colour", "inception-fid", "numpy", lambda *_: MeanColours())
+    monkeypatch.setitem(extractors.EXTRACTORS, "fd_colour", entry)
+    out = tmp_path / "colour.json"
+    references = ["--reference", *datasets.values()]
+    assert measure(*generated.values(), "--phantom", *references, "--metrics", "fd_colour", "--out", out) == 0
+    document = json.loads(out.read_text(encoding="utf-8"))
+
+    def colours(folder, role):
+        rows = [row for row in read_jsonl(folder / "manifest.jsonl") if row["role"] == role]
+        return np.stack([np.asarray(Image.open(folder / row["file"])).mean(axis=(0, 1)) for row in rows])
+
+    expected = frechet_distance(
+        colours(generated["pre_op"], "generated"), colours(datasets["pre_op"], "train")
+    )
+    found = figure(document, "pre_op", "fd_colour")
+    assert (
+        found["value"] == pytest.approx(expected, rel=1e-4) and found["extractor"]["name"] == "mean colours"
+    )
+    assert set(document["sets"]["pre_op"]) <= {"fd_colour", "fd_colour_floor"}
+
+
 def test_measuring_again_looks_at_no_image_again_and_says_the_same(
     measured, datasets, generated, monkeypatch
 ):

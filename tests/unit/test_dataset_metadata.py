@@ -81,9 +81,9 @@ def test_names_match_across_unicode_forms_slashes_and_case(tmp_path):
     rows = table(
         tmp_path, "file,consent\ncafe\u0301.jpg,yes\nsub\\b.JPG,yes\nC.jpg,yes\n../d.jpg,yes\n,yes\n"
     ).rows
-    matched, homeless = match_rows(["caf\u00e9.jpg", "sub/b.jpg", "c.JPG", "C.jpg", "d.jpg"], rows)
+    matched, unmatched = match_rows(["caf\u00e9.jpg", "sub/b.jpg", "c.JPG", "C.jpg", "d.jpg"], rows)
     assert matched.keys() == {"caf\u00e9.jpg", "sub/b.jpg", "C.jpg"}
-    assert [row.line for row in homeless] == [5, 6]
+    assert [row.line for row in unmatched] == [5, 6]
 
 
 def test_an_ambiguous_case_matches_nothing(tmp_path):
