@@ -337,7 +337,7 @@ def test_a_warm_cache_needs_no_encoder(workplace, tmp_path, straight):
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing(workplace, tmp_path):
     with pytest.raises(UserError, match="not finite"):
-        _train(_settings(workplace, tmp_path, max_train_steps=40, learning_rate=1e30, max_grad_norm=0.0))
+        _train(_settings(workplace, tmp_path, max_train_steps=40, network_alpha=1e30, max_grad_norm=0.0))
     assert not (tmp_path / "lora.safetensors").exists()
 
 
@@ -351,7 +351,7 @@ def test_the_trainer_prints_events_only_and_ends_with_2_for_a_mistake(workplace,
     )
     assert done.returncode == 2
     assert json.loads(done.stdout)["event"] == "error"
-    assert "missing is no folder" in json.loads(done.stdout)["message"]
+    assert "missing can't be read" in json.loads(done.stdout)["message"]
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("no", "float32"), ("bf16", "bfloat16")])
