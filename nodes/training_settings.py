@@ -11,7 +11,7 @@ from ..diffusioncleft_core.ranges import sides
 from ..diffusioncleft_core.recipe.checks import check_places, check_recipe, checked_choices
 from ..diffusioncleft_core.recipe.document import shared_fields
 from ..diffusioncleft_core.recipe.presets import chosen_recipe, completed_recipe, named_recipe
-from ..diffusioncleft_core.recipe.recipe import LARGEST_PREVIEW, Recipe
+from ..diffusioncleft_core.recipe.recipe import PAPER_SIDE, Recipe
 from ..trainer.kohya import NAMES
 from . import places
 from .common import AUTO, NONE, PHANTOM
@@ -110,7 +110,7 @@ def plan_run(inputs: dict[str, Any]) -> RunPlan:
         source=source,
         recipe=check_recipe(recipe, spelled),
         regularisation=inputs["regularisation_images"],
-        regularisation_side=min(LARGEST_PREVIEW, max(recipe.data.resolution)),
+        regularisation_side=min(PAPER_SIDE, max(recipe.data.resolution)),
         previews=previews,
         bracketed=bracketed,
         warnings=tuple(warnings),

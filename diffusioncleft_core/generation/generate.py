@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ..conditions.plan import REFILL_STRIDE, PlanRow
-from ..environment import default_dtype, pick_device, versions
+from ..environment import versions
 from ..errors import UserError
 from ..files import append_jsonl, read_json, sha256_file, write_json, write_jsonl
 from ..flux.lora_file import read_lora
@@ -25,8 +25,8 @@ from ..flux.source import FluxSource
 from ..imageset.manifest import read_rows
 from ..imageset.synthetic import manifest_row, read_done, write_image
 from ..progress import progress
-from ..ranges import COUNT, SAMPLING_STEPS, STRENGTH
 from .sampler import ImageSampler, ImageSize, embed_prompts, release_memory
+from .sampling import Sampling
 
 SETTINGS_FILE = "generation.json"
 MANIFEST_FILE = "manifest.jsonl"
@@ -54,31 +54,20 @@ def generate(
     lora: Path | None,
     plan: Sequence[PlanRow],
     out: Path,
+    sampling: Sampling,
     *,
-    strength: float = 1.0,
-    steps: int = 4,
-    width: int = 1024,
-    height: int = 1024,
-    batch: int = 1,
-    device: torch.device | None = None,
-    dtype: torch.dtype | None = None,
     role: str = "generated",
     warn: Callable[[str], None] = lambda message: None,
     on_image: Callable[[int, int], None] = lambda done, total: None,
 ) -> GenerationResult:
     """Make every image of `plan` that `out` does not hold yet.
 
-    strength: factor on the LoRA's own scale, 0 is the base model; steps: 1 to 50, 4 for schnell;
-    width, height: px; batch: images at once; role: the manifest's role, `generated` or `control`.
+    role: the manifest's role, `generated` or `control`.
     on_image: called with (images done, images of the plan) after each batch; what it raises stops the call.
     Errors: UserError when `out` holds images of other settings or of another plan.
     """
-    device = pick_device(None) if device is None else device
-    dtype = default_dtype(device) if dtype is None else dtype
-    size = ImageSize(width, height)
-    check_numbers(steps, batch, strength)
     check_plan(plan)
-    record = shared_record(source, lora, strength, steps, size, dtype)
+    record = shared_record(source, lora, sampling)
     warnings = lora_warnings(lora, record, plan)
     for message in warnings:
         warn(message)
@@ -89,9 +78,7 @@ def generate(
     write_jsonl(out / MANIFEST_FILE, [*rows, *again])
     pending = [row for row in plan if done[row.index] is None]
     if pending:
-        make_images(
-            source, lora, pending, out, record, size, batch, device, dtype, role, len(plan), on_image, warn
-        )
+        make_images(source, lora, pending, out, record, sampling, role, len(plan), on_image, warn)
     finish_manifest(out, plan, role, again)
     return GenerationResult(out, total=len(plan), made=len(pending), warnings=warnings)
 
@@ -102,10 +89,7 @@ def make_images(
     pending: Sequence[PlanRow],
     out: Path,
     record: Mapping[str, Any],
-    size: ImageSize,
-    batch: int,
-    device: torch.device,
-    dtype: torch.dtype,
+    sampling: Sampling,
     role: str,
     total: int,
     on_image: Callable[[int, int], None] = lambda done, total: None,
@@ -113,11 +97,16 @@ def make_images(
 ) -> None:
     """Encode the prompts, then draw and write `pending` batch by batch."""
     embeddings = embed_prompts(
-        source, [row.prompt for row in pending], device, dtype, folder=out / EMBEDDINGS_FOLDER
+        source,
+        [row.prompt for row in pending],
+        sampling.device,
+        sampling.dtype,
+        folder=out / EMBEDDINGS_FOLDER,
     )
+    size, batch = ImageSize(sampling.width, sampling.height), sampling.batch
     software = versions()
     try:
-        sampler = ImageSampler(source, device, dtype)
+        sampler = ImageSampler(source, sampling.device, sampling.dtype)
         if sampler.streamed:
             warn(STREAMED)
         sampler.use_lora(lora, record_strength(record))
@@ -129,7 +118,7 @@ def make_images(
                     [embeddings.get(row.prompt) for row in rows],
                     [row.seed for row in rows],
                     size,
-                    int(record["sampler"]["steps"]),
+                    sampling.steps,
                 )
                 for row, pixels in zip(rows, pictures, strict=True):
                     sidecar = write_image(out, pixels, image_record(row, record, software))
@@ -139,7 +128,7 @@ def make_images(
         del sampler
     finally:
         embeddings.close()
-        release_memory(device)
+        release_memory(sampling.device)
 
 
 def finish_manifest(
@@ -166,12 +155,6 @@ def refilled_rows(out: Path, plan: Sequence[PlanRow]) -> list[dict[str, Any]]:
     ]
 
 
-def check_numbers(steps: int, batch: int, strength: float) -> None:
-    SAMPLING_STEPS.check(steps, "--steps")
-    COUNT.check(batch, "--batch")
-    STRENGTH.check(strength, "the LoRA's strength")
-
-
 def check_plan(plan: Sequence[PlanRow]) -> None:
     if not plan:
         raise UserError("the plan holds no rows: make one with `diffusioncleft plan`")
@@ -179,21 +162,36 @@ def check_plan(plan: Sequence[PlanRow]) -> None:
         raise UserError("the plan holds an index twice: make it again with `diffusioncleft plan`")
 
 
-def shared_record(
-    source: FluxSource, lora: Path | None, strength: float, steps: int, size: ImageSize, dtype: torch.dtype
-) -> dict[str, Any]:
+def shared_record(source: FluxSource, lora: Path | None, sampling: Sampling) -> dict[str, Any]:
     """What all images of one folder have in common; a folder never mixes two of these."""
     return {
         "base": base_digests(source),
-        "lora": None if lora is None else {"sha256": lora_digest(lora), "strength": strength},
+        "lora": None if lora is None else {"sha256": lora_digest(lora), "strength": sampling.strength},
         "sampler": {
-            "steps": steps,
-            "sigmas": [float(sigma) for sigma in schnell_sigmas(steps)],
+            "steps": sampling.steps,
+            "sigmas": [float(sigma) for sigma in schnell_sigmas(sampling.steps)],
             "guidance": "none",
-            "dtype": str(dtype).removeprefix("torch."),
+            "dtype": str(sampling.dtype).removeprefix("torch."),
         },
-        "size": {"width": size.width, "height": size.height},
+        "size": {"width": sampling.width, "height": sampling.height},
     }
+
+
+def recorded_sampling(folder: Path, device: torch.device, dtype: torch.dtype, batch: int) -> Sampling:
+    """What a set was drawn with, as its `generation.json` says; UserError for a set that has none."""
+    path = folder / SETTINGS_FILE
+    if not path.is_file():
+        raise UserError(f"{folder} was not drawn by `diffusioncleft generate`; only such a set is refilled")
+    record = read_json(path)
+    return Sampling(
+        device,
+        dtype,
+        width=int(record["size"]["width"]),
+        height=int(record["size"]["height"]),
+        steps=int(record["sampler"]["steps"]),
+        batch=batch,
+        strength=float(record["lora"]["strength"]) if record.get("lora") else 1.0,
+    )
 
 
 def base_digests(source: FluxSource) -> dict[str, str]:
