@@ -41,6 +41,8 @@ lint: $(READY)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+	mkdir -p .mypy_cache/types && ln -sfn ../.. .mypy_cache/types/diffusioncleft
+	MYPYPATH=.mypy_cache/types $(PY) -m mypy -p diffusioncleft.trainer
 
 format: $(READY)
 	$(PY) -m ruff check --fix-only .

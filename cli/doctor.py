@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.ranges import COUNT
+from ..diffusioncleft_core.recipe.recipe import PAPER_SIDE, PHANTOM_SIDE
 from .checkup.checkup import RESOLUTION
 from .options import add_base_arguments, device_and_dtype
 from .recipe_options import add_preset, add_recipe_options, preset_name, recipe_from
@@ -34,8 +35,6 @@ The block on standard output names no person, computer, file or photograph: past
 stands above it, on standard error, may name your files. A real base model needs a CUDA GPU. Exit status: 0
 nothing failed, 1 a step failed, 2 a mistake in the options. docs/doctor.md explains every step.
 """
-DEFAULT_RESOLUTION = 768
-PHANTOM_RESOLUTION = 128
 RECIPE_OPTIONS = ("network.training_adapter", "memory.blocks_to_swap", "memory.gradient_checkpointing")
 MARK = "diffusioncleft-doctor"
 SEARCHED = (
@@ -121,7 +120,7 @@ def settings_from(args: argparse.Namespace, folder: Path) -> DoctorSettings:
             tokenizer_t5=args.tokenizer_t5,
         )
     device, dtype = device_and_dtype(args)
-    default = PHANTOM_RESOLUTION if args.phantom else DEFAULT_RESOLUTION
+    default = PHANTOM_SIDE if args.phantom else PAPER_SIDE
     side = default if args.resolution is None else args.resolution
     return DoctorSettings(
         source=source,

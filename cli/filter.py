@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.ranges import COUNT, SIMILARITY, whole
-from .options import add_base_arguments, device_and_dtype, source_from
+from .options import add_base_arguments, batch_from, device_and_dtype, source_from
 
 if TYPE_CHECKING:
     from ..diffusioncleft_core.faces.analyzer import FaceAnalyzer
@@ -141,32 +141,16 @@ def _refill(
     """Draw again with the settings that the set was drawn with; generation refuses others."""
     from ..diffusioncleft_core.files import read_json
     from ..diffusioncleft_core.filters.stage import refill_set
-    from ..diffusioncleft_core.generation.generate import generate
+    from ..diffusioncleft_core.generation.generate import generate, recorded_sampling
     from ..diffusioncleft_core.imageset.places import SETTINGS
 
-    settings = args.set / SETTINGS
-    if not settings.is_file():
-        raise UserError(f"{args.set} was not drawn by `diffusioncleft generate`; only such a set is refilled")
-    record = read_json(settings)
-    if record.get("lora") and args.lora is None:
+    sampling = recorded_sampling(args.set, *device_and_dtype(args), batch_from(args))
+    if read_json(args.set / SETTINGS).get("lora") and args.lora is None:
         raise UserError("the set was drawn with a LoRA: give it with --lora")
     source = source_from(args)
-    device, dtype = device_and_dtype(args)
 
     def draw(plan: Any) -> None:
-        generate(
-            source,
-            args.lora,
-            plan,
-            args.set,
-            strength=float(record["lora"]["strength"]) if record.get("lora") else 1.0,
-            steps=int(record["sampler"]["steps"]),
-            width=int(record["size"]["width"]),
-            height=int(record["size"]["height"]),
-            batch=args.batch or (16 if args.phantom else 1),
-            device=device,
-            dtype=dtype,
-        )
+        generate(source, args.lora, plan, args.set, sampling)
 
     result = refill_set(
         args.set, draw, lambda: _filter(args.set, artifacts, identity, analyzer), attempts=args.refill

@@ -11,12 +11,11 @@ from ..diffusioncleft_core.ranges import COUNT, SAMPLING_STEPS, SEED, STRENGTH
 from .options import (
     add_attribute_arguments,
     add_base_arguments,
-    device_and_dtype,
     fixed_from,
     names_from,
     parse_size,
     paths,
-    size_from,
+    sampling_from,
     source_from,
     strengths,
     warn,
@@ -79,23 +78,8 @@ def run(args: argparse.Namespace) -> int:
     plan = plan_from(args)
     if args.grid_strengths or args.grid_loras:
         return draw_grid(args, plan)
-    source = source_from(args)
-    width, height = size_from(args)
-    device, dtype = device_and_dtype(args)
-    result = generate(
-        source,
-        args.lora,
-        plan,
-        args.out,
-        strength=args.strength,
-        steps=args.steps,
-        width=width,
-        height=height,
-        batch=args.batch or (16 if args.phantom else 1),
-        device=device,
-        dtype=dtype,
-        warn=warn,
-    )
+    sampling = sampling_from(args, args.strength)
+    result = generate(source_from(args), args.lora, plan, args.out, sampling, warn=warn)
     before = result.total - result.made
     print(f"{result.made} images drawn, {before} were there: {result.folder}")
     return 0
@@ -105,19 +89,13 @@ def draw_grid(args: argparse.Namespace, plan: list[PlanRow]) -> int:
     from ..diffusioncleft_core.generation.grid import generate_grid
 
     loras = args.grid_loras or ([args.lora] if args.lora else [])
-    width, height = size_from(args)
-    device, dtype = device_and_dtype(args)
     result = generate_grid(
         source_from(args),
         loras,
         args.grid_strengths or [args.strength],
         plan[: args.grid_rows],
         args.out,
-        steps=args.steps,
-        width=width,
-        height=height,
-        device=device,
-        dtype=dtype,
+        sampling_from(args, args.strength),
     )
     for picture in result.pictures:
         print(picture)

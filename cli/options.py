@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.ranges import SIDE, STRENGTH
+from ..diffusioncleft_core.recipe.recipe import PAPER_SIDE, PHANTOM_SIDE
 
 if TYPE_CHECKING:
     import torch
 
     from ..diffusioncleft_core.conditions.vocabulary import Condition
     from ..diffusioncleft_core.flux.source import FluxSource
+    from ..diffusioncleft_core.generation.sampling import Sampling
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 DTYPES |= {name: name for name in DTYPES.values()}
-DEFAULT_SIZE = 768
-PHANTOM_SIZE = 128
+PHANTOM_BATCH = 16
 
 
 def add_base_arguments(parser: argparse.ArgumentParser) -> None:
@@ -91,13 +92,25 @@ def parse_size(text: str) -> tuple[int, int]:
     return sides[0], sides[-1]
 
 
-def size_from(args: argparse.Namespace) -> tuple[int, int]:
-    """Width and height in px: as given, else 128 for the phantom and the paper's 768."""
-    if args.size is not None:
-        width, height = args.size
-        return int(width), int(height)
-    side = PHANTOM_SIZE if args.phantom else DEFAULT_SIZE
-    return side, side
+def sampling_from(args: argparse.Namespace, strength: float) -> Sampling:
+    """How the options say that pictures are drawn; sizes are the paper's, on the phantom its own."""
+    from ..diffusioncleft_core.generation.sampling import Sampling
+
+    side = PHANTOM_SIDE if args.phantom else PAPER_SIDE
+    width, height = args.size or (side, side)
+    return Sampling(
+        *device_and_dtype(args),
+        width=width,
+        height=height,
+        steps=args.steps,
+        batch=batch_from(args),
+        strength=strength,
+    )
+
+
+def batch_from(args: argparse.Namespace) -> int:
+    """Images at once: as given, else 1, and 16 of the tiny phantom."""
+    return int(args.batch or (PHANTOM_BATCH if args.phantom else 1))
 
 
 def strengths(text: str) -> list[float]:

@@ -18,7 +18,7 @@ from ..diffusioncleft_core.ranges import (
     STRENGTH,
 )
 from ..diffusioncleft_core.recipe.checks import check_places, check_recipe
-from .options import add_base_arguments, device_and_dtype, parse_size, size_from, source_from, warn
+from .options import add_base_arguments, parse_size, sampling_from, source_from, warn
 from .recipe_options import add_preset, add_recipe_options, preset_name, recipe_from
 
 if TYPE_CHECKING:
@@ -163,34 +163,30 @@ def settings_from(args: argparse.Namespace) -> RunSettings:
             "--phantom brings its own face models: leave out --faces, or --phantom for photographs"
         )
     source = source_from(args)
-    width, height = size_from(args)
-    device, dtype = device_and_dtype(args)
+    standard = PHANTOM_STRENGTH if args.phantom else 1.0
+    sampling = sampling_from(args, standard if args.strength is None else args.strength)
     return RunSettings(
         out=args.out,
         source=source,
-        device=device,
-        dtype=dtype,
+        sampling=sampling,
         faces=args.faces or ("phantom" if args.phantom else DEFAULT_FACES),
         phantom=args.phantom,
         photographs=photographs,
         preset=preset_name(args),
         n=(PHANTOM_IMAGES if args.phantom else 2000) if args.n is None else args.n,
-        width=width,
-        height=height,
-        steps=args.steps,
-        batch=args.batch or (16 if args.phantom else 1),
         mode=args.mode,
         bracketed=not args.bare_trigger,
         holdout=args.holdout,
         seed=args.seed,
         regularization_images=args.regularization_images,
         control=args.control,
-        strength=(PHANTOM_STRENGTH if args.phantom else 1.0) if args.strength is None else args.strength,
         cell_images=PHANTOM_CELL_IMAGES if args.cell_images is None else args.cell_images,
         threshold=args.threshold,
         refill=args.refill,
         metrics=metrics_from(args.metrics),
-        recipe=recipe_from(args, RECIPE_OPTIONS, {"data.resolution": (width,)} if args.phantom else {}),
+        recipe=recipe_from(
+            args, RECIPE_OPTIONS, {"data.resolution": (sampling.width,)} if args.phantom else {}
+        ),
         redo=args.redo,
     )
 

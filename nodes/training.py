@@ -10,6 +10,7 @@ from ..diffusioncleft_core.errors import UserError
 from . import places
 from .common import AUTO, CATEGORY, NONE, PHANTOM, Dataset, Node, Training, blocked
 from .queued import QueuedNode
+from .recipe_widgets import recipe_widget
 
 LATEST = "(latest)"
 WAIT, DETACHED = "wait", "detached"
@@ -249,88 +250,26 @@ def _main_inputs() -> list[Any]:
                 "runs beside the queue; follow it with Cleft Training Status. Both then share the GPU."
             ),
         ),
-        io.Int.Input(
-            "steps", default=0, min=0, max=1_000_000, tooltip="Steps. 0: ten a photograph, as the paper."
-        ),
-        io.Float.Input(
-            "learning_rate",
-            default=0.0,
-            min=0.0,
-            max=1.0,
-            step=1e-5,
-            round=1e-7,
-            tooltip="0: the paper's 1e-4; on the phantom 4e-3, since so small a model hardly moves at 1e-4.",
-        ),
-        io.Int.Input(
-            "seed",
-            default=0,
-            min=0,
-            max=2**31 - 1,
-            tooltip="Order of images, noise levels, noise, first weights.",
-        ),
+        recipe_widget("steps"),
+        recipe_widget("learning_rate", step=1e-5, round=1e-7),
+        recipe_widget("seed", max=2**31 - 1),
     ]
 
 
 def _recipe_inputs() -> list[Any]:
     return [
-        io.Int.Input("network_dim", default=16, min=1, max=256, tooltip="Rank of the LoRA."),
-        io.Float.Input(
-            "network_alpha", default=32.0, min=0.1, max=512.0, step=0.1, tooltip="The scale is alpha / rank."
-        ),
-        io.Combo.Input(
-            "network_targets",
-            options=["all", "attention", "no_modulation"],
-            default="all",
-            tooltip="Linear layers of the transformer blocks that get the LoRA.",
-        ),
-        io.String.Input(
-            "resolution",
-            default=AUTO,
-            tooltip="Base sizes in px, separated by commas. auto: 256,512,768,1024; for phantoms 128.",
-        ),
-        io.Int.Input(
-            "batch_size",
-            default=0,
-            min=0,
-            max=64,
-            tooltip="Images in a batch. 0: the preset's: 1; robust on the phantom 2.",
-        ),
-        io.Int.Input("gradient_accumulation", default=1, min=1, max=64, tooltip="Batches in a step."),
-        io.Combo.Input(
-            "optimizer",
-            options=["AdamW8bit", "AdamW"],
-            default="AdamW8bit",
-            tooltip="AdamW8bit needs bitsandbytes; without it AdamW is taken, and said.",
-        ),
-        io.Combo.Input(
-            "lr_scheduler",
-            options=[AUTO, "constant", "constant_with_warmup", "linear", "cosine"],
-            default=AUTO,
-            tooltip=(
-                "Course of the learning rate. auto: constant; "
-                "on the phantom cosine after 50 steps of warm-up."
-            ),
-        ),
-        io.Int.Input(
-            "lr_warmup_steps", default=0, min=0, max=10_000, tooltip="Linear warm-up over so many steps."
-        ),
-        io.Combo.Input(
-            "timestep_sampling",
-            options=[AUTO, "uniform", "sigmoid", "shift", "schnell"],
-            default=AUTO,
-            tooltip="Distribution of the noise levels. auto: uniform; robust on the phantom schnell's.",
-        ),
-        io.Float.Input(
-            "weight_decay", default=0.01, min=0.0, max=1.0, step=0.001, tooltip="AdamW's weight decay."
-        ),
-        io.Float.Input(
-            "max_grad_norm",
-            default=1.0,
-            min=0.0,
-            max=100.0,
-            step=0.1,
-            tooltip="Clip the gradient. 0: do not.",
-        ),
+        recipe_widget("network_dim"),
+        recipe_widget("network_alpha", largest=512.0, step=0.1),
+        recipe_widget("network_targets"),
+        recipe_widget("resolution"),
+        recipe_widget("batch_size", largest=64),
+        recipe_widget("gradient_accumulation", largest=64),
+        recipe_widget("optimizer", note="AdamW8bit needs bitsandbytes; without it AdamW is taken, and said."),
+        recipe_widget("lr_scheduler"),
+        recipe_widget("lr_warmup_steps"),
+        recipe_widget("timestep_sampling"),
+        recipe_widget("weight_decay", step=0.001),
+        recipe_widget("max_grad_norm", largest=100.0, step=0.1),
         io.Int.Input(
             "regularisation_images",
             default=0,
@@ -338,14 +277,7 @@ def _recipe_inputs() -> list[Any]:
             max=10_000,
             tooltip="Images that the base model makes without the trigger, to train beside. 0: none.",
         ),
-        io.Float.Input(
-            "prior_loss_weight",
-            default=1.0,
-            min=0.0,
-            max=10.0,
-            step=0.1,
-            tooltip="Weight of the regularisation.",
-        ),
+        recipe_widget("prior_loss_weight", step=0.1),
         io.Combo.Input(
             "training_adapter",
             options=[AUTO, NONE, *places.model_files("loras")],
@@ -378,27 +310,10 @@ def _memory_inputs() -> list[Any]:
             default=AUTO,
             tooltip="T5-XXL of a single-file base model. auto: t5xxl_fp16.safetensors or its like.",
         ),
-        io.Combo.Input(
-            "mixed_precision",
-            options=[AUTO, "no", "bf16"],
-            default=AUTO,
-            tooltip="Number format of the frozen base. auto: bf16 on a GPU, float32 on the processor.",
-        ),
-        io.Boolean.Input("gradient_checkpointing", default=False, tooltip="Compute twice to save memory."),
-        io.Int.Input(
-            "blocks_to_swap",
-            default=0,
-            min=0,
-            max=57,
-            tooltip="Keep so many blocks in main memory and stream them: less GPU memory, slower.",
-        ),
-        io.Int.Input(
-            "checkpoint_every",
-            default=250,
-            min=1,
-            max=100_000,
-            tooltip="Steps between checkpoints to resume from.",
-        ),
+        recipe_widget("mixed_precision", note="auto: bf16 on a GPU, float32 on the processor."),
+        recipe_widget("gradient_checkpointing"),
+        recipe_widget("blocks_to_swap", largest=57),
+        recipe_widget("checkpoint_every"),
     ]
 
 
@@ -410,45 +325,9 @@ def _preview_inputs() -> list[Any]:
             multiline=True,
             tooltip="Prompts of the previews, one a line. Empty: one prompt of the dataset's condition.",
         ),
-        io.Int.Input(
-            "preview_every",
-            default=250,
-            min=0,
-            max=100_000,
-            tooltip="Steps between previews. 0: no previews.",
-        ),
-        io.Int.Input(
-            "preview_size",
-            default=0,
-            min=0,
-            max=2048,
-            step=16,
-            tooltip="Side in px. 0: 768, or the largest trained.",
-        ),
-        io.Int.Input(
-            "save_every",
-            optional=True,
-            default=0,
-            min=0,
-            max=100_000,
-            tooltip="Also keep the LoRA every so many steps, for a grid of checkpoints. 0: only the last.",
-        ),
-        io.Float.Input(
-            "output_preservation_weight",
-            optional=True,
-            default=-1.0,
-            min=-1.0,
-            max=100.0,
-            step=0.1,
-            tooltip="Hold the output without the trigger to the base model's. -1: the preset's; 0: off.",
-        ),
-        io.Float.Input(
-            "region_weight",
-            optional=True,
-            default=0.0,
-            min=0.0,
-            max=100.0,
-            step=0.5,
-            tooltip="Weight of the loss where the finding lies. 0: the preset's; 1: as elsewhere.",
-        ),
+        recipe_widget("preview_every", default=250),
+        recipe_widget("preview_size", step=16),
+        recipe_widget("save_every", optional=True),
+        recipe_widget("output_preservation_weight", optional=True, step=0.1),
+        recipe_widget("region_weight", optional=True, largest=100.0, step=0.5),
     ]

@@ -218,6 +218,7 @@ def _make_regularisation(run: Run, stop: Callable[[], bool], view: NodeView | No
     from ..diffusioncleft_core.environment import default_dtype, pick_device
     from ..diffusioncleft_core.generation.generate import generate
     from ..diffusioncleft_core.generation.plans import regularization_plan
+    from ..diffusioncleft_core.generation.sampling import Sampling
     from ..trainer.interruption import Interrupted
 
     out = run.folder / "regularisation"
@@ -243,12 +244,14 @@ def _make_regularisation(run: Run, stop: Callable[[], bool], view: NodeView | No
         None,
         prompts,
         out,
-        width=plan.regularisation_side,
-        height=plan.regularisation_side,
-        device=device,
-        dtype=default_dtype(device),
+        Sampling(
+            device,
+            default_dtype(device),
+            width=plan.regularisation_side,
+            height=plan.regularisation_side,
+            batch=4 if plan.phantom else 1,
+        ),
         role="control",
-        batch=4 if plan.phantom else 1,
         on_image=on_image,
     )
     write_json(made, {"images": plan.regularisation})

@@ -11,11 +11,12 @@ from ..diffusioncleft_core.ranges import sides
 from ..diffusioncleft_core.recipe.checks import check_places, check_recipe, checked_choices
 from ..diffusioncleft_core.recipe.document import shared_fields
 from ..diffusioncleft_core.recipe.presets import chosen_recipe, completed_recipe, named_recipe
-from ..diffusioncleft_core.recipe.recipe import LARGEST_PREVIEW, Recipe
+from ..diffusioncleft_core.recipe.recipe import PAPER_SIDE, Recipe
 from ..trainer.kohya import NAMES
 from . import places
 from .common import AUTO, NONE, PHANTOM
 from .opened import DatasetHandle
+from .recipe_widgets import ALWAYS, WIDGETS, spelled
 
 _ADAPTER_NAMES = ("training-adapter", "training_adapter")
 _NO_ADAPTER = (
@@ -23,37 +24,6 @@ _NO_ADAPTER = (
     "docs/comfyui.md says which to get"
 )
 
-ALWAYS = object()
-"""In place of a value: the widget always says something."""
-WIDGETS: dict[str, tuple[str, Any]] = {
-    "steps": ("optimizer.steps", 0),
-    "learning_rate": ("optimizer.learning_rate", 0.0),
-    "seed": ("objective.seed", ALWAYS),
-    "network_dim": ("network.rank", ALWAYS),
-    "network_alpha": ("network.alpha", ALWAYS),
-    "network_targets": ("network.targets", ALWAYS),
-    "resolution": ("data.resolution", AUTO),
-    "batch_size": ("data.batch_size", 0),
-    "gradient_accumulation": ("optimizer.accumulation_steps", ALWAYS),
-    "optimizer": ("optimizer.name", ALWAYS),
-    "lr_scheduler": ("optimizer.schedule", AUTO),
-    "lr_warmup_steps": ("optimizer.warmup_steps", 0),
-    "timestep_sampling": ("objective.timestep_sampling", AUTO),
-    "weight_decay": ("optimizer.weight_decay", ALWAYS),
-    "max_grad_norm": ("optimizer.max_grad_norm", ALWAYS),
-    "prior_loss_weight": ("objective.prior_loss_weight", ALWAYS),
-    "mixed_precision": ("memory.precision", ALWAYS),
-    "gradient_checkpointing": ("memory.gradient_checkpointing", ALWAYS),
-    "blocks_to_swap": ("memory.blocks_to_swap", ALWAYS),
-    "checkpoint_every": ("output.checkpoint_every_n_steps", ALWAYS),
-    "preview_every": ("previews.every_n_steps", ALWAYS),
-    "preview_size": ("previews.size", ALWAYS),
-    "save_every": ("output.save_every_n_steps", 0),
-    "output_preservation_weight": ("objective.output_preservation_weight", -1.0),
-    "region_weight": ("objective.region_weight", 0.0),
-}
-"""Widgets that are fields of the recipe: the field, and the value that leaves the choice to the preset."""
-_NAMES = {path: widget for widget, (path, _) in WIDGETS.items()}
 _WITHOUT_EFFECT = (
     "data.bucket_step",
     "data.cache_on_disk",
@@ -62,11 +32,6 @@ _WITHOUT_EFFECT = (
     "memory.gradient_checkpointing",
 )
 """Fields that the node does not offer, or that a run goes on with, where it was, when they change."""
-
-
-def spelled(path: str) -> str:
-    """A field of the recipe as the node calls it."""
-    return _NAMES.get(path, path)
 
 
 @dataclass(frozen=True)
@@ -146,7 +111,7 @@ def plan_run(inputs: dict[str, Any]) -> RunPlan:
         source=source,
         recipe=check_recipe(recipe, spelled),
         regularisation=inputs["regularisation_images"],
-        regularisation_side=min(LARGEST_PREVIEW, *recipe.data.resolution[-1:]),
+        regularisation_side=min(PAPER_SIDE, max(recipe.data.resolution)),
         previews=previews,
         bracketed=bracketed,
         warnings=tuple(warnings),

@@ -82,13 +82,9 @@ def cells_of(settings: RunSettings, folders: RunFolders, name: str, n: int) -> d
         folders.lora(condition),
         condition,
         other,
+        settings.sampling,
         n=n,
         seed=settings.seed_for("experiment", name),
-        strength=settings.strength,
-        device=settings.device,
-        dtype=settings.dtype,
-        batch=settings.batch,
-        steps=settings.steps,
         with_drift=False,
     )
     write_json(kept, {"n": n, "figures": figures})

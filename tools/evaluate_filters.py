@@ -29,15 +29,14 @@ from ..diffusioncleft_core.dataset.folder import dataset_rows
 from ..diffusioncleft_core.dataset.references import read_references
 from ..diffusioncleft_core.faces.analyzer import load_face_analyzer
 from ..diffusioncleft_core.faces.records import FaceRecord, face_records, record_of
-from ..diffusioncleft_core.files import read_json, write_json
+from ..diffusioncleft_core.files import write_json
 from ..diffusioncleft_core.filters.artifacts import ArtifactFilter
 from ..diffusioncleft_core.filters.identity import THRESHOLD, IdentityFilter
 from ..diffusioncleft_core.filters.stage import photograph_verdicts
 from ..diffusioncleft_core.filters.summary import AGE_GROUPS, REASONS, photographs_summary
 from ..diffusioncleft_core.flux.source import phantom_source
-from ..diffusioncleft_core.generation.generate import generate
+from ..diffusioncleft_core.generation.generate import generate, recorded_sampling
 from ..diffusioncleft_core.imageset.decode import read_image
-from ..diffusioncleft_core.imageset.places import SETTINGS
 from ..diffusioncleft_core.imageset.sheets import contact_sheet
 from ..diffusioncleft_core.phantom.face import HEALTHY, random_face, random_identity
 from ..diffusioncleft_core.phantom.render import render
@@ -65,7 +64,6 @@ def drawn(run: Path, work: Path, n: int, seed: int, analyzer: Any) -> list[Pictu
     pictures = []
     for name in CONDITIONS:
         condition = load_vocabulary().condition(name)
-        settings = read_json(run / "generated" / name / SETTINGS)
         lora = next((run / "loras" / name).glob(f"{condition.trigger.lower()}.safetensors"))
         plan = sampling_plan(condition, n, seed)
         generate(
@@ -73,13 +71,7 @@ def drawn(run: Path, work: Path, n: int, seed: int, analyzer: Any) -> list[Pictu
             lora,
             plan,
             work / name,
-            strength=float(settings["lora"]["strength"]),
-            steps=int(settings["sampler"]["steps"]),
-            width=int(settings["size"]["width"]),
-            height=int(settings["size"]["height"]),
-            batch=16,
-            device=torch.device("cpu"),
-            dtype=torch.float32,
+            recorded_sampling(run / "generated" / name, torch.device("cpu"), torch.float32, batch=16),
         )
         files = [f"{row.index:06d}_{row.seed}.png" for row in plan]
         records = face_records(work / name, files, analyzer, work / name / ".faces")

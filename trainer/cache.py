@@ -172,7 +172,7 @@ def cached_text(
         for cache in absent[caption]:
             cache.keep_tensors(cache_key("text", caption, text_fingerprint), found[caption])
     missing = [caption for caption in absent if caption not in found]
-    encoders = load_encoders() if missing else None
+    encoders: Any = load_encoders() if missing else None
     for at in range(0, len(missing), 16):
         part = missing[at : at + 16]
         each(at, len(missing))
@@ -192,4 +192,5 @@ def cached_text(
 
 
 def _device_of(encoders: Any) -> torch.device:
-    return next(encoders.text_encoder.parameters()).device
+    device: torch.device = next(encoders.text_encoder.parameters()).device
+    return device

@@ -78,7 +78,8 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
         prepared = prepare(recipe, source, device, dtype, events, interruption)
         images = prepared.collected
         total = recipe.optimizer.steps or STEPS_PER_IMAGE * len(images.train)
-        adapter_sha256 = sha256_model(recipe.network.training_adapter) if _adapter(recipe, events) else None
+        adapter = _adapter(recipe, events)
+        adapter_sha256 = sha256_model(adapter) if adapter else None
         made_from = fingerprinted(recipe, prepared, total, str(dtype), adapter_sha256)
 
         # Where an earlier run stopped.
@@ -244,18 +245,19 @@ def _device(recipe: Recipe) -> tuple[torch.device, torch.dtype]:
     return device, torch.bfloat16 if precision == "bf16" else torch.float32
 
 
-def _adapter(recipe: Recipe, events: Events) -> bool:
-    """Whether there is a training adapter; its absence on a real, distilled base is worth a warning."""
-    if recipe.network.training_adapter is None:
+def _adapter(recipe: Recipe, events: Events) -> Path | None:
+    """The training adapter's file; its absence on a real, distilled base is worth a warning."""
+    adapter = recipe.network.training_adapter
+    if adapter is None:
         if not recipe.model.phantom:
             events.emit(
                 "warning",
                 message="training schnell without --training_adapter unlearns its 4 steps",
             )
-        return False
-    if not recipe.network.training_adapter.is_file():
-        raise UserError(f"there is no file {recipe.network.training_adapter}; check --training_adapter")
-    return True
+        return None
+    if not adapter.is_file():
+        raise UserError(f"there is no file {adapter}; check --training_adapter")
+    return adapter
 
 
 def _checkpoint(recipe: Recipe, states: Path, made_from: dict[str, Any]) -> checkpoints.Checkpoint | None:
@@ -317,17 +319,18 @@ def _reproducible(recipe: Recipe, device: torch.device) -> Iterator[None]:
     """
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    fill = torch.utils.deterministic.fill_uninitialized_memory
+    memory_filling: Any = torch.utils.deterministic
+    fill = memory_filling.fill_uninitialized_memory
     if recipe.memory.cpu_threads:
         torch.set_num_threads(recipe.memory.cpu_threads)
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
         torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # it would write every tensor twice
+        memory_filling.fill_uninitialized_memory = False  # it would write every tensor twice
     try:
         yield
     finally:
-        torch.utils.deterministic.fill_uninitialized_memory = fill
+        memory_filling.fill_uninitialized_memory = fill
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
         torch.set_num_threads(threads)
 

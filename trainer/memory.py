@@ -60,7 +60,8 @@ class StreamedLinear(nn.Module):
         return self.host_weight
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return _StreamedProduct.apply(x, self.host_weight, self.bias)
+        product: torch.Tensor = _StreamedProduct.apply(x, self.host_weight, self.bias)
+        return product
 
 
 class _StreamedProduct(torch.autograd.Function):

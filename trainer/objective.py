@@ -17,7 +17,7 @@ SCHNELL_STEPS = 4
 
 
 @dataclass(frozen=True)
-class Sampling:
+class NoiseLevels:
     """Distribution of the noise level sigma in [0, 1].
 
     `uniform`: U(0, 1). `sigmoid`: sigmoid(scale * N(0, 1)). `shift`: the same, then s*t / (1 + (s-1)*t).
@@ -37,7 +37,7 @@ def seeded(seed: int, *parts: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
 
 
-def sample_sigmas(sampling: Sampling, count: int, generator: torch.Generator) -> torch.Tensor:
+def sample_sigmas(sampling: NoiseLevels, count: int, generator: torch.Generator) -> torch.Tensor:
     """Draw [count] noise levels, float32."""
     if sampling.kind == "uniform":
         return torch.rand(count, generator=generator)
@@ -71,7 +71,7 @@ def noisy_batch(
     latents: torch.Tensor,
     text: torch.Tensor,
     pooled: torch.Tensor,
-    sampling: Sampling,
+    sampling: NoiseLevels,
     generator: torch.Generator,
     device: torch.device,
 ) -> NoisyBatch:
@@ -137,7 +137,7 @@ class Objective:
         """`activate(lora, adapter)` switches the LoRA and the training adapter on and off."""
         self._recipe, self._prepared, self._transformer = recipe, prepared, transformer
         self._activate, self._device, self._dtype = activate, device, dtype
-        self._sampling = Sampling(
+        self._noise_levels = NoiseLevels(
             recipe.objective.timestep_sampling, recipe.objective.sigmoid_scale, recipe.objective.shift
         )
         self._base_target = recipe.objective.prior_target == "base"
@@ -156,7 +156,7 @@ class Objective:
             count = len(group.train)
             generator = seeded(self._recipe.objective.seed, "noise", number, position)
             indices = group.train + group.reg
-            batch = noisy_batch(*self._prepared.images(indices), self._sampling, generator, self._device)
+            batch = noisy_batch(*self._prepared.images(indices), self._noise_levels, generator, self._device)
             if self._base_target and group.reg:
                 batch = replace(batch, target=self._base_targets(batch, count))
             if self._preserved and count:
@@ -193,10 +193,9 @@ class Objective:
         errors = (self._velocity(batch) - batch.target).square()
         if self._recipe.objective.region_weight != 1:
             images = self._prepared.collected.images
-            size = errors.shape[-2:]
-            weights = [
-                region_weights(images[i].region, *size, self._recipe.objective.region_weight) for i in indices
-            ]
+            height, width = errors.shape[-2:]
+            weight = self._recipe.objective.region_weight
+            weights = [region_weights(images[i].region, height, width, weight) for i in indices]
             errors = errors * torch.stack(weights).to(errors.device)
         return errors.mean(dim=(1, 2, 3))
 

@@ -15,7 +15,7 @@ from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.flux.sampling import decode_latents, initial_noise, sample
 from ..diffusioncleft_core.imageset.synthetic import write_marked
 from ..diffusioncleft_core.ranges import SAMPLING_STEPS, SEED, SIDE
-from ..diffusioncleft_core.recipe.recipe import LARGEST_PREVIEW, SIZE_STEP, Recipe
+from ..diffusioncleft_core.recipe.recipe import PAPER_SIDE, SIZE_STEP, Recipe
 from . import memory
 from .cache import Tensors
 from .events import Events
@@ -53,7 +53,7 @@ def read_prompts(recipe: Recipe) -> list[PreviewPrompt]:
     texts = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not texts:
         raise UserError(f"{recipe.previews.prompts} holds no prompt; write one a line")
-    side = recipe.previews.size or min(LARGEST_PREVIEW, max(recipe.data.resolution))
+    side = recipe.previews.size or min(PAPER_SIDE, max(recipe.data.resolution))
     return [
         _prompt(text, side, recipe.objective.seed + index, recipe.previews.steps)
         for index, text in enumerate(texts)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ..conditions.plan import PlanRow
-from ..environment import default_dtype, pick_device, versions
+from ..environment import versions
 from ..errors import UserError
 from ..files import read_json, sha256_file, write_json
 from ..flux.lora_file import read_lora
@@ -26,8 +26,8 @@ from ..imageset.manifest import ImageRow, add_row, listed_rows, write_image_set
 from ..imageset.places import SETTINGS, first_index
 from ..imageset.synthetic import generated_row, read_done, write_image
 from ..progress import progress
-from ..ranges import COUNT, SAMPLING_STEPS, STRENGTH
 from .sampler import ImageSampler, ImageSize, embed_prompts, release_memory
+from .sampling import Sampling
 
 EMBEDDINGS_FOLDER = ".embeddings"
 SCHEMA = 1
@@ -53,31 +53,20 @@ def generate(
     lora: Path | None,
     plan: Sequence[PlanRow],
     out: Path,
+    sampling: Sampling,
     *,
-    strength: float = 1.0,
-    steps: int = 4,
-    width: int = 1024,
-    height: int = 1024,
-    batch: int = 1,
-    device: torch.device | None = None,
-    dtype: torch.dtype | None = None,
     role: str = "generated",
     warn: Callable[[str], None] = lambda message: None,
     on_image: Callable[[int, int], None] = lambda done, total: None,
 ) -> GenerationResult:
     """Make every image of `plan` that `out` does not hold yet.
 
-    strength: factor on the LoRA's own scale, 0 is the base model; steps: 1 to 50, 4 for schnell;
-    width, height: px; batch: images at once; role: the manifest's role, `generated` or `control`.
+    role: the manifest's role, `generated` or `control`.
     on_image: called with (images done, images of the plan) after each batch; what it raises stops the call.
     Errors: UserError when `out` holds images of other settings or of another plan.
     """
-    device = pick_device(None) if device is None else device
-    dtype = default_dtype(device) if dtype is None else dtype
-    size = ImageSize(width, height)
-    check_numbers(steps, batch, strength)
     check_plan(plan)
-    record = shared_record(source, lora, strength, steps, size, dtype)
+    record = shared_record(source, lora, sampling)
     warnings = lora_warnings(lora, record, plan)
     for message in warnings:
         warn(message)
@@ -86,9 +75,7 @@ def generate(
     done = write_manifest(out, plan, role, refilled)
     pending = [row for row in plan if row.index not in done]
     if pending:
-        make_images(
-            source, lora, pending, out, record, size, batch, device, dtype, role, len(plan), on_image, warn
-        )
+        make_images(source, lora, pending, out, record, sampling, role, len(plan), on_image, warn)
     write_manifest(out, plan, role, refilled)
     return GenerationResult(out, total=len(plan), made=len(pending), warnings=warnings)
 
@@ -99,10 +86,7 @@ def make_images(
     pending: Sequence[PlanRow],
     out: Path,
     record: Mapping[str, Any],
-    size: ImageSize,
-    batch: int,
-    device: torch.device,
-    dtype: torch.dtype,
+    sampling: Sampling,
     role: str,
     total: int,
     on_image: Callable[[int, int], None] = lambda done, total: None,
@@ -110,11 +94,16 @@ def make_images(
 ) -> None:
     """Encode the prompts, then draw and write `pending` batch by batch."""
     embeddings = embed_prompts(
-        source, [row.prompt for row in pending], device, dtype, folder=out / EMBEDDINGS_FOLDER
+        source,
+        [row.prompt for row in pending],
+        sampling.device,
+        sampling.dtype,
+        folder=out / EMBEDDINGS_FOLDER,
     )
+    size, batch = ImageSize(sampling.width, sampling.height), sampling.batch
     software = versions()
     try:
-        sampler = ImageSampler(source, device, dtype)
+        sampler = ImageSampler(source, sampling.device, sampling.dtype)
         if sampler.streamed:
             warn(STREAMED)
         sampler.use_lora(lora, record_strength(record))
@@ -126,7 +115,7 @@ def make_images(
                     [embeddings.get(row.prompt) for row in rows],
                     [row.seed for row in rows],
                     size,
-                    int(record["sampler"]["steps"]),
+                    sampling.steps,
                 )
                 for row, pixels in zip(rows, pictures, strict=True):
                     sidecar = write_image(out, pixels, image_record(row, record, software))
@@ -136,7 +125,7 @@ def make_images(
         del sampler
     finally:
         embeddings.close()
-        release_memory(device)
+        release_memory(sampling.device)
 
 
 def write_manifest(out: Path, plan: Sequence[PlanRow], role: str, refilled: Sequence[ImageRow]) -> set[int]:
@@ -164,12 +153,6 @@ def refilled_rows(out: Path, plan: Sequence[PlanRow]) -> list[ImageRow]:
     ]
 
 
-def check_numbers(steps: int, batch: int, strength: float) -> None:
-    SAMPLING_STEPS.check(steps, "--steps")
-    COUNT.check(batch, "--batch")
-    STRENGTH.check(strength, "the LoRA's strength")
-
-
 def check_plan(plan: Sequence[PlanRow]) -> None:
     if not plan:
         raise UserError("the plan holds no rows: make one with `diffusioncleft plan`")
@@ -177,21 +160,36 @@ def check_plan(plan: Sequence[PlanRow]) -> None:
         raise UserError("the plan holds an index twice: make it again with `diffusioncleft plan`")
 
 
-def shared_record(
-    source: FluxSource, lora: Path | None, strength: float, steps: int, size: ImageSize, dtype: torch.dtype
-) -> dict[str, Any]:
+def shared_record(source: FluxSource, lora: Path | None, sampling: Sampling) -> dict[str, Any]:
     """What all images of one folder have in common; a folder never mixes two of these."""
     return {
         "base": base_digests(source),
-        "lora": None if lora is None else {"sha256": lora_digest(lora), "strength": strength},
+        "lora": None if lora is None else {"sha256": lora_digest(lora), "strength": sampling.strength},
         "sampler": {
-            "steps": steps,
-            "sigmas": [float(sigma) for sigma in schnell_sigmas(steps)],
+            "steps": sampling.steps,
+            "sigmas": [float(sigma) for sigma in schnell_sigmas(sampling.steps)],
             "guidance": "none",
-            "dtype": str(dtype).removeprefix("torch."),
+            "dtype": str(sampling.dtype).removeprefix("torch."),
         },
-        "size": {"width": size.width, "height": size.height},
+        "size": {"width": sampling.width, "height": sampling.height},
     }
+
+
+def recorded_sampling(folder: Path, device: torch.device, dtype: torch.dtype, batch: int) -> Sampling:
+    """What a set was drawn with, as its `generation.json` says; UserError for a set that has none."""
+    path = folder / SETTINGS
+    if not path.is_file():
+        raise UserError(f"{folder} was not drawn by `diffusioncleft generate`; only such a set is refilled")
+    record = read_json(path)
+    return Sampling(
+        device,
+        dtype,
+        width=int(record["size"]["width"]),
+        height=int(record["size"]["height"]),
+        steps=int(record["sampler"]["steps"]),
+        batch=batch,
+        strength=float(record["lora"]["strength"]) if record.get("lora") else 1.0,
+    )
 
 
 def base_digests(source: FluxSource) -> dict[str, str]:

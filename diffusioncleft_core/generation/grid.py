@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from ..conditions.plan import PlanRow
-from ..environment import default_dtype, pick_device, versions
+from ..environment import versions
 from ..errors import UserError
 from ..flux.source import FluxSource
 from ..imageset.sheets import Image8, contact_sheet
 from ..progress import progress
-from .generate import base_digests, check_numbers, check_plan, lora_digest, lora_labels
+from ..ranges import STRENGTH
+from .generate import base_digests, check_plan, lora_digest, lora_labels
 from .sampler import ImageSampler, ImageSize, embed_prompts
+from .sampling import Sampling
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,8 @@ def generate_grid(
     strengths: Sequence[float],
     plan: Sequence[PlanRow],
     out: Path,
+    sampling: Sampling,
     *,
-    steps: int = 4,
-    width: int = 1024,
-    height: int = 1024,
-    device: torch.device | None = None,
-    dtype: torch.dtype | None = None,
     cell: int = 256,
 ) -> GridResult:
     """Draw every plan row under every LoRA at every strength, from the same noise.
@@ -50,14 +46,12 @@ def generate_grid(
         )
     check_plan(plan)
     for strength in strengths:
-        check_numbers(steps, 1, strength)
-    device = pick_device(None) if device is None else device
-    dtype = default_dtype(device) if dtype is None else dtype
-    size = ImageSize(width, height)
+        STRENGTH.check(strength, "the LoRA's strength")
+    size = ImageSize(sampling.width, sampling.height)
     digests = [lora_digest(lora) for lora in loras]
     labels = lora_labels(loras)
-    embeddings = embed_prompts(source, [row.prompt for row in plan], device, dtype)
-    sampler = ImageSampler(source, device, dtype)
+    embeddings = embed_prompts(source, [row.prompt for row in plan], sampling.device, sampling.dtype)
+    sampler = ImageSampler(source, sampling.device, sampling.dtype)
     cells: dict[int, list[Image8]] = {row.index: [] for row in plan}
     with progress(len(loras) * len(strengths) * len(plan), "grid") as bar:
         for lora in loras:
@@ -65,7 +59,7 @@ def generate_grid(
                 sampler.use_lora(lora if strength else None, strength)
                 for row in plan:
                     cells[row.index].extend(
-                        sampler.draw([embeddings.get(row.prompt)], [row.seed], size, steps)
+                        sampler.draw([embeddings.get(row.prompt)], [row.seed], size, sampling.steps)
                     )
                     bar.update(1)
     named = [f"{label} × {strength:g}" for label in labels for strength in strengths]
@@ -78,7 +72,7 @@ def generate_grid(
             "base": base_digests(source),
             "loras": digests,
             "strengths": list(strengths),
-            "steps": steps,
+            "steps": sampling.steps,
             "versions": versions(),
         }
         contact_sheet(
@@ -87,7 +81,7 @@ def generate_grid(
             path,
             title=row.prompt,
             columns=len(strengths),
-            cell=min(cell, width),
+            cell=min(cell, sampling.width),
             record=record,
         )
         pictures.append(path)

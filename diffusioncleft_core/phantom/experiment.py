@@ -14,13 +14,13 @@ from ..conditions.plan import PlanRow, sampling_plan
 from ..conditions.prompts import build_prompt
 from ..conditions.vocabulary import Condition
 from ..generation.sampler import ImageSampler, ImageSize, embed_prompts, release_memory
+from ..generation.sampling import Sampling
 from ..imageset.manifest import raw_rows, read_image_set
 from ..imageset.sheets import contact_sheet, read_pictures
 from ..progress import progress
+from ..recipe.recipe import PHANTOM_SIDE
 
 if TYPE_CHECKING:
-    import torch
-
     from ..flux.source import FluxSource
 
 FULL = "full_prompt"
@@ -115,7 +115,7 @@ def psnr(mean_squared_error: float) -> float | None:
 
 
 Pictures = npt.NDArray[np.uint8]
-SIZE = ImageSize(128, 128)
+SIZE = ImageSize(PHANTOM_SIDE, PHANTOM_SIDE)
 SHEET_IMAGES = 16
 """Pictures of each cell on the selectivity sheet."""
 
@@ -125,32 +125,28 @@ def measure_condition(
     lora: Path,
     condition: Condition,
     other: Condition,
+    sampling: Sampling,
     *,
     n: int,
     seed: int,
-    strength: float = 1.0,
-    device: torch.device,
-    dtype: torch.dtype,
-    batch: int,
     bracketed: bool = True,
-    steps: int = 4,
     generated: Path | None = None,
     pictures: Path | None = None,
     with_drift: bool = True,
 ) -> dict[str, Any]:
     """All figures of one condition's LoRA.
 
-    n: images a cell; seed: of the cells' plan; strength: of the LoRA; generated: an image set that stands for
-    the full-prompt cell; pictures: where a sheet of the cells goes; with_drift: whether the base model draws
-    two cells as well, to be compared. Returns JSON values: `trigger_obedience`, `cleft_type_accuracy`,
-    `trigger_selectivity` by cell, `drift` by cell.
+    n: images a cell, drawn as `sampling` says at the phantom's own size; seed: of the cells' plan; generated:
+    an image set that stands for the full-prompt cell; pictures: where a sheet of the cells goes; with_drift:
+    whether the base model draws two cells as well, to be compared. Returns JSON values: `trigger_obedience`,
+    `cleft_type_accuracy`, `trigger_selectivity` by cell, `drift` by cell.
     """
     from .oracle import FINDING, finding_rate, load_oracle, type_accuracy
 
     cells = trigger_cells(condition, other, n, seed, bracketed=bracketed)
     drawn = [cell for name, cell in cells.items() if generated is None or name != FULL]
     plain = [cells[name] for name in DRIFT] if with_drift else []
-    with_lora, by_base = draw_cells(source, lora, drawn, plain, device, dtype, batch, steps, strength)
+    with_lora, by_base = draw_cells(source, lora, drawn, plain, sampling)
     if generated is not None:
         rows, full = read_drawn(generated)
     else:
@@ -183,31 +179,29 @@ def draw_cells(
     lora: Path,
     cells: Sequence[Cell],
     plain: Sequence[Cell],
-    device: torch.device,
-    dtype: torch.dtype,
-    batch: int,
-    steps: int,
-    strength: float = 1.0,
+    sampling: Sampling,
 ) -> tuple[dict[str, Pictures], dict[str, Pictures]]:
     """Draw `cells` with the LoRA and `plain` without, at equal seeds: pictures [N, H, W, 3] by cell."""
-    embeddings = embed_prompts(source, prompts_of([*cells, *plain]), device, dtype)
-    sampler = ImageSampler(source, device, dtype)
+    embeddings = embed_prompts(source, prompts_of([*cells, *plain]), sampling.device, sampling.dtype)
+    sampler = ImageSampler(source, sampling.device, sampling.dtype)
 
     def draw(cell: Cell, bar: Any) -> Pictures:
         parts = []
-        for start in range(0, len(cell.rows), batch):
-            rows = cell.rows[start : start + batch]
+        for start in range(0, len(cell.rows), sampling.batch):
+            rows = cell.rows[start : start + sampling.batch]
             parts.append(
-                sampler.draw([embeddings.get(r.prompt) for r in rows], [r.seed for r in rows], SIZE, steps)
+                sampler.draw(
+                    [embeddings.get(r.prompt) for r in rows], [r.seed for r in rows], SIZE, sampling.steps
+                )
             )
             bar.update(len(rows))
         return np.concatenate(parts)
 
     with progress(sum(len(cell.rows) for cell in (*cells, *plain)), "cells") as bar:
         by_base = {cell.name: draw(cell, bar) for cell in plain}
-        sampler.use_lora(lora, strength)
+        sampler.use_lora(lora, sampling.strength)
         with_lora = {cell.name: draw(cell, bar) for cell in cells}
-    release_memory(device)
+    release_memory(sampling.device)
     return with_lora, by_base
 
 

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ..errors import UserError
-from .recipe import STEPS_PER_IMAGE, Recipe
+from .recipe import PHANTOM_SIDE, STEPS_PER_IMAGE, Recipe
 
 Changes = Mapping[str, Any]
 """Values by their fields' paths, as `{"optimizer.learning_rate": 1e-3}`."""
@@ -28,7 +28,7 @@ finding lies."""
 _PHANTOM: Changes = MappingProxyType(
     {
         "model.phantom": True,
-        "data.resolution": (128,),
+        "data.resolution": (PHANTOM_SIDE,),
         "optimizer.learning_rate": 4e-3,
         "optimizer.schedule": "cosine",
         "optimizer.warmup_steps": 50,

@@ -17,8 +17,8 @@ from .fields import Field, Subset, fields_of, setting
 SIZE_STEP = 16
 """Sides of pictures are multiples of it: the autoencoder's 8 times the transformer's 2 x 2 patches."""
 STEPS_PER_IMAGE = 10
-LARGEST_PREVIEW = 768
-"""Side of previews unless a run trains on less, px: the paper's size of images."""
+PAPER_SIDE, PHANTOM_SIDE = 768, 128
+"""Sides of drawn pictures, px: the paper's, and the phantom's."""
 OPTIMIZERS = ("AdamW8bit", "AdamW")
 SCHEDULES = ("constant", "constant_with_warmup", "linear", "cosine")
 TIMESTEP_SAMPLINGS = ("uniform", "sigmoid", "shift", "schnell")
@@ -200,7 +200,7 @@ class Previews(_Group):
     at_first: bool = setting(False, "preview before the first step too")
     size: int = setting(
         0,
-        f"side of previews in px (0: {LARGEST_PREVIEW}, or the largest resolution if that is smaller)",
+        f"side of previews in px (0: {PAPER_SIDE}, or the largest resolution if that is smaller)",
         range=whole(0, 4096),
     )
     steps: int = setting(4, "sampling steps of previews", range=SAMPLING_STEPS)

@@ -120,8 +120,10 @@ def notes(settings: RunSettings, warnings: Sequence[str]) -> list[str]:
             f"The learning rate is {rate:g}, not the paper's {papers:g}"
             + (": the phantom model is too small to move at the paper's." if settings.phantom else ".")
         )
-    if settings.strength != 1:
-        said.append(f"The LoRA is applied at strength {settings.strength:g}: at 1 its findings are faint.")
+    if settings.sampling.strength != 1:
+        said.append(
+            f"The LoRA is applied at strength {settings.sampling.strength:g}: at 1 its findings are faint."
+        )
     if settings.preset == "robust":
         said.append(
             "Trained with output preservation, so that the finding hangs on the trigger, and with a loss "

@@ -34,10 +34,10 @@ def render_photographs(settings: RunSettings, folders: RunFolders, stages: Stage
 
     def work() -> Facts:
         private_dir(folder.parent)
-        write_photographs(folder, n, name, seed, size=settings.width, subjects=n)
+        write_photographs(folder, n, name, seed, size=settings.sampling.width, subjects=n)
         return {"photographs": n}
 
-    inputs = {"number of phantoms": n, "seed": seed, "size": settings.width}
+    inputs = {"number of phantoms": n, "seed": seed, "size": settings.sampling.width}
     stages.stage(f"photographs-{name}", inputs, [folder], work)
     return Photographs(folder, folder / "metadata.csv")
 
@@ -53,10 +53,10 @@ def control_faces(settings: RunSettings, folders: RunFolders, stages: Stages) ->
 
     def work() -> Facts:
         private_dir(folder.parent)
-        write_healthy(folder, PHANTOM_CONTROLS, seed, size=settings.width)
+        write_healthy(folder, PHANTOM_CONTROLS, seed, size=settings.sampling.width)
         return {"photographs": PHANTOM_CONTROLS}
 
-    inputs = {"number of phantoms": PHANTOM_CONTROLS, "seed": seed, "size": settings.width}
+    inputs = {"number of phantoms": PHANTOM_CONTROLS, "seed": seed, "size": settings.sampling.width}
     stages.stage("photographs-control", inputs, [folder], work)
     return folder
 
@@ -92,7 +92,7 @@ def build(
     others = [folders.dataset(name) for name in earlier if name in settings.conditions]
 
     def work() -> Facts:
-        faces = load_face_analyzer(settings.faces, device=settings.device.type)
+        faces = load_face_analyzer(settings.faces, device=settings.sampling.device.type)
         result = build_dataset(
             photographs.folder,
             photographs.metadata,

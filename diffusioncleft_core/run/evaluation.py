@@ -83,7 +83,9 @@ def measure_images(
 
     def work() -> Facts:
         analyzer = analyzer_of(settings)
-        extractors = load_extractors(settings.metrics, phantom=settings.phantom, device=settings.device)
+        extractors = load_extractors(
+            settings.metrics, phantom=settings.phantom, device=settings.sampling.device
+        )
         measured = measure_sets(
             generated,
             list(datasets.values()),
@@ -139,9 +141,7 @@ def judge_all_previews(
             )
 
 
-def draw_zero_shot(
-    settings: RunSettings, folders: RunFolders, stages: Stages, sampling: Mapping[str, Any]
-) -> Facts:
+def draw_zero_shot(settings: RunSettings, folders: RunFolders, stages: Stages) -> Facts:
     """What the base model draws of a cleft without any LoRA: the paper's two probes."""
     from ..generation.generate import generate
     from ..generation.plans import zero_shot_plan
@@ -151,7 +151,7 @@ def draw_zero_shot(
     plan = zero_shot_plan(ZERO_SHOT_IMAGES, settings.seed)
 
     def work() -> Facts:
-        return {"images": generate(settings.source, None, plan, out, role="control", **sampling).total}
+        return {"images": generate(settings.source, None, plan, out, settings.sampling, role="control").total}
 
     inputs = {**sampling_inputs(settings), "seed": settings.seed}
     return stages.stage("zero-shot", inputs, [out], work)
@@ -192,4 +192,4 @@ def write_report(
 def analyzer_of(settings: RunSettings) -> FaceAnalyzer:
     from ..faces.analyzer import load_face_analyzer
 
-    return load_face_analyzer(settings.faces, device=settings.device.type)
+    return load_face_analyzer(settings.faces, device=settings.sampling.device.type)

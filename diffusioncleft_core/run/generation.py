@@ -9,7 +9,7 @@ from typing import Any
 from ..conditions.vocabulary import Condition
 from ..files import inside, sha256_file
 from ..imageset.manifest import ImageRow, raw_rows, read_image_set
-from .settings import RunFolders, RunSettings, sampling_inputs, sampling_of, vocabulary_input
+from .settings import RunFolders, RunSettings, sampling_inputs, vocabulary_input
 from .stages import Facts, Stages, digest_of
 
 
@@ -61,7 +61,7 @@ def generate_images(
     inputs = {
         **plan_inputs(settings, settings.seed_for("plan", condition.name)),
         "LoRA": facts["training"]["lora_sha256"],
-        "strength": settings.strength,
+        "strength": settings.sampling.strength,
         **sampling_inputs(settings),
     }
     more = {"number of images": settings.n}
@@ -100,9 +100,8 @@ def draw_plan(
         folders.lora(condition),
         plan,
         folders.generated(condition.name),
+        settings.sampling,
         warn=warn,
-        strength=settings.strength,
-        **sampling_of(settings),
     )
 
 
@@ -127,23 +126,19 @@ def ask_oracle(
             folders.lora(condition),
             condition,
             other,
+            settings.sampling,
             n=settings.cell_images,
-            strength=settings.strength,
             seed=seed,
             bracketed=settings.bracketed,
             generated=folders.generated(condition.name),
             pictures=out,
-            device=settings.device,
-            dtype=settings.dtype,
-            batch=settings.batch,
-            steps=settings.steps,
         )
 
     inputs = {
         "LoRA": facts["training"]["lora_sha256"],
         "cells": [settings.cell_images, seed],
         "trigger's form": settings.bracketed,
-        "strength": settings.strength,
+        "strength": settings.sampling.strength,
         "oracle": sha256_file(WEIGHTS),
         **sampling_inputs(settings),
         **vocabulary_input(),

@@ -18,7 +18,7 @@ from ..recipe.document import write_recipe
 from .dataset import build, control_faces, render_photographs
 from .evaluation import draw_zero_shot, filter_images, measure_images, write_report
 from .generation import ask_oracle, draw_plan, draw_sheets, generate_images, write_prompt_plan
-from .settings import RunFolders, RunSettings, check_settings, sampling_of
+from .settings import RunFolders, RunSettings, check_settings
 from .stages import Facts, Stages, say_on_stderr, stage_table
 from .training import Train, regularize, side_by_side, train_lora, trainings_at_once
 
@@ -97,7 +97,7 @@ def run_pipeline(
     filtered = filter_images(settings, folders, stages, facts, again, warn)
     for name in settings.conditions:
         draw_sheets(settings, folders, stages, vocabulary.condition(name))
-    draw_zero_shot(settings, folders, stages, sampling_of(settings))
+    draw_zero_shot(settings, folders, stages)
     control = control_faces(settings, folders, stages)
     # Names of files have no place in the report, which keeps what is remembered.
     measured = measure_images(settings, folders, stages, facts, control, warn)

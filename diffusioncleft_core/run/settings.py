@@ -11,16 +11,14 @@ from ..conditions.loader import EMBEDDED
 from ..environment import trainer_device
 from ..errors import UserError
 from ..files import sha256_bytes, sha256_file, sha256_model
+from ..generation.sampling import Sampling
 from ..ranges import (
     COUNT,
     HOLDOUT,
     NONE_OR_MORE,
     REFILLS,
-    SAMPLING_STEPS,
     SEED,
-    SIDE,
     SIMILARITY,
-    STRENGTH,
     check_fields,
     ranged,
 )
@@ -28,8 +26,6 @@ from ..recipe.document import FILE_NAME
 from ..recipe.recipe import Recipe
 
 if TYPE_CHECKING:
-    import torch
-
     from ..conditions.vocabulary import Condition
     from ..flux.source import FluxSource
 
@@ -69,24 +65,19 @@ class RunSettings:
 
     photographs: by condition; empty under `phantom`, which then renders its own. faces: name or folder of the
     face pack. recipe: of both trainings, without what the datasets add. preset: its name in the report.
-    strength: of the LoRA when images are made. n: images a condition; width, height: px; holdout: share of
-    subjects, 0 to 0.5. threshold: cosine similarity from which a face counts as a training face's.
+    sampling: how pictures are drawn, in every stage. n: images a condition; holdout: share of subjects, 0 to
+    0.5. threshold: cosine similarity from which a face counts as a training face's.
     refill: how often a rejected image is made again. metrics: out of `METRICS`, beside FIR.
     """
 
     out: Path
     source: FluxSource
-    device: torch.device
-    dtype: torch.dtype
+    sampling: Sampling
     faces: str
     phantom: bool = False
     photographs: Mapping[str, Photographs] = field(default_factory=dict)
     preset: str = "robust"
     n: int = ranged(COUNT, default=2000)
-    width: int = ranged(SIDE, default=768)
-    height: int = ranged(SIDE, default=768)
-    steps: int = ranged(SAMPLING_STEPS, default=4)
-    batch: int = ranged(COUNT, default=1)
     mode: str = "paper"
     bracketed: bool = True
     holdout: float = ranged(HOLDOUT, default=0.1)
@@ -98,7 +89,6 @@ class RunSettings:
     threshold: float = ranged(SIMILARITY, default=0.6)
     refill: int = ranged(REFILLS, default=0)
     metrics: tuple[str, ...] = METRICS
-    strength: float = ranged(STRENGTH, default=1.0)
     recipe: Recipe = field(default_factory=Recipe)
     redo: bool = False
 
@@ -177,7 +167,7 @@ class RunFolders:
 
 def check_settings(settings: RunSettings) -> None:
     """Stop before any work when something is missing. One sentence, naming what."""
-    trainer_device(settings.device, settings.dtype)
+    trainer_device(settings.sampling.device, settings.sampling.dtype)
     if not settings.conditions:
         raise UserError(
             "there are no photographs: give --photos-pre and --photos-post, or --phantom to try without any"
@@ -226,18 +216,6 @@ def check_models(settings: RunSettings) -> None:
                 require_file(weights)
 
 
-def sampling_of(settings: RunSettings) -> dict[str, Any]:
-    """How pictures are drawn, the same in every stage."""
-    return {
-        "steps": settings.steps,
-        "width": settings.width,
-        "height": settings.height,
-        "batch": settings.batch,
-        "device": settings.device,
-        "dtype": settings.dtype,
-    }
-
-
 def base_inputs(settings: RunSettings) -> dict[str, str]:
     """The base model's parts by content: each has a share in every picture and every LoRA."""
     return {BASE_PARTS[part]: digest for part, digest in settings.source.fingerprints().items()}
@@ -245,7 +223,8 @@ def base_inputs(settings: RunSettings) -> dict[str, str]:
 
 def sampling_inputs(settings: RunSettings) -> dict[str, Any]:
     """What pictures are drawn with, beside the LoRA."""
-    sampling = [settings.steps, settings.width, settings.height, str(settings.dtype)]
+    drawn = settings.sampling
+    sampling = [drawn.steps, drawn.width, drawn.height, str(drawn.dtype)]
     return {**base_inputs(settings), "sampling": sampling}
 
 

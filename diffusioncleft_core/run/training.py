@@ -15,7 +15,7 @@ from ..recipe.document import recipe_document, shared_fields
 from ..recipe.presets import TrainingFacts, completed_recipe
 from ..recipe.recipe import Recipe
 from .generation import drawn_content
-from .settings import PREVIEWS, RunFolders, RunSettings, base_inputs, sampling_inputs, sampling_of
+from .settings import PREVIEWS, RunFolders, RunSettings, base_inputs, sampling_inputs
 from .stages import Facts, Stages
 
 Result = TypeVar("Result")
@@ -71,7 +71,7 @@ def regularize(
     plan = regularization_plan(condition, other, n, seed, bracketed=settings.bracketed)
 
     def work() -> Facts:
-        generate(settings.source, None, plan, out, role="control", **sampling_of(settings))
+        generate(settings.source, None, plan, out, settings.sampling, role="control")
         return {"images": n, "content": drawn_content(out)}
 
     inputs = {"prompts": [(row.prompt, row.seed) for row in plan], **sampling_inputs(settings)}
@@ -146,7 +146,7 @@ def trainings_at_once(settings: RunSettings) -> int:
     A GPU has room for one.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return len(settings.conditions) if settings.device.type == "cpu" and cores > 1 else 1
+    return len(settings.conditions) if settings.sampling.device.type == "cpu" and cores > 1 else 1
 
 
 def training_recipe(
@@ -162,7 +162,7 @@ def training_recipe(
     recipe = completed_recipe(settings.recipe, known)
     return recipe.replaced(
         {
-            **trainer_device(settings.device, settings.dtype),
+            **trainer_device(settings.sampling.device, settings.sampling.dtype),
             "objective.seed": settings.seed_for("training", condition.name),
             "data.train_dir": folders.dataset(condition.name),
             "data.reg_dir": (

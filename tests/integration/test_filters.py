@@ -26,7 +26,8 @@ from diffusioncleft.diffusioncleft_core.filters.artifacts import ArtifactFilter
 from diffusioncleft.diffusioncleft_core.filters.identity import IdentityFilter
 from diffusioncleft.diffusioncleft_core.filters.stage import filter_sets, photograph_verdicts, refill_set
 from diffusioncleft.diffusioncleft_core.flux.source import phantom_source
-from diffusioncleft.diffusioncleft_core.generation.generate import generate
+from diffusioncleft.diffusioncleft_core.generation.generate import generate as draw
+from diffusioncleft.diffusioncleft_core.generation.sampling import Sampling
 from diffusioncleft.diffusioncleft_core.imageset.manifest import filtered_rows, raw_rows, read_image_set
 from diffusioncleft.tools.planted import plant
 
@@ -40,6 +41,13 @@ SIZE = {
     "device": torch.device("cpu"),
     "dtype": torch.float32,
 }
+
+
+def generate(
+    source, lora, plan, out, *, warn=lambda message: None, on_image=lambda done, total: None, **values
+):
+    """Draw with the sampling that `values` name."""
+    return draw(source, lora, plan, out, Sampling(**values), warn=warn, on_image=on_image)
 
 
 def the_plan(n=N):

@@ -17,6 +17,7 @@ from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.faces.packs import PHANTOM_FOLDER
 from diffusioncleft.diffusioncleft_core.files import read_json, read_jsonl
 from diffusioncleft.diffusioncleft_core.flux.source import FluxSource, phantom_source
+from diffusioncleft.diffusioncleft_core.generation.sampling import Sampling
 from diffusioncleft.diffusioncleft_core.phantom.photographs import write_healthy, write_photographs
 from diffusioncleft.diffusioncleft_core.recipe.presets import named_recipe
 from diffusioncleft.diffusioncleft_core.run.pipeline import run_pipeline
@@ -51,15 +52,12 @@ def finished(tmp_path_factory) -> RunSettings:
         RunSettings(
             out=root / "run",
             source=FluxSource(),
-            device=torch.device("cpu"),
-            dtype=torch.float32,
+            sampling=Sampling(torch.device("cpu"), torch.float32, width=SIDE, height=SIDE),
             faces="",
             phantom=True,
             photographs={"pre_op": Photographs(photographs, table)},
             preset="paper",
             n=2,
-            width=SIDE,
-            height=SIDE,
             regularization_images=1,
             cell_images=1,
             metrics=("lpips",),

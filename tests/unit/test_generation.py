@@ -24,7 +24,7 @@ from diffusioncleft.diffusioncleft_core.flux.components import load_transformer
 from diffusioncleft.diffusioncleft_core.flux.lora import attach_lora, lora_state
 from diffusioncleft.diffusioncleft_core.flux.lora_file import save_kohya
 from diffusioncleft.diffusioncleft_core.flux.source import FluxSource
-from diffusioncleft.diffusioncleft_core.generation.generate import generate
+from diffusioncleft.diffusioncleft_core.generation.generate import generate as draw
 from diffusioncleft.diffusioncleft_core.generation.grid import generate_grid
 from diffusioncleft.diffusioncleft_core.generation.sampler import (
     ImageSampler,
@@ -32,9 +32,17 @@ from diffusioncleft.diffusioncleft_core.generation.sampler import (
     PromptEmbeddings,
     embed_prompts,
 )
+from diffusioncleft.diffusioncleft_core.generation.sampling import Sampling
 
 CPU = torch.device("cpu")
 SIZE = {"width": 64, "height": 64, "device": CPU, "dtype": torch.float32}
+
+
+def generate(
+    source, lora, plan, out, *, warn=lambda message: None, on_image=lambda done, total: None, **values
+):
+    """Draw with the sampling that `values` name."""
+    return draw(source, lora, plan, out, Sampling(**values), warn=warn, on_image=on_image)
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +223,9 @@ def test_grid_shows_loras_down_and_strengths_across(source, lora, tmp_path):
     second = tmp_path / "clp.safetensors"
     shutil.copy(lora, second)
     plan = a_plan(2)
-    result = generate_grid(source, [lora, second], [0.0, 0.5, 1.0], plan, tmp_path / "grid", cell=64, **SIZE)
+    result = generate_grid(
+        source, [lora, second], [0.0, 0.5, 1.0], plan, tmp_path / "grid", Sampling(**SIZE), cell=64
+    )
     assert len(result.pictures) == 2
     sheet = pixels(result.pictures[0])
     assert sheet.shape[1] == 3 * (64 + 8) + 8

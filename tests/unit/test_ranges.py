@@ -18,6 +18,7 @@ from diffusioncleft.diffusioncleft_core.dataset.settings import BuildSettings
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.faces.packs import PHANTOM_FOLDER, find_pack
 from diffusioncleft.diffusioncleft_core.files import read_json, read_jsonl
+from diffusioncleft.diffusioncleft_core.generation.sampling import Sampling
 from diffusioncleft.diffusioncleft_core.ranges import Range, number, whole
 from diffusioncleft.diffusioncleft_core.recipe.recipe import (
     Data,
@@ -112,7 +113,8 @@ def test_weights_of_attributes_are_finite(text, tmp_path, capsys):
 REQUIRED = {
     BuildSettings: {},
     PlannedRun: {},
-    RunSettings: dict.fromkeys(("out", "source", "device", "dtype", "faces")),
+    RunSettings: dict.fromkeys(("out", "source", "sampling", "faces")),
+    Sampling: dict.fromkeys(("device", "dtype")),
     **{kind: {} for kind in (Data, Network, Optimizer, Objective, Memory, Previews, Output)},
 }
 

@@ -22,7 +22,7 @@ from diffusioncleft.trainer import checkpoint as checkpoints
 from diffusioncleft.trainer.data import DataOrder, TrainImage, collect_images
 from diffusioncleft.trainer.events import Events
 from diffusioncleft.trainer.interruption import output_lock
-from diffusioncleft.trainer.objective import Sampling, noisy_batch, sample_sigmas, seeded
+from diffusioncleft.trainer.objective import NoiseLevels, noisy_batch, sample_sigmas, seeded
 from diffusioncleft.trainer.optimizer import build_optimizer, learning_rate, optimizer_name
 
 
@@ -73,7 +73,7 @@ def test_noise_depends_on_seed_and_step_alone():
 def test_the_target_leads_from_noise_to_the_image():
     latents = torch.randn(5, 16, 8, 8)
     text, pooled = torch.randn(5, 3, 4), torch.randn(5, 4)
-    batch = noisy_batch(latents, text, pooled, Sampling(), seeded(0), torch.device("cpu"))
+    batch = noisy_batch(latents, text, pooled, NoiseLevels(), seeded(0), torch.device("cpu"))
     sigma = batch.sigma[:, None, None, None]
     torch.testing.assert_close(batch.noisy - sigma * batch.target, latents)
     torch.testing.assert_close(batch.noisy + (1 - sigma) * batch.target, latents + batch.target)
@@ -83,7 +83,7 @@ def test_the_target_leads_from_noise_to_the_image():
     ("kind", "mean"), [("uniform", 0.5), ("sigmoid", 0.5), ("shift", 0.70), ("schnell", 0.625)]
 )
 def test_noise_levels_follow_their_distribution(kind, mean):
-    sigmas = sample_sigmas(Sampling(kind), 20000, seeded(0))
+    sigmas = sample_sigmas(NoiseLevels(kind), 20000, seeded(0))
     assert sigmas.min() >= 0
     assert sigmas.max() <= 1
     assert abs(sigmas.mean().item() - mean) < 0.02

@@ -22,7 +22,7 @@ from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.flux.lora import attach_lora, lora_parameters, set_active
 from diffusioncleft.trainer import memory
 from diffusioncleft.trainer.data import Collected, Draw, TrainImage
-from diffusioncleft.trainer.objective import Objective, Sampling, region_weights, sample_sigmas, seeded
+from diffusioncleft.trainer.objective import NoiseLevels, Objective, region_weights, sample_sigmas, seeded
 from diffusioncleft.trainer.prepare import Prepared
 
 CAPTIONS = ("[CLP] a girl", "CLP a boy", "a girl", "a boy", "[CLPrep] a girl", "CLPrep a boy", "a whole face")
@@ -306,7 +306,7 @@ SAMPLINGS = [
 
 @pytest.mark.parametrize("values", SAMPLINGS)
 def test_noise_levels_are_drawn_as_documented(case, values):
-    sampling = Sampling(
+    sampling = NoiseLevels(
         values.get("timestep_sampling", "uniform"),
         values.get("sigmoid_scale", 1.0),
         values.get("discrete_flow_shift", 3.0),
@@ -327,14 +327,14 @@ def test_noise_levels_are_drawn_as_documented(case, values):
     ],
 )
 def test_noise_levels_have_the_quantiles_of_their_distribution(values, quantiles):
-    sampling = Sampling(values.get("timestep_sampling", "uniform"), values.get("sigmoid_scale", 1.0))
+    sampling = NoiseLevels(values.get("timestep_sampling", "uniform"), values.get("sigmoid_scale", 1.0))
     sigmas = sample_sigmas(sampling, 40000, seeded(0))
     found = torch.quantile(sigmas, torch.tensor([0.1, 0.5, 0.9]))
     torch.testing.assert_close(found, torch.tensor(quantiles), atol=0.01, rtol=0)
 
 
 def test_the_levels_of_schnell_come_equally_often():
-    levels, counts = sample_sigmas(Sampling("schnell"), 40000, seeded(0)).unique(return_counts=True)
+    levels, counts = sample_sigmas(NoiseLevels("schnell"), 40000, seeded(0)).unique(return_counts=True)
     assert levels.tolist() == [0.25, 0.5, 0.75, 1.0]
     assert all(abs(count / 40000 - 0.25) < 0.01 for count in counts.tolist())
 
