@@ -16,7 +16,7 @@ from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.ranges import COUNT, NONE_OR_MORE
 from ..diffusioncleft_core.recipe import PRESETS
 from .checkup.checkup import RESOLUTION
-from .options import add_base_arguments, device_and_dtype
+from .options import add_base_arguments, add_vocabulary_argument, device_and_dtype
 from .run import DEFAULT_FACES, base_arguments, start_trainer
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gradient-checkpointing", action="store_true", help="compute twice, to save GPU memory"
     )
+    add_vocabulary_argument(parser)
     planned = parser.add_argument_group("the planned run, for the estimate")
     planned.add_argument("--photos", type=COUNT, default=301, metavar="N", help="photographs (default 301)")
     planned.add_argument("--images", type=COUNT, default=4000, metavar="N", help="images (default 4000)")
@@ -108,6 +109,7 @@ def run(args: argparse.Namespace) -> int:
 
 def settings_from(args: argparse.Namespace, folder: Path) -> DoctorSettings:
     """What the options mean; UserError when no base model is named or there is nothing at its path."""
+    from ..diffusioncleft_core.conditions.loader import load_vocabulary
     from ..diffusioncleft_core.flux.source import phantom_source
     from .checkup.checkup import DoctorSettings, PlannedRun
     from .checkup.models import examined_source
@@ -149,6 +151,7 @@ def settings_from(args: argparse.Namespace, folder: Path) -> DoctorSettings:
         gradient_checkpointing=args.gradient_checkpointing,
         photo=args.photo,
         planned=PlannedRun(args.photos, args.images, args.preset),
+        vocabulary=load_vocabulary(args.vocabulary),
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..diffusioncleft_core.conditions.loader import load_vocabulary
 from ..diffusioncleft_core.errors import UserError
 from . import places
 from .common import (
@@ -90,6 +91,8 @@ class PhantomDataset(Node):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
+        conditions = load_vocabulary().conditions
+        drawn = [name for name, condition in conditions.items() if condition.phantom is not None]
         return io.Schema(
             node_id="DiffusionCleft_PhantomDataset",
             display_name="Phantom Dataset",
@@ -101,8 +104,8 @@ class PhantomDataset(Node):
             inputs=[
                 io.Combo.Input(
                     "condition",
-                    options=["pre_op", "post_op"],
-                    default="pre_op",
+                    options=drawn,
+                    default=drawn[0],
                     tooltip="Clefts before or after repair.",
                 ),
                 io.Int.Input("count", default=60, min=8, max=2000, tooltip="Photographs to render."),
@@ -224,7 +227,6 @@ def open_dataset(name: str) -> DatasetHandle:
 
 def phantom_dataset(condition: str, count: int, size: int, seed: int, holdout: float) -> DatasetHandle:
     """Render and build the dataset of these settings, or find it."""
-    from ..diffusioncleft_core.conditions.loader import load_vocabulary
     from ..diffusioncleft_core.dataset.build import build_dataset
     from ..diffusioncleft_core.dataset.folder import SETTINGS
     from ..diffusioncleft_core.dataset.settings import BuildSettings
@@ -232,6 +234,10 @@ def phantom_dataset(condition: str, count: int, size: int, seed: int, holdout: f
     from ..diffusioncleft_core.files import private_dir
     from ..diffusioncleft_core.phantom.photographs import write_photographs
 
+    found = load_vocabulary().condition(condition)
+    if found.phantom is None:
+        raise UserError(f"the phantom draws no {condition}; choose a condition that is listed")
+    finding = found.phantom.finding
     name = f"phantom_{condition}_{count}_{size}px_{seed}_{round(100 * holdout)}"
     folder = places.new_dataset_folder(name)
     photographs = private_dir(folder.parent / ".phantom_photographs") / name
@@ -242,13 +248,13 @@ def phantom_dataset(condition: str, count: int, size: int, seed: int, holdout: f
     bar = progress_bar(count)
     for done in range(0, count, 10):  # what is rendered is kept, so the pieces cost nothing
         stop_if_interrupted()
-        write_photographs(photographs, min(count, done + 10), condition, seed, size=size, subjects=count)
+        write_photographs(photographs, min(count, done + 10), finding, seed, size=size, subjects=count)
         bar.update_absolute(min(count, done + 10), count)
     with core_progress():
         build_dataset(
             photographs,
             photographs / "metadata.csv",
-            load_vocabulary().condition(condition),
+            found,
             folder,
             load_face_analyzer("phantom"),
             settings=BuildSettings(holdout=holdout, seed=seed, phantom=True),

@@ -95,7 +95,7 @@ def output_folder(name: str) -> Path:
     root = Path(folder_paths.get_output_directory())
     if not name.strip() or Path(name).is_absolute():
         raise UserError(
-            f"{name!r} is no name of a folder in ComfyUI's output folder; give one like faces/pre_op"
+            f"{name!r} is no name of a folder in ComfyUI's output folder; give one like faces/first"
         )
     try:
         folder = inside(root, name.strip())

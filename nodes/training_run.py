@@ -226,8 +226,7 @@ def _make_regularisation(run: Run, stop: Callable[[], bool], view: NodeView | No
         return
     vocabulary = load_vocabulary()
     condition = vocabulary.condition(plan.dataset.condition)
-    other = vocabulary.condition("post_op" if condition.name == "pre_op" else "pre_op")
-    prompts = regularization_plan(condition, other, plan.regularisation, plan.seed, bracketed=plan.bracketed)
+    prompts = regularization_plan(condition, plan.regularisation, plan.seed, bracketed=plan.bracketed)
     device = pick_device(plan.device)
 
     def on_image(done: int, total: int) -> None:

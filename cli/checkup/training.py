@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ...diffusioncleft_core.conditions.loader import load_vocabulary
 from ...diffusioncleft_core.environment import trainer_device
 from ...diffusioncleft_core.errors import UserError
 from ...diffusioncleft_core.files import atomic_path
@@ -25,7 +24,6 @@ from .checkup import (
     LEARNING_RATE,
     MAX_RESOLUTION,
     PICTURE_SEED,
-    PROMPT,
     TRAINING_PICTURES,
     TRAINING_STEPS,
     DoctorSettings,
@@ -38,11 +36,11 @@ if TYPE_CHECKING:
 
 def phantom_pictures(n: int, size: int, seed: int) -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
     """`n` rendered faces with a cleft, [size, size, 3] uint8: no photograph is asked for."""
-    from ...diffusioncleft_core.phantom.face import random_face
+    from ...diffusioncleft_core.phantom.face import CLEFT, random_face
     from ...diffusioncleft_core.phantom.render import render
 
     rng = np.random.default_rng(seed)
-    drawn = [render(random_face(rng, condition="pre_op"), min(size, MAX_RESOLUTION)).image for _ in range(n)]
+    drawn = [render(random_face(rng, finding=CLEFT), min(size, MAX_RESOLUTION)).image for _ in range(n)]
     return [np.asarray(image, dtype=np.uint8) for image in drawn]
 
 
@@ -112,9 +110,12 @@ NAME = "doctor"
 def ten_steps(checkup: Checkup) -> Figures:
     """Train on rendered faces as `diffusioncleft train` would, and time every step but the first."""
     settings, found = checkup.settings, checkup.found
-    write_training_folder(settings.workspace / "pictures", TRAINING_PICTURES, settings.resolution, PROMPT)
+    write_training_folder(
+        settings.workspace / "pictures", TRAINING_PICTURES, settings.resolution, settings.prompt
+    )
     (settings.workspace / "prompts.txt").write_text(
-        f"{PROMPT} --d {PICTURE_SEED} --w {settings.resolution} --h {settings.resolution}\n", encoding="utf-8"
+        f"{settings.prompt} --d {PICTURE_SEED} --w {settings.resolution} --h {settings.resolution}\n",
+        encoding="utf-8",
     )
     events: list[tuple[float, Mapping[str, Any]]] = []
     begun = time.monotonic()
@@ -176,9 +177,10 @@ def training_arguments(checkup: Checkup) -> dict[str, Any]:
 
 def training_facts(settings: DoctorSettings) -> TrainingFacts:
     """What is known of the doctor's own pictures."""
-    known = load_vocabulary()
-    trigger, other = (known.condition(name).trigger for name in ("pre_op", "post_op"))
-    return TrainingFacts(settings.phantom, TRAINING_PICTURES, trigger, other, bracketed=True)
+    condition = settings.condition
+    return TrainingFacts(
+        settings.phantom, TRAINING_PICTURES, condition.trigger, condition.contrast_trigger, bracketed=True
+    )
 
 
 def training_choices(settings: DoctorSettings) -> dict[str, Any]:

@@ -1,11 +1,9 @@
 """How a dataset is built, and what is recorded from one build to the next."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..conditions.loader import load_vocabulary
-from ..conditions.vocabulary import Condition
 from ..errors import UserError
 from ..files import read_json, read_jsonl
 from ..imageset.decode import MAX_SIDE
@@ -100,11 +98,6 @@ def training_facts(folder: Path | None, *, phantom: bool) -> TrainingFacts:
         phantom,
         len(rows),
         trigger,
-        other_condition(known, condition).trigger if condition and condition.trigger == trigger else None,
+        condition.contrast_trigger if condition and condition.trigger == trigger else None,
         bool(described.get("settings", {}).get("bracketed", True)),
     )
-
-
-def other_condition(known: Mapping[str, Condition], condition: Condition) -> Condition:
-    """The class that a condition must not be mistaken for."""
-    return next(item for name, item in known.items() if name != condition.name)

@@ -11,7 +11,6 @@ from ..conditions.vocabulary import Condition
 from ..errors import UserError
 from ..files import private_dir, sha256_file
 from .settings import (
-    CONDITIONS,
     PHANTOM_CONTROLS,
     Photographs,
     RunFolders,
@@ -22,22 +21,27 @@ from .settings import (
 from .stages import Facts, Stages
 
 
-def render_photographs(settings: RunSettings, folders: RunFolders, stages: Stages, name: str) -> Photographs:
+def render_photographs(
+    settings: RunSettings, folders: RunFolders, stages: Stages, condition: Condition
+) -> Photographs:
     """The user's photographs; under --phantom without any, phantoms that the renderer photographs."""
+    name = condition.name
     if name in settings.photographs:
         return settings.photographs[name]
+    assert condition.phantom is not None  # RunSettings.conditions
+    finding = condition.phantom.finding
     from ..phantom.photographs import write_photographs
 
     folder = folders.photographs(name)
-    n = photographs_for(settings.phantom_training_faces[name], settings.holdout)
+    n = photographs_for(condition.phantom.photographs, settings.holdout)
     seed = settings.seed_for("photographs", name)
 
     def work() -> Facts:
         private_dir(folder.parent)
-        write_photographs(folder, n, name, seed, size=settings.width, subjects=n)
+        write_photographs(folder, n, finding, seed, size=settings.width, subjects=n)
         return {"photographs": n}
 
-    inputs = {"number of phantoms": n, "seed": seed, "size": settings.width}
+    inputs = {"number of phantoms": n, "finding": finding, "seed": seed, "size": settings.width}
     stages.stage(f"photographs-{name}", inputs, [folder], work)
     return Photographs(folder, folder / "metadata.csv")
 
@@ -88,8 +92,8 @@ def build(
     choices = BuildSettings(
         holdout=settings.holdout, seed=settings.seed, bracketed=settings.bracketed, phantom=settings.phantom
     )
-    earlier = CONDITIONS[: CONDITIONS.index(condition.name)]
-    others = [folders.dataset(name) for name in earlier if name in settings.conditions]
+    earlier = settings.conditions[: settings.conditions.index(condition.name)]
+    others = [folders.dataset(name) for name in earlier]
 
     def work() -> Facts:
         faces = load_face_analyzer(settings.faces, device=settings.device.type)
@@ -125,7 +129,7 @@ def build(
         "settings": asdict(choices),
         "roles in the other datasets": [sha256_file(other / ROLES) for other in others],
         **face_pack_input(settings),
-        **vocabulary_input(),
+        **vocabulary_input(settings),
     }
     facts = stages.stage(f"dataset-{condition.name}", {}, [out / "manifest.jsonl"], work, soft=inputs)
     return facts | {"manifest": sha256_file(out / "manifest.jsonl")}  # captions are edited after a build too
@@ -139,7 +143,7 @@ def readmit_arguments(
         "photos": str(photographs.folder.resolve()),
         "metadata": str(photographs.metadata.resolve()),
         "condition": condition.name,
-        "vocabulary": None,
+        "vocabulary": str(path.resolve()) if (path := settings.vocabulary.path) else None,
         "faces": settings.faces,
         "apart_from": [str(path.resolve()) for path in others],
         "settings": asdict(choices),

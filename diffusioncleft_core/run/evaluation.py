@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..faces.analyzer import FaceAnalyzer
 
 ZERO_SHOT_IMAGES = 4
-"""Images of each of the paper's two probes."""
+"""Images of each of the vocabulary's probes."""
 FACES_CACHE = "faces"
 Warn = Callable[[str], None]
 Generate = Callable[[list[Any]], Any]
@@ -146,13 +146,13 @@ def judge_all_previews(
 def draw_zero_shot(
     settings: RunSettings, folders: RunFolders, stages: Stages, sampling: Mapping[str, Any]
 ) -> Facts:
-    """What the base model draws of a cleft without any LoRA: the paper's two probes."""
+    """What the base model draws without any LoRA, asked with the vocabulary's probes."""
     from ..generation.generate import generate
     from ..generation.plans import zero_shot_plan
     from ..report.run_folder import ZERO_SHOT
 
     out = folders.root / ZERO_SHOT
-    plan = zero_shot_plan(ZERO_SHOT_IMAGES, settings.seed)
+    plan = zero_shot_plan(settings.vocabulary.zero_shot, ZERO_SHOT_IMAGES, settings.seed)
 
     def work() -> Facts:
         return {"images": generate(settings.source, None, plan, out, role="control", **sampling).total}
@@ -173,6 +173,7 @@ def write_report(
 ) -> None:
     """report.json, summary.md and the two pages; made anew each time, they cost little."""
     from ..report.html import write_html, write_private_html
+    from ..report.labels import labels_of
     from ..report.nearest import read_nearest
     from ..report.run_folder import HTML, PRIVATE_HTML, collect_pictures, loss_curves
     from ..report.run_report import build_report, summarize
@@ -185,12 +186,20 @@ def write_report(
     }
     write_json(inside(folders.root, folders.report.name), document)
     write_text(inside(folders.root, folders.summary.name), summarize(document))
-    pictures = collect_pictures(folders, list(facts), phantom=settings.phantom)
+    labels = labels_of(document)
+    pictures = collect_pictures(folders, list(facts), phantom=settings.phantom, labels=labels)
     write_html(document, pictures, inside(folders.root, HTML))
     pairs = read_nearest(folders.private)
     if pairs:
         page = folders.private / PRIVATE_HTML
-        write_private_html(pairs, folders.root, page, phantom=settings.phantom, threshold=settings.threshold)
+        write_private_html(
+            pairs,
+            folders.root,
+            page,
+            phantom=settings.phantom,
+            threshold=settings.threshold,
+            labels=labels,
+        )
 
 
 def analyzer_of(settings: RunSettings) -> FaceAnalyzer:

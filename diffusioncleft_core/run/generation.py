@@ -36,7 +36,7 @@ def plan_inputs(settings: RunSettings, seed: int) -> dict[str, Any]:
         "seed": seed,
         "mode": settings.mode,
         "trigger's form": settings.bracketed,
-        **vocabulary_input(),
+        **vocabulary_input(settings),
     }
 
 
@@ -111,7 +111,6 @@ def ask_oracle(
     folders: RunFolders,
     stages: Stages,
     condition: Condition,
-    other: Condition,
     facts: Mapping[str, Facts],
 ) -> Facts:
     """Where ground truth exists: does the LoRA draw what is asked, and only when it is asked?"""
@@ -126,7 +125,6 @@ def ask_oracle(
             settings.source,
             folders.lora(condition),
             condition,
-            other,
             n=settings.cell_images,
             strength=settings.strength,
             seed=seed,
@@ -146,7 +144,7 @@ def ask_oracle(
         "strength": settings.strength,
         "oracle": sha256_file(WEIGHTS),
         **sampling_inputs(settings),
-        **vocabulary_input(),
+        **vocabulary_input(settings),
     }
     more = {"generated images": facts["generation"]["content"]}
     return stages.stage(f"oracle-{condition.name}", inputs, [out], work, soft=more)

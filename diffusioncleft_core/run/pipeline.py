@@ -11,8 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from ..conditions.loader import load_vocabulary
-from ..conditions.vocabulary import Condition, Vocabulary
 from ..files import private_dir
 from .dataset import build, control_faces, render_photographs
 from .evaluation import draw_zero_shot, filter_images, measure_images, write_report
@@ -46,7 +44,7 @@ def run_pipeline(
     begun = time.monotonic()
     folders = RunFolders(settings.out)
     private_dir(folders.private)
-    vocabulary = load_vocabulary()
+    vocabulary = settings.vocabulary
     stages = Stages(folders.stages, redo=settings.redo, say=say)
     warnings: list[str] = []
 
@@ -58,20 +56,20 @@ def run_pipeline(
         say(line)
     facts: dict[str, dict[str, Facts]] = {name: {} for name in settings.conditions}
     for name in settings.conditions:
-        photographs = render_photographs(settings, folders, stages, name)
         condition = vocabulary.condition(name)
+        photographs = render_photographs(settings, folders, stages, condition)
         facts[name]["dataset"] = build(settings, folders, stages, condition, photographs, remember)
     for name in settings.conditions:
-        condition, other = condition_and_other(vocabulary, name)
         if settings.regularization_images:
-            facts[name]["regularization"] = regularize(settings, folders, stages, condition, other)
+            condition = vocabulary.condition(name)
+            facts[name]["regularization"] = regularize(settings, folders, stages, condition)
     jobs = {
         name: partial(
             train_lora,
             settings,
             folders,
             stages,
-            *condition_and_other(vocabulary, name),
+            vocabulary.condition(name),
             facts[name],
             train,
             remember,
@@ -81,13 +79,13 @@ def run_pipeline(
     for name, done in side_by_side(jobs, trainings_at_once(settings)).items():
         facts[name]["training"] = done
     for name in settings.conditions:
-        condition, other = condition_and_other(vocabulary, name)
+        condition = vocabulary.condition(name)
         facts[name]["plan"] = write_prompt_plan(settings, folders, stages, condition)
         facts[name]["generation"] = generate_images(
             settings, folders, stages, condition, facts[name], remember
         )
-        if settings.phantom:
-            facts[name]["oracle"] = ask_oracle(settings, folders, stages, condition, other, facts[name])
+        if settings.phantom and condition.phantom is not None:
+            facts[name]["oracle"] = ask_oracle(settings, folders, stages, condition, facts[name])
     again = {
         name: partial(draw_plan, settings, folders, vocabulary.condition(name), warn=remember)
         for name in settings.conditions
@@ -95,7 +93,8 @@ def run_pipeline(
     filtered = filter_images(settings, folders, stages, facts, again, warn)
     for name in settings.conditions:
         draw_sheets(settings, folders, stages, vocabulary.condition(name))
-    draw_zero_shot(settings, folders, stages, sampling_of(settings))
+    if vocabulary.zero_shot:
+        draw_zero_shot(settings, folders, stages, sampling_of(settings))
     control = control_faces(settings, folders, stages)
     # Names of files have no place in the report, which keeps what is remembered.
     measured = measure_images(settings, folders, stages, facts, control, warn)
@@ -115,9 +114,3 @@ def another_n(settings: RunSettings, stages: Stages) -> str | None:
     else:
         more = f"the first {settings.n} images count; the others stay in their folder, out of every figure"
     return f"{head} {more}; filters, measurements and report are brought up to date"
-
-
-def condition_and_other(vocabulary: Vocabulary, name: str) -> tuple[Condition, Condition]:
-    """The condition, and the class it must not be mistaken for."""
-    other = "post_op" if name == "pre_op" else "pre_op"
-    return vocabulary.condition(name), vocabulary.condition(other)

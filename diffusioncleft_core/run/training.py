@@ -59,7 +59,6 @@ def regularize(
     folders: RunFolders,
     stages: Stages,
     condition: Condition,
-    other: Condition,
 ) -> Facts:
     """Pictures of the base model for prompts without the trigger, trained beside the photographs."""
     from ..generation.generate import generate
@@ -68,7 +67,7 @@ def regularize(
     out = folders.regularization(condition.name)
     n = settings.regularization_images
     seed = settings.seed_for("regularization", condition.name)
-    plan = regularization_plan(condition, other, n, seed, bracketed=settings.bracketed)
+    plan = regularization_plan(condition, n, seed, bracketed=settings.bracketed)
 
     def work() -> Facts:
         generate(settings.source, None, plan, out, role="control", **sampling_of(settings))
@@ -83,7 +82,6 @@ def train_lora(
     folders: RunFolders,
     stages: Stages,
     condition: Condition,
-    other: Condition,
     facts: Mapping[str, Facts],
     train: Train,
     warn: Callable[[str], None],
@@ -92,7 +90,7 @@ def train_lora(
     """One LoRA of the condition, in the trainer's own process: 10 steps a training image."""
     out = folders.training(condition.name)
     lora = folders.lora(condition)
-    arguments = training_arguments(settings, folders, condition, other, facts)
+    arguments = training_arguments(settings, folders, condition, facts)
     adapter = arguments.get("training_adapter")
 
     def work() -> Facts:
@@ -171,13 +169,12 @@ def training_arguments(
     settings: RunSettings,
     folders: RunFolders,
     condition: Condition,
-    other: Condition,
     facts: Mapping[str, Facts],
 ) -> TrainArguments:
     """The trainer's arguments by name: base model and device, the recipe, the run's folders."""
     images = int(facts["dataset"]["training_images"])
     known = TrainingFacts(
-        settings.phantom, images, condition.trigger, other.trigger, bracketed=settings.bracketed
+        settings.phantom, images, condition.trigger, condition.contrast_trigger, bracketed=settings.bracketed
     )
     recipe = settings.recipe(known)
     arguments: TrainArguments = {

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from phantom_datasets import FINDING_OF
 from PIL import Image
 from safetensors.numpy import load_file
 
@@ -34,7 +35,7 @@ STAGES = (
 def photographs(tmp_path_factory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("photographs of people")
     for seed, condition in enumerate(CONDITIONS):
-        write_photographs(root / condition, PHOTOGRAPHS, condition, seed, subjects=PHOTOGRAPHS)
+        write_photographs(root / condition, PHOTOGRAPHS, FINDING_OF[condition], seed, subjects=PHOTOGRAPHS)
     return {condition: root / condition for condition in CONDITIONS}
 
 

@@ -40,7 +40,7 @@ def finished(tmp_path_factory) -> RunSettings:
     """A small finished run with a base model and a face pack of its own."""
     root = tmp_path_factory.mktemp("finished")
     photographs = root / "photos"
-    table = write_photographs(photographs, 6, "pre_op", 3, size=SIDE, subjects=6)
+    table = write_photographs(photographs, 6, "cleft", 3, size=SIDE, subjects=6)
     write_healthy(root / "healthy", 2, 5, size=SIDE)
     shutil.copytree(phantom_source().folder, root / "base")
     shutil.copytree(PHANTOM_FOLDER, root / "pack")

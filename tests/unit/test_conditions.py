@@ -282,3 +282,46 @@ def test_lists_are_joined_as_in_english():
     grammar = Grammar({}, texts, phrases)
     assert grammar.sentence("{all}; {some}; {last}") == "One, two and three; one and three; two."
     assert grammar.sentence("this needs {nothing}") == ""
+
+
+def string_constants(path: Path) -> list[str]:
+    """The strings of a module but its docstrings and a command's HELP and EXAMPLES."""
+    tree = ast.parse(path.read_text("utf-8"))
+    prose = {
+        id(statement.value)
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+        for statement in node.body
+        if isinstance(statement, ast.Expr)
+    }
+    for node in tree.body:
+        names = [getattr(target, "id", "") for target in getattr(node, "targets", [])]
+        if isinstance(node, ast.Assign) and set(names) & {"HELP", "EXAMPLES"}:
+            prose |= {id(part) for part in ast.walk(node)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.keyword) and node.arg in ("help", "tooltip", "metavar"):
+            prose |= {id(part) for part in ast.walk(node.value)}
+    return [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose
+    ]
+
+
+def test_no_code_outside_the_vocabulary_names_a_condition():
+    root = Path(__file__).resolve().parents[2]
+    names = {*load_vocabulary().conditions, *(item.trigger for item in load_vocabulary().conditions.values())}
+    pattern = re.compile(rf"\b(?:{'|'.join(names)})\b")
+    files = [
+        path
+        for room in ("diffusioncleft_core", "cli", "nodes", "trainer")
+        for path in (root / room).rglob("*.py")
+    ]
+    assert len(files) > 100
+    found = {
+        f"{path.relative_to(root)}: {text}"
+        for path in files
+        for text in string_constants(path)
+        if pattern.search(text)
+    }
+    assert found == set()

@@ -68,8 +68,8 @@ def by_run(place: Path, base: str, preset: str, choices: dict) -> TrainSettings:
     known = load_vocabulary()
     images = training_facts(place / "pre_op", phantom=True).images
     facts = {"dataset": {"training_images": images}}
-    conditions = known.condition("pre_op"), known.condition("post_op")
-    arguments = training_arguments(settings, RunFolders(settings.out), *conditions, facts)
+    condition = known.condition("pre_op")
+    arguments = training_arguments(settings, RunFolders(settings.out), condition, facts)
     return checked(TrainSettings(**arguments))
 
 
