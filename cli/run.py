@@ -172,16 +172,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--redo",
         action="store_true",
-        help="delete and make again what was made from other inputs, instead of refusing",
+        help="make everything anew; LoRAs and images that are there are set aside in the run's folder",
+    )
+    parser.add_argument(
+        "--plan", action="store_true", help="print what each stage would do and why, and start nothing"
     )
     add_base_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     from ..diffusioncleft_core.report.run_folder import HTML
-    from ..diffusioncleft_core.run.pipeline import run_pipeline
+    from ..diffusioncleft_core.run.pipeline import plan_run, run_pipeline
+    from ..diffusioncleft_core.run.stages import plan_table
 
     settings = settings_from(args)
+    if args.plan:
+        print(plan_table(plan_run(settings)))
+        return 0
     result = run_pipeline(settings, start_trainer, warn=warn)
     print(result.table)
     print(f"summary: {result.folders.summary}")

@@ -6,7 +6,6 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..diffusioncleft_core.conditions.loader import load_vocabulary
 from ..diffusioncleft_core.errors import UserError
 from . import places
 from .common import (
@@ -19,6 +18,7 @@ from .common import (
     stop_if_interrupted,
     text_view,
 )
+from .conditions import condition_of, conditions
 from .queued import QueuedNode
 
 NONE = "(none found)"
@@ -91,8 +91,7 @@ class PhantomDataset(Node):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        conditions = load_vocabulary().conditions
-        drawn = [name for name, condition in conditions.items() if condition.phantom is not None]
+        drawn = [name for name, condition in conditions().items() if condition.phantom is not None]
         return io.Schema(
             node_id="DiffusionCleft_PhantomDataset",
             display_name="Phantom Dataset",
@@ -106,7 +105,7 @@ class PhantomDataset(Node):
                     "condition",
                     options=drawn,
                     default=drawn[0],
-                    tooltip="Clefts before or after repair.",
+                    tooltip="What the phantoms show.",
                 ),
                 io.Int.Input("count", default=60, min=8, max=2000, tooltip="Photographs to render."),
                 io.Int.Input("size", default=128, min=64, max=512, step=16, tooltip="Side in pixels."),
@@ -234,7 +233,7 @@ def phantom_dataset(condition: str, count: int, size: int, seed: int, holdout: f
     from ..diffusioncleft_core.files import private_dir
     from ..diffusioncleft_core.phantom.photographs import write_photographs
 
-    found = load_vocabulary().condition(condition)
+    found = condition_of(condition)
     if found.phantom is None:
         raise UserError(f"the phantom draws no {condition}; choose a condition that is listed")
     finding = found.phantom.finding
@@ -267,7 +266,9 @@ def _outputs() -> list[Any]:
         Dataset.Output(
             "dataset", display_name="dataset", tooltip="For the trainer, captions, reference set and metrics."
         ),
-        io.String.Output("dataset_condition", display_name="condition", tooltip="pre_op or post_op."),
+        io.String.Output(
+            "dataset_condition", display_name="condition", tooltip="Its name in the vocabulary."
+        ),
         io.Int.Output("n_train", display_name="n_train", tooltip="Photographs to train on."),
         io.Int.Output("n_holdout", display_name="n_holdout", tooltip="Photographs held out of training."),
         io.Int.Output(

@@ -5,7 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from . import guard, places
 from .dataset import Captions, LoadDataset, PhantomDataset
 from .filters import ArtifactFilter, IdentityLeakFilter, ReferenceSet
-from .metrics import FaceIdentificationRate, FrechetDistance, PerceptualDiversity, Report
+from .metrics import FaceIdentityRecognition, FrechetDistance, PerceptualDiversity, Report
 from .phantom import PhantomLoader
 from .prompts import PromptBuilder, PromptPlan
 from .sets import LoadImageSet, SaveSyntheticSet
@@ -23,7 +23,7 @@ NODES: list[type[io.ComfyNode]] = [
     ArtifactFilter,
     IdentityLeakFilter,
     ReferenceSet,
-    FaceIdentificationRate,
+    FaceIdentityRecognition,
     FrechetDistance,
     PerceptualDiversity,
     Report,

@@ -10,7 +10,7 @@ from .filters import faces_input
 from .queued import QueuedNode
 
 
-class FaceIdentificationRate(Node):
+class FaceIdentityRecognition(Node):
     """FIR: how often a generated face is taken for a training photograph's."""
 
     @classmethod
@@ -20,7 +20,7 @@ class FaceIdentificationRate(Node):
             display_name="Cleft FIR",
             category=CATEGORY,
             description=(
-                "Face identification rate, by pairs (as the paper) and by images, with 95 % intervals."
+                "Face identity recognition, by pairs (as the paper) and by images, with 95 % intervals."
             ),
             inputs=[
                 ImageSet.Input("image_set", tooltip="Generated images."),

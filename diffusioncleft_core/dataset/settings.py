@@ -94,10 +94,12 @@ def training_facts(folder: Path | None, *, phantom: bool) -> TrainingFacts:
     conditions = {row.condition for row in rows}
     condition = known.get(conditions.pop() or "") if len(conditions) == 1 else None
     trigger = str(described.get("trigger") or (condition.trigger if condition else "")) or None
+    # A dataset of an earlier version does not say it; it is of the embedded vocabulary.
+    embedded = condition.contrast_trigger if condition and condition.trigger == trigger else None
     return TrainingFacts(
         phantom,
         len(rows),
         trigger,
-        condition.contrast_trigger if condition and condition.trigger == trigger else None,
+        described.get("contrast_trigger", embedded),
         bool(described.get("settings", {}).get("bracketed", True)),
     )

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..files import inside, write_json, write_text
 from .dataset import folder_digests
-from .generation import filtered_content
+from .generation import filtered_content, prompts_of, set_fits
 from .settings import RunFolders, RunSettings, face_pack_input, metric_weights, sampling_inputs
-from .stages import Facts, Stages
+from .stages import Results, Stage, Stages, always
 
 if TYPE_CHECKING:
     from ..faces.analyzer import FaceAnalyzer
@@ -26,50 +26,53 @@ def filter_images(
     settings: RunSettings,
     folders: RunFolders,
     stages: Stages,
-    facts: Mapping[str, Mapping[str, Facts]],
-    again: Mapping[str, Generate],
+    facts: Mapping[str, Mapping[str, Results]],
+    draw_again: Mapping[str, Generate],
     warn: Warn,
-) -> Facts:
+) -> Results:
     """Artifacts and identity leaks set aside, each condition against the photographs of all.
 
-    again: by condition, how images are made in place of rejected ones; used when refilling was asked for.
+    draw_again: by condition, how images are made in place of rejected ones, where refilling is asked for.
     """
     from ..filters.stage import filter_sets
     from ..filters.text import text_weights
     from ..imageset.decode import INGEST_VERSION
 
-    def work() -> Facts:
+    def work() -> Results:
         return filter_sets(
             {name: folders.generated(name) for name in facts},
             {name: folders.dataset(name) for name in facts},
             analyzer_of(settings),
             threshold=settings.threshold,
             cache=folders.private / FACES_CACHE,
-            again=again if settings.refill else None,
+            again=draw_again if settings.refill else None,
             attempts=settings.refill or 1,
             warn=warn,
         )
 
-    inputs = {
-        "generated images": {name: part["generation"]["content"] for name, part in facts.items()},
-        "training photographs": {name: part["dataset"]["manifest"] for name, part in facts.items()},
-        "threshold": settings.threshold,
-        "refill": settings.refill,
-        "decoder": INGEST_VERSION,
-        "text models": text_weights(),
-        **face_pack_input(settings),
-    }
-    return stages.stage("filters", {}, [folders.generated(name) for name in facts], work, soft=inputs)
+    def inputs() -> dict[str, Any]:
+        return {
+            "generated images": {name: part["generation"]["content"] for name, part in facts.items()},
+            "training photographs": {name: part["dataset"]["manifest"] for name, part in facts.items()},
+            "threshold": settings.threshold,
+            "refill": settings.refill,
+            "decoder": INGEST_VERSION,
+            "text models": text_weights(),
+            **face_pack_input(settings),
+        }
+
+    after = [f"{stage}-{name}" for name in facts for stage in ("dataset", "generation")]
+    return stages.run(Stage("filters", inputs, [], work, after, always))
 
 
 def measure_images(
     settings: RunSettings,
     folders: RunFolders,
     stages: Stages,
-    facts: Mapping[str, Mapping[str, Facts]],
+    facts: Mapping[str, Mapping[str, Results]],
     control: Path | None,
     warn: Warn,
-) -> Facts:
+) -> Results:
     """The paper's measurements, raw and filtered, and the list of nearest pairs for the private page.
 
     control: healthy faces, for the face map.
@@ -82,7 +85,7 @@ def measure_images(
     generated = {name: folders.generated(name) for name in facts}
     datasets = {name: folders.dataset(name) for name in facts}
 
-    def work() -> Facts:
+    def work() -> Results:
         analyzer = analyzer_of(settings)
         extractors = load_extractors(
             phantom=settings.phantom,
@@ -108,22 +111,33 @@ def measure_images(
         write_nearest(folders.private, pairs)
         return measured
 
-    inputs = {
-        "filtered images": {name: filtered_content(path) for name, path in generated.items()},
-        "training photographs": {name: part["dataset"]["manifest"] for name, part in facts.items()},
-        "decoder": INGEST_VERSION,
-        "measurements": [settings.threshold, sorted(settings.metrics), settings.seed],
-        "networks": metric_weights(settings),
-        **face_pack_input(settings),
-        "control faces": folder_digests(control) if control else [],
-    }
-    return stages.stage("measurements", {}, [folders.private / "nearest.json"], work, soft=inputs)
+    def inputs() -> dict[str, Any]:
+        return {
+            "filtered images": {name: filtered_content(path) for name, path in generated.items()},
+            "training photographs": {name: part["dataset"]["manifest"] for name, part in facts.items()},
+            "threshold": settings.threshold,
+            "metrics": sorted(settings.metrics),
+            "seed": settings.seed,
+            "decoder": INGEST_VERSION,
+            "networks": metric_weights(settings),
+            **face_pack_input(settings),
+            "control faces": folder_digests(control) if control else [],
+        }
+
+    stages_before = ("dataset", "training", "generation")
+    after = [
+        "filters",
+        "photographs-control",
+        *(f"{stage}-{name}" for name in facts for stage in stages_before),
+    ]
+    outputs = [folders.private / "nearest.json"]
+    return stages.run(Stage("measurements", inputs, outputs, work, after, always))
 
 
 def judge_all_previews(
     settings: RunSettings,
     folders: RunFolders,
-    facts: Mapping[str, Mapping[str, Facts]],
+    facts: Mapping[str, Mapping[str, Results]],
     analyzer: FaceAnalyzer,
 ) -> None:
     """Compare each training's previews with the photographs: the report shows only those unlike all."""
@@ -145,7 +159,7 @@ def judge_all_previews(
 
 def draw_zero_shot(
     settings: RunSettings, folders: RunFolders, stages: Stages, sampling: Mapping[str, Any]
-) -> Facts:
+) -> Results:
     """What the base model draws without any LoRA, asked with the vocabulary's probes."""
     from ..generation.generate import generate
     from ..generation.plans import zero_shot_plan
@@ -154,20 +168,23 @@ def draw_zero_shot(
     out = folders.root / ZERO_SHOT
     plan = zero_shot_plan(settings.vocabulary.zero_shot, ZERO_SHOT_IMAGES, settings.seed)
 
-    def work() -> Facts:
+    def work() -> Results:
         return {"images": generate(settings.source, None, plan, out, role="control", **sampling).total}
 
-    inputs = {**sampling_inputs(settings), "seed": settings.seed}
-    return stages.stage("zero-shot", inputs, [out], work)
+    def fits() -> bool:
+        return set_fits(settings, out, plan, None)
+
+    inputs = {"prompts and seeds": prompts_of(plan), **sampling_inputs(settings)}
+    return stages.run(Stage("zero-shot", lambda: inputs, [out], work, fits=fits))
 
 
 def write_report(
     settings: RunSettings,
     folders: RunFolders,
     stages: Stages,
-    facts: Mapping[str, Mapping[str, Facts]],
-    filtered: Facts,
-    measured: Facts,
+    facts: Mapping[str, Mapping[str, Results]],
+    filtered: Results,
+    measured: Results,
     warnings: list[str],
     seconds: float,
 ) -> None:

@@ -13,9 +13,9 @@ from ..conditions.vocabulary import Condition
 from ..environment import trainer_device
 from ..files import sha256_file, sha256_model, write_text
 from ..recipe import TrainingFacts
-from .generation import drawn_content
+from .generation import drawn_content, prompts_of, set_fits
 from .settings import PREVIEWS, RunFolders, RunSettings, base_inputs, sampling_inputs, sampling_of
-from .stages import Facts, Stages
+from .stages import Results, Stage, Stages
 
 Result = TypeVar("Result")
 Stop = Callable[[], bool]
@@ -59,7 +59,7 @@ def regularize(
     folders: RunFolders,
     stages: Stages,
     condition: Condition,
-) -> Facts:
+) -> Results:
     """Pictures of the base model for prompts without the trigger, trained beside the photographs."""
     from ..generation.generate import generate
     from ..generation.plans import regularization_plan
@@ -69,12 +69,15 @@ def regularize(
     seed = settings.seed_for("regularization", condition.name)
     plan = regularization_plan(condition, n, seed, bracketed=settings.bracketed)
 
-    def work() -> Facts:
+    def work() -> Results:
         generate(settings.source, None, plan, out, role="control", **sampling_of(settings))
         return {"images": n, "content": drawn_content(out)}
 
-    inputs = {"prompts": [(row.prompt, row.seed) for row in plan], **sampling_inputs(settings)}
-    return stages.stage(f"regularization-{condition.name}", inputs, [out], work)
+    def fits() -> bool:
+        return set_fits(settings, out, plan, None)
+
+    inputs = {"prompts and seeds": prompts_of(plan), "number of images": n, **sampling_inputs(settings)}
+    return stages.run(Stage(f"regularization-{condition.name}", lambda: inputs, [out], work, fits=fits))
 
 
 def train_lora(
@@ -82,20 +85,19 @@ def train_lora(
     folders: RunFolders,
     stages: Stages,
     condition: Condition,
-    facts: Mapping[str, Facts],
+    facts: Mapping[str, Results],
     train: Train,
     warn: Callable[[str], None],
     stop: Stop = lambda: False,
-) -> Facts:
+) -> Results:
     """One LoRA of the condition, in the trainer's own process: 10 steps a training image."""
     out = folders.training(condition.name)
     lora = folders.lora(condition)
-    arguments = training_arguments(settings, folders, condition, facts)
-    adapter = arguments.get("training_adapter")
 
-    def work() -> Facts:
+    def work() -> Results:
         from ..progress import progress
 
+        arguments = training_arguments(settings, folders, condition, facts)
         write_preview_prompts(settings, folders, condition)
         last: dict[str, Any] = {}
         with progress(int(arguments["max_train_steps"]), f"training {condition.name}", unit="step") as bar:
@@ -117,16 +119,21 @@ def train_lora(
             "settings": shared_training_settings(arguments),
         }
 
-    inputs = {
-        "dataset": facts["dataset"]["manifest"],
-        "regularisation": facts.get("regularization", {}).get("content"),
-        "training settings": {k: str(v) for k, v in arguments.items() if k not in LOCATIONS},
-        "training adapter": sha256_model(Path(adapter)) if adapter else None,
-        **base_inputs(settings),
-    }
+    def inputs() -> dict[str, Any]:
+        arguments = training_arguments(settings, folders, condition, facts)
+        adapter = arguments.get("training_adapter")
+        return {
+            "dataset": facts["dataset"]["manifest"],
+            "regularisation": facts.get("regularization", {}).get("content"),
+            "training settings": {k: str(v) for k, v in arguments.items() if k not in LOCATIONS},
+            "training adapter": sha256_model(Path(adapter)) if adapter else None,
+            **base_inputs(settings),
+        }
+
+    after = [f"dataset-{condition.name}", f"regularization-{condition.name}"]
     # The trainer goes on from its checkpoint when the LoRA alone is gone.
-    done = stages.stage(f"training-{condition.name}", inputs, [out, lora], work)
-    return done | {"lora_sha256": sha256_file(lora)}
+    done = stages.run(Stage(f"training-{condition.name}", inputs, [out, lora], work, after))
+    return done | {"lora_sha256": sha256_file(lora) if lora.is_file() else None}
 
 
 def write_preview_prompts(settings: RunSettings, folders: RunFolders, condition: Condition) -> None:
@@ -169,7 +176,7 @@ def training_arguments(
     settings: RunSettings,
     folders: RunFolders,
     condition: Condition,
-    facts: Mapping[str, Facts],
+    facts: Mapping[str, Results],
 ) -> TrainArguments:
     """The trainer's arguments by name: base model and device, the recipe, the run's folders."""
     images = int(facts["dataset"]["training_images"])
