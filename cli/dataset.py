@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..diffusioncleft_core.dataset.settings import LARGEST_SIDE, SAME_PERSON, SMALLEST_SIDE
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.ranges import HOLDOUT, SEED
+from .options import add_vocabulary_argument
 
 if TYPE_CHECKING:
     from ..diffusioncleft_core.dataset.build import BuildResult
@@ -43,7 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     build.add_argument(
         "--phantom", action="store_true", help="photographs are phantoms: embedded face models"
     )
-    build.add_argument("--vocabulary", type=Path, help="another vocabulary (TOML) than cleft lip's")
+    add_vocabulary_argument(build)
     build.add_argument(
         "--holdout", type=HOLDOUT, default=0.1, help="share of subjects held out (default 0.1)"
     )

@@ -16,7 +16,7 @@ from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.ranges import COUNT
 from ..diffusioncleft_core.recipe.recipe import PAPER_SIDE, PHANTOM_SIDE
 from .checkup.checkup import RESOLUTION
-from .options import add_base_arguments, device_and_dtype
+from .options import add_base_arguments, add_vocabulary_argument, device_and_dtype
 from .recipe_options import add_preset, add_recipe_options, preset_name, recipe_from
 from .run import DEFAULT_FACES, start_trainer
 
@@ -62,6 +62,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add_preset(parser)
     add_recipe_options(parser, RECIPE_OPTIONS)
+    add_vocabulary_argument(parser)
     planned = parser.add_argument_group("the planned run, for the estimate")
     planned.add_argument("--photos", type=COUNT, default=301, metavar="N", help="photographs (default 301)")
     planned.add_argument("--images", type=COUNT, default=4000, metavar="N", help="images (default 4000)")
@@ -95,6 +96,7 @@ def run(args: argparse.Namespace) -> int:
 
 def settings_from(args: argparse.Namespace, folder: Path) -> DoctorSettings:
     """What the options mean; UserError when no base model is named or there is nothing at its path."""
+    from ..diffusioncleft_core.conditions.loader import load_vocabulary
     from ..diffusioncleft_core.flux.source import phantom_source
     from .checkup.checkup import DoctorSettings, PlannedRun
     from .checkup.models import examined_source
@@ -132,6 +134,7 @@ def settings_from(args: argparse.Namespace, folder: Path) -> DoctorSettings:
         absent=absent,
         photo=args.photo,
         planned=PlannedRun(args.photos, args.images, preset_name(args)),
+        vocabulary=load_vocabulary(args.vocabulary),
     )
 
 

@@ -11,6 +11,7 @@ from ..diffusioncleft_core.ranges import COUNT, SAMPLING_STEPS, SEED, STRENGTH
 from .options import (
     add_attribute_arguments,
     add_base_arguments,
+    add_vocabulary_argument,
     fixed_from,
     names_from,
     parse_size,
@@ -43,9 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     plan.add_argument("--plan", type=Path, metavar="FILE", help="a plan written by `diffusioncleft plan`")
     plan.add_argument("--n", type=COUNT, help="without --plan: make a plan of so many images")
     plan.add_argument("--condition", metavar="NAME", help="without --plan: pre_op or post_op")
-    plan.add_argument(
-        "--vocabulary", type=Path, metavar="FILE", help="another vocabulary (TOML) than cleft lip's"
-    )
+    add_vocabulary_argument(plan)
     plan.add_argument("--seed", type=SEED, default=0, help="without --plan: seed of the plan (default 0)")
     plan.add_argument("--bare-trigger", action="store_true", help="without --plan: CLP instead of [CLP]")
     add_attribute_arguments(parser)

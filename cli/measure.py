@@ -135,7 +135,7 @@ def sets_from(texts: list[str]) -> dict[str, Path]:
             raise UserError(f"{path} is no folder; give the folder of a generated set, or CONDITION=FOLDER")
         condition = name if named else condition_of(path)
         if not condition:
-            raise UserError(f"{path} has no manifest, so say what it shows: pre_op={path}, or all={path}")
+            raise UserError(f"{path} has no manifest, so say what it shows: CONDITION={path}, or all={path}")
         if condition in sets:
             raise UserError(f"{sets[condition]} and {path} are both {condition}; measure them one at a time")
         sets[condition] = path

@@ -123,14 +123,27 @@ def paths(text: str) -> list[Path]:
     return [Path(part.strip()) for part in text.split(",") if part.strip()]
 
 
-def add_condition_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the vocabulary file, the condition, and the form of the prompt."""
+def named_folder(text: str) -> tuple[str, Path]:
+    """`SDXL=zero_shot/sdxl` → (`SDXL`, path)."""
+    name, equals, folder = text.partition("=")
+    if not (name.strip() and equals and folder.strip()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no NAME=PATH such as SDXL=zero_shot/sdxl")
+    return name.strip(), Path(folder.strip())
+
+
+def add_vocabulary_argument(parser: argparse._ActionsContainer) -> None:
+    """Add the vocabulary file."""
     parser.add_argument(
         "--vocabulary",
         type=Path,
         metavar="FILE",
         help="another vocabulary (TOML) than cleft lip's; docs/conditions.md tells how to write one",
     )
+
+
+def add_condition_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the vocabulary file, the condition, and the form of the prompt."""
+    add_vocabulary_argument(parser)
     parser.add_argument("--condition", metavar="NAME", help="pre_op, post_op, or another of the vocabulary")
     parser.add_argument("--list", action="store_true", help="list conditions, attributes, values and modes")
     parser.add_argument("--bare-trigger", action="store_true", help="CLP instead of [CLP]")

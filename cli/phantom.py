@@ -24,7 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="write PNG photographs and metadata.csv",
         description="write phantom photographs and metadata.csv, as `dataset build` reads them",
     )
-    render.add_argument("--condition", required=True, choices=("pre_op", "post_op"))
+    render.add_argument("--condition", required=True, metavar="NAME", help="pre_op or post_op")
     render.add_argument("--n", type=COUNT, required=True, help="how many photographs")
     render.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new or empty folder")
     render.add_argument("--seed", type=SEED, default=0, help="same seed, same photographs (default 0)")
@@ -33,12 +33,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..diffusioncleft_core.conditions.loader import load_vocabulary
     from ..diffusioncleft_core.phantom.photographs import write_photographs
 
     if args.subjects is not None and args.subjects > args.n:
         raise UserError(f"--subjects {args.subjects} is not possible: give 1 to --n, which is {args.n}")
     if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
         raise UserError(f"{args.out} is not an empty folder: give a new folder, nothing in it was touched")
-    write_photographs(args.out, args.n, args.condition, args.seed, size=args.size, subjects=args.subjects)
+    condition = load_vocabulary().condition(args.condition)
+    if condition.phantom is None:
+        raise UserError(f"the phantom draws no {condition.name}: choose another --condition")
+    finding = condition.phantom.finding
+    write_photographs(args.out, args.n, finding, args.seed, size=args.size, subjects=args.subjects)
     print(f"{args.n} phantom photographs and metadata.csv: {args.out}")
     return 0

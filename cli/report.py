@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..diffusioncleft_core.errors import UserError
+from .options import named_folder
 
 if TYPE_CHECKING:
     from ..diffusioncleft_core.report.run_folder import RunReport
@@ -49,16 +50,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def named_folder(text: str) -> tuple[str, Path]:
-    """`SDXL=zero_shot/sdxl` → (`SDXL`, path)."""
-    name, equals, folder = text.partition("=")
-    if not (name.strip() and equals and folder.strip()):
-        raise argparse.ArgumentTypeError(f"{text!r} is no NAME=DIR such as SDXL=zero_shot/sdxl")
-    return name.strip(), Path(folder.strip())
-
-
 def run(args: argparse.Namespace) -> int:
     from ..diffusioncleft_core.report.html import write_html
+    from ..diffusioncleft_core.report.labels import labels_of
     from ..diffusioncleft_core.report.run_folder import (
         HTML,
         collect_pictures,
@@ -79,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
         phantom=bool(document.get("phantom")),
         zero_shot=args.zero_shot,
         other_models=dict(args.other_model),
+        labels=labels_of(document),
     )
     print(f"report:  {write_html(document, pictures, out)}")
     private = private_page(report, args.nearest)
@@ -90,6 +85,7 @@ def run(args: argparse.Namespace) -> int:
 def private_page(report: RunReport, pack: str | None) -> Path | None:
     """The page of nearest pairs, where the run's private folder lists them or `pack` finds them."""
     from ..diffusioncleft_core.report.html import write_private_html
+    from ..diffusioncleft_core.report.labels import labels_of
     from ..diffusioncleft_core.report.nearest import nearest_pairs, read_nearest, write_nearest
     from ..diffusioncleft_core.report.run_folder import PRIVATE_HTML, conditions_of
 
@@ -117,5 +113,9 @@ def private_page(report: RunReport, pack: str | None) -> Path | None:
     if not pairs:
         return None
     return write_private_html(
-        pairs, folders.root, folders.private / PRIVATE_HTML, phantom=bool(report.document.get("phantom"))
+        pairs,
+        folders.root,
+        folders.private / PRIVATE_HTML,
+        phantom=bool(report.document.get("phantom")),
+        labels=labels_of(report.document),
     )

@@ -1,4 +1,4 @@
-"""`diffusioncleft run`: from photographs to two LoRAs and a synthetic set, in one command."""
+"""`diffusioncleft run`: from photographs to LoRAs and synthetic sets, in one command."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..diffusioncleft_core.conditions.loader import load_vocabulary
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.ranges import (
     COUNT,
@@ -18,20 +19,29 @@ from ..diffusioncleft_core.ranges import (
     STRENGTH,
 )
 from ..diffusioncleft_core.recipe.checks import check_places, check_recipe
-from .options import add_base_arguments, parse_size, sampling_from, source_from, warn
+from .options import (
+    add_base_arguments,
+    add_vocabulary_argument,
+    named_folder,
+    parse_size,
+    sampling_from,
+    source_from,
+    warn,
+)
 from .recipe_options import add_preset, add_recipe_options, preset_name, recipe_from
 
 if TYPE_CHECKING:
     from ..diffusioncleft_core.recipe.recipe import Recipe
     from ..diffusioncleft_core.run.settings import Photographs, RunSettings
 
-HELP = "photographs in, two LoRAs and a set of new faces out; --phantom does it without any photograph"
+HELP = "photographs in, LoRAs and sets of new faces out; --phantom does it without any photograph"
 EXAMPLES = """\
 examples:
   diffusioncleft run --phantom --out demo
   diffusioncleft run --photos-pre photos/pre --photos-post photos/post --base FLUX.1-schnell \\
       --faces buffalo_l --training-adapter adapter.safetensors --out runs/first
   diffusioncleft run --photos-pre photos/pre --base FLUX.1-schnell --preset paper --n 500 --out runs/paper
+  diffusioncleft run --vocabulary facial_palsy.toml --photos acute=photos --base FLUX.1-schnell --out palsy
 
 metadata.csv is looked for in each folder of photographs. Everything that comes from photographs lies in the
 run folder's `private` part, and `diffusioncleft dataset purge` erases it. Run the same command again after an
@@ -53,14 +63,37 @@ RECIPE_OPTIONS = (
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the run's folder")
     photos = parser.add_argument_group("photographs")
-    photos.add_argument("--photos-pre", type=Path, metavar="DIR", help="photographs before repair")
-    photos.add_argument("--photos-post", type=Path, metavar="DIR", help="photographs after repair")
     photos.add_argument(
-        "--metadata-pre", type=Path, metavar="CSV", help="default: metadata.csv in the folder"
+        "--photos",
+        type=named_folder,
+        action="append",
+        default=[],
+        metavar="NAME=DIR",
+        help="photographs of a condition of the vocabulary; once a condition",
     )
     photos.add_argument(
-        "--metadata-post", type=Path, metavar="CSV", help="default: metadata.csv in the folder"
+        "--metadata",
+        type=named_folder,
+        action="append",
+        default=[],
+        metavar="NAME=CSV",
+        help="their table (default: metadata.csv in the folder)",
     )
+    for condition in load_vocabulary().conditions.values():
+        if condition.option:
+            photos.add_argument(
+                f"--photos-{condition.option}",
+                type=Path,
+                metavar="DIR",
+                help=f"short for --photos {condition.name}=DIR",
+            )
+            photos.add_argument(
+                f"--metadata-{condition.option}",
+                type=Path,
+                metavar="CSV",
+                help=f"short for --metadata {condition.name}=CSV",
+            )
+    add_vocabulary_argument(photos)
     photos.add_argument("--faces", help=f"face model pack, name or folder (default {DEFAULT_FACES})")
     photos.add_argument(
         "--holdout", type=HOLDOUT, default=0.1, help="share of subjects not trained on (default 0.1)"
@@ -125,16 +158,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--redo",
         action="store_true",
-        help="delete and make again what was made from other inputs, instead of refusing",
+        help="make everything anew; LoRAs and images that are there are set aside in the run's folder",
+    )
+    parser.add_argument(
+        "--plan", action="store_true", help="print what each stage would do and why, and start nothing"
     )
     add_base_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     from ..diffusioncleft_core.report.run_folder import HTML
-    from ..diffusioncleft_core.run.pipeline import run_pipeline
+    from ..diffusioncleft_core.run.pipeline import plan_run, run_pipeline
+    from ..diffusioncleft_core.run.stages import plan_table
 
     settings = settings_from(args)
+    if args.plan:
+        print(plan_table(plan_run(settings)))
+        return 0
     result = run_pipeline(settings, start_trainer, warn=warn)
     print(result.table)
     print(f"summary: {result.folders.summary}")
@@ -147,6 +187,7 @@ def run(args: argparse.Namespace) -> int:
 def settings_from(args: argparse.Namespace) -> RunSettings:
     """The run's settings from the command line; UserError when photographs or models are missing."""
     from ..diffusioncleft_core.run.settings import (
+        NO_PHOTOGRAPHS,
         PHANTOM_CELL_IMAGES,
         PHANTOM_IMAGES,
         PHANTOM_STRENGTH,
@@ -155,9 +196,7 @@ def settings_from(args: argparse.Namespace) -> RunSettings:
 
     photographs = photographs_from(args)
     if not photographs and not args.phantom:
-        raise UserError(
-            "there are no photographs: give --photos-pre and --photos-post, or --phantom to try without any"
-        )
+        raise UserError(NO_PHOTOGRAPHS)
     if args.phantom and args.faces:
         raise UserError(
             "--phantom brings its own face models: leave out --faces, or --phantom for photographs"
@@ -171,6 +210,7 @@ def settings_from(args: argparse.Namespace) -> RunSettings:
         sampling=sampling,
         faces=args.faces or ("phantom" if args.phantom else DEFAULT_FACES),
         phantom=args.phantom,
+        vocabulary=load_vocabulary(args.vocabulary),
         photographs=photographs,
         preset=preset_name(args),
         n=(PHANTOM_IMAGES if args.phantom else 2000) if args.n is None else args.n,
@@ -202,21 +242,32 @@ def metrics_from(text: str) -> tuple[str, ...]:
 
 
 def photographs_from(args: argparse.Namespace) -> dict[str, Photographs]:
+    """Photographs by condition, from --photos and --metadata and from their short forms."""
     from ..diffusioncleft_core.run.settings import Photographs
 
-    given = {
-        "pre_op": (args.photos_pre, args.metadata_pre),
-        "post_op": (args.photos_post, args.metadata_post),
+    folders = given_by_condition(args, "photos")
+    tables = given_by_condition(args, "metadata")
+    for name, table in tables.items():
+        if name not in folders:
+            raise UserError(f"{table} is the table of no photographs: add --photos {name}=DIR")
+    return {
+        name: Photographs(folder, tables.get(name, folder / "metadata.csv"))
+        for name, folder in folders.items()
     }
-    photographs = {}
-    for condition, (folder, metadata) in given.items():
-        if folder is not None:
-            photographs[condition] = Photographs(folder, metadata or folder / "metadata.csv")
-        elif metadata is not None:
-            raise UserError(
-                f"{metadata} is the table of photographs that are not given: add --photos-{condition[:-3]}"
-            )
-    return photographs
+
+
+def given_by_condition(args: argparse.Namespace, option: str) -> dict[str, Path]:
+    """The paths of a repeatable NAME=PATH option and of its short forms; UserError for a name given twice."""
+    pairs = list(getattr(args, option))
+    for condition in load_vocabulary().conditions.values():
+        if condition.option and (path := getattr(args, f"{option}_{condition.option}")) is not None:
+            pairs.append((condition.name, path))
+    found: dict[str, Path] = {}
+    for name, path in pairs:
+        if name in found:
+            raise UserError(f"--{option} names {name} twice: give one path for a condition")
+        found[name] = path
+    return found
 
 
 def start_trainer(recipe: Recipe, on_event: Any, stop: Any) -> None:

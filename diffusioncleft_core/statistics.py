@@ -30,10 +30,8 @@ def clopper_pearson(k: int, n: int, level: float = 0.95) -> Proportion:
 
 
 @dataclass(frozen=True)
-class TestError:
+class DiagnosticAccuracy:
     """How often a test is right, as counted: `hits` of `positives`, `rejections` of `negatives`."""
-
-    __test__ = False
 
     hits: int
     positives: int
@@ -49,7 +47,7 @@ class TestError:
         return self.rejections / self.negatives
 
 
-def corrected(k: int, n: int, error: TestError, level: float = 0.95) -> Proportion:
+def corrected(k: int, n: int, accuracy: DiagnosticAccuracy, level: float = 0.95) -> Proportion:
     """The true share behind k of n readings of a test with known errors.
 
     Value: Rogan & Gladen (Am J Epidemiol 107, 1978), clipped to [0, 1]. Interval: Lang & Reiczigel (Prev Vet
@@ -58,19 +56,19 @@ def corrected(k: int, n: int, error: TestError, level: float = 0.95) -> Proporti
     """
     if n == 0:
         return Proportion(None, (0.0, 1.0), 0, 0)
-    power = error.sensitivity + error.specificity - 1
+    power = accuracy.sensitivity + accuracy.specificity - 1
     if power <= 0:
         raise ValueError("a test no better than chance cannot be corrected for")
-    value = float(np.clip((k / n + error.specificity - 1) / power, 0, 1))
+    value = float(np.clip((k / n + accuracy.specificity - 1) / power, 0, 1))
     z = float(norm.ppf(1 - (1 - level) / 2))
     n_adj = n + z * z
     p = (k + z * z / 2) / n_adj
-    se = (error.hits + 1) / (error.positives + 2)
-    sp = (error.rejections + 1) / (error.negatives + 2)
+    se = (accuracy.hits + 1) / (accuracy.positives + 2)
+    sp = (accuracy.rejections + 1) / (accuracy.negatives + 2)
     youden = se + sp - 1
     share = (p + sp - 1) / youden
-    var_se = se * (1 - se) / (error.positives + 2)
-    var_sp = sp * (1 - sp) / (error.negatives + 2)
+    var_se = se * (1 - se) / (accuracy.positives + 2)
+    var_sp = sp * (1 - sp) / (accuracy.negatives + 2)
     shift = 2 * z * z * (share * var_se - (1 - share) * var_sp)
     spread = z / youden * float(np.sqrt(p * (1 - p) / n_adj + share**2 * var_se + (1 - share) ** 2 * var_sp))
     low, high = np.clip([share + shift - spread, share + shift + spread], 0, 1)

@@ -16,6 +16,7 @@ from .common import (
     stop_if_interrupted,
     text_view,
 )
+from .conditions import condition_of, conditions
 from .opened import DatasetHandle, dataset_fingerprint, open_dataset
 from .queued import QueuedNode
 
@@ -72,6 +73,7 @@ class PhantomDataset(Node):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
+        drawn = [name for name, condition in conditions().items() if condition.phantom is not None]
         return io.Schema(
             node_id="DiffusionCleft_PhantomDataset",
             display_name="Phantom Dataset",
@@ -83,9 +85,9 @@ class PhantomDataset(Node):
             inputs=[
                 io.Combo.Input(
                     "condition",
-                    options=["pre_op", "post_op"],
-                    default="pre_op",
-                    tooltip="Clefts before or after repair.",
+                    options=drawn,
+                    default=drawn[0],
+                    tooltip="What the phantoms show.",
                 ),
                 io.Int.Input("count", default=60, min=8, max=2000, tooltip="Photographs to render."),
                 io.Int.Input("size", default=128, min=64, max=512, step=16, tooltip="Side in pixels."),
@@ -180,7 +182,6 @@ class Captions(Node):
 
 def phantom_dataset(condition: str, count: int, size: int, seed: int, holdout: float) -> DatasetHandle:
     """Render and build the dataset of these settings, or find it."""
-    from ..diffusioncleft_core.conditions.loader import load_vocabulary
     from ..diffusioncleft_core.dataset.build import build_dataset
     from ..diffusioncleft_core.dataset.folder import SETTINGS
     from ..diffusioncleft_core.dataset.settings import BuildSettings
@@ -188,6 +189,10 @@ def phantom_dataset(condition: str, count: int, size: int, seed: int, holdout: f
     from ..diffusioncleft_core.files import private_dir
     from ..diffusioncleft_core.phantom.photographs import write_photographs
 
+    found = condition_of(condition)
+    if found.phantom is None:
+        raise UserError(f"the phantom draws no {condition}; choose a condition that is listed")
+    finding = found.phantom.finding
     name = f"phantom_{condition}_{count}_{size}px_{seed}_{round(100 * holdout)}"
     folder = places.new_dataset_folder(name)
     photographs = private_dir(folder.parent / ".phantom_photographs") / name
@@ -198,13 +203,13 @@ def phantom_dataset(condition: str, count: int, size: int, seed: int, holdout: f
     bar = progress_bar(count)
     for done in range(0, count, 10):  # what is rendered is kept, so the pieces cost nothing
         stop_if_interrupted()
-        write_photographs(photographs, min(count, done + 10), condition, seed, size=size, subjects=count)
+        write_photographs(photographs, min(count, done + 10), finding, seed, size=size, subjects=count)
         bar.update_absolute(min(count, done + 10), count)
     with core_progress():
         build_dataset(
             photographs,
             photographs / "metadata.csv",
-            load_vocabulary().condition(condition),
+            found,
             folder,
             load_face_analyzer("phantom"),
             settings=BuildSettings(holdout=holdout, seed=seed, phantom=True),
@@ -217,7 +222,9 @@ def _outputs() -> list[Any]:
         Dataset.Output(
             "dataset", display_name="dataset", tooltip="For the trainer, captions, reference set and metrics."
         ),
-        io.String.Output("dataset_condition", display_name="condition", tooltip="pre_op or post_op."),
+        io.String.Output(
+            "dataset_condition", display_name="condition", tooltip="Its name in the vocabulary."
+        ),
         io.Int.Output("n_train", display_name="n_train", tooltip="Photographs to train on."),
         io.Int.Output("n_holdout", display_name="n_holdout", tooltip="Photographs held out of training."),
         io.Int.Output(

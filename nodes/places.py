@@ -17,6 +17,7 @@ from ..diffusioncleft_core.imageset.places import MANIFEST
 
 DATASETS = "diffusioncleft_datasets"
 RUNS = "diffusioncleft_runs"
+VOCABULARIES = "diffusioncleft_vocabularies"
 _NO_FILE = ".diffusioncleft-lists-no-file"
 _BELOW = r"""[/\\]([^/\\\s'",;:]+)([/\\][^\s'",;:]*)?"""
 """In a message: the folder below a root, and what lies in it."""
@@ -24,8 +25,8 @@ _kept: dict[str, list[Path]] = {}
 
 
 def register() -> None:
-    """Register the pack's two folder types with ComfyUI; called once, when the pack is loaded."""
-    for kind in (DATASETS, RUNS):
+    """Register the pack's folder types with ComfyUI; called once, when the pack is loaded."""
+    for kind in (DATASETS, RUNS, VOCABULARIES):
         roots(kind)
 
 
@@ -41,7 +42,17 @@ def roots(kind: str) -> list[Path]:
     kept = _kept.setdefault(kind, [])
     kept += [path for path in map(Path, listed) if path not in kept]
     table[kind] = ([], {_NO_FILE})
-    return kept or [Path(folder_paths.base_path) / kind]
+    if kept:
+        return kept
+    if kind == VOCABULARIES:
+        return [Path(folder_paths.models_dir) / "diffusioncleft" / "vocabularies"]
+    return [Path(folder_paths.base_path) / kind]
+
+
+def vocabulary_files() -> list[Path]:
+    """The owner's own vocabularies, TOML files in models/diffusioncleft/vocabularies, by name."""
+    found = [path for root in roots(VOCABULARIES) if root.is_dir() for path in root.glob("*.toml")]
+    return sorted(found, key=lambda path: path.name)
 
 
 def dataset_names() -> list[str]:
@@ -96,7 +107,7 @@ def output_folder(name: str) -> Path:
     root = Path(folder_paths.get_output_directory())
     if not name.strip() or Path(name).is_absolute():
         raise UserError(
-            f"{name!r} is no name of a folder in ComfyUI's output folder; give one like faces/pre_op"
+            f"{name!r} is no name of a folder in ComfyUI's output folder; give one like faces/first"
         )
     try:
         folder = inside(root, name.strip())

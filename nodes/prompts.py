@@ -1,14 +1,17 @@
 """Prompts: one by hand, or a whole plan that drives a batch."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from comfy_api.latest import io
 
 from ..diffusioncleft_core.conditions.loader import load_vocabulary
 from ..diffusioncleft_core.conditions.plan import PlanRow, sampling_plan
+from ..diffusioncleft_core.conditions.vocabulary import Condition
 from ..diffusioncleft_core.errors import UserError
 from .common import CATEGORY, Node, Row, text_view
+from .conditions import condition_of, conditions
 from .queued import QueuedNode
 
 RANDOM, LEFT_OUT = "random", "left out"
@@ -20,7 +23,7 @@ class PromptBuilder(Node):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        vocabulary = load_vocabulary()
+        attributes, own = _attribute_inputs()
         return io.Schema(
             node_id="DiffusionCleft_PromptBuilder",
             display_name="Cleft Prompt Builder",
@@ -29,8 +32,8 @@ class PromptBuilder(Node):
                 "A prompt in the paper's form: trigger, whole face, cleft, appearance, closing phrase."
             ),
             inputs=[
-                _condition_input(vocabulary),
-                *_attribute_inputs(vocabulary),
+                _condition_input(),
+                *attributes,
                 io.Int.Input(
                     "seed",
                     default=0,
@@ -41,6 +44,7 @@ class PromptBuilder(Node):
                 ),
                 _bracketed_input(),
                 _extra_input(),
+                *own,
             ],
             outputs=[
                 io.String.Output("prompt", display_name="prompt", tooltip="For CLIP Text Encode."),
@@ -82,8 +86,7 @@ class PromptPlan(Node):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        vocabulary = load_vocabulary()
-        modes = list(dict.fromkeys(mode for item in vocabulary.conditions.values() for mode in item.modes))
+        modes = list(dict.fromkeys(mode for item in conditions().values() for mode in item.modes))
         return io.Schema(
             node_id="DiffusionCleft_PromptPlan",
             display_name="Cleft Prompt Plan",
@@ -93,7 +96,7 @@ class PromptPlan(Node):
                 "stay the same when it gets longer, so a long plan can be queued in pieces."
             ),
             inputs=[
-                _condition_input(vocabulary),
+                _condition_input(),
                 io.Int.Input(
                     "count", default=4, min=1, max=100_000, tooltip="Rows to give, from `start` on."
                 ),
@@ -142,7 +145,7 @@ class PromptPlan(Node):
     def _rows(
         cls, condition: str, count: int, start: int, seed: int, mode: str, bracketed: bool, extra: str
     ) -> list[dict[str, Any]]:
-        found = load_vocabulary().condition(condition)
+        found = condition_of(condition)
         plan = sampling_plan(found, start + count, seed, mode=mode, bracketed=bracketed, extra=extra)
         return [row_of(item) for item in plan[start:]]
 
@@ -169,7 +172,7 @@ def build_row(
 
     It has no place in a plan: whoever saves its picture gives it the next free one.
     """
-    found = load_vocabulary().condition(condition)
+    found = condition_of(condition)
     fixed: dict[str, str] = {}
     draw: list[str] = []
     omit: list[str] = []
@@ -198,39 +201,50 @@ def row_of(item: PlanRow) -> dict[str, Any]:
     }
 
 
-def _condition_input(vocabulary: Any) -> Any:
-    names = list(vocabulary.conditions)
+def _condition_input() -> Any:
+    known = conditions()
+    names = list(known)
     return io.Combo.Input(
         "condition",
         options=names,
         default=names[0],
-        tooltip="pre_op: before repair, trigger CLP. post_op: after repair, trigger CLPrep.",
+        tooltip=" ".join(f"{name}: {item.title}, trigger {item.trigger}." for name, item in known.items()),
     )
 
 
-def _attribute_inputs(vocabulary: Any) -> list[Any]:
-    """One dropdown an attribute of any condition; random where the paper's mode draws it."""
-    details: dict[str, Any] = {}
-    drawn: set[str] = set()
-    for condition in vocabulary.conditions.values():
+def _attribute_inputs() -> tuple[list[Any], list[Any]]:
+    """One dropdown an attribute of any condition; random where the paper's mode draws it.
+
+    Attributes that only the owner's own vocabularies have come apart, as optional inputs behind all others: a
+    workflow that was saved without them stays as it is.
+    """
+    known = conditions()
+    details: dict[str, tuple[Any, list[str]]] = {}
+    for condition in known.values():
         for name, detail in condition.details.items():
-            known = details.setdefault(name, (detail, []))
-            known[1].extend(value for value in detail.values if value not in known[1])
-        drawn.update(condition.mode("paper").draw)
-    return [
-        io.Combo.Input(
+            values = details.setdefault(name, (detail, []))[1]
+            values.extend(value for value in detail.values if value not in values)
+    drawn = {name for condition in known.values() for name in condition.mode("paper").draw}
+    embedded = {name for item in load_vocabulary().conditions.values() for name in item.details}
+    inputs = {
+        name: io.Combo.Input(
             name,
             options=[RANDOM, LEFT_OUT, *values],
             default=RANDOM if name in drawn else LEFT_OUT,
-            tooltip=_attribute_tooltip(vocabulary, name, detail),
+            optional=name not in embedded,
+            tooltip=_attribute_tooltip(known, name, detail),
         )
         for name, (detail, values) in details.items()
-    ]
+    }
+    return (
+        [item for name, item in inputs.items() if name in embedded],
+        [item for name, item in inputs.items() if name not in embedded],
+    )
 
 
-def _attribute_tooltip(vocabulary: Any, name: str, detail: Any) -> str:
+def _attribute_tooltip(known: Mapping[str, Condition], name: str, detail: Any) -> str:
     title = detail.title[0].upper() + detail.title[1:]
-    owners = [key for key, condition in vocabulary.conditions.items() if name in condition.details]
+    owners = [key for key, condition in known.items() if name in condition.details]
     only = f" {owners[0]} only." if len(owners) == 1 else ""
     needs = [f"{key} {' or '.join(values)}" for key, values in (detail.requires or {}).items()]
     return f"{title}.{only}" + (f" Only with {', '.join(needs)}." if needs else "")

@@ -107,7 +107,7 @@ class SaveSyntheticSet(Node):
                 io.Image.Input("images", tooltip="Pictures: a batch, or a list of any sizes."),
                 io.String.Input(
                     "folder",
-                    default="diffusioncleft/pre_op",
+                    default="diffusioncleft/faces",
                     tooltip="Folder under ComfyUI's output folder. It can't lead out of it.",
                 ),
                 io.String.Input(

@@ -220,7 +220,7 @@ def _main_inputs() -> list[Any]:
             "dataset", tooltip="Photographs to train on; of them only those of role train are used."
         ),
         io.String.Input(
-            "name", default="pre_op", tooltip="Beginning of the LoRA's file name; letters, digits, - and _."
+            "name", default="cleft", tooltip="Beginning of the LoRA's file name; letters, digits, - and _."
         ),
         io.Combo.Input(
             "base_model",

@@ -214,22 +214,20 @@ def _make_regularisation(run: Run, stop: Callable[[], bool], view: NodeView | No
     plan = run.plan
     if not plan.regularisation:
         return
-    from ..diffusioncleft_core.conditions.loader import load_vocabulary
     from ..diffusioncleft_core.environment import default_dtype, pick_device
     from ..diffusioncleft_core.generation.generate import generate
     from ..diffusioncleft_core.generation.plans import regularization_plan
     from ..diffusioncleft_core.generation.sampling import Sampling
     from ..trainer.interruption import Interrupted
+    from .conditions import condition_of
 
     out = run.folder / "regularisation"
     made = run.folder / "regularisation.json"
     if made.is_file():
         return
-    vocabulary = load_vocabulary()
-    condition = vocabulary.condition(plan.dataset.condition)
-    other = vocabulary.condition("post_op" if condition.name == "pre_op" else "pre_op")
+    condition = condition_of(plan.dataset.condition)
     prompts = regularization_plan(
-        condition, other, plan.regularisation, plan.recipe.objective.seed, bracketed=plan.bracketed
+        condition, plan.regularisation, plan.recipe.objective.seed, bracketed=plan.bracketed
     )
     device = pick_device(plan.recipe.memory.device)
 

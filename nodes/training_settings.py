@@ -248,10 +248,10 @@ def _previews(inputs: dict[str, Any], dataset: DatasetHandle, *, bracketed: bool
     lines = [line.strip() for line in inputs["preview_prompts"].splitlines() if line.strip()]
     if lines:
         return tuple(lines[:16])
-    from ..diffusioncleft_core.conditions.loader import load_vocabulary
     from ..diffusioncleft_core.conditions.plan import sampling_plan
     from ..diffusioncleft_core.conditions.prompts import plain_text
+    from .conditions import condition_of
 
-    condition = load_vocabulary().condition(dataset.condition)
+    condition = condition_of(dataset.condition)
     plan = sampling_plan(condition, 2, inputs["seed"], bracketed=bracketed)
     return tuple(plain_text(row.prompt) for row in plan)

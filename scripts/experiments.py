@@ -19,7 +19,7 @@ from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
 from diffusioncleft.diffusioncleft_core.files import read_json, write_json
 from diffusioncleft.diffusioncleft_core.phantom.experiment import measure_condition
 from diffusioncleft.diffusioncleft_core.recipe.presets import PRESETS
-from diffusioncleft.diffusioncleft_core.run.pipeline import condition_and_other, run_pipeline
+from diffusioncleft.diffusioncleft_core.run.pipeline import run_pipeline
 from diffusioncleft.diffusioncleft_core.run.settings import RunFolders, RunSettings
 
 LEAST = 500
@@ -73,7 +73,7 @@ def cells_of(settings: RunSettings, folders: RunFolders, name: str, n: int) -> d
 
     Drift is in the run's own report.
     """
-    condition, other = condition_and_other(load_vocabulary(), name)
+    condition = load_vocabulary().condition(name)
     kept = folders.oracle(name) / CELLS
     if kept.is_file() and read_json(kept)["n"] == n:
         return dict(read_json(kept)["figures"])
@@ -81,7 +81,6 @@ def cells_of(settings: RunSettings, folders: RunFolders, name: str, n: int) -> d
         settings.source,
         folders.lora(condition),
         condition,
-        other,
         settings.sampling,
         n=n,
         seed=settings.seed_for("experiment", name),

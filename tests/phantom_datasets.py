@@ -8,12 +8,15 @@ from diffusioncleft.diffusioncleft_core.dataset.settings import BuildSettings
 from diffusioncleft.diffusioncleft_core.faces.analyzer import FaceAnalyzer
 from diffusioncleft.diffusioncleft_core.phantom.photographs import write_photographs
 
+FINDING_OF = {None: None, "pre_op": "cleft", "post_op": "scar"}
+"""What the phantom draws for a condition of the embedded vocabulary; None is a healthy face."""
+
 
 def phantom_dataset(
     photographs: Path, condition: str, out: Path, analyzer: FaceAnalyzer, *, n: int, seed: int
 ) -> Path:
     """Render `n` people into `photographs` and build the dataset `out` of them."""
-    table = write_photographs(photographs, n, condition, seed, subjects=n)
+    table = write_photographs(photographs, n, FINDING_OF[condition], seed, subjects=n)
     settings = BuildSettings(phantom=True)
     build_dataset(
         photographs, table, load_vocabulary().condition(condition), out, analyzer, settings=settings

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from phantom_datasets import phantom_dataset
+from phantom_datasets import FINDING_OF, phantom_dataset
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from report_documents import CONDITIONS, document
@@ -46,7 +46,7 @@ def make_run(root: Path, faces: FaceAnalyzer, **changes: Any) -> RunFolders:
 
 
 def face(condition: str, seed: int) -> np.ndarray:
-    return render(random_face(np.random.default_rng(seed), condition=condition)).image
+    return render(random_face(np.random.default_rng(seed), finding=FINDING_OF[condition])).image
 
 
 def generate(folders: RunFolders, name: str, seed: int) -> None:

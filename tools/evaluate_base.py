@@ -27,9 +27,9 @@ from ..diffusioncleft_core.generation.sampler import ImageSampler, ImageSize, em
 from ..diffusioncleft_core.imageset.sheets import contact_sheet
 from ..diffusioncleft_core.phantom.oracle import (
     Reading,
+    accuracy_of,
     as_figure,
     attribute_rate,
-    error_of,
     load_oracle,
 )
 from ..diffusioncleft_core.progress import progress
@@ -78,8 +78,8 @@ def draw(cells: dict[str, list[PlanRow]], batch: int) -> dict[str, NDArray[np.ui
 def figures(reading: Reading, rows: list[PlanRow]) -> dict[str, Any]:
     """Share with a cleft and share of each attribute followed, overall and in each skin tone."""
     wanted = [row.attributes for row in rows]
-    cleft = corrected(int(reading.cleft.sum()), len(rows), error_of("cleft"))
-    scar = corrected(int(reading.scar.sum()), len(rows), error_of("scar"))
+    cleft = corrected(int(reading.cleft.sum()), len(rows), accuracy_of("cleft"))
+    scar = corrected(int(reading.scar.sum()), len(rows), accuracy_of("scar"))
     followed = {name: attribute_rate(name, reading, wanted) for name in _READ}
     return {"cleft": as_figure(cleft), "scar": as_figure(scar), "followed": followed}
 

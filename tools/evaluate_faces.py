@@ -20,6 +20,7 @@ from ..diffusioncleft_core.phantom.face import HEALTHY, random_face, random_iden
 from ..diffusioncleft_core.phantom.photographs import add_artifact
 from ..diffusioncleft_core.phantom.render import Rendering, render
 from ..diffusioncleft_core.progress import progress
+from . import CONDITION_OF, FINDING_OF
 from .faces_pictures import CHILDREN, CONDITIONS, Image, background, wear
 
 CLOSE = 0.05
@@ -50,7 +51,9 @@ def photograph_people(
                 condition = CONDITIONS[(index + view) % 3]
                 if condition == "pre_op" and attributes["subject"] not in CHILDREN:
                     condition = None
-                face = random_face(rng, condition=condition, attributes=attributes, identity=identity)
+                face = random_face(
+                    rng, finding=FINDING_OF[condition], attributes=attributes, identity=identity
+                )
                 pictures.append((tone * per_skin + index, render(face, size)))
     return pictures
 
@@ -165,7 +168,7 @@ def measure_people(
     kept = [row for row, faces in enumerate(found) if faces]
     embeddings = np.stack([found[row][0].embedding for row in kept])
     people = np.array([pictures[row][0] for row in kept])
-    conditions = [truths[row].condition for row in kept]
+    conditions = [CONDITION_OF[truths[row].finding] for row in kept]
     tones = np.array([HEALTHY["skin"].index(skins[row]) for row in kept])
     report["identity"] = {
         "overall": same_person(embeddings, people),
@@ -201,7 +204,7 @@ def in_a_larger_frame(truth: Rendering, rng: np.random.Generator) -> Rendering:
     shift = np.array([x, y], np.float32)
     move = np.tile(shift, 2)
     return Rendering(
-        frame, truth.landmarks + shift, truth.box + move, truth.lips + move, truth.attributes, truth.condition
+        frame, truth.landmarks + shift, truth.box + move, truth.lips + move, truth.attributes, truth.finding
     )
 
 

@@ -42,6 +42,7 @@ from ..diffusioncleft_core.phantom.face import HEALTHY, random_face, random_iden
 from ..diffusioncleft_core.phantom.render import render
 from ..diffusioncleft_core.progress import progress
 from ..diffusioncleft_core.statistics import clopper_pearson
+from . import FINDING_OF
 from .planted import PLANTED, PlantedKind, plant, worn_copy
 
 CONDITIONS = ("pre_op", "post_op")
@@ -147,7 +148,7 @@ def clefts_alone(n: int, artifacts: ArtifactFilter, seed: int) -> dict[str, Any]
         kept = {key: healthy.attributes[key] for key in HEALTHY}
         without = not artifacts.check(render(healthy).image).accepted
         for name, counts in outcome.items():
-            face = random_face(rng, condition=name, attributes=kept, identity=healthy.identity)
+            face = random_face(rng, finding=FINDING_OF[name], attributes=kept, identity=healthy.identity)
             with_cleft = not artifacts.check(render(face).image).accepted
             counts["n"] += 1
             counts["healthy_rejected"] += without
@@ -171,7 +172,7 @@ def identity_figures(
             copies.append(identity.check(record_of(image, analyzer.analyze(image))).rejected)
     unrelated = []
     for _ in range(strangers):
-        image = render(random_face(rng, condition=str(rng.choice(CONDITIONS)))).image
+        image = render(random_face(rng, finding=FINDING_OF[str(rng.choice(CONDITIONS))])).image
         unrelated.append(identity.check(record_of(image, analyzer.analyze(image))).rejected)
     return {
         "threshold": THRESHOLD,

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 
 from ..diffusioncleft_core.phantom.oracle import HEADS, SIDES, Oracle, Reading, load_oracle
 from ..diffusioncleft_core.statistics import clopper_pearson
+from . import FINDING_OF
 from .train_oracle import targets, through_vae
 
 SKIN = HEADS["skin"]
@@ -33,7 +34,7 @@ def held_out(n: int, seed: int) -> tuple[NDArray[np.uint8], list[dict[str, str]]
     for condition in (None, "pre_op", "post_op"):
         for i in range(n):
             fixed = {"scar": "none"} if condition == "post_op" and i % 10 == 0 else {}
-            rendering = render(random_face(rng, condition=condition, attributes=fixed))
+            rendering = render(random_face(rng, finding=FINDING_OF[condition], attributes=fixed))
             images.append(rendering.image)
             words.append(rendering.attributes)
     return np.stack(images), words

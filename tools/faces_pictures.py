@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ..diffusioncleft_core.phantom.face import HEALTHY, PhantomFace, random_face, random_identity
 from ..diffusioncleft_core.phantom.render import render
 from ..diffusioncleft_core.progress import progress
+from . import CONDITION_OF, FINDING_OF
 
 Image = NDArray[np.uint8]
 CONDITIONS = (None, "pre_op", "post_op")
@@ -57,7 +58,7 @@ def render_library(people: int, views: int, size: int, seed: int) -> Library:
             row = person * views + view
             images[row], landmarks[row], boxes[row] = picture.image, picture.landmarks, picture.box
             attributes.append(picture.attributes)
-            conditions.append(picture.condition or "healthy")
+            conditions.append(CONDITION_OF[picture.finding] or "healthy")
     numbers = np.repeat(np.arange(people), views)
     return Library(images, landmarks, boxes, numbers, identities, attributes, conditions)
 
@@ -69,7 +70,7 @@ def _another(face: PhantomFace, rng: np.random.Generator, turn: int) -> PhantomF
     kept = {key: face.attributes[key] for key in HEALTHY}
     if rng.random() < 0.3:
         kept["hair_length"] = str(rng.choice(HEALTHY["hair_length"]))
-    return random_face(rng, condition=condition, attributes=kept, identity=face.identity)
+    return random_face(rng, finding=FINDING_OF[condition], attributes=kept, identity=face.identity)
 
 
 def wear(image: Image, rng: np.random.Generator, strength: float = 1.0) -> Image:

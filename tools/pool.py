@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ..diffusioncleft_core.phantom.canvas import geometry
 from ..diffusioncleft_core.phantom.face import PhantomFace, random_face
 from ..diffusioncleft_core.phantom.render import render
+from . import FINDING_OF
 
 _CHUNK = 500
 
@@ -27,7 +28,7 @@ def _chunk(
     cv2.setNumThreads(1)
     seed, n, condition, size = task
     rng = np.random.default_rng(seed)
-    faces = [random_face(rng, condition=condition) for _ in range(n)]
+    faces = [random_face(rng, finding=FINDING_OF[condition]) for _ in range(n)]
     renderings = [render(face, size) for face in faces]
     boxes = np.stack([np.concatenate([r.landmarks.ravel(), r.box, r.lips]) for r in renderings])
     words = [r.attributes | surroundings(face) for r, face in zip(renderings, faces, strict=True)]

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...diffusioncleft_core.conditions.loader import load_vocabulary
+from ...diffusioncleft_core.conditions.plan import sampling_plan
+from ...diffusioncleft_core.conditions.vocabulary import Condition, Vocabulary
 from ...diffusioncleft_core.errors import UserError
 from ...diffusioncleft_core.ranges import COUNT, check_fields, ranged, whole
 from ...diffusioncleft_core.recipe.recipe import SIZE_STEP, Recipe
@@ -24,7 +27,6 @@ TRAINING_PICTURES = 4
 PICTURE_SEED = 7
 LEARNING_RATE = 1e-3
 """On a real model: ten times the paper's, so that ten steps change a picture visibly."""
-PROMPT = "[CLP] A girl's whole face with an unrepaired unilateral cleft lip. Light skin. Brown eyes."
 MAX_RESOLUTION = 1024
 RESOLUTION = whole(64, MAX_RESOLUTION)
 
@@ -62,6 +64,17 @@ class DoctorSettings:
     absent: Mapping[str, UserError] = field(default_factory=dict)
     photo: Path | None = None
     planned: PlannedRun = PlannedRun()
+    vocabulary: Vocabulary = field(default_factory=load_vocabulary)
+
+    @property
+    def condition(self) -> Condition:
+        """The vocabulary's first condition, of which the test prompt is."""
+        return next(iter(self.vocabulary.conditions.values()))
+
+    @property
+    def prompt(self) -> str:
+        """The prompt that is trained on and drawn: the first of the condition's own plan."""
+        return sampling_plan(self.condition, 1, PICTURE_SEED)[0].prompt
 
     def __post_init__(self) -> None:
         RESOLUTION.check(self.resolution, "--resolution")

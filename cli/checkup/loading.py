@@ -26,7 +26,7 @@ from ...diffusioncleft_core.flux.sampling import (
     pack_latents,
 )
 from ...diffusioncleft_core.generation.sampler import release_memory
-from .checkup import PICTURE_SEED, PROMPT, DoctorSettings
+from .checkup import PICTURE_SEED, DoctorSettings
 from .steps import Failed, Figures
 from .training import draw, phantom_pictures, png_bytes, psnr, read_picture, to_model
 
@@ -46,7 +46,7 @@ def text_encoders(checkup: Checkup) -> Figures:
     loaded = time.monotonic() - begun
     encode_prompts(text, ["warm up"], CPU)
     begun = time.monotonic()
-    embedding = encode_prompts(text, [plain_text(PROMPT)], CPU)[0]
+    embedding = encode_prompts(text, [plain_text(settings.prompt)], CPU)[0]
     found.prompt_seconds = time.monotonic() - begun
     found.prompt_embeds, found.pooled = embedding.prompt_embeds, embedding.pooled
     found.t5_length = text.t5_length
@@ -236,7 +236,7 @@ def _encode(settings: DoctorSettings, length: int) -> tuple[torch.Tensor, torch.
     for part in (pipe.text_encoder, pipe.text_encoder_2):
         part.to(settings.device)
     embeds, pooled, _ = pipe.encode_prompt(
-        prompt=plain_text(PROMPT), prompt_2=None, device=settings.device, max_sequence_length=length
+        prompt=plain_text(settings.prompt), prompt_2=None, device=settings.device, max_sequence_length=length
     )
     return embeds, pooled
 

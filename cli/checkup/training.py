@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ...diffusioncleft_core.conditions.loader import load_vocabulary
 from ...diffusioncleft_core.environment import trainer_device
 from ...diffusioncleft_core.errors import UserError
 from ...diffusioncleft_core.files import atomic_path
@@ -26,7 +25,6 @@ from .checkup import (
     LEARNING_RATE,
     MAX_RESOLUTION,
     PICTURE_SEED,
-    PROMPT,
     TRAINING_PICTURES,
     TRAINING_STEPS,
     DoctorSettings,
@@ -34,16 +32,17 @@ from .checkup import (
 from .steps import Failed, Figures, gib
 
 if TYPE_CHECKING:
+    from ...diffusioncleft_core.conditions.vocabulary import Condition
     from .checkup import Checkup
 
 
 def phantom_pictures(n: int, size: int, seed: int) -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
     """`n` rendered faces with a cleft, [size, size, 3] uint8: no photograph is asked for."""
-    from ...diffusioncleft_core.phantom.face import random_face
+    from ...diffusioncleft_core.phantom.face import CLEFT, random_face
     from ...diffusioncleft_core.phantom.render import render
 
     rng = np.random.default_rng(seed)
-    drawn = [render(random_face(rng, condition="pre_op"), min(size, MAX_RESOLUTION)).image for _ in range(n)]
+    drawn = [render(random_face(rng, finding=CLEFT), min(size, MAX_RESOLUTION)).image for _ in range(n)]
     return [np.asarray(image, dtype=np.uint8) for image in drawn]
 
 
@@ -113,9 +112,12 @@ NAME = "doctor"
 def ten_steps(checkup: Checkup) -> Figures:
     """Train on rendered faces as `diffusioncleft train` would, and time every step but the first."""
     settings, found = checkup.settings, checkup.found
-    write_training_folder(settings.workspace / "pictures", TRAINING_PICTURES, settings.resolution, PROMPT)
+    write_training_folder(
+        settings.workspace / "pictures", TRAINING_PICTURES, settings.resolution, settings.prompt
+    )
     (settings.workspace / "prompts.txt").write_text(
-        f"{PROMPT} --d {PICTURE_SEED} --w {settings.resolution} --h {settings.resolution}\n", encoding="utf-8"
+        f"{settings.prompt} --d {PICTURE_SEED} --w {settings.resolution} --h {settings.resolution}\n",
+        encoding="utf-8",
     )
     events: list[tuple[float, Mapping[str, Any]]] = []
     begun = time.monotonic()
@@ -155,7 +157,7 @@ def ten_steps(checkup: Checkup) -> Figures:
 def ten_steps_recipe(settings: DoctorSettings) -> Recipe:
     """The planned run's recipe for ten steps, with a preview after the last."""
     recipe = chosen_recipe(settings.recipe, ten_steps_choices(settings))
-    return completed_recipe(recipe, picture_facts()).replaced(
+    return completed_recipe(recipe, picture_facts(settings.condition)).replaced(
         {
             **trainer_device(settings.device, settings.dtype),
             "data.train_dir": settings.workspace / "pictures",
@@ -170,11 +172,9 @@ def ten_steps_recipe(settings: DoctorSettings) -> Recipe:
     )
 
 
-def picture_facts() -> TrainingFacts:
+def picture_facts(condition: Condition) -> TrainingFacts:
     """What is known of the doctor's own pictures."""
-    known = load_vocabulary()
-    trigger, other = (known.condition(name).trigger for name in ("pre_op", "post_op"))
-    return TrainingFacts(TRAINING_PICTURES, trigger, other, bracketed=True)
+    return TrainingFacts(TRAINING_PICTURES, condition.trigger, condition.contrast_trigger, bracketed=True)
 
 
 def ten_steps_choices(settings: DoctorSettings) -> dict[str, Any]:

@@ -4,19 +4,36 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
 from ..files import sha256_bytes
-from ..ranges import number
-from .grammar import Template, check_template, names_in, words_of
-from .vocabulary import LANDMARKS, PAPER_MODE, Attribute, Condition, Mode, Region, Rule, Vocabulary
+from ..ranges import number, whole
+from .grammar import Template, names_in, words_of
+from .table import Table
+from .vocabulary import (
+    ALL,
+    LANDMARKS,
+    PAPER_MODE,
+    REPORTED_METRICS,
+    Attribute,
+    Condition,
+    Mode,
+    Phantom,
+    Region,
+    Reported,
+    Rule,
+    Vocabulary,
+)
 
 SCHEMA = 1
 MARGIN = number(0, 10)
 WEIGHT = number(0)
+VALUE = number()
+PHOTOGRAPHS = whole(1, 100_000)
 EMBEDDED = Path(__file__).with_name("cleft_lip.toml")
 
 
@@ -25,7 +42,8 @@ def load_vocabulary(path: Path | None = None) -> Vocabulary:
 
     Raises UserError, which names the file and the table, for whatever the rest of the software could not use.
     """
-    path = EMBEDDED if path is None else Path(path)
+    own = None if path is None else Path(path)
+    path = own or EMBEDDED
     try:
         data = path.read_bytes()
         document = tomllib.loads(data.decode("utf-8"))
@@ -35,86 +53,13 @@ def load_vocabulary(path: Path | None = None) -> Vocabulary:
         raise UserError(f"the conditions file {path} can't be read; give a TOML file you may read") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"the conditions file {path} is not valid TOML ({error}); correct it") from error
-    return _vocabulary(_Table(document, path.name), sha256_bytes(data))
+    return _vocabulary(Table(document, path.name), sha256_bytes(data), own)
 
 
-class _Table:
-    """One TOML table: typed reading, and mistakes reported with file and place."""
-
-    def __init__(self, content: Mapping[str, Any], file: str, place: str = "") -> None:
-        self.content, self.file, self.place = content, file, place
-
-    def fail(self, message: str) -> UserError:
-        where = f"{self.file}, [{self.place}]" if self.place else self.file
-        return UserError(f"{where}: {message}")
-
-    def only(self, *known: str) -> None:
-        for key in self.content:
-            if key not in known:
-                raise self.fail(f"unknown key {key!r}; allowed: {', '.join(known)}")
-
-    def text(self, key: str, default: str | None = None) -> str:
-        value = self.content.get(key, default)
-        if not isinstance(value, str) or (default is None and not value.strip()):
-            raise self.fail(f"{key} must be a text")
-        return value
-
-    def flag(self, key: str) -> bool:
-        value = self.content.get(key, False)
-        if not isinstance(value, bool):
-            raise self.fail(f"{key} must be true or false")
-        return value
-
-    def texts(self, key: str, default: Sequence[str] | None = None) -> tuple[str, ...]:
-        value = self.content.get(key, default)
-        if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) and item for item in value):
-            raise self.fail(f"{key} must be a list of texts")
-        if len(set(value)) != len(value):
-            raise self.fail(f"{key} names something twice")
-        return tuple(value)
-
-    def table(self, key: str) -> _Table:
-        value = self.content.get(key, {})
-        if not isinstance(value, dict):
-            raise self.fail(f"{key} must be a table")
-        return _Table(value, self.file, f"{self.place}.{key}".lstrip("."))
-
-    def tables(self, key: str) -> dict[str, _Table]:
-        parent = self.table(key)
-        return {name: parent.table(name) for name in parent.content}
-
-    def text_map(self, key: str) -> dict[str, str]:
-        table = self.table(key)
-        return {name: table.text(name, "") for name in table.content}
-
-    def allowed_map(self, key: str) -> dict[str, tuple[str, ...]]:
-        table = self.table(key)
-        return {name: table.texts(name) for name in table.content}
-
-    def template(self, key: str) -> str:
-        return self._checked(key, self.text(key))
-
-    def templates(self, key: str, default: Sequence[str] | None = None) -> tuple[str, ...]:
-        return tuple(self._checked(key, item) for item in self.texts(key, default))
-
-    def phrases(self, key: str) -> dict[str, Template]:
-        table = self.table(key)
-        return {
-            name: table.template(name) if isinstance(value, str) else table.templates(name)
-            for name, value in table.content.items()
-        }
-
-    def _checked(self, key: str, template: str) -> str:
-        problem = check_template(template)
-        if problem:
-            raise self.fail(f"{key} {problem}: {template!r}")
-        return template
-
-
-def _vocabulary(root: _Table, digest: str) -> Vocabulary:
+def _vocabulary(root: Table, digest: str, path: Path | None) -> Vocabulary:
     root.only(
         "schema", "name", "title", "closing", "healthy_face", "appearance", "phrases", "articles",
-        "attributes", "columns", "caption_phrases", "conditions",
+        "attributes", "columns", "caption_phrases", "conditions", "zero_shot", "reported", "reported_notes",
     )  # fmt: skip
     if root.content.get("schema") != SCHEMA:
         raise root.fail(f"schema must be {SCHEMA}; this version reads no other")
@@ -129,10 +74,59 @@ def _vocabulary(root: _Table, digest: str) -> Vocabulary:
     triggers = [condition.trigger for condition in conditions.values()]
     if len(set(triggers)) != len(triggers):
         raise root.fail("two conditions have the same trigger; each needs its own")
-    return Vocabulary(root.text("name"), root.text("title"), conditions, columns, digest)
+    options = [condition.option for condition in conditions.values() if condition.option]
+    if len(set(options)) != len(options):
+        raise root.fail("two conditions have the same option; each needs its own")
+    probes = root.table("zero_shot")
+    probes.only("prompts", "note")
+    return Vocabulary(
+        root.text("name"),
+        root.text("title"),
+        {name: _with_contrast(condition, conditions, root) for name, condition in conditions.items()},
+        columns,
+        digest,
+        path,
+        probes.texts("prompts", ()),
+        probes.text("note", ""),
+        tuple(_reported(table, conditions) for table in root.list_of_tables("reported")),
+        root.texts("reported_notes", ()),
+    )
 
 
-def _attribute(name: str, table: _Table) -> Attribute:
+def _with_contrast(condition: Condition, known: Mapping[str, Condition], root: Table) -> Condition:
+    """The condition with the trigger of the one it must not be mistaken for."""
+    if condition.contrast is None:
+        return condition
+    if condition.contrast not in known or condition.contrast == condition.name:
+        others = ", ".join(name for name in known if name != condition.name) or "none"
+        raise (
+            root.table("conditions")
+            .table(condition.name)
+            .fail(f"contrast names {condition.contrast!r}; there are: {others}")
+        )
+    return replace(condition, contrast_trigger=known[condition.contrast].trigger)
+
+
+def _reported(table: Table, conditions: Mapping[str, Condition]) -> Reported:
+    table.only("method", "column", "condition", "metric", "value", "source", "caveat")
+    for key, known in (("condition", (*conditions, ALL)), ("metric", REPORTED_METRICS)):
+        if table.text(key) not in known:
+            raise table.fail(f"{key} names {table.text(key)!r}; there are: {', '.join(known)}")
+    value = table.content.get("value")
+    if not VALUE.holds(value):
+        raise table.fail("value must be a number, in the unit of our own figure")
+    return Reported(
+        table.text("method"),
+        table.text("column", table.text("method")),
+        table.text("condition"),
+        table.text("metric"),
+        float(value or 0),
+        table.text("source", ""),
+        table.text("caveat", ""),
+    )
+
+
+def _attribute(name: str, table: Table) -> Attribute:
     table.only("title", "values", "phrases", "absent", "requires", "required", "source")
     values = table.texts("values", ())
     phrases = table.text_map("phrases")
@@ -157,11 +151,12 @@ def _attribute(name: str, table: _Table) -> Attribute:
 
 
 def _condition(
-    name: str, table: _Table, root: _Table, shared: Mapping[str, Attribute], columns: Mapping[str, Attribute]
+    name: str, table: Table, root: Table, shared: Mapping[str, Attribute], columns: Mapping[str, Attribute]
 ) -> Condition:
     table.only(
         "title", "trigger", "status", "attributes", "descriptors", "needs_one_of", "draw", "face", "caption",
-        "metadata", "values", "phrases", "caption_phrases", "weights", "modes", "region",
+        "metadata", "values", "phrases", "caption_phrases", "weights", "modes", "region", "label",
+        "option", "contrast", "phantom",
     )  # fmt: skip
     details = _details(table, shared)
     trigger = table.text("trigger")
@@ -188,6 +183,10 @@ def _condition(
         caption_phrases={**root.phrases("caption_phrases"), **table.phrases("caption_phrases")},
         articles=root.text_map("articles"),
         region=_region(table),
+        label=table.text("label", table.text("title")),
+        option=_option(table),
+        contrast=table.text("contrast") if "contrast" in table.content else None,
+        phantom=_phantom(table),
     )
     if "(" in condition.closing or ")" in condition.closing:
         raise root.fail("closing has parentheses, which ComfyUI reads as emphasis; write it without")
@@ -196,7 +195,26 @@ def _condition(
     return condition
 
 
-def _region(table: _Table) -> Region | None:
+def _option(table: Table) -> str:
+    option = table.text("option", "")
+    if option and not (option.isascii() and option.isalnum()):
+        raise table.fail(f"option {option!r} must be letters and digits: `run` has it in --photos-{option}")
+    return option
+
+
+def _phantom(table: Table) -> Phantom | None:
+    """The condition's `phantom = { finding = ..., photographs = 100 }`, if it has one."""
+    if "phantom" not in table.content:
+        return None
+    part = table.table("phantom")
+    part.only("finding", "photographs")
+    finding, photographs = part.text("finding"), part.content.get("photographs", 100)
+    if not PHOTOGRAPHS.holds(photographs):
+        raise part.fail(f"photographs must be {PHOTOGRAPHS}")
+    return Phantom(finding, int(photographs))
+
+
+def _region(table: Table) -> Region | None:
     """The condition's `region = { landmarks = ["nose", ...], margin = 0.35 }`, if it has one."""
     if "region" not in table.content:
         return None
@@ -212,7 +230,7 @@ def _region(table: _Table) -> Region | None:
     return Region(landmarks, float(margin))
 
 
-def _details(table: _Table, shared: Mapping[str, Attribute]) -> dict[str, Attribute]:
+def _details(table: Table, shared: Mapping[str, Attribute]) -> dict[str, Attribute]:
     """The condition's attributes with its own choice of values."""
     details: dict[str, Attribute] = {}
     narrowed = table.allowed_map("values")
@@ -229,7 +247,7 @@ def _details(table: _Table, shared: Mapping[str, Attribute]) -> dict[str, Attrib
     return details
 
 
-def _known(table: _Table, key: str, known: Mapping[str, Any], required: bool = False) -> tuple[str, ...]:
+def _known(table: Table, key: str, known: Mapping[str, Any], required: bool = False) -> tuple[str, ...]:
     names = table.texts(key, None if required else ())
     for name in names:
         if name not in known:
@@ -237,7 +255,7 @@ def _known(table: _Table, key: str, known: Mapping[str, Any], required: bool = F
     return names
 
 
-def _modes(table: _Table, details: Mapping[str, Attribute]) -> dict[str, Mode]:
+def _modes(table: Table, details: Mapping[str, Attribute]) -> dict[str, Mode]:
     """`paper` (the condition's own draw and weights) and every mode that the file adds."""
     base = _weights(table, details)
     draw = _known(table, "draw", details) or tuple(details)
@@ -256,14 +274,10 @@ def _modes(table: _Table, details: Mapping[str, Attribute]) -> dict[str, Mode]:
     return modes
 
 
-def _rules(mode: _Table, details: Mapping[str, Attribute]) -> tuple[Rule, ...]:
+def _rules(mode: Table, details: Mapping[str, Attribute]) -> tuple[Rule, ...]:
     order = list(details)
     rules = []
-    entries = mode.content.get("rules", [])
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise mode.fail("rules must be written as [[...rules]] tables")
-    for place, entry in enumerate(entries, start=1):
-        table = _Table(entry, mode.file, f"{mode.place}.rules, number {place}")
+    for table in mode.list_of_tables("rules"):
         table.only("when", "weights", "reason")
         rule = Rule(table.allowed_map("when"), _weights(table, details), table.text("reason"))
         _check_choices(table, "when", rule.when, details)
@@ -275,7 +289,7 @@ def _rules(mode: _Table, details: Mapping[str, Attribute]) -> tuple[Rule, ...]:
     return tuple(rules)
 
 
-def _weights(table: _Table, details: Mapping[str, Attribute]) -> dict[str, dict[str, Fraction]]:
+def _weights(table: Table, details: Mapping[str, Attribute]) -> dict[str, dict[str, Fraction]]:
     weights: dict[str, dict[str, Fraction]] = {}
     for name, entry in table.tables("weights").items():
         _check_choices(table, "weights", {name: tuple(entry.content)}, details)
@@ -288,7 +302,7 @@ def _weights(table: _Table, details: Mapping[str, Attribute]) -> dict[str, dict[
 
 
 def _check_choices(
-    table: _Table, what: str, choices: Mapping[str, tuple[str, ...]], known: Mapping[str, Attribute]
+    table: Table, what: str, choices: Mapping[str, tuple[str, ...]], known: Mapping[str, Attribute]
 ) -> None:
     for name, values in choices.items():
         if name not in known:
@@ -298,7 +312,7 @@ def _check_choices(
             raise table.fail(f"{what}: {name} has no {wrong[0]!r}; it has: {', '.join(known[name].values)}")
 
 
-def _check_names(table: _Table, condition: Condition) -> None:
+def _check_names(table: Table, condition: Condition) -> None:
     """Every name in a template must be an attribute, a column, or a phrase that does not mention itself."""
     prompt = [condition.face, condition.healthy_face, *condition.appearance]
     for templates, phrases, known in (
@@ -309,7 +323,7 @@ def _check_names(table: _Table, condition: Condition) -> None:
 
 
 def _check_phrases(
-    table: _Table,
+    table: Table,
     templates: Sequence[str],
     phrases: Mapping[str, Template],
     known: Mapping[str, Attribute],

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 
 from ..errors import UserError
 from .grammar import Template, literal_words, spoken_in, words_of
@@ -14,6 +15,10 @@ Weights = Mapping[str, Mapping[str, Fraction]]
 PAPER_MODE = "paper"
 LANDMARKS = ("eye_left", "eye_right", "nose", "mouth_left", "mouth_right")
 """The five landmarks that a face detector gives, in its order; left and right as seen in the picture."""
+ALL = "all"
+"""The union of a vocabulary's conditions, where figures are told by condition."""
+REPORTED_METRICS = ("fir_pairs", "fir_images", "fid", "lpips", "similarity_mean")
+"""Our figures beside which another's can be reported."""
 
 
 @dataclass(frozen=True)
@@ -91,10 +96,37 @@ class Region:
 
 
 @dataclass(frozen=True)
+class Phantom:
+    """How the phantom stands in for patients: what it draws, and how many photographs a demo trains on."""
+
+    finding: str
+    photographs: int
+
+
+@dataclass(frozen=True)
+class Reported:
+    """One figure as others printed it.
+
+    column: the method's short title. condition: a condition of the vocabulary, or `ALL`. value: in the unit
+    of our own metric of that name, proportions from 0 to 1.
+    """
+
+    method: str
+    column: str
+    condition: str
+    metric: str
+    value: float
+    source: str = ""
+    caveat: str = ""
+
+
+@dataclass(frozen=True)
 class Condition:
     """One state of the anomaly with a trigger, a vocabulary and a LoRA of its own.
 
     attributes: allowed values of each attribute, in drawing order. details: the same attributes in full.
+    label: short title for plots. contrast: the condition it must not be mistaken for, with its trigger.
+    option: `run` takes its photographs as `--photos-OPTION` too. phantom: None where it can't be drawn.
     descriptors: the attributes that describe the anomaly and not the person; a healthy prompt ignores them.
     needs_one_of: a prompt must say something about at least one of these.
     region: where in the face the finding lies, None when it may be anywhere.
@@ -123,6 +155,24 @@ class Condition:
     caption_phrases: Mapping[str, Template]
     articles: Mapping[str, str]
     region: Region | None = None
+    label: str = ""
+    option: str = ""
+    contrast: str | None = None
+    contrast_trigger: str | None = None
+    phantom: Phantom | None = None
+
+    @property
+    def appearance_attributes(self) -> frozenset[str]:
+        """The attributes that the sentences on appearance speak of, which captions leave out."""
+        found: set[str] = set()
+        open_names = {name for template in self.appearance for name in spoken_in(template)}
+        while open_names:
+            name = open_names.pop()
+            if name in self.details:
+                found.add(name)
+            for template in _texts({name: self.phrases[name]} if name in self.phrases else {}):
+                open_names |= spoken_in(template)
+        return frozenset(found)
 
     def check_attributes(self, attributes: Mapping[str, str]) -> dict[str, str]:
         """Return the attributes in the file's order and spelling, those left out ("") dropped.
@@ -160,13 +210,23 @@ class Condition:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """A vocabulary file: its conditions, the columns of metadata.csv, and the SHA-256 of its content."""
+    """A vocabulary file: its conditions, the columns of metadata.csv, and the SHA-256 of its content.
+
+    path: the file, None for the embedded one. zero_shot: prompts that probe the base model without a LoRA;
+    zero_shot_note: what was found with them before. reported, reported_notes: others' figures, and how they
+    are to be read.
+    """
 
     name: str
     title: str
     conditions: Mapping[str, Condition]
     columns: Mapping[str, Attribute]
     sha256: str
+    path: Path | None = None
+    zero_shot: tuple[str, ...] = ()
+    zero_shot_note: str = ""
+    reported: tuple[Reported, ...] = ()
+    reported_notes: tuple[str, ...] = ()
 
     def condition(self, name: str) -> Condition:
         """The condition of that name; UserError names the existing ones."""

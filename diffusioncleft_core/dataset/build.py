@@ -362,6 +362,7 @@ def _description(
         "ingest": INGEST_VERSION,
         "condition": condition.name,
         "trigger": condition.trigger,
+        "contrast_trigger": condition.contrast_trigger,
         "settings": asdict(settings),
         "counts": {
             "train": result.count("train"),

@@ -1,11 +1,9 @@
 """How a dataset is built, and what is recorded from one build to the next."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..conditions.loader import load_vocabulary
-from ..conditions.vocabulary import Condition
 from ..errors import UserError
 from ..files import read_json, read_jsonl
 from ..imageset.decode import MAX_SIDE
@@ -104,14 +102,11 @@ def training_facts(folder: Path | None) -> TrainingFacts:
     conditions = {row.condition for row in rows}
     condition = known.get(conditions.pop() or "") if len(conditions) == 1 else None
     trigger = str(described.get("trigger") or (condition.trigger if condition else "")) or None
+    # A dataset of an earlier version does not say it; it is of the embedded vocabulary.
+    embedded = condition.contrast_trigger if condition and condition.trigger == trigger else None
     return TrainingFacts(
         len(rows),
         trigger,
-        other_condition(known, condition).trigger if condition and condition.trigger == trigger else None,
+        described.get("contrast_trigger", embedded),
         bool(described.get("settings", {}).get("bracketed", True)),
     )
-
-
-def other_condition(known: Mapping[str, Condition], condition: Condition) -> Condition:
-    """The class that a condition must not be mistaken for."""
-    return next(item for name, item in known.items() if name != condition.name)

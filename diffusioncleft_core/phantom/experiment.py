@@ -19,6 +19,7 @@ from ..imageset.manifest import raw_rows, read_image_set
 from ..imageset.sheets import contact_sheet, read_pictures
 from ..progress import progress
 from ..recipe.recipe import PHANTOM_SIDE
+from .face import CLEFT
 
 if TYPE_CHECKING:
     from ..flux.source import FluxSource
@@ -41,13 +42,8 @@ class Cell:
     rows: tuple[PlanRow, ...]
 
 
-def trigger_cells(
-    condition: Condition, other: Condition, n: int, seed: int, *, bracketed: bool = True
-) -> dict[str, Cell]:
-    """The full prompt and the four selectivity cells, n rows each.
-
-    other: the class whose trigger the last cell borrows.
-    """
+def trigger_cells(condition: Condition, n: int, seed: int, *, bracketed: bool = True) -> dict[str, Cell]:
+    """The full prompt and the selectivity cells, n rows each; the last one borrows the contrast's trigger."""
     plan = sampling_plan(condition, n, seed, bracketed=bracketed)
 
     def cell(name: str, *, trigger: str | None, cleft: bool) -> Cell:
@@ -67,8 +63,9 @@ def trigger_cells(
         cell(CLEFT_WITHOUT_TRIGGER, trigger="", cleft=True),
         cell(HEALTHY_WITHOUT_TRIGGER, trigger="", cleft=False),
         cell(TRIGGER_WITH_HEALTHY, trigger=condition.trigger, cleft=False),
-        cell(OTHER_TRIGGER, trigger=other.trigger, cleft=True),
     ]
+    if condition.contrast_trigger is not None:
+        cells.append(cell(OTHER_TRIGGER, trigger=condition.contrast_trigger, cleft=True))
     return {c.name: c for c in cells}
 
 
@@ -124,7 +121,6 @@ def measure_condition(
     source: FluxSource,
     lora: Path,
     condition: Condition,
-    other: Condition,
     sampling: Sampling,
     *,
     n: int,
@@ -141,9 +137,12 @@ def measure_condition(
     whether the base model draws two cells as well, to be compared. Returns JSON values: `trigger_obedience`,
     `cleft_type_accuracy`, `trigger_selectivity` by cell, `drift` by cell.
     """
-    from .oracle import FINDING, finding_rate, load_oracle, type_accuracy
+    from .oracle import finding_rate, load_oracle, type_accuracy
 
-    cells = trigger_cells(condition, other, n, seed, bracketed=bracketed)
+    if condition.phantom is None:
+        raise ValueError(f"the phantom draws no {condition.name}")
+    finding = condition.phantom.finding
+    cells = trigger_cells(condition, n, seed, bracketed=bracketed)
     drawn = [cell for name, cell in cells.items() if generated is None or name != FULL]
     plain = [cells[name] for name in DRIFT] if with_drift else []
     with_lora, by_base = draw_cells(source, lora, drawn, plain, sampling)
@@ -155,14 +154,15 @@ def measure_condition(
     reading = oracle.read(full)
     wanted = asked(rows)
     result: dict[str, Any] = {
-        "trigger_obedience": finding_rate(condition.name, reading, wanted),
+        "trigger_obedience": finding_rate(finding, reading, wanted),
         "trigger_selectivity": {
-            name: finding_rate(condition.name, oracle.read(with_lora[name]), asked(cells[name].rows))
+            name: finding_rate(finding, oracle.read(with_lora[name]), asked(cells[name].rows))
             for name in SELECTIVITY
+            if name in cells
         },
         "drift": {name: drift(by_base[name], with_lora[name]) for name in by_base},
     }
-    if FINDING[condition.name] == "cleft":
+    if finding == CLEFT:
         result["cleft_type_accuracy"] = type_accuracy(reading, wanted)
     if pictures is not None:
         write_cells_sheet(condition, cells, {**with_lora, FULL: full}, by_base, pictures / "cells.png")

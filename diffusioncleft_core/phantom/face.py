@@ -37,6 +37,8 @@ TEETH = (244.0, 240.0, 230.0)
 IDENTITY_SIZE = 24
 """Length of an identity vector; each entry is N(0, 1) and moves one feature of the face."""
 
+FINDINGS = CLEFT, SCAR = "cleft", "scar"
+"""What the phantom can draw: an unrepaired cleft, the scar of a repaired one."""
 Side = Literal["left", "right", "bilateral"]
 
 SUBJECTS = ("girl", "boy", "baby", "kid", "man", "woman")
@@ -107,9 +109,9 @@ class PhantomFace:
     repair: Repair | None = None
 
     @property
-    def condition(self) -> str | None:
-        """`pre_op`, `post_op` or None for a healthy face."""
-        return "pre_op" if self.cleft else "post_op" if self.repair else None
+    def finding(self) -> str | None:
+        """`cleft`, `scar` or None for a healthy face."""
+        return CLEFT if self.cleft else SCAR if self.repair else None
 
     def photographed_again(self, rng: np.random.Generator) -> "PhantomFace":
         """The same person in another pose, light and place."""
@@ -143,27 +145,27 @@ def random_pose(rng: np.random.Generator) -> Pose:
 def random_face(
     rng: np.random.Generator,
     *,
-    condition: str | None = None,
+    finding: str | None = None,
     attributes: Mapping[str, str] | None = None,
     identity: NDArray[np.float64] | None = None,
 ) -> PhantomFace:
     """Draw a face; what `attributes` leaves open is drawn uniformly.
 
-    `condition` is None (healthy), "pre_op" or "post_op"; attribute keys and values are those of
+    `finding` is None (healthy), or one of `FINDINGS`; attribute keys and values are those of
     `conditions/cleft_lip.toml`. Raises ValueError for a value the phantom cannot draw.
     """
     wanted = dict(attributes or {})
     chosen: dict[str, str] = {}
     for key, values in HEALTHY.items():
-        allowed = values[:4] if key == "subject" and condition == "pre_op" else values
+        allowed = values[:4] if key == "subject" and finding == CLEFT else values
         value = wanted.get(key) or str(rng.choice(allowed))
         if value not in values:
             raise ValueError(f"the phantom has no {key} {value!r}; it has {', '.join(values)}")
         chosen[key] = value
-    cleft = _random_cleft(rng, wanted) if condition == "pre_op" else None
-    repair = _random_repair(rng, wanted) if condition == "post_op" else None
-    if condition not in (None, "pre_op", "post_op"):
-        raise ValueError(f"the phantom has no condition {condition!r}; it has pre_op and post_op")
+    cleft = _random_cleft(rng, wanted) if finding == CLEFT else None
+    repair = _random_repair(rng, wanted) if finding == SCAR else None
+    if finding not in (None, *FINDINGS):
+        raise ValueError(f"the phantom has no finding {finding!r}; it has {', '.join(FINDINGS)}")
     chosen |= describe_cleft(cleft) if cleft else describe_repair(repair) if repair else {}
     person = random_identity(rng) if identity is None else np.asarray(identity, dtype=np.float64)
     return PhantomFace(person, chosen, random_pose(rng), cleft, repair)

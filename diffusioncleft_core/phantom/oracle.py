@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ..statistics import Proportion, TestError, corrected
-from .face import HEALTHY
+from ..statistics import DiagnosticAccuracy, Proportion, corrected
+from .face import CLEFT, HEALTHY
 
 WEIGHTS = Path(__file__).parent / "models" / "oracle" / "oracle.safetensors"
 SIDES = ("none", "left", "right", "bilateral")
@@ -113,8 +113,6 @@ def load_oracle(weights: Path = WEIGHTS) -> Oracle:
 
 
 ERRORS = WEIGHTS.with_name("errors.json")
-FINDING = {"pre_op": "cleft", "post_op": "scar"}
-"""What a LoRA of each condition is asked to show."""
 
 
 @cache
@@ -124,21 +122,20 @@ def oracle_errors(path: Path = ERRORS) -> dict[str, Any]:
     return errors
 
 
-def error_of(name: str, skin: str | None = None) -> TestError:
+def accuracy_of(name: str, skin: str | None = None) -> DiagnosticAccuracy:
     """Counts for `cleft`, `scar`, `cleft_bilateral`, `skin`, `eyes` and so on, over all or in one tone."""
     counts = oracle_errors()[name]
-    return TestError(**(counts["by_skin"][skin] if skin else counts["all"]))
+    return DiagnosticAccuracy(**(counts["by_skin"][skin] if skin else counts["all"]))
 
 
-def finding_rate(condition: str, reading: Reading, wanted: Sequence[Mapping[str, str]]) -> dict[str, Any]:
-    """Share of the N pictures that show the condition's finding: the cleft before repair, the scar after.
+def finding_rate(finding: str, reading: Reading, wanted: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    """Share of the N pictures that show the finding: a cleft, or the scar of a repaired one.
 
     reading: of the N pictures; wanted: their N attribute dicts (`skin` splits the figure). Returns `value`,
     `ci95`, `n` (corrected), `observed` (share as read) and `by_skin`.
     """
-    finding = FINDING[condition]
-    shown = reading.cleft if finding == "cleft" else reading.scar
-    return _by_skin(shown, wanted, lambda k, n, skin: corrected(k, n, error_of(finding, skin)))
+    shown = reading.cleft if finding == CLEFT else reading.scar
+    return _by_skin(shown, wanted, lambda k, n, skin: corrected(k, n, accuracy_of(finding, skin)))
 
 
 def type_accuracy(reading: Reading, wanted: Sequence[Mapping[str, str]]) -> dict[str, Any]:
@@ -163,11 +160,11 @@ def attribute_rate(name: str, reading: Reading, wanted: Sequence[Mapping[str, st
     kept = [i for i, row in enumerate(wanted) if row.get(name)]
     rows = [wanted[i] for i in kept]
     hit = np.array([reading.words[name][i] == wanted[i][name] for i in kept], dtype=bool)
-    return _by_skin(hit, rows, lambda k, n, skin: corrected(k, n, error_of(name, skin)))
+    return _by_skin(hit, rows, lambda k, n, skin: corrected(k, n, accuracy_of(name, skin)))
 
 
 def _pooled(reading: Reading, asked: NDArray[np.str_], chosen: NDArray[np.bool_]) -> dict[str, Any]:
-    error = error_of("cleft_bilateral")
+    accuracy = accuracy_of("cleft_bilateral")
     value, observed, total = 0.0, 0, int(chosen.sum())
     if not total:
         return as_figure(Proportion(None, (0.0, 1.0), 0, 0))
@@ -178,7 +175,7 @@ def _pooled(reading: Reading, asked: NDArray[np.str_], chosen: NDArray[np.bool_]
         if not n:
             continue
         k = int((reading.cleft_type == "bilateral")[here].sum())
-        part = corrected(k, n, error)
+        part = corrected(k, n, accuracy)
         share = part.value if kind == "bilateral" else 1 - (part.value or 0.0)
         value += (share or 0.0) * n / total
         half = (part.ci95[1] - part.ci95[0]) / 2

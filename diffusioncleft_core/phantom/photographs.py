@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..files import atomic_path, write_text
-from .face import PhantomFace, random_face, random_identity
+from .face import CLEFT, PhantomFace, random_face, random_identity
 from .render import Rendering, render
 
 COLUMNS = (
@@ -39,17 +39,18 @@ _PEOPLE = {
 
 
 def write_photographs(
-    folder: Path, n: int, condition: str, seed: int, size: int = 128, subjects: int | None = None
+    folder: Path, n: int, finding: str, seed: int, size: int = 128, subjects: int | None = None
 ) -> Path:
     """Write `n` PNG files of `size` px and their metadata.csv; returns the CSV's path.
 
-    `subjects` people are photographed in turn (default: 9 people in 10 photographs), so that some
-    appear more than once. File names are opaque numbers. Photographs already there are kept.
+    `finding` is what they show, out of `face.FINDINGS`. `subjects` people are photographed in turn (default:
+    9 people in 10 photographs), so that some appear more than once. File names are opaque numbers.
+    Photographs already there are kept.
     """
     people = subjects or max(1, round(0.9 * n))
     rows = []
     for index in range(n):
-        face = _visit(condition, seed, index, people)
+        face = _visit(finding, seed, index, people)
         name = f"photo-{index:04d}.png"
         path = folder / name
         _photograph(face, size, path)
@@ -77,10 +78,10 @@ def _photograph(face: PhantomFace, size: int, path: Path) -> None:
             Image.fromarray(render(face, size).image).save(partial, format="PNG")
 
 
-def _visit(condition: str, seed: int, index: int, people: int) -> PhantomFace:
+def _visit(finding: str, seed: int, index: int, people: int) -> PhantomFace:
     """Photograph `index`: the person, and what is the same at each visit, depend on the subject alone."""
     person = np.random.default_rng([seed, index % people])
-    face = random_face(person, condition=condition, identity=random_identity(person))
+    face = random_face(person, finding=finding, identity=random_identity(person))
     return face.photographed_again(np.random.default_rng([seed, index % people, 1 + index // people]))
 
 
@@ -97,7 +98,7 @@ def metadata_row(name: str, face: PhantomFace, subject_id: str) -> dict[str, str
         "subject_id": subject_id,
         "consent": "yes",
     }
-    if face.condition == "pre_op":
+    if face.finding == CLEFT:
         return row | {
             "asymmetry": words.get("nasal_asymmetry", "none"),
             "lip_asymmetry": "none",

@@ -24,7 +24,7 @@ class Rendering:
     lips: NDArray[np.float32]
     """[4] px, x1 y1 x2 y2: from the nose base to below the lower lip."""
     attributes: dict[str, str]
-    condition: str | None
+    finding: str | None
 
 
 def render(face: PhantomFace, size: int = 128) -> Rendering:
@@ -54,7 +54,7 @@ def render(face: PhantomFace, size: int = 128) -> Rendering:
         box=_bounds(canvas.to_pixels(head_outline(geo)) * scale),
         lips=_bounds(canvas.to_pixels(_lip_corners(geo)) * scale),
         attributes=dict(face.attributes),
-        condition=face.condition,
+        finding=face.finding,
     )
 
 

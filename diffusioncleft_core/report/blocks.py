@@ -131,13 +131,6 @@ NONE = "none"
 SPACE = "\u00a0"
 """Keeps a number and its unit on one line."""
 
-CONDITION_NAMES = {"pre_op": "Pre-op", "post_op": "Post-op", "all": "Both"}
-
-
-def condition_name(name: str) -> str:
-    """`Pre-op` for `pre_op`; another vocabulary's name without its underscores."""
-    return CONDITION_NAMES.get(name, name.replace("_", " ").capitalize())
-
 
 def percent(value: float | None) -> str:
     """A proportion as per cent: one decimal, below 1 % two digits that count: `41.6 %`, `0.0025 %`."""

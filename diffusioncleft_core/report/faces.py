@@ -15,7 +15,6 @@ from .blocks import (
     Section,
     Table,
     Text,
-    condition_name,
     count,
     interval,
     is_phantom,
@@ -23,6 +22,7 @@ from .blocks import (
     sentence,
 )
 from .charts import Axis, Chart
+from .labels import Labels, labels_of
 from .measured import PHANTOM_TAG, figure_of, present
 
 LOWEST_SHARE = 1e-7
@@ -31,10 +31,11 @@ LOWEST_SHARE = 1e-7
 
 def similarity_section(document: Mapping[str, Any]) -> Section:
     """Histograms and sweeps, from `figures.similarity` and `sets.*.fir_sweep`."""
+    labels = labels_of(document)
     histograms = ((document.get("figures") or {}).get("similarity")) or {}
     sets = document.get("sets") or {}
-    plots = [histogram(name, histograms[name]) for name in present(histograms)]
-    sweeps = [plot for name in present(sets) if (plot := sweep(name, sets)) is not None]
+    plots = [histogram(name, histograms[name], labels) for name in present(histograms, labels)]
+    sweeps = [plot for name in present(sets, labels) if (plot := sweep(name, sets, labels)) is not None]
     blocks: list[Block] = [Plots(found) for found in (plots, sweeps) if found]
     title = "Likeness to the training faces"
     if not blocks:
@@ -44,16 +45,25 @@ def similarity_section(document: Mapping[str, Any]) -> Section:
             missing="There are no face similarities: `diffusioncleft measure` compares the faces.",
         )
     lead = (
-        "Cosine similarity of every generated face to every training face (Figure 2 of the paper, whose "
-        "means are 0.18 pre-op and 0.10 post-op), and the share that counts as a match when the threshold is "
-        "moved."
+        f"Cosine similarity of every generated face to every training face{reported_means(labels)}, and the "
+        "share that counts as a match when the threshold is moved."
     )
     return Section("similarity", title, lead, blocks)
 
 
-def histogram(name: str, variants: Mapping[str, Any]) -> Plot:
+def reported_means(labels: Labels) -> str:
+    """` (reported means: Paper 0.18 pre-op, 0.10 post-op)`, or nothing."""
+    means: dict[str, list[str]] = {}
+    for row in labels.reported:
+        if row.metric == "similarity_mean":
+            means.setdefault(row.column, []).append(f"{row.value:.2f} {labels.name(row.condition).lower()}")
+    said = "; ".join(f"{column} {', '.join(values)}" for column, values in means.items())
+    return f" (reported means: {said})" if said else ""
+
+
+def histogram(name: str, variants: Mapping[str, Any], labels: Labels) -> Plot:
     raw = variants.get("raw") or next(iter(variants.values()))
-    title = f"{condition_name(name)}: similarity of generated to training faces"
+    title = f"{labels.name(name)}: similarity of generated to training faces"
     tag = PHANTOM_TAG if is_phantom(raw) else ""
     counts, edges = raw.get("counts"), raw["edges"]
     if not counts or not sum(counts):
@@ -78,8 +88,8 @@ def histogram(name: str, variants: Mapping[str, Any]) -> Plot:
         Axis(low, high, "cosine similarity"),
         Axis(0, 1.08 * max(shares), "share of pairs, %"),
     )
-    chart.bars(edges, shares, series_of(name))
-    legend = [Legend("square", series_of(name), "raw set")]
+    chart.bars(edges, shares, labels.series(name))
+    legend = [Legend("square", labels.series(name), "raw set")]
     filtered = variants.get("filtered") if variants.get("filtered") is not raw else None
     if filtered and filtered.get("counts") and sum(filtered["counts"]):
         total = sum(filtered["counts"])
@@ -90,11 +100,11 @@ def histogram(name: str, variants: Mapping[str, Any]) -> Plot:
     return Plot(chart.draw(), f"{title}. {words}", legend, tag)
 
 
-def sweep(name: str, sets: Mapping[str, Any]) -> Plot | None:
+def sweep(name: str, sets: Mapping[str, Any], labels: Labels) -> Plot | None:
     rows = figure_of(sets, name, "fir_sweep", "paper", "raw")
     if not rows:
         return None
-    title = f"{condition_name(name)}: FIR of the raw set over its threshold"
+    title = f"{labels.name(name)}: FIR of the raw set over its threshold"
     positive = [share for row in rows for share in shares_of(row) if share > LOWEST_SHARE]
     low = 10.0 ** floor_power(min(positive, default=1e-4))
     tag = PHANTOM_TAG if is_phantom(figure_of(sets, name, "fir_pairs", "paper", "raw")) else ""
@@ -115,8 +125,8 @@ def sweep(name: str, sets: Mapping[str, Any]) -> Plot | None:
         draw_sweep(chart, rows, unit, shift, low)
     chart.vertical(0.6, "paper’s", "alarm", dashed=True)
     legend = [
-        Legend("dot", "post", "images"),
-        Legend("diamond", "pre", "pairs"),
+        Legend("dot", "second", "images"),
+        Legend("diamond", "first", "pairs"),
         Legend("hollow", "ink", "hollow: none found"),
         Legend("line", "ink", "bar: 95 % interval"),
     ]
@@ -129,7 +139,7 @@ def decimal_percent(share: float) -> str:
 
 
 def draw_sweep(chart: Chart, rows: Sequence[Mapping[str, Any]], unit: str, shift: float, low: float) -> None:
-    series = "post" if unit == "images" else "pre"
+    series = "second" if unit == "images" else "first"
     found = [(row["threshold"], row[unit]) for row in rows if row[unit]["value"] is not None]
     for threshold, figure in found:
         if figure.get("ci95"):
@@ -173,10 +183,6 @@ def sweep_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     return Table(title, ("Threshold", "Images", "Pairs"), lines, folded=True)
 
 
-def series_of(name: str) -> str:
-    return {"pre_op": "pre", "post_op": "post"}.get(name, "both")
-
-
 def empty_chart(name: str, title: str, label: str) -> Any:
     chart = Chart(name, title, "Not drawn.", Axis(-0.2, 1, label), Axis(0, 1, "share"))
     return chart.draw()
@@ -189,6 +195,7 @@ SHOWN_POINTS = 1000
 def embedding_section(document: Mapping[str, Any]) -> Section:
     """One plot a condition, from `figures.pca`."""
     title = "Face embeddings"
+    labels = labels_of(document)
     pca = (document.get("figures") or {}).get("pca")
     if not pca:
         return Section(
@@ -202,13 +209,13 @@ def embedding_section(document: Mapping[str, Any]) -> Section:
         "shown as a density whose cells of fewer than five are blank. The two components hold "
         f"{percent(sum(pca['explained']))} of the variance."
     )
-    plots = Plots([embedding_plot(name, pca) for name in names])
+    plots = Plots([embedding_plot(name, pca, labels) for name in names])
     note = Text([sentence(str(pca["note"]))] if pca.get("note") else [])
-    return Section("embedding", title, lead, [plots, spread_table(names, pca), note])
+    return Section("embedding", title, lead, [plots, spread_table(names, pca, labels), note])
 
 
-def embedding_plot(name: str, pca: Mapping[str, Any]) -> Plot:
-    title = f"{condition_name(name)}: generated faces over real ones"
+def embedding_plot(name: str, pca: Mapping[str, Any], labels: Labels) -> Plot:
+    title = f"{labels.name(name)}: generated faces over real ones"
     points = (pca.get("generated") or {}).get(name) or []
     overlap = (pca.get("overlap") or {}).get(name)
     said = [f"{len(points):,} generated faces"]
@@ -233,8 +240,8 @@ def embedding_plot(name: str, pca: Mapping[str, Any]) -> Plot:
     if pca.get("control"):
         chart.dots(thinned(pca["control"]), "control", square=True)
         legend.append(Legend("diamond", "control", "control faces, synthetic"))
-    chart.dots(thinned(points), series_of(name))
-    legend.append(Legend("dot", series_of(name), "generated faces"))
+    chart.dots(thinned(points), labels.series(name))
+    legend.append(Legend("dot", labels.series(name), "generated faces"))
     return Plot(chart.draw(), f"{title}. {words}", legend, PHANTOM_TAG if is_phantom(pca) else "")
 
 
@@ -260,12 +267,12 @@ def thinned(points: Sequence[Sequence[float]]) -> list[Sequence[float]]:
     return list(points[::step])
 
 
-def spread_table(names: Sequence[str], pca: Mapping[str, Any]) -> Table:
+def spread_table(names: Sequence[str], pca: Mapping[str, Any], labels: Labels) -> Table:
     """How far faces of a group lie from its middle, and how much generated and real share."""
     spread, overlap = pca.get("spread") or {}, pca.get("overlap") or {}
     rows = []
     for name in names:
-        title = condition_name(name)
+        title = labels.name(name)
         n_real = count((pca.get("n_real") or {}).get(name))
         points = (pca.get("generated") or {}).get(name) or []
         rows += [

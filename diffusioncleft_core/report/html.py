@@ -14,8 +14,9 @@ from markupsafe import Markup, escape
 
 from ..files import private_dir, write_text
 from ..filters.identity import THRESHOLD
-from .blocks import Gallery, Photo, Section, condition_name
+from .blocks import Gallery, Photo, Section
 from .faces import embedding_section, similarity_section
+from .labels import Labels, labels_of
 from .measured import measured_section
 from .nearest import NearestPair
 from .pictures import Panel, ReportPictures, thumbnail
@@ -47,7 +48,7 @@ class Page:
 def page_of(document: Mapping[str, Any], pictures: ReportPictures) -> Page:
     """The page of a report document; a part that can't be read costs that part alone."""
     sections = [
-        part("figures", "Figures beside the paper’s", lambda: measured_section(document)),
+        part("figures", "Figures", lambda: measured_section(document)),
         part("similarity", "Likeness to the training faces", lambda: similarity_section(document)),
         part("embedding", "Face embeddings", lambda: embedding_section(document)),
         part("samples", "Samples", lambda: samples_section(document, pictures)),
@@ -75,7 +76,8 @@ def facts_of(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What the run was, in a few words."""
     found = [("Made", str(document.get("created") or "")), ("Preset", str(document.get("preset") or ""))]
     generation = document.get("generation") or {}
-    images = [f"{condition_name(name).lower()} {facts['images']:,}" for name, facts in generation.items()]
+    labels = labels_of(document)
+    images = [f"{labels.name(name).lower()} {facts['images']:,}" for name, facts in generation.items()]
     found.append(("Generated images", ", ".join(images)))
     provenance = document.get("provenance") or {}
     found.append(("Version", str((provenance.get("versions") or {}).get("diffusioncleft", ""))))
@@ -100,7 +102,8 @@ def gallery(panel: Panel, title: str, *, wide: bool = False) -> Gallery:
 
 def samples_section(document: Mapping[str, Any], pictures: ReportPictures) -> Section:
     title = "Samples"
-    galleries = [gallery(panel, condition_name(name)) for name, panel in pictures.samples.items()]
+    labels = labels_of(document)
+    galleries = [gallery(panel, labels.name(name)) for name, panel in pictures.samples.items()]
     if not any(each.photos or each.note for each in galleries):
         return Section(
             "samples",
@@ -125,8 +128,8 @@ def zero_shot_section(document: Mapping[str, Any], pictures: ReportPictures) -> 
             missing="There is no zero-shot panel: `diffusioncleft report RUN --zero-shot DIR` adds one.",
         )
     lead = (
-        "What models draw for a cleft without our LoRAs (Figure 1 of the paper, where none of four models "
-        "showed one)."
+        "What models draw for the vocabulary's probes without our LoRAs"
+        f"{f' ({note})' if (note := labels_of(document).zero_shot_note) else ''}."
     )
     if document.get("phantom"):
         lead += " On a phantom run the base model is the embedded one, which knows drawings alone."
@@ -159,6 +162,7 @@ def write_private_html(
     *,
     phantom: bool = False,
     threshold: float = THRESHOLD,
+    labels: Labels | None = None,
 ) -> Path:
     """Write the pairs side by side for human review, readable by its owner alone.
 
@@ -178,7 +182,9 @@ def write_private_html(
     text = (
         environment()
         .get_template("private.html")
-        .render(pairs=shown, phantom=phantom, threshold=threshold, condition_name=condition_name)
+        .render(
+            pairs=shown, phantom=phantom, threshold=threshold, condition_name=(labels or labels_of({})).name
+        )
     )
     write_text(path, text)
     if os.name == "posix":

@@ -1,11 +1,11 @@
-"""The report's measurements beside the paper's reported figures."""
+"""The report's measurements beside the figures that others reported."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from ..conditions.vocabulary import ALL
 from .blocks import (
     Block,
     Cell,
@@ -13,7 +13,6 @@ from .blocks import (
     Section,
     Table,
     Text,
-    condition_name,
     count,
     interval,
     is_phantom,
@@ -21,54 +20,8 @@ from .blocks import (
     plain,
     sentence,
 )
+from .labels import Labels, labels_of
 
-PAPER = "Rosero et al., DiffusionCleft, ICMI 2025, doi:10.1145/3716553.3750794"
-
-
-@dataclass(frozen=True)
-class Reported:
-    """One figure as printed. `value` in the unit of our own metric of that name (proportions from 0 to 1)."""
-
-    method: str
-    condition: str
-    metric: str
-    value: float
-    source: str = PAPER
-    caveat: str = ""
-
-
-FIR_CAVEAT = "A share of pairs; at most 5 of 2,000 images, 0.25 % (95 % interval 0.08 to 0.58 %)."
-FIR_POST_CAVEAT = "A share of pairs, one pair of 402,000; printed as 0.0002 %, 1/402,000 is 0.00025 %."
-FID_CAVEAT = (
-    "Against the 100 to 201 training images: a distance to so few rewards copying, and about 7 in 2048 "
-    "dimensions is below what two samples of one Gaussian give at these sizes."
-)
-OTHER_REFERENCE = "Against the 514 training photographs of CleftGAN's own authors, another reference set."
-FIXED_CROP = "That release saves a fixed sub-crop, so the figure may not be like for like."
-
-REPORTED: tuple[Reported, ...] = (
-    Reported("DiffusionCleft (paper)", "pre_op", "fir_pairs", 0.000025, caveat=FIR_CAVEAT),
-    Reported("DiffusionCleft (paper)", "post_op", "fir_pairs", 0.000002, caveat=FIR_POST_CAVEAT),
-    Reported("DiffusionCleft (paper)", "pre_op", "fid", 7.277, caveat=FID_CAVEAT),
-    Reported("DiffusionCleft (paper)", "post_op", "fid", 7.774, caveat=FID_CAVEAT),
-    Reported("DiffusionCleft (paper)", "all", "fid", 5.911, caveat=FID_CAVEAT),
-    Reported("DiffusionCleft (paper)", "pre_op", "lpips", 0.542),
-    Reported("DiffusionCleft (paper)", "post_op", "lpips", 0.559),
-    Reported("DiffusionCleft (paper)", "all", "lpips", 0.556),
-    Reported("CleftGAN", "all", "fid", 21.03, caveat=OTHER_REFERENCE),
-    Reported("CleftGAN", "all", "lpips", 0.335, caveat=FIXED_CROP),
-)
-"""Table 2 of the paper; CleftGAN's row as the paper gives it."""
-
-
-def reported(metric: str, condition: str) -> list[Reported]:
-    """What others reported for one of our metrics and conditions."""
-    return [row for row in REPORTED if (row.metric, row.condition) == (metric, condition)]
-
-
-SETS = ("pre_op", "post_op", "all")
-OTHERS = {"DiffusionCleft (paper)": "Paper", "CleftGAN": "CleftGAN"}
-"""Methods of metrics/reported.py and their columns."""
 PHANTOM_TAG = "phantom"
 METRICS = {
     "fir_pairs": ("FIR, share of generated–training pairs (lower is better)", "paper"),
@@ -93,17 +46,10 @@ PHANTOM_CAVEAT = (
 CAVEATS = (
     "FIR is zero after filtering by construction, with the same embedder and threshold; the raw set’s is the "
     "one to quote.",
-    "The paper’s 0.0025 % is 5 of 200,000 pairs (its “5 out of 2,000 pairs” is a slip) and its 0.0002 % is 1 "
-    "of 402,000; counted by image the first is at most 5 of 2,000, 0.25 % (95 %: 0.08 % to 0.58 %).",
     "Not one match in 2,000 images still leaves a rate of up to 0.15 % (95 %, one-sided): read the interval, "
     "not the zero.",
-    "The paper compares a class with its own training images; a leak from the other class is seen only "
-    "against all of them.",
-    "The paper’s FID of about 7 against 100 to 201 references is reported, not a goal: two samples of those "
-    "sizes from one Gaussian in 2048 dimensions already lie tens apart, and copying the training images "
-    "would lower it.",
-    "CleftGAN’s FID was measured against another reference set (514 photographs), so it can’t be compared.",
-    "CleftGAN’s released images are a fixed sub-crop, so its LPIPS may not be like for like.",
+    "A condition is compared with its own training images; a leak from another one is seen only against all "
+    "of them.",
     "LPIPS has no good value of its own: hold it against the training images’ own LPIPS.",
 )
 
@@ -111,28 +57,34 @@ CAVEATS = (
 def measured_section(document: Mapping[str, Any]) -> Section:
     """Table 2 and its companions, from `sets`."""
     sets = document.get("sets") or {}
-    title = "Figures beside the paper’s"
+    labels = labels_of(document)
+    title = "Figures beside those reported" if labels.columns else "Figures"
     if not sets:
         return Section(
             "figures",
             title,
             missing="This run was not measured: `diffusioncleft measure` adds FIR, FID and LPIPS.",
-            blocks=[reported_alone(), caveats(phantom=False)],
+            blocks=[*([reported_alone(labels)] if labels.columns else []), caveats(labels, phantom=False)],
         )
     phantom = bool(document.get("phantom")) or any(is_phantom(figure) for figure in figures_of(sets))
-    blocks: list[Block] = [table_2(sets), caveats(phantom=phantom)]
-    blocks += [table for table in (beside(sets), of_photographs(sets), entered(sets)) if table.rows]
+    blocks: list[Block] = [table_2(sets, labels), caveats(labels, phantom=phantom)]
+    blocks += [
+        table
+        for table in (beside(sets, labels), of_photographs(sets, labels), entered(sets, labels))
+        if table.rows
+    ]
     blocks += [notes_of(sets), extractors(sets)]
     lead = (
-        "Table 2 of the paper. The raw set, every image of the plan, is the headline; the filtered set, what "
+        "The raw set, every image of the plan, is the headline; the filtered set, what "
         "the filters let through, stands beside it."
     )
     return Section("figures", title, lead, blocks)
 
 
-def present(sets: Mapping[str, Any]) -> list[str]:
-    """The sets of the document in reading order; other vocabularies' conditions keep their own."""
-    return [*[name for name in sets if name not in SETS], *[name for name in SETS if name in sets]]
+def present(sets: Mapping[str, Any], labels: Labels) -> list[str]:
+    """The sets of the document in reading order: the vocabulary's, its union last, after all others."""
+    known = [name for name in (*labels.names, ALL) if name in sets]
+    return [*[name for name in sets if name not in known], *known]
 
 
 def figure_of(sets: Mapping[str, Any], name: str, metric: str, profile: str, variant: str) -> Any:
@@ -200,60 +152,60 @@ def remarks(figure: Mapping[str, Any]) -> list[str]:
     return said
 
 
-def reported_cells(metric: str, name: str) -> list[Cell]:
-    """What each other method reports, in the order of OTHERS."""
-    found = {figure.method: figure.value for figure in reported(metric, name)}
-    return [Cell(shown_value(metric, found[method]) if method in found else "") for method in OTHERS]
+def reported_cells(metric: str, name: str, labels: Labels) -> list[Cell]:
+    """What each other method reports, in the order of the columns."""
+    found = {figure.method: figure.value for figure in labels.of(metric, name)}
+    return [Cell(shown_value(metric, found[method]) if method in found else "") for method in labels.columns]
 
 
-def table_2(sets: Mapping[str, Any]) -> Table:
+def table_2(sets: Mapping[str, Any], labels: Labels) -> Table:
     rows: list[Row] = []
     for metric, (label, profile) in METRICS.items():
         lines = []
-        for name in present(sets):
+        for name in present(sets, labels):
             ours = [
                 figure_cell(metric, figure_of(sets, name, metric, profile, variant))
                 for variant in ("raw", "filtered")
             ]
-            theirs = reported_cells(metric, name)
+            theirs = reported_cells(metric, name, labels)
             if not all(cell.empty for cell in [*ours, *theirs]):
-                lines.append(Row(condition_name(name), [*ours, *theirs]))
+                lines.append(Row(labels.name(name), [*ours, *theirs]))
         rows += [Row(label, group=True), *lines] if lines else []
-    columns = ("", "This run, raw", "This run, filtered", *OTHERS.values())
+    columns = ("", "This run, raw", "This run, filtered", *labels.columns.values())
     return Table("Identity, likeness and diversity, profile “paper”", columns, rows)
 
 
-def reported_alone() -> Table:
-    """What the paper reports, where the run itself was not measured."""
+def reported_alone(labels: Labels) -> Table:
+    """What others report, where the run itself was not measured."""
     rows: list[Row] = []
     for metric, (label, _) in METRICS.items():
         lines = []
-        for name in SETS:
-            theirs = reported_cells(metric, name)
+        for name in (*labels.names, ALL):
+            theirs = reported_cells(metric, name, labels)
             if not all(cell.empty for cell in theirs):
-                lines.append(Row(condition_name(name), theirs))
+                lines.append(Row(labels.name(name), theirs))
         rows += [Row(label, group=True), *lines] if lines else []
-    return Table("What the paper and CleftGAN report", ("", *OTHERS.values()), rows)
+    return Table(f"What {' and '.join(labels.columns.values())} report", ("", *labels.columns.values()), rows)
 
 
-def beside(sets: Mapping[str, Any]) -> Table:
+def beside(sets: Mapping[str, Any], labels: Labels) -> Table:
     rows: list[Row] = []
     for metric, (label, profile) in BESIDE.items():
         lines = []
-        for name in present(sets):
+        for name in present(sets, labels):
             cells = [
                 figure_cell(metric, figure_of(sets, name, metric, profile, variant))
                 for variant in ("raw", "filtered")
             ]
             if not all(cell.empty for cell in cells):
-                lines.append(Row(condition_name(name), cells))
+                lines.append(Row(labels.name(name), cells))
         rows += [Row(label, group=True), *lines] if lines else []
     columns = ("", "This run, raw", "This run, filtered")
     return Table("The same questions asked more strictly", columns, rows)
 
 
-def of_photographs(sets: Mapping[str, Any]) -> Table:
-    names = present(sets)
+def of_photographs(sets: Mapping[str, Any], labels: Labels) -> Table:
+    names = present(sets, labels)
     rows = []
     for metric, label in OF_PHOTOGRAPHS.items():
         cells = []
@@ -262,11 +214,11 @@ def of_photographs(sets: Mapping[str, Any]) -> Table:
             cells.append(figure_cell(metric, next(iter(variants.values()), None)))
         if not all(cell.empty for cell in cells):
             rows.append(Row(label, cells))
-    columns = ("", *(condition_name(name) for name in names))
+    columns = ("", *(labels.name(name) for name in names))
     return Table("What real photographs score, profile “robust”", columns, rows)
 
 
-def entered(sets: Mapping[str, Any]) -> Table:
+def entered(sets: Mapping[str, Any], labels: Labels) -> Table:
     """How many images stand behind the face figures, and how many could not enter."""
     keys = {
         "n_images": "Images",
@@ -275,19 +227,19 @@ def entered(sets: Mapping[str, Any]) -> Table:
         "n_unreadable": "Damaged",
     }
     rows = []
-    for name in present(sets):
+    for name in present(sets, labels):
         for variant in ("raw", "filtered"):
             figure = figure_of(sets, name, "fir_images", "paper", variant)
             if figure is not None:
                 cells = [Cell(f"{figure[key]:,}" if figure.get(key) is not None else "") for key in keys]
                 cells.append(Cell(count(figure.get("n_reference"))))
-                rows.append(Row(f"{condition_name(name)}, {variant}", cells))
+                rows.append(Row(f"{labels.name(name)}, {variant}", cells))
     columns = ("Set", *keys.values(), "Training faces")
     return Table("Images behind the face figures: those without a face did not enter", columns, rows)
 
 
-def caveats(*, phantom: bool) -> Text:
-    lines = ([PHANTOM_CAVEAT] if phantom else []) + list(CAVEATS)
+def caveats(labels: Labels, *, phantom: bool) -> Text:
+    lines = ([PHANTOM_CAVEAT] if phantom else []) + [*CAVEATS, *labels.reported_notes]
     return Text(lines, listed=True, heading="Read with care")
 
 

@@ -10,7 +10,8 @@ from ..filters.artifacts import UNREADABLE
 from ..filters.identity import IDENTITY_LEAK
 from ..filters.summary import REASONS
 from ..statistics import clopper_pearson
-from .blocks import Block, Cell, Row, Section, Table, Text, condition_name, count, interval, percent, sentence
+from .blocks import Block, Cell, Row, Section, Table, Text, count, interval, percent, sentence
+from .labels import Labels, labels_of
 from .measured import PHANTOM_TAG
 
 
@@ -30,15 +31,19 @@ def rejections_section(document: Mapping[str, Any]) -> Section:
         "An image can have several reasons. Rates by skin tone and age group show whether the filters treat "
         "all faces alike."
     )
+    labels = labels_of(document)
     tag = PHANTOM_TAG if document.get("phantom") else ""
-    blocks: list[Block] = [replace(totals(filters), tag=tag), replace(by_kind(filters), tag=tag)]
+    blocks: list[Block] = [
+        replace(totals(filters, labels), tag=tag),
+        replace(by_kind(filters, labels), tag=tag),
+    ]
     for key, caption, head in (
         ("by_skin", "Rejected by skin tone", "Skin tone"),
         ("by_age", "Rejected by age group", "Age group"),
     ):
-        table = by_value(filters, key, caption, head)
+        table = by_value(filters, key, caption, head, labels)
         blocks += [replace(table, tag=tag)] if table.rows else []
-    blocks += [Text(said)] if (said := said_besides(filters)) else []
+    blocks += [Text(said)] if (said := said_besides(filters, labels)) else []
     return Section("rejections", title, lead, blocks)
 
 
@@ -50,10 +55,10 @@ def share_cell(k: int, n: int) -> Cell:
     return Cell(percent(share.value), f"{k:,} of {n:,}; {interval(share.ci95)}", bar=share.value)
 
 
-def totals(filters: Mapping[str, Any]) -> Table:
+def totals(filters: Mapping[str, Any], labels: Labels) -> Table:
     rows = [
         Row(
-            condition_name(name),
+            labels.name(name),
             [Cell(count(part["n"])), Cell(count(part["accepted"])), share_cell(part["rejected"], part["n"])],
         )
         for name, part in filters.items()
@@ -61,13 +66,13 @@ def totals(filters: Mapping[str, Any]) -> Table:
     return Table("Images that went through the filters", ("", "Images", "Accepted", "Rejected"), rows)
 
 
-def by_kind(filters: Mapping[str, Any]) -> Table:
+def by_kind(filters: Mapping[str, Any], labels: Labels) -> Table:
     """A row a reason; the last columns hold the same filters over the training photographs."""
     columns = [""]
     for name, part in filters.items():
-        columns.append(condition_name(name))
+        columns.append(labels.name(name))
         if part.get("training_photographs"):
-            columns.append(f"Training photographs, {condition_name(name).lower()}")
+            columns.append(f"Training photographs, {labels.name(name).lower()}")
     found = {kind for part in filters.values() for kind in part.get("by_kind", {})}
     found |= {k for p in filters.values() for k in (p.get("training_photographs") or {}).get("by_kind", {})}
     rows = []
@@ -91,7 +96,7 @@ def photographs_count(photographs: Mapping[str, Any], kind: str) -> str:
     return count(photographs.get("by_kind", {}).get(kind))
 
 
-def by_value(filters: Mapping[str, Any], key: str, caption: str, head: str) -> Table:
+def by_value(filters: Mapping[str, Any], key: str, caption: str, head: str, labels: Labels) -> Table:
     values = list(dict.fromkeys(value for part in filters.values() for value in part.get(key) or {}))
     rows = []
     for value in values:
@@ -100,14 +105,14 @@ def by_value(filters: Mapping[str, Any], key: str, caption: str, head: str) -> T
             figure = (part.get(key) or {}).get(value)
             cells.append(share_cell(figure["rejected"], figure["n"]) if figure else Cell(""))
         rows.append(Row(sentence(value.replace("_", " ")).rstrip("."), cells))
-    return Table(caption, (head, *(condition_name(name) for name in filters)), rows)
+    return Table(caption, (head, *(labels.name(name) for name in filters)), rows)
 
 
-def said_besides(filters: Mapping[str, Any]) -> list[str]:
+def said_besides(filters: Mapping[str, Any], labels: Labels) -> list[str]:
     """What a person took back, what no filter saw, and what was made again."""
     said = []
     for name, part in filters.items():
-        title = condition_name(name)
+        title = labels.name(name)
         if part.get("unassessed"):
             said.append(f"{title}: {part['unassessed']:,} images that no filter has seen.")
         if part.get("readmitted"):

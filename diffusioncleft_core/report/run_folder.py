@@ -11,7 +11,7 @@ from ..errors import UserError
 from ..files import read_json
 from ..imageset.places import MANIFEST
 from ..run.settings import RunFolders
-from .blocks import condition_name
+from .labels import Labels, labels_of
 from .pictures import (
     Panel,
     ReportPictures,
@@ -63,12 +63,14 @@ def collect_pictures(
     phantom: bool,
     zero_shot: Path | None = None,
     other_models: Mapping[str, Path] | None = None,
+    labels: Labels | None = None,
 ) -> ReportPictures:
     """The pictures that a run's report may show.
 
     zero_shot: images of the base model without a LoRA (default: the run's own `zero_shot` folder);
     other_models: folders of images by the model's name. UserError for a folder of photographs.
     """
+    labels = labels or labels_of({})
     samples: dict[str, Panel] = {}
     previews: list[Panel] = []
     if folders is not None:
@@ -76,7 +78,7 @@ def collect_pictures(
             if (folders.generated(name) / MANIFEST).is_file():
                 samples[name] = sample_panel(folders.generated(name), phantom=phantom)
             found = folders.training(name) / "previews"
-            previews += preview_panels(found, condition_name(name), phantom=phantom)
+            previews += preview_panels(found, labels.name(name), phantom=phantom)
         if zero_shot is None and (folders.root / ZERO_SHOT).is_dir():
             zero_shot = folders.root / ZERO_SHOT
     panels = [folder_panel(zero_shot, BASE_MODEL)] if zero_shot is not None else []

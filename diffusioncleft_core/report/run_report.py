@@ -20,6 +20,7 @@ from ..recipe.presets import PAPER
 from ..run.settings import RunSettings
 from ..run.stages import StageRow
 from .blocks import count
+from .labels import vocabulary_block
 from .pictures import withheld
 
 SCHEMA = 1
@@ -73,6 +74,7 @@ def build_report(
         "created": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "phantom": settings.phantom,
         "preset": settings.preset,
+        "vocabulary": vocabulary_block(settings.vocabulary),
         "notes": notes(settings, warnings),
         "oracle": oracle,
         "training": {

@@ -19,7 +19,6 @@ from .blocks import (
     Row,
     Section,
     Table,
-    condition_name,
     count,
     interval,
     percent,
@@ -27,7 +26,7 @@ from .blocks import (
     sentence,
 )
 from .charts import Axis, Chart
-from .faces import series_of
+from .labels import Labels, labels_of
 from .measured import PHANTOM_TAG
 from .run_report import figure_rows, goal_of
 
@@ -58,19 +57,20 @@ def loss_curve(path: Path, bins: int = BINS) -> dict[str, Any]:
 def training_section(document: Mapping[str, Any], previews: Sequence[Gallery], missing: str = "") -> Section:
     """From `training` and `figures.loss`; previews: one gallery a prompt."""
     title = "Training"
+    labels = labels_of(document)
     training = document.get("training") or {}
     curves = ((document.get("figures") or {}).get("loss")) or {}
     if not training and not curves and not previews:
         return Section("training", title, missing="This report knows nothing of a training.")
-    blocks: list[Block] = [training_table(training)] if training else []
-    plots = [plot for name, curve in curves.items() if (plot := loss_plot(name, curve)) is not None]
+    blocks: list[Block] = [training_table(training, labels)] if training else []
+    plots = [plot for name, curve in curves.items() if (plot := loss_plot(name, curve, labels)) is not None]
     blocks += [Plots(plots)] if plots else []
     blocks += previews
     said = [missing, "" if plots else NO_CURVE]
     return Section("training", title, blocks=blocks, missing=" ".join(filter(None, said)))
 
 
-def training_table(training: Mapping[str, Any]) -> Table:
+def training_table(training: Mapping[str, Any], labels: Labels) -> Table:
     rows: list[Row] = []
     names = list(training)
 
@@ -89,7 +89,7 @@ def training_table(training: Mapping[str, Any]) -> Table:
     line("Rank, alpha", [rank_of(recipe) for recipe in recipes])
     line("Resolution, px", [", ".join(map(str, recipe.get("resolution") or [])) for recipe in recipes])
     line("Last loss", [f"{each['loss']:.3f}" if "loss" in each else None for each in last])
-    return Table("What each LoRA was trained on and with", ("", *map(condition_name, names)), rows)
+    return Table("What each LoRA was trained on and with", ("", *map(labels.name, names)), rows)
 
 
 def recipe_of(part: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,12 +116,12 @@ def text_of(value: object) -> str:
     )
 
 
-def loss_plot(name: str, curve: Mapping[str, Any]) -> Plot | None:
+def loss_plot(name: str, curve: Mapping[str, Any], labels: Labels) -> Plot | None:
     steps, loss = curve.get("steps") or [], curve.get("loss")
     if len(steps) < 2 or not loss:
         return None
     shown = {key: curve[key] for key in ("loss", "reg_loss") if curve.get(key)}
-    title = f"{condition_name(name)}: loss over the steps"
+    title = f"{labels.name(name)}: loss over the steps"
     words = (
         f"Mean loss {loss['mean'][0]:.3f} in the first part, {loss['mean'][-1]:.3f} in the last, of "
         f"{steps[-1]:,} steps."
@@ -137,13 +137,13 @@ def loss_plot(name: str, curve: Mapping[str, Any]) -> Plot | None:
         Axis(max(0.0, low - room), high + room, "loss"),
     )
     legend = []
-    labels = {"loss": "photographs", "reg_loss": "regularisation images"}
+    sources = {"loss": "photographs", "reg_loss": "regularisation images"}
     for key, part in shown.items():
-        series = series_of(name) if key == "loss" else "control"
+        series = labels.series(name) if key == "loss" else "control"
         chart.band(list(zip(steps, part["low"], part["high"], strict=True)), series)
         chart.line(list(zip(steps, part["mean"], strict=True)), series, dashed=key != "loss")
         mark = "line" if key == "loss" else "dashes"
-        legend.append(Legend(mark, series, f"mean, {labels[key]} (band: 10 to 90 % of the steps)"))
+        legend.append(Legend(mark, series, f"mean, {sources[key]} (band: 10 to 90 % of the steps)"))
     return Plot(chart.draw(), f"{title}. {words}", legend)
 
 
@@ -206,7 +206,7 @@ LABELS = {
     "cleft_prompt_without_trigger": "Finding without the trigger, cleft prompt",
     "healthy_prompt_without_trigger": "Finding without the trigger, healthy prompt",
     "trigger_with_healthy_prompt": "Finding with the trigger, healthy prompt",
-    "other_trigger": "Finding under the other class’s trigger",
+    "other_trigger": "Finding under the contrast’s trigger",
 }
 
 
@@ -224,11 +224,12 @@ def oracle_section(document: Mapping[str, Any]) -> Section:
         "On phantoms the ground truth is known, and an oracle network reads it from the pictures; its own "
         "errors are corrected for and widen the intervals. All of it is about drawings."
     )
-    tables = [oracle_table(name, figures) for name, figures in oracle.items()]
+    labels = labels_of(document)
+    tables = [oracle_table(name, figures, labels) for name, figures in oracle.items()]
     return Section("oracle", title, lead, tables)
 
 
-def oracle_table(name: str, figures: Mapping[str, Any]) -> Table:
+def oracle_table(name: str, figures: Mapping[str, Any], labels: Labels) -> Table:
     rows = []
     for label, figure, unit in figure_rows(figures):
         share = unit == "%"
@@ -249,7 +250,7 @@ def oracle_table(name: str, figures: Mapping[str, Any]) -> Table:
             )
         )
     return Table(
-        f"{condition_name(name)}: figures read from pictures",
+        f"{labels.name(name)}: figures read from pictures",
         ("Figure", "Value", "Goal"),
         rows,
         tag=PHANTOM_TAG,

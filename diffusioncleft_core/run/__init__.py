@@ -1,1 +1,1 @@
-"""The run: photographs in, two LoRAs and a synthetic set out, stage by stage (`pipeline`)."""
+"""The run: photographs in, LoRAs and synthetic sets out, stage by stage (`pipeline`)."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from ..conditions.vocabulary import Condition
 from ..errors import UserError
 from ..files import private_dir, sha256_file
 from .settings import (
-    CONDITIONS,
     PHANTOM_CONTROLS,
     Photographs,
     RunFolders,
@@ -19,26 +19,40 @@ from .settings import (
     face_pack_input,
     vocabulary_input,
 )
-from .stages import Facts, Stages
+from .stages import Results, Stage, Stages, always
 
 
-def render_photographs(settings: RunSettings, folders: RunFolders, stages: Stages, name: str) -> Photographs:
+def render_photographs(
+    settings: RunSettings, folders: RunFolders, stages: Stages, condition: Condition
+) -> Photographs:
     """The user's photographs; under --phantom without any, phantoms that the renderer photographs."""
+    name = condition.name
     if name in settings.photographs:
         return settings.photographs[name]
+    assert condition.phantom is not None  # RunSettings.conditions
+    finding = condition.phantom.finding
     from ..phantom.photographs import write_photographs
 
     folder = folders.photographs(name)
-    n = photographs_for(settings.phantom_training_faces[name], settings.holdout)
+    n = photographs_for(condition.phantom.photographs, settings.holdout)
     seed = settings.seed_for("photographs", name)
 
-    def work() -> Facts:
+    def work() -> Results:
         private_dir(folder.parent)
-        write_photographs(folder, n, name, seed, size=settings.sampling.width, subjects=n)
+        write_photographs(folder, n, finding, seed, size=settings.sampling.width, subjects=n)
         return {"photographs": n}
 
-    inputs = {"number of phantoms": n, "seed": seed, "size": settings.sampling.width}
-    stages.stage(f"photographs-{name}", inputs, [folder], work)
+    def fits() -> bool:
+        """The first photograph is of this finding, seed and size, and none is beyond the last one."""
+        photographs = sorted(folder.glob("*.png"))
+        if not photographs or len(photographs) > n:
+            return False
+        with TemporaryDirectory() as place:
+            write_photographs(Path(place), 1, finding, seed, size=settings.sampling.width, subjects=1)
+            return next(Path(place).glob("*.png")).read_bytes() == photographs[0].read_bytes()
+
+    inputs = {"number of phantoms": n, "finding": finding, "seed": seed, "size": settings.sampling.width}
+    stages.run(Stage(f"photographs-{name}", lambda: inputs, [folder], work, fits=fits))
     return Photographs(folder, folder / "metadata.csv")
 
 
@@ -51,13 +65,13 @@ def control_faces(settings: RunSettings, folders: RunFolders, stages: Stages) ->
     folder = folders.photographs("control")
     seed = settings.seed_for("photographs", "control")
 
-    def work() -> Facts:
+    def work() -> Results:
         private_dir(folder.parent)
         write_healthy(folder, PHANTOM_CONTROLS, seed, size=settings.sampling.width)
         return {"photographs": PHANTOM_CONTROLS}
 
     inputs = {"number of phantoms": PHANTOM_CONTROLS, "seed": seed, "size": settings.sampling.width}
-    stages.stage("photographs-control", inputs, [folder], work)
+    stages.run(Stage("photographs-control", lambda: inputs, [folder], work))
     return folder
 
 
@@ -76,22 +90,23 @@ def build(
     condition: Condition,
     photographs: Photographs,
     warn: Callable[[str], None],
-) -> Facts:
+) -> Results:
     """Photographs → checked, captioned private dataset with its hold-out."""
     from ..dataset.build import build_dataset
     from ..dataset.folder import ROLES
     from ..dataset.settings import BuildSettings
     from ..faces.analyzer import load_face_analyzer
     from ..imageset.decode import INGEST_VERSION
+    from ..imageset.places import MANIFEST
 
     out = folders.dataset(condition.name)
     choices = BuildSettings(
         holdout=settings.holdout, seed=settings.seed, bracketed=settings.bracketed, phantom=settings.phantom
     )
-    earlier = CONDITIONS[: CONDITIONS.index(condition.name)]
-    others = [folders.dataset(name) for name in earlier if name in settings.conditions]
+    earlier = settings.conditions[: settings.conditions.index(condition.name)]
+    others = [folders.dataset(name) for name in earlier]
 
-    def work() -> Facts:
+    def work() -> Results:
         faces = load_face_analyzer(settings.faces, device=settings.sampling.device.type)
         result = build_dataset(
             photographs.folder,
@@ -113,22 +128,26 @@ def build(
             "training_images": result.count("train"),
             "holdout_images": result.count("holdout"),
             "set_aside": result.reasons,
-            "manifest": sha256_file(out / "manifest.jsonl"),
             "faces": faces.describe(),
         }
 
-    readmitted = out / "readmitted.jsonl"
-    inputs = {
-        "photographs": photograph_digests(photographs),
-        "readmitted": sha256_file(readmitted) if readmitted.is_file() else None,
-        "decoder": INGEST_VERSION,
-        "settings": asdict(choices),
-        "roles in the other datasets": [sha256_file(other / ROLES) for other in others],
-        **face_pack_input(settings),
-        **vocabulary_input(),
-    }
-    facts = stages.stage(f"dataset-{condition.name}", {}, [out / "manifest.jsonl"], work, soft=inputs)
-    return facts | {"manifest": sha256_file(out / "manifest.jsonl")}  # captions are edited after a build too
+    manifest, readmitted = out / MANIFEST, out / "readmitted.jsonl"
+
+    def inputs() -> dict[str, Any]:
+        return {
+            "photographs": photograph_digests(photographs),
+            "readmitted photographs": sha256_file(readmitted) if readmitted.is_file() else None,
+            "decoder": INGEST_VERSION,
+            "settings": asdict(choices),
+            "roles in the other datasets": [sha256_file(other / ROLES) for other in others],
+            **face_pack_input(settings),
+            **vocabulary_input(settings),
+        }
+
+    after = [f"photographs-{condition.name}", *(f"dataset-{name}" for name in earlier)]
+    done = stages.run(Stage(f"dataset-{condition.name}", inputs, [manifest], work, after, always))
+    # Captions are edited after a build too.
+    return done | {"manifest": sha256_file(manifest) if manifest.is_file() else None}
 
 
 def readmit_arguments(
@@ -139,7 +158,7 @@ def readmit_arguments(
         "photos": str(photographs.folder.resolve()),
         "metadata": str(photographs.metadata.resolve()),
         "condition": condition.name,
-        "vocabulary": None,
+        "vocabulary": str(path.resolve()) if (path := settings.vocabulary.path) else None,
         "faces": settings.faces,
         "apart_from": [str(path.resolve()) for path in others],
         "settings": asdict(choices),

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from ..files import inside, write_json, write_text
 from .dataset import folder_digests
-from .generation import filtered_content
+from .generation import filtered_content, prompts_of, set_fits
 from .settings import RunFolders, RunSettings, face_pack_input, metric_weights, sampling_inputs
-from .stages import Facts, Stages
+from .stages import Results, Stage, Stages, always
 
 if TYPE_CHECKING:
     from ..faces.analyzer import FaceAnalyzer
 
 ZERO_SHOT_IMAGES = 4
-"""Images of each of the paper's two probes."""
+"""Images of each of the vocabulary's probes."""
 FACES_CACHE = "faces"
 Warn = Callable[[str], None]
 Generate = Callable[[list[Any]], Any]
@@ -26,49 +26,52 @@ def filter_images(
     settings: RunSettings,
     folders: RunFolders,
     stages: Stages,
-    facts: Mapping[str, Mapping[str, Facts]],
-    again: Mapping[str, Generate],
+    facts: Mapping[str, Mapping[str, Results]],
+    draw_again: Mapping[str, Generate],
     warn: Warn,
-) -> Facts:
+) -> Results:
     """Artifacts and identity leaks set aside, each condition against the photographs of all.
 
-    again: by condition, how images are made in place of rejected ones; used when refilling was asked for.
+    draw_again: by condition, how images are made in place of rejected ones, where refilling is asked for.
     """
     from ..filters.stage import Refill, filter_sets
     from ..filters.text import text_weights
     from ..imageset.decode import INGEST_VERSION
 
-    def work() -> Facts:
+    def work() -> Results:
         return filter_sets(
             {name: folders.generated(name) for name in facts},
             {name: folders.dataset(name) for name in facts},
             analyzer_of(settings),
             threshold=settings.threshold,
             cache=folders.private / FACES_CACHE,
-            refill=Refill(again, settings.refill) if settings.refill else None,
+            refill=Refill(draw_again, settings.refill) if settings.refill else None,
             warn=warn,
         )
 
-    inputs = {
-        "generated images": {name: part["generation"]["content"] for name, part in facts.items()},
-        "training photographs": {name: part["dataset"]["manifest"] for name, part in facts.items()},
-        "threshold": settings.threshold,
-        "refill": settings.refill,
-        "decoder": INGEST_VERSION,
-        "text models": text_weights(),
-        **face_pack_input(settings),
-    }
-    return stages.stage("filters", {}, [folders.generated(name) for name in facts], work, soft=inputs)
+    def inputs() -> dict[str, Any]:
+        return {
+            "generated images": {name: part["generation"]["content"] for name, part in facts.items()},
+            "training photographs": {name: part["dataset"]["manifest"] for name, part in facts.items()},
+            "threshold": settings.threshold,
+            "refill": settings.refill,
+            "decoder": INGEST_VERSION,
+            "text models": text_weights(),
+            **face_pack_input(settings),
+        }
+
+    after = [f"{stage}-{name}" for name in facts for stage in ("dataset", "generation")]
+    return stages.run(Stage("filters", inputs, [], work, after, always))
 
 
 def measure_images(
     settings: RunSettings,
     folders: RunFolders,
     stages: Stages,
-    facts: Mapping[str, Mapping[str, Facts]],
+    facts: Mapping[str, Mapping[str, Results]],
     control: Path | None,
     warn: Warn,
-) -> Facts:
+) -> Results:
     """The paper's measurements, raw and filtered, and the list of nearest pairs for the private page.
 
     control: healthy faces, for the face map.
@@ -81,7 +84,7 @@ def measure_images(
     generated = {name: folders.generated(name) for name in facts}
     datasets = {name: folders.dataset(name) for name in facts}
 
-    def work() -> Facts:
+    def work() -> Results:
         analyzer = analyzer_of(settings)
         extractors = load_extractors(
             settings.metrics, phantom=settings.phantom, device=settings.sampling.device
@@ -106,22 +109,33 @@ def measure_images(
         write_nearest(folders.private, pairs)
         return measured
 
-    inputs = {
-        "filtered images": {name: filtered_content(path) for name, path in generated.items()},
-        "training photographs": {name: part["dataset"]["manifest"] for name, part in facts.items()},
-        "decoder": INGEST_VERSION,
-        "measurements": [settings.threshold, sorted(settings.metrics), settings.seed],
-        "networks": metric_weights(settings),
-        **face_pack_input(settings),
-        "control faces": folder_digests(control) if control else [],
-    }
-    return stages.stage("measurements", {}, [folders.private / "nearest.json"], work, soft=inputs)
+    def inputs() -> dict[str, Any]:
+        return {
+            "filtered images": {name: filtered_content(path) for name, path in generated.items()},
+            "training photographs": {name: part["dataset"]["manifest"] for name, part in facts.items()},
+            "threshold": settings.threshold,
+            "metrics": sorted(settings.metrics),
+            "seed": settings.seed,
+            "decoder": INGEST_VERSION,
+            "networks": metric_weights(settings),
+            **face_pack_input(settings),
+            "control faces": folder_digests(control) if control else [],
+        }
+
+    stages_before = ("dataset", "training", "generation")
+    after = [
+        "filters",
+        "photographs-control",
+        *(f"{stage}-{name}" for name in facts for stage in stages_before),
+    ]
+    outputs = [folders.private / "nearest.json"]
+    return stages.run(Stage("measurements", inputs, outputs, work, after, always))
 
 
 def judge_all_previews(
     settings: RunSettings,
     folders: RunFolders,
-    facts: Mapping[str, Mapping[str, Facts]],
+    facts: Mapping[str, Mapping[str, Results]],
     analyzer: FaceAnalyzer,
 ) -> None:
     """Compare each training's previews with the photographs: the report shows only those unlike all."""
@@ -141,34 +155,38 @@ def judge_all_previews(
             )
 
 
-def draw_zero_shot(settings: RunSettings, folders: RunFolders, stages: Stages) -> Facts:
-    """What the base model draws of a cleft without any LoRA: the paper's two probes."""
+def draw_zero_shot(settings: RunSettings, folders: RunFolders, stages: Stages) -> Results:
+    """What the base model draws without any LoRA, asked with the vocabulary's probes."""
     from ..generation.generate import generate
     from ..generation.plans import zero_shot_plan
     from ..report.run_folder import ZERO_SHOT
 
     out = folders.root / ZERO_SHOT
-    plan = zero_shot_plan(ZERO_SHOT_IMAGES, settings.seed)
+    plan = zero_shot_plan(settings.vocabulary.zero_shot, ZERO_SHOT_IMAGES, settings.seed)
 
-    def work() -> Facts:
+    def work() -> Results:
         return {"images": generate(settings.source, None, plan, out, settings.sampling, role="control").total}
 
-    inputs = {**sampling_inputs(settings), "seed": settings.seed}
-    return stages.stage("zero-shot", inputs, [out], work)
+    def fits() -> bool:
+        return set_fits(settings, out, plan, None)
+
+    inputs = {"prompts and seeds": prompts_of(plan), **sampling_inputs(settings)}
+    return stages.run(Stage("zero-shot", lambda: inputs, [out], work, fits=fits))
 
 
 def write_report(
     settings: RunSettings,
     folders: RunFolders,
     stages: Stages,
-    facts: Mapping[str, Mapping[str, Facts]],
-    filtered: Facts,
-    measured: Facts,
+    facts: Mapping[str, Mapping[str, Results]],
+    filtered: Results,
+    measured: Results,
     warnings: list[str],
     seconds: float,
 ) -> None:
     """report.json, summary.md and the two pages; made anew each time, they cost little."""
     from ..report.html import write_html, write_private_html
+    from ..report.labels import labels_of
     from ..report.nearest import read_nearest
     from ..report.run_folder import HTML, PRIVATE_HTML, collect_pictures, loss_curves
     from ..report.run_report import build_report, summarize
@@ -181,12 +199,20 @@ def write_report(
     }
     write_json(inside(folders.root, folders.report.name), document)
     write_text(inside(folders.root, folders.summary.name), summarize(document))
-    pictures = collect_pictures(folders, list(facts), phantom=settings.phantom)
+    labels = labels_of(document)
+    pictures = collect_pictures(folders, list(facts), phantom=settings.phantom, labels=labels)
     write_html(document, pictures, inside(folders.root, HTML))
     pairs = read_nearest(folders.private)
     if pairs:
         page = folders.private / PRIVATE_HTML
-        write_private_html(pairs, folders.root, page, phantom=settings.phantom, threshold=settings.threshold)
+        write_private_html(
+            pairs,
+            folders.root,
+            page,
+            phantom=settings.phantom,
+            threshold=settings.threshold,
+            labels=labels,
+        )
 
 
 def analyzer_of(settings: RunSettings) -> FaceAnalyzer:

@@ -2,42 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..conditions.plan import PlanRow
 from ..conditions.vocabulary import Condition
-from ..files import inside, sha256_file
+from ..files import inside, read_json, sha256_file
 from ..imageset.manifest import ImageRow, raw_rows, read_image_set
+from ..imageset.places import SETTINGS
 from .settings import RunFolders, RunSettings, sampling_inputs, vocabulary_input
-from .stages import Facts, Stages, digest_of
+from .stages import Results, Stage, Stages, always, digest_of
 
 
 def write_prompt_plan(
     settings: RunSettings, folders: RunFolders, stages: Stages, condition: Condition
-) -> Facts:
+) -> Results:
     """N prompts with seeds, stratified over the attributes."""
-    from ..conditions.plan import extend_plan, sampling_plan
+    from ..conditions.plan import extend_plan, read_plan, sampling_plan
 
     path = folders.plan(condition.name)
     seed = settings.seed_for("plan", condition.name)
 
-    def work() -> Facts:
-        plan = sampling_plan(condition, settings.n, seed, mode=settings.mode, bracketed=settings.bracketed)
+    plan = sampling_plan(condition, settings.n, seed, mode=settings.mode, bracketed=settings.bracketed)
+
+    def work() -> Results:
         extend_plan(path, plan)
         return {"images": settings.n}
 
-    more = {"number of images": settings.n}
-    return stages.stage(f"plan-{condition.name}", plan_inputs(settings, seed), [path], work, soft=more)
+    def fits() -> bool:
+        return all(old == new for old, new in zip(read_plan(path), plan, strict=False))
 
-
-def plan_inputs(settings: RunSettings, seed: int) -> dict[str, Any]:
-    return {
+    inputs = {
         "seed": seed,
         "mode": settings.mode,
         "trigger's form": settings.bracketed,
-        **vocabulary_input(),
+        "number of images": settings.n,
+        **vocabulary_input(settings),
     }
+    return stages.run(Stage(f"plan-{condition.name}", lambda: inputs, [path], work, fits=fits))
 
 
 def generate_images(
@@ -45,27 +48,58 @@ def generate_images(
     folders: RunFolders,
     stages: Stages,
     condition: Condition,
-    facts: Mapping[str, Facts],
+    facts: Mapping[str, Results],
     warn: Callable[[str], None],
-) -> Facts:
+) -> Results:
     """The plan's pictures, from the base model with the new LoRA."""
     from ..conditions.plan import read_plan
 
     out = folders.generated(condition.name)
 
-    def work() -> Facts:
-        plan = read_plan(folders.plan(condition.name))[: settings.n]
-        result = draw_plan(settings, folders, condition, plan, warn=warn)
+    def plan() -> list[PlanRow]:
+        return read_plan(folders.plan(condition.name))[: settings.n]
+
+    def work() -> Results:
+        result = draw_plan(settings, folders, condition, plan(), warn=warn)
         return {"images": result.total, "content": drawn_content(out)}
 
-    inputs = {
-        **plan_inputs(settings, settings.seed_for("plan", condition.name)),
-        "LoRA": facts["training"]["lora_sha256"],
-        "strength": settings.sampling.strength,
-        **sampling_inputs(settings),
-    }
-    more = {"number of images": settings.n}
-    return stages.stage(f"generation-{condition.name}", inputs, [out], work, soft=more)
+    def inputs() -> dict[str, Any]:
+        return {
+            "prompts and seeds": prompts_of(plan()),
+            "number of images": settings.n,
+            "LoRA": facts["training"]["lora_sha256"],
+            "strength": settings.sampling.strength,
+            **sampling_inputs(settings),
+        }
+
+    def fits() -> bool:
+        return set_fits(settings, out, plan(), folders.lora(condition))
+
+    after = [f"plan-{condition.name}", f"training-{condition.name}"]
+    return stages.run(Stage(f"generation-{condition.name}", inputs, [out], work, after, fits))
+
+
+def prompts_of(plan: Sequence[PlanRow]) -> str:
+    """Digest of what a plan asks for."""
+    return digest_of([(row.index, row.prompt, row.seed) for row in plan])
+
+
+def set_fits(settings: RunSettings, out: Path, plan: Sequence[PlanRow], lora: Path | None) -> bool:
+    """Whether the images that are there are the plan's, drawn by this model as it is asked to draw now."""
+    from ..generation.generate import shared_record
+
+    if not (out / SETTINGS).is_file():
+        return False
+    record = shared_record(settings.source, lora, settings.sampling)
+    stored = read_json(out / SETTINGS)
+    if any(stored.get(name) != value for name, value in record.items()):
+        return False
+    asked = {row.index: (row.seed, row.prompt) for row in plan}
+    return all(
+        asked.get(row["index"], seen) == seen
+        for row in map(read_json, out.rglob("??????_*.json"))
+        if (seen := (row["seed"], row["prompt"]))
+    )
 
 
 def drawn_content(folder: Path) -> str:
@@ -88,7 +122,7 @@ def draw_plan(
     settings: RunSettings,
     folders: RunFolders,
     condition: Condition,
-    plan: list[Any],
+    plan: Sequence[PlanRow],
     *,
     warn: Callable[[str], None],
 ) -> Any:
@@ -110,22 +144,20 @@ def ask_oracle(
     folders: RunFolders,
     stages: Stages,
     condition: Condition,
-    other: Condition,
-    facts: Mapping[str, Facts],
-) -> Facts:
+    facts: Mapping[str, Results],
+) -> Results:
     """Where ground truth exists: does the LoRA draw what is asked, and only when it is asked?"""
-    from ..phantom.experiment import measure_condition
+    from ..phantom.experiment import measure_condition, trigger_cells
     from ..phantom.oracle import WEIGHTS
 
     out = folders.oracle(condition.name)
     seed = settings.seed_for("cells", condition.name)
 
-    def work() -> Facts:
+    def work() -> Results:
         return measure_condition(
             settings.source,
             folders.lora(condition),
             condition,
-            other,
             settings.sampling,
             n=settings.cell_images,
             seed=seed,
@@ -134,17 +166,19 @@ def ask_oracle(
             pictures=out,
         )
 
-    inputs = {
-        "LoRA": facts["training"]["lora_sha256"],
-        "cells": [settings.cell_images, seed],
-        "trigger's form": settings.bracketed,
-        "strength": settings.sampling.strength,
-        "oracle": sha256_file(WEIGHTS),
-        **sampling_inputs(settings),
-        **vocabulary_input(),
-    }
-    more = {"generated images": facts["generation"]["content"]}
-    return stages.stage(f"oracle-{condition.name}", inputs, [out], work, soft=more)
+    def inputs() -> dict[str, Any]:
+        cells = trigger_cells(condition, settings.cell_images, seed, bracketed=settings.bracketed)
+        return {
+            "LoRA": facts["training"]["lora_sha256"],
+            "cells": [(cell.name, prompts_of(cell.rows)) for cell in cells.values()],
+            "strength": settings.sampling.strength,
+            "oracle": sha256_file(WEIGHTS),
+            "generated images": facts["generation"]["content"],
+            **sampling_inputs(settings),
+        }
+
+    after = [f"training-{condition.name}", f"generation-{condition.name}"]
+    return stages.run(Stage(f"oracle-{condition.name}", inputs, [out], work, after, always))
 
 
 def draw_sheets(
@@ -152,20 +186,22 @@ def draw_sheets(
     folders: RunFolders,
     stages: Stages,
     condition: Condition,
-) -> Facts:
+) -> Results:
     """A contact sheet of the first images of the set that a report may show."""
     from ..report.run_report import write_contact_sheet
 
     path = folders.sheets / f"{condition.name}.png"
 
-    def work() -> Facts:
+    def work() -> Results:
         shown = write_contact_sheet(
             folders.generated(condition.name), path, condition.title, phantom=settings.phantom
         )
         return {"shown": shown}
 
-    inputs = {"filtered images": filtered_content(folders.generated(condition.name))}
+    def inputs() -> dict[str, Any]:
+        return {"filtered images": filtered_content(folders.generated(condition.name))}
+
     name = f"sheets-{condition.name}"
-    earlier = stages.done(name)
+    earlier = stages.results(name)
     outputs = [path] if earlier is None or earlier["shown"] else []  # of no image there is no sheet
-    return stages.stage(name, {}, outputs, work, soft=inputs)
+    return stages.run(Stage(name, inputs, outputs, work, [f"generation-{condition.name}", "filters"], always))

@@ -1,4 +1,4 @@
-"""The run: photographs in, two LoRAs and a synthetic set out.
+"""The run: photographs in, LoRAs and synthetic sets out.
 
 One function a stage, in the order of the story. Each reads a folder and writes a folder; a finished stage is
 skipped, an interrupted one goes on where it was (`stages`).
@@ -11,15 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from ..conditions.loader import load_vocabulary
-from ..conditions.vocabulary import Condition, Vocabulary
 from ..files import private_dir
 from ..recipe.document import write_recipe
 from .dataset import build, control_faces, render_photographs
-from .evaluation import draw_zero_shot, filter_images, measure_images, write_report
+from .evaluation import Warn, draw_zero_shot, filter_images, measure_images, write_report
 from .generation import ask_oracle, draw_plan, draw_sheets, generate_images, write_prompt_plan
 from .settings import RunFolders, RunSettings, check_settings
-from .stages import Facts, Stages, say_on_stderr, stage_table
+from .stages import Results, StageRow, Stages, say_on_stderr, stage_table
 from .training import Train, regularize, side_by_side, train_lora, trainings_at_once
 
 
@@ -48,32 +46,63 @@ def run_pipeline(
     folders = RunFolders(settings.out)
     private_dir(folders.private)
     write_recipe(folders.recipe, settings.recipe)
-    vocabulary = load_vocabulary()
-    stages = Stages(folders.stages, redo=settings.redo, say=say)
+    stages = Stages(folders.root, folders.private, redo=settings.redo, say=say)
     warnings: list[str] = []
 
     def remember(message: str) -> None:
         warnings.append(message)
         warn(message)
 
-    if line := another_n(settings, stages):
-        say(line)
-    facts: dict[str, dict[str, Facts]] = {name: {} for name in settings.conditions}
+    facts, filtered, measured = run_stages(settings, folders, stages, train, warn, remember)
+    write_report(settings, folders, stages, facts, filtered, measured, warnings, time.monotonic() - begun)
+    return RunResult(folders, stage_table(stages.rows), warnings)
+
+
+def plan_run(settings: RunSettings) -> list[StageRow]:
+    """What each stage of the run has before it, and why; nothing is started or written."""
+    check_settings(settings)
+    folders = RunFolders(settings.out)
+    stages = Stages(folders.root, folders.private, redo=settings.redo, dry=True)
+
+    def nothing(message: str) -> None:
+        """A dry run has nothing to warn of."""
+
+    def no_training(arguments: object, on_event: object, stop: object) -> None:
+        raise AssertionError("a dry run trains nothing")
+
+    run_stages(settings, folders, stages, no_training, nothing, nothing)
+    return stages.rows
+
+
+def run_stages(
+    settings: RunSettings,
+    folders: RunFolders,
+    stages: Stages,
+    train: Train,
+    warn: Warn,
+    remember: Warn,
+) -> tuple[dict[str, dict[str, Results]], Results, Results]:
+    """Every stage in the order of the story; results by condition, of the filters and of the measurements.
+
+    remember: what the report is to say too; `warn` for messages that may name a file.
+    """
+    vocabulary = settings.vocabulary
+    facts: dict[str, dict[str, Results]] = {name: {} for name in settings.conditions}
     for name in settings.conditions:
-        photographs = render_photographs(settings, folders, stages, name)
         condition = vocabulary.condition(name)
+        photographs = render_photographs(settings, folders, stages, condition)
         facts[name]["dataset"] = build(settings, folders, stages, condition, photographs, remember)
     for name in settings.conditions:
-        condition, other = condition_and_other(vocabulary, name)
         if settings.regularization_images:
-            facts[name]["regularization"] = regularize(settings, folders, stages, condition, other)
+            condition = vocabulary.condition(name)
+            facts[name]["regularization"] = regularize(settings, folders, stages, condition)
     jobs = {
         name: partial(
             train_lora,
             settings,
             folders,
             stages,
-            *condition_and_other(vocabulary, name),
+            vocabulary.condition(name),
             facts[name],
             train,
             remember,
@@ -83,43 +112,22 @@ def run_pipeline(
     for name, done in side_by_side(jobs, trainings_at_once(settings)).items():
         facts[name]["training"] = done
     for name in settings.conditions:
-        condition, other = condition_and_other(vocabulary, name)
+        condition = vocabulary.condition(name)
         facts[name]["plan"] = write_prompt_plan(settings, folders, stages, condition)
         facts[name]["generation"] = generate_images(
             settings, folders, stages, condition, facts[name], remember
         )
-        if settings.phantom:
-            facts[name]["oracle"] = ask_oracle(settings, folders, stages, condition, other, facts[name])
-    again = {
+        if settings.phantom and condition.phantom is not None:
+            facts[name]["oracle"] = ask_oracle(settings, folders, stages, condition, facts[name])
+    draw_again = {
         name: partial(draw_plan, settings, folders, vocabulary.condition(name), warn=remember)
         for name in settings.conditions
     }
-    filtered = filter_images(settings, folders, stages, facts, again, warn)
+    filtered = filter_images(settings, folders, stages, facts, draw_again, warn)
     for name in settings.conditions:
         draw_sheets(settings, folders, stages, vocabulary.condition(name))
-    draw_zero_shot(settings, folders, stages)
+    if vocabulary.zero_shot:
+        draw_zero_shot(settings, folders, stages)
     control = control_faces(settings, folders, stages)
-    # Names of files have no place in the report, which keeps what is remembered.
     measured = measure_images(settings, folders, stages, facts, control, warn)
-    write_report(settings, folders, stages, facts, filtered, measured, warnings, time.monotonic() - begun)
-    return RunResult(folders, stage_table(stages.rows), warnings)
-
-
-def another_n(settings: RunSettings, stages: Stages) -> str | None:
-    """What another number of images than the earlier call's means for a run, in one line."""
-    facts = [stages.done(f"generation-{name}") for name in settings.conditions]
-    earlier = {int(done["images"]) for done in facts if done} - {settings.n}
-    if not earlier:
-        return None
-    before, head = max(earlier), f"--n {settings.n}, before {' and '.join(map(str, sorted(earlier)))}:"
-    if settings.n > before:
-        more = "the images that are missing are drawn and the others kept"
-    else:
-        more = f"the first {settings.n} images count; the others stay in their folder, out of every figure"
-    return f"{head} {more}; filters, measurements and report are brought up to date"
-
-
-def condition_and_other(vocabulary: Vocabulary, name: str) -> tuple[Condition, Condition]:
-    """The condition, and the class it must not be mistaken for."""
-    other = "post_op" if name == "pre_op" else "pre_op"
-    return vocabulary.condition(name), vocabulary.condition(other)
+    return facts, filtered, measured

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..conditions.loader import EMBEDDED
+from ..conditions.loader import load_vocabulary
+from ..conditions.vocabulary import Condition, Vocabulary
 from ..environment import trainer_device
 from ..errors import UserError
-from ..files import sha256_bytes, sha256_file, sha256_model
+from ..files import sha256_bytes, sha256_model
 from ..generation.sampling import Sampling
 from ..ranges import (
     COUNT,
@@ -26,12 +27,12 @@ from ..recipe.document import FILE_NAME
 from ..recipe.recipe import Recipe
 
 if TYPE_CHECKING:
-    from ..conditions.vocabulary import Condition
     from ..flux.source import FluxSource
 
-CONDITIONS = ("pre_op", "post_op")
-PHANTOM_TRAINING_FACES = {"pre_op": 100, "post_op": 201}
-"""The paper's numbers of photographs."""
+NO_PHOTOGRAPHS = (
+    "there are no photographs: give --photos NAME=DIR for each condition, or --phantom to try without any"
+)
+NO_PHANTOMS = "the phantom draws no condition of this vocabulary: give --photos NAME=DIR"
 PHANTOM_CONTROLS = 100
 """Healthy phantoms for the face map."""
 PHANTOM_IMAGES = 200
@@ -63,10 +64,10 @@ class Photographs:
 class RunSettings:
     """What a run is asked to do.
 
-    photographs: by condition; empty under `phantom`, which then renders its own. faces: name or folder of the
-    face pack. recipe: of both trainings, without what the datasets add. preset: its name in the report.
-    sampling: how pictures are drawn, in every stage. n: images a condition; holdout: share of subjects, 0 to
-    0.5. threshold: cosine similarity from which a face counts as a training face's.
+    photographs: by condition of the vocabulary; empty under `phantom`, which then renders its own. faces:
+    name or folder of the face pack. recipe: of all trainings, without what the datasets add. preset: its name
+    in the report. sampling: how pictures are drawn, in every stage. n: images a condition; holdout: share of
+    subjects, 0 to 0.5. threshold: cosine similarity from which a face counts as a training face's.
     refill: how often a rejected image is made again. metrics: out of `METRICS`, beside FIR.
     """
 
@@ -75,6 +76,7 @@ class RunSettings:
     sampling: Sampling
     faces: str
     phantom: bool = False
+    vocabulary: Vocabulary = field(default_factory=load_vocabulary)
     photographs: Mapping[str, Photographs] = field(default_factory=dict)
     preset: str = "robust"
     n: int = ranged(COUNT, default=2000)
@@ -84,7 +86,6 @@ class RunSettings:
     seed: int = ranged(SEED, default=0)
     regularization_images: int = ranged(NONE_OR_MORE, default=0)
     control: Path | None = None
-    phantom_training_faces: Mapping[str, int] = field(default_factory=lambda: dict(PHANTOM_TRAINING_FACES))
     cell_images: int = ranged(COUNT, default=PHANTOM_CELL_IMAGES)
     threshold: float = ranged(SIMILARITY, default=0.6)
     refill: int = ranged(REFILLS, default=0)
@@ -97,10 +98,11 @@ class RunSettings:
 
     @property
     def conditions(self) -> tuple[str, ...]:
-        """The conditions of this run, in the story's order."""
+        """The conditions of this run, in the vocabulary's order."""
+        known = self.vocabulary.conditions
         if self.phantom and not self.photographs:
-            return CONDITIONS
-        return tuple(name for name in CONDITIONS if name in self.photographs)
+            return tuple(name for name, condition in known.items() if condition.phantom is not None)
+        return tuple(name for name in known if name in self.photographs)
 
     def seed_for(self, *purpose: str) -> int:
         """A seed of its own for each purpose, 31 bits, from the run's seed."""
@@ -168,10 +170,10 @@ class RunFolders:
 def check_settings(settings: RunSettings) -> None:
     """Stop before any work when something is missing. One sentence, naming what."""
     trainer_device(settings.sampling.device, settings.sampling.dtype)
+    for name in settings.photographs:
+        settings.vocabulary.condition(name)
     if not settings.conditions:
-        raise UserError(
-            "there are no photographs: give --photos-pre and --photos-post, or --phantom to try without any"
-        )
+        raise UserError(NO_PHOTOGRAPHS if not settings.phantom else NO_PHANTOMS)
     if settings.control is not None:
         from ..metrics.sets import measured_set
 
@@ -183,12 +185,26 @@ def check_settings(settings: RunSettings) -> None:
         if not photographs.metadata.is_file():
             raise UserError(
                 f"the {condition} table {photographs.metadata} does not exist: give its path with "
-                f"--metadata-{condition.removesuffix('_op')}, docs/dataset.md lists its columns"
+                f"--metadata {condition}=CSV, docs/dataset.md lists its columns"
             )
     adapter = settings.recipe.network.training_adapter
     if adapter is not None and not adapter.is_file():
         raise UserError(f"there is no file {adapter}: check --training-adapter")
+    if settings.phantom:
+        check_findings(settings)
     check_models(settings)
+
+
+def check_findings(settings: RunSettings) -> None:
+    """UserError where the vocabulary asks the phantom for what it can't draw."""
+    from ..phantom.face import FINDINGS
+
+    for condition in settings.vocabulary.conditions.values():
+        if condition.phantom is not None and condition.phantom.finding not in FINDINGS:
+            raise UserError(
+                f"the phantom of {condition.name} is to draw {condition.phantom.finding!r}; it draws "
+                f"{', '.join(FINDINGS)}: correct the vocabulary"
+            )
 
 
 def check_models(settings: RunSettings) -> None:
@@ -228,9 +244,9 @@ def sampling_inputs(settings: RunSettings) -> dict[str, Any]:
     return {**base_inputs(settings), "sampling": sampling}
 
 
-def vocabulary_input() -> dict[str, str]:
+def vocabulary_input(settings: RunSettings) -> dict[str, str]:
     """The conditions' file, from which captions and prompts come."""
-    return {"vocabulary": sha256_file(EMBEDDED)}
+    return {"vocabulary": settings.vocabulary.sha256}
 
 
 def face_pack_input(settings: RunSettings) -> dict[str, Any]:

@@ -1,25 +1,38 @@
-"""The run's memory: one file a stage, with a digest of what went in and the facts that came out.
+"""The run's memory: one file a stage, with digests of what went in and the results that came out.
 
-A finished stage is skipped while its inputs and its output folder are as they were. The files lie in the
-run's private folder, because a digest of photographs may not leave it.
+A finished stage is skipped while its inputs and outputs are as they were. When an input has another content,
+the stage brings its outputs up to date where they still fit, as the images of a longer plan do; where they do
+not, they are set aside under `superseded` and made anew. The files lie in the run's private folder, because a
+digest of photographs may not leave it.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
 from ..files import read_json, sha256_bytes, write_json
 
-Facts = dict[str, Any]
-STARTED, DONE = "started", "done"
+Results = dict[str, Any]
+STARTED, FINISHED = "started", "done"
+SUPERSEDED = "superseded"
+
+
+class State(StrEnum):
+    """What a stage has before it."""
+
+    DONE = "done"
+    NEW = "to do"
+    GOES_ON = "goes on"
+    UPDATE = "brought up to date"
+    ANEW = "made anew"
+    FOLLOWS = "follows"
 
 
 def digest_of(value: Any) -> str:
@@ -31,117 +44,169 @@ def say_on_stderr(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-@dataclass
+def always() -> bool:
+    return True
+
+
+def never() -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the run.
+
+    inputs: the content of everything the outputs depend on, by the word a person knows it by; asked for when
+    the stages of `after`, whose outputs are among it, are done. outputs: files or folders of the stage's own.
+    work: makes them, or goes on where an earlier call ended, and returns the results, JSON values. fits:
+    whether `work` can bring the outputs that are there up to date; asked when an input has changed.
+    """
+
+    name: str
+    inputs: Callable[[], Mapping[str, Any]]
+    outputs: Sequence[Path]
+    work: Callable[[], Results]
+    after: Sequence[str] = ()
+    fits: Callable[[], bool] = never
+
+
+@dataclass(frozen=True)
 class StageRow:
     """One line of the stage table. seconds: wall time of the work, over all interruptions."""
 
     name: str
     seconds: float
-    skipped: bool
+    state: State
+    why: str = ""
 
 
 @dataclass
 class Stages:
     """Runs stages, or skips them.
 
-    folder: where the stage files lie; redo: throw away and repeat what was made from other inputs, instead of
-    refusing; say: prints one line.
+    root: the run's folder; private: its private part, where the stage files lie. redo: make everything anew.
+    dry: only examine, write nothing. say: prints one line.
     """
 
-    folder: Path
+    root: Path
+    private: Path
     redo: bool = False
+    dry: bool = False
     say: Callable[[str], None] = say_on_stderr
     rows: list[StageRow] = field(default_factory=list)
 
-    def stage(
-        self,
-        name: str,
-        inputs: Mapping[str, Any],
-        outputs: list[Path],
-        work: Callable[[], Facts],
-        *,
-        soft: Mapping[str, Any] | None = None,
-    ) -> Facts:
-        """Do `work` unless it was done from the same `inputs` and its `outputs` are still there.
-
-        inputs: JSON values by the word a person knows them by. outputs: files or folders of the stage's own.
-        work: returns the stage's facts, JSON values; it goes on where an interrupted call ended.
-        soft: further inputs; when only they changed, the work itself brings its outputs up to date.
-        """
-        file = self.folder / f"{name}.json"
-        digests = {word: digest_of(value) for word, value in inputs.items()}
-        soft_digest = digest_of(dict(soft or {}))
-        record = self._record(file, outputs)
-        if record and record["inputs"] != digests:
-            self._changed(name, record["inputs"], digests, outputs)
-            record = None
-        spent = float(record["seconds"]) if record else 0.0
-        if record and record["state"] == DONE and record["soft"] == soft_digest:
-            self.rows.append(StageRow(name, spent, skipped=True))
-            self.say(f"{name}: done before, skipped")
-            return dict(record["facts"])
-        self.say(f"{name} …")
-        write_json(
-            file, {"state": STARTED, "inputs": digests, "soft": soft_digest, "seconds": spent, "facts": {}}
-        )
-        begun = time.monotonic()
-        facts: Facts = {}
-        state = STARTED
+    def run(self, stage: Stage) -> Results:
+        """Do what is left of a stage and return its results; of a dry run, those of an earlier call."""
+        record = self._record(stage.name)
+        state, why = self.examine(stage)
+        spent = float(record["seconds"]) if record and state not in (State.NEW, State.ANEW) else 0.0
+        if self.dry or state == State.DONE:
+            self.rows.append(StageRow(stage.name, spent, state, why))
+            if not self.dry:
+                self.say(f"{stage.name}: done before, skipped")
+            return dict(record["facts"]) if record else {}
+        self._announce(stage, state, why)
+        digests = digests_of(stage)
+        self._write(stage.name, STARTED, digests, spent, {})
+        begun, results, progress = time.monotonic(), {}, STARTED
         try:
-            facts = work()
-            state = DONE
+            results = stage.work()
+            progress = FINISHED
         finally:
             spent += time.monotonic() - begun
-            write_json(
-                file,
-                {
-                    "state": state,
-                    "inputs": digests,
-                    "soft": soft_digest,
-                    "seconds": round(spent, 3),
-                    "facts": facts,
-                },
-            )
-        self.rows.append(StageRow(name, spent, skipped=False))
-        self.say(f"{name}: {spent:.1f} s")
-        return facts
+            self._write(stage.name, progress, digests, spent, results)
+        self.rows.append(StageRow(stage.name, spent, state, why))
+        self.say(f"{stage.name}: {spent:.1f} s")
+        return results
 
-    def done(self, name: str) -> Facts | None:
-        """The facts of a finished stage of an earlier call; None where it is not finished."""
-        record = self._record(self.folder / f"{name}.json", [])
-        return dict(record["facts"]) if record and record["state"] == DONE else None
+    def examine(self, stage: Stage) -> tuple[State, str]:
+        """What a stage has before it, and why."""
+        record = self._record(stage.name)
+        there = any(path.exists() for path in stage.outputs)
+        if record is None and not there:
+            return State.NEW, "not made yet"
+        if self.redo:
+            return (State.UPDATE if stage.fits is always else State.ANEW), "--redo"
+        waiting = [row.name for row in self.rows if row.name in stage.after and row.state != State.DONE]
+        if self.dry and waiting:
+            return State.FOLLOWS, f"after {', '.join(waiting)}"
+        if record is None:
+            return self._changed(stage, "nothing says what it was made from")
+        digests = digests_of(stage)
+        before: Mapping[str, str] = record["inputs"]
+        words = [word for word in {**before, **digests} if before.get(word) != digests.get(word)]
+        if words:
+            return self._changed(stage, f"{', '.join(words)} changed")
+        if record["state"] == STARTED:
+            return State.GOES_ON, "interrupted"
+        gone = [path.name for path in stage.outputs if not path.exists()]
+        return (State.GOES_ON, f"{gone[0]} is gone") if gone else (State.DONE, "")
 
-    def _record(self, file: Path, outputs: list[Path]) -> dict[str, Any] | None:
-        if not file.exists():
-            return None
-        record: dict[str, Any] = read_json(file)
-        if record["state"] == DONE and not all(path.exists() for path in outputs):
-            return None
-        return record
+    def results(self, name: str) -> Results | None:
+        """The results of a finished stage of an earlier call; None where it is not finished."""
+        record = self._record(name)
+        return dict(record["facts"]) if record and record["state"] == FINISHED else None
 
-    def _changed(
-        self, name: str, before: Mapping[str, str], now: Mapping[str, str], outputs: list[Path]
+    def _changed(self, stage: Stage, why: str) -> tuple[State, str]:
+        return (State.UPDATE if stage.fits() else State.ANEW), why
+
+    def _announce(self, stage: Stage, state: State, why: str) -> None:
+        """Say what is about to be done; set the outputs aside where they are made anew."""
+        if state == State.NEW:
+            self.say(f"{stage.name} …")
+            return
+        aside = self._set_aside(stage) if state == State.ANEW else []
+        kept = f"; what was there is now in {' and '.join(aside)}" if aside else ""
+        self.say(f"{stage.name} … {state} ({why}){kept}")
+
+    def _set_aside(self, stage: Stage) -> list[str]:
+        """Move the outputs to `superseded`, private ones within the private folder; the folders' names."""
+        found = [path for path in stage.outputs if path.exists()]
+        homes = {path: self.private if path.is_relative_to(self.private) else self.root for path in found}
+        number = 1
+        while any((home / SUPERSEDED / f"{stage.name}-{number}").exists() for home in homes.values()):
+            number += 1
+        for path, home in homes.items():
+            aside = home / SUPERSEDED / f"{stage.name}-{number}"
+            if path.exists():  # it may lie in an output that was moved before it
+                aside.mkdir(parents=True, exist_ok=True)
+                path.rename(aside / path.name)
+        names = {
+            (home / SUPERSEDED / f"{stage.name}-{number}").relative_to(self.root) for home in homes.values()
+        }
+        return sorted(name.as_posix() for name in names)
+
+    def _record(self, name: str) -> dict[str, Any] | None:
+        file = self.private / "stages" / f"{name}.json"
+        return dict(read_json(file)) if file.exists() else None
+
+    def _write(
+        self, name: str, state: str, digests: Mapping[str, str], seconds: float, results: Results
     ) -> None:
-        words = sorted(word for word in {*before, *now} if before.get(word) != now.get(word))
-        if not self.redo and any(path.exists() for path in outputs):
-            raise UserError(
-                f"{name} was made from other inputs ({', '.join(words)} changed): give another --out, or "
-                "--redo to delete and make again what depends on them"
-            )
-        for path in outputs:
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+        record = {"state": state, "inputs": digests, "seconds": round(seconds, 3), "facts": results}
+        write_json(self.private / "stages" / f"{name}.json", record)
 
 
-def stage_table(rows: list[StageRow]) -> str:
+def digests_of(stage: Stage) -> dict[str, str]:
+    """A digest of each input, by its word."""
+    return {word: digest_of(value) for word, value in stage.inputs().items()}
+
+
+def stage_table(rows: Sequence[StageRow]) -> str:
     """The table a run ends with: stage, seconds, share of the whole."""
     total = sum(row.seconds for row in rows) or 1.0
     width = max([len(row.name) for row in rows] + [5])
     lines = [f"{'stage':<{width}}  seconds  share"]
     for row in rows:
-        note = "  (done before)" if row.skipped else ""
+        note = "  (done before)" if row.state == State.DONE else ""
         lines.append(f"{row.name:<{width}}  {row.seconds:7.1f}  {row.seconds / total:5.0%}{note}")
     lines.append(f"{'total':<{width}}  {sum(row.seconds for row in rows):7.1f}")
+    return "\n".join(lines)
+
+
+def plan_table(rows: Sequence[StageRow]) -> str:
+    """The table of `run --plan`: stage, state, why."""
+    width, broad = (max(len(text) for text in texts) for texts in ([row.name for row in rows], State))
+    lines = [f"{'stage':<{width}}  {'state':<{broad}}  why"]
+    lines += [f"{row.name:<{width}}  {row.state:<{broad}}  {row.why}".rstrip() for row in rows]
     return "\n".join(lines)

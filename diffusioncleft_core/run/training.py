@@ -14,9 +14,9 @@ from ..files import sha256_file, sha256_model, write_text
 from ..recipe.document import recipe_document, shared_fields
 from ..recipe.presets import TrainingFacts, completed_recipe
 from ..recipe.recipe import Recipe
-from .generation import drawn_content
+from .generation import drawn_content, prompts_of, set_fits
 from .settings import PREVIEWS, RunFolders, RunSettings, base_inputs, sampling_inputs
-from .stages import Facts, Stages
+from .stages import Results, Stage, Stages
 
 Result = TypeVar("Result")
 Stop = Callable[[], bool]
@@ -59,8 +59,7 @@ def regularize(
     folders: RunFolders,
     stages: Stages,
     condition: Condition,
-    other: Condition,
-) -> Facts:
+) -> Results:
     """Pictures of the base model for prompts without the trigger, trained beside the photographs."""
     from ..generation.generate import generate
     from ..generation.plans import regularization_plan
@@ -68,14 +67,17 @@ def regularize(
     out = folders.regularization(condition.name)
     n = settings.regularization_images
     seed = settings.seed_for("regularization", condition.name)
-    plan = regularization_plan(condition, other, n, seed, bracketed=settings.bracketed)
+    plan = regularization_plan(condition, n, seed, bracketed=settings.bracketed)
 
-    def work() -> Facts:
+    def work() -> Results:
         generate(settings.source, None, plan, out, settings.sampling, role="control")
         return {"images": n, "content": drawn_content(out)}
 
-    inputs = {"prompts": [(row.prompt, row.seed) for row in plan], **sampling_inputs(settings)}
-    return stages.stage(f"regularization-{condition.name}", inputs, [out], work)
+    def fits() -> bool:
+        return set_fits(settings, out, plan, None)
+
+    inputs = {"prompts and seeds": prompts_of(plan), "number of images": n, **sampling_inputs(settings)}
+    return stages.run(Stage(f"regularization-{condition.name}", lambda: inputs, [out], work, fits=fits))
 
 
 def train_lora(
@@ -83,21 +85,19 @@ def train_lora(
     folders: RunFolders,
     stages: Stages,
     condition: Condition,
-    other: Condition,
-    facts: Mapping[str, Facts],
+    facts: Mapping[str, Results],
     train: Train,
     warn: Callable[[str], None],
     stop: Stop = lambda: False,
-) -> Facts:
+) -> Results:
     """One LoRA of the condition, in the trainer's own process: 10 steps a training image."""
     out = folders.training(condition.name)
     lora = folders.lora(condition)
-    recipe = training_recipe(settings, folders, condition, other, facts)
-    adapter = recipe.network.training_adapter
 
-    def work() -> Facts:
+    def work() -> Results:
         from ..progress import progress
 
+        recipe = training_recipe(settings, folders, condition, facts)
         write_preview_prompts(settings, folders, condition)
         last: dict[str, Any] = {}
         with progress(recipe.optimizer.steps, f"training {condition.name}", unit="step") as bar:
@@ -119,16 +119,21 @@ def train_lora(
             "recipe": recipe_document(recipe),
         }
 
-    inputs = {
-        "dataset": facts["dataset"]["manifest"],
-        "regularisation": facts.get("regularization", {}).get("content"),
-        "training settings": shared_fields(recipe),
-        "training adapter": sha256_model(adapter) if adapter else None,
-        **base_inputs(settings),
-    }
+    def inputs() -> dict[str, Any]:
+        recipe = training_recipe(settings, folders, condition, facts)
+        adapter = recipe.network.training_adapter
+        return {
+            "dataset": facts["dataset"]["manifest"],
+            "regularisation": facts.get("regularization", {}).get("content"),
+            "training settings": shared_fields(recipe),
+            "training adapter": sha256_model(adapter) if adapter else None,
+            **base_inputs(settings),
+        }
+
+    after = [f"dataset-{condition.name}", f"regularization-{condition.name}"]
     # The trainer goes on from its checkpoint when the LoRA alone is gone.
-    done = stages.stage(f"training-{condition.name}", inputs, [out, lora], work)
-    return done | {"lora_sha256": sha256_file(lora)}
+    done = stages.run(Stage(f"training-{condition.name}", inputs, [out, lora], work, after))
+    return done | {"lora_sha256": sha256_file(lora) if lora.is_file() else None}
 
 
 def write_preview_prompts(settings: RunSettings, folders: RunFolders, condition: Condition) -> None:
@@ -153,12 +158,11 @@ def training_recipe(
     settings: RunSettings,
     folders: RunFolders,
     condition: Condition,
-    other: Condition,
-    facts: Mapping[str, Facts],
+    facts: Mapping[str, Results],
 ) -> Recipe:
     """The run's recipe for one condition: with its dataset, seed and folders."""
     images = int(facts["dataset"]["training_images"])
-    known = TrainingFacts(images, condition.trigger, other.trigger, bracketed=settings.bracketed)
+    known = TrainingFacts(images, condition.trigger, condition.contrast_trigger, bracketed=settings.bracketed)
     recipe = completed_recipe(settings.recipe, known)
     return recipe.replaced(
         {

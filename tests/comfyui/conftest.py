@@ -60,7 +60,7 @@ def dataset(server, tmp_path_factory) -> str:
     from diffusioncleft.diffusioncleft_core.phantom.photographs import write_photographs
 
     photographs = tmp_path_factory.mktemp("clinic")
-    table = write_photographs(photographs, 12, "pre_op", seed=3, size=128, subjects=12)
+    table = write_photographs(photographs, 12, "cleft", seed=3, size=128, subjects=12)
     for path in photographs.glob("*.png"):
         path.rename(path.with_name(f"{SECRET} {path.name}"))
     table.write_text(table.read_text().replace("photo-", f"{SECRET} photo-"))

@@ -29,9 +29,7 @@ def planted(server) -> dict[str, np.ndarray]:
     from diffusioncleft.tools.planted import PLANTED, plant
 
     analyzer = load_face_analyzer("phantom")
-    people = [
-        render(random_face(np.random.default_rng(seed), condition="pre_op"), 256).image for seed in (2, 3)
-    ]
+    people = [render(random_face(np.random.default_rng(seed), finding="cleft"), 256).image for seed in (2, 3)]
     face = analyzer.analyze(people[0])[0]
     pictures = {"clean": people[0]}
     for place, kind in enumerate(PLANTED):

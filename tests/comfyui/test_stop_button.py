@@ -65,9 +65,7 @@ LONG = {
 def many(server: ComfyServer) -> None:
     """A set of enough pictures to be interrupted over."""
     folder = server.base / "output" / "many"
-    faces = [
-        render(random_face(np.random.default_rng(seed), condition="pre_op")).image for seed in range(FACES)
-    ]
+    faces = [render(random_face(np.random.default_rng(seed), finding="cleft")).image for seed in range(FACES)]
     rows = []
     for index in range(IMAGES):
         pixels = np.roll(faces[index % FACES], index // FACES, axis=1)

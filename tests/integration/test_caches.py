@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from phantom_datasets import phantom_dataset
+from phantom_datasets import FINDING_OF, phantom_dataset
 
 from diffusioncleft.cli import main as cli
 from diffusioncleft.diffusioncleft_core.files import read_jsonl, sha256_file, write_jsonl
@@ -28,7 +28,9 @@ def generated_set(folder: Path, condition: str, seed: int) -> None:
     rows = []
     for index in range(3):
         name = f"{index:06d}_{index}.png"
-        Image.fromarray(render(random_face(random, condition=condition), 96).image).save(folder / name)
+        Image.fromarray(render(random_face(random, finding=FINDING_OF[condition]), 96).image).save(
+            folder / name
+        )
         rows.append({"file": name, "condition": condition, "role": "generated", "verdicts": {}})
     write_jsonl(folder / "manifest.jsonl", rows)
 

@@ -24,7 +24,7 @@ VALUES = ["child", "female", "unilateral", "none", "none", "unrepaired"]
 
 def face(seed, size=192):
     rng = np.random.default_rng(seed)
-    return Image.fromarray(phantom.render(phantom.random_face(rng, condition="pre_op"), size).image)
+    return Image.fromarray(phantom.render(phantom.random_face(rng, finding="cleft"), size).image)
 
 
 def sixteen_bits(image):
@@ -162,7 +162,7 @@ def test_a_folder_of_everything_costs_no_good_photograph(command, tmp_path):
 
 def test_the_same_command_after_an_interruption_goes_on(command, offline_env, tmp_path):
     photos, out = tmp_path / "photos", tmp_path / "private"
-    phantom.write_photographs(photos, 60, "pre_op", 1, size=256)
+    phantom.write_photographs(photos, 60, "cleft", 1, size=256)
     line = [sys.executable, "-m", "diffusioncleft", *map(str, arguments(photos, out))]
     process = subprocess.Popen(line, env=offline_env, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and len(list((out / "images").glob("[0-9a-f]*.png"))) < 3:
@@ -188,7 +188,7 @@ def test_the_same_command_after_an_interruption_goes_on(command, offline_env, tm
 
 def test_a_full_disk_is_one_sentence_and_the_next_run_goes_on(command, tmp_path, small_disk):
     photos, out = tmp_path / "photos", small_disk / "private"
-    phantom.write_photographs(photos, 24, "pre_op", 2)
+    phantom.write_photographs(photos, 24, "cleft", 2)
     full = command(*arguments(photos, out))
     assert full.returncode == 2 and "disk is full" in full.stderr and len(full.stderr.splitlines()) == 1
     assert not list(out.rglob(".writing-*")) and not (out / "manifest.jsonl").exists()
@@ -202,7 +202,7 @@ def test_a_full_disk_is_one_sentence_and_the_next_run_goes_on(command, tmp_path,
 
 def test_a_read_only_place_is_one_sentence(command, tmp_path, read_only_folder):
     photos = tmp_path / "photos"
-    phantom.write_photographs(photos, 2, "pre_op", 3)
+    phantom.write_photographs(photos, 2, "cleft", 3)
     refused = command(*arguments(photos, read_only_folder / "private"))
     assert refused.returncode == 2 and len(refused.stderr.splitlines()) == 1
     assert "permission" in refused.stderr or "Read-only" in refused.stderr
@@ -210,7 +210,7 @@ def test_a_read_only_place_is_one_sentence(command, tmp_path, read_only_folder):
 
 def test_photographs_on_a_read_only_disk_are_enough(command, tmp_path):
     photos, out = tmp_path / "photos", tmp_path / "private"
-    phantom.write_photographs(photos, 4, "pre_op", 4)
+    phantom.write_photographs(photos, 4, "cleft", 4)
     for path in [*photos.iterdir(), photos]:
         path.chmod(0o500 if path.is_dir() else 0o400)
     done = command(*arguments(photos, out))

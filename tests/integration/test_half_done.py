@@ -135,7 +135,7 @@ def test_a_rejected_image_is_taken_back_by_the_name_that_is_shown(mixed, artifac
 @pytest.mark.parametrize("in_table", [True, False])
 def test_the_commands_carry_such_a_name_through(mixed, in_table, command, tmp_path):
     photographs = tmp_path / "photographs"
-    table = write_photographs(photographs, 4, "pre_op", 3, subjects=4)
+    table = write_photographs(photographs, 4, "cleft", 3, subjects=4)
     first = read_first(table)
     (photographs / first).rename(photographs / LATIN1)
     if in_table:

@@ -7,6 +7,7 @@ import stat
 
 import numpy as np
 import pytest
+from phantom_datasets import FINDING_OF
 from PIL import Image
 
 from diffusioncleft.cli import main as cli
@@ -21,7 +22,7 @@ IMAGES = 6
 
 def faces_of(n, condition, seed):
     rng = np.random.default_rng(seed)
-    return [render(random_face(rng, condition=condition), 96).image for _ in range(n)]
+    return [render(random_face(rng, finding=FINDING_OF[condition]), 96).image for _ in range(n)]
 
 
 def write_set(folder, condition, pictures):
@@ -40,7 +41,7 @@ def datasets(tmp_path_factory):
     """A dataset of each condition, built from photographs with recognisable names."""
     root = tmp_path_factory.mktemp("private things")
     for seed, condition in enumerate(CONDITIONS):
-        write_photographs(root / "Jane Doe" / condition, 20, condition, seed, subjects=20)
+        write_photographs(root / "Jane Doe" / condition, 20, FINDING_OF[condition], seed, subjects=20)
         photos = root / "Jane Doe" / condition
         built = ["dataset", "build", photos, "--metadata", photos / "metadata.csv", "--condition", condition]
         built += ["--out", root / condition, "--phantom", "--holdout", "0.3"]

@@ -25,7 +25,7 @@ ORIENTATION = 0x0112
 
 def mirrored_tiffs(folder, n):
     """Photographs as TIFF, every other one stored mirrored with the orientation that undoes it."""
-    table = write_photographs(folder, n, "pre_op", 3, subjects=n)
+    table = write_photographs(folder, n, "cleft", 3, subjects=n)
     text, upright = table.read_text(encoding="utf-8"), set()
     for place, path in enumerate(sorted(folder.glob("*.png"))):
         with Image.open(path) as image:

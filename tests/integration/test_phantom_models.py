@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from phantom_datasets import FINDING_OF
 
 from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
 from diffusioncleft.diffusioncleft_core.conditions.plan import sampling_plan
@@ -15,7 +16,7 @@ from diffusioncleft.diffusioncleft_core.phantom.face import random_face
 from diffusioncleft.diffusioncleft_core.phantom.oracle import (
     SIDES,
     Reading,
-    error_of,
+    accuracy_of,
     finding_rate,
     load_oracle,
     type_accuracy,
@@ -40,7 +41,7 @@ def through(vae: object, images: np.ndarray) -> np.ndarray:
 
 def faces(n: int, condition: str | None, seed: int) -> tuple[np.ndarray, list[dict[str, str]]]:
     rng = np.random.default_rng(seed)
-    drawn = [render(random_face(rng, condition=condition)) for _ in range(n)]
+    drawn = [render(random_face(rng, finding=FINDING_OF[condition])) for _ in range(n)]
     return np.stack([r.image for r in drawn]), [r.attributes for r in drawn]
 
 
@@ -97,7 +98,7 @@ def test_the_oracle_refuses_another_shape() -> None:
 
 
 def test_its_counted_errors_meet_the_goals() -> None:
-    cleft = error_of("cleft")
+    cleft = accuracy_of("cleft")
     assert cleft.positives >= 500
     assert cleft.negatives >= 500
     assert cleft.sensitivity >= 0.97
@@ -128,7 +129,7 @@ def test_rates_count_what_was_read_and_split_it_by_skin() -> None:
         {"skin": "pale", "cleft_type": "unilateral", "side": "left"}
     ] * 10
     reading = reading_of(["bilateral"] * 8 + ["left"] * 2 + ["left"] * 5 + ["none"] * 5)
-    rate = finding_rate("pre_op", reading, wanted)
+    rate = finding_rate("cleft", reading, wanted)
     assert rate["observed"] == 0.75
     assert rate["n"] == 20
     assert rate["by_skin"]["dark"]["observed"] == 1.0

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from phantom_datasets import FINDING_OF
 from PIL import Image
 from safetensors.numpy import load_file
 from synthetic_mark import assert_marked
@@ -35,7 +36,7 @@ STAGES = (
 def photographs(tmp_path_factory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("photographs of people")
     for seed, condition in enumerate(CONDITIONS):
-        write_photographs(root / condition, PHOTOGRAPHS, condition, seed, subjects=PHOTOGRAPHS)
+        write_photographs(root / condition, PHOTOGRAPHS, FINDING_OF[condition], seed, subjects=PHOTOGRAPHS)
     return {condition: root / condition for condition in CONDITIONS}
 
 
@@ -62,7 +63,7 @@ def finish(
     )
 
 
-def heed_interrupts() -> None:
+def accept_interrupts() -> None:
     """Undo what a shell does to its background jobs: they ignore SIGINT, and so would their children."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
@@ -128,15 +129,15 @@ def test_nothing_outside_private_tells_of_a_photograph(whole, photographs):
         assert stat.S_IMODE((whole / "private").stat().st_mode) == 0o700
 
 
-def test_a_finished_run_is_skipped_and_a_changed_one_is_refused(whole, photographs, environment):
+def test_a_finished_run_is_skipped_and_a_planned_change_starts_nothing(whole, photographs, environment):
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*.safetensors")}
     again = finish(arguments(photographs, whole), environment)
     assert again.returncode == 0, again.stderr
     assert again.stdout.count("(done before)") >= len(STAGES)
-    changed = finish(arguments(photographs, whole, "--learning-rate", "0.002"), environment)
-    assert changed.returncode == 2
-    assert "training settings" in changed.stderr
-    assert "--redo" in changed.stderr
+    changed = finish(arguments(photographs, whole, "--learning-rate", "0.002", "--plan"), environment)
+    assert changed.returncode == 0, changed.stderr
+    assert re.search(r"^training-pre_op +made anew +training settings changed$", changed.stdout, re.MULTILINE)
+    assert re.search(r"^filters +follows +after generation-pre_op", changed.stdout, re.MULTILINE)
     assert {path: path.stat().st_mtime_ns for path in whole.rglob("*.safetensors")} == before
 
 
@@ -151,7 +152,7 @@ def test_a_run_interrupted_at_every_stage_ends_as_the_undisturbed_one(
             env=environment,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=heed_interrupts,  # noqa: PLW1509 (single-threaded here)
+            preexec_fn=accept_interrupts,  # noqa: PLW1509 (single-threaded here)
         )
         assert child.stderr is not None
         for line in child.stderr:

@@ -12,7 +12,11 @@ from recipes import changed
 from safetensors.torch import load_file, save_file
 
 from diffusioncleft.cli.run import start_trainer
-from diffusioncleft.diffusioncleft_core.dataset.corrections import allow_edits, edit_captions
+from diffusioncleft.diffusioncleft_core.dataset.corrections import (
+    allow_edits,
+    edit_captions,
+    restore_captions,
+)
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.faces.packs import PHANTOM_FOLDER
 from diffusioncleft.diffusioncleft_core.files import read_json, read_jsonl
@@ -20,8 +24,9 @@ from diffusioncleft.diffusioncleft_core.flux.source import FluxSource, phantom_s
 from diffusioncleft.diffusioncleft_core.generation.sampling import Sampling
 from diffusioncleft.diffusioncleft_core.phantom.photographs import write_healthy, write_photographs
 from diffusioncleft.diffusioncleft_core.recipe.presets import named_recipe
-from diffusioncleft.diffusioncleft_core.run.pipeline import run_pipeline
+from diffusioncleft.diffusioncleft_core.run.pipeline import plan_run, run_pipeline
 from diffusioncleft.diffusioncleft_core.run.settings import Photographs, RunSettings
+from diffusioncleft.diffusioncleft_core.run.stages import State
 
 SIDE = 128
 DRAWN_BY_BASE = {"regularization-pre_op", "zero-shot"}
@@ -43,7 +48,7 @@ def finished(tmp_path_factory) -> RunSettings:
     """A small finished run with a base model and a face pack of its own."""
     root = tmp_path_factory.mktemp("finished")
     photographs = root / "photos"
-    table = write_photographs(photographs, 6, "pre_op", 3, size=SIDE, subjects=6)
+    table = write_photographs(photographs, 6, "cleft", 3, size=SIDE, subjects=6)
     write_healthy(root / "healthy", 2, 5, size=SIDE)
     shutil.copytree(phantom_source().folder, root / "base")
     shutil.copytree(PHANTOM_FOLDER, root / "pack")
@@ -109,9 +114,8 @@ def change_json(file: Path, **values: object) -> None:
 
 def test_the_same_run_elsewhere_skips_every_stage(copy):
     _, settings = copy
-    done, said = run(settings)
-    assert done == set()
-    assert not [line for line in said if line.startswith("--n")]
+    assert run(settings)[0] == set()
+    assert {row.state for row in plan_run(settings)} == {State.DONE}
 
 
 @pytest.mark.parametrize(
@@ -131,10 +135,12 @@ def test_another_part_of_the_base_model_repeats_what_was_made_with_it(copy, part
         change_json(root / "base" / part, note="another")
     else:
         change_tensor(root / "base" / part)
-    with pytest.raises(UserError, match=f"{word} changed"):
-        run(settings)
-    done, _ = run(replace(settings, redo=True))
+    done, said = run(settings)
     assert done == EVERY
+    assert [
+        line for line in said if line.startswith("training-pre_op … made anew") and f"{word} changed" in line
+    ]
+    assert list((root / "run" / "superseded" / "training-pre_op-1").rglob("clp.safetensors"))
     record = read_json(root / "run" / "generated" / "pre_op" / "generation.json")
     assert record["base"]["sha256"] == settings.source.fingerprint()
     assert run(settings)[0] == set()
@@ -151,13 +157,12 @@ def test_an_adapter_that_is_added_later_trains_again_and_another_one_too(copy):
     adapter = root / "adapter.safetensors"
     shutil.copy(root / "run" / "loras" / "pre_op" / "clp.safetensors", adapter)
     with_adapter = replace(settings, recipe=changed(settings.recipe, training_adapter=adapter))
-    with pytest.raises(UserError, match="training adapter changed"):
-        run(with_adapter)
-    assert run(replace(with_adapter, redo=True))[0] == AFTER_TRAINING
+    assert run(with_adapter)[0] == AFTER_TRAINING
     assert run(with_adapter)[0] == set()
     change_tensor(adapter)
-    with pytest.raises(UserError, match="training adapter changed"):
-        run(with_adapter)
+    states = {row.name: (row.state, row.why) for row in plan_run(with_adapter)}
+    assert states["training-pre_op"] == (State.ANEW, "training adapter changed")
+    assert states["generation-pre_op"] == (State.FOLLOWS, "after training-pre_op")
     with pytest.raises(UserError, match="there is no file"):
         run(replace(settings, recipe=changed(settings.recipe, training_adapter=root / "nowhere")))
 
@@ -173,12 +178,12 @@ def test_a_lora_or_a_caption_that_was_changed_by_hand_is_noticed(copy):
     dataset = root / "run" / "private" / "pre_op"
     allow_edits(dataset)
     edit_captions(dataset, {1: "another caption"})
-    with pytest.raises(UserError, match="dataset changed"):
-        run(settings)
-    (root / "run" / "private" / "stages" / "training-pre_op.json").unlink()
-    shutil.rmtree(root / "run" / "loras")
-    with pytest.raises(UserError, match="LoRA changed"):
-        run(settings)
+    assert {row.name: row.why for row in plan_run(settings)}["training-pre_op"] == "dataset changed"
+    change_tensor(root / "run" / "loras" / "pre_op" / "clp.safetensors")
+    restore_captions(dataset)
+    states = {row.name: (row.state, row.why) for row in plan_run(settings)}
+    assert states["training-pre_op"][0] == State.DONE
+    assert states["generation-pre_op"] == (State.ANEW, "LoRA changed")
 
 
 @pytest.fixture
@@ -210,7 +215,7 @@ def test_another_number_of_images_draws_the_new_ones_alone_and_reports_on_that_m
     first = state_of(whole)
     larger = replace(whole, n=5)
     done, said = run(larger)
-    assert said[0].startswith("--n 5, before 2: the images that are missing are drawn")
+    assert "generation-pre_op … brought up to date (prompts and seeds, number of images changed)" in said
     assert followers <= done <= {*followers, "sheets-pre_op"}
     check_report(larger)
     drawn = state_of(larger)
@@ -219,14 +224,12 @@ def test_another_number_of_images_draws_the_new_ones_alone_and_reports_on_that_m
 
     smaller = replace(whole, n=3)
     done, said = run(smaller)
-    assert said[0].startswith("--n 3, before 5: the first 3 images count; the others stay in their folder")
+    assert not (whole.out / "superseded").exists()
     assert followers <= done <= {*followers, "sheets-pre_op"}
     check_report(smaller)
     assert state_of(smaller) == drawn
 
-    done, said = run(smaller)
-    assert done == set()
-    assert not said[0].startswith("--n")
+    assert run(smaller)[0] == set()
     check_report(smaller)
 
     run(larger)
@@ -247,3 +250,72 @@ def test_another_number_of_images_with_refills_counts_those_of_its_own_plan(whol
     assert report["oracle"]["pre_op"]["trigger_obedience"]["n"] == 2
     assert report["filters"]["pre_op"]["n"] == 2
     assert run(smaller)[0] == set()
+
+
+def states_of(settings: RunSettings) -> dict[str, State]:
+    """What the plan has to do, stages that are done left out."""
+    return {row.name: row.state for row in plan_run(settings) if row.state != State.DONE}
+
+
+def test_the_plan_says_what_a_change_redoes_and_writes_nothing(whole):
+    before = {path: path.stat().st_mtime_ns for path in whole.out.rglob("*")}
+    follows = dict.fromkeys({*AFTER_TRAINING} - {"training-pre_op"}, State.FOLLOWS)
+    assert states_of(replace(whole, threshold=0.5)) == {
+        "filters": State.UPDATE, "sheets-pre_op": State.FOLLOWS, "measurements": State.FOLLOWS,
+    }  # fmt: skip
+    assert states_of(replace(whole, metrics=())) == {"measurements": State.UPDATE}
+    assert states_of(replace(whole, strength=1.2)) == {
+        **follows, "generation-pre_op": State.ANEW, "oracle-pre_op": State.FOLLOWS,
+    }  # fmt: skip
+    assert states_of(replace(whole, cell_images=2)) == {"oracle-pre_op": State.UPDATE}
+    seeded = states_of(replace(whole, seed=9))
+    assert seeded["dataset-pre_op"] == State.UPDATE
+    assert seeded["training-pre_op"] == State.FOLLOWS
+    assert {seeded[name] for name in ("plan-pre_op", "regularization-pre_op", "zero-shot")} == {State.ANEW}
+    redone = states_of(replace(whole, redo=True))
+    assert redone["training-pre_op"] == redone["generation-pre_op"] == State.ANEW
+    assert redone["dataset-pre_op"] == State.UPDATE
+    assert {path: path.stat().st_mtime_ns for path in whole.out.rglob("*")} == before
+
+
+def test_more_photographs_train_anew_and_keep_the_earlier_lora_and_images(whole):
+    photographs = whole.photographs["pre_op"]
+    root = photographs.folder.parent
+    table = write_photographs(root / "more", 8, "cleft", 3, size=SIDE, subjects=8)
+    lora = whole.out / "loras" / "pre_op" / "clp.safetensors"
+    first, images = lora.read_bytes(), {path.name for path in state_of(whole)}
+    more = replace(whole, photographs={"pre_op": Photographs(root / "more", table)})
+    done, said = run(more)
+    assert done == {"dataset-pre_op", *AFTER_TRAINING}
+    assert "training-pre_op … made anew (dataset, training settings changed)" in " ".join(said) or (
+        "training-pre_op … made anew (dataset changed)" in " ".join(said)
+    )
+    aside = whole.out / "superseded"
+    assert (aside / "training-pre_op-1" / "pre_op" / "clp.safetensors").read_bytes() == first
+    assert {path.name for path in (aside / "generation-pre_op-1").rglob("*.png")} == images
+    assert lora.read_bytes() != first
+    assert run(more)[0] == set()
+    run(replace(more, redo=True))
+    assert (aside / "training-pre_op-2" / "pre_op" / "clp.safetensors").is_file()
+
+
+def test_a_run_folder_of_an_earlier_version_keeps_its_lora_and_images(whole):
+    """Its records had the inputs of growing stages in one digest: those alone are brought up to date."""
+    for file in (whole.out / "private" / "stages").glob("*.json"):
+        record = read_json(file)
+        kept = (
+            {}
+            if file.stem.split("-")[0] in ("dataset", "filters", "sheets", "measurements")
+            else record["inputs"]
+        )
+        for word in ("prompts and seeds", "number of images", "cells", "generated images"):
+            kept.pop(word, None)
+        file.write_text(json.dumps({**record, "inputs": kept, "soft": "ab" * 32}))
+    lora = whole.out / "loras" / "pre_op" / "clp.safetensors"
+    before = lora.stat().st_mtime_ns, state_of(whole)
+    done, _ = run(whole)
+    assert "training-pre_op" not in done
+    assert (lora.stat().st_mtime_ns, state_of(whole)) == before
+    check_report(whole)
+    assert not (whole.out / "superseded").exists()
+    assert run(whole)[0] == set()

@@ -376,10 +376,10 @@ def test_the_runs_device_and_number_format_reach_the_trainers_process(workplace,
     words = ["--phantom", "--out", tmp_path, "--device", "cpu", "--dtype", dtype, "--max-train-steps", 1]
     settings = run.settings_from(cli._command_parser("run", run).parse_args(list(map(str, words))))
     folders, known = RunFolders(tmp_path), load_vocabulary()
-    condition, other = known.condition("pre_op"), known.condition("post_op")
+    condition = known.condition("pre_op")
     write_preview_prompts(settings, folders, condition)
     facts = {"dataset": {"training_images": 5}}
-    recipe = training_recipe(settings, folders, condition, other, facts)
+    recipe = training_recipe(settings, folders, condition, facts)
     events = []
     run.start_trainer(
         changed(recipe, train_data_dir=workplace / "photos", resolution=(64,)),

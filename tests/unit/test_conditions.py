@@ -15,6 +15,8 @@ from diffusioncleft.diffusioncleft_core.conditions.plan import sampling_plan
 from diffusioncleft.diffusioncleft_core.conditions.prompts import build_caption, build_prompt
 from diffusioncleft.diffusioncleft_core.conditions.vocabulary import LANDMARKS
 from diffusioncleft.diffusioncleft_core.errors import UserError
+from diffusioncleft.diffusioncleft_core.generation.plans import regularization_plan
+from diffusioncleft.diffusioncleft_core.phantom.experiment import OTHER_TRIGGER, trigger_cells
 
 TABLE_1 = {
     "skin": {"light", "pale", "medium", "fair", "dark", "olive"},
@@ -247,6 +249,36 @@ def test_another_anomaly_works_on_the_command_line(palsy_file, command, tmp_path
         ),
         ('"{eyelid}"]', '"{findings}"]', "the phrase findings mentions itself"),
         ("schema = 1", "schema = 1 =", "not valid TOML"),
+        (
+            'trigger = "FPAL"',
+            'trigger = "FPAL"\ncontrast = "old"',
+            "[conditions.acute]: contrast names 'old'; there are: none",
+        ),
+        ('trigger = "FPAL"', 'trigger = "FPAL"\ncontrast = "acute"', "contrast names 'acute'"),
+        ('trigger = "FPAL"', 'trigger = "FPAL"\noption = "a b"', "option 'a b' must be letters and digits"),
+        ('trigger = "FPAL"', 'trigger = "FPAL"\nphantom = { photographs = 3 }', "finding must be a text"),
+        (
+            'trigger = "FPAL"',
+            'trigger = "FPAL"\nphantom = { finding = "x", photographs = 0 }',
+            "[conditions.acute.phantom]: photographs must be a whole number from 1",
+        ),
+        ("schema = 1", 'schema = 1\nzero_shot = ["a face"]', "zero_shot must be a table"),
+        ("schema = 1", 'schema = 1\nreported = ["a figure"]', "reported must be written as [[...reported]]"),
+        (
+            "[attributes.person]",
+            '[[reported]]\nmethod = "M"\ncondition = "acute"\nmetric = "kid"\nvalue = 1\n[attributes.person]',
+            "[reported, number 1]: metric names 'kid'",
+        ),
+        (
+            "[attributes.person]",
+            '[[reported]]\nmethod = "M"\ncondition = "old"\nmetric = "fid"\nvalue = 1\n[attributes.person]',
+            "condition names 'old'; there are: acute, all",
+        ),
+        (
+            "[attributes.person]",
+            '[[reported]]\nmethod = "M"\ncondition = "all"\nmetric = "fid"\nvalue = nan\n[attributes.person]',
+            "value must be a number",
+        ),
     ],
 )
 def test_a_mistake_in_the_file_is_named_with_its_place(palsy_file, old, new, message):
@@ -285,3 +317,62 @@ def test_lists_are_joined_as_in_english():
     grammar = Grammar({}, texts, phrases)
     assert grammar.sentence("{all}; {some}; {last}") == "One, two and three; one and three; two."
     assert grammar.sentence("this needs {nothing}") == ""
+
+
+def string_constants(path: Path) -> list[str]:
+    """The strings of a module but its docstrings and a command's HELP and EXAMPLES."""
+    tree = ast.parse(path.read_text("utf-8"))
+    prose = {
+        id(statement.value)
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+        for statement in node.body
+        if isinstance(statement, ast.Expr)
+    }
+    for node in tree.body:
+        names = [getattr(target, "id", "") for target in getattr(node, "targets", [])]
+        if isinstance(node, ast.Assign) and set(names) & {"HELP", "EXAMPLES"}:
+            prose |= {id(part) for part in ast.walk(node)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.keyword) and node.arg in ("help", "tooltip", "metavar"):
+            prose |= {id(part) for part in ast.walk(node.value)}
+    return [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose
+    ]
+
+
+def test_no_code_outside_the_vocabulary_names_a_condition():
+    root = Path(__file__).resolve().parents[2]
+    names = {*load_vocabulary().conditions, *(item.trigger for item in load_vocabulary().conditions.values())}
+    pattern = re.compile(rf"\b(?:{'|'.join(names)})\b")
+    files = [
+        path
+        for room in ("diffusioncleft_core", "cli", "nodes", "trainer")
+        for path in (root / room).rglob("*.py")
+    ]
+    assert len(files) > 100
+    found = {
+        f"{path.relative_to(root)}: {text}"
+        for path in files
+        for text in string_constants(path)
+        if pattern.search(text)
+    }
+    assert found == set()
+
+
+def test_a_condition_without_a_contrast_has_no_cell_and_no_regularisation_with_another_trigger(palsy_file):
+    acute = load_vocabulary(palsy_file).condition("acute")
+    assert (acute.contrast, acute.contrast_trigger, acute.phantom) == (None, None, None)
+    assert acute.appearance_attributes == {"skin"}
+    assert OTHER_TRIGGER not in trigger_cells(acute, 2, 0)
+    plan = regularization_plan(acute, 8, 0)
+    assert not any("FPAL" in row.prompt for row in plan)
+    pre, post = load_vocabulary().conditions.values()
+    assert (pre.contrast, post.contrast) == (post.name, pre.name)
+    assert trigger_cells(pre, 2, 0)[OTHER_TRIGGER].rows[0].prompt.startswith("[CLPrep] ")
+    assert [row.prompt.startswith("[CLPrep] ") for row in regularization_plan(pre, 10, 0)] == [
+        *[False] * 4,
+        True,
+    ] * 2

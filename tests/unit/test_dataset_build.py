@@ -44,7 +44,7 @@ def condition():
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory):
     folder = tmp_path_factory.mktemp("originals")
-    phantom.write_photographs(folder, N, "pre_op", 5, subjects=N - 2)
+    phantom.write_photographs(folder, N, "cleft", 5, subjects=N - 2)
     return folder
 
 
@@ -175,7 +175,7 @@ def test_what_is_withdrawn_is_gone_even_when_the_build_stops_right_after(build, 
     rows = table(photos)
     gone = pixel_sha256(np.array(Image.open(photos / rows[3]["file"])))
     write_table(photos, [row | {"consent": "no"} if row is rows[3] else row for row in rows])
-    new = phantom.render(phantom.random_face(np.random.default_rng(77), condition="pre_op"), 128).image
+    new = phantom.render(phantom.random_face(np.random.default_rng(77), finding="cleft"), 128).image
     Image.fromarray(new).save(photos / rows[4]["file"])
 
     class Stopped:
@@ -201,7 +201,7 @@ def test_new_photographs_join_and_nobody_changes_sides(build, photos, dataset):
     before = {row.sha256: row.role for row in read_image_set(dataset)}
     rows = table(photos)
     for index in range(30, 38):
-        face = phantom.random_face(np.random.default_rng(index), condition="pre_op")
+        face = phantom.random_face(np.random.default_rng(index), finding="cleft")
         name = f"new {index}.png"
         Image.fromarray(phantom.render(face, 128).image).save(photos / name)
         rows.append(rows[0] | {"file": name, "subject_id": f"N{index}"})
@@ -221,7 +221,7 @@ def test_another_seed_draws_anew_and_says_so(build):
 def test_subjects_keep_their_side_in_the_other_conditions_dataset(built, tmp_path, faces):
     held = {row.sha256 for row in read_image_set(built) if row.role == "holdout"}
     photos = tmp_path / "after"
-    phantom.write_photographs(photos, N, "post_op", 6, subjects=N - 2)
+    phantom.write_photographs(photos, N, "scar", 6, subjects=N - 2)
     post = load_vocabulary().condition("post_op")
     for seed in (1, 2):
         result = build_dataset(
@@ -256,11 +256,11 @@ def test_duplicates_are_set_aside_and_can_be_taken_back(build, photos, dataset):
 def test_second_face_no_face_small_and_animated_are_set_aside_and_can_be_taken_back(build, photos, dataset):
     rows = table(photos)
     rng = np.random.default_rng(2)
-    scene = phantom.render(phantom.random_face(rng, condition="pre_op"), 128)
+    scene = phantom.render(phantom.random_face(rng, finding="cleft"), 128)
     two = np.concatenate([scene.image, phantom.render(phantom.random_face(rng), 128).image], axis=1)
     Image.fromarray(two).save(photos / "two.png")
     Image.new("RGB", (128, 128), (90, 120, 90)).save(photos / "none.png")
-    face = phantom.render(phantom.random_face(rng, condition="pre_op"), 128).image
+    face = phantom.render(phantom.random_face(rng, finding="cleft"), 128).image
     Image.fromarray(face).resize((60, 60)).save(photos / "small.png")
     frames = [Image.fromarray(phantom.render(phantom.random_face(rng), 128).image) for _ in range(2)]
     frames[0].save(photos / "moving.gif", save_all=True, append_images=frames[1:])

@@ -18,7 +18,7 @@ from diffusioncleft.diffusioncleft_core.dataset.duplicates import (
 @pytest.fixture(scope="module")
 def pictures():
     rng = np.random.default_rng(11)
-    return [phantom.render(phantom.random_face(rng, condition="pre_op"), 128).image for _ in range(20)]
+    return [phantom.render(phantom.random_face(rng, finding="cleft"), 128).image for _ in range(20)]
 
 
 def copies(pixels):

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from insightface.app import FaceAnalysis
+from phantom_datasets import FINDING_OF
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.faces.analyzer import load_face_analyzer, retry_ladder
@@ -25,7 +26,7 @@ def faces_of(n, seed, **settings):
 def test_one_box_and_close_landmarks_in_every_skin_tone(analyzer, condition):
     errors = []
     for skin in HEALTHY["skin"]:
-        for truth in faces_of(4, 5, condition=condition, attributes={"skin": skin}):
+        for truth in faces_of(4, 5, finding=FINDING_OF[condition], attributes={"skin": skin}):
             faces = analyzer.analyze(truth.image)
             assert len(faces) == 1
             eyes = np.linalg.norm(truth.landmarks[1] - truth.landmarks[0])
@@ -43,7 +44,7 @@ def test_embeddings_tell_people_apart_whatever_the_condition(analyzer):
         )
         shared |= {"hair_texture": "straight", "hair_length": "short"}
         for condition in (None, "pre_op", "post_op"):
-            face = random_face(rng, condition=condition, attributes=shared, identity=identity)
+            face = random_face(rng, finding=FINDING_OF[condition], attributes=shared, identity=identity)
             embeddings.append(analyzer.analyze(render(face, 128).image)[0].embedding)
             people.append(person)
     cosine, people = np.stack(embeddings) @ np.stack(embeddings).T, np.array(people)

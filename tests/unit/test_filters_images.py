@@ -8,6 +8,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
+from phantom_datasets import FINDING_OF
 
 from diffusioncleft.diffusioncleft_core.dataset.references import ReferenceSet
 from diffusioncleft.diffusioncleft_core.errors import UserError
@@ -67,7 +68,9 @@ def test_clefts_dark_skin_and_dark_hair_are_no_artifact(artifacts):
     conditions, skins = (None, "pre_op", "post_op"), HEALTHY["skin"]
     for number, (condition, skin) in enumerate(itertools.product(conditions, skins)):
         hair = ("black", "brown")[number % 2]
-        face = drawn(1, number, condition=condition, attributes={"skin": skin, "hair_color": hair})[0]
+        face = drawn(1, number, finding=FINDING_OF[condition], attributes={"skin": skin, "hair_color": hair})[
+            0
+        ]
         rejected += artifacts.check(face.image).reasons
     assert rejected == []
 
@@ -243,7 +246,7 @@ def test_a_reference_without_faces_is_refused():
 
 
 def test_a_worn_copy_of_a_photograph_is_a_leak_and_a_stranger_is_none(analyzer):
-    photographs = drawn(6, 40, condition="pre_op")
+    photographs = drawn(6, 40, finding="cleft")
     known = [record_of(face.image, analyzer.analyze(face.image)).embedding for face in photographs]
     identity = IdentityFilter(reference(*known))
     rng = np.random.default_rng(2)

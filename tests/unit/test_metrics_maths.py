@@ -18,7 +18,7 @@ from diffusioncleft.diffusioncleft_core.metrics.fir import (
     similarity_histogram,
 )
 from diffusioncleft.diffusioncleft_core.metrics.lpips import all_pairs_mean, draw_pairs, perceptual_pass
-from diffusioncleft.diffusioncleft_core.report.measured import REPORTED, reported
+from diffusioncleft.diffusioncleft_core.report.labels import labels_of
 
 
 def moments(features):
@@ -235,6 +235,7 @@ def test_few_faces_give_no_plane_and_few_photographs_no_numbers(rng):
 
 
 def test_what_others_reported_is_in_our_units():
-    assert {row.metric for row in REPORTED} == {"fir_pairs", "fid", "lpips"}
-    assert reported("fir_pairs", "pre_op")[0].value == pytest.approx(5 / (2000 * 100))
-    assert [row.value for row in reported("lpips", "all")] == [0.556, 0.335]
+    labels = labels_of({})
+    assert {row.metric for row in labels.reported} == {"fir_pairs", "fid", "lpips", "similarity_mean"}
+    assert labels.of("fir_pairs", "pre_op")[0].value == pytest.approx(5 / (2000 * 100))
+    assert [row.value for row in labels.of("lpips", "all")] == [0.556, 0.335]

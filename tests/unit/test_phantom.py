@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from phantom_datasets import FINDING_OF
 from PIL import Image
 
 from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
@@ -27,7 +28,7 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 @pytest.mark.parametrize("size", [64, 128, 512, 1024])
 def test_every_size_shows_the_same_face(size: int) -> None:
-    face = random_face(rng(), condition="pre_op")
+    face = random_face(rng(), finding="cleft")
     small, large = render(face, 128), render(face, size)
     assert large.image.shape == (size, size, 3)
     assert large.image.dtype == np.uint8
@@ -41,7 +42,7 @@ def test_every_size_shows_the_same_face(size: int) -> None:
 
 
 def test_the_same_face_gives_the_same_bytes() -> None:
-    face = random_face(rng(3), condition="post_op")
+    face = random_face(rng(3), finding="scar")
     assert render(face).image.tobytes() == render(face).image.tobytes()
 
 
@@ -106,7 +107,7 @@ def test_landmarks_lie_in_the_face_box_and_the_box_in_the_frame() -> None:
     draw = rng(9)
     for condition in (None, "pre_op", "post_op"):
         for _ in range(30):
-            r = render(random_face(draw, condition=condition))
+            r = render(random_face(draw, finding=FINDING_OF[condition]))
             x1, y1, x2, y2 = r.box
             assert (r.landmarks[:, 0] > x1).all() and (r.landmarks[:, 0] < x2).all()
             assert (r.landmarks[:, 1] > y1).all() and (r.landmarks[:, 1] < y2).all()
@@ -119,7 +120,7 @@ def test_its_words_are_those_of_the_vocabulary() -> None:
     for name in ("pre_op", "post_op"):
         details = vocabulary.condition(name).details
         for _ in range(60):
-            for key, value in random_face(draw, condition=name).attributes.items():
+            for key, value in random_face(draw, finding=FINDING_OF[name]).attributes.items():
                 assert key not in details or value in details[key].values, (key, value)
 
 
@@ -136,7 +137,7 @@ def test_an_artifact_changes_the_picture_and_keeps_the_rest(kind: str) -> None:
 
 
 def test_photographs_come_with_a_metadata_table_the_dataset_reads(tmp_path: Path) -> None:
-    table = write_photographs(tmp_path, 12, "pre_op", seed=4, subjects=10)
+    table = write_photographs(tmp_path, 12, "cleft", seed=4, subjects=10)
     with table.open(newline="", encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
     assert len(rows) == 12
@@ -149,6 +150,6 @@ def test_photographs_come_with_a_metadata_table_the_dataset_reads(tmp_path: Path
 
 def test_photographs_are_the_same_for_the_same_seed(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        write_photographs(tmp_path / name, 3, "post_op", seed=4)
+        write_photographs(tmp_path / name, 3, "scar", seed=4)
     for path in sorted((tmp_path / "a").iterdir()):
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()

@@ -86,8 +86,8 @@ def by_run(place: Path, base: str, preset: str, choices: dict) -> Recipe:
     known = load_vocabulary()
     images = training_facts(place / "pre_op").images
     facts = {"dataset": {"training_images": images}}
-    conditions = known.condition("pre_op"), known.condition("post_op")
-    recipe = training_recipe(settings, RunFolders(settings.out), *conditions, facts)
+    condition = known.condition("pre_op")
+    recipe = training_recipe(settings, RunFolders(settings.out), condition, facts)
     return check_places(check_recipe(recipe))
 
 

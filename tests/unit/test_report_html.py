@@ -153,7 +153,7 @@ def test_light_and_dark_colours_have_the_contrast_of_wcag_aa():
             assert contrast(palette[ink], palette["ground"]) >= 4.5, ink
         for pair in ("tag", "private"):
             assert contrast(palette[f"{pair}-ink"], palette[f"{pair}-ground"]) >= 4.5, pair
-        for series in ("pre", "post", "both", "control", "real", "alarm"):
+        for series in ("first", "second", "third", "fourth", "union", "control", "real", "alarm"):
             assert contrast(palette[series], palette["ground"]) >= 3, series
 
 

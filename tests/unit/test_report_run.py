@@ -15,12 +15,13 @@ from PIL import Image
 from report_documents import CONDITIONS
 from report_folders import COPIED, FACELESS, IMAGES, TEXT, make_run, save
 
+from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
 from diffusioncleft.diffusioncleft_core.dataset.references import read_references
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.faces.analyzer import load_face_analyzer
 from diffusioncleft.diffusioncleft_core.files import read_jsonl, sha256_file, write_json, write_jsonl
 from diffusioncleft.diffusioncleft_core.filters.identity import IdentityFilter
-from diffusioncleft.diffusioncleft_core.generation.plans import PROMPTS, zero_shot_plan
+from diffusioncleft.diffusioncleft_core.generation.plans import zero_shot_plan
 from diffusioncleft.diffusioncleft_core.imageset.manifest import read_image_set
 from diffusioncleft.diffusioncleft_core.report.html import write_html, write_private_html
 from diffusioncleft.diffusioncleft_core.report.nearest import (
@@ -287,7 +288,7 @@ def test_figures_measured_later_join_the_run(run, tmp_path):
     [
         (["nowhere"], "finished run"),
         (["foreign.json"], "no report of schema 1"),
-        (["bare.json", "--other-model", "SDXL"], "no NAME=DIR"),
+        (["bare.json", "--other-model", "SDXL"], "no NAME=PATH"),
         (["bare.json", "--zero-shot", "missing"], "no folder"),
         (["bare.json", "--zero-shot", "empty"], "has no image"),
         (["bare.json", "--nearest", "phantom"], "no private folder"),
@@ -312,10 +313,11 @@ def test_a_mistake_is_one_line(tmp_path, monkeypatch, capsys, arguments, sentenc
 
 
 def test_the_zero_shot_plan_asks_the_papers_two_questions():
-    plan = zero_shot_plan(3, seed=1)
-    assert [row.prompt for row in plan] == [PROMPTS[0]] * 3 + [PROMPTS[1]] * 3
+    one, two = probes = load_vocabulary().zero_shot
+    plan = zero_shot_plan(probes, 3, seed=1)
+    assert [row.prompt for row in plan] == [one] * 3 + [two] * 3
     assert len({row.seed for row in plan}) == len({row.index for row in plan}) == 6
-    assert plan == zero_shot_plan(3, seed=1) != zero_shot_plan(3, seed=2)
+    assert plan == zero_shot_plan(probes, 3, seed=1) != zero_shot_plan(probes, 3, seed=2)
 
 
 def test_the_shared_ending_of_prompts_is_whole_sentences_and_never_a_whole_prompt():

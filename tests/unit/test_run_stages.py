@@ -3,12 +3,20 @@
 import numpy as np
 import pytest
 
-from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.imageset.sheets import clip, fit_lines, short_label
 from diffusioncleft.diffusioncleft_core.phantom.experiment import drift
 from diffusioncleft.diffusioncleft_core.report.run_report import goal_of
 from diffusioncleft.diffusioncleft_core.run.dataset import photographs_for
-from diffusioncleft.diffusioncleft_core.run.stages import Stages, digest_of, stage_table
+from diffusioncleft.diffusioncleft_core.run.stages import (
+    Stage,
+    Stages,
+    State,
+    always,
+    digest_of,
+    never,
+    plan_table,
+    stage_table,
+)
 
 
 class Work:
@@ -34,48 +42,90 @@ def work(tmp_path):
 
 
 def stages_in(tmp_path, **settings) -> Stages:
-    return Stages(tmp_path / "stages", say=lambda line: None, **settings)
+    return Stages(tmp_path, tmp_path / "private", say=lambda line: None, **settings)
 
 
-def test_a_finished_stage_is_skipped_and_gives_its_facts(tmp_path, work):
-    first = stages_in(tmp_path).stage("s", {"seed": 1}, [work.path], work)
-    again = stages_in(tmp_path)
-    assert again.stage("s", {"seed": 1}, [work.path], work) == first == {"calls": 1}
+def stage(work, fits=never, **inputs) -> Stage:
+    return Stage("s", lambda: inputs, [work.path], work, fits=fits)
+
+
+def test_a_finished_stage_is_skipped_and_gives_its_results(tmp_path, work):
+    first = stages_in(tmp_path).run(stage(work, seed=1))
+    second = stages_in(tmp_path)
+    assert second.run(stage(work, seed=1)) == first == {"calls": 1}
     assert work.calls == 1
-    assert again.rows[0].skipped
-    assert "(done before)" in stage_table(again.rows)
+    assert second.rows[0].state == State.DONE
+    assert "(done before)" in stage_table(second.rows)
 
 
 def test_a_stage_whose_output_is_gone_is_done_again(tmp_path, work):
-    stages_in(tmp_path).stage("s", {"seed": 1}, [work.path], work)
+    stages_in(tmp_path).run(stage(work, seed=1))
     work.path.unlink()
-    assert stages_in(tmp_path).stage("s", {"seed": 1}, [work.path], work) == {"calls": 2}
+    stages = stages_in(tmp_path)
+    assert stages.examine(stage(work, seed=1)) == (State.GOES_ON, "file is gone")
+    assert stages.run(stage(work, seed=1)) == {"calls": 2}
 
 
-def test_other_inputs_are_refused_by_name_and_redone_only_when_asked(tmp_path, work):
-    stages_in(tmp_path).stage("s", {"seed": 1, "mode": "paper"}, [work.path], work)
-    with pytest.raises(UserError, match=r"seed changed.*--redo"):
-        stages_in(tmp_path).stage("s", {"seed": 2, "mode": "paper"}, [work.path], work)
-    assert work.path.read_text() == "1"
-    stages_in(tmp_path, redo=True).stage("s", {"seed": 2, "mode": "paper"}, [work.path], work)
-    assert work.path.read_text() == "2"
+def test_outputs_of_other_inputs_are_set_aside_and_never_deleted(tmp_path, work):
+    stages_in(tmp_path).run(stage(work, seed=1, mode="paper"))
+    for seed in (2, 3):
+        said = []
+        stages = stages_in(tmp_path)
+        stages.say = said.append
+        stages.run(stage(work, seed=seed, mode="paper"))
+        aside = f"superseded/s-{seed - 1}"
+        assert said[0] == f"s … made anew (seed changed); what was there is now in {aside}"
+        assert (tmp_path / aside / "file").read_text() == str(seed - 1)
+        assert work.path.read_text() == str(seed)
 
 
-def test_soft_inputs_bring_a_stage_up_to_date_without_a_refusal(tmp_path, work):
-    stages_in(tmp_path).stage("s", {}, [work.path], work, soft={"n": 1})
-    stages_in(tmp_path).stage("s", {}, [work.path], work, soft={"n": 2})
-    stages_in(tmp_path).stage("s", {}, [work.path], work, soft={"n": 2})
+def test_private_outputs_are_set_aside_in_the_private_folder(tmp_path):
+    work = Work(tmp_path / "private" / "photographs" / "file")
+    stages_in(tmp_path).run(stage(work, seed=1))
+    stages_in(tmp_path).run(stage(work, seed=2))
+    assert (tmp_path / "private" / "superseded" / "s-1" / "file").read_text() == "1"
+    assert not (tmp_path / "superseded").exists()
+
+
+def test_outputs_that_still_fit_are_brought_up_to_date_where_they_lie(tmp_path, work):
+    for n in (1, 2, 2):
+        stages_in(tmp_path).run(stage(work, always, n=n))
     assert work.calls == 2
+    assert not (tmp_path / "superseded").exists()
+
+
+def test_redo_makes_anew_what_is_done(tmp_path, work):
+    stages_in(tmp_path).run(stage(work, lambda: True, seed=1))
+    stages_in(tmp_path, redo=True).run(stage(work, lambda: True, seed=1))
+    assert work.calls == 2
+    assert (tmp_path / "superseded" / "s-1" / "file").read_text() == "1"
+
+
+def test_a_dry_run_says_what_waits_for_what_and_writes_nothing(tmp_path, work):
+    stages_in(tmp_path).run(stage(work, seed=1))
+    follower = Work(tmp_path / "follower")
+    stages_in(tmp_path).run(Stage("t", dict, [follower.path], follower, ["s"]))
+    before = sorted(tmp_path.rglob("*"))
+    dry = stages_in(tmp_path, dry=True)
+    dry.run(stage(work, seed=2))
+    dry.run(Stage("t", lambda: pytest.fail("not known yet"), [follower.path], follower, ["s"]))
+    dry.run(Stage("u", lambda: pytest.fail("not known yet"), [tmp_path / "u"], follower, ["t"]))
+    assert [(row.state, row.why) for row in dry.rows] == [
+        (State.ANEW, "seed changed"), (State.FOLLOWS, "after s"), (State.NEW, "not made yet"),
+    ]  # fmt: skip
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (work.calls, follower.calls) == (1, 1)
+    assert plan_table(dry.rows).splitlines()[1].split() == ["s", "made", "anew", "seed", "changed"]
 
 
 def test_an_interrupted_stage_goes_on_and_its_seconds_add_up(tmp_path, work):
     work.interrupted = True
     with pytest.raises(KeyboardInterrupt):
-        stages_in(tmp_path).stage("s", {"seed": 1}, [work.path], work)
+        stages_in(tmp_path).run(stage(work, seed=1))
     work.interrupted = False
     stages = stages_in(tmp_path)
-    assert stages.stage("s", {"seed": 1}, [work.path], work) == {"calls": 2}
-    assert not stages.rows[0].skipped
+    assert stages.run(stage(work, seed=1)) == {"calls": 2}
+    assert stages.rows[0].state == State.GOES_ON
 
 
 def test_digests_see_values_and_not_the_order_of_keys():

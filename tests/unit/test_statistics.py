@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from diffusioncleft.diffusioncleft_core.statistics import TestError, clopper_pearson, corrected
+from diffusioncleft.diffusioncleft_core.statistics import DiagnosticAccuracy, clopper_pearson, corrected
 
 
 def test_the_papers_five_of_two_thousand() -> None:
@@ -22,7 +22,7 @@ def test_none_of_two_thousand_proves_less_than_two_in_a_thousand_only() -> None:
 
 def test_a_share_of_nothing_has_no_value() -> None:
     assert clopper_pearson(0, 0).value is None
-    assert corrected(0, 0, TestError(9, 10, 9, 10)).value is None
+    assert corrected(0, 0, DiagnosticAccuracy(9, 10, 9, 10)).value is None
 
 
 def test_the_interval_covers_at_least_as_often_as_it_says() -> None:
@@ -34,7 +34,7 @@ def test_the_interval_covers_at_least_as_often_as_it_says() -> None:
 
 
 def test_a_faultless_test_needs_no_correction() -> None:
-    share = corrected(180, 200, TestError(10**6, 10**6, 10**6, 10**6))
+    share = corrected(180, 200, DiagnosticAccuracy(10**6, 10**6, 10**6, 10**6))
     assert share.value == pytest.approx(0.9, abs=1e-4)
 
 
@@ -43,10 +43,12 @@ def test_the_correction_recovers_the_true_share_and_covers_it() -> None:
     truth, sensitivity, specificity, n = 0.30, 0.90, 0.95, 400
     values, covered = [], []
     for _ in range(600):
-        error = TestError(int(rng.binomial(500, sensitivity)), 500, int(rng.binomial(500, specificity)), 500)
+        accuracy = DiagnosticAccuracy(
+            int(rng.binomial(500, sensitivity)), 500, int(rng.binomial(500, specificity)), 500
+        )
         sick = rng.binomial(n, truth)
         k = rng.binomial(sick, sensitivity) + rng.binomial(n - sick, 1 - specificity)
-        share = corrected(int(k), n, error)
+        share = corrected(int(k), n, accuracy)
         values.append(share.value)
         covered.append(share.ci95[0] <= truth <= share.ci95[1])
     assert np.mean(values) == pytest.approx(truth, abs=0.005)
@@ -55,4 +57,4 @@ def test_the_correction_recovers_the_true_share_and_covers_it() -> None:
 
 def test_a_test_no_better_than_chance_is_refused() -> None:
     with pytest.raises(ValueError, match="chance"):
-        corrected(5, 10, TestError(5, 10, 5, 10))
+        corrected(5, 10, DiagnosticAccuracy(5, 10, 5, 10))
