@@ -1,5 +1,6 @@
 """Datasets of phantoms, rendered and built as a clinic's are."""
 
+import csv
 from pathlib import Path
 
 from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
@@ -22,3 +23,15 @@ def phantom_dataset(
         photographs, table, load_vocabulary().condition(condition), out, analyzer, settings=settings
     )
     return out
+
+
+def photograph(folder: Path, finding: str, seed: int, n: int = 5, **columns: str) -> Path:
+    """Photographs of `n` phantoms, with more columns in their table, or others, than the phantom's own."""
+    table = write_photographs(folder, n, finding, seed, subjects=n)
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = [{**row, **columns} for row in csv.DictReader(file)]
+    with table.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder

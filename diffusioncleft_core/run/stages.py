@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,11 @@ class Stage:
     after: Sequence[str] = ()
     fits: Callable[[], bool] = never
 
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """A digest of each input, by its word; of what there was before the work."""
+        return {word: digest_of(value) for word, value in self.inputs().items()}
+
 
 @dataclass(frozen=True)
 class StageRow:
@@ -106,15 +112,14 @@ class Stages:
                 self.say(f"{stage.name}: done before, skipped")
             return dict(record["facts"]) if record else {}
         self._announce(stage, state, why)
-        digests = digests_of(stage)
-        self._write(stage.name, STARTED, digests, spent, {})
+        self._write(stage, STARTED, spent, {})
         begun, results, progress = time.monotonic(), {}, STARTED
         try:
             results = stage.work()
             progress = FINISHED
         finally:
             spent += time.monotonic() - begun
-            self._write(stage.name, progress, digests, spent, results)
+            self._write(stage, progress, spent, results)
         self.rows.append(StageRow(stage.name, spent, state, why))
         self.say(f"{stage.name}: {spent:.1f} s")
         return results
@@ -132,9 +137,8 @@ class Stages:
             return State.FOLLOWS, f"after {', '.join(waiting)}"
         if record is None:
             return self._changed(stage, "nothing says what it was made from")
-        digests = digests_of(stage)
-        before: Mapping[str, str] = record["inputs"]
-        words = [word for word in {**before, **digests} if before.get(word) != digests.get(word)]
+        before, now = record["inputs"], stage.digests
+        words = [word for word in {**before, **now} if before.get(word) != now.get(word)]
         if words:
             return self._changed(stage, f"{', '.join(words)} changed")
         if record["state"] == STARTED:
@@ -180,16 +184,9 @@ class Stages:
         file = self.private / "stages" / f"{name}.json"
         return dict(read_json(file)) if file.exists() else None
 
-    def _write(
-        self, name: str, state: str, digests: Mapping[str, str], seconds: float, results: Results
-    ) -> None:
-        record = {"state": state, "inputs": digests, "seconds": round(seconds, 3), "facts": results}
-        write_json(self.private / "stages" / f"{name}.json", record)
-
-
-def digests_of(stage: Stage) -> dict[str, str]:
-    """A digest of each input, by its word."""
-    return {word: digest_of(value) for word, value in stage.inputs().items()}
+    def _write(self, stage: Stage, state: str, seconds: float, results: Results) -> None:
+        record = {"state": state, "inputs": stage.digests, "seconds": round(seconds, 3), "facts": results}
+        write_json(self.private / "stages" / f"{stage.name}.json", record)
 
 
 def stage_table(rows: Sequence[StageRow]) -> str:

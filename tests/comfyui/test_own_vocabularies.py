@@ -1,16 +1,22 @@
 """Vocabularies that the owner puts into ComfyUI's models folder, on a server of their own."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 from comfy_server import ComfyServer
 from conftest import environment
-from graphs import builder, ours
+from graphs import builder, ours, training
+from phantom_datasets import photograph
 
 from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
 from diffusioncleft.diffusioncleft_core.conditions.plan import sampling_plan
 from diffusioncleft.diffusioncleft_core.conditions.prompts import build_prompt
+from diffusioncleft.diffusioncleft_core.dataset.build import build_dataset
+from diffusioncleft.diffusioncleft_core.dataset.settings import BuildSettings
+from diffusioncleft.diffusioncleft_core.faces.analyzer import load_face_analyzer
+from diffusioncleft.diffusioncleft_core.flux.lora_file import read_lora
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "conditions.md"
 
@@ -64,3 +70,28 @@ def test_graphs_of_embedded_and_own_conditions_give_the_cores_prompts(own):
     assert outputs["see old"] == [build_prompt(pre_op, {"subject": "girl", "skin": "light"})]
     assert outputs["see new"] == [build_prompt(acute, {"subject": "woman", "grade": "complete"})]
     assert outputs["see plan"] == [row.prompt for row in sampling_plan(acute, 3, 4)]
+
+
+def test_a_dataset_of_an_own_vocabulary_is_trained_on_and_previewed_with_its_own_prompts(own):
+    """With a vocabulary of one condition: no contrast, and regularisation images without any trigger."""
+    running, acute = own
+    photographs = running.base / "photographs"
+    table = photograph(photographs, "scar", 1, gender="female", grade="partial") / "metadata.csv"
+    build_dataset(
+        photographs,
+        table,
+        acute,
+        running.base / "private datasets" / "palsy",
+        load_face_analyzer("phantom"),
+        settings=BuildSettings(phantom=True),
+    )
+    graph = training(
+        "palsy", name="palsy", preset="robust", steps=2, regularisation_images=2, preview_every=2
+    )
+    graph["condition"] = shown(["data", 1])
+    outputs = running.run(graph)
+    assert outputs["condition"]["text"] == ["acute"]
+    (lora,) = (running.base / "models" / "loras").glob("palsy*.safetensors")
+    metadata = read_lora(lora).metadata
+    assert metadata["trigger"].strip("[]") == "FPAL"
+    assert "CLP" not in json.dumps(metadata)

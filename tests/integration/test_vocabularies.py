@@ -1,15 +1,14 @@
 """Other vocabularies than the embedded one, from photographs to the report: one condition, and three."""
 
-import csv
 import re
 from pathlib import Path
 
 import pytest
+from phantom_datasets import photograph
 
 from diffusioncleft.cli.main import main
 from diffusioncleft.diffusioncleft_core.conditions.loader import EMBEDDED, load_vocabulary
 from diffusioncleft.diffusioncleft_core.files import read_json, read_jsonl
-from diffusioncleft.diffusioncleft_core.phantom.photographs import write_photographs
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "conditions.md"
 THIRD = """
@@ -32,21 +31,8 @@ descriptors = ["grade"]
 face = "{a} {subject}'s whole face with {a} [{grade}] facial palsy"
 caption = ["{a} {subject}'s whole face with {a} {grade} facial palsy"]
 """
-PEOPLE = 5
 IMAGES = 2
 SMALL = ["--n", IMAGES, "--max-train-steps", 2, "--cell-images", 1, "--metrics", "lpips", "--device", "cpu"]
-
-
-def photograph(folder: Path, finding: str, seed: int, **columns: str) -> Path:
-    """Phantoms, with more columns in their table."""
-    table = write_photographs(folder, PEOPLE, finding, seed, subjects=PEOPLE)
-    with table.open(newline="", encoding="utf-8") as file:
-        rows = [{**row, **columns} for row in csv.DictReader(file)]
-    with table.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0].keys())
-        writer.writeheader()
-        writer.writerows(rows)
-    return folder
 
 
 def command(*words: object) -> None:
