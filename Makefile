@@ -42,7 +42,7 @@ lint: $(READY)
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	mkdir -p .mypy_cache/types && ln -sfn ../.. .mypy_cache/types/diffusioncleft
-	MYPYPATH=.mypy_cache/types $(PY) -m mypy -p diffusioncleft.trainer
+	MYPYPATH=.mypy_cache/types $(PY) -m mypy -p diffusioncleft.trainer -p diffusioncleft.cli -p diffusioncleft.nodes
 
 format: $(READY)
 	$(PY) -m ruff check --fix-only .

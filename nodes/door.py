@@ -21,7 +21,7 @@ Graph = Mapping[str, Any]
 async def refusal(body: Any) -> dict[str, Any] | None:
     """The answer to a graph that must not be queued, in ComfyUI's own form; None lets it pass."""
     graph = body.get("prompt") if isinstance(body, dict) else None
-    if not _is_graph(graph):
+    if graph is None or not _is_graph(graph):
         return None  # ComfyUI says what is wrong with it
     may_run, will_run = _reached(graph, body.get("partial_execution_targets"))
     problems = file_names.problems(may_run)

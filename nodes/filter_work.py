@@ -64,7 +64,9 @@ def _judge(
     pictures = pixels_of(images)
     given = rows_for(rows, len(pictures))
     record: Record = dict(earlier or {})
-    accepted, rejected, lines = [], [], []
+    accepted: list[Any] = []
+    rejected: list[Any] = []
+    lines: list[str] = []
     bar = progress_bar(len(pictures))
     for place, (pixels, row) in enumerate(zip(pictures, given, strict=True), start=1):
         stop_if_interrupted()

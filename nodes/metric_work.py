@@ -96,7 +96,7 @@ def report(given: Sequence[tuple[Any, Any]], folder: str, faces: str) -> Measure
     pairs = _paired(given)
     sets: list[ImageSetHandle] = [image_set for image_set, _ in pairs]
     datasets: list[DatasetHandle] = [dataset for _, dataset in pairs]
-    phantom = all(item.phantom for item in (*sets, *datasets))
+    phantom = all(item.phantom for item in sets) and all(item.phantom for item in datasets)
     out = places.own_output_folder(folder)
     analyzer = analyzer_of(pack_of_datasets(faces, datasets))
     measured = _measure(sets, datasets, analyzer, _networks("fid", "lpips", phantom=phantom))

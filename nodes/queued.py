@@ -33,7 +33,7 @@ class QueuedNode:
     def source(self, name: str) -> "QueuedNode | None":
         """The node that is linked to an input."""
         found = self.inputs.get(name)
-        if not is_link(found) or str(found[0]) not in self.prompt:
+        if found is None or not is_link(found) or str(found[0]) not in self.prompt:
             return None
         return QueuedNode(self.prompt, str(found[0]))
 
