@@ -98,7 +98,7 @@ def leads_out(name: str) -> bool:
     path = plain.strip().replace("\\", "/")
     if path.startswith("/") or _DRIVE.match(path) or "\0" in path:
         return True
-    return posixpath.normpath(path).split("/")[0] == ".."
+    return bool(posixpath.normpath(path).split("/")[0] == "..")
 
 
 def _stays(name: str, default_dir: str | None = None) -> bool:

@@ -113,7 +113,7 @@ def _text_encoders(where: Mapping[str, torch.device]) -> Any:
     clip_config, t5_config = _config(source, "clip_l"), _config(source, "t5xxl")
     t5_config["dense_act_fn"] = "gelu_pytorch_tanh"  # what gelu_new is called in ComfyUI
 
-    class TextEncoders(comfy.text_encoders.flux.FluxClipModel):  # type: ignore[misc]
+    class TextEncoders(comfy.text_encoders.flux.FluxClipModel):
         """FLUX's pair of encoders at the phantom's sizes."""
 
         def __init__(

@@ -246,7 +246,7 @@ def _is_dataset(path: Path) -> bool:
 
 def _is_run(path: Path) -> bool:
     """Whether the folder is that of a run of the command line."""
-    from ..diffusioncleft_core.run.settings import RunFolders
+    from ..diffusioncleft_core.report.folders import RunFolders
 
     return RunFolders(path).stages.is_dir()
 

@@ -19,8 +19,9 @@ from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
 from diffusioncleft.diffusioncleft_core.files import read_json, write_json
 from diffusioncleft.diffusioncleft_core.phantom.experiment import measure_condition
 from diffusioncleft.diffusioncleft_core.recipe.presets import PRESETS
+from diffusioncleft.diffusioncleft_core.report.folders import RunFolders
 from diffusioncleft.diffusioncleft_core.run.pipeline import run_pipeline
-from diffusioncleft.diffusioncleft_core.run.settings import RunFolders, RunSettings
+from diffusioncleft.diffusioncleft_core.run.settings import RunSettings
 
 LEAST = 500
 CELLS = "cells.json"

@@ -19,7 +19,7 @@ from diffusioncleft.diffusioncleft_core.imageset.manifest import read_image_set,
 from diffusioncleft.diffusioncleft_core.imageset.synthetic import generated_row, write_image
 from diffusioncleft.diffusioncleft_core.phantom.face import random_face
 from diffusioncleft.diffusioncleft_core.phantom.render import render
-from diffusioncleft.diffusioncleft_core.run.settings import RunFolders
+from diffusioncleft.diffusioncleft_core.report.folders import RunFolders
 
 PHOTOGRAPHS = 8
 IMAGES = 10

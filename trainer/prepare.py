@@ -10,9 +10,10 @@ import torch
 
 from ..diffusioncleft_core.flux.components import load_text_encoders, load_vae
 from ..diffusioncleft_core.flux.source import FluxSource, phantom_source
+from ..diffusioncleft_core.imageset.cache import Tensors
 from ..diffusioncleft_core.recipe.recipe import Recipe
 from . import memory
-from .cache import Caches, PrivateFolder, Tensors, cached_latents, cached_text, private_folder
+from .cache import Caches, PrivateFolder, cached_latents, cached_text, private_folder
 from .config import image_folders
 from .data import Collected, collect_images
 from .events import Events

@@ -13,11 +13,11 @@ import torch
 
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.flux.sampling import decode_latents, initial_noise, sample
+from ..diffusioncleft_core.imageset.cache import Tensors
 from ..diffusioncleft_core.imageset.synthetic import write_marked
 from ..diffusioncleft_core.ranges import SAMPLING_STEPS, SEED, SIDE
 from ..diffusioncleft_core.recipe.recipe import PAPER_SIDE, SIZE_STEP, Recipe
 from . import memory
-from .cache import Tensors
 from .events import Events
 
 _FLAG_RANGES = {"w": SIDE, "h": SIDE, "d": SEED, "s": SAMPLING_STEPS}

@@ -8,21 +8,10 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from . import (
-    environment,
-    face_pack,
-    loading,
-    training,
-)
-from . import (
-    environment as estimate,
-)
-from . import (
-    loading as reload,
-)
-from . import (
-    models as model_files,
-)
+from . import environment, face_pack, loading, training
+from . import environment as estimate
+from . import loading as reload
+from . import models as model_files
 from .checkup import Checkup
 from .redaction import Redaction
 from .steps import Figure, Figures, Step, StepResult, run_steps

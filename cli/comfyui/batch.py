@@ -28,14 +28,7 @@ from ...diffusioncleft_core.imageset.manifest import ImageRow, write_image_set
 from ...diffusioncleft_core.imageset.places import REJECTED, image_name, place_for, sidecar_of
 from ...diffusioncleft_core.progress import progress
 from .inputs import PREFIX, Graph
-from .outputs import (
-    fetch,
-    fetch_sidecar,
-    files_in,
-    is_rejected,
-    keep_sidecar,
-    safe_name,
-)
+from .outputs import fetch, fetch_sidecar, files_in, is_rejected, keep_sidecar, safe_name
 from .run import LOST, MOST_RESTARTS, REQUEUED, cancel, new_id, queue_graph
 from .server import ComfyServer, Refused
 from .watch import PromptLost, Watcher, failure

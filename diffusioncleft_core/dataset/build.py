@@ -47,7 +47,15 @@ from .folder import (
     settle,
 )
 from .metadata import read_table
-from .select import Selected, Selection, choose_holdout, group_subjects, region_box, roles_elsewhere, select
+from .select import (
+    Selected,
+    Selection,
+    choose_holdout,
+    group_subjects,
+    region_box,
+    roles_elsewhere,
+    select,
+)
 from .settings import BuildSettings, read_overruled, read_roles, recorded_roles
 
 

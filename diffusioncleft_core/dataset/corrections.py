@@ -9,7 +9,16 @@ from ..errors import UserError
 from ..files import append_jsonl, read_jsonl, shown, write_json, write_jsonl
 from ..imageset.decode import OVERRULABLE, REASONS, SetAside
 from ..imageset.manifest import ImageRow, write_image_set
-from .folder import CAPTIONS, EDITS, READMITTED, SET_ASIDE, dataset_lock, dataset_rows, erase, require_dataset
+from .folder import (
+    CAPTIONS,
+    EDITS,
+    READMITTED,
+    SET_ASIDE,
+    dataset_lock,
+    dataset_rows,
+    erase,
+    require_dataset,
+)
 from .metadata import file_key
 from .settings import dataset_trigger
 

@@ -19,7 +19,7 @@ from ..faces.records import embedding_matrix, face_records
 from ..files import inside, private_dir, read_json, write_json
 from ..filters.identity import IdentityFilter
 from ..imageset.manifest import read_image_set
-from ..run.settings import RunFolders
+from .folders import RunFolders
 from .pictures import PREVIEW_VERDICTS
 from .run_folder import PRIVATE_HTML
 

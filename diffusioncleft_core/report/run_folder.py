@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import UserError
 from ..files import read_json
 from ..imageset.places import MANIFEST
-from ..run.settings import RunFolders
+from .folders import RunFolders
 from .labels import Labels, labels_of
 from .pictures import (
     Panel,
@@ -20,7 +20,7 @@ from .pictures import (
     refuse_photographs,
     sample_panel,
 )
-from .run_report import SCHEMA
+from .summary import SCHEMA
 from .training import loss_curve
 
 BASE_MODEL = "Base model without a LoRA"

@@ -28,7 +28,7 @@ from .blocks import (
 from .charts import Axis, Chart
 from .labels import Labels, labels_of
 from .measured import PHANTOM_TAG
-from .run_report import figure_rows, goal_of
+from .summary import figure_rows, goal_of
 
 BINS = 100
 NO_CURVE = "There is no loss history in this report: it lies in loss.jsonl of each LoRA’s folder."

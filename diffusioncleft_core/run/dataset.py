@@ -11,14 +11,8 @@ from typing import Any
 from ..conditions.vocabulary import Condition
 from ..errors import UserError
 from ..files import private_dir, sha256_file
-from .settings import (
-    PHANTOM_CONTROLS,
-    Photographs,
-    RunFolders,
-    RunSettings,
-    face_pack_input,
-    vocabulary_input,
-)
+from ..report.folders import RunFolders
+from .settings import PHANTOM_CONTROLS, Photographs, RunSettings, face_pack_input, vocabulary_input
 from .stages import Results, Stage, Stages, always
 
 

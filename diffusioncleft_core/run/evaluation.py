@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..files import inside, write_json, write_text
+from ..report.folders import RunFolders
 from .dataset import folder_digests
 from .generation import filtered_content, prompts_of, set_fits
-from .settings import RunFolders, RunSettings, face_pack_input, metric_weights, sampling_inputs
+from .settings import RunSettings, face_pack_input, metric_weights, sampling_inputs
 from .stages import Results, Stage, Stages, always
 
 if TYPE_CHECKING:
@@ -189,7 +190,8 @@ def write_report(
     from ..report.labels import labels_of
     from ..report.nearest import read_nearest
     from ..report.run_folder import HTML, PRIVATE_HTML, collect_pictures, loss_curves
-    from ..report.run_report import build_report, summarize
+    from ..report.summary import summarize
+    from .document import build_report
 
     document = {
         **build_report(settings, facts, stages.rows, warnings, seconds),

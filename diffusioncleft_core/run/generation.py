@@ -11,7 +11,8 @@ from ..conditions.vocabulary import Condition
 from ..files import inside, read_json, sha256_file
 from ..imageset.manifest import ImageRow, raw_rows, read_image_set
 from ..imageset.places import SETTINGS
-from .settings import RunFolders, RunSettings, sampling_inputs, vocabulary_input
+from ..report.folders import RunFolders
+from .settings import RunSettings, sampling_inputs, vocabulary_input
 from .stages import Results, Stage, Stages, always, digest_of
 
 
@@ -188,7 +189,7 @@ def draw_sheets(
     condition: Condition,
 ) -> Results:
     """A contact sheet of the first images of the set that a report may show."""
-    from ..report.run_report import write_contact_sheet
+    from ..report.summary import write_contact_sheet
 
     path = folders.sheets / f"{condition.name}.png"
 

@@ -13,10 +13,11 @@ from functools import partial
 
 from ..files import private_dir
 from ..recipe.document import write_recipe
+from ..report.folders import RunFolders
 from .dataset import build, control_faces, render_photographs
 from .evaluation import Warn, draw_zero_shot, filter_images, measure_images, write_report
 from .generation import ask_oracle, draw_plan, draw_sheets, generate_images, write_prompt_plan
-from .settings import RunFolders, RunSettings, check_settings
+from .settings import RunSettings, check_settings
 from .stages import Results, StageRow, Stages, say_on_stderr, stage_table
 from .training import Train, regularize, side_by_side, train_lora, trainings_at_once
 

@@ -8,22 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..conditions.loader import load_vocabulary
-from ..conditions.vocabulary import Condition, Vocabulary
+from ..conditions.vocabulary import Vocabulary
 from ..environment import trainer_device
 from ..errors import UserError
 from ..files import sha256_bytes, sha256_model
 from ..generation.sampling import Sampling
-from ..ranges import (
-    COUNT,
-    HOLDOUT,
-    NONE_OR_MORE,
-    REFILLS,
-    SEED,
-    SIMILARITY,
-    check_fields,
-    ranged,
-)
-from ..recipe.document import FILE_NAME
+from ..ranges import COUNT, HOLDOUT, NONE_OR_MORE, REFILLS, SEED, SIMILARITY, check_fields, ranged
 from ..recipe.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -107,64 +97,6 @@ class RunSettings:
     def seed_for(self, *purpose: str) -> int:
         """A seed of its own for each purpose, 31 bits, from the run's seed."""
         return int(sha256_bytes("/".join((str(self.seed), *purpose)).encode())[:8], 16) >> 1
-
-
-@dataclass(frozen=True)
-class RunFolders:
-    """The run's folder. Only `private` holds anything that comes from photographs."""
-
-    root: Path
-
-    @property
-    def private(self) -> Path:
-        return self.root / "private"
-
-    @property
-    def stages(self) -> Path:
-        return self.private / "stages"
-
-    def photographs(self, condition: str) -> Path:
-        return self.private / "phantom_photographs" / condition
-
-    def dataset(self, condition: str) -> Path:
-        return self.private / condition
-
-    def regularization(self, condition: str) -> Path:
-        return self.root / "regularization" / condition
-
-    def training(self, condition: str) -> Path:
-        return self.root / "loras" / condition
-
-    def lora(self, condition: Condition) -> Path:
-        return self.training(condition.name) / f"{condition.trigger.lower()}.safetensors"
-
-    def plan(self, condition: str) -> Path:
-        return self.root / "plans" / f"{condition}.jsonl"
-
-    def generated(self, condition: str) -> Path:
-        return self.root / "generated" / condition
-
-    def oracle(self, condition: str) -> Path:
-        return self.root / "oracle" / condition
-
-    def previews(self, condition: str) -> Path:
-        return self.root / "plans" / f"{condition}.previews.txt"
-
-    @property
-    def sheets(self) -> Path:
-        return self.root / "sheets"
-
-    @property
-    def recipe(self) -> Path:
-        return self.root / FILE_NAME
-
-    @property
-    def report(self) -> Path:
-        return self.root / "report.json"
-
-    @property
-    def summary(self) -> Path:
-        return self.root / "summary.md"
 
 
 def check_settings(settings: RunSettings) -> None:

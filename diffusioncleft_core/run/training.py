@@ -14,8 +14,9 @@ from ..files import sha256_file, sha256_model, write_text
 from ..recipe.document import recipe_document, shared_fields
 from ..recipe.presets import TrainingFacts, completed_recipe
 from ..recipe.recipe import Recipe
+from ..report.folders import RunFolders
 from .generation import drawn_content, prompts_of, set_fits
-from .settings import PREVIEWS, RunFolders, RunSettings, base_inputs, sampling_inputs
+from .settings import PREVIEWS, RunSettings, base_inputs, sampling_inputs
 from .stages import Results, Stage, Stages
 
 Result = TypeVar("Result")

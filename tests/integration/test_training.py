@@ -370,7 +370,7 @@ def test_the_runs_device_and_number_format_reach_the_trainers_process(workplace,
     from diffusioncleft.cli import main as cli
     from diffusioncleft.cli import run
     from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
-    from diffusioncleft.diffusioncleft_core.run.settings import RunFolders
+    from diffusioncleft.diffusioncleft_core.report.folders import RunFolders
     from diffusioncleft.diffusioncleft_core.run.training import training_recipe, write_preview_prompts
 
     words = ["--phantom", "--out", tmp_path, "--device", "cpu", "--dtype", dtype, "--max-train-steps", 1]

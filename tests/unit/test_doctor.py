@@ -12,20 +12,10 @@ from tiny_flux import build_single_files, build_tiny_flux
 
 from diffusioncleft.cli import doctor
 from diffusioncleft.cli import main as cli
-from diffusioncleft.cli.checkup import (
-    environment,
-    face_pack,
-    loading,
-)
-from diffusioncleft.cli.checkup import (
-    loading as reload,
-)
-from diffusioncleft.cli.checkup import (
-    models as model_files,
-)
-from diffusioncleft.cli.checkup import (
-    training as pictures,
-)
+from diffusioncleft.cli.checkup import environment, face_pack, loading
+from diffusioncleft.cli.checkup import loading as reload
+from diffusioncleft.cli.checkup import models as model_files
+from diffusioncleft.cli.checkup import training as pictures
 from diffusioncleft.cli.checkup.checkup import Checkup, DoctorSettings, Found, PlannedRun
 from diffusioncleft.cli.checkup.environment import duration, estimated
 from diffusioncleft.cli.checkup.examination import BEGIN, END, document, examine, markdown, steps_of

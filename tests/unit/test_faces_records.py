@@ -12,10 +12,7 @@ from PIL import Image
 
 from diffusioncleft.diffusioncleft_core import phantom
 from diffusioncleft.diffusioncleft_core.dataset.folder import purge_dataset
-from diffusioncleft.diffusioncleft_core.dataset.references import (
-    dataset_records,
-    read_references,
-)
+from diffusioncleft.diffusioncleft_core.dataset.references import dataset_records, read_references
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.faces.analyzer import load_face_analyzer
 from diffusioncleft.diffusioncleft_core.faces.packs import PHANTOM_FOLDER

@@ -20,8 +20,16 @@ from diffusioncleft.diffusioncleft_core.filters.artifacts import (
 from diffusioncleft.diffusioncleft_core.filters.eye_bar import EyeLine, eye_line, levelled
 from diffusioncleft.diffusioncleft_core.filters.identity import IdentityVerdict
 from diffusioncleft.diffusioncleft_core.filters.stage import refill_set, rows_to_refill
-from diffusioncleft.diffusioncleft_core.filters.summary import REASONS, filter_summary, photographs_summary
-from diffusioncleft.diffusioncleft_core.imageset.manifest import ImageRow, read_image_set, write_image_set
+from diffusioncleft.diffusioncleft_core.filters.summary import (
+    REASONS,
+    filter_summary,
+    photographs_summary,
+)
+from diffusioncleft.diffusioncleft_core.imageset.manifest import (
+    ImageRow,
+    read_image_set,
+    write_image_set,
+)
 from diffusioncleft.diffusioncleft_core.imageset.places import current_place
 
 LANDMARKS = np.float32([[40, 40], [60, 40], [1, 1], [42, 60], [58, 60]])  # the nose may be anywhere

@@ -12,13 +12,8 @@ from PIL import Image
 
 from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
 from diffusioncleft.diffusioncleft_core.phantom.face import EYES, HAIR, SKIN, Cleft, Pose, random_face
-from diffusioncleft.diffusioncleft_core.phantom.photographs import (
-    KINDS as ARTIFACT_KINDS,
-)
-from diffusioncleft.diffusioncleft_core.phantom.photographs import (
-    add_artifact,
-    write_photographs,
-)
+from diffusioncleft.diffusioncleft_core.phantom.photographs import KINDS as ARTIFACT_KINDS
+from diffusioncleft.diffusioncleft_core.phantom.photographs import add_artifact, write_photographs
 from diffusioncleft.diffusioncleft_core.phantom.render import render
 
 

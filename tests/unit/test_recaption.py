@@ -11,9 +11,17 @@ from diffusioncleft.diffusioncleft_core.dataset.corrections import (
     parse_edits,
     restore_captions,
 )
-from diffusioncleft.diffusioncleft_core.dataset.folder import SETTINGS, create_dataset_folder, purge_dataset
+from diffusioncleft.diffusioncleft_core.dataset.folder import (
+    SETTINGS,
+    create_dataset_folder,
+    purge_dataset,
+)
 from diffusioncleft.diffusioncleft_core.errors import UserError
-from diffusioncleft.diffusioncleft_core.imageset.manifest import ImageRow, read_image_set, write_image_set
+from diffusioncleft.diffusioncleft_core.imageset.manifest import (
+    ImageRow,
+    read_image_set,
+    write_image_set,
+)
 
 
 @pytest.fixture

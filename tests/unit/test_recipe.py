@@ -34,7 +34,8 @@ from diffusioncleft.diffusioncleft_core.recipe.presets import (
     named_recipe,
 )
 from diffusioncleft.diffusioncleft_core.recipe.recipe import Recipe, recipe_fields
-from diffusioncleft.diffusioncleft_core.run.settings import RunFolders, check_settings
+from diffusioncleft.diffusioncleft_core.report.folders import RunFolders
+from diffusioncleft.diffusioncleft_core.run.settings import check_settings
 from diffusioncleft.diffusioncleft_core.run.training import training_recipe
 from diffusioncleft.trainer.config import parse_recipe, to_arguments
 from diffusioncleft.trainer.kohya import FIELDS

@@ -23,6 +23,7 @@ from diffusioncleft.diffusioncleft_core.files import read_jsonl, sha256_file, wr
 from diffusioncleft.diffusioncleft_core.filters.identity import IdentityFilter
 from diffusioncleft.diffusioncleft_core.generation.plans import zero_shot_plan
 from diffusioncleft.diffusioncleft_core.imageset.manifest import read_image_set
+from diffusioncleft.diffusioncleft_core.report.folders import RunFolders
 from diffusioncleft.diffusioncleft_core.report.html import write_html, write_private_html
 from diffusioncleft.diffusioncleft_core.report.nearest import (
     judge_previews,
@@ -46,8 +47,7 @@ from diffusioncleft.diffusioncleft_core.report.run_folder import (
     with_loss_curves,
     with_measures,
 )
-from diffusioncleft.diffusioncleft_core.report.run_report import write_contact_sheet
-from diffusioncleft.diffusioncleft_core.run.settings import RunFolders
+from diffusioncleft.diffusioncleft_core.report.summary import write_contact_sheet
 
 
 @pytest.fixture(scope="module")

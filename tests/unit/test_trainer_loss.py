@@ -22,7 +22,13 @@ from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.flux.lora import attach_lora, lora_parameters, set_active
 from diffusioncleft.trainer import memory
 from diffusioncleft.trainer.data import Collected, Draw, TrainImage
-from diffusioncleft.trainer.objective import NoiseLevels, Objective, region_weights, sample_sigmas, seeded
+from diffusioncleft.trainer.objective import (
+    NoiseLevels,
+    Objective,
+    region_weights,
+    sample_sigmas,
+    seeded,
+)
 from diffusioncleft.trainer.prepare import Prepared
 
 CAPTIONS = ("[CLP] a girl", "CLP a boy", "a girl", "a boy", "[CLPrep] a girl", "CLPrep a boy", "a whole face")

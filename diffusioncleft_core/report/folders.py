@@ -1,0 +1,67 @@
+"""What lies where in a run's folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..conditions.vocabulary import Condition
+from ..recipe.document import FILE_NAME
+
+
+@dataclass(frozen=True)
+class RunFolders:
+    """The run's folder. Only `private` holds anything that comes from photographs."""
+
+    root: Path
+
+    @property
+    def private(self) -> Path:
+        return self.root / "private"
+
+    @property
+    def stages(self) -> Path:
+        return self.private / "stages"
+
+    def photographs(self, condition: str) -> Path:
+        return self.private / "phantom_photographs" / condition
+
+    def dataset(self, condition: str) -> Path:
+        return self.private / condition
+
+    def regularization(self, condition: str) -> Path:
+        return self.root / "regularization" / condition
+
+    def training(self, condition: str) -> Path:
+        return self.root / "loras" / condition
+
+    def lora(self, condition: Condition) -> Path:
+        return self.training(condition.name) / f"{condition.trigger.lower()}.safetensors"
+
+    def plan(self, condition: str) -> Path:
+        return self.root / "plans" / f"{condition}.jsonl"
+
+    def generated(self, condition: str) -> Path:
+        return self.root / "generated" / condition
+
+    def oracle(self, condition: str) -> Path:
+        return self.root / "oracle" / condition
+
+    def previews(self, condition: str) -> Path:
+        return self.root / "plans" / f"{condition}.previews.txt"
+
+    @property
+    def sheets(self) -> Path:
+        return self.root / "sheets"
+
+    @property
+    def recipe(self) -> Path:
+        return self.root / FILE_NAME
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.json"
+
+    @property
+    def summary(self) -> Path:
+        return self.root / "summary.md"
