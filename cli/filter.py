@@ -161,7 +161,7 @@ def _refill(
 
 
 def _tell(folder: Path) -> None:
-    from ..diffusioncleft_core.filters.summary import filter_summary
+    from ..diffusioncleft_core.filters.stage import filter_summary
     from ..diffusioncleft_core.imageset.manifest import filtered_rows, read_image_set
     from ..diffusioncleft_core.imageset.places import REJECTED
 
@@ -178,8 +178,7 @@ def _tell(folder: Path) -> None:
 
 
 def _tell_photographs(args: argparse.Namespace, artifacts: ArtifactFilter, analyzer: FaceAnalyzer) -> None:
-    from ..diffusioncleft_core.filters.stage import photograph_verdicts
-    from ..diffusioncleft_core.filters.summary import SMALLEST_CELL, photographs_summary
+    from ..diffusioncleft_core.filters.stage import SMALLEST_CELL, photograph_verdicts, photographs_summary
 
     for dataset in args.reference:
         found = photographs_summary(photograph_verdicts(dataset, artifacts, analyzer))

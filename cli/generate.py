@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def draw_grid(args: argparse.Namespace, plan: list[PlanRow]) -> int:
-    from ..diffusioncleft_core.generation.grid import generate_grid
+    from ..diffusioncleft_core.generation.generate import generate_grid
 
     loras = args.grid_loras or ([args.lora] if args.lora else [])
     result = generate_grid(

@@ -51,8 +51,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..diffusioncleft_core.report.blocks import labels_of
     from ..diffusioncleft_core.report.html import write_html
-    from ..diffusioncleft_core.report.labels import labels_of
     from ..diffusioncleft_core.report.run_folder import (
         HTML,
         collect_pictures,
@@ -84,8 +84,8 @@ def run(args: argparse.Namespace) -> int:
 
 def private_page(report: RunReport, pack: str | None) -> Path | None:
     """The page of nearest pairs, where the run's private folder lists them or `pack` finds them."""
+    from ..diffusioncleft_core.report.blocks import labels_of
     from ..diffusioncleft_core.report.html import write_private_html
-    from ..diffusioncleft_core.report.labels import labels_of
     from ..diffusioncleft_core.report.nearest import nearest_pairs, read_nearest, write_nearest
     from ..diffusioncleft_core.report.run_folder import PRIVATE_HTML, conditions_of
 

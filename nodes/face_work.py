@@ -48,7 +48,7 @@ def analyzer_of(pack: str) -> Any:
     """The face pack, opened once: a batch of 2,000 graphs opens it once too. Opened again when its files are
     others.
     """
-    from ..diffusioncleft_core.faces.packs import find_pack
+    from ..diffusioncleft_core.faces.analyzer import find_pack
 
     found = find_pack(pack, places.face_pack_roots())
     files = sorted(path for path in found.folder.iterdir() if path.suffix in (".onnx", ".json"))

@@ -188,7 +188,7 @@ def check_paired(image_set: Any, dataset: Any) -> None:
 def _frame(sets: Sequence[ImageSetHandle], phantom: bool) -> dict[str, Any]:
     """What a report says beside its figures; `filters` where the sets went through them."""
     from ..diffusioncleft_core.environment import hardware, versions
-    from ..diffusioncleft_core.filters.summary import filter_summary
+    from ..diffusioncleft_core.filters.stage import filter_summary
     from .opened import open_set
 
     rows = {item.condition or ALL: open_set(item.name).rows for item in sets}

@@ -26,7 +26,15 @@ import torch
 from safetensors.torch import load_file
 
 from ..diffusioncleft_core.errors import UserError
-from ..diffusioncleft_core.flux import text_keys, transformer_keys, vae_keys
+from ..diffusioncleft_core.flux import (
+    encoder_keys as text_keys,
+)
+from ..diffusioncleft_core.flux import (
+    encoder_keys as vae_keys,
+)
+from ..diffusioncleft_core.flux import (
+    transformer_keys,
+)
 from ..diffusioncleft_core.flux.source import FluxSource, phantom_source
 
 DTYPE = torch.float32

@@ -6,9 +6,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..diffusioncleft_core.recipe.fields import Field
 from ..diffusioncleft_core.recipe.presets import named_recipe
-from ..diffusioncleft_core.recipe.recipe import recipe_fields
+from ..diffusioncleft_core.recipe.recipe import Field, recipe_fields
 from .common import AUTO
 
 ALWAYS = object()

@@ -8,9 +8,8 @@ from typing import Any
 
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.files import inside, read_json, write_json
-from ..diffusioncleft_core.imageset.listing import named
 from ..diffusioncleft_core.imageset.manifest import ImageRow
-from ..diffusioncleft_core.imageset.places import MANIFEST, SETTINGS, index_of
+from ..diffusioncleft_core.imageset.places import MANIFEST, SETTINGS, index_of, named
 from ..diffusioncleft_core.imageset.writer import made_from, open_set_writer
 from . import places
 from .common import ImageSetHandle, stop_if_interrupted

@@ -141,8 +141,8 @@ def _state(folder: Path) -> dict[str, torch.Tensor]:
 
 def single_file_states(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
     """The folder's components in the keys of ComfyUI's single files: transformer, vae, clip_l, t5xxl."""
+    from diffusioncleft.diffusioncleft_core.flux.encoder_keys import to_single_file
     from diffusioncleft.diffusioncleft_core.flux.transformer_keys import diffusers_to_bfl
-    from diffusioncleft.diffusioncleft_core.flux.vae_keys import to_single_file
 
     clip = _state(folder / "text_encoder")
     return {

@@ -24,7 +24,7 @@ from ..diffusioncleft_core.conditions.prompts import build_prompt
 from ..diffusioncleft_core.files import write_json
 from ..diffusioncleft_core.flux.source import phantom_source
 from ..diffusioncleft_core.generation.sampler import ImageSampler, ImageSize, embed_prompts
-from ..diffusioncleft_core.imageset.sheets import contact_sheet
+from ..diffusioncleft_core.imageset.synthetic import contact_sheet
 from ..diffusioncleft_core.phantom.oracle import (
     Reading,
     accuracy_of,

@@ -32,12 +32,11 @@ from ..diffusioncleft_core.faces.records import FaceRecord, face_records, record
 from ..diffusioncleft_core.files import write_json
 from ..diffusioncleft_core.filters.artifacts import ArtifactFilter
 from ..diffusioncleft_core.filters.identity import THRESHOLD, IdentityFilter
-from ..diffusioncleft_core.filters.stage import photograph_verdicts
-from ..diffusioncleft_core.filters.summary import AGE_GROUPS, REASONS, photographs_summary
+from ..diffusioncleft_core.filters.stage import AGE_GROUPS, REASONS, photograph_verdicts, photographs_summary
 from ..diffusioncleft_core.flux.source import phantom_source
 from ..diffusioncleft_core.generation.generate import generate, recorded_sampling
 from ..diffusioncleft_core.imageset.decode import read_image
-from ..diffusioncleft_core.imageset.sheets import contact_sheet
+from ..diffusioncleft_core.imageset.synthetic import contact_sheet
 from ..diffusioncleft_core.phantom.face import HEALTHY, random_face, random_identity
 from ..diffusioncleft_core.phantom.render import render
 from ..diffusioncleft_core.progress import progress

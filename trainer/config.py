@@ -12,7 +12,6 @@ from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.ranges import sides
 from ..diffusioncleft_core.recipe.checks import check_places, check_recipe
 from ..diffusioncleft_core.recipe.document import read_recipe
-from ..diffusioncleft_core.recipe.fields import Field, Subset
 from ..diffusioncleft_core.recipe.presets import (
     PAPER,
     PRESETS,
@@ -20,7 +19,7 @@ from ..diffusioncleft_core.recipe.presets import (
     completed_recipe,
     named_recipe,
 )
-from ..diffusioncleft_core.recipe.recipe import Recipe, recipe_fields
+from ..diffusioncleft_core.recipe.recipe import Field, Recipe, Subset, recipe_fields
 from .dataset_toml import read_dataset_config, read_toml
 from .kohya import ALWAYS, FIELDS, REFUSED, refusal, spelled
 

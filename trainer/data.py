@@ -12,10 +12,9 @@ from ..diffusioncleft_core.dataset.folder import SETTINGS, is_dataset
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.files import inside, read_json, shown
 from ..diffusioncleft_core.imageset.decode import INGEST_VERSION, Rejected, pixel_sha256, read_image
-from ..diffusioncleft_core.imageset.listing import named
 from ..diffusioncleft_core.imageset.manifest import ImageRow, read_image_set, unlisted
-from ..diffusioncleft_core.imageset.places import MANIFEST
-from ..diffusioncleft_core.recipe.fields import Subset
+from ..diffusioncleft_core.imageset.places import MANIFEST, named
+from ..diffusioncleft_core.recipe.recipe import Subset
 from .buckets import assign_bucket, cover_box
 
 MAX_SIDE = 4096  # larger photographs are reduced while they are read

@@ -6,8 +6,7 @@ from typing import Any
 
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.ranges import COUNT
-from ..diffusioncleft_core.recipe.fields import Subset
-from ..diffusioncleft_core.recipe.recipe import recipe_fields
+from ..diffusioncleft_core.recipe.recipe import Subset, recipe_fields
 from .kohya import DATASET_FIELDS, refusal
 
 _SUBSET_KEYS = ("image_dir", "is_reg", "num_repeats", "class_tokens", "caption_extension")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from ..diffusioncleft_core.dataset.settings import dataset_trigger
 from ..diffusioncleft_core.errors import UserError
-from ..diffusioncleft_core.recipe.fields import Subset
+from ..diffusioncleft_core.recipe.recipe import Subset
 
 _LEADING = re.compile(r"\[([\w-]+)\]|([A-Z]{2}[\w-]*)\b")
 

@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...diffusioncleft_core.errors import UserError
-from ...diffusioncleft_core.flux import text_keys, transformer_keys, vae_keys
+from ...diffusioncleft_core.flux import (
+    encoder_keys as text_keys,
+)
+from ...diffusioncleft_core.flux import (
+    encoder_keys as vae_keys,
+)
+from ...diffusioncleft_core.flux import (
+    transformer_keys,
+)
 from ...diffusioncleft_core.flux.components import shipped_config
 from ...diffusioncleft_core.flux.source import FluxSource, find_part, find_transformer
 from ...diffusioncleft_core.flux.tensors import Tensors, open_tensors

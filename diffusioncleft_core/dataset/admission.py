@@ -11,7 +11,7 @@ from ..conditions.vocabulary import Condition
 from ..errors import UserError
 from ..files import inside
 from ..imageset.decode import Rejected, SetAside
-from ..imageset.listing import UNREAD_SUFFIXES, looks_like_image
+from ..imageset.places import UNREAD_SUFFIXES, looks_like_image
 from .metadata import MetadataRow, Table, check_values, file_key, match_rows
 
 _SERVED = ("input", "output", "temp")

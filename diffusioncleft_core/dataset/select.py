@@ -13,8 +13,7 @@ from ..conditions.vocabulary import LANDMARKS, Region
 from ..faces.records import FaceRecord
 from ..imageset.decode import SetAside
 from .admission import Candidate
-from .duplicates import near_duplicates
-from .examine import Examination
+from .examine import Examination, near_duplicates
 from .folder import dataset_rows, keyed_hash, read_embeddings
 
 

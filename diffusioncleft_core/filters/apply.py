@@ -19,7 +19,6 @@ from ..faces.analyzer import FaceAnalyzer
 from ..faces.records import FaceRecord, face_records
 from ..files import folder_lock, read_json, sha256_bytes, sha256_file, shown, write_json
 from ..imageset.decode import INGEST_VERSION, Rejected, read_image
-from ..imageset.listing import named
 from ..imageset.manifest import ImageRow, read_image_set, unlisted, write_image_set
 from ..imageset.places import (
     FACES_CACHE,
@@ -27,6 +26,7 @@ from ..imageset.places import (
     current_place,
     move_all,
     name_of,
+    named,
     place_for,
     refuse_unmovable,
     sidecar_of,

@@ -18,7 +18,9 @@ import torch
 
 from ..errors import UserError
 from ..files import read_json
-from . import text_keys, transformer_keys, vae_keys
+from . import encoder_keys as text_keys
+from . import encoder_keys as vae_keys
+from . import transformer_keys
 from .source import FluxSource
 from .tensors import Tensors, open_tensors
 

@@ -12,7 +12,8 @@ from safetensors import SafetensorError, safe_open
 
 from ..errors import UserError
 from ..files import sha256_model
-from . import text_keys, vae_keys
+from . import encoder_keys as text_keys
+from . import encoder_keys as vae_keys
 from .tensors import check_file, safetensors_in
 
 _TRANSFORMER_FOLDERS = ("diffusion_models", "unet", "checkpoints")

@@ -14,8 +14,7 @@ from typing import Any
 from ..conditions.plan import PlanRow
 from ..errors import UserError
 from ..files import append_jsonl, inside, iterate_jsonl, shown, write_jsonl
-from .listing import list_images, named
-from .places import FACES_CACHE, MANIFEST, REJECTED, current_place, name_of
+from .places import FACES_CACHE, MANIFEST, REJECTED, current_place, list_images, name_of, named
 
 ROLES = ("train", "holdout", "generated", "control")
 _WHOLE_NUMBERS = ("width", "height", "index", "attempt", "seed")

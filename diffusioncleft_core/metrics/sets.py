@@ -14,8 +14,8 @@ from ..dataset.folder import dataset_rows
 from ..errors import UserError
 from ..files import inside, sha256_file
 from ..imageset.decode import Rejected, header_size, read_image
-from ..imageset.listing import named
 from ..imageset.manifest import read_image_set, unlisted
+from ..imageset.places import named
 
 ALL = "all"
 

@@ -16,7 +16,7 @@ from ..conditions.vocabulary import Condition
 from ..generation.sampler import ImageSampler, ImageSize, embed_prompts, release_memory
 from ..generation.sampling import Sampling
 from ..imageset.manifest import raw_rows, read_image_set
-from ..imageset.sheets import contact_sheet, read_pictures
+from ..imageset.synthetic import contact_sheet, read_pictures
 from ..progress import progress
 from ..recipe.recipe import PHANTOM_SIDE
 from .face import CLEFT

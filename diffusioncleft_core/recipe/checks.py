@@ -5,9 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..errors import UserError
-from .fields import Spelling
 from .presets import Changes
-from .recipe import SIZE_STEP, Recipe, recipe_fields
+from .recipe import SIZE_STEP, Recipe, Spelling, recipe_fields
 
 _SMALLEST = 64
 

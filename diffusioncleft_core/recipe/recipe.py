@@ -6,13 +6,120 @@ Defaults are the paper's where it names a value, else kohya's; `presets.py` hold
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ..ranges import COUNT, LEARNING_RATE, NONE_OR_MORE, SAMPLING_STEPS, SEED, number, whole
-from .fields import Field, Subset, fields_of, setting
+from ..errors import UserError
+from ..ranges import COUNT, LEARNING_RATE, NONE_OR_MORE, SAMPLING_STEPS, SEED, SIDE, Range, number, whole
+
+Spelling = Callable[[str], str]
+"""From a field's path (`optimizer.learning_rate`) to its name at a door (`--learning_rate`)."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is known of a field, beside its type and default.
+
+    location: a path, a device, or other words of this machine and its photographs; what it stands for counts
+    by its content, and nothing that is shared holds it. tensors: the trained tensors always depend on it.
+    """
+
+    help: str
+    range: Range | None = None
+    choices: tuple[str, ...] = ()
+    location: bool = False
+    tensors: bool = False
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    range: Range | None = None,
+    choices: tuple[str, ...] = (),
+    location: bool = False,
+    tensors: bool = False,
+) -> Any:
+    """A dataclass field that is one of a recipe's."""
+    return field(default=default, metadata={"setting": Setting(help, range, choices, location, tensors)})
+
+
+@dataclass(frozen=True)
+class Subset:
+    """A folder of images, `num_repeats` times an epoch; `class_tokens` is the caption where there is none."""
+
+    image_dir: Path
+    is_reg: bool = False
+    num_repeats: int = 1
+    class_tokens: str | None = None
+    caption_extension: str = ".txt"
+
+    def __post_init__(self) -> None:
+        COUNT.check(self.num_repeats, "num_repeats")
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of a recipe: `kind` is its type without None, `optional` whether None is a value."""
+
+    group: str
+    name: str
+    kind: Any
+    optional: bool
+    default: Any
+    setting: Setting
+
+    @property
+    def path(self) -> str:
+        """Group and name, as in a recipe file."""
+        return f"{self.group}.{self.name}"
+
+    def check(self, value: Any, spelled: str) -> Any:
+        """Return `value` in the field's type; UserError, by the name at the door, for what it can't be."""
+        if value is None and self.optional:
+            return None
+        if self.setting.range is not None:
+            return self.setting.range.check(value, spelled)
+        if self.setting.choices:
+            if value not in self.setting.choices:
+                known = ", ".join(self.setting.choices)
+                raise UserError(f"{spelled} {value!r} is unknown; choose one of: {known}")
+            return value
+        if typing.get_origin(self.kind) is tuple:
+            return self._checked_tuple(value, spelled)
+        if self.kind is Path and isinstance(value, str):
+            return Path(value)
+        if not isinstance(value, self.kind):
+            raise UserError(f"{spelled} is {value!r}; give {_NOUNS[self.kind]}")
+        return value
+
+    def _checked_tuple(self, value: Any, spelled: str) -> tuple[Any, ...]:
+        if not isinstance(value, (tuple, list)):
+            raise UserError(f"{spelled} is {value!r}; give a list")
+        if typing.get_args(self.kind)[0] is int:
+            return tuple(sorted({SIDE.check(side, spelled) for side in value}))
+        return tuple(value)
+
+
+_NOUNS = {bool: "true or false", str: "a text", Path: "a path"}
+
+
+def fields_of(group: str, kind: type) -> tuple[Field, ...]:
+    """The fields of one group's dataclass."""
+    hints = typing.get_type_hints(kind)
+    found = []
+    for name, entry in kind.__dataclass_fields__.items():  # type: ignore[attr-defined]
+        hint, optional = hints[name], False
+        if typing.get_origin(hint) in (typing.Union, types.UnionType):
+            optional = True
+            hint = next(part for part in typing.get_args(hint) if part is not type(None))
+        found.append(Field(group, name, hint, optional, entry.default, entry.metadata["setting"]))
+    return tuple(found)
+
 
 SIZE_STEP = 16
 """Sides of pictures are multiples of it: the autoencoder's 8 times the transformer's 2 x 2 patches."""

@@ -8,6 +8,7 @@ from typing import Any
 from .blocks import (
     Block,
     Cell,
+    Labels,
     Legend,
     Plot,
     Plots,
@@ -18,11 +19,11 @@ from .blocks import (
     count,
     interval,
     is_phantom,
+    labels_of,
     percent,
     sentence,
 )
 from .charts import Axis, Chart
-from .labels import Labels, labels_of
 from .measured import PHANTOM_TAG, figure_of, present
 
 LOWEST_SHARE = 1e-7

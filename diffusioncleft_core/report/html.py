@@ -14,9 +14,8 @@ from markupsafe import Markup, escape
 
 from ..files import private_dir, write_text
 from ..filters.identity import THRESHOLD
-from .blocks import Gallery, Photo, Section
+from .blocks import Gallery, Labels, Photo, Section, labels_of
 from .faces import embedding_section, similarity_section
-from .labels import Labels, labels_of
 from .measured import measured_section
 from .nearest import NearestPair
 from .pictures import Panel, ReportPictures, thumbnail

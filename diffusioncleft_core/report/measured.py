@@ -9,6 +9,7 @@ from ..conditions.vocabulary import ALL
 from .blocks import (
     Block,
     Cell,
+    Labels,
     Row,
     Section,
     Table,
@@ -16,11 +17,11 @@ from .blocks import (
     count,
     interval,
     is_phantom,
+    labels_of,
     percent,
     plain,
     sentence,
 )
-from .labels import Labels, labels_of
 
 PHANTOM_TAG = "phantom"
 METRICS = {

@@ -19,11 +19,10 @@ from ..errors import UserError
 from ..files import encoded, inside, read_json
 from ..filters.artifacts import NO_FACE, UNREADABLE
 from ..filters.identity import IDENTITY_LEAK
-from ..filters.summary import REASONS
+from ..filters.stage import REASONS
 from ..imageset.manifest import ImageRow, listed_rows, raw_rows, read_image_set
 from ..imageset.places import MANIFEST
-from ..imageset.sheets import short_label
-from ..imageset.synthetic import xmp_packet
+from ..imageset.synthetic import short_label, xmp_packet
 from .blocks import Photo
 
 T = TypeVar("T")

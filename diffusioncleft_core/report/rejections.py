@@ -8,10 +8,22 @@ from typing import Any
 
 from ..filters.artifacts import UNREADABLE
 from ..filters.identity import IDENTITY_LEAK
-from ..filters.summary import REASONS
+from ..filters.stage import REASONS
 from ..statistics import clopper_pearson
-from .blocks import Block, Cell, Row, Section, Table, Text, count, interval, percent, sentence
-from .labels import Labels, labels_of
+from .blocks import (
+    Block,
+    Cell,
+    Labels,
+    Row,
+    Section,
+    Table,
+    Text,
+    count,
+    interval,
+    labels_of,
+    percent,
+    sentence,
+)
 from .measured import PHANTOM_TAG
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from ..errors import UserError
 from ..files import read_json
 from ..imageset.places import MANIFEST
+from .blocks import Labels, labels_of
 from .folders import RunFolders
-from .labels import Labels, labels_of
 from .pictures import (
     Panel,
     ReportPictures,

@@ -9,7 +9,7 @@ from typing import Any
 from ..files import inside
 from ..imageset.manifest import raw_rows, read_image_set
 from ..imageset.places import sidecar_of
-from ..imageset.sheets import contact_sheet, read_pictures, short_label
+from ..imageset.synthetic import contact_sheet, read_pictures, short_label
 from .blocks import count
 from .pictures import withheld
 

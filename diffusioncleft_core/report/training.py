@@ -13,6 +13,7 @@ from .blocks import (
     Block,
     Cell,
     Gallery,
+    Labels,
     Legend,
     Plot,
     Plots,
@@ -21,12 +22,12 @@ from .blocks import (
     Table,
     count,
     interval,
+    labels_of,
     percent,
     plain,
     sentence,
 )
 from .charts import Axis, Chart
-from .labels import Labels, labels_of
 from .measured import PHANTOM_TAG
 from .summary import figure_rows, goal_of
 

@@ -141,7 +141,7 @@ def check_findings(settings: RunSettings) -> None:
 
 def check_models(settings: RunSettings) -> None:
     """Base model, face pack and the measurements' networks are there; embedded ones only under --phantom."""
-    from ..faces.packs import find_pack
+    from ..faces.analyzer import find_pack
     from ..filters.text import load_text_reader
     from ..flux.source import phantom_source
     from ..weights.registry import require_file
@@ -183,7 +183,7 @@ def vocabulary_input(settings: RunSettings) -> dict[str, str]:
 
 def face_pack_input(settings: RunSettings) -> dict[str, Any]:
     """The face models by content, whatever their folder is called, with how they are run."""
-    from ..faces.packs import find_pack
+    from ..faces.analyzer import find_pack
 
     pack = find_pack(settings.faces)
     return {"face pack": [pack.weights(), pack.det_size, pack.det_thresh, pack.phantom_only]}

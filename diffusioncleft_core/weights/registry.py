@@ -176,7 +176,7 @@ def require_file(name: str, own: Path | None = None) -> Path:
 
 
 def _usual_places(model: Model) -> Iterator[tuple[str, Path]]:
-    from ..faces.packs import search_folders
+    from ..faces.analyzer import search_folders
     from ..flux.source import comfyui_roots
 
     if model.kind == "torch_hub":

@@ -13,7 +13,6 @@ from diffusioncleft.cli import main as cli
 from diffusioncleft.cli.comfyui.convert import to_api
 from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
 from diffusioncleft.diffusioncleft_core.conditions.plan import sampling_plan, write_plan
-from diffusioncleft.diffusioncleft_core.generation.plans import PROMPTS
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +150,7 @@ def test_the_zero_shot_baseline_draws_both_probes_without_a_lora(server, tmp_pat
         for line in path.read_text().splitlines()
     ]
     assert len(rows) == 2 and all(row["lora"] is None for row in rows)
-    assert {row["prompt"] for row in rows} == set(PROMPTS)
+    assert {row["prompt"] for row in rows} == set(load_vocabulary().zero_shot)
 
 
 def test_the_grid_has_a_row_a_checkpoint_and_a_column_a_strength(server, lora, tmp_path):

@@ -18,7 +18,7 @@ from diffusioncleft.diffusioncleft_core.dataset.corrections import (
     restore_captions,
 )
 from diffusioncleft.diffusioncleft_core.errors import UserError
-from diffusioncleft.diffusioncleft_core.faces.packs import PHANTOM_FOLDER
+from diffusioncleft.diffusioncleft_core.faces.analyzer import PHANTOM_FOLDER
 from diffusioncleft.diffusioncleft_core.files import read_json, read_jsonl
 from diffusioncleft.diffusioncleft_core.flux.source import FluxSource, phantom_source
 from diffusioncleft.diffusioncleft_core.generation.sampling import Sampling

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from diffusioncleft.diffusioncleft_core import phantom
-from diffusioncleft.diffusioncleft_core.dataset.duplicates import (
+from diffusioncleft.diffusioncleft_core.dataset.examine import (
     Pair,
     Signature,
     near_duplicates,

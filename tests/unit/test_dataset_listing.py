@@ -11,14 +11,14 @@ from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.files import read_jsonl
 from diffusioncleft.diffusioncleft_core.filters.apply import filter_set
 from diffusioncleft.diffusioncleft_core.filters.artifacts import ArtifactFilter
-from diffusioncleft.diffusioncleft_core.imageset.listing import READ_SUFFIXES, list_images
 from diffusioncleft.diffusioncleft_core.imageset.manifest import read_image_set, unlisted
+from diffusioncleft.diffusioncleft_core.imageset.places import READ_SUFFIXES, list_images
 from diffusioncleft.diffusioncleft_core.metrics.extractors import Extractors
 from diffusioncleft.diffusioncleft_core.metrics.measure import measure_sets
 from diffusioncleft.diffusioncleft_core.metrics.sets import measured_set
 from diffusioncleft.diffusioncleft_core.phantom.face import random_face
 from diffusioncleft.diffusioncleft_core.phantom.render import render
-from diffusioncleft.diffusioncleft_core.recipe.fields import Subset
+from diffusioncleft.diffusioncleft_core.recipe.recipe import Subset
 from diffusioncleft.trainer.data import collect_images
 
 IMAGES = ["cut.png", "face.PNG", "p.jfif", "photo.avif", "plain", "zero.png"]

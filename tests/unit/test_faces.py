@@ -11,8 +11,12 @@ from insightface.app import FaceAnalysis
 from phantom_datasets import FINDING_OF
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
-from diffusioncleft.diffusioncleft_core.faces.analyzer import load_face_analyzer, retry_ladder
-from diffusioncleft.diffusioncleft_core.faces.packs import PHANTOM_FOLDER, find_pack
+from diffusioncleft.diffusioncleft_core.faces.analyzer import (
+    PHANTOM_FOLDER,
+    find_pack,
+    load_face_analyzer,
+    retry_ladder,
+)
 from diffusioncleft.diffusioncleft_core.phantom.face import HEALTHY, random_face, random_identity
 from diffusioncleft.diffusioncleft_core.phantom.render import render
 

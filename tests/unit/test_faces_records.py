@@ -14,8 +14,7 @@ from diffusioncleft.diffusioncleft_core import phantom
 from diffusioncleft.diffusioncleft_core.dataset.folder import purge_dataset
 from diffusioncleft.diffusioncleft_core.dataset.references import dataset_records, read_references
 from diffusioncleft.diffusioncleft_core.errors import UserError
-from diffusioncleft.diffusioncleft_core.faces.analyzer import load_face_analyzer
-from diffusioncleft.diffusioncleft_core.faces.packs import PHANTOM_FOLDER
+from diffusioncleft.diffusioncleft_core.faces.analyzer import PHANTOM_FOLDER, load_face_analyzer
 from diffusioncleft.diffusioncleft_core.faces.records import RECORDS, embedding_matrix, face_records
 from diffusioncleft.diffusioncleft_core.imageset.manifest import read_image_set
 

@@ -19,11 +19,12 @@ from diffusioncleft.diffusioncleft_core.filters.artifacts import (
 )
 from diffusioncleft.diffusioncleft_core.filters.eye_bar import EyeLine, eye_line, levelled
 from diffusioncleft.diffusioncleft_core.filters.identity import IdentityVerdict
-from diffusioncleft.diffusioncleft_core.filters.stage import refill_set, rows_to_refill
-from diffusioncleft.diffusioncleft_core.filters.summary import (
+from diffusioncleft.diffusioncleft_core.filters.stage import (
     REASONS,
     filter_summary,
     photographs_summary,
+    refill_set,
+    rows_to_refill,
 )
 from diffusioncleft.diffusioncleft_core.imageset.manifest import (
     ImageRow,

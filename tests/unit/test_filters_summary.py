@@ -5,8 +5,12 @@ import pytest
 from diffusioncleft.diffusioncleft_core.conditions.plan import REFILL_STRIDE, attempt_of
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.files import write_jsonl
-from diffusioncleft.diffusioncleft_core.filters.stage import rows_to_refill, unfilled
-from diffusioncleft.diffusioncleft_core.filters.summary import filter_summary, photographs_summary
+from diffusioncleft.diffusioncleft_core.filters.stage import (
+    filter_summary,
+    photographs_summary,
+    rows_to_refill,
+    unfilled,
+)
 from diffusioncleft.diffusioncleft_core.imageset.manifest import (
     ImageRow,
     filtered_rows,

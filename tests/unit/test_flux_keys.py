@@ -9,7 +9,8 @@ from diffusers.loaders.single_file_utils import (
 from safetensors.torch import load_file
 from tiny_flux import build_single_files, build_tiny_flux, save_single
 
-from diffusioncleft.diffusioncleft_core.flux import transformer_keys, vae_keys
+from diffusioncleft.diffusioncleft_core.flux import encoder_keys as vae_keys
+from diffusioncleft.diffusioncleft_core.flux import transformer_keys
 from diffusioncleft.diffusioncleft_core.flux.components import load_transformer, shipped_config
 from diffusioncleft.diffusioncleft_core.flux.source import FluxSource
 

@@ -25,7 +25,7 @@ from diffusioncleft.diffusioncleft_core.flux.lora import attach_lora, lora_state
 from diffusioncleft.diffusioncleft_core.flux.lora_file import save_kohya
 from diffusioncleft.diffusioncleft_core.flux.source import FluxSource
 from diffusioncleft.diffusioncleft_core.generation.generate import generate as draw
-from diffusioncleft.diffusioncleft_core.generation.grid import generate_grid
+from diffusioncleft.diffusioncleft_core.generation.generate import generate_grid
 from diffusioncleft.diffusioncleft_core.generation.sampler import (
     ImageSampler,
     ImageSize,

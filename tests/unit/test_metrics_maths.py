@@ -18,7 +18,7 @@ from diffusioncleft.diffusioncleft_core.metrics.fir import (
     similarity_histogram,
 )
 from diffusioncleft.diffusioncleft_core.metrics.lpips import all_pairs_mean, draw_pairs, perceptual_pass
-from diffusioncleft.diffusioncleft_core.report.labels import labels_of
+from diffusioncleft.diffusioncleft_core.report.blocks import labels_of
 
 
 def moments(features):

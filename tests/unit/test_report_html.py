@@ -164,7 +164,7 @@ def test_no_colour_is_named_outside_the_palette():
 
 
 def test_the_filters_own_summary_is_what_the_page_reads(page):
-    from diffusioncleft.diffusioncleft_core.filters.summary import filter_summary, photographs_summary
+    from diffusioncleft.diffusioncleft_core.filters.stage import filter_summary, photographs_summary
 
     def row(index, reasons, **more):
         verdicts = {"accepted": not reasons, "reasons": reasons}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from diffusioncleft.diffusioncleft_core.imageset.sheets import clip, fit_lines, short_label
+from diffusioncleft.diffusioncleft_core.imageset.synthetic import clip, fit_lines, short_label
 from diffusioncleft.diffusioncleft_core.phantom.experiment import drift
 from diffusioncleft.diffusioncleft_core.report.summary import goal_of
 from diffusioncleft.diffusioncleft_core.run.dataset import photographs_for

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from synthetic_mark import assert_marked
 
-from diffusioncleft.diffusioncleft_core.imageset.sheets import contact_sheet
-from diffusioncleft.diffusioncleft_core.imageset.synthetic import is_ours, write_image
+from diffusioncleft.diffusioncleft_core.imageset.synthetic import contact_sheet, is_ours, write_image
 from diffusioncleft.nodes.pictures import preview_synthetic
 from diffusioncleft.trainer.preview import PreviewPrompt, _save
 

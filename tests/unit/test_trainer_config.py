@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
-from diffusioncleft.diffusioncleft_core.recipe.fields import Subset
-from diffusioncleft.diffusioncleft_core.recipe.recipe import Recipe
+from diffusioncleft.diffusioncleft_core.recipe.recipe import Recipe, Subset
 from diffusioncleft.trainer.config import parse_recipe, to_arguments
 from diffusioncleft.trainer.kohya import ALWAYS, REFUSED
 

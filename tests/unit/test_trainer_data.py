@@ -17,7 +17,7 @@ from trainer_settings import trainer_settings
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.files import TEMPORARY_PREFIX
-from diffusioncleft.diffusioncleft_core.recipe.fields import Subset
+from diffusioncleft.diffusioncleft_core.recipe.recipe import Subset
 from diffusioncleft.trainer import checkpoint as checkpoints
 from diffusioncleft.trainer.data import DataOrder, TrainImage, collect_images
 from diffusioncleft.trainer.events import Events

@@ -6,7 +6,7 @@ import pytest
 from trainer_settings import trainer_settings
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
-from diffusioncleft.diffusioncleft_core.recipe.fields import Subset
+from diffusioncleft.diffusioncleft_core.recipe.recipe import Subset
 
 REG, PROMPTS = {"reg_data_dir": Path("reg")}, {"sample_prompts": Path("prompts.txt")}
 FOLDERS = {"train_data_dir": None, "subsets": (Subset(Path("photos")),)}

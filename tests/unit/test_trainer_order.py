@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
-from diffusioncleft.diffusioncleft_core.recipe.fields import Subset
+from diffusioncleft.diffusioncleft_core.recipe.recipe import Subset
 from diffusioncleft.trainer.data import DataOrder, Draw, TrainImage, collect_images, read_pixels
 
 

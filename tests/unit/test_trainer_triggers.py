@@ -9,7 +9,7 @@ from trainer_settings import trainer_settings
 
 from diffusioncleft.diffusioncleft_core.dataset.folder import MARKER, SETTINGS
 from diffusioncleft.diffusioncleft_core.errors import UserError
-from diffusioncleft.diffusioncleft_core.recipe.fields import Subset
+from diffusioncleft.diffusioncleft_core.recipe.recipe import Subset
 from diffusioncleft.trainer.events import Events
 from diffusioncleft.trainer.flux_train_network import train
 from diffusioncleft.trainer.interruption import Interruption
