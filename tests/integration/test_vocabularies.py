@@ -149,3 +149,30 @@ def test_a_third_condition_stands_beside_the_two_of_cleft_lip(tmp_path):
     page = (out / "report.html").read_text("utf-8")
     assert all(text in page for text in ("Palsy", "Pre-op", "CleftGAN", ">All<"))
     assert "Both" not in page
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--photos", "acut=PHOTOS"], "Facial palsy has no condition 'acut'; did you mean 'acute'?"),
+        (["--photos-pre", "PHOTOS"], "Facial palsy has no condition 'pre_op'"),
+        (["--photos", "acute=PHOTOS", "--photos", "acute=PHOTOS"], "--photos names acute twice"),
+        (["--metadata", "acute=PHOTOS/metadata.csv"], "add --photos acute=DIR"),
+        (["--photos", "acute=PHOTOS", "--metadata", "acute=nowhere.csv"], "--metadata acute=CSV"),
+        (["--photos", "PHOTOS"], "is no NAME=PATH"),
+        ([], "the phantom draws no condition of this vocabulary: give --photos NAME=DIR"),
+    ],
+)
+def test_photographs_that_do_not_fit_the_vocabulary_are_one_sentence(
+    palsy, tmp_path, capsys, words, sentence
+):
+    vocabulary, photos = palsy
+    words = [word.replace("PHOTOS", str(photos)) for word in words]
+    status = main(
+        ["run", "--phantom", "--vocabulary", str(vocabulary), "--out", str(tmp_path / "run"), *words]
+    )
+    error = capsys.readouterr().err
+    assert status == 2
+    assert sentence in error
+    assert len(error.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
