@@ -21,6 +21,7 @@ _WHOLE_NUMBERS = ("width", "height", "index", "attempt", "seed")
 _OBJECTS = ("attributes", "verdicts")
 _OF_PHOTOGRAPHS = frozenset({"sha256", "caption", "subject", "region", "made_from"})
 """Fields that a generated image's row leaves out when they are empty; it writes all others."""
+_UNKNOWN_IF_ZERO = ("width", "height", "attempt")
 _DESCRIBING = ("role", "index", "caption", "prompt")
 
 
@@ -85,17 +86,12 @@ class ImageRow:
         return PlanRow(self.index, self.prompt, self.seed, dict(self.attributes), self.condition)
 
     def to_json(self) -> dict[str, Any]:
-        """The row as a JSON object; a photograph's empty fields are left out."""
+        """The row as a JSON object; what is empty is left out, of a generated image only private fields."""
         row = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "others"}
-        generated = self.index is not None
-        if not generated and not self.attempt:
-            del row["attempt"]
-        kept = {
-            name: value
-            for name, value in row.items()
-            if value not in (None, {}) or (generated and name not in _OF_PHOTOGRAPHS)
-        }
-        return kept | self.others
+        empty = {name for name, value in row.items() if value in (None, {})}
+        empty |= {name for name in _UNKNOWN_IF_ZERO if row[name] == 0}
+        left_out = empty if self.index is None else empty & _OF_PHOTOGRAPHS
+        return {name: value for name, value in row.items() if name not in left_out} | self.others
 
     @classmethod
     def from_json(cls, row: dict[str, Any], where: str = "the manifest") -> ImageRow:

@@ -64,7 +64,7 @@ def nearest_pairs(
         raise UserError("no training face was found: there is nothing to compare generated faces with")
     pairs = []
     for name, folder in generated.items():
-        files = [row.file for row in read_image_set(folder)]
+        files = [row.file for row in read_image_set(folder, may_be_empty=True)]
         matrix, places = embedding_matrix(face_records(folder, files, analyzer, cache))
         if not len(matrix):
             continue

@@ -165,10 +165,12 @@ def test_no_colour_is_named_outside_the_palette():
 
 def test_the_filters_own_summary_is_what_the_page_reads(page):
     from diffusioncleft.diffusioncleft_core.filters.stage import filter_summary, photographs_summary
+    from diffusioncleft.diffusioncleft_core.imageset.manifest import ImageRow
 
     def row(index, reasons, **more):
         verdicts = {"accepted": not reasons, "reasons": reasons}
-        return {"attributes": {"skin": "dark", "subject": "girl"}, "verdicts": verdicts, **more}
+        attributes = {"skin": "dark", "subject": "girl"}
+        return ImageRow(f"{index}.png", index=index, attributes=attributes, verdicts=verdicts, **more)
 
     rows = [row(0, []), row(1, ["text", "eye_bar"]), row(2, ["identity_leak"]), row(1, [], attempt=1)]
     summary = filter_summary(rows) | {
