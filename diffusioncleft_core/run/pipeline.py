@@ -46,7 +46,6 @@ def run_pipeline(
     begun = time.monotonic()
     folders = RunFolders(settings.out)
     private_dir(folders.private)
-    write_recipe(folders.recipe, settings.recipe)
     stages = Stages(folders.root, folders.private, redo=settings.redo, say=say)
     warnings: list[str] = []
 
@@ -112,6 +111,7 @@ def run_stages(
     }
     for name, done in side_by_side(jobs, trainings_at_once(settings)).items():
         facts[name]["training"] = done
+    write_recipe(folders.recipe, settings.recipe)
     for name in settings.conditions:
         condition = vocabulary.condition(name)
         facts[name]["plan"] = write_prompt_plan(settings, folders, stages, condition)

@@ -241,7 +241,7 @@ def test_the_launcher_stops_a_run_when_asked_and_reports_mistakes(workplace, tmp
         launch.train(changed(settings, learning_rate=0.1))
 
 
-def test_what_matters_is_named_when_it_changed(workplace, tmp_path):
+def test_what_the_tensors_depend_on_is_named_when_it_changed(workplace, tmp_path):
     settings = _settings(workplace, tmp_path, max_train_steps=2)
     _train(settings)
     with pytest.raises(UserError, match=r"network_alpha was 32\.0, is 16\.0"):
