@@ -111,7 +111,8 @@ def run_stages(
     }
     for name, done in side_by_side(jobs, trainings_at_once(settings)).items():
         facts[name]["training"] = done
-    write_recipe(folders.recipe, settings.recipe)
+    if not stages.dry:
+        write_recipe(folders.recipe, settings.recipe)
     for name in settings.conditions:
         condition = vocabulary.condition(name)
         facts[name]["plan"] = write_prompt_plan(settings, folders, stages, condition)
