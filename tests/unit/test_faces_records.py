@@ -1,5 +1,6 @@
 """The one pass over faces, and the training faces that everything is compared with."""
 
+import io
 import json
 import os
 import shutil
@@ -11,12 +12,15 @@ from phantom_datasets import phantom_dataset
 from PIL import Image
 
 from diffusioncleft.diffusioncleft_core import phantom
+from diffusioncleft.diffusioncleft_core.dataset.examine import Examination, examine
 from diffusioncleft.diffusioncleft_core.dataset.folder import purge_dataset
 from diffusioncleft.diffusioncleft_core.dataset.references import dataset_records, read_references
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.faces.analyzer import PHANTOM_FOLDER, load_face_analyzer
 from diffusioncleft.diffusioncleft_core.faces.records import RECORDS, embedding_matrix, face_records
 from diffusioncleft.diffusioncleft_core.imageset.manifest import read_image_set
+from diffusioncleft.diffusioncleft_core.phantom.face import random_face
+from diffusioncleft.diffusioncleft_core.phantom.render import render
 
 
 @pytest.fixture(scope="module")
@@ -163,3 +167,19 @@ def test_what_is_no_reference_is_said_in_one_sentence(datasets, analyzer, tmp_pa
     (real / "dataset.json").write_text(json.dumps(described))
     with pytest.raises(UserError, match="know phantoms alone"):
         read_references([real], analyzer)
+
+
+def test_the_ledger_of_an_earlier_version_is_read_and_several_faces_are_examined_anew(analyzer):
+    """Its rows described the largest face alone, beside the photograph's size."""
+    pixels = render(random_face(np.random.default_rng(5)), 128).image
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, "PNG")
+    found, _ = examine(data.getvalue(), "s", "key", analyzer, max_side=2048, first_frame=False)
+    record = found.record.to_json()
+    earlier = {name: value for name, value in found.to_json().items() if name != "record"}
+    earlier |= {"width": 128, "height": 128, "faces": 1, "embedding": record["embedding"]}
+    earlier["face"] = {name: record[name] for name in ("box", "landmarks", "score", "rung")}
+    again = Examination.from_json(json.loads(json.dumps(earlier)))
+    assert again.record.to_json() == record and again.settings == "key"
+    assert Examination.from_json(found.to_json()).record.to_json() == record
+    assert Examination.from_json({**earlier, "faces": 2}).settings != "key"

@@ -1,20 +1,28 @@
 """Where the loss counts more."""
 
+import numpy as np
 import pytest
 import torch
 
 from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
 from diffusioncleft.diffusioncleft_core.dataset.select import region_box
+from diffusioncleft.diffusioncleft_core.faces.records import FaceRecord
 from diffusioncleft.trainer.data import region_in_bucket
 from diffusioncleft.trainer.objective import region_weights
 
-FACE = {"landmarks": [[40, 50], [88, 50], [64, 79], [48, 96], [80, 96]]}
+
+def face(side, *landmarks):
+    """The record of a picture of `side` px with a face."""
+    return FaceRecord(side, side, n_faces=1, landmarks=np.array(landmarks, np.float32))
+
+
+FACE = face(128, [40, 50], [88, 50], [64, 79], [48, 96], [80, 96])
 
 
 def test_the_region_of_a_cleft_is_lip_and_nose_and_leaves_the_eyes_out():
     for name in ("pre_op", "post_op"):
-        x0, y0, x1, y1 = region_box(load_vocabulary().condition(name).region, FACE, 128, 128)
-        for x, y in FACE["landmarks"][2:]:
+        x0, y0, x1, y1 = region_box(load_vocabulary().condition(name).region, FACE)
+        for x, y in FACE.landmarks[2:]:
             assert x0 < x < x1
             assert y0 < y < y1
         assert y0 > 50
@@ -23,10 +31,10 @@ def test_the_region_of_a_cleft_is_lip_and_nose_and_leaves_the_eyes_out():
 
 def test_a_region_stays_inside_the_image_and_needs_a_face():
     region = load_vocabulary().condition("pre_op").region
-    low = {"landmarks": [[0, 0], [9, 0], [5, 5], [0, 9], [9, 9]]}
-    assert region_box(region, low, 10, 10) == pytest.approx([0.0, 1.85, 10.0, 10.0], abs=0.06)
-    assert region_box(region, None, 10, 10) is None
-    assert region_box(None, FACE, 128, 128) is None
+    low = face(10, [0, 0], [9, 0], [5, 5], [0, 9], [9, 9])
+    assert region_box(region, low) == pytest.approx([0.0, 1.85, 10.0, 10.0], abs=0.06)
+    assert region_box(region, FaceRecord(10, 10)) is None
+    assert region_box(None, FACE) is None
 
 
 def test_a_region_follows_the_image_into_its_bucket():
