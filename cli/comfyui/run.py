@@ -112,7 +112,7 @@ def run_graph(
             prompt_id = new_id()
             try:
                 queue_graph(server, graph, prompt_id, patience)
-                entry = watcher.wait(prompt_id, bar.heed)
+                entry = watcher.wait(prompt_id, bar.on_event)
                 break
             except PromptLost:
                 if attempt == MOST_RESTARTS:

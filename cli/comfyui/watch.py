@@ -36,7 +36,7 @@ class ProgressBar:
     def __exit__(self, *_: object) -> None:
         self._bar.close()
 
-    def heed(self, kind: str, data: Mapping[str, Any]) -> None:
+    def on_event(self, kind: str, data: Mapping[str, Any]) -> None:
         """Take one message of the server about the prompt."""
         if kind == "execution_start":
             self._done.clear()

@@ -107,16 +107,16 @@ def match_rows(
     for key, name in exact.items():
         folded.setdefault(key.casefold(), []).append(name)
     matched: dict[str, list[MetadataRow]] = {}
-    homeless: list[MetadataRow] = []
+    unmatched: list[MetadataRow] = []
     for row in rows:
         key = file_key(row.file)
         near = folded.get(key.casefold()) or legacy.get(key.casefold(), [])
         found = exact.get(key) or (near[0] if len(near) == 1 else None)
         if found is None:
-            homeless.append(row)
+            unmatched.append(row)
         else:
             matched.setdefault(found, []).append(row)
-    return matched, homeless
+    return matched, unmatched
 
 
 def _as_windows(name: str) -> str | None:
