@@ -143,7 +143,12 @@ def listed_rows(folder: Path) -> Iterator[ImageRow]:
     path = Path(folder) / MANIFEST
     for found in iterate_jsonl(path) if path.is_file() else ():
         row = ImageRow.from_json(found, str(path))
-        inside(folder, row.file)
+        try:
+            inside(folder, row.file)
+        except UserError:  # what it leads to may be private: it is not named
+            raise UserError(
+                f"a row of {path} names a file that leads out of its folder; make the set again"
+            ) from None
         yield replace(row, file=current_place(folder, row.file))
 
 

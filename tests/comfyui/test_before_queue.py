@@ -106,7 +106,7 @@ def test_settings_that_cant_be_trained_refuse_the_graph(server, dataset, real):
     phantoms = ours("PhantomDataset", condition="pre_op", count=8, size=64, seed=9, holdout=0.0)
     for settings, words in (
         ({"name": "a/b"}, "can't begin a file name"),
-        ({"resolution": "big"}, "no list of whole numbers"),
+        ({"resolution": "big"}, "is not a whole number"),
         ({"resolution": "7"}, "resolution needs sizes of at least"),
         ({"base_model": "real.safetensors"}, "real.safetensors"),
     ):
