@@ -107,7 +107,7 @@ def test_settings_that_cant_be_trained_refuse_the_graph(server, dataset, real):
     for settings, words in (
         ({"name": "a/b"}, "can't begin a file name"),
         ({"resolution": "big"}, "is not a whole number"),
-        ({"resolution": "7"}, "resolution needs sizes of at least"),
+        ({"resolution": "7"}, "is not a whole number from 64"),
         ({"base_model": "real.safetensors"}, "real.safetensors"),
     ):
         graph = training(dataset, **settings)
