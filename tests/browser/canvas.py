@@ -84,7 +84,7 @@ class Canvas:
 
     def dialogs(self) -> str:
         """The text of every open dialog: missing nodes, missing models, errors."""
-        return " ".join(self.page.locator(".p-dialog").all_inner_texts())
+        return " ".join(self.page.locator("[role=dialog]").all_inner_texts())
 
     def picture(self, path: Path, *groups: str) -> None:
         """A screenshot of the whole graph, or of the nodes of the named groups."""

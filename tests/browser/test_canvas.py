@@ -60,7 +60,7 @@ def assert_clean(canvas):
 
 def test_the_template_browser_offers_the_workflows_and_opens_one(canvas):
     canvas.page.evaluate("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
-    dialog = canvas.page.locator(".p-dialog")
+    dialog = canvas.page.locator("[role=dialog]")
     dialog.get_by_text("diffusioncleft", exact=True).first.click()
     for name in NAMES:
         dialog.get_by_text(name, exact=True).first.wait_for(timeout=15_000)
