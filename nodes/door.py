@@ -71,7 +71,12 @@ def _answer(graph: Graph, problems: list[tuple[str, str]]) -> dict[str, Any]:
         kind = graph[name]["class_type"]
         entry = errors.setdefault(name, {"errors": [], "dependent_outputs": [], "class_type": kind})
         entry["errors"].append(
-            {"type": "diffusioncleft_check", "message": sentence, "details": "", "extra_info": {}}
+            {
+                "type": "exception_during_validation",  # one whose details today's frontend shows
+                "message": "Can't run:",
+                "details": sentence,
+                "extra_info": {},
+            }
         )
         lines.append(f"{kind}: {sentence}")
     return _refused("\n".join(lines), errors)
