@@ -58,7 +58,7 @@ def assert_clean(canvas):
         assert any(holds(group["box"], node["box"]) for group in groups), node["title"]
 
 
-def shown(canvas, title):
+def text_of(canvas, title):
     """The text of a Preview Any node, whatever a release calls its widget."""
     return next(iter(canvas.node(title)["values"].values()))
 
@@ -201,9 +201,9 @@ def test_the_quick_start_runs_from_the_canvas_and_its_pictures_and_figures_appea
     assert canvas.node("Save Synthetic Set")["images"] == (16 if PICTURES else 4)
     assert canvas.node("Cleft LoRA Trainer")["images"] >= 1
     assert canvas.node("Cleft FIR")["images"] == 1
-    assert "pictures accepted" in shown(canvas, "All verdicts")
+    assert "pictures accepted" in text_of(canvas, "All verdicts")
     for name in ("FIR", "FID", "LPIPS"):
-        assert name in shown(canvas, name)
+        assert name in text_of(canvas, name)
     assert canvas.dialogs() == ""
     assert_clean(canvas)
     look("quick_start_done")
