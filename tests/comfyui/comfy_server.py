@@ -27,6 +27,18 @@ def find_comfyui() -> Path | None:
     return None
 
 
+def server_environment() -> dict[str, str]:
+    """For the server: no other host is reached, and libraries don't try to."""
+    offline = Path(__file__).resolve().parents[1] / "offline"
+    return {
+        **{name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")},
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(offline), os.environ.get("PYTHONPATH", "")])),
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONUTF8": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+
+
 class ComfyServer:
     """Starts `main.py` on a base directory of its own; `start()` again after `kill()` is a restart."""
 

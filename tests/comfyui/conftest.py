@@ -1,7 +1,6 @@
 """One real ComfyUI server for all tests of a session."""
 
 import importlib.util
-import os
 import sys
 from pathlib import Path
 
@@ -11,20 +10,8 @@ HERE = Path(__file__).resolve().parent
 if str(HERE) not in sys.path:
     sys.path.insert(0, str(HERE))
 
-from comfy_server import ComfyServer, find_comfyui  # noqa: E402
+from comfy_server import ComfyServer, find_comfyui, server_environment  # noqa: E402
 from graphs import SECRET  # noqa: E402
-
-
-def environment() -> dict[str, str]:
-    """For the server: no other host is reached, and libraries don't try to."""
-    offline = HERE.parent / "offline"
-    return {
-        **{name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")},
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(offline), os.environ.get("PYTHONPATH", "")])),
-        "HF_HUB_OFFLINE": "1",
-        "PYTHONUTF8": "1",
-        "OMP_NUM_THREADS": "1",
-    }
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +31,7 @@ def comfyui() -> Path:
 @pytest.fixture(scope="session")
 def server(comfyui, tmp_path_factory):
     """A running server on an empty base directory."""
-    running = ComfyServer(comfyui, tmp_path_factory.mktemp("comfyui"), environment())
+    running = ComfyServer(comfyui, tmp_path_factory.mktemp("comfyui"), server_environment())
     running.start()
     yield running
     running.kill()

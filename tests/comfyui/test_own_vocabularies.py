@@ -5,8 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from comfy_server import ComfyServer
-from conftest import environment
+from comfy_server import ComfyServer, server_environment
 from graphs import builder, ours, training
 from phantom_datasets import photograph
 
@@ -32,7 +31,7 @@ def own(comfyui, tmp_path_factory):
     (folder / "palsy.toml").write_text(example[1], encoding="utf-8")
     (folder / "damaged.toml").write_text("schema = ", encoding="utf-8")
     (folder / "taken.toml").write_text(example[1].replace("conditions.acute", "conditions.pre_op"), "utf-8")
-    running = ComfyServer(comfyui, base, environment())
+    running = ComfyServer(comfyui, base, server_environment())
     running.start()
     yield running, load_vocabulary(folder / "palsy.toml").condition("acute")
     running.kill()
