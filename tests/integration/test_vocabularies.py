@@ -145,7 +145,7 @@ def test_a_third_condition_stands_beside_the_two_of_cleft_lip(tmp_path):
     report = read_json(out / "report.json")
     assert set(report["sets"]) == {*names, "all"}
     assert list(report["oracle"]) == ["pre_op", "post_op"]
-    assert report["training"]["acute"]["settings"]["other_trigger"] == "CLP"
+    assert report["training"]["acute"]["recipe"]["objective"]["other_trigger"] == "CLP"
     page = (out / "report.html").read_text("utf-8")
     assert all(text in page for text in ("Palsy", "Pre-op", "CleftGAN", ">All<"))
     assert "Both" not in page
