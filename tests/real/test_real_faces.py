@@ -1,0 +1,47 @@
+"""What the phantom can't show: real detectors and recognisers on photographs of people."""
+
+import io
+from itertools import combinations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffusioncleft.diffusioncleft_core.imageset.decode import normalise, read_image
+
+UNDO = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+ORIENTATION = 0x0112
+
+
+def test_a_person_is_nearer_to_themselves_than_to_others(faces, people):
+    embeddings = {
+        subject: [faces.analyze(read_image(path))[0].embedding for path in paths[:4]]
+        for subject, paths in people.items()
+    }
+    unit = {s: [e / np.linalg.norm(e) for e in found] for s, found in embeddings.items()}
+    same = [float(a @ b) for found in unit.values() for a, b in combinations(found, 2)]
+    other = [float(a @ b) for s, t in combinations(unit, 2) for a in unit[s] for b in unit[t]]
+    assert np.quantile(same, 0.1) > np.quantile(other, 0.9)
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", sorted(UNDO))
+def test_an_oriented_file_shows_the_same_face_on_the_same_side(faces, people, kind, orientation):
+    upright = Image.open(next(iter(people.values()))[0]).convert("RGB")
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    data = io.BytesIO()
+    extra = {"lossless": True} if kind == "WEBP" else {}
+    upright.transpose(UNDO[orientation]).save(data, kind, exif=exif, **extra)
+    pixels = normalise(data.getvalue()).pixels
+    assert np.array_equal(pixels, np.asarray(upright))
+    found, expected = faces.analyze(pixels)[0], faces.analyze(np.asarray(upright))[0]
+    assert np.allclose(found.embedding, expected.embedding)
