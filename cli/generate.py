@@ -12,15 +12,13 @@ from .options import (
     add_attribute_arguments,
     add_base_arguments,
     add_vocabulary_argument,
-    fixed_from,
-    names_from,
+    attributes_from,
     parse_size,
     paths,
     sampling_from,
     source_from,
     strengths,
     warn,
-    weights_from,
 )
 
 if TYPE_CHECKING:
@@ -118,9 +116,5 @@ def plan_from(args: argparse.Namespace) -> list[PlanRow]:
         args.n,
         args.seed,
         mode=args.mode,
-        fixed=fixed_from(args.set),
-        weights=weights_from(args.weight),
-        omit=names_from(args.omit),
-        draw=names_from(args.draw),
-        bracketed=not args.bare_trigger,
+        **attributes_from(args),
     )

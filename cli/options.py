@@ -186,6 +186,17 @@ def condition_from(args: argparse.Namespace) -> Condition:
     return vocabulary.condition(args.condition)
 
 
+def attributes_from(args: argparse.Namespace) -> dict[str, Any]:
+    """What the attribute options say, as `sampling_plan`'s keywords."""
+    return {
+        "fixed": fixed_from(args.set),
+        "weights": weights_from(args.weight),
+        "omit": names_from(args.omit),
+        "draw": names_from(args.draw),
+        "bracketed": not args.bare_trigger,
+    }
+
+
 def fixed_from(pairs: Iterable[str]) -> dict[str, str]:
     """`["skin=dark"]` -> `{"skin": "dark"}`."""
     return dict(_pairs(pairs, "--set", "skin=dark"))

@@ -13,13 +13,11 @@ from ..diffusioncleft_core.ranges import COUNT, SEED
 from .options import (
     add_attribute_arguments,
     add_condition_arguments,
+    attributes_from,
     condition_from,
-    fixed_from,
-    names_from,
     print_listing,
     tokenizer_from,
     warn,
-    weights_from,
 )
 
 if TYPE_CHECKING:
@@ -63,11 +61,7 @@ def run(args: argparse.Namespace) -> int:
         args.n,
         args.seed,
         mode=args.mode,
-        fixed=fixed_from(args.set),
-        weights=weights_from(args.weight),
-        omit=names_from(args.omit),
-        draw=names_from(args.draw),
-        bracketed=not args.bare_trigger,
+        **attributes_from(args),
         extra=args.extra,
     )
     _warn_about_length(rows, args.tokenizer)
