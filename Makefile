@@ -11,12 +11,13 @@ endif
 READY := $(VENV)/.ready
 OUT ?= demo
 TESTS ?=
+WORKERS ?= logical
 
 .PHONY: help setup demo test lint format bench experiments clean
 
 help:
 	@echo "make demo         the whole run on phantoms, into $(OUT)/"
-	@echo "make test         unit and integration tests        (TESTS=tests/unit/test_files.py for some of them)"
+	@echo "make test         all tests, on all cores      (TESTS=tests/unit/test_files.py for some of them, WORKERS=1)"
 	@echo "make lint         ruff and mypy"
 	@echo "make format       let ruff rewrite the layout and the safe findings"
 	@echo "make bench        timings, kept in benchmarks/"
@@ -35,7 +36,7 @@ demo: $(READY)
 	$(PY) -m diffusioncleft run --phantom --out $(OUT)
 
 test: $(READY)
-	$(PY) -m pytest $(TESTS)
+	$(PY) -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadgroup $(TESTS)
 
 lint: $(READY)
 	$(PY) -m ruff check .

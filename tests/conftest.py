@@ -14,13 +14,29 @@ OFFLINE = Path(__file__).resolve().parent / "offline"
 
 
 def pytest_configure() -> None:
-    """Let child processes heed Ctrl-C, also where the tests were started in the background.
+    """Share the cores among the workers, and let child processes end at Ctrl-C.
+
+    The latter also where the tests were started in the background.
 
     A shell gives its background jobs an ignored SIGINT, which their children inherit; a handler of our own is
     not inherited, so they start with the default.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if workers > 1:
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In parallel, keep together what shares a server (its folder) or costly fixtures (its file)."""
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    for item in items:
+        folder = item.path.parent.name
+        if folder != "unit":
+            group = folder if folder in ("comfyui", "browser") else f"{folder}/{item.path.stem}"
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")

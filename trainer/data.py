@@ -13,7 +13,7 @@ from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.files import inside, read_json, shown
 from ..diffusioncleft_core.imageset.decode import INGEST_VERSION, Rejected, pixel_sha256, read_image
 from ..diffusioncleft_core.imageset.manifest import ImageRow, read_image_set, unlisted
-from ..diffusioncleft_core.imageset.places import MANIFEST, named
+from ..diffusioncleft_core.imageset.places import MANIFEST, is_set_aside, named
 from ..diffusioncleft_core.recipe.recipe import Subset
 from .buckets import assign_bucket, cover_box
 
@@ -70,9 +70,12 @@ def collect_images(
     """Read the images of all folders. `each` is called before every image and may raise to stop.
 
     A folder with a manifest gives its rows of role `train` (for regularisation generated and control images
-    too), with their captions or prompts; another folder gives its images with caption files beside them. An
-    image that can't be read is left out and named. No readable training image, or regularisation image
-    where there is a folder for them, or one without a caption, raises UserError.
+    too), with their captions or prompts; another folder gives its images with caption files beside them. What
+    a filter rejected is left out and counted; an image that can't be read is left out and named.
+
+    Raises:
+        UserError: no training image can be read, or no regularisation image where there is a folder for them,
+            or one has no caption.
     """
     images: list[TrainImage] = []
     left_out: list[str] = []
@@ -82,7 +85,11 @@ def collect_images(
         private = is_dataset(subset.image_dir)
         left_out += outdated(subset.image_dir) if private else unlisted(subset.image_dir)
         unreadable: list[str] = []
-        for row in _rows(subset):
+        rows = _rows(subset)
+        kept = [row for row in rows if row.accepted is not False and not is_set_aside(row.file)]
+        if len(kept) < len(rows):
+            left_out.append(f"{len(rows) - len(kept)} images that a filter rejected were left out")
+        for row in kept:
             each()
             caption = _caption(subset, row)
             try:

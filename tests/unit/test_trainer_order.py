@@ -206,3 +206,18 @@ def test_no_image_to_train_on_is_a_mistake(tmp_path):
     set_ = folder(tmp_path / "set", {"file": "a.png", "role": "holdout", "caption": "x"}, manifest=True)
     with pytest.raises(UserError, match="no training image"):
         collect_images([Subset(set_)], (64,), 16)
+
+
+def test_what_a_filter_rejected_is_not_trained_on(tmp_path):
+    rows = [
+        {"file": "good.png", "caption": "good", "verdicts": {"accepted": True}},
+        {"file": "unseen.png", "caption": "unseen"},
+        {"file": "leak.png", "caption": "leak", "verdicts": {"accepted": False}},
+        {"file": "rejected/aside.png", "caption": "aside", "verdicts": {"accepted": False}},
+    ]
+    (tmp_path / "set" / "rejected").mkdir(parents=True)
+    set_ = folder(tmp_path / "set", *rows, manifest=True)
+    found = collect_images([Subset(set_), Subset(set_, is_reg=True)], (64,), 16)
+    assert [entry.caption for entry in found.train] == ["good", "unseen"]
+    assert [entry.caption for entry in found.reg] == ["good", "unseen"]
+    assert found.left_out.count("2 images that a filter rejected were left out") == 2
