@@ -11,13 +11,13 @@ from diffusioncleft.diffusioncleft_core.faces.analyzer import FaceAnalyzer, load
 
 @pytest.fixture(scope="session")
 def real() -> Path:
-    """The folder at $DIFFUSIONCLEFT_REAL: `pack/` and `photographs/` with `subjects.csv`."""
+    """Pack and photographs, at $DIFFUSIONCLEFT_REAL or in `shared/real` beside the checkout."""
     named = os.environ.get("DIFFUSIONCLEFT_REAL")
-    if not named:
+    folder = Path(named) if named else Path(__file__).resolve().parents[3] / "shared" / "real"
+    if not named and not folder.is_dir():
         pytest.skip(
             "NO REAL FACES: set DIFFUSIONCLEFT_REAL to a folder with pack/ and photographs/subjects.csv"
         )
-    folder = Path(named)
     assert (folder / "pack").is_dir() and (folder / "photographs" / "subjects.csv").is_file()
     return folder
 
