@@ -81,31 +81,6 @@ def png_bytes(picture: torch.Tensor) -> int:
     return buffer.tell()
 
 
-@torch.no_grad()
-def draw(
-    transformer: Any,
-    vae: Any,
-    prompt_embeds: torch.Tensor,
-    pooled: torch.Tensor,
-    *,
-    seed: int,
-    size: int,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> torch.Tensor:
-    """One picture by this package's sampler, [3, size, size] float32 in [0, 1] on the CPU.
-
-    prompt_embeds: [T, D]; pooled: [P].
-    """
-    from ...diffusioncleft_core.flux.sampling import decode_latents, initial_noise, sample
-
-    noise = initial_noise(seed, size, size)[None].to(device, dtype)
-    latents = sample(
-        transformer, noise, prompt_embeds[None].to(device, dtype), pooled[None].to(device, dtype)
-    )
-    return (decode_latents(vae, latents)[0].cpu() + 1.0) / 2.0
-
-
 NAME = "doctor"
 
 
