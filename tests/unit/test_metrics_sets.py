@@ -11,7 +11,7 @@ from diffusioncleft.diffusioncleft_core.dataset.folder import create_dataset_fol
 from diffusioncleft.diffusioncleft_core.dataset.references import ReferenceSet
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.faces.records import FaceRecord
-from diffusioncleft.diffusioncleft_core.files import write_json
+from diffusioncleft.diffusioncleft_core.files import sha256_file, write_json
 from diffusioncleft.diffusioncleft_core.imageset.manifest import ImageRow, write_image_set
 from diffusioncleft.diffusioncleft_core.metrics.extractors import ExtractorInfo, Extractors
 from diffusioncleft.diffusioncleft_core.metrics.faces import MeasuredFaces, face_figures
@@ -23,6 +23,7 @@ from diffusioncleft.diffusioncleft_core.metrics.fir import (
     NO_REFERENCE,
     Faces,
     control_figures,
+    embedder_info,
     fir_sweep,
     identity_figures,
 )
@@ -147,6 +148,15 @@ def test_the_control_is_what_people_who_were_not_trained_on_score():
     ]
     assert (whole["k"], whole["n"], whole["n_reference"]) == (2, 5, 7)
     assert control_figures("pre_op", strangers[:4], PHOTOGRAPHS, PACK, 0.65) == {}
+
+
+def test_fir_names_the_pack_and_the_file_of_its_recogniser(analyzer):
+    assert embedder_info(analyzer) == {
+        "name": "phantom-faces",
+        "sha256": sha256_file(analyzer.pack.folder / "rec.onnx"),
+        "phantom": True,
+        "licence": "Apache-2.0",
+    }
 
 
 def test_each_condition_has_its_own_held_out_people_and_all_have_everyones():
