@@ -181,9 +181,7 @@ def preview(checkup: Checkup) -> Figures:
 
 def lora_file(checkup: Checkup) -> Figures:
     """kohya's keys, sound numbers, and metadata that name nothing of this machine."""
-    import torch
-
-    from ...diffusioncleft_core.flux.lora_file import inspect_lora, read_lora
+    from ...diffusioncleft_core.flux.lora_file import inspect_lora
 
     path = checkup.found.lora
     assert path is not None
@@ -194,13 +192,12 @@ def lora_file(checkup: Checkup) -> Figures:
         "mib": round(path.stat().st_size / 2**20, 1),
         "modules": int(told["modules"]),
         "scales": ", ".join(f"{scale:g}" for scale in told["scales"]),
-        "delta_norm": round(float(told["delta_norm"]), 4),
+        "delta_norm": round(float(told["delta_norm"] or 0), 4),
         "base_model_sha256": metadata.get("base_model_sha256", "?"),
     }
-    if not all(bool(torch.isfinite(value).all()) for value in read_lora(path).state.values()):
-        raise Failed(
-            "the LoRA holds not-a-number values", "get the base model's files again, or try --dtype", figures
-        )
+    if told["not_finite"]:
+        hint = "get the base model's files again, or try --dtype"
+        raise Failed(f"the LoRA holds {told['not_finite']}", hint, figures)
     if told["warnings"]:
         raise Failed("; ".join(told["warnings"]), "", figures)
     named = telling(metadata, checkup.settings.workspace)

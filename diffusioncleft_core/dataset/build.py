@@ -10,6 +10,7 @@ from ..conditions.vocabulary import Condition
 from ..environment import versions
 from ..errors import UserError
 from ..files import read_jsonl, sha256_bytes, sha256_file, write_json, write_jsonl
+from ..imageset.captions import CaptionFiles
 from ..imageset.decode import INGEST_VERSION, Rejected, SetAside, normalise, read_bytes
 from ..imageset.manifest import ImageRow, listed_rows, write_image_set
 from ..progress import progress
@@ -120,13 +121,15 @@ def build_dataset(
     if not listing.photographs:
         raise UserError(f"{photos} holds no photograph; check the path")
     refuse_overlap(photos, out)
+    sidecars = CaptionFiles(photos)
     candidates, aside = admit(
-        photos, listing, table, columns_of(condition), caption_builder(condition, settings.bracketed)
+        sidecars, listing, table, columns_of(condition), caption_builder(condition, settings.bracketed)
     )
     with dataset_lock(out):
         folder = create_dataset_folder(out)
         erase_leftovers(folder)
-        warnings = [*table.notices, *served_warnings(photos, out)]
+        warnings = [*table.notices, *sidecars.notices(listing.photographs, "rename them to end in .txt")]
+        warnings += served_warnings(photos, out)
 
         sources, unread = _hash_sources(photos, candidates, without_consent(listing, table))
         aside += unread

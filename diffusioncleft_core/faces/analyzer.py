@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from ..files import read_json, sha256_model
 from ..ranges import number, whole
+from ..weight_file import stand_in
 
 PHANTOM = "phantom"
 """Name of the embedded pack, which knows phantoms and nothing else."""
@@ -84,6 +85,9 @@ def read_pack(folder: Path) -> FacePack:
     """Read a pack's folder and its optional `pack.json` (name, det_size, det_thresh, phantom_only)."""
     if not any(folder.glob("*.onnx")):
         raise UserError(f"the face pack {folder} holds no .onnx file; put a detector and a recogniser there")
+    for model in sorted(folder.glob("*.onnx")):
+        if instead := stand_in(model):
+            raise UserError(f"{model} {instead}")
     settings: dict[str, Any] = {}
     description = folder / "pack.json"
     if description.is_file():
