@@ -15,6 +15,7 @@ from ..diffusioncleft_core.imageset.decode import INGEST_VERSION, Rejected, pixe
 from ..diffusioncleft_core.imageset.manifest import ImageRow, read_image_set, unlisted
 from ..diffusioncleft_core.imageset.places import MANIFEST, named
 from ..diffusioncleft_core.recipe.recipe import Subset
+from ..diffusioncleft_core.small_counts import told
 from .buckets import assign_bucket, cover_box
 
 MAX_SIDE = 4096  # larger photographs are reduced while they are read
@@ -107,7 +108,8 @@ def collect_images(
                 )
             )
         if unreadable and private:
-            left_out.append(f"{len(unreadable)} images of a dataset can't be read; build it again")
+            how_many = told(len(unreadable)) or "a few"
+            left_out.append(f"{how_many} images of a dataset can't be read; build it again")
         elif unreadable:
             left_out.append(
                 f"images in {shown(subset.image_dir)} that can't be read were left out ({len(unreadable)}): "

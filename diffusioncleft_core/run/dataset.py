@@ -121,6 +121,7 @@ def build(
         return {
             "training_images": result.count("train"),
             "holdout_images": result.count("holdout"),
+            "subjects": result.subjects,
             "set_aside": result.reasons,
             "faces": faces.describe(),
         }

@@ -5,7 +5,16 @@ import ast
 import pytest
 
 CORE = "diffusioncleft_core"
-FOUNDATION = ("errors", "files", "progress", "statistics", "environment", "ranges", "__version__")
+FOUNDATION = (
+    "errors",
+    "files",
+    "progress",
+    "statistics",
+    "environment",
+    "ranges",
+    "small_counts",
+    "__version__",
+)
 ROOMS = (
     ("conditions", "recipe"),
     ("imageset", "flux"),
