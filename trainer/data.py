@@ -16,6 +16,7 @@ from ..diffusioncleft_core.imageset.decode import INGEST_VERSION, Rejected, pixe
 from ..diffusioncleft_core.imageset.manifest import ImageRow, read_image_set, unlisted
 from ..diffusioncleft_core.imageset.places import MANIFEST, is_set_aside, named
 from ..diffusioncleft_core.recipe.recipe import Subset
+from ..diffusioncleft_core.small_counts import told
 from .buckets import assign_bucket, cover_box
 
 MAX_SIDE = 4096  # larger photographs are reduced while they are read
@@ -82,9 +83,9 @@ def collect_images(
     left_out: list[str] = []
     uncaptioned: list[str] = []
     for subset in sorted(subsets, key=lambda entry: entry.is_reg):
-        found, told, bare = _images_of(subset, bases, step, each)
+        found, omitted, bare = _images_of(subset, bases, step, each)
         images += found
-        left_out += told
+        left_out += omitted
         uncaptioned += bare
     if uncaptioned:
         raise UserError(
@@ -147,24 +148,26 @@ def _images_of(
                 region_in_bucket(row.region, pixels.shape[1], pixels.shape[0], bucket),
             )
         )
-    told = outdated(folder) if private else unlisted(folder)
-    if len(kept) < len(rows):
-        told.append(f"{len(rows) - len(kept)} images that a filter rejected were left out")
+    omitted = outdated(folder) if private else unlisted(folder)
+    if rejected := len(rows) - len(kept):
+        number = (told(rejected) or "a few") if private else rejected
+        omitted.append(f"{number} images that a filter rejected were left out")
     if private and unreadable:
-        told.append(f"{len(unreadable)} images of a dataset can't be read; build it again")
+        number = told(len(unreadable)) or "a few"
+        omitted.append(f"{number} images of a dataset can't be read; build it again")
     elif unreadable:
-        told.append(
+        omitted.append(
             f"images in {shown(folder)} that can't be read were left out ({len(unreadable)}): "
             f"{named(unreadable)}"
         )
     if wrong:
-        told.append(
+        omitted.append(
             f"images in {shown(folder)} were left out for their captions ({len(wrong)}): {named(wrong)}"
         )
     if not (folder / MANIFEST).is_file():
-        told += captions.notices((row.file for row in rows), "give their suffix as caption_extension")
+        omitted += captions.notices((row.file for row in rows), "give their suffix as caption_extension")
         uncaptioned = [_with_unread(captions, name) for name in uncaptioned]
-    return images, told, uncaptioned
+    return images, omitted, uncaptioned
 
 
 def outdated(folder: Path) -> list[str]:

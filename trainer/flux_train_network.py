@@ -45,6 +45,7 @@ from ..diffusioncleft_core.flux.lora import (
 )
 from ..diffusioncleft_core.flux.lora_file import save_kohya
 from ..diffusioncleft_core.recipe.document import FILE_NAME, write_recipe
+from ..diffusioncleft_core.recipe.presets import told_recipe
 from ..diffusioncleft_core.recipe.recipe import STEPS_PER_IMAGE, Recipe
 from . import checkpoint as checkpoints
 from . import memory
@@ -108,7 +109,7 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
         if checkpoint:
             checkpoints.restore(checkpoint, parameters, optimizer)
 
-        write_recipe(output_dir / FILE_NAME, recipe)
+        write_recipe(output_dir / FILE_NAME, told_recipe(recipe, len(images.train)))
         order = DataOrder(images.images, recipe.data.batch_size, recipe.objective.seed)
         objective = Objective(recipe, prepared, transformer, activate, device, dtype)
         seconds = 0.0 if recipe.output.report_every_step else EVENT_SECONDS

@@ -111,6 +111,7 @@ def build(run: Run, condition: Condition, photographs: Photographs) -> Results:
         return {
             "training_images": result.count("train"),
             "holdout_images": result.count("holdout"),
+            "subjects": result.subjects,
             "set_aside": result.reasons,
             "faces": faces.describe(),
         }

@@ -242,7 +242,13 @@ def test_few_faces_give_no_plane_and_few_photographs_no_numbers(rng):
     assert figure["spread"]["real"] == {"pre_op": None}
     assert figure["overlap"] == {}
     assert sum(map(len, figure["real"]["pre_op"])) == 9
-    assert suppressed(np.array([[4, 5], [0, 12]])) == [[None, 5], [None, 12]]
+
+
+def test_a_blank_cell_of_the_plane_does_not_follow_from_the_others():
+    assert suppressed(np.array([[4, 6], [1, 12]])) == [[None, 6], [None, 12]]
+    assert suppressed(np.array([[4, 6], [0, 12]])) == [[None, None], [None, 12]]
+    assert suppressed(np.array([[5, 6], [0, 12]])) == [[5, 6], [None, 12]]
+    assert suppressed(np.array([[3, 0], [0, 0]])) == [[None, None], [None, None]]
 
 
 def test_what_others_reported_is_in_our_units():
