@@ -22,7 +22,8 @@ from diffusioncleft.diffusioncleft_core.files import write_json
 from diffusioncleft.diffusioncleft_core.flux.components import load_text_encoders
 from diffusioncleft.diffusioncleft_core.flux.sampling import encode_prompts, initial_noise, pack_latents
 from diffusioncleft.diffusioncleft_core.flux.source import FluxSource, phantom_source
-from diffusioncleft.diffusioncleft_core.generation.sampler import ImageSampler, ImageSize
+from diffusioncleft.diffusioncleft_core.generation.sampler import ImageSampler
+from diffusioncleft.diffusioncleft_core.generation.settings import ImageSize
 
 STEPS = 4
 RESULTS = Path(__file__).resolve().parent / "results"

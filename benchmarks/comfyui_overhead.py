@@ -80,7 +80,7 @@ class Core:
 
         from diffusioncleft.diffusioncleft_core.flux.components import load_text_encoders
         from diffusioncleft.diffusioncleft_core.flux.source import phantom_source
-        from diffusioncleft.diffusioncleft_core.generation.generate import base_digests
+        from diffusioncleft.diffusioncleft_core.generation.folder import base_digests
         from diffusioncleft.diffusioncleft_core.generation.sampler import ImageSampler
 
         source, cpu = phantom_source(), torch.device("cpu")
@@ -93,7 +93,7 @@ class Core:
         import torch
 
         from diffusioncleft.diffusioncleft_core.flux.sampling import encode_prompts
-        from diffusioncleft.diffusioncleft_core.generation.sampler import ImageSize
+        from diffusioncleft.diffusioncleft_core.generation.settings import ImageSize
         from diffusioncleft.diffusioncleft_core.imageset.synthetic import write_image
 
         rows = sampling_plan(load_vocabulary().condition("pre_op"), n, seed)

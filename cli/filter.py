@@ -12,10 +12,8 @@ from ..diffusioncleft_core.ranges import COUNT, SIMILARITY, whole
 from .options import add_base_arguments, batch_from, device_and_dtype, source_from
 
 if TYPE_CHECKING:
-    from ..diffusioncleft_core.faces.analyzer import FaceAnalyzer
-    from ..diffusioncleft_core.filters.apply import FilterResult
+    from ..diffusioncleft_core.filters.apply import Filters
     from ..diffusioncleft_core.filters.artifacts import ArtifactFilter
-    from ..diffusioncleft_core.filters.identity import IdentityFilter
 
 HELP = "set aside images with an artifact or with a face too like a training photograph's"
 EXAMPLES = """\
@@ -77,6 +75,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.readmit:
         return _readmit(args)
+    from ..diffusioncleft_core.filters.apply import filter_set
     from ..diffusioncleft_core.filters.artifacts import check_kinds
     from ..diffusioncleft_core.filters.identity import THRESHOLD
 
@@ -93,24 +92,23 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("--phantom brings its own face models; leave out --faces, or --phantom")
     if not args.set.is_dir():
         raise UserError(f"{args.set} is no folder; give the folder of a generated set, or of images")
-    artifacts, identity, analyzer = _filters(args, kinds, threshold)
-    result = _filter(args.set, artifacts, identity, analyzer)
+    filters = _filters(args, kinds, threshold)
+    result = filter_set(args.set, filters)
     for message in result.notices:
         print(f"warning: {message}", file=sys.stderr)
     print(f"{result.checked} images looked at, {len(result.rows) - result.checked} were known: {args.set}")
     if args.refill is not None:
-        _refill(args, artifacts, identity, analyzer)
+        _refill(args, filters)
     _tell(args.set)
     if args.photographs:
-        _tell_photographs(args, artifacts, analyzer)
+        _tell_photographs(args, filters.artifacts)
     return 0
 
 
-def _filters(
-    args: argparse.Namespace, kinds: Any, threshold: float
-) -> tuple[ArtifactFilter, IdentityFilter | None, FaceAnalyzer]:
+def _filters(args: argparse.Namespace, kinds: Any, threshold: float) -> Filters:
     from ..diffusioncleft_core.dataset.references import read_references
     from ..diffusioncleft_core.faces.analyzer import load_face_analyzer
+    from ..diffusioncleft_core.filters.apply import Filters
     from ..diffusioncleft_core.filters.artifacts import ARTIFACTS, ArtifactFilter
     from ..diffusioncleft_core.filters.identity import IdentityFilter
 
@@ -121,40 +119,28 @@ def _filters(
     identity = None
     if args.reference:
         identity = IdentityFilter(read_references(args.reference, analyzer), threshold)
-    return ArtifactFilter(analyzer, kinds=tuple(ARTIFACTS) if kinds is None else kinds), identity, analyzer
+    return Filters(ArtifactFilter(analyzer, kinds=tuple(ARTIFACTS) if kinds is None else kinds), identity)
 
 
-def _filter(
-    folder: Path, artifacts: ArtifactFilter, identity: IdentityFilter | None, analyzer: FaceAnalyzer
-) -> FilterResult:
-    from ..diffusioncleft_core.filters.apply import filter_set
-
-    return filter_set(folder, artifacts, identity, analyzer)
-
-
-def _refill(
-    args: argparse.Namespace,
-    artifacts: ArtifactFilter,
-    identity: IdentityFilter | None,
-    analyzer: FaceAnalyzer,
-) -> None:
+def _refill(args: argparse.Namespace, filters: Filters) -> None:
     """Draw again with the settings that the set was drawn with; generation refuses others."""
     from ..diffusioncleft_core.files import read_json
+    from ..diffusioncleft_core.filters.apply import filter_set
     from ..diffusioncleft_core.filters.stage import refill_set
-    from ..diffusioncleft_core.generation.generate import generate, recorded_sampling
+    from ..diffusioncleft_core.generation.folder import recorded_sampling
+    from ..diffusioncleft_core.generation.generate import generate
+    from ..diffusioncleft_core.generation.settings import GenerationSettings
     from ..diffusioncleft_core.imageset.places import SETTINGS
 
     sampling = recorded_sampling(args.set, *device_and_dtype(args), batch_from(args))
     if read_json(args.set / SETTINGS).get("lora") and args.lora is None:
         raise UserError("the set was drawn with a LoRA: give it with --lora")
-    source = source_from(args)
+    settings = GenerationSettings(source_from(args), sampling, args.lora)
 
     def draw(plan: Any) -> None:
-        generate(source, args.lora, plan, args.set, sampling)
+        generate(settings, plan, args.set)
 
-    result = refill_set(
-        args.set, draw, lambda: _filter(args.set, artifacts, identity, analyzer), attempts=args.refill
-    )
+    result = refill_set(args.set, draw, lambda: filter_set(args.set, filters), attempts=args.refill)
     print(
         f"{result.made} images made again; rows of the plan still without an accepted image: {result.missing}"
     )
@@ -177,11 +163,11 @@ def _tell(folder: Path) -> None:
         print(f"  they lie in {folder / REJECTED}; take one back with --readmit FILE")
 
 
-def _tell_photographs(args: argparse.Namespace, artifacts: ArtifactFilter, analyzer: FaceAnalyzer) -> None:
+def _tell_photographs(args: argparse.Namespace, artifacts: ArtifactFilter) -> None:
     from ..diffusioncleft_core.filters.stage import SMALLEST_CELL, photograph_verdicts, photographs_summary
 
     for dataset in args.reference:
-        found = photographs_summary(photograph_verdicts(dataset, artifacts, analyzer))
+        found = photographs_summary(photograph_verdicts(dataset, artifacts))
         n = found["n"] if found["n"] is not None else f"fewer than {SMALLEST_CELL}"
         print(f"training photographs of {dataset}: {n}")
         for kind, count in found["by_kind"].items():

@@ -12,7 +12,7 @@ from .options import (
     add_attribute_arguments,
     add_base_arguments,
     add_vocabulary_argument,
-    attributes_from,
+    choices_from,
     parse_size,
     paths,
     sampling_from,
@@ -71,30 +71,26 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ..diffusioncleft_core.generation.generate import generate
+    from ..diffusioncleft_core.generation.settings import GenerationSettings
 
     plan = plan_from(args)
     if args.grid_strengths or args.grid_loras:
         return draw_grid(args, plan)
     sampling = sampling_from(args, args.strength)
-    result = generate(source_from(args), args.lora, plan, args.out, sampling, warn=warn)
+    settings = GenerationSettings(source_from(args), sampling, args.lora)
+    result = generate(settings, plan, args.out, warn=warn)
     before = result.total - result.made
     print(f"{result.made} images drawn, {before} were there: {result.folder}")
     return 0
 
 
 def draw_grid(args: argparse.Namespace, plan: list[PlanRow]) -> int:
-    from ..diffusioncleft_core.generation.generate import generate_grid
+    from ..diffusioncleft_core.generation.grid import Grid, generate_grid
 
     loras = args.grid_loras or ([args.lora] if args.lora else [])
-    result = generate_grid(
-        source_from(args),
-        loras,
-        args.grid_strengths or [args.strength],
-        plan[: args.grid_rows],
-        args.out,
-        sampling_from(args, args.strength),
-    )
-    for picture in result.pictures:
+    source, grid = source_from(args), Grid(loras, args.grid_strengths or [args.strength])
+    sampling = sampling_from(args, args.strength)
+    for picture in generate_grid(source, grid, plan[: args.grid_rows], args.out, sampling):
         print(picture)
     return 0
 
@@ -111,10 +107,4 @@ def plan_from(args: argparse.Namespace) -> list[PlanRow]:
     if args.n is None or args.condition is None:
         raise UserError("there is nothing to draw: give --plan FILE, or --n and --condition")
     condition = load_vocabulary(args.vocabulary).condition(args.condition)
-    return sampling_plan(
-        condition,
-        args.n,
-        args.seed,
-        mode=args.mode,
-        **attributes_from(args),
-    )
+    return sampling_plan(condition, args.n, args.seed, choices_from(args), bracketed=not args.bare_trigger)

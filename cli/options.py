@@ -16,9 +16,10 @@ from ..diffusioncleft_core.recipe.recipe import PAPER_SIDE, PHANTOM_SIDE
 if TYPE_CHECKING:
     import torch
 
+    from ..diffusioncleft_core.conditions.plan import AttributeChoices
     from ..diffusioncleft_core.conditions.vocabulary import Condition
     from ..diffusioncleft_core.flux.source import FluxSource
-    from ..diffusioncleft_core.generation.sampling import Sampling
+    from ..diffusioncleft_core.generation.settings import Sampling
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 DTYPES |= {name: name for name in DTYPES.values()}
@@ -94,7 +95,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 def sampling_from(args: argparse.Namespace, strength: float) -> Sampling:
     """How the options say that pictures are drawn; sizes are the paper's, on the phantom its own."""
-    from ..diffusioncleft_core.generation.sampling import Sampling
+    from ..diffusioncleft_core.generation.settings import Sampling
 
     side = PHANTOM_SIDE if args.phantom else PAPER_SIDE
     width, height = args.size or (side, side)
@@ -186,15 +187,17 @@ def condition_from(args: argparse.Namespace) -> Condition:
     return vocabulary.condition(args.condition)
 
 
-def attributes_from(args: argparse.Namespace) -> dict[str, Any]:
-    """What the attribute options say, as `sampling_plan`'s keywords."""
-    return {
-        "fixed": fixed_from(args.set),
-        "weights": weights_from(args.weight),
-        "omit": names_from(args.omit),
-        "draw": names_from(args.draw),
-        "bracketed": not args.bare_trigger,
-    }
+def choices_from(args: argparse.Namespace) -> AttributeChoices:
+    """What the options say is to become of the attributes."""
+    from ..diffusioncleft_core.conditions.plan import AttributeChoices
+
+    return AttributeChoices(
+        mode=args.mode,
+        fixed=fixed_from(args.set),
+        weights=weights_from(args.weight),
+        omit=names_from(args.omit),
+        draw=names_from(args.draw),
+    )
 
 
 def fixed_from(pairs: Iterable[str]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from ..diffusioncleft_core.ranges import COUNT, SEED
 from .options import (
     add_attribute_arguments,
     add_condition_arguments,
-    attributes_from,
+    choices_from,
     condition_from,
     print_listing,
     tokenizer_from,
@@ -60,8 +60,8 @@ def run(args: argparse.Namespace) -> int:
         condition,
         args.n,
         args.seed,
-        mode=args.mode,
-        **attributes_from(args),
+        choices_from(args),
+        bracketed=not args.bare_trigger,
         extra=args.extra,
     )
     _warn_about_length(rows, args.tokenizer)

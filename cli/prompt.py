@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 from ..diffusioncleft_core.ranges import SEED
 from .options import (
     add_attribute_arguments,
     add_condition_arguments,
+    choices_from,
     condition_from,
-    fixed_from,
-    names_from,
     print_listing,
     tokenizer_from,
     warn,
-    weights_from,
 )
 
 HELP = "write one prompt in the paper's form"
@@ -46,24 +45,14 @@ def run(args: argparse.Namespace) -> int:
         print_listing(args)
         return 0
     condition = condition_from(args)
-    fixed, weights, omit, draw = (
-        fixed_from(args.set),
-        weights_from(args.weight),
-        names_from(args.omit),
-        names_from(args.draw),
-    )
-    attributes: dict[str, str] = fixed
-    if args.random or weights or draw:
+    choices = choices_from(args)
+    attributes = choices.fixed
+    if args.random or choices.weights or choices.draw:
         if not args.random:
-            omit += [
-                name
-                for name in condition.mode(args.mode).draw
-                if name not in {*fixed, *weights, *draw, *omit}
-            ]
-        rows = sampling_plan(
-            condition, 1, args.seed, mode=args.mode, fixed=fixed, weights=weights, omit=omit, draw=draw
-        )
-        attributes = dict(rows[0].attributes)
+            named = {*choices.fixed, *choices.weights, *choices.draw, *choices.omit}
+            unasked = [name for name in condition.mode(args.mode).draw if name not in named]
+            choices = replace(choices, omit=[*choices.omit, *unasked])
+        attributes = sampling_plan(condition, 1, args.seed, choices)[0].attributes
     prompt = build_prompt(
         condition,
         attributes,

@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..diffusioncleft_core.conditions.loader import load_vocabulary
-from ..diffusioncleft_core.conditions.plan import PlanRow, sampling_plan
+from ..diffusioncleft_core.conditions.plan import AttributeChoices, PlanRow, sampling_plan
 from ..diffusioncleft_core.conditions.vocabulary import Condition
 from ..diffusioncleft_core.errors import UserError
 from .common import CATEGORY, Node, Row, text_view
@@ -139,21 +139,21 @@ class PromptPlan(Node):
     def check_before_queue(cls, node: QueuedNode) -> None:
         values = node.values()
         if values.keys() == node.inputs.keys():
-            cls._rows(**{**values, "count": 1, "start": 0})
+            cls._plan(1, **{name: value for name, value in values.items() if name not in ("count", "start")})
 
     @classmethod
-    def _rows(
-        cls, condition: str, count: int, start: int, seed: int, mode: str, bracketed: bool, extra: str
-    ) -> list[dict[str, Any]]:
-        found = condition_of(condition)
-        plan = sampling_plan(found, start + count, seed, mode=mode, bracketed=bracketed, extra=extra)
-        return [row_of(item) for item in plan[start:]]
+    def _plan(
+        cls, n: int, condition: str, seed: int, mode: str, bracketed: bool, extra: str
+    ) -> list[PlanRow]:
+        choices = AttributeChoices(mode=mode)
+        return sampling_plan(condition_of(condition), n, seed, choices, bracketed=bracketed, extra=extra)
 
     @classmethod
     def execute(
         cls, condition: str, count: int, start: int, seed: int, mode: str, bracketed: bool, extra: str
     ) -> io.NodeOutput:
-        rows = cls._rows(condition, count, start, seed, mode, bracketed, extra)
+        plan = cls._plan(start + count, condition, seed, mode, bracketed, extra)
+        rows = [row_of(item) for item in plan[start:]]
         lines = "\n".join(f"{row['index']}  {row['prompt']}" for row in rows[:20])
         more = f"\n… and {len(rows) - 20} more" if len(rows) > 20 else ""
         return io.NodeOutput(
@@ -186,7 +186,8 @@ def build_row(
             fixed[name] = value
         else:
             raise UserError(f"{found.title} has no {name}; set it to '{RANDOM}' or '{LEFT_OUT}'")
-    plan = sampling_plan(found, 1, seed, fixed=fixed, draw=draw, omit=omit, bracketed=bracketed, extra=extra)
+    choices = AttributeChoices(fixed=fixed, draw=draw, omit=omit)
+    plan = sampling_plan(found, 1, seed, choices, bracketed=bracketed, extra=extra)
     return {**row_of(plan[0]), "index": None}
 
 

@@ -155,7 +155,7 @@ def _base(nodes: list[Mapping[str, Any]]) -> dict[str, str]:
     loaders of their own name them.
     """
     from ..diffusioncleft_core.flux.source import phantom_source
-    from ..diffusioncleft_core.generation.generate import base_digests
+    from ..diffusioncleft_core.generation.folder import base_digests
 
     kinds = {node.get("class_type") for node in nodes}
     if PHANTOM_LOADER in kinds and not kinds.intersection(_REAL_LOADERS):

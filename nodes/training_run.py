@@ -217,7 +217,7 @@ def _make_regularisation(run: Run, stop: Callable[[], bool], view: NodeView | No
     from ..diffusioncleft_core.environment import default_dtype, pick_device
     from ..diffusioncleft_core.generation.generate import generate
     from ..diffusioncleft_core.generation.plans import regularization_plan
-    from ..diffusioncleft_core.generation.sampling import Sampling
+    from ..diffusioncleft_core.generation.settings import GenerationSettings, Sampling
     from ..trainer.interruption import Interrupted
     from .conditions import condition_of
 
@@ -237,21 +237,15 @@ def _make_regularisation(run: Run, stop: Callable[[], bool], view: NodeView | No
         if stop():
             raise Interrupted("stopped while regularisation images were made")
 
-    generate(
-        plan.source,
-        None,
-        prompts,
-        out,
-        Sampling(
-            device,
-            default_dtype(device),
-            width=plan.regularisation_side,
-            height=plan.regularisation_side,
-            batch=4 if plan.phantom else 1,
-        ),
-        role="control",
-        on_image=on_image,
+    sampling = Sampling(
+        device,
+        default_dtype(device),
+        width=plan.regularisation_side,
+        height=plan.regularisation_side,
+        batch=4 if plan.phantom else 1,
     )
+    settings = GenerationSettings(plan.source, sampling)
+    generate(settings, prompts, out, role="control", on_image=on_image)
     write_json(made, {"images": plan.regularisation})
 
 

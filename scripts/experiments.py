@@ -17,7 +17,8 @@ from typing import Any
 from diffusioncleft.cli import run as run_command
 from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
 from diffusioncleft.diffusioncleft_core.files import read_json, write_json
-from diffusioncleft.diffusioncleft_core.phantom.experiment import measure_condition
+from diffusioncleft.diffusioncleft_core.generation.settings import GenerationSettings
+from diffusioncleft.diffusioncleft_core.phantom.experiment import measure_condition, trigger_cells
 from diffusioncleft.diffusioncleft_core.recipe.presets import PRESETS
 from diffusioncleft.diffusioncleft_core.report.folders import RunFolders
 from diffusioncleft.diffusioncleft_core.run.pipeline import run_pipeline
@@ -79,12 +80,9 @@ def cells_of(settings: RunSettings, folders: RunFolders, name: str, n: int) -> d
     if kept.is_file() and read_json(kept)["n"] == n:
         return dict(read_json(kept)["figures"])
     figures = measure_condition(
-        settings.source,
-        folders.lora(condition),
+        GenerationSettings(settings.source, settings.sampling, folders.lora(condition)),
         condition,
-        settings.sampling,
-        n=n,
-        seed=settings.seed_for("experiment", name),
+        trigger_cells(condition, n, settings.seed_for("experiment", name)),
         with_drift=False,
     )
     write_json(kept, {"n": n, "figures": figures})

@@ -23,7 +23,8 @@ from ..diffusioncleft_core.conditions.plan import PlanRow, sampling_plan
 from ..diffusioncleft_core.conditions.prompts import build_prompt
 from ..diffusioncleft_core.files import write_json
 from ..diffusioncleft_core.flux.source import phantom_source
-from ..diffusioncleft_core.generation.sampler import ImageSampler, ImageSize, embed_prompts
+from ..diffusioncleft_core.generation.sampler import ImageSampler, embed_prompts
+from ..diffusioncleft_core.generation.settings import Sampling
 from ..diffusioncleft_core.imageset.synthetic import contact_sheet
 from ..diffusioncleft_core.phantom.oracle import (
     Reading,
@@ -62,14 +63,13 @@ def draw(cells: dict[str, list[PlanRow]], batch: int) -> dict[str, NDArray[np.ui
     prompts = list(dict.fromkeys(row.prompt for rows in cells.values() for row in rows))
     embeddings = embed_prompts(source, prompts, device, torch.float32)
     sampler = ImageSampler(source, device, torch.float32)
+    sampling = Sampling(device, torch.float32, width=128, height=128, batch=batch)
     pictures: dict[str, NDArray[np.uint8]] = {}
     with progress(sum(map(len, cells.values())), "base model") as bar:
         for name, rows in cells.items():
             parts = []
-            for i in range(0, len(rows), batch):
-                part = rows[i : i + batch]
-                texts = [embeddings.get(row.prompt) for row in part]
-                parts.append(sampler.draw(texts, [row.seed for row in part], ImageSize(128, 128), 4))
+            for part, drawn in sampler.batches(rows, embeddings, sampling):
+                parts.append(drawn)
                 bar.update(len(part))
             pictures[name] = np.concatenate(parts)
     return pictures
@@ -127,15 +127,12 @@ def main() -> None:
         },
     )
     if args.sheet:
-        images: list[NDArray[np.uint8]] = []
-        labels: list[str] = []
-        for name, part in cells.items():
-            for i, text in misread(readings[name], part):
-                images.append(pictures[name][i])
-                labels.append(text)
-        contact_sheet(
-            images[:80], labels[:80], args.sheet, title=f"{len(images)} of {len(rows)} read otherwise"
-        )
+        wrong = [
+            (pictures[name][i], text)
+            for name, part in cells.items()
+            for i, text in misread(readings[name], part)
+        ]
+        contact_sheet(wrong[:80], args.sheet, title=f"{len(wrong)} of {len(rows)} read otherwise")
     for name, found in result.items():
         followed = {k: round(v["value"], 3) for k, v in found["followed"].items() if v["value"] is not None}
         print(f"{name}: cleft {found['cleft']['value']:.4f}, {followed}")

@@ -34,7 +34,9 @@ from ..diffusioncleft_core.filters.artifacts import ArtifactFilter
 from ..diffusioncleft_core.filters.identity import THRESHOLD, IdentityFilter
 from ..diffusioncleft_core.filters.stage import AGE_GROUPS, REASONS, photograph_verdicts, photographs_summary
 from ..diffusioncleft_core.flux.source import phantom_source
-from ..diffusioncleft_core.generation.generate import generate, recorded_sampling
+from ..diffusioncleft_core.generation.folder import recorded_sampling
+from ..diffusioncleft_core.generation.generate import generate
+from ..diffusioncleft_core.generation.settings import GenerationSettings
 from ..diffusioncleft_core.imageset.decode import read_image
 from ..diffusioncleft_core.imageset.synthetic import contact_sheet
 from ..diffusioncleft_core.phantom.face import HEALTHY, random_face, random_identity
@@ -66,13 +68,8 @@ def drawn(run: Path, work: Path, n: int, seed: int, analyzer: Any) -> list[Pictu
         condition = load_vocabulary().condition(name)
         lora = next((run / "loras" / name).glob(f"{condition.trigger.lower()}.safetensors"))
         plan = sampling_plan(condition, n, seed)
-        generate(
-            phantom_source(),
-            lora,
-            plan,
-            work / name,
-            recorded_sampling(run / "generated" / name, torch.device("cpu"), torch.float32, batch=16),
-        )
+        sampling = recorded_sampling(run / "generated" / name, torch.device("cpu"), torch.float32, batch=16)
+        generate(GenerationSettings(phantom_source(), sampling, lora), plan, work / name)
         files = [f"{row.index:06d}_{row.seed}.png" for row in plan]
         records = face_records(work / name, files, analyzer, work / name / ".faces")
         for row, file, record in zip(plan, files, records, strict=True):
@@ -211,15 +208,13 @@ def main() -> None:
     begun = process_time()
     clean, rejected = false_rejections(pictures, artifacts)
     seconds = (process_time() - begun) / len(pictures)
-    images = [pictures[place].image for place in rejected]
-    labels = ["clean, rejected"] * len(images)
+    wrong = [(pictures[place].image, "clean, rejected") for place in rejected]
     planted = {}
     for kind in PLANTED:
         planted[kind], missed = recall(pictures, kind, artifacts, analyzer, args.seed)
-        images += missed
-        labels += [f"{kind}, missed"] * len(missed)
+        wrong += [(image, f"{kind}, missed") for image in missed]
     photographs = {
-        name: photographs_summary(photograph_verdicts(args.run / "private" / name, artifacts, analyzer))
+        name: photographs_summary(photograph_verdicts(args.run / "private" / name, artifacts))
         for name in CONDITIONS
     }
     result = {
@@ -238,8 +233,8 @@ def main() -> None:
         "identity": identity_figures(args.run, pictures, analyzer, args.people, args.seed),
     }
     write_json(args.out, result)
-    if args.sheet and images:
-        contact_sheet(images[:80], labels[:80], args.sheet, title=f"{len(images)} judged wrongly")
+    if args.sheet and wrong:
+        contact_sheet(wrong[:80], args.sheet, title=f"{len(wrong)} judged wrongly")
     for kind, figure in planted.items():
         print(f"{kind}: {figure['caught']}")
     print(f"clean: {clean['all']}")

@@ -6,7 +6,7 @@ import hashlib
 import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from ..errors import UserError
 from ..files import read_jsonl, write_jsonl
 from ..ranges import NONE_OR_MORE, SEED
 from .prompts import build_prompt
-from .vocabulary import PAPER_MODE, Condition, Mode
+from .vocabulary import PAPER_MODE, Condition
 
 SMALLEST_SHARE = Fraction(1, 1000)
 
@@ -92,41 +92,62 @@ class PlanRow:
     condition: str
 
 
+@dataclass(frozen=True)
+class AttributeChoices:
+    """What becomes of the attributes in a plan's rows. Attributes named nowhere are left out.
+
+    Args:
+        mode: which attributes are drawn and with which weights; `paper` is uniform over the paper's Table 1.
+        fixed: attributes with one value.
+        weights: attributes drawn with these weights, on any scale; values that are not named are never drawn.
+        omit: attributes left out.
+        draw: attributes drawn in addition to the mode's.
+    """
+
+    mode: str = PAPER_MODE
+    fixed: Mapping[str, str] = field(default_factory=dict)
+    weights: Mapping[str, Mapping[str, float | Fraction]] = field(default_factory=dict)
+    omit: Sequence[str] = ()
+    draw: Sequence[str] = ()
+
+
+AS_THE_PAPER = AttributeChoices()
+
+
 def sampling_plan(
     condition: Condition,
     n: int,
     seed: int,
+    choices: AttributeChoices = AS_THE_PAPER,
     *,
-    mode: str = PAPER_MODE,
-    fixed: Mapping[str, str] | None = None,
-    weights: Mapping[str, Mapping[str, float | Fraction]] | None = None,
-    omit: Iterable[str] = (),
-    draw: Iterable[str] = (),
     bracketed: bool = True,
     extra: str = "",
 ) -> list[PlanRow]:
-    """N prompts with seeds, deterministic by `seed` and the settings.
+    """N prompts with seeds, deterministic by `seed` and the choices.
 
-    mode: which attributes are drawn and with which weights; `paper` is uniform over the paper's Table 1.
-    fixed: attributes with one value; weights: attributes drawn with these weights (values not named: never);
-    omit: attributes left out; draw: attributes drawn in addition to the mode's. Attributes named nowhere are
-    left out. An attribute that means nothing beside the others (a side without one-sidedness) is left out of
-    that row.
+    An attribute that means nothing beside the others (a side without one-sidedness) is left out of that row.
 
     Among the rows that draw an attribute under the same weights, in every beginning of the plan the count of
     each value is within one of its share. Weights change where a rule of the mode applies, and a dependent
     attribute is drawn only where it means something: each is stratified within those rows.
 
-    Raises UserError for unknown names and values, for contradictions, and for n < 1.
+    Args:
+        condition: whose attributes and phrases the prompts are made of.
+        n: rows, at least 1; a longer plan begins with the rows of a shorter one.
+        seed: of the plan; each row gets a seed of its own from it.
+        choices: which attributes are fixed, drawn or left out.
+        bracketed: `[CLP]` or `CLP`.
+        extra: a phrase before the closing one.
+
+    Raises:
+        UserError: a name or value is unknown, choices contradict each other, or n < 1.
     """
     if n < 1:
         raise UserError(f"a plan needs at least one row, not {n}; give a larger count")
-    choices = _Choices(
-        condition, condition.mode(mode), fixed or {}, weights or {}, tuple(omit), tuple(draw), seed
-    )
+    chooser = _Chooser(condition, choices, seed)
     rows = []
     for index in range(n):
-        attributes = choices.next_row()
+        attributes = chooser.next_row()
         prompt = build_prompt(condition, attributes, bracketed=bracketed, extra=extra)
         rows.append(PlanRow(index, prompt, row_seed(condition.name, seed, index), attributes, condition.name))
     return rows
@@ -182,28 +203,22 @@ def extend_plan(path: Path, rows: Sequence[PlanRow]) -> int:
     return len(before)
 
 
-class _Choices:
+class _Chooser:
     """Chooses the attributes of one row after the other."""
 
-    def __init__(
-        self,
-        condition: Condition,
-        mode: Mode,
-        fixed: Mapping[str, str],
-        weights: Mapping[str, Mapping[str, float | Fraction]],
-        omit: tuple[str, ...],
-        draw: tuple[str, ...],
-        seed: int,
-    ) -> None:
-        for name in (*fixed, *weights, *omit, *draw):
+    def __init__(self, condition: Condition, choices: AttributeChoices, seed: int) -> None:
+        self._condition, self._mode, self._seed = condition, condition.mode(choices.mode), seed
+        for name in (*choices.fixed, *choices.weights, *choices.omit, *choices.draw):
             condition.attribute(name)
-        self._condition, self._mode, self._seed = condition, mode, seed
         self._fixed = {
-            name: condition.attribute(name).check(value, condition.name) for name, value in fixed.items()
+            name: condition.attribute(name).check(value, condition.name)
+            for name, value in choices.fixed.items()
         }
-        self._own_weights = {name: _weights(condition, name, given) for name, given in weights.items()}
-        self._omit = set(omit)
-        self._drawn = {*mode.draw, *draw, *self._own_weights}
+        self._own_weights = {
+            name: _weights(condition, name, given) for name, given in choices.weights.items()
+        }
+        self._omit = set(choices.omit)
+        self._drawn = {*self._mode.draw, *choices.draw, *self._own_weights}
         self._strata: dict[tuple[str, str], Strata] = {}
         self._check_contradictions()
 

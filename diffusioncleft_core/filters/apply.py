@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,41 @@ from .identity import IdentityFilter, IdentityVerdict
 
 
 @dataclass(frozen=True)
+class Filters:
+    """What the images of a set are judged by.
+
+    `identity` None leaves identity leaks unlooked for, and the verdicts say so by lacking that part.
+    """
+
+    artifacts: ArtifactFilter
+    identity: IdentityFilter | None = None
+
+    @property
+    def analyzer(self) -> FaceAnalyzer:
+        """Finds the faces in the images."""
+        return self.artifacts.analyzer
+
+    @cached_property
+    def key(self) -> str:
+        """Short hash of everything a verdict depends on beside the image; names no photograph."""
+        compared = None
+        if self.identity is not None:
+            reference = self.identity.reference
+            compared = [self.identity.threshold, reference.fingerprint, len(reference), reference.embedder]
+        text = json.dumps([INGEST_VERSION, self.artifacts.describe(), compared], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def judge(self, path: Path, record: FaceRecord) -> dict[str, Any]:
+        """The verdicts on the image at `path`, in which the faces of `record` were found."""
+        try:
+            image = read_image(path)
+        except Rejected:
+            return verdicts_of(unreadable_verdict(), None, self.key)
+        identity = self.identity.check(record) if self.identity else None
+        return verdicts_of(self.artifacts.check(image, record), identity, self.key)
+
+
+@dataclass(frozen=True)
 class FilterResult:
     """What a call did. `checked` images were looked at, the verdicts of the others were known.
 
@@ -59,31 +95,29 @@ class FilterResult:
         return len(self.rows) - self.accepted
 
 
-def filter_set(
-    folder: Path,
-    artifacts: ArtifactFilter,
-    identity: IdentityFilter | None,
-    analyzer: FaceAnalyzer,
-    *,
-    cache: Path | None = None,
-) -> FilterResult:
+def filter_set(folder: Path, filters: Filters, *, cache: Path | None = None) -> FilterResult:
     """Give every image of the set `folder` its verdict and move the rejected ones aside.
 
-    `identity` None leaves identity leaks unlooked for, and the verdicts say so by lacking that part. `cache`:
-    a private folder for face records (default `.faces` in the set). Verdicts on the same content, made with
-    the same filters and models, are kept. A person's readmission holds for the reasons it overruled. Nothing
-    is deleted. Raises UserError for what is no set, for a dataset of photographs, and while another process
-    filters it.
+    Verdicts on the same content, made with the same filters and models, are kept. A person's readmission
+    holds for the reasons it overruled. Nothing is deleted.
+
+    Args:
+        folder: a generated set, or a folder of images.
+        filters: what is looked for.
+        cache: private folder for face records (default `.faces` in the set).
+
+    Raises:
+        UserError: `folder` is no set or a dataset of photographs, or another process is filtering it.
     """
     folder = Path(folder)
     if is_dataset(folder):
         raise UserError(f"{folder} is a dataset of photographs; give the folder of generated images")
     read_image_set(folder)  # before the lock's file is made in what is no set
-    settings = settings_key(artifacts, identity)
     with folder_lock(folder, busy(folder)):
         rows = read_image_set(folder)
         refuse_unmovable(folder, [row.file for row in rows])
-        records = face_records(folder, [row.file for row in rows], analyzer, cache or folder / FACES_CACHE)
+        files = [row.file for row in rows]
+        records = face_records(folder, files, filters.analyzer, cache or folder / FACES_CACHE)
         settled, checked = [], 0
         for row, record in progress(zip(rows, records, strict=True), "filters", total=len(rows)):
             path = folder / row.file
@@ -92,24 +126,14 @@ def filter_set(
             if known.get("image", image) != image:  # another image of the same name
                 known = {}
             verdicts = known
-            if (known.get("settings"), known.get("image")) != (settings, image):
-                verdicts = judged(path, record, artifacts, identity, settings) | {"image": image}
+            if (known.get("settings"), known.get("image")) != (filters.key, image):
+                verdicts = filters.judge(path, record) | {"image": image}
                 verdicts = with_readmission(verdicts, known.get("readmitted"))
                 checked += 1
                 keep_verdicts(folder, row, verdicts)
             settled.append(replace(row, verdicts=verdicts))
         settled = settle(folder, settled)
     return FilterResult(folder, tuple(settled), checked, tuple(_notices(folder, settled)))
-
-
-def settings_key(artifacts: ArtifactFilter, identity: IdentityFilter | None) -> str:
-    """Short hash of everything a verdict depends on beside the image; names no photograph."""
-    compared = None
-    if identity is not None:
-        reference = identity.reference
-        compared = [identity.threshold, reference.fingerprint, len(reference), reference.embedder]
-    text = json.dumps([INGEST_VERSION, artifacts.describe(), compared], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def with_readmission(verdicts: Mapping[str, Any], readmitted: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -135,21 +159,6 @@ def settle(folder: Path, rows: Sequence[ImageRow]) -> list[ImageRow]:
     write_image_set(folder, settled)
     move_all(folder, {row.name: row.accepted for row in settled if row.accepted is not None})
     return settled
-
-
-def judged(
-    path: Path,
-    record: FaceRecord,
-    artifacts: ArtifactFilter,
-    identity: IdentityFilter | None,
-    settings: str,
-) -> dict[str, Any]:
-    """The verdicts on the image at `path`, in which the faces of `record` were found."""
-    try:
-        image = read_image(path)
-    except Rejected:
-        return verdicts_of(unreadable_verdict(), None, settings)
-    return verdicts_of(artifacts.check(image, record), identity.check(record) if identity else None, settings)
 
 
 def verdicts_of(

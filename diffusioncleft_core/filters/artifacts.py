@@ -199,7 +199,7 @@ class ArtifactFilter:
         threads: int | None = None,
     ) -> None:
         self.kinds = check_kinds(kinds)
-        self._analyzer = analyzer
+        self.analyzer = analyzer
         self._text = text
         if text is None and TEXT in self.kinds:
             self._text = load_text_reader(threads)
@@ -209,15 +209,15 @@ class ArtifactFilter:
         return {
             "version": FILTER_VERSION,
             "kinds": list(self.kinds),
-            "faces": self._analyzer.describe(),
+            "faces": self.analyzer.describe(),
             "text": dict(self._text.weights) if self._text is not None else None,
         }
 
     def check(self, image: NDArray[np.uint8], record: FaceRecord | None = None) -> ArtifactVerdict:
         """The verdict on `image` [H, W, 3] RGB; `record` saves the look for faces."""
         if record is None:
-            record = record_of(image, self._analyzer.analyze(image))
-        picture = Picture(image, record, self._analyzer, self._text)
+            record = record_of(image, self.analyzer.analyze(image))
+        picture = Picture(image, record, self.analyzer, self._text)
         found = {NO_FACE: _check_for_a_face(picture)}
         for kind in (ARTIFACTS[name] for name in self.kinds):
             if record.landmarks is not None or not kind.needs_face:

@@ -10,16 +10,15 @@ from typing import Any
 
 from ..conditions.plan import PlanRow, made_again
 from ..dataset.folder import dataset_cache
-from ..dataset.references import FACES_CACHE, dataset_records, read_references
-from ..faces.analyzer import FaceAnalyzer
+from ..dataset.references import FACES_CACHE, dataset_records
 from ..imageset.cache import ContentCache, entry_key
 from ..imageset.manifest import ImageRow, filtered_rows, raw_rows, read_image_set, rejected_rows
 from ..imageset.places import first_index
 from ..progress import progress
 from ..ranges import whole
-from .apply import FilterResult, filter_set, judged, settings_key
+from .apply import FilterResult, Filters, filter_set
 from .artifacts import ARTIFACTS, NO_FACE, UNREADABLE, ArtifactFilter
-from .identity import IDENTITY_LEAK, THRESHOLD, IdentityFilter
+from .identity import IDENTITY_LEAK
 
 REASONS = {
     NO_FACE: "No face (unassessed)",
@@ -170,23 +169,21 @@ def unfilled(rows: Sequence[ImageRow]) -> list[PlanRow]:
 VERDICTS = "artifacts"
 
 
-def photograph_verdicts(
-    dataset: Path, artifacts: ArtifactFilter, analyzer: FaceAnalyzer
-) -> list[dict[str, Any]]:
+def photograph_verdicts(dataset: Path, artifacts: ArtifactFilter) -> list[dict[str, Any]]:
     """The verdicts on the training photographs of `dataset`, in no order that means anything.
 
     Nothing is moved or changed. Verdicts are kept in the dataset's private cache, by the image's pixels and
     the filter's settings. What may be shown is `summary.photographs_summary` of them.
     """
-    rows, records = dataset_records(dataset, analyzer)
-    settings = settings_key(artifacts, None)
+    filters = Filters(artifacts)
+    rows, records = dataset_records(dataset, filters.analyzer)
     known = ContentCache(dataset_cache(dataset, FACES_CACHE), VERDICTS)
     verdicts = []
     for row, record in progress(zip(rows, records, strict=True), "photographs", total=len(rows)):
-        key = entry_key(row.sha256, settings)
+        key = entry_key(row.sha256, filters.key)
         found = known.value(key)
         if found is None:
-            found = judged(dataset / row.file, record, artifacts, None, settings)
+            found = filters.judge(dataset / row.file, record)
             known.keep_value(key, found)
         verdicts.append(found)
     return sorted(verdicts, key=json.dumps)
@@ -207,32 +204,35 @@ class Refill:
 def filter_sets(
     sets: Mapping[str, Path],
     datasets: Mapping[str, Path],
-    analyzer: FaceAnalyzer,
+    filters: Filters,
     *,
-    threshold: float = THRESHOLD,
-    artifacts: ArtifactFilter | None = None,
     cache: Path | None = None,
     refill: Refill | None = None,
     warn: Callable[[str], None] = lambda message: None,
 ) -> dict[str, dict[str, Any]]:
-    """Filter the generated set of each condition against the training photographs of ALL `datasets`.
+    """Filter the generated set of each condition.
 
-    sets, datasets: folders by condition; cache: private folder for the face records of generated images;
-    refill: how images are made in place of rejected ones, None: none are; warn: told what can't be read or
-    was not judged. Returns by condition what `summary.filter_summary` counts, and `training_photographs`:
-    the same artifact filter over that condition's photographs, counts below five suppressed.
+    Args:
+        sets: folders of generated images by condition.
+        datasets: folders of training photographs by condition.
+        filters: the same for every set; identity leaks are looked for among the photographs of ALL datasets.
+        cache: private folder for the face records of generated images.
+        refill: how images are made in place of rejected ones; None: none are.
+        warn: told what can't be read or was not judged.
+
+    Returns:
+        By condition what `filter_summary` counts, and `training_photographs`: the same artifact filter over
+        that condition's photographs, counts below five suppressed.
     """
-    artifacts = artifacts or ArtifactFilter(analyzer)
-    identity = IdentityFilter(read_references(list(datasets.values()), analyzer), threshold)
     found = {}
     for name, folder in sets.items():
-        for message in filter_set(folder, artifacts, identity, analyzer, cache=cache).notices:
+        check = partial(filter_set, folder, filters, cache=cache)
+        for message in check().notices:
             warn(message)
         if refill and name in refill.draw:
-            check = partial(filter_set, folder, artifacts, identity, analyzer, cache=cache)
             refill_set(folder, refill.draw[name], check, attempts=refill.attempts)
         found[name] = filter_summary(read_image_set(folder))
         if name in datasets:
-            verdicts = photograph_verdicts(datasets[name], artifacts, analyzer)
+            verdicts = photograph_verdicts(datasets[name], filters.artifacts)
             found[name]["training_photographs"] = photographs_summary(verdicts)
     return found

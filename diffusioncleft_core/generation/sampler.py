@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import gc
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ import numpy.typing as npt
 import torch
 from safetensors.torch import load_file, save_file
 
+from ..conditions.plan import PlanRow
 from ..conditions.prompts import plain_text
 from ..errors import UserError
 from ..files import atomic_path, sha256_bytes
@@ -25,7 +25,7 @@ from ..flux.lora import load_lora, remove_lora
 from ..flux.sampling import PromptEmbedding, decode_latents, encode_prompts, initial_noise, sample
 from ..flux.source import FluxSource
 from ..progress import progress
-from ..ranges import SIDE
+from .settings import ImageSize, Sampling
 
 IN_MEMORY_BYTES = 1 << 30
 ENCODE_BATCH = 16
@@ -112,19 +112,6 @@ def release_memory(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
-@dataclass(frozen=True)
-class ImageSize:
-    """Pixels; multiples of 16: the VAE divides by 8 and the transformer takes patches of 2 × 2 latents."""
-
-    width: int
-    height: int
-
-    def __post_init__(self) -> None:
-        for name, side in (("width", self.width), ("height", self.height)):
-            if not SIDE.holds(side) or side % 16:
-                raise UserError(f"{name} {side} is not possible: give a multiple of 16 from 64 to 4096")
-
-
 class ImageSampler:
     """Base model with at most one LoRA, loaded once; draws batches of pictures.
 
@@ -153,6 +140,18 @@ class ImageSampler:
             self.transformer.eval()
         if self.streamed:
             stream_changed(self.transformer)
+
+    def batches(
+        self, rows: Sequence[PlanRow], embeddings: PromptEmbeddings, sampling: Sampling
+    ) -> Iterator[tuple[Sequence[PlanRow], npt.NDArray[np.uint8]]]:
+        """The rows, `sampling.batch` at a time, each batch with its pictures [B, H, W, 3], uint8 RGB.
+
+        `sampling.strength` is not used: `use_lora` sets it.
+        """
+        for start in range(0, len(rows), sampling.batch):
+            part = rows[start : start + sampling.batch]
+            texts = [embeddings.get(row.prompt) for row in part]
+            yield part, self.draw(texts, [row.seed for row in part], sampling.size, sampling.steps)
 
     def draw(
         self, embeddings: Sequence[PromptEmbedding], seeds: Sequence[int], size: ImageSize, steps: int = 4

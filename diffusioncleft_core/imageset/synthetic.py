@@ -203,8 +203,7 @@ def short_label(attributes: Mapping[str, str]) -> str:
 
 
 def contact_sheet(
-    images: Sequence[Image8],
-    labels: Sequence[str],
+    pictures: Sequence[tuple[Image8, str]],
     path: Path,
     *,
     title: str,
@@ -212,31 +211,35 @@ def contact_sheet(
     cell: int = 128,
     record: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write a sheet of `images` (each [H, W, 3] RGB), scaled to `cell` px wide, with a label under each.
+    """Write a sheet of pictures, each with its label under it.
 
-    record: what the sidecar says beside the title.
+    Args:
+        pictures: image [H, W, 3] RGB and label, one at least.
+        path: of the sheet; its sidecar lies beside it.
+        title: at the top of the sheet, and in the sidecar.
+        columns: pictures in a row.
+        cell: px to whose width every picture is scaled.
+        record: what the sidecar says beside the title.
     """
     from PIL import Image as pillow
     from PIL import ImageDraw, ImageFont
 
-    if not images or len(images) != len(labels):
-        raise ValueError(
-            f"{len(images)} images and {len(labels)} labels: give as many labels as images, one at least"
-        )
-    columns = min(columns, len(images))
+    if not pictures:
+        raise ValueError("a sheet needs a picture: give one at least")
+    columns = min(columns, len(pictures))
     text_size = max(9, cell // 13)
     font = ImageFont.load_default(size=text_size)
     title_font = ImageFont.load_default(size=max(14, cell // 8))
-    tallest = max(round(cell * image.shape[0] / image.shape[1]) for image in images)
+    tallest = max(round(cell * image.shape[0] / image.shape[1]) for image, _ in pictures)
     row_height = tallest + LABEL_LINES * (text_size + 2) + MARGIN
     header = max(14, cell // 8) + 2 * MARGIN
-    rows = -(-len(images) // columns)
+    rows = -(-len(pictures) // columns)
     sheet = pillow.new(
         "RGB", (columns * (cell + MARGIN) + MARGIN, header + rows * row_height + MARGIN), BACKGROUND
     )
     pen = ImageDraw.Draw(sheet)
     pen.text((MARGIN, MARGIN), title, fill=INK, font=title_font)
-    for place, (image, label) in enumerate(zip(images, labels, strict=True)):
+    for place, (image, label) in enumerate(pictures):
         left = MARGIN + (place % columns) * (cell + MARGIN)
         top = header + (place // columns) * row_height
         height = round(cell * image.shape[0] / image.shape[1])

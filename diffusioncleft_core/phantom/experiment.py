@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,16 +13,13 @@ import numpy.typing as npt
 from ..conditions.plan import PlanRow, sampling_plan
 from ..conditions.prompts import build_prompt
 from ..conditions.vocabulary import Condition
-from ..generation.sampler import ImageSampler, ImageSize, embed_prompts, release_memory
-from ..generation.sampling import Sampling
+from ..generation.sampler import ImageSampler, embed_prompts, release_memory
+from ..generation.settings import GenerationSettings
 from ..imageset.manifest import raw_rows, read_image_set
 from ..imageset.synthetic import contact_sheet, read_pictures
 from ..progress import progress
 from ..recipe.recipe import PHANTOM_SIDE
 from .face import CLEFT
-
-if TYPE_CHECKING:
-    from ..flux.source import FluxSource
 
 FULL = "full_prompt"
 CLEFT_WITHOUT_TRIGGER = "cleft_prompt_without_trigger"
@@ -112,40 +109,41 @@ def psnr(mean_squared_error: float) -> float | None:
 
 
 Pictures = npt.NDArray[np.uint8]
-SIZE = ImageSize(PHANTOM_SIDE, PHANTOM_SIDE)
 SHEET_IMAGES = 16
 """Pictures of each cell on the selectivity sheet."""
 
 
 def measure_condition(
-    source: FluxSource,
-    lora: Path,
+    settings: GenerationSettings,
     condition: Condition,
-    sampling: Sampling,
+    cells: Mapping[str, Cell],
     *,
-    n: int,
-    seed: int,
-    bracketed: bool = True,
     generated: Path | None = None,
     pictures: Path | None = None,
     with_drift: bool = True,
 ) -> dict[str, Any]:
     """All figures of one condition's LoRA.
 
-    n: images a cell, drawn as `sampling` says at the phantom's own size; seed: of the cells' plan; generated:
-    an image set that stands for the full-prompt cell; pictures: where a sheet of the cells goes; with_drift:
-    whether the base model draws two cells as well, to be compared. Returns JSON values: `trigger_obedience`,
-    `cleft_type_accuracy`, `trigger_selectivity` by cell, `drift` by cell.
+    Args:
+        settings: base model, LoRA and sampling; the size is the phantom's own, whatever is asked.
+        condition: the LoRA's; the phantom draws it.
+        cells: what is drawn, see `trigger_cells`.
+        generated: an image set that stands for the full-prompt cell.
+        pictures: folder for a sheet of the cells.
+        with_drift: whether the base model draws two cells as well, to be compared.
+
+    Returns:
+        JSON values: `trigger_obedience`, `cleft_type_accuracy` where clefts are drawn, `trigger_selectivity`
+        by cell, `drift` by cell.
     """
     from .oracle import finding_rate, load_oracle, type_accuracy
 
     if condition.phantom is None:
         raise ValueError(f"the phantom draws no {condition.name}")
     finding = condition.phantom.finding
-    cells = trigger_cells(condition, n, seed, bracketed=bracketed)
     drawn = [cell for name, cell in cells.items() if generated is None or name != FULL]
     plain = [cells[name] for name in DRIFT] if with_drift else []
-    with_lora, by_base = draw_cells(source, lora, drawn, plain, sampling)
+    with_lora, by_base = draw_cells(settings, drawn, plain)
     if generated is not None:
         rows, full = read_drawn(generated)
     else:
@@ -175,31 +173,24 @@ def asked(rows: Sequence[PlanRow]) -> list[dict[str, str]]:
 
 
 def draw_cells(
-    source: FluxSource,
-    lora: Path,
-    cells: Sequence[Cell],
-    plain: Sequence[Cell],
-    sampling: Sampling,
+    settings: GenerationSettings, cells: Sequence[Cell], plain: Sequence[Cell]
 ) -> tuple[dict[str, Pictures], dict[str, Pictures]]:
     """Draw `cells` with the LoRA and `plain` without, at equal seeds: pictures [N, H, W, 3] by cell."""
+    source = settings.source
+    sampling = replace(settings.sampling, width=PHANTOM_SIDE, height=PHANTOM_SIDE)
     embeddings = embed_prompts(source, prompts_of([*cells, *plain]), sampling.device, sampling.dtype)
     sampler = ImageSampler(source, sampling.device, sampling.dtype)
 
     def draw(cell: Cell, bar: Any) -> Pictures:
         parts = []
-        for start in range(0, len(cell.rows), sampling.batch):
-            rows = cell.rows[start : start + sampling.batch]
-            parts.append(
-                sampler.draw(
-                    [embeddings.get(r.prompt) for r in rows], [r.seed for r in rows], SIZE, sampling.steps
-                )
-            )
+        for rows, drawn in sampler.batches(cell.rows, embeddings, sampling):
+            parts.append(drawn)
             bar.update(len(rows))
         return np.concatenate(parts)
 
     with progress(sum(len(cell.rows) for cell in (*cells, *plain)), "cells") as bar:
         by_base = {cell.name: draw(cell, bar) for cell in plain}
-        sampler.use_lora(lora, sampling.strength)
+        sampler.use_lora(settings.lora, sampling.strength)
         with_lora = {cell.name: draw(cell, bar) for cell in cells}
     release_memory(sampling.device)
     return with_lora, by_base
@@ -219,12 +210,11 @@ def write_cells_sheet(
     path: Path,
 ) -> None:
     """A row a cell: the first pictures of each, and of the base model at the same prompts and seeds."""
-    images: list[Pictures] = []
-    labels: list[str] = []
+    sheet: list[tuple[Pictures, str]] = []
     width = min(SHEET_IMAGES, *(len(pictures) for pictures in with_lora.values()))
     named = [(name, with_lora[name]) for name in cells]
     named += [(f"base model: {name}", pictures) for name, pictures in by_base.items()]
     for name, pictures in named:
-        images += list(pictures[:width])
-        labels += [name.replace("_", " ")] + [""] * (width - 1)
-    contact_sheet(images, labels, path, title=f"{condition.title}: LoRA by cell (phantoms)", columns=width)
+        labels = [name.replace("_", " ")] + [""] * (width - 1)
+        sheet += zip(pictures[:width], labels, strict=True)
+    contact_sheet(sheet, path, title=f"{condition.title}: LoRA by cell (phantoms)", columns=width)

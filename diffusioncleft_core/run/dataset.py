@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,23 +10,21 @@ from typing import Any
 from ..conditions.vocabulary import Condition
 from ..errors import UserError
 from ..files import private_dir, sha256_file
-from ..report.folders import RunFolders
+from .run import Run
 from .settings import PHANTOM_CONTROLS, Photographs, RunSettings, face_pack_input, vocabulary_input
-from .stages import Results, Stage, Stages, always
+from .stages import Results, Stage, always
 
 
-def render_photographs(
-    settings: RunSettings, folders: RunFolders, stages: Stages, condition: Condition
-) -> Photographs:
+def render_photographs(run: Run, condition: Condition) -> Photographs:
     """The user's photographs; under --phantom without any, phantoms that the renderer photographs."""
-    name = condition.name
+    settings, name = run.settings, condition.name
     if name in settings.photographs:
         return settings.photographs[name]
     assert condition.phantom is not None  # RunSettings.conditions
     finding = condition.phantom.finding
     from ..phantom.photographs import write_photographs
 
-    folder = folders.photographs(name)
+    folder = run.folders.photographs(name)
     n = photographs_for(condition.phantom.photographs, settings.holdout)
     seed = settings.seed_for("photographs", name)
 
@@ -46,17 +43,18 @@ def render_photographs(
             return next(Path(place).glob("*.png")).read_bytes() == photographs[0].read_bytes()
 
     inputs = {"number of phantoms": n, "finding": finding, "seed": seed, "size": settings.sampling.width}
-    stages.run(Stage(f"photographs-{name}", lambda: inputs, [folder], work, fits=fits))
+    run.stages.run(Stage(f"photographs-{name}", lambda: inputs, [folder], work, fits=fits))
     return Photographs(folder, folder / "metadata.csv")
 
 
-def control_faces(settings: RunSettings, folders: RunFolders, stages: Stages) -> Path | None:
+def control_faces(run: Run) -> Path | None:
     """Healthy faces for the face map: the user's; under --phantom without any, healthy phantoms."""
+    settings = run.settings
     if settings.control is not None or not settings.phantom:
         return settings.control
     from ..phantom.photographs import write_healthy
 
-    folder = folders.photographs("control")
+    folder = run.folders.photographs("control")
     seed = settings.seed_for("photographs", "control")
 
     def work() -> Results:
@@ -65,7 +63,7 @@ def control_faces(settings: RunSettings, folders: RunFolders, stages: Stages) ->
         return {"photographs": PHANTOM_CONTROLS}
 
     inputs = {"number of phantoms": PHANTOM_CONTROLS, "seed": seed, "size": settings.sampling.width}
-    stages.run(Stage("photographs-control", lambda: inputs, [folder], work))
+    run.stages.run(Stage("photographs-control", lambda: inputs, [folder], work))
     return folder
 
 
@@ -77,14 +75,7 @@ def photographs_for(training_faces: int, holdout: float) -> int:
     return n
 
 
-def build(
-    settings: RunSettings,
-    folders: RunFolders,
-    stages: Stages,
-    condition: Condition,
-    photographs: Photographs,
-    warn: Callable[[str], None],
-) -> Results:
+def build(run: Run, condition: Condition, photographs: Photographs) -> Results:
     """Photographs → checked, captioned private dataset with its hold-out."""
     from ..dataset.build import build_dataset
     from ..dataset.folder import ROLES
@@ -93,6 +84,7 @@ def build(
     from ..imageset.decode import INGEST_VERSION
     from ..imageset.places import MANIFEST
 
+    settings, folders = run.settings, run.folders
     out = folders.dataset(condition.name)
     choices = BuildSettings(
         holdout=settings.holdout, seed=settings.seed, bracketed=settings.bracketed, phantom=settings.phantom
@@ -113,7 +105,7 @@ def build(
             arguments=readmit_arguments(settings, photographs, condition, others, choices),
         )
         for message in result.warnings:
-            warn(message)
+            run.remember(message)
         if not result.count("train"):
             raise UserError(
                 f"no {condition.name} photograph can be trained on: see `diffusioncleft dataset show {out}`"
@@ -139,7 +131,7 @@ def build(
         }
 
     after = [f"photographs-{condition.name}", *(f"dataset-{name}" for name in earlier)]
-    done = stages.run(Stage(f"dataset-{condition.name}", inputs, [manifest], work, after, always))
+    done = run.stages.run(Stage(f"dataset-{condition.name}", inputs, [manifest], work, after, always))
     # Captions are edited after a build too.
     return done | {"manifest": sha256_file(manifest) if manifest.is_file() else None}
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +12,12 @@ from ..environment import hardware, versions
 from ..files import inside, write_json, write_text
 from ..recipe.presets import PAPER
 from ..report.blocks import vocabulary_block
-from ..report.folders import RunFolders
 from ..report.summary import SCHEMA
 from .dataset import folder_digests
-from .generation import filtered_content, prompts_of, set_fits
+from .generation import draw_plan, filtered_content, prompts_of
+from .run import Run
 from .settings import RunSettings, face_pack_input, metric_weights, sampling_inputs
-from .stages import Results, Stage, StageRow, Stages, always
+from .stages import Results, Stage, always
 
 if TYPE_CHECKING:
     from ..faces.analyzer import FaceAnalyzer
@@ -28,14 +29,9 @@ PHANTOM_NOTE = (
 )
 
 
-def build_report(
-    settings: RunSettings,
-    facts: Mapping[str, Mapping[str, Any]],
-    rows: Sequence[StageRow],
-    warnings: Sequence[str],
-    seconds: float,
-) -> dict[str, Any]:
-    """The report as JSON values, schema 1."""
+def build_report(run: Run, seconds: float) -> dict[str, Any]:
+    """The report as JSON values, schema 1, before filters and measurements; seconds: of this call."""
+    settings, facts = run.settings, run.facts
     oracle = {name: dict(stages["oracle"]) for name, stages in facts.items() if "oracle" in stages}
     return {
         "schema": SCHEMA,
@@ -43,7 +39,7 @@ def build_report(
         "phantom": settings.phantom,
         "preset": settings.preset,
         "vocabulary": vocabulary_block(settings.vocabulary),
-        "notes": notes(settings, warnings),
+        "notes": notes(settings, run.warnings),
         "oracle": oracle,
         "training": {
             name: training_facts(stages, phantom=settings.phantom) for name, stages in facts.items()
@@ -55,7 +51,7 @@ def build_report(
             "seed": settings.seed,
             "base_model_sha256": settings.source.fingerprint(),
             "faces": {name: stages["dataset"]["faces"] for name, stages in facts.items()},
-            "seconds": {row.name: round(row.seconds, 1) for row in rows},
+            "seconds": {row.name: round(row.seconds, 1) for row in run.stages.rows},
             "seconds_this_call": round(seconds, 1),
             "peak_memory_gib": peak_memory(),
         },
@@ -117,35 +113,35 @@ def peak_memory() -> dict[str, float]:
 ZERO_SHOT_IMAGES = 4
 """Images of each of the vocabulary's probes."""
 FACES_CACHE = "faces"
-Warn = Callable[[str], None]
-Generate = Callable[[list[Any]], Any]
 
 
-def filter_images(
-    settings: RunSettings,
-    folders: RunFolders,
-    stages: Stages,
-    facts: Mapping[str, Mapping[str, Results]],
-    draw_again: Mapping[str, Generate],
-    warn: Warn,
-) -> Results:
+def filter_images(run: Run) -> Results:
     """Artifacts and identity leaks set aside, each condition against the photographs of all.
 
-    draw_again: by condition, how images are made in place of rejected ones, where refilling is asked for.
+    Where it is asked for, images are made in place of rejected ones.
     """
+    from ..dataset.references import read_references
+    from ..filters.apply import Filters
+    from ..filters.artifacts import ArtifactFilter
+    from ..filters.identity import IdentityFilter
     from ..filters.stage import Refill, filter_sets
     from ..filters.text import text_weights
     from ..imageset.decode import INGEST_VERSION
 
+    settings, folders, facts = run.settings, run.folders, run.facts
+    draw_again = {condition.name: partial(draw_plan, run, condition) for condition in run.conditions}
+
     def work() -> Results:
+        analyzer = analyzer_of(settings)
+        datasets = {name: folders.dataset(name) for name in facts}
+        identity = IdentityFilter(read_references(list(datasets.values()), analyzer), settings.threshold)
         return filter_sets(
             {name: folders.generated(name) for name in facts},
-            {name: folders.dataset(name) for name in facts},
-            analyzer_of(settings),
-            threshold=settings.threshold,
+            datasets,
+            Filters(ArtifactFilter(analyzer), identity),
             cache=folders.private / FACES_CACHE,
             refill=Refill(draw_again, settings.refill) if settings.refill else None,
-            warn=warn,
+            warn=run.warn,
         )
 
     def inputs() -> dict[str, Any]:
@@ -160,17 +156,10 @@ def filter_images(
         }
 
     after = [f"{stage}-{name}" for name in facts for stage in ("dataset", "generation")]
-    return stages.run(Stage("filters", inputs, [], work, after, always))
+    return run.stages.run(Stage("filters", inputs, [], work, after, always))
 
 
-def measure_images(
-    settings: RunSettings,
-    folders: RunFolders,
-    stages: Stages,
-    facts: Mapping[str, Mapping[str, Results]],
-    control: Path | None,
-    warn: Warn,
-) -> Results:
+def measure_images(run: Run, control: Path | None) -> Results:
     """The paper's measurements, raw and filtered, and the list of nearest pairs for the private page.
 
     control: healthy faces, for the face map.
@@ -180,6 +169,7 @@ def measure_images(
     from ..metrics.measure import MeasureSettings, measure_sets
     from ..report.nearest import nearest_pairs, write_nearest
 
+    settings, folders, facts = run.settings, run.folders, run.facts
     generated = {name: folders.generated(name) for name in facts}
     datasets = {name: folders.dataset(name) for name in facts}
 
@@ -199,9 +189,9 @@ def measure_images(
                 control=control,
                 cache_dir=folders.private / FACES_CACHE,
             ),
-            warn=warn,
+            warn=run.warn,
         )
-        judge_all_previews(settings, folders, facts, analyzer)
+        judge_all_previews(run, analyzer)
         pairs = nearest_pairs(
             folders.root, generated, datasets, analyzer, cache=folders.private / FACES_CACHE
         )
@@ -228,61 +218,49 @@ def measure_images(
         *(f"{stage}-{name}" for name in facts for stage in stages_before),
     ]
     outputs = [folders.private / "nearest.json"]
-    return stages.run(Stage("measurements", inputs, outputs, work, after, always))
+    return run.stages.run(Stage("measurements", inputs, outputs, work, after, always))
 
 
-def judge_all_previews(
-    settings: RunSettings,
-    folders: RunFolders,
-    facts: Mapping[str, Mapping[str, Results]],
-    analyzer: FaceAnalyzer,
-) -> None:
+def judge_all_previews(run: Run, analyzer: FaceAnalyzer) -> None:
     """Compare each training's previews with the photographs: the report shows only those unlike all."""
     from ..dataset.references import read_references
     from ..filters.identity import IdentityFilter
     from ..report.nearest import judge_previews
 
-    reference = read_references([folders.dataset(name) for name in facts], analyzer)
-    for name in facts:
+    folders = run.folders
+    reference = read_references([folders.dataset(name) for name in run.facts], analyzer)
+    for name in run.facts:
         previews = folders.training(name) / "previews"
         if previews.is_dir():
             judge_previews(
                 previews,
-                IdentityFilter(reference, settings.threshold),
+                IdentityFilter(reference, run.settings.threshold),
                 analyzer,
                 cache=folders.private / FACES_CACHE,
             )
 
 
-def draw_zero_shot(settings: RunSettings, folders: RunFolders, stages: Stages) -> Results:
+def draw_zero_shot(run: Run) -> Results:
     """What the base model draws without any LoRA, asked with the vocabulary's probes."""
+    from ..generation.folder import set_fits
     from ..generation.generate import generate
     from ..generation.plans import zero_shot_plan
     from ..report.run_folder import ZERO_SHOT
 
-    out = folders.root / ZERO_SHOT
+    settings, out = run.settings, run.folders.root / ZERO_SHOT
     plan = zero_shot_plan(settings.vocabulary.zero_shot, ZERO_SHOT_IMAGES, settings.seed)
 
     def work() -> Results:
-        return {"images": generate(settings.source, None, plan, out, settings.sampling, role="control").total}
+        return {"images": generate(settings.drawn_with(), plan, out, role="control").total}
 
     def fits() -> bool:
-        return set_fits(settings, out, plan, None)
+        return set_fits(settings.drawn_with(), plan, out)
 
     inputs = {"prompts and seeds": prompts_of(plan), **sampling_inputs(settings)}
-    return stages.run(Stage("zero-shot", lambda: inputs, [out], work, fits=fits))
+    return run.stages.run(Stage("zero-shot", lambda: inputs, [out], work, fits=fits))
 
 
-def write_report(
-    settings: RunSettings,
-    folders: RunFolders,
-    stages: Stages,
-    facts: Mapping[str, Mapping[str, Results]],
-    filtered: Results,
-    measured: Results,
-    warnings: list[str],
-    seconds: float,
-) -> None:
+def write_report(run: Run, filtered: Results, measured: Results, seconds: float) -> None:
     """report.json, summary.md and the two pages; made anew each time, they cost little."""
     from ..report.blocks import labels_of
     from ..report.html import write_html, write_private_html
@@ -290,16 +268,17 @@ def write_report(
     from ..report.run_folder import HTML, PRIVATE_HTML, collect_pictures, loss_curves
     from ..report.summary import summarize
 
+    folders, conditions, phantom = run.folders, list(run.facts), run.settings.phantom
     document = {
-        **build_report(settings, facts, stages.rows, warnings, seconds),
+        **build_report(run, seconds),
         "filters": filtered,
         "sets": measured["sets"],
-        "figures": {**measured["figures"], "loss": loss_curves(folders, list(facts))},
+        "figures": {**measured["figures"], "loss": loss_curves(folders, conditions)},
     }
     write_json(inside(folders.root, folders.report.name), document)
     write_text(inside(folders.root, folders.summary.name), summarize(document))
     labels = labels_of(document)
-    pictures = collect_pictures(folders, list(facts), phantom=settings.phantom, labels=labels)
+    pictures = collect_pictures(folders, conditions, phantom=phantom, labels=labels)
     write_html(document, pictures, inside(folders.root, HTML))
     pairs = read_nearest(folders.private)
     if pairs:
@@ -308,8 +287,8 @@ def write_report(
             pairs,
             folders.root,
             page,
-            phantom=settings.phantom,
-            threshold=settings.threshold,
+            phantom=phantom,
+            threshold=run.settings.threshold,
             labels=labels,
         )
 

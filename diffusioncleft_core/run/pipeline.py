@@ -15,10 +15,11 @@ from ..files import private_dir
 from ..recipe.document import write_recipe
 from ..report.folders import RunFolders
 from .dataset import build, control_faces, render_photographs
-from .evaluation import Warn, draw_zero_shot, filter_images, measure_images, write_report
-from .generation import ask_oracle, draw_plan, draw_sheets, generate_images, write_prompt_plan
+from .evaluation import draw_zero_shot, filter_images, measure_images, write_report
+from .generation import ask_oracle, draw_sheets, generate_images, write_prompt_plan
+from .run import Run, Warn
 from .settings import RunSettings, check_settings
-from .stages import Results, StageRow, Stages, say_on_stderr, stage_table
+from .stages import Results, StageRow, say_on_stderr, stage_table
 from .training import Train, regularize, side_by_side, train_lora, trainings_at_once
 
 
@@ -35,101 +36,64 @@ def run_pipeline(
     settings: RunSettings,
     train: Train,
     *,
-    warn: Callable[[str], None] = lambda message: None,
+    warn: Warn = lambda message: None,
     say: Callable[[str], None] = say_on_stderr,
 ) -> RunResult:
     """Do the whole run, or what is left of it.
 
-    Errors: UserError, before any work, when photographs, face pack or base model are missing.
+    Args:
+        settings: what is asked for.
+        train: starts the trainer.
+        warn: told every warning.
+        say: prints one line a stage.
+
+    Raises:
+        UserError: photographs, face pack or base model are missing; raised before any work.
     """
     check_settings(settings)
     begun = time.monotonic()
-    folders = RunFolders(settings.out)
-    private_dir(folders.private)
-    stages = Stages(folders.root, folders.private, redo=settings.redo, say=say)
-    warnings: list[str] = []
-
-    def remember(message: str) -> None:
-        warnings.append(message)
-        warn(message)
-
-    facts, filtered, measured = run_stages(settings, folders, stages, train, warn, remember)
-    write_report(settings, folders, stages, facts, filtered, measured, warnings, time.monotonic() - begun)
-    return RunResult(folders, stage_table(stages.rows), warnings)
+    run = Run(settings, warn=warn, say=say)
+    private_dir(run.folders.private)
+    filtered, measured = run_stages(run, train)
+    write_report(run, filtered, measured, time.monotonic() - begun)
+    return RunResult(run.folders, stage_table(run.stages.rows), run.warnings)
 
 
 def plan_run(settings: RunSettings) -> list[StageRow]:
     """What each stage of the run has before it, and why; nothing is started or written."""
     check_settings(settings)
-    folders = RunFolders(settings.out)
-    stages = Stages(folders.root, folders.private, redo=settings.redo, dry=True)
-
-    def nothing(message: str) -> None:
-        """A dry run has nothing to warn of."""
+    run = Run(settings, dry=True)
 
     def no_training(arguments: object, on_event: object, stop: object) -> None:
         raise AssertionError("a dry run trains nothing")
 
-    run_stages(settings, folders, stages, no_training, nothing, nothing)
-    return stages.rows
+    run_stages(run, no_training)
+    return run.stages.rows
 
 
-def run_stages(
-    settings: RunSettings,
-    folders: RunFolders,
-    stages: Stages,
-    train: Train,
-    warn: Warn,
-    remember: Warn,
-) -> tuple[dict[str, dict[str, Results]], Results, Results]:
-    """Every stage in the order of the story; results by condition, of the filters and of the measurements.
-
-    remember: what the report is to say too; `warn` for messages that may name a file.
-    """
-    vocabulary = settings.vocabulary
-    facts: dict[str, dict[str, Results]] = {name: {} for name in settings.conditions}
-    for name in settings.conditions:
-        condition = vocabulary.condition(name)
-        photographs = render_photographs(settings, folders, stages, condition)
-        facts[name]["dataset"] = build(settings, folders, stages, condition, photographs, remember)
-    for name in settings.conditions:
+def run_stages(run: Run, train: Train) -> tuple[Results, Results]:
+    """Every stage in the order of the story; results of the filters and of the measurements."""
+    settings, facts = run.settings, run.facts
+    for condition in run.conditions:
+        photographs = render_photographs(run, condition)
+        facts[condition.name]["dataset"] = build(run, condition, photographs)
+    for condition in run.conditions:
         if settings.regularization_images:
-            condition = vocabulary.condition(name)
-            facts[name]["regularization"] = regularize(settings, folders, stages, condition)
-    jobs = {
-        name: partial(
-            train_lora,
-            settings,
-            folders,
-            stages,
-            vocabulary.condition(name),
-            facts[name],
-            train,
-            remember,
-        )
-        for name in settings.conditions
-    }
+            facts[condition.name]["regularization"] = regularize(run, condition)
+    jobs = {condition.name: partial(train_lora, run, condition, train) for condition in run.conditions}
     for name, done in side_by_side(jobs, trainings_at_once(settings)).items():
         facts[name]["training"] = done
-    if not stages.dry:
-        write_recipe(folders.recipe, settings.recipe)
-    for name in settings.conditions:
-        condition = vocabulary.condition(name)
-        facts[name]["plan"] = write_prompt_plan(settings, folders, stages, condition)
-        facts[name]["generation"] = generate_images(
-            settings, folders, stages, condition, facts[name], remember
-        )
+    if not run.stages.dry:
+        write_recipe(run.folders.recipe, settings.recipe)
+    for condition in run.conditions:
+        results = facts[condition.name]
+        results["plan"] = write_prompt_plan(run, condition)
+        results["generation"] = generate_images(run, condition)
         if settings.phantom and condition.phantom is not None:
-            facts[name]["oracle"] = ask_oracle(settings, folders, stages, condition, facts[name])
-    draw_again = {
-        name: partial(draw_plan, settings, folders, vocabulary.condition(name), warn=remember)
-        for name in settings.conditions
-    }
-    filtered = filter_images(settings, folders, stages, facts, draw_again, warn)
-    for name in settings.conditions:
-        draw_sheets(settings, folders, stages, vocabulary.condition(name))
-    if vocabulary.zero_shot:
-        draw_zero_shot(settings, folders, stages)
-    control = control_faces(settings, folders, stages)
-    measured = measure_images(settings, folders, stages, facts, control, warn)
-    return facts, filtered, measured
+            results["oracle"] = ask_oracle(run, condition)
+    filtered = filter_images(run)
+    for condition in run.conditions:
+        draw_sheets(run, condition)
+    if settings.vocabulary.zero_shot:
+        draw_zero_shot(run)
+    return filtered, measure_images(run, control_faces(run))

@@ -12,7 +12,7 @@ from ..conditions.vocabulary import Vocabulary
 from ..environment import trainer_device
 from ..errors import UserError
 from ..files import sha256_bytes, sha256_model
-from ..generation.sampling import Sampling
+from ..generation.settings import GenerationSettings, Sampling
 from ..ranges import COUNT, HOLDOUT, NONE_OR_MORE, REFILLS, SEED, SIMILARITY, check_fields, ranged
 from ..recipe.recipe import Recipe
 
@@ -93,6 +93,10 @@ class RunSettings:
         if self.phantom and not self.photographs:
             return tuple(name for name, condition in known.items() if condition.phantom is not None)
         return tuple(name for name in known if name in self.photographs)
+
+    def drawn_with(self, lora: Path | None = None) -> GenerationSettings:
+        """What pictures are drawn with, by the base model alone or with a LoRA."""
+        return GenerationSettings(self.source, self.sampling, lora)
 
     def seed_for(self, *purpose: str) -> int:
         """A seed of its own for each purpose, 31 bits, from the run's seed."""

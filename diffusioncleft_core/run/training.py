@@ -14,10 +14,10 @@ from ..files import sha256_file, sha256_model, write_text
 from ..recipe.document import recipe_document, shared_fields
 from ..recipe.presets import TrainingFacts, completed_recipe
 from ..recipe.recipe import Recipe
-from ..report.folders import RunFolders
-from .generation import drawn_content, prompts_of, set_fits
+from .generation import drawn_content, prompts_of
+from .run import Run
 from .settings import PREVIEWS, RunSettings, base_inputs, sampling_inputs
-from .stages import Results, Stage, Stages
+from .stages import Results, Stage
 
 Result = TypeVar("Result")
 Stop = Callable[[], bool]
@@ -55,57 +55,44 @@ The last argument says whether to stop: the trainer then saves a checkpoint and 
 """
 
 
-def regularize(
-    settings: RunSettings,
-    folders: RunFolders,
-    stages: Stages,
-    condition: Condition,
-) -> Results:
+def regularize(run: Run, condition: Condition) -> Results:
     """Pictures of the base model for prompts without the trigger, trained beside the photographs."""
+    from ..generation.folder import set_fits
     from ..generation.generate import generate
     from ..generation.plans import regularization_plan
 
-    out = folders.regularization(condition.name)
+    settings, out = run.settings, run.folders.regularization(condition.name)
     n = settings.regularization_images
     seed = settings.seed_for("regularization", condition.name)
     plan = regularization_plan(condition, n, seed, bracketed=settings.bracketed)
 
     def work() -> Results:
-        generate(settings.source, None, plan, out, settings.sampling, role="control")
+        generate(settings.drawn_with(), plan, out, role="control")
         return {"images": n, "content": drawn_content(out)}
 
     def fits() -> bool:
-        return set_fits(settings, out, plan, None)
+        return set_fits(settings.drawn_with(), plan, out)
 
     inputs = {"prompts and seeds": prompts_of(plan), "number of images": n, **sampling_inputs(settings)}
-    return stages.run(Stage(f"regularization-{condition.name}", lambda: inputs, [out], work, fits=fits))
+    return run.stages.run(Stage(f"regularization-{condition.name}", lambda: inputs, [out], work, fits=fits))
 
 
-def train_lora(
-    settings: RunSettings,
-    folders: RunFolders,
-    stages: Stages,
-    condition: Condition,
-    facts: Mapping[str, Results],
-    train: Train,
-    warn: Callable[[str], None],
-    stop: Stop = lambda: False,
-) -> Results:
+def train_lora(run: Run, condition: Condition, train: Train, stop: Stop = lambda: False) -> Results:
     """One LoRA of the condition, in the trainer's own process: 10 steps a training image."""
-    out = folders.training(condition.name)
-    lora = folders.lora(condition)
+    facts = run.facts[condition.name]
+    out, lora = run.folders.training(condition.name), run.folders.lora(condition)
 
     def work() -> Results:
         from ..progress import progress
 
-        recipe = training_recipe(settings, folders, condition, facts)
-        write_preview_prompts(settings, folders, condition)
+        recipe = training_recipe(run, condition)
+        write_preview_prompts(run, condition)
         last: dict[str, Any] = {}
         with progress(recipe.optimizer.steps, f"training {condition.name}", unit="step") as bar:
 
             def on_event(event: Event) -> None:
                 if event.get("event") in ("warning", "notice"):
-                    warn(str(event["message"]))
+                    run.remember(str(event["message"]))
                 if event.get("event") == "step":
                     bar.update(int(event["step"]) - bar.n)
                     bar.set_postfix(loss=f"{event['loss']:.3f}", refresh=False)
@@ -121,29 +108,30 @@ def train_lora(
         }
 
     def inputs() -> dict[str, Any]:
-        recipe = training_recipe(settings, folders, condition, facts)
+        recipe = training_recipe(run, condition)
         adapter = recipe.network.training_adapter
         return {
             "dataset": facts["dataset"]["manifest"],
             "regularisation": facts.get("regularization", {}).get("content"),
             "training settings": shared_fields(recipe),
             "training adapter": sha256_model(adapter) if adapter else None,
-            **base_inputs(settings),
+            **base_inputs(run.settings),
         }
 
     after = [f"dataset-{condition.name}", f"regularization-{condition.name}"]
     # The trainer goes on from its checkpoint when the LoRA alone is gone.
-    done = stages.run(Stage(f"training-{condition.name}", inputs, [out, lora], work, after))
+    done = run.stages.run(Stage(f"training-{condition.name}", inputs, [out, lora], work, after))
     return done | {"lora_sha256": sha256_file(lora) if lora.is_file() else None}
 
 
-def write_preview_prompts(settings: RunSettings, folders: RunFolders, condition: Condition) -> None:
+def write_preview_prompts(run: Run, condition: Condition) -> None:
     """Two prompts that the trainer draws now and then."""
-    from ..conditions.plan import sampling_plan
+    from ..conditions.plan import AttributeChoices, sampling_plan
 
+    settings = run.settings
     seed = settings.seed_for("previews", condition.name)
-    rows = sampling_plan(condition, 2, seed, mode=settings.mode, bracketed=settings.bracketed)
-    write_text(folders.previews(condition.name), "".join(f"{row.prompt}\n" for row in rows))
+    rows = sampling_plan(condition, 2, seed, AttributeChoices(settings.mode), bracketed=settings.bracketed)
+    write_text(run.folders.previews(condition.name), "".join(f"{row.prompt}\n" for row in rows))
 
 
 def trainings_at_once(settings: RunSettings) -> int:
@@ -155,14 +143,10 @@ def trainings_at_once(settings: RunSettings) -> int:
     return len(settings.conditions) if settings.sampling.device.type == "cpu" and cores > 1 else 1
 
 
-def training_recipe(
-    settings: RunSettings,
-    folders: RunFolders,
-    condition: Condition,
-    facts: Mapping[str, Results],
-) -> Recipe:
+def training_recipe(run: Run, condition: Condition) -> Recipe:
     """The run's recipe for one condition: with its dataset, seed and folders."""
-    images = int(facts["dataset"]["training_images"])
+    settings, folders = run.settings, run.folders
+    images = int(run.facts[condition.name]["dataset"]["training_images"])
     known = TrainingFacts(images, condition.trigger, condition.contrast_trigger, bracketed=settings.bracketed)
     recipe = completed_recipe(settings.recipe, known)
     return recipe.replaced(

@@ -19,11 +19,8 @@ def core_picture(prompt: str, seed: int, lora=None, strength: float = 1.0, side:
     import torch
 
     from diffusioncleft.diffusioncleft_core.flux.source import phantom_source
-    from diffusioncleft.diffusioncleft_core.generation.sampler import (
-        ImageSampler,
-        ImageSize,
-        embed_prompts,
-    )
+    from diffusioncleft.diffusioncleft_core.generation.sampler import ImageSampler, embed_prompts
+    from diffusioncleft.diffusioncleft_core.generation.settings import ImageSize
 
     source, cpu = phantom_source(), torch.device("cpu")
     sampler = ImageSampler(source, cpu, torch.float32)

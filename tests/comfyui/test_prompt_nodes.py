@@ -7,7 +7,7 @@ from comfy_server import GraphRefused
 from graphs import builder, ours
 
 from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
-from diffusioncleft.diffusioncleft_core.conditions.plan import sampling_plan
+from diffusioncleft.diffusioncleft_core.conditions.plan import AttributeChoices, sampling_plan
 from diffusioncleft.diffusioncleft_core.conditions.prompts import build_prompt
 
 
@@ -38,7 +38,7 @@ def test_random_attributes_and_seed_are_the_plans_first_row(server):
     )
     condition = load_vocabulary().condition("post_op")
     omit = [name for name in condition.details if name not in drawn]
-    row = sampling_plan(condition, 1, 77, draw=list(drawn), omit=omit)[0]
+    row = sampling_plan(condition, 1, 77, AttributeChoices(draw=list(drawn), omit=omit))[0]
     assert found["see"] == row.prompt
     assert int(found["seed"]) == row.seed
 
@@ -52,7 +52,9 @@ def test_a_plan_in_pieces_is_the_cores_plan(server):
         "see two": _shown(["two", 0]),
     }
     outputs = server.run(graph)
-    plan = sampling_plan(load_vocabulary().condition("pre_op"), 5, 9, mode="clinical", bracketed=False)
+    plan = sampling_plan(
+        load_vocabulary().condition("pre_op"), 5, 9, AttributeChoices("clinical"), bracketed=False
+    )
     texts = [*outputs["see one"]["text"], *outputs["see two"]["text"]]
     assert texts == [row.prompt for row in plan]
 

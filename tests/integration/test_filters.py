@@ -21,13 +21,13 @@ from diffusioncleft.diffusioncleft_core.conditions.plan import sampling_plan
 from diffusioncleft.diffusioncleft_core.dataset.references import read_references
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.files import read_json, read_jsonl, sha256_file, write_json
-from diffusioncleft.diffusioncleft_core.filters.apply import filter_set, readmit
+from diffusioncleft.diffusioncleft_core.filters.apply import Filters, filter_set, readmit
 from diffusioncleft.diffusioncleft_core.filters.artifacts import ArtifactFilter
 from diffusioncleft.diffusioncleft_core.filters.identity import IdentityFilter
 from diffusioncleft.diffusioncleft_core.filters.stage import filter_sets, photograph_verdicts, refill_set
 from diffusioncleft.diffusioncleft_core.flux.source import phantom_source
 from diffusioncleft.diffusioncleft_core.generation.generate import generate as draw
-from diffusioncleft.diffusioncleft_core.generation.sampling import Sampling
+from diffusioncleft.diffusioncleft_core.generation.settings import GenerationSettings, Sampling
 from diffusioncleft.diffusioncleft_core.imageset.manifest import filtered_rows, raw_rows, read_image_set
 from diffusioncleft.tools.planted import plant
 
@@ -47,7 +47,8 @@ def generate(
     source, lora, plan, out, *, warn=lambda message: None, on_image=lambda done, total: None, **values
 ):
     """Draw with the sampling that `values` name."""
-    return draw(source, lora, plan, out, Sampling(**values), warn=warn, on_image=on_image)
+    settings = GenerationSettings(source, Sampling(**values), lora)
+    return draw(settings, plan, out, warn=warn, on_image=on_image)
 
 
 def the_plan(n=N):
@@ -112,7 +113,7 @@ def test_artifacts_and_leaks_are_set_aside_with_their_reasons_and_nothing_is_del
     image_set, artifacts, identity, analyzer, datasets
 ):
     before = {Path(name).name for name in state(image_set)}
-    result = filter_set(image_set, artifacts, identity, analyzer)
+    result = filter_set(image_set, Filters(artifacts, identity))
     assert (result.accepted, result.rejected, result.checked) == (4, 4, N)
     rows = by_index(image_set)
     for index, row in rows.items():
@@ -137,11 +138,11 @@ def test_artifacts_and_leaks_are_set_aside_with_their_reasons_and_nothing_is_del
 def test_a_second_call_looks_at_nothing_and_other_settings_at_everything(
     image_set, artifacts, identity, analyzer
 ):
-    filter_set(image_set, artifacts, identity, analyzer)
+    filter_set(image_set, Filters(artifacts, identity))
     before = state(image_set)
-    again = filter_set(image_set, artifacts, identity, analyzer)
+    again = filter_set(image_set, Filters(artifacts, identity))
     assert again.checked == 0 and state(image_set) == before
-    without = filter_set(image_set, artifacts, None, analyzer)
+    without = filter_set(image_set, Filters(artifacts))
     assert without.checked == N and without.accepted == 5
     assert not by_index(image_set)[LEAK].file.startswith("rejected/")
     assert "identity" not in by_index(image_set)[LEAK].verdicts
@@ -151,7 +152,7 @@ def test_an_interrupted_filter_goes_on_and_ends_as_if_it_had_not_been(
     image_set, artifacts, identity, analyzer, tmp_path
 ):
     whole = shutil.copytree(image_set, tmp_path / "whole")
-    filter_set(whole, artifacts, identity, analyzer)
+    filter_set(whole, Filters(artifacts, identity))
 
     class Stops(ArtifactFilter):
         seen = 0
@@ -163,20 +164,20 @@ def test_an_interrupted_filter_goes_on_and_ends_as_if_it_had_not_been(
             return super().check(image, record)
 
     with pytest.raises(KeyboardInterrupt):
-        filter_set(image_set, Stops(analyzer, threads=1), identity, analyzer)
+        filter_set(image_set, Filters(Stops(analyzer, threads=1), identity))
     assert not (image_set / "rejected").exists()
-    assert filter_set(image_set, artifacts, identity, analyzer).checked == N - 5
+    assert filter_set(image_set, Filters(artifacts, identity)).checked == N - 5
     assert state(image_set) == state(whole)
 
 
 def test_a_crash_between_two_moves_is_put_right_by_filter_and_generation(
     image_set, artifacts, identity, analyzer
 ):
-    filter_set(image_set, artifacts, identity, analyzer)
+    filter_set(image_set, Filters(artifacts, identity))
     before = state(image_set)
     aside = by_index(image_set)[1].file
     os.replace(image_set / aside, image_set / Path(aside).name)  # the image is back, its sidecar is not
-    filter_set(image_set, artifacts, identity, analyzer)
+    filter_set(image_set, Filters(artifacts, identity))
     assert state(image_set) == before
     os.replace(image_set / aside, image_set / Path(aside).name)
     assert generate(phantom_source(), None, the_plan(), image_set, **SIZE).made == 0
@@ -185,7 +186,7 @@ def test_a_crash_between_two_moves_is_put_right_by_filter_and_generation(
 def test_the_generation_does_not_draw_rejected_images_again_and_a_longer_plan_keeps_them(
     image_set, artifacts, identity, analyzer
 ):
-    filter_set(image_set, artifacts, identity, analyzer)
+    filter_set(image_set, Filters(artifacts, identity))
     before = state(image_set)
     assert generate(phantom_source(), None, the_plan(), image_set, **SIZE).made == 0
     assert state(image_set) == before
@@ -194,11 +195,11 @@ def test_the_generation_does_not_draw_rejected_images_again_and_a_longer_plan_ke
     rows = by_index(image_set)
     assert rows[1].file.startswith("rejected/") and not rows[1].verdicts["accepted"]
     assert rows[N].verdicts == {}
-    assert filter_set(image_set, artifacts, identity, analyzer).checked == 2
+    assert filter_set(image_set, Filters(artifacts, identity)).checked == 2
 
 
 def test_a_person_takes_an_image_back_and_the_filter_respects_it(image_set, artifacts, identity, analyzer):
-    filter_set(image_set, artifacts, identity, analyzer)
+    filter_set(image_set, Filters(artifacts, identity))
     aside = by_index(image_set)[1].file
     with pytest.raises(UserError, match="was not rejected"):
         readmit(image_set, [aside, by_index(image_set)[0].file])
@@ -211,12 +212,12 @@ def test_a_person_takes_an_image_back_and_the_filter_respects_it(image_set, arti
         assert row.file == Path(aside).name and (image_set / row.file).is_file()
         assert row.verdicts["accepted"] and "eye_bar" in row.verdicts["reasons"]
         assert row.verdicts["readmitted"]["by"] == "a person"
-        filter_set(image_set, ArtifactFilter(analyzer, threads=1), None, analyzer)
+        filter_set(image_set, Filters(ArtifactFilter(analyzer, threads=1)))
     assert generate(phantom_source(), None, the_plan(), image_set, **SIZE).made == 0
 
 
 def test_gaps_are_filled_with_the_same_prompts_up_to_the_cap(image_set, artifacts, identity, analyzer):
-    filter_set(image_set, artifacts, identity, analyzer)
+    filter_set(image_set, Filters(artifacts, identity))
     asked = []
 
     def draw(plan):
@@ -224,7 +225,7 @@ def test_gaps_are_filled_with_the_same_prompts_up_to_the_cap(image_set, artifact
         generate(phantom_source(), None, plan, image_set, **SIZE)
 
     def check():
-        return filter_set(image_set, artifacts, identity, analyzer)
+        return filter_set(image_set, Filters(artifacts, identity))
 
     result = refill_set(image_set, draw, check, attempts=2)
     rows = read_image_set(image_set)
@@ -251,14 +252,14 @@ def test_a_bare_folder_and_damaged_files_get_verdicts_and_foreign_json_is_left_a
         shutil.copyfile(path, folder / f"face {place}.PNG")
     Image.new("RGB", (90, 60), (10, 200, 30)).save(folder / "plain.jpg")
     (folder / "plain.json").write_text('{"theirs": 1}')
-    result = filter_set(folder, artifacts, None, analyzer)
+    result = filter_set(folder, Filters(artifacts))
     assert (result.accepted, result.rejected) == (2, 1)
     assert (folder / "rejected" / "plain.jpg").is_file()
     (folder / "face 1.PNG").write_bytes(b"no image")
     rows = {row["file"]: row for row in read_jsonl(folder / "manifest.jsonl")}
     rows["face 1.PNG"].pop("verdicts")
     (folder / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows.values()))
-    result = filter_set(folder, artifacts, None, analyzer)
+    result = filter_set(folder, Filters(artifacts))
     reasons = {row.file: row.reasons for row in result.rows}
     assert reasons["rejected/face 1.PNG"] == ["unreadable"] and reasons["rejected/plain.jpg"] == ["no_face"]
     assert any(path.read_text() == '{"theirs": 1}' for path in folder.rglob("plain.json"))
@@ -266,16 +267,14 @@ def test_a_bare_folder_and_damaged_files_get_verdicts_and_foreign_json_is_left_a
 
 def test_training_photographs_pass_and_their_verdicts_stay_private(datasets, artifacts, analyzer):
     for dataset in datasets:
-        verdicts = photograph_verdicts(dataset, artifacts, analyzer)
+        verdicts = photograph_verdicts(dataset, artifacts)
         assert verdicts and all(item["accepted"] for item in verdicts)
-        assert verdicts == photograph_verdicts(dataset, artifacts, analyzer)
+        assert verdicts == photograph_verdicts(dataset, artifacts)
 
 
-def test_the_stage_gives_the_reports_part_for_every_condition(image_set, datasets, analyzer, artifacts):
+def test_the_stage_gives_the_reports_part_for_every_condition(image_set, datasets, identity, artifacts):
     folders = dict(zip(("pre_op", "post_op"), datasets, strict=True))
-    found = filter_sets(
-        {"pre_op": image_set}, folders, analyzer, threshold=0.97, artifacts=artifacts, cache=None
-    )
+    found = filter_sets({"pre_op": image_set}, folders, Filters(artifacts, identity))
     assert found["pre_op"]["rejected"] == 4 and found["pre_op"]["by_kind"]["identity_leak"] == 1
     assert sum(cell["n"] for cell in found["pre_op"]["by_skin"].values()) == N
     photographs = found["pre_op"]["training_photographs"]

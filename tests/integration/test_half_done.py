@@ -16,7 +16,7 @@ from diffusioncleft.diffusioncleft_core.files import (
     shown,
     write_json,
 )
-from diffusioncleft.diffusioncleft_core.filters.apply import filter_set, readmit
+from diffusioncleft.diffusioncleft_core.filters.apply import Filters, filter_set, readmit
 from diffusioncleft.diffusioncleft_core.filters.artifacts import ArtifactFilter
 from diffusioncleft.diffusioncleft_core.imageset.manifest import read_image_set
 from diffusioncleft.diffusioncleft_core.metrics.sets import measured_set
@@ -29,7 +29,7 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from diffusioncleft.diffusioncleft_core.faces.analyzer import load_face_analyzer
-from diffusioncleft.diffusioncleft_core.filters.apply import filter_set
+from diffusioncleft.diffusioncleft_core.filters.apply import Filters, filter_set
 from diffusioncleft.diffusioncleft_core.filters.artifacts import ArtifactFilter
 
 left, replace = int(sys.argv[2]), os.replace
@@ -43,7 +43,7 @@ def stops(source, target):
 
 os.replace = stops
 analyzer = load_face_analyzer("phantom", threads=1)
-filter_set(Path(sys.argv[1]), ArtifactFilter(analyzer, kinds=()), None, analyzer)
+filter_set(Path(sys.argv[1]), Filters(ArtifactFilter(analyzer, kinds=())))
 """
 
 
@@ -78,7 +78,7 @@ def test_a_filter_killed_between_any_two_steps_is_read_rightly_and_finished(
     mixed, steps, artifacts_alone, analyzer, offline_env, tmp_path
 ):
     whole = shutil.copytree(mixed, tmp_path / "whole")
-    filter_set(whole, artifacts_alone, None, analyzer)
+    filter_set(whole, Filters(artifacts_alone))
     names = [image.file for image in measured_set(mixed, "all")[0]]
     line = [sys.executable, "-c", KILLED, str(mixed), str(steps)]
     done = subprocess.run(line, env=offline_env, capture_output=True, check=False)
@@ -89,7 +89,7 @@ def test_a_filter_killed_between_any_two_steps_is_read_rightly_and_finished(
     if steps:  # the manifest came first
         assert sum(row.filtered for row in rows) == 2
         assert all((mixed / row.file).is_file() for row in read_image_set(mixed))
-    result = filter_set(mixed, artifacts_alone, None, analyzer)
+    result = filter_set(mixed, Filters(artifacts_alone))
     assert result.checked == (0 if steps else 5)
     assert files(mixed) == files(whole)
     assert read_jsonl(mixed / "manifest.jsonl") == read_jsonl(whole / "manifest.jsonl")
@@ -103,7 +103,7 @@ def test_a_set_whose_images_were_moved_without_a_manifest_is_recovered(
     (mixed / "rejected").mkdir()
     for name in moved:
         os.replace(mixed / name, mixed / "rejected" / name)
-    result = filter_set(mixed, artifacts_alone, None, analyzer)
+    result = filter_set(mixed, Filters(artifacts_alone))
     assert (result.accepted, result.rejected) == (2, 3)
     assert {name for name in files(mixed) if "/" not in name} == {"face.png", LATIN1}
 
@@ -111,7 +111,7 @@ def test_a_set_whose_images_were_moved_without_a_manifest_is_recovered(
 def test_a_folder_of_someones_own_named_rejected_is_left_alone_and_named(mixed, artifacts_alone, analyzer):
     (mixed / "rejected").mkdir()
     os.replace(mixed / "face.png", mixed / "rejected" / "face.png")
-    result = filter_set(mixed, artifacts_alone, None, analyzer)
+    result = filter_set(mixed, Filters(artifacts_alone))
     assert len(result.rows) == 4 and any("face.png" in line for line in result.notices)
     assert (mixed / "rejected" / "face.png").is_file()
 
@@ -127,7 +127,7 @@ def test_names_that_are_no_utf8_come_back_from_json_as_they_were(tmp_path):
 
 
 def test_a_rejected_image_is_taken_back_by_the_name_that_is_shown(mixed, artifacts_alone, analyzer):
-    filter_set(mixed, artifacts_alone, None, analyzer)
+    filter_set(mixed, Filters(artifacts_alone))
     readmit(mixed, ["rejected/p\\udce9.png"])
     assert os.fsdecode(b"p\xe9.png") in files(mixed)
 

@@ -74,8 +74,8 @@ def test_a_dataset_of_the_earlier_decoder_is_examined_again(tmp_path, analyzer, 
 
 
 def test_face_records_and_verdicts_of_the_earlier_decoder_are_not_taken(analyzer, artifacts, monkeypatch):
-    now = (records.records_key(analyzer), apply.settings_key(artifacts, None))
+    now = (records.records_key(analyzer), apply.Filters(artifacts).key)
     monkeypatch.setattr(records, "INGEST_VERSION", 1)
     monkeypatch.setattr(apply, "INGEST_VERSION", 1)
-    before = (records.records_key(analyzer), apply.settings_key(artifacts, None))
+    before = (records.records_key(analyzer), apply.Filters(artifacts).key)
     assert all(one != other for one, other in zip(now, before, strict=True))

@@ -11,7 +11,8 @@ from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
 from diffusioncleft.diffusioncleft_core.conditions.plan import sampling_plan
 from diffusioncleft.diffusioncleft_core.flux.components import load_vae
 from diffusioncleft.diffusioncleft_core.flux.source import phantom_source
-from diffusioncleft.diffusioncleft_core.generation.sampler import ImageSampler, ImageSize, embed_prompts
+from diffusioncleft.diffusioncleft_core.generation.sampler import ImageSampler, embed_prompts
+from diffusioncleft.diffusioncleft_core.generation.settings import ImageSize
 from diffusioncleft.diffusioncleft_core.phantom.face import random_face
 from diffusioncleft.diffusioncleft_core.phantom.oracle import (
     SIDES,

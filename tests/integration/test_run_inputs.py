@@ -21,7 +21,7 @@ from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.faces.analyzer import PHANTOM_FOLDER
 from diffusioncleft.diffusioncleft_core.files import read_json, read_jsonl
 from diffusioncleft.diffusioncleft_core.flux.source import FluxSource, phantom_source
-from diffusioncleft.diffusioncleft_core.generation.sampling import Sampling
+from diffusioncleft.diffusioncleft_core.generation.settings import Sampling
 from diffusioncleft.diffusioncleft_core.phantom.photographs import write_healthy, write_photographs
 from diffusioncleft.diffusioncleft_core.recipe.presets import named_recipe
 from diffusioncleft.diffusioncleft_core.run.pipeline import plan_run, run_pipeline

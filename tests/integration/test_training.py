@@ -369,17 +369,16 @@ def test_the_runs_device_and_number_format_reach_the_trainers_process(workplace,
     """The run's own arguments, from its command line, in a real trainer."""
     from diffusioncleft.cli import main as cli
     from diffusioncleft.cli import run
-    from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
-    from diffusioncleft.diffusioncleft_core.report.folders import RunFolders
+    from diffusioncleft.diffusioncleft_core.run.run import Run
     from diffusioncleft.diffusioncleft_core.run.training import training_recipe, write_preview_prompts
 
     words = ["--phantom", "--out", tmp_path, "--device", "cpu", "--dtype", dtype, "--max-train-steps", 1]
     settings = run.settings_from(cli._command_parser("run", run).parse_args(list(map(str, words))))
-    folders, known = RunFolders(tmp_path), load_vocabulary()
-    condition = known.condition("pre_op")
-    write_preview_prompts(settings, folders, condition)
-    facts = {"dataset": {"training_images": 5}}
-    recipe = training_recipe(settings, folders, condition, facts)
+    started = Run(settings)
+    condition = settings.vocabulary.condition("pre_op")
+    write_preview_prompts(started, condition)
+    started.facts["pre_op"]["dataset"] = {"training_images": 5}
+    recipe = training_recipe(started, condition)
     events = []
     run.start_trainer(
         changed(recipe, train_data_dir=workplace / "photos", resolution=(64,)),

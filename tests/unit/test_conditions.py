@@ -11,7 +11,7 @@ import pytest
 from diffusioncleft.diffusioncleft_core import conditions
 from diffusioncleft.diffusioncleft_core.conditions.grammar import Grammar, words_of
 from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
-from diffusioncleft.diffusioncleft_core.conditions.plan import sampling_plan
+from diffusioncleft.diffusioncleft_core.conditions.plan import AttributeChoices, sampling_plan
 from diffusioncleft.diffusioncleft_core.conditions.prompts import build_caption, build_prompt
 from diffusioncleft.diffusioncleft_core.conditions.vocabulary import LANDMARKS
 from diffusioncleft.diffusioncleft_core.errors import UserError
@@ -203,7 +203,7 @@ def test_another_anomaly_is_another_file_for_builder_captions_and_plan(palsy_fil
         build_caption(acute, {"sex": "f", "grade": "partial"})
         == "[FPAL] A woman with a partial facial palsy."
     )
-    rows = sampling_plan(acute, 40, 1, mode="elderly")
+    rows = sampling_plan(acute, 40, 1, AttributeChoices("elderly"))
     assert sum(row.attributes["age"] == "elderly" for row in rows) == 30
     assert all(("eyelid" in row.attributes) == (row.attributes["grade"] == "complete") for row in rows)
     assert {word for row in rows for word in words_of(row.prompt)} <= set(vocabulary.words())

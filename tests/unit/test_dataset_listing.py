@@ -9,7 +9,7 @@ from PIL import Image
 from diffusioncleft.diffusioncleft_core.dataset.admission import list_photographs
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.files import read_jsonl
-from diffusioncleft.diffusioncleft_core.filters.apply import filter_set
+from diffusioncleft.diffusioncleft_core.filters.apply import Filters, filter_set
 from diffusioncleft.diffusioncleft_core.filters.artifacts import ArtifactFilter
 from diffusioncleft.diffusioncleft_core.imageset.manifest import read_image_set, unlisted
 from diffusioncleft.diffusioncleft_core.imageset.places import READ_SUFFIXES, list_images
@@ -73,7 +73,7 @@ def test_subfolders_hidden_images_and_links_out_are_named(junk, tmp_path):
 
 
 def test_the_filter_judges_all_and_sets_aside_what_it_cannot_read(junk, analyzer):
-    result = filter_set(junk, ArtifactFilter(analyzer, kinds=()), None, analyzer)
+    result = filter_set(junk, Filters(ArtifactFilter(analyzer, kinds=())))
     reasons = {row.name: row.reasons for row in result.rows}
     assert sorted(reasons) == IMAGES
     assert [name for name in IMAGES if reasons[name] == ["unreadable"]] == UNREADABLE
@@ -84,11 +84,11 @@ def test_the_filter_judges_all_and_sets_aside_what_it_cannot_read(junk, analyzer
 
 def test_an_image_that_comes_later_or_is_replaced_is_judged(junk, analyzer):
     artifacts = ArtifactFilter(analyzer, kinds=())
-    filter_set(junk, artifacts, None, analyzer)
-    assert filter_set(junk, artifacts, None, analyzer).checked == 0
+    filter_set(junk, Filters(artifacts))
+    assert filter_set(junk, Filters(artifacts)).checked == 0
     Image.new("RGB", (90, 60)).save(junk / "late.jpg")
     Image.new("RGB", (90, 60)).save(junk / "face.PNG")
-    result = filter_set(junk, artifacts, None, analyzer)
+    result = filter_set(junk, Filters(artifacts))
     assert result.checked == 2
     assert (junk / "rejected" / "late.jpg").is_file() and (junk / "rejected" / "face.PNG").is_file()
 
@@ -101,15 +101,15 @@ def test_an_image_missing_from_a_generated_sets_manifest_is_named(junk):
 
 def test_a_dataset_or_two_images_of_one_name_are_refused_before_anything_moves(junk, analyzer):
     artifacts = ArtifactFilter(analyzer, kinds=())
-    filter_set(junk, artifacts, None, analyzer)
+    filter_set(junk, Filters(artifacts))
     shutil.copy(junk / "face.PNG", junk / "zero.png")
     before = (junk / "rejected" / "zero.png").read_bytes()
     with pytest.raises(UserError, match=r"two images of the name zero\.png"):
-        filter_set(junk, artifacts, None, analyzer)
+        filter_set(junk, Filters(artifacts))
     assert (junk / "rejected" / "zero.png").read_bytes() == before
     (junk / "manifest.jsonl").write_text('{"file": "sub/x.png"}\n')
     with pytest.raises(UserError, match="subfolders"):
-        filter_set(junk, artifacts, None, analyzer)
+        filter_set(junk, Filters(artifacts))
     assert read_jsonl(junk / "manifest.jsonl") == [{"file": "sub/x.png"}]
 
 

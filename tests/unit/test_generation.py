@@ -25,14 +25,13 @@ from diffusioncleft.diffusioncleft_core.flux.lora import attach_lora, lora_state
 from diffusioncleft.diffusioncleft_core.flux.lora_file import save_kohya
 from diffusioncleft.diffusioncleft_core.flux.source import FluxSource
 from diffusioncleft.diffusioncleft_core.generation.generate import generate as draw
-from diffusioncleft.diffusioncleft_core.generation.generate import generate_grid
+from diffusioncleft.diffusioncleft_core.generation.grid import Grid, generate_grid
 from diffusioncleft.diffusioncleft_core.generation.sampler import (
     ImageSampler,
-    ImageSize,
     PromptEmbeddings,
     embed_prompts,
 )
-from diffusioncleft.diffusioncleft_core.generation.sampling import Sampling
+from diffusioncleft.diffusioncleft_core.generation.settings import GenerationSettings, ImageSize, Sampling
 
 CPU = torch.device("cpu")
 SIZE = {"width": 64, "height": 64, "device": CPU, "dtype": torch.float32}
@@ -42,7 +41,8 @@ def generate(
     source, lora, plan, out, *, warn=lambda message: None, on_image=lambda done, total: None, **values
 ):
     """Draw with the sampling that `values` name."""
-    return draw(source, lora, plan, out, Sampling(**values), warn=warn, on_image=on_image)
+    settings = GenerationSettings(source, Sampling(**values), lora)
+    return draw(settings, plan, out, warn=warn, on_image=on_image)
 
 
 @pytest.fixture(scope="module")
@@ -223,11 +223,10 @@ def test_grid_shows_loras_down_and_strengths_across(source, lora, tmp_path):
     second = tmp_path / "clp.safetensors"
     shutil.copy(lora, second)
     plan = a_plan(2)
-    result = generate_grid(
-        source, [lora, second], [0.0, 0.5, 1.0], plan, tmp_path / "grid", Sampling(**SIZE), cell=64
-    )
-    assert len(result.pictures) == 2
-    sheet = pixels(result.pictures[0])
+    grid = Grid([lora, second], [0.0, 0.5, 1.0])
+    sheets = generate_grid(source, grid, plan, tmp_path / "grid", Sampling(**SIZE))
+    assert len(sheets) == 2
+    sheet = pixels(sheets[0])
     assert sheet.shape[1] == 3 * (64 + 8) + 8
     left, top = 8, 16 + 14 + 0
     assert sheet.shape[0] > top + 2 * 64
@@ -237,8 +236,8 @@ def test_grid_shows_loras_down_and_strengths_across(source, lora, tmp_path):
         y for y in range(sheet.shape[0] - 64) if (sheet[y : y + 64, left : left + 64] == base_picture).all()
     ]
     assert len(rows) == 2, "the strength-0 cell of both rows is the base model's picture"
-    assert_marked(result.pictures[0], plan[0].prompt)
-    facts = json.loads(result.pictures[0].with_suffix(".json").read_text("utf-8"))
+    assert_marked(sheets[0], plan[0].prompt)
+    facts = json.loads(sheets[0].with_suffix(".json").read_text("utf-8"))
     assert facts["strengths"] == [0.0, 0.5, 1.0]
     assert facts["loras"] == [sha256_file(lora)] * 2
 

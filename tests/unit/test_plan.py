@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
 from diffusioncleft.diffusioncleft_core.conditions.plan import (
+    AttributeChoices,
     Strata,
     extend_plan,
     read_plan,
@@ -78,7 +79,7 @@ def test_a_side_is_asked_of_every_unilateral_cleft_and_of_no_other():
 @settings(max_examples=15, deadline=None)
 @given(st.integers(1, 200), st.integers(0, 10**6))
 def test_clinical_mode_weights_pre_op_to_babies_and_strata_hold_in_dependent_attributes(n, seed):
-    rows = sampling_plan(PRE, n, seed, mode="clinical")
+    rows = sampling_plan(PRE, n, seed, AttributeChoices("clinical"))
     assert_shares(rows, "subject", {"baby": 17, "girl": 1, "boy": 1, "kid": 1})
     unilateral = [row for row in rows if row.attributes["cleft_type"] == "unilateral"]
     assert all("side" in row.attributes for row in unilateral)
@@ -94,7 +95,7 @@ def test_clinical_mode_weights_pre_op_to_babies_and_strata_hold_in_dependent_att
 
 
 def test_a_repair_has_a_scar_for_each_repaired_side_in_clinical_mode():
-    for row in sampling_plan(POST, 200, 3, mode="clinical"):
+    for row in sampling_plan(POST, 200, 3, AttributeChoices("clinical")):
         assert (row.attributes["cleft_type"], row.attributes["scar"]) not in {
             ("unilateral", "scars"),
             ("bilateral", "scar"),
@@ -128,7 +129,8 @@ def test_rows_are_the_same_in_every_python_and_release():
 @settings(max_examples=15, deadline=None)
 @given(st.integers(1, 60), st.integers(0, 60), st.sampled_from(["paper", "clinical"]))
 def test_a_shorter_plan_is_the_beginning_of_a_longer_one(n, more, mode):
-    assert sampling_plan(POST, n + more, 9, mode=mode)[:n] == sampling_plan(POST, n, 9, mode=mode)
+    choices = AttributeChoices(mode)
+    assert sampling_plan(POST, n + more, 9, choices)[:n] == sampling_plan(POST, n, 9, choices)
 
 
 def test_seeds_are_distinct_and_exact_in_json_readers_with_floats():
@@ -142,10 +144,12 @@ def test_an_attribute_can_be_fixed_weighted_left_out_or_drawn_in_addition():
         PRE,
         40,
         1,
-        fixed={"skin": "dark", "cleft_type": "unilateral"},
-        weights={"subject": {"baby": 3, "girl": 1}},
-        omit=["eyes"],
-        draw=["side"],
+        AttributeChoices(
+            fixed={"skin": "dark", "cleft_type": "unilateral"},
+            weights={"subject": {"baby": 3, "girl": 1}},
+            omit=["eyes"],
+            draw=["side"],
+        ),
     )
     assert counts(rows, "skin") == {"dark": 40}
     assert counts(rows, "subject") == {"baby": 30, "girl": 10}
@@ -155,13 +159,13 @@ def test_an_attribute_can_be_fixed_weighted_left_out_or_drawn_in_addition():
 
 
 def test_a_fixed_dependent_attribute_is_said_where_it_means_something():
-    rows = sampling_plan(PRE, 20, 1, fixed={"side": "left"})
+    rows = sampling_plan(PRE, 20, 1, AttributeChoices(fixed={"side": "left"}))
     assert counts(rows, "side") == {"left": 10}
     assert all(row.attributes["cleft_type"] == "unilateral" for row in rows if "side" in row.attributes)
 
 
 @pytest.mark.parametrize(
-    ("settings_", "message"),
+    ("choices", "message"),
     [
         ({"mode": "clinic"}, r"no mode 'clinic'; did you mean 'clinical'\? Allowed: paper, clinical"),
         ({"fixed": {"skin": "blue"}}, r"no skin 'blue'"),
@@ -176,16 +180,20 @@ def test_a_fixed_dependent_attribute_is_said_where_it_means_something():
             {"fixed": {"side": "left", "cleft_type": "bilateral"}},
             r"side can be set only with cleft_type unilateral",
         ),
-        ({"n": 0}, r"a plan needs at least one row"),
     ],
 )
-def test_an_impossible_plan_is_a_users_mistake(settings_, message):
+def test_an_impossible_plan_is_a_users_mistake(choices, message):
     with pytest.raises(UserError, match=message):
-        sampling_plan(PRE, **({"n": 3, "seed": 0} | settings_))
+        sampling_plan(PRE, 3, 0, AttributeChoices(**choices))
+
+
+def test_a_plan_of_no_row_is_a_users_mistake():
+    with pytest.raises(UserError, match="a plan needs at least one row"):
+        sampling_plan(PRE, 0, 0)
 
 
 def test_a_plan_survives_its_file(tmp_path):
-    rows = sampling_plan(POST, 12, 4, mode="clinical")
+    rows = sampling_plan(POST, 12, 4, AttributeChoices("clinical"))
     write_plan(tmp_path / "plan.jsonl", rows)
     assert read_plan(tmp_path / "plan.jsonl") == rows
 

@@ -18,7 +18,7 @@ from diffusioncleft.diffusioncleft_core.dataset.settings import BuildSettings
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.faces.analyzer import PHANTOM_FOLDER, find_pack
 from diffusioncleft.diffusioncleft_core.files import read_json, read_jsonl
-from diffusioncleft.diffusioncleft_core.generation.sampling import Sampling
+from diffusioncleft.diffusioncleft_core.generation.settings import Sampling
 from diffusioncleft.diffusioncleft_core.ranges import Range, number, whole
 from diffusioncleft.diffusioncleft_core.recipe.recipe import (
     Data,

@@ -14,7 +14,6 @@ from diffusioncleft.cli import doctor as doctor_command
 from diffusioncleft.cli import main as cli
 from diffusioncleft.cli import run as run_command
 from diffusioncleft.cli.checkup import training as doctor_training
-from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
 from diffusioncleft.diffusioncleft_core.dataset.settings import training_facts
 from diffusioncleft.diffusioncleft_core.environment import trainer_device
 from diffusioncleft.diffusioncleft_core.errors import UserError
@@ -34,7 +33,7 @@ from diffusioncleft.diffusioncleft_core.recipe.presets import (
     named_recipe,
 )
 from diffusioncleft.diffusioncleft_core.recipe.recipe import Recipe, recipe_fields
-from diffusioncleft.diffusioncleft_core.report.folders import RunFolders
+from diffusioncleft.diffusioncleft_core.run.run import Run
 from diffusioncleft.diffusioncleft_core.run.settings import check_settings
 from diffusioncleft.diffusioncleft_core.run.training import training_recipe
 from diffusioncleft.trainer.config import parse_recipe, to_arguments
@@ -84,11 +83,9 @@ def by_run(place: Path, base: str, preset: str, choices: dict) -> Recipe:
     )
     choices = {FIELDS[name]: value for name, value in choices.items()}
     settings = replace(settings, recipe=chosen_recipe(settings.recipe, choices))
-    known = load_vocabulary()
-    images = training_facts(place / "pre_op").images
-    facts = {"dataset": {"training_images": images}}
-    condition = known.condition("pre_op")
-    recipe = training_recipe(settings, RunFolders(settings.out), condition, facts)
+    started = Run(settings)
+    started.facts["pre_op"]["dataset"] = {"training_images": training_facts(place / "pre_op").images}
+    recipe = training_recipe(started, settings.vocabulary.condition("pre_op"))
     return check_places(check_recipe(recipe))
 
 

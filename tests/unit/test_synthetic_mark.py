@@ -44,7 +44,8 @@ def test_images_sheets_and_previews_carry_the_whole_mark(tmp_path):
     record = {"prompt": "[CLP] a girl & a boy", "seed": 7, "index": 3, "base": {"sha256": "b"}, "lora": None}
     write_image(tmp_path, PIXELS, record)
     assert_marked(tmp_path / "000003_7.png", "[CLP] a girl &amp; a boy")
-    contact_sheet([PIXELS] * 3, ["one", "two", "three"], tmp_path / "sheet.png", title="Three faces")
+    sheet = [(PIXELS, label) for label in ("one", "two", "three")]
+    contact_sheet(sheet, tmp_path / "sheet.png", title="Three faces")
     assert_marked(tmp_path / "sheet.png", "Three faces")
     preview = PreviewPrompt("[CLP] a boy", 64, 48, 9, 4)
     _save(tmp_path / "step_000010_00.png", torch.zeros(3, 48, 64), preview, 10)

@@ -1,0 +1,199 @@
+"""The folder of a generated set: what it was drawn with, and which images of its plan it holds.
+
+`000123_<seed>.png` with a `.json` sidecar each, `manifest.jsonl` (one image set row an image) and
+`generation.json` (the settings all images share). A picture is done when its sidecar holds the PNG's hash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..conditions.plan import PlanRow
+from ..environment import versions
+from ..errors import UserError
+from ..files import read_json, sha256_file, write_json
+from ..flux.sampling import schnell_sigmas
+from ..flux.source import FluxSource
+from ..imageset.manifest import ImageRow, add_row, listed_rows, write_image_set
+from ..imageset.places import SETTINGS, first_index
+from ..imageset.synthetic import Image8, generated_row, read_done, write_image
+from .settings import GenerationSettings, Sampling
+
+SCHEMA = 1
+LORA_SUFFIX = ".safetensors"
+
+
+class PlannedSet:
+    """A folder that comes to hold the images of a plan.
+
+    An interruption, a full disk or a power cut costs at most the batch in work; the next call goes on.
+
+    Args:
+        folder: made where it is missing.
+        plan: every image that the folder is to hold.
+        role: the manifest's role, `generated` or `control`.
+        record: what all its images have in common, see `shared_record`.
+
+    Raises:
+        UserError: `folder` is a file, or holds images of other settings or of another plan.
+    """
+
+    def __init__(self, folder: Path, plan: Sequence[PlanRow], role: str, record: Mapping[str, Any]) -> None:
+        self.folder, self.plan = folder, plan
+        self._role, self._record, self._software = role, record, versions()
+        open_folder(folder, record)
+        self._refilled = refilled_rows(folder, plan)
+
+    def pending(self) -> list[PlanRow]:
+        """Write the manifest, and return the rows of the plan whose image is not there yet."""
+        done = self.write_manifest()
+        return [row for row in self.plan if row.index not in done]
+
+    def write_manifest(self) -> set[int]:
+        """Write the manifest in the plan's order, from the sidecars: an interrupted one may lack rows.
+
+        Returns:
+            The indices of the images that are there.
+        """
+        sidecars = [sidecar for row in self.plan if (sidecar := read_matching(self.folder, row)) is not None]
+        rows = [generated_row(sidecar, self._role) for sidecar in sidecars]
+        write_image_set(self.folder, [*rows, *self._refilled])
+        return {int(sidecar["index"]) for sidecar in sidecars}
+
+    def write(self, row: PlanRow, pixels: Image8) -> None:
+        """Write the picture of a row with its sidecar, and add it to the manifest."""
+        sidecar = write_image(self.folder, pixels, image_record(row, self._record, self._software))
+        add_row(self.folder, generated_row(sidecar, self._role))
+
+
+def check_plan(plan: Sequence[PlanRow]) -> None:
+    if not plan:
+        raise UserError("the plan holds no rows: make one with `diffusioncleft plan`")
+    if len({row.index for row in plan}) != len(plan):
+        raise UserError("the plan holds an index twice: make it again with `diffusioncleft plan`")
+
+
+def open_folder(out: Path, record: Mapping[str, Any]) -> None:
+    """Make `out`, or check that what it holds was made with the same settings."""
+    settings = out / SETTINGS
+    if not settings.exists():
+        if out.exists() and not out.is_dir():
+            raise UserError(f"{out} is a file: give a folder for the images")
+        write_json(settings, {"schema": SCHEMA, **record})
+        return
+    changed = changed_settings(out, record)
+    if changed:
+        raise UserError(
+            f"{out} holds images made with other settings ({', '.join(changed)}): give another --out folder"
+        )
+
+
+def changed_settings(out: Path, record: Mapping[str, Any]) -> list[str]:
+    """Names of the settings in which the images of `out` differ from `record`."""
+    stored = read_json(out / SETTINGS)
+    return [name for name in record if stored.get(name) != record[name]]
+
+
+def set_fits(settings: GenerationSettings, plan: Sequence[PlanRow], out: Path) -> bool:
+    """Whether the images that are there are the plan's, drawn by this model as it is asked to draw now."""
+    if not (out / SETTINGS).is_file() or changed_settings(out, shared_record(settings)):
+        return False
+    asked = {row.index: (row.seed, row.prompt) for row in plan}
+    return all(
+        asked.get(row["index"], seen) == seen
+        for row in map(read_json, out.rglob("??????_*.json"))
+        if (seen := (row["seed"], row["prompt"]))
+    )
+
+
+def refilled_rows(out: Path, plan: Sequence[PlanRow]) -> list[ImageRow]:
+    """Manifest rows of images that were made in place of rejected ones of `plan`, and are still there."""
+    planned = {row.index for row in plan}
+    return [
+        row
+        for row in listed_rows(out)
+        if row.index is not None
+        and not row.is_raw
+        and row.index not in planned
+        and first_index(row.index) in planned
+        and (out / row.file).is_file()
+    ]
+
+
+def read_matching(out: Path, row: PlanRow) -> dict[str, Any] | None:
+    """The sidecar of a row that is done, None when it is still to do."""
+    sidecar = read_done(out, row.index, row.seed)
+    if sidecar is not None and sidecar["prompt"] != row.prompt:
+        raise UserError(
+            f"{out} holds image {row.index} of another plan (its prompt differs): give another --out folder"
+        )
+    return sidecar
+
+
+def shared_record(settings: GenerationSettings) -> dict[str, Any]:
+    """What all images of one folder have in common; a folder never mixes two of these."""
+    sampling, lora = settings.sampling, settings.lora
+    return {
+        "base": base_digests(settings.source),
+        "lora": None if lora is None else {"sha256": lora_digest(lora), "strength": sampling.strength},
+        "sampler": {
+            "steps": sampling.steps,
+            "sigmas": [float(sigma) for sigma in schnell_sigmas(sampling.steps)],
+            "guidance": "none",
+            "dtype": str(sampling.dtype).removeprefix("torch."),
+        },
+        "size": {"width": sampling.width, "height": sampling.height},
+    }
+
+
+def recorded_sampling(folder: Path, device: torch.device, dtype: torch.dtype, batch: int) -> Sampling:
+    """What a set was drawn with, as its `generation.json` says; UserError for a set that has none."""
+    path = folder / SETTINGS
+    if not path.is_file():
+        raise UserError(f"{folder} was not drawn by `diffusioncleft generate`; only such a set is refilled")
+    record = read_json(path)
+    return Sampling(
+        device,
+        dtype,
+        width=int(record["size"]["width"]),
+        height=int(record["size"]["height"]),
+        steps=int(record["sampler"]["steps"]),
+        batch=batch,
+        strength=float(record["lora"]["strength"]) if record.get("lora") else 1.0,
+    )
+
+
+def base_digests(source: FluxSource) -> dict[str, str]:
+    """SHA-256 of the base model's parts; `sha256` is the transformer's, the one a LoRA records."""
+    found = source.fingerprints()
+    return {
+        "sha256": found.pop("transformer"),
+        **{f"{part}_sha256": digest for part, digest in found.items()},
+    }
+
+
+def lora_digest(lora: Path) -> str:
+    if not lora.is_file():
+        raise UserError(f"LoRA {lora} is not a file: give the .safetensors that training wrote")
+    if lora.suffix != LORA_SUFFIX:
+        raise UserError(f"LoRA {lora} is not a .safetensors file: other formats are not opened")
+    return sha256_file(lora)
+
+
+def image_record(row: PlanRow, record: Mapping[str, Any], software: Mapping[str, str]) -> dict[str, Any]:
+    """The sidecar's content of one image, less what is known only when it is written."""
+    return {
+        "index": row.index,
+        "condition": row.condition,
+        "prompt": row.prompt,
+        "seed": row.seed,
+        "attributes": dict(row.attributes),
+        "base": record["base"],
+        "lora": record["lora"],
+        "sampler": record["sampler"],
+        "versions": dict(software),
+    }
