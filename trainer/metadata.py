@@ -7,6 +7,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from ..diffusioncleft_core.dataset.consent import NOT_RECORDED, RECORDED, consent_recorded
 from ..diffusioncleft_core.environment import versions
 from ..diffusioncleft_core.recipe.document import METADATA_KEY, recipe_document
 from ..diffusioncleft_core.recipe.presets import told_recipe
@@ -65,6 +66,7 @@ def lora_metadata(
     images = len(collected.train)
     shared = told_recipe(recipe, images)
     counted = shared is recipe
+    asked = all(consent_recorded(folder) for folder in {image.folder for image in collected.images})
     values: dict[str, Any] = {
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.architecture": "flux-1-schnell/lora",
@@ -102,6 +104,7 @@ def lora_metadata(
         "output_preservation_weight": recipe.objective.output_preservation_weight or None,
         "region_weight": recipe.objective.region_weight if recipe.objective.region_weight != 1 else None,
         "dataset_fingerprint": prepared.fingerprints["images"],
+        "consent": RECORDED if asked else NOT_RECORDED,
         "base_model_sha256": prepared.fingerprints["base model"],
         METADATA_KEY: json.dumps(recipe_document(shared)),
         "run_fingerprint": run_fingerprint(made_from),

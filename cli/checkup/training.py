@@ -47,12 +47,17 @@ def phantom_pictures(n: int, size: int, seed: int) -> list[np.ndarray[Any, np.dt
 
 
 def write_training_folder(folder: Path, n: int, size: int, caption: str, seed: int = 0) -> None:
-    """A plain training folder: `n` pictures and their captions."""
-    folder.mkdir(parents=True)
+    """A dataset of `n` rendered faces: a machine that requires recorded consent trains on it too."""
+    from ...diffusioncleft_core.dataset.folder import create_dataset_folder
+    from ...diffusioncleft_core.imageset.manifest import ImageRow, write_image_set
+
+    create_dataset_folder(folder)
+    rows = []
     for index, pixels in enumerate(phantom_pictures(n, size, seed)):
         with atomic_path(folder / f"{index}.png") as temporary:
             Image.fromarray(pixels).save(temporary, format="PNG")
-        (folder / f"{index}.txt").write_text(caption + "\n", encoding="utf-8")
+        rows.append(ImageRow(f"{index}.png", role="train", caption=caption))
+    write_image_set(folder, rows)
 
 
 def to_model(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> torch.Tensor:
