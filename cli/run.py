@@ -170,14 +170,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ..diffusioncleft_core.report.run_folder import HTML
     from ..diffusioncleft_core.run.pipeline import plan_run, run_pipeline
-    from ..diffusioncleft_core.run.stages import plan_table
+    from ..diffusioncleft_core.run.stages import plan_table, stage_table
 
     settings = settings_from(args)
     if args.plan:
         print(plan_table(plan_run(settings)))
         return 0
     result = run_pipeline(settings, start_trainer, warn=warn)
-    print(result.table)
+    print(stage_table(result.rows))
     print(f"summary: {result.folders.summary}")
     print(f"sheets:  {result.folders.sheets}")
     print(f"figures: {result.folders.report}")

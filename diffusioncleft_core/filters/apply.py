@@ -18,7 +18,7 @@ from ..dataset.folder import is_dataset
 from ..errors import UserError
 from ..faces.analyzer import FaceAnalyzer
 from ..faces.records import FaceRecord, face_records
-from ..files import folder_lock, read_json, sha256_bytes, sha256_file, shown, write_json
+from ..files import read_json, sha256_bytes, sha256_file, shown, write_json
 from ..imageset.decode import INGEST_VERSION, Rejected, read_image
 from ..imageset.manifest import ImageRow, read_image_set, unlisted, write_image_set
 from ..imageset.places import (
@@ -30,6 +30,7 @@ from ..imageset.places import (
     named,
     place_for,
     refuse_unmovable,
+    set_lock,
     sidecar_of,
 )
 from ..progress import progress
@@ -113,7 +114,7 @@ def filter_set(folder: Path, filters: Filters, *, cache: Path | None = None) -> 
     if is_dataset(folder):
         raise UserError(f"{folder} is a dataset of photographs; give the folder of generated images")
     read_image_set(folder)  # before the lock's file is made in what is no set
-    with folder_lock(folder, busy(folder)):
+    with set_lock(folder):
         rows = read_image_set(folder)
         refuse_unmovable(folder, [row.file for row in rows])
         files = [row.file for row in rows]
@@ -216,12 +217,6 @@ def _notices(folder: Path, rows: Sequence[ImageRow]) -> list[str]:
     return [*([told] if unreadable else []), *unlisted(folder)]
 
 
-def busy(folder: Path) -> Any:
-    return lambda process: (
-        f"{folder} is being filtered by process {process}; wait for it, or stop it, and run this again"
-    )
-
-
 def readmit(folder: Path, files: Sequence[str]) -> list[ImageRow]:
     """Move rejected images back into the set; returns their rows.
 
@@ -230,7 +225,7 @@ def readmit(folder: Path, files: Sequence[str]) -> list[ImageRow]:
     not, and for an image that was not rejected; then nothing is changed.
     """
     folder = Path(folder)
-    with folder_lock(folder, busy(folder)):
+    with set_lock(folder):
         rows = {
             row.name: replace(row, verdicts=known_verdicts(folder, row)) for row in read_image_set(folder)
         }

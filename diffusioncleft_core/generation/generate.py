@@ -10,7 +10,7 @@ from typing import Any
 from ..conditions.plan import PlanRow
 from ..flux.lora_file import read_lora
 from ..progress import progress
-from .folder import PlannedSet, check_plan, shared_record
+from .folder import PlannedSet, check_plan, open_planned_set, shared_record
 from .sampler import ImageSampler, embed_prompts, release_memory
 from .settings import GenerationSettings
 
@@ -54,18 +54,19 @@ def generate(
             call.
 
     Raises:
-        UserError: the plan is empty, or `out` holds images of other settings or of another plan.
+        UserError: the plan is empty, another process is at work in `out`, or `out` holds images of other
+            settings or of another plan.
     """
     check_plan(plan)
     record = shared_record(settings)
     warnings = lora_warnings(settings.lora, record, plan)
     for message in warnings:
         warn(message)
-    planned = PlannedSet(out, plan, role, record)
-    pending = planned.pending()
-    if pending:
-        draw_pending(settings, planned, pending, warn, on_image)
-        planned.write_manifest()
+    with open_planned_set(out, plan, role, record) as planned:
+        pending = planned.pending()
+        if pending:
+            draw_pending(settings, planned, pending, warn, on_image)
+            planned.write_manifest()
     return GenerationResult(out, total=len(plan), made=len(pending), warnings=warnings)
 
 
