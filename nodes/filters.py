@@ -4,8 +4,9 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..diffusioncleft_core.ranges import PAPER_SIMILARITY
 from .common import AUTO, CATEGORY, Dataset, Node, Reference, Row, Verdicts, one, text_view
-from .face_packs import known_pack, pack_names
+from .face_work import known_pack, pack_names
 from .queued import QueuedNode
 
 
@@ -130,16 +131,7 @@ class IdentityLeakFilter(Node):
             inputs=[
                 io.Image.Input("images", tooltip="Pictures: a batch, or a list of any sizes."),
                 _enabled_input(),
-                io.Float.Input(
-                    "threshold",
-                    default=0.6,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip=(
-                        "Cosine similarity from which a face counts as the same person's; the paper's is 0.6."
-                    ),
-                ),
+                threshold_input("a face counts as the same person's"),
                 Reference.Input(
                     "reference",
                     lazy=True,
@@ -166,6 +158,18 @@ class IdentityLeakFilter(Node):
             return _given(pass_through(images, rows, earlier))
         threshold = float(one(inputs["threshold"]))
         return _given(check_identity(images, rows, earlier, one(inputs.get("reference")), threshold))
+
+
+def threshold_input(means: str) -> Any:
+    """The cosine similarity of one person; `means`: what counts from it on."""
+    return io.Float.Input(
+        "threshold",
+        default=PAPER_SIMILARITY,
+        min=0.0,
+        max=1.0,
+        step=0.01,
+        tooltip=f"Cosine similarity from which {means}; the paper's is {PAPER_SIMILARITY:g}.",
+    )
 
 
 def faces_input() -> Any:

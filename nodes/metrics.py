@@ -5,8 +5,8 @@ from typing import Any
 from comfy_api.latest import io
 
 from .common import CATEGORY, Dataset, Figures, ImageSet, Node, Reference
-from .face_packs import known_pack
-from .filters import faces_input
+from .face_work import known_pack
+from .filters import faces_input, threshold_input
 from .queued import QueuedNode
 
 
@@ -25,16 +25,7 @@ class FaceIdentityRecognition(Node):
             inputs=[
                 ImageSet.Input("image_set", tooltip="Generated images."),
                 Reference.Input("reference", tooltip="Faces of the training photographs."),
-                io.Float.Input(
-                    "threshold",
-                    default=0.6,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip=(
-                        "Cosine similarity from which two faces count as one person's; the paper's is 0.6."
-                    ),
-                ),
+                threshold_input("two faces count as one person's"),
                 which_input(),
             ],
             outputs=[
