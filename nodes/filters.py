@@ -5,7 +5,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..diffusioncleft_core.ranges import PAPER_SIMILARITY
-from .common import AUTO, CATEGORY, Dataset, Node, Reference, Row, Verdicts, one, text_view
+from .common import AUTO, CATEGORY, Dataset, Node, Reference, Row, Verdicts, one, output, text_view
 from .face_work import known_pack, pack_names
 from .queued import QueuedNode
 
@@ -32,10 +32,8 @@ class ReferenceSet(Node):
                 ),
             ],
             outputs=[
-                Reference.Output(
-                    "reference", display_name="reference", tooltip="For Identity Leak Filter and FIR."
-                ),
-                io.Int.Output("n_faces", display_name="n_faces", tooltip="Photographs with a face."),
+                output(Reference, "reference", tooltip="For Identity Leak Filter and FIR."),
+                output(io.Int, "n_faces", tooltip="Photographs with a face."),
             ],
         )
 
@@ -211,37 +209,14 @@ def _earlier_input() -> Any:
 
 def _outputs() -> list[Any]:
     return [
-        io.Image.Output(
-            "accepted",
-            display_name="accepted",
-            is_output_list=True,
-            tooltip="Pictures that passed, one by one.",
-        ),
-        Row.Output(
-            "accepted_rows",
-            display_name="accepted_rows",
-            is_output_list=True,
-            tooltip="Their rows, with the verdicts.",
-        ),
-        io.Image.Output(
-            "rejected", display_name="rejected", is_output_list=True, tooltip="Pictures that were set aside."
-        ),
-        Row.Output(
-            "rejected_rows",
-            display_name="rejected_rows",
-            is_output_list=True,
-            tooltip="Their rows, with the verdicts.",
-        ),
-        io.String.Output(
-            "verdicts", display_name="verdicts", tooltip="One line a picture: its place, accepted or why not."
-        ),
-        io.Int.Output("n_accepted", display_name="n_accepted", tooltip="Pictures that passed."),
-        io.Int.Output("n_rejected", display_name="n_rejected", tooltip="Pictures that were set aside."),
-        Verdicts.Output(
-            "record",
-            display_name="record",
-            tooltip="All verdicts, for Save Synthetic Set or a further filter.",
-        ),
+        output(io.Image, "accepted", is_output_list=True, tooltip="Pictures that passed, one by one."),
+        output(Row, "accepted_rows", is_output_list=True, tooltip="Their rows, with the verdicts."),
+        output(io.Image, "rejected", is_output_list=True, tooltip="Pictures that were set aside."),
+        output(Row, "rejected_rows", is_output_list=True, tooltip="Their rows, with the verdicts."),
+        output(io.String, "verdicts", tooltip="One line a picture: its place, accepted or why not."),
+        output(io.Int, "n_accepted", tooltip="Pictures that passed."),
+        output(io.Int, "n_rejected", tooltip="Pictures that were set aside."),
+        output(Verdicts, "record", tooltip="All verdicts, for Save Synthetic Set or a further filter."),
     ]
 
 
