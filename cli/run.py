@@ -12,6 +12,7 @@ from ..diffusioncleft_core.ranges import (
     COUNT,
     HOLDOUT,
     NONE_OR_MORE,
+    PAPER_SIMILARITY,
     REFILLS,
     SAMPLING_STEPS,
     SEED,
@@ -134,8 +135,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     judging.add_argument(
         "--threshold",
         type=SIMILARITY,
-        default=0.6,
-        help="cosine similarity from which a face counts as a training face's (default 0.6, the paper's)",
+        default=PAPER_SIMILARITY,
+        help="cosine from which a face counts as a training face's (default %(default)s, the paper's)",
     )
     judging.add_argument(
         "--refill",

@@ -139,6 +139,17 @@ def core_progress() -> Iterator[None]:
         yield
 
 
+def output(kind: Any, name: str, **options: Any) -> Any:
+    """An output that is shown under its own name."""
+    return kind.Output(name, display_name=name, **options)
+
+
+def folder_input(default: str) -> Any:
+    """The folder that a node writes to; `places.check_output_folder` refuses others."""
+    tooltip = "Folder under ComfyUI's output folder. It can't lead out of it."
+    return io.String.Input("folder", default=default, tooltip=tooltip)
+
+
 def text_view(text: str) -> dict[str, Any]:
     """A text that the node shows."""
     return {"text": (text,)}

@@ -44,7 +44,6 @@ def similarity_histogram(similarities: NDArray[np.floating[Any]], threshold: flo
 
 
 Array = NDArray[np.floating[Any]]
-PAPER_THRESHOLD = 0.6
 SWEEP = tuple(round(0.30 + 0.05 * step, 2) for step in range(9))
 """0.30, 0.35 ... 0.70."""
 

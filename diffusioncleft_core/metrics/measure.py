@@ -73,12 +73,12 @@ from ..dataset.folder import SETTINGS, require_dataset
 from ..errors import UserError
 from ..faces.analyzer import FaceAnalyzer
 from ..files import read_json
-from ..ranges import COSINE, COUNT
+from ..ranges import COSINE, COUNT, PAPER_SIMILARITY
 from .extractors import Extractors
 from .faces import face_figures, look_at_faces
 from .features import FeatureCaches, PairSampling, PopulationFeatures, common_size, extract_features
 from .fid import frechet_distance, split_floor
-from .fir import NO_REFERENCE, PAPER_THRESHOLD
+from .fir import NO_REFERENCE
 from .lpips import NO_PERCEPTUAL, PAPER_PAIRS, Perceptual
 from .sets import Group, Mask, Population, Warn, generated_population, name_damaged, reference_population
 from .untold import without_small_counts
@@ -103,7 +103,7 @@ class MeasureSettings:
     what is computed from generated images (by default a folder of its own in each set).
     """
 
-    threshold: float = PAPER_THRESHOLD
+    threshold: float = PAPER_SIMILARITY
     pairs: int = PAPER_PAIRS
     seed: int = 0
     control: Path | None = None

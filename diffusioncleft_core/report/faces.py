@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..ranges import PAPER_SIMILARITY
 from .blocks import (
     Block,
     Cell,
@@ -124,7 +125,7 @@ def sweep(name: str, sets: Mapping[str, Any], labels: Labels) -> Plot | None:
     )
     for unit, shift in (("images", 3.0), ("pairs", -3.0)):
         draw_sweep(chart, rows, unit, shift, low)
-    chart.vertical(0.6, "paper’s", "alarm", dashed=True)
+    chart.vertical(PAPER_SIMILARITY, "paper’s", "alarm", dashed=True)
     legend = [
         Legend("dot", "second", "images"),
         Legend("diamond", "first", "pairs"),

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from markupsafe import Markup, escape
 
 from ..files import private_dir, write_text
-from ..filters.identity import THRESHOLD
+from ..ranges import PAPER_SIMILARITY
 from .blocks import Gallery, Labels, Photo, Section, labels_of
 from .faces import embedding_section, similarity_section
 from .measured import measured_section
@@ -160,7 +160,7 @@ def write_private_html(
     path: Path,
     *,
     phantom: bool = False,
-    threshold: float = THRESHOLD,
+    threshold: float = PAPER_SIMILARITY,
     labels: Labels | None = None,
 ) -> Path:
     """Write the pairs side by side for human review, readable by its owner alone.

@@ -14,7 +14,17 @@ from ..environment import trainer_device
 from ..errors import UserError
 from ..files import sha256_bytes, sha256_model
 from ..generation.settings import GenerationSettings, Sampling
-from ..ranges import COUNT, HOLDOUT, NONE_OR_MORE, REFILLS, SEED, SIMILARITY, check_fields, ranged
+from ..ranges import (
+    COUNT,
+    HOLDOUT,
+    NONE_OR_MORE,
+    PAPER_SIMILARITY,
+    REFILLS,
+    SEED,
+    SIMILARITY,
+    check_fields,
+    ranged,
+)
 from ..recipe.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -70,7 +80,7 @@ class RunSettings:
     regularization_images: int = ranged(NONE_OR_MORE, default=0)
     control: Path | None = None
     cell_images: int = ranged(COUNT, default=PHANTOM_CELL_IMAGES)
-    threshold: float = ranged(SIMILARITY, default=0.6)
+    threshold: float = ranged(SIMILARITY, default=PAPER_SIMILARITY)
     refill: int = ranged(REFILLS, default=0)
     metrics: tuple[str, ...] = METRICS
     recipe: Recipe = field(default_factory=Recipe)
