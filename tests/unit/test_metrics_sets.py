@@ -362,6 +362,8 @@ def test_each_image_is_looked_at_once_and_again_only_when_it_or_the_network_chan
 
 def test_words_stand_where_two_images_are_missing(folders):
     (folders["generated"]["post_op"] / "1.png").unlink()
+    one = measured(folders)["post_op"]["fid"]["paper"]["raw"]
+    assert (one["value"], one["n"], one["n_reference"], one["note"]) == (None, 1, 2, TOO_FEW)
     folders["references"].pop()
     found = measured(folders)["post_op"]
     fid, lpips = found["fid"]["paper"]["raw"], found["lpips"]["paper"]["raw"]
