@@ -286,7 +286,7 @@ def shared_facts(
         "n_reference": None,
         "n_unreadable": int(mask.sum()) - found.n_images,
         "image_size": list(features.size) if features.size else None,
-        "n_resized": features.n_resized.get(name, 0),
+        "n_resized": features.n_resized[name],
         "extractor": extractor,
         **({"note": note} if note else {}),
     }

@@ -66,6 +66,13 @@ def test_tensors_come_back_bit_for_bit_and_damaged_ones_not_at_all(tmp_path):
     assert not list((tmp_path / "latents").glob(".writing-*"))
 
 
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
+def test_a_folder_of_tensors_is_its_owners_alone_too(tmp_path):
+    ContentCache(tmp_path / "private", "latents").keep_tensors("key", {"n": torch.tensor(1)})
+    for folder in (tmp_path / "private", tmp_path / "private" / "latents"):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
 def test_only_the_newest_are_kept_where_that_is_asked_for(tmp_path):
     cache = ContentCache(tmp_path, "moments")
     for number in range(5):

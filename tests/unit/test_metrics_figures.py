@@ -58,6 +58,7 @@ def test_the_sweep_counts_what_is_at_the_threshold_or_above():
     assert (low, high) == pytest.approx((0.0676, 0.9324), abs=1e-4)  # Clopper and Pearson, 2 of 4
     assert [r["threshold"] for r in fir_sweep(similarities, (0.1, 0.9))] == [0.1, 0.9]
     assert (fir_images(np.zeros((5, 0)), 0.6).k, fir_images(np.zeros((5, 0)), 0.6).n) == (0, 0)
+    assert fir_images(np.array([[0.9], [0.1]]), 0.6).value == 0.5  # one photograph is enough
 
 
 def test_the_histogram_has_bins_of_two_hundredths_from_minus_one_to_one():

@@ -269,7 +269,7 @@ def folders(tmp_path):
         "generated": {"pre_op": pre, "post_op": post},
         "references": [
             dataset(tmp_path / "photographs pre", "pre_op", 20, 100),
-            dataset(tmp_path / "photographs post", "post_op", 3, 200),
+            dataset(tmp_path / "photographs post", "post_op", 2, 200),
         ],
     }
 
@@ -289,7 +289,7 @@ def test_first_attempts_are_raw_accepted_ones_filtered_and_damaged_ones_counted(
     pre, post = folders["generated"].values()
     photographs, others = (
         [folder / "images" / f"{place}.png" for place in range(n)]
-        for folder, n in zip(folders["references"], (20, 3), strict=True)
+        for folder, n in zip(folders["references"], (20, 2), strict=True)
     )
     raw, kept = [pre / "0.png", pre / "rejected/1.png", pre / "4.png"], [pre / f"{n}.png" for n in (0, 2, 4)]
     bare = [post / "0.png", post / "1.png"]
@@ -333,7 +333,7 @@ def test_the_photographs_own_figures_stand_beside(folders):
     assert floor["range"] == pytest.approx([min(values), max(values)], rel=1e-4)
     assert (floor["n"], floor["n_images"], floor["n_reference"], floor["note"]) == (10, 20, 20, FLOOR)
     assert "fid_floor" not in sets["post_op"] and sets["all"]["fid_floor"]["robust"]["real"]["n"] == 11
-    assert sets["post_op"]["lpips_reference"]["robust"]["real"]["n"] == 3
+    assert sets["post_op"]["lpips_reference"]["robust"]["real"]["n"] == 1
 
 
 def test_a_random_sample_of_pairs_is_the_seeds(folders):
@@ -348,7 +348,7 @@ def test_a_random_sample_of_pairs_is_the_seeds(folders):
 def test_each_image_is_looked_at_once_and_again_only_when_it_or_the_network_changed(folders):
     fid, lpips = Colours(), Pixels()
     sets = measured(folders, fid=fid, lpips=lpips)
-    assert (sum(fid.batches), max(fid.batches), lpips.seen) == (6 + 23, 16, 6 + 23)
+    assert (sum(fid.batches), max(fid.batches), lpips.seen) == (6 + 22, 16, 6 + 22)
     again = measured(folders, fid=(fid := Colours()), lpips=(lpips := Pixels()))
     assert (fid.batches, lpips.seen, again) == ([], 0, sets)
     save(folders["generated"]["post_op"] / "1.png", 77)
@@ -357,11 +357,13 @@ def test_each_image_is_looked_at_once_and_again_only_when_it_or_the_network_chan
     assert changed["pre_op"] == sets["pre_op"]
     assert changed["post_op"]["fid"] != sets["post_op"]["fid"]
     measured(folders, fid=(fid := Colours("d" * 64)), lpips=(lpips := Pixels("q" * 64)))
-    assert sum(fid.batches) == lpips.seen == 6 + 23
+    assert sum(fid.batches) == lpips.seen == 6 + 22
 
 
 def test_words_stand_where_two_images_are_missing(folders):
     (folders["generated"]["post_op"] / "1.png").unlink()
+    one = measured(folders)["post_op"]["fid"]["paper"]["raw"]
+    assert (one["value"], one["n"], one["n_reference"], one["note"]) == (None, 1, 2, TOO_FEW)
     folders["references"].pop()
     found = measured(folders)["post_op"]
     fid, lpips = found["fid"]["paper"]["raw"], found["lpips"]["paper"]["raw"]
@@ -386,3 +388,13 @@ def test_an_empty_set_is_named_and_nothing_but_empty_sets_is_refused(folders, tm
         measure_sets({"pre_op": tmp_path / "none"}, [], None, Extractors())
     assert condition_of(folders["generated"]["pre_op"]) == "pre_op"
     assert condition_of(folders["generated"]["post_op"]) is None
+
+
+def test_networks_that_know_nothing_of_photographs_measure_phantoms_alone(folders):
+    seeded = Colours()
+    seeded.info = ExtractorInfo("colours", "c" * 64, True, "none")
+    assert measured(folders, fid=seeded)["pre_op"]["fid"]["paper"]["raw"]["note"].startswith(SEEDED)
+    write_json(folders["references"][1] / "dataset.json", {"settings": {}})
+    assert measured(folders)["pre_op"]
+    with pytest.raises(UserError, match="post holds photographs"):
+        measured(folders, fid=seeded)
