@@ -114,6 +114,11 @@ def build(
         )
         for message in result.warnings:
             warn(message)
+        if result.private_notices:
+            warn(
+                f"{condition.name}: rows or captions were read with a guess, or not read; "
+                "`diffusioncleft dataset build` with the same photographs names them"
+            )
         if not result.count("train"):
             raise UserError(
                 f"no {condition.name} photograph can be trained on: see `diffusioncleft dataset show {out}`"
