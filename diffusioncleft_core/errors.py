@@ -11,7 +11,7 @@ _ADVICE = {
     errno.ENOENT: "check the path",
     errno.ENOTDIR: "a file stands where a folder is needed: check the path",
     errno.EISDIR: "a folder stands where a file is needed: check the path",
-    errno.EEXIST: "give another name, or move what is there",
+    errno.EEXIST: "what stands there is in the way: give another name, or move it",
     errno.ENAMETOOLONG: "give a shorter name",
     errno.ELOOP: "its links lead in a circle: name the place itself",
     errno.ENOTEMPTY: "give another name, or move what is there",

@@ -67,8 +67,9 @@ def explained(path: Path) -> Iterator[None]:
             raise UserError(
                 f"no permission to write {path}; make its folder writable or choose another output folder"
             ) from error
-        if error.errno in _WRONG_NAMES and (sentence := system_sentence(error, path)):
-            raise UserError(sentence) from error
+        if error.errno in _WRONG_NAMES:
+            is_ours = TEMPORARY_PREFIX in os.fsdecode(error.filename or "")
+            raise UserError(system_sentence(error, path if is_ours else None) or str(error)) from error
         raise
 
 

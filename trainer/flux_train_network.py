@@ -34,7 +34,7 @@ import torch
 
 from ..diffusioncleft_core.dataset.consent import check_consent
 from ..diffusioncleft_core.environment import pick_device
-from ..diffusioncleft_core.errors import UserError
+from ..diffusioncleft_core.errors import UserError, system_sentence
 from ..diffusioncleft_core.files import sha256_model
 from ..diffusioncleft_core.flux.components import load_transformer, load_vae
 from ..diffusioncleft_core.flux.lora import (
@@ -224,6 +224,11 @@ def main(arguments: list[str] | None = None) -> int:
         events.emit("error", kind="user", message=message, hint=hint)
         return 2
     except Exception as error:
+        sentence = system_sentence(error) if isinstance(error, OSError) else None
+        if sentence:
+            message, _, hint = sentence.partition("; ")
+            events.emit("error", kind="user", message=message, hint=hint)
+            return 2
         traceback.print_exc()
         if memory.is_out_of_memory(error):
             events.emit("error", kind="memory", message="out of memory", hint=memory.OUT_OF_MEMORY_HINT)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import io
 import math
 import platform
@@ -19,6 +18,7 @@ from PIL import Image
 from ...diffusioncleft_core.environment import trainer_device
 from ...diffusioncleft_core.errors import UserError
 from ...diffusioncleft_core.files import atomic_path
+from ...diffusioncleft_core.home import home, user_name
 from ...diffusioncleft_core.recipe.presets import TrainingFacts, chosen_recipe, completed_recipe
 from ...diffusioncleft_core.recipe.recipe import Recipe
 from .checkup import (
@@ -213,7 +213,7 @@ def lora_file(checkup: Checkup) -> Figures:
 
 def telling(metadata: Mapping[str, str], workspace: Path) -> list[str]:
     """The metadata whose values name the workspace, the home folder, the user or the computer."""
-    words = {str(workspace), str(workspace.resolve()), workspace.name, str(Path.home()), platform.node()}
-    words |= {getpass.getuser(), "pictures", "prompts.txt"}
+    words = {str(workspace), str(workspace.resolve()), workspace.name, str(home() or ""), platform.node()}
+    words |= {user_name(), "pictures", "prompts.txt"}
     words = {word for word in words if len(word) > 3 and word != "root"}
     return sorted(name for name, value in metadata.items() if any(word in value for word in words))

@@ -12,8 +12,9 @@ from ..errors import UserError
 from ..files import inside
 from ..imageset.captions import CaptionFiles
 from ..imageset.decode import Rejected, SetAside
-from ..imageset.places import UNREAD_SUFFIXES, looks_like_image
-from .metadata import MetadataRow, Table, check_values, file_key, match_rows
+from ..imageset.places import UNREAD_SUFFIXES, looks_like_image, named
+from .matching import Matches, file_key
+from .metadata import MetadataRow, Table, check_values
 
 _SERVED = ("input", "output", "temp")
 
@@ -158,34 +159,51 @@ def columns_of(condition: Condition) -> Columns:
 
 
 def admit(
-    sidecars: CaptionFiles, listing: FoundPhotographs, table: Table, columns: Columns, caption: CaptionBuilder
+    sidecars: CaptionFiles,
+    listing: FoundPhotographs,
+    table: Table,
+    matches: Matches,
+    columns: Columns,
+    caption: CaptionBuilder,
 ) -> tuple[list[Candidate], list[SetAside]]:
     """Sort the listed photographs into candidates and those set aside, by their rows alone.
 
     Reported as well: a photograph without a row, a row without a photograph. Raises UserError when a required
     column is missing and a photograph with consent has no sidecar caption to make up for it.
     """
-    refused = {item.file for item in listing.set_aside}
-    names = [*listing.photographs, *refused]
-    matched, unmatched = match_rows(names, table.rows)
     aside = list(listing.set_aside)
-    for row in unmatched:
-        what = "no such photograph" if row.file else "the column file is empty"
+    for row, meant in matches.unmatched:
+        what = f"no such photograph{meant}" if row.file else "the column file is empty"
         detail = f"line {row.line}: {what}"
         aside.append(SetAside(row.file or f"(line {row.line})", "row_without_photo", detail))
     candidates = []
     for name in listing.photographs:
         try:
-            candidates.append(_candidate(sidecars, name, matched.get(name, []), columns, table, caption))
+            candidates.append(_candidate(sidecars, name, matches.rows.get(name, []), columns, table, caption))
         except Rejected as rejection:
             aside.append(SetAside(name, rejection.reason, rejection.detail))
     return candidates, aside
 
 
-def without_consent(listing: FoundPhotographs, table: Table) -> list[str]:
+def without_consent(listing: FoundPhotographs, matches: Matches) -> list[str]:
     """Names of the listed photographs that have a row which does not say `consent = yes`."""
-    matched, _ = match_rows(listing.photographs, table.rows)
-    return [name for name, rows in matched.items() if not all(row.consent for row in rows)]
+    return [
+        name
+        for name in listing.photographs
+        if name in matches.rows and not all(row.consent for row in matches.rows[name])
+    ]
+
+
+def unknown_columns(table: Table, condition: Condition) -> list[str]:
+    """A sentence on the table's columns that the vocabulary does not have: what they say reaches nothing."""
+    known = {"file", "consent", "subject_id", *condition.columns}
+    unknown = [name for name in table.columns if name and name not in known]
+    if not unknown:
+        return []
+    return [
+        f"columns of the table that the vocabulary does not have were ignored ({len(unknown)}): "
+        f"{named(unknown)}; it has: {', '.join(condition.columns)}"
+    ]
 
 
 def _candidate(

@@ -21,6 +21,7 @@ from .admission import (
     columns_of,
     list_photographs,
     served_warnings,
+    unknown_columns,
     without_consent,
 )
 from .corrections import keep_captions
@@ -47,6 +48,7 @@ from .folder import (
     save_image,
     settle,
 )
+from .matching import match_rows
 from .metadata import read_table
 from .select import (
     Selected,
@@ -73,6 +75,8 @@ class BuildResult:
     reused: int
     erased: int
     warnings: tuple[str, ...] = field(default=())
+    private_notices: tuple[str, ...] = field(default=())
+    """Sentences that name photographs: for their owner's eyes, never for a report."""
 
     def count(self, role: str) -> int:
         """How many photographs have the role `train` or `holdout`."""
@@ -122,16 +126,21 @@ def build_dataset(
         raise UserError(f"{photos} holds no photograph; check the path")
     refuse_overlap(photos, out)
     sidecars = CaptionFiles(photos)
+    matches = match_rows([*listing.photographs, *(item.file for item in listing.set_aside)], table.rows)
     candidates, aside = admit(
-        sidecars, listing, table, columns_of(condition), caption_builder(condition, settings.bracketed)
+        sidecars,
+        listing,
+        table,
+        matches,
+        columns_of(condition),
+        caption_builder(condition, settings.bracketed),
     )
     with dataset_lock(out):
         folder = create_dataset_folder(out)
         erase_leftovers(folder)
-        warnings = [*table.notices, *sidecars.notices(listing.photographs, "rename them to end in .txt")]
-        warnings += served_warnings(photos, out)
+        warnings = [*table.notices, *unknown_columns(table, condition), *served_warnings(photos, out)]
 
-        sources, unread = _hash_sources(photos, candidates, without_consent(listing, table))
+        sources, unread = _hash_sources(photos, candidates, without_consent(listing, matches))
         aside += unread
         ledger = Ledger(folder)
         recorded = recorded_roles(folder, settings, warnings)
@@ -161,6 +170,10 @@ def build_dataset(
             reused=len(examined) - len(opened),
             erased=erased,
             warnings=tuple(warnings),
+            private_notices=(
+                *matches.notices,
+                *sidecars.notices(listing.photographs, "rename them to end in .txt"),
+            ),
         )
         write_json(folder / SETTINGS, _description(result, condition, faces, settings, arguments or {}))
         return result

@@ -2,8 +2,6 @@
 
 import csv
 import io
-import os
-import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,56 +77,6 @@ def read_table(path: Path) -> Table:
     if not rows:
         raise UserError(f"{path} has a header but no row; write one row a photograph")
     return Table(tuple(rows), tuple(columns), notices)
-
-
-def file_key(name: str) -> str:
-    """The form in which names of files are compared: NFC, forward slashes, without a leading './'."""
-    key = unicodedata.normalize("NFC", name.strip().replace("\\", "/"))
-    while key.startswith("./"):
-        key = key[2:]
-    return key
-
-
-def match_rows(
-    names: Iterable[str], rows: Iterable[MetadataRow]
-) -> tuple[dict[str, list[MetadataRow]], list[MetadataRow]]:
-    """Assign rows to photographs by name; return them by photograph, and the rows without one.
-
-    A name that differs only in case is taken when it can mean one photograph alone, and so is one whose bytes
-    on disk are Windows-1252 instead of UTF-8.
-    """
-    names = list(names)
-    exact = {file_key(name): name for name in names}
-    folded: dict[str, list[str]] = {}
-    legacy: dict[str, list[str]] = {}
-    for name in names:
-        if (as_windows := _as_windows(name)) is not None:
-            legacy.setdefault(file_key(as_windows).casefold(), []).append(name)
-    for key, name in exact.items():
-        folded.setdefault(key.casefold(), []).append(name)
-    matched: dict[str, list[MetadataRow]] = {}
-    unmatched: list[MetadataRow] = []
-    for row in rows:
-        key = file_key(row.file)
-        near = folded.get(key.casefold()) or legacy.get(key.casefold(), [])
-        found = exact.get(key) or (near[0] if len(near) == 1 else None)
-        if found is None:
-            unmatched.append(row)
-        else:
-            matched.setdefault(found, []).append(row)
-    return matched, unmatched
-
-
-def _as_windows(name: str) -> str | None:
-    """A file name whose bytes are no UTF-8, read as Windows-1252; None for another, and where it is none."""
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        try:
-            return os.fsencode(name).decode("cp1252")
-        except UnicodeError:
-            return None
-    return None
 
 
 def check_values(

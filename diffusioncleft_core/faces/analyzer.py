@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import UserError
 from ..files import read_json, sha256_model
+from ..home import below_home, expanded
 from ..ranges import number, whole
 from ..weight_file import stand_in
 
@@ -48,10 +49,8 @@ def search_folders(roots: Sequence[Path] = ()) -> list[Path]:
     """Folders searched for a pack's name, in order: the caller's, the environment's, insightface's."""
     folders = list(roots)
     folders += [Path(entry) for entry in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if entry]
-    folders.append(Path("~/.insightface"))
-    return [
-        candidate for folder in folders for candidate in (folder.expanduser() / "models", folder.expanduser())
-    ]
+    folders += below_home(".insightface")
+    return [place for folder in map(expanded, folders) for place in (folder / "models", folder)]
 
 
 def find_pack(pack: str | Path, roots: Sequence[Path] = ()) -> FacePack:
@@ -63,7 +62,7 @@ def find_pack(pack: str | Path, roots: Sequence[Path] = ()) -> FacePack:
     if pack == PHANTOM:
         return read_pack(PHANTOM_FOLDER)
     if isinstance(pack, Path) or pack.startswith(("~", ".")) or os.sep in pack or "/" in pack:
-        folder = Path(pack).expanduser()
+        folder = expanded(pack)
         if not folder.is_dir():
             raise UserError(
                 f"there is no face pack folder at {folder}; "

@@ -104,6 +104,11 @@ def build(run: Run, condition: Condition, photographs: Photographs) -> Results:
         )
         for message in result.warnings:
             run.remember(message)
+        if result.private_notices:
+            run.remember(
+                f"{condition.name}: rows or captions were read with a guess, or not read; "
+                "`diffusioncleft dataset build` with the same photographs names them"
+            )
         if not result.count("train"):
             raise UserError(
                 f"no {condition.name} photograph can be trained on: see `diffusioncleft dataset show {out}`"

@@ -486,3 +486,32 @@ def test_the_command_line_tells_shows_takes_back_and_purges(command, photos, tmp
     purged = command("dataset", "purge", out, "--yes")
     assert purged.returncode == 0 and not out.exists()
     assert everything(photos) == originals
+
+
+def test_names_with_windows_folders_match_and_unknown_columns_are_named(build, photos, dataset):
+    rows = [row | {"file": rf"C:\photos\{row['file']}", "weight_kg": "3"} for row in table(photos)]
+    write_table(photos, rows)
+    result = build()
+    assert (len(result.rows), result.set_aside) == (N, ())
+    assert any(
+        rf"({N}): C:\photos\photo-0000.png as photo-0000.png" in told for told in result.private_notices
+    )
+    assert any("were ignored (1): weight_kg; it has: " in told for told in result.warnings)
+
+
+def test_a_row_that_may_speak_of_a_photograph_withholds_it_when_it_gives_no_consent(build, photos):
+    rows = table(photos)
+    write_table(photos, [*rows, rows[0] | {"file": r"C:\photos\photo-0000", "consent": "no"}])
+    assert reasons(build())["photo-0000.png"] == "no_consent"
+
+
+def test_captions_that_cannot_be_told_set_one_photograph_aside_and_others_are_named(build, photos):
+    (photos / "photo-0000.txt").write_bytes("лицо ребёнка".encode("cp1251"))
+    (photos / "photo-0001.TXT").write_bytes("[CLP] a girl’s face".encode("cp1252"))
+    (photos / "photo-0002.caption").write_text("[CLP] a face")
+    result = build()
+    assert reasons(result) == {"photo-0000.png": "caption"}
+    assert "[CLP] a girl’s face" in {row.caption for row in result.rows}
+    assert any("read as Windows-1252 (1): photo-0001.TXT" in told for told in result.private_notices)
+    assert any("were not read (1): photo-0002.caption; rename" in told for told in result.private_notices)
+    assert not any("photo-" in told for told in result.warnings)
