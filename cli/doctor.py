@@ -97,9 +97,8 @@ def run(args: argparse.Namespace) -> int:
 def settings_from(args: argparse.Namespace, folder: Path) -> DoctorSettings:
     """What the options mean; UserError when no base model is named or there is nothing at its path."""
     from ..diffusioncleft_core.conditions.loader import load_vocabulary
-    from ..diffusioncleft_core.flux.source import phantom_source
+    from ..diffusioncleft_core.flux.source import examined_source, phantom_source
     from .checkup.checkup import DoctorSettings, PlannedRun
-    from .checkup.models import examined_source
 
     if args.phantom and args.base is not None:
         raise UserError("--phantom uses the embedded model: leave out --base, or leave out --phantom")

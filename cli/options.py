@@ -52,26 +52,40 @@ def add_base_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+NO_BASE = "there is no base model: give --base with FLUX.1 schnell's folder or file, or --phantom"
+
+
 def source_from(args: argparse.Namespace) -> FluxSource:
     """The base model the options name; UserError when none is named or a file is missing."""
-    from ..diffusioncleft_core.flux.source import FluxSource, phantom_source
+    source, absent = found_source(args)
+    for error in absent.values():
+        raise error
+    if source.folder is not None:
+        source.check_folder()
+    return source
+
+
+def found_source(args: argparse.Namespace) -> tuple[FluxSource, dict[str, UserError]]:
+    """What there is of the base model the options name, and what was not found (`base`: nothing at all)."""
+    from ..diffusioncleft_core.flux.source import FluxSource, examined_source, phantom_source
 
     if args.phantom:
         if args.base is not None:
             raise UserError("--phantom uses the embedded model: leave out --base, or leave out --phantom")
-        return phantom_source()
+        return phantom_source(), {}
     if args.base is None:
-        raise UserError(
-            "there is no base model: give --base with FLUX.1 schnell's folder or file, or --phantom"
+        return FluxSource(), {"base": UserError(NO_BASE)}
+    try:
+        return examined_source(
+            args.base,
+            clip_l=args.clip_l,
+            t5xxl=args.t5xxl,
+            vae=args.ae,
+            tokenizer_clip=args.tokenizer_clip,
+            tokenizer_t5=args.tokenizer_t5,
         )
-    return FluxSource.from_arguments(
-        base=args.base,
-        clip_l=args.clip_l,
-        t5xxl=args.t5xxl,
-        vae=args.ae,
-        tokenizer_clip=args.tokenizer_clip,
-        tokenizer_t5=args.tokenizer_t5,
-    )
+    except UserError as error:
+        return FluxSource(), {"base": error}
 
 
 def device_and_dtype(args: argparse.Namespace) -> tuple[torch.device, torch.dtype]:

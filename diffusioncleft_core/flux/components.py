@@ -57,7 +57,7 @@ def load_transformer(source: FluxSource, device: torch.device, dtype: torch.dtyp
     """
     from diffusers import FluxTransformer2DModel
 
-    with _open_transformer(source) as tensors:
+    with open_transformer(source) as tensors:
         config = _transformer_config(source, tensors)
         keys = tensors.names()
         if transformer_keys.is_bfl(keys):
@@ -71,14 +71,21 @@ def load_transformer(source: FluxSource, device: torch.device, dtype: torch.dtyp
 
 def check_transformer(source: FluxSource) -> None:
     """Raise UserError for what `load_transformer` would refuse by its header: FLUX.1 dev, Fill, damage."""
-    with _open_transformer(source) as tensors:
+    with open_transformer(source) as tensors:
         _transformer_config(source, tensors)
 
 
-def _open_transformer(source: FluxSource) -> contextlib.AbstractContextManager[Tensors]:
+def open_transformer(source: FluxSource) -> contextlib.AbstractContextManager[Tensors]:
+    """The transformer's tensors by name, unread."""
     return open_tensors(
         source.files("transformer"), "the transformer", transformer_keys.PROBES, transformer_keys.PREFIXES
     )
+
+
+def adapted_sides(tensors: Tensors) -> int:
+    """The sum of both sides of every layer that a LoRA adapts: times the rank, its parameters."""
+    shapes = [tensors.shape(name) for name in tensors.names() if "blocks." in name]
+    return sum(sum(shape) for shape in shapes if len(shape) == 2)
 
 
 def _transformer_config(source: FluxSource, tensors: Tensors) -> dict[str, Any]:

@@ -18,8 +18,9 @@ from ..report.folders import RunFolders
 from .dataset import build, control_faces, render_photographs
 from .evaluation import draw_zero_shot, filter_images, measure_images, write_report
 from .generation import ask_oracle, draw_sheets, generate_images, write_prompt_plan
+from .needs import check_settings
 from .run import Run, Warn
-from .settings import RunSettings, check_settings
+from .settings import RunSettings
 from .stages import Results, StageRow, say_on_stderr
 from .training import Train, regularize, side_by_side, train_lora, trainings_at_once
 
