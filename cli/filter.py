@@ -164,15 +164,16 @@ def _tell(folder: Path) -> None:
 
 
 def _tell_photographs(args: argparse.Namespace, artifacts: ArtifactFilter) -> None:
-    from ..diffusioncleft_core.filters.stage import SMALLEST_CELL, photograph_verdicts, photographs_summary
+    from ..diffusioncleft_core.filters.stage import photograph_verdicts, photographs_summary
+    from ..diffusioncleft_core.small_counts import FEWEST
 
     for dataset in args.reference:
         found = photographs_summary(photograph_verdicts(dataset, artifacts))
-        n = found["n"] if found["n"] is not None else f"fewer than {SMALLEST_CELL}"
+        n = found["n"] if found["n"] is not None else f"fewer than {FEWEST}"
         print(f"training photographs of {dataset}: {n}")
         for kind, count in found["by_kind"].items():
             if count != 0:
-                print(f"    {f'below {SMALLEST_CELL}' if count is None else count:>9}  {kind}")
+                print(f"    {f'below {FEWEST}' if count is None else count:>9}  {kind}")
 
 
 def _readmit(args: argparse.Namespace) -> int:

@@ -57,12 +57,12 @@ NO_BASE = "there is no base model: give --base with FLUX.1 schnell's folder or f
 
 def source_from(args: argparse.Namespace) -> FluxSource:
     """The base model the options name; UserError when none is named or a file is missing."""
+    from ..diffusioncleft_core.flux.source import FluxSource
+
     source, absent = found_source(args)
-    for error in absent.values():
-        raise error
-    if source.folder is not None:
-        source.check_folder()
-    return source
+    if "base" in absent:
+        raise absent["base"]
+    return source if args.phantom else FluxSource.from_arguments(**base_files(args))
 
 
 def found_source(args: argparse.Namespace) -> tuple[FluxSource, dict[str, UserError]]:
@@ -76,16 +76,21 @@ def found_source(args: argparse.Namespace) -> tuple[FluxSource, dict[str, UserEr
     if args.base is None:
         return FluxSource(), {"base": UserError(NO_BASE)}
     try:
-        return examined_source(
-            args.base,
-            clip_l=args.clip_l,
-            t5xxl=args.t5xxl,
-            vae=args.ae,
-            tokenizer_clip=args.tokenizer_clip,
-            tokenizer_t5=args.tokenizer_t5,
-        )
+        return examined_source(**base_files(args))
     except UserError as error:
         return FluxSource(), {"base": error}
+
+
+def base_files(args: argparse.Namespace) -> dict[str, Any]:
+    """The base model's files as `FluxSource.from_arguments` calls them."""
+    return {
+        "base": args.base,
+        "clip_l": args.clip_l,
+        "t5xxl": args.t5xxl,
+        "vae": args.ae,
+        "tokenizer_clip": args.tokenizer_clip,
+        "tokenizer_t5": args.tokenizer_t5,
+    }
 
 
 def device_and_dtype(args: argparse.Namespace) -> tuple[torch.device, torch.dtype]:

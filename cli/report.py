@@ -58,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
         collect_pictures,
         conditions_of,
         read_report,
+        told_trainings,
         with_loss_curves,
         with_measures,
     )
@@ -71,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
         report.folders,
         conditions_of(document),
         phantom=bool(document.get("phantom")),
+        previewed=told_trainings(document),
         zero_shot=args.zero_shot,
         other_models=dict(args.other_model),
         labels=labels_of(document),

@@ -31,8 +31,9 @@ from .options import (
 from .recipe_options import add_preset, add_recipe_options, preset_name, recipe_from
 
 if TYPE_CHECKING:
+    from ..diffusioncleft_core.dataset.settings import Photographs
     from ..diffusioncleft_core.recipe.recipe import Recipe
-    from ..diffusioncleft_core.run.settings import Photographs, RunSettings
+    from ..diffusioncleft_core.run.settings import RunSettings
 
 HELP = "photographs in, LoRAs and sets of new faces out; --phantom does it without any photograph"
 EXAMPLES = """\
@@ -251,7 +252,7 @@ def metrics_from(text: str) -> tuple[str, ...]:
 
 def photographs_from(args: argparse.Namespace) -> dict[str, Photographs]:
     """Photographs by condition, from --photos and --metadata and from their short forms."""
-    from ..diffusioncleft_core.run.settings import Photographs
+    from ..diffusioncleft_core.dataset.settings import Photographs
 
     folders = given_by_condition(args, "photos")
     tables = given_by_condition(args, "metadata")

@@ -184,7 +184,7 @@ def phantom_dataset(condition: str, count: int, size: int, seed: int, holdout: f
     """Render and build the dataset of these settings, or find it."""
     from ..diffusioncleft_core.dataset.build import build_dataset
     from ..diffusioncleft_core.dataset.folder import SETTINGS
-    from ..diffusioncleft_core.dataset.settings import BuildSettings
+    from ..diffusioncleft_core.dataset.settings import BuildSettings, Photographs
     from ..diffusioncleft_core.faces.analyzer import load_face_analyzer
     from ..diffusioncleft_core.files import private_dir
     from ..diffusioncleft_core.phantom.photographs import write_photographs
@@ -207,8 +207,7 @@ def phantom_dataset(condition: str, count: int, size: int, seed: int, holdout: f
         bar.update_absolute(min(count, done + 10), count)
     with core_progress():
         build_dataset(
-            photographs,
-            photographs / "metadata.csv",
+            Photographs(photographs, photographs / "metadata.csv"),
             found,
             folder,
             load_face_analyzer("phantom"),

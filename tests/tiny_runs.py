@@ -10,12 +10,13 @@ import torch
 from phantom_datasets import FINDING_OF
 from recipes import changed
 
+from diffusioncleft.diffusioncleft_core.dataset.settings import Photographs
 from diffusioncleft.diffusioncleft_core.flux.source import phantom_source
 from diffusioncleft.diffusioncleft_core.generation.settings import Sampling
 from diffusioncleft.diffusioncleft_core.phantom.photographs import write_photographs
 from diffusioncleft.diffusioncleft_core.recipe.presets import named_recipe
 from diffusioncleft.diffusioncleft_core.run.pipeline import run_pipeline
-from diffusioncleft.diffusioncleft_core.run.settings import Photographs, RunSettings
+from diffusioncleft.diffusioncleft_core.run.settings import RunSettings
 from diffusioncleft.trainer.events import Events
 from diffusioncleft.trainer.flux_train_network import train
 from diffusioncleft.trainer.interruption import Interruption

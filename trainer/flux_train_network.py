@@ -32,6 +32,7 @@ if not __package__:  # started as a file: load the folder above as the package t
 
 import torch
 
+from ..diffusioncleft_core.dataset.consent import check_consent
 from ..diffusioncleft_core.environment import pick_device
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.files import sha256_model
@@ -45,10 +46,11 @@ from ..diffusioncleft_core.flux.lora import (
 )
 from ..diffusioncleft_core.flux.lora_file import save_kohya
 from ..diffusioncleft_core.recipe.document import FILE_NAME, write_recipe
+from ..diffusioncleft_core.recipe.presets import told_recipe
 from ..diffusioncleft_core.recipe.recipe import STEPS_PER_IMAGE, Recipe
 from . import checkpoint as checkpoints
 from . import memory
-from .config import TrainResult, parse_arguments, recipe_from
+from .config import TrainResult, image_folders, parse_arguments, recipe_from
 from .data import DataOrder
 from .events import EVENT_SECONDS, Events, LossHistory, standard_output_events
 from .interruption import Interrupted, Interruption, output_lock
@@ -65,10 +67,13 @@ ADAPTER = "training_adapter"
 def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainResult:
     """Train, or go on training, one LoRA.
 
-    Raises UserError for a mistake in settings or data, and Interrupted, with a checkpoint on disk, when it
-    was asked to stop: the same call then goes on, and ends with the tensors that it would have had without
-    the stop.
+    Raises UserError for a mistake in settings or data, and where consent is required and not recorded, and
+    Interrupted, with a checkpoint on disk, when it was asked to stop: the same call then goes on, and ends
+    with the tensors that it would have had without the stop.
     """
+    # Whether the people in the images were asked, before anything is read or written.
+    for message in check_consent(subset.image_dir for subset in image_folders(recipe)):
+        events.emit("warning", message=message)
     output_dir = recipe.output.folder
     states = output_dir / "state"
     device, dtype = _device(recipe)
@@ -108,7 +113,7 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
         if checkpoint:
             checkpoints.restore(checkpoint, parameters, optimizer)
 
-        write_recipe(output_dir / FILE_NAME, recipe)
+        write_recipe(output_dir / FILE_NAME, told_recipe(recipe, len(images.train)))
         order = DataOrder(images.images, recipe.data.batch_size, recipe.objective.seed)
         objective = Objective(recipe, prepared, transformer, activate, device, dtype)
         seconds = 0.0 if recipe.output.report_every_step else EVENT_SECONDS

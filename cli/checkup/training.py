@@ -47,12 +47,17 @@ def phantom_pictures(n: int, size: int, seed: int) -> list[np.ndarray[Any, np.dt
 
 
 def write_training_folder(folder: Path, n: int, size: int, caption: str, seed: int = 0) -> None:
-    """A plain training folder: `n` pictures and their captions."""
-    folder.mkdir(parents=True)
+    """A dataset of `n` rendered faces: a machine that requires recorded consent trains on it too."""
+    from ...diffusioncleft_core.dataset.folder import create_dataset_folder
+    from ...diffusioncleft_core.imageset.manifest import ImageRow, write_image_set
+
+    create_dataset_folder(folder)
+    rows = []
     for index, pixels in enumerate(phantom_pictures(n, size, seed)):
         with atomic_path(folder / f"{index}.png") as temporary:
             Image.fromarray(pixels).save(temporary, format="PNG")
-        (folder / f"{index}.txt").write_text(caption + "\n", encoding="utf-8")
+        rows.append(ImageRow(f"{index}.png", role="train", caption=caption))
+    write_image_set(folder, rows)
 
 
 def to_model(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> torch.Tensor:
@@ -79,31 +84,6 @@ def png_bytes(picture: torch.Tensor) -> int:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
     return buffer.tell()
-
-
-@torch.no_grad()
-def draw(
-    transformer: Any,
-    vae: Any,
-    prompt_embeds: torch.Tensor,
-    pooled: torch.Tensor,
-    *,
-    seed: int,
-    size: int,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> torch.Tensor:
-    """One picture by this package's sampler, [3, size, size] float32 in [0, 1] on the CPU.
-
-    prompt_embeds: [T, D]; pooled: [P].
-    """
-    from ...diffusioncleft_core.flux.sampling import decode_latents, initial_noise, sample
-
-    noise = initial_noise(seed, size, size)[None].to(device, dtype)
-    latents = sample(
-        transformer, noise, prompt_embeds[None].to(device, dtype), pooled[None].to(device, dtype)
-    )
-    return (decode_latents(vae, latents)[0].cpu() + 1.0) / 2.0
 
 
 NAME = "doctor"
@@ -206,9 +186,7 @@ def preview(checkup: Checkup) -> Figures:
 
 def lora_file(checkup: Checkup) -> Figures:
     """kohya's keys, sound numbers, and metadata that name nothing of this machine."""
-    import torch
-
-    from ...diffusioncleft_core.flux.lora_file import inspect_lora, read_lora
+    from ...diffusioncleft_core.flux.lora_file import inspect_lora
 
     path = checkup.found.lora
     assert path is not None
@@ -219,13 +197,12 @@ def lora_file(checkup: Checkup) -> Figures:
         "mib": round(path.stat().st_size / 2**20, 1),
         "modules": int(told["modules"]),
         "scales": ", ".join(f"{scale:g}" for scale in told["scales"]),
-        "delta_norm": round(float(told["delta_norm"]), 4),
+        "delta_norm": round(float(told["delta_norm"] or 0), 4),
         "base_model_sha256": metadata.get("base_model_sha256", "?"),
     }
-    if not all(bool(torch.isfinite(value).all()) for value in read_lora(path).state.values()):
-        raise Failed(
-            "the LoRA holds not-a-number values", "get the base model's files again, or try --dtype", figures
-        )
+    if told["not_finite"]:
+        hint = "get the base model's files again, or try --dtype"
+        raise Failed(f"the LoRA holds {told['not_finite']}", hint, figures)
     if told["warnings"]:
         raise Failed("; ".join(told["warnings"]), "", figures)
     named = telling(metadata, checkup.settings.workspace)

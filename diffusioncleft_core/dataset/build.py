@@ -10,6 +10,7 @@ from ..conditions.vocabulary import Condition
 from ..environment import versions
 from ..errors import UserError
 from ..files import read_jsonl, sha256_bytes, sha256_file, write_json, write_jsonl
+from ..imageset.captions import CaptionFiles
 from ..imageset.decode import INGEST_VERSION, Rejected, SetAside, normalise, read_bytes
 from ..imageset.manifest import ImageRow, listed_rows, write_image_set
 from ..progress import progress
@@ -56,7 +57,7 @@ from .select import (
     roles_elsewhere,
     select,
 )
-from .settings import BuildSettings, read_overruled, read_roles, recorded_roles
+from .settings import BuildSettings, Photographs, read_overruled, read_roles, recorded_roles
 
 
 @dataclass(frozen=True)
@@ -84,59 +85,64 @@ class BuildResult:
 
 
 def build_dataset(
-    photos: Path,
-    metadata: Path,
+    photographs: Photographs,
     condition: Condition,
     out: Path,
     faces: Analyzer,
     *,
     settings: BuildSettings | None = None,
-    apart_from: Sequence[Path] = (),
     arguments: Mapping[str, Any] | None = None,
 ) -> BuildResult:
-    """Build the private dataset `out` from the folder `photos` and its table `metadata`, or bring it up to
-    date.
+    """Build the private dataset of some photographs, or bring it up to date.
 
     Photographs are read, never changed. What can't enter is listed with its reason in `set_aside.jsonl`. A
     photograph already examined is not opened again (content hash); one whose consent or file is gone is
-    erased first of all. `apart_from`: datasets of other conditions whose subjects keep their side of the
-    hold-out. `arguments` are recorded, so that `dataset readmit` can build again.
+    erased first of all.
 
-    Raises UserError for missing folders or columns, models that don't fit, a dataset without any photograph,
-    or while another build is at work in `out`.
+    Args:
+        photographs: folder, table, and the datasets of other conditions.
+        condition: whose captions and attributes they get.
+        out: the dataset's folder.
+        faces: finds and compares the faces.
+        settings: how it is built.
+        arguments: recorded, so that `dataset readmit` can build again.
+
+    Raises:
+        UserError: a folder or column is missing, the models don't fit, no photograph can enter, or another
+            build is at work in `out`.
     """
-    settings = settings or BuildSettings()
+    settings, photos = settings or BuildSettings(), photographs.folder
     if faces.phantom_only and not settings.phantom:
         raise UserError(
             "the embedded face models know phantoms alone; name a face pack (--faces), or give --phantom"
         )
-    table = read_table(metadata)
+    table = read_table(photographs.metadata)
     listing = list_photographs(photos, {row.file for row in table.rows})
     if not listing.photographs:
         raise UserError(f"{photos} holds no photograph; check the path")
     refuse_overlap(photos, out)
+    sidecars = CaptionFiles(photos)
     candidates, aside = admit(
-        photos, listing, table, columns_of(condition), caption_builder(condition, settings.bracketed)
+        sidecars, listing, table, columns_of(condition), caption_builder(condition, settings.bracketed)
     )
     with dataset_lock(out):
         folder = create_dataset_folder(out)
         erase_leftovers(folder)
-        warnings = [*table.notices, *served_warnings(photos, out)]
+        warnings = [*table.notices, *sidecars.notices(listing.photographs, "rename them to end in .txt")]
+        warnings += served_warnings(photos, out)
 
         sources, unread = _hash_sources(photos, candidates, without_consent(listing, table))
         aside += unread
         ledger = Ledger(folder)
         recorded = recorded_roles(folder, settings, warnings)
-        erased = _erase_withdrawn(folder, ledger, set(sources.values()))
+        erased = _erase_withdrawn(folder, ledger, {source for _, source in sources})
 
         overruled = read_overruled(folder)
-        examined, unread, opened = _examine_all(
-            folder, photos, candidates, sources, ledger, faces, settings, overruled
-        )
+        examined, unread, opened = _examine_all(ledger, photos, sources, faces, settings, overruled)
         aside += unread
         selection = select(examined, settings.smallest_side, overruled)
         aside += selection.set_aside
-        elsewhere = roles_elsewhere(selection.entered, apart_from, settings.person_threshold)
+        elsewhere = roles_elsewhere(selection.entered, photographs.apart_from, settings.person_threshold)
         rows, subjects, roles = _rows(folder, condition, selection, settings, recorded, elsewhere)
         _write_images(folder, photos, selection, settings.max_side, opened)
         _write_lists(folder, rows, roles, aside)
@@ -162,8 +168,8 @@ def build_dataset(
 
 def _hash_sources(
     photos: Path, candidates: Sequence[Candidate], refused: Sequence[str]
-) -> tuple[dict[str, str], list[SetAside]]:
-    """SHA-256 of every candidate's file. One that also stands there without consent is set aside."""
+) -> tuple[list[tuple[Candidate, str]], list[SetAside]]:
+    """Every candidate with the SHA-256 of its file; one that has a row without consent too is set aside."""
     withheld = set()
     for name in refused:
         path = photos / name
@@ -172,7 +178,7 @@ def _hash_sources(
                 withheld.add(sha256_file(path))
             except OSError:
                 continue
-    sources: dict[str, str] = {}
+    sources: list[tuple[Candidate, str]] = []
     aside = []
     for candidate in progress(candidates, "reading"):
         try:
@@ -182,7 +188,7 @@ def _hash_sources(
             source = sha256_file(path)
             if source in withheld:
                 raise Rejected("no_consent", "the same file has another row without consent")
-            sources[candidate.file] = source
+            sources.append((candidate, source))
         except Rejected as rejection:
             aside.append(SetAside(candidate.file, rejection.reason, rejection.detail))
         except OSError as error:
@@ -218,11 +224,9 @@ def _erase_withdrawn(folder: Path, ledger: Ledger, sources: set[str]) -> int:
 
 
 def _examine_all(
-    folder: Path,
-    photos: Path,
-    candidates: Sequence[Candidate],
-    sources: Mapping[str, str],
     ledger: Ledger,
+    photos: Path,
+    sources: Sequence[tuple[Candidate, str]],
     faces: Analyzer,
     settings: BuildSettings,
     overruled: Mapping[str, set[str]],
@@ -235,8 +239,7 @@ def _examine_all(
     examined: list[Selected] = []
     aside: list[SetAside] = []
     opened: set[str] = set()
-    for candidate in progress([item for item in candidates if item.file in sources], "photographs"):
-        source = sources[candidate.file]
+    for candidate, source in progress(sources, "photographs"):
         allowed = overruled.get(source, set())
         key = settings_key(known, "animated" in allowed)
         found = ledger.find(source, key)
@@ -251,7 +254,7 @@ def _examine_all(
             )
             fit = found.rejection(settings.smallest_side, allowed) is None
             if photograph is not None and found.pixels is not None and fit:
-                save_image(folder, found.pixels, photograph.pixels)
+                save_image(ledger.folder, found.pixels, photograph.pixels)
             ledger.add(found)
             opened.add(source)
         examined.append(Selected(candidate, found))

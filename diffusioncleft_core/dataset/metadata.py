@@ -1,6 +1,5 @@
 """metadata.csv: which photographs may be used, and what is known about each."""
 
-import codecs
 import csv
 import io
 import os
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import UserError
+from ..text import decoded, opened
 
 DELIMITERS = (",", ";", "\t", "|")
 CONSENT_YES = "yes"
@@ -41,8 +41,8 @@ class Table:
 
 
 def read_table(path: Path) -> Table:
-    """Read metadata.csv: UTF-8 with or without BOM, UTF-16 with BOM, otherwise Windows-1252; separated by
-    comma, semicolon, tab or bar; quoted fields; column names in any case, with spaces or underscores.
+    """Read metadata.csv: any encoding of text.py; separated by comma, semicolon, tab or bar; quoted fields;
+    column names in any case, with spaces or underscores.
 
     Raises UserError when it is no such table, or the columns `file` or `consent` are missing.
     """
@@ -155,33 +155,14 @@ def check_values(
 
 
 def _text(path: Path) -> tuple[str, tuple[str, ...]]:
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise UserError(f"{path} has more than {_MAX_BYTES >> 20} MB; it should be a line a photograph")
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise UserError(f"the metadata table {path} does not exist; check --metadata") from error
-    except OSError as error:
-        raise UserError(
-            f"the metadata table {path} can't be read ({error.strerror}); check --metadata"
-        ) from error
+    with opened(path, "the metadata table") as handle:
+        data = handle.read(_MAX_BYTES + 1)
+    if len(data) > _MAX_BYTES:
+        raise UserError(f"{path} has more than {_MAX_BYTES >> 20} MB; it should be a line a photograph")
     if data.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
         raise UserError(f"{path} is a workbook, not a CSV file; save it as 'CSV UTF-8' and give that file")
-    notices: tuple[str, ...] = ()
-    try:
-        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            text = data.decode("utf-16")
-        else:
-            text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        try:
-            text = data.decode("cp1252")
-        except UnicodeDecodeError:
-            text = data.decode("latin-1")
-        notices = (f"{path} is not UTF-8 and was read as Windows-1252; check accents, or save it as UTF-8",)
-    if "\0" in text:
-        raise UserError(f"{path} is no text file; save the table as 'CSV UTF-8'")
-    return text, notices
+    text, notice = decoded(data, path)
+    return text, (notice,) if notice else ()
 
 
 def _column(name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,19 +56,34 @@ def conditions_of(document: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys([*(document.get("training") or {}), *(document.get("generation") or {})]))
 
 
+def told_trainings(document: Mapping[str, Any]) -> list[str]:
+    """The conditions whose training may be shown step by step.
+
+    Of fewer than five photographs the number of steps would tell how many they are.
+    """
+    training = document.get("training") or {}
+    return [
+        name
+        for name in conditions_of(document)
+        if (training.get(name) or {}).get("training_images", 0) is not None
+    ]
+
+
 def collect_pictures(
     folders: RunFolders | None,
     conditions: Sequence[str],
     *,
     phantom: bool,
+    previewed: Collection[str] | None = None,
     zero_shot: Path | None = None,
     other_models: Mapping[str, Path] | None = None,
     labels: Labels | None = None,
 ) -> ReportPictures:
     """The pictures that a run's report may show.
 
-    zero_shot: images of the base model without a LoRA (default: the run's own `zero_shot` folder);
-    other_models: folders of images by the model's name. UserError for a folder of photographs.
+    previewed: the conditions whose previews are among them (default: all); zero_shot: images of the base
+    model without a LoRA (default: the run's own `zero_shot` folder); other_models: folders of images by the
+    model's name. UserError for a folder of photographs.
     """
     labels = labels or labels_of({})
     samples: dict[str, Panel] = {}
@@ -77,6 +92,8 @@ def collect_pictures(
         for name in conditions:
             if (folders.generated(name) / MANIFEST).is_file():
                 samples[name] = sample_panel(folders.generated(name), phantom=phantom)
+            if previewed is not None and name not in previewed:
+                continue
             found = folders.training(name) / "previews"
             previews += preview_panels(found, labels.name(name), phantom=phantom)
         if zero_shot is None and (folders.root / ZERO_SHOT).is_dir():
@@ -99,7 +116,7 @@ def with_loss_curves(report: RunReport) -> dict[str, Any]:
     """The document, with the loss histories of the run's folder where it has none of its own."""
     figures = dict(report.document.get("figures") or {})
     if report.folders is not None and not figures.get("loss"):
-        curves = loss_curves(report.folders, conditions_of(report.document))
+        curves = loss_curves(report.folders, told_trainings(report.document))
         if curves:
             figures["loss"] = curves
     return {**report.document, "figures": figures}

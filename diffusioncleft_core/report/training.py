@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..files import read_jsonl
+from ..recipe.recipe import STEPS_PER_IMAGE
 from .blocks import (
     Block,
     Cell,
@@ -32,6 +33,7 @@ from .measured import PHANTOM_TAG
 from .summary import figure_rows, goal_of
 
 BINS = 100
+STEPS_UNTOLD = f"{STEPS_PER_IMAGE} a training image"
 NO_CURVE = "There is no loss history in this report: it lies in loss.jsonl of each LoRA’s folder."
 
 
@@ -85,7 +87,7 @@ def training_table(training: Mapping[str, Any], labels: Labels) -> Table:
     rows.append(Row("Training images", [Cell(count(part.get("training_images"))) for part in parts]))
     rows.append(Row("Held out", [Cell(count(part.get("holdout_images"))) for part in parts]))
     line("Regularisation images", [part.get("regularization_images") for part in parts])
-    line("Steps", [recipe.get("steps") for recipe in recipes])
+    line("Steps", [recipe["steps"] or STEPS_UNTOLD if "steps" in recipe else None for recipe in recipes])
     line("Learning rate", [recipe.get("learning_rate") for recipe in recipes])
     line("Rank, alpha", [rank_of(recipe) for recipe in recipes])
     line("Resolution, px", [", ".join(map(str, recipe.get("resolution") or [])) for recipe in recipes])
@@ -240,7 +242,7 @@ def oracle_table(name: str, figures: Mapping[str, Any], labels: Labels) -> Table
             return percent(number) if share else f"{plain(number, 1)} {unit}"
 
         small = "; ".join(filter(None, [interval(figure.get("ci95"), show), f"n = {figure['n']:,}"]))
-        goal = goal_of(label, value) if share else ""
+        goal = goal_of(label, figure) if share else ""
         rows.append(
             Row(
                 label_of(label),

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from ..conditions.vocabulary import Condition
+from ..dataset.settings import BuildSettings, Photographs
 from ..errors import UserError
 from ..files import private_dir, sha256_file
 from .run import Run
-from .settings import PHANTOM_CONTROLS, Photographs, RunSettings, face_pack_input, vocabulary_input
+from .settings import PHANTOM_CONTROLS, RunSettings, face_pack_input, vocabulary_input
 from .stages import Results, Stage, always
 
 
@@ -79,7 +80,6 @@ def build(run: Run, condition: Condition, photographs: Photographs) -> Results:
     """Photographs → checked, captioned private dataset with its hold-out."""
     from ..dataset.build import build_dataset
     from ..dataset.folder import ROLES
-    from ..dataset.settings import BuildSettings
     from ..faces.analyzer import load_face_analyzer
     from ..imageset.decode import INGEST_VERSION
     from ..imageset.places import MANIFEST
@@ -95,13 +95,11 @@ def build(run: Run, condition: Condition, photographs: Photographs) -> Results:
     def work() -> Results:
         faces = load_face_analyzer(settings.faces, device=settings.sampling.device.type)
         result = build_dataset(
-            photographs.folder,
-            photographs.metadata,
+            replace(photographs, apart_from=others),
             condition,
             out,
             faces,
             settings=choices,
-            apart_from=others,
             arguments=readmit_arguments(settings, photographs, condition, others, choices),
         )
         for message in result.warnings:
@@ -113,6 +111,7 @@ def build(run: Run, condition: Condition, photographs: Photographs) -> Results:
         return {
             "training_images": result.count("train"),
             "holdout_images": result.count("holdout"),
+            "subjects": result.subjects,
             "set_aside": result.reasons,
             "faces": faces.describe(),
         }

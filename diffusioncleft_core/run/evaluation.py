@@ -13,6 +13,7 @@ from ..files import inside, write_json, write_text
 from ..recipe.presets import PAPER
 from ..report.blocks import vocabulary_block
 from ..report.summary import SCHEMA
+from ..small_counts import is_small, told
 from .dataset import folder_digests
 from .generation import draw_plan, filtered_content, prompts_of
 from .run import Run
@@ -22,8 +23,6 @@ from .stages import Results, Stage, always
 if TYPE_CHECKING:
     from ..faces.analyzer import FaceAnalyzer
 
-FEWEST = 5
-"""Real photographs that a count must have to be told."""
 PHANTOM_NOTE = (
     "Every figure here was made with phantoms and the embedded phantom models: it says nothing about FLUX.1."
 )
@@ -59,22 +58,30 @@ def build_report(run: Run, seconds: float) -> dict[str, Any]:
 
 
 def training_facts(stages: Mapping[str, Any], *, phantom: bool) -> dict[str, Any]:
-    """What one LoRA was trained on and with; counts of fewer than 5 photographs of people are null."""
+    """What one LoRA was trained on and with.
+
+    Counts of fewer than 5 photographs of people are null, and so is everything they would follow from.
+    """
     dataset = stages["dataset"]
-    facts = {
-        **stages["training"],
-        "holdout_images": dataset["holdout_images"],
-        "set_aside": dict(dataset["set_aside"]),
-    }
+    counts = {key: dataset[key] for key in ("holdout_images", "subjects") if key in dataset}
+    facts = {**stages["training"], **counts, "set_aside": dict(dataset["set_aside"])}
     if phantom:
         return facts
-    facts["set_aside"] = {reason: suppressed(n) for reason, n in facts["set_aside"].items()}
-    return facts | {key: suppressed(facts[key]) for key in ("training_images", "holdout_images")}
+    facts["set_aside"] = {reason: told(n) for reason, n in facts["set_aside"].items()}
+    if is_small(facts["training_images"]):
+        facts |= without_steps(facts)
+    return facts | {key: told(facts[key]) for key in ("training_images", *counts)}
 
 
-def suppressed(n: int) -> int | None:
-    """A count of photographs, or None for 1 to 4: so few could tell of a person."""
-    return None if 0 < n < FEWEST else n
+def without_steps(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The last step and the recipe of a training without its steps: ten an image tell how few there are."""
+    last = {key: value for key, value in (facts["last_step"] or {}).items() if key == "loss"}
+    untold = {"optimizer": {"steps": 0}, "previews": {"every_n_steps": 0}}
+    recipe = facts["recipe"]
+    return {
+        "last_step": last,
+        "recipe": recipe | {group: {**recipe.get(group, {}), **values} for group, values in untold.items()},
+    }
 
 
 def notes(settings: RunSettings, warnings: Sequence[str]) -> list[str]:
@@ -265,7 +272,7 @@ def write_report(run: Run, filtered: Results, measured: Results, seconds: float)
     from ..report.blocks import labels_of
     from ..report.html import write_html, write_private_html
     from ..report.nearest import read_nearest
-    from ..report.run_folder import HTML, PRIVATE_HTML, collect_pictures, loss_curves
+    from ..report.run_folder import HTML, PRIVATE_HTML, collect_pictures, loss_curves, told_trainings
     from ..report.summary import summarize
 
     folders, conditions, phantom = run.folders, list(run.facts), run.settings.phantom
@@ -273,12 +280,14 @@ def write_report(run: Run, filtered: Results, measured: Results, seconds: float)
         **build_report(run, seconds),
         "filters": filtered,
         "sets": measured["sets"],
-        "figures": {**measured["figures"], "loss": loss_curves(folders, conditions)},
+        "figures": measured["figures"],
     }
+    document["figures"] = {**document["figures"], "loss": loss_curves(folders, told_trainings(document))}
     write_json(inside(folders.root, folders.report.name), document)
     write_text(inside(folders.root, folders.summary.name), summarize(document))
     labels = labels_of(document)
-    pictures = collect_pictures(folders, conditions, phantom=phantom, labels=labels)
+    previewed = told_trainings(document)
+    pictures = collect_pictures(folders, conditions, phantom=phantom, labels=labels, previewed=previewed)
     write_html(document, pictures, inside(folders.root, HTML))
     pairs = read_nearest(folders.private)
     if pairs:

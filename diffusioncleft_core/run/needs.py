@@ -11,10 +11,12 @@ from functools import partial
 from pathlib import Path
 
 from ..conditions.vocabulary import Condition
+from ..dataset.settings import Photographs
 from ..environment import check_packages, trainer_device
 from ..errors import UserError
+from ..report.folders import RunFolders
 from .run import Run
-from .settings import BASE_PARTS, NO_PHANTOMS, NO_PHOTOGRAPHS, Photographs, RunSettings
+from .settings import BASE_PARTS, NO_PHANTOMS, NO_PHOTOGRAPHS, RunSettings
 
 GIB = 2**30
 PACKAGES = ("accelerate", "diffusers", "insightface", "onnxruntime", "peft", "transformers")
@@ -172,7 +174,9 @@ def photographs(settings: RunSettings) -> Iterator[Need]:
 def admitted(condition: Condition, given: Photographs, settings: RunSettings) -> str:
     """How many photographs may enter by their rows; UserError when none may."""
     from ..dataset.admission import admit, caption_builder, columns_of, list_photographs
+    from ..dataset.folder import refuse_overlap
     from ..dataset.metadata import read_table
+    from ..imageset.captions import CaptionFiles
 
     if not given.folder.is_dir():
         raise UserError(f"the {condition.name} photographs {given.folder} are no folder: check the path")
@@ -186,7 +190,8 @@ def admitted(condition: Condition, given: Photographs, settings: RunSettings) ->
     if not listing.photographs:
         raise UserError(f"the folder of {condition.name} photographs {given.folder} holds no photograph")
     caption = caption_builder(condition, settings.bracketed)
-    candidates, aside = admit(given.folder, listing, table, columns_of(condition), caption)
+    refuse_overlap(given.folder, RunFolders(settings.out).dataset(condition.name))
+    candidates, aside = admit(CaptionFiles(given.folder), listing, table, columns_of(condition), caption)
     reasons = counted([item.reason for item in aside])
     if not candidates:
         raise UserError(f"no {condition.name} photograph of {given.folder} may enter ({reasons})")
@@ -203,6 +208,7 @@ def base_model(settings: RunSettings) -> Iterator[Need]:
     """The base model's parts, one by one, and the training adapter."""
     from ..flux.components import check_transformer
     from ..flux.lora_file import read_lora
+    from ..flux.tensors import check_file
 
     source, absent = settings.source, settings.absent
     fetch = "" if settings.phantom else "diffusioncleft weights fetch flux1-schnell"
@@ -227,6 +233,8 @@ def base_model(settings: RunSettings) -> Iterator[Need]:
             raise UserError(
                 f"{BASE_PARTS[name]}: {', '.join(gone)} is not in {files[0].parent}; download it again"
             )
+        for path in files:
+            check_file(path, BASE_PARTS[name])
         if name == "transformer":
             check_transformer(source)
         return f"{gib(sum(path.stat().st_size for path in files))} in {counted_files(files)}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..conditions.loader import load_vocabulary
 from ..conditions.vocabulary import Vocabulary
+from ..dataset.settings import Photographs
 from ..errors import UserError
 from ..files import sha256_bytes, sha256_model
 from ..generation.settings import GenerationSettings, Sampling
@@ -39,14 +40,6 @@ BASE_PARTS = {
     "t5xxl": "base model's T5",
 }
 """The base model's parts in words; a text encoder counts with its tokenizer."""
-
-
-@dataclass(frozen=True)
-class Photographs:
-    """One condition's photographs and their table."""
-
-    folder: Path
-    metadata: Path
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..files import read_json, sha256_file
+from ..weight_file import stand_in
 
 TABLE = Path(__file__).with_name("weights.toml")
 KINDS = ("torch_hub", "hub_folder", "face_pack", "single_files", "package")
@@ -169,6 +170,8 @@ def require_file(name: str, own: Path | None = None) -> Path:
             f"{file.name} ({model.purpose}) is in none of {looked}; run: diffusioncleft weights fetch "
             f"{name}, or copy it there from another machine (docs/weights.md)"
         )
+    if instead := stand_in(path):
+        raise UserError(f"{path} {instead}")
     if file.fits(sha256_file(path)) is False:
         raise UserError(f"{path} is damaged or another file: its sha256 is not the pinned one; delete it and "
                         f"run: diffusioncleft weights fetch {name}")  # fmt: skip

@@ -17,6 +17,7 @@ from diffusioncleft.diffusioncleft_core.dataset.corrections import (
     edit_captions,
     restore_captions,
 )
+from diffusioncleft.diffusioncleft_core.dataset.settings import Photographs
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.faces.analyzer import PHANTOM_FOLDER
 from diffusioncleft.diffusioncleft_core.files import read_json, read_jsonl
@@ -25,7 +26,7 @@ from diffusioncleft.diffusioncleft_core.generation.settings import Sampling
 from diffusioncleft.diffusioncleft_core.phantom.photographs import write_healthy, write_photographs
 from diffusioncleft.diffusioncleft_core.recipe.presets import named_recipe
 from diffusioncleft.diffusioncleft_core.run.pipeline import plan_run, run_pipeline
-from diffusioncleft.diffusioncleft_core.run.settings import Photographs, RunSettings
+from diffusioncleft.diffusioncleft_core.run.settings import RunSettings
 from diffusioncleft.diffusioncleft_core.run.stages import State
 
 SIDE = 128

@@ -64,9 +64,9 @@ def test_debug_shows_where_a_users_mistake_was_found(made, capsys, monkeypatch):
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_a_full_disk_is_a_circumstance_and_another_oserror_is_a_fault(made, capsys):
+def test_a_full_disk_is_a_circumstance_and_an_oserror_without_a_file_is_a_fault(made, capsys):
     assert cli.main(["made", "--how", "full"]) == 2
-    assert "No space left on device: a.png" in capsys.readouterr().err
+    assert "the disk is full: a.png was not written; free some space" in capsys.readouterr().err
     with pytest.raises(OSError, match="Bad file descriptor"):
         cli.main(["made", "--how", "bug"])
 

@@ -30,7 +30,15 @@ def test_values_outlive_the_process_and_the_last_one_of_a_key_counts(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "damage", [b'{"key": "torn", "numb', b"\xff\xfe\n", b"[1]\n", b'{"number": 5}\n', b"\n\n"]
+    "damage",
+    [
+        b'{"key": "torn", "numb',
+        b'{"key": "without its line end", "number": 5}',
+        b"\xff\xfe\n",
+        b"[1]\n",
+        b'{"number": 5}\n',
+        b"\n\n",
+    ],
 )
 def test_damage_costs_the_damaged_entry_alone_whatever_is_appended_later(tmp_path, damage):
     cache = ContentCache(tmp_path, "faces")

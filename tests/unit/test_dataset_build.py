@@ -21,7 +21,7 @@ from diffusioncleft.diffusioncleft_core.dataset.corrections import (
     restore_captions,
 )
 from diffusioncleft.diffusioncleft_core.dataset.folder import MARKER, purge_dataset, read_embeddings
-from diffusioncleft.diffusioncleft_core.dataset.settings import BuildSettings
+from diffusioncleft.diffusioncleft_core.dataset.settings import BuildSettings, Photographs
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.faces.analyzer import load_face_analyzer
 from diffusioncleft.diffusioncleft_core.imageset.decode import pixel_sha256
@@ -51,7 +51,9 @@ def originals(tmp_path_factory):
 @pytest.fixture(scope="module")
 def built(originals, tmp_path_factory, faces, condition):
     out = tmp_path_factory.mktemp("private") / "pre_op"
-    build_dataset(originals, originals / "metadata.csv", condition, out, faces, settings=SETTINGS)
+    build_dataset(
+        Photographs(originals, originals / "metadata.csv"), condition, out, faces, settings=SETTINGS
+    )
     return out
 
 
@@ -81,7 +83,9 @@ def write_table(photos, rows):
 def build(photos, dataset, faces, condition):
     def run(out=dataset, **settings):
         settings = BuildSettings(phantom=True, **settings)
-        return build_dataset(photos, photos / "metadata.csv", condition, out, faces, settings=settings)
+        return build_dataset(
+            Photographs(photos, photos / "metadata.csv"), condition, out, faces, settings=settings
+        )
 
     return run
 
@@ -186,8 +190,7 @@ def test_what_is_withdrawn_is_gone_even_when_the_build_stops_right_after(build, 
 
     with pytest.raises(KeyboardInterrupt):
         build_dataset(
-            photos,
-            photos / "metadata.csv",
+            Photographs(photos, photos / "metadata.csv"),
             load_vocabulary().condition("pre_op"),
             dataset,
             Stopped(),
@@ -225,13 +228,11 @@ def test_subjects_keep_their_side_in_the_other_conditions_dataset(built, tmp_pat
     post = load_vocabulary().condition("post_op")
     for seed in (1, 2):
         result = build_dataset(
-            photos,
-            photos / "metadata.csv",
+            Photographs(photos, photos / "metadata.csv", apart_from=[built]),
             post,
             tmp_path / f"post {seed}",
             faces,
             settings=BuildSettings(phantom=True, seed=seed),
-            apart_from=[built],
         )
         assert result.count("holdout") == len(held)
 
@@ -408,7 +409,7 @@ def test_two_builds_never_work_in_one_folder(build, dataset, offline_env):
 
 def test_the_embedded_face_models_need_phantoms(photos, tmp_path, condition, faces):
     with pytest.raises(UserError, match="phantoms alone"):
-        build_dataset(photos, photos / "metadata.csv", condition, tmp_path / "out", faces)
+        build_dataset(Photographs(photos, photos / "metadata.csv"), condition, tmp_path / "out", faces)
     assert not (tmp_path / "out").exists()
 
 

@@ -17,6 +17,7 @@ from diffusioncleft.diffusioncleft_core.run.stages import (
     plan_table,
     stage_table,
 )
+from diffusioncleft.diffusioncleft_core.statistics import clopper_pearson
 
 
 class Work:
@@ -152,12 +153,26 @@ def test_drift_is_nothing_between_equal_pictures_and_the_difference_otherwise():
         drift(base, base[:3])
 
 
-def test_goals_say_reached_not_reached_or_not_measured():
-    assert goal_of("trigger_obedience", 0.95).endswith(": reached")
-    assert goal_of("trigger_obedience, dark skin", 0.79).endswith("not reached")
-    assert goal_of("cleft_prompt_without_trigger", 0.11).endswith("not reached")
-    assert goal_of("cleft_type_accuracy", None).endswith("not measured")
-    assert goal_of("other_trigger", 0.5) == ""
+def share(k: int, n: int) -> dict:
+    return clopper_pearson(k, n).as_dict()
+
+
+@pytest.mark.parametrize(
+    ("label", "figure", "verdict"),
+    [
+        ("trigger_obedience", share(198, 200), "at least 90%: reached"),
+        ("trigger_obedience", share(95, 100), "at least 90%: not decided at n = 100"),
+        ("trigger_obedience", share(120, 200), "at least 90%: not reached"),
+        ("trigger_obedience, dark skin", share(6, 33), "at least 80%: not reached"),
+        ("cleft_prompt_without_trigger", share(0, 6), "at most 10%: not decided at n = 6"),
+        ("cleft_prompt_without_trigger", share(0, 100), "at most 10%: reached"),
+        ("cleft_prompt_without_trigger", share(30, 100), "at most 10%: not reached"),
+        ("cleft_type_accuracy", share(0, 0), "at least 85%: not measured"),
+        ("other_trigger", share(3, 6), ""),
+    ],
+)
+def test_a_goal_is_reached_or_missed_where_the_whole_interval_says_so(label, figure, verdict):
+    assert goal_of(label, figure) == verdict
 
 
 def test_labels_name_the_finding_and_fit_their_picture():

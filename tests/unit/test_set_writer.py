@@ -130,6 +130,27 @@ def test_a_picture_that_was_deleted_or_damaged_comes_back_to_its_place(tmp_path)
     assert_whole(tmp_path, 4)
 
 
+def test_a_picture_made_again_with_another_verdict_lies_and_is_listed_where_that_puts_it(tmp_path):
+    save(tmp_path, ROWS)
+    (rejected,) = (tmp_path / "rejected").glob("*.png")
+    rejected.write_bytes(b"damaged")
+    assert save(tmp_path, [{**ROWS[2], "verdicts": {"accepted": True}}]) == [True]
+    assert not list((tmp_path / "rejected").iterdir())
+    assert [row["verdicts"] for row in read_jsonl(tmp_path / "manifest.jsonl")][2] == {"accepted": True}
+    assert_whole(tmp_path, 4)
+
+
+def test_one_writer_knows_what_it_has_just_written(tmp_path):
+    record = {**MADE, **ROWS[0], "attributes": {}, "condition": "pre_op", "index": None}
+    picture = pixels(ROWS[0])
+    with open_set_writer(tmp_path) as writer:
+        file, is_new = writer.write(picture, record, made_from(record, picture))
+        assert is_new and writer.write(picture, record, made_from(record, picture)) == (file, False)
+        other, is_new = writer.write(picture, record, made_from(record, picture, copy=1))
+        assert is_new and other != file
+    assert_whole(tmp_path, 2)
+
+
 def test_files_of_others_in_the_folder_stay_as_they_are(tmp_path):
     Image.new("RGB", (6, 4)).save(tmp_path / "000000_7.png")
     before = (tmp_path / "000000_7.png").read_bytes()
