@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -189,11 +191,28 @@ def run(args: argparse.Namespace) -> int:
         return 0
     result = run_pipeline(settings, start_trainer, warn=warn)
     print(stage_table(result.rows))
+    for name, stages in result.facts.items():
+        tell_photographs(name, stages["dataset"], result.folders.dataset(name))
     print(f"summary: {result.folders.summary}")
     print(f"sheets:  {result.folders.sheets}")
     print(f"figures: {result.folders.report}")
     print(f"report:  {result.folders.root / HTML}")
     return 0
+
+
+def tell_photographs(condition: str, dataset: Mapping[str, Any], folder: Path) -> None:
+    """Print how many photographs of a condition were used, and how many were set aside for what reason."""
+    from ..diffusioncleft_core.imageset.decode import REASONS
+
+    aside = dataset["set_aside"]
+    print(
+        f"{condition}: {dataset['training_images']} photographs trained on, {dataset['holdout_images']} held "
+        f"out, {sum(aside.values())} set aside"
+    )
+    for reason, count in aside.items():
+        print(f"  {count:5d}  {reason}: {REASONS.get(reason, reason)}")
+    if aside:
+        print(f"  their names: diffusioncleft dataset show {shlex.quote(str(folder))} --list")
 
 
 def settings_from(args: argparse.Namespace) -> RunSettings:

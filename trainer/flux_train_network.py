@@ -73,7 +73,7 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
     """
     # Whether the people in the images were asked, before anything is read or written.
     for message in check_consent(subset.image_dir for subset in image_folders(recipe)):
-        events.emit("warning", message=message)
+        events.emit("warning", message=message, private=True)
     output_dir = recipe.output.folder
     states = output_dir / "state"
     device, dtype = _device(recipe)

@@ -97,7 +97,7 @@ def prepare(
         folders, recipe.data.resolution, recipe.data.bucket_step, interruption.raise_if_requested
     )
     for message in collected.left_out:
-        events.emit("warning", message=message)
+        events.emit("warning", message=message, private=True)
     trained = list(dict.fromkeys(image.caption for image in collected.train))
     trigger = known_trigger(recipe.data.trigger, folders, trained)
     preserved = preserved_triggers(recipe)

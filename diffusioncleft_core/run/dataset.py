@@ -11,7 +11,7 @@ from ..conditions.vocabulary import Condition
 from ..dataset.settings import BuildSettings, Photographs
 from ..errors import UserError
 from ..files import private_dir, sha256_file
-from .run import Run
+from .run import WARNINGS, Run
 from .settings import PHANTOM_CONTROLS, RunSettings, face_pack_input, vocabulary_input
 from .stages import Results, Stage, always
 
@@ -102,8 +102,8 @@ def build(run: Run, condition: Condition, photographs: Photographs) -> Results:
             settings=choices,
             arguments=readmit_arguments(settings, photographs, condition, others, choices),
         )
-        for message in result.warnings:
-            run.remember(message)
+        for message in (*result.notices, *result.warnings):
+            run.warn(message)
         if not result.count("train"):
             raise UserError(
                 f"no {condition.name} photograph can be trained on: see `diffusioncleft dataset show {out}`"
@@ -113,6 +113,7 @@ def build(run: Run, condition: Condition, photographs: Photographs) -> Results:
             "holdout_images": result.count("holdout"),
             "subjects": result.subjects,
             "set_aside": result.reasons,
+            WARNINGS: list(result.warnings),
             "faces": faces.describe(),
         }
 

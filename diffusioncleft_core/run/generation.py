@@ -10,7 +10,7 @@ from ..conditions.plan import PlanRow
 from ..conditions.vocabulary import Condition
 from ..files import inside, sha256_file
 from ..imageset.manifest import ImageRow, raw_rows, read_image_set
-from .run import Run
+from .run import WARNINGS, Run, Warn
 from .settings import sampling_inputs, vocabulary_input
 from .stages import Results, Stage, always, digest_of
 
@@ -53,8 +53,9 @@ def generate_images(run: Run, condition: Condition) -> Results:
         return read_plan(folders.plan(condition.name))[: settings.n]
 
     def work() -> Results:
-        result = draw_plan(run, condition, plan())
-        return {"images": result.total, "content": drawn_content(out)}
+        said: list[str] = []
+        result = draw_plan(run, condition, plan(), warn=run.noted(said))
+        return {"images": result.total, "content": drawn_content(out), WARNINGS: said}
 
     def inputs() -> dict[str, Any]:
         return {
@@ -93,12 +94,12 @@ def _image_digest(folder: Path, row: ImageRow) -> str | None:
     return sha256_file(path) if path.is_file() else None
 
 
-def draw_plan(run: Run, condition: Condition, plan: Sequence[PlanRow]) -> Any:
+def draw_plan(run: Run, condition: Condition, plan: Sequence[PlanRow], *, warn: Warn) -> Any:
     """Draw the rows of a plan that the condition's set does not hold yet."""
     from ..generation.generate import generate
 
     settings = run.settings.drawn_with(run.folders.lora(condition))
-    return generate(settings, plan, run.folders.generated(condition.name), warn=run.remember)
+    return generate(settings, plan, run.folders.generated(condition.name), warn=warn)
 
 
 def ask_oracle(run: Run, condition: Condition) -> Results:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -27,10 +27,11 @@ from .training import Train, regularize, side_by_side, train_lora, trainings_at_
 
 @dataclass(frozen=True)
 class RunResult:
-    """Where the run's results lie, and what each stage had before it."""
+    """Where the run's results lie, what each stage had before it, and its results by condition."""
 
     folders: RunFolders
     rows: list[StageRow]
+    facts: Mapping[str, Mapping[str, Results]]
     warnings: list[str]
 
 
@@ -59,7 +60,7 @@ def run_pipeline(
     with run_lock(run.folders):
         filtered, measured = run_stages(run, train)
         write_report(run, filtered, measured, time.monotonic() - begun)
-    return RunResult(run.folders, run.stages.rows, run.warnings)
+    return RunResult(run.folders, run.stages.rows, run.facts, run.warnings)
 
 
 def run_lock(folders: RunFolders) -> contextlib.AbstractContextManager[None]:

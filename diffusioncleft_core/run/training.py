@@ -15,7 +15,7 @@ from ..recipe.document import recipe_document, shared_fields
 from ..recipe.presets import TrainingFacts, completed_recipe
 from ..recipe.recipe import Recipe
 from .generation import drawn_content, prompts_of
-from .run import Run
+from .run import WARNINGS, Run
 from .settings import PREVIEWS, RunSettings, base_inputs, sampling_inputs
 from .stages import Results, Stage
 
@@ -88,11 +88,13 @@ def train_lora(run: Run, condition: Condition, train: Train, stop: Stop = lambda
         recipe = training_recipe(run, condition)
         write_preview_prompts(run, condition)
         last: dict[str, Any] = {}
+        said: list[str] = []
+        note = run.noted(said)
         with progress(recipe.optimizer.steps, f"training {condition.name}", unit="step") as bar:
 
             def on_event(event: Event) -> None:
                 if event.get("event") in ("warning", "notice"):
-                    run.remember(str(event["message"]))
+                    (run.warn if event.get("private") else note)(str(event["message"]))
                 if event.get("event") == "step":
                     bar.update(int(event["step"]) - bar.n)
                     bar.set_postfix(loss=f"{event['loss']:.3f}", refresh=False)
@@ -105,6 +107,7 @@ def train_lora(run: Run, condition: Condition, train: Train, stop: Stop = lambda
             "training_images": facts["dataset"]["training_images"],
             "regularization_images": facts.get("regularization", {}).get("images", 0),
             "recipe": recipe_document(recipe),
+            WARNINGS: said,
         }
 
     def inputs() -> dict[str, Any]:

@@ -430,7 +430,7 @@ def test_out_must_be_new_empty_or_a_dataset_beside_the_photographs(build, photos
 def test_a_folder_that_a_server_shows_is_warned_of(build, tmp_path):
     (tmp_path / "ComfyUI" / "custom_nodes").mkdir(parents=True)
     result = build(tmp_path / "ComfyUI" / "output" / "private")
-    assert [w for w in result.warnings if "ComfyUI's output folder" in w]
+    assert [w for w in result.notices if "ComfyUI's output folder" in w]
 
 
 def test_purge_erases_what_was_derived_and_nothing_else(dataset, photos, tmp_path):
