@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from ..conditions.plan import PlanRow
 from ..conditions.vocabulary import Condition
 from ..files import inside, sha256_file
 from ..imageset.manifest import ImageRow, raw_rows, read_image_set
+from ..progress import progress
 from .run import WARNINGS, Run, Warn
 from .settings import sampling_inputs, vocabulary_input
 from .stages import Results, Stage, always, digest_of
@@ -80,13 +81,19 @@ def prompts_of(plan: Sequence[PlanRow]) -> str:
 
 def drawn_content(folder: Path) -> str:
     """Digest of a set's images as they were drawn, wherever the filters moved them since."""
-    rows = raw_rows(read_image_set(folder))
+    rows = _compared(raw_rows(read_image_set(folder)))
     return digest_of([[row.name, row.prompt, _image_digest(folder, row)] for row in rows])
 
 
 def filtered_content(folder: Path) -> str:
     """Digest of a set's images with all that its manifest says of them, verdicts too."""
-    return digest_of([[row.to_json(), _image_digest(folder, row)] for row in read_image_set(folder)])
+    rows = _compared(read_image_set(folder))
+    return digest_of([[row.to_json(), _image_digest(folder, row)] for row in rows])
+
+
+def _compared(rows: Sequence[ImageRow]) -> Iterable[ImageRow]:
+    compared: Iterable[ImageRow] = progress(rows, "comparing images", leave=False)
+    return compared
 
 
 def _image_digest(folder: Path, row: ImageRow) -> str | None:

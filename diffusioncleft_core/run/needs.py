@@ -209,13 +209,16 @@ def base_model(settings: RunSettings) -> Iterator[Need]:
     from ..flux.components import check_transformer
     from ..flux.lora_file import read_lora
     from ..flux.tensors import check_file
+    from ..weights.registry import find_entry, find_model
 
     source, absent = settings.source, settings.absent
     fetch = "" if settings.phantom else "diffusioncleft weights fetch flux1-schnell"
 
     def whole() -> str:
         if "base" in absent:
-            raise absent["base"]
+            found = find_model(find_entry("flux1-schnell"))
+            here = f"; one lies in {next(iter(found.files.values())).parents[1]}" if found.complete else ""
+            raise UserError(f"{absent['base']}{here}")
         if source.folder is not None:
             source.check_folder()
         if not settings.phantom and is_phantom(settings):

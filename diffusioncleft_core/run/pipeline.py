@@ -59,6 +59,7 @@ def run_pipeline(
     run = Run(settings, warn=warn, say=say)
     with run_lock(run.folders):
         filtered, measured = run_stages(run, train)
+        say("report …")
         write_report(run, filtered, measured, time.monotonic() - begun)
     return RunResult(run.folders, run.stages.rows, run.facts, run.warnings)
 

@@ -83,21 +83,30 @@ def train_lora(run: Run, condition: Condition, train: Train, stop: Stop = lambda
     out, lora = run.folders.training(condition.name), run.folders.lora(condition)
 
     def work() -> Results:
-        from ..progress import progress
+        from ..progress import Phases
 
         recipe = training_recipe(run, condition)
         write_preview_prompts(run, condition)
         last: dict[str, Any] = {}
         said: list[str] = []
         note = run.noted(said)
-        with progress(recipe.optimizer.steps, f"training {condition.name}", unit="step") as bar:
+        with Phases() as bars:
 
             def on_event(event: Event) -> None:
                 if event.get("event") in ("warning", "notice"):
                     (run.warn if event.get("private") else note)(str(event["message"]))
+                if event.get("event") in ("load", "prepare"):
+                    bars.advance(f"{condition.name}: {event['what']}", event["done"], event["total"])
+                if event.get("event") == "start":
+                    bars.advance(f"training {condition.name}", event["step"], event["total"], "step")
                 if event.get("event") == "step":
-                    bar.update(int(event["step"]) - bar.n)
-                    bar.set_postfix(loss=f"{event['loss']:.3f}", refresh=False)
+                    bars.advance(
+                        f"training {condition.name}",
+                        event["step"],
+                        event["total"],
+                        "step",
+                        loss=f"{event['loss']:.3f}",
+                    )
                     last.update(step=event["step"], loss=event["loss"], lr=event["lr"])
 
             train(recipe, on_event, stop)
