@@ -13,7 +13,7 @@ from ..errors import UserError
 from ..files import private_dir, sha256_file
 from .run import WARNINGS, Run
 from .settings import PHANTOM_CONTROLS, RunSettings, face_pack_input, vocabulary_input
-from .stages import Results, Stage, always
+from .stages import Results, Stage, always, digest_of
 
 
 def render_photographs(run: Run, condition: Condition) -> Photographs:
@@ -79,7 +79,7 @@ def photographs_for(training_faces: int, holdout: float) -> int:
 def build(run: Run, condition: Condition, photographs: Photographs) -> Results:
     """Photographs → checked, captioned private dataset with its hold-out."""
     from ..dataset.build import build_dataset
-    from ..dataset.folder import ROLES
+    from ..dataset.folder import ROLES, dataset_rows
     from ..faces.analyzer import load_face_analyzer
     from ..imageset.decode import INGEST_VERSION
     from ..imageset.places import MANIFEST
@@ -133,7 +133,11 @@ def build(run: Run, condition: Condition, photographs: Photographs) -> Results:
     after = [f"photographs-{condition.name}", *(f"dataset-{name}" for name in earlier)]
     done = run.stages.run(Stage(f"dataset-{condition.name}", inputs, [manifest], work, after, always))
     # Captions are edited after a build too.
-    return done | {"manifest": sha256_file(manifest) if manifest.is_file() else None}
+    there = manifest.is_file()
+    return done | {
+        "manifest": sha256_file(manifest) if there else None,
+        "trained_on": digest_of([row.to_json() for row in dataset_rows(out, "train")]) if there else None,
+    }
 
 
 def readmit_arguments(

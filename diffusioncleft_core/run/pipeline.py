@@ -11,8 +11,10 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
-from ..files import folder_lock, private_dir
+from ..errors import UserError
+from ..files import TEMPORARY_PREFIX, folder_lock, private_dir
 from ..recipe.document import write_recipe
 from ..report.folders import RunFolders
 from .dataset import build, control_faces, render_photographs
@@ -58,6 +60,7 @@ def run_pipeline(
     begun = time.monotonic()
     run = Run(settings, warn=warn, say=say)
     with run_lock(run.folders):
+        remove_half_written(run.folders.root)
         filtered, measured = run_stages(run, train)
         say("report …")
         write_report(run, filtered, measured, time.monotonic() - begun)
@@ -73,6 +76,15 @@ def run_lock(folders: RunFolders) -> contextlib.AbstractContextManager[None]:
             "again"
         ),
     )
+
+
+def remove_half_written(root: Path) -> None:
+    """Remove what a killed run left of atomic writes, unless its trainer is still there and writing."""
+    with contextlib.suppress(UserError), contextlib.ExitStack() as trainings:
+        for folder in RunFolders(root).trainings():
+            trainings.enter_context(folder_lock(folder, str))
+        for left in root.rglob(f"{TEMPORARY_PREFIX}*"):
+            left.unlink(missing_ok=True)
 
 
 def plan_run(settings: RunSettings) -> list[StageRow]:

@@ -152,6 +152,11 @@ class Stages:
         record = self._record(name)
         return dict(record["facts"]) if record and record["state"] == FINISHED else None
 
+    def inputs(self, name: str) -> dict[str, str]:
+        """The digests of a stage's inputs as they are recorded; empty where nothing is."""
+        record = self._record(name)
+        return dict(record["inputs"]) if record else {}
+
     def _changed(self, stage: Stage, why: str) -> tuple[State, str]:
         return (State.UPDATE if stage.fits() else State.ANEW), why
 
