@@ -109,7 +109,10 @@ def options(settings: RunSettings) -> Iterator[Need]:
         run = Run(settings, dry=True)
         for condition in chosen(settings):
             run.facts[condition.name]["dataset"] = {"training_images": 1}
-            check_places(check_recipe(training_recipe(run, condition)))
+            trained = training_recipe(run, condition)
+            if "base" in settings.absent:  # said where the base model is looked for
+                trained = trained.replaced({"model.base": settings.out})
+            check_places(check_recipe(trained))
         return settings.preset
 
     def conditions() -> str:
@@ -319,7 +322,7 @@ def networks(settings: RunSettings) -> Iterator[Need]:
     for metric, entry in EXTRACTORS.items():
         if metric in settings.metrics:
             yield looked(
-                entry.title,
+                f"network of {entry.title}",
                 partial(extractor, metric),
                 f"diffusioncleft weights fetch {entry.weights}",
             )

@@ -151,6 +151,22 @@ def test_a_held_out_photograph_withdrawn_trains_nothing_anew(root):
     assert (lora(settings).read_bytes(), content(settings.out / "generated")) == before
 
 
+def test_what_a_stage_warned_of_stays_in_the_report_and_what_names_a_file_is_only_printed(root):
+    table = root / "pre_op" / "metadata.csv"
+    header, first, *others = table.read_text("utf-8").splitlines()
+    table.write_bytes("\n".join([f"{header},note", f"{first},née", *others]).encode("cp1252"))
+    settings = replace(settings_of(root, "pre_op"), holdout=0.5)
+    told: list[str] = []
+    run_pipeline(settings, train_here, warn=told.append)
+    assert any(str(table) in message and "Windows-1252" in message for message in told)
+    first_notes = read_json(settings.out / "report.json")["notes"]
+    assert any("the hold-out was drawn anew" in note for note in first_notes)
+    run_pipeline(settings, train_here)
+    assert read_json(settings.out / "report.json")["notes"] == first_notes
+    for shared in ("report.json", "summary.md", "report.html"):
+        assert str(root / "pre_op") not in (settings.out / shared).read_text("utf-8")
+
+
 def test_another_seed_makes_everything_anew_that_is_drawn(root, from_the_start):
     settings = replace(settings_of(root, "pre_op"), seed=SEED + 1)
     before = lora(settings).read_bytes()

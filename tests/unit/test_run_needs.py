@@ -53,6 +53,13 @@ def test_everything_that_is_missing_is_named_in_one_sentence(bare_machine, photo
     assert not (bare_machine / "run").exists()
 
 
+def test_a_base_model_that_was_not_given_is_named_once(bare_machine, photographs):
+    found = settings("--photos-pre", photographs, "--metrics", "none", "--out", bare_machine / "run")
+    told = [need.problem for need in needs_of(found) if need.problem and need.required]
+    assert len(told) == 2
+    assert "there is no base model: give --base" in told[0] and "buffalo_l" in told[1]
+
+
 def test_the_check_lists_what_is_there_and_what_is_missing_and_writes_nothing(
     bare_machine, photographs, capsys
 ):
