@@ -156,7 +156,7 @@ def _build_with(out: Path, arguments: dict[str, Any]) -> BuildResult:
 def _summary(result: BuildResult, phantom: bool) -> None:
     from ..diffusioncleft_core.imageset.decode import OVERRULABLE, REASONS
 
-    for warning in (*result.warnings, *result.private_notices):
+    for warning in (*result.notices, *result.warnings):
         print(f"warning: {warning}", file=sys.stderr)
     print(f"{result.folder}: {len(result.rows)} photographs of {result.subjects} subjects")
     print(f"  train {result.count('train')}, held out {result.count('holdout')}")

@@ -36,7 +36,8 @@ examples:
   diffusioncleft dataset build photos --metadata photos/metadata.csv --condition pre_op --out private/pre_op
   diffusioncleft COMMAND --help
 
-DIFFUSIONCLEFT_PROGRESS=1 prints progress where standard error is no terminal,
+Where standard error is no terminal, progress is a line every half a minute; DIFFUSIONCLEFT_PROGRESS=1 prints
+more of them, DIFFUSIONCLEFT_PROGRESS=0 none.
 DIFFUSIONCLEFT_DEBUG=1 prints the traceback of a user's mistake too.
 """
 INTERRUPTED = "interrupted; run the same command again to go on"

@@ -15,6 +15,7 @@ from typing import Any
 
 from .errors import UserError, system_sentence
 from .home import cache_home
+from .progress import progress
 from .text import UTF16, decoded, opened, read_text
 
 TEMPORARY_PREFIX = ".writing-"
@@ -359,13 +360,23 @@ def sha256_model(path: Path) -> str:
         known = json.loads(entry.read_text("utf-8"))
         if known["identity"] == before and len(known["sha256"]) == 64:
             return str(known["sha256"])
-    digest = sha256_file(path)
+    digest = _sha256_told(path, before[0])
     newest = max(before[1:3]) / 1e9
     if _identity(path) == before and time.time() - newest > _SETTLED:
         with contextlib.suppress(Exception):  # a cache that can't be written costs time alone
             private_dir(entry.parent)
             write_json(entry, {"identity": before, "sha256": digest})
     return digest
+
+
+def _sha256_told(path: Path, size: int) -> str:
+    """SHA-256 of a large file, with progress."""
+    digest = hashlib.sha256()
+    with progress(size >> 20, "reading models", unit="MB", leave=False) as bar, open(path, "rb") as handle:
+        while chunk := handle.read(_CHUNK):
+            digest.update(chunk)
+            bar.update()
+    return digest.hexdigest()
 
 
 def hash_cache() -> Path | None:

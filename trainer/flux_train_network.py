@@ -45,6 +45,7 @@ from ..diffusioncleft_core.flux.lora import (
     set_active,
 )
 from ..diffusioncleft_core.flux.lora_file import save_kohya
+from ..diffusioncleft_core.progress import watched
 from ..diffusioncleft_core.recipe.document import FILE_NAME, write_recipe
 from ..diffusioncleft_core.recipe.presets import told_recipe
 from ..diffusioncleft_core.recipe.recipe import STEPS_PER_IMAGE, Recipe
@@ -57,7 +58,7 @@ from .interruption import Interrupted, Interruption, output_lock
 from .metadata import fingerprinted, lora_metadata, saved_steps
 from .objective import Objective, autocast
 from .optimizer import build_optimizer, learning_rate
-from .prepare import base_model, prepare
+from .prepare import base_model, loading_progress, prepare
 from .preview import Previewer
 
 LORA = "default"
@@ -73,11 +74,11 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
     """
     # Whether the people in the images were asked, before anything is read or written.
     for message in check_consent(subset.image_dir for subset in image_folders(recipe)):
-        events.emit("warning", message=message)
+        events.emit("warning", message=message, private=True)
     output_dir = recipe.output.folder
     states = output_dir / "state"
     device, dtype = _device(recipe)
-    with output_lock(output_dir), _reproducible(recipe, device):
+    with output_lock(output_dir), _reproducible(recipe, device), watched(loading_progress(events)):
         # The base model, the images, and their latents and captions, encoded once.
         source = base_model(recipe)
         prepared = prepare(recipe, source, device, dtype, events, interruption)

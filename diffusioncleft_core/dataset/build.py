@@ -65,7 +65,8 @@ from .settings import BuildSettings, Photographs, read_overruled, read_roles, re
 @dataclass(frozen=True)
 class BuildResult:
     """What a build did. `examined` photographs were opened and analysed, `reused` were known from before;
-    `erased` had entered in an earlier build and were withdrawn, with all that was derived from them."""
+    `erased` had entered in an earlier build and were withdrawn, with all that was derived from them.
+    `notices` may name a file or a folder, `warnings` name none."""
 
     folder: Path
     rows: tuple[ImageRow, ...]
@@ -75,8 +76,7 @@ class BuildResult:
     reused: int
     erased: int
     warnings: tuple[str, ...] = field(default=())
-    private_notices: tuple[str, ...] = field(default=())
-    """Sentences that name photographs: for their owner's eyes, never for a report."""
+    notices: tuple[str, ...] = field(default=())
 
     def count(self, role: str) -> int:
         """How many photographs have the role `train` or `holdout`."""
@@ -138,7 +138,9 @@ def build_dataset(
     with dataset_lock(out):
         folder = create_dataset_folder(out)
         erase_leftovers(folder)
-        warnings = [*table.notices, *unknown_columns(table, condition), *served_warnings(photos, out)]
+        notices = [*table.notices, *matches.notices, *served_warnings(photos, out)]
+        notices += sidecars.notices(listing.photographs, "rename them to end in .txt")
+        warnings = unknown_columns(table, condition)
 
         sources, unread = _hash_sources(photos, candidates, without_consent(listing, matches))
         aside += unread
@@ -170,10 +172,7 @@ def build_dataset(
             reused=len(examined) - len(opened),
             erased=erased,
             warnings=tuple(warnings),
-            private_notices=(
-                *matches.notices,
-                *sidecars.notices(listing.photographs, "rename them to end in .txt"),
-            ),
+            notices=tuple(notices),
         )
         write_json(folder / SETTINGS, _description(result, condition, faces, settings, arguments or {}))
         return result

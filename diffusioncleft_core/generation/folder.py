@@ -16,7 +16,7 @@ import torch
 from ..conditions.plan import PlanRow
 from ..environment import versions
 from ..errors import UserError
-from ..files import read_json, sha256_file, write_json
+from ..files import read_json, remove_leftovers, sha256_file, write_json
 from ..flux.sampling import schnell_sigmas
 from ..flux.source import FluxSource
 from ..imageset.manifest import ImageRow, add_row, listed_rows, write_image_set
@@ -83,6 +83,7 @@ def open_planned_set(
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file: give a folder for the images")
     with set_lock(folder):
+        remove_leftovers(folder)
         yield PlannedSet(folder, plan, role, record)
 
 

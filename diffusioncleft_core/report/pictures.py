@@ -23,6 +23,7 @@ from ..filters.stage import REASONS
 from ..imageset.manifest import ImageRow, listed_rows, raw_rows, read_image_set
 from ..imageset.places import MANIFEST
 from ..imageset.synthetic import short_label, xmp_packet
+from ..progress import progress
 from .blocks import Photo
 
 T = TypeVar("T")
@@ -243,7 +244,7 @@ def refuse_photographs(pictures: ReportPictures, private: Path) -> None:
     }
     if not known:
         return
-    for picture in pictures.every():
+    for picture in progress(list(pictures.every()), "pictures of the report", leave=False):
         if pixels_of(picture.path) in known:
             raise UserError(
                 f"{picture.path} is one of the run's photographs, and a report shows none: give folders of "

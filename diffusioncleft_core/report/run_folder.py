@@ -108,7 +108,7 @@ def collect_pictures(
 
 def loss_curves(folders: RunFolders, conditions: Sequence[str]) -> dict[str, Any]:
     """`figures.loss` of a run: the loss history of each condition that has one."""
-    files = {name: folders.training(name) / "loss.jsonl" for name in conditions}
+    files = {name: folders.losses(name) for name in conditions}
     return {name: loss_curve(file) for name, file in files.items() if file.is_file()}
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import inside
+from ..imageset.decode import REASONS
 from ..imageset.manifest import raw_rows, read_image_set
 from ..imageset.places import sidecar_of
 from ..imageset.synthetic import contact_sheet, read_pictures, short_label
@@ -65,6 +66,10 @@ def summarize(report: Mapping[str, Any]) -> str:
             f"| {name} | {count(facts['training_images'])} | {count(facts['holdout_images'])} | "
             f"{facts['regularization_images']} | {steps} | {loss} |"
         )
+    aside = [row for name, facts in report["training"].items() for row in aside_rows(name, facts)]
+    if aside:
+        lines += ["", "## Photographs set aside", "", "| condition | reason | photographs |"]
+        lines += ["| --- | --- | ---: |", *aside]
     if report["oracle"]:
         lines += [
             "",
@@ -78,6 +83,15 @@ def summarize(report: Mapping[str, Any]) -> str:
     lines += ["", "## Time", "", "| stage | seconds |", "| --- | ---: |"]
     lines += [f"| {name} | {value:.1f} |" for name, value in report["provenance"]["seconds"].items()]
     return "\n".join(lines) + "\n"
+
+
+def aside_rows(condition: str, facts: Mapping[str, Any]) -> list[str]:
+    """A line for each reason for which photographs of a condition did not enter."""
+    return [
+        f"| {condition} | {REASONS.get(reason, reason)} | {count(n)} |"
+        for reason, n in facts.get("set_aside", {}).items()
+        if n != 0
+    ]
 
 
 def figure_rows(figures: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any], str]]:

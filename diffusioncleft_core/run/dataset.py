@@ -11,9 +11,9 @@ from ..conditions.vocabulary import Condition
 from ..dataset.settings import BuildSettings, Photographs
 from ..errors import UserError
 from ..files import private_dir, sha256_file
-from .run import Run
+from .run import WARNINGS, Run
 from .settings import PHANTOM_CONTROLS, RunSettings, face_pack_input, vocabulary_input
-from .stages import Results, Stage, always
+from .stages import Results, Stage, always, digest_of
 
 
 def render_photographs(run: Run, condition: Condition) -> Photographs:
@@ -79,7 +79,7 @@ def photographs_for(training_faces: int, holdout: float) -> int:
 def build(run: Run, condition: Condition, photographs: Photographs) -> Results:
     """Photographs → checked, captioned private dataset with its hold-out."""
     from ..dataset.build import build_dataset
-    from ..dataset.folder import ROLES
+    from ..dataset.folder import ROLES, dataset_rows
     from ..faces.analyzer import load_face_analyzer
     from ..imageset.decode import INGEST_VERSION
     from ..imageset.places import MANIFEST
@@ -102,13 +102,8 @@ def build(run: Run, condition: Condition, photographs: Photographs) -> Results:
             settings=choices,
             arguments=readmit_arguments(settings, photographs, condition, others, choices),
         )
-        for message in result.warnings:
-            run.remember(message)
-        if result.private_notices:
-            run.remember(
-                f"{condition.name}: rows or captions were read with a guess, or not read; "
-                "`diffusioncleft dataset build` with the same photographs names them"
-            )
+        for message in (*result.notices, *result.warnings):
+            run.warn(message)
         if not result.count("train"):
             raise UserError(
                 f"no {condition.name} photograph can be trained on: see `diffusioncleft dataset show {out}`"
@@ -118,6 +113,7 @@ def build(run: Run, condition: Condition, photographs: Photographs) -> Results:
             "holdout_images": result.count("holdout"),
             "subjects": result.subjects,
             "set_aside": result.reasons,
+            WARNINGS: list(result.warnings),
             "faces": faces.describe(),
         }
 
@@ -137,7 +133,11 @@ def build(run: Run, condition: Condition, photographs: Photographs) -> Results:
     after = [f"photographs-{condition.name}", *(f"dataset-{name}" for name in earlier)]
     done = run.stages.run(Stage(f"dataset-{condition.name}", inputs, [manifest], work, after, always))
     # Captions are edited after a build too.
-    return done | {"manifest": sha256_file(manifest) if manifest.is_file() else None}
+    there = manifest.is_file()
+    return done | {
+        "manifest": sha256_file(manifest) if there else None,
+        "trained_on": digest_of([row.to_json() for row in dataset_rows(out, "train")]) if there else None,
+    }
 
 
 def readmit_arguments(

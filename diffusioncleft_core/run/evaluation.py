@@ -16,7 +16,7 @@ from ..report.summary import SCHEMA
 from ..small_counts import is_small, told
 from .dataset import folder_digests
 from .generation import draw_plan, filtered_content, prompts_of
-from .run import Run
+from .run import WARNINGS, Run
 from .settings import RunSettings, face_pack_input, metric_weights, sampling_inputs
 from .stages import Results, Stage, always
 
@@ -50,7 +50,7 @@ def build_report(run: Run, seconds: float) -> dict[str, Any]:
             "seed": settings.seed,
             "base_model_sha256": settings.source.fingerprint(),
             "faces": {name: stages["dataset"]["faces"] for name, stages in facts.items()},
-            "seconds": {row.name: round(row.seconds, 1) for row in run.stages.rows},
+            "seconds": {row.name: round(row.before + row.seconds, 1) for row in run.stages.rows},
             "seconds_this_call": round(seconds, 1),
             "peak_memory_gib": peak_memory(),
         },
@@ -64,7 +64,8 @@ def training_facts(stages: Mapping[str, Any], *, phantom: bool) -> dict[str, Any
     """
     dataset = stages["dataset"]
     counts = {key: dataset[key] for key in ("holdout_images", "subjects") if key in dataset}
-    facts = {**stages["training"], **counts, "set_aside": dict(dataset["set_aside"])}
+    trained = {key: value for key, value in stages["training"].items() if key != WARNINGS}
+    facts = {**trained, **counts, "set_aside": dict(dataset["set_aside"])}
     if phantom:
         return facts
     facts["set_aside"] = {reason: told(n) for reason, n in facts["set_aside"].items()}
@@ -136,7 +137,9 @@ def filter_images(run: Run) -> Results:
     from ..imageset.decode import INGEST_VERSION
 
     settings, folders, facts = run.settings, run.folders, run.facts
-    draw_again = {condition.name: partial(draw_plan, run, condition) for condition in run.conditions}
+    draw_again = {
+        condition.name: partial(draw_plan, run, condition, warn=run.warn) for condition in run.conditions
+    }
 
     def work() -> Results:
         analyzer = analyzer_of(settings)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file
-from tiny_runs import SEED, SIDE, photographed, run_and_be_killed, settings_of, train_here
+from tiny_runs import HELD_OUT, SEED, SIDE, photographed, run_and_be_killed, settings_of, train_here
 
 from diffusioncleft.diffusioncleft_core.files import read_json
 from diffusioncleft.diffusioncleft_core.phantom.photographs import write_healthy
@@ -65,7 +65,7 @@ def run_as_planned(settings: RunSettings) -> dict[str, State]:
     """Run; every stage had the state that the plan had said, for the reason that it had said."""
     planned = {row.name: row for row in plan_run(settings)}
     happened = {row.name: row for row in run_pipeline(settings, train_here).rows}
-    assert list(planned) == list(happened)
+    assert sorted(planned) == sorted(happened)  # trainings side by side end in any order
     for name, row in planned.items():
         if row.state != State.FOLLOWS:
             assert (happened[name].state, happened[name].why) == (row.state, row.why), name
@@ -134,6 +134,37 @@ def test_other_photographs_train_anew_and_set_the_earlier_lora_and_images_aside(
     assert (aside / "training-pre_op-1" / "pre_op" / "clp.safetensors").read_bytes() == before[0]
     assert content(aside / "generation-pre_op-1") == before[1]
     check_same(settings, from_the_start(root, settings))
+
+
+def test_a_held_out_photograph_withdrawn_trains_nothing_anew(root):
+    settings = settings_of(root, "pre_op")
+    before = lora(settings).read_bytes(), content(settings.out / "generated")
+    table = root / "pre_op" / "metadata.csv"
+    gone = sorted((root / "pre_op").glob("*.png"))[HELD_OUT]
+    rows = [row for row in table.read_text("utf-8").splitlines() if gone.name not in row]
+    table.write_text("\n".join(rows) + "\n", "utf-8")
+    gone.unlink()
+    states = run_as_planned(settings)
+    redone = {name for name, state in states.items() if state != State.DONE}
+    assert {"dataset-pre_op", "filters", "measurements"} <= redone
+    assert redone <= {"dataset-pre_op", "filters", "sheets-pre_op", "measurements"}
+    assert (lora(settings).read_bytes(), content(settings.out / "generated")) == before
+
+
+def test_what_a_stage_warned_of_stays_in_the_report_and_what_names_a_file_is_only_printed(root):
+    table = root / "pre_op" / "metadata.csv"
+    header, first, *others = table.read_text("utf-8").splitlines()
+    table.write_bytes("\n".join([f"{header},note", f"{first},née", *others]).encode("cp1252"))
+    settings = replace(settings_of(root, "pre_op"), holdout=0.5)
+    told: list[str] = []
+    run_pipeline(settings, train_here, warn=told.append)
+    assert any(str(table) in message and "Windows-1252" in message for message in told)
+    first_notes = read_json(settings.out / "report.json")["notes"]
+    assert any("the hold-out was drawn anew" in note for note in first_notes)
+    run_pipeline(settings, train_here)
+    assert read_json(settings.out / "report.json")["notes"] == first_notes
+    for shared in ("report.json", "summary.md", "report.html"):
+        assert str(root / "pre_op") not in (settings.out / shared).read_text("utf-8")
 
 
 def test_another_seed_makes_everything_anew_that_is_drawn(root, from_the_start):

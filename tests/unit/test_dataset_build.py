@@ -430,7 +430,7 @@ def test_out_must_be_new_empty_or_a_dataset_beside_the_photographs(build, photos
 def test_a_folder_that_a_server_shows_is_warned_of(build, tmp_path):
     (tmp_path / "ComfyUI" / "custom_nodes").mkdir(parents=True)
     result = build(tmp_path / "ComfyUI" / "output" / "private")
-    assert [w for w in result.warnings if "ComfyUI's output folder" in w]
+    assert [w for w in result.notices if "ComfyUI's output folder" in w]
 
 
 def test_purge_erases_what_was_derived_and_nothing_else(dataset, photos, tmp_path):
@@ -494,7 +494,7 @@ def test_names_with_windows_folders_match_and_unknown_columns_are_named(build, p
     result = build()
     assert (len(result.rows), result.set_aside) == (N, ())
     assert any(
-        rf"({N}): C:\photos\photo-0000.png as photo-0000.png" in told for told in result.private_notices
+        rf"({N}): C:\photos\photo-0000.png as photo-0000.png" in told for told in result.notices
     )
     assert any("were ignored (1): weight_kg; it has: " in told for told in result.warnings)
 
@@ -512,6 +512,6 @@ def test_captions_that_cannot_be_told_set_one_photograph_aside_and_others_are_na
     result = build()
     assert reasons(result) == {"photo-0000.png": "caption"}
     assert "[CLP] a girl’s face" in {row.caption for row in result.rows}
-    assert any("read as Windows-1252 (1): photo-0001.TXT" in told for told in result.private_notices)
-    assert any("were not read (1): photo-0002.caption; rename" in told for told in result.private_notices)
+    assert any("read as Windows-1252 (1): photo-0001.TXT" in told for told in result.notices)
+    assert any("were not read (1): photo-0002.caption; rename" in told for told in result.notices)
     assert not any("photo-" in told for told in result.warnings)

@@ -3,12 +3,15 @@
 import numpy as np
 import pytest
 
+from diffusioncleft.cli.run import tell_photographs
 from diffusioncleft.diffusioncleft_core.imageset.synthetic import clip, fit_lines, short_label
 from diffusioncleft.diffusioncleft_core.phantom.experiment import drift
-from diffusioncleft.diffusioncleft_core.report.summary import goal_of
+from diffusioncleft.diffusioncleft_core.report.summary import aside_rows, goal_of
 from diffusioncleft.diffusioncleft_core.run.dataset import photographs_for
+from diffusioncleft.diffusioncleft_core.run.evaluation import training_facts
 from diffusioncleft.diffusioncleft_core.run.stages import (
     Stage,
+    StageRow,
     Stages,
     State,
     always,
@@ -57,6 +60,35 @@ def test_a_finished_stage_is_skipped_and_gives_its_results(tmp_path, work):
     assert work.calls == 1
     assert second.rows[0].state == State.DONE
     assert "(done before)" in stage_table(second.rows)
+
+
+def test_the_table_has_this_calls_seconds_apart_from_those_of_earlier_calls():
+    rows = [
+        StageRow("training-pre_op", State.GOES_ON, "interrupted", seconds=30.0, before=600.0),
+        StageRow("plan-pre_op", State.DONE, before=1.5),
+        StageRow("filters", State.NEW, "not made yet", seconds=10.0),
+    ]
+    table = [line.split() for line in stage_table(rows).splitlines()]
+    assert table[0] == ["stage", "seconds", "share", "before"]
+    assert table[1] == ["training-pre_op", "30.0", "75%", "600.0"]
+    assert table[2] == ["plan-pre_op", "0.0", "0%", "1.5", "(done", "before)"]
+    assert table[3] == ["filters", "10.0", "25%"]
+    assert table[4] == ["total", "40.0", "601.5"]
+
+
+def test_photographs_set_aside_are_told_by_reason_and_a_small_count_is_not_in_the_summary(capsys, tmp_path):
+    aside = {"no_face": 12, "duplicate": 3}
+    tell_photographs(
+        "pre_op", {"training_images": 40, "holdout_images": 6, "set_aside": aside}, tmp_path / "a b"
+    )
+    told = capsys.readouterr().out
+    assert "pre_op: 40 photographs trained on, 6 held out, 15 set aside" in told
+    assert "12  no_face: no face was found" in told and "3  duplicate: the same picture again" in told
+    assert f"dataset show '{tmp_path}/a b' --list" in told
+    done = {"training_images": 40, "recipe": {}, "last_step": None}
+    stages = {"dataset": {"holdout_images": 6, "set_aside": aside}, "training": done}
+    rows = aside_rows("pre_op", training_facts(stages, phantom=False))
+    assert rows == ["| pre_op | no face was found | 12 |", "| pre_op | the same picture again | <5 |"]
 
 
 def test_a_stage_whose_output_is_gone_is_done_again(tmp_path, work):
