@@ -292,7 +292,7 @@ def write_report(
 ) -> None:
     """report.json, summary.md and the two pages; made anew each time, they cost little."""
     from ..report.blocks import labels_of
-    from ..report.html import write_html, write_private_html
+    from ..report.html import write_private_html, write_shared
     from ..report.nearest import read_nearest
     from ..report.run_folder import HTML, PRIVATE_HTML, collect_pictures, loss_curves, told_trainings
     from ..report.summary import summarize
@@ -310,7 +310,7 @@ def write_report(
     pictures = collect_pictures(
         folders, list(facts), phantom=settings.phantom, labels=labels, previewed=told_trainings(document)
     )
-    write_html(document, pictures, inside(folders.root, HTML))
+    write_shared(document, pictures, inside(folders.root, HTML))
     pairs = read_nearest(folders.private)
     if pairs:
         page = folders.private / PRIVATE_HTML
