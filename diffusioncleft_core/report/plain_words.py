@@ -5,7 +5,7 @@ Every number is one that the run recorded; what it did not record or measure is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ..filters.identity import IDENTITY_LEAK
@@ -198,12 +198,13 @@ def limits(document: Mapping[str, Any], *, phantom: bool) -> list[str]:
     ]
 
 
-def upper_ends(sets: Mapping[str, Any], labels: Labels) -> Iterable[str]:
-    """The largest share of matches that each count still allows."""
+def upper_ends(sets: Mapping[str, Any], labels: Labels) -> list[str]:
+    """The largest share of matches that each count still allows, in one sentence; none of nothing."""
+    shares = []
     for name in present(sets, labels):
         found = figure_of(sets, name, "fir_images", "paper", "raw")
         if found and found.get("value") is not None:
-            yield (
-                f"{labels.name(name)}: {found['n']:,} images can’t rule out that up to "
-                f"{percent(found['ci95'][1])} of all such images count as a person in the photographs."
-            )
+            images = f"{labels.name(name).lower()}, {found['n']:,} images"
+            shares.append(f"up to {percent(found['ci95'][1])} ({images})")
+    said = "How many of all such images count as a person in the photographs, this many can’t say exactly: "
+    return [f"{said}{', '.join(shares)} are not ruled out."] if shares else []

@@ -13,7 +13,7 @@ from ..recipe.presets import PAPER
 from ..report.blocks import vocabulary_block
 from ..report.folders import RunFolders
 from ..report.summary import SCHEMA
-from ..small_counts import is_small, told
+from ..small_counts import FEWEST, is_small, told
 from .dataset import folder_digests
 from .generation import filtered_content, prompts_of, set_fits
 from .settings import RunSettings, face_pack_input, metric_weights, sampling_inputs
@@ -226,6 +226,7 @@ def measure_images(
             "networks": metric_weights(settings),
             **face_pack_input(settings),
             "control faces": folder_digests(control) if control else [],
+            "fewest photographs that are told": FEWEST,
         }
 
     stages_before = ("dataset", "training", "generation")

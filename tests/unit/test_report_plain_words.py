@@ -99,7 +99,7 @@ def test_a_finding_stands_beside_its_control_with_both_ranges(said, ci95, verdic
 def test_without_a_control_nothing_is_concluded(said):
     words = said(of_people())
     assert "5 of 2,000 0.25 %; range 0.08 % to 0.58 % not measured Without a control" in words
-    assert "2,000 images can’t rule out that up to 0.58 % of all such images" in words
+    assert "up to 0.58 % (pre-op, 2,000 images), up to 0.58 % (post-op, 2,000 images)" in words
 
 
 def test_what_was_not_measured_is_said_not_to_be(said):
