@@ -21,8 +21,9 @@ examples:
   diffusioncleft report runs/first --measured measured.json
   diffusioncleft report report.json --out report.html
 
-The page is one file and may be shared: no photograph is in it. With --nearest, or when the run has compared
-the faces already, report.private.html in the run's private folder shows the nearest pairs for human review.
+The page is one file and may be shared: no photograph is in it. Its plots lie in the folder `figures` beside
+it, as SVG, PDF, PNG and CSV. With --nearest, or when the run has compared the faces already,
+report.private.html in the run's private folder shows the nearest pairs for human review.
 """
 
 
@@ -52,7 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ..diffusioncleft_core.report.blocks import labels_of
-    from ..diffusioncleft_core.report.html import write_html
+    from ..diffusioncleft_core.report.html import figures_folder, write_shared
     from ..diffusioncleft_core.report.run_folder import (
         HTML,
         collect_pictures,
@@ -77,7 +78,10 @@ def run(args: argparse.Namespace) -> int:
         other_models=dict(args.other_model),
         labels=labels_of(document),
     )
-    print(f"report:  {write_html(document, pictures, out)}")
+    written = write_shared(document, pictures, out)
+    print(f"report:  {out}")
+    if len(written) > 1:
+        print(f"plots:   {figures_folder(out)}")
     private = private_page(report, args.nearest)
     if private is not None:
         print(f"private: {private}")

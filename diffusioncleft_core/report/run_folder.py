@@ -18,6 +18,7 @@ from .pictures import (
     folder_panel,
     preview_panels,
     refuse_photographs,
+    rejected_panels,
     sample_panel,
 )
 from .summary import SCHEMA
@@ -88,10 +89,13 @@ def collect_pictures(
     labels = labels or labels_of({})
     samples: dict[str, Panel] = {}
     previews: list[Panel] = []
+    rejected: list[Panel] = []
     if folders is not None:
         for name in conditions:
             if (folders.generated(name) / MANIFEST).is_file():
-                samples[name] = sample_panel(folders.generated(name), phantom=phantom)
+                generated = folders.generated(name)
+                samples[name] = sample_panel(generated, phantom=phantom)
+                rejected += rejected_panels(generated, labels.name(name), phantom=phantom)
             if previewed is not None and name not in previewed:
                 continue
             found = folders.training(name) / "previews"
@@ -100,7 +104,7 @@ def collect_pictures(
             zero_shot = folders.root / ZERO_SHOT
     panels = [folder_panel(zero_shot, BASE_MODEL)] if zero_shot is not None else []
     panels += [folder_panel(folder, name) for name, folder in (other_models or {}).items()]
-    pictures = ReportPictures(samples, panels, previews)
+    pictures = ReportPictures(samples, panels, previews, rejected)
     if folders is not None:
         refuse_photographs(pictures, folders.private)
     return pictures

@@ -13,7 +13,7 @@ from ..files import inside, write_json, write_text
 from ..recipe.presets import PAPER
 from ..report.blocks import vocabulary_block
 from ..report.summary import SCHEMA
-from ..small_counts import is_small, told
+from ..small_counts import FEWEST, is_small, told
 from .dataset import folder_digests
 from .generation import draw_plan, filtered_content, prompts_of
 from .run import WARNINGS, Run
@@ -219,6 +219,7 @@ def measure_images(run: Run, control: Path | None) -> Results:
             "networks": metric_weights(settings),
             **face_pack_input(settings),
             "control faces": folder_digests(control) if control else [],
+            "fewest photographs that are told": FEWEST,
         }
 
     stages_before = ("dataset", "training", "generation")
@@ -273,7 +274,7 @@ def draw_zero_shot(run: Run) -> Results:
 def write_report(run: Run, filtered: Results, measured: Results, seconds: float) -> None:
     """report.json, summary.md and the two pages; made anew each time, they cost little."""
     from ..report.blocks import labels_of
-    from ..report.html import write_html, write_private_html
+    from ..report.html import write_private_html, write_shared
     from ..report.nearest import read_nearest
     from ..report.run_folder import HTML, PRIVATE_HTML, collect_pictures, loss_curves, told_trainings
     from ..report.summary import summarize
@@ -291,7 +292,7 @@ def write_report(run: Run, filtered: Results, measured: Results, seconds: float)
     labels = labels_of(document)
     previewed = told_trainings(document)
     pictures = collect_pictures(folders, conditions, phantom=phantom, labels=labels, previewed=previewed)
-    write_html(document, pictures, inside(folders.root, HTML))
+    write_shared(document, pictures, inside(folders.root, HTML))
     pairs = read_nearest(folders.private)
     if pairs:
         page = folders.private / PRIVATE_HTML
