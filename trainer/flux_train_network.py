@@ -65,9 +65,15 @@ ADAPTER = "training_adapter"
 def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainResult:
     """Train, or go on training, one LoRA.
 
-    Raises UserError for a mistake in settings or data, and Interrupted, with a checkpoint on disk, when it
-    was asked to stop: the same call then goes on, and ends with the tensors that it would have had without
-    the stop.
+    Args:
+        recipe: complete.
+        events: gets what happens.
+        interruption: says when to stop.
+
+    Raises:
+        UserError: a mistake in settings or data.
+        Interrupted: it was asked to stop, and a checkpoint is on disk: the same call then goes on, and ends
+            with the tensors that it would have had without the stop.
     """
     output_dir = recipe.output.folder
     states = output_dir / "state"

@@ -41,10 +41,13 @@ class Table:
 
 
 def read_table(path: Path) -> Table:
-    """Read metadata.csv: UTF-8 with or without BOM, UTF-16 with BOM, otherwise Windows-1252; separated by
-    comma, semicolon, tab or bar; quoted fields; column names in any case, with spaces or underscores.
+    """Read metadata.csv.
 
-    Raises UserError when it is no such table, or the columns `file` or `consent` are missing.
+    UTF-8 with or without BOM, UTF-16 with BOM, otherwise Windows-1252; separated by comma, semicolon, tab or
+    bar; quoted fields; column names in any case, with spaces or underscores.
+
+    Raises:
+        UserError: it is no such table, or the columns `file` or `consent` are missing.
     """
     path = Path(path)
     text, notices = _text(path)

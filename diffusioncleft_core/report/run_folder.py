@@ -67,8 +67,16 @@ def collect_pictures(
 ) -> ReportPictures:
     """The pictures that a run's report may show.
 
-    zero_shot: images of the base model without a LoRA (default: the run's own `zero_shot` folder);
-    other_models: folders of images by the model's name. UserError for a folder of photographs.
+    Args:
+        folders: the run's.
+        conditions: names, in the report's order.
+        phantom: whether all pictures are phantoms.
+        zero_shot: images of the base model without a LoRA (default: the run's own `zero_shot` folder).
+        other_models: folders of images by the model's name.
+        labels: titles of the conditions.
+
+    Raises:
+        UserError: a folder holds photographs.
     """
     labels = labels or labels_of({})
     samples: dict[str, Panel] = {}
