@@ -30,9 +30,11 @@ class FoundPhotographs:
 def list_photographs(folder: Path, named: Collection[str] = ()) -> FoundPhotographs:
     """Find the photographs in `folder` and its subfolders.
 
-    What `listing.looks_like_image` says counts, and what is among `named`, the table's names.
+    What `places.looks_like_image` says counts, and what is among `named`, the table's names.
     Hidden files are skipped, links out of the folder are refused, linked folders are not entered.
-    Raises UserError when the folder is missing.
+
+    Raises:
+        UserError: the folder is missing.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -103,12 +105,47 @@ CaptionBuilder = Callable[[Mapping[str, str], str | None], str]
 _BRACKETED_WORD = re.compile(r"\[(\w+)\]")
 
 
+<<<<<<< HEAD
+=======
+def read_sidecar(photos: Path, name: str) -> str | None:
+    """Text of the .txt file beside the photograph `name`, white space collapsed; None if there is no text.
+
+    UTF-8 with or without BOM, otherwise Windows-1252.
+
+    Raises:
+        Rejected: it leads out of the folder or is no text.
+    """
+    path = (photos / name).with_suffix(".txt")
+    if not path.is_file():
+        return None
+    try:
+        inside(photos, path.relative_to(photos))
+    except UserError as error:
+        raise Rejected(
+            "outside", f"its caption {path.name} is a link out of the folder; copy the file itself"
+        ) from error
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise Rejected("caption", f"{path.name} has more than {_MAX_BYTES >> 10} kB; shorten it")
+        data = path.read_bytes()
+    except OSError as error:
+        raise Rejected("caption", f"{path.name} can't be read; check its permissions") from error
+    if b"\0" in data:
+        raise Rejected("caption", f"{path.name} is no UTF-8 text; save it as UTF-8")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = data.decode("cp1252", errors="replace")
+    return " ".join(text.split()) or None
+
+
+>>>>>>> clean
 def caption_builder(condition: Condition, bracketed: bool) -> CaptionBuilder:
     """How a photograph gets its caption: from its sidecar, which wins, or from its attributes.
 
     The trigger comes first in the one form (`[CLP]`, or bare) that all captions of a LoRA share: a sidecar
-    that begins with it is brought to that form, another one gets it in front. Rejected for another trigger in
-    brackets.
+    that begins with it is brought to that form, another one gets it in front. What is returned raises
+    Rejected for another trigger in brackets.
     """
 
     def build(attributes: Mapping[str, str], sidecar: str | None) -> str:
@@ -129,8 +166,10 @@ def caption_builder(condition: Condition, bracketed: bool) -> CaptionBuilder:
 class Columns:
     """What the condition's vocabulary asks of the table.
 
-    `allowed`: values by column, in the vocabulary's order; `required`: those of them that must not be empty;
-    `admitted`: columns whose value decides whether a photograph belongs to this condition.
+    Attributes:
+        allowed: values by column, in the vocabulary's order.
+        required: those of them that must not be empty.
+        admitted: columns whose value decides whether a photograph belongs to this condition.
     """
 
     allowed: Mapping[str, tuple[str, ...]]
@@ -168,8 +207,11 @@ def admit(
 ) -> tuple[list[Candidate], list[SetAside]]:
     """Sort the listed photographs into candidates and those set aside, by their rows alone.
 
-    Reported as well: a photograph without a row, a row without a photograph. Raises UserError when a required
-    column is missing and a photograph with consent has no sidecar caption to make up for it.
+    Reported as well: a photograph without a row, a row without a photograph.
+
+    Raises:
+        UserError: a required column is missing, and a photograph with consent has no sidecar caption to make
+            up for it.
     """
     aside = list(listing.set_aside)
     for row, meant in matches.unmatched:

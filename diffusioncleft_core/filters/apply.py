@@ -75,9 +75,11 @@ class Filters:
 
 @dataclass(frozen=True)
 class FilterResult:
-    """What a call did. `checked` images were looked at, the verdicts of the others were known.
+    """What a call did.
 
-    `notices`: sentences that name what could not be read, and what lies in the folder and was not judged.
+    Attributes:
+        checked: images that were looked at; the verdicts of the others were known.
+        notices: sentences that name what could not be read, and what lies in the folder and was not judged.
     """
 
     folder: Path
@@ -220,9 +222,15 @@ def _notices(folder: Path, rows: Sequence[ImageRow]) -> list[str]:
 def readmit(folder: Path, files: Sequence[str]) -> list[ImageRow]:
     """Move rejected images back into the set; returns their rows.
 
-    files: names with or without `rejected/`. The verdict stays readable: its reasons and numbers are kept,
-    and `readmitted` says when a person overruled which of them. Raises UserError for a name that the set has
-    not, and for an image that was not rejected; then nothing is changed.
+    The verdict stays readable: its reasons and numbers are kept, and `readmitted` says when a person
+    overruled which of them.
+
+    Args:
+        folder: the set.
+        files: names with or without `rejected/`.
+
+    Raises:
+        UserError: the set has no such image, or it was not rejected; then nothing is changed.
     """
     folder = Path(folder)
     with set_lock(folder):
