@@ -105,41 +105,6 @@ CaptionBuilder = Callable[[Mapping[str, str], str | None], str]
 _BRACKETED_WORD = re.compile(r"\[(\w+)\]")
 
 
-<<<<<<< HEAD
-=======
-def read_sidecar(photos: Path, name: str) -> str | None:
-    """Text of the .txt file beside the photograph `name`, white space collapsed; None if there is no text.
-
-    UTF-8 with or without BOM, otherwise Windows-1252.
-
-    Raises:
-        Rejected: it leads out of the folder or is no text.
-    """
-    path = (photos / name).with_suffix(".txt")
-    if not path.is_file():
-        return None
-    try:
-        inside(photos, path.relative_to(photos))
-    except UserError as error:
-        raise Rejected(
-            "outside", f"its caption {path.name} is a link out of the folder; copy the file itself"
-        ) from error
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise Rejected("caption", f"{path.name} has more than {_MAX_BYTES >> 10} kB; shorten it")
-        data = path.read_bytes()
-    except OSError as error:
-        raise Rejected("caption", f"{path.name} can't be read; check its permissions") from error
-    if b"\0" in data:
-        raise Rejected("caption", f"{path.name} is no UTF-8 text; save it as UTF-8")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = data.decode("cp1252", errors="replace")
-    return " ".join(text.split()) or None
-
-
->>>>>>> clean
 def caption_builder(condition: Condition, bracketed: bool) -> CaptionBuilder:
     """How a photograph gets its caption: from its sidecar, which wins, or from its attributes.
 
