@@ -219,6 +219,12 @@ def without_consent(listing: FoundPhotographs, table: Table) -> list[str]:
     return [name for name, rows in matched.items() if not all(row.consent for row in rows)]
 
 
+def with_consent(listing: FoundPhotographs, table: Table) -> list[str]:
+    """Names of the listed photographs whose rows all say `consent = yes`, whatever else they say."""
+    matched, _ = match_rows(listing.photographs, table.rows)
+    return [name for name, rows in matched.items() if rows and all(row.consent for row in rows)]
+
+
 def _candidate(
     photos: Path,
     name: str,

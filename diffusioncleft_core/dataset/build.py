@@ -1,7 +1,8 @@
 """From a folder of photographs and its table to a private image set: checked, captioned and split."""
 
+import contextlib
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from .admission import (
     columns_of,
     list_photographs,
     served_warnings,
+    with_consent,
     without_consent,
 )
 from .corrections import keep_captions
@@ -57,6 +59,24 @@ from .select import (
     select,
 )
 from .settings import BuildSettings, read_overruled, read_roles, recorded_roles
+from .trained import restore, training_sources, withdraw
+from .withdrawn import Withdrawal
+
+
+@dataclass(frozen=True)
+class ConsentChange:
+    """What a build found out about earlier trainings, before it erases anything.
+
+    gone: how many photographs that were to be trained on have no consent any more; withdrawn: the trainings
+    that learned from one; restored: trainings whose photographs all have consent again.
+    """
+
+    gone: int = 0
+    withdrawn: tuple[Withdrawal, ...] = ()
+    restored: tuple[Withdrawal, ...] = ()
+
+
+OnChange = Callable[[ConsentChange], None]
 
 
 @dataclass(frozen=True)
@@ -93,6 +113,7 @@ def build_dataset(
     settings: BuildSettings | None = None,
     apart_from: Sequence[Path] = (),
     arguments: Mapping[str, Any] | None = None,
+    on_change: OnChange = lambda change: None,
 ) -> BuildResult:
     """Build the private dataset `out` from the folder `photos` and its table `metadata`, or bring it up to
     date.
@@ -100,7 +121,8 @@ def build_dataset(
     Photographs are read, never changed. What can't enter is listed with its reason in `set_aside.jsonl`. A
     photograph already examined is not opened again (content hash); one whose consent or file is gone is
     erased first of all. `apart_from`: datasets of other conditions whose subjects keep their side of the
-    hold-out. `arguments` are recorded, so that `dataset readmit` can build again.
+    hold-out. `arguments` are recorded, so that `dataset readmit` can build again. `on_change` is told when a
+    photograph that was trained on has lost its consent, or has it again.
 
     Raises UserError for missing folders or columns, models that don't fit, a dataset without any photograph,
     or while another build is at work in `out`.
@@ -123,8 +145,12 @@ def build_dataset(
         erase_leftovers(folder)
         warnings = [*table.notices, *served_warnings(photos, out)]
 
-        sources, unread = _hash_sources(photos, candidates, without_consent(listing, table))
+        withheld = _hashes(photos, without_consent(listing, table))
+        sources, unread = _hash_sources(photos, candidates, withheld)
         aside += unread
+        others = [name for name in with_consent(listing, table) if name not in sources]
+        allowed = {*sources.values(), *_hashes(photos, others)} - withheld
+        _withdraw(folder, allowed, on_change)
         ledger = Ledger(folder)
         recorded = recorded_roles(folder, settings, warnings)
         erased = _erase_withdrawn(folder, ledger, set(sources.values()))
@@ -140,6 +166,8 @@ def build_dataset(
         rows, subjects, roles = _rows(folder, condition, selection, settings, recorded, elsewhere)
         _write_images(folder, photos, selection, settings.max_side, opened)
         _write_lists(folder, rows, roles, aside)
+        if restored := restore(folder, roles):
+            on_change(ConsentChange(restored=tuple(restored)))
         if not rows:
             raise UserError(_nothing_entered(folder, aside))
         if settings.holdout and not any(row.role == "holdout" for row in rows):
@@ -160,18 +188,28 @@ def build_dataset(
         return result
 
 
+def _hashes(photos: Path, names: Sequence[str]) -> set[str]:
+    """SHA-256 of these files, as far as they can be read."""
+    found = set()
+    for name in names:
+        with contextlib.suppress(OSError):
+            if (photos / name).is_file():
+                found.add(sha256_file(photos / name))
+    return found
+
+
+def _withdraw(folder: Path, allowed: set[str], on_change: OnChange) -> None:
+    """Mark what learned from photographs that are no longer `allowed`, before anything of them is erased."""
+    gone = training_sources(read_roles(folder)) - allowed
+    withdrawn = withdraw(folder, allowed)
+    if gone or withdrawn:
+        on_change(ConsentChange(len(gone), tuple(withdrawn)))
+
+
 def _hash_sources(
-    photos: Path, candidates: Sequence[Candidate], refused: Sequence[str]
+    photos: Path, candidates: Sequence[Candidate], withheld: Collection[str]
 ) -> tuple[dict[str, str], list[SetAside]]:
     """SHA-256 of every candidate's file. One that also stands there without consent is set aside."""
-    withheld = set()
-    for name in refused:
-        path = photos / name
-        if path.is_file():
-            try:
-                withheld.add(sha256_file(path))
-            except OSError:
-                continue
     sources: dict[str, str] = {}
     aside = []
     for candidate in progress(candidates, "reading"):

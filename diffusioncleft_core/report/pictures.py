@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..dataset.withdrawn import lora_withdrawal, set_withdrawal
 from ..errors import UserError
 from ..files import encoded, inside, read_json
 from ..filters.artifacts import NO_FACE, UNREADABLE
@@ -34,6 +35,10 @@ THUMBNAIL = 256
 QUALITY = 80
 PREVIEW_NAME = re.compile(r"step_(\d+)_(\d+)\.png")
 PREVIEW_VERDICTS = "verdicts.json"
+WITHDRAWN = (
+    "No image is shown: the LoRA that drew them learned from a photograph whose consent was withdrawn. "
+    "`diffusioncleft dataset withdraw` erases them."
+)
 NOT_COMPARED = (
     "No image is shown: they were not compared with the training faces, and one may look like a person. "
     "`diffusioncleft filter` compares them."
@@ -87,6 +92,8 @@ def withheld(verdicts: Mapping[str, Any], *, phantom: bool) -> bool:
 
 def sample_panel(folder: Path, *, phantom: bool, n: int = SAMPLES) -> Panel:
     """The first images of a generated set's plan that may be shown, rejected ones marked as such."""
+    if set_withdrawal(folder) is not None:
+        return Panel("", note=WITHDRAWN)
     rows = raw_rows(read_image_set(folder, may_be_empty=True))
     if rows and not phantom and not any(row.verdicts.get("identity") for row in rows):
         return Panel("", note=NOT_COMPARED)
@@ -179,6 +186,8 @@ def preview_panels(folder: Path, title: str, *, phantom: bool, steps: int = PREV
     )
     if not found:
         return []
+    if any(lora_withdrawal(lora) is not None for lora in folder.parent.glob("*.safetensors")):
+        return [Panel(f"{title}, previews", note=WITHDRAWN)]
     verdicts = read_json(folder / PREVIEW_VERDICTS) if (folder / PREVIEW_VERDICTS).is_file() else {}
     allowed = [
         (prompt, step, path)

@@ -113,4 +113,6 @@ def with_measures(document: Mapping[str, Any], measured: Path | None) -> dict[st
     if bool(other.get("phantom")) != bool(document.get("phantom")):
         raise UserError(f"{measured} and the run are not both of phantoms: give the run's own figures")
     figures = {**(document.get("figures") or {}), **(other.get("figures") or {})}
-    return {**document, "sets": other.get("sets") or {}, "figures": figures}
+    loras = (other.get("provenance") or {}).get("loras") or {}
+    provenance = {**(document.get("provenance") or {}), **({"loras": loras} if loras else {})}
+    return {**document, "sets": other.get("sets") or {}, "figures": figures, "provenance": provenance}
