@@ -58,12 +58,13 @@ def run(args: argparse.Namespace) -> int:
         collect_pictures,
         conditions_of,
         read_report,
+        with_decisions,
         with_loss_curves,
         with_measures,
     )
     from ..diffusioncleft_core.report.withdrawn import NOTE, with_withdrawal
 
-    report = read_report(args.run)
+    report = with_decisions(read_report(args.run))
     out = args.out or report.json.with_name(HTML)
     if out.is_dir():
         raise UserError(f"--out {out} is a folder: give the name of a file")

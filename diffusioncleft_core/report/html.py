@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +15,15 @@ from urllib.parse import quote
 
 from markupsafe import Markup, escape
 
-from ..files import private_dir, write_text
+from ..files import private_dir, shown, write_text
+from ..filters.apply import content_key
+from ..filters.decisions import REVIEW_KIND, REVIEW_SCHEMA, SAID
 from ..filters.identity import THRESHOLD
+from ..imageset.places import name_of
 from .blocks import Gallery, Labels, Photo, Section, labels_of
 from .faces import embedding_section, similarity_section
 from .measured import measured_section
-from .nearest import NearestPair
+from .nearest import NearestPair, earlier_reviews, generated_place, set_folders
 from .pictures import Panel, ReportPictures, thumbnail
 from .rejections import rejections_section
 from .training import oracle_section, provenance_section, training_section
@@ -165,24 +171,41 @@ def write_private_html(
 ) -> Path:
     """Write the pairs side by side for human review, readable by its owner alone.
 
+    What a person saw in each is saved by the page as a file, which `decisions.read_review` reads.
     root: the run's folder, from which the pairs' paths count; path: in the run's private folder, which gets
     mode 0700. The page points to the pictures and holds none: a photograph that is withdrawn or purged is
     gone from it too, and a copy of the page elsewhere has no pictures.
     """
     private_dir(path.parent)
-    shown = [
+    earlier = earlier_reviews(root, pairs)
+    entries = [
         {
             "pair": pair,
-            "generated": link(root / pair.generated, path.parent),
+            "generated": link(generated_place(root, pair), path.parent),
             "photograph": link(root / pair.photograph, path.parent),
+            "image": name_of(pair.generated),
+            "content": content_key(generated_place(root, pair)),
+            "seen": earlier.get(pair.generated),
         }
         for pair in pairs
     ]
+    script = (TEMPLATES / "review.js").read_text("utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    sets = [shlex.quote(shown(folder)) for folder in set_folders(root, pairs)]
     text = (
         environment()
         .get_template("private.html")
         .render(
-            pairs=shown, phantom=phantom, threshold=threshold, condition_name=(labels or labels_of({})).name
+            pairs=entries,
+            phantom=phantom,
+            threshold=threshold,
+            condition_name=(labels or labels_of({})).name,
+            verdicts={verdict: words.capitalize() for verdict, words in SAID.items()},
+            review_kind=REVIEW_KIND,
+            review_schema=REVIEW_SCHEMA,
+            commands=[f"diffusioncleft filter {folder} --review review.json" for folder in sets],
+            script=Markup(script),  # noqa: S704 (our own file)
+            script_sha256=digest,
         )
     )
     write_text(path, text)

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from ..dataset.withdrawn import lora_withdrawal, set_withdrawal
 from ..errors import UserError
 from ..files import encoded, inside, read_json
+from ..filters.apply import PERSON
 from ..filters.artifacts import NO_FACE, UNREADABLE
 from ..filters.identity import IDENTITY_LEAK
 from ..filters.stage import REASONS
@@ -81,10 +82,11 @@ class ReportPictures:
 def withheld(verdicts: Mapping[str, Any], *, phantom: bool) -> bool:
     """Whether a generated image with these verdicts must not be shown to others.
 
-    It is too like a training face, has no face that could be compared, or was never compared.
+    It is too like a training face, has no face that could be compared, was never compared, or a person
+    rejected it.
     """
     identity = verdicts.get("identity")
-    unassessed = {NO_FACE, UNREADABLE, IDENTITY_LEAK} & set(verdicts.get("reasons") or [])
+    unassessed = {NO_FACE, UNREADABLE, IDENTITY_LEAK, PERSON} & set(verdicts.get("reasons") or [])
     if unassessed or (identity or {}).get("rejected"):
         return True
     return not phantom and (identity or {}).get("max_similarity") is None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
 from ..files import read_json
+from ..filters.stage import filter_summary
+from ..imageset.manifest import read_image_set
 from ..imageset.places import MANIFEST
 from .blocks import Labels, labels_of
 from .folders import RunFolders
@@ -103,6 +105,17 @@ def with_loss_curves(report: RunReport) -> dict[str, Any]:
         if curves:
             figures["loss"] = curves
     return {**report.document, "figures": figures}
+
+
+def with_decisions(report: RunReport) -> RunReport:
+    """The report with its counts of the filters as the run's sets have them now: a person may have decided
+    since."""
+    counted = dict(report.document.get("filters") or {})
+    for name, part in counted.items():
+        folder = report.folders.generated(name) if report.folders is not None else None
+        if folder is not None and (folder / MANIFEST).is_file():
+            counted[name] = {**part, **filter_summary(read_image_set(folder, may_be_empty=True))}
+    return replace(report, document={**report.document, **({"filters": counted} if counted else {})})
 
 
 def with_measures(document: Mapping[str, Any], measured: Path | None) -> dict[str, Any]:

@@ -51,8 +51,9 @@ def refusal(done: subprocess.CompletedProcess[str]) -> str:
 @pytest.fixture(scope="module")
 def env(tmp_path_factory) -> dict[str, str]:
     offline = Path(__file__).resolve().parents[1] / "offline"
+    path = os.pathsep.join(filter(None, [str(offline), os.environ.get("PYTHONPATH", "")]))
     state = tmp_path_factory.mktemp("state")
-    return {**os.environ, "PYTHONPATH": str(offline), "PYTHONUTF8": "1", "XDG_STATE_HOME": str(state)}
+    return {**os.environ, "PYTHONPATH": path, "PYTHONUTF8": "1", "XDG_STATE_HOME": str(state)}
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +109,7 @@ def test_no_command_draws_with_it_wherever_it_was_copied(env, before, after, tmp
     assert "dataset withdraw" in line
     assert not (tmp_path / "a").exists()
     # Converted, it has another hash and the same training.
-    done = cleft(env, "lora", "convert", copy, tmp_path / "converted.safetensors", "--to", "diffusers")
+    done = cleft(env, "lora", "convert", copy, tmp_path / "converted.safetensors", "--format", "diffusers")
     assert done.returncode == 0, done.stderr
     refusal(cleft(env, *drawn, tmp_path / "a", "--lora", tmp_path / "converted.safetensors"))
     # On a machine that knows nothing of it, the mark beside it says so.
