@@ -33,6 +33,8 @@ NODE in NODE.INPUT is a node's id, title or class. Ctrl-C stops the queued promp
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the actions' arguments."""
+    from .comfyui.server import PATIENCE
+
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     run_ = actions.add_parser("run", help="queue a workflow, follow it and download its outputs")
     _add_workflow(run_)
@@ -40,9 +42,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     run_.add_argument(
         "--patience",
         type=number(0, above=True),
-        default=120.0,
+        default=PATIENCE,
         metavar="S",
-        help="seconds to wait for a lost server (120)",
+        help=f"seconds to wait for a lost server ({PATIENCE:g})",
     )
     batch = run_.add_argument_group("every row of a plan")
     batch.add_argument("--plan", type=Path, metavar="FILE", help="a plan written by `diffusioncleft plan`")
@@ -64,9 +66,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run one action."""
-    from .comfyui.server import ComfyServer
+    from .comfyui.server import PATIENCE, ComfyServer
 
-    server = ComfyServer(args.server)
+    server = ComfyServer(args.server, vars(args).get("patience", PATIENCE))
     graph, info = _graph(args, server)
     if args.action == "inputs":
         return _list_inputs(graph, info)
@@ -112,7 +114,7 @@ def _graph(args: argparse.Namespace, server: ComfyServer) -> tuple[Graph, dict[s
 def _once(args: argparse.Namespace, server: ComfyServer, graph: Graph) -> int:
     from .comfyui.run import run_graph
 
-    outputs = run_graph(server, graph, args.out, patience=args.patience, say=_say)
+    outputs = run_graph(server, graph, args.out, say=_say)
     files = sum(len(output.files) for output in outputs.values())
     told: set[str] = set()
     for node_id, output in outputs.items():
@@ -127,7 +129,7 @@ def _once(args: argparse.Namespace, server: ComfyServer, graph: Graph) -> int:
 
 def _batch(args: argparse.Namespace, server: ComfyServer, graph: Graph, info: dict[str, Any]) -> int:
     from ..diffusioncleft_core.conditions.plan import read_plan
-    from .comfyui.batch import run_batch
+    from .comfyui.batch import BatchLimits, RowGraph, run_batch
     from .comfyui.inputs import find_input
 
     if not args.prompt_input:
@@ -135,14 +137,14 @@ def _batch(args: argparse.Namespace, server: ComfyServer, graph: Graph, info: di
     rows = read_plan(args.plan)[: args.rows]
     result = run_batch(
         server,
-        graph,
+        RowGraph(
+            graph,
+            find_input(graph, args.prompt_input, info),
+            find_input(graph, args.seed_input, info) if args.seed_input else None,
+        ),
         rows,
         args.out,
-        find_input(graph, args.prompt_input, info),
-        find_input(graph, args.seed_input, info) if args.seed_input else None,
-        ahead=args.ahead,
-        most_failures=args.most_failures,
-        patience=args.patience,
+        limits=BatchLimits(args.ahead, args.most_failures),
         say=_say,
     )
     print(

@@ -143,7 +143,7 @@ def _build_with(out: Path, arguments: dict[str, Any]) -> BuildResult:
     """Build with recorded arguments. Mistakes in the arguments stop it before the face models are opened."""
     from ..diffusioncleft_core.conditions.loader import load_vocabulary
     from ..diffusioncleft_core.dataset.build import build_dataset
-    from ..diffusioncleft_core.dataset.settings import BuildSettings
+    from ..diffusioncleft_core.dataset.settings import BuildSettings, Photographs
     from ..diffusioncleft_core.faces.analyzer import load_face_analyzer
     from ..diffusioncleft_core.run.withdrawal import note_change
 
@@ -158,13 +158,15 @@ def _build_with(out: Path, arguments: dict[str, Any]) -> BuildResult:
         if not Path(arguments[name]).exists():
             raise UserError(f"{arguments[name]} does not exist; check the path of the {name}")
     return build_dataset(
-        Path(arguments["photos"]),
-        Path(arguments["metadata"]),
+        Photographs(
+            Path(arguments["photos"]),
+            Path(arguments["metadata"]),
+            [Path(path) for path in arguments["apart_from"]],
+        ),
         condition,
         out,
         load_face_analyzer(arguments["faces"]),
         settings=settings,
-        apart_from=[Path(path) for path in arguments["apart_from"]],
         arguments=arguments,
         on_change=consent_changed,
     )
@@ -173,7 +175,7 @@ def _build_with(out: Path, arguments: dict[str, Any]) -> BuildResult:
 def _summary(result: BuildResult, phantom: bool) -> None:
     from ..diffusioncleft_core.imageset.decode import OVERRULABLE, REASONS
 
-    for warning in result.warnings:
+    for warning in (*result.notices, *result.warnings):
         warn(warning)
     print(f"{result.folder}: {len(result.rows)} photographs of {result.subjects} subjects")
     print(f"  train {result.count('train')}, held out {result.count('holdout')}")

@@ -16,7 +16,7 @@ from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.ranges import COUNT
 from ..diffusioncleft_core.recipe.recipe import PAPER_SIDE, PHANTOM_SIDE
 from .checkup.checkup import RESOLUTION
-from .options import add_base_arguments, add_vocabulary_argument, device_and_dtype
+from .options import add_base_arguments, add_vocabulary_argument, device_and_dtype, found_source
 from .recipe_options import add_preset, add_recipe_options, preset_name, recipe_from
 from .run import DEFAULT_FACES, start_trainer
 
@@ -97,30 +97,13 @@ def run(args: argparse.Namespace) -> int:
 def settings_from(args: argparse.Namespace, folder: Path) -> DoctorSettings:
     """What the options mean; UserError when no base model is named or there is nothing at its path."""
     from ..diffusioncleft_core.conditions.loader import load_vocabulary
-    from ..diffusioncleft_core.flux.source import phantom_source
     from .checkup.checkup import DoctorSettings, PlannedRun
-    from .checkup.models import examined_source
 
-    if args.phantom and args.base is not None:
-        raise UserError("--phantom uses the embedded model: leave out --base, or leave out --phantom")
     if args.phantom and args.faces:
         raise UserError("--phantom brings its own face models: leave out --faces, or leave out --phantom")
-    absent: dict[str, UserError] = {}
-    if args.phantom:
-        source = phantom_source()
-    elif args.base is None:
-        raise UserError(
-            "there is no base model: give --base with FLUX.1 schnell's folder or file, or --phantom"
-        )
-    else:
-        source, absent = examined_source(
-            args.base,
-            clip_l=args.clip_l,
-            t5xxl=args.t5xxl,
-            vae=args.ae,
-            tokenizer_clip=args.tokenizer_clip,
-            tokenizer_t5=args.tokenizer_t5,
-        )
+    source, absent = found_source(args)
+    if "base" in absent:
+        raise absent["base"]
     device, dtype = device_and_dtype(args)
     default = PHANTOM_SIDE if args.phantom else PAPER_SIDE
     side = default if args.resolution is None else args.resolution

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..diffusioncleft_core.errors import UserError
-from ..diffusioncleft_core.ranges import COUNT, SIMILARITY, whole
+from ..diffusioncleft_core.ranges import COUNT, PAPER_SIMILARITY, SIMILARITY, whole
 from .options import add_base_arguments, batch_from, device_and_dtype, source_from
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threshold",
         type=SIMILARITY,
-        default=None,
-        help="cosine from which on a face is a leak (default 0.6)",
+        default=PAPER_SIMILARITY,
+        help="cosine from which on a face is a leak (default %(default)s)",
     )
     parser.add_argument(
         "--kinds",
@@ -92,10 +92,8 @@ def run(args: argparse.Namespace) -> int:
         return _review(args)
     from ..diffusioncleft_core.filters.apply import filter_set
     from ..diffusioncleft_core.filters.artifacts import check_kinds
-    from ..diffusioncleft_core.filters.identity import THRESHOLD
 
     kinds = None if args.kinds is None else check_kinds(args.kinds)
-    threshold = THRESHOLD if args.threshold is None else args.threshold
     if args.artifacts_only and args.reference:
         raise UserError("--artifacts-only compares no faces: leave it out, or leave out --reference")
     if not args.artifacts_only and not args.reference:
@@ -107,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("--phantom brings its own face models; leave out --faces, or --phantom")
     if not args.set.is_dir():
         raise UserError(f"{args.set} is no folder; give the folder of a generated set, or of images")
-    filters = _filters(args, kinds, threshold)
+    filters = _filters(args, kinds)
     result = filter_set(args.set, filters)
     for message in result.notices:
         print(f"warning: {message}", file=sys.stderr)
@@ -120,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _filters(args: argparse.Namespace, kinds: Any, threshold: float) -> Filters:
+def _filters(args: argparse.Namespace, kinds: Any) -> Filters:
     from ..diffusioncleft_core.dataset.references import read_references
     from ..diffusioncleft_core.faces.analyzer import load_face_analyzer
     from ..diffusioncleft_core.filters.apply import Filters
@@ -133,7 +131,7 @@ def _filters(args: argparse.Namespace, kinds: Any, threshold: float) -> Filters:
         raise UserError("the embedded face models know phantoms alone: name a face pack, or give --phantom")
     identity = None
     if args.reference:
-        identity = IdentityFilter(read_references(args.reference, analyzer), threshold)
+        identity = IdentityFilter(read_references(args.reference, analyzer), args.threshold)
     return Filters(ArtifactFilter(analyzer, kinds=tuple(ARTIFACTS) if kinds is None else kinds), identity)
 
 
@@ -179,15 +177,16 @@ def _tell(folder: Path) -> None:
 
 
 def _tell_photographs(args: argparse.Namespace, artifacts: ArtifactFilter) -> None:
-    from ..diffusioncleft_core.filters.stage import SMALLEST_CELL, photograph_verdicts, photographs_summary
+    from ..diffusioncleft_core.filters.stage import photograph_verdicts, photographs_summary
+    from ..diffusioncleft_core.small_counts import FEWEST
 
     for dataset in args.reference:
         found = photographs_summary(photograph_verdicts(dataset, artifacts))
-        n = found["n"] if found["n"] is not None else f"fewer than {SMALLEST_CELL}"
+        n = found["n"] if found["n"] is not None else f"fewer than {FEWEST}"
         print(f"training photographs of {dataset}: {n}")
         for kind, count in found["by_kind"].items():
             if count != 0:
-                print(f"    {f'below {SMALLEST_CELL}' if count is None else count:>9}  {kind}")
+                print(f"    {f'below {FEWEST}' if count is None else count:>9}  {kind}")
 
 
 def _readmit(args: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ EXAMPLES = """\
 examples:
   diffusioncleft lora inspect pre_op.safetensors
   diffusioncleft lora convert pre_op.safetensors pre_op_diffusers.safetensors --format diffusers
+  diffusioncleft lora convert with_clip.safetensors without.safetensors --transformer-only
 """
 
 
@@ -26,6 +28,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     convert.add_argument("out", type=Path, help="the file to write")
     convert.add_argument(
         "--format", choices=("kohya", "diffusers", "comfyui"), default="kohya", help="default: kohya"
+    )
+    convert.add_argument(
+        "--transformer-only", action="store_true", help="leave out what belongs to text encoders"
     )
     convert.add_argument("--overwrite", action="store_true", help="replace OUT if it is there")
 
@@ -44,7 +49,13 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"{args.out} is there already; choose another name or give --overwrite")
     from ..diffusioncleft_core.flux.lora_file import convert_lora
 
-    convert_lora(args.file, args.out, args.format)
+    left_out = convert_lora(args.file, args.out, args.format, transformer_only=args.transformer_only)
+    if left_out:
+        print(
+            f"warning: {left_out} tensors of text encoders were left out: the LoRA's effect differs from the "
+            "whole file's",
+            file=sys.stderr,
+        )
     print(f"wrote {args.out} ({args.format} keys)")
     return 0
 
@@ -61,7 +72,7 @@ def _text(described: dict[str, Any]) -> str:
         f"alpha       {listed(described['alphas'])}",
         f"alpha/rank  {listed(described['scales'])}",
         f"parameters  {described['parameters']:,} ({listed(described['dtypes'])})",
-        f"|ΔW|        {described['delta_norm']:.6g}",
+        f"|ΔW|        {'?' if described['delta_norm'] is None else format(described['delta_norm'], '.6g')}",
         f"sha256      {described['sha256']}",
     ]
     lines += [f"{name:<11} {value}" for name, value in sorted(described["metadata"].items())]

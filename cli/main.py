@@ -2,7 +2,6 @@
 
 import argparse
 import difflib
-import errno
 import importlib
 import logging
 import os
@@ -11,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..diffusioncleft_core import __version__
-from ..diffusioncleft_core.errors import UserError
+from ..diffusioncleft_core.errors import UserError, system_sentence
 
 COMMANDS = {
     "run": ".run",
@@ -37,17 +36,11 @@ examples:
   diffusioncleft dataset build photos --metadata photos/metadata.csv --condition pre_op --out private/pre_op
   diffusioncleft COMMAND --help
 
-DIFFUSIONCLEFT_PROGRESS=1 prints progress where standard error is no terminal,
+Where standard error is no terminal, progress is a line every half a minute; DIFFUSIONCLEFT_PROGRESS=1 prints
+more of them, DIFFUSIONCLEFT_PROGRESS=0 none.
 DIFFUSIONCLEFT_DEBUG=1 prints the traceback of a user's mistake too.
 """
 INTERRUPTED = "interrupted; run the same command again to go on"
-_CIRCUMSTANCES = {
-    errno.ENOSPC,
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
-    getattr(errno, "EDQUOT", errno.ENOSPC),
-}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -79,12 +72,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        if error.errno not in _CIRCUMSTANCES:
+        sentence = system_sentence(error)
+        if sentence is None:
             raise
-        where = f": {error.filename}" if error.filename else ""
-        return _fail(
-            f"{error.strerror}{where}; free some space, change its permissions or choose another folder"
-        )
+        return _fail(sentence)
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..diffusioncleft_core.errors import UserError
-from ..diffusioncleft_core.ranges import COSINE, COUNT, SEED
+from ..diffusioncleft_core.ranges import COSINE, COUNT, PAPER_SIMILARITY, SEED
 from .options import warn
 
 if TYPE_CHECKING:
@@ -54,7 +54,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help=f"some of {', '.join(metrics)} (default all)",
     )
     parser.add_argument(
-        "--threshold", type=COSINE, default=0.6, help="cosine of the same person (default 0.6)"
+        "--threshold",
+        type=COSINE,
+        default=PAPER_SIMILARITY,
+        help="cosine of the same person (default %(default)s)",
     )
     parser.add_argument("--pairs", type=COUNT, default=2000, help="random pairs for LPIPS (default 2000)")
     parser.add_argument("--seed", type=SEED, default=0, help="of the pairs and of the halvings (default 0)")

@@ -52,26 +52,45 @@ def add_base_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+NO_BASE = "there is no base model: give --base with FLUX.1 schnell's folder or file, or --phantom"
+
+
 def source_from(args: argparse.Namespace) -> FluxSource:
     """The base model the options name; UserError when none is named or a file is missing."""
-    from ..diffusioncleft_core.flux.source import FluxSource, phantom_source
+    from ..diffusioncleft_core.flux.source import FluxSource
+
+    source, absent = found_source(args)
+    if "base" in absent:
+        raise absent["base"]
+    return source if args.phantom else FluxSource.from_arguments(**base_files(args))
+
+
+def found_source(args: argparse.Namespace) -> tuple[FluxSource, dict[str, UserError]]:
+    """What there is of the base model the options name, and what was not found (`base`: nothing at all)."""
+    from ..diffusioncleft_core.flux.source import FluxSource, examined_source, phantom_source
 
     if args.phantom:
         if args.base is not None:
             raise UserError("--phantom uses the embedded model: leave out --base, or leave out --phantom")
-        return phantom_source()
+        return phantom_source(), {}
     if args.base is None:
-        raise UserError(
-            "there is no base model: give --base with FLUX.1 schnell's folder or file, or --phantom"
-        )
-    return FluxSource.from_arguments(
-        base=args.base,
-        clip_l=args.clip_l,
-        t5xxl=args.t5xxl,
-        vae=args.ae,
-        tokenizer_clip=args.tokenizer_clip,
-        tokenizer_t5=args.tokenizer_t5,
-    )
+        return FluxSource(), {"base": UserError(NO_BASE)}
+    try:
+        return examined_source(**base_files(args))
+    except UserError as error:
+        return FluxSource(), {"base": error}
+
+
+def base_files(args: argparse.Namespace) -> dict[str, Any]:
+    """The base model's files as `FluxSource.from_arguments` calls them."""
+    return {
+        "base": args.base,
+        "clip_l": args.clip_l,
+        "t5xxl": args.t5xxl,
+        "vae": args.ae,
+        "tokenizer_clip": args.tokenizer_clip,
+        "tokenizer_t5": args.tokenizer_t5,
+    }
 
 
 def device_and_dtype(args: argparse.Namespace) -> tuple[torch.device, torch.dtype]:

@@ -21,8 +21,9 @@ examples:
   diffusioncleft report runs/first --measured measured.json
   diffusioncleft report report.json --out report.html
 
-The page is one file and may be shared: no photograph is in it. With --nearest, or when the run has compared
-the faces already, report.private.html in the run's private folder shows the nearest pairs for human review.
+The page is one file and may be shared: no photograph is in it. Its plots lie in the folder `figures` beside
+it, as SVG, PDF, PNG and CSV. With --nearest, or when the run has compared the faces already,
+report.private.html in the run's private folder shows the nearest pairs for human review.
 """
 
 
@@ -52,12 +53,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ..diffusioncleft_core.report.blocks import labels_of
-    from ..diffusioncleft_core.report.html import write_html
+    from ..diffusioncleft_core.report.html import figures_folder, write_shared
     from ..diffusioncleft_core.report.run_folder import (
         HTML,
         collect_pictures,
         conditions_of,
         read_report,
+        told_trainings,
         with_decisions,
         with_loss_curves,
         with_measures,
@@ -75,11 +77,15 @@ def run(args: argparse.Namespace) -> int:
         report.folders,
         conditions_of(document),
         phantom=bool(document.get("phantom")),
+        previewed=told_trainings(document),
         zero_shot=args.zero_shot,
         other_models=dict(args.other_model),
         labels=labels_of(document),
     )
-    print(f"report:  {write_html(document, pictures, out)}")
+    written = write_shared(document, pictures, out)
+    print(f"report:  {out}")
+    if len(written) > 1:
+        print(f"plots:   {figures_folder(out)}")
     private = private_page(report, args.nearest)
     if private is not None:
         print(f"private: {private}")

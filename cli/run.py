@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,7 @@ from ..diffusioncleft_core.ranges import (
     COUNT,
     HOLDOUT,
     NONE_OR_MORE,
+    PAPER_SIMILARITY,
     REFILLS,
     SAMPLING_STEPS,
     SEED,
@@ -22,17 +25,18 @@ from ..diffusioncleft_core.recipe.checks import check_places, check_recipe
 from .options import (
     add_base_arguments,
     add_vocabulary_argument,
+    found_source,
     named_folder,
     parse_size,
     sampling_from,
-    source_from,
     warn,
 )
 from .recipe_options import add_preset, add_recipe_options, preset_name, recipe_from
 
 if TYPE_CHECKING:
+    from ..diffusioncleft_core.dataset.settings import Photographs
     from ..diffusioncleft_core.recipe.recipe import Recipe
-    from ..diffusioncleft_core.run.settings import Photographs, RunSettings
+    from ..diffusioncleft_core.run.settings import RunSettings
 
 HELP = "photographs in, LoRAs and sets of new faces out; --phantom does it without any photograph"
 EXAMPLES = """\
@@ -41,6 +45,7 @@ examples:
   diffusioncleft run --photos-pre photos/pre --photos-post photos/post --base FLUX.1-schnell \\
       --faces buffalo_l --training-adapter adapter.safetensors --out runs/first
   diffusioncleft run --photos-pre photos/pre --base FLUX.1-schnell --preset paper --n 500 --out runs/paper
+  diffusioncleft run --photos-pre photos/pre --base FLUX.1-schnell --out runs/first --check
   diffusioncleft run --vocabulary facial_palsy.toml --photos acute=photos --base FLUX.1-schnell --out palsy
 
 metadata.csv is looked for in each folder of photographs. Everything that comes from photographs lies in the
@@ -133,8 +138,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     judging.add_argument(
         "--threshold",
         type=SIMILARITY,
-        default=0.6,
-        help="cosine similarity from which a face counts as a training face's (default 0.6, the paper's)",
+        default=PAPER_SIMILARITY,
+        help="cosine from which a face counts as a training face's (default %(default)s, the paper's)",
     )
     judging.add_argument(
         "--refill",
@@ -163,20 +168,32 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--plan", action="store_true", help="print what each stage would do and why, and start nothing"
     )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="print all that the run needs, what is missing and how it is fetched, and start nothing",
+    )
     add_base_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     from ..diffusioncleft_core.report.run_folder import HTML
+    from ..diffusioncleft_core.run.needs import needs_of, needs_table
     from ..diffusioncleft_core.run.pipeline import plan_run, run_pipeline
-    from ..diffusioncleft_core.run.stages import plan_table
+    from ..diffusioncleft_core.run.stages import plan_table, stage_table
 
     settings = settings_from(args)
+    if args.check:
+        needs = needs_of(settings)
+        print(needs_table(needs))
+        return 2 if any(need.problem for need in needs) else 0
     if args.plan:
         print(plan_table(plan_run(settings)))
         return 0
     result = run_pipeline(settings, start_trainer, warn=warn)
-    print(result.table)
+    print(stage_table(result.rows))
+    for name, stages in result.facts.items():
+        tell_photographs(name, stages["dataset"], result.folders.dataset(name))
     print(f"summary: {result.folders.summary}")
     print(f"sheets:  {result.folders.sheets}")
     print(f"figures: {result.folders.report}")
@@ -184,24 +201,35 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def tell_photographs(condition: str, dataset: Mapping[str, Any], folder: Path) -> None:
+    """Print how many photographs of a condition were used, and how many were set aside for what reason."""
+    from ..diffusioncleft_core.imageset.decode import REASONS
+
+    aside = dataset["set_aside"]
+    print(
+        f"{condition}: {dataset['training_images']} photographs trained on, {dataset['holdout_images']} held "
+        f"out, {sum(aside.values())} set aside"
+    )
+    for reason, count in aside.items():
+        print(f"  {count:5d}  {reason}: {REASONS.get(reason, reason)}")
+    if aside:
+        print(f"  their names: diffusioncleft dataset show {shlex.quote(str(folder))} --list")
+
+
 def settings_from(args: argparse.Namespace) -> RunSettings:
-    """The run's settings from the command line; UserError when photographs or models are missing."""
+    """The run's settings from the command line; what is missing is found by `needs`, all of it at once."""
     from ..diffusioncleft_core.run.settings import (
-        NO_PHOTOGRAPHS,
         PHANTOM_CELL_IMAGES,
         PHANTOM_IMAGES,
         PHANTOM_STRENGTH,
         RunSettings,
     )
 
-    photographs = photographs_from(args)
-    if not photographs and not args.phantom:
-        raise UserError(NO_PHOTOGRAPHS)
     if args.phantom and args.faces:
         raise UserError(
             "--phantom brings its own face models: leave out --faces, or --phantom for photographs"
         )
-    source = source_from(args)
+    source, absent = found_source(args)
     standard = PHANTOM_STRENGTH if args.phantom else 1.0
     sampling = sampling_from(args, standard if args.strength is None else args.strength)
     return RunSettings(
@@ -211,7 +239,7 @@ def settings_from(args: argparse.Namespace) -> RunSettings:
         faces=args.faces or ("phantom" if args.phantom else DEFAULT_FACES),
         phantom=args.phantom,
         vocabulary=load_vocabulary(args.vocabulary),
-        photographs=photographs,
+        photographs=photographs_from(args),
         preset=preset_name(args),
         n=(PHANTOM_IMAGES if args.phantom else 2000) if args.n is None else args.n,
         mode=args.mode,
@@ -228,6 +256,7 @@ def settings_from(args: argparse.Namespace) -> RunSettings:
             args, RECIPE_OPTIONS, {"data.resolution": (sampling.width,)} if args.phantom else {}
         ),
         redo=args.redo,
+        absent=absent,
     )
 
 
@@ -243,7 +272,7 @@ def metrics_from(text: str) -> tuple[str, ...]:
 
 def photographs_from(args: argparse.Namespace) -> dict[str, Photographs]:
     """Photographs by condition, from --photos and --metadata and from their short forms."""
-    from ..diffusioncleft_core.run.settings import Photographs
+    from ..diffusioncleft_core.dataset.settings import Photographs
 
     folders = given_by_condition(args, "photos")
     tables = given_by_condition(args, "metadata")

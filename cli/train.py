@@ -2,9 +2,10 @@
 
 import argparse
 import sys
+from functools import partial
 from typing import Any
 
-from ..diffusioncleft_core.progress import progress
+from ..diffusioncleft_core.progress import Phases
 from ..diffusioncleft_core.recipe.document import recipe_text
 
 HELP = "train a LoRA on a dataset"
@@ -43,60 +44,33 @@ def run(args: argparse.Namespace) -> int:
         print(recipe_text(recipe_from(args, places=False)))
         return 0
     recipe = recipe_from(args)
-    with _Display() as display:
+    with Phases() as bars:
         try:
-            result = train(recipe, display.show)
+            result = train(recipe, partial(show, bars))
         except Interrupted as error:
             raise KeyboardInterrupt from error
     print(result.path)
     return 0
 
 
-class _Display:
-    """Shows the trainer's events on standard error."""
+def show(bars: Phases, event: dict[str, Any]) -> None:
+    """Show one event: a bar for steps, loading and encoding, a line for what the user should know."""
+    kind = event["event"]
+    if kind in ("load", "prepare"):
+        bars.advance(event["what"], event["done"], event["total"])
+    elif kind == "start":
+        reg = f", {event['regularisation']} regularisation images" if event["regularisation"] else ""
+        _say(bars, f"training on {event['images']} images{reg}: {event['memory']}")
+        bars.advance("training", event["step"], event["total"], "step")
+    elif kind == "step":
+        bars.advance("training", event["step"], event["total"], "step", loss=f"{event['loss']:.3f}")
+    elif kind in ("warning", "notice"):
+        _say(bars, f"{kind}: {event['message']}")
+    elif kind == "interrupted":
+        reached = f"at step {event['step']} of {event['total']}, checkpoint saved"
+        _say(bars, f"stopped {reached if event['total'] else 'before the first step'}")
 
-    def __init__(self) -> None:
-        self._bar: Any = None
-        self._what = ""
 
-    def __enter__(self) -> "_Display":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._close()
-
-    def show(self, event: dict[str, Any]) -> None:
-        """Show one event: a progress bar for steps and encoding, a line for what the user should know."""
-        kind = event["event"]
-        if kind == "prepare":
-            self._advance(event["what"], event["done"], event["total"], "item")
-        elif kind == "start":
-            reg = f", {event['regularisation']} regularisation images" if event["regularisation"] else ""
-            self._say(f"training on {event['images']} images{reg}: {event['memory']}")
-            self._advance("training", event["step"], event["total"], "step")
-        elif kind == "step":
-            self._advance("training", event["step"], event["total"], "step")
-            self._bar.set_postfix(loss=f"{event['loss']:.3f}", refresh=False)
-        elif kind in ("warning", "notice"):
-            self._say(f"{kind}: {event['message']}")
-        elif kind == "interrupted":
-            reached = f"at step {event['step']} of {event['total']}, checkpoint saved"
-            self._say(f"stopped {reached if event['total'] else 'before the first step'}")
-
-    def _advance(self, what: str, done: int, total: int, unit: str) -> None:
-        if self._what != what:
-            self._close()
-            self._what, self._bar = what, progress(total, what, unit=unit)
-            self._bar.initial = done if what == "training" else 0
-            self._bar.n = self._bar.initial
-        self._bar.update(done - self._bar.n)
-
-    def _say(self, text: str) -> None:
-        if self._bar is not None:
-            self._bar.clear()
-        print(text, file=sys.stderr)
-
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-        self._bar, self._what = None, ""
+def _say(bars: Phases, text: str) -> None:
+    bars.clear()
+    print(text, file=sys.stderr)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +16,14 @@ from .errors import UserError
 
 if TYPE_CHECKING:
     import torch
+
+
+def check_packages(names: Sequence[str]) -> str:
+    """The packages by name; UserError that says which are not installed, and how to install them."""
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"these packages are not installed; run: pip install {' '.join(missing)}")
+    return ", ".join(names)
 
 
 def pick_device(name: str | None = None) -> torch.device:

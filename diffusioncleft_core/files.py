@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import math
 import os
@@ -10,14 +11,18 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from .errors import UserError
+from .errors import UserError, system_sentence
+from .home import cache_home
+from .progress import progress
+from .text import UTF16, decoded, opened, read_text
 
 TEMPORARY_PREFIX = ".writing-"
 _CHUNK = 1 << 20
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+_WRONG_NAMES = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP}
 
 
 @contextlib.contextmanager
@@ -51,7 +56,7 @@ def remove_leftovers(folder: Path) -> None:
 
 @contextlib.contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn the write errors of a full disk and of missing permission into UserError; others pass through."""
+    """Turn the write errors that a person can do something about into UserError; others pass through."""
     try:
         yield
     except OSError as error:
@@ -63,6 +68,9 @@ def explained(path: Path) -> Iterator[None]:
             raise UserError(
                 f"no permission to write {path}; make its folder writable or choose another output folder"
             ) from error
+        if error.errno in _WRONG_NAMES:
+            is_ours = TEMPORARY_PREFIX in os.fsdecode(error.filename or "")
+            raise UserError(system_sentence(error, path if is_ours else None) or str(error)) from error
         raise
 
 
@@ -101,11 +109,12 @@ def parse_json(text: str) -> Any:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file. A missing or damaged file raises UserError."""
+    """Read a JSON file in any encoding of text.py. A missing or damaged file raises UserError."""
     try:
-        return parse_json(_read_text(path))
+        return parse_json(read_text(path))
     except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}); restore the file or delete it") from error
+        hint = "write a backslash twice" if "escape" in str(error) else "restore the file or delete it"
+        raise UserError(f"{path} is not valid JSON ({error}); {hint}") from error
 
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -143,24 +152,22 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 def iterate_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a JSON Lines file one by one, as `read_jsonl` has them."""
-    with _opened_text(path) as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = parse_json(line)
-            except ValueError as error:
-                if not line.endswith("\n") and isinstance(error, json.JSONDecodeError):
-                    return
-                raise UserError(
-                    f"line {number} of {path} is not valid JSON ({error}); "
-                    "restore the file or delete that line"
-                ) from error
-            if not isinstance(row, dict):
-                raise UserError(
-                    f"line {number} of {path} is no JSON object; restore the file or delete that line"
-                )
-            yield row
+    for number, line in enumerate(_lines(path), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = parse_json(line)
+        except ValueError as error:
+            if not line.endswith("\n") and isinstance(error, json.JSONDecodeError):
+                return
+            raise UserError(
+                f"line {number} of {path} is not valid JSON ({error}); restore the file or delete that line"
+            ) from error
+        if not isinstance(row, dict):
+            raise UserError(
+                f"line {number} of {path} is no JSON object; restore the file or delete that line"
+            )
+        yield row
 
 
 def sha256_file(path: Path) -> str:
@@ -220,18 +227,20 @@ def _line(row: dict[str, Any]) -> str:
     return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _read_text(path: Path) -> str:
-    with _opened_text(path) as handle:
-        return handle.read()
-
-
-def _opened_text(path: Path) -> TextIO:
-    try:
-        return open(path, encoding="utf-8", errors="replace")
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist; check the path") from error
-    except (IsADirectoryError, PermissionError) as error:
-        raise UserError(f"{path} can't be read; check that it is a file you may read") from error
+def _lines(path: Path) -> Iterator[str]:
+    """The lines of a text file with their ends; a last one that was torn within a letter is left out."""
+    with opened(path) as handle:
+        if handle.peek(2).startswith(UTF16):
+            yield from io.StringIO(decoded(handle.read(), path).text, newline="\n")
+            return
+        for number, line in enumerate(handle, start=1):
+            try:
+                text = decoded(line, f"line {number} of {path}").text
+            except UserError:
+                if not line.endswith(b"\n"):
+                    return
+                raise
+            yield text
 
 
 def _sound_end(handle: Any) -> tuple[int, bytes]:
@@ -343,14 +352,15 @@ def sha256_model(path: Path) -> str:
     """
     path = Path(path).resolve()
     before = _identity(path)
-    if before[0] < LARGE:
+    cache = hash_cache()
+    if before[0] < LARGE or cache is None:
         return sha256_file(path)
-    entry = hash_cache() / f"{sha256_bytes(os.fsencode(path))[:32]}.json"
+    entry = cache / f"{sha256_bytes(os.fsencode(path))[:32]}.json"
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         known = json.loads(entry.read_text("utf-8"))
         if known["identity"] == before and len(known["sha256"]) == 64:
             return str(known["sha256"])
-    digest = sha256_file(path)
+    digest = _sha256_told(path, before[0])
     newest = max(before[1:3]) / 1e9
     if _identity(path) == before and time.time() - newest > _SETTLED:
         with contextlib.suppress(Exception):  # a cache that can't be written costs time alone
@@ -359,10 +369,20 @@ def sha256_model(path: Path) -> str:
     return digest
 
 
-def hash_cache() -> Path:
-    """The user's own folder of remembered hashes."""
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(cache).expanduser() / "diffusioncleft" / "hashes"
+def _sha256_told(path: Path, size: int) -> str:
+    """SHA-256 of a large file, with progress."""
+    digest = hashlib.sha256()
+    with progress(size >> 20, "reading models", unit="MB", leave=False) as bar, open(path, "rb") as handle:
+        while chunk := handle.read(_CHUNK):
+            digest.update(chunk)
+            bar.update()
+    return digest.hexdigest()
+
+
+def hash_cache() -> Path | None:
+    """The user's own folder of remembered hashes; None for a user without a home."""
+    cache = cache_home()
+    return None if cache is None else cache / "diffusioncleft" / "hashes"
 
 
 def _identity(path: Path) -> list[int]:

@@ -22,6 +22,16 @@ def watched(watcher: Watcher) -> Iterator[None]:
         _watcher.reset(token)
 
 
+def _lines() -> dict[str, Any]:
+    """Settings of a bar that is told in lines, or not at all."""
+    asked = os.environ.get("DIFFUSIONCLEFT_PROGRESS")
+    if asked == "0":
+        return {"disable": True}
+    apart = ASKED_SECONDS if asked == "1" else SECONDS
+    settings = {"file": _LineWriter(), "ascii": True, "ncols": 100, "leave": True, "miniters": 1}
+    return settings | {"mininterval": apart, "maxinterval": 60.0, "delay": 0 if asked == "1" else apart}
+
+
 class _LineWriter:
     """Prints each state of a progress bar as a line of its own, for logs and pipes."""
 
@@ -34,15 +44,24 @@ class _LineWriter:
         sys.stderr.flush()
 
 
+SECONDS = 30.0
+"""Between two lines where standard error is no terminal; what is done sooner says nothing."""
+ASKED_SECONDS = 5.0
+"""The same under DIFFUSIONCLEFT_PROGRESS=1, and from the first moment on."""
+
+
 def progress(
     iterable_or_total: Iterable[Any] | int,
     description: str,
     total: int | None = None,
     unit: str = "image",
+    *,
+    leave: bool = True,
 ) -> Any:
     """Return a `tqdm` over an iterable, or one to `update()` by hand when given a number.
 
-    Silent when standard error is no terminal, unless DIFFUSIONCLEFT_PROGRESS=1: then lines, seconds apart.
+    leave: whether the bar stays when it is done. Where standard error is no terminal, lines, `SECONDS` apart:
+    more of them under DIFFUSIONCLEFT_PROGRESS=1, none under DIFFUSIONCLEFT_PROGRESS=0.
     """
     from tqdm import tqdm
 
@@ -51,13 +70,8 @@ def progress(
         iterable, total = None, iterable_or_total
     else:
         iterable = iterable_or_total
-    settings: dict[str, Any] = {"desc": description, "total": total, "unit": unit, "dynamic_ncols": True}
-    if not sys.stderr.isatty():
-        if os.environ.get("DIFFUSIONCLEFT_PROGRESS") == "1":
-            settings |= {"file": _LineWriter(), "ascii": True, "dynamic_ncols": False, "ncols": 100}
-            settings |= {"mininterval": 5.0, "maxinterval": 60.0}
-        else:
-            settings["disable"] = True
+    settings: dict[str, Any] = {"desc": description, "total": total, "unit": unit, "leave": leave}
+    settings |= {"dynamic_ncols": True} if sys.stderr.isatty() else _lines()
     watcher = _watcher.get()
     if watcher is None:
         return tqdm(iterable, **settings)
@@ -81,6 +95,43 @@ def progress(
             return shown
 
     return Watched(iterable, **settings)
+
+
+class Phases:
+    """One bar after the other, for a work that tells of its phases itself."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._what = ""
+
+    def __enter__(self) -> "Phases":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._close()
+
+    def advance(self, what: str, done: int, total: int, unit: str = "item", **told: str) -> None:
+        """Bring the bar of the phase `what` to `done` of `total`; its first call begins the phase.
+
+        told: what stands behind the bar, by its name.
+        """
+        if self._what != what:
+            self._close()
+            self._what, self._bar = what, progress(total, what, unit=unit)
+            self._bar.initial = self._bar.n = done
+        if told:
+            self._bar.set_postfix(told, refresh=False)
+        self._bar.update(done - self._bar.n)
+
+    def clear(self) -> None:
+        """Take the bar off the line, on which something else is about to be printed."""
+        if self._bar is not None:
+            self._bar.clear()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        self._bar, self._what = None, ""
 
 
 def len_of(iterable: Any) -> int:

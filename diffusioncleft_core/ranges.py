@@ -87,6 +87,8 @@ HOLDOUT = number(0, 0.5)
 COSINE = number(-1, 1)
 SIMILARITY = number(0, 1, above=True)
 """Cosine similarity from which two faces count as one person's."""
+PAPER_SIMILARITY = 0.6
+"""The paper's."""
 STRENGTH = number(-4, 4)
 """Factor on a LoRA's own scale."""
 LEARNING_RATE = number(0, 1, above=True)

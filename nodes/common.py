@@ -9,7 +9,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..diffusioncleft_core.errors import UserError
+from ..diffusioncleft_core.errors import UserError, system_sentence
 from ..diffusioncleft_core.ranges import Range
 from .places import is_private, without_private_paths
 
@@ -99,9 +99,12 @@ def _guarded(execute: Callable[..., Any]) -> Callable[..., Any]:
         except UserError as error:
             message = without_private_paths(str(error))
         except OSError as error:
-            if error.filename is None or not is_private(Path(error.filename)):
+            if isinstance(error.filename, str) and is_private(Path(error.filename)):
+                message = f"a file in a private folder can't be used ({error.strerror}); check the dataset"
+            elif sentence := system_sentence(error):
+                message = without_private_paths(sentence)
+            else:
                 raise
-            message = f"a file in a private folder can't be used ({error.strerror}); check the dataset"
         raise UserError(message)
 
     return wrapped
@@ -134,6 +137,17 @@ def core_progress() -> Iterator[None]:
 
     with watched(watcher):
         yield
+
+
+def output(kind: Any, name: str, **options: Any) -> Any:
+    """An output that is shown under its own name."""
+    return kind.Output(name, display_name=name, **options)
+
+
+def folder_input(default: str) -> Any:
+    """The folder that a node writes to; `places.check_output_folder` refuses others."""
+    tooltip = "Folder under ComfyUI's output folder. It can't lead out of it."
+    return io.String.Input("folder", default=default, tooltip=tooltip)
 
 
 def text_view(text: str) -> dict[str, Any]:

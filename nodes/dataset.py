@@ -12,6 +12,7 @@ from .common import (
     Dataset,
     Node,
     core_progress,
+    output,
     progress_bar,
     stop_if_interrupted,
     text_view,
@@ -151,9 +152,7 @@ class Captions(Node):
                 Dataset.Output(
                     "edited", display_name="dataset", tooltip="The dataset with its captions as they now are."
                 ),
-                io.String.Output(
-                    "captions", display_name="captions", tooltip="Number and caption, one a line."
-                ),
+                output(io.String, "captions", tooltip="Number and caption, one a line."),
             ],
             is_output_node=True,
         )
@@ -184,7 +183,7 @@ def phantom_dataset(condition: str, count: int, size: int, seed: int, holdout: f
     """Render and build the dataset of these settings, or find it."""
     from ..diffusioncleft_core.dataset.build import build_dataset
     from ..diffusioncleft_core.dataset.folder import SETTINGS
-    from ..diffusioncleft_core.dataset.settings import BuildSettings
+    from ..diffusioncleft_core.dataset.settings import BuildSettings, Photographs
     from ..diffusioncleft_core.faces.analyzer import load_face_analyzer
     from ..diffusioncleft_core.files import private_dir
     from ..diffusioncleft_core.phantom.photographs import write_photographs
@@ -207,8 +206,7 @@ def phantom_dataset(condition: str, count: int, size: int, seed: int, holdout: f
         bar.update_absolute(min(count, done + 10), count)
     with core_progress():
         build_dataset(
-            photographs,
-            photographs / "metadata.csv",
+            Photographs(photographs, photographs / "metadata.csv"),
             found,
             folder,
             load_face_analyzer("phantom"),
@@ -219,19 +217,13 @@ def phantom_dataset(condition: str, count: int, size: int, seed: int, holdout: f
 
 def _outputs() -> list[Any]:
     return [
-        Dataset.Output(
-            "dataset", display_name="dataset", tooltip="For the trainer, captions, reference set and metrics."
-        ),
+        output(Dataset, "dataset", tooltip="For the trainer, captions, reference set and metrics."),
         io.String.Output(
             "dataset_condition", display_name="condition", tooltip="Its name in the vocabulary."
         ),
-        io.Int.Output("n_train", display_name="n_train", tooltip="Photographs to train on."),
-        io.Int.Output("n_holdout", display_name="n_holdout", tooltip="Photographs held out of training."),
-        io.Int.Output(
-            "n_set_aside",
-            display_name="n_set_aside",
-            tooltip="Photographs that did not enter, for the reasons shown.",
-        ),
+        output(io.Int, "n_train", tooltip="Photographs to train on."),
+        output(io.Int, "n_holdout", tooltip="Photographs held out of training."),
+        output(io.Int, "n_set_aside", tooltip="Photographs that did not enter, for the reasons shown."),
     ]
 
 

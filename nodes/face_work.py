@@ -1,4 +1,4 @@
-"""Face models for the nodes: which pack to take, opened once, and the training faces."""
+"""Face models for the nodes: which packs a graph may name, which to take, opened once; the training faces."""
 
 import functools
 from collections.abc import Sequence
@@ -9,9 +9,28 @@ from typing import Any
 from ..diffusioncleft_core.errors import UserError
 from . import places
 from .common import AUTO, PHANTOM, core_progress
-from .face_packs import USUAL
 from .opened import DatasetHandle
 from .provenance import from_phantom
+
+USUAL = "buffalo_l"
+"""The face pack for people."""
+
+
+def pack_names() -> list[str]:
+    """Names of the packs on this machine; buffalo_l stands in the list even where it is absent."""
+    found = {USUAL}
+    for root in places.face_pack_roots():
+        for place in (root / "models", root):
+            if place.is_dir():
+                found |= {path.name for path in place.iterdir() if path.is_dir() and any(path.glob("*.onnx"))}
+    return [PHANTOM, *sorted(found - {PHANTOM})]
+
+
+def known_pack(name: str | None) -> bool | str:
+    """Whether the name is listed. The core opens packs by path as well; a graph's path is refused here."""
+    if name is None or name == AUTO or name in pack_names():
+        return True
+    return f"there is no face pack {name!r} in ComfyUI's models/insightface/models; choose one that is listed"
 
 
 @dataclass(frozen=True, repr=False)

@@ -4,8 +4,9 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .common import AUTO, CATEGORY, Dataset, Node, Reference, Row, Verdicts, one, text_view
-from .face_packs import known_pack, pack_names
+from ..diffusioncleft_core.ranges import PAPER_SIMILARITY
+from .common import AUTO, CATEGORY, Dataset, Node, Reference, Row, Verdicts, one, output, text_view
+from .face_work import known_pack, pack_names
 from .queued import QueuedNode
 
 
@@ -31,10 +32,8 @@ class ReferenceSet(Node):
                 ),
             ],
             outputs=[
-                Reference.Output(
-                    "reference", display_name="reference", tooltip="For Identity Leak Filter and FIR."
-                ),
-                io.Int.Output("n_faces", display_name="n_faces", tooltip="Photographs with a face."),
+                output(Reference, "reference", tooltip="For Identity Leak Filter and FIR."),
+                output(io.Int, "n_faces", tooltip="Photographs with a face."),
             ],
         )
 
@@ -130,16 +129,7 @@ class IdentityLeakFilter(Node):
             inputs=[
                 io.Image.Input("images", tooltip="Pictures: a batch, or a list of any sizes."),
                 _enabled_input(),
-                io.Float.Input(
-                    "threshold",
-                    default=0.6,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip=(
-                        "Cosine similarity from which a face counts as the same person's; the paper's is 0.6."
-                    ),
-                ),
+                threshold_input("a face counts as the same person's"),
                 Reference.Input(
                     "reference",
                     lazy=True,
@@ -166,6 +156,18 @@ class IdentityLeakFilter(Node):
             return _given(pass_through(images, rows, earlier))
         threshold = float(one(inputs["threshold"]))
         return _given(check_identity(images, rows, earlier, one(inputs.get("reference")), threshold))
+
+
+def threshold_input(means: str) -> Any:
+    """The cosine similarity of one person; `means`: what counts from it on."""
+    return io.Float.Input(
+        "threshold",
+        default=PAPER_SIMILARITY,
+        min=0.0,
+        max=1.0,
+        step=0.01,
+        tooltip=f"Cosine similarity from which {means}; the paper's is {PAPER_SIMILARITY:g}.",
+    )
 
 
 def faces_input() -> Any:
@@ -207,37 +209,14 @@ def _earlier_input() -> Any:
 
 def _outputs() -> list[Any]:
     return [
-        io.Image.Output(
-            "accepted",
-            display_name="accepted",
-            is_output_list=True,
-            tooltip="Pictures that passed, one by one.",
-        ),
-        Row.Output(
-            "accepted_rows",
-            display_name="accepted_rows",
-            is_output_list=True,
-            tooltip="Their rows, with the verdicts.",
-        ),
-        io.Image.Output(
-            "rejected", display_name="rejected", is_output_list=True, tooltip="Pictures that were set aside."
-        ),
-        Row.Output(
-            "rejected_rows",
-            display_name="rejected_rows",
-            is_output_list=True,
-            tooltip="Their rows, with the verdicts.",
-        ),
-        io.String.Output(
-            "verdicts", display_name="verdicts", tooltip="One line a picture: its place, accepted or why not."
-        ),
-        io.Int.Output("n_accepted", display_name="n_accepted", tooltip="Pictures that passed."),
-        io.Int.Output("n_rejected", display_name="n_rejected", tooltip="Pictures that were set aside."),
-        Verdicts.Output(
-            "record",
-            display_name="record",
-            tooltip="All verdicts, for Save Synthetic Set or a further filter.",
-        ),
+        output(io.Image, "accepted", is_output_list=True, tooltip="Pictures that passed, one by one."),
+        output(Row, "accepted_rows", is_output_list=True, tooltip="Their rows, with the verdicts."),
+        output(io.Image, "rejected", is_output_list=True, tooltip="Pictures that were set aside."),
+        output(Row, "rejected_rows", is_output_list=True, tooltip="Their rows, with the verdicts."),
+        output(io.String, "verdicts", tooltip="One line a picture: its place, accepted or why not."),
+        output(io.Int, "n_accepted", tooltip="Pictures that passed."),
+        output(io.Int, "n_rejected", tooltip="Pictures that were set aside."),
+        output(Verdicts, "record", tooltip="All verdicts, for Save Synthetic Set or a further filter."),
     ]
 
 

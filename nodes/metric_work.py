@@ -89,8 +89,9 @@ def lpips(image_set: ImageSetHandle, which: str, pairs: int, seed: int) -> Measu
 
 def report(given: Sequence[tuple[Any, Any]], folder: str, faces: str) -> Measured:
     """Measure one or two sets beside their photographs; write report.json and report.html."""
-    from ..diffusioncleft_core.report.html import write_html
-    from ..diffusioncleft_core.report.pictures import ReportPictures, sample_panel
+    from ..diffusioncleft_core.report.blocks import labels_of
+    from ..diffusioncleft_core.report.html import write_shared
+    from ..diffusioncleft_core.report.pictures import ReportPictures, rejected_panels, sample_panel
     from .pictures import batch_of
 
     pairs = _paired(given)
@@ -103,14 +104,22 @@ def report(given: Sequence[tuple[Any, Any]], folder: str, faces: str) -> Measure
     document = {**_frame(sets, phantom), **measured}
     write_json(out / "report.json", document)
     panels = {item.condition or ALL: sample_panel(item.folder, phantom=phantom) for item in sets}
-    write_html(document, ReportPictures(samples=panels), out / "report.html")
+    rejected = [
+        panel
+        for item in sets
+        for panel in rejected_panels(
+            item.folder, labels_of(document).name(item.condition or ALL), phantom=phantom
+        )
+    ]
+    pictures = ReportPictures(samples=panels, rejected=rejected)
+    written = write_shared(document, pictures, out / "report.html")
     shown = document["figures"]
     plots = [_similarity_plot(variants.get("raw"), name) for name, variants in shown["similarity"].items()]
     plane = face_map(shown["pca"], "Faces in two dimensions") if shown["pca"] else _similarity_plot(None, "")
     name = f"{places.shown_name(out)}/report.html"
     text = "\n".join([f"saved {name} and report.json", *_summary(document)])
     outputs = (name, batch_of(plots), _image(plane), text, document)
-    files = [places.shown_file(out / file) for file in ("report.html", "report.json")]
+    files = [places.shown_file(file) for file in (*written, out / "report.json")]
     return Measured(outputs, text, [*plots, plane], files)
 
 

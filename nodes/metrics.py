@@ -4,9 +4,10 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .common import CATEGORY, Dataset, Figures, ImageSet, Node, Reference
-from .face_packs import known_pack
-from .filters import faces_input
+from . import places
+from .common import CATEGORY, Dataset, Figures, ImageSet, Node, Reference, folder_input, output
+from .face_work import known_pack
+from .filters import faces_input, threshold_input
 from .queued import QueuedNode
 
 
@@ -25,41 +26,16 @@ class FaceIdentityRecognition(Node):
             inputs=[
                 ImageSet.Input("image_set", tooltip="Generated images."),
                 Reference.Input("reference", tooltip="Faces of the training photographs."),
-                io.Float.Input(
-                    "threshold",
-                    default=0.6,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip=(
-                        "Cosine similarity from which two faces count as one person's; the paper's is 0.6."
-                    ),
-                ),
+                threshold_input("two faces count as one person's"),
                 which_input(),
             ],
             outputs=[
-                io.Float.Output(
-                    "fir_pairs",
-                    display_name="fir_pairs",
-                    tooltip="Share of pairs at or above the threshold, 0 to 1.",
-                ),
-                io.Float.Output(
-                    "fir_images",
-                    display_name="fir_images",
-                    tooltip="Share of images with such a pair, 0 to 1.",
-                ),
-                io.Float.Output(
-                    "fir_images_high",
-                    display_name="fir_images_high",
-                    tooltip="Upper end of its 95 % interval.",
-                ),
-                io.Image.Output(
-                    "histogram",
-                    display_name="histogram",
-                    tooltip="Similarities of all pairs (the paper's Fig. 2).",
-                ),
-                io.String.Output("text", display_name="text", tooltip="The figures in words."),
-                Figures.Output("figures", display_name="figures", tooltip="The figures as in report.json."),
+                output(io.Float, "fir_pairs", tooltip="Share of pairs at or above the threshold, 0 to 1."),
+                output(io.Float, "fir_images", tooltip="Share of images with such a pair, 0 to 1."),
+                output(io.Float, "fir_images_high", tooltip="Upper end of its 95 % interval."),
+                output(io.Image, "histogram", tooltip="Similarities of all pairs (the paper's Fig. 2)."),
+                output(io.String, "text", tooltip="The figures in words."),
+                output(Figures, "figures", tooltip="The figures as in report.json."),
             ],
             is_output_node=True,
         )
@@ -87,9 +63,9 @@ class FrechetDistance(Node):
                 which_input(),
             ],
             outputs=[
-                io.Float.Output("fid", display_name="fid", tooltip="The distance; smaller is nearer."),
-                io.String.Output("text", display_name="text", tooltip="The figure in words."),
-                Figures.Output("figures", display_name="figures", tooltip="The figure as in report.json."),
+                output(io.Float, "fid", tooltip="The distance; smaller is nearer."),
+                output(io.String, "text", tooltip="The figure in words."),
+                output(Figures, "figures", tooltip="The figure as in report.json."),
             ],
             is_output_node=True,
         )
@@ -128,16 +104,10 @@ class PerceptualDiversity(Node):
                 io.Int.Input("seed", default=0, min=0, max=2**31 - 1, tooltip="Draws the pairs."),
             ],
             outputs=[
-                io.Float.Output(
-                    "lpips",
-                    display_name="lpips",
-                    tooltip="Mean over the random pairs; larger is more diverse.",
-                ),
-                io.Float.Output(
-                    "lpips_all_pairs", display_name="lpips_all_pairs", tooltip="Mean over all pairs, exact."
-                ),
-                io.String.Output("text", display_name="text", tooltip="The figures in words."),
-                Figures.Output("figures", display_name="figures", tooltip="The figures as in report.json."),
+                output(io.Float, "lpips", tooltip="Mean over the random pairs; larger is more diverse."),
+                output(io.Float, "lpips_all_pairs", tooltip="Mean over all pairs, exact."),
+                output(io.String, "text", tooltip="The figures in words."),
+                output(Figures, "figures", tooltip="The figures as in report.json."),
             ],
             is_output_node=True,
         )
@@ -171,11 +141,7 @@ class Report(Node):
             inputs=[
                 ImageSet.Input("image_set", tooltip="Generated images of one condition."),
                 Dataset.Input("dataset", tooltip="Photographs the LoRA of that condition was trained on."),
-                io.String.Input(
-                    "folder",
-                    default="diffusioncleft/report",
-                    tooltip="Folder under ComfyUI's output folder. It can't lead out of it.",
-                ),
+                folder_input("diffusioncleft/report"),
                 faces_input(),
                 ImageSet.Input(
                     "image_set_2", optional=True, tooltip="Generated images of the other condition."
@@ -183,34 +149,21 @@ class Report(Node):
                 Dataset.Input("dataset_2", optional=True, tooltip="Photographs of the other condition."),
             ],
             outputs=[
-                io.String.Output(
-                    "report", display_name="report", tooltip="The report's place under the output folder."
+                output(io.String, "report", tooltip="The report's place under the output folder."),
+                output(
+                    io.Image, "histogram", tooltip="Similarities of generated and training faces (Fig. 2)."
                 ),
-                io.Image.Output(
-                    "histogram",
-                    display_name="histogram",
-                    tooltip="Similarities of generated and training faces (Fig. 2).",
-                ),
-                io.Image.Output(
-                    "pca", display_name="pca", tooltip="Face embeddings in two dimensions (Fig. 7)."
-                ),
-                io.String.Output("text", display_name="text", tooltip="The figures in words."),
-                Figures.Output("figures", display_name="figures", tooltip="The document of report.json."),
+                output(io.Image, "pca", tooltip="Face embeddings in two dimensions (Fig. 7)."),
+                output(io.String, "text", tooltip="The figures in words."),
+                output(Figures, "figures", tooltip="The document of report.json."),
             ],
             is_output_node=True,
         )
 
     @classmethod
     def validate_inputs(cls, folder: str | None = None, faces: str | None = None) -> bool | str:
-        from ..diffusioncleft_core.errors import UserError
-        from . import places
-
-        try:
-            if folder is not None:
-                places.own_output_folder(folder)
-        except UserError as error:
-            return str(error)
-        return known_pack(faces)
+        allowed = places.check_output_folder(folder)
+        return known_pack(faces) if allowed is True else allowed
 
     @classmethod
     def check_before_queue(cls, node: QueuedNode) -> None:

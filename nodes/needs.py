@@ -8,8 +8,7 @@ from pathlib import Path
 from ..diffusioncleft_core.errors import UserError
 from . import places
 from .common import AUTO
-from .face_packs import known_pack
-from .face_work import pack_of_datasets
+from .face_work import known_pack, pack_of_datasets
 from .opened import DatasetHandle, open_dataset
 from .provenance import from_phantom
 from .queued import QueuedNode

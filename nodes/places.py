@@ -129,6 +129,16 @@ def own_output_folder(name: str) -> Path:
     return folder
 
 
+def check_output_folder(name: str | None) -> bool | str:
+    """What a node's validation says of a folder to write to; True where the name is not known yet."""
+    try:
+        if name is not None:
+            own_output_folder(name)
+    except UserError as error:
+        return str(error)
+    return True
+
+
 def shown_name(folder: Path) -> str:
     """The name of a folder under the output folder, with forward slashes."""
     return folder.resolve().relative_to(Path(folder_paths.get_output_directory()).resolve()).as_posix()

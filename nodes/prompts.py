@@ -10,7 +10,7 @@ from ..diffusioncleft_core.conditions.loader import load_vocabulary
 from ..diffusioncleft_core.conditions.plan import AttributeChoices, PlanRow, sampling_plan
 from ..diffusioncleft_core.conditions.vocabulary import Condition
 from ..diffusioncleft_core.errors import UserError
-from .common import CATEGORY, Node, Row, text_view
+from .common import CATEGORY, Node, Row, output, text_view
 from .conditions import condition_of, conditions
 from .queued import QueuedNode
 
@@ -47,15 +47,13 @@ class PromptBuilder(Node):
                 *own,
             ],
             outputs=[
-                io.String.Output("prompt", display_name="prompt", tooltip="For CLIP Text Encode."),
+                output(io.String, "prompt", tooltip="For CLIP Text Encode."),
                 io.Int.Output(
                     "sampler_seed", display_name="seed", tooltip="For the sampler: the row's own seed."
                 ),
-                io.String.Output("attributes", display_name="attributes", tooltip="The attributes as JSON."),
-                Row.Output(
-                    "row",
-                    display_name="row",
-                    tooltip="Prompt, seed and attributes, for filters and Save Synthetic Set.",
+                output(io.String, "attributes", tooltip="The attributes as JSON."),
+                output(
+                    Row, "row", tooltip="Prompt, seed and attributes, for filters and Save Synthetic Set."
                 ),
             ],
         )
@@ -116,21 +114,9 @@ class PromptPlan(Node):
                 _extra_input(),
             ],
             outputs=[
-                io.String.Output(
-                    "prompts", display_name="prompts", is_output_list=True, tooltip="One prompt a row."
-                ),
-                io.Int.Output(
-                    "seeds",
-                    display_name="seeds",
-                    is_output_list=True,
-                    tooltip="One seed a row, for the sampler.",
-                ),
-                Row.Output(
-                    "rows",
-                    display_name="rows",
-                    is_output_list=True,
-                    tooltip="For filters and Save Synthetic Set.",
-                ),
+                output(io.String, "prompts", is_output_list=True, tooltip="One prompt a row."),
+                output(io.Int, "seeds", is_output_list=True, tooltip="One seed a row, for the sampler."),
+                output(Row, "rows", is_output_list=True, tooltip="For filters and Save Synthetic Set."),
                 io.Int.Output("rows_given", display_name="count", tooltip="Number of rows given."),
             ],
         )

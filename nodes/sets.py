@@ -5,7 +5,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from . import places
-from .common import CATEGORY, ImageSet, Node, Row, Verdicts, one, text_view
+from .common import CATEGORY, ImageSet, Node, Row, Verdicts, folder_input, one, output, text_view
 from .queued import QueuedNode
 
 NO_SET = "(none found)"
@@ -47,16 +47,10 @@ class LoadImageSet(Node):
                 ),
             ],
             outputs=[
-                ImageSet.Output(
-                    "image_set",
-                    display_name="image_set",
-                    tooltip="The whole set, for metrics and the report.",
-                ),
-                io.Image.Output(
-                    "images", display_name="images", is_output_list=True, tooltip="Images one by one."
-                ),
-                Row.Output("rows", display_name="rows", is_output_list=True, tooltip="Their rows."),
-                io.Int.Output("count", display_name="count", tooltip="Images in the set."),
+                output(ImageSet, "image_set", tooltip="The whole set, for metrics and the report."),
+                output(io.Image, "images", is_output_list=True, tooltip="Images one by one."),
+                output(Row, "rows", is_output_list=True, tooltip="Their rows."),
+                output(io.Int, "count", tooltip="Images in the set."),
             ],
         )
 
@@ -105,11 +99,7 @@ class SaveSyntheticSet(Node):
             ),
             inputs=[
                 io.Image.Input("images", tooltip="Pictures: a batch, or a list of any sizes."),
-                io.String.Input(
-                    "folder",
-                    default="diffusioncleft/faces",
-                    tooltip="Folder under ComfyUI's output folder. It can't lead out of it.",
-                ),
+                folder_input("diffusioncleft/faces"),
                 io.String.Input(
                     "lora_name",
                     default="",
@@ -139,10 +129,8 @@ class SaveSyntheticSet(Node):
                 ),
             ],
             outputs=[
-                ImageSet.Output(
-                    "image_set", display_name="image_set", tooltip="The set, for metrics and the report."
-                ),
-                io.Int.Output("count", display_name="count", tooltip="Images in the set."),
+                output(ImageSet, "image_set", tooltip="The set, for metrics and the report."),
+                output(io.Int, "count", tooltip="Images in the set."),
             ],
             is_input_list=True,
             is_output_node=True,
@@ -151,16 +139,7 @@ class SaveSyntheticSet(Node):
 
     @classmethod
     def validate_inputs(cls, folder: Any = None) -> bool | str:
-        from ..diffusioncleft_core.errors import UserError
-
-        name = one(folder)
-        if name is None:
-            return True
-        try:
-            places.own_output_folder(name)
-        except UserError as error:
-            return str(error)
-        return True
+        return places.check_output_folder(one(folder))
 
     @classmethod
     def check_before_queue(cls, node: QueuedNode) -> None:

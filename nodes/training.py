@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..diffusioncleft_core.errors import UserError
 from . import places
-from .common import AUTO, CATEGORY, NONE, PHANTOM, Dataset, Node, Training, blocked
+from .common import AUTO, CATEGORY, NONE, PHANTOM, Dataset, Node, Training, blocked, output
 from .queued import QueuedNode
 from .recipe_widgets import recipe_widget
 
@@ -131,9 +131,7 @@ class TrainingStatus(Node):
             ],
             outputs=[
                 *_outputs("followed"),
-                io.String.Output(
-                    "state", display_name="state", tooltip="preparing, training, interrupted, failed, done."
-                ),
+                output(io.String, "state", tooltip="preparing, training, interrupted, failed, done."),
             ],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
@@ -190,24 +188,18 @@ def _given(run_id: str, *, with_state: bool = False) -> io.NodeOutput:
 
 def _outputs(training_id: str = "training") -> list[Any]:
     return [
-        io.AnyType.Output(
+        output(
+            io.AnyType,
             "lora_name",
-            display_name="lora_name",
             tooltip="Plugs into lora_name of LoraLoaderModelOnly. Its file name ends in its hash.",
         ),
-        io.Image.Output(
-            "loss_plot", display_name="loss_plot", tooltip="Loss of every step and its running mean."
-        ),
-        io.Image.Output(
-            "previews",
-            display_name="previews",
-            tooltip="The last previews; a white point when there is none.",
-        ),
-        io.String.Output("summary", display_name="summary", tooltip="What was trained, in words."),
+        output(io.Image, "loss_plot", tooltip="Loss of every step and its running mean."),
+        output(io.Image, "previews", tooltip="The last previews; a white point when there is none."),
+        output(io.String, "summary", tooltip="What was trained, in words."),
         Training.Output(training_id, display_name="training", tooltip="For Cleft Training Status."),
-        io.AnyType.Output(
+        output(
+            io.AnyType,
             "checkpoints",
-            display_name="checkpoints",
             is_output_list=True,
             tooltip="Names of the LoRAs kept on the way and of the last; what is connected runs for each.",
         ),

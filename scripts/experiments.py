@@ -23,6 +23,7 @@ from diffusioncleft.diffusioncleft_core.recipe.presets import PRESETS
 from diffusioncleft.diffusioncleft_core.report.folders import RunFolders
 from diffusioncleft.diffusioncleft_core.run.pipeline import run_pipeline
 from diffusioncleft.diffusioncleft_core.run.settings import RunSettings
+from diffusioncleft.diffusioncleft_core.run.stages import stage_table
 
 LEAST = 500
 CELLS = "cells.json"
@@ -62,7 +63,7 @@ def run_recipe(preset: str, n: int, seed: int, out: Path) -> dict[str, Any]:
     arguments = ["--phantom", "--preset", preset, "--seed", str(seed), "--out", str(out)]
     settings = run_command.settings_from(parser.parse_args(arguments))
     result = run_pipeline(settings, run_command.start_trainer, warn=print)
-    print(result.table, flush=True)
+    print(stage_table(result.rows), flush=True)
     report = read_json(result.folders.report)
     return {
         "oracle": {name: cells_of(settings, result.folders, name, n) for name in settings.conditions},

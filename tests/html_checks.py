@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from html.parser import HTMLParser
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
-SVG_EMPTY = {"path", "rect", "circle"}
 
 
 @dataclass
@@ -43,7 +42,7 @@ class Page(HTMLParser):
     def handle_startendtag(self, tag, attrs):
         element = Element(tag, {name: value or "" for name, value in attrs}, list(self._open))
         self.elements.append(element)
-        if tag not in SVG_EMPTY | VOID:
+        if tag not in VOID and not element.inside("svg"):
             self.problems.append(f"<{tag}/> closes nothing in HTML")
 
     def handle_endtag(self, tag):

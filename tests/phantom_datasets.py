@@ -5,7 +5,7 @@ from pathlib import Path
 
 from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
 from diffusioncleft.diffusioncleft_core.dataset.build import build_dataset
-from diffusioncleft.diffusioncleft_core.dataset.settings import BuildSettings
+from diffusioncleft.diffusioncleft_core.dataset.settings import BuildSettings, Photographs
 from diffusioncleft.diffusioncleft_core.faces.analyzer import FaceAnalyzer
 from diffusioncleft.diffusioncleft_core.phantom.photographs import write_photographs
 
@@ -19,9 +19,8 @@ def phantom_dataset(
     """Render `n` people into `photographs` and build the dataset `out` of them."""
     table = write_photographs(photographs, n, FINDING_OF[condition], seed, subjects=n)
     settings = BuildSettings(phantom=True)
-    build_dataset(
-        photographs, table, load_vocabulary().condition(condition), out, analyzer, settings=settings
-    )
+    found = load_vocabulary().condition(condition)
+    build_dataset(Photographs(photographs, table), found, out, analyzer, settings=settings)
     return out
 
 

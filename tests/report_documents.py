@@ -157,13 +157,15 @@ def training(photographs: int) -> dict[str, Any]:
 
 
 def filtered(n: int) -> dict[str, Any]:
+    rejected = min(18, n // 2)
+    kinds = {"no_face": 7, "cropped_face": 5, "text": 3, "eye_bar": 2, "identity_leak": 1}
     return {
         "n": n,
-        "accepted": n - 18,
-        "rejected": 18,
-        "by_kind": {"no_face": 7, "cropped_face": 5, "text": 3, "eye_bar": 2, "identity_leak": 1},
-        "by_skin": {skin: {"n": n // 6, "rejected": 3} for skin in SKINS},
-        "by_age": {"baby": {"n": n // 2, "rejected": 10}, "child": {"n": n // 2, "rejected": 8}},
+        "accepted": n - rejected,
+        "rejected": rejected,
+        "by_kind": {kind: min(count, rejected) for kind, count in kinds.items()},
+        "by_skin": {skin: {"n": n // 6, "rejected": min(3, n // 6)} for skin in SKINS},
+        "by_age": {group: {"n": n // 2, "rejected": rejected // 2} for group in ("baby", "child")},
         "unassessed": 0,
         "readmitted": 1,
         "refill": {"made": 18, "accepted": 16, "attempts": 1, "filtered": n - 2, "missing": 2},

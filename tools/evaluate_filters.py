@@ -31,7 +31,7 @@ from ..diffusioncleft_core.faces.analyzer import load_face_analyzer
 from ..diffusioncleft_core.faces.records import FaceRecord, face_records, record_of
 from ..diffusioncleft_core.files import write_json
 from ..diffusioncleft_core.filters.artifacts import ArtifactFilter
-from ..diffusioncleft_core.filters.identity import THRESHOLD, IdentityFilter
+from ..diffusioncleft_core.filters.identity import IdentityFilter
 from ..diffusioncleft_core.filters.stage import AGE_GROUPS, REASONS, photograph_verdicts, photographs_summary
 from ..diffusioncleft_core.flux.source import phantom_source
 from ..diffusioncleft_core.generation.folder import recorded_sampling
@@ -158,7 +158,7 @@ def identity_figures(
 ) -> dict[str, Any]:
     """Worn copies of training photographs, unrelated drawn people, and generated images, at the threshold."""
     folders = [run / "private" / name for name in CONDITIONS]
-    identity = IdentityFilter(read_references(folders, analyzer), THRESHOLD)
+    identity = IdentityFilter(read_references(folders, analyzer))
     rng = np.random.default_rng([seed, 99])
     copies = []
     for folder in folders:
@@ -171,7 +171,7 @@ def identity_figures(
         image = render(random_face(rng, finding=FINDING_OF[str(rng.choice(CONDITIONS))])).image
         unrelated.append(identity.check(record_of(image, analyzer.analyze(image))).rejected)
     return {
-        "threshold": THRESHOLD,
+        "threshold": identity.threshold,
         "references": len(identity.reference),
         "worn_copies_caught": share(copies),
         "unrelated_people_rejected": share(unrelated),

@@ -3,22 +3,18 @@
 python -m diffusioncleft.tools.faces_detector --out DIR
 """
 
-import argparse
-import copy
-import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..diffusioncleft_core.files import atomic_path, write_json
 from .faces_pictures import Library, render_library
 from .faces_scenes import Scene, compose
+from .faces_training import Schedule, Training, export, parser_of, save, schedule_from
 
 STRIDES = (8, 16, 32)
 ANCHORS = 2
@@ -152,14 +148,14 @@ def loss(
 class Scenes:
     """Batches of fresh scenes, the frame's size changing from batch to batch."""
 
-    def __init__(self, library: Library, batch: int, batches: int, seed: int) -> None:
-        self.library, self.batch, self.batches, self.seed = library, batch, batches, seed
+    def __init__(self, library: Library, schedule: Schedule) -> None:
+        self.library, self.schedule = library, schedule
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        rng = np.random.default_rng(self.seed)
-        for _ in range(self.batches):
+        rng = np.random.default_rng(self.schedule.seed)
+        for _ in range(self.schedule.steps):
             size = int(rng.choice([128, 160, 192], p=[0.4, 0.5, 0.1]))
-            scenes = [compose(self.library, size, rng) for _ in range(self.batch)]
+            scenes = [compose(self.library, size, rng) for _ in range(self.schedule.batch)]
             yield stack(scenes)
 
 
@@ -174,95 +170,40 @@ def stack(scenes: list[Scene]) -> tuple[Tensor, ...]:
     return ((images.float() - MEAN) / SPREAD, *[torch.from_numpy(np.stack(part)) for part in parts])
 
 
-def train(
-    library: Library, steps: int, batch: int, seed: int, seconds: float, start: Path | None = None
-) -> tuple[Detector, dict[str, float]]:
-    """Train for `steps` or `seconds` of processor time, whichever ends first; the schedule follows.
-
-    `start` names weights to go on from. Returns the averaged model and the last losses.
-    """
-    torch.manual_seed(seed)
+def train(library: Library, schedule: Schedule) -> tuple[Detector, dict[str, float]]:
+    """The averaged model and its figures; the learning rate follows the schedule."""
+    torch.manual_seed(schedule.seed)
     model = Detector()
-    if start:
-        model.load_state_dict(load_file(start))
-    peak = 1.5e-3 if start else 3e-3
-    averaged = copy.deepcopy(model)
+    if schedule.start:
+        model.load_state_dict(load_file(schedule.start))
+    peak = 1.5e-3 if schedule.start else 3e-3
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-4)
-    started, step = time.process_time(), 0
-    recent: dict[str, float] = {}
-    for images, boxes, landmarks, present in Scenes(library, batch, steps, seed):
-        done = max(step / steps, (time.process_time() - started) / seconds)
+    training = Training(model, optimizer, schedule)
+    for images, boxes, landmarks, present in Scenes(library, schedule):
+        done = training.done
         if done >= 1:
             break
         for group in optimizer.param_groups:
-            group["lr"] = peak * min(1.0, (step + 1) / 60) * (0.51 + 0.49 * np.cos(np.pi * done))
+            group["lr"] = peak * min(1.0, (training.step + 1) / 60) * (0.51 + 0.49 * np.cos(np.pi * done))
         answers = model(images.contiguous(memory_format=torch.channels_last))
         parts = loss(answers, boxes, landmarks, present, images.shape[-1])
-        total = parts["score"] + 2 * parts["box"] + 2 * parts["landmark"]
-        optimizer.zero_grad()
-        total.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        optimizer.step()
-        _average(averaged, model, min(0.995, (step + 1) / (step + 20)))
-        for name, value in parts.items():
-            recent[name] = 0.98 * recent.get(name, float(value.detach())) + 0.02 * float(value.detach())
-        step += 1
-        if step % 50 == 0:
-            figures = "  ".join(f"{name} {value:.4f}" for name, value in recent.items())
-            print(f"step {step}  {time.process_time() - started:.0f} s  {figures}", flush=True)
-    recent |= {
-        "steps": float(step),
-        "batch": float(batch),
-        "seconds": round(time.process_time() - started, 1),
-    }
-    return averaged.eval(), recent
-
-
-def _average(averaged: nn.Module, model: nn.Module, keep: float) -> None:
-    with torch.no_grad():
-        for mean, value in zip(averaged.state_dict().values(), model.state_dict().values(), strict=True):
-            if mean.is_floating_point():
-                mean.lerp_(value, 1 - keep)
-            else:
-                mean.copy_(value)
-
-
-def export(model: Detector, path: Path) -> None:
-    """Write the ONNX file: named dynamic height and width, outputs in insightface's order."""
-    names = [f"{kind}_{stride}" for kind in ("score", "bbox", "kps") for stride in STRIDES]
-    axes = {"input": {2: "height", 3: "width"}} | {name: {0: f"rows_{name}"} for name in names}
-    with atomic_path(path) as temporary:
-        torch.onnx.export(
-            Exported(model).eval(),
-            (torch.zeros(1, 3, 160, 160),),
-            str(temporary),
-            input_names=["input"],
-            output_names=names,
-            dynamic_axes=axes,
-            opset_version=17,
-            dynamo=False,
-        )
+        training.learn(parts["score"] + 2 * parts["box"] + 2 * parts["landmark"], parts)
+    averaged = training.averaged.eval()
+    assert isinstance(averaged, Detector)
+    return averaged, training.figures()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--out", type=Path, required=True, help="folder for det.onnx and its training figures"
-    )
-    parser.add_argument("--people", type=int, default=2500)
-    parser.add_argument("--steps", type=int, default=2500)
-    parser.add_argument("--batch", type=int, default=24)
-    parser.add_argument("--seconds", type=float, default=600, help="processor time of the training at most")
-    parser.add_argument("--start", type=Path, help="weights (.safetensors) to go on from")
-    parser.add_argument("--seed", type=int, default=11)
-    args = parser.parse_args()
+    args = parser_of(__doc__, "det", people=2500, steps=2500, batch=24, seconds=600, seed=11).parse_args()
     torch.set_num_threads(1)
     library = render_library(args.people, 1, 160, args.seed)
-    model, figures = train(library, args.steps, args.batch, args.seed, args.seconds, args.start)
+    model, figures = train(library, schedule_from(args))
     args.out.mkdir(parents=True, exist_ok=True)
-    export(model, args.out / "det.onnx")
-    save_file(model.state_dict(), str(args.out / "det.safetensors"))
-    write_json(args.out / "det.json", figures | {"people": args.people, "seed": args.seed})
+    # Outputs in insightface's order.
+    names = [f"{kind}_{stride}" for kind in ("score", "bbox", "kps") for stride in STRIDES]
+    axes = {"input": {2: "height", 3: "width"}} | {name: {0: f"rows_{name}"} for name in names}
+    export(Exported(model), args.out / "det.onnx", torch.zeros(1, 3, 160, 160), names, axes)
+    save(model, figures | {"people": args.people, "seed": args.seed}, args.out / "det")
 
 
 if __name__ == "__main__":

@@ -3,23 +3,17 @@
 python -m diffusioncleft.tools.faces_recogniser --out DIR
 """
 
-import argparse
-import copy
-import time
-from pathlib import Path
-
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..diffusioncleft_core.files import atomic_path, write_json
 from ..diffusioncleft_core.progress import progress
-from .faces_detector import _average
 from .faces_pictures import Image, Library, render_library, wear
+from .faces_training import Schedule, Training, export, parser_of, save, schedule_from
 
 TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]],
@@ -149,31 +143,21 @@ def mean_embeddings(model: Recogniser, crops: Image, numbers: NDArray[np.int64],
     return heads
 
 
-def train(
-    library: Library,
-    crops: Image,
-    steps: int,
-    batch: int,
-    seed: int,
-    seconds: float,
-    start: Path | None = None,
-) -> tuple[Recogniser, dict[str, float]]:
+def train(library: Library, crops: Image, schedule: Schedule) -> tuple[Recogniser, dict[str, float]]:
     """CosFace over the library's people plus, from the same embedding, regression of the identity vector.
 
     The second head is dropped afterwards; it makes the embedding follow the face's measures from the start.
-    Ends after `steps` or `seconds` of processor time, whichever is first; the schedule follows.
-    `start` names weights to go on from. Returns the averaged model and the last losses.
+    The learning rate follows the schedule. Returns the averaged model and its figures.
     """
-    torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
-    rng = np.random.default_rng(seed)
+    torch.manual_seed(schedule.seed)
+    generator = torch.Generator().manual_seed(schedule.seed)
+    rng = np.random.default_rng(schedule.seed)
     people = len(library.identities)
     model, measures = Recogniser(), nn.Linear(EMBEDDING, library.identities.shape[1])
     centres = nn.Parameter(torch.randn(people, EMBEDDING))
-    if start:
-        model.load_state_dict(load_file(start))
+    if schedule.start:
+        model.load_state_dict(load_file(schedule.start))
         centres.data = mean_embeddings(model, crops, library.people, people)
-    averaged = copy.deepcopy(model)
     optimizer = torch.optim.AdamW(
         [
             {"params": [*model.parameters(), *measures.parameters()], "weight_decay": 5e-4},
@@ -181,17 +165,14 @@ def train(
         ]
     )
     identities = torch.from_numpy(np.tanh(0.8 * library.identities))
-    started, step, order = time.process_time(), 0, np.empty(0, np.int64)
-    recent: dict[str, float] = {}
-    while True:
-        done = max(step / steps, (time.process_time() - started) / seconds)
-        if done >= 1:
-            break
-        rate = 3e-3 * min(1.0, (step + 1) / 60) * (0.01 + 0.99 * (0.5 + 0.5 * np.cos(np.pi * done)))
+    training, order = Training(model, optimizer, schedule), np.empty(0, np.int64)
+    while (done := training.done) < 1:
+        warm = min(1.0, (training.step + 1) / 60)
+        rate = 3e-3 * warm * (0.01 + 0.99 * (0.5 + 0.5 * np.cos(np.pi * done)))
         optimizer.param_groups[0]["lr"], optimizer.param_groups[1]["lr"] = rate, 10 * rate
-        if len(order) < batch:
+        if len(order) < schedule.batch:
             order = rng.permutation(len(crops))
-        rows, order = order[:batch], order[batch:]
+        rows, order = order[: schedule.batch], order[schedule.batch :]
         faces = torch.from_numpy(crops[rows]).permute(0, 3, 1, 2).float()
         faces = augment(faces, generator).contiguous(memory_format=torch.channels_last)
         numbers = torch.from_numpy(library.people[rows])
@@ -201,64 +182,26 @@ def train(
             "person": large_margin_cosine(embeddings, centres, numbers, 24.0, margin),
             "measures": (measures(embeddings) - identities[numbers]).pow(2).mean(),
         }
-        total = parts["person"] + 4 * parts["measures"]
-        optimizer.zero_grad()
-        total.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        optimizer.step()
-        _average(averaged, model, min(0.995, (step + 1) / (step + 20)))
-        for name, value in parts.items():
-            recent[name] = 0.98 * recent.get(name, float(value.detach())) + 0.02 * float(value.detach())
-        step += 1
-        if step % 50 == 0:
-            figures = "  ".join(f"{name} {value:.4f}" for name, value in recent.items())
-            print(f"step {step}  {time.process_time() - started:.0f} s  {figures}", flush=True)
-    recent |= {
-        "steps": float(step),
-        "batch": float(batch),
-        "seconds": round(time.process_time() - started, 1),
-    }
-    return averaged.eval(), recent
-
-
-def export(model: Recogniser, path: Path) -> None:
-    """Write the ONNX file: 112 x 112, dynamic batch, one output; no early node may be called Sub or Mul."""
-    with atomic_path(path) as temporary:
-        torch.onnx.export(
-            model.eval(),
-            (torch.zeros(2, 3, SIDE, SIDE),),
-            str(temporary),
-            input_names=["input"],
-            output_names=["embedding"],
-            dynamic_axes={"input": {0: "batch"}, "embedding": {0: "batch"}},
-            opset_version=17,
-            dynamo=False,
-        )
+        training.learn(parts["person"] + 4 * parts["measures"], parts)
+    averaged = training.averaged.eval()
+    assert isinstance(averaged, Recogniser)
+    return averaged, training.figures()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--out", type=Path, required=True, help="folder for rec.onnx and its training figures"
-    )
-    parser.add_argument("--people", type=int, default=3500)
-    parser.add_argument("--views", type=int, default=6)
-    parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--seconds", type=float, default=720, help="processor time of the training at most")
-    parser.add_argument("--start", type=Path, help="weights (.safetensors) to go on from")
-    parser.add_argument("--seed", type=int, default=12)
-    args = parser.parse_args()
+    args = parser_of(
+        __doc__, "rec", people=3500, views=6, steps=4000, batch=64, seconds=720, seed=12
+    ).parse_args()
     torch.set_num_threads(1)
     library = render_library(args.people, args.views, 128, args.seed)
     crops = aligned(library, args.seed + 1)
-    model, figures = train(library, crops, args.steps, args.batch, args.seed, args.seconds, args.start)
+    model, figures = train(library, crops, schedule_from(args))
     args.out.mkdir(parents=True, exist_ok=True)
-    export(model, args.out / "rec.onnx")
-    save_file(model.state_dict(), str(args.out / "rec.safetensors"))
-    write_json(
-        args.out / "rec.json", figures | {"people": args.people, "views": args.views, "seed": args.seed}
-    )
+    # One output, a dynamic batch; no early node may be called Sub or Mul.
+    axes = {"input": {0: "batch"}, "embedding": {0: "batch"}}
+    export(model, args.out / "rec.onnx", torch.zeros(2, 3, SIDE, SIDE), ["embedding"], axes)
+    about = {"people": args.people, "views": args.views, "seed": args.seed}
+    save(model, figures | about, args.out / "rec")
 
 
 if __name__ == "__main__":

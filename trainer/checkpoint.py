@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.files import TEMPORARY_PREFIX, atomic_path
+from ..diffusioncleft_core.weight_file import stand_in
 
 _Memory = tuple[int, torch.Size, tuple[int, ...], torch.dtype, torch.device]
 _FORMAT = "diffusioncleft training checkpoint 1"
@@ -69,6 +70,8 @@ def latest_checkpoint(folder: Path) -> Checkpoint | None:
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint; one that is damaged, or another kind of file, raises UserError."""
+    if instead := stand_in(path):
+        raise UserError(f"{path} {instead}")
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("checkpoint", "{}"))

@@ -20,7 +20,7 @@ from ..diffusioncleft_core.recipe.presets import (
     named_recipe,
 )
 from ..diffusioncleft_core.recipe.recipe import Field, Recipe, Subset, recipe_fields
-from .dataset_toml import read_dataset_config, read_toml
+from .dataset_toml import read_dataset_config, read_toml, refuse_escapes
 from .kohya import ALWAYS, FIELDS, REFUSED, refusal, spelled
 
 AS_GIVEN = "as_given"
@@ -211,6 +211,8 @@ def _read_config_file(path: Path) -> dict[str, Any]:
     for key, value in flat.items():
         if value is False and key in (*ALWAYS, *REFUSED):
             continue  # an option that is switched off
+        if isinstance(value, str):
+            refuse_escapes(value, path, key)
         text = "" if value is True else ",".join(map(str, value)) if isinstance(value, list) else str(value)
         if isinstance(value, bool) and key in _OPTIONS:
             arguments.append(f"--{'' if value else 'no-'}{key}")

@@ -11,10 +11,12 @@ from PIL import Image
 from ..diffusioncleft_core.dataset.folder import SETTINGS, is_dataset
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.files import inside, read_json, shown
+from ..diffusioncleft_core.imageset.captions import CaptionFiles
 from ..diffusioncleft_core.imageset.decode import INGEST_VERSION, Rejected, pixel_sha256, read_image
 from ..diffusioncleft_core.imageset.manifest import ImageRow, read_image_set, unlisted
 from ..diffusioncleft_core.imageset.places import MANIFEST, is_set_aside, named
 from ..diffusioncleft_core.recipe.recipe import Subset
+from ..diffusioncleft_core.small_counts import told
 from .buckets import assign_bucket, cover_box
 
 MAX_SIDE = 4096  # larger photographs are reduced while they are read
@@ -81,45 +83,10 @@ def collect_images(
     left_out: list[str] = []
     uncaptioned: list[str] = []
     for subset in sorted(subsets, key=lambda entry: entry.is_reg):
-        # What is called by a photograph's hash is counted and not named: these sentences reach a report.
-        private = is_dataset(subset.image_dir)
-        left_out += outdated(subset.image_dir) if private else unlisted(subset.image_dir)
-        unreadable: list[str] = []
-        rows = _rows(subset)
-        kept = [row for row in rows if row.accepted is not False and not is_set_aside(row.file)]
-        if len(kept) < len(rows):
-            left_out.append(f"{len(rows) - len(kept)} images that a filter rejected were left out")
-        for row in kept:
-            each()
-            caption = _caption(subset, row)
-            try:
-                pixels = read_pixels(inside(subset.image_dir, row.file))
-            except (Rejected, UserError):
-                unreadable.append(row.file)
-                continue
-            if caption is None:
-                uncaptioned.append(row.file)
-                continue
-            bucket = assign_bucket(pixels.shape[1], pixels.shape[0], bases, step)
-            images.append(
-                TrainImage(
-                    subset.image_dir / row.file,
-                    subset.image_dir,
-                    caption,
-                    subset.is_reg,
-                    subset.num_repeats,
-                    pixel_sha256(pixels),
-                    bucket,
-                    region_in_bucket(row.region, pixels.shape[1], pixels.shape[0], bucket),
-                )
-            )
-        if unreadable and private:
-            left_out.append(f"{len(unreadable)} images of a dataset can't be read; build it again")
-        elif unreadable:
-            left_out.append(
-                f"images in {shown(subset.image_dir)} that can't be read were left out ({len(unreadable)}): "
-                f"{named(unreadable)}"
-            )
+        found, omitted, bare = _images_of(subset, bases, step, each)
+        images += found
+        left_out += omitted
+        uncaptioned += bare
     if uncaptioned:
         raise UserError(
             f"{len(uncaptioned)} images have no caption ({named(uncaptioned)}); put a caption file "
@@ -136,6 +103,71 @@ def collect_images(
             "manifest"
         )
     return collected
+
+
+def _images_of(
+    subset: Subset, bases: Sequence[int], step: int, each: Callable[[], None]
+) -> tuple[list[TrainImage], list[str], list[str]]:
+    """One folder's images, sentences on what was left out of it, and the images without a caption.
+
+    What is called by a photograph's hash is counted and not named: these sentences reach a report.
+    """
+    folder, private = subset.image_dir, is_dataset(subset.image_dir)
+    captions = CaptionFiles(folder, subset.caption_extension)
+    images: list[TrainImage] = []
+    uncaptioned: list[str] = []
+    unreadable: list[str] = []
+    wrong: list[str] = []
+    rows = _rows(subset)
+    kept = [row for row in rows if row.accepted is not False and not is_set_aside(row.file)]
+    for row in kept:
+        each()
+        try:
+            caption = _caption(subset, row, captions)
+        except Rejected as rejection:
+            wrong.append(f"{row.file} ({rejection.detail})")
+            continue
+        try:
+            pixels = read_pixels(inside(folder, row.file))
+        except (Rejected, UserError):
+            unreadable.append(row.file)
+            continue
+        if caption is None:
+            uncaptioned.append(row.file)
+            continue
+        bucket = assign_bucket(pixels.shape[1], pixels.shape[0], bases, step)
+        images.append(
+            TrainImage(
+                folder / row.file,
+                folder,
+                caption,
+                subset.is_reg,
+                subset.num_repeats,
+                pixel_sha256(pixels),
+                bucket,
+                region_in_bucket(row.region, pixels.shape[1], pixels.shape[0], bucket),
+            )
+        )
+    omitted = outdated(folder) if private else unlisted(folder)
+    if rejected := len(rows) - len(kept):
+        number = (told(rejected) or "a few") if private else rejected
+        omitted.append(f"{number} images that a filter rejected were left out")
+    if private and unreadable:
+        number = told(len(unreadable)) or "a few"
+        omitted.append(f"{number} images of a dataset can't be read; build it again")
+    elif unreadable:
+        omitted.append(
+            f"images in {shown(folder)} that can't be read were left out ({len(unreadable)}): "
+            f"{named(unreadable)}"
+        )
+    if wrong:
+        omitted.append(
+            f"images in {shown(folder)} were left out for their captions ({len(wrong)}): {named(wrong)}"
+        )
+    if not (folder / MANIFEST).is_file():
+        omitted += captions.notices((row.file for row in rows), "give their suffix as caption_extension")
+        uncaptioned = [_with_unread(captions, name) for name in uncaptioned]
+    return images, omitted, uncaptioned
 
 
 def outdated(folder: Path) -> list[str]:
@@ -251,14 +283,17 @@ def _rows(subset: Subset) -> list[ImageRow]:
     return [row for row in read_image_set(subset.image_dir) if row.role in _TRAINED_ROLES[subset.is_reg]]
 
 
-def _caption(subset: Subset, row: ImageRow) -> str | None:
-    """The manifest's caption or prompt; else the caption file's text; else the subset's class tokens."""
+def _caption(subset: Subset, row: ImageRow, captions: CaptionFiles) -> str | None:
+    """The manifest's caption or prompt; else the caption file's text; else the subset's class tokens.
+
+    Raises Rejected for a caption file that can't be used.
+    """
     text = row.caption or row.prompt
     if text is None and not (subset.image_dir / MANIFEST).is_file():
-        path = (subset.image_dir / row.file).with_suffix(subset.caption_extension)
-        try:
-            text = inside(subset.image_dir, path.name).read_text(encoding="utf-8-sig", errors="replace")
-        except (OSError, UserError):
-            text = None
-    text = " ".join((text or "").split())
-    return text or subset.class_tokens
+        text = captions.read(row.file)
+    return " ".join((text or "").split()) or subset.class_tokens
+
+
+def _with_unread(captions: CaptionFiles, image: str) -> str:
+    others = captions.unread([image])
+    return f"{image} (beside {named(others)}; caption_extension names the suffix)" if others else image

@@ -1,12 +1,12 @@
 """kohya's dataset TOML: folders of images and how they are used."""
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.ranges import COUNT
 from ..diffusioncleft_core.recipe.recipe import Subset, recipe_fields
+from ..diffusioncleft_core.text import WINDOWS_PATH, parse_toml, read_text
 from .kohya import DATASET_FIELDS, refusal
 
 _SUBSET_KEYS = ("image_dir", "is_reg", "num_repeats", "class_tokens", "caption_extension")
@@ -15,12 +15,7 @@ _SHARED_KEYS = ("num_repeats", "class_tokens", "caption_extension")
 
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file; a missing or damaged one raises UserError."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise UserError(f"{path} can't be read ({error.strerror}); check the path") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid TOML ({error}); correct it") from error
+    return parse_toml(read_text(path), path)
 
 
 def read_dataset_config(path: Path) -> tuple[tuple[Subset, ...], dict[str, Any]]:
@@ -68,6 +63,7 @@ def _subset(above: dict[str, Any], row: dict[str, Any], path: Path) -> Subset:
     folder = values.pop("image_dir", None)
     if not isinstance(folder, str) or not folder:
         raise UserError(f"{path}: a [[datasets.subsets]] has no image_dir; add it")
+    refuse_escapes(folder, path, "image_dir")
     kinds = {"is_reg": bool, "class_tokens": str, "caption_extension": str}
     for key, value in values.items():
         if key == "num_repeats":
@@ -75,6 +71,12 @@ def _subset(above: dict[str, Any], row: dict[str, Any], path: Path) -> Subset:
         elif not isinstance(value, kinds[key]):
             raise UserError(f"{path}: {key} = {value!r} is no {kinds[key].__name__}")
     return Subset(path.parent / folder, **values)
+
+
+def refuse_escapes(value: str, path: Path, name: str) -> None:
+    r"""Refuse a path with a line end or tab in it: of `"C:\new"` TOML makes one, as of every known escape."""
+    if any(ord(letter) < 32 for letter in value):
+        raise UserError(f"{path}: {name} = {value!r} holds a sign that no path has; {WINDOWS_PATH}")
 
 
 def _setting(key: str, value: Any, path: Path) -> Any:

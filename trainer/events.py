@@ -22,10 +22,10 @@ EVENT_SECONDS = 0.5
 class Events:
     """Sends events to a function.
 
-    `start` (step, total, images, regularisation), `prepare` (what, done, total), `step` (step, total, loss,
-    lr, seconds a step, reg_loss), `preview` (path, prompt, step), `checkpoint` (step, path), `saved` (path,
-    step), `warning` and `notice` (message), `interrupted` (step, reason), `done` (path, step, peaks), `error`
-    (message, hint, kind).
+    `start` (step, total, images, regularisation), `load` and `prepare` (what, done, total), `step` (step,
+    total, loss, lr, seconds a step, reg_loss), `preview` (path, prompt, step), `checkpoint` (step, path),
+    `saved` (path, step), `warning` and `notice` (message; private: it may name a file), `interrupted` (step,
+    reason), `done` (path, step, peaks), `error` (message, hint, kind).
     """
 
     def __init__(self, write: Callable[[Event], None]) -> None:

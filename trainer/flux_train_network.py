@@ -37,7 +37,7 @@ from ..diffusioncleft_core.dataset.folder import is_dataset
 from ..diffusioncleft_core.dataset.trained import remember_lora, remember_training, run_fingerprint
 from ..diffusioncleft_core.dataset.withdrawn import SAID
 from ..diffusioncleft_core.environment import pick_device
-from ..diffusioncleft_core.errors import UserError
+from ..diffusioncleft_core.errors import UserError, system_sentence
 from ..diffusioncleft_core.files import sha256_model
 from ..diffusioncleft_core.flux.components import load_transformer, load_vae
 from ..diffusioncleft_core.flux.lora import (
@@ -48,7 +48,9 @@ from ..diffusioncleft_core.flux.lora import (
     set_active,
 )
 from ..diffusioncleft_core.flux.lora_file import save_kohya
+from ..diffusioncleft_core.progress import watched
 from ..diffusioncleft_core.recipe.document import FILE_NAME, write_recipe
+from ..diffusioncleft_core.recipe.presets import told_recipe
 from ..diffusioncleft_core.recipe.recipe import STEPS_PER_IMAGE, Recipe
 from . import checkpoint as checkpoints
 from . import memory
@@ -59,7 +61,7 @@ from .interruption import Interrupted, Interruption, output_lock
 from .metadata import fingerprinted, lora_metadata, saved_steps
 from .objective import Objective, autocast
 from .optimizer import build_optimizer, learning_rate
-from .prepare import base_model, prepare
+from .prepare import base_model, loading_progress, prepare
 from .preview import Previewer
 
 LORA = "default"
@@ -75,11 +77,11 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
     """
     # Whether the people in the images were asked, before anything is read or written.
     for message in check_consent(subset.image_dir for subset in image_folders(recipe)):
-        events.emit("warning", message=message)
+        events.emit("warning", message=message, private=True)
     output_dir = recipe.output.folder
     states = output_dir / "state"
     device, dtype = _device(recipe)
-    with output_lock(output_dir), _reproducible(recipe, device):
+    with output_lock(output_dir), _reproducible(recipe, device), watched(loading_progress(events)):
         # The base model, the images, and their latents and captions, encoded once.
         source = base_model(recipe)
         prepared = prepare(recipe, source, device, dtype, events, interruption)
@@ -121,7 +123,7 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
         if checkpoint:
             checkpoints.restore(checkpoint, parameters, optimizer)
 
-        write_recipe(output_dir / FILE_NAME, recipe)
+        write_recipe(output_dir / FILE_NAME, told_recipe(recipe, len(images.train)))
         order = DataOrder(images.images, recipe.data.batch_size, recipe.objective.seed)
         objective = Objective(recipe, prepared, transformer, activate, device, dtype)
         seconds = 0.0 if recipe.output.report_every_step else EVENT_SECONDS
@@ -235,6 +237,11 @@ def main(arguments: list[str] | None = None) -> int:
         events.emit("error", kind="user", message=message, hint=hint)
         return 2
     except Exception as error:
+        sentence = system_sentence(error) if isinstance(error, OSError) else None
+        if sentence:
+            message, _, hint = sentence.partition("; ")
+            events.emit("error", kind="user", message=message, hint=hint)
+            return 2
         traceback.print_exc()
         if memory.is_out_of_memory(error):
             events.emit("error", kind="memory", message="out of memory", hint=memory.OUT_OF_MEMORY_HINT)

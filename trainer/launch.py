@@ -5,7 +5,6 @@ Imports no torch: a program that only starts trainings stays small.
 
 import collections
 import contextlib
-import importlib.util
 import json
 import os
 import queue
@@ -17,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from ..diffusioncleft_core.environment import check_packages
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.recipe.recipe import Recipe
 from .config import TrainResult, to_arguments
@@ -29,9 +29,7 @@ _SCRIPT = Path(__file__).with_name("flux_train_network.py")
 
 def check_installed() -> None:
     """Raise UserError when a package that the trainer's process imports is not installed."""
-    for name in ("accelerate", "diffusers", "peft", "transformers"):
-        if importlib.util.find_spec(name) is None:
-            raise UserError(f"training needs the package {name}; run: pip install {name}")
+    check_packages(("accelerate", "diffusers", "peft", "transformers"))
 
 
 def train(

@@ -11,7 +11,9 @@ from ..diffusioncleft_core.dataset.trained import run_fingerprint
 from ..diffusioncleft_core.dataset.withdrawn import RUN_KEY
 from ..diffusioncleft_core.environment import versions
 from ..diffusioncleft_core.recipe.document import METADATA_KEY, recipe_document
+from ..diffusioncleft_core.recipe.presets import told_recipe
 from ..diffusioncleft_core.recipe.recipe import Recipe, recipe_fields
+from ..diffusioncleft_core.small_counts import told, told_parts
 from .kohya import NAMES
 from .optimizer import optimizer_name
 from .prepare import Prepared
@@ -52,10 +54,14 @@ def lora_metadata(
 ) -> dict[str, str]:
     """Return the metadata of the LoRA file: kohya's `ss_*` names where there is one, and ours.
 
-    They name no file, folder or caption: the images are known by count, bucket and a keyed fingerprint.
+    They name no file, folder or caption: the images are known by count, bucket and a keyed fingerprint. A
+    count of fewer than five is not told, and neither are steps from which it would follow.
     """
     collected = prepared.collected
     captions = [image.caption for image in collected.train]
+    images = len(collected.train)
+    shared = told_recipe(recipe, images)
+    counted = shared is recipe
     asked = all(consent_recorded(folder) for folder in {image.folder for image in collected.images})
     values: dict[str, Any] = {
         "modelspec.sai_model_spec": "1.0.0",
@@ -69,10 +75,10 @@ def lora_metadata(
         "ss_lr_scheduler": recipe.optimizer.schedule,
         "ss_lr_warmup_steps": recipe.optimizer.warmup_steps,
         "ss_optimizer": made_from["optimizer"],
-        "ss_steps": step,
-        "ss_max_train_steps": total,
+        "ss_steps": step if counted else None,
+        "ss_max_train_steps": total if counted else None,
         "ss_seed": recipe.objective.seed,
-        "ss_num_train_images": len(collected.train),
+        "ss_num_train_images": told(images),
         "ss_num_reg_images": len(collected.reg),
         "ss_prior_loss_weight": recipe.objective.prior_loss_weight if collected.reg else None,
         "ss_total_batch_size": recipe.data.batch_size,
@@ -80,7 +86,7 @@ def lora_metadata(
         "ss_gradient_checkpointing": recipe.memory.gradient_checkpointing,
         "ss_mixed_precision": "bf16" if "bfloat16" in made_from["number format"] else "no",
         "ss_resolution": ",".join(map(str, recipe.data.resolution)),
-        "bucket_counts": json.dumps(collected.bucket_counts()),
+        "bucket_counts": json.dumps(told_parts(collected.bucket_counts())),
         "ss_timestep_sampling": recipe.objective.timestep_sampling,
         "ss_discrete_flow_shift": recipe.objective.shift
         if recipe.objective.timestep_sampling == "shift"
@@ -96,7 +102,7 @@ def lora_metadata(
         "dataset_fingerprint": prepared.fingerprints["images"],
         "consent": RECORDED if asked else NOT_RECORDED,
         "base_model_sha256": prepared.fingerprints["base model"],
-        METADATA_KEY: json.dumps(recipe_document(recipe)),
+        METADATA_KEY: json.dumps(recipe_document(shared)),
         RUN_KEY: run_fingerprint(made_from),
         "software": f"diffusioncleft {versions()['diffusioncleft']}",
     }
@@ -104,11 +110,11 @@ def lora_metadata(
 
 
 def saved_steps(path: Path, made_from: dict[str, Any]) -> int | None:
-    """Return the steps behind the LoRA file of this very run, None if there is none."""
+    """Return the steps behind the LoRA file of this very run, None if there is none or it doesn't tell."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError):
         return None
     mine = metadata.get(RUN_KEY) == run_fingerprint(made_from)
-    return int(metadata["ss_steps"]) if mine else None
+    return int(metadata["ss_steps"]) if mine and "ss_steps" in metadata else None

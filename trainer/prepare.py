@@ -11,12 +11,13 @@ import torch
 from ..diffusioncleft_core.flux.components import load_text_encoders, load_vae
 from ..diffusioncleft_core.flux.source import FluxSource, phantom_source
 from ..diffusioncleft_core.imageset.cache import Tensors
+from ..diffusioncleft_core.progress import Watcher
 from ..diffusioncleft_core.recipe.recipe import Recipe
 from . import memory
 from .cache import Caches, PrivateFolder, cached_latents, cached_text, private_folder
 from .config import image_folders
 from .data import Collected, collect_images
-from .events import Events
+from .events import EVENT_SECONDS, Events
 from .interruption import Interruption
 from .preview import PreviewPrompt, read_prompts
 from .triggers import check_preserved, counterpart, known_trigger
@@ -97,7 +98,7 @@ def prepare(
         folders, recipe.data.resolution, recipe.data.bucket_step, interruption.raise_if_requested
     )
     for message in collected.left_out:
-        events.emit("warning", message=message)
+        events.emit("warning", message=message, private=True)
     trained = list(dict.fromkeys(image.caption for image in collected.train))
     trigger = known_trigger(recipe.data.trigger, folders, trained)
     preserved = preserved_triggers(recipe)
@@ -156,6 +157,20 @@ def _private(recipe: Recipe, folders: Any) -> PrivateFolder:
     return private_folder(recipe.data.cache_dir, train_dirs, Path(recipe.output.folder))
 
 
+def loading_progress(events: Events) -> Watcher:
+    """Sends `load` events of what is read before there is anything to encode or train."""
+    last = 0.0
+
+    def report(what: str, done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= EVENT_SECONDS:
+            last = now
+            events.emit("load", what=what, done=done, total=total)
+
+    return report
+
+
 def encoding_progress(events: Events, interruption: Interruption, what: str) -> Callable[[int, int], None]:
     """A function that sends `prepare` events, at most two a second, and stops when that was asked for."""
     last = 0.0
@@ -164,7 +179,7 @@ def encoding_progress(events: Events, interruption: Interruption, what: str) -> 
         nonlocal last
         interruption.raise_if_requested()
         now = time.monotonic()
-        if done == total or now - last >= 0.5:
+        if done == total or now - last >= EVENT_SECONDS:
             last = now
             events.emit("prepare", what=what, done=done, total=total)
 

@@ -17,6 +17,7 @@ from ..diffusioncleft_core.imageset.cache import Tensors
 from ..diffusioncleft_core.imageset.synthetic import write_marked
 from ..diffusioncleft_core.ranges import SAMPLING_STEPS, SEED, SIDE
 from ..diffusioncleft_core.recipe.recipe import PAPER_SIDE, SIZE_STEP, Recipe
+from ..diffusioncleft_core.text import read_text
 from . import memory
 from .events import Events
 
@@ -44,12 +45,7 @@ def read_prompts(recipe: Recipe) -> list[PreviewPrompt]:
     """
     if recipe.previews.prompts is None:
         return []
-    try:
-        lines = recipe.previews.prompts.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{recipe.previews.prompts} can't be read as text; give a file with one prompt a line"
-        ) from error
+    lines = read_text(recipe.previews.prompts, "the file of preview prompts").splitlines()
     texts = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not texts:
         raise UserError(f"{recipe.previews.prompts} holds no prompt; write one a line")

@@ -24,11 +24,12 @@ from ...diffusioncleft_core.flux.sampling import (
     encode_prompts,
     initial_noise,
     pack_latents,
+    sample,
 )
 from ...diffusioncleft_core.generation.sampler import release_memory
 from .checkup import PICTURE_SEED, DoctorSettings
 from .steps import Failed, Figures
-from .training import draw, phantom_pictures, png_bytes, psnr, read_picture, to_model
+from .training import phantom_pictures, png_bytes, psnr, read_picture, to_model
 
 if TYPE_CHECKING:
     from .checkup import Checkup
@@ -95,7 +96,6 @@ def autoencoder(checkup: Checkup) -> Figures:
 def transformer(checkup: Checkup) -> Figures:
     """Load the transformer, draw the test prompt twice: the second time is the time of an image."""
     settings, found = checkup.settings, checkup.found
-    assert found.prompt_embeds is not None and found.pooled is not None
     begun = time.monotonic()
     model = load_transformer(settings.source, CPU, settings.dtype)
     whole = place(model, settings.device)
@@ -103,16 +103,7 @@ def transformer(checkup: Checkup) -> Figures:
     vae = load_vae(settings.source, settings.device, settings.dtype)
     for _ in range(2):
         begun = time.monotonic()
-        picture = draw(
-            model,
-            vae,
-            found.prompt_embeds,
-            found.pooled,
-            seed=PICTURE_SEED,
-            size=settings.resolution,
-            device=settings.device,
-            dtype=settings.dtype,
-        )
+        picture = _draw(checkup, model, vae)
         found.image_seconds = time.monotonic() - begun
     del model, vae
     release_memory(settings.device)
@@ -185,22 +176,29 @@ def same_picture(checkup: Checkup) -> Figures:
 
 @torch.no_grad()
 def _ours(checkup: Checkup, lora: Path) -> torch.Tensor:
-    settings, found = checkup.settings, checkup.found
-    assert found.prompt_embeds is not None and found.pooled is not None
+    settings = checkup.settings
     transformer = load_transformer(settings.source, CPU, settings.dtype)
     load_lora(transformer, lora)
     transformer.eval()
     place(transformer, settings.device)
-    return draw(
-        transformer,
-        load_vae(settings.source, settings.device, settings.dtype),
-        found.prompt_embeds,
-        found.pooled,
-        seed=PICTURE_SEED,
-        size=settings.resolution,
-        device=settings.device,
-        dtype=settings.dtype,
+    return _draw(checkup, transformer, load_vae(settings.source, settings.device, settings.dtype))
+
+
+@torch.no_grad()
+def _draw(checkup: Checkup, transformer: Any, vae: Any) -> torch.Tensor:
+    """The test prompt by this package's sampler, [3, size, size] float32 in [0, 1] on the CPU."""
+    settings, found = checkup.settings, checkup.found
+    assert found.prompt_embeds is not None and found.pooled is not None
+    noise, prompt_embeds, pooled = (
+        value[None].to(settings.device, settings.dtype)
+        for value in (
+            initial_noise(PICTURE_SEED, settings.resolution, settings.resolution),
+            found.prompt_embeds,
+            found.pooled,
+        )
     )
+    latents = sample(transformer, noise, prompt_embeds, pooled)
+    return (decode_latents(vae, latents)[0].cpu() + 1.0) / 2.0
 
 
 @torch.no_grad()

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...diffusioncleft_core.errors import UserError
 from ...diffusioncleft_core.flux import (
     encoder_keys as text_keys,
 )
@@ -18,50 +17,12 @@ from ...diffusioncleft_core.flux import (
 from ...diffusioncleft_core.flux import (
     transformer_keys,
 )
-from ...diffusioncleft_core.flux.components import shipped_config
-from ...diffusioncleft_core.flux.source import FluxSource, find_part, find_transformer
+from ...diffusioncleft_core.flux.components import adapted_sides, shipped_config
 from ...diffusioncleft_core.flux.tensors import Tensors, open_tensors
 from .steps import Failed, Figures, Skipped, gib
 
 if TYPE_CHECKING:
     from .checkup import Checkup
-
-
-def examined_source(
-    base: Path,
-    *,
-    clip_l: Path | None = None,
-    t5xxl: Path | None = None,
-    vae: Path | None = None,
-    tokenizer_clip: Path | None = None,
-    tokenizer_t5: Path | None = None,
-) -> tuple[FluxSource, dict[str, UserError]]:
-    """The source that `FluxSource.from_arguments` gives, or what there is of it.
-
-    Returns:
-        The source, and for each part that was not found (`vae`, `clip_l`, `t5xxl`) why.
-
-    Raises:
-        UserError: there is nothing at `base` at all.
-    """
-    given = {"vae": vae, "clip_l": clip_l, "t5xxl": t5xxl}
-    tokenizers = {"tokenizer_clip": tokenizer_clip, "tokenizer_t5": tokenizer_t5}
-    try:
-        return FluxSource.from_arguments(base, **given, **tokenizers), {}
-    except UserError:
-        path = find_transformer(base)
-        if path is None:
-            raise
-    if path.is_dir():
-        return FluxSource(folder=path, **tokenizers), {}
-    parts: dict[str, Path] = {}
-    absent: dict[str, UserError] = {}
-    for part, name in given.items():
-        try:
-            parts[part] = find_part(part, name, path)
-        except UserError as error:
-            absent[part] = error
-    return FluxSource(transformer=path, **parts, **tokenizers), absent
 
 
 MEASURING = ("inception-fid", "lpips-alexnet", "lpips-heads")
@@ -78,11 +39,7 @@ def transformer(checkup: Checkup) -> Figures:
         found = checkup.found
         found.parameters = int(figures["parameters"])
         found.hidden = int(config["num_attention_heads"]) * int(config["attention_head_dim"])
-        found.lora_parameters = sum(
-            checkup.settings.recipe.network.rank * sum(tensors.shape(name))
-            for name in tensors.names()
-            if "blocks." in name and len(tensors.shape(name)) == 2
-        )
+        found.lora_parameters = checkup.settings.recipe.network.rank * adapted_sides(tensors)
         _compare(checkup, "transformer", config)
         return {
             **figures,

@@ -7,13 +7,15 @@ computer's name; and whatever else looks like a path or a file name, wherever it
 from __future__ import annotations
 
 import contextlib
-import getpass
 import os
 import platform
 import re
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+
+from ...diffusioncleft_core.errors import UserError
+from ...diffusioncleft_core.home import expanded, home, user_name
 
 SHORTEST = 3
 """Names of fewer letters are not replaced by themselves: they stand in every other word."""
@@ -46,7 +48,7 @@ class Redaction:
                 for part in (form.name, *telling):
                     if part.lower() not in _STANDARD:
                         names.setdefault(part, "<name>")
-        for folder in (Path.home(), Path.cwd(), Path(tempfile.gettempdir())):
+        for folder in filter(None, (home(), Path.cwd(), Path(tempfile.gettempdir()))):
             for form in _forms(folder):
                 names[str(form)] = "<path>"
         for name in _people_and_hosts():
@@ -67,17 +69,17 @@ class Redaction:
 
 def _forms(path: Path) -> set[Path]:
     """The path as given, absolute, and with its links followed."""
-    forms = {path, path.expanduser().absolute()}
-    with contextlib.suppress(OSError, RuntimeError):
-        forms.add(path.expanduser().resolve())
+    forms = {path, path.absolute()}
+    with contextlib.suppress(UserError):
+        forms.add(expanded(path).absolute())
+    with contextlib.suppress(OSError, RuntimeError, UserError):
+        forms.add(expanded(path).resolve())
     return forms
 
 
 def _people_and_hosts() -> set[str]:
     found = {platform.node(), platform.node().partition(".")[0]}
-    with contextlib.suppress(OSError, KeyError, ImportError):
-        found.add(getpass.getuser())
-    found |= {
+    found |= {user_name()} | {
         os.environ.get(name, "") for name in ("USER", "LOGNAME", "USERNAME", "HOSTNAME", "COMPUTERNAME")
     }
     # The administrator's name and "localhost" are on every computer, and "root" is in "root mean square".

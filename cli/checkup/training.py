@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import io
 import math
 import platform
@@ -19,6 +18,7 @@ from PIL import Image
 from ...diffusioncleft_core.environment import trainer_device
 from ...diffusioncleft_core.errors import UserError
 from ...diffusioncleft_core.files import atomic_path
+from ...diffusioncleft_core.home import home, user_name
 from ...diffusioncleft_core.recipe.presets import TrainingFacts, chosen_recipe, completed_recipe
 from ...diffusioncleft_core.recipe.recipe import Recipe
 from .checkup import (
@@ -84,31 +84,6 @@ def png_bytes(picture: torch.Tensor) -> int:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
     return buffer.tell()
-
-
-@torch.no_grad()
-def draw(
-    transformer: Any,
-    vae: Any,
-    prompt_embeds: torch.Tensor,
-    pooled: torch.Tensor,
-    *,
-    seed: int,
-    size: int,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> torch.Tensor:
-    """One picture by this package's sampler, [3, size, size] float32 in [0, 1] on the CPU.
-
-    prompt_embeds: [T, D]; pooled: [P].
-    """
-    from ...diffusioncleft_core.flux.sampling import decode_latents, initial_noise, sample
-
-    noise = initial_noise(seed, size, size)[None].to(device, dtype)
-    latents = sample(
-        transformer, noise, prompt_embeds[None].to(device, dtype), pooled[None].to(device, dtype)
-    )
-    return (decode_latents(vae, latents)[0].cpu() + 1.0) / 2.0
 
 
 NAME = "doctor"
@@ -211,9 +186,7 @@ def preview(checkup: Checkup) -> Figures:
 
 def lora_file(checkup: Checkup) -> Figures:
     """kohya's keys, sound numbers, and metadata that name nothing of this machine."""
-    import torch
-
-    from ...diffusioncleft_core.flux.lora_file import inspect_lora, read_lora
+    from ...diffusioncleft_core.flux.lora_file import inspect_lora
 
     path = checkup.found.lora
     assert path is not None
@@ -224,13 +197,12 @@ def lora_file(checkup: Checkup) -> Figures:
         "mib": round(path.stat().st_size / 2**20, 1),
         "modules": int(told["modules"]),
         "scales": ", ".join(f"{scale:g}" for scale in told["scales"]),
-        "delta_norm": round(float(told["delta_norm"]), 4),
+        "delta_norm": round(float(told["delta_norm"] or 0), 4),
         "base_model_sha256": metadata.get("base_model_sha256", "?"),
     }
-    if not all(bool(torch.isfinite(value).all()) for value in read_lora(path).state.values()):
-        raise Failed(
-            "the LoRA holds not-a-number values", "get the base model's files again, or try --dtype", figures
-        )
+    if told["not_finite"]:
+        hint = "get the base model's files again, or try --dtype"
+        raise Failed(f"the LoRA holds {told['not_finite']}", hint, figures)
     if told["warnings"]:
         raise Failed("; ".join(told["warnings"]), "", figures)
     named = telling(metadata, checkup.settings.workspace)
@@ -241,7 +213,7 @@ def lora_file(checkup: Checkup) -> Figures:
 
 def telling(metadata: Mapping[str, str], workspace: Path) -> list[str]:
     """The metadata whose values name the workspace, the home folder, the user or the computer."""
-    words = {str(workspace), str(workspace.resolve()), workspace.name, str(Path.home()), platform.node()}
-    words |= {getpass.getuser(), "pictures", "prompts.txt"}
+    words = {str(workspace), str(workspace.resolve()), workspace.name, str(home() or ""), platform.node()}
+    words |= {user_name(), "pictures", "prompts.txt"}
     words = {word for word in words if len(word) > 3 and word != "root"}
     return sorted(name for name, value in metadata.items() if any(word in value for word in words))

@@ -45,6 +45,62 @@ Target = tuple[str, "Input"]
 
 
 @dataclass(frozen=True)
+class RowGraph:
+    """The graph that every row of a plan runs, and the inputs that its prompt and its seed go to."""
+
+    graph: Graph
+    prompt_input: Target
+    seed_input: Target | None = None
+
+    def filled(self, row: PlanRow) -> Graph:
+        """The graph of one row. Raises UserError when the row's seed is more than the seed input takes."""
+        changed = {name: {**node, "inputs": dict(node["inputs"])} for name, node in self.graph.items()}
+        node_id, declared = self.prompt_input
+        changed[node_id]["inputs"][declared.name] = row.prompt
+        if self.seed_input is not None:
+            node_id, declared = self.seed_input
+            highest = declared.settings.get("max")
+            if highest is not None and row.seed > highest:
+                raise UserError(
+                    f"row {row.index} has seed {row.seed}; {declared.name} takes at most {highest}"
+                )
+            changed[node_id]["inputs"][declared.name] = row.seed
+        return changed
+
+    def detached(self) -> RowGraph:
+        """Without the links that carry its own prompt node's rows, where a plan gives the prompt.
+
+        Otherwise the saved pictures would be described by a prompt that they were not drawn from.
+        """
+        if self.graph[self.prompt_input[0]]["class_type"] in _ROW_MAKERS:
+            return self
+        graph = {
+            name: {
+                **node,
+                "inputs": {
+                    key: value
+                    for key, value in node["inputs"].items()
+                    if not (key == "rows" and node["class_type"].startswith(PREFIX))
+                },
+            }
+            for name, node in self.graph.items()
+        }
+        return replace(self, graph=graph)
+
+
+@dataclass(frozen=True)
+class BatchLimits:
+    """How far a batch goes.
+
+    `ahead`: prompts in the server's queue at once, so that it need not wait for the download of the last one.
+    `most_failures`: after so many failed rows in a row the batch ends: then it is not the rows.
+    """
+
+    ahead: int = 2
+    most_failures: int = 10
+
+
+@dataclass(frozen=True)
 class BatchResult:
     """total rows; made: in this run; skipped: were done before; failed: indices of the rows that failed."""
 
@@ -55,20 +111,6 @@ class BatchResult:
     failed: tuple[int, ...]
 
 
-def row_graph(graph: Graph, row: PlanRow, prompt_input: Target, seed_input: Target | None) -> Graph:
-    """The graph of one row. Raises UserError when the row's seed is more than the seed input takes."""
-    changed = {name: {**node, "inputs": dict(node["inputs"])} for name, node in graph.items()}
-    node_id, declared = prompt_input
-    changed[node_id]["inputs"][declared.name] = row.prompt
-    if seed_input is not None:
-        node_id, declared = seed_input
-        highest = declared.settings.get("max")
-        if highest is not None and row.seed > highest:
-            raise UserError(f"row {row.index} has seed {row.seed}; {declared.name} takes at most {highest}")
-        changed[node_id]["inputs"][declared.name] = row.seed
-    return changed
-
-
 def graph_key(graph: Graph) -> str:
     """SHA-256 of what a graph computes: classes and inputs, without titles."""
     bare = {name: [node["class_type"], node["inputs"]] for name, node in graph.items()}
@@ -77,29 +119,33 @@ def graph_key(graph: Graph) -> str:
 
 def run_batch(
     server: ComfyServer,
-    graph: Graph,
+    row_graph: RowGraph,
     rows: Sequence[PlanRow],
     folder: Path,
-    prompt_input: Target,
-    seed_input: Target | None,
     *,
-    ahead: int = 2,
-    most_failures: int = 10,
-    patience: float = 120.0,
+    limits: BatchLimits,
     say: Callable[[str], None] = print,
 ) -> BatchResult:
     """Run every row that is not done. A row that fails is recorded with its message, and the next follows.
 
-    The folder is locked meanwhile; UserError while another process fills it.
-
-    ahead: prompts in the server's queue at once, so that it need not wait for the download of the last one.
-    most_failures: raises UserError when so many rows in a row failed: then it is not the rows.
     KeyboardInterrupt takes this batch's prompts off the server and is raised again; finished rows stay done.
+
+    Args:
+        server: runs the graphs.
+        row_graph: what runs for each row.
+        rows: of a plan.
+        folder: for the images; locked meanwhile.
+        limits: how far the batch goes.
+        say: prints one line.
+
+    Raises:
+        UserError: another process fills the folder, a seed is too large for its input, the server stays away
+            longer than its patience, or too many rows in a row failed.
     """
     with _filling(folder):
         journal = read_journal(folder)
-        described = detached_rows(graph, prompt_input)
-        graphs = [row_graph(described, row, prompt_input, seed_input) for row in rows]
+        described = row_graph.detached()
+        graphs = [described.filled(row) for row in rows]
         open_rows = [
             place
             for place, row in enumerate(rows)
@@ -108,11 +154,11 @@ def run_batch(
         skipped, made, failed = len(rows) - len(open_rows), 0, []
         in_a_row = 0
         try:
-            with Watcher(server, patience) as watcher, progress(len(rows), "rows", unit="row") as bar:
+            with Watcher(server) as watcher, progress(len(rows), "rows", unit="row") as bar:
                 bar.initial = skipped
                 bar.update(skipped)
-                window = _Window(server, watcher, patience, say)
-                for place, entry in window.ended(open_rows, graphs, max(1, ahead)):
+                window = _Window(server, watcher, say)
+                for place, entry in window.ended(open_rows, graphs, max(1, limits.ahead)):
                     record = _record(server, entry, graphs[place], rows[place], folder)
                     append_jsonl(folder / JOURNAL_NAME, record)
                     journal[rows[place].index] = record
@@ -123,7 +169,7 @@ def run_batch(
                         in_a_row += 1
                         bar.set_postfix_str(f"{len(failed)} failed")
                     bar.update(1)
-                    if in_a_row >= most_failures:
+                    if in_a_row >= limits.most_failures:
                         raise UserError(f"{in_a_row} rows in a row failed; the last: {record['message']}")
         finally:
             write_manifest(folder, rows, journal)
@@ -167,33 +213,11 @@ def write_manifest(folder: Path, rows: Sequence[PlanRow], journal: Mapping[int, 
         write_image_set(folder, listed)
 
 
-def detached_rows(graph: Graph, prompt_input: Target) -> Graph:
-    """The graph without the links that carry its own prompt node's rows, where a plan gives the prompt.
-
-    Otherwise the saved pictures would be described by a prompt that they were not drawn from.
-    """
-    if graph[prompt_input[0]]["class_type"] in _ROW_MAKERS:
-        return graph
-    return {
-        name: {
-            **node,
-            "inputs": {
-                key: value
-                for key, value in node["inputs"].items()
-                if not (key == "rows" and node["class_type"].startswith(PREFIX))
-            },
-        }
-        for name, node in graph.items()
-    }
-
-
 class _Window:
     """Keeps a few prompts in the server's queue and gives their histories in order."""
 
-    def __init__(
-        self, server: ComfyServer, watcher: Watcher, patience: float, say: Callable[[str], None]
-    ) -> None:
-        self._server, self._watcher, self._patience, self._say = server, watcher, patience, say
+    def __init__(self, server: ComfyServer, watcher: Watcher, say: Callable[[str], None]) -> None:
+        self._server, self._watcher, self._say = server, watcher, say
         self._prompts: list[_Queued] = []
 
     def ended(
@@ -218,7 +242,7 @@ class _Window:
 
     def _queue(self, prompt: _Queued, graph: Graph) -> None:
         try:
-            queue_graph(self._server, graph, prompt.name, self._patience)
+            queue_graph(self._server, graph, prompt.name)
         except Refused as error:
             prompt.refused = str(error)
 

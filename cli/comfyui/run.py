@@ -98,20 +98,20 @@ def run_graph(
     server: ComfyServer,
     graph: Graph,
     folder: Path,
-    *,
-    patience: float = 120.0,
     say: Callable[[str], None] = print,
 ) -> dict[str, NodeOutput]:
     """Run an API-format graph and download what its output nodes made into `folder`, with `outputs.json`.
 
-    patience: seconds to wait for a server that stopped answering. Raises UserError with the node's message
-    when one fails. KeyboardInterrupt takes the prompt off the server (others stay) and is raised again.
+    KeyboardInterrupt takes the prompt off the server (others stay) and is raised again.
+
+    Raises:
+        UserError: a node failed, with its message, or the server stays away longer than its patience.
     """
-    with Watcher(server, patience) as watcher, ProgressBar(graph) as bar:
+    with Watcher(server) as watcher, ProgressBar(graph) as bar:
         for attempt in range(MOST_RESTARTS + 1):
             prompt_id = new_id()
             try:
-                queue_graph(server, graph, prompt_id, patience)
+                queue_graph(server, graph, prompt_id)
                 entry = watcher.wait(prompt_id, bar.on_event)
                 break
             except PromptLost:
@@ -134,12 +134,12 @@ def new_id() -> str:
     return str(uuid.uuid4())
 
 
-def queue_graph(server: ComfyServer, graph: Graph, prompt_id: str, patience: float = 120.0) -> None:
+def queue_graph(server: ComfyServer, graph: Graph, prompt_id: str) -> None:
     """Queue a graph; waits for a server that does not answer, and never queues twice.
 
     Raises Refused for an invalid graph, also where the server would run a part of it.
     """
-    end = time.monotonic() + patience
+    end = time.monotonic() + server.patience
     while True:
         try:
             answer = server.queue(graph, prompt_id)

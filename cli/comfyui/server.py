@@ -11,6 +11,9 @@ from urllib.parse import urlencode, urlsplit, urlunsplit
 from ...diffusioncleft_core.errors import UserError
 
 DEFAULT_URL = "http://127.0.0.1:8188"
+PATIENCE = 120.0
+_TIMEOUT = 30.0
+"""Seconds to wait for one answer."""
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _NO_ADDRESS = "{!r} is no address of a server; give --server http://HOST:PORT"
 _TRANSIENT = {500, 502, 503, 504}
@@ -28,15 +31,16 @@ class ComfyServer:
     """One ComfyUI server.
 
     url: `http://host:port`, with a path before it where a proxy puts one; `host:port` alone is http.
-    timeout: seconds to wait for one answer. Every call raises ConnectionLost when the server does not answer.
+    patience: seconds that a silent server may take to return. Every call raises ConnectionLost when the
+    server does not answer.
     """
 
-    def __init__(self, url: str = DEFAULT_URL, timeout: float = 30.0) -> None:
+    def __init__(self, url: str = DEFAULT_URL, patience: float = PATIENCE) -> None:
         import requests
 
         self.url = _clean(url)
         self.client_id = uuid.uuid4().hex
-        self._timeout = timeout
+        self.patience = patience
         self._session = requests.Session()
         # A proxy from the environment stands between this machine and the others, never before its own.
         self.uses_proxies = urlsplit(self.url).hostname not in _LOOPBACK
@@ -120,7 +124,7 @@ class ComfyServer:
         import requests
 
         try:
-            answer = self._session.request(method, self.url + route, timeout=self._timeout, **arguments)
+            answer = self._session.request(method, self.url + route, timeout=_TIMEOUT, **arguments)
         except requests.exceptions.InvalidURL as error:
             raise UserError(
                 f"{self.url} is no address of a server; give --server http://HOST:PORT"

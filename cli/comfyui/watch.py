@@ -115,11 +115,11 @@ class _Stopwatch:
 
 
 class Watcher:
-    """One websocket for all prompts of a client. patience: seconds a silent server may take to return."""
+    """One websocket for all prompts of a client."""
 
-    def __init__(self, server: ComfyServer, patience: float = 120.0) -> None:
+    def __init__(self, server: ComfyServer) -> None:
         self._server = server
-        self._patience = patience
+        self._patience = server.patience
         self._socket: Any = None
         self._tried = 0.0
         self._ended: set[str] = set()

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
 from ..files import sha256_bytes
 from ..ranges import number, whole
+from ..text import decoded, opened, parse_toml
 from .grammar import Template, names_in, words_of
 from .table import Table
 from .vocabulary import (
@@ -34,6 +33,7 @@ MARGIN = number(0, 10)
 WEIGHT = number(0)
 VALUE = number()
 PHOTOGRAPHS = whole(1, 100_000)
+_WHAT = "the conditions file"
 EMBEDDED = Path(__file__).with_name("cleft_lip.toml")
 
 
@@ -44,15 +44,10 @@ def load_vocabulary(path: Path | None = None) -> Vocabulary:
     """
     own = None if path is None else Path(path)
     path = own or EMBEDDED
-    try:
-        data = path.read_bytes()
-        document = tomllib.loads(data.decode("utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"the conditions file {path} does not exist; check the path") from error
-    except OSError as error:
-        raise UserError(f"the conditions file {path} can't be read; give a TOML file you may read") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"the conditions file {path} is not valid TOML ({error}); correct it") from error
+    with opened(path, _WHAT) as handle:
+        data = handle.read()
+    name = f"{_WHAT} {path}"
+    document = parse_toml(decoded(data, name).text, name)
     return _vocabulary(Table(document, path.name), sha256_bytes(data), own)
 
 

@@ -10,9 +10,11 @@ from ..conditions.prompts import build_caption, with_trigger
 from ..conditions.vocabulary import Condition
 from ..errors import UserError
 from ..files import inside
+from ..imageset.captions import CaptionFiles
 from ..imageset.decode import Rejected, SetAside
-from ..imageset.places import UNREAD_SUFFIXES, looks_like_image
-from .metadata import MetadataRow, Table, check_values, file_key, match_rows
+from ..imageset.places import UNREAD_SUFFIXES, looks_like_image, named
+from .matching import Matches, file_key
+from .metadata import MetadataRow, Table, check_values
 
 _SERVED = ("input", "output", "temp")
 
@@ -98,39 +100,7 @@ def _unreadable(error: OSError) -> None:
 CaptionBuilder = Callable[[Mapping[str, str], str | None], str]
 """(attributes, text of the sidecar or None) -> caption; may raise Rejected."""
 
-_MAX_BYTES = 64 << 10
 _BRACKETED_WORD = re.compile(r"\[(\w+)\]")
-
-
-def read_sidecar(photos: Path, name: str) -> str | None:
-    """Text of the .txt file beside the photograph `name`, white space collapsed; None if there is none or it
-    is empty.
-
-    UTF-8 with or without BOM, otherwise Windows-1252. Raises Rejected when it leads out of the folder or is
-    no text.
-    """
-    path = (photos / name).with_suffix(".txt")
-    if not path.is_file():
-        return None
-    try:
-        inside(photos, path.relative_to(photos))
-    except UserError as error:
-        raise Rejected(
-            "outside", f"its caption {path.name} is a link out of the folder; copy the file itself"
-        ) from error
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise Rejected("caption", f"{path.name} has more than {_MAX_BYTES >> 10} kB; shorten it")
-        data = path.read_bytes()
-    except OSError as error:
-        raise Rejected("caption", f"{path.name} can't be read; check its permissions") from error
-    if b"\0" in data:
-        raise Rejected("caption", f"{path.name} is no UTF-8 text; save it as UTF-8")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = data.decode("cp1252", errors="replace")
-    return " ".join(text.split()) or None
 
 
 def caption_builder(condition: Condition, bracketed: bool) -> CaptionBuilder:
@@ -189,44 +159,61 @@ def columns_of(condition: Condition) -> Columns:
 
 
 def admit(
-    photos: Path, listing: FoundPhotographs, table: Table, columns: Columns, caption: CaptionBuilder
+    sidecars: CaptionFiles,
+    listing: FoundPhotographs,
+    table: Table,
+    matches: Matches,
+    columns: Columns,
+    caption: CaptionBuilder,
 ) -> tuple[list[Candidate], list[SetAside]]:
     """Sort the listed photographs into candidates and those set aside, by their rows alone.
 
     Reported as well: a photograph without a row, a row without a photograph. Raises UserError when a required
     column is missing and a photograph with consent has no sidecar caption to make up for it.
     """
-    refused = {item.file for item in listing.set_aside}
-    names = [*listing.photographs, *refused]
-    matched, unmatched = match_rows(names, table.rows)
     aside = list(listing.set_aside)
-    for row in unmatched:
-        what = "no such photograph" if row.file else "the column file is empty"
+    for row, meant in matches.unmatched:
+        what = f"no such photograph{meant}" if row.file else "the column file is empty"
         detail = f"line {row.line}: {what}"
         aside.append(SetAside(row.file or f"(line {row.line})", "row_without_photo", detail))
     candidates = []
     for name in listing.photographs:
         try:
-            candidates.append(_candidate(photos, name, matched.get(name, []), columns, table, caption))
+            candidates.append(_candidate(sidecars, name, matches.rows.get(name, []), columns, table, caption))
         except Rejected as rejection:
             aside.append(SetAside(name, rejection.reason, rejection.detail))
     return candidates, aside
 
 
-def without_consent(listing: FoundPhotographs, table: Table) -> list[str]:
+def without_consent(listing: FoundPhotographs, matches: Matches) -> list[str]:
     """Names of the listed photographs that have a row which does not say `consent = yes`."""
-    matched, _ = match_rows(listing.photographs, table.rows)
-    return [name for name, rows in matched.items() if not all(row.consent for row in rows)]
+    return [
+        name
+        for name in listing.photographs
+        if name in matches.rows and not all(row.consent for row in matches.rows[name])
+    ]
 
 
-def with_consent(listing: FoundPhotographs, table: Table) -> list[str]:
+def unknown_columns(table: Table, condition: Condition) -> list[str]:
+    """A sentence on the table's columns that the vocabulary does not have: what they say reaches nothing."""
+    known = {"file", "consent", "subject_id", *condition.columns}
+    unknown = [name for name in table.columns if name and name not in known]
+    if not unknown:
+        return []
+    return [
+        f"columns of the table that the vocabulary does not have were ignored ({len(unknown)}): "
+        f"{named(unknown)}; it has: {', '.join(condition.columns)}"
+    ]
+
+
+def with_consent(listing: FoundPhotographs, matches: Matches) -> list[str]:
     """Names of the listed photographs whose rows all say `consent = yes`, whatever else they say."""
-    matched, _ = match_rows(listing.photographs, table.rows)
-    return [name for name, rows in matched.items() if rows and all(row.consent for row in rows)]
+    found = {name: matches.rows.get(name, []) for name in listing.photographs}
+    return [name for name, rows in found.items() if rows and all(row.consent for row in rows)]
 
 
 def _candidate(
-    photos: Path,
+    sidecars: CaptionFiles,
     name: str,
     rows: list[MetadataRow],
     columns: Columns,
@@ -242,7 +229,7 @@ def _candidate(
         raise Rejected("no_consent", given.problem or f"line {given.line}: consent is {value!r}")
     if any(item.values != row.values for item in rows):
         raise Rejected("row_conflict", f"lines {', '.join(str(item.line) for item in rows)} differ; keep one")
-    sidecar = read_sidecar(photos, name)
+    sidecar = sidecars.read(name)
     optional = columns.allowed if sidecar else set(columns.allowed) - set(columns.required)
     for column, values in columns.admitted.items():
         given_value = row.values.get(column, "").casefold()

@@ -11,6 +11,7 @@ from ..conditions.vocabulary import Condition
 from ..environment import versions
 from ..errors import UserError
 from ..files import read_jsonl, sha256_bytes, sha256_file, write_json, write_jsonl
+from ..imageset.captions import CaptionFiles
 from ..imageset.decode import INGEST_VERSION, Rejected, SetAside, normalise, read_bytes
 from ..imageset.manifest import ImageRow, listed_rows, write_image_set
 from ..progress import progress
@@ -21,6 +22,7 @@ from .admission import (
     columns_of,
     list_photographs,
     served_warnings,
+    unknown_columns,
     with_consent,
     without_consent,
 )
@@ -48,6 +50,7 @@ from .folder import (
     save_image,
     settle,
 )
+from .matching import match_rows
 from .metadata import read_table
 from .select import (
     Selected,
@@ -58,7 +61,7 @@ from .select import (
     roles_elsewhere,
     select,
 )
-from .settings import BuildSettings, read_overruled, read_roles, recorded_roles
+from .settings import BuildSettings, Photographs, read_overruled, read_roles, recorded_roles
 from .trained import restore, training_sources, withdraw
 from .withdrawn import Withdrawal
 
@@ -82,7 +85,8 @@ OnChange = Callable[[ConsentChange], None]
 @dataclass(frozen=True)
 class BuildResult:
     """What a build did. `examined` photographs were opened and analysed, `reused` were known from before;
-    `erased` had entered in an earlier build and were withdrawn, with all that was derived from them."""
+    `erased` had entered in an earlier build and were withdrawn, with all that was derived from them.
+    `notices` may name a file or a folder, `warnings` name none."""
 
     folder: Path
     rows: tuple[ImageRow, ...]
@@ -92,6 +96,7 @@ class BuildResult:
     reused: int
     erased: int
     warnings: tuple[str, ...] = field(default=())
+    notices: tuple[str, ...] = field(default=())
 
     def count(self, role: str) -> int:
         """How many photographs have the role `train` or `holdout`."""
@@ -104,65 +109,77 @@ class BuildResult:
 
 
 def build_dataset(
-    photos: Path,
-    metadata: Path,
+    photographs: Photographs,
     condition: Condition,
     out: Path,
     faces: Analyzer,
     *,
     settings: BuildSettings | None = None,
-    apart_from: Sequence[Path] = (),
     arguments: Mapping[str, Any] | None = None,
     on_change: OnChange = lambda change: None,
 ) -> BuildResult:
-    """Build the private dataset `out` from the folder `photos` and its table `metadata`, or bring it up to
-    date.
+    """Build the private dataset of some photographs, or bring it up to date.
 
     Photographs are read, never changed. What can't enter is listed with its reason in `set_aside.jsonl`. A
     photograph already examined is not opened again (content hash); one whose consent or file is gone is
-    erased first of all. `apart_from`: datasets of other conditions whose subjects keep their side of the
-    hold-out. `arguments` are recorded, so that `dataset readmit` can build again. `on_change` is told when a
-    photograph that was trained on has lost its consent, or has it again.
+    erased first of all.
 
-    Raises UserError for missing folders or columns, models that don't fit, a dataset without any photograph,
-    or while another build is at work in `out`.
+    Args:
+        photographs: folder, table, and the datasets of other conditions.
+        condition: whose captions and attributes they get.
+        out: the dataset's folder.
+        faces: finds and compares the faces.
+        settings: how it is built.
+        arguments: recorded, so that `dataset readmit` can build again.
+        on_change: told when a photograph that was trained on has lost its consent, or has it again.
+
+    Raises:
+        UserError: a folder or column is missing, the models don't fit, no photograph can enter, or another
+            build is at work in `out`.
     """
-    settings = settings or BuildSettings()
+    settings, photos = settings or BuildSettings(), photographs.folder
     if faces.phantom_only and not settings.phantom:
         raise UserError(
             "the embedded face models know phantoms alone; name a face pack (--faces), or give --phantom"
         )
-    table = read_table(metadata)
+    table = read_table(photographs.metadata)
     listing = list_photographs(photos, {row.file for row in table.rows})
     if not listing.photographs:
         raise UserError(f"{photos} holds no photograph; check the path")
     refuse_overlap(photos, out)
+    sidecars = CaptionFiles(photos)
+    matches = match_rows([*listing.photographs, *(item.file for item in listing.set_aside)], table.rows)
     candidates, aside = admit(
-        photos, listing, table, columns_of(condition), caption_builder(condition, settings.bracketed)
+        sidecars,
+        listing,
+        table,
+        matches,
+        columns_of(condition),
+        caption_builder(condition, settings.bracketed),
     )
     with dataset_lock(out):
         folder = create_dataset_folder(out)
         erase_leftovers(folder)
-        warnings = [*table.notices, *served_warnings(photos, out)]
+        notices = [*table.notices, *matches.notices, *served_warnings(photos, out)]
+        notices += sidecars.notices(listing.photographs, "rename them to end in .txt")
+        warnings = unknown_columns(table, condition)
 
-        withheld = _hashes(photos, without_consent(listing, table))
+        withheld = _hashes(photos, without_consent(listing, matches))
         sources, unread = _hash_sources(photos, candidates, withheld)
         aside += unread
-        others = [name for name in with_consent(listing, table) if name not in sources]
-        allowed = {*sources.values(), *_hashes(photos, others)} - withheld
-        _withdraw(folder, allowed, on_change)
+        hashed = {candidate.file: source for candidate, source in sources}
+        others = [name for name in with_consent(listing, matches) if name not in hashed]
+        _withdraw(folder, {*hashed.values(), *_hashes(photos, others)} - withheld, on_change)
         ledger = Ledger(folder)
         recorded = recorded_roles(folder, settings, warnings)
-        erased = _erase_withdrawn(folder, ledger, set(sources.values()))
+        erased = _erase_withdrawn(folder, ledger, set(hashed.values()))
 
         overruled = read_overruled(folder)
-        examined, unread, opened = _examine_all(
-            folder, photos, candidates, sources, ledger, faces, settings, overruled
-        )
+        examined, unread, opened = _examine_all(ledger, photos, sources, faces, settings, overruled)
         aside += unread
         selection = select(examined, settings.smallest_side, overruled)
         aside += selection.set_aside
-        elsewhere = roles_elsewhere(selection.entered, apart_from, settings.person_threshold)
+        elsewhere = roles_elsewhere(selection.entered, photographs.apart_from, settings.person_threshold)
         rows, subjects, roles = _rows(folder, condition, selection, settings, recorded, elsewhere)
         _write_images(folder, photos, selection, settings.max_side, opened)
         _write_lists(folder, rows, roles, aside)
@@ -183,6 +200,7 @@ def build_dataset(
             reused=len(examined) - len(opened),
             erased=erased,
             warnings=tuple(warnings),
+            notices=tuple(notices),
         )
         write_json(folder / SETTINGS, _description(result, condition, faces, settings, arguments or {}))
         return result
@@ -208,9 +226,9 @@ def _withdraw(folder: Path, allowed: set[str], on_change: OnChange) -> None:
 
 def _hash_sources(
     photos: Path, candidates: Sequence[Candidate], withheld: Collection[str]
-) -> tuple[dict[str, str], list[SetAside]]:
-    """SHA-256 of every candidate's file. One that also stands there without consent is set aside."""
-    sources: dict[str, str] = {}
+) -> tuple[list[tuple[Candidate, str]], list[SetAside]]:
+    """Every candidate with the SHA-256 of its file; one that has a row without consent too is set aside."""
+    sources: list[tuple[Candidate, str]] = []
     aside = []
     for candidate in progress(candidates, "reading"):
         try:
@@ -220,7 +238,7 @@ def _hash_sources(
             source = sha256_file(path)
             if source in withheld:
                 raise Rejected("no_consent", "the same file has another row without consent")
-            sources[candidate.file] = source
+            sources.append((candidate, source))
         except Rejected as rejection:
             aside.append(SetAside(candidate.file, rejection.reason, rejection.detail))
         except OSError as error:
@@ -256,11 +274,9 @@ def _erase_withdrawn(folder: Path, ledger: Ledger, sources: set[str]) -> int:
 
 
 def _examine_all(
-    folder: Path,
-    photos: Path,
-    candidates: Sequence[Candidate],
-    sources: Mapping[str, str],
     ledger: Ledger,
+    photos: Path,
+    sources: Sequence[tuple[Candidate, str]],
     faces: Analyzer,
     settings: BuildSettings,
     overruled: Mapping[str, set[str]],
@@ -273,8 +289,7 @@ def _examine_all(
     examined: list[Selected] = []
     aside: list[SetAside] = []
     opened: set[str] = set()
-    for candidate in progress([item for item in candidates if item.file in sources], "photographs"):
-        source = sources[candidate.file]
+    for candidate, source in progress(sources, "photographs"):
         allowed = overruled.get(source, set())
         key = settings_key(known, "animated" in allowed)
         found = ledger.find(source, key)
@@ -289,7 +304,7 @@ def _examine_all(
             )
             fit = found.rejection(settings.smallest_side, allowed) is None
             if photograph is not None and found.pixels is not None and fit:
-                save_image(folder, found.pixels, photograph.pixels)
+                save_image(ledger.folder, found.pixels, photograph.pixels)
             ledger.add(found)
             opened.add(source)
         examined.append(Selected(candidate, found))

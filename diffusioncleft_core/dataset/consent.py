@@ -28,7 +28,7 @@ def consent_required() -> bool:
 
 
 def consent_recorded(folder: Path) -> bool:
-    """Whether `folder` is a built dataset, which no row without consent enters, or was drawn by a model."""
+    """Whether `folder` is a built dataset, into which consent is the way, or was drawn by a model."""
     roles = {row.role for row in listed_rows(folder)}
     return bool(roles) and roles <= (_DATASET_ROLES if is_dataset(folder) else _DRAWN_ROLES)
 

@@ -19,7 +19,7 @@ from .folder import (
     erase,
     require_dataset,
 )
-from .metadata import file_key
+from .matching import file_key
 from .settings import dataset_trigger
 
 

@@ -209,7 +209,8 @@ class Ledger:
     """`examined.jsonl`: examinations by source hash, appended one by one: an interrupted build goes on."""
 
     def __init__(self, folder: Path) -> None:
-        self.path = Path(folder) / EXAMINED
+        self.folder = Path(folder)
+        self.path = self.folder / EXAMINED
         self.examined: dict[str, Examination] = {}
         if not self.path.is_file():
             return

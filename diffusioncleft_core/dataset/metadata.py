@@ -1,15 +1,13 @@
 """metadata.csv: which photographs may be used, and what is known about each."""
 
-import codecs
 import csv
 import io
-import os
-import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import UserError
+from ..text import decoded, opened
 
 DELIMITERS = (",", ";", "\t", "|")
 CONSENT_YES = "yes"
@@ -41,8 +39,8 @@ class Table:
 
 
 def read_table(path: Path) -> Table:
-    """Read metadata.csv: UTF-8 with or without BOM, UTF-16 with BOM, otherwise Windows-1252; separated by
-    comma, semicolon, tab or bar; quoted fields; column names in any case, with spaces or underscores.
+    """Read metadata.csv: any encoding of text.py; separated by comma, semicolon, tab or bar; quoted fields;
+    column names in any case, with spaces or underscores.
 
     Raises UserError when it is no such table, or the columns `file` or `consent` are missing.
     """
@@ -81,56 +79,6 @@ def read_table(path: Path) -> Table:
     return Table(tuple(rows), tuple(columns), notices)
 
 
-def file_key(name: str) -> str:
-    """The form in which names of files are compared: NFC, forward slashes, without a leading './'."""
-    key = unicodedata.normalize("NFC", name.strip().replace("\\", "/"))
-    while key.startswith("./"):
-        key = key[2:]
-    return key
-
-
-def match_rows(
-    names: Iterable[str], rows: Iterable[MetadataRow]
-) -> tuple[dict[str, list[MetadataRow]], list[MetadataRow]]:
-    """Assign rows to photographs by name; return them by photograph, and the rows without one.
-
-    A name that differs only in case is taken when it can mean one photograph alone, and so is one whose bytes
-    on disk are Windows-1252 instead of UTF-8.
-    """
-    names = list(names)
-    exact = {file_key(name): name for name in names}
-    folded: dict[str, list[str]] = {}
-    legacy: dict[str, list[str]] = {}
-    for name in names:
-        if (as_windows := _as_windows(name)) is not None:
-            legacy.setdefault(file_key(as_windows).casefold(), []).append(name)
-    for key, name in exact.items():
-        folded.setdefault(key.casefold(), []).append(name)
-    matched: dict[str, list[MetadataRow]] = {}
-    unmatched: list[MetadataRow] = []
-    for row in rows:
-        key = file_key(row.file)
-        near = folded.get(key.casefold()) or legacy.get(key.casefold(), [])
-        found = exact.get(key) or (near[0] if len(near) == 1 else None)
-        if found is None:
-            unmatched.append(row)
-        else:
-            matched.setdefault(found, []).append(row)
-    return matched, unmatched
-
-
-def _as_windows(name: str) -> str | None:
-    """A file name whose bytes are no UTF-8, read as Windows-1252; None for another, and where it is none."""
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        try:
-            return os.fsencode(name).decode("cp1252")
-        except UnicodeError:
-            return None
-    return None
-
-
 def check_values(
     row: MetadataRow, allowed: Mapping[str, tuple[str, ...]], optional: Iterable[str]
 ) -> tuple[dict[str, str], str | None]:
@@ -155,33 +103,14 @@ def check_values(
 
 
 def _text(path: Path) -> tuple[str, tuple[str, ...]]:
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise UserError(f"{path} has more than {_MAX_BYTES >> 20} MB; it should be a line a photograph")
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise UserError(f"the metadata table {path} does not exist; check --metadata") from error
-    except OSError as error:
-        raise UserError(
-            f"the metadata table {path} can't be read ({error.strerror}); check --metadata"
-        ) from error
+    with opened(path, "the metadata table") as handle:
+        data = handle.read(_MAX_BYTES + 1)
+    if len(data) > _MAX_BYTES:
+        raise UserError(f"{path} has more than {_MAX_BYTES >> 20} MB; it should be a line a photograph")
     if data.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
         raise UserError(f"{path} is a workbook, not a CSV file; save it as 'CSV UTF-8' and give that file")
-    notices: tuple[str, ...] = ()
-    try:
-        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            text = data.decode("utf-16")
-        else:
-            text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        try:
-            text = data.decode("cp1252")
-        except UnicodeDecodeError:
-            text = data.decode("latin-1")
-        notices = (f"{path} is not UTF-8 and was read as Windows-1252; check accents, or save it as UTF-8",)
-    if "\0" in text:
-        raise UserError(f"{path} is no text file; save the table as 'CSV UTF-8'")
-    return text, notices
+    text, notice = decoded(data, path)
+    return text, (notice,) if notice else ()
 
 
 def _column(name: str) -> str:

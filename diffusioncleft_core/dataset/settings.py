@@ -1,5 +1,6 @@
 """How a dataset is built, and what is recorded from one build to the next."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,6 +18,18 @@ MIN_SIDE_PHANTOM = 64
 SMALLEST_SIDE = whole(1, 8192)
 LARGEST_SIDE = whole(64, 8192)
 SAME_PERSON = number(0, 1, above=True, below=True)
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """One condition's photographs and their table.
+
+    `apart_from`: datasets of other conditions, whose subjects keep their side of the hold-out.
+    """
+
+    folder: Path
+    metadata: Path
+    apart_from: Sequence[Path] = ()
 
 
 @dataclass(frozen=True)

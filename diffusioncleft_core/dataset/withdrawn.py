@@ -7,7 +7,6 @@ and in the user's own list on this machine, for copies that lie elsewhere. No ma
 """
 
 import contextlib
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..files import private_dir, read_json, read_jsonl, sha256_model, shown, write_json, write_jsonl
+from ..home import state_home
 from ..imageset.places import SETTINGS
 from .folder import WITHDRAWN
 
@@ -82,12 +82,9 @@ def read_register(path: Path) -> list[Withdrawal]:
 
 
 def user_register() -> Path | None:
-    """The user's own list on this machine, `$XDG_STATE_HOME` or `~/.local/state`; None without a home."""
-    named = os.environ.get("XDG_STATE_HOME")
-    with contextlib.suppress(RuntimeError):
-        state = Path(named) if named else Path.home() / ".local" / "state"
-        return state / "diffusioncleft" / WITHDRAWN
-    return None
+    """The user's own list on this machine; None without a home folder."""
+    state = state_home()
+    return None if state is None else state / "diffusioncleft" / WITHDRAWN
 
 
 def change_user_register(change: Callable[[list[Withdrawal]], list[Withdrawal]]) -> None:

@@ -6,7 +6,7 @@ import io
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from ..errors import UserError
 from ..files import read_json, sha256_model
+from ..home import below_home, expanded
 from ..ranges import number, whole
+from ..weight_file import stand_in
 
 PHANTOM = "phantom"
 """Name of the embedded pack, which knows phantoms and nothing else."""
@@ -47,10 +49,8 @@ def search_folders(roots: Sequence[Path] = ()) -> list[Path]:
     """Folders searched for a pack's name, in order: the caller's, the environment's, insightface's."""
     folders = list(roots)
     folders += [Path(entry) for entry in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if entry]
-    folders.append(Path("~/.insightface"))
-    return [
-        candidate for folder in folders for candidate in (folder.expanduser() / "models", folder.expanduser())
-    ]
+    folders += below_home(".insightface")
+    return [place for folder in map(expanded, folders) for place in (folder / "models", folder)]
 
 
 def find_pack(pack: str | Path, roots: Sequence[Path] = ()) -> FacePack:
@@ -62,7 +62,7 @@ def find_pack(pack: str | Path, roots: Sequence[Path] = ()) -> FacePack:
     if pack == PHANTOM:
         return read_pack(PHANTOM_FOLDER)
     if isinstance(pack, Path) or pack.startswith(("~", ".")) or os.sep in pack or "/" in pack:
-        folder = Path(pack).expanduser()
+        folder = expanded(pack)
         if not folder.is_dir():
             raise UserError(
                 f"there is no face pack folder at {folder}; "
@@ -84,6 +84,9 @@ def read_pack(folder: Path) -> FacePack:
     """Read a pack's folder and its optional `pack.json` (name, det_size, det_thresh, phantom_only)."""
     if not any(folder.glob("*.onnx")):
         raise UserError(f"the face pack {folder} holds no .onnx file; put a detector and a recogniser there")
+    for model in sorted(folder.glob("*.onnx")):
+        if instead := stand_in(model):
+            raise UserError(f"{model} {instead}")
     settings: dict[str, Any] = {}
     description = folder / "pack.json"
     if description.is_file():
@@ -146,6 +149,10 @@ class Rung:
     def __str__(self) -> str:
         return f"padded {self.size}" if self.padded else str(self.size)
 
+    def canvas(self, detector: int) -> float:
+        """Side of the canvas, in longer sides of the image, on which a detector of that size is this rung."""
+        return (2.0 if self.padded else 1.0) * detector / self.size
+
 
 def retry_ladder(det_size: int) -> list[Rung]:
     """The pack's detector size, the smaller ones, then the pack's size on a padded canvas."""
@@ -157,9 +164,10 @@ class FaceAnalyzer:
     """Finds faces and embeds them. Built by `load_face_analyzer`."""
 
     def __init__(self, pack: FacePack, app: Any) -> None:
-        self.pack = pack
         self._app = app
-        self._ladder = retry_ladder(pack.det_size)
+        self._fixed_size = _fixed_size(app.det_model)
+        self.pack = pack if self._fixed_size is None else replace(pack, det_size=self._fixed_size)
+        self._ladder = retry_ladder(self.pack.det_size)
 
     @property
     def phantom_only(self) -> bool:
@@ -194,9 +202,13 @@ class FaceAnalyzer:
         return boxes - np.tile(np.asarray(offset, np.float32), 2)
 
     def describe(self) -> dict[str, object]:
-        """What made the figures: pack, weights' sha256, detector size and threshold, insightface version."""
+        """What made the figures: pack, weights' sha256, detector size and threshold, insightface version.
+
+        `fixed_size` is there, and true, where the detector takes pictures of that one size.
+        """
         import insightface
 
+        fixed = {"fixed_size": True} if self._fixed_size else {}
         return {
             "pack": self.pack.name,
             "weights": self.pack.weights(),
@@ -204,6 +216,7 @@ class FaceAnalyzer:
             "det_thresh": self.pack.det_thresh,
             "phantom_only": self.pack.phantom_only,
             "insightface": str(insightface.__version__),
+            **fixed,
         }
 
     def _try_rungs(
@@ -214,10 +227,10 @@ class FaceAnalyzer:
         bgr = np.ascontiguousarray(image[..., ::-1])
         elongated = max(image.shape[:2]) > MOST_ELONGATED * min(image.shape[:2])
         for rung in ladder or self._ladder:
-            picture, offset = (
-                _on_canvas(bgr, 1 if elongated else 2) if rung.padded or elongated else (bgr, (0, 0))
-            )
-            self._app.det_model.prepare(0, input_size=(rung.size, rung.size), det_thresh=self.pack.det_thresh)
+            size = self._fixed_size or rung.size
+            factor = 1.0 if elongated and rung.padded else rung.canvas(size)
+            picture, offset = _on_canvas(bgr, factor) if elongated or factor > 1 else (bgr, (0, 0))
+            self._app.det_model.prepare(0, input_size=(size, size), det_thresh=self.pack.det_thresh)
             if not embed:
                 yield rung, self._app.det_model.detect(picture)[0], offset
                 continue
@@ -269,6 +282,7 @@ def load_face_analyzer(
                 name=str(found.folder), allowed_modules=MODULES, providers=providers, sess_options=options
             )
             app.prepare(ctx_id=0, det_thresh=found.det_thresh, det_size=(found.det_size, found.det_size))
+            analyzer = FaceAnalyzer(found, app)
     except Exception as error:
         raise UserError(
             f"the face pack {found.folder} could not be opened ({_first_line(error)}); "
@@ -276,7 +290,7 @@ def load_face_analyzer(
         ) from None
     if "recognition" not in app.models:
         raise UserError(f"the face pack {found.folder} has no recogniser; add one or name another pack")
-    return FaceAnalyzer(found, app)
+    return analyzer
 
 
 def check_face_analysis(pack: str | Path, *, roots: Sequence[Path] = ()) -> None:
@@ -301,10 +315,22 @@ def _first_line(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def _on_canvas(image: NDArray[np.uint8], factor: int) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+def _fixed_size(detector: Any) -> int | None:
+    """The side of the one square that a detector takes, px; None for one that takes any size.
+
+    Raises ValueError for one that takes another form than a square.
+    """
+    height, width = detector.session.get_inputs()[0].shape[2:4]
+    sides = {side for side in (height, width) if isinstance(side, int)}
+    if len(sides) > 1:
+        raise ValueError(f"its detector takes pictures of {width} x {height} px, not squares")
+    return sides.pop() if sides else None
+
+
+def _on_canvas(image: NDArray[np.uint8], factor: float) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     """`image` in the middle of a grey square `factor` times its longer side, and its place (x, y) there."""
     height, width = image.shape[:2]
-    side = factor * max(height, width)
+    side = round(factor * max(height, width))
     canvas = np.full((side, side, 3), 127, np.uint8)
     x, y = (side - width) // 2, (side - height) // 2
     canvas[y : y + height, x : x + width] = image

@@ -17,7 +17,7 @@ from ..dataset.folder import is_dataset
 from ..errors import UserError
 from ..faces.analyzer import FaceAnalyzer
 from ..faces.records import FaceRecord, face_records
-from ..files import folder_lock, read_json, sha256_bytes, sha256_file, write_json
+from ..files import read_json, sha256_bytes, sha256_file, write_json
 from ..imageset.decode import INGEST_VERSION, Rejected, read_image
 from ..imageset.manifest import ImageRow, read_image_set, unlisted, write_image_set
 from ..imageset.places import (
@@ -27,6 +27,7 @@ from ..imageset.places import (
     named,
     place_for,
     refuse_unmovable,
+    set_lock,
     sidecar_of,
 )
 from ..progress import progress
@@ -116,7 +117,7 @@ def filter_set(folder: Path, filters: Filters, *, cache: Path | None = None) -> 
     if is_dataset(folder):
         raise UserError(f"{folder} is a dataset of photographs; give the folder of generated images")
     read_image_set(folder)  # before the lock's file is made in what is no set
-    with folder_lock(folder, busy(folder)):
+    with set_lock(folder):
         rows = read_image_set(folder)
         refuse_unmovable(folder, [row.file for row in rows])
         files = [row.file for row in rows]
@@ -224,9 +225,3 @@ def _notices(folder: Path, rows: Sequence[ImageRow]) -> list[str]:
     unreadable = [row.file for row in rows if UNREADABLE in row.reasons]
     told = f"images that can't be read were set aside ({len(unreadable)}): {named(unreadable)}"
     return [*([told] if unreadable else []), *unlisted(folder)]
-
-
-def busy(folder: Path) -> Any:
-    return lambda process: (
-        f"{folder} is being filtered by process {process}; wait for it, or stop it, and run this again"
-    )

@@ -19,6 +19,7 @@ from .eye_bar import EyeLine, eye_line
 from .text import TextReader, load_text_reader
 
 NO_FACE = "no_face"
+SEVERAL_FACES = "several_faces"
 """An image without a face can't be assessed and is rejected whatever is looked for."""
 UNREADABLE = "unreadable"
 TEXT = "text"
@@ -166,7 +167,7 @@ class ArtifactKind:
 
 _KINDS = (
     ArtifactKind(
-        "several_faces", "Several faces", "Set aside pictures with a second face.", check_several_faces
+        SEVERAL_FACES, "Several faces", "Set aside pictures with a second face.", check_several_faces
     ),
     ArtifactKind("cropped_face", "Cropped face", "Set aside faces that the frame cuts.", check_cropped_face),
     ArtifactKind("eye_bar", "Bar over the eyes", "Set aside faces with a bar over the eyes.", check_eye_bar),

@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..files import folder_lock, read_json, shown
+from ..files import read_json, shown
 from ..imageset.manifest import ImageRow, read_image_set
-from ..imageset.places import REJECTED, move_all, name_of
+from ..imageset.places import REJECTED, move_all, name_of, set_lock
 from .apply import (
     READMISSION,
     REJECTION,
     REVIEW,
-    busy,
     content_key,
     keep_verdicts,
     known_verdicts,
@@ -168,7 +167,7 @@ def decisions_in(folder: Path) -> list[list[Any]]:
 def _decide(folder: Path, decisions: Mapping[str, Decide]) -> list[ImageRow]:
     """Apply a decision to each of these images, given by name, or to none when one raises."""
     folder = Path(folder)
-    with folder_lock(folder, busy(folder)):
+    with set_lock(folder):
         rows = {
             row.name: replace(row, verdicts=known_verdicts(folder, row) or dict(row.verdicts))
             for row in read_image_set(folder)

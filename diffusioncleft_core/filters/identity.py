@@ -10,11 +10,8 @@ from numpy.typing import NDArray
 from ..dataset.references import ReferenceSet
 from ..errors import UserError
 from ..faces.records import FaceRecord
-from ..ranges import SIMILARITY
+from ..ranges import PAPER_SIMILARITY, SIMILARITY
 from .artifacts import NO_FACE
-
-THRESHOLD = 0.6
-"""Cosine similarity at and above which the paper calls two faces one person."""
 
 IDENTITY_LEAK = "identity_leak"
 
@@ -56,7 +53,7 @@ class IdentityFilter:
     UserError for a threshold out of range and for a reference without faces.
     """
 
-    def __init__(self, reference: ReferenceSet, threshold: float = THRESHOLD) -> None:
+    def __init__(self, reference: ReferenceSet, threshold: float = PAPER_SIMILARITY) -> None:
         SIMILARITY.check(threshold, "the threshold")
         if not len(reference):
             raise UserError(

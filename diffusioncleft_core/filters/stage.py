@@ -16,6 +16,7 @@ from ..imageset.manifest import ImageRow, filtered_rows, raw_rows, read_image_se
 from ..imageset.places import first_index
 from ..progress import progress
 from ..ranges import whole
+from ..small_counts import FEWEST, told
 from .apply import PERSON, FilterResult, Filters, filter_set
 from .artifacts import ARTIFACTS, NO_FACE, UNREADABLE, ArtifactFilter
 from .decisions import review_counts
@@ -29,8 +30,6 @@ REASONS = {
     PERSON: "A person’s decision",
 }
 """Every reason for which an image is rejected, and its title in reports."""
-SMALLEST_CELL = 5
-"""Counts of fewer real photographs than this are suppressed."""
 AGE_GROUPS = {
     "baby": "baby",
     "girl": "child",
@@ -76,14 +75,10 @@ def photographs_summary(verdicts: Iterable[Mapping[str, Any]]) -> dict[str, Any]
     counts = Counter(reason for item in verdicts for reason in item.get("reasons", []))
     kinds = [kind for kind in REASONS if kind not in (IDENTITY_LEAK, PERSON)]
     return {
-        "n": _suppressed(len(verdicts)),
-        "by_kind": {kind: _suppressed(counts[kind]) for kind in kinds},
-        "smallest_cell": SMALLEST_CELL,
+        "n": told(len(verdicts)),
+        "by_kind": {kind: told(counts[kind]) for kind in kinds},
+        "smallest_cell": FEWEST,
     }
-
-
-def _suppressed(count: int) -> int | None:
-    return None if 0 < count < SMALLEST_CELL else count
 
 
 def _by_value(rows: Sequence[ImageRow], value_of: Any) -> dict[str, dict[str, int]]:

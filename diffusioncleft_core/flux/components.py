@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import torch
 
 from ..errors import UserError
 from ..files import read_json
+from ..progress import progress
 from . import encoder_keys as text_keys
 from . import encoder_keys as vae_keys
 from . import transformer_keys
@@ -57,28 +58,49 @@ def load_transformer(source: FluxSource, device: torch.device, dtype: torch.dtyp
     """
     from diffusers import FluxTransformer2DModel
 
-    with _open_transformer(source) as tensors:
+    with open_transformer(source) as tensors:
         config = _transformer_config(source, tensors)
         keys = tensors.names()
         if transformer_keys.is_bfl(keys):
             hidden = int(config["num_attention_heads"]) * int(config["attention_head_dim"])
-            state = transformer_keys.bfl_to_diffusers(keys, lambda key: tensors.get(key, dtype), hidden)
+            with _read(tensors) as get:
+                state = transformer_keys.bfl_to_diffusers(keys, lambda key: get(key, dtype), hidden)
         else:
-            state = {key: tensors.get(key, dtype) for key in keys}
+            with _read(tensors) as get:
+                state = {key: get(key, dtype) for key in keys}
         model = _empty(FluxTransformer2DModel.from_config, config)
         return _fill(model, state, tensors, device)
 
 
+@contextlib.contextmanager
+def _read(tensors: Tensors) -> Iterator[Callable[[str, torch.dtype], torch.Tensor]]:
+    """Reads one tensor after the other, with progress: a large model takes minutes."""
+    with progress(len(tensors.names()), f"loading {tensors.what}", unit="tensor", leave=False) as bar:
+
+        def get(key: str, dtype: torch.dtype) -> torch.Tensor:
+            bar.update()
+            return tensors.get(key, dtype)
+
+        yield get
+
+
 def check_transformer(source: FluxSource) -> None:
     """Raise UserError for what `load_transformer` would refuse by its header: FLUX.1 dev, Fill, damage."""
-    with _open_transformer(source) as tensors:
+    with open_transformer(source) as tensors:
         _transformer_config(source, tensors)
 
 
-def _open_transformer(source: FluxSource) -> contextlib.AbstractContextManager[Tensors]:
+def open_transformer(source: FluxSource) -> contextlib.AbstractContextManager[Tensors]:
+    """The transformer's tensors by name, unread."""
     return open_tensors(
         source.files("transformer"), "the transformer", transformer_keys.PROBES, transformer_keys.PREFIXES
     )
+
+
+def adapted_sides(tensors: Tensors) -> int:
+    """The sum of both sides of every layer that a LoRA adapts: times the rank, its parameters."""
+    shapes = [tensors.shape(name) for name in tensors.names() if "blocks." in name]
+    return sum(sum(shape) for shape in shapes if len(shape) == 2)
 
 
 def _transformer_config(source: FluxSource, tensors: Tensors) -> dict[str, Any]:
@@ -154,12 +176,13 @@ def _load_t5(source: FluxSource, device: torch.device, dtype: torch.dtype) -> An
         )
         model = _empty(T5EncoderModel, T5Config.from_dict(config))
         state: dict[str, torch.Tensor] = {}
-        for key in tensors.names():
-            own = text_keys.t5_key(key)
-            if own is not None:
-                # fp16 overflows in this layer; transformers keeps it in fp32 as well.
-                wide = dtype == torch.float16 and own.endswith(".wo.weight")
-                state[own] = tensors.get(key, torch.float32 if wide else dtype)
+        with _read(tensors) as get:
+            for key in tensors.names():
+                own = text_keys.t5_key(key)
+                if own is not None:
+                    # fp16 overflows in this layer; transformers keeps it in fp32 as well.
+                    wide = dtype == torch.float16 and own.endswith(".wo.weight")
+                    state[own] = get(key, torch.float32 if wide else dtype)
         tokens = state.get("shared.weight", state.get("encoder.embed_tokens.weight"))
         if tokens is not None:
             state["shared.weight"] = state["encoder.embed_tokens.weight"] = tokens

@@ -89,9 +89,8 @@ def attach_lora(
     targets: str | Sequence[str] = "all",
     *,
     seed: int | None = None,
-    dtype: torch.dtype = torch.float32,
 ) -> list[str]:
-    """Put a new trainable LoRA on the transformer and make it active beside what already is.
+    """Put a new trainable LoRA, in float32 whatever the base's format, beside what is active already.
 
     The down matrices are drawn from the Kaiming-uniform distribution, the up matrices are zero, as kohya's:
     the output does not change yet.
@@ -102,7 +101,6 @@ def attach_lora(
         name: the adapter's.
         targets: see `target_modules`.
         seed: for the down matrices; None draws from torch's global generator.
-        dtype: of the LoRA's weights, whatever the base's.
 
     Returns:
         The modules it stands on, for the record.
@@ -118,7 +116,7 @@ def attach_lora(
             _inject(transformer, name, ranks, alphas, trainable=True)
     for layer in _layers(transformer, name).values():
         for matrix in (layer.lora_A[name], layer.lora_B[name]):
-            matrix.to(dtype)
+            matrix.to(torch.float32)
     set_active(transformer, [*active_adapters(transformer), name])
     return modules
 

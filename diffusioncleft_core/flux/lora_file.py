@@ -46,9 +46,10 @@ def read_lora(path: Path) -> Lora:
     """Read a LoRA file in any known form into the canonical one.
 
     Raises:
-        UserError: no safetensors file, another kind of adapter, modules that FLUX.1 does not have.
+        UserError: no safetensors file, another kind of adapter, modules that FLUX.1 does not have, values
+            that are no numbers.
     """
-    parsed, metadata = _read(Path(path))
+    parsed, metadata = _read_sound(Path(path))
     state, alphas = to_state(parsed.modules)
     return Lora(state, alphas, metadata)
 
@@ -70,12 +71,18 @@ def save_kohya(
     _save(Path(path), write(from_state(state, alpha), "kohya"), metadata)
 
 
-def convert_lora(source: Path, target: Path, format: LoraFormat = "kohya") -> None:
-    """Write the LoRA `source` to `target` in another form, with equal ΔW and its metadata."""
-    parsed, metadata = _read(Path(source))
+def convert_lora(
+    source: Path, target: Path, format: LoraFormat = "kohya", *, transformer_only: bool = False
+) -> int:
+    """Write the LoRA `source` to `target` in another form, with equal ΔW and its metadata.
+
+    With `transformer_only` tensors of the text encoders are left out; returns their number.
+    """
+    parsed, metadata = _read_sound(Path(source), transformer_only=transformer_only)
     # It describes the old keys and their alpha; left in, diffusers would apply the alpha twice.
     metadata.pop(PEFT_METADATA, None)
     _save(Path(target), write(parsed.modules, format), metadata)
+    return parsed.left_out
 
 
 def inspect_lora(path: Path) -> dict[str, Any]:
@@ -83,10 +90,23 @@ def inspect_lora(path: Path) -> dict[str, Any]:
     warnings.
     """
     path = Path(path)
-    parsed, metadata = _read(path)
+    parsed, metadata = _read(path, transformer_only=True)
     modules = parsed.modules
+    not_finite = parsed.not_finite()
     warnings = []
-    if parsed.form in ("raw PEFT", "bare"):
+    if not_finite:
+        warnings.append(f"it holds {not_finite}: it can't be used, get it again")
+    if any(module.alpha == 0 for module in modules.values()):
+        warnings.append(
+            "an alpha is 0: here and in ComfyUI that switches its modules off, while kohya's scripts read "
+            "it as alpha = rank"
+        )
+    if parsed.left_out:
+        warnings.append(
+            f"{parsed.left_out} of its tensors are of text encoders, which stay frozen here: lora convert "
+            "--transformer-only takes the others"
+        )
+    if parsed.form in ("raw PEFT", "checkpoint", "bare"):
         warnings.append("ComfyUI ignores these keys silently: convert the file first")
     if not parsed.has_alphas and PEFT_METADATA not in metadata:
         warnings.append("the file has no alpha: its scale is taken as 1")
@@ -102,11 +122,14 @@ def inspect_lora(path: Path) -> dict[str, Any]:
         "double_blocks": sum(block.startswith("transformer_blocks.") for block in blocks),
         "single_blocks": sum(block.startswith("single_transformer_blocks.") for block in blocks),
         "ranks": sorted({module.rank for module in modules.values()}),
-        "alphas": sorted({module.alpha for module in modules.values()}),
-        "scales": sorted({module.scale for module in modules.values()}),
+        "alphas": sorted({module.alpha for module in modules.values() if math.isfinite(module.alpha)}),
+        "scales": sorted({module.scale for module in modules.values() if math.isfinite(module.alpha)}),
         "dtypes": sorted({str(module.down.dtype).removeprefix("torch.") for module in modules.values()}),
         "parameters": sum(module.down.numel() + module.up.numel() for module in modules.values()),
-        "delta_norm": math.sqrt(sum(float(_delta_norm_squared(module)) for module in modules.values())),
+        "delta_norm": None
+        if not_finite
+        else math.sqrt(sum(float(_delta_norm_squared(module)) for module in modules.values())),
+        "not_finite": not_finite,
         "metadata": metadata,
         "warnings": warnings,
     }
@@ -118,7 +141,15 @@ def _delta_norm_squared(module: Any) -> torch.Tensor:
     return torch.as_tensor(((up.T @ up) * (down @ down.T)).sum() * module.scale**2)
 
 
-def _read(path: Path) -> tuple[ParsedLora, dict[str, str]]:
+def _read_sound(path: Path, *, transformer_only: bool = False) -> tuple[ParsedLora, dict[str, str]]:
+    """A LoRA whose values are all numbers; what is none would make every image black."""
+    parsed, metadata = _read(path, transformer_only=transformer_only)
+    if wrong := parsed.not_finite():
+        raise UserError(f"{path.name}: the LoRA holds {wrong}; get it again, or train it anew")
+    return parsed, metadata
+
+
+def _read(path: Path, *, transformer_only: bool = False) -> tuple[ParsedLora, dict[str, str]]:
     check_file(path, "the LoRA")
     try:
         with safe_open(str(path), framework="pt", device="cpu") as handle:
@@ -129,9 +160,9 @@ def _read(path: Path) -> tuple[ParsedLora, dict[str, str]]:
             f"the LoRA {path.name} is damaged or no safetensors file ({error}); get it again"
         ) from error
     try:
-        parsed = parse(tensors)
+        parsed = parse(tensors, transformer_only=transformer_only)
         if not parsed.has_alphas and (config := _peft_config(path, metadata)):
-            parsed = parse(tensors, _peft_alphas(parsed, config))
+            parsed = parse(tensors, _peft_alphas(parsed, config), transformer_only=transformer_only)
     except UserError as error:
         raise UserError(f"{path.name}: {error}") from error
     return parsed, metadata

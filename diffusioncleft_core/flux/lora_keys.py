@@ -36,7 +36,10 @@ _OTHER_KINDS = (
     ("lora_mid", "a LoCon with a middle matrix"),
     ("processor.", "an XLabs LoRA"),
     ("bundle_emb", "an embedding"),
+)
+_OTHER_ENDINGS = (
     (".diff", "a weight difference"),
+    (".diff_b", "a weight difference"),
     (".set_weight", "a weight replacement"),
 )
 
@@ -71,6 +74,17 @@ class ParsedLora:
     modules: dict[str, LoraModule]
     form: str
     has_alphas: bool
+    left_out: int = 0
+    """Tensors of the text encoders, which were not taken."""
+
+    def not_finite(self) -> str:
+        """What stands in place of numbers and where, for a sentence; empty when all are numbers."""
+        for name, module in self.modules.items():
+            for value in (module.down, module.up, torch.tensor(module.alpha)):
+                if not bool(torch.isfinite(value).all()):
+                    what = "not-a-number values" if bool(torch.isnan(value).any()) else "infinite values"
+                    return f"{what} ({name})"
+        return ""
 
 
 @lru_cache(maxsize=1)
@@ -89,17 +103,21 @@ def _pair_of() -> dict[str, ModulePair]:
 
 
 def parse(
-    tensors: Mapping[str, torch.Tensor], default_alphas: Mapping[str, float] | float | None = None
+    tensors: Mapping[str, torch.Tensor],
+    default_alphas: Mapping[str, float] | float | None = None,
+    *,
+    transformer_only: bool = False,
 ) -> ParsedLora:
     """Read a LoRA in any of the known forms.
 
     kohya (`lora_unet_…`), diffusers and PEFT (`transformer.…`, `base_model.model.…`, bare), ComfyUI
-    (`diffusion_model.…`, with BFL's or diffusers' module names).
+    (`diffusion_model.…`, `model.diffusion_model.…`, with BFL's or diffusers' module names).
 
     Args:
         tensors: the file's tensors.
         default_alphas: where the file has no `.alpha`: one alpha, or alphas by diffusers module name as the
             file's metadata give them. Without either alpha = rank, the scale 1.
+        transformer_only: leave out what belongs to the text encoders instead of refusing it.
 
     Raises:
         UserError: another kind of adapter, text-encoder weights, an unknown module, half a pair.
@@ -107,16 +125,20 @@ def parse(
     downs: dict[str, torch.Tensor] = {}
     ups: dict[str, torch.Tensor] = {}
     alphas: dict[str, float] = {}
+    left_out = 0
     for key, tensor in tensors.items():
-        for sign, kind in _OTHER_KINDS:
-            if sign in key:
-                raise UserError(f"the file holds {kind} ({key}), not a plain LoRA; only plain LoRAs are read")
         if key.startswith(_TEXT):
-            raise UserError(
-                f"the LoRA has text-encoder weights ({key}); the encoders stay frozen here, so use a LoRA "
-                "of the "
-                "transformer alone"
-            )
+            if not transformer_only:
+                raise UserError(
+                    f"the LoRA has text-encoder weights ({key}), and the encoders stay frozen here; take the "
+                    "transformer's part with: diffusioncleft lora convert FILE OUT --transformer-only"
+                )
+            left_out += 1
+            continue
+        kinds = [kind for sign, kind in _OTHER_KINDS if sign in key]
+        kinds += [kind for end, kind in _OTHER_ENDINGS if key.endswith(end)]
+        if kinds:
+            raise UserError(f"the file holds {kinds[0]} ({key}), not a plain LoRA; only plain LoRAs are read")
         if tensor.dtype in (torch.float8_e4m3fn, torch.float8_e5m2):
             tensor = tensor.float()
         if key.endswith(".alpha") and tensor.numel() == 1:
@@ -128,7 +150,8 @@ def parse(
         else:
             raise UserError(f"{key} belongs to no LoRA form this program knows (kohya, diffusers, ComfyUI)")
     if not downs:
-        raise UserError("the file holds no LoRA")
+        of_what = " of the transformer, only of its text encoders" if left_out else ""
+        raise UserError(f"the file holds no LoRA{of_what}")
     if lonely := sorted((set(downs) ^ set(ups)) | (set(alphas) - set(downs))):
         raise UserError(
             f"the LoRA is incomplete: {lonely[0]} has only a part of its tensors; get the file again"
@@ -156,7 +179,7 @@ def parse(
             if part in modules:
                 raise UserError(f"the LoRA has {part} twice, in two forms; get a clean file")
             modules[part] = value
-    return ParsedLora(modules, " and ".join(sorted(forms)), bool(alphas))
+    return ParsedLora(modules, " and ".join(sorted(forms)), bool(alphas), left_out)
 
 
 def _ending(key: str, endings: tuple[str, ...]) -> str | None:
@@ -176,6 +199,8 @@ def _resolve(name: str) -> tuple[str, str | ModulePair]:
     for prefix, form in (
         ("base_model.model.transformer.", "raw PEFT"),
         ("base_model.model.diffusion_model.", "raw PEFT"),
+        ("base_model.model.model.diffusion_model.", "raw PEFT"),
+        ("model.diffusion_model.", "checkpoint"),
         ("base_model.model.", "raw PEFT"),
         ("transformer.", "diffusers"),
         ("diffusion_model.", "comfyui"),

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..errors import UserError
 from ..files import sha256_model
+from ..home import below_home, expanded
 from . import encoder_keys as text_keys
 from . import encoder_keys as vae_keys
 from .tensors import check_file, safetensors_in
@@ -33,12 +34,12 @@ def comfyui_roots() -> list[Path]:
     """
     candidates = []
     if named := os.environ.get("COMFYUI_PATH"):
-        candidates.append(Path(named).expanduser())
+        candidates.append(expanded(named))
     # ComfyUI/custom_nodes/<pack>/diffusioncleft_core/flux/locate.py; the pack may be a link, so both
     # readings.
     for own in (Path(__file__).absolute(), Path(__file__).resolve()):
         candidates += own.parents[4:5]
-    candidates.append(Path("~/comfy/ComfyUI").expanduser())
+    candidates += below_home("comfy/ComfyUI")
     roots: list[Path] = []
     for path in candidates:
         if (path / "comfy" / "sd1_tokenizer").is_dir() and path not in roots:
@@ -48,7 +49,7 @@ def comfyui_roots() -> list[Path]:
 
 def find_model(name: str | Path, folders: Sequence[str]) -> Path | None:
     """A model file by its path, or by its name in ComfyUI's `models/<folder>`."""
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.exists():
         return path
     if path.is_absolute():
@@ -175,8 +176,8 @@ class FluxSource:
             UserError: a file that is not there or is refused by its kind (GGUF, pickle).
         """
         tokenizers = {
-            "tokenizer_clip": Path(tokenizer_clip).expanduser() if tokenizer_clip is not None else None,
-            "tokenizer_t5": Path(tokenizer_t5).expanduser() if tokenizer_t5 is not None else None,
+            "tokenizer_clip": expanded(tokenizer_clip) if tokenizer_clip is not None else None,
+            "tokenizer_t5": expanded(tokenizer_t5) if tokenizer_t5 is not None else None,
         }
         path = find_transformer(base)
         if path is None:
@@ -264,6 +265,43 @@ class FluxSource:
     def fingerprints(self) -> dict[str, str]:
         """The fingerprint of every component: all that a picture or a LoRA owes to the base model."""
         return {component: self.fingerprint(component) for component in COMPONENTS}
+
+
+def examined_source(
+    base: str | Path,
+    *,
+    clip_l: Path | None = None,
+    t5xxl: Path | None = None,
+    vae: Path | None = None,
+    tokenizer_clip: Path | None = None,
+    tokenizer_t5: Path | None = None,
+) -> tuple[FluxSource, dict[str, UserError]]:
+    """The source that `FluxSource.from_arguments` gives, or what there is of it.
+
+    Returns:
+        The source, and for each part that was not found (`vae`, `clip_l`, `t5xxl`) why.
+
+    Raises:
+        UserError: there is nothing at `base` at all.
+    """
+    given = {"vae": vae, "clip_l": clip_l, "t5xxl": t5xxl}
+    tokenizers = {"tokenizer_clip": tokenizer_clip, "tokenizer_t5": tokenizer_t5}
+    try:
+        return FluxSource.from_arguments(base, **given, **tokenizers), {}
+    except UserError:
+        path = find_transformer(base)
+        if path is None:
+            raise
+    if path.is_dir():
+        return FluxSource(folder=path, **tokenizers), {}
+    parts: dict[str, Path] = {}
+    absent: dict[str, UserError] = {}
+    for part, name in given.items():
+        try:
+            parts[part] = find_part(part, name, path)
+        except UserError as error:
+            absent[part] = error
+    return FluxSource(transformer=path, **parts, **tokenizers), absent
 
 
 def phantom_source() -> FluxSource:

@@ -17,6 +17,8 @@ from safetensors import SafetensorError, safe_open
 
 from ..errors import UserError
 from ..files import read_json
+from ..text import opened
+from ..weight_file import stand_in
 
 _PICKLES = {".ckpt", ".pt", ".pth", ".bin", ".pkl"}
 _QUANT_SUFFIXES = (".scale_weight", ".scale_input", ".weight_scale", ".input_scale", ".comfy_quant")
@@ -36,11 +38,12 @@ def check_file(path: Path, what: str) -> None:
     """Refuse what is not a readable safetensors file, by the name of what it is.
 
     Raises:
-        UserError: missing, a folder, empty, GGUF, or a pickle (by its ending or its first bytes).
+        UserError: missing, a folder, empty, GGUF, a pickle (by its ending or its first bytes), or what
+            `stand_in` knows.
     """
     if not path.is_file():
         raise UserError(f"{what}: there is no file {path}; give the path of a safetensors file")
-    with path.open("rb") as file:
+    with opened(path, what) as file:
         magic = file.read(4)
     if path.suffix.lower() == ".gguf" or magic == b"GGUF":
         raise UserError(
@@ -53,8 +56,8 @@ def check_file(path: Path, what: str) -> None:
             "opened; "
             "use the safetensors form of the same model"
         )
-    if not magic:
-        raise UserError(f"{what}: {path.name} is empty; download it again")
+    if instead := stand_in(path):
+        raise UserError(f"{what}: {path.name} {instead}")
 
 
 class Tensors:

@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,11 @@ import torch
 from ..conditions.plan import PlanRow
 from ..environment import versions
 from ..errors import UserError
-from ..files import read_json, sha256_file, write_json
+from ..files import read_json, remove_leftovers, sha256_file, write_json
 from ..flux.sampling import schnell_sigmas
 from ..flux.source import FluxSource
 from ..imageset.manifest import ImageRow, add_row, listed_rows, write_image_set
-from ..imageset.places import SETTINGS, first_index
+from ..imageset.places import SETTINGS, first_index, set_lock
 from ..imageset.synthetic import Image8, generated_row, read_done, write_image
 from .settings import GenerationSettings, Sampling
 
@@ -28,7 +29,7 @@ LORA_SUFFIX = ".safetensors"
 
 
 class PlannedSet:
-    """A folder that comes to hold the images of a plan.
+    """A folder that comes to hold the images of a plan. The caller holds the set's lock.
 
     An interruption, a full disk or a power cut costs at most the batch in work; the next call goes on.
 
@@ -39,7 +40,7 @@ class PlannedSet:
         record: what all its images have in common, see `shared_record`.
 
     Raises:
-        UserError: `folder` is a file, or holds images of other settings or of another plan.
+        UserError: `folder` holds images of other settings or of another plan.
     """
 
     def __init__(self, folder: Path, plan: Sequence[PlanRow], role: str, record: Mapping[str, Any]) -> None:
@@ -70,6 +71,22 @@ class PlannedSet:
         add_row(self.folder, generated_row(sidecar, self._role))
 
 
+@contextlib.contextmanager
+def open_planned_set(
+    folder: Path, plan: Sequence[PlanRow], role: str, record: Mapping[str, Any]
+) -> Iterator[PlannedSet]:
+    """The folder that comes to hold the images of `plan`, locked meanwhile.
+
+    Raises:
+        UserError: it is a file, another process is at work in it, or it holds other images.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: give a folder for the images")
+    with set_lock(folder):
+        remove_leftovers(folder)
+        yield PlannedSet(folder, plan, role, record)
+
+
 def check_plan(plan: Sequence[PlanRow]) -> None:
     if not plan:
         raise UserError("the plan holds no rows: make one with `diffusioncleft plan`")
@@ -78,11 +95,9 @@ def check_plan(plan: Sequence[PlanRow]) -> None:
 
 
 def open_folder(out: Path, record: Mapping[str, Any]) -> None:
-    """Make `out`, or check that what it holds was made with the same settings."""
+    """Record what the images of `out` are made with, or check that those it holds were made with the same."""
     settings = out / SETTINGS
     if not settings.exists():
-        if out.exists() and not out.is_dir():
-            raise UserError(f"{out} is a file: give a folder for the images")
         write_json(settings, {"schema": SCHEMA, **record})
         return
     changed = changed_settings(out, record)

@@ -11,7 +11,7 @@ from ..conditions.plan import PlanRow
 from ..dataset.withdrawn import refuse_withdrawn
 from ..flux.lora_file import read_lora
 from ..progress import progress
-from .folder import PlannedSet, check_plan, shared_record
+from .folder import PlannedSet, check_plan, open_planned_set, shared_record
 from .sampler import ImageSampler, embed_prompts, release_memory
 from .settings import GenerationSettings
 
@@ -55,8 +55,8 @@ def generate(
             call.
 
     Raises:
-        UserError: the plan is empty, `out` holds images of other settings or of another plan, or the LoRA
-            learned from a photograph whose consent was withdrawn.
+        UserError: the plan is empty, another process is at work in `out`, `out` holds images of other
+            settings or of another plan, or the LoRA learned from a photograph whose consent was withdrawn.
     """
     check_plan(plan)
     refuse_withdrawn(settings.lora)
@@ -64,11 +64,11 @@ def generate(
     warnings = lora_warnings(settings.lora, record, plan)
     for message in warnings:
         warn(message)
-    planned = PlannedSet(out, plan, role, record)
-    pending = planned.pending()
-    if pending:
-        draw_pending(settings, planned, pending, warn, on_image)
-        planned.write_manifest()
+    with open_planned_set(out, plan, role, record) as planned:
+        pending = planned.pending()
+        if pending:
+            draw_pending(settings, planned, pending, warn, on_image)
+            planned.write_manifest()
     return GenerationResult(out, total=len(plan), made=len(pending), warnings=warnings)
 
 

@@ -7,6 +7,7 @@ written first and images are moved afterwards, so that after a crash an image ma
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from ..conditions.plan import REFILL_STRIDE
 from ..errors import UserError
-from ..files import TEMPORARY_PREFIX, explained, inside, shown
+from ..files import TEMPORARY_PREFIX, explained, folder_lock, inside, shown
 
 MANIFEST = "manifest.jsonl"
 SETTINGS = "generation.json"
@@ -23,6 +24,16 @@ REJECTED = "rejected"
 """Folder inside a set for what the filters set aside; nothing in it is ever deleted."""
 FACES_CACHE = ".faces"
 """Folder inside a set that keeps its face records, closed to others (0700)."""
+
+
+def set_lock(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """Keep other processes out of a set that is drawn or filtered; UserError while one is at work in it."""
+    return folder_lock(
+        folder,
+        lambda process: (
+            f"process {process} is at work in the set {folder}; wait for it, or stop it, and run this again"
+        ),
+    )
 
 
 def image_name(index: int, seed: int) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import UserError
 from ..files import sha256_model
+from ..weight_file import stand_in
 
 if TYPE_CHECKING:
     import torch
@@ -239,6 +240,8 @@ def _read(weights: Path, what: str) -> dict[str, Any]:
     """A checkpoint of tensors alone; anything else that a pickle may hold is refused."""
     import torch
 
+    if instead := stand_in(weights):
+        raise UserError(f"{weights} {instead}")
     try:
         state = torch.load(weights, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file raises nearly anything

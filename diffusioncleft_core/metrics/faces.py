@@ -17,11 +17,14 @@ from ..faces.analyzer import FaceAnalyzer
 from ..faces.records import FaceRecord, embedding_matrix, face_records
 from ..imageset.manifest import read_image_set, unlisted
 from ..imageset.places import FACES_CACHE
-from .fir import FEWEST_PHOTOGRAPHS, Faces, control_figures, embedder_info, identity_figures
+from ..small_counts import FEWEST, is_small, told
+from .fir import Faces, control_figures, embedder_info, identity_figures
 from .sets import ALL, MeasuredImage, Population, Warn, measured_set, name_damaged
 
 Array = NDArray[np.floating[Any]]
 FEWEST_BINS, MOST_BINS = 3, 12
+SHOWN = 0.75
+"""Share of each group's photographs that the finest grid still shows."""
 STEP = 0.05
 CONTROL = "control"
 
@@ -49,10 +52,13 @@ def embedding_plane(
         return np.asarray((faces.astype(np.float64) - mean) @ axes.T, np.float64)
 
     points = {name: place(faces) for name, faces in shown.items()}
-    outer = [*points.values(), *([place(control)] if control is not None and control_is_synthetic else [])]
-    n_real = sum(map(len, real.values()))
-    edges_x, edges_y = _grid(np.concatenate(outer), n_real)
-    histograms = {name: _histogram(place(faces), edges_x, edges_y) for name, faces in real.items()}
+    placed = {name: place(faces) for name, faces in real.items()}
+    others = [] if control is None else [place(control)]
+    outer = [*points.values(), *(others if control_is_synthetic else [])]
+    edges_x, edges_y = _grid(
+        np.concatenate(outer), [*placed.values(), *([] if control_is_synthetic else others)]
+    )
+    histograms = {name: _histogram(xy, edges_x, edges_y) for name, xy in placed.items()}
     spread = {
         "real": {name: _spread(faces) for name, faces in real.items()},
         "generated": {name: _spread(faces) for name, faces in shown.items()},
@@ -62,7 +68,7 @@ def embedding_plane(
         "edges_x": edges_x.tolist(),
         "edges_y": edges_y.tolist(),
         "real": {name: suppressed(_on_grid(counts)) for name, counts in histograms.items()},
-        "n_real": {name: len(faces) if _enough(faces) else None for name, faces in real.items()},
+        "n_real": {name: told(len(faces)) for name, faces in real.items()},
         "generated": {name: np.round(xy, 4).tolist() for name, xy in points.items()},
         "control": None,
         "control_counts": None,
@@ -71,23 +77,33 @@ def embedding_plane(
         "overlap": {
             name: _overlap(histograms[name], _histogram(points[name], edges_x, edges_y))
             for name in points
-            if name in histograms and _enough(real[name])
+            if name in histograms and len(real[name]) >= FEWEST
         },
         "note": "Real photographs are counts on the grid; cells of fewer than 5 are left out.",
     }
     if control is not None and len(control):
         spread[CONTROL] = {CONTROL: _spread(control)}
-        found["n_control"] = len(control) if control_is_synthetic or _enough(control) else None
+        found["n_control"] = len(control) if control_is_synthetic else told(len(control))
         if control_is_synthetic:
-            found["control"] = np.round(place(control), 4).tolist()
-        found["control_counts"] = suppressed(_on_grid(_histogram(place(control), edges_x, edges_y)))
+            found["control"] = np.round(others[0], 4).tolist()
+        found["control_counts"] = suppressed(_on_grid(_histogram(others[0], edges_x, edges_y)))
     return found
 
 
 def suppressed(counts: NDArray[np.int64]) -> list[list[int | None]]:
-    """Counts of photographs with every cell of fewer than 5, empty ones too, as None."""
+    """Counts of photographs with every cell of fewer than 5, empty ones too, as None.
+
+    The smallest other cell goes with them where those within would be fewer than 5 together: their number
+    follows from the sum of all.
+    """
+    shown = counts >= FEWEST
+    if shown.any() and is_small(int(counts[~shown].sum())):
+        shown &= (
+            np.arange(counts.size).reshape(counts.shape) != np.where(shown, counts, counts.max() + 1).argmin()
+        )
     return [
-        [int(cell) if cell >= FEWEST_PHOTOGRAPHS else None for cell in column] for column in counts.tolist()
+        [int(cell) if is_shown else None for cell, is_shown in zip(*pair, strict=True)]
+        for pair in zip(counts, shown, strict=True)
     ]
 
 
@@ -102,9 +118,22 @@ def _components(pool: Array) -> tuple[NDArray[np.float64], NDArray[np.float64], 
     return mean, axes, np.square(singular[:2]) / (total if total > 0 else 1.0)
 
 
-def _grid(points: NDArray[np.float64], n_real: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Edges in x and in y, on multiples of 0.05, as many cells as leave about four photographs to each."""
-    bins = int(np.clip(np.sqrt(n_real / 4), FEWEST_BINS, MOST_BINS))
+def _grid(
+    points: NDArray[np.float64], photographs: Sequence[NDArray[np.float64]]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Edges in x and in y, on multiples of 0.05 over the synthetic points: the finest grid that still shows
+    three quarters of each group of photographs, or the coarsest one.
+    """
+    groups = [group for group in photographs if len(group) >= FEWEST]
+    for bins in range(MOST_BINS, FEWEST_BINS, -1):
+        edges = _edges(points, bins)
+        cells = [_on_grid(_histogram(group, *edges)) for group in groups]
+        if cells and all(found[found >= FEWEST].sum() >= SHOWN * found.sum() for found in cells):
+            return edges
+    return _edges(points, FEWEST_BINS)
+
+
+def _edges(points: NDArray[np.float64], bins: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     edges: list[NDArray[np.float64]] = []
     for values in points.T:
         low, high = np.floor(values.min() / STEP) * STEP, np.ceil(values.max() / STEP) * STEP
@@ -134,7 +163,7 @@ def _on_grid(cells: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def _spread(faces: Array) -> float | None:
     """Root mean square distance from the mean; 0 for one face, 1 at most for vectors of norm 1."""
-    if len(faces) < FEWEST_PHOTOGRAPHS:
+    if len(faces) < FEWEST:
         return None
     values = faces.astype(np.float64)
     return round(float(np.sqrt(np.square(values - values.mean(axis=0)).sum(axis=1).mean())), 3)
@@ -143,10 +172,6 @@ def _spread(faces: Array) -> float | None:
 def _overlap(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:
     """Shared area of two histograms: 0 apart, 1 the same."""
     return round(float(np.minimum(first / first.sum(), second / second.sum()).sum()), 2)
-
-
-def _enough(faces: Array) -> bool:
-    return len(faces) >= FEWEST_PHOTOGRAPHS
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -204,7 +229,8 @@ def face_figures(population: Population, faces: MeasuredFaces, threshold: float)
         if histograms:
             similarity[group.name] = histograms
         others = [found for name, found in faces.holdout.items() if group.name in (name, ALL) and len(found)]
-        if known is not None and others:
+        # Beside the others' the union's count would tell a small one.
+        if known is not None and others and not any(is_small(len(found)) for found in others):
             outside = np.concatenate(others)
             sets[group.name] |= control_figures(group.name, outside, known, info, threshold)
     return {"sets": sets, "figures": {"similarity": similarity, "pca": plane(population, faces)}}

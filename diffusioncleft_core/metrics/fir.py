@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..files import sha256_model
+from ..small_counts import FEWEST
 from ..statistics import Proportion, clopper_pearson
 from .sets import ALL, Group
 
@@ -26,14 +27,12 @@ if TYPE_CHECKING:
     from ..faces.records import FaceRecord
 
 BIN_WIDTH = 0.02
-FEWEST_PHOTOGRAPHS = 5
-"""Below this a count could describe one person: it is suppressed."""
 
 
 def similarity_histogram(similarities: NDArray[np.floating[Any]], threshold: float) -> dict[str, Any]:
     """Counts in bins of 0.02 from -1 to 1 of the cosines [M, N] (generated x training), and their mean."""
     edges = np.round(np.arange(-50, 51) * BIN_WIDTH, 2)
-    shown = similarities.size > 0 and similarities.shape[1] >= FEWEST_PHOTOGRAPHS
+    shown = similarities.size > 0 and similarities.shape[1] >= FEWEST
     counts = np.histogram(np.clip(similarities, -1, 1), edges)[0].tolist() if shown else None
     return {
         "edges": edges.tolist(),
@@ -45,7 +44,6 @@ def similarity_histogram(similarities: NDArray[np.floating[Any]], threshold: flo
 
 
 Array = NDArray[np.floating[Any]]
-PAPER_THRESHOLD = 0.6
 SWEEP = tuple(round(0.30 + 0.05 * step, 2) for step in range(9))
 """0.30, 0.35 ... 0.70."""
 
@@ -176,7 +174,7 @@ def control_figures(
     threshold: float,
 ) -> dict[str, Any]:
     """Hold-out photographs [n, 512] against the training photographs; empty with fewer than 5."""
-    if len(holdout) < FEWEST_PHOTOGRAPHS:
+    if len(holdout) < FEWEST:
         return {}
     similarities = references.similarities(holdout)
     if name != ALL:

@@ -22,7 +22,8 @@ sets.<pre_op|post_op|all>.<metric>.<profile>.<variant> is a Figure, or a list of
 
 `filtered` is there only when the set went through the filters. A Figure:
 
-    value         float, a proportion from 0 to 1 for fir_*; null where it could not be measured
+    value         float, a proportion from 0 to 1 for fir_*; null where it could not be measured, or where a
+                  number of photographs below 5 would follow from it; so for every count
     ci95          [low, high] or null (Clopper-Pearson for fir_*)
     k             fir_* only: how many were at or above the threshold
     n             what the value is a mean or a share of: pairs (fir_pairs, lpips*), images (the others)
@@ -41,7 +42,7 @@ sets.<pre_op|post_op|all>.<metric>.<profile>.<variant> is a Figure, or a list of
 
 figures.similarity.<pre_op|post_op|all>.<raw|filtered> = {"edges": [n + 1 cosines from -1 to 1],
     "counts": [n], "mean": float, "threshold": 0.6, "n_pairs": int, "extractor": {...}}; counts and mean are
-    null with fewer than 5 training photographs.
+    null with fewer than 5 training photographs; where n_pairs is null counts are thousandths.
 figures.pca = null, or {
     "explained": [a, b]             shares of the variance,
     "edges_x": [m + 1], "edges_y": [m + 1],
@@ -60,6 +61,7 @@ figures.pca = null, or {
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,14 +73,15 @@ from ..dataset.folder import SETTINGS, require_dataset
 from ..errors import UserError
 from ..faces.analyzer import FaceAnalyzer
 from ..files import read_json
-from ..ranges import COSINE, COUNT
+from ..ranges import COSINE, COUNT, PAPER_SIMILARITY
 from .extractors import Extractors
 from .faces import face_figures, look_at_faces
 from .features import FeatureCaches, PairSampling, PopulationFeatures, common_size, extract_features
 from .fid import frechet_distance, split_floor
-from .fir import NO_REFERENCE, PAPER_THRESHOLD
+from .fir import NO_REFERENCE
 from .lpips import NO_PERCEPTUAL, PAPER_PAIRS, Perceptual
 from .sets import Group, Mask, Population, Warn, generated_population, name_damaged, reference_population
+from .untold import without_small_counts
 
 SPLITS = 10
 FEWEST_FOR_A_SPLIT = 20
@@ -100,7 +103,7 @@ class MeasureSettings:
     what is computed from generated images (by default a folder of its own in each set).
     """
 
-    threshold: float = PAPER_THRESHOLD
+    threshold: float = PAPER_SIMILARITY
     pairs: int = PAPER_PAIRS
     seed: int = 0
     control: Path | None = None
@@ -134,10 +137,13 @@ def measure_sets(
     population = generated_population(generated, warn)
     sets: dict[str, Any] = {group.name: {} for group in population.groups}
     figures: dict[str, Any] = {"similarity": {}, "pca": None}
+    with_face: dict[str, int] = {}
     if analyzer is not None:
         faces = look_at_faces(population, references, settings.control, analyzer, settings.cache_dir, warn)
         found = face_figures(population, faces, settings.threshold)
         sets, figures = found["sets"], found["figures"]
+        if faces.references is not None:
+            with_face = dict(Counter(faces.references.conditions))
     if extractors:
         drawn, real = both_features(population, references, extractors, settings, warn)
         for group in drawn.population.groups:
@@ -147,7 +153,8 @@ def measure_sets(
             if extractors.perceptual is not None:
                 info = extractors.perceptual.info.as_json()
                 sets[group.name] |= perceptual_figures(group, drawn, real, info)
-    return {"sets": sets, "figures": figures}
+    trained = Counter(image.condition for image in reference_population(references).images)
+    return without_small_counts({"sets": sets, "figures": figures}, trained, with_face)
 
 
 def both_features(
@@ -279,7 +286,7 @@ def shared_facts(
         "n_reference": None,
         "n_unreadable": int(mask.sum()) - found.n_images,
         "image_size": list(features.size) if features.size else None,
-        "n_resized": features.n_resized.get(name, 0),
+        "n_resized": features.n_resized[name],
         "extractor": extractor,
         **({"note": note} if note else {}),
     }

@@ -9,6 +9,7 @@ from .presets import Changes
 from .recipe import SIZE_STEP, Recipe, Spelling, recipe_fields
 
 _SMALLEST = 64
+_LORA_SUFFIX = ".safetensors"
 
 
 def by_path(path: str) -> str:
@@ -26,9 +27,15 @@ def checked_choices(choices: Changes, spell: Spelling = by_path) -> dict[str, ob
 
 
 def check_recipe(recipe: Recipe, spell: Spelling = by_path) -> Recipe:
-    """Return the recipe if its fields go together; else raise UserError that names them as `spell` does."""
+    """Return the recipe if its fields go together; else raise UserError that names them as `spell` does.
+
+    The output's name may be given with the suffix of its file, which it does not keep.
+    """
     _check_sizes(recipe, spell)
     name = recipe.output.name
+    if name.lower().endswith(_LORA_SUFFIX):
+        name = name[: -len(_LORA_SUFFIX)]
+        recipe = recipe.replaced({"output.name": name})
     if not name or name.startswith(".") or any(letter in name for letter in '/\\:*?"<>|\0'):
         raise UserError(
             f"{spell('output.name')} {name!r} is no plain file name; leave out folders and special characters"

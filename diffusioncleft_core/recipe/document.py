@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..files import parse_json, read_json, write_json
+from ..weight_file import stand_in
 from .checks import check_recipe, checked_choices
 from .recipe import Recipe, recipe_fields
 
@@ -63,6 +64,8 @@ def read_recipe(path: Path) -> Recipe:
 def _metadata(path: Path) -> Any:
     from safetensors import SafetensorError, safe_open
 
+    if instead := stand_in(path):
+        raise UserError(f"{path} {instead}")
     try:
         with safe_open(path, framework="numpy") as file:
             text = (file.metadata() or {}).get(METADATA_KEY)

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ..errors import UserError
+from ..small_counts import is_small
 from .recipe import PHANTOM_SIDE, STEPS_PER_IMAGE, Recipe
 
 Changes = Mapping[str, Any]
@@ -99,3 +100,14 @@ def completed_recipe(recipe: Recipe, facts: TrainingFacts, choices: Changes = Ma
     return recipe.replaced(
         {path: value for path, value in known.items() if value is not None and path not in choices}
     )
+
+
+def told_recipe(recipe: Recipe, images: int) -> Recipe:
+    """`recipe` as it may stand beside a LoRA of so many training images.
+
+    Of fewer than five it has no steps where those follow from the images: ten an image tell how few there
+    are. Read back, it gives the same training.
+    """
+    if not is_small(images) or recipe.optimizer.steps not in (0, STEPS_PER_IMAGE * images):
+        return recipe
+    return recipe.replaced({"optimizer.steps": 0, "previews.every_n_steps": 0})

@@ -11,10 +11,12 @@ from markupsafe import Markup
 
 from ..conditions.loader import load_vocabulary
 from ..conditions.vocabulary import ALL, Reported, Vocabulary
+from .drawing import Drawing
 
 SERIES = ("first", "second", "third", "fourth")
-"""Colours of the conditions' drawings, in the vocabulary's order; a fifth condition has the first's."""
+"""Series of the conditions' drawings, in the vocabulary's order; a fifth condition has the first's."""
 UNION = "union"
+PHANTOM_TAG = "phantom"
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Labels:
         return self.names.get(condition) or condition.replace("_", " ").capitalize()
 
     def series(self, condition: str) -> str:
-        """The CSS class of a condition's colour."""
+        """The series of a condition, which has a colour (`drawing`)."""
         if condition == ALL or condition not in self.names:
             return UNION
         return SERIES[list(self.names).index(condition) % len(SERIES)]
@@ -124,30 +126,28 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Legend:
-    """One entry: `mark` is square, dot, line, dashes or diamond, `series` the CSS class of its colour."""
-
-    mark: str
-    series: str
-    label: str
-
-
-@dataclass(frozen=True)
 class Plot:
-    """One drawing with the words and numbers that say the same."""
+    """One drawing with the words and numbers that say the same; without a drawing the words say why."""
 
-    svg: Markup
     caption: str
-    legend: Sequence[Legend] = ()
+    drawing: Drawing | None = None
+    svg: Markup = Markup("")  # noqa: RUF009 (text, and never changed)
     tag: str = ""
     numbers: Table | None = None
 
 
+def plotted(drawing: Drawing, *, numbers: Table | None = None) -> Plot:
+    """A drawing as the page shows it."""
+    tag = PHANTOM_TAG if drawing.phantom else ""
+    return Plot(f"{drawing.title}. {drawing.description}", drawing, drawing.inline(), tag, numbers)
+
+
 @dataclass(frozen=True)
 class Plots:
-    """Plots side by side where there is room."""
+    """Plots side by side where there is room; `wide`: of two columns, one below the other."""
 
     plots: Sequence[Plot]
+    wide: bool = False
     kind: ClassVar[str] = "plots"
 
 

@@ -35,6 +35,13 @@ class RunFolders:
     def training(self, condition: str) -> Path:
         return self.root / "loras" / condition
 
+    def losses(self, condition: str) -> Path:
+        return self.training(condition) / "loss.jsonl"
+
+    def trainings(self) -> list[Path]:
+        """The training folders that are there, also of conditions of earlier calls."""
+        return sorted(path for path in (self.root / "loras").glob("*") if path.is_dir())
+
     def lora(self, condition: Condition) -> Path:
         return self.training(condition.name) / f"{condition.trigger.lower()}.safetensors"
 

@@ -18,14 +18,17 @@ from markupsafe import Markup, escape
 from ..files import private_dir, shown, write_text
 from ..filters.apply import content_key
 from ..filters.decisions import REVIEW_KIND, REVIEW_SCHEMA, SAID
-from ..filters.identity import THRESHOLD
 from ..imageset.places import name_of
-from .blocks import Gallery, Labels, Photo, Section, labels_of
-from .faces import embedding_section, similarity_section
+from ..ranges import PAPER_SIMILARITY
+from .blocks import Gallery, Labels, Photo, Plots, Section, Text, labels_of
+from .drawing import Drawing, save_drawings
+from .face_map import embedding_section
 from .measured import measured_section
 from .nearest import NearestPair, earlier_reviews, generated_place, set_folders
 from .pictures import Panel, ReportPictures, thumbnail
+from .plain_words import plain_words_section
 from .rejections import rejections_section
+from .similarity import similarity_section
 from .training import oracle_section, provenance_section, training_section
 
 if TYPE_CHECKING:
@@ -46,28 +49,40 @@ class Page:
     title: str
     phantom: bool
     facts: Sequence[tuple[str, str]]
-    notes: Sequence[str]
     sections: Sequence[Section]
+
+    @property
+    def drawings(self) -> list[Drawing]:
+        """Every plot of the page."""
+        blocks = (block for section in self.sections for block in section.blocks)
+        plots = (plot for block in blocks if isinstance(block, Plots) for plot in block.plots)
+        return [plot.drawing for plot in plots if plot.drawing is not None]
 
 
 def page_of(document: Mapping[str, Any], pictures: ReportPictures) -> Page:
     """The page of a report document; a part that can't be read costs that part alone."""
     sections = [
+        part("plain-words", "In plain words", lambda: plain_words_section(document)),
+        *([notes] if (notes := notes_section(document)).blocks else []),
         part("figures", "Figures", lambda: measured_section(document)),
         part("similarity", "Likeness to the training faces", lambda: similarity_section(document)),
         part("embedding", "Face embeddings", lambda: embedding_section(document)),
         part("samples", "Samples", lambda: samples_section(document, pictures)),
         part("zero-shot", "Zero-shot", lambda: zero_shot_section(document, pictures)),
-        part("rejections", "Rejected images", lambda: rejections_section(document)),
+        part("rejections", "Rejected images", lambda: rejections_part(document, pictures)),
         part("oracle", "What the oracle saw", lambda: oracle_section(document)),
         part("training", "Training", lambda: training_part(document, pictures)),
         part("provenance", "Provenance", lambda: provenance_section(document)),
     ]
     phantom = bool(document.get("phantom"))
     title = "DiffusionCleft: report of a run" + (" on phantoms" if phantom else "")
-    return Page(
-        title, phantom, facts_of(document), [str(note) for note in document.get("notes") or []], sections
-    )
+    return Page(title, phantom, facts_of(document), sections)
+
+
+def notes_section(document: Mapping[str, Any]) -> Section:
+    """What a reader must know before the figures."""
+    notes = [str(note) for note in document.get("notes") or []]
+    return Section("notes", "Before you read on", blocks=[Text(notes, listed=True)] if notes else [])
 
 
 def part(name: str, title: str, build: Callable[[], Section]) -> Section:
@@ -141,6 +156,10 @@ def zero_shot_section(document: Mapping[str, Any], pictures: ReportPictures) -> 
     return Section("zero-shot", title, lead, galleries)
 
 
+def rejections_part(document: Mapping[str, Any], pictures: ReportPictures) -> Section:
+    return rejections_section(document, [gallery(panel, panel.title) for panel in pictures.rejected])
+
+
 def training_part(document: Mapping[str, Any], pictures: ReportPictures) -> Section:
     previews = [gallery(panel, panel.title) for panel in pictures.previews]
     missing = "" if previews else "There are no previews: this training drew none, or they lie elsewhere."
@@ -150,14 +169,32 @@ def training_part(document: Mapping[str, Any], pictures: ReportPictures) -> Sect
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 
 
+def write_shared(document: Mapping[str, Any], pictures: ReportPictures | None, path: Path) -> list[Path]:
+    """Write the page (`write_html`) and its plots into a folder beside it; return all files, the page first.
+
+    All of it may be shared.
+    """
+    page = page_of(document, pictures or ReportPictures())
+    write_text(path, rendered(page, path))
+    return [path, *save_drawings(page.drawings, figures_folder(path))]
+
+
 def write_html(document: Mapping[str, Any], pictures: ReportPictures | None, path: Path) -> Path:
-    """Write the page of a report document (schema 1), which may be shared.
+    """Write the page of a report document (schema 1) alone.
 
     pictures: None for a document alone. Parts that are missing are said to be missing.
     """
-    page = page_of(document, pictures or ReportPictures())
-    write_text(path, environment().get_template("report.html").render(page=page))
+    write_text(path, rendered(page_of(document, pictures or ReportPictures()), path))
     return path
+
+
+def rendered(page: Page, path: Path) -> str:
+    return environment().get_template("report.html").render(page=page, figures=figures_folder(path).name)
+
+
+def figures_folder(path: Path) -> Path:
+    """Where the plots of a page lie: `figures` beside report.html, `NAME.figures` beside another one."""
+    return path.with_name("figures" if path.stem == "report" else f"{path.stem}.figures")
 
 
 def write_private_html(
@@ -166,7 +203,7 @@ def write_private_html(
     path: Path,
     *,
     phantom: bool = False,
-    threshold: float = THRESHOLD,
+    threshold: float = PAPER_SIMILARITY,
     labels: Labels | None = None,
 ) -> Path:
     """Write the pairs side by side for human review, readable by its owner alone.

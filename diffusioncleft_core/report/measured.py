@@ -7,6 +7,7 @@ from typing import Any
 
 from ..conditions.vocabulary import ALL
 from .blocks import (
+    PHANTOM_TAG,
     Block,
     Cell,
     Labels,
@@ -14,7 +15,6 @@ from .blocks import (
     Section,
     Table,
     Text,
-    count,
     interval,
     is_phantom,
     labels_of,
@@ -23,7 +23,6 @@ from .blocks import (
     sentence,
 )
 
-PHANTOM_TAG = "phantom"
 METRICS = {
     "fir_pairs": ("FIR, share of generated–training pairs (lower is better)", "paper"),
     "fir_images": ("FIR, share of generated images (lower is better)", "paper"),
@@ -233,7 +232,8 @@ def entered(sets: Mapping[str, Any], labels: Labels) -> Table:
             figure = figure_of(sets, name, "fir_images", "paper", variant)
             if figure is not None:
                 cells = [Cell(f"{figure[key]:,}" if figure.get(key) is not None else "") for key in keys]
-                cells.append(Cell(count(figure.get("n_reference"))))
+                reference = figure.get("n_reference")
+                cells.append(Cell("not told" if reference is None else f"{reference:,}"))
                 rows.append(Row(f"{labels.name(name)}, {variant}", cells))
     columns = ("Set", *keys.values(), "Training faces")
     return Table("Images behind the face figures: those without a face did not enter", columns, rows)
@@ -245,8 +245,8 @@ def caveats(labels: Labels, *, phantom: bool) -> Text:
 
 
 def notes_of(sets: Mapping[str, Any]) -> Text:
-    """The notes of the figures that were measured, once each, under the metric's name."""
-    lines: dict[str, None] = {}
+    """The notes of the figures that were measured, once each, after the metrics that share them."""
+    metrics_of: dict[str, dict[str, None]] = {}
     for metrics in sets.values():
         for metric, profiles in metrics.items():
             for variants in profiles.values():
@@ -254,8 +254,9 @@ def notes_of(sets: Mapping[str, Any]) -> Text:
                     if isinstance(figure, Mapping) and figure.get("note") and figure.get("value") is not None:
                         family, _, rest = metric.partition("_")
                         label = f"{family.upper()} {rest.replace('_', ' ')}".strip()
-                        lines[f"{label}: {sentence(str(figure['note']))}"] = None
-    return Text(list(lines), listed=True, heading="Notes on the figures")
+                        metrics_of.setdefault(sentence(str(figure["note"])), {})[label] = None
+    lines = [f"{', '.join(labels)}: {note}" for note, labels in metrics_of.items()]
+    return Text(lines, listed=True, heading="Notes on the figures")
 
 
 def extractors(sets: Mapping[str, Any]) -> Text:

@@ -19,18 +19,21 @@ from ..dataset.withdrawn import lora_withdrawal, set_withdrawal
 from ..errors import UserError
 from ..files import encoded, inside, read_json
 from ..filters.apply import PERSON
-from ..filters.artifacts import NO_FACE, UNREADABLE
+from ..filters.artifacts import NO_FACE, SEVERAL_FACES, UNREADABLE
 from ..filters.identity import IDENTITY_LEAK
 from ..filters.stage import REASONS
-from ..imageset.manifest import ImageRow, listed_rows, raw_rows, read_image_set
+from ..imageset.manifest import ImageRow, listed_rows, raw_rows, read_image_set, rejected_rows
 from ..imageset.places import MANIFEST
 from ..imageset.synthetic import short_label, xmp_packet
+from ..progress import progress
 from .blocks import Photo
 
 T = TypeVar("T")
 
 SAMPLES = 24
 PANEL_IMAGES = 8
+REJECTED = 6
+"""Images that are shown of each reason for rejection."""
 PREVIEW_STEPS = 6
 THUMBNAIL = 256
 QUALITY = 80
@@ -39,6 +42,9 @@ PREVIEW_VERDICTS = "verdicts.json"
 WITHDRAWN = (
     "No image is shown: the LoRA that drew them learned from a photograph whose consent was withdrawn. "
     "`diffusioncleft dataset withdraw` erases them."
+)
+MAY_NOT_BE_SHOWN = (
+    "may not be shown: too like a training face, or with a face that was not compared, or without one."
 )
 NOT_COMPARED = (
     "No image is shown: they were not compared with the training faces, and one may look like a person. "
@@ -73,9 +79,10 @@ class ReportPictures:
     samples: Mapping[str, Panel] = field(default_factory=dict)
     zero_shot: Sequence[Panel] = ()
     previews: Sequence[Panel] = ()
+    rejected: Sequence[Panel] = ()
 
     def every(self) -> Iterable[Picture]:
-        for panel in (*self.samples.values(), *self.zero_shot, *self.previews):
+        for panel in (*self.samples.values(), *self.zero_shot, *self.previews, *self.rejected):
             yield from panel.pictures
 
 
@@ -83,13 +90,14 @@ def withheld(verdicts: Mapping[str, Any], *, phantom: bool) -> bool:
     """Whether a generated image with these verdicts must not be shown to others.
 
     It is too like a training face, has no face that could be compared, was never compared, or a person
-    rejected it.
+    rejected it. Of several faces the largest alone is compared: where people were learned from, the others
+    could be anyone.
     """
     identity = verdicts.get("identity")
-    unassessed = {NO_FACE, UNREADABLE, IDENTITY_LEAK, PERSON} & set(verdicts.get("reasons") or [])
-    if unassessed or (identity or {}).get("rejected"):
+    reasons = set(verdicts.get("reasons") or [])
+    if {NO_FACE, UNREADABLE, IDENTITY_LEAK, PERSON} & reasons or (identity or {}).get("rejected"):
         return True
-    return not phantom and (identity or {}).get("max_similarity") is None
+    return not phantom and (SEVERAL_FACES in reasons or (identity or {}).get("max_similarity") is None)
 
 
 def sample_panel(folder: Path, *, phantom: bool, n: int = SAMPLES) -> Panel:
@@ -122,13 +130,44 @@ def sample_panel(folder: Path, *, phantom: bool, n: int = SAMPLES) -> Panel:
     ]
     said = [f"The first {len(shown)} of {len(rows):,} images of the plan, in its order."]
     if passed:
-        said.append(
-            f"{passed} before the last of them are not shown: too like a training face, or without a face to "
-            "compare."
-        )
+        said.append(f"{passed} before the last of them {MAY_NOT_BE_SHOWN}")
     if ending:
         said.append(f"Every prompt ends with “{ending.strip()}”")
     return Panel("", pictures, " ".join(said))
+
+
+def rejected_panels(folder: Path, title: str, *, phantom: bool, n: int = REJECTED) -> list[Panel]:
+    """The first images that the filters set aside, a panel a reason; the same image may be under several.
+
+    An image that must not be shown is counted alone.
+    """
+    rows = rejected_rows(read_image_set(folder, may_be_empty=True))
+    found = {reason for row in rows for reason in row.reasons}
+    panels = []
+    for reason in [*REASONS, *sorted(found - set(REASONS))]:
+        mine = [row for row in rows if reason in row.reasons]
+        may_show = [row for row in mine if not withheld(row.verdicts, phantom=phantom)]
+        shown = [row for row in may_show if inside(folder, row.file).is_file()][:n]
+        if not mine:
+            continue
+        hidden = len(mine) - len(may_show)
+        said = f"{len(shown) or 'None'} of {len(mine):,} shown."
+        if hidden:
+            said += f" {hidden:,} {MAY_NOT_BE_SHOWN}"
+        what = "Synthetic phantom face" if phantom else "Synthetic face"
+        named = REASONS.get(reason, reason.replace("_", " "))
+        pictures = [
+            Picture(
+                inside(folder, row.file),
+                f"{what}, rejected ({named.lower()}): {short_label(row.attributes)}",
+                short_label(row.attributes),
+                "synthetic",
+                row.prompt or "",
+            )
+            for row in shown
+        ]
+        panels.append(Panel(f"{title}: {named.lower()}", pictures, said))
+    return panels
 
 
 def badge_of(row: ImageRow) -> str:
@@ -254,7 +293,7 @@ def refuse_photographs(pictures: ReportPictures, private: Path) -> None:
     }
     if not known:
         return
-    for picture in pictures.every():
+    for picture in progress(list(pictures.every()), "pictures of the report", leave=False):
         if pixels_of(picture.path) in known:
             raise UserError(
                 f"{picture.path} is one of the run's photographs, and a report shows none: give folders of "

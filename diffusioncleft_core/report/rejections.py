@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,8 +13,10 @@ from ..filters.identity import IDENTITY_LEAK
 from ..filters.stage import REASONS
 from ..statistics import clopper_pearson
 from .blocks import (
+    PHANTOM_TAG,
     Block,
     Cell,
+    Gallery,
     Labels,
     Row,
     Section,
@@ -26,11 +28,15 @@ from .blocks import (
     percent,
     sentence,
 )
-from .measured import PHANTOM_TAG
+
+SHOWN = (
+    "The first rejected images of each reason, in the plan’s order (Figure 8 of the paper). All were drawn "
+    "by a model; each picture’s own metadata say so."
+)
 
 
-def rejections_section(document: Mapping[str, Any]) -> Section:
-    """Counts and rates, from `filters`."""
+def rejections_section(document: Mapping[str, Any], galleries: Sequence[Gallery] = ()) -> Section:
+    """Counts and rates, from `filters`; galleries: rejected images, one a condition and reason."""
     title = "Rejected images"
     filters = document.get("filters") or {}
     if not filters:
@@ -58,7 +64,9 @@ def rejections_section(document: Mapping[str, Any]) -> Section:
         table = by_value(filters, key, caption, head, labels)
         blocks += [replace(table, tag=tag)] if table.rows else []
     blocks += [Text(said)] if (said := said_besides(filters, labels)) else []
-    return Section("rejections", title, lead, blocks)
+    if galleries:
+        blocks.append(Text([SHOWN], heading="What rejected images look like"))
+    return Section("rejections", title, lead, [*blocks, *galleries])
 
 
 def share_cell(k: int, n: int) -> Cell:

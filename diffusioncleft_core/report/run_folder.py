@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from .pictures import (
     folder_panel,
     preview_panels,
     refuse_photographs,
+    rejected_panels,
     sample_panel,
 )
 from .summary import SCHEMA
@@ -58,34 +59,54 @@ def conditions_of(document: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys([*(document.get("training") or {}), *(document.get("generation") or {})]))
 
 
+def told_trainings(document: Mapping[str, Any]) -> list[str]:
+    """The conditions whose training may be shown step by step.
+
+    Of fewer than five photographs the number of steps would tell how many they are.
+    """
+    training = document.get("training") or {}
+    return [
+        name
+        for name in conditions_of(document)
+        if (training.get(name) or {}).get("training_images", 0) is not None
+    ]
+
+
 def collect_pictures(
     folders: RunFolders | None,
     conditions: Sequence[str],
     *,
     phantom: bool,
+    previewed: Collection[str] | None = None,
     zero_shot: Path | None = None,
     other_models: Mapping[str, Path] | None = None,
     labels: Labels | None = None,
 ) -> ReportPictures:
     """The pictures that a run's report may show.
 
-    zero_shot: images of the base model without a LoRA (default: the run's own `zero_shot` folder);
-    other_models: folders of images by the model's name. UserError for a folder of photographs.
+    previewed: the conditions whose previews are among them (default: all); zero_shot: images of the base
+    model without a LoRA (default: the run's own `zero_shot` folder); other_models: folders of images by the
+    model's name. UserError for a folder of photographs.
     """
     labels = labels or labels_of({})
     samples: dict[str, Panel] = {}
     previews: list[Panel] = []
+    rejected: list[Panel] = []
     if folders is not None:
         for name in conditions:
             if (folders.generated(name) / MANIFEST).is_file():
-                samples[name] = sample_panel(folders.generated(name), phantom=phantom)
+                generated = folders.generated(name)
+                samples[name] = sample_panel(generated, phantom=phantom)
+                rejected += rejected_panels(generated, labels.name(name), phantom=phantom)
+            if previewed is not None and name not in previewed:
+                continue
             found = folders.training(name) / "previews"
             previews += preview_panels(found, labels.name(name), phantom=phantom)
         if zero_shot is None and (folders.root / ZERO_SHOT).is_dir():
             zero_shot = folders.root / ZERO_SHOT
     panels = [folder_panel(zero_shot, BASE_MODEL)] if zero_shot is not None else []
     panels += [folder_panel(folder, name) for name, folder in (other_models or {}).items()]
-    pictures = ReportPictures(samples, panels, previews)
+    pictures = ReportPictures(samples, panels, previews, rejected)
     if folders is not None:
         refuse_photographs(pictures, folders.private)
     return pictures
@@ -93,7 +114,7 @@ def collect_pictures(
 
 def loss_curves(folders: RunFolders, conditions: Sequence[str]) -> dict[str, Any]:
     """`figures.loss` of a run: the loss history of each condition that has one."""
-    files = {name: folders.training(name) / "loss.jsonl" for name in conditions}
+    files = {name: folders.losses(name) for name in conditions}
     return {name: loss_curve(file) for name, file in files.items() if file.is_file()}
 
 
@@ -101,7 +122,7 @@ def with_loss_curves(report: RunReport) -> dict[str, Any]:
     """The document, with the loss histories of the run's folder where it has none of its own."""
     figures = dict(report.document.get("figures") or {})
     if report.folders is not None and not figures.get("loss"):
-        curves = loss_curves(report.folders, conditions_of(report.document))
+        curves = loss_curves(report.folders, told_trainings(report.document))
         if curves:
             figures["loss"] = curves
     return {**report.document, "figures": figures}

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ..files import inside
+from ..imageset.decode import REASONS
 from ..imageset.manifest import raw_rows, read_image_set
 from ..imageset.places import sidecar_of
 from ..imageset.synthetic import contact_sheet, read_pictures, short_label
+from ..recipe.recipe import STEPS_PER_IMAGE
 from .blocks import count
 from .pictures import withheld
 
@@ -60,11 +62,15 @@ def summarize(report: Mapping[str, Any]) -> str:
     for name, facts in report["training"].items():
         last = facts["last_step"]
         loss = f"{last['loss']:.3f}" if last else ""
-        steps = facts["recipe"]["optimizer"]["steps"]
+        steps = facts["recipe"]["optimizer"]["steps"] or f"{STEPS_PER_IMAGE} a training image"
         lines.append(
             f"| {name} | {count(facts['training_images'])} | {count(facts['holdout_images'])} | "
             f"{facts['regularization_images']} | {steps} | {loss} |"
         )
+    aside = [row for name, facts in report["training"].items() for row in aside_rows(name, facts)]
+    if aside:
+        lines += ["", "## Photographs set aside", "", "| condition | reason | photographs |"]
+        lines += ["| --- | --- | ---: |", *aside]
     if report["oracle"]:
         lines += [
             "",
@@ -78,6 +84,15 @@ def summarize(report: Mapping[str, Any]) -> str:
     lines += ["", "## Time", "", "| stage | seconds |", "| --- | ---: |"]
     lines += [f"| {name} | {value:.1f} |" for name, value in report["provenance"]["seconds"].items()]
     return "\n".join(lines) + "\n"
+
+
+def aside_rows(condition: str, facts: Mapping[str, Any]) -> list[str]:
+    """A line for each reason for which photographs of a condition did not enter."""
+    return [
+        f"| {condition} | {REASONS.get(reason, reason)} | {count(n)} |"
+        for reason, n in facts.get("set_aside", {}).items()
+        if n != 0
+    ]
 
 
 def figure_rows(figures: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any], str]]:
@@ -97,7 +112,7 @@ def figure_rows(figures: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]
 
 
 def figure_line(condition: str, label: str, figure: Mapping[str, Any], unit: str) -> str:
-    goal = goal_of(label, figure["value"]) if unit == "%" else ""
+    goal = goal_of(label, figure) if unit == "%" else ""
     low, high = figure["ci95"]
     interval = f"{shown(low, unit)} to {shown(high, unit)}"
     cells = [
@@ -111,18 +126,30 @@ def figure_line(condition: str, label: str, figure: Mapping[str, Any], unit: str
     return f"| {' | '.join(cells)} |"
 
 
-def goal_of(label: str, value: float | None) -> str:
-    """`at least 90 %: reached`; "" for a figure without a goal."""
+def goal_of(label: str, figure: Mapping[str, Any]) -> str:
+    """`at least 90 %: reached`; "" for a figure without a goal.
+
+    A goal is reached, or missed, where the whole 95 % interval lies on that side of it.
+    """
     goal = GOALS.get(label)
     if label.startswith("trigger_obedience, "):
         goal = SKIN_GOAL
     if goal is None:
         return ""
     word, bound = goal
-    if value is None:
-        return f"{word} {bound:.0%}: not measured"
-    reached = value >= bound if word == "at least" else value <= bound
-    return f"{word} {bound:.0%}: {'reached' if reached else 'not reached'}"
+    return f"{word} {bound:.0%}: {verdict(figure, word, bound)}"
+
+
+def verdict(figure: Mapping[str, Any], word: str, bound: float) -> str:
+    """`reached`, `not reached`, or that so few readings decide neither."""
+    if figure["value"] is None or not figure.get("ci95"):
+        return "not measured"
+    low, high = figure["ci95"]
+    if (low >= bound) if word == "at least" else (high <= bound):
+        return "reached"
+    if (high < bound) if word == "at least" else (low > bound):
+        return "not reached"
+    return f"not decided at n = {figure['n']:,}"
 
 
 def shown(value: float | None, unit: str) -> str:

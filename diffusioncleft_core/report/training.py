@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..files import read_jsonl
+from ..recipe.recipe import STEPS_PER_IMAGE
 from .blocks import (
+    PHANTOM_TAG,
     Block,
     Cell,
     Gallery,
     Labels,
-    Legend,
     Plot,
     Plots,
     Row,
@@ -25,13 +26,17 @@ from .blocks import (
     labels_of,
     percent,
     plain,
+    plotted,
     sentence,
 )
-from .charts import Axis, Chart
-from .measured import PHANTOM_TAG
+from .drawing import CONTROL, SINGLE, Drawing, colour_of, file_name, legend_below, plain_axes
 from .summary import figure_rows, goal_of
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 BINS = 100
+STEPS_UNTOLD = f"{STEPS_PER_IMAGE} a training image"
 NO_CURVE = "There is no loss history in this report: it lies in loss.jsonl of each LoRA’s folder."
 
 
@@ -64,7 +69,9 @@ def training_section(document: Mapping[str, Any], previews: Sequence[Gallery], m
     if not training and not curves and not previews:
         return Section("training", title, missing="This report knows nothing of a training.")
     blocks: list[Block] = [training_table(training, labels)] if training else []
-    plots = [plot for name, curve in curves.items() if (plot := loss_plot(name, curve, labels)) is not None]
+    phantom = bool(document.get("phantom"))
+    found = [loss_plot(name, curve, labels, phantom=phantom) for name, curve in curves.items()]
+    plots = [plot for plot in found if plot is not None]
     blocks += [Plots(plots)] if plots else []
     blocks += previews
     said = [missing, "" if plots else NO_CURVE]
@@ -85,7 +92,7 @@ def training_table(training: Mapping[str, Any], labels: Labels) -> Table:
     rows.append(Row("Training images", [Cell(count(part.get("training_images"))) for part in parts]))
     rows.append(Row("Held out", [Cell(count(part.get("holdout_images"))) for part in parts]))
     line("Regularisation images", [part.get("regularization_images") for part in parts])
-    line("Steps", [recipe.get("steps") for recipe in recipes])
+    line("Steps", [recipe["steps"] or STEPS_UNTOLD if "steps" in recipe else None for recipe in recipes])
     line("Learning rate", [recipe.get("learning_rate") for recipe in recipes])
     line("Rank, alpha", [rank_of(recipe) for recipe in recipes])
     line("Resolution, px", [", ".join(map(str, recipe.get("resolution") or [])) for recipe in recipes])
@@ -117,7 +124,7 @@ def text_of(value: object) -> str:
     )
 
 
-def loss_plot(name: str, curve: Mapping[str, Any], labels: Labels) -> Plot | None:
+def loss_plot(name: str, curve: Mapping[str, Any], labels: Labels, *, phantom: bool) -> Plot | None:
     steps, loss = curve.get("steps") or [], curve.get("loss")
     if len(steps) < 2 or not loss:
         return None
@@ -125,27 +132,31 @@ def loss_plot(name: str, curve: Mapping[str, Any], labels: Labels) -> Plot | Non
     title = f"{labels.name(name)}: loss over the steps"
     words = (
         f"Mean loss {loss['mean'][0]:.3f} in the first part, {loss['mean'][-1]:.3f} in the last, of "
-        f"{steps[-1]:,} steps."
+        f"{steps[-1]:,} steps. Band: 10 to 90 % of the steps of a part."
     )
-    low = min(min(part["low"]) for part in shown.values())
-    high = max(max(part["high"]) for part in shown.values())
-    room = 0.05 * (high - low) or 0.01
-    chart = Chart(
-        f"loss-{name}",
-        title,
-        words,
-        Axis(0, steps[-1], "step", show=lambda value: f"{value:,.0f}"),
-        Axis(max(0.0, low - room), high + room, "loss"),
-    )
-    legend = []
+    colours = {"loss": colour_of(labels.series(name)), "reg_loss": CONTROL}
     sources = {"loss": "photographs", "reg_loss": "regularisation images"}
-    for key, part in shown.items():
-        series = labels.series(name) if key == "loss" else "control"
-        chart.band(list(zip(steps, part["low"], part["high"], strict=True)), series)
-        chart.line(list(zip(steps, part["mean"], strict=True)), series, dashed=key != "loss")
-        mark = "line" if key == "loss" else "dashes"
-        legend.append(Legend(mark, series, f"mean, {sources[key]} (band: 10 to 90 % of the steps)"))
-    return Plot(chart.draw(), f"{title}. {words}", legend)
+
+    def paint(figure: Figure) -> None:
+        axes = plain_axes(figure)
+        for key, part in shown.items():
+            axes.fill_between(steps, part["low"], part["high"], color=colours[key], alpha=0.2, linewidth=0)
+            line = "-" if key == "loss" else "--"
+            axes.plot(steps, part["mean"], line, color=colours[key], label=f"mean, {sources[key]}")
+        axes.set(xlim=(0, steps[-1]), xlabel="step", ylabel="loss")
+        axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]))
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        legend_below(figure, axes)
+
+    rows = [
+        (sources[key], *values)
+        for key, part in shown.items()
+        for values in zip(steps, part["mean"], part["low"], part["high"], strict=True)
+    ]
+    columns = ("trained_on", "step", "mean_loss", "percentile_10", "percentile_90")
+    return plotted(
+        Drawing(file_name("loss", name), title, words, (SINGLE, 55), paint, columns, rows, phantom)
+    )
 
 
 def provenance_section(document: Mapping[str, Any]) -> Section:
@@ -240,7 +251,7 @@ def oracle_table(name: str, figures: Mapping[str, Any], labels: Labels) -> Table
             return percent(number) if share else f"{plain(number, 1)} {unit}"
 
         small = "; ".join(filter(None, [interval(figure.get("ci95"), show), f"n = {figure['n']:,}"]))
-        goal = goal_of(label, value) if share else ""
+        goal = goal_of(label, figure) if share else ""
         rows.append(
             Row(
                 label_of(label),

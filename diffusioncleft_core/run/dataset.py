@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from ..conditions.vocabulary import Condition
+from ..dataset.settings import BuildSettings, Photographs
 from ..errors import UserError
 from ..files import private_dir, sha256_file
-from .run import Run
-from .settings import PHANTOM_CONTROLS, Photographs, RunSettings, face_pack_input, vocabulary_input
-from .stages import Results, Stage, always
+from .run import WARNINGS, Run
+from .settings import PHANTOM_CONTROLS, RunSettings, face_pack_input, vocabulary_input
+from .stages import Results, Stage, always, digest_of
 
 if TYPE_CHECKING:
     from ..dataset.build import ConsentChange
@@ -81,8 +82,7 @@ def photographs_for(training_faces: int, holdout: float) -> int:
 def build(run: Run, condition: Condition, photographs: Photographs) -> Results:
     """Photographs → checked, captioned private dataset with its hold-out."""
     from ..dataset.build import build_dataset
-    from ..dataset.folder import ROLES
-    from ..dataset.settings import BuildSettings
+    from ..dataset.folder import ROLES, dataset_rows
     from ..faces.analyzer import load_face_analyzer
     from ..imageset.decode import INGEST_VERSION
     from ..imageset.places import MANIFEST
@@ -103,18 +103,16 @@ def build(run: Run, condition: Condition, photographs: Photographs) -> Results:
     def work() -> Results:
         faces = load_face_analyzer(settings.faces, device=settings.sampling.device.type)
         result = build_dataset(
-            photographs.folder,
-            photographs.metadata,
+            replace(photographs, apart_from=others),
             condition,
             out,
             faces,
             settings=choices,
-            apart_from=others,
             arguments=readmit_arguments(settings, photographs, condition, others, choices),
             on_change=consent_changed,
         )
-        for message in result.warnings:
-            run.remember(message)
+        for message in (*result.notices, *result.warnings):
+            run.warn(message)
         if not result.count("train"):
             raise UserError(
                 f"no {condition.name} photograph can be trained on: see `diffusioncleft dataset show {out}`"
@@ -122,7 +120,9 @@ def build(run: Run, condition: Condition, photographs: Photographs) -> Results:
         return {
             "training_images": result.count("train"),
             "holdout_images": result.count("holdout"),
+            "subjects": result.subjects,
             "set_aside": result.reasons,
+            WARNINGS: list(result.warnings),
             "faces": faces.describe(),
         }
 
@@ -142,7 +142,11 @@ def build(run: Run, condition: Condition, photographs: Photographs) -> Results:
     after = [f"photographs-{condition.name}", *(f"dataset-{name}" for name in earlier)]
     done = run.stages.run(Stage(f"dataset-{condition.name}", inputs, [manifest], work, after, always))
     # Captions are edited after a build too.
-    return done | {"manifest": sha256_file(manifest) if manifest.is_file() else None}
+    there = manifest.is_file()
+    return done | {
+        "manifest": sha256_file(manifest) if there else None,
+        "trained_on": digest_of([row.to_json() for row in dataset_rows(out, "train")]) if there else None,
+    }
 
 
 def readmit_arguments(

@@ -13,17 +13,16 @@ from ..files import inside, write_json, write_text
 from ..recipe.presets import PAPER
 from ..report.blocks import vocabulary_block
 from ..report.summary import SCHEMA
+from ..small_counts import FEWEST, is_small, told
 from .dataset import folder_digests
 from .generation import draw_plan, filtered_content, prompts_of
-from .run import Run
+from .run import WARNINGS, Run
 from .settings import RunSettings, face_pack_input, metric_weights, sampling_inputs
 from .stages import Results, Stage, always
 
 if TYPE_CHECKING:
     from ..faces.analyzer import FaceAnalyzer
 
-FEWEST = 5
-"""Real photographs that a count must have to be told."""
 PHANTOM_NOTE = (
     "Every figure here was made with phantoms and the embedded phantom models: it says nothing about FLUX.1."
 )
@@ -51,7 +50,7 @@ def build_report(run: Run, seconds: float) -> dict[str, Any]:
             "seed": settings.seed,
             "base_model_sha256": settings.source.fingerprint(),
             "faces": {name: stages["dataset"]["faces"] for name, stages in facts.items()},
-            "seconds": {row.name: round(row.seconds, 1) for row in run.stages.rows},
+            "seconds": {row.name: round(row.before + row.seconds, 1) for row in run.stages.rows},
             "seconds_this_call": round(seconds, 1),
             "peak_memory_gib": peak_memory(),
         },
@@ -59,22 +58,31 @@ def build_report(run: Run, seconds: float) -> dict[str, Any]:
 
 
 def training_facts(stages: Mapping[str, Any], *, phantom: bool) -> dict[str, Any]:
-    """What one LoRA was trained on and with; counts of fewer than 5 photographs of people are null."""
+    """What one LoRA was trained on and with.
+
+    Counts of fewer than 5 photographs of people are null, and so is everything they would follow from.
+    """
     dataset = stages["dataset"]
-    facts = {
-        **stages["training"],
-        "holdout_images": dataset["holdout_images"],
-        "set_aside": dict(dataset["set_aside"]),
-    }
+    counts = {key: dataset[key] for key in ("holdout_images", "subjects") if key in dataset}
+    trained = {key: value for key, value in stages["training"].items() if key != WARNINGS}
+    facts = {**trained, **counts, "set_aside": dict(dataset["set_aside"])}
     if phantom:
         return facts
-    facts["set_aside"] = {reason: suppressed(n) for reason, n in facts["set_aside"].items()}
-    return facts | {key: suppressed(facts[key]) for key in ("training_images", "holdout_images")}
+    facts["set_aside"] = {reason: told(n) for reason, n in facts["set_aside"].items()}
+    if is_small(facts["training_images"]):
+        facts |= without_steps(facts)
+    return facts | {key: told(facts[key]) for key in ("training_images", *counts)}
 
 
-def suppressed(n: int) -> int | None:
-    """A count of photographs, or None for 1 to 4: so few could tell of a person."""
-    return None if 0 < n < FEWEST else n
+def without_steps(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The last step and the recipe of a training without its steps: ten an image tell how few there are."""
+    last = {key: value for key, value in (facts["last_step"] or {}).items() if key == "loss"}
+    untold = {"optimizer": {"steps": 0}, "previews": {"every_n_steps": 0}}
+    recipe = facts["recipe"]
+    return {
+        "last_step": last,
+        "recipe": recipe | {group: {**recipe.get(group, {}), **values} for group, values in untold.items()},
+    }
 
 
 def notes(settings: RunSettings, warnings: Sequence[str]) -> list[str]:
@@ -130,7 +138,9 @@ def filter_images(run: Run) -> Results:
     from ..imageset.decode import INGEST_VERSION
 
     settings, folders, facts = run.settings, run.folders, run.facts
-    draw_again = {condition.name: partial(draw_plan, run, condition) for condition in run.conditions}
+    draw_again = {
+        condition.name: partial(draw_plan, run, condition, warn=run.warn) for condition in run.conditions
+    }
 
     def work() -> Results:
         analyzer = analyzer_of(settings)
@@ -212,6 +222,7 @@ def measure_images(run: Run, control: Path | None) -> Results:
             "networks": metric_weights(settings),
             **face_pack_input(settings),
             "control faces": folder_digests(control) if control else [],
+            "fewest photographs that are told": FEWEST,
         }
 
     stages_before = ("dataset", "training", "generation")
@@ -266,9 +277,9 @@ def draw_zero_shot(run: Run) -> Results:
 def write_report(run: Run, filtered: Results, measured: Results, seconds: float) -> None:
     """report.json, summary.md and the two pages; made anew each time, they cost little."""
     from ..report.blocks import labels_of
-    from ..report.html import write_html, write_private_html
+    from ..report.html import write_private_html, write_shared
     from ..report.nearest import read_nearest
-    from ..report.run_folder import HTML, PRIVATE_HTML, collect_pictures, loss_curves
+    from ..report.run_folder import HTML, PRIVATE_HTML, collect_pictures, loss_curves, told_trainings
     from ..report.summary import summarize
 
     folders, conditions, phantom = run.folders, list(run.facts), run.settings.phantom
@@ -276,13 +287,15 @@ def write_report(run: Run, filtered: Results, measured: Results, seconds: float)
         **build_report(run, seconds),
         "filters": filtered,
         "sets": measured["sets"],
-        "figures": {**measured["figures"], "loss": loss_curves(folders, conditions)},
+        "figures": measured["figures"],
     }
+    document["figures"] = {**document["figures"], "loss": loss_curves(folders, told_trainings(document))}
     write_json(inside(folders.root, folders.report.name), document)
     write_text(inside(folders.root, folders.summary.name), summarize(document))
     labels = labels_of(document)
-    pictures = collect_pictures(folders, conditions, phantom=phantom, labels=labels)
-    write_html(document, pictures, inside(folders.root, HTML))
+    previewed = told_trainings(document)
+    pictures = collect_pictures(folders, conditions, phantom=phantom, labels=labels, previewed=previewed)
+    write_shared(document, pictures, inside(folders.root, HTML))
     pairs = read_nearest(folders.private)
     if pairs:
         page = folders.private / PRIVATE_HTML

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ from ..conditions.plan import PlanRow
 from ..conditions.vocabulary import Condition
 from ..files import inside, sha256_file
 from ..imageset.manifest import ImageRow, raw_rows, read_image_set
-from .run import Run
+from ..progress import progress
+from .run import WARNINGS, Run, Warn
 from .settings import sampling_inputs, vocabulary_input
 from .stages import Results, Stage, always, digest_of
 
@@ -53,8 +54,9 @@ def generate_images(run: Run, condition: Condition) -> Results:
         return read_plan(folders.plan(condition.name))[: settings.n]
 
     def work() -> Results:
-        result = draw_plan(run, condition, plan())
-        return {"images": result.total, "content": drawn_content(out)}
+        said: list[str] = []
+        result = draw_plan(run, condition, plan(), warn=run.noted(said))
+        return {"images": result.total, "content": drawn_content(out), WARNINGS: said}
 
     def inputs() -> dict[str, Any]:
         return {
@@ -79,13 +81,19 @@ def prompts_of(plan: Sequence[PlanRow]) -> str:
 
 def drawn_content(folder: Path) -> str:
     """Digest of a set's images as they were drawn, wherever the filters moved them since."""
-    rows = raw_rows(read_image_set(folder))
+    rows = _compared(raw_rows(read_image_set(folder)))
     return digest_of([[row.name, row.prompt, _image_digest(folder, row)] for row in rows])
 
 
 def filtered_content(folder: Path) -> str:
     """Digest of a set's images with all that its manifest says of them, verdicts too."""
-    return digest_of([[row.to_json(), _image_digest(folder, row)] for row in read_image_set(folder)])
+    rows = _compared(read_image_set(folder))
+    return digest_of([[row.to_json(), _image_digest(folder, row)] for row in rows])
+
+
+def _compared(rows: Sequence[ImageRow]) -> Iterable[ImageRow]:
+    compared: Iterable[ImageRow] = progress(rows, "comparing images", leave=False)
+    return compared
 
 
 def _image_digest(folder: Path, row: ImageRow) -> str | None:
@@ -93,12 +101,12 @@ def _image_digest(folder: Path, row: ImageRow) -> str | None:
     return sha256_file(path) if path.is_file() else None
 
 
-def draw_plan(run: Run, condition: Condition, plan: Sequence[PlanRow]) -> Any:
+def draw_plan(run: Run, condition: Condition, plan: Sequence[PlanRow], *, warn: Warn) -> Any:
     """Draw the rows of a plan that the condition's set does not hold yet."""
     from ..generation.generate import generate
 
     settings = run.settings.drawn_with(run.folders.lora(condition))
-    return generate(settings, plan, run.folders.generated(condition.name), warn=run.remember)
+    return generate(settings, plan, run.folders.generated(condition.name), warn=warn)
 
 
 def ask_oracle(run: Run, condition: Condition) -> Results:

@@ -6,29 +6,34 @@ skipped, an interrupted one goes on where it was (`stages`).
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
-from ..files import private_dir
+from ..errors import UserError
+from ..files import TEMPORARY_PREFIX, folder_lock, private_dir
 from ..recipe.document import write_recipe
 from ..report.folders import RunFolders
 from .dataset import build, control_faces, render_photographs
 from .evaluation import draw_zero_shot, filter_images, measure_images, write_report
 from .generation import ask_oracle, draw_sheets, generate_images, write_prompt_plan
+from .needs import check_settings
 from .run import Run, Warn
-from .settings import RunSettings, check_settings
-from .stages import Results, StageRow, say_on_stderr, stage_table
+from .settings import RunSettings
+from .stages import Results, StageRow, say_on_stderr
 from .training import Train, regularize, side_by_side, train_lora, trainings_at_once
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """Where the run's results lie, and its table of stages."""
+    """Where the run's results lie, what each stage had before it, and its results by condition."""
 
     folders: RunFolders
-    table: str
+    rows: list[StageRow]
+    facts: Mapping[str, Mapping[str, Results]]
     warnings: list[str]
 
 
@@ -48,15 +53,38 @@ def run_pipeline(
         say: prints one line a stage.
 
     Raises:
-        UserError: photographs, face pack or base model are missing; raised before any work.
+        UserError: photographs, face pack or base model are missing, or another process is at work in the
+            run's folder; raised before any work.
     """
     check_settings(settings)
     begun = time.monotonic()
     run = Run(settings, warn=warn, say=say)
-    private_dir(run.folders.private)
-    filtered, measured = run_stages(run, train)
-    write_report(run, filtered, measured, time.monotonic() - begun)
-    return RunResult(run.folders, stage_table(run.stages.rows), run.warnings)
+    with run_lock(run.folders):
+        remove_half_written(run.folders.root)
+        filtered, measured = run_stages(run, train)
+        say("report …")
+        write_report(run, filtered, measured, time.monotonic() - begun)
+    return RunResult(run.folders, run.stages.rows, run.facts, run.warnings)
+
+
+def run_lock(folders: RunFolders) -> contextlib.AbstractContextManager[None]:
+    """Keep a second run out of the folder, until this process ends in whatever way."""
+    return folder_lock(
+        private_dir(folders.private),
+        lambda process: (
+            f"process {process} is at work on the run {folders.root}; wait for it, or stop it, and run this "
+            "again"
+        ),
+    )
+
+
+def remove_half_written(root: Path) -> None:
+    """Remove what a killed run left of atomic writes, unless its trainer is still there and writing."""
+    with contextlib.suppress(UserError), contextlib.ExitStack() as trainings:
+        for folder in RunFolders(root).trainings():
+            trainings.enter_context(folder_lock(folder, str))
+        for left in root.rglob(f"{TEMPORARY_PREFIX}*"):
+            left.unlink(missing_ok=True)
 
 
 def plan_run(settings: RunSettings) -> list[StageRow]:

@@ -10,6 +10,8 @@ from .settings import RunSettings
 from .stages import Results, Stages, say_on_stderr
 
 Warn = Callable[[str], None]
+WARNINGS = "warnings"
+"""Among a stage's results: what it warned of and the report says, see `Run.noted`."""
 
 
 class Run:
@@ -25,7 +27,6 @@ class Run:
 
     Attributes:
         facts: results by condition and stage.
-        warnings: those that the report says too, see `remember`.
     """
 
     def __init__(
@@ -40,14 +41,26 @@ class Run:
         self.folders = RunFolders(settings.out)
         self.stages = Stages(self.folders.root, self.folders.private, redo=settings.redo, dry=dry, say=say)
         self.facts: dict[str, dict[str, Results]] = {name: {} for name in settings.conditions}
-        self.warnings: list[str] = []
 
     @property
     def conditions(self) -> list[Condition]:
         """The conditions of this run, in the vocabulary's order."""
         return [self.settings.vocabulary.condition(name) for name in self.settings.conditions]
 
-    def remember(self, message: str) -> None:
-        """Warn, and have the report say it too: the message names no photograph and no folder."""
-        self.warnings.append(message)
-        self.warn(message)
+    @property
+    def warnings(self) -> list[str]:
+        """What the stages warned of, in this call or an earlier one, and the report says too."""
+        results = [done for stages in self.facts.values() for done in stages.values()]
+        return list(dict.fromkeys(message for done in results for message in done.get(WARNINGS, ())))
+
+    def noted(self, said: list[str]) -> Warn:
+        """Warns, and keeps in `said`, for the stage's results, what the report says too.
+
+        Such a message names no photograph and no folder.
+        """
+
+        def note(message: str) -> None:
+            said.append(message)
+            self.warn(message)
+
+        return note

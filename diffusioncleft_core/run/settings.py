@@ -1,4 +1,4 @@
-"""The settings of a run, its folders, and the check that everything it needs is there before it starts."""
+"""The settings of a run, and what of them the stages depend on."""
 
 from __future__ import annotations
 
@@ -9,11 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 from ..conditions.loader import load_vocabulary
 from ..conditions.vocabulary import Vocabulary
-from ..environment import trainer_device
+from ..dataset.settings import Photographs
 from ..errors import UserError
 from ..files import sha256_bytes, sha256_model
 from ..generation.settings import GenerationSettings, Sampling
-from ..ranges import COUNT, HOLDOUT, NONE_OR_MORE, REFILLS, SEED, SIMILARITY, check_fields, ranged
+from ..ranges import (
+    COUNT,
+    HOLDOUT,
+    NONE_OR_MORE,
+    PAPER_SIMILARITY,
+    REFILLS,
+    SEED,
+    SIMILARITY,
+    check_fields,
+    ranged,
+)
 from ..recipe.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -43,14 +53,6 @@ BASE_PARTS = {
 
 
 @dataclass(frozen=True)
-class Photographs:
-    """One condition's photographs and their table."""
-
-    folder: Path
-    metadata: Path
-
-
-@dataclass(frozen=True)
 class RunSettings:
     """What a run is asked to do.
 
@@ -58,7 +60,8 @@ class RunSettings:
     name or folder of the face pack. recipe: of all trainings, without what the datasets add. preset: its name
     in the report. sampling: how pictures are drawn, in every stage. n: images a condition; holdout: share of
     subjects, 0 to 0.5. threshold: cosine similarity from which a face counts as a training face's.
-    refill: how often a rejected image is made again. metrics: out of `METRICS`, beside FIR.
+    refill: how often a rejected image is made again. metrics: out of `METRICS`, beside FIR. absent: parts of
+    the base model that were not found (`base` for all of it), by the error that says so.
     """
 
     out: Path
@@ -77,11 +80,12 @@ class RunSettings:
     regularization_images: int = ranged(NONE_OR_MORE, default=0)
     control: Path | None = None
     cell_images: int = ranged(COUNT, default=PHANTOM_CELL_IMAGES)
-    threshold: float = ranged(SIMILARITY, default=0.6)
+    threshold: float = ranged(SIMILARITY, default=PAPER_SIMILARITY)
     refill: int = ranged(REFILLS, default=0)
     metrics: tuple[str, ...] = METRICS
     recipe: Recipe = field(default_factory=Recipe)
     redo: bool = False
+    absent: Mapping[str, UserError] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -101,71 +105,6 @@ class RunSettings:
     def seed_for(self, *purpose: str) -> int:
         """A seed of its own for each purpose, 31 bits, from the run's seed."""
         return int(sha256_bytes("/".join((str(self.seed), *purpose)).encode())[:8], 16) >> 1
-
-
-def check_settings(settings: RunSettings) -> None:
-    """Stop before any work when something is missing. One sentence, naming what."""
-    trainer_device(settings.sampling.device, settings.sampling.dtype)
-    for name in settings.photographs:
-        settings.vocabulary.condition(name)
-    if not settings.conditions:
-        raise UserError(NO_PHOTOGRAPHS if not settings.phantom else NO_PHANTOMS)
-    if settings.control is not None:
-        from ..metrics.sets import measured_set
-
-        if not measured_set(settings.control, "control")[0]:
-            raise UserError(f"there is no image in the control faces' folder {settings.control}")
-    for condition, photographs in settings.photographs.items():
-        if not photographs.folder.is_dir():
-            raise UserError(f"the {condition} photographs {photographs.folder} are no folder: check the path")
-        if not photographs.metadata.is_file():
-            raise UserError(
-                f"the {condition} table {photographs.metadata} does not exist: give its path with "
-                f"--metadata {condition}=CSV, docs/dataset.md lists its columns"
-            )
-    adapter = settings.recipe.network.training_adapter
-    if adapter is not None and not adapter.is_file():
-        raise UserError(f"there is no file {adapter}: check --training-adapter")
-    if settings.phantom:
-        check_findings(settings)
-    check_models(settings)
-
-
-def check_findings(settings: RunSettings) -> None:
-    """UserError where the vocabulary asks the phantom for what it can't draw."""
-    from ..phantom.face import FINDINGS
-
-    for condition in settings.vocabulary.conditions.values():
-        if condition.phantom is not None and condition.phantom.finding not in FINDINGS:
-            raise UserError(
-                f"the phantom of {condition.name} is to draw {condition.phantom.finding!r}; it draws "
-                f"{', '.join(FINDINGS)}: correct the vocabulary"
-            )
-
-
-def check_models(settings: RunSettings) -> None:
-    """Base model, face pack and the measurements' networks are there; embedded ones only under --phantom."""
-    from ..faces.analyzer import find_pack
-    from ..filters.text import load_text_reader
-    from ..flux.source import phantom_source
-    from ..weights.registry import require_file
-
-    if settings.out.exists() and not settings.out.is_dir():
-        raise UserError(f"{settings.out} is a file: give a folder for the run")
-    pack = find_pack(settings.faces)
-    if pack.phantom_only and not settings.phantom:
-        raise UserError(
-            "the embedded face pack knows phantoms and nothing else: give --faces a pack such as buffalo_l"
-        )
-    if not settings.phantom and settings.source.fingerprint() == phantom_source().fingerprint():
-        raise UserError(
-            "the embedded base model draws phantoms and nothing else: give --base with FLUX.1 schnell"
-        )
-    load_text_reader()
-    if not settings.phantom:
-        for metric, weights in (("fid", "inception-fid"), ("lpips", "lpips-alexnet")):
-            if metric in settings.metrics:
-                require_file(weights)
 
 
 def base_inputs(settings: RunSettings) -> dict[str, str]:
@@ -195,7 +134,8 @@ def face_pack_input(settings: RunSettings) -> dict[str, Any]:
 
 def metric_weights(settings: RunSettings) -> dict[str, str]:
     """SHA-256 of the networks of FID and LPIPS; none under --phantom, which has seeded ones."""
+    from ..metrics.extractors import EXTRACTORS
     from ..weights.registry import require_file
 
-    names = {"fid": "inception-fid", "lpips": "lpips-alexnet"} if not settings.phantom else {}
-    return {name: sha256_model(require_file(names[name])) for name in names if name in settings.metrics}
+    wanted = [] if settings.phantom else [name for name in EXTRACTORS if name in settings.metrics]
+    return {name: sha256_model(require_file(EXTRACTORS[name].weights)) for name in wanted}

@@ -78,12 +78,13 @@ class Stage:
 
 @dataclass(frozen=True)
 class StageRow:
-    """One line of the stage table. seconds: wall time of the work, over all interruptions."""
+    """One line of the stage table. seconds, before: of work, in this call and in earlier ones."""
 
     name: str
-    seconds: float
     state: State
     why: str = ""
+    seconds: float = 0.0
+    before: float = 0.0
 
 
 @dataclass
@@ -105,22 +106,22 @@ class Stages:
         """Do what is left of a stage and return its results; of a dry run, those of an earlier call."""
         record = self._record(stage.name)
         state, why = self.examine(stage)
-        spent = float(record["seconds"]) if record and state not in (State.NEW, State.ANEW) else 0.0
+        before = float(record["seconds"]) if record and state not in (State.NEW, State.ANEW) else 0.0
         if self.dry or state == State.DONE:
-            self.rows.append(StageRow(stage.name, spent, state, why))
+            self.rows.append(StageRow(stage.name, state, why, before=before))
             if not self.dry:
                 self.say(f"{stage.name}: done before, skipped")
             return dict(record["facts"]) if record else {}
         self._announce(stage, state, why)
-        self._write(stage, STARTED, spent, {})
+        self._write(stage, STARTED, before, {})
         begun, results, progress = time.monotonic(), {}, STARTED
         try:
             results = stage.work()
             progress = FINISHED
         finally:
-            spent += time.monotonic() - begun
-            self._write(stage, progress, spent, results)
-        self.rows.append(StageRow(stage.name, spent, state, why))
+            spent = time.monotonic() - begun
+            self._write(stage, progress, before + spent, results)
+        self.rows.append(StageRow(stage.name, state, why, spent, before))
         self.say(f"{stage.name}: {spent:.1f} s")
         return results
 
@@ -150,6 +151,11 @@ class Stages:
         """The results of a finished stage of an earlier call; None where it is not finished."""
         record = self._record(name)
         return dict(record["facts"]) if record and record["state"] == FINISHED else None
+
+    def inputs(self, name: str) -> dict[str, str]:
+        """The digests of a stage's inputs as they are recorded; empty where nothing is."""
+        record = self._record(name)
+        return dict(record["inputs"]) if record else {}
 
     def _changed(self, stage: Stage, why: str) -> tuple[State, str]:
         return (State.UPDATE if stage.fits() else State.ANEW), why
@@ -190,14 +196,15 @@ class Stages:
 
 
 def stage_table(rows: Sequence[StageRow]) -> str:
-    """The table a run ends with: stage, seconds, share of the whole."""
-    total = sum(row.seconds for row in rows) or 1.0
+    """The table a run ends with: a stage's seconds in this call with their share, and in earlier ones."""
+    total = sum(row.seconds for row in rows)
     width = max([len(row.name) for row in rows] + [5])
-    lines = [f"{'stage':<{width}}  seconds  share"]
+    lines = [f"{'stage':<{width}}  seconds  share   before"]
     for row in rows:
         note = "  (done before)" if row.state == State.DONE else ""
-        lines.append(f"{row.name:<{width}}  {row.seconds:7.1f}  {row.seconds / total:5.0%}{note}")
-    lines.append(f"{'total':<{width}}  {sum(row.seconds for row in rows):7.1f}")
+        share, before = row.seconds / (total or 1.0), f"{row.before:7.1f}" if row.before else f"{'':7}"
+        lines.append(f"{row.name:<{width}}  {row.seconds:7.1f}  {share:5.0%}  {before}{note}".rstrip())
+    lines.append(f"{'total':<{width}}  {total:7.1f}  {'':5}  {sum(row.before for row in rows):7.1f}")
     return "\n".join(lines)
 
 

@@ -6,18 +6,19 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from pathlib import Path
 from typing import Any, TypeVar
 
 from ..conditions.vocabulary import Condition
 from ..environment import trainer_device
-from ..files import sha256_file, sha256_model, write_text
+from ..files import read_jsonl, sha256_file, sha256_model, write_text
 from ..recipe.document import recipe_document, shared_fields
 from ..recipe.presets import TrainingFacts, completed_recipe
 from ..recipe.recipe import Recipe
 from .generation import drawn_content, prompts_of
-from .run import Run
+from .run import WARNINGS, Run
 from .settings import PREVIEWS, RunSettings, base_inputs, sampling_inputs
-from .stages import Results, Stage
+from .stages import Results, Stage, digest_of
 
 Result = TypeVar("Result")
 Stop = Callable[[], bool]
@@ -81,37 +82,48 @@ def train_lora(run: Run, condition: Condition, train: Train, stop: Stop = lambda
     """One LoRA of the condition, in the trainer's own process: 10 steps a training image."""
     facts = run.facts[condition.name]
     out, lora = run.folders.training(condition.name), run.folders.lora(condition)
+    name = f"training-{condition.name}"
 
     def work() -> Results:
-        from ..progress import progress
+        from ..progress import Phases
 
         recipe = training_recipe(run, condition)
         write_preview_prompts(run, condition)
-        last: dict[str, Any] = {}
-        with progress(recipe.optimizer.steps, f"training {condition.name}", unit="step") as bar:
+        said: list[str] = []
+        note = run.noted(said)
+        with Phases() as bars:
 
             def on_event(event: Event) -> None:
                 if event.get("event") in ("warning", "notice"):
-                    run.remember(str(event["message"]))
+                    (run.warn if event.get("private") else note)(str(event["message"]))
+                if event.get("event") in ("load", "prepare"):
+                    bars.advance(f"{condition.name}: {event['what']}", event["done"], event["total"])
+                if event.get("event") == "start":
+                    bars.advance(f"training {condition.name}", event["step"], event["total"], "step")
                 if event.get("event") == "step":
-                    bar.update(int(event["step"]) - bar.n)
-                    bar.set_postfix(loss=f"{event['loss']:.3f}", refresh=False)
-                    last.update(step=event["step"], loss=event["loss"], lr=event["lr"])
+                    bars.advance(
+                        f"training {condition.name}",
+                        event["step"],
+                        event["total"],
+                        "step",
+                        loss=f"{event['loss']:.3f}",
+                    )
 
             train(recipe, on_event, stop)
         return {
             "lora_sha256": sha256_file(lora),
-            "last_step": last,
+            "last_step": last_step(run.folders.losses(condition.name)),
             "training_images": facts["dataset"]["training_images"],
             "regularization_images": facts.get("regularization", {}).get("images", 0),
             "recipe": recipe_document(recipe),
+            WARNINGS: said,
         }
 
     def inputs() -> dict[str, Any]:
         recipe = training_recipe(run, condition)
         adapter = recipe.network.training_adapter
         return {
-            "dataset": facts["dataset"]["manifest"],
+            **photographs_input(run, name, facts["dataset"]),
             "regularisation": facts.get("regularization", {}).get("content"),
             "training settings": shared_fields(recipe),
             "training adapter": sha256_model(adapter) if adapter else None,
@@ -120,8 +132,25 @@ def train_lora(run: Run, condition: Condition, train: Train, stop: Stop = lambda
 
     after = [f"dataset-{condition.name}", f"regularization-{condition.name}"]
     # The trainer goes on from its checkpoint when the LoRA alone is gone.
-    done = run.stages.run(Stage(f"training-{condition.name}", inputs, [out, lora], work, after))
+    done = run.stages.run(Stage(name, inputs, [out, lora], work, after))
     return done | {"lora_sha256": sha256_file(lora) if lora.is_file() else None}
+
+
+def photographs_input(run: Run, stage: str, dataset: Results) -> dict[str, Any]:
+    """What the dataset has of a training: the hold-out has no part in it.
+
+    A record of an earlier version has the whole manifest, which counts while nothing in it has changed.
+    """
+    earlier = run.stages.inputs(stage).get("dataset")
+    if earlier is not None and earlier == digest_of(dataset["manifest"]):
+        return {"dataset": dataset["manifest"]}
+    return {"training photographs": dataset["trained_on"]}
+
+
+def last_step(history: Path) -> dict[str, Any]:
+    """Step, loss and rate of a training's last step, whichever call made it; empty without any."""
+    rows = read_jsonl(history) if history.is_file() else []
+    return {key: rows[-1][key] for key in ("step", "loss", "lr")} if rows else {}
 
 
 def write_preview_prompts(run: Run, condition: Condition) -> None:

@@ -15,8 +15,9 @@ from typing import IO, Any
 
 from ..errors import UserError
 from ..files import TEMPORARY_PREFIX, atomic_path, explained, sha256_file
+from ..home import below_home, expanded
 from ..progress import progress
-from .registry import COMFYUI_FACES, Model, WeightFile, find_model, torch_hub_checkpoints
+from .registry import COMFYUI_FACES, Model, WeightFile, find_model, hf_cache, torch_hub_checkpoints
 
 TIMEOUT = 60
 _CHUNK = 1 << 20
@@ -56,12 +57,25 @@ def fetch_model(model: Model, own: Path | None = None) -> list[Path]:
 def target_folder(model: Model, own: Path | None) -> Path | None:
     """Where a fetched model goes; None is the Hugging Face cache."""
     if own is not None:
-        return own.expanduser() / model.name
-    if model.kind == "torch_hub":
-        return torch_hub_checkpoints()
-    if model.kind == "face_pack":
-        return Path("~/.insightface/models").expanduser() / model.name
-    return None
+        return expanded(own) / model.name
+    if model.kind not in ("torch_hub", "face_pack"):
+        if model.repo is not None and hf_cache() is None:
+            raise _no_place(model)
+        return None
+    usual = (
+        torch_hub_checkpoints()
+        if model.kind == "torch_hub"
+        else next((folder / model.name for folder in below_home(".insightface/models")), None)
+    )
+    if usual is None:
+        raise _no_place(model)
+    return usual
+
+
+def _no_place(model: Model) -> UserError:
+    return UserError(
+        f"no home folder is known to put {model.name} into; name a folder with --dir, or set HOME"
+    )
 
 
 def download(file: WeightFile, target: Path) -> Path:

@@ -12,6 +12,8 @@ from typing import Any
 
 from ..errors import UserError
 from ..files import read_json, sha256_file
+from ..home import cache_home, expanded
+from ..weight_file import stand_in
 
 TABLE = Path(__file__).with_name("weights.toml")
 KINDS = ("torch_hub", "hub_folder", "face_pack", "single_files", "package")
@@ -106,23 +108,26 @@ class Found:
 
 def own_folders(own: Path | None = None) -> list[Path]:
     """The folder that was given and the environment's."""
-    folders = [] if own is None else [Path(own).expanduser()]
+    folders = [] if own is None else [expanded(own)]
     named = os.environ.get(ENVIRONMENT, "")
-    return folders + [Path(entry).expanduser() for entry in named.split(os.pathsep) if entry]
+    return folders + [expanded(entry) for entry in named.split(os.pathsep) if entry]
 
 
-def torch_hub_checkpoints() -> Path:
-    """Torch hub's folder, as `torch.hub.get_dir` finds it, without importing torch."""
-    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    return Path(os.environ.get("TORCH_HOME", f"{cache}/torch")).expanduser() / "hub" / "checkpoints"
+def torch_hub_checkpoints() -> Path | None:
+    """Torch hub's folder, as `torch.hub.get_dir` finds it, without importing torch; None without a home."""
+    named, cache = os.environ.get("TORCH_HOME"), cache_home()
+    if named is None and cache is None:
+        return None
+    return (expanded(named) if named is not None else Path(cache or "") / "torch") / "hub" / "checkpoints"
 
 
-def hf_cache() -> Path:
-    """The Hugging Face cache, as huggingface_hub finds it, without importing it."""
+def hf_cache() -> Path | None:
+    """The Hugging Face cache, as huggingface_hub finds it, without importing it; None without a home."""
     for name, below in (("HF_HUB_CACHE", ""), ("HUGGINGFACE_HUB_CACHE", ""), ("HF_HOME", "hub")):
         if os.environ.get(name):
-            return Path(os.path.expandvars(os.environ[name])).expanduser() / below
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "huggingface" / "hub"
+            return expanded(os.path.expandvars(os.environ[name])) / below
+    cache = cache_home()
+    return None if cache is None else cache / "huggingface" / "hub"
 
 
 def places(model: Model, own: Path | None = None) -> list[tuple[str, Path]]:
@@ -169,6 +174,8 @@ def require_file(name: str, own: Path | None = None) -> Path:
             f"{file.name} ({model.purpose}) is in none of {looked}; run: diffusioncleft weights fetch "
             f"{name}, or copy it there from another machine (docs/weights.md)"
         )
+    if instead := stand_in(path):
+        raise UserError(f"{path} {instead}")
     if file.fits(sha256_file(path)) is False:
         raise UserError(f"{path} is damaged or another file: its sha256 is not the pinned one; delete it and "
                         f"run: diffusioncleft weights fetch {name}")  # fmt: skip
@@ -180,7 +187,8 @@ def _usual_places(model: Model) -> Iterator[tuple[str, Path]]:
     from ..flux.source import comfyui_roots
 
     if model.kind == "torch_hub":
-        yield "torch hub", torch_hub_checkpoints()
+        if folder := torch_hub_checkpoints():
+            yield "torch hub", folder
     elif model.kind == "package":
         spec = importlib.util.find_spec(model.package or "")
         if spec is not None and spec.origin:
@@ -197,9 +205,10 @@ def _usual_places(model: Model) -> Iterator[tuple[str, Path]]:
 
 def _snapshots(repo: str) -> list[Path]:
     """The repository's snapshots in the Hugging Face cache, the newest first; their folder without one."""
-    folder = hf_cache() / f"models--{repo.replace('/', '--')}" / "snapshots"
-    if not repo:
+    cache = hf_cache()
+    if not repo or cache is None:
         return []
+    folder = cache / f"models--{repo.replace('/', '--')}" / "snapshots"
     if not folder.is_dir():
         return [folder]
     return sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)

@@ -42,7 +42,7 @@ def dataset(server, tmp_path_factory) -> str:
     """The name of a small dataset of phantoms in the owner's place, from photographs with telling names."""
     from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
     from diffusioncleft.diffusioncleft_core.dataset.build import build_dataset
-    from diffusioncleft.diffusioncleft_core.dataset.settings import BuildSettings
+    from diffusioncleft.diffusioncleft_core.dataset.settings import BuildSettings, Photographs
     from diffusioncleft.diffusioncleft_core.faces.analyzer import load_face_analyzer
     from diffusioncleft.diffusioncleft_core.phantom.photographs import write_photographs
 
@@ -54,8 +54,7 @@ def dataset(server, tmp_path_factory) -> str:
     place = server.base / "private datasets"
     place.mkdir(exist_ok=True)
     build_dataset(
-        photographs,
-        table,
+        Photographs(photographs, table),
         load_vocabulary().condition("pre_op"),
         place / "d1",
         load_face_analyzer("phantom"),

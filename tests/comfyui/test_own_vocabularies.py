@@ -13,7 +13,7 @@ from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
 from diffusioncleft.diffusioncleft_core.conditions.plan import sampling_plan
 from diffusioncleft.diffusioncleft_core.conditions.prompts import build_prompt
 from diffusioncleft.diffusioncleft_core.dataset.build import build_dataset
-from diffusioncleft.diffusioncleft_core.dataset.settings import BuildSettings
+from diffusioncleft.diffusioncleft_core.dataset.settings import BuildSettings, Photographs
 from diffusioncleft.diffusioncleft_core.faces.analyzer import load_face_analyzer
 from diffusioncleft.diffusioncleft_core.flux.lora_file import read_lora
 
@@ -77,8 +77,7 @@ def test_a_dataset_of_an_own_vocabulary_is_trained_on_and_previewed_with_its_own
     photographs = running.base / "photographs"
     table = photograph(photographs, "scar", 1, gender="female", grade="partial") / "metadata.csv"
     build_dataset(
-        photographs,
-        table,
+        Photographs(photographs, table),
         acute,
         running.base / "private datasets" / "palsy",
         load_face_analyzer("phantom"),

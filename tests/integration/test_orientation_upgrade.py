@@ -11,7 +11,7 @@ from diffusioncleft.diffusioncleft_core.dataset import build as build_module
 from diffusioncleft.diffusioncleft_core.dataset import examine
 from diffusioncleft.diffusioncleft_core.dataset.build import build_dataset
 from diffusioncleft.diffusioncleft_core.dataset.folder import read_embeddings
-from diffusioncleft.diffusioncleft_core.dataset.settings import BuildSettings
+from diffusioncleft.diffusioncleft_core.dataset.settings import BuildSettings, Photographs
 from diffusioncleft.diffusioncleft_core.faces import records
 from diffusioncleft.diffusioncleft_core.filters import apply
 from diffusioncleft.diffusioncleft_core.imageset import decode as ingest
@@ -55,7 +55,7 @@ def test_a_dataset_of_the_earlier_decoder_is_examined_again(tmp_path, analyzer, 
 
     def built():
         condition, settings = load_vocabulary().condition("pre_op"), BuildSettings(phantom=True)
-        return build_dataset(photographs, table, condition, out, analyzer, settings=settings)
+        return build_dataset(Photographs(photographs, table), condition, out, analyzer, settings=settings)
 
     with monkeypatch.context() as earlier:
         for module in (examine, build_module):

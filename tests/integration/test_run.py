@@ -76,6 +76,10 @@ def whole(photographs, environment, tmp_path_factory) -> Path:
     assert done.returncode == 0, done.stderr
     for stage in STAGES:
         assert re.search(rf"^{stage} +\d", done.stdout, re.MULTILINE), done.stdout
+    for condition in CONDITIONS:
+        assert re.search(
+            rf"^{condition}: \d+ photographs trained on, \d+ held out", done.stdout, re.MULTILINE
+        )
     return folder / "run"
 
 

@@ -17,6 +17,7 @@ from diffusioncleft.diffusioncleft_core.dataset.corrections import (
     edit_captions,
     restore_captions,
 )
+from diffusioncleft.diffusioncleft_core.dataset.settings import Photographs
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.faces.analyzer import PHANTOM_FOLDER
 from diffusioncleft.diffusioncleft_core.files import read_json, read_jsonl
@@ -25,7 +26,7 @@ from diffusioncleft.diffusioncleft_core.generation.settings import Sampling
 from diffusioncleft.diffusioncleft_core.phantom.photographs import write_healthy, write_photographs
 from diffusioncleft.diffusioncleft_core.recipe.presets import named_recipe
 from diffusioncleft.diffusioncleft_core.run.pipeline import plan_run, run_pipeline
-from diffusioncleft.diffusioncleft_core.run.settings import Photographs, RunSettings
+from diffusioncleft.diffusioncleft_core.run.settings import RunSettings
 from diffusioncleft.diffusioncleft_core.run.stages import State
 
 SIDE = 128
@@ -178,7 +179,9 @@ def test_a_lora_or_a_caption_that_was_changed_by_hand_is_noticed(copy):
     dataset = root / "run" / "private" / "pre_op"
     allow_edits(dataset)
     edit_captions(dataset, {1: "another caption"})
-    assert {row.name: row.why for row in plan_run(settings)}["training-pre_op"] == "dataset changed"
+    assert {row.name: row.why for row in plan_run(settings)}[
+        "training-pre_op"
+    ] == "training photographs changed"
     change_tensor(root / "run" / "loras" / "pre_op" / "clp.safetensors")
     restore_captions(dataset)
     states = {row.name: (row.state, row.why) for row in plan_run(settings)}
@@ -287,9 +290,7 @@ def test_more_photographs_train_anew_and_keep_the_earlier_lora_and_images(whole)
     more = replace(whole, photographs={"pre_op": Photographs(root / "more", table)})
     done, said = run(more)
     assert done == {"dataset-pre_op", *AFTER_TRAINING}
-    assert "training-pre_op … made anew (dataset, training settings changed)" in " ".join(said) or (
-        "training-pre_op … made anew (dataset changed)" in " ".join(said)
-    )
+    assert "training-pre_op … made anew (training photographs" in " ".join(said)
     aside = whole.out / "superseded"
     assert (aside / "training-pre_op-1" / "pre_op" / "clp.safetensors").read_bytes() == first
     assert {path.name for path in (aside / "generation-pre_op-1").rglob("*.png")} == images

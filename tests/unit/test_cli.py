@@ -64,9 +64,9 @@ def test_debug_shows_where_a_users_mistake_was_found(made, capsys, monkeypatch):
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_a_full_disk_is_a_circumstance_and_another_oserror_is_a_fault(made, capsys):
+def test_a_full_disk_is_a_circumstance_and_an_oserror_without_a_file_is_a_fault(made, capsys):
     assert cli.main(["made", "--how", "full"]) == 2
-    assert "No space left on device: a.png" in capsys.readouterr().err
+    assert "the disk is full: a.png was not written; free some space" in capsys.readouterr().err
     with pytest.raises(OSError, match="Bad file descriptor"):
         cli.main(["made", "--how", "bug"])
 
@@ -183,8 +183,14 @@ def test_text_that_the_console_cannot_show_does_not_stop_a_command(offline_env):
     assert b"\\U0001f600" in done.stderr
 
 
-def test_progress_is_silent_in_a_pipe_and_speaks_in_lines_when_asked(capsys, monkeypatch):
+def test_progress_in_a_pipe_is_a_line_now_and_then_more_when_asked_and_none_when_refused(capsys, monkeypatch):
     monkeypatch.delenv("DIFFUSIONCLEFT_PROGRESS", raising=False)
+    assert list(progress.progress(range(3), "reading")) == [0, 1, 2]
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(progress, "SECONDS", 0.0)
+    assert list(progress.progress(range(3), "reading")) == [0, 1, 2]
+    assert "reading: 100%" in capsys.readouterr().err.splitlines()[-1]
+    monkeypatch.setenv("DIFFUSIONCLEFT_PROGRESS", "0")
     assert list(progress.progress(range(3), "reading")) == [0, 1, 2]
     assert capsys.readouterr().err == ""
     monkeypatch.setenv("DIFFUSIONCLEFT_PROGRESS", "1")
@@ -193,6 +199,18 @@ def test_progress_is_silent_in_a_pipe_and_speaks_in_lines_when_asked(capsys, mon
     error = capsys.readouterr().err
     assert "\r" not in error and error.endswith("\n")
     assert "writing: 100%" in error.splitlines()[-1] and "4/4" in error
+
+
+def test_each_phase_of_a_work_has_a_bar_of_its_own(capsys, monkeypatch):
+    monkeypatch.setenv("DIFFUSIONCLEFT_PROGRESS", "1")
+    with progress.Phases() as bars:
+        bars.advance("latents", 1, 2)
+        bars.advance("latents", 2, 2)
+        bars.advance("training", 5, 10, "step")
+        bars.advance("training", 10, 10, "step", loss="0.1")
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if "latents: 100%" in line and "2/2" in line]
+    assert "training: 100%" in lines[-1] and "10/10" in lines[-1] and "loss=0.1" in lines[-1]
 
 
 def test_a_device_that_is_not_there_is_refused_by_name():

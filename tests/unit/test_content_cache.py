@@ -30,7 +30,15 @@ def test_values_outlive_the_process_and_the_last_one_of_a_key_counts(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "damage", [b'{"key": "torn", "numb', b"\xff\xfe\n", b"[1]\n", b'{"number": 5}\n', b"\n\n"]
+    "damage",
+    [
+        b'{"key": "torn", "numb',
+        b'{"key": "without its line end", "number": 5}',
+        b"\xff\xfe\n",
+        b"[1]\n",
+        b'{"number": 5}\n',
+        b"\n\n",
+    ],
 )
 def test_damage_costs_the_damaged_entry_alone_whatever_is_appended_later(tmp_path, damage):
     cache = ContentCache(tmp_path, "faces")
@@ -56,6 +64,13 @@ def test_tensors_come_back_bit_for_bit_and_damaged_ones_not_at_all(tmp_path):
     cache.keep_tensors("key", kept)
     assert cache.tensors("key") is not None
     assert not list((tmp_path / "latents").glob(".writing-*"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
+def test_a_folder_of_tensors_is_its_owners_alone_too(tmp_path):
+    ContentCache(tmp_path / "private", "latents").keep_tensors("key", {"n": torch.tensor(1)})
+    for folder in (tmp_path / "private", tmp_path / "private" / "latents"):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
 def test_only_the_newest_are_kept_where_that_is_asked_for(tmp_path):

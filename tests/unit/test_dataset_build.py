@@ -21,7 +21,7 @@ from diffusioncleft.diffusioncleft_core.dataset.corrections import (
     restore_captions,
 )
 from diffusioncleft.diffusioncleft_core.dataset.folder import MARKER, purge_dataset, read_embeddings
-from diffusioncleft.diffusioncleft_core.dataset.settings import BuildSettings
+from diffusioncleft.diffusioncleft_core.dataset.settings import BuildSettings, Photographs
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.faces.analyzer import load_face_analyzer
 from diffusioncleft.diffusioncleft_core.imageset.decode import pixel_sha256
@@ -51,7 +51,9 @@ def originals(tmp_path_factory):
 @pytest.fixture(scope="module")
 def built(originals, tmp_path_factory, faces, condition):
     out = tmp_path_factory.mktemp("private") / "pre_op"
-    build_dataset(originals, originals / "metadata.csv", condition, out, faces, settings=SETTINGS)
+    build_dataset(
+        Photographs(originals, originals / "metadata.csv"), condition, out, faces, settings=SETTINGS
+    )
     return out
 
 
@@ -81,7 +83,9 @@ def write_table(photos, rows):
 def build(photos, dataset, faces, condition):
     def run(out=dataset, **settings):
         settings = BuildSettings(phantom=True, **settings)
-        return build_dataset(photos, photos / "metadata.csv", condition, out, faces, settings=settings)
+        return build_dataset(
+            Photographs(photos, photos / "metadata.csv"), condition, out, faces, settings=settings
+        )
 
     return run
 
@@ -186,8 +190,7 @@ def test_what_is_withdrawn_is_gone_even_when_the_build_stops_right_after(build, 
 
     with pytest.raises(KeyboardInterrupt):
         build_dataset(
-            photos,
-            photos / "metadata.csv",
+            Photographs(photos, photos / "metadata.csv"),
             load_vocabulary().condition("pre_op"),
             dataset,
             Stopped(),
@@ -225,13 +228,11 @@ def test_subjects_keep_their_side_in_the_other_conditions_dataset(built, tmp_pat
     post = load_vocabulary().condition("post_op")
     for seed in (1, 2):
         result = build_dataset(
-            photos,
-            photos / "metadata.csv",
+            Photographs(photos, photos / "metadata.csv", apart_from=[built]),
             post,
             tmp_path / f"post {seed}",
             faces,
             settings=BuildSettings(phantom=True, seed=seed),
-            apart_from=[built],
         )
         assert result.count("holdout") == len(held)
 
@@ -408,7 +409,7 @@ def test_two_builds_never_work_in_one_folder(build, dataset, offline_env):
 
 def test_the_embedded_face_models_need_phantoms(photos, tmp_path, condition, faces):
     with pytest.raises(UserError, match="phantoms alone"):
-        build_dataset(photos, photos / "metadata.csv", condition, tmp_path / "out", faces)
+        build_dataset(Photographs(photos, photos / "metadata.csv"), condition, tmp_path / "out", faces)
     assert not (tmp_path / "out").exists()
 
 
@@ -429,7 +430,7 @@ def test_out_must_be_new_empty_or_a_dataset_beside_the_photographs(build, photos
 def test_a_folder_that_a_server_shows_is_warned_of(build, tmp_path):
     (tmp_path / "ComfyUI" / "custom_nodes").mkdir(parents=True)
     result = build(tmp_path / "ComfyUI" / "output" / "private")
-    assert [w for w in result.warnings if "ComfyUI's output folder" in w]
+    assert [w for w in result.notices if "ComfyUI's output folder" in w]
 
 
 def test_purge_erases_what_was_derived_and_nothing_else(dataset, photos, tmp_path):
@@ -485,3 +486,30 @@ def test_the_command_line_tells_shows_takes_back_and_purges(command, photos, tmp
     purged = command("dataset", "purge", out, "--yes")
     assert purged.returncode == 0 and not out.exists()
     assert everything(photos) == originals
+
+
+def test_names_with_windows_folders_match_and_unknown_columns_are_named(build, photos, dataset):
+    rows = [row | {"file": rf"C:\photos\{row['file']}", "weight_kg": "3"} for row in table(photos)]
+    write_table(photos, rows)
+    result = build()
+    assert (len(result.rows), result.set_aside) == (N, ())
+    assert any(rf"({N}): C:\photos\photo-0000.png as photo-0000.png" in told for told in result.notices)
+    assert any("were ignored (1): weight_kg; it has: " in told for told in result.warnings)
+
+
+def test_a_row_that_may_speak_of_a_photograph_withholds_it_when_it_gives_no_consent(build, photos):
+    rows = table(photos)
+    write_table(photos, [*rows, rows[0] | {"file": r"C:\photos\photo-0000", "consent": "no"}])
+    assert reasons(build())["photo-0000.png"] == "no_consent"
+
+
+def test_captions_that_cannot_be_told_set_one_photograph_aside_and_others_are_named(build, photos):
+    (photos / "photo-0000.txt").write_bytes("лицо ребёнка".encode("cp1251"))
+    (photos / "photo-0001.TXT").write_bytes("[CLP] a girl’s face".encode("cp1252"))
+    (photos / "photo-0002.caption").write_text("[CLP] a face")
+    result = build()
+    assert reasons(result) == {"photo-0000.png": "caption"}
+    assert "[CLP] a girl’s face" in {row.caption for row in result.rows}
+    assert any("read as Windows-1252 (1): photo-0001.TXT" in told for told in result.notices)
+    assert any("were not read (1): photo-0002.caption; rename" in told for told in result.notices)
+    assert not any("photo-" in told for told in result.warnings)

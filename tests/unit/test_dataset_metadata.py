@@ -2,7 +2,8 @@
 
 import pytest
 
-from diffusioncleft.diffusioncleft_core.dataset.metadata import check_values, match_rows, read_table
+from diffusioncleft.diffusioncleft_core.dataset.matching import match_rows
+from diffusioncleft.diffusioncleft_core.dataset.metadata import check_values, read_table
 from diffusioncleft.diffusioncleft_core.errors import UserError
 
 HEADER = "file,age_group,consent\n"
@@ -81,14 +82,47 @@ def test_names_match_across_unicode_forms_slashes_and_case(tmp_path):
     rows = table(
         tmp_path, "file,consent\ncafe\u0301.jpg,yes\nsub\\b.JPG,yes\nC.jpg,yes\n../d.jpg,yes\n,yes\n"
     ).rows
-    matched, unmatched = match_rows(["caf\u00e9.jpg", "sub/b.jpg", "c.JPG", "C.jpg", "d.jpg"], rows)
-    assert matched.keys() == {"caf\u00e9.jpg", "sub/b.jpg", "C.jpg"}
-    assert [row.line for row in unmatched] == [5, 6]
+    matches = match_rows(["caf\u00e9.jpg", "sub/b.jpg", "c.JPG", "C.jpg", "d.jpg"], rows)
+    assert matches.rows.keys() == {"caf\u00e9.jpg", "sub/b.jpg", "C.jpg"}
+    assert [row.line for row, _ in matches.unmatched] == [5, 6] and matches.notices == ()
 
 
 def test_an_ambiguous_case_matches_nothing(tmp_path):
     rows = table(tmp_path, "file,consent\nA.JPG,yes\n").rows
-    assert match_rows(["a.jpg", "A.jpg"], rows)[0] == {}
+    assert match_rows(["a.jpg", "A.jpg"], rows).rows == {}
+
+
+def matches_of(tmp_path, photographs, *files):
+    lines = "".join(f'"{file}",yes\n' for file in files)
+    return match_rows(photographs, table(tmp_path, f"file,consent\n{lines}").rows)
+
+
+@pytest.mark.parametrize(
+    "prefix", ["C:\\photos\\", "D:/scans/2019/", "/home/me/", "photos/", "\\\\server\\share\\", ".\\photos\\"]
+)
+def test_a_folder_before_every_name_is_left_out_and_said(tmp_path, prefix):
+    found = matches_of(tmp_path, ["a.png", "sub/b.PNG"], f"{prefix}a.png", f"{prefix}sub\\b.png")
+    assert {name: len(rows) for name, rows in found.rows.items()} == {"a.png": 1, "sub/b.PNG": 1}
+    assert not found.unmatched
+    (told,) = found.notices
+    assert f"(2): {prefix}a.png as a.png" in told
+
+
+def test_a_name_without_its_suffix_is_taken_where_it_means_one_photograph(tmp_path):
+    found = matches_of(tmp_path, ["a.png", "b.jpg", "b.png", "c.v2.tif"], "A", "b", r"C:\x\c.v2", "d")
+    assert set(found.rows) == {"a.png", "c.v2.tif"}
+    assert [meant for _, meant in found.unmatched] == ["; if b.jpg, b.png is meant, write that", ""]
+
+
+def test_different_folders_before_names_are_no_match_and_say_what_they_may_mean(tmp_path):
+    found = matches_of(tmp_path, ["a.png", "b.png"], "x/a.png", "y/a.png", "x/b.png", "../b.png")
+    assert found.rows == {} and found.notices == ()
+    assert [meant for _, meant in found.unmatched] == [
+        "; if a.png is meant, write that",
+        "; if a.png is meant, write that",
+        "; if b.png is meant, write that",
+        "",
+    ]
 
 
 def test_values_are_brought_to_the_vocabularys_spelling_or_named(tmp_path):

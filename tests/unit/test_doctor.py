@@ -19,7 +19,6 @@ from diffusioncleft.cli.checkup import training as pictures
 from diffusioncleft.cli.checkup.checkup import Checkup, DoctorSettings, Found, PlannedRun
 from diffusioncleft.cli.checkup.environment import duration, estimated
 from diffusioncleft.cli.checkup.examination import BEGIN, END, document, examine, markdown, steps_of
-from diffusioncleft.cli.checkup.models import examined_source
 from diffusioncleft.cli.checkup.redaction import Redaction
 from diffusioncleft.cli.checkup.steps import Failed, Skipped, Step, run_steps
 from diffusioncleft.cli.checkup.training import telling
@@ -28,7 +27,7 @@ from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.flux.components import load_transformer
 from diffusioncleft.diffusioncleft_core.flux.lora import attach_lora, lora_state
 from diffusioncleft.diffusioncleft_core.flux.lora_file import save_kohya
-from diffusioncleft.diffusioncleft_core.flux.source import phantom_source
+from diffusioncleft.diffusioncleft_core.flux.source import examined_source, phantom_source
 
 CPU = torch.device("cpu")
 

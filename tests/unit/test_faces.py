@@ -216,3 +216,48 @@ def test_a_broken_pack_is_one_sentence(tmp_path, files, words):
 def test_loading_prints_nothing_to_standard_output(capsys):
     load_face_analyzer("phantom", threads=1).analyze(faces_of(1, 0)[0].image)
     assert capsys.readouterr().out == ""
+
+
+@pytest.fixture(scope="module")
+def fixed_pack(tmp_path_factory):
+    """The embedded pack with a detector that takes 160 px alone, and a `pack.json` that says 640."""
+    pack = shutil.copytree(PHANTOM_FOLDER, tmp_path_factory.mktemp("packs") / "fixed")
+    detector = onnx.load(pack / "det.onnx")
+    for axis in detector.graph.input[0].type.tensor_type.shape.dim[2:]:
+        axis.dim_value = 160
+    del detector.graph.value_info[:]
+    onnx.save(detector, pack / "det.onnx")
+    (pack / "pack.json").write_text(json.dumps({"det_size": 640, "phantom_only": True}))
+    return pack
+
+
+def test_a_detector_of_one_size_is_run_at_it_and_says_so(fixed_pack, analyzer):
+    fixed = load_face_analyzer(fixed_pack, threads=1)
+    assert (fixed.describe()["det_size"], fixed.describe()["fixed_size"]) == (160, True)
+    assert "fixed_size" not in analyzer.describe()
+    truth = faces_of(1, 1)[0]
+    found, same = fixed.analyze(truth.image)[0], analyzer.analyze(truth.image)[0]
+    assert found.rung == same.rung == "160" and np.allclose(found.landmarks, same.landmarks)
+
+
+def test_a_smaller_rung_shows_a_detector_of_one_size_the_image_smaller(fixed_pack, analyzer):
+    """What it sees, not what it was asked: at 128 of 160 px the face is a fifth smaller."""
+    fixed = load_face_analyzer(fixed_pack, threads=1)
+    image = faces_of(1, 2)[0].image
+    seen = []
+    detect = fixed._app.det_model.detect
+    fixed._app.det_model.detect = lambda picture: seen.append(picture.shape) or detect(picture)
+    (box,) = fixed.second_look(image)
+    (same,) = analyzer.second_look(image)
+    assert seen == [(160, 160, 3)]  # 128 px on a canvas that is reduced to 128 of 160
+    assert np.abs(box - same).max() < 4
+
+
+@pytest.mark.parametrize("rung", ["128", "padded 160"])
+def test_every_rung_of_a_fixed_detector_gives_places_in_the_image(fixed_pack, rung):
+    fixed = load_face_analyzer(fixed_pack, threads=1)
+    fixed._ladder = [item for item in fixed._ladder if str(item) == rung]
+    truth = faces_of(1, 3)[0]
+    face = fixed.analyze(truth.image)[0]
+    assert face.rung == rung
+    assert np.abs(face.landmarks - truth.landmarks).max() < 8

@@ -190,3 +190,14 @@ def test_a_read_only_folder_is_named_with_what_to_do(read_only_folder):
     ):
         with pytest.raises(UserError, match=r"no permission to write .*read only"):
             attempt()
+
+
+@pytest.mark.parametrize("kind", ["long", "file above", "folder"])
+def test_a_place_that_cannot_be_written_is_one_sentence_that_names_it(tmp_path, command, kind):
+    (tmp_path / "file").write_text("mine")
+    place = {"long": tmp_path / ("n" * 300), "file above": tmp_path / "file" / "x", "folder": tmp_path}[kind]
+    with pytest.raises(UserError, match=f"^{tmp_path}.*; .*"):
+        files.write_text(place, "x")
+    plan = command("plan", "--condition", "pre_op", "--n", 1, "--out", place)
+    assert plan.returncode == 2 and len(plan.stderr.splitlines()) == 1 and str(tmp_path) in plan.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]

@@ -5,7 +5,10 @@ import ast
 import pytest
 
 CORE = "diffusioncleft_core"
-FOUNDATION = ("errors", "files", "progress", "statistics", "environment", "ranges", "__version__")
+FOUNDATION = (
+    *("errors", "files", "home", "text", "weight_file", "small_counts"),
+    *("progress", "statistics", "environment", "ranges", "__version__"),
+)
 ROOMS = (
     ("conditions", "recipe"),
     ("imageset", "flux"),

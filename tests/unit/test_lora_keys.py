@@ -1,6 +1,7 @@
 """LoRA keys: kohya's, diffusers' and ComfyUI's forms mean the same ΔW."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -191,7 +192,9 @@ def test_the_outer_layers_survive_with_the_final_modulation_in_bfls_order():
         ("transformer.", "diffusers"),
         ("base_model.model.", "raw PEFT"),
         ("base_model.model.transformer.", "raw PEFT"),
+        ("base_model.model.diffusion_model.", "raw PEFT"),
         ("diffusion_model.", "comfyui"),
+        ("model.diffusion_model.", "checkpoint"),
         ("", "bare"),
     ],
 )
@@ -209,7 +212,9 @@ def test_every_prefix_of_peft_keys_is_read(tmp_path, prefix, form):
     assert_equal_delta(modules, lora_keys.from_state(read.state, read.alphas), 0.0)
     described = lora_file.inspect_lora(tmp_path / "x.safetensors")
     assert described["form"] == form
-    assert any("silently" in line for line in described["warnings"]) == (form in ("raw PEFT", "bare"))
+    assert any("silently" in line for line in described["warnings"]) == (
+        form in ("raw PEFT", "checkpoint", "bare")
+    )
 
 
 def plain(modules: dict[str, LoraModule]) -> dict[str, torch.Tensor]:
@@ -285,8 +290,10 @@ GOOD = "transformer.transformer_blocks.0.attn.to_q"
         ({f"{GOOD}.dora_scale": UP}, "DoRA"),
         ({"lora_unet_double_blocks_0_img_attn_proj.lokr_w1": UP}, "LoKr"),
         ({"lora_unet_double_blocks_0_img_attn_proj.hada_w1_a": UP}, "LoHa"),
+        ({"diffusion_model.double_blocks.0.img_attn.proj.diff": UP}, "a weight difference"),
+        ({"diffusion_model.double_blocks.0.img_attn.proj.diff_b": UP}, "a weight difference"),
         ({"double_blocks.0.processor.qkv_lora1.up.weight": UP}, "XLabs"),
-        ({"lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": DOWN}, "text-encoder"),
+        ({"lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": DOWN}, "--transformer-only"),
         (
             {
                 "lora_unet_input_blocks_1_1_proj_in.lora_down.weight": DOWN,
@@ -301,3 +308,56 @@ def test_what_is_no_flux_lora_is_refused_by_name(tmp_path, tensors, message):
     save_file(tensors, tmp_path / "x.safetensors")
     with pytest.raises(UserError, match=message):
         lora_file.read_lora(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize(
+    "prefix", ["lora_te1_text_model_encoder_layers_0_mlp_fc1", "lora_te3_encoder_block_0_k", "text_encoder.q"]
+)
+def test_the_transformers_part_of_a_lora_with_text_encoders_is_taken_when_asked_for(
+    tmp_path, command, prefix
+):
+    modules = random_lora(64, rank=4, alpha=8.0)
+    tensors = lora_keys.write(modules, "kohya")
+    both = tensors | {f"{prefix}.lora_down.weight": DOWN, f"{prefix}.lora_up.weight": UP}
+    save_file(both, tmp_path / "both.safetensors")
+    told = lora_file.inspect_lora(tmp_path / "both.safetensors")["warnings"]
+    assert any("2 of its tensors are of text encoders" in line for line in told)
+    refused = command("lora", "convert", "both.safetensors", "a.safetensors")
+    assert refused.returncode == 2 and "--transformer-only" in refused.stderr
+    taken = command("lora", "convert", "both.safetensors", "a.safetensors", "--transformer-only")
+    assert taken.returncode == 0 and "2 tensors of text encoders were left out" in taken.stderr
+    assert_equal_delta(modules, lora_keys.parse(load_file(tmp_path / "a.safetensors")).modules)
+
+
+@pytest.mark.parametrize(
+    ("ending", "value", "named"),
+    [
+        (".lora_up.weight", float("nan"), "not-a-number values (transformer_blocks.0."),
+        (".lora_down.weight", float("-inf"), "infinite values (transformer_blocks.0."),
+        (".alpha", float("nan"), "not-a-number values (transformer_blocks.0."),
+        (".alpha", float("inf"), "infinite values (transformer_blocks.0."),
+    ],
+)
+def test_values_that_are_no_numbers_are_named_and_never_used(tmp_path, command, ending, value, named):
+    tensors = lora_keys.write(random_lora(64, rank=4, alpha=8.0), "kohya")
+    key = next(key for key in tensors if "double_blocks_0_img" in key and key.endswith(ending))
+    tensors[key].view(-1)[0] = value
+    path = tmp_path / "x.safetensors"
+    save_file(tensors, path)
+    described = json.loads(command("lora", "inspect", path, "--json").stdout, parse_constant=pytest.fail)
+    assert any(named in line for line in described["warnings"])
+    for use in (
+        lora_file.read_lora,
+        lambda source: lora_file.convert_lora(source, tmp_path / "out.safetensors"),
+    ):
+        with pytest.raises(UserError, match=re.escape(named)):
+            use(path)
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_an_alpha_of_zero_is_named_with_what_others_make_of_it(tmp_path):
+    save_file(lora_keys.write(random_lora(64, rank=4, alpha=0.0), "kohya"), tmp_path / "x.safetensors")
+    (line,) = [
+        line for line in lora_file.inspect_lora(tmp_path / "x.safetensors")["warnings"] if "alpha" in line
+    ]
+    assert "an alpha is 0" in line and "alpha = rank" in line

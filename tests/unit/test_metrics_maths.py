@@ -8,6 +8,7 @@ import torch
 from pytorch_fid.fid_score import calculate_frechet_distance
 from scipy.linalg import sqrtm
 
+from diffusioncleft.diffusioncleft_core.metrics import lpips
 from diffusioncleft.diffusioncleft_core.metrics.faces import embedding_plane, suppressed
 from diffusioncleft.diffusioncleft_core.metrics.fid import frechet_distance, split_floor
 from diffusioncleft.diffusioncleft_core.metrics.fir import (
@@ -162,6 +163,16 @@ def test_a_small_set_has_all_its_pairs():
     assert sorted(map(tuple, pairs["few"].tolist())) == sorted(itertools.combinations([3, 17, 2000, 4999], 2))
     assert len(pairs["one"]) == 0
     assert len(pairs["all"]) == 100
+    assert len(draw_pairs({"set": np.ones(6, bool)}, 14, seed=0)["set"]) == 14  # of 15
+
+
+def test_a_small_set_among_very_many_images_has_its_pairs_too(monkeypatch):
+    """The common stream ends before enough pairs of it have come."""
+    monkeypatch.setattr(lpips, "_LONGEST_DRAW", 1 << 12)
+    few = np.arange(5000) % 250 == 0
+    pairs = draw_pairs({"all": np.ones(5000, bool), "few": few}, 100, seed=0)
+    assert len({tuple(pair) for pair in pairs["few"].tolist()}) == len(pairs["all"]) == 100
+    assert few[pairs["few"]].all() and (pairs["few"][:, 0] < pairs["few"][:, 1]).all()
 
 
 def test_every_pair_is_as_likely_as_another():
@@ -231,7 +242,13 @@ def test_few_faces_give_no_plane_and_few_photographs_no_numbers(rng):
     assert figure["spread"]["real"] == {"pre_op": None}
     assert figure["overlap"] == {}
     assert sum(map(len, figure["real"]["pre_op"])) == 9
-    assert suppressed(np.array([[4, 5], [0, 12]])) == [[None, 5], [None, 12]]
+
+
+def test_a_blank_cell_of_the_plane_does_not_follow_from_the_others():
+    assert suppressed(np.array([[4, 6], [1, 12]])) == [[None, 6], [None, 12]]
+    assert suppressed(np.array([[4, 6], [0, 12]])) == [[None, None], [None, 12]]
+    assert suppressed(np.array([[5, 6], [0, 12]])) == [[5, 6], [None, 12]]
+    assert suppressed(np.array([[3, 0], [0, 0]])) == [[None, None], [None, None]]
 
 
 def test_what_others_reported_is_in_our_units():

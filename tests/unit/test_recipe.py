@@ -33,8 +33,8 @@ from diffusioncleft.diffusioncleft_core.recipe.presets import (
     named_recipe,
 )
 from diffusioncleft.diffusioncleft_core.recipe.recipe import Recipe, recipe_fields
+from diffusioncleft.diffusioncleft_core.run.needs import check_settings
 from diffusioncleft.diffusioncleft_core.run.run import Run
-from diffusioncleft.diffusioncleft_core.run.settings import check_settings
 from diffusioncleft.diffusioncleft_core.run.training import training_recipe
 from diffusioncleft.trainer.config import parse_recipe, to_arguments
 from diffusioncleft.trainer.kohya import FIELDS

@@ -24,7 +24,7 @@ from diffusioncleft.diffusioncleft_core.filters.identity import IdentityFilter
 from diffusioncleft.diffusioncleft_core.generation.plans import zero_shot_plan
 from diffusioncleft.diffusioncleft_core.imageset.manifest import read_image_set
 from diffusioncleft.diffusioncleft_core.report.folders import RunFolders
-from diffusioncleft.diffusioncleft_core.report.html import write_html, write_private_html
+from diffusioncleft.diffusioncleft_core.report.html import UNREADABLE, write_html, write_private_html
 from diffusioncleft.diffusioncleft_core.report.nearest import (
     judge_previews,
     nearest_pairs,
@@ -36,14 +36,18 @@ from diffusioncleft.diffusioncleft_core.report.pictures import (
     Picture,
     evenly,
     preview_panels,
+    rejected_panels,
     sample_panel,
     shared_ending,
     thumbnail,
+    withheld,
 )
 from diffusioncleft.diffusioncleft_core.report.run_folder import (
+    RunReport,
     collect_pictures,
     conditions_of,
     read_report,
+    told_trainings,
     with_loss_curves,
     with_measures,
 )
@@ -116,13 +120,13 @@ def likeness(html: str, photographs: list[np.ndarray]) -> float:
 
 
 def test_a_runs_page_shows_samples_previews_zero_shot_and_losses(shared):
-    assert problems(shared) == []
+    assert problems(shared) == [] and UNREADABLE not in shared
     assert "There are no pictures" not in shared
     assert "no loss history" not in shared and 'id="loss-pre_op-title"' in shared
     assert "Base model without a LoRA" in shared and "a cleft lip scar" in shared
     assert "previews: “[CLP] A girl&#39;s whole face.”" in shared
     assert "rejected: text or watermark" in shared
-    assert len(pictures_in(shared)) == 2 * (IMAGES - 2) + 2 * 2 * 3 + 2
+    assert len(pictures_in(shared)) == 2 * (IMAGES - 2) + 2 * 2 * 3 + 2 + 2
     assert len(shared) < 8e6
 
 
@@ -157,9 +161,50 @@ def test_images_too_like_a_training_face_or_without_a_face_are_not_samples(run):
     panel = sample_panel(run.generated("pre_op"), phantom=True)
     shown = {int(picture.path.name[:6]) for picture in panel.pictures}
     assert shown == set(range(IMAGES)) - {COPIED, FACELESS}
-    assert "2 before the last of them are not shown" in panel.note
+    assert "2 before the last of them may not be shown" in panel.note
     assert [picture.badge for picture in panel.pictures if picture.badge] == ["rejected: text or watermark"]
     assert TEXT in shown
+
+
+def test_rejected_images_are_shown_by_reason_with_the_synthetic_mark(run, shared):
+    panels = {
+        panel.title: panel for panel in rejected_panels(run.generated("pre_op"), "Pre-op", phantom=True)
+    }
+    assert list(panels) == [
+        "Pre-op: no face (unassessed)",
+        "Pre-op: text or watermark",
+        "Pre-op: too like a training face",
+    ]
+    text = panels["Pre-op: text or watermark"]
+    assert [int(picture.path.name[:6]) for picture in text.pictures] == [TEXT]
+    assert text.pictures[0].badge == "synthetic" and "rejected (text or watermark)" in text.pictures[0].alt
+    for title in ("Pre-op: no face (unassessed)", "Pre-op: too like a training face"):
+        assert not panels[title].pictures and "1 may not be shown" in panels[title].note
+    part = shared.split('id="rejections"')[1].split("</section>")[0]
+    assert "<h3>Pre-op: text or watermark</h3>" in part and '<span class="tag">synthetic</span>' in part
+
+
+def test_an_image_of_several_faces_is_shown_of_phantoms_only():
+    """The largest face alone is compared: the other may be anyone's."""
+    verdicts = {
+        "reasons": ["several_faces"],
+        "identity": {"rejected": False, "max_similarity": 0.3, "threshold": 0.6},
+    }
+    assert withheld(verdicts, phantom=False)
+    assert not withheld(verdicts, phantom=True)
+
+
+def test_a_training_of_few_photographs_is_not_shown_step_by_step(run, tmp_path):
+    document = read_report(run.root).document
+    document["training"]["pre_op"]["training_images"] = None
+    assert told_trainings(document) == ["post_op"]
+    report = RunReport(document, run.report, run)
+    assert list(with_loss_curves(report)["figures"]["loss"]) == ["post_op"]
+    pictures = collect_pictures(run, CONDITIONS, phantom=True, previewed=told_trainings(document))
+    assert all(panel.title.startswith("Post-op") for panel in pictures.previews)
+    document["training"]["pre_op"]["recipe"]["optimizer"]["steps"] = 0
+    text = write_html(document, None, tmp_path / "report.html").read_text("utf-8")
+    assert "10 a training image" in text
 
 
 def test_images_that_no_filter_compared_are_shown_of_phantoms_only(run, tmp_path):

@@ -3,12 +3,15 @@
 import numpy as np
 import pytest
 
+from diffusioncleft.cli.run import tell_photographs
 from diffusioncleft.diffusioncleft_core.imageset.synthetic import clip, fit_lines, short_label
 from diffusioncleft.diffusioncleft_core.phantom.experiment import drift
-from diffusioncleft.diffusioncleft_core.report.summary import goal_of
+from diffusioncleft.diffusioncleft_core.report.summary import aside_rows, goal_of
 from diffusioncleft.diffusioncleft_core.run.dataset import photographs_for
+from diffusioncleft.diffusioncleft_core.run.evaluation import training_facts
 from diffusioncleft.diffusioncleft_core.run.stages import (
     Stage,
+    StageRow,
     Stages,
     State,
     always,
@@ -17,6 +20,7 @@ from diffusioncleft.diffusioncleft_core.run.stages import (
     plan_table,
     stage_table,
 )
+from diffusioncleft.diffusioncleft_core.statistics import clopper_pearson
 
 
 class Work:
@@ -56,6 +60,35 @@ def test_a_finished_stage_is_skipped_and_gives_its_results(tmp_path, work):
     assert work.calls == 1
     assert second.rows[0].state == State.DONE
     assert "(done before)" in stage_table(second.rows)
+
+
+def test_the_table_has_this_calls_seconds_apart_from_those_of_earlier_calls():
+    rows = [
+        StageRow("training-pre_op", State.GOES_ON, "interrupted", seconds=30.0, before=600.0),
+        StageRow("plan-pre_op", State.DONE, before=1.5),
+        StageRow("filters", State.NEW, "not made yet", seconds=10.0),
+    ]
+    table = [line.split() for line in stage_table(rows).splitlines()]
+    assert table[0] == ["stage", "seconds", "share", "before"]
+    assert table[1] == ["training-pre_op", "30.0", "75%", "600.0"]
+    assert table[2] == ["plan-pre_op", "0.0", "0%", "1.5", "(done", "before)"]
+    assert table[3] == ["filters", "10.0", "25%"]
+    assert table[4] == ["total", "40.0", "601.5"]
+
+
+def test_photographs_set_aside_are_told_by_reason_and_a_small_count_is_not_in_the_summary(capsys, tmp_path):
+    aside = {"no_face": 12, "duplicate": 3}
+    tell_photographs(
+        "pre_op", {"training_images": 40, "holdout_images": 6, "set_aside": aside}, tmp_path / "a b"
+    )
+    told = capsys.readouterr().out
+    assert "pre_op: 40 photographs trained on, 6 held out, 15 set aside" in told
+    assert "12  no_face: no face was found" in told and "3  duplicate: the same picture again" in told
+    assert f"dataset show '{tmp_path}/a b' --list" in told
+    done = {"training_images": 40, "recipe": {}, "last_step": None}
+    stages = {"dataset": {"holdout_images": 6, "set_aside": aside}, "training": done}
+    rows = aside_rows("pre_op", training_facts(stages, phantom=False))
+    assert rows == ["| pre_op | no face was found | 12 |", "| pre_op | the same picture again | <5 |"]
 
 
 def test_a_stage_whose_output_is_gone_is_done_again(tmp_path, work):
@@ -152,12 +185,26 @@ def test_drift_is_nothing_between_equal_pictures_and_the_difference_otherwise():
         drift(base, base[:3])
 
 
-def test_goals_say_reached_not_reached_or_not_measured():
-    assert goal_of("trigger_obedience", 0.95).endswith(": reached")
-    assert goal_of("trigger_obedience, dark skin", 0.79).endswith("not reached")
-    assert goal_of("cleft_prompt_without_trigger", 0.11).endswith("not reached")
-    assert goal_of("cleft_type_accuracy", None).endswith("not measured")
-    assert goal_of("other_trigger", 0.5) == ""
+def share(k: int, n: int) -> dict:
+    return clopper_pearson(k, n).as_dict()
+
+
+@pytest.mark.parametrize(
+    ("label", "figure", "verdict"),
+    [
+        ("trigger_obedience", share(198, 200), "at least 90%: reached"),
+        ("trigger_obedience", share(95, 100), "at least 90%: not decided at n = 100"),
+        ("trigger_obedience", share(120, 200), "at least 90%: not reached"),
+        ("trigger_obedience, dark skin", share(6, 33), "at least 80%: not reached"),
+        ("cleft_prompt_without_trigger", share(0, 6), "at most 10%: not decided at n = 6"),
+        ("cleft_prompt_without_trigger", share(0, 100), "at most 10%: reached"),
+        ("cleft_prompt_without_trigger", share(30, 100), "at most 10%: not reached"),
+        ("cleft_type_accuracy", share(0, 0), "at least 85%: not measured"),
+        ("other_trigger", share(3, 6), ""),
+    ],
+)
+def test_a_goal_is_reached_or_missed_where_the_whole_interval_says_so(label, figure, verdict):
+    assert goal_of(label, figure) == verdict
 
 
 def test_labels_name_the_finding_and_fit_their_picture():

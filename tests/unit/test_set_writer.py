@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
-from diffusioncleft.diffusioncleft_core.files import read_jsonl, sha256_file
-from diffusioncleft.diffusioncleft_core.imageset.synthetic import write_image
+from diffusioncleft.diffusioncleft_core.files import read_jsonl, sha256_file, write_jsonl
+from diffusioncleft.diffusioncleft_core.imageset.synthetic import marked_png, write_image
 from diffusioncleft.diffusioncleft_core.imageset.writer import made_from, open_set_writer
 
 SAVE_UNTIL = """
@@ -55,22 +55,19 @@ def pixels(row, width=6):
     return rng.integers(0, 256, (4, width, 3), dtype=np.uint8)
 
 
-def save(folder, rows, width=6, recipe="", **made):
+def add(writer, row, width=6, recipe="", **made):
+    """Give one row to a writer: its file, and whether it was new."""
+    record = {**MADE, "attributes": {}, "condition": "pre_op", "index": None, "verdicts": {}, **row, **made}
+    picture = pixels(row, width)
+    return writer.write(picture, record, made_from(record, picture, recipe))
+
+
+def save(folder, rows, **made):
     """Save rows one by one, as prompts of a batch do; whether each was new."""
     new = []
     for row in rows:
-        record = {
-            **MADE,
-            "attributes": {},
-            "condition": "pre_op",
-            "index": None,
-            "verdicts": {},
-            **row,
-            **made,
-        }
-        picture = pixels(row, width)
         with open_set_writer(folder) as writer:
-            new.append(writer.write(picture, record, made_from(record, picture, recipe))[1])
+            new.append(add(writer, row, **made)[1])
     return new
 
 
@@ -130,11 +127,54 @@ def test_a_picture_that_was_deleted_or_damaged_comes_back_to_its_place(tmp_path)
     assert_whole(tmp_path, 4)
 
 
+def test_a_picture_made_again_with_another_verdict_lies_and_is_listed_where_that_puts_it(tmp_path):
+    save(tmp_path, ROWS)
+    (rejected,) = (tmp_path / "rejected").glob("*.png")
+    rejected.write_bytes(b"damaged")
+    with open_set_writer(tmp_path) as writer:
+        assert add(writer, {**ROWS[0], "prompt": "a fifth face"})[1]
+        assert add(writer, ROWS[2], verdicts={"accepted": True})[1]
+    assert not list((tmp_path / "rejected").iterdir())
+    assert [row["verdicts"] for row in read_jsonl(tmp_path / "manifest.jsonl")][2] == {"accepted": True}
+    assert_whole(tmp_path, 5)
+
+
+def test_one_writer_knows_what_it_has_just_written(tmp_path):
+    record = {**MADE, **ROWS[0], "attributes": {}, "condition": "pre_op", "index": None}
+    picture = pixels(ROWS[0])
+    with open_set_writer(tmp_path) as writer:
+        file, is_new = writer.write(picture, record, made_from(record, picture))
+        assert is_new and writer.write(picture, record, made_from(record, picture)) == (file, False)
+        other, is_new = writer.write(picture, record, made_from(record, picture, copy=1))
+        assert (file, other, is_new) == ("000000_7.png", "000001_7.png", True)
+    assert_whole(tmp_path, 2)
+
+
+def test_what_makes_a_picture_is_the_same_in_any_order_of_its_record():
+    record = {**MADE, **ROWS[0], "sampler": {"steps": 4, "guidance": 0}}
+    turned = {**dict(reversed(record.items())), "sampler": {"guidance": 0, "steps": 4}}
+    picture = pixels(ROWS[0])
+    assert made_from(record, picture) == made_from(turned, picture, copy=0)
+
+
 def test_files_of_others_in_the_folder_stay_as_they_are(tmp_path):
     Image.new("RGB", (6, 4)).save(tmp_path / "000000_7.png")
-    before = (tmp_path / "000000_7.png").read_bytes()
+    (tmp_path / "sheet.png").write_bytes(marked_png(pixels(ROWS[0]), "a sheet of faces"))
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.png")}
     save(tmp_path, ROWS)
-    assert (tmp_path / "000000_7.png").read_bytes() == before
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_what_a_lost_manifest_or_row_said_is_read_from_the_sidecars(tmp_path):
+    Image.new("RGB", (6, 4)).save(tmp_path / "000000_1.png")
+    save(tmp_path, ROWS)
+    rows = read_jsonl(tmp_path / "manifest.jsonl")
+    write_jsonl(tmp_path / "manifest.jsonl", [{**row, "made_from": None} for row in rows])
+    assert save(tmp_path, ROWS) == [False] * 4
+    (tmp_path / "manifest.jsonl").unlink()
+    assert save(tmp_path, ROWS) == [False] * 4
+    by_file = {row["file"]: row for row in read_jsonl(tmp_path / "manifest.jsonl")}
+    assert by_file == {row["file"]: row for row in rows}
 
 
 def test_a_set_of_the_generators_keeps_the_pictures_of_its_rows(tmp_path):

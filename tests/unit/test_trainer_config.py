@@ -122,3 +122,8 @@ def test_a_mistake_in_the_dataset_toml_names_file_and_key(tmp_path, text, messag
 
 def test_paths_are_paths():
     assert Recipe().replaced({"data.train_dir": "x"}).data.train_dir == Path("x")
+
+
+@pytest.mark.parametrize("name", ["pre_op", "pre_op.safetensors", "pre_op.SafeTensors"])
+def test_the_outputs_name_may_have_its_files_suffix(name):
+    assert parse_recipe(["--phantom", "--train_data_dir", "x", "--output_name", name]).output.name == "pre_op"

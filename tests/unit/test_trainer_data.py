@@ -302,3 +302,34 @@ def test_two_runs_never_share_an_output_folder(tmp_path):
         pass
     with output_lock(tmp_path):
         pass
+
+
+def test_captions_of_every_usual_kind_are_trained_on_and_the_rest_is_named(tmp_path):
+    captions = {
+        "utf8.png": ("utf8.txt", "a girl’s face", "utf-8"),
+        "mark.png": ("mark.txt", "a girl’s face", "utf-8-sig"),
+        "windows.png": ("windows.txt", "a girl’s face", "cp1252"),
+        "notepad.png": ("notepad.txt", "a girl’s face", "utf-16"),
+        "upper.png": ("upper.TXT", "a girl’s face", "utf-8"),
+        "taggui.png": ("taggui.png.txt", "a girl’s face", "utf-8"),
+        "russian.png": ("russian.txt", "лицо ребёнка", "cp1251"),
+        "binary.png": ("binary.txt", "a\0b", "utf-8"),
+    }
+    for number, (name, (beside, text, encoding)) in enumerate(captions.items()):
+        Image.new("RGB", (64, 64), (number, 0, 0)).save(tmp_path / name)
+        (tmp_path / beside).write_bytes(text.encode(encoding))
+    found = collect_images([Subset(tmp_path)], (64,), 16)
+    assert {image.path.name: image.caption for image in found.images} == dict.fromkeys(
+        ("utf8.png", "mark.png", "windows.png", "notepad.png", "upper.png", "taggui.png"), "a girl’s face"
+    )
+    (left_out,) = (told for told in found.left_out if "left out for their captions (2)" in told)
+    assert "russian.png (russian.txt is not UTF-8" in left_out and "binary.png (binary.txt is no" in left_out
+    assert any("read as Windows-1252 (1): windows.txt" in told for told in found.left_out)
+
+
+def test_an_image_with_a_caption_under_another_suffix_is_named_with_it(tmp_path):
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    (tmp_path / "a.caption").write_text("a girl")
+    with pytest.raises(UserError, match=r"no caption \(a.png \(beside a.caption; caption_extension names"):
+        collect_images([Subset(tmp_path)], (64,), 16)
+    assert collect_images([Subset(tmp_path, caption_extension=".caption")], (64,), 16).train

@@ -1,0 +1,210 @@
+"""The report's first page, in words that an ethics board reads: photographs, findings, limits, sharing.
+
+Every number is one that the run recorded; what it did not record or measure is said not to be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..filters.identity import IDENTITY_LEAK
+from ..imageset.decode import REASONS
+from ..small_counts import FEWEST
+from ..statistics import clopper_pearson
+from .blocks import PHANTOM_TAG, Block, Cell, Labels, Row, Section, Table, Text, labels_of, percent, sentence
+from .measured import figure_of, present
+
+NOT_RECORDED, NOT_MEASURED = "not recorded", "not measured"
+FEW = f"fewer than {FEWEST}"
+PLAIN_REASONS = {
+    **REASONS,
+    "no_consent": "consent was not given",
+    "no_row": "nothing is known about the photograph",
+    "row_without_photo": "named in the table, but there is no photograph",
+    "row_conflict": "contradictory information",
+    "metadata": "information is missing or unclear",
+    "other_condition": "belongs to the other group of patients",
+    "caption": "its description can’t be used",
+    "outside": "lies outside of the folder of photographs",
+    "unsupported": "a kind of file that is not read",
+    "undecodable": "a damaged file",
+    "too_large": "too large a file",
+    "several_faces": "more than one face, so possibly another person",
+    "near_duplicate": "nearly the same photograph again",
+}
+USED = {
+    "training_images": "The model learned from",
+    "holdout_images": "Kept apart, never learned from",
+    "subjects": "People in these photographs",
+}
+ON_PHANTOMS = (
+    "No photograph of a person was used. What is called a photograph below is a drawing by a computer "
+    "program, with which the whole procedure is tried before a patient is in it."
+)
+ON_PEOPLE = (
+    "A computer model learned from clinical photographs. Only photographs whose entry in the table of the "
+    "photographs says that there is consent were opened; all others were left alone. This yes or no is all "
+    "that the run knows of consent: who gave it, when, for which purpose and for how long stands in the "
+    "consent forms, and is not recorded here."
+)
+HOW_COMPARED = (
+    "A face recognition program gives each pair of faces a likeness; 1 is the same picture. From "
+    "{threshold} on this report counts two faces as the same person. Every synthetic image was compared "
+    "with the photographs that the model learned from. The same was done with the photographs that were "
+    "kept apart: they show other people, and are the control. A range is what the count allows with 95 % "
+    "certainty; few images give a wide one."
+)
+SHARE = (
+    "May be shared: this page and the folder of its plots. They hold no photograph of a person, no name "
+    f"and no file name, and numbers of {FEW} photographs are not told.",
+    "Must not be shared: the run’s folder `private`. It holds the photographs, what was computed from "
+    "them, and a page that shows them beside synthetic images.",
+    "For the board to decide, with the table above: the synthetic images, and the files that the model "
+    "learned into (LoRAs). Synthetic images that were set aside are not part of what is handed on.",
+    "When consent is withdrawn, building the dataset again erases the photograph and all that was computed "
+    "from it. A model that learned from it, and images made with that model, must be deleted by hand.",
+)
+
+
+def plain_words_section(document: Mapping[str, Any]) -> Section:
+    """The page, from `training`, `sets` and `filters`."""
+    labels = labels_of(document)
+    phantom = bool(document.get("phantom"))
+    blocks: list[Block] = [
+        Text([ON_PHANTOMS if phantom else ON_PEOPLE], heading="Whose photographs"),
+        *photographs(document.get("training") or {}, labels),
+        *findings(document.get("sets") or {}, labels),
+        Text(set_aside_images(document.get("filters") or {}, labels), listed=True),
+        Text(limits(document, phantom=phantom), listed=True, heading="What this can’t show"),
+        Text(SHARE, listed=True, heading="What may be shared"),
+    ]
+    lead = "For an ethics board. The sections after this one hold the details."
+    return Section("plain-words", "In plain words", lead, blocks)
+
+
+def photographs(training: Mapping[str, Any], labels: Labels) -> list[Block]:
+    """How many were used, and how many were set aside for which reason."""
+    if not training:
+        return [Text([f"Which photographs were used, and how many were set aside, is {NOT_RECORDED}."])]
+    columns = ("", *map(labels.name, training))
+    used = [
+        Row(words, [Cell(counted(part, key)) for part in training.values()]) for key, words in USED.items()
+    ]
+    tables: list[Block] = [Table("Photographs that were used", columns, used)]
+    parts = [part.get("set_aside") for part in training.values()]
+    reasons = dict.fromkeys(reason for part in parts for reason in part or {})
+    rows = [
+        Row(
+            sentence(PLAIN_REASONS.get(reason, reason.replace("_", " "))).rstrip("."),
+            [Cell(NOT_RECORDED if part is None else counted({reason: 0, **part}, reason)) for part in parts],
+        )
+        for reason in reasons
+    ]
+    if rows:
+        tables.append(Table("Photographs that were set aside, and why", columns, rows))
+    elif all(part is not None for part in parts):
+        tables.append(Text(["No photograph was set aside."]))
+    else:
+        tables.append(Text([f"How many photographs were set aside is {NOT_RECORDED}."]))
+    return tables
+
+
+def counted(facts: Mapping[str, Any], key: str) -> str:
+    """A count of photographs, in words where it is small or not known."""
+    if key not in facts:
+        return NOT_RECORDED
+    n = facts[key]
+    return FEW if n is None else "none" if n == 0 else f"{n:,}"
+
+
+def findings(sets: Mapping[str, Any], labels: Labels) -> list[Block]:
+    """How many synthetic images count as a person in the photographs, beside the control."""
+    heading = "What was compared, and what was found"
+    rows = []
+    thresholds: list[float] = []
+    tag = ""
+    for name in present(sets, labels):
+        found = figure_of(sets, name, "fir_images", "paper", "raw")
+        control = figure_of(sets, name, "fir_control_images", "robust", "holdout")
+        if not found or found.get("value") is None:
+            rows.append(Row(labels.name(name), [Cell(NOT_MEASURED), Cell(""), Cell("", numeric=False)]))
+            continue
+        thresholds.append(found.get("threshold"))
+        tag = PHANTOM_TAG if (found.get("extractor") or {}).get("phantom") else tag
+        cells = [share(found), share(control), Cell(compared(found, control), numeric=False)]
+        rows.append(Row(labels.name(name), cells))
+    if not thresholds:
+        said = f"Whether synthetic images are like people in the photographs was {NOT_MEASURED}."
+        return [Text([said], heading=heading)]
+    explained = HOW_COMPARED.format(threshold=f"{thresholds[0]:g}")
+    columns = ("", "Synthetic images", "Control: other people", "What the two say")
+    caption = "Images that count as a person whose photograph the model learned from"
+    return [Text([explained], heading=heading), Table(caption, columns, rows, tag=tag)]
+
+
+def share(figure: Mapping[str, Any] | None) -> Cell:
+    """`5 of 2,000`, with its share and range under it."""
+    if not figure or figure.get("value") is None:
+        return Cell(NOT_MEASURED)
+    low, high = figure["ci95"]
+    said = f"{percent(figure['value'])}; range {percent(low)} to {percent(high)}"
+    return Cell(f"{figure['k']:,} of {figure['n']:,}", said)
+
+
+def compared(figure: Mapping[str, Any], control: Mapping[str, Any] | None) -> str:
+    """What the two ranges allow to say, and nothing beyond."""
+    if not control or control.get("value") is None:
+        return "Without a control it can’t be said whether this is many or few."
+    (low, high), (control_low, control_high) = figure["ci95"], control["ci95"]
+    if low > control_high:
+        return "Synthetic images look like these people more often than other people do."
+    if high < control_low:
+        return "Synthetic images look like these people less often than other people do."
+    return "The ranges overlap: a difference from other people is not shown, and not ruled out."
+
+
+def set_aside_images(filters: Mapping[str, Any], labels: Labels) -> list[str]:
+    """How many synthetic images the filters took out; said to be unknown where none ran."""
+    if not filters:
+        return ["Synthetic images were not sorted: none was set aside for being too like a photograph."]
+    lines = []
+    for name, part in filters.items():
+        alike, n = part["by_kind"].get(IDENTITY_LEAK, 0), part["n"]
+        found = clopper_pearson(alike, n)
+        if found.value is not None:
+            low, high = found.ci95
+            lines.append(
+                f"{labels.name(name)}: of {n:,} synthetic images {alike:,} were set aside as too like a "
+                f"photograph of any group ({percent(found.value)}; range {percent(low)} to "
+                f"{percent(high)}), and {part['rejected']:,} for any reason."
+            )
+    return lines
+
+
+def limits(document: Mapping[str, Any], *, phantom: bool) -> list[str]:
+    """What the findings leave open."""
+    return [
+        "All numbers here are of drawings. They say nothing about people."
+        if phantom
+        else "How often the face recognition program knows the same patient again, a child or a face with a "
+        f"cleft, was {NOT_MEASURED}. It is known to be less sure of children. A likeness that it misses is "
+        "in no number here.",
+        *upper_ends(document.get("sets") or {}, labels_of(document)),
+        "Likeness to people who are in none of the photographs was not looked for.",
+        f"What the model file itself gives away, beyond the images made with it, was {NOT_MEASURED}.",
+        f"Whether clinicians find the images real and medically right was {NOT_MEASURED}.",
+        "Nothing here shows a use or a harm for a patient.",
+    ]
+
+
+def upper_ends(sets: Mapping[str, Any], labels: Labels) -> list[str]:
+    """The largest share of matches that each count still allows, in one sentence; none of nothing."""
+    shares = []
+    for name in present(sets, labels):
+        found = figure_of(sets, name, "fir_images", "paper", "raw")
+        if found and found.get("value") is not None:
+            images = f"{labels.name(name).lower()}, {found['n']:,} images"
+            shares.append(f"up to {percent(found['ci95'][1])} ({images})")
+    said = "How many of all such images count as a person in the photographs, this many can’t say exactly: "
+    return [f"{said}{', '.join(shares)} are not ruled out."] if shares else []

@@ -1,0 +1,400 @@
+"""The figures of whole sets: who entered, who did not, what was compared with what; all counted by hand."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffusioncleft.diffusioncleft_core.dataset.folder import create_dataset_folder
+from diffusioncleft.diffusioncleft_core.dataset.references import ReferenceSet
+from diffusioncleft.diffusioncleft_core.errors import UserError
+from diffusioncleft.diffusioncleft_core.faces.records import FaceRecord
+from diffusioncleft.diffusioncleft_core.files import sha256_file, write_json
+from diffusioncleft.diffusioncleft_core.imageset.manifest import ImageRow, write_image_set
+from diffusioncleft.diffusioncleft_core.metrics.extractors import ExtractorInfo, Extractors
+from diffusioncleft.diffusioncleft_core.metrics.faces import MeasuredFaces, face_figures
+from diffusioncleft.diffusioncleft_core.metrics.fid import frechet_distance, split_floor
+from diffusioncleft.diffusioncleft_core.metrics.fir import (
+    BY_CONSTRUCTION,
+    HELD_OUT,
+    NO_FACE,
+    NO_REFERENCE,
+    Faces,
+    control_figures,
+    embedder_info,
+    fir_sweep,
+    identity_figures,
+)
+from diffusioncleft.diffusioncleft_core.metrics.measure import (
+    FLOOR,
+    NOT_PAIRED,
+    PAPER_FID,
+    REFERENCE_SIZE,
+    SEEDED,
+    SMALL_FID,
+    TOO_FEW,
+    MeasureSettings,
+    frechet_note,
+    measure_sets,
+    noted,
+)
+from diffusioncleft.diffusioncleft_core.metrics.sets import Group, Population, condition_of
+
+PACK = {"name": "pack", "sha256": "0" * 64, "phantom": True, "licence": "none"}
+
+
+def direction(**parts):
+    """A face [512] of L2 norm 1; the rest of it lies in a direction of no other."""
+    vector = np.zeros(512, np.float32)
+    for place, part in parts.items():
+        vector[int(place[1:])] = part
+    vector[500] = np.sqrt(1 - np.square(vector).sum())
+    return vector
+
+
+def marks(places, n=8):
+    return np.isin(np.arange(n), places)
+
+
+PHOTOGRAPHS = ReferenceSet(np.eye(512, dtype=np.float32)[:7], ("pre_op",) * 5 + ("post_op",) * 2)
+FACES = Faces.of(
+    [
+        FaceRecord(9, 9, 1, embedding=direction(e0=0.7)),
+        FaceRecord(9, 9, 1, embedding=direction(e0=0.7, e1=0.7)),
+        FaceRecord(9, 9, 1, embedding=direction(e5=0.7)),
+        FaceRecord(9, 9, 2, embedding=direction(e20=1)),
+        FaceRecord(9, 9, 0),
+        FaceRecord(0, 0, unreadable="torn"),
+        FaceRecord(9, 9, 1, embedding=direction(e21=1)),
+        FaceRecord(9, 9, 1, embedding=direction(e0=1)),
+    ]
+)
+
+
+def test_a_groups_fir_says_who_entered_and_who_did_not():
+    group = Group("pre_op", marks(range(7)), marks([2, 3, 4]))
+    metrics, histograms = identity_figures(group, FACES, PHOTOGRAPHS, PACK, 0.65)
+    counted = ("k", "n", "n_reference", "n_images", "n_unreadable", "n_no_face", "n_several")
+    found = {
+        (name, variant): tuple(metrics[name]["paper"][variant][key] for key in counted)
+        for name, variant in itertools.product(
+            ("fir_pairs", "fir_images", "fir_images_any"), ("raw", "filtered")
+        )
+    }
+    assert found == {
+        ("fir_pairs", "raw"): (3, 25, 5, 5, 1, 1, 1),
+        ("fir_images", "raw"): (2, 5, 5, 5, 1, 1, 1),
+        ("fir_images_any", "raw"): (3, 5, 7, 5, 1, 1, 1),
+        ("fir_pairs", "filtered"): (0, 10, 5, 2, 0, 1, 1),
+        ("fir_images", "filtered"): (0, 2, 5, 2, 0, 1, 1),
+        ("fir_images_any", "filtered"): (1, 2, 7, 2, 0, 1, 1),
+    }
+    raw, filtered = (metrics["fir_pairs"]["paper"][variant] for variant in ("raw", "filtered"))
+    assert (raw["threshold"], raw["extractor"], raw["value"]) == (0.65, PACK, 3 / 25)
+    assert "note" not in raw and filtered["note"] == BY_CONSTRUCTION
+    own = FACES.embeddings[[0, 1, 2, 3, 6]] @ PHOTOGRAPHS.embeddings[:5].T
+    assert metrics["fir_sweep"]["paper"]["raw"] == fir_sweep(own)
+    assert (histograms["raw"]["n_pairs"], histograms["raw"]["threshold"]) == (25, 0.65)
+    assert histograms["raw"]["extractor"] == PACK
+
+
+def test_all_conditions_together_are_compared_with_every_photograph():
+    metrics, histograms = identity_figures(
+        Group("all", marks(range(8)), None), FACES, PHOTOGRAPHS, PACK, 0.65
+    )
+    found = {name: metrics[name]["paper"]["raw"] for name in ("fir_pairs", "fir_images", "fir_images_any")}
+    assert {name: (figure["k"], figure["n"]) for name, figure in found.items()} == {
+        "fir_pairs": (5, 6 * 7),
+        "fir_images": (4, 6),
+        "fir_images_any": (4, 6),
+    }
+    assert histograms.keys() == {"raw"} == metrics["fir_pairs"]["paper"].keys()
+
+
+@pytest.mark.parametrize("known", [None, ReferenceSet(PHOTOGRAPHS.embeddings[5:], ("post_op",) * 2)])
+def test_without_photographs_of_the_condition_fir_has_words_and_no_value(known):
+    metrics, histograms = identity_figures(
+        Group("pre_op", marks(range(7)), marks([2])), FACES, known, PACK, 0.65
+    )
+    for variant, n_images in (("raw", 5), ("filtered", 1)):
+        figure = metrics["fir_images"]["paper"][variant]
+        assert (figure["value"], figure["ci95"], figure["k"], figure["n"]) == (None, None, None, 0)
+        assert (figure["n_reference"], figure["n_images"], figure["note"]) == (0, n_images, NO_REFERENCE)
+    assert histograms == {} and "fir_sweep" not in metrics
+    assert metrics["fir_images_any"]["paper"]["raw"]["k"] == (None if known is None else 1)
+
+
+def test_a_set_without_a_face_has_words_and_no_value():
+    metrics, histograms = identity_figures(
+        Group("pre_op", marks([4, 5]), None), FACES, PHOTOGRAPHS, PACK, 0.6
+    )
+    figure = metrics["fir_pairs"]["paper"]["raw"]
+    assert (figure["value"], figure["n"], figure["n_reference"], figure["note"]) == (None, 0, 5, NO_FACE)
+    assert (figure["n_images"], figure["n_unreadable"], figure["n_no_face"]) == (0, 1, 1)
+    assert histograms == {} and "fir_sweep" not in metrics
+
+
+def test_the_control_is_what_people_who_were_not_trained_on_score():
+    strangers = np.stack([direction(e0=0.7), direction(e5=0.7), *(direction(e30=1),) * 3])
+    found = control_figures("pre_op", strangers, PHOTOGRAPHS, PACK, 0.65)
+    pairs, images = (found[f"fir_control_{unit}"]["robust"]["holdout"] for unit in ("pairs", "images"))
+    assert (pairs["k"], pairs["n"], images["k"], images["n"]) == (1, 25, 1, 5)
+    assert (pairs["n_images"], pairs["n_reference"], pairs["threshold"]) == (5, 5, 0.65)
+    assert (pairs["extractor"], pairs["note"]) == (PACK, HELD_OUT)
+    whole = control_figures("all", strangers, PHOTOGRAPHS, PACK, 0.65)["fir_control_images"]["robust"][
+        "holdout"
+    ]
+    assert (whole["k"], whole["n"], whole["n_reference"]) == (2, 5, 7)
+    assert control_figures("pre_op", strangers[:4], PHOTOGRAPHS, PACK, 0.65) == {}
+
+
+def test_fir_names_the_pack_and_the_file_of_its_recogniser(analyzer):
+    assert embedder_info(analyzer) == {
+        "name": "phantom-faces",
+        "sha256": sha256_file(analyzer.pack.folder / "rec.onnx"),
+        "phantom": True,
+        "licence": "Apache-2.0",
+    }
+
+
+def test_each_condition_has_its_own_held_out_people_and_all_have_everyones():
+    population = Population(
+        [], [Group("pre_op", marks(range(4)), None), Group("post_op", marks([6, 7]), None)]
+    )
+    population.groups.append(Group("all", marks(range(8)), None))
+    held = {"pre_op": np.stack([direction(e0=0.7)] * 5), "post_op": np.stack([direction(e30=1)] * 6)}
+    held["other"] = np.zeros((0, 512), np.float32)
+    others = np.eye(512, dtype=np.float32)[40:46]
+    faces = MeasuredFaces(FACES, PHOTOGRAPHS, held, others, False, PACK)
+    found = face_figures(population, faces, 0.65)
+    counts = {}
+    for name, metrics in found["sets"].items():
+        figure = metrics["fir_control_images"]["robust"]["holdout"]
+        counts[name] = (figure["k"], figure["n"])
+    assert counts == {"pre_op": (5, 5), "post_op": (0, 6), "all": (5, 11)}
+    assert found["figures"]["similarity"].keys() == {"pre_op", "post_op", "all"}
+    plane = found["figures"]["pca"]
+    assert plane["generated"].keys() == plane["n_real"].keys() == {"pre_op", "post_op"}
+    assert [len(points) for points in plane["generated"].values()] == [4, 2]
+    assert (plane["n_real"], plane["n_control"]) == ({"pre_op": 5, "post_op": None}, 6)
+    assert plane["extractor"] == PACK
+    alone = Population([], population.groups[2:])
+    unknown = MeasuredFaces(FACES, None, held, None, False, PACK)
+    found = face_figures(alone, unknown, 0.65)
+    assert "fir_control_images" not in found["sets"]["all"] and found["figures"]["similarity"] == {}
+    assert [len(points) for points in found["figures"]["pca"]["generated"].values()] == [6]
+
+
+class Colours:
+    """The mean colour of an image."""
+
+    dimensions = 3
+
+    def __init__(self, sha256="c" * 64):
+        self.info, self.batches = ExtractorInfo("colours", sha256, False, "none"), []
+
+    def prepare(self, pixels):
+        return torch.from_numpy(pixels).float().mean(dim=(0, 1))
+
+    def __call__(self, batch):
+        self.batches.append(len(batch))
+        return batch
+
+
+class Pixels:
+    """An image's own samples: the distance is that of the pictures."""
+
+    def __init__(self, sha256="p" * 64):
+        self.info, self.seen = ExtractorInfo("pixels", sha256, False, "none"), 0
+
+    def __call__(self, pixels):
+        self.seen += 1
+        return torch.from_numpy(pixels).float().flatten() / 255
+
+
+def save(path, seed, size=(64, 64)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    low, high = sorted(np.random.default_rng(seed).integers(0, 256, 2))
+    noise = np.random.default_rng(seed).integers(low, high + 1, (size[1], size[0], 3), np.uint8)
+    Image.fromarray(noise).save(path)
+
+
+def image(path, size=(64, 64)):
+    with Image.open(path) as picture:
+        if picture.size != size:
+            picture = picture.resize(size, Image.Resampling.BICUBIC)
+        return np.asarray(picture)
+
+
+def mean_distance(paths):
+    phis = [image(path).astype(float).ravel() / 255 for path in paths]
+    return np.mean([np.square(a - b).sum() for a, b in itertools.combinations(phis, 2)])
+
+
+def colours(paths):
+    return np.array([image(path, Image.open(path).size).mean(axis=(0, 1)) for path in paths])
+
+
+def dataset(folder, condition, n, seed):
+    create_dataset_folder(folder)
+    write_json(folder / "dataset.json", {"settings": {"phantom": True}})
+    rows = []
+    for place in range(n + 1):
+        save(folder / "images" / f"{place}.png", seed + place)
+        role = "train" if place < n else "holdout"
+        rows.append(ImageRow(f"images/{place}.png", condition=condition, role=role, caption="a face"))
+    write_image_set(folder, rows)
+    return folder
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Two generated sets, one of them filtered, and a dataset of each condition."""
+    pre, post = tmp_path / "pre", tmp_path / "post"
+    verdicts = {0: True, 1: False, 2: True, 3: True, 4: True, 5: False}
+    rows = []
+    for place, accepted in verdicts.items():
+        file = f"{'' if accepted else 'rejected/'}{place}.png"
+        save(pre / file, place, (80, 64) if place == 4 else (64, 64))
+        row = ImageRow(file, index=place, condition="pre_op", role="generated", prompt="", seed=0)
+        attempt = int(place in (2, 5))
+        rows.append(ImageRow(**{**vars(row), "attempt": attempt, "verdicts": {"accepted": accepted}}))
+    (pre / "3.png").write_bytes(b"\x89PNG\r\n\x1a\n torn")
+    write_image_set(pre, rows)
+    for place in (0, 1):
+        save(post / f"{place}.png", 20 + place)
+    return {
+        "generated": {"pre_op": pre, "post_op": post},
+        "references": [
+            dataset(tmp_path / "photographs pre", "pre_op", 20, 100),
+            dataset(tmp_path / "photographs post", "post_op", 2, 200),
+        ],
+    }
+
+
+def measured(folders, settings=None, fid=None, lpips=None, told=None):
+    extractors = Extractors({"fid": fid or Colours()}, lpips or Pixels())
+    warn = (lambda message: None) if told is None else told.append
+    return measure_sets(folders["generated"], folders["references"], None, extractors, settings, warn=warn)[
+        "sets"
+    ]
+
+
+def test_first_attempts_are_raw_accepted_ones_filtered_and_damaged_ones_counted(folders):
+    told = []
+    sets = measured(folders, told=told)
+    assert list(sets) == ["pre_op", "post_op", "all"]
+    pre, post = folders["generated"].values()
+    photographs, others = (
+        [folder / "images" / f"{place}.png" for place in range(n)]
+        for folder, n in zip(folders["references"], (20, 2), strict=True)
+    )
+    raw, kept = [pre / "0.png", pre / "rejected/1.png", pre / "4.png"], [pre / f"{n}.png" for n in (0, 2, 4)]
+    bare = [post / "0.png", post / "1.png"]
+    expected = {
+        ("pre_op", "raw"): (raw, photographs, 1, 1),
+        ("pre_op", "filtered"): (kept, photographs, 1, 1),
+        ("post_op", "raw"): (bare, others, 0, 0),
+        ("all", "raw"): (raw + bare, photographs + others, 1, 1),
+    }
+    for (group, variant), (images, references, unreadable, resized) in expected.items():
+        fid = sets[group]["fid"]["paper"][variant]
+        assert fid["value"] == pytest.approx(frechet_distance(colours(images), colours(references)), rel=1e-4)
+        assert (fid["n"], fid["n_images"], fid["n_reference"]) == (len(images), len(images), len(references))
+        assert (fid["n_unreadable"], fid["extractor"]["name"]) == (unreadable, "colours")
+        lpips = sets[group]["lpips"]["paper"][variant]
+        exact = sets[group]["lpips_all_pairs"]["robust"][variant]
+        pairs = len(images) * (len(images) - 1) // 2
+        for figure in (lpips, exact):
+            assert figure["value"] == pytest.approx(mean_distance(images), rel=1e-4)
+            assert (figure["n"], figure["n_images"], figure["n_unreadable"]) == (
+                pairs,
+                len(images),
+                unreadable,
+            )
+            assert (figure["image_size"], figure["n_resized"]) == ([64, 64], resized)
+            assert figure["n_reference"] is None and "note" not in figure
+    assert all("filtered" not in sets[name]["fid"]["paper"] for name in ("post_op", "all"))
+    assert sum("1 of 5 images" in line and line.endswith(": 3.png") for line in told) == 1 == len(told)
+
+
+def test_the_photographs_own_figures_stand_beside(folders):
+    sets = measured(folders, MeasureSettings(seed=3))
+    paths = [folders["references"][0] / "images" / f"{place}.png" for place in range(20)]
+    reference = sets["pre_op"]["lpips_reference"]["robust"]["real"]
+    assert reference["value"] == pytest.approx(mean_distance(paths), rel=1e-4)
+    assert (reference["n"], reference["n_reference"], reference["n_images"]) == (190, 20, 20)
+    assert (reference["note"], reference["n_unreadable"]) == (REFERENCE_SIZE, 0)
+    floor = sets["pre_op"]["fid_floor"]["robust"]["real"]
+    values = split_floor(colours(paths).astype(np.float32), 10, 3)
+    assert floor["value"] == pytest.approx(np.mean(values), rel=1e-4)
+    assert floor["range"] == pytest.approx([min(values), max(values)], rel=1e-4)
+    assert (floor["n"], floor["n_images"], floor["n_reference"], floor["note"]) == (10, 20, 20, FLOOR)
+    assert "fid_floor" not in sets["post_op"] and sets["all"]["fid_floor"]["robust"]["real"]["n"] == 11
+    assert sets["post_op"]["lpips_reference"]["robust"]["real"]["n"] == 1
+
+
+def test_a_random_sample_of_pairs_is_the_seeds(folders):
+    first, again, other = (
+        measured(folders, MeasureSettings(pairs=2, seed=seed))["all"]["lpips"]["paper"]["raw"]
+        for seed in (0, 0, 1)
+    )
+    assert first["n"] <= 2 and first == again
+    assert first["value"] != other["value"]
+
+
+def test_each_image_is_looked_at_once_and_again_only_when_it_or_the_network_changed(folders):
+    fid, lpips = Colours(), Pixels()
+    sets = measured(folders, fid=fid, lpips=lpips)
+    assert (sum(fid.batches), max(fid.batches), lpips.seen) == (6 + 22, 16, 6 + 22)
+    again = measured(folders, fid=(fid := Colours()), lpips=(lpips := Pixels()))
+    assert (fid.batches, lpips.seen, again) == ([], 0, sets)
+    save(folders["generated"]["post_op"] / "1.png", 77)
+    changed = measured(folders, fid=(fid := Colours()), lpips=(lpips := Pixels()))
+    assert (fid.batches, lpips.seen) == ([1], 5)  # its pairs with the other four raw images
+    assert changed["pre_op"] == sets["pre_op"]
+    assert changed["post_op"]["fid"] != sets["post_op"]["fid"]
+    measured(folders, fid=(fid := Colours("d" * 64)), lpips=(lpips := Pixels("q" * 64)))
+    assert sum(fid.batches) == lpips.seen == 6 + 22
+
+
+def test_words_stand_where_two_images_are_missing(folders):
+    (folders["generated"]["post_op"] / "1.png").unlink()
+    one = measured(folders)["post_op"]["fid"]["paper"]["raw"]
+    assert (one["value"], one["n"], one["n_reference"], one["note"]) == (None, 1, 2, TOO_FEW)
+    folders["references"].pop()
+    found = measured(folders)["post_op"]
+    fid, lpips = found["fid"]["paper"]["raw"], found["lpips"]["paper"]["raw"]
+    assert (fid["value"], fid["n"], fid["note"]) == (None, 1, NO_REFERENCE)
+    assert (lpips["value"], lpips["n"], lpips["n_images"], lpips["note"]) == (None, 0, 1, NOT_PAIRED)
+    assert "lpips_reference" not in found
+    real, drawn = {"phantom": False}, {"phantom": True}
+    assert frechet_note(None, 1, 5, 3, real) == TOO_FEW
+    assert frechet_note(1.0, 3, 3, 3, real) == PAPER_FID
+    assert frechet_note(1.0, 2, 9, 3, real) == frechet_note(1.0, 9, 2, 3, real) == f"{PAPER_FID} {SMALL_FID}"
+    assert (noted(real, ""), noted(drawn, ""), noted(drawn, FLOOR)) == ("", SEEDED, f"{SEEDED} {FLOOR}")
+
+
+def test_an_empty_set_is_named_and_nothing_but_empty_sets_is_refused(folders, tmp_path):
+    (tmp_path / "none").mkdir()
+    folders["generated"]["other"] = tmp_path / "none"
+    told = []
+    sets = measured(folders, told=told)
+    assert sets["other"]["fid"]["paper"]["raw"]["n"] == 0
+    assert f"{tmp_path / 'none'} holds no image" in told
+    with pytest.raises(UserError, match="nothing to measure"):
+        measure_sets({"pre_op": tmp_path / "none"}, [], None, Extractors())
+    assert condition_of(folders["generated"]["pre_op"]) == "pre_op"
+    assert condition_of(folders["generated"]["post_op"]) is None
+
+
+def test_networks_that_know_nothing_of_photographs_measure_phantoms_alone(folders):
+    seeded = Colours()
+    seeded.info = ExtractorInfo("colours", "c" * 64, True, "none")
+    assert measured(folders, fid=seeded)["pre_op"]["fid"]["paper"]["raw"]["note"].startswith(SEEDED)
+    write_json(folders["references"][1] / "dataset.json", {"settings": {}})
+    assert measured(folders)["pre_op"]
+    with pytest.raises(UserError, match="post holds photographs"):
+        measured(folders, fid=seeded)

@@ -1,0 +1,127 @@
+"""The page for an ethics board: the run's own numbers beside their control, and what was not measured."""
+
+import re
+
+import pytest
+from html_checks import problems
+from report_documents import document
+
+from diffusioncleft.diffusioncleft_core.imageset.decode import REASONS
+from diffusioncleft.diffusioncleft_core.report.html import UNREADABLE, write_html
+from diffusioncleft.diffusioncleft_core.report.plain_words import PLAIN_REASONS
+
+JARGON = r"\b(FIR|FID|LPIPS|cosine|embedding|threshold|hold-?out|sidecar|trigger|latent|n =|raw|metadata)\b"
+
+
+@pytest.fixture
+def said(tmp_path):
+    """The words of the section; the rest of the report has no plots here."""
+
+    def read(report) -> str:
+        report.get("figures", {}).clear()
+        for metrics in report.get("sets", {}).values():
+            metrics.pop("fir_sweep", None)
+        text = write_html(report, None, tmp_path / "report.html").read_text("utf-8")
+        assert problems(text) == [] and UNREADABLE not in text
+        found = re.search(r'<section id="plain-words".*?</section>', text, re.DOTALL)
+        assert text.index('<section id="plain-words"') == text.index("<section"), "it comes first"
+        return " ".join(re.sub(r"<[^>]+>", " ", found[0]).replace("\u00a0", " ").split())
+
+    return read
+
+
+def of_people(**control) -> dict:
+    report = document(phantom=False)
+    for name, facts in report["training"].items():
+        facts |= {"subjects": 97, "holdout_images": 11, "set_aside": {}}
+        report["sets"][name]["fir_images"]["paper"]["raw"] |= {
+            "value": 0.0025,
+            "ci95": [0.0008, 0.0058],
+            "k": 5,
+            "n": 2000,
+            "threshold": 0.55,
+        }
+        if control:
+            report["sets"][name]["fir_control_images"] = {"robust": {"holdout": control}}
+    return report
+
+
+def test_a_board_reads_no_word_of_the_trade(said):
+    report = of_people(value=0.1, ci95=[0.02, 0.3], k=2, n=20, threshold=0.55)
+    for facts in report["training"].values():
+        facts["set_aside"] = dict.fromkeys(REASONS, 7)
+    for words in (said(report), said(document()), said({"schema": 1})):
+        assert re.findall(JARGON, words, re.IGNORECASE) == []
+    assert PLAIN_REASONS.keys() == REASONS.keys()
+
+
+def test_photographs_people_and_consent_are_counted_as_recorded(said):
+    report = of_people()
+    report["training"]["pre_op"]["set_aside"] = {"no_consent": 12, "too_small": None}
+    report["training"]["post_op"] |= {"training_images": None, "set_aside": {"duplicate": 6}}
+    words = said(report)
+    assert "The model learned from 100 fewer than 5" in words
+    assert "Kept apart, never learned from 11 11" in words
+    assert "People in these photographs 97 97" in words
+    assert "Consent was not given 12 none" in words
+    assert "Smaller than the minimum size fewer than 5 none" in words
+    assert "The same picture again none 6" in words
+    assert "stands in the consent forms, and is not recorded here" in words
+
+
+def test_nothing_set_aside_and_nothing_recorded_are_told_apart(said):
+    assert "No photograph was set aside." in said(of_people())
+    report = of_people()
+    for facts in report["training"].values():
+        del facts["set_aside"], facts["subjects"]
+    words = said(report)
+    assert "How many photographs were set aside is not recorded" in words
+    assert "People in these photographs not recorded not recorded" in words
+    del report["training"]
+    assert "Which photographs were used, and how many were set aside, is not recorded" in said(report)
+
+
+@pytest.mark.parametrize(
+    ("ci95", "verdict"),
+    [
+        ([0.0, 0.0005], "more often than other people do"),
+        ([0.001, 0.1], "a difference from other people is not shown, and not ruled out"),
+        ([0.02, 0.3], "less often than other people do"),
+    ],
+)
+def test_a_finding_stands_beside_its_control_with_both_ranges(said, ci95, verdict):
+    words = said(of_people(value=sum(ci95) / 2, ci95=ci95, k=2, n=20, threshold=0.55))
+    assert "From 0.55 on this report counts" in words
+    assert "5 of 2,000 0.25 %; range 0.08 % to 0.58 % 2 of 20" in words
+    assert words.count(verdict) == 2
+
+
+def test_without_a_control_nothing_is_concluded(said):
+    words = said(of_people())
+    assert "5 of 2,000 0.25 %; range 0.08 % to 0.58 % not measured Without a control" in words
+    assert "up to 0.58 % (pre-op, 2,000 images), up to 0.58 % (post-op, 2,000 images)" in words
+
+
+def test_what_was_not_measured_is_said_not_to_be(said):
+    words = said({"schema": 1})
+    assert "Whether synthetic images are like people in the photographs was not measured" in words
+    assert "were not sorted: none was set aside" in words
+    report = of_people()
+    report["sets"]["pre_op"]["fir_images"]["paper"]["raw"] |= {"value": None, "ci95": None}
+    assert "Pre-op not measured" in said(report)
+    assert "Whether clinicians find the images real and medically right was not measured" in said(report)
+
+
+def test_a_phantom_run_says_that_no_person_was_photographed(said):
+    words = said(document())
+    assert "No photograph of a person was used" in words and "They say nothing about people" in words
+    assert "No photograph of a person was used" not in said(of_people())
+
+
+def test_images_set_aside_are_counted_with_their_range(said):
+    words = said(of_people())
+    assert (
+        "of 200 synthetic images 1 were set aside as too like a photograph of any group (0.5 %; range"
+        in words
+    )
+    assert "and 18 for any reason" in words
