@@ -10,7 +10,7 @@ from ..dataset.withdrawn import SAID, Withdrawal, digest_withdrawal, known_withd
 from ..files import write_json, write_text
 from .blocks import labels_of
 from .html import write_html
-from .run_folder import HTML, collect_pictures, conditions_of, read_report
+from .run_folder import HTML, collect_pictures, conditions_of, read_report, told_trainings
 from .summary import summarize
 
 NOTE = (
@@ -50,6 +50,12 @@ def refresh_report(json: Path, known: Sequence[Withdrawal] | None = None) -> Non
         return
     phantom = bool(document.get("phantom"))
     labels = labels_of(document)
-    pictures = collect_pictures(report.folders, conditions_of(document), phantom=phantom, labels=labels)
+    pictures = collect_pictures(
+        report.folders,
+        conditions_of(document),
+        phantom=phantom,
+        labels=labels,
+        previewed=told_trainings(document),
+    )
     write_text(report.folders.summary, summarize(document))
     write_html(document, pictures, json.with_name(HTML))

@@ -17,6 +17,7 @@ from ..imageset.manifest import listed_rows
 from ..imageset.places import FACES_CACHE, MANIFEST, REJECTED, SETTINGS, sidecar_of
 from ..recipe.document import FILE_NAME
 from ..report.folders import RunFolders
+from ..report.html import figures_folder
 from ..report.nearest import NEAREST_FILE
 from ..report.run_folder import HTML, PRIVATE_HTML
 from ..report.withdrawn import report_loras
@@ -108,7 +109,8 @@ class Search:
                     yield Held(SHEET, file.with_suffix(".png"), (file.with_suffix(".png"), file))
             elif self._loras.intersection(report_loras(document)):
                 folders = RunFolders(folder)
-                pages = [folders.summary, folder / HTML] if file == folders.report else []
+                page = folder / HTML
+                pages = [folders.summary, page, figures_folder(page)] if file == folders.report else []
                 yield Held(REPORT, file, tuple(there([file, *pages])))
 
     def _is_withdrawn(self, file: Path) -> bool:

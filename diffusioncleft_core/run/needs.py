@@ -178,7 +178,8 @@ def admitted(condition: Condition, given: Photographs, settings: RunSettings) ->
     """How many photographs may enter by their rows; UserError when none may."""
     from ..dataset.admission import admit, caption_builder, columns_of, list_photographs
     from ..dataset.folder import is_dataset, refuse_overlap
-    from ..dataset.metadata import match_rows, read_table
+    from ..dataset.matching import match_rows
+    from ..dataset.metadata import read_table
     from ..imageset.captions import CaptionFiles
 
     if not given.folder.is_dir():
