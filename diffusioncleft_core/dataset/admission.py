@@ -213,6 +213,12 @@ def unknown_columns(table: Table, condition: Condition) -> list[str]:
     ]
 
 
+def with_consent(listing: FoundPhotographs, matches: Matches) -> list[str]:
+    """Names of the listed photographs whose rows all say `consent = yes`, whatever else they say."""
+    found = {name: matches.rows.get(name, []) for name in listing.photographs}
+    return [name for name, rows in found.items() if rows and all(row.consent for row in rows)]
+
+
 def _candidate(
     sidecars: CaptionFiles,
     name: str,

@@ -43,6 +43,10 @@ EDITS = "edits.json"
 CAPTIONS = "captions.jsonl"
 """The captions as they were built, while others stand in the manifest."""
 ROLES = "roles.json"
+TRAINED = "trained.jsonl"
+"""What was trained on the dataset."""
+WITHDRAWN = "withdrawn.jsonl"
+"""Trainings that learned from a photograph whose consent was withdrawn."""
 KEY = "key"
 NOTICE = "PRIVATE.txt"
 SCHEMA = 1
@@ -61,7 +65,7 @@ OWN_NAMES: tuple[str, ...] = (
     EDITS,
     CAPTIONS,
 )
-OWN_NAMES += (ROLES, KEY, NOTICE, ".gitignore", LOCK, MARKER)
+OWN_NAMES += (ROLES, TRAINED, WITHDRAWN, KEY, NOTICE, ".gitignore", LOCK, MARKER)
 
 _NOTICE = """\
 Everything in this folder was derived from photographs of people. Keep it private: don't upload, share or

@@ -17,8 +17,10 @@ from ..errors import UserError
 from ..faces.analyzer import FaceAnalyzer
 from ..faces.records import embedding_matrix, face_records
 from ..files import inside, private_dir, read_json, write_json
+from ..filters.apply import REVIEW
 from ..filters.identity import IdentityFilter
 from ..imageset.manifest import read_image_set
+from ..imageset.places import REJECTED, current_place, name_of
 from .folders import RunFolders
 from .pictures import PREVIEW_VERDICTS
 from .run_folder import PRIVATE_HTML
@@ -114,6 +116,34 @@ def read_nearest(private: Path) -> list[NearestPair]:
         return [NearestPair(**row) for row in rows]
     except TypeError as error:
         raise UserError(f"{path} is no list of nearest pairs; delete it and make the report again") from error
+
+
+def set_folders(root: Path, pairs: Sequence[NearestPair]) -> list[Path]:
+    """The sets whose images are among the pairs."""
+    folders = [(root / pair.generated).parent for pair in pairs]
+    return list(dict.fromkeys(path.parent if path.name == REJECTED else path for path in folders))
+
+
+def generated_place(root: Path, pair: NearestPair) -> Path:
+    """Where the generated image lies now: a person's decision moves it."""
+    (folder,) = set_folders(root, [pair])
+    return folder / current_place(folder, (root / pair.generated).relative_to(folder).as_posix())
+
+
+def earlier_reviews(root: Path, pairs: Sequence[NearestPair]) -> dict[str, str]:
+    """What a person saw in a pair before, by its generated image; a pair of another similarity is another."""
+    seen: dict[tuple[Path, str], Mapping[str, Any]] = {}
+    for folder in set_folders(root, pairs):
+        if folder.is_dir():
+            rows = read_image_set(folder, may_be_empty=True)
+            seen |= {(folder, row.name): row.verdicts.get(REVIEW) or {} for row in rows}
+    found = {}
+    for pair in pairs:
+        (folder,) = set_folders(root, [pair])
+        review = seen.get((folder, name_of(pair.generated)), {})
+        if review.get("similarity") == round(pair.similarity, 2):
+            found[pair.generated] = str(review.get("verdict"))
+    return found
 
 
 def forget_dataset(dataset: Path) -> None:

@@ -177,7 +177,8 @@ def photographs(settings: RunSettings) -> Iterator[Need]:
 def admitted(condition: Condition, given: Photographs, settings: RunSettings) -> str:
     """How many photographs may enter by their rows; UserError when none may."""
     from ..dataset.admission import admit, caption_builder, columns_of, list_photographs
-    from ..dataset.folder import refuse_overlap
+    from ..dataset.folder import is_dataset, refuse_overlap
+    from ..dataset.matching import match_rows
     from ..dataset.metadata import read_table
     from ..imageset.captions import CaptionFiles
 
@@ -194,8 +195,12 @@ def admitted(condition: Condition, given: Photographs, settings: RunSettings) ->
         raise UserError(f"the folder of {condition.name} photographs {given.folder} holds no photograph")
     caption = caption_builder(condition, settings.bracketed)
     refuse_overlap(given.folder, RunFolders(settings.out).dataset(condition.name))
-    candidates, aside = admit(CaptionFiles(given.folder), listing, table, columns_of(condition), caption)
+    matches = match_rows([*listing.photographs, *(item.file for item in listing.set_aside)], table.rows)
+    sidecars = CaptionFiles(given.folder)
+    candidates, aside = admit(sidecars, listing, table, matches, columns_of(condition), caption)
     reasons = counted([item.reason for item in aside])
+    if not candidates and is_dataset(RunFolders(settings.out).dataset(condition.name)):
+        return f"none may enter any more ({reasons}): what an earlier build derived from them is erased"
     if not candidates:
         raise UserError(f"no {condition.name} photograph of {given.folder} may enter ({reasons})")
     left = f"; set aside unopened: {reasons}" if reasons else ""
