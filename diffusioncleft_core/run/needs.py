@@ -176,10 +176,8 @@ def photographs(settings: RunSettings) -> Iterator[Need]:
 
 def admitted(condition: Condition, given: Photographs, settings: RunSettings) -> str:
     """How many photographs may enter by their rows; UserError when none may."""
-    from ..dataset.admission import admit, caption_builder, columns_of, list_photographs
+    from ..dataset.build import look_through
     from ..dataset.folder import refuse_overlap
-    from ..dataset.metadata import read_table
-    from ..imageset.captions import CaptionFiles
 
     if not given.folder.is_dir():
         raise UserError(f"the {condition.name} photographs {given.folder} are no folder: check the path")
@@ -188,18 +186,13 @@ def admitted(condition: Condition, given: Photographs, settings: RunSettings) ->
             f"the {condition.name} table {given.metadata} does not exist: give its path with "
             f"--metadata {condition.name}=CSV, docs/dataset.md lists its columns"
         )
-    table = read_table(given.metadata)
-    listing = list_photographs(given.folder, {row.file for row in table.rows})
-    if not listing.photographs:
-        raise UserError(f"the folder of {condition.name} photographs {given.folder} holds no photograph")
-    caption = caption_builder(condition, settings.bracketed)
     refuse_overlap(given.folder, RunFolders(settings.out).dataset(condition.name))
-    candidates, aside = admit(CaptionFiles(given.folder), listing, table, columns_of(condition), caption)
-    reasons = counted([item.reason for item in aside])
-    if not candidates:
+    found = look_through(given, condition, bracketed=settings.bracketed)
+    reasons = counted([item.reason for item in found.set_aside])
+    if not found.candidates:
         raise UserError(f"no {condition.name} photograph of {given.folder} may enter ({reasons})")
     left = f"; set aside unopened: {reasons}" if reasons else ""
-    return f"{len(candidates)} of {len(listing.photographs)} may enter by {given.metadata.name}{left}"
+    return f"{len(found.candidates)} of {len(found.listing.photographs)} may enter by {given.metadata.name}{left}"
 
 
 def counted(reasons: Sequence[str]) -> str:

@@ -493,9 +493,7 @@ def test_names_with_windows_folders_match_and_unknown_columns_are_named(build, p
     write_table(photos, rows)
     result = build()
     assert (len(result.rows), result.set_aside) == (N, ())
-    assert any(
-        rf"({N}): C:\photos\photo-0000.png as photo-0000.png" in told for told in result.notices
-    )
+    assert any(rf"({N}): C:\photos\photo-0000.png as photo-0000.png" in told for told in result.notices)
     assert any("were ignored (1): weight_kg; it has: " in told for told in result.warnings)
 
 
