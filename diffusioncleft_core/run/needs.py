@@ -192,7 +192,8 @@ def admitted(condition: Condition, given: Photographs, settings: RunSettings) ->
     if not found.candidates:
         raise UserError(f"no {condition.name} photograph of {given.folder} may enter ({reasons})")
     left = f"; set aside unopened: {reasons}" if reasons else ""
-    return f"{len(found.candidates)} of {len(found.listing.photographs)} may enter by {given.metadata.name}{left}"
+    may, of = len(found.candidates), len(found.listing.photographs)
+    return f"{may} of {of} may enter by {given.metadata.name}{left}"
 
 
 def counted(reasons: Sequence[str]) -> str:
