@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.ranges import COUNT, SIMILARITY, whole
-from .options import add_base_arguments, batch_from, device_and_dtype, source_from
+from .options import (
+    add_base_arguments,
+    add_limit_argument,
+    batch_from,
+    device_and_dtype,
+    limits_from,
+    source_from,
+)
 
 if TYPE_CHECKING:
     from ..diffusioncleft_core.faces.analyzer import FaceAnalyzer
@@ -61,6 +68,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="A,B",
         help=f"artifacts looked for (default: {','.join(ARTIFACTS)})",
     )
+    add_limit_argument(parser)
     parser.add_argument(
         "--photographs", action="store_true", help="run the artifact filter over the references as well"
     )
@@ -101,19 +109,22 @@ def run(args: argparse.Namespace) -> int:
     if args.refill is not None:
         _refill(args, artifacts, identity, analyzer)
     _tell(args.set)
-    if args.photographs:
+    if args.photographs and analyzer is not None:
         _tell_photographs(args, artifacts, analyzer)
     return 0
 
 
 def _filters(
     args: argparse.Namespace, kinds: Any, threshold: float
-) -> tuple[ArtifactFilter, IdentityFilter | None, FaceAnalyzer]:
+) -> tuple[ArtifactFilter, IdentityFilter | None, FaceAnalyzer | None]:
     from ..diffusioncleft_core.dataset.references import read_references
     from ..diffusioncleft_core.faces.analyzer import load_face_analyzer
-    from ..diffusioncleft_core.filters.artifacts import ARTIFACTS, ArtifactFilter
+    from ..diffusioncleft_core.filters.artifacts import ARTIFACTS, ArtifactFilter, needs_faces
     from ..diffusioncleft_core.filters.identity import IdentityFilter
 
+    kinds, limits = tuple(ARTIFACTS) if kinds is None else kinds, limits_from(args)
+    if args.artifacts_only and not (args.faces or args.phantom or needs_faces(kinds)):
+        return ArtifactFilter(None, kinds=kinds, limits=limits), None, None
     pack = args.faces or ("phantom" if args.phantom else DEFAULT_FACES)
     analyzer = load_face_analyzer(pack, device=args.device or "cpu")
     if analyzer.phantom_only and not args.phantom:
@@ -121,11 +132,11 @@ def _filters(
     identity = None
     if args.reference:
         identity = IdentityFilter(read_references(args.reference, analyzer), threshold)
-    return ArtifactFilter(analyzer, kinds=tuple(ARTIFACTS) if kinds is None else kinds), identity, analyzer
+    return ArtifactFilter(analyzer, kinds=kinds, limits=limits), identity, analyzer
 
 
 def _filter(
-    folder: Path, artifacts: ArtifactFilter, identity: IdentityFilter | None, analyzer: FaceAnalyzer
+    folder: Path, artifacts: ArtifactFilter, identity: IdentityFilter | None, analyzer: FaceAnalyzer | None
 ) -> FilterResult:
     from ..diffusioncleft_core.filters.apply import filter_set
 
@@ -136,7 +147,7 @@ def _refill(
     args: argparse.Namespace,
     artifacts: ArtifactFilter,
     identity: IdentityFilter | None,
-    analyzer: FaceAnalyzer,
+    analyzer: FaceAnalyzer | None,
 ) -> None:
     """Draw again with the settings that the set was drawn with; generation refuses others."""
     from ..diffusioncleft_core.files import read_json

@@ -21,7 +21,9 @@ from ..diffusioncleft_core.ranges import (
 from ..diffusioncleft_core.recipe.checks import check_places, check_recipe
 from .options import (
     add_base_arguments,
+    add_limit_argument,
     add_vocabulary_argument,
+    limits_from,
     named_folder,
     parse_size,
     sampling_from,
@@ -136,6 +138,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=0.6,
         help="cosine similarity from which a face counts as a training face's (default 0.6, the paper's)",
     )
+    add_limit_argument(judging)
     judging.add_argument(
         "--refill",
         type=REFILLS,
@@ -222,6 +225,7 @@ def settings_from(args: argparse.Namespace) -> RunSettings:
         control=args.control,
         cell_images=PHANTOM_CELL_IMAGES if args.cell_images is None else args.cell_images,
         threshold=args.threshold,
+        limits=limits_from(args),
         refill=args.refill,
         metrics=metrics_from(args.metrics),
         recipe=recipe_from(

@@ -11,10 +11,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from .covered_eyes import blurred, pixelated
+
 Image = NDArray[np.uint8]
 Shade = NDArray[np.float64]
-PlantedKind = Literal["no_face", "several_faces", "cropped_face", "eye_bar", "text"]
-PLANTED: tuple[PlantedKind, ...] = ("no_face", "several_faces", "cropped_face", "eye_bar", "text")
+PlantedKind = Literal["no_face", "several_faces", "cropped_face", "eye_bar", "text", "hidden_eyes"]
+PLANTED: tuple[PlantedKind, ...] = (
+    "no_face",
+    "several_faces",
+    "cropped_face",
+    "eye_bar",
+    "text",
+    "hidden_eyes",
+)
 
 _WORDS = (
     "CLINIC",
@@ -64,6 +73,8 @@ def plant(
     """
     if kind == "eye_bar":
         return _eye_bar(image, landmarks, rng)
+    if kind == "hidden_eyes":
+        return _hidden_eyes(image, landmarks, rng)
     if kind == "text":
         return _text(image, rng)
     if kind == "several_faces":
@@ -122,6 +133,13 @@ def _eye_bar(image: Image, landmarks: NDArray[np.float32], rng: np.random.Genera
         layer, [np.round(corners * 16).astype(np.int32)], tuple(float(c) for c in shade), cv2.LINE_AA, 4
     )
     return _mix(image, layer, opacity)
+
+
+def _hidden_eyes(image: Image, landmarks: NDArray[np.float32], rng: np.random.Generator) -> Image:
+    """A mosaic or a blur over the eyes, strong enough to hide them."""
+    if rng.random() < 0.5:
+        return pixelated(image, landmarks, int(rng.choice([4, 5, 6, 8])), rng)
+    return blurred(image, landmarks, float(rng.uniform(0.12, 0.3)), rng)
 
 
 def _bar_shade(rng: np.random.Generator) -> Shade:

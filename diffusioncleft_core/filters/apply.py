@@ -16,7 +16,7 @@ from typing import Any
 from ..dataset.folder import is_dataset
 from ..errors import UserError
 from ..faces.analyzer import FaceAnalyzer
-from ..faces.records import FaceRecord, face_records
+from ..faces.records import UNSEEN, FaceRecord, face_records
 from ..files import folder_lock, read_json, sha256_bytes, sha256_file, shown, write_json
 from ..imageset.decode import INGEST_VERSION, Rejected, read_image
 from ..imageset.manifest import ImageRow, read_image_set, unlisted, write_image_set
@@ -63,17 +63,18 @@ def filter_set(
     folder: Path,
     artifacts: ArtifactFilter,
     identity: IdentityFilter | None,
-    analyzer: FaceAnalyzer,
+    analyzer: FaceAnalyzer | None,
     *,
     cache: Path | None = None,
 ) -> FilterResult:
     """Give every image of the set `folder` its verdict and move the rejected ones aside.
 
-    `identity` None leaves identity leaks unlooked for, and the verdicts say so by lacking that part. `cache`:
-    a private folder for face records (default `.faces` in the set). Verdicts on the same content, made with
-    the same filters and models, are kept. A person's readmission holds for the reasons it overruled. Nothing
-    is deleted. Raises UserError for what is no set, for a dataset of photographs, and while another process
-    filters it.
+    `identity` None leaves identity leaks unlooked for, and the verdicts say so by lacking that part.
+    `analyzer` None looks for no faces, where neither filter needs any. `cache`: a private folder for face
+    records (default `.faces` in the set). Verdicts on the same content, made with the same filters and
+    models, are kept. A person's readmission holds for the reasons it overruled. Nothing is deleted. Raises
+    UserError for what is no set, for a dataset of photographs, while another process filters it, and when
+    models that know phantoms alone would see something else; then nothing is changed.
     """
     folder = Path(folder)
     if is_dataset(folder):
@@ -83,7 +84,7 @@ def filter_set(
     with folder_lock(folder, busy(folder)):
         rows = read_image_set(folder)
         refuse_unmovable(folder, [row.file for row in rows])
-        records = face_records(folder, [row.file for row in rows], analyzer, cache or folder / FACES_CACHE)
+        records = _records(folder, rows, analyzer, cache or folder / FACES_CACHE)
         settled, checked = [], 0
         for row, record in progress(zip(rows, records, strict=True), "filters", total=len(rows)):
             path = folder / row.file
@@ -100,6 +101,38 @@ def filter_set(
             settled.append(replace(row, verdicts=verdicts))
         settled = settle(folder, settled)
     return FilterResult(folder, tuple(settled), checked, tuple(_notices(folder, settled)))
+
+
+def _records(
+    folder: Path, rows: Sequence[ImageRow], analyzer: FaceAnalyzer | None, cache: Path
+) -> list[FaceRecord]:
+    if analyzer is None:
+        return [UNSEEN] * len(rows)
+    if analyzer.phantom_only:
+        _refuse_other_models(folder, rows)
+    records = face_records(folder, [row.file for row in rows], analyzer, cache)
+    readable = [record for record in records if record.unreadable is None]
+    if analyzer.phantom_only and readable and not any(record.has_face for record in readable):
+        raise UserError(
+            f"the embedded face models know phantoms alone and found no face in {folder}; "
+            "if these are no phantoms, name a face pack (--faces)"
+        )
+    return records
+
+
+def _refuse_other_models(folder: Path, rows: Sequence[ImageRow]) -> None:
+    """UserError where a sidecar says that something else than the embedded model drew an image."""
+    from ..flux.source import phantom_source
+
+    phantom = phantom_source().fingerprint()
+    for row in rows:
+        base = (_read_sidecar(folder, row) or {}).get("base")
+        drawn_by = base.get("sha256") if isinstance(base, Mapping) else None
+        if drawn_by and drawn_by != phantom:
+            raise UserError(
+                f"the embedded face models know phantoms alone and {shown(row.file)} in {folder} was drawn "
+                "by another model; name a face pack (--faces)"
+            )
 
 
 def settings_key(artifacts: ArtifactFilter, identity: IdentityFilter | None) -> str:

@@ -133,16 +133,19 @@ def filter_images(
 
     draw_again: by condition, how images are made in place of rejected ones, where refilling is asked for.
     """
+    from ..filters.artifacts import FILTER_VERSION, ArtifactFilter, check_limits
     from ..filters.stage import Refill, filter_sets
     from ..filters.text import text_weights
     from ..imageset.decode import INGEST_VERSION
 
     def work() -> Results:
+        analyzer = analyzer_of(settings)
         return filter_sets(
             {name: folders.generated(name) for name in facts},
             {name: folders.dataset(name) for name in facts},
-            analyzer_of(settings),
+            analyzer,
             threshold=settings.threshold,
+            artifacts=ArtifactFilter(analyzer, limits=settings.limits),
             cache=folders.private / FACES_CACHE,
             refill=Refill(draw_again, settings.refill) if settings.refill else None,
             warn=warn,
@@ -153,6 +156,7 @@ def filter_images(
             "generated images": {name: part["generation"]["content"] for name, part in facts.items()},
             "training photographs": {name: part["dataset"]["manifest"] for name, part in facts.items()},
             "threshold": settings.threshold,
+            "artifact filter": [FILTER_VERSION, check_limits(settings.limits)],
             "refill": settings.refill,
             "decoder": INGEST_VERSION,
             "text models": text_weights(),

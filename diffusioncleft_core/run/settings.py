@@ -57,8 +57,9 @@ class RunSettings:
     photographs: by condition of the vocabulary; empty under `phantom`, which then renders its own. faces:
     name or folder of the face pack. recipe: of all trainings, without what the datasets add. preset: its name
     in the report. sampling: how pictures are drawn, in every stage. n: images a condition; holdout: share of
-    subjects, 0 to 0.5. threshold: cosine similarity from which a face counts as a training face's.
-    refill: how often a rejected image is made again. metrics: out of `METRICS`, beside FIR.
+    subjects, 0 to 0.5. threshold: cosine similarity from which a face counts as a training face's. limits:
+    those of the artifact filter that are not its defaults. refill: how often a rejected image is made again.
+    metrics: out of `METRICS`, beside FIR.
     """
 
     out: Path
@@ -78,6 +79,7 @@ class RunSettings:
     control: Path | None = None
     cell_images: int = ranged(COUNT, default=PHANTOM_CELL_IMAGES)
     threshold: float = ranged(SIMILARITY, default=0.6)
+    limits: Mapping[str, float] = field(default_factory=dict)
     refill: int = ranged(REFILLS, default=0)
     metrics: tuple[str, ...] = METRICS
     recipe: Recipe = field(default_factory=Recipe)
@@ -142,6 +144,7 @@ def check_findings(settings: RunSettings) -> None:
 def check_models(settings: RunSettings) -> None:
     """Base model, face pack and the measurements' networks are there; embedded ones only under --phantom."""
     from ..faces.analyzer import find_pack
+    from ..filters.artifacts import check_limits
     from ..filters.text import load_text_reader
     from ..flux.source import phantom_source
     from ..weights.registry import require_file
@@ -157,6 +160,7 @@ def check_models(settings: RunSettings) -> None:
         raise UserError(
             "the embedded base model draws phantoms and nothing else: give --base with FLUX.1 schnell"
         )
+    check_limits(settings.limits)
     load_text_reader()
     if not settings.phantom:
         for metric, weights in (("fid", "inception-fid"), ("lpips", "lpips-alexnet")):
