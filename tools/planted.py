@@ -86,6 +86,19 @@ def plant(
     raise ValueError(f"there is no planted artifact {kind!r}; there are {', '.join(PLANTED)}")
 
 
+def lettered(image: Image, opacity: float, dark: bool, rng: np.random.Generator) -> Image:
+    """`image` with one level line of dark or light letters, 6.5 to 15 % of its height."""
+    height, width = image.shape[:2]
+    stamp = _stamp(str(rng.choice(_WORDS)), max(_LEAST_LETTER, height * rng.uniform(0.065, 0.15)), rng)
+    fit = min(1.0, 0.92 * width / stamp.shape[1])
+    stamp = cv2.resize(stamp, None, fx=fit, fy=fit, interpolation=cv2.INTER_AREA)
+    mask = np.zeros((height, width), np.float32)
+    x, y = rng.integers(0, np.maximum(1, np.subtract((width, height), stamp.shape[::-1])))
+    _lay(mask, np.asarray(stamp, np.float32), int(x), int(y))
+    layer = np.full_like(image, 10 if dark else 245)
+    return _mix(image, layer, (opacity * mask)[..., None])
+
+
 def worn_copy(image: Image, rng: np.random.Generator) -> Image:
     """A copy that is not bit for bit one: brighter or darker, softer, re-encoded, cut by up to 4 %."""
     height, width = image.shape[:2]

@@ -22,9 +22,9 @@ DETAIL_FLOOR = 0.3
 """Added to the detail of the rest: a smooth surface divides by nothing."""
 EYE_CELL, FACE_CELL = (7, 3), (7, 4)
 """Half widths and half heights of what is looked at about an eye, and about nose and mouth, px."""
-LEAST_DETAIL = 0.5
-"""Share of the rest's detail below which the eyes are blurred: plain ones have 0.6 and more, those under a
-blur of 0.08 eye distances or more at most 0.45."""
+LEAST_DETAIL = 0.45
+"""Share of the rest's detail below which the eyes are blurred: plain ones have 0.6 and more, those of
+pictures that are soft as a whole 0.46, those under a blur of 0.1 eye distances or more at most 0.44."""
 BLOCKS = 0.28
 """Share of stray differences from which the eyes are a mosaic: plain ones reach 0.25."""
 BLOCKIER = 1.7

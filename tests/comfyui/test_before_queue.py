@@ -7,11 +7,10 @@ import time
 import pytest
 import torch
 from comfy_server import ComfyServer, GraphRefused
-from graphs import Graph, builder, drawing, node, ours, training
+from graphs import KINDS, Graph, builder, drawing, node, ours, training
 from safetensors.torch import load_file
 from tiny_flux import build_single_files, build_tiny_flux, save_single
 
-KINDS = dict.fromkeys(("several_faces", "cropped_face", "eye_bar", "text"), True)
 SAVE = {"folder": "early", "lora_name": "", "lora_strength": 1.0, "show": False}
 REAL = {
     "unet": node("UNETLoader", unet_name="real.safetensors", weight_dtype="default"),

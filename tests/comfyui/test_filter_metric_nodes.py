@@ -6,10 +6,8 @@ import shutil
 import numpy as np
 import pytest
 from comfy_server import GraphRefused, NodeFailed
-from graphs import drawing, node, ours
+from graphs import KINDS, drawing, node, ours
 from PIL import Image
-
-KINDS = dict.fromkeys(("several_faces", "cropped_face", "eye_bar", "text"), True)
 
 
 def shown(text) -> dict:

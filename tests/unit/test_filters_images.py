@@ -92,6 +92,16 @@ def test_a_bar_in_the_colour_of_the_skin_is_none_and_any_other_colour_is(analyze
     assert not is_barred(face.image, face.landmarks)
 
 
+def test_under_a_bar_in_the_colour_of_the_skin_the_eyes_are_hidden(artifacts):
+    face = drawn(1, 11, attributes={"skin": "dark"})[0]
+    left, right = face.landmarks[:2]
+    reach = 0.3 * np.linalg.norm(right - left)
+    rows = slice(int(left[1] - reach), int(left[1] + reach))
+    columns = slice(int(left[0] - reach), int(right[0] + reach))
+    face.image[rows, columns] = face.image[int(face.landmarks[2, 1]), int(left[0])]
+    assert "hidden_eyes" in artifacts.check(face.image).reasons
+
+
 def test_large_dark_eyes_in_pale_skin_are_no_bar():
     """Their line has a strong contrast with the cheeks, and is anything but even."""
     face = drawn(1, 3, attributes={"skin": "pale", "eyes": "brown"})[0]

@@ -288,8 +288,8 @@ def test_blocks_about_the_eyes_are_a_mosaic_and_blocks_everywhere_are_a_coarse_p
 @pytest.mark.parametrize(
     ("detail", "blocks", "other", "hidden"),
     [
-        (0.5, 0.279, 0.0, False),
-        (0.499, 0.0, 0.0, True),
+        (0.45, 0.279, 0.0, False),
+        (0.449, 0.0, 0.0, True),
         (1.0, 0.28, 0.164, True),
         (1.0, 0.28, 0.166, False),
         (1.0, 0.9, 0.6, False),
@@ -308,7 +308,7 @@ def test_a_region_outside_the_frame_or_without_differences_has_no_blocks():
 
 
 def test_limits_are_known_by_name_and_range():
-    assert check_limits({})["eye_detail"] == 0.5
+    assert check_limits({})["eye_detail"] == 0.45
     assert check_limits({"bar_evidence": 2})["bar_evidence"] == 2.0
     with pytest.raises(UserError, match="no limit 'hat'; choose among bar_evidence, eye_detail, eye_blocks"):
         check_limits({"hat": 1})
