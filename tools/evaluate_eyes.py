@@ -224,10 +224,19 @@ def main() -> None:
             "date": date.today().isoformat(),
             "seed": args.seed,
             "filter_version": FILTER_VERSION,
-            **result,
+            **rounded(result),
         },
     )
     print(args.out)
+
+
+def rounded(value: Any) -> Any:
+    """The same with numbers of four decimals."""
+    if isinstance(value, Mapping):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(item) for item in value]
+    return round(value, 4) if isinstance(value, float) else value
 
 
 def evaluated(samples: Sequence[Sample], people: Sequence[str]) -> dict[str, Any]:
