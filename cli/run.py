@@ -24,8 +24,10 @@ from ..diffusioncleft_core.ranges import (
 from ..diffusioncleft_core.recipe.checks import check_places, check_recipe
 from .options import (
     add_base_arguments,
+    add_limit_argument,
     add_vocabulary_argument,
     found_source,
+    limits_from,
     named_folder,
     parse_size,
     sampling_from,
@@ -141,6 +143,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=PAPER_SIMILARITY,
         help="cosine from which a face counts as a training face's (default %(default)s, the paper's)",
     )
+    add_limit_argument(judging)
     judging.add_argument(
         "--refill",
         type=REFILLS,
@@ -250,6 +253,7 @@ def settings_from(args: argparse.Namespace) -> RunSettings:
         control=args.control,
         cell_images=PHANTOM_CELL_IMAGES if args.cell_images is None else args.cell_images,
         threshold=args.threshold,
+        limits=limits_from(args),
         refill=args.refill,
         metrics=metrics_from(args.metrics),
         recipe=recipe_from(
