@@ -48,8 +48,20 @@ def junk(tmp_path):
 def test_every_reader_finds_the_same_images(junk):
     assert list(list_images(junk).images) == IMAGES
     assert [row.file for row in read_image_set(junk)] == IMAGES
+    sizes = {row.file: (row.width, row.height) for row in read_image_set(junk)}
+    assert sizes["plain"] == (128, 128) and sizes["zero.png"] == sizes["photo.avif"] == (0, 0)
     assert [image.file for image in measured_set(junk, "all")[0]] == IMAGES
     assert [name for name in list_photographs(junk).photographs if "/" not in name] == IMAGES
+
+
+def test_what_was_set_aside_before_the_manifest_was_written_belongs_to_the_set(junk):
+    """The folder is known by its face records; another folder of that name is just a subfolder."""
+    (junk / "rejected").mkdir()
+    (junk / "plain").rename(junk / "rejected" / "plain")
+    left = [name for name in IMAGES if name != "plain"]
+    assert [row.file for row in read_image_set(junk)] == left
+    (junk / ".faces").mkdir()
+    assert [row.file for row in read_image_set(junk)] == [*left, "rejected/plain"]
 
 
 @pytest.mark.parametrize("suffix", sorted(READ_SUFFIXES))
