@@ -8,7 +8,7 @@ from PIL import Image
 
 from diffusioncleft.diffusioncleft_core.dataset.admission import list_photographs
 from diffusioncleft.diffusioncleft_core.errors import UserError
-from diffusioncleft.diffusioncleft_core.files import read_jsonl
+from diffusioncleft.diffusioncleft_core.files import read_jsonl, write_jsonl
 from diffusioncleft.diffusioncleft_core.filters.apply import filter_set
 from diffusioncleft.diffusioncleft_core.filters.artifacts import ArtifactFilter
 from diffusioncleft.diffusioncleft_core.imageset.manifest import read_image_set, unlisted
@@ -109,6 +109,17 @@ def test_an_image_missing_from_a_generated_sets_manifest_is_named(junk):
     row = '{"file": "face.PNG", "role": "generated", "index": 0}\n'
     (junk / "manifest.jsonl").write_text(row)
     assert any("p.jfif" in line and "face.PNG" not in line for line in unlisted(junk))
+    (junk / "rejected").mkdir()
+    shutil.copy(junk / "p.jfif", junk / "rejected" / "aside.jpg")
+    assert any("aside.jpg" in line and "p.jfif" not in line for line in unlisted(junk))
+    assert not any("rejected hold" in line or ": rejected" in line for line in unlisted(junk))
+
+
+@pytest.mark.parametrize("file", ["", 7, None])
+def test_a_row_that_names_no_file_is_a_sentence(junk, file):
+    write_jsonl(junk / "manifest.jsonl", [{"file": file, "role": "generated"}])
+    with pytest.raises(UserError, match=r"manifest\.jsonl has no 'file'"):
+        read_image_set(junk)
 
 
 def test_a_dataset_or_two_images_of_one_name_are_refused_before_anything_moves(junk, analyzer):

@@ -319,7 +319,10 @@ def test_first_attempts_are_raw_accepted_ones_filtered_and_damaged_ones_counted(
             assert (figure["image_size"], figure["n_resized"]) == ([64, 64], resized)
             assert figure["n_reference"] is None and "note" not in figure
     assert all("filtered" not in sets[name]["fid"]["paper"] for name in ("post_op", "all"))
-    assert sum("1 of 5 images" in line and line.endswith(": 3.png") for line in told) == 1 == len(told)
+    assert len(told) == 1 and told[0].startswith(f"1 of 5 images in {pre} ") and told[0].endswith(": 3.png")
+    told.clear()
+    measure_sets(folders["generated"], [], None, Extractors({}, Pixels()), warn=told.append)
+    assert len(told) == 1 and told[0].startswith(f"1 of 5 images in {pre} ") and told[0].endswith(": 3.png")
 
 
 def test_the_photographs_own_figures_stand_beside(folders):
