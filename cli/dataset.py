@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from ..diffusioncleft_core.dataset.settings import LARGEST_SIDE, SAME_PERSON, SMALLEST_SIDE
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.ranges import HOLDOUT, SEED
-from .options import add_vocabulary_argument
+from .options import add_vocabulary_argument, warn
 
 if TYPE_CHECKING:
-    from ..diffusioncleft_core.dataset.build import BuildResult
+    from ..diffusioncleft_core.dataset.build import BuildResult, ConsentChange
 
-HELP = "build a checked, captioned, private dataset from photographs; show, readmit, purge, caption edits"
+HELP = "build a checked, captioned, private dataset from photographs; show, readmit, withdraw, purge"
 EXAMPLES = """\
 examples:
   diffusioncleft dataset build photos --metadata photos/metadata.csv --condition pre_op --out private/pre_op
@@ -24,12 +24,13 @@ examples:
   diffusioncleft dataset readmit private/pre_op --file "IMG 12.jpg"
   diffusioncleft dataset allow-edits private/pre_op
   diffusioncleft dataset restore-captions private/pre_op
+  diffusioncleft dataset withdraw runs/first
   diffusioncleft dataset purge private/pre_op
 
 docs/dataset.md describes the table's columns, the checks and what lies in the folder.
 """
 DEFAULT_FACES = "buffalo_l"
-ACTIONS = ("build", "show", "readmit", "allow-edits", "restore-captions", "purge")
+ACTIONS = ("build", "show", "readmit", "allow-edits", "restore-captions", "withdraw", "purge")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -87,14 +88,26 @@ def configure(parser: argparse.ArgumentParser) -> None:
     allow.add_argument("--off", action="store_true", help="forbid it again; captions stay as they are")
     restore = commands.add_parser("restore-captions", help="put back the captions of the build")
     restore.add_argument("folder", type=Path, metavar="DIR")
+    withdraw = commands.add_parser(
+        "withdraw", help="list, and erase, what was made from photographs whose consent is gone"
+    )
+    withdraw.add_argument(
+        "folders", type=Path, nargs="+", metavar="FOLDER", help="a run, a dataset, LoRAs or generated images"
+    )
+    withdraw.add_argument("--yes", action="store_true", help="erase it, and don't ask")
     purge = commands.add_parser("purge", help="erase everything that was derived from the photographs")
     purge.add_argument("folder", type=Path, metavar="DIR")
     purge.add_argument("--yes", action="store_true", help="don't ask")
+    purge.add_argument(
+        "--consent-stands",
+        action="store_true",
+        help="the people still agree: what was trained on the photographs is not marked as withdrawn",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Run one subcommand."""
-    actions = (_build, _show, _readmit, _allow_edits, _restore_captions, _purge)
+    actions = (_build, _show, _readmit, _allow_edits, _restore_captions, _withdraw, _purge)
     return dict(zip(ACTIONS, actions, strict=True))[args.action](args)
 
 
@@ -132,6 +145,11 @@ def _build_with(out: Path, arguments: dict[str, Any]) -> BuildResult:
     from ..diffusioncleft_core.dataset.build import build_dataset
     from ..diffusioncleft_core.dataset.settings import BuildSettings, Photographs
     from ..diffusioncleft_core.faces.analyzer import load_face_analyzer
+    from ..diffusioncleft_core.run.withdrawal import note_change
+
+    def consent_changed(change: ConsentChange) -> None:
+        for message in note_change(out, change):
+            warn(message)
 
     settings = BuildSettings(**arguments["settings"])
     vocabulary = load_vocabulary(Path(arguments["vocabulary"]) if arguments["vocabulary"] else None)
@@ -150,6 +168,7 @@ def _build_with(out: Path, arguments: dict[str, Any]) -> BuildResult:
         load_face_analyzer(arguments["faces"]),
         settings=settings,
         arguments=arguments,
+        on_change=consent_changed,
     )
 
 
@@ -157,7 +176,7 @@ def _summary(result: BuildResult, phantom: bool) -> None:
     from ..diffusioncleft_core.imageset.decode import OVERRULABLE, REASONS
 
     for warning in (*result.notices, *result.warnings):
-        print(f"warning: {warning}", file=sys.stderr)
+        warn(warning)
     print(f"{result.folder}: {len(result.rows)} photographs of {result.subjects} subjects")
     print(f"  train {result.count('train')}, held out {result.count('holdout')}")
     print(f"  opened {result.examined}, unchanged {result.reused}, withdrawn and erased {result.erased}")
@@ -238,18 +257,54 @@ def _restore_captions(args: argparse.Namespace) -> int:
     return 0
 
 
+def _withdraw(args: argparse.Namespace) -> int:
+    from ..diffusioncleft_core.run.withdrawal import described, erase_held, find_withdrawn
+
+    held = find_withdrawn(args.folders)
+    if not held:
+        print(
+            f"nothing in {', '.join(map(str, args.folders))} holds a photograph whose consent was withdrawn"
+        )
+        return 0
+    print("made from photographs whose consent was withdrawn:")
+    for line in described(held):
+        print(f"  {line}")
+    if not _agreed(
+        args, "all of this is erased for good; give --yes to do it", "Erase all of this for good?"
+    ):
+        return 1
+    erased = erase_held(held)
+    print(f"erased {erased.files} files; the same run makes anew what it lacks, without these photographs")
+    for folder in erased.left:
+        print(f"left in {folder}: what is not diffusioncleft's")
+    return 0
+
+
+def _agreed(args: argparse.Namespace, refusal: str, question: str) -> bool:
+    """Whether a person agreed to an erasure, by --yes or now; UserError where nobody can be asked."""
+    if args.yes:
+        return True
+    if not sys.stdin.isatty():
+        raise UserError(refusal)
+    if input(f"{question} [y/N] ").strip().lower() in {"y", "yes"}:
+        return True
+    print("nothing was erased")
+    return False
+
+
 def _purge(args: argparse.Namespace) -> int:
     from ..diffusioncleft_core.dataset.folder import derived_files, purge_dataset
     from ..diffusioncleft_core.report.nearest import forget_dataset
+    from ..diffusioncleft_core.run.withdrawal import withdraw_dataset
 
     count = len(derived_files(args.folder))
-    if not args.yes:
-        if not sys.stdin.isatty():
-            raise UserError(f"purge erases {count} files in {args.folder} for good; give --yes to do it")
-        answer = input(f"Erase {count} derived files in {args.folder} for good? The photographs stay. [y/N] ")
-        if answer.strip().lower() not in {"y", "yes"}:
-            print("nothing was erased")
-            return 1
+    refusal = f"purge erases {count} files in {args.folder} for good; give --yes to do it"
+    question = f"Erase {count} derived files in {args.folder} for good? The photographs stay."
+    if not _agreed(args, refusal, question):
+        return 1
+    if not args.consent_stands:
+        for message in withdraw_dataset(args.folder):
+            warn(message)
     forget_dataset(args.folder)
     result = purge_dataset(args.folder)
     print(f"erased {result.erased} files; the photographs were not touched")

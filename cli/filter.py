@@ -22,6 +22,8 @@ examples:
   diffusioncleft filter demo/generated/pre_op --reference demo/private/pre_op --phantom
   diffusioncleft filter cleftgan --artifacts-only
   diffusioncleft filter run/generated/pre_op --readmit 000012_7.png
+  diffusioncleft filter run/generated/pre_op --reject 000013_9.png
+  diffusioncleft filter run/generated/pre_op --review review.json
   diffusioncleft filter run/generated/pre_op --reference run/private/pre_op \\
       --refill 3 --lora run/loras/pre_op/clp.safetensors --base FLUX.1-schnell
 
@@ -62,7 +64,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--photographs", action="store_true", help="run the artifact filter over the references as well"
     )
-    parser.add_argument("--readmit", action="append", metavar="FILE", help="take back a rejected image")
+    decisions = parser.add_argument_group("what a person decides, over the filters")
+    person = decisions.add_mutually_exclusive_group()
+    person.add_argument("--readmit", action="append", metavar="FILE", help="take back a rejected image")
+    person.add_argument("--reject", action="append", metavar="FILE", help="set an image aside")
+    person.add_argument(
+        "--review",
+        type=Path,
+        metavar="FILE",
+        help="record what was seen on report.private.html; what is the same person is set aside",
+    )
     refill = parser.add_argument_group("make images again in place of rejected ones")
     refill.add_argument(
         "--refill", type=whole(1, 20), metavar="N", help="at most N attempts for a row of the plan"
@@ -75,6 +86,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.readmit:
         return _readmit(args)
+    if args.reject:
+        return _reject(args)
+    if args.review:
+        return _review(args)
     from ..diffusioncleft_core.filters.apply import filter_set
     from ..diffusioncleft_core.filters.artifacts import check_kinds
 
@@ -175,7 +190,7 @@ def _tell_photographs(args: argparse.Namespace, artifacts: ArtifactFilter) -> No
 
 
 def _readmit(args: argparse.Namespace) -> int:
-    from ..diffusioncleft_core.filters.apply import readmit
+    from ..diffusioncleft_core.filters.decisions import readmit
     from ..diffusioncleft_core.filters.identity import IDENTITY_LEAK
 
     for row in readmit(args.set, args.readmit):
@@ -185,6 +200,27 @@ def _readmit(args: argparse.Namespace) -> int:
                 f"warning: {row.file} is like a training photograph; publish it only if that is wrong",
                 file=sys.stderr,
             )
+    return 0
+
+
+def _reject(args: argparse.Namespace) -> int:
+    from ..diffusioncleft_core.filters.decisions import reject
+
+    for row in reject(args.set, args.reject):
+        print(f"{row.file}: set aside; --readmit takes it back")
+    return 0
+
+
+def _review(args: argparse.Namespace) -> int:
+    from ..diffusioncleft_core.filters.decisions import SAID, SAME, read_review, review
+
+    result = review(args.set, read_review(args.review))
+    counts = result.counts
+    print(f"{args.set}: {counts['pairs']} pairs reviewed")
+    for verdict, words in SAID.items():
+        print(f"  {counts[verdict]:5d}  {words}{' (set aside)' if verdict == SAME else ''}")
+    if result.elsewhere:
+        print(f"  {result.elsewhere} pairs are of other sets, or of images that were made again since")
     return 0
 
 

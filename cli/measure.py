@@ -70,11 +70,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ..diffusioncleft_core.dataset.folder import require_dataset
+    from ..diffusioncleft_core.dataset.withdrawn import known_withdrawals, set_lora
     from ..diffusioncleft_core.environment import hardware, pick_device, versions
     from ..diffusioncleft_core.files import write_json
     from ..diffusioncleft_core.metrics.extractors import load_extractors
     from ..diffusioncleft_core.metrics.measure import MeasureSettings, measure_sets
     from ..diffusioncleft_core.metrics.sets import refuse_nothing
+    from ..diffusioncleft_core.report.withdrawn import NOTE, with_withdrawal
 
     wanted = metrics_from(args.metrics)
     sets = sets_from(args.sets)
@@ -93,8 +95,13 @@ def run(args: argparse.Namespace) -> int:
         MeasureSettings(args.threshold, args.pairs, args.seed, args.control, args.cache),
         warn=warn,
     )
-    provenance = {"versions": versions(), "hardware": hardware(), "seed": args.seed}
-    write_json(args.out, {"schema": 1, "phantom": args.phantom, **figures, "provenance": provenance})
+    loras = {name: lora for name, folder in sets.items() if (lora := set_lora(folder)) is not None}
+    provenance = {"versions": versions(), "hardware": hardware(), "seed": args.seed, "loras": loras}
+    document = {"schema": 1, "phantom": args.phantom, **figures, "provenance": provenance}
+    document = with_withdrawal(document, known_withdrawals(*sets.values()))
+    if NOTE in document.get("notes", []):
+        warn(NOTE)
+    write_json(args.out, document)
     print("\n".join(summary(figures["sets"])))
     print(f"written to {args.out}")
     return 0

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..diffusioncleft_core.errors import UserError
-from .options import named_folder
+from .options import named_folder, warn
 
 if TYPE_CHECKING:
     from ..diffusioncleft_core.report.run_folder import RunReport
@@ -60,15 +60,19 @@ def run(args: argparse.Namespace) -> int:
         conditions_of,
         read_report,
         told_trainings,
+        with_decisions,
         with_loss_curves,
         with_measures,
     )
+    from ..diffusioncleft_core.report.withdrawn import NOTE, with_withdrawal
 
-    report = read_report(args.run)
+    report = with_decisions(read_report(args.run))
     out = args.out or report.json.with_name(HTML)
     if out.is_dir():
         raise UserError(f"--out {out} is a folder: give the name of a file")
-    document = with_measures(with_loss_curves(report), args.measured)
+    document = with_withdrawal(with_measures(with_loss_curves(report), args.measured))
+    if NOTE in document.get("notes", []):
+        warn(NOTE)
     pictures = collect_pictures(
         report.folders,
         conditions_of(document),

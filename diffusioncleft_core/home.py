@@ -39,6 +39,14 @@ def cache_home() -> Path | None:
     return next(iter(below_home(".cache")), None)
 
 
+def state_home() -> Path | None:
+    """`$XDG_STATE_HOME`, else `~/.local/state`; None where neither is known."""
+    named = os.environ.get("XDG_STATE_HOME")
+    if named:
+        return expanded(named)
+    return next(iter(below_home(".local/state")), None)
+
+
 def user_name() -> str:
     """The user's name; empty where the system knows none."""
     try:

@@ -79,7 +79,8 @@ def problems(text: str, *, alone: bool = True) -> list[str]:
     for link in page.all("a"):
         if link.attributes["href"].lstrip("#") not in ids:
             found.append(f"link to nowhere: {link.attributes['href']}")
-    found += [f"<{e.tag}> has no place here" for e in page.all("script", "iframe", "link", "object", "embed")]
+    barred = ("iframe", "link", "object", "embed", *(["script"] if alone else []))
+    found += [f"<{e.tag}> has no place here" for e in page.all(*barred)]
     found += [
         f"image without words: {e.parents[-1].text}" for e in page.all("img") if not e.attributes.get("alt")
     ]

@@ -33,6 +33,9 @@ if not __package__:  # started as a file: load the folder above as the package t
 import torch
 
 from ..diffusioncleft_core.dataset.consent import check_consent
+from ..diffusioncleft_core.dataset.folder import is_dataset
+from ..diffusioncleft_core.dataset.trained import remember_lora, remember_training, run_fingerprint
+from ..diffusioncleft_core.dataset.withdrawn import SAID
 from ..diffusioncleft_core.environment import pick_device
 from ..diffusioncleft_core.errors import UserError, system_sentence
 from ..diffusioncleft_core.files import sha256_model
@@ -68,9 +71,15 @@ ADAPTER = "training_adapter"
 def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainResult:
     """Train, or go on training, one LoRA.
 
-    Raises UserError for a mistake in settings or data, and where consent is required and not recorded, and
-    Interrupted, with a checkpoint on disk, when it was asked to stop: the same call then goes on, and ends
-    with the tensors that it would have had without the stop.
+    Args:
+        recipe: complete.
+        events: gets what happens.
+        interruption: says when to stop.
+
+    Raises:
+        UserError: a mistake in settings or data, or consent is required and not recorded.
+        Interrupted: it was asked to stop, and a checkpoint is on disk: the same call then goes on, and ends
+            with the tensors that it would have had without the stop.
     """
     # Whether the people in the images were asked, before anything is read or written.
     for message in check_consent(subset.image_dir for subset in image_folders(recipe)):
@@ -87,6 +96,8 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
         adapter = _adapter(recipe, events)
         adapter_sha256 = sha256_model(adapter) if adapter else None
         made_from = fingerprinted(recipe, prepared, total, str(dtype), adapter_sha256)
+        run = run_fingerprint(made_from)
+        datasets = [folder for folder in {image.folder for image in images.images} if is_dataset(folder)]
 
         # Where an earlier run stopped.
         checkpoint = _checkpoint(recipe, states, made_from)
@@ -99,6 +110,10 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
         if start == total and saved_steps(path, made_from) == total:
             events.emit("done", path=str(path), step=start)
             return TrainResult(path, start)
+
+        # The datasets know what learns from them before it does: a consent may be withdrawn later.
+        for dataset in datasets:
+            remember_training(dataset, run, output_dir)
 
         # The transformer, frozen, with the LoRA to train and the adapter that keeps schnell a 4-step model.
         transformer = load_transformer(
@@ -145,6 +160,9 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
         def save_lora(to: Path, step: int) -> None:
             metadata = lora_metadata(recipe, prepared, made_from, step, total)
             save_kohya(to, lora_state(transformer, LORA), recipe.network.alpha, metadata)
+            told = [item for dataset in datasets for item in remember_lora(dataset, run, to)]
+            if told:
+                events.emit("warning", message=f"the LoRA {SAID} while it was trained: it is marked so")
             events.emit("saved", path=str(to), step=step)
 
         def save_checkpoint(step: int) -> None:

@@ -1,6 +1,5 @@
 """What is written into the LoRA file, and what a checkpoint has to agree with."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from ..diffusioncleft_core.dataset.consent import NOT_RECORDED, RECORDED, consent_recorded
+from ..diffusioncleft_core.dataset.trained import run_fingerprint
+from ..diffusioncleft_core.dataset.withdrawn import RUN_KEY
 from ..diffusioncleft_core.environment import versions
 from ..diffusioncleft_core.recipe.document import METADATA_KEY, recipe_document
 from ..diffusioncleft_core.recipe.presets import told_recipe
@@ -46,11 +47,6 @@ def fingerprinted(
     if recipe.optimizer.schedule in ("linear", "cosine"):
         values["max_train_steps"] = total
     return values
-
-
-def run_fingerprint(made_from: dict[str, Any]) -> str:
-    """SHA-256 of what the tensors depend on. The images are in it by their keyed fingerprint only."""
-    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
 
 
 def lora_metadata(
@@ -107,7 +103,7 @@ def lora_metadata(
         "consent": RECORDED if asked else NOT_RECORDED,
         "base_model_sha256": prepared.fingerprints["base model"],
         METADATA_KEY: json.dumps(recipe_document(shared)),
-        "run_fingerprint": run_fingerprint(made_from),
+        RUN_KEY: run_fingerprint(made_from),
         "software": f"diffusioncleft {versions()['diffusioncleft']}",
     }
     return {name: str(value) for name, value in values.items() if value not in (None, "")}
@@ -120,5 +116,5 @@ def saved_steps(path: Path, made_from: dict[str, Any]) -> int | None:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError):
         return None
-    mine = metadata.get("run_fingerprint") == run_fingerprint(made_from)
+    mine = metadata.get(RUN_KEY) == run_fingerprint(made_from)
     return int(metadata["ss_steps"]) if mine and "ss_steps" in metadata else None

@@ -1,7 +1,8 @@
 """From a folder of photographs and its table to a private image set: checked, captioned and split."""
 
+import contextlib
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from .admission import (
     list_photographs,
     served_warnings,
     unknown_columns,
+    with_consent,
     without_consent,
 )
 from .corrections import keep_captions
@@ -61,6 +63,24 @@ from .select import (
     select,
 )
 from .settings import BuildSettings, Photographs, read_overruled, read_roles, recorded_roles
+from .trained import restore, training_sources, withdraw
+from .withdrawn import Withdrawal
+
+
+@dataclass(frozen=True)
+class ConsentChange:
+    """What a build found out about earlier trainings, before it erases anything.
+
+    gone: how many photographs that were to be trained on have no consent any more; withdrawn: the trainings
+    that learned from one; restored: trainings whose photographs all have consent again.
+    """
+
+    gone: int = 0
+    withdrawn: tuple[Withdrawal, ...] = ()
+    restored: tuple[Withdrawal, ...] = ()
+
+
+OnChange = Callable[[ConsentChange], None]
 
 
 @dataclass(frozen=True)
@@ -97,6 +117,7 @@ def build_dataset(
     *,
     settings: BuildSettings | None = None,
     arguments: Mapping[str, Any] | None = None,
+    on_change: OnChange = lambda change: None,
 ) -> BuildResult:
     """Build the private dataset of some photographs, or bring it up to date.
 
@@ -111,6 +132,7 @@ def build_dataset(
         faces: finds and compares the faces.
         settings: how it is built.
         arguments: recorded, so that `dataset readmit` can build again.
+        on_change: told when a photograph that was trained on has lost its consent, or has it again.
 
     Raises:
         UserError: a folder or column is missing, the models don't fit, no photograph can enter, or another
@@ -131,11 +153,15 @@ def build_dataset(
         notices += found.sidecars.notices(found.listing.photographs, "rename them to end in .txt")
         warnings = unknown_columns(found.table, condition)
 
-        sources, unread = _hash_sources(photos, candidates, without_consent(found.listing, found.matches))
+        withheld = _hashes(photos, without_consent(found.listing, found.matches))
+        sources, unread = _hash_sources(photos, candidates, withheld)
         aside += unread
+        hashed = {candidate.file: source for candidate, source in sources}
+        others = [name for name in with_consent(found.listing, found.matches) if name not in hashed]
+        _withdraw(folder, {*hashed.values(), *_hashes(photos, others)} - withheld, on_change)
         ledger = Ledger(folder)
         recorded = recorded_roles(folder, settings, warnings)
-        erased = _erase_withdrawn(folder, ledger, {source for _, source in sources})
+        erased = _erase_withdrawn(folder, ledger, set(hashed.values()))
 
         overruled = read_overruled(folder)
         examined, unread, opened = _examine_all(ledger, photos, sources, faces, settings, overruled)
@@ -146,6 +172,8 @@ def build_dataset(
         rows, subjects, roles = _rows(folder, condition, selection, settings, recorded, elsewhere)
         _write_images(folder, photos, selection, settings.max_side, opened)
         _write_lists(folder, rows, roles, aside)
+        if restored := restore(folder, roles):
+            on_change(ConsentChange(restored=tuple(restored)))
         if not rows:
             raise UserError(_nothing_entered(folder, aside))
         if settings.holdout and not any(row.role == "holdout" for row in rows):
@@ -165,6 +193,24 @@ def build_dataset(
         )
         write_json(folder / SETTINGS, _description(result, condition, faces, settings, arguments or {}))
         return result
+
+
+def _hashes(photos: Path, names: Sequence[str]) -> set[str]:
+    """SHA-256 of these files, as far as they can be read."""
+    found = set()
+    for name in names:
+        with contextlib.suppress(OSError):
+            if (photos / name).is_file():
+                found.add(sha256_file(photos / name))
+    return found
+
+
+def _withdraw(folder: Path, allowed: set[str], on_change: OnChange) -> None:
+    """Mark what learned from photographs that are no longer `allowed`, before anything of them is erased."""
+    gone = training_sources(read_roles(folder)) - allowed
+    withdrawn = withdraw(folder, allowed)
+    if gone or withdrawn:
+        on_change(ConsentChange(len(gone), tuple(withdrawn)))
 
 
 @dataclass(frozen=True)
@@ -193,17 +239,9 @@ def look_through(photographs: Photographs, condition: Condition, *, bracketed: b
 
 
 def _hash_sources(
-    photos: Path, candidates: Sequence[Candidate], refused: Sequence[str]
+    photos: Path, candidates: Sequence[Candidate], withheld: Collection[str]
 ) -> tuple[list[tuple[Candidate, str]], list[SetAside]]:
     """Every candidate with the SHA-256 of its file; one that has a row without consent too is set aside."""
-    withheld = set()
-    for name in refused:
-        path = photos / name
-        if path.is_file():
-            try:
-                withheld.add(sha256_file(path))
-            except OSError:
-                continue
     sources: list[tuple[Candidate, str]] = []
     aside = []
     for candidate in progress(candidates, "reading"):

@@ -9,7 +9,6 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,15 +17,13 @@ from ..dataset.folder import is_dataset
 from ..errors import UserError
 from ..faces.analyzer import FaceAnalyzer
 from ..faces.records import FaceRecord, face_records
-from ..files import read_json, sha256_bytes, sha256_file, shown, write_json
+from ..files import read_json, sha256_bytes, sha256_file, write_json
 from ..imageset.decode import INGEST_VERSION, Rejected, read_image
 from ..imageset.manifest import ImageRow, read_image_set, unlisted, write_image_set
 from ..imageset.places import (
     FACES_CACHE,
-    REJECTED,
     current_place,
     move_all,
-    name_of,
     named,
     place_for,
     refuse_unmovable,
@@ -36,6 +33,12 @@ from ..imageset.places import (
 from ..progress import progress
 from .artifacts import UNREADABLE, ArtifactFilter, ArtifactVerdict, unreadable_verdict
 from .identity import IdentityFilter, IdentityVerdict
+
+PERSON = "person"
+"""The reason for which a person rejects an image."""
+READMISSION, REJECTION, REVIEW = "readmitted", "rejected_by", "review"
+DECISIONS = (READMISSION, REJECTION, REVIEW)
+"""Fields of an image's verdicts that a person gave."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +78,11 @@ class Filters:
 
 @dataclass(frozen=True)
 class FilterResult:
-    """What a call did. `checked` images were looked at, the verdicts of the others were known.
+    """What a call did.
 
-    `notices`: sentences that name what could not be read, and what lies in the folder and was not judged.
+    Attributes:
+        checked: images that were looked at; the verdicts of the others were known.
+        notices: sentences that name what could not be read, and what lies in the folder and was not judged.
     """
 
     folder: Path
@@ -99,8 +104,8 @@ class FilterResult:
 def filter_set(folder: Path, filters: Filters, *, cache: Path | None = None) -> FilterResult:
     """Give every image of the set `folder` its verdict and move the rejected ones aside.
 
-    Verdicts on the same content, made with the same filters and models, are kept. A person's readmission
-    holds for the reasons it overruled. Nothing is deleted.
+    Verdicts on the same content, made with the same filters and models, are kept, and so is what a person
+    decided (see `decisions`). Nothing is deleted.
 
     Args:
         folder: a generated set, or a folder of images.
@@ -122,14 +127,14 @@ def filter_set(folder: Path, filters: Filters, *, cache: Path | None = None) -> 
         settled, checked = [], 0
         for row, record in progress(zip(rows, records, strict=True), "filters", total=len(rows)):
             path = folder / row.file
-            image = _content_key(path)
+            image = content_key(path)
             known = known_verdicts(folder, row)
             if known.get("image", image) != image:  # another image of the same name
                 known = {}
             verdicts = known
             if (known.get("settings"), known.get("image")) != (filters.key, image):
                 verdicts = filters.judge(path, record) | {"image": image}
-                verdicts = with_readmission(verdicts, known.get("readmitted"))
+                verdicts = with_decisions(verdicts, known)
                 checked += 1
                 keep_verdicts(folder, row, verdicts)
             settled.append(replace(row, verdicts=verdicts))
@@ -137,13 +142,18 @@ def filter_set(folder: Path, filters: Filters, *, cache: Path | None = None) -> 
     return FilterResult(folder, tuple(settled), checked, tuple(_notices(folder, settled)))
 
 
-def with_readmission(verdicts: Mapping[str, Any], readmitted: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The verdicts, with a person's earlier decision, which holds for the reasons it overruled."""
-    if not readmitted:
-        return dict(verdicts)
-    overruled = set(readmitted.get("overruled", []))
-    accepted = set(verdicts["reasons"]) <= overruled
-    return {**verdicts, "accepted": accepted, "readmitted": dict(readmitted)}
+def with_decisions(verdicts: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """The filters' verdicts with what a person decided, as `known` has it.
+
+    A readmission holds for the reasons that it overruled; a rejection is a reason of its own; a review says
+    what the person saw.
+    """
+    decided = {name: dict(known[name]) for name in DECISIONS if known.get(name)}
+    reasons = [reason for reason in verdicts["reasons"] if reason != PERSON]
+    reasons += [PERSON] if REJECTION in decided else []
+    overruled = set(decided.get(READMISSION, {}).get("overruled", []))
+    others = {name: value for name, value in verdicts.items() if name not in DECISIONS}
+    return {**others, "accepted": set(reasons) <= overruled, "reasons": reasons, **decided}
 
 
 def settle(folder: Path, rows: Sequence[ImageRow]) -> list[ImageRow]:
@@ -177,7 +187,9 @@ def known_verdicts(folder: Path, row: ImageRow) -> dict[str, Any]:
     """The verdicts of an earlier call: the sidecar's; of an image without one, the manifest's."""
     sidecar = _read_sidecar(folder, row)
     known = row.verdicts if sidecar is None else sidecar.get("verdicts")
-    return dict(known) if isinstance(known, Mapping) and "accepted" in known else {}
+    if not isinstance(known, Mapping) or not {"accepted", *DECISIONS} & known.keys():
+        return {}
+    return dict(known)
 
 
 def keep_verdicts(folder: Path, row: ImageRow, verdicts: Mapping[str, Any]) -> None:
@@ -203,7 +215,7 @@ def _sidecar_path(folder: Path, row: ImageRow) -> Path:
     return folder / current_place(folder, sidecar_of(Path(row.name)).name)
 
 
-def _content_key(path: Path) -> str | None:
+def content_key(path: Path) -> str | None:
     """Tells an image from another one of the same name; None when it can't be read."""
     try:
         return sha256_bytes(sha256_file(path).encode())[:16]
@@ -215,37 +227,3 @@ def _notices(folder: Path, rows: Sequence[ImageRow]) -> list[str]:
     unreadable = [row.file for row in rows if UNREADABLE in row.reasons]
     told = f"images that can't be read were set aside ({len(unreadable)}): {named(unreadable)}"
     return [*([told] if unreadable else []), *unlisted(folder)]
-
-
-def readmit(folder: Path, files: Sequence[str]) -> list[ImageRow]:
-    """Move rejected images back into the set; returns their rows.
-
-    files: names with or without `rejected/`. The verdict stays readable: its reasons and numbers are kept,
-    and `readmitted` says when a person overruled which of them. Raises UserError for a name that the set has
-    not, and for an image that was not rejected; then nothing is changed.
-    """
-    folder = Path(folder)
-    with set_lock(folder):
-        rows = {
-            row.name: replace(row, verdicts=known_verdicts(folder, row)) for row in read_image_set(folder)
-        }
-        chosen = [_rejected(folder, rows, file) for file in files]
-        today = datetime.now(UTC).date().isoformat()
-        for row in chosen:
-            decision = {"by": "a person", "date": today, "overruled": row.reasons}
-            rows[row.name] = replace(row, verdicts=with_readmission(row.verdicts, decision))
-            keep_verdicts(folder, row, rows[row.name].verdicts)
-        settled = {row.name: row for row in settle(folder, list(rows.values()))}
-    return [settled[row.name] for row in chosen]
-
-
-def _rejected(folder: Path, rows: Mapping[str, ImageRow], file: str) -> ImageRow:
-    by_shown = {shown(name): name for name in rows}
-    name = name_of(file)
-    if name not in rows:
-        name = by_shown.get(name, name_of(file.replace("\\", "/")))
-    if name not in rows:
-        raise UserError(f"{folder} has no image {file!r}; its rejected ones lie in {folder / REJECTED}")
-    if rows[name].accepted is not False:
-        raise UserError(f"{shown(file)} was not rejected, so there is nothing to take back")
-    return rows[name]

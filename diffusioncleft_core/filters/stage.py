@@ -17,8 +17,9 @@ from ..imageset.places import first_index
 from ..progress import progress
 from ..ranges import whole
 from ..small_counts import FEWEST, told
-from .apply import FilterResult, Filters, filter_set
+from .apply import PERSON, FilterResult, Filters, filter_set
 from .artifacts import ARTIFACTS, NO_FACE, UNREADABLE, ArtifactFilter
+from .decisions import review_counts
 from .identity import IDENTITY_LEAK
 
 REASONS = {
@@ -26,6 +27,7 @@ REASONS = {
     **{kind.name: kind.title for kind in ARTIFACTS.values()},
     IDENTITY_LEAK: "Too like a training face",
     UNREADABLE: "Damaged file",
+    PERSON: "A person’s decision",
 }
 """Every reason for which an image is rejected, and its title in reports."""
 AGE_GROUPS = {
@@ -44,7 +46,8 @@ def filter_summary(rows: Sequence[ImageRow]) -> dict[str, Any]:
 
     `n`, `accepted` and `rejected` are of the raw set (attempt 0), and so are `by_kind` (an image can have
     several reasons), `by_skin` and `by_age` ({value: {n, rejected}}); `unassessed` are rows that no filter
-    has seen, `readmitted` those a person took back. `refill`: {made, accepted, attempts, filtered, missing},
+    has seen, `readmitted` those a person took back; `reviewed` counts the pairs a person looked at, by what
+    was seen. `refill`: {made, accepted, attempts, filtered, missing},
     of the images made in place of rejected ones: `filtered` is the size of the filtered set, `missing` how
     many of the plan's rows have no accepted image. None when there are none.
     """
@@ -58,6 +61,7 @@ def filter_summary(rows: Sequence[ImageRow]) -> dict[str, Any]:
         "rejected": len(rejected),
         "unassessed": len(raw) - len(accepted) - len(rejected),
         "readmitted": sum("readmitted" in row.verdicts for row in rows),
+        "reviewed": review_counts(rows),
         "by_kind": {kind: counts[kind] for kind in [*REASONS, *sorted(set(counts) - set(REASONS))]},
         "by_skin": _by_value(raw, lambda row: row.attributes.get("skin") or None),
         "by_age": _by_value(raw, lambda row: AGE_GROUPS.get(row.attributes.get("subject", ""))),
@@ -69,7 +73,7 @@ def photographs_summary(verdicts: Iterable[Mapping[str, Any]]) -> dict[str, Any]
     """Counts over training photographs: {n, by_kind}; a count of 1 to 4 photographs is None."""
     verdicts = list(verdicts)
     counts = Counter(reason for item in verdicts for reason in item.get("reasons", []))
-    kinds = [kind for kind in REASONS if kind != IDENTITY_LEAK]
+    kinds = [kind for kind in REASONS if kind not in (IDENTITY_LEAK, PERSON)]
     return {
         "n": told(len(verdicts)),
         "by_kind": {kind: told(counts[kind]) for kind in kinds},
@@ -123,11 +127,16 @@ def refill_set(
     *,
     attempts: int = ATTEMPTS,
 ) -> RefillResult:
-    """Fill the gaps that the filters left, round by round, at most `attempts` times for a row.
+    """Fill the gaps that the filters left, round by round.
 
-    generate: draws rows into the set; it is given the set's whole plan with the new rows at its end, because
-    a generation writes the manifest of what it was asked for. check: filters the set again. An interrupted
-    refill goes on: rows that were asked for and are not there are asked for again.
+    An interrupted refill goes on: rows that were asked for and are not there are asked for again.
+
+    Args:
+        folder: a generated and filtered set.
+        generate: draws rows into the set; it is given the set's whole plan with the new rows at its end,
+            because a generation writes the manifest of what it was asked for.
+        check: filters the set again.
+        attempts: at most so many for a row.
     """
     ATTEMPTS_RANGE.check(attempts, "attempts")
     made, result = 0, None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..conditions.plan import PlanRow
+from ..dataset.withdrawn import refuse_withdrawn
 from ..flux.lora_file import read_lora
 from ..progress import progress
 from .folder import PlannedSet, check_plan, open_planned_set, shared_record
@@ -54,10 +55,11 @@ def generate(
             call.
 
     Raises:
-        UserError: the plan is empty, another process is at work in `out`, or `out` holds images of other
-            settings or of another plan.
+        UserError: the plan is empty, another process is at work in `out`, `out` holds images of other
+            settings or of another plan, or the LoRA learned from a photograph whose consent was withdrawn.
     """
     check_plan(plan)
+    refuse_withdrawn(settings.lora)
     record = shared_record(settings)
     warnings = lora_warnings(settings.lora, record, plan)
     for message in warnings:

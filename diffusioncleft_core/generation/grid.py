@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..conditions.plan import PlanRow
+from ..dataset.withdrawn import refuse_withdrawn
 from ..environment import versions
 from ..errors import UserError
 from ..flux.source import FluxSource
@@ -71,6 +72,8 @@ def generate_grid(
         The sheets, in the plan's order.
     """
     check_plan(plan)
+    for lora in grid.loras:
+        refuse_withdrawn(lora)
     digests = [lora_digest(lora) for lora in grid.loras]
     embeddings = embed_prompts(source, [row.prompt for row in plan], sampling.device, sampling.dtype)
     sampler = ImageSampler(source, sampling.device, sampling.dtype)

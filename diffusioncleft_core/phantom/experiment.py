@@ -13,6 +13,8 @@ import numpy.typing as npt
 from ..conditions.plan import PlanRow, sampling_plan
 from ..conditions.prompts import build_prompt
 from ..conditions.vocabulary import Condition
+from ..dataset.withdrawn import refuse_withdrawn
+from ..generation.folder import lora_digest
 from ..generation.sampler import ImageSampler, embed_prompts, release_memory
 from ..generation.settings import GenerationSettings
 from ..imageset.manifest import raw_rows, read_image_set
@@ -76,9 +78,17 @@ def drift(
 ) -> dict[str, dict[str, object]]:
     """Compare pictures of equal prompts and seeds without and with the LoRA.
 
-    base, adapted: [N, H, W, 3]. Returns `mean_absolute_difference` (0 to 255) and `psnr` (dB; of the mean
-    squared error over all pictures, peak 255), each with `value`, `ci95` (percentile bootstrap over pictures)
-    and `n`. Equal pictures give psnr None.
+    Args:
+        base, adapted: [N, H, W, 3].
+        resamples: of the bootstrap over pictures.
+        seed: of the bootstrap.
+
+    Returns:
+        `mean_absolute_difference` (0 to 255) and `psnr` (dB; of the mean squared error over all pictures,
+        peak 255; None for equal pictures), each with `value`, `ci95` and `n`.
+
+    Raises:
+        ValueError: the shapes differ, or there is no picture.
     """
     if base.shape != adapted.shape or not len(base):
         raise ValueError(f"drift compares pictures of equal shape, not {base.shape} with {adapted.shape}")
@@ -163,7 +173,10 @@ def measure_condition(
     if finding == CLEFT:
         result["cleft_type_accuracy"] = type_accuracy(reading, wanted)
     if pictures is not None:
-        write_cells_sheet(condition, cells, {**with_lora, FULL: full}, by_base, pictures / "cells.png")
+        loras = [lora_digest(settings.lora)] if settings.lora else []
+        write_cells_sheet(
+            condition, cells, {**with_lora, FULL: full}, by_base, pictures / "cells.png", loras=loras
+        )
     return result
 
 
@@ -176,6 +189,7 @@ def draw_cells(
     settings: GenerationSettings, cells: Sequence[Cell], plain: Sequence[Cell]
 ) -> tuple[dict[str, Pictures], dict[str, Pictures]]:
     """Draw `cells` with the LoRA and `plain` without, at equal seeds: pictures [N, H, W, 3] by cell."""
+    refuse_withdrawn(settings.lora)
     source = settings.source
     sampling = replace(settings.sampling, width=PHANTOM_SIDE, height=PHANTOM_SIDE)
     embeddings = embed_prompts(source, prompts_of([*cells, *plain]), sampling.device, sampling.dtype)
@@ -208,8 +222,13 @@ def write_cells_sheet(
     with_lora: Mapping[str, Pictures],
     by_base: Mapping[str, Pictures],
     path: Path,
+    *,
+    loras: Sequence[str],
 ) -> None:
-    """A row a cell: the first pictures of each, and of the base model at the same prompts and seeds."""
+    """A row a cell: the first pictures of each, and of the base model at the same prompts and seeds.
+
+    loras: SHA-256 of the LoRA, for the sheet's record.
+    """
     sheet: list[tuple[Pictures, str]] = []
     width = min(SHEET_IMAGES, *(len(pictures) for pictures in with_lora.values()))
     named = [(name, with_lora[name]) for name in cells]
@@ -217,4 +236,5 @@ def write_cells_sheet(
     for name, pictures in named:
         labels = [name.replace("_", " ")] + [""] * (width - 1)
         sheet += zip(pictures[:width], labels, strict=True)
-    contact_sheet(sheet, path, title=f"{condition.title}: LoRA by cell (phantoms)", columns=width)
+    title = f"{condition.title}: LoRA by cell (phantoms)"
+    contact_sheet(sheet, path, title=title, columns=width, record={"loras": list(loras)})

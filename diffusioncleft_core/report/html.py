@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +15,16 @@ from urllib.parse import quote
 
 from markupsafe import Markup, escape
 
-from ..files import private_dir, write_text
+from ..files import private_dir, shown, write_text
+from ..filters.apply import content_key
+from ..filters.decisions import REVIEW_KIND, REVIEW_SCHEMA, SAID
+from ..imageset.places import name_of
 from ..ranges import PAPER_SIMILARITY
 from .blocks import Gallery, Labels, Photo, Plots, Section, Text, labels_of
 from .drawing import Drawing, save_drawings
 from .face_map import embedding_section
 from .measured import measured_section
-from .nearest import NearestPair
+from .nearest import NearestPair, earlier_reviews, generated_place, set_folders
 from .pictures import Panel, ReportPictures, thumbnail
 from .plain_words import plain_words_section
 from .rejections import rejections_section
@@ -202,24 +208,48 @@ def write_private_html(
 ) -> Path:
     """Write the pairs side by side for human review, readable by its owner alone.
 
-    root: the run's folder, from which the pairs' paths count; path: in the run's private folder, which gets
-    mode 0700. The page points to the pictures and holds none: a photograph that is withdrawn or purged is
-    gone from it too, and a copy of the page elsewhere has no pictures.
+    What a person saw in each is saved by the page as a file, which `decisions.read_review` reads. The page
+    points to the pictures and holds none: a photograph that is withdrawn or purged is gone from it too, and a
+    copy of the page elsewhere has no pictures.
+
+    Args:
+        pairs: the most alike first.
+        root: the run's folder, from which the pairs' paths count.
+        path: in the run's private folder, which gets mode 0700.
+        phantom: whether all pictures are phantoms.
+        threshold: cosine from which a face counts as a training face's.
+        labels: titles of the conditions.
     """
     private_dir(path.parent)
-    shown = [
+    earlier = earlier_reviews(root, pairs)
+    entries = [
         {
             "pair": pair,
-            "generated": link(root / pair.generated, path.parent),
+            "generated": link(generated_place(root, pair), path.parent),
             "photograph": link(root / pair.photograph, path.parent),
+            "image": name_of(pair.generated),
+            "content": content_key(generated_place(root, pair)),
+            "seen": earlier.get(pair.generated),
         }
         for pair in pairs
     ]
+    script = (TEMPLATES / "review.js").read_text("utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    sets = [shlex.quote(shown(folder)) for folder in set_folders(root, pairs)]
     text = (
         environment()
         .get_template("private.html")
         .render(
-            pairs=shown, phantom=phantom, threshold=threshold, condition_name=(labels or labels_of({})).name
+            pairs=entries,
+            phantom=phantom,
+            threshold=threshold,
+            condition_name=(labels or labels_of({})).name,
+            verdicts={verdict: words.capitalize() for verdict, words in SAID.items()},
+            review_kind=REVIEW_KIND,
+            review_schema=REVIEW_SCHEMA,
+            commands=[f"diffusioncleft filter {folder} --review review.json" for folder in sets],
+            script=Markup(script),  # noqa: S704 (our own file)
+            script_sha256=digest,
         )
     )
     write_text(path, text)

@@ -17,8 +17,10 @@ from ..errors import UserError
 from ..faces.analyzer import FaceAnalyzer
 from ..faces.records import embedding_matrix, face_records
 from ..files import inside, private_dir, read_json, write_json
+from ..filters.apply import REVIEW
 from ..filters.identity import IdentityFilter
 from ..imageset.manifest import read_image_set
+from ..imageset.places import REJECTED, current_place, name_of
 from .folders import RunFolders
 from .pictures import PREVIEW_VERDICTS
 from .run_folder import PRIVATE_HTML
@@ -49,8 +51,15 @@ def nearest_pairs(
 ) -> list[NearestPair]:
     """The `top` generated images by cosine similarity to any training photograph, the most alike first.
 
-    root: the run's folder; generated, datasets: by condition; cache: a private folder of face records. Each
-    generated image stands with its nearest photograph, of whatever condition. Rejected images are among them.
+    Each generated image stands with its nearest photograph, of whatever condition. Rejected images are among
+    them.
+
+    Args:
+        root: the run's folder.
+        generated, datasets: folders by condition.
+        analyzer: finds the faces.
+        cache: a private folder of face records.
+        top: images at most.
     """
     photographs: list[tuple[str, Path]] = []
     parts = []
@@ -109,6 +118,34 @@ def read_nearest(private: Path) -> list[NearestPair]:
         raise UserError(f"{path} is no list of nearest pairs; delete it and make the report again") from error
 
 
+def set_folders(root: Path, pairs: Sequence[NearestPair]) -> list[Path]:
+    """The sets whose images are among the pairs."""
+    folders = [(root / pair.generated).parent for pair in pairs]
+    return list(dict.fromkeys(path.parent if path.name == REJECTED else path for path in folders))
+
+
+def generated_place(root: Path, pair: NearestPair) -> Path:
+    """Where the generated image lies now: a person's decision moves it."""
+    (folder,) = set_folders(root, [pair])
+    return folder / current_place(folder, (root / pair.generated).relative_to(folder).as_posix())
+
+
+def earlier_reviews(root: Path, pairs: Sequence[NearestPair]) -> dict[str, str]:
+    """What a person saw in a pair before, by its generated image; a pair of another similarity is another."""
+    seen: dict[tuple[Path, str], Mapping[str, Any]] = {}
+    for folder in set_folders(root, pairs):
+        if folder.is_dir():
+            rows = read_image_set(folder, may_be_empty=True)
+            seen |= {(folder, row.name): row.verdicts.get(REVIEW) or {} for row in rows}
+    found = {}
+    for pair in pairs:
+        (folder,) = set_folders(root, [pair])
+        review = seen.get((folder, name_of(pair.generated)), {})
+        if review.get("similarity") == round(pair.similarity, 2):
+            found[pair.generated] = str(review.get("verdict"))
+    return found
+
+
 def forget_dataset(dataset: Path) -> None:
     """Erase the list beside a run's dataset, and the page of it: both name its photographs. Unread, so that
     nothing damaged is in a purge's way.
@@ -127,8 +164,14 @@ def judge_previews(
 ) -> dict[str, dict[str, Any]]:
     """Compare a training's previews with the training faces and write `verdicts.json` beside them.
 
-    identity: knows every training photograph; cache: a private folder of face records. A report shows only
-    previews that were compared and stay below the threshold with all. The verdicts name no photograph.
+    A report shows only previews that were compared and stay below the threshold with all. The verdicts name
+    no photograph.
+
+    Args:
+        folder: of the previews.
+        identity: knows every training photograph.
+        analyzer: finds the faces.
+        cache: a private folder of face records.
     """
     files = sorted(path.name for path in folder.glob("step_*.png"))
     records = face_records(folder, files, analyzer, cache)

@@ -15,8 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..dataset.withdrawn import lora_withdrawal, set_withdrawal
 from ..errors import UserError
 from ..files import encoded, inside, read_json
+from ..filters.apply import PERSON
 from ..filters.artifacts import NO_FACE, SEVERAL_FACES, UNREADABLE
 from ..filters.identity import IDENTITY_LEAK
 from ..filters.stage import REASONS
@@ -37,6 +39,10 @@ THUMBNAIL = 256
 QUALITY = 80
 PREVIEW_NAME = re.compile(r"step_(\d+)_(\d+)\.png")
 PREVIEW_VERDICTS = "verdicts.json"
+WITHDRAWN = (
+    "No image is shown: the LoRA that drew them learned from a photograph whose consent was withdrawn. "
+    "`diffusioncleft dataset withdraw` erases them."
+)
 MAY_NOT_BE_SHOWN = (
     "may not be shown: too like a training face, or with a face that was not compared, or without one."
 )
@@ -83,18 +89,21 @@ class ReportPictures:
 def withheld(verdicts: Mapping[str, Any], *, phantom: bool) -> bool:
     """Whether a generated image with these verdicts must not be shown to others.
 
-    It is too like a training face, has no face that could be compared, or was never compared. Of several
-    faces the largest alone is compared: where people were learned from, the others could be anyone.
+    It is too like a training face, has no face that could be compared, was never compared, or a person
+    rejected it. Of several faces the largest alone is compared: where people were learned from, the others
+    could be anyone.
     """
     identity = verdicts.get("identity")
     reasons = set(verdicts.get("reasons") or [])
-    if {NO_FACE, UNREADABLE, IDENTITY_LEAK} & reasons or (identity or {}).get("rejected"):
+    if {NO_FACE, UNREADABLE, IDENTITY_LEAK, PERSON} & reasons or (identity or {}).get("rejected"):
         return True
     return not phantom and (SEVERAL_FACES in reasons or (identity or {}).get("max_similarity") is None)
 
 
 def sample_panel(folder: Path, *, phantom: bool, n: int = SAMPLES) -> Panel:
     """The first images of a generated set's plan that may be shown, rejected ones marked as such."""
+    if set_withdrawal(folder) is not None:
+        return Panel("", note=WITHDRAWN)
     rows = raw_rows(read_image_set(folder, may_be_empty=True))
     if rows and not phantom and not any(row.verdicts.get("identity") for row in rows):
         return Panel("", note=NOT_COMPARED)
@@ -218,6 +227,8 @@ def preview_panels(folder: Path, title: str, *, phantom: bool, steps: int = PREV
     )
     if not found:
         return []
+    if any(lora_withdrawal(lora) is not None for lora in folder.parent.glob("*.safetensors")):
+        return [Panel(f"{title}, previews", note=WITHDRAWN)]
     verdicts = read_json(folder / PREVIEW_VERDICTS) if (folder / PREVIEW_VERDICTS).is_file() else {}
     allowed = [
         (prompt, step, path)

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ..filters.apply import PERSON
 from ..filters.artifacts import UNREADABLE
+from ..filters.decisions import SAID
 from ..filters.identity import IDENTITY_LEAK
 from ..filters.stage import REASONS
 from ..statistics import clopper_pearson
@@ -97,7 +99,7 @@ def by_kind(filters: Mapping[str, Any], labels: Labels) -> Table:
     found |= {k for p in filters.values() for k in (p.get("training_photographs") or {}).get("by_kind", {})}
     rows = []
     for kind in [*REASONS, *sorted(found - set(REASONS))]:
-        if kind == UNREADABLE and not any(part["by_kind"].get(kind) for part in filters.values()):
+        if kind in (UNREADABLE, PERSON) and not any(part["by_kind"].get(kind) for part in filters.values()):
             continue
         cells = []
         for part in filters.values():
@@ -111,7 +113,7 @@ def by_kind(filters: Mapping[str, Any], labels: Labels) -> Table:
 
 def photographs_count(photographs: Mapping[str, Any], kind: str) -> str:
     """How many real photographs the filter would reject; fewer than five are not told apart from none."""
-    if kind == IDENTITY_LEAK:
+    if kind in (IDENTITY_LEAK, PERSON):
         return ""
     return count(photographs.get("by_kind", {}).get(kind))
 
@@ -137,6 +139,13 @@ def said_besides(filters: Mapping[str, Any], labels: Labels) -> list[str]:
             said.append(f"{title}: {part['unassessed']:,} images that no filter has seen.")
         if part.get("readmitted"):
             said.append(f"{title}: a person took back {part['readmitted']:,} rejected images.")
+        reviewed = part.get("reviewed") or {}
+        if reviewed.get("pairs"):
+            seen = ", ".join(f"{reviewed.get(verdict, 0):,} {words}" for verdict, words in SAID.items())
+            said.append(
+                f"{title}: a person looked at {reviewed['pairs']:,} images beside the nearest training face "
+                f"of each: {seen}. What is the same person was set aside."
+            )
         refill = part.get("refill")
         if refill:
             said.append(

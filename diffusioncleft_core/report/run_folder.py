@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
 from ..files import read_json
+from ..filters.stage import filter_summary
+from ..imageset.manifest import read_image_set
 from ..imageset.places import MANIFEST
 from .blocks import Labels, labels_of
 from .folders import RunFolders
@@ -82,9 +84,17 @@ def collect_pictures(
 ) -> ReportPictures:
     """The pictures that a run's report may show.
 
-    previewed: the conditions whose previews are among them (default: all); zero_shot: images of the base
-    model without a LoRA (default: the run's own `zero_shot` folder); other_models: folders of images by the
-    model's name. UserError for a folder of photographs.
+    Args:
+        folders: the run's.
+        conditions: names, in the report's order.
+        phantom: whether all pictures are phantoms.
+        zero_shot: images of the base model without a LoRA (default: the run's own `zero_shot` folder).
+        other_models: folders of images by the model's name.
+        labels: titles of the conditions.
+        previewed: the conditions whose previews are among them (default: all).
+
+    Raises:
+        UserError: a folder holds photographs.
     """
     labels = labels or labels_of({})
     samples: dict[str, Panel] = {}
@@ -126,6 +136,17 @@ def with_loss_curves(report: RunReport) -> dict[str, Any]:
     return {**report.document, "figures": figures}
 
 
+def with_decisions(report: RunReport) -> RunReport:
+    """The report with its counts of the filters as the run's sets have them now: a person may have decided
+    since."""
+    counted = dict(report.document.get("filters") or {})
+    for name, part in counted.items():
+        folder = report.folders.generated(name) if report.folders is not None else None
+        if folder is not None and (folder / MANIFEST).is_file():
+            counted[name] = {**part, **filter_summary(read_image_set(folder, may_be_empty=True))}
+    return replace(report, document={**report.document, **({"filters": counted} if counted else {})})
+
+
 def with_measures(document: Mapping[str, Any], measured: Path | None) -> dict[str, Any]:
     """The document with the `sets` and `figures` of another one, which `diffusioncleft measure` wrote."""
     if measured is None:
@@ -134,4 +155,6 @@ def with_measures(document: Mapping[str, Any], measured: Path | None) -> dict[st
     if bool(other.get("phantom")) != bool(document.get("phantom")):
         raise UserError(f"{measured} and the run are not both of phantoms: give the run's own figures")
     figures = {**(document.get("figures") or {}), **(other.get("figures") or {})}
-    return {**document, "sets": other.get("sets") or {}, "figures": figures}
+    loras = (other.get("provenance") or {}).get("loras") or {}
+    provenance = {**(document.get("provenance") or {}), **({"loras": loras} if loras else {})}
+    return {**document, "sets": other.get("sets") or {}, "figures": figures, "provenance": provenance}

@@ -43,7 +43,8 @@ def write_contact_sheet(folder: Path, path: Path, title: str, *, phantom: bool) 
     images = read_pictures(folder, [row.file for row in rows])
     labels = [short_label(row.attributes) for row in rows]
     what = "synthetic phantom images" if phantom else "synthetic images"
-    contact_sheet(list(zip(images, labels, strict=True)), path, title=f"{title}: {what}")
+    record = {"loras": sorted({row.lora for row in rows if row.lora})}
+    contact_sheet(list(zip(images, labels, strict=True)), path, title=f"{title}: {what}", record=record)
     return len(rows)
 
 

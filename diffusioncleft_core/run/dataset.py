@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..conditions.vocabulary import Condition
 from ..dataset.settings import BuildSettings, Photographs
@@ -14,6 +14,9 @@ from ..files import private_dir, sha256_file
 from .run import WARNINGS, Run
 from .settings import PHANTOM_CONTROLS, RunSettings, face_pack_input, vocabulary_input
 from .stages import Results, Stage, always, digest_of
+
+if TYPE_CHECKING:
+    from ..dataset.build import ConsentChange
 
 
 def render_photographs(run: Run, condition: Condition) -> Photographs:
@@ -83,6 +86,7 @@ def build(run: Run, condition: Condition, photographs: Photographs) -> Results:
     from ..faces.analyzer import load_face_analyzer
     from ..imageset.decode import INGEST_VERSION
     from ..imageset.places import MANIFEST
+    from .withdrawal import note_change
 
     settings, folders = run.settings, run.folders
     out = folders.dataset(condition.name)
@@ -91,6 +95,10 @@ def build(run: Run, condition: Condition, photographs: Photographs) -> Results:
     )
     earlier = settings.conditions[: settings.conditions.index(condition.name)]
     others = [folders.dataset(name) for name in earlier]
+
+    def consent_changed(change: ConsentChange) -> None:
+        for message in note_change(out, change):
+            run.warn(message)
 
     def work() -> Results:
         faces = load_face_analyzer(settings.faces, device=settings.sampling.device.type)
@@ -101,6 +109,7 @@ def build(run: Run, condition: Condition, photographs: Photographs) -> Results:
             faces,
             settings=choices,
             arguments=readmit_arguments(settings, photographs, condition, others, choices),
+            on_change=consent_changed,
         )
         for message in (*result.notices, *result.warnings):
             run.warn(message)

@@ -131,6 +131,7 @@ def filter_images(run: Run) -> Results:
     from ..dataset.references import read_references
     from ..filters.apply import Filters
     from ..filters.artifacts import ArtifactFilter
+    from ..filters.decisions import decisions_in
     from ..filters.identity import IdentityFilter
     from ..filters.stage import Refill, filter_sets
     from ..filters.text import text_weights
@@ -155,6 +156,7 @@ def filter_images(run: Run) -> Results:
         )
 
     def inputs() -> dict[str, Any]:
+        decided = {name: found for name in facts if (found := decisions_in(folders.generated(name)))}
         return {
             "generated images": {name: part["generation"]["content"] for name, part in facts.items()},
             "training photographs": {name: part["dataset"]["manifest"] for name, part in facts.items()},
@@ -162,6 +164,7 @@ def filter_images(run: Run) -> Results:
             "refill": settings.refill,
             "decoder": INGEST_VERSION,
             "text models": text_weights(),
+            **({"what a person decided": decided} if decided else {}),
             **face_pack_input(settings),
         }
 

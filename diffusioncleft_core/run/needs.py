@@ -177,7 +177,7 @@ def photographs(settings: RunSettings) -> Iterator[Need]:
 def admitted(condition: Condition, given: Photographs, settings: RunSettings) -> str:
     """How many photographs may enter by their rows; UserError when none may."""
     from ..dataset.build import look_through
-    from ..dataset.folder import refuse_overlap
+    from ..dataset.folder import is_dataset, refuse_overlap
 
     if not given.folder.is_dir():
         raise UserError(f"the {condition.name} photographs {given.folder} are no folder: check the path")
@@ -189,6 +189,8 @@ def admitted(condition: Condition, given: Photographs, settings: RunSettings) ->
     refuse_overlap(given.folder, RunFolders(settings.out).dataset(condition.name))
     found = look_through(given, condition, bracketed=settings.bracketed)
     reasons = counted([item.reason for item in found.set_aside])
+    if not found.candidates and is_dataset(RunFolders(settings.out).dataset(condition.name)):
+        return f"none may enter any more ({reasons}): what an earlier build derived from them is erased"
     if not found.candidates:
         raise UserError(f"no {condition.name} photograph of {given.folder} may enter ({reasons})")
     left = f"; set aside unopened: {reasons}" if reasons else ""

@@ -73,12 +73,21 @@ def canvas_server(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def canvas(canvas_server):
-    """ComfyUI's page, ready for use."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=_browser(), args=ARGUMENTS)
-        page = browser.new_page(viewport={"width": 2200, "height": 1200})
-        yield Canvas.open(page, canvas_server.url)
+def chromium():
+    """A real browser; one for all, because playwright allows no second one beside it."""
+    path = _browser()
+    sync_api = pytest.importorskip(
+        "playwright.sync_api", reason="NO PLAYWRIGHT: nothing was tested in a browser"
+    )
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def canvas(canvas_server, chromium):
+    """ComfyUI's page, ready for use."""
+    page = chromium.new_page(viewport={"width": 2200, "height": 1200})
+    yield Canvas.open(page, canvas_server.url)
+    page.close()

@@ -16,8 +16,9 @@ from diffusioncleft.diffusioncleft_core.files import (
     shown,
     write_json,
 )
-from diffusioncleft.diffusioncleft_core.filters.apply import Filters, filter_set, readmit
+from diffusioncleft.diffusioncleft_core.filters.apply import Filters, filter_set
 from diffusioncleft.diffusioncleft_core.filters.artifacts import ArtifactFilter
+from diffusioncleft.diffusioncleft_core.filters.decisions import readmit
 from diffusioncleft.diffusioncleft_core.imageset.manifest import read_image_set
 from diffusioncleft.diffusioncleft_core.metrics.sets import measured_set
 from diffusioncleft.diffusioncleft_core.phantom.face import random_face

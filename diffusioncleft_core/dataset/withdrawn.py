@@ -1,0 +1,199 @@
+"""LoRAs that learned from a photograph whose consent was withdrawn, and how each is known wherever it lies.
+
+A training is known by its `run_fingerprint`, which the LoRA's metadata hold and which renaming, copying and
+converting leave as it is; a file of it by its SHA-256 too. Both are written down three times: beside the LoRA
+and in the folder of the images it drew, so that the mark goes where they go; in the dataset's private folder;
+and in the user's own list on this machine, for copies that lie elsewhere. No mark names a photograph.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..files import private_dir, read_json, read_jsonl, sha256_model, shown, write_json, write_jsonl
+from ..home import state_home
+from ..imageset.places import SETTINGS
+from .folder import WITHDRAWN
+
+MARK = "withdrawn.json"
+"""Beside a LoRA, and in the folder of a generated set."""
+RUN_KEY = "run_fingerprint"
+"""What a LoRA's metadata call the fingerprint of its training."""
+SAID = "learned from a photograph whose consent was withdrawn"
+_NOTE = (
+    f"What is named here {SAID}. Don't use or share it; 'diffusioncleft dataset withdraw FOLDER' lists and "
+    "erases it."
+)
+
+
+@dataclass(frozen=True)
+class Withdrawal:
+    """A training that must not be used any more.
+
+    run: fingerprint of the training, "" where its file tells none; loras: SHA-256 of the files that it saved;
+    date: when it was noticed; by: a label of the dataset that means nothing outside it.
+    """
+
+    run: str
+    loras: tuple[str, ...]
+    date: str
+    by: str
+
+    @classmethod
+    def from_json(cls, row: dict[str, Any], where: Path) -> "Withdrawal":
+        try:
+            return cls(str(row["run"]), tuple(map(str, row["loras"])), str(row["date"]), str(row["by"]))
+        except (KeyError, TypeError) as error:
+            raise UserError(
+                f"{where} is no list of withdrawn LoRAs; restore it, or give 'diffusioncleft dataset "
+                "withdraw' the folder of the run again and delete it"
+            ) from error
+
+
+def read_mark(folder: Path) -> list[Withdrawal]:
+    """What the mark in `folder` says; nothing where there is none."""
+    path = Path(folder) / MARK
+    if not path.is_file():
+        return []
+    document = read_json(path)
+    rows = document.get("withdrawn") if isinstance(document, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise UserError(f"{path} is damaged; restore it, or delete what lies beside it")
+    return [Withdrawal.from_json(row, path) for row in rows]
+
+
+def add_marks(folder: Path, withdrawals: Iterable[Withdrawal]) -> None:
+    """Mark what lies in `folder` as withdrawn; earlier marks stay."""
+    _write_mark(folder, merged([*read_mark(folder), *withdrawals]))
+
+
+def lift_marks(folder: Path, restored: Iterable[Withdrawal]) -> None:
+    """Take these marks out of `folder`."""
+    if (Path(folder) / MARK).is_file():
+        _write_mark(folder, without(read_mark(folder), restored))
+
+
+def read_register(path: Path) -> list[Withdrawal]:
+    """The list in a file; empty where there is none."""
+    return [Withdrawal.from_json(row, path) for row in read_jsonl(path)] if path.is_file() else []
+
+
+def user_register() -> Path | None:
+    """The user's own list on this machine; None without a home folder."""
+    state = state_home()
+    return None if state is None else state / "diffusioncleft" / WITHDRAWN
+
+
+def change_user_register(change: Callable[[list[Withdrawal]], list[Withdrawal]]) -> None:
+    """Bring the user's list up to date; where it can't be written, the marks beside the LoRAs remain."""
+    path = user_register()
+    if path is None:
+        return
+    with contextlib.suppress(UserError, OSError):
+        before = read_register(path)
+        after = change(before)
+        if after != before:
+            private_dir(path.parent)
+            write_jsonl(path, map(asdict, after))
+
+
+def merged(withdrawals: Iterable[Withdrawal]) -> list[Withdrawal]:
+    """The same withdrawals, each training once for every dataset that withdrew it."""
+    found: dict[tuple[str, str, str], Withdrawal] = {}
+    for item in withdrawals:
+        key = (item.run, item.by, "" if item.run else ",".join(item.loras))
+        before = found.get(key, item)
+        loras = tuple(sorted({*before.loras, *item.loras}))
+        found[key] = Withdrawal(item.run, loras, min(before.date, item.date), item.by)
+    return list(found.values())
+
+
+def without(withdrawals: Iterable[Withdrawal], restored: Iterable[Withdrawal]) -> list[Withdrawal]:
+    """Those that no dataset has taken back."""
+    back = {(item.run, item.by) for item in restored}
+    return [item for item in withdrawals if (item.run, item.by) not in back]
+
+
+def known_withdrawals(*folders: Path) -> list[Withdrawal]:
+    """All that the user's list, and marks and lists in `folders`, say."""
+    own = user_register()
+    found = read_register(own) if own is not None else []
+    for folder in folders:
+        found += [*read_mark(folder), *read_register(Path(folder) / WITHDRAWN)]
+    return merged(found)
+
+
+def lora_withdrawal(lora: Path, known: Sequence[Withdrawal] | None = None) -> Withdrawal | None:
+    """The withdrawal that a LoRA file falls under; None when it may be used.
+
+    known: beside what the mark beside the file says (default: the user's list).
+    """
+    lora = Path(lora)
+    known = [*(known_withdrawals() if known is None else known), *read_mark(lora.parent)]
+    if not known or not lora.is_file():
+        return None
+    run = lora_run(lora)
+    if run:
+        return next((item for item in known if item.run == run), None)
+    digest = sha256_model(lora)
+    return next((item for item in known if digest in item.loras), None)
+
+
+def lora_run(lora: Path) -> str:
+    """The fingerprint of the training that a LoRA file came from; "" where its metadata tell none."""
+    return metadata_of(lora).get(RUN_KEY, "")
+
+
+def metadata_of(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file; none of one that can't be read: who opens it says what is wrong."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError, ValueError):
+        return {}
+
+
+def refuse_withdrawn(lora: Path | None, known: Sequence[Withdrawal] | None = None) -> None:
+    """Raise UserError for a LoRA that learned from a photograph whose consent was withdrawn."""
+    if lora is not None and lora_withdrawal(lora, known) is not None:
+        raise UserError(
+            f"the LoRA {shown(lora.name)} {SAID}, so nothing is drawn with it; train it anew without that "
+            "photograph (the same 'run' or 'train' command does), and erase this one with 'diffusioncleft "
+            "dataset withdraw' and its folder"
+        )
+
+
+def set_withdrawal(folder: Path, known: Sequence[Withdrawal] | None = None) -> Withdrawal | None:
+    """The withdrawal under which a generated set falls, by its mark or by the LoRA that drew it."""
+    marked = read_mark(folder)
+    return marked[0] if marked else digest_withdrawal(set_lora(folder), known)
+
+
+def set_lora(folder: Path) -> str | None:
+    """SHA-256 of the LoRA that drew a generated set; None where none did, or nothing says so."""
+    path = Path(folder) / SETTINGS
+    record = read_json(path) if path.is_file() else None
+    lora = record.get("lora") if isinstance(record, dict) else None
+    digest = lora.get("sha256") if isinstance(lora, dict) else None
+    return digest if isinstance(digest, str) else None
+
+
+def digest_withdrawal(digest: object, known: Sequence[Withdrawal] | None = None) -> Withdrawal | None:
+    """The withdrawal of the LoRA file with this SHA-256."""
+    if not isinstance(digest, str):
+        return None
+    known = known_withdrawals() if known is None else known
+    return next((item for item in known if digest in item.loras), None)
+
+
+def _write_mark(folder: Path, withdrawals: Sequence[Withdrawal]) -> None:
+    path = Path(folder) / MARK
+    if withdrawals:
+        write_json(path, {"schema": 1, "note": _NOTE, "withdrawn": [asdict(item) for item in withdrawals]})
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,61 @@
+"""Reports of LoRAs that learned from a photograph whose consent was withdrawn: they say so first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..dataset.withdrawn import SAID, Withdrawal, digest_withdrawal, known_withdrawals
+from ..files import write_json, write_text
+from .blocks import labels_of
+from .html import write_html
+from .run_folder import HTML, collect_pictures, conditions_of, read_report, told_trainings
+from .summary import summarize
+
+NOTE = (
+    f"Withdrawn: a LoRA behind these figures {SAID}. Don't use or share them; `diffusioncleft dataset "
+    "withdraw` erases them, and the same `run` makes them anew without that photograph."
+)
+
+
+def report_loras(document: Mapping[str, Any]) -> list[str]:
+    """SHA-256 of the LoRAs behind a report, or behind figures that `diffusioncleft measure` wrote."""
+    training, provenance = document.get("training"), document.get("provenance")
+    found: list[Any] = []
+    if document.get("schema") == 1 and isinstance(training, Mapping):
+        found += [facts.get("lora_sha256") for facts in training.values() if isinstance(facts, Mapping)]
+    if document.get("schema") == 1 and isinstance(provenance, Mapping):
+        found += list((provenance.get("loras") or {}).values())
+    return [lora for lora in found if isinstance(lora, str)]
+
+
+def with_withdrawal(document: Mapping[str, Any], known: Sequence[Withdrawal] | None = None) -> dict[str, Any]:
+    """The document, with a note before all others where one of its LoRAs is withdrawn, and only there."""
+    known = known_withdrawals() if known is None else known
+    notes = [note for note in document.get("notes") or [] if note != NOTE]
+    if any(digest_withdrawal(lora, known) for lora in report_loras(document)):
+        notes.insert(0, NOTE)
+    elif "notes" not in document:
+        return dict(document)
+    return {**document, "notes": notes}
+
+
+def refresh_report(json: Path, known: Sequence[Withdrawal] | None = None) -> None:
+    """Write a run's report.json, summary.md and report.html again, saying whether they are withdrawn."""
+    report = read_report(json)
+    document = with_withdrawal(report.document, known)
+    write_json(json, document)
+    if report.folders is None:
+        return
+    phantom = bool(document.get("phantom"))
+    labels = labels_of(document)
+    pictures = collect_pictures(
+        report.folders,
+        conditions_of(document),
+        phantom=phantom,
+        labels=labels,
+        previewed=told_trainings(document),
+    )
+    write_text(report.folders.summary, summarize(document))
+    write_html(document, pictures, json.with_name(HTML))

@@ -1,0 +1,189 @@
+"""What withdrawn trainings left in folders: LoRAs, checkpoints, images, sheets, reports."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..dataset.folder import is_dataset
+from ..dataset.trained import run_fingerprint
+from ..dataset.withdrawn import MARK, Withdrawal, lora_run, metadata_of, read_mark
+from ..errors import UserError
+from ..files import parse_json, read_json, sha256_model
+from ..imageset.manifest import listed_rows
+from ..imageset.places import FACES_CACHE, MANIFEST, REJECTED, SETTINGS, sidecar_of
+from ..recipe.document import FILE_NAME
+from ..report.folders import RunFolders
+from ..report.html import figures_folder
+from ..report.nearest import NEAREST_FILE
+from ..report.run_folder import HTML, PRIVATE_HTML
+from ..report.withdrawn import report_loras
+
+LORA, CHECKPOINTS, IMAGES, SHEET, REPORT, DERIVED = (
+    "LoRA", "checkpoints, previews and losses", "images", "sheet", "report", "what was computed from images",
+)  # fmt: skip
+_CHECKPOINTS = "state"
+_HEADER = "checkpoint"
+"""Where the trainer's checkpoints say what they were made from."""
+_BESIDE_CHECKPOINTS = (_CHECKPOINTS, "previews", "loss.jsonl")
+_BESIDE_IMAGES = (MANIFEST, SETTINGS, FACES_CACHE, ".embeddings", ".measure", MARK)
+_LARGEST_JSON = 4 << 20
+"""Bytes up to which a JSON file may be a sidecar or a report."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """One thing in which a withdrawn photograph has a share.
+
+    kind: one of the kinds above; place: the file, or the folder it is; files: files and folders that are
+    erased with it; n: how many LoRAs or images it is.
+    """
+
+    kind: str
+    place: Path
+    files: tuple[Path, ...]
+    n: int = 1
+
+
+class Search:
+    """Looks for what withdrawn trainings left.
+
+    Args:
+        withdrawals: the trainings.
+        deep: folders that are looked into with all that is below them, datasets aside.
+        flat: folders of which only their own files count: somebody may keep other things below them.
+    """
+
+    def __init__(
+        self, withdrawals: Iterable[Withdrawal], deep: Iterable[Path], flat: Iterable[Path] = ()
+    ) -> None:
+        withdrawals = list(withdrawals)
+        self._trainings = {item.run for item in withdrawals if item.run}
+        self._loras = {lora for item in withdrawals for lora in item.loras}
+        roots = [folder.resolve() for folder in deep if folder.is_dir()]
+        self._runs = [folders for root in roots if (folders := RunFolders(root)).stages.is_dir()]
+        places = [folder for root in roots for folder in folders_below(root)]
+        self._folders = list(dict.fromkeys([*places, *(folder.resolve() for folder in flat)]))
+
+    def held(self) -> list[Held]:
+        """What is there now. LoRAs come first, because what they drew is known by them."""
+        for mark in (item for folder in self._folders for item in read_mark(folder)):
+            self._trainings |= {mark.run} - {""}
+            self._loras |= set(mark.loras)
+        found = [item for folder in self._folders for item in self._learned(folder)]
+        found += [item for folder in self._folders for item in self._drawn(folder)]
+        return found + [item for folders in self._runs for item in _derived(folders, found)]
+
+    def _learned(self, folder: Path) -> Iterator[Held]:
+        """LoRAs, checkpoints, previews and losses."""
+        files = sorted(folder.glob("*.safetensors"))
+        loras = [file for file in files if self._is_withdrawn(file)]
+        if loras:
+            self._loras |= {sha256_model(file) for file in loras}
+            alone = len(loras) == len(files)
+            more = there(folder / name for name in ((MARK, FILE_NAME) if alone else (MARK,)))
+            yield Held(LORA, loras[0] if len(loras) == 1 else folder, (*loras, *more), len(loras))
+        # What lies beside the checkpoints is of the last training into the folder.
+        last = checkpointed_runs(folder / _CHECKPOINTS)
+        if last & self._trainings or (loras and not last):
+            beside = there(folder / name for name in _BESIDE_CHECKPOINTS)
+            if beside:
+                yield Held(CHECKPOINTS, folder, tuple(beside))
+
+    def _drawn(self, folder: Path) -> Iterator[Held]:
+        """Sets; sheets and grids; reports."""
+        if (folder / SETTINGS).is_file():
+            lora = _document(folder / SETTINGS).get("lora")
+            if isinstance(lora, dict) and lora.get("sha256") in self._loras:
+                images, files = set_files(folder)
+                yield Held(IMAGES, folder, tuple(files), images)
+            return
+        for file in sorted(folder.glob("*.json")):
+            document = _document(file)
+            if document.get("synthetic") is True:
+                loras = document.get("loras")
+                if isinstance(loras, list) and self._loras.intersection(map(str, loras)):
+                    yield Held(SHEET, file.with_suffix(".png"), (file.with_suffix(".png"), file))
+            elif self._loras.intersection(report_loras(document)):
+                folders = RunFolders(folder)
+                page = folder / HTML
+                pages = [folders.summary, page, figures_folder(page)] if file == folders.report else []
+                yield Held(REPORT, file, tuple(there([file, *pages])))
+
+    def _is_withdrawn(self, file: Path) -> bool:
+        training = lora_run(file)
+        if training:
+            return training in self._trainings
+        return bool(self._loras) and sha256_model(file) in self._loras
+
+
+def folders_below(root: Path) -> Iterator[Path]:
+    """The folder and all below it, but for datasets, hidden folders, and what lies in a set's folder."""
+    for place, folders, files in os.walk(root, followlinks=False):
+        if is_dataset(Path(place)):
+            folders.clear()
+            continue
+        is_set = SETTINGS in files
+        folders[:] = [] if is_set else sorted(name for name in folders if not name.startswith("."))
+        yield Path(place)
+
+
+def is_checkpoint(file: Path) -> bool:
+    """Whether a safetensors file is a checkpoint of our trainer, which is no LoRA."""
+    return _HEADER in metadata_of(file)
+
+
+def checkpointed_runs(folder: Path) -> set[str]:
+    """Fingerprints of the trainings whose checkpoints lie in a folder."""
+    found = set()
+    for file in folder.glob("step-*.safetensors"):
+        try:
+            made_from = parse_json(metadata_of(file).get(_HEADER, "{}")).get("matters")
+        except (ValueError, AttributeError):
+            continue
+        if isinstance(made_from, dict):
+            found.add(run_fingerprint(made_from))
+    return found
+
+
+def set_files(folder: Path) -> tuple[int, list[Path]]:
+    """How many images a generated set has, and everything in its folder that a stage of ours wrote."""
+    images = {(folder / row.file) for row in listed_rows(folder)}
+    for place in (folder, folder / REJECTED):
+        for file in place.glob("*.json"):
+            if _document(file).get("synthetic") is True:
+                images.add(file.with_suffix(".png"))
+    files = [path for image in sorted(images) for path in (image, sidecar_of(image))]
+    return len(images), there([*files, *(folder / name for name in _BESIDE_IMAGES)])
+
+
+def there(paths: Iterable[Path]) -> list[Path]:
+    """Those that exist."""
+    return [path for path in paths if path.exists()]
+
+
+def _derived(folders: RunFolders, found: Sequence[Held]) -> Iterator[Held]:
+    """In a run's private part: face records, nearest pairs, and the results of stages whose outputs go."""
+    root = folders.root
+    if not any(item.place.is_relative_to(root) for item in found):
+        return
+    generated = (root / "generated").resolve()
+    stale = [item.place.name for item in found if item.place.parent == generated]
+    stages = [f"{stage}-{name}" for stage in ("generation", "oracle") for name in stale]
+    stages += ["filters", "measurements"] if stale else []
+    names = ["faces", NEAREST_FILE, PRIVATE_HTML, *(f"stages/{stage}.json" for stage in stages)]
+    files = there(folders.private / name for name in names)
+    if files:
+        yield Held(DERIVED, folders.private, tuple(files))
+
+
+def _document(file: Path) -> dict[str, Any]:
+    """A JSON object; an empty one for what is none, which is not ours to judge."""
+    try:
+        found = read_json(file) if file.stat().st_size <= _LARGEST_JSON else None
+    except (OSError, UserError):
+        return {}
+    return found if isinstance(found, dict) else {}
