@@ -90,12 +90,12 @@ def needs_of(settings: RunSettings) -> list[Need]:
     ]
 
 
-def looked(what: str, look: Callable[[], str], fetch: str = "", *, required: bool = True) -> Need:
+def looked(what: str, look: Callable[[], str], fetch: str = "") -> Need:
     """What `look` found, or what it raised."""
     try:
-        return Need(what, look(), fetch=fetch, required=required)
+        return Need(what, look(), fetch=fetch)
     except UserError as error:
-        return Need(what, problem=str(error), fetch=fetch, required=required)
+        return Need(what, problem=str(error), fetch=fetch)
 
 
 def options(settings: RunSettings) -> Iterator[Need]:
