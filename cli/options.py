@@ -181,18 +181,13 @@ def add_condition_arguments(parser: argparse.ArgumentParser) -> None:
 def add_attribute_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what is to become of the attributes."""
     group = parser.add_argument_group("attributes (repeat as often as needed)")
-    group.add_argument("--set", action="append", default=[], metavar="ATTRIBUTE=VALUE", help="fix: skin=dark")
-    group.add_argument(
-        "--weight",
-        action="append",
-        default=[],
-        metavar="ATTRIBUTE=VALUE:W,…",
-        help="draw with weights: subject=baby:3,girl:1",
-    )
-    group.add_argument("--omit", action="append", default=[], metavar="ATTRIBUTE", help="leave out: eyes")
-    group.add_argument(
-        "--draw", action="append", default=[], metavar="ATTRIBUTE", help="draw in addition: side"
-    )
+    for option, metavar, about in (
+        ("--set", "ATTRIBUTE=VALUE", "fix: skin=dark"),
+        ("--weight", "ATTRIBUTE=VALUE:W,…", "draw with weights: subject=baby:3,girl:1"),
+        ("--omit", "ATTRIBUTE", "leave out: eyes"),
+        ("--draw", "ATTRIBUTE", "draw in addition: side"),
+    ):
+        group.add_argument(option, action="append", default=[], metavar=metavar, help=about)
     parser.add_argument("--mode", default="paper", help="what is drawn and how (default paper; see --list)")
 
 

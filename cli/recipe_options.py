@@ -14,20 +14,16 @@ from ..diffusioncleft_core.recipe.checks import check_recipe
 from ..diffusioncleft_core.recipe.document import read_recipe
 from ..diffusioncleft_core.recipe.presets import PRESETS, chosen_recipe, named_recipe
 from ..diffusioncleft_core.recipe.recipe import recipe_fields
-from ..trainer.kohya import NAMES
+from ..trainer.kohya import FIELDS, NAMES
 
 if TYPE_CHECKING:
     from ..diffusioncleft_core.recipe.recipe import Recipe
 
 DEFAULT_PRESET = PRESETS[0]
 MODEL_OPTIONS = {
-    "base": "model.base",
-    "clip_l": "model.clip_l",
-    "t5xxl": "model.t5xxl",
-    "ae": "model.vae",
-    "tokenizer_clip": "model.tokenizer_clip",
-    "tokenizer_t5": "model.tokenizer_t5",
-    "phantom": "model.phantom",
+    "base" if path == "model.base" else name: path
+    for name, path in FIELDS.items()
+    if path.startswith("model.")
 }
 """The options of `add_base_arguments` and their fields of the recipe."""
 

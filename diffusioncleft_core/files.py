@@ -187,7 +187,8 @@ def sha256_bytes(data: bytes) -> str:
 def inside(root: Path, path: Path | str) -> Path:
     """Resolve `path` (relative to `root`, or absolute) and return it if it lies in `root` or is `root`.
 
-    Links are followed before the comparison: one that leads out of `root` raises UserError as `..` does.
+    Raises:
+        UserError: it leads out of `root`, by `..` or by a link: links are followed before the comparison.
     """
     base = Path(root).resolve()
     try:
@@ -291,10 +292,17 @@ LOCK = ".lock"
 
 @contextlib.contextmanager
 def folder_lock(folder: Path, busy: Callable[[str], str]) -> Iterator[None]:
-    """Hold the lock of `folder`, which is made if need be; UserError if a live process holds it.
+    """Hold the lock of `folder`, which is made if need be.
 
-    busy: the error's sentence, from the number of the process that holds the lock. The lock is the operating
-    system's own on an open file, so it ends with its process, however that ends; the file stays.
+    The lock is the operating system's own on an open file, so it ends with its process, however that ends;
+    the file stays.
+
+    Args:
+        folder: locked as a whole.
+        busy: the error's sentence, from the number of the process that holds the lock.
+
+    Raises:
+        UserError: a live process holds it.
     """
     path = Path(folder) / LOCK
     with explained(path):

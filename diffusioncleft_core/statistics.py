@@ -51,8 +51,10 @@ def corrected(k: int, n: int, accuracy: DiagnosticAccuracy, level: float = 0.95)
     """The true share behind k of n readings of a test with known errors.
 
     Value: Rogan & Gladen (Am J Epidemiol 107, 1978), clipped to [0, 1]. Interval: Lang & Reiczigel (Prev Vet
-    Med 113, 2014), which carries the uncertainty of sensitivity and specificity along. Raises ValueError for
-    a test no better than chance.
+    Med 113, 2014), which carries the uncertainty of sensitivity and specificity along.
+
+    Raises:
+        ValueError: the test is no better than chance.
     """
     if n == 0:
         return Proportion(None, (0.0, 1.0), 0, 0)

@@ -269,7 +269,9 @@ class _Listener:
 
     def __call__(self, event: dict[str, Any]) -> None:
         kind, state = event["event"], self._run.state
-        if kind == "prepare":
+        if kind == "load":
+            self._show(event["done"], event["total"], event["what"])
+        elif kind == "prepare":
             self._show(event["done"], event["total"], f"preparing {event['what']}")
         elif kind == "start":
             self._run.say(state=TRAINING, step=event["step"], total=event["total"])

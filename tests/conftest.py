@@ -111,6 +111,24 @@ def command(offline_env, tmp_path):
     return run
 
 
+@pytest.fixture
+def refused(capsys):
+    """Runs the command line and returns the one line with which it refuses the arguments."""
+    from diffusioncleft.cli.main import main
+
+    def run(*words: object) -> str:
+        try:
+            status = main(list(map(str, words)))
+        except SystemExit as stop:
+            status = stop.code
+        error = capsys.readouterr().err
+        assert status == 2
+        assert len(error.strip().splitlines()) == 1, error
+        return error
+
+    return run
+
+
 def _mount(folder: Path, options: str) -> None:
     if sys.platform != "linux" or os.geteuid() != 0:
         pytest.skip("a disk of its own needs Linux and root")

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from diffusioncleft.tools.text import clip_encoder, t5_encoder
+
 WORDS = """
 a an the of with and no only one face faces whole girl boy baby kid man woman s cleft lip unrepaired
 unilateral bilateral left right complete incomplete after repair scar scars slight nose asymmetry subtle skin
@@ -52,7 +54,6 @@ def build_tiny_flux(
     channels; CLIP and T5 width 64, 2 layers; text length `length` tokens.
     """
     from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
-    from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
     vocabulary = [word for word in words if re.fullmatch(r"[a-z0-9]+", word)]
     clip_tokenizer = word_tokenizer(
@@ -61,37 +62,7 @@ def build_tiny_flux(
     t5_tokenizer = word_tokenizer(vocabulary, length, bos=None, eos="</s>", pad="<pad>", unk="<unk>")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        clip = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=len(clip_tokenizer),
-                hidden_size=64,
-                intermediate_size=128,
-                projection_dim=64,
-                num_hidden_layers=2,
-                num_attention_heads=1,
-                max_position_embeddings=length,
-                hidden_act="quick_gelu",
-                bos_token_id=clip_tokenizer.bos_token_id,
-                eos_token_id=clip_tokenizer.eos_token_id,
-                pad_token_id=clip_tokenizer.pad_token_id,
-            )
-        )
-        t5 = T5EncoderModel(
-            T5Config(
-                vocab_size=len(t5_tokenizer),
-                d_model=64,
-                d_kv=16,
-                d_ff=128,
-                num_layers=2,
-                num_heads=4,
-                feed_forward_proj="gated-gelu",
-                dropout_rate=0.0,
-                is_encoder_decoder=False,
-                use_cache=False,
-                pad_token_id=t5_tokenizer.pad_token_id,
-                eos_token_id=t5_tokenizer.eos_token_id,
-            )
-        )
+        clip, t5 = clip_encoder(clip_tokenizer, 64), t5_encoder(t5_tokenizer, 64)
         transformer = FluxTransformer2DModel(
             in_channels=64,
             num_layers=2,

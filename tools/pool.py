@@ -70,6 +70,17 @@ def make_pool(out: Path, n: int, seed: int, condition: str | None, size: int, wo
     (out / "attributes.json").write_text(json.dumps(attributes), encoding="utf-8")
 
 
+def training_parser(about: str | None, *, minutes: float, batch: int, lr: float) -> argparse.ArgumentParser:
+    """The options of a training on a pool, with their defaults."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pool", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=minutes)
+    parser.add_argument("--batch", type=int, default=batch)
+    parser.add_argument("--lr", type=float, default=lr)
+    parser.add_argument("--seed", type=int, default=0)
+    return parser
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -49,19 +49,19 @@ def word_tokenizer(words: Sequence[str], *, bos: str | None, eos: str) -> Any:
     )
 
 
-def clip_encoder(tokenizer: Any) -> Any:
-    """CLIPTextModel, 2 layers of 128: its pooled output [B, 128] is the token at the end of the text."""
+def clip_encoder(tokenizer: Any, width: int = WIDTH) -> Any:
+    """CLIPTextModel, 2 layers: its pooled output [B, width] is the token at the end of the text."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
-            hidden_size=WIDTH,
-            intermediate_size=2 * WIDTH,
-            projection_dim=WIDTH,
+            hidden_size=width,
+            intermediate_size=2 * width,
+            projection_dim=width,
             num_hidden_layers=2,
-            num_attention_heads=2,
-            max_position_embeddings=LENGTH,
+            num_attention_heads=width // 64,
+            max_position_embeddings=tokenizer.model_max_length,
             hidden_act="quick_gelu",
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
@@ -87,16 +87,16 @@ def spread_words(clip: Any) -> None:
             torch.nn.init.orthogonal_(parameter, gain=6.0)
 
 
-def t5_encoder(tokenizer: Any) -> Any:
-    """T5EncoderModel v1.1 form, 2 layers of 128: one vector a token, [B, 48, 128]."""
+def t5_encoder(tokenizer: Any, width: int = WIDTH) -> Any:
+    """T5EncoderModel v1.1 form, 2 layers: one vector a token, [B, T, width]."""
     from transformers import T5Config, T5EncoderModel
 
-    model = T5EncoderModel(
+    return T5EncoderModel(
         T5Config(
             vocab_size=len(tokenizer),
-            d_model=WIDTH,
-            d_kv=32,
-            d_ff=2 * WIDTH,
+            d_model=width,
+            d_kv=width // 4,
+            d_ff=2 * width,
             num_layers=2,
             num_heads=4,
             feed_forward_proj="gated-gelu",
@@ -107,5 +107,3 @@ def t5_encoder(tokenizer: Any) -> Any:
             eos_token_id=tokenizer.eos_token_id,
         )
     )
-    torch.nn.init.normal_(model.shared.weight, std=1.0)
-    return model

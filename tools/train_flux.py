@@ -8,7 +8,6 @@ network predicts e - x_0; three in four sigmas are schnell's own four, the other
 moving average go to WORK/flux/pipeline, a diffusers folder.
 """
 
-import argparse
 import json
 import time
 from pathlib import Path
@@ -27,6 +26,7 @@ from PIL import Image
 from ..diffusioncleft_core.conditions.loader import load_vocabulary
 from .captions import base_captions
 from .encoder import encode_patches
+from .pool import training_parser
 from .text import LENGTH, WIDTH, clip_encoder, spread_words, t5_encoder, word_tokenizer
 
 GRID = 8
@@ -52,6 +52,7 @@ class Net(torch.nn.Module):
         self.clip = clip_encoder(clip_tokenizer).requires_grad_(False)
         spread_words(self.clip)
         self.t5 = t5_encoder(t5_tokenizer).requires_grad_(False)
+        torch.nn.init.normal_(self.t5.shared.weight, std=1.0)
         rows, columns = torch.meshgrid(torch.arange(GRID), torch.arange(GRID), indexing="ij")
         ids = torch.stack([torch.zeros_like(rows), rows, columns], -1).reshape(-1, 3).float()
         self.register_buffer("image_ids", ids)
@@ -153,17 +154,10 @@ def export(net: Net, vae: AutoencoderKL, tokenizers: tuple[Any, Any], folder: Pa
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--pool", type=Path, required=True)
+    parser = training_parser(__doc__, minutes=45, batch=32, lr=2e-3)
     parser.add_argument("--vae", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=45)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--start", type=Path, help="a diffusers folder whose transformer is trained on")
-    parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(args.seed)

@@ -8,7 +8,6 @@ the last part of the time sees whole pictures. The encoder is solved, not traine
 transformer can be trained at the same time.
 """
 
-import argparse
 import json
 import time
 from pathlib import Path
@@ -21,6 +20,7 @@ from diffusers import AutoencoderKL
 from numpy.typing import NDArray
 
 from .encoder import SCALE, SHIFT, encode_patches, new_vae, patch_code, prepare_decoder, solve_encoder
+from .pool import training_parser
 
 Codes = NDArray[np.float64]
 
@@ -98,16 +98,9 @@ def loss_of(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--pool", type=Path, required=True)
+    parser = training_parser(__doc__, minutes=20, batch=16, lr=1.5e-3)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=20)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--start", type=Path, help="go on from this autoencoder's decoder, at a falling rate")
-    parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     args.out.mkdir(parents=True, exist_ok=True)

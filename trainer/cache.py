@@ -156,7 +156,12 @@ def cached_text(
 ) -> dict[str, Tensors]:
     """Return for every caption `text` [T, D] and `pooled` [P], on the CPU in the encoders' number format.
 
-    captions: with the folders of the images that have it, None for a prompt of no image.
+    Args:
+        captions: with the folders of the images that have it, None for a prompt of no image.
+        caches: of the run.
+        text_fingerprint: of the encoders and their tokenizers.
+        load_encoders: called when a caption is not known yet.
+        each: called with (encoded, to encode) before every batch.
     """
     found: dict[str, Tensors] = {}
     absent: dict[str, list[ContentCache]] = {}

@@ -71,9 +71,15 @@ ADAPTER = "training_adapter"
 def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainResult:
     """Train, or go on training, one LoRA.
 
-    Raises UserError for a mistake in settings or data, and where consent is required and not recorded, and
-    Interrupted, with a checkpoint on disk, when it was asked to stop: the same call then goes on, and ends
-    with the tensors that it would have had without the stop.
+    Args:
+        recipe: complete.
+        events: gets what happens.
+        interruption: says when to stop.
+
+    Raises:
+        UserError: a mistake in settings or data, or consent is required and not recorded.
+        Interrupted: it was asked to stop, and a checkpoint is on disk: the same call then goes on, and ends
+            with the tensors that it would have had without the stop.
     """
     # Whether the people in the images were asked, before anything is read or written.
     for message in check_consent(subset.image_dir for subset in image_folders(recipe)):

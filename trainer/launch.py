@@ -41,12 +41,19 @@ def train(
 ) -> TrainResult:
     """Train in a child process under `accelerate launch` and return its result.
 
-    `on_event` gets every event (see `events.Events`) in the calling thread. When `stop` returns True, or at
-    Ctrl-C, the child saves a checkpoint and ends; what is still running after `grace` seconds, or at a second
-    Ctrl-C, is killed. If this process dies, the child notices, saves a checkpoint and ends too.
+    If this process dies, the child notices, saves a checkpoint and ends too.
 
-    Raises UserError for a mistake in settings or data and when memory ran out, Interrupted after `stop`,
-    KeyboardInterrupt after Ctrl-C, RuntimeError for a fault of the trainer.
+    Args:
+        recipe: complete.
+        on_event: gets every event (see `events.Events`) in the calling thread.
+        stop: when it returns True, or at Ctrl-C, the child saves a checkpoint and ends.
+        grace: seconds after which what still runs is killed, as at a second Ctrl-C.
+
+    Raises:
+        UserError: a mistake in settings or data, or memory ran out.
+        Interrupted: after `stop`.
+        KeyboardInterrupt: after Ctrl-C.
+        RuntimeError: a fault of the trainer.
     """
     with _child(recipe) as child:
         listener = _Listener(child)

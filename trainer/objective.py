@@ -100,7 +100,10 @@ def region_weights(
 ) -> torch.Tensor:
     """Loss weights [1, height, width] of a latent, mean 1: `weight` times as much inside the region.
 
-    region: (x0, y0, x1, y1) in px, 8 a latent cell; a cell is inside when its centre is. None: all equal.
+    Args:
+        region: (x0, y0, x1, y1) in px, 8 a latent cell; a cell is inside when its centre is. None: all equal.
+        height, width: of the latent.
+        weight: above 0; 1 weighs all alike.
     """
     weights = torch.ones(1, height, width)
     if region is None or weight == 1:

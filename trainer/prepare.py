@@ -27,8 +27,12 @@ EMPTY_CAPTION = ""
 
 @dataclass(frozen=True)
 class Prepared:
-    """`latents`: one [16, h, w] float32 an image; `text`: embeddings by caption, the empty one and previews
-    included; `trigger`: empty if it is not known.
+    """What a training takes its batches from.
+
+    Attributes:
+        latents: one [16, h, w] float32 an image.
+        text: embeddings by caption, the empty one and previews included.
+        trigger: empty if it is not known.
     """
 
     collected: Collected

@@ -76,10 +76,14 @@ class Previewer:
     def preview(
         self, transformer: torch.nn.Module, step: int, each: Callable[[], None] = lambda: None
     ) -> None:
-        """Write `step_000100_00.png`, ... and send their events. `each` is called before every image and may
-        raise.
+        """Write `step_000100_00.png`, ... and send their events.
 
         Memory that runs out costs the preview, not the run: it is a warning.
+
+        Args:
+            transformer: with the LoRA.
+            step: of the training.
+            each: called before every image and may raise.
         """
         try:
             with torch.no_grad(), _random_state_kept():

@@ -50,9 +50,11 @@ class PlannedRun:
 class DoctorSettings:
     """What is examined.
 
-    source: the base model; parts that were not found are in `absent`, by the error that says so. recipe: of
-    the planned run, at one size. workspace: the doctor's own empty folder. photo: a photograph of the user's
-    for the face pack; nothing of it is told.
+    Attributes:
+        source: the base model; parts that were not found are in `absent`, by the error that says so.
+        recipe: of the planned run, at one size.
+        workspace: the doctor's own empty folder.
+        photo: a photograph of the user's for the face pack; nothing of it is told.
     """
 
     source: FluxSource

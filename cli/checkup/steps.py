@@ -100,8 +100,12 @@ class Skipped(Exception):
 class Step:
     """One examination.
 
-    name: two or three words; proves: what is true when it is ok, one clause; work: does it and returns its
-    figures; needs: names of the steps that must have been ok; weighs: whether its memory is worth reporting.
+    Attributes:
+        name: two or three words.
+        proves: what is true when it is ok, one clause.
+        work: does it and returns its figures.
+        needs: names of the steps that must have been ok.
+        weighs: whether its memory is worth reporting.
     """
 
     name: str
@@ -129,8 +133,10 @@ def run_steps(
 ) -> list[StepResult]:
     """Do the steps in order. One that fails takes along only those that need it.
 
-    device: the kind whose memory is watched, "cuda" or another. tell: called with the number from 1 and the
-    step before it, its result after it.
+    Args:
+        steps: what is examined.
+        device: the kind whose memory is watched, "cuda" or another.
+        tell: called with the number from 1 and the step before it, its result after it.
     """
     results: dict[str, StepResult] = {}
     for number, step in enumerate(steps, start=1):

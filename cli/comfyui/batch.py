@@ -92,8 +92,10 @@ class RowGraph:
 class BatchLimits:
     """How far a batch goes.
 
-    `ahead`: prompts in the server's queue at once, so that it need not wait for the download of the last one.
-    `most_failures`: after so many failed rows in a row the batch ends: then it is not the rows.
+    Attributes:
+        ahead: prompts in the server's queue at once, so that it need not wait for the download of the last
+            one.
+        most_failures: after so many failed rows in a row the batch ends: then it is not the rows.
     """
 
     ahead: int = 2

@@ -34,8 +34,13 @@ def is_api_format(workflow: Any) -> bool:
 def to_api(workflow: Any, object_info: Mapping[str, Any], source: str = "the workflow") -> Graph:
     """The API-format graph of a workflow in either format.
 
-    object_info: the server's /object_info; source: how to name the workflow in messages. Raises UserError for
-    what is neither format, for node classes that the server does not have, and for subgraphs.
+    Args:
+        workflow: the file's content.
+        object_info: the server's /object_info.
+        source: how to name the workflow in messages.
+
+    Raises:
+        UserError: it is neither format, it holds subgraphs, or the server does not have a node's class.
     """
     if is_api_format(workflow):
         graph = {str(name): _api_node(node, source, name) for name, node in workflow.items()}

@@ -151,7 +151,10 @@ def apply_settings(graph: Graph, settings: Sequence[str], object_info: Mapping[s
     """A copy of the graph with `NODE.INPUT=VALUE` settings applied, in order.
 
     NODE: id, title or class (ours with or without their prefix). A link to a widget's input is replaced by
-    the value. Raises UserError, with the allowed names, for a node, an input or a value that does not fit.
+    the value.
+
+    Raises:
+        UserError: a node, an input or a value does not fit; names those that do.
     """
     changed = {name: {**node, "inputs": dict(node["inputs"])} for name, node in graph.items()}
     for setting in settings:

@@ -77,8 +77,10 @@ def collect(
 
     Outputs lie in the folders of the server's output folder, previews in `previews`. A server is not trusted
     with paths: each part of a name is made fit for every system, and none leads out of `folder`. What Save
-    Synthetic Set wrote comes with its sidecars, and its folder is an image set here too. Raises UserError for
-    a file that the server lists and doesn't have.
+    Synthetic Set wrote comes with its sidecars, and its folder is an image set here too.
+
+    Raises:
+        UserError: the server lists a file that it doesn't have.
     """
     found: dict[str, NodeOutput] = {}
     places: dict[tuple[str, str, str], str] = {}

@@ -30,8 +30,14 @@ def swap_loaders(
 ) -> Graph:
     """A copy of an API-format graph that runs on the embedded phantom model.
 
-    lora: name for every LoRA loader, None keeps the graph's own; size: side of the images in pixels.
-    Raises UserError when the server does not have the Phantom Loader.
+    Args:
+        graph: with loaders of model files.
+        object_info: the server's /object_info.
+        lora: name for every LoRA loader, None keeps the graph's own.
+        size: side of the images, px.
+
+    Raises:
+        UserError: the server does not have the Phantom Loader.
     """
     if PHANTOM_LOADER not in object_info:
         raise UserError(
@@ -137,7 +143,8 @@ def new_id() -> str:
 def queue_graph(server: ComfyServer, graph: Graph, prompt_id: str) -> None:
     """Queue a graph; waits for a server that does not answer, and never queues twice.
 
-    Raises Refused for an invalid graph, also where the server would run a part of it.
+    Raises:
+        Refused: the graph is invalid, also where the server would run a part of it.
     """
     end = time.monotonic() + server.patience
     while True:

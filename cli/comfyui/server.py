@@ -28,11 +28,11 @@ class Refused(UserError):
 
 
 class ComfyServer:
-    """One ComfyUI server.
+    """One ComfyUI server. Every call raises ConnectionLost when it does not answer.
 
-    url: `http://host:port`, with a path before it where a proxy puts one; `host:port` alone is http.
-    patience: seconds that a silent server may take to return. Every call raises ConnectionLost when the
-    server does not answer.
+    Args:
+        url: `http://host:port`, with a path before it where a proxy puts one; `host:port` alone is http.
+        patience: seconds that a silent server may take to return.
     """
 
     def __init__(self, url: str = DEFAULT_URL, patience: float = PATIENCE) -> None:

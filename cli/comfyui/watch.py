@@ -135,8 +135,13 @@ class Watcher:
     def wait(self, prompt_id: str, listen: Listener) -> dict[str, Any]:
         """Return the prompt's entry in the server's history once it has ended.
 
-        listen: called with the type and data of each message about this prompt. Raises PromptLost when the
-        server no longer knows it, UserError when the server stays away longer than the patience.
+        Args:
+            prompt_id: of a queued prompt.
+            listen: called with the type and data of each message about this prompt.
+
+        Raises:
+            PromptLost: the server no longer knows it.
+            UserError: the server stays away longer than its patience.
         """
         unknown = _Stopwatch()
         asked = 0.0

@@ -76,10 +76,11 @@ def _conditions(text: str | None) -> Iterator[tuple[str, tuple[str, ...]]]:
 class Grammar:
     """Turns templates into English for one set of attributes.
 
-    values: chosen value of each attribute or column; a missing one counts as "".
-    texts: the words a value is spoken with; "" when it says nothing.
-    phrases: named templates that may use the attributes and other phrases.
-    articles: words whose article differs from the rule, e.g. {"heir": "an"}.
+    Attributes:
+        values: chosen value of each attribute or column; a missing one counts as "".
+        texts: the words a value is spoken with; "" when it says nothing.
+        phrases: named templates that may use the attributes and other phrases.
+        articles: words whose article differs from the rule, e.g. {"heir": "an"}.
     """
 
     def __init__(

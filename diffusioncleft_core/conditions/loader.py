@@ -40,7 +40,8 @@ EMBEDDED = Path(__file__).with_name("cleft_lip.toml")
 def load_vocabulary(path: Path | None = None) -> Vocabulary:
     """Read a vocabulary file; without a path, the embedded one.
 
-    Raises UserError, which names the file and the table, for whatever the rest of the software could not use.
+    Raises:
+        UserError: the rest of the software could not use it; names the file and the table.
     """
     own = None if path is None else Path(path)
     path = own or EMBEDDED

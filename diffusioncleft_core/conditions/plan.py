@@ -96,7 +96,7 @@ class PlanRow:
 class AttributeChoices:
     """What becomes of the attributes in a plan's rows. Attributes named nowhere are left out.
 
-    Args:
+    Attributes:
         mode: which attributes are drawn and with which weights; `paper` is uniform over the paper's Table 1.
         fixed: attributes with one value.
         weights: attributes drawn with these weights, on any scale; values that are not named are never drawn.
@@ -167,8 +167,9 @@ def attempt_of(index: int) -> int:
 def made_again(row: PlanRow, attempt: int) -> PlanRow:
     """The same prompt and attributes with another seed: the plan's strata stay as they are.
 
-    row: of the plan, attempt 0; attempt: 1 for the first time. The seed depends on the row's seed and the
-    attempt alone.
+    Args:
+        row: of the plan, attempt 0.
+        attempt: 1 for the first time. The new seed depends on the row's seed and the attempt alone.
     """
     digest = hashlib.sha256(f"{row.condition}/{row.seed}/again/{attempt}".encode()).digest()
     seed = int.from_bytes(digest[: _SEED_BITS // 8], "big")
@@ -186,10 +187,15 @@ def read_plan(path: Path) -> list[PlanRow]:
 
 
 def extend_plan(path: Path, rows: Sequence[PlanRow]) -> int:
-    """Write a plan, or make the one at `path` longer; return how many rows it had before.
+    """Write a plan, or make the one at `path` longer.
 
-    Nothing is written when `path` already holds all rows. Raises UserError, and leaves the file as it is,
-    when it holds rows of other settings.
+    Nothing is written when `path` already holds all rows.
+
+    Returns:
+        How many rows it had before.
+
+    Raises:
+        UserError: it holds rows of other settings; the file is left as it is.
     """
     before = read_plan(path) if Path(path).exists() else []
     for old, new in zip(before, rows, strict=False):

@@ -26,14 +26,17 @@ def build_prompt(
 ) -> str:
     """The prompt in the paper's form (section 3.3): trigger, whole face, appearance, closing phrase.
 
-    attributes: value of each attribute that is to be said; those missing or "" are left out.
-    bracketed: `[TRIGGER]` as the paper prints it, otherwise the bare word.
-    trigger: another word in place of the condition's own, "" for none.
-    cleft: False gives the healthy prompt; the condition's descriptors are then ignored.
-    extra: a phrase of the user's own before the closing phrase; its parentheses are escaped for ComfyUI.
+    Args:
+        condition: whose phrases are used.
+        attributes: value of each attribute that is to be said; those missing or "" are left out.
+        bracketed: `[TRIGGER]` as the paper prints it, otherwise the bare word.
+        trigger: another word in place of the condition's own, "" for none.
+        cleft: False gives the healthy prompt; the condition's descriptors are then ignored.
+        extra: a phrase of the user's own before the closing phrase; its parentheses are escaped for ComfyUI.
 
-    Raises UserError for an unknown attribute or value, for one that does not fit the others, and when nothing
-    is said about the anomaly although the condition asks for it.
+    Raises:
+        UserError: an attribute or value is unknown or does not fit the others, or nothing is said about the
+            anomaly although the condition asks for it.
     """
     if cleft:
         checked = condition.check_attributes(attributes)
@@ -58,10 +61,15 @@ def build_caption(
 ) -> str:
     """The training caption of a photograph (section 4.1): clinical facts, no skin, eyes, hair, background.
 
-    metadata: a row of metadata.csv; columns of no use to the caption are ignored, blank ones say nothing.
-    closing: append the prompt's closing phrase; the paper gives it for prompts alone.
+    Args:
+        condition: whose phrases are used.
+        metadata: a row of metadata.csv; columns of no use to the caption are ignored, blank ones say nothing.
+        bracketed: `[TRIGGER]`, otherwise the bare word.
+        trigger: another word in place of the condition's own, "" for none.
+        closing: append the prompt's closing phrase; the paper gives it for prompts alone.
 
-    Raises UserError for a value that is not allowed.
+    Raises:
+        UserError: a value is not allowed.
     """
     checked = {
         name: column.check(metadata[name].strip(), f"the caption of {condition.name}")
@@ -147,10 +155,12 @@ class PromptLength:
 def prompt_length(prompt: str, tokenizer: Callable[[str], Any] | None = None) -> PromptLength:
     """Length of a prompt in CLIP tokens.
 
-    tokenizer: CLIP's, as transformers loads it: its result has `input_ids` with start and end token. Without
-    it the length is estimated: one token for a sign and for a word of up to seven letters, one for every six
-    letters of a longer word, every two of a word that begins in capitals, every digit, and every byte of a
-    word that is not ASCII.
+    Args:
+        prompt: as it would be given to the text encoder.
+        tokenizer: CLIP's, as transformers loads it: its result has `input_ids` with start and end token.
+            Without it the length is estimated: one token for a sign and for a word of up to seven letters,
+            one for every six letters of a longer word, every two of a word that begins in capitals, every
+            digit, and every byte of a word that is not ASCII.
     """
     text = plain_text(prompt)
     if tokenizer is not None:

@@ -25,10 +25,13 @@ REPORTED_METRICS = ("fir_pairs", "fir_images", "fid", "lpips", "similarity_mean"
 class Attribute:
     """An attribute of a prompt or a column of metadata.csv.
 
-    values: allowed values, () for free text. phrases: the words of a value that is not spoken as it is
-    written ("" says nothing). absent: the words used when the attribute is left out. requires: the attribute
-    may be given only where each of these attributes has one of these values. required: a column that may not
-    be blank. source: where in the literature the values come from.
+    Attributes:
+        values: allowed values, () for free text.
+        phrases: the words of a value that is not spoken as it is written ("" says nothing).
+        absent: the words used when the attribute is left out.
+        requires: it may be given only where each of these attributes has one of these values.
+        required: a column that may not be blank.
+        source: where in the literature the values come from.
     """
 
     name: str
@@ -88,7 +91,9 @@ class Mode:
 class Region:
     """Where in a face the finding lies: the box around some of its five landmarks, widened on every side.
 
-    landmarks: names out of `LANDMARKS`. margin: as a share of the box's longer side.
+    Attributes:
+        landmarks: names out of `LANDMARKS`.
+        margin: as a share of the box's longer side.
     """
 
     landmarks: tuple[str, ...]
@@ -107,8 +112,10 @@ class Phantom:
 class Reported:
     """One figure as others printed it.
 
-    column: the method's short title. condition: a condition of the vocabulary, or `ALL`. value: in the unit
-    of our own metric of that name, proportions from 0 to 1.
+    Attributes:
+        column: the method's short title.
+        condition: a condition of the vocabulary, or `ALL`.
+        value: in the unit of our own metric of that name, proportions from 0 to 1.
     """
 
     method: str
@@ -124,15 +131,20 @@ class Reported:
 class Condition:
     """One state of the anomaly with a trigger, a vocabulary and a LoRA of its own.
 
-    attributes: allowed values of each attribute, in drawing order. details: the same attributes in full.
-    label: short title for plots. contrast: the condition it must not be mistaken for, with its trigger.
-    option: `run` takes its photographs as `--photos-OPTION` too. phantom: None where it can't be drawn.
-    descriptors: the attributes that describe the anomaly and not the person; a healthy prompt ignores them.
-    needs_one_of: a prompt must say something about at least one of these.
-    region: where in the face the finding lies, None when it may be anywhere.
-    metadata: what metadata.csv must say for a photograph to belong to the condition.
-    face, healthy_face, appearance, caption, phrases: templates (see grammar.py).
-    columns: the columns of metadata.csv, from which captions are made.
+    Attributes:
+        label: short title for plots.
+        contrast: the condition it must not be mistaken for, with its trigger.
+        option: `run` takes its photographs as `--photos-OPTION` too.
+        phantom: None where it can't be drawn.
+        attributes: allowed values of each attribute, in drawing order.
+        details: the same attributes in full.
+        descriptors: the attributes that describe the anomaly and not the person; a healthy prompt ignores
+            them.
+        needs_one_of: a prompt must say something about at least one of these.
+        region: where in the face the finding lies, None when it may be anywhere.
+        metadata: what metadata.csv must say for a photograph to belong to the condition.
+        face, healthy_face, appearance, caption, phrases: templates (see grammar.py).
+        columns: the columns of metadata.csv, from which captions are made.
     """
 
     name: str
@@ -177,8 +189,9 @@ class Condition:
     def check_attributes(self, attributes: Mapping[str, str]) -> dict[str, str]:
         """Return the attributes in the file's order and spelling, those left out ("") dropped.
 
-        Raises UserError naming the allowed ones for an unknown attribute or value, and for an attribute that
-        means nothing beside the others.
+        Raises:
+            UserError: an attribute or value is unknown, with the allowed ones, or an attribute means nothing
+                beside the others.
         """
         for name in attributes:
             self.attribute(name)
@@ -212,9 +225,11 @@ class Condition:
 class Vocabulary:
     """A vocabulary file: its conditions, the columns of metadata.csv, and the SHA-256 of its content.
 
-    path: the file, None for the embedded one. zero_shot: prompts that probe the base model without a LoRA;
-    zero_shot_note: what was found with them before. reported, reported_notes: others' figures, and how they
-    are to be read.
+    Attributes:
+        path: the file, None for the embedded one.
+        zero_shot: prompts that probe the base model without a LoRA.
+        zero_shot_note: what was found with them before.
+        reported, reported_notes: others' figures, and how they are to be read.
     """
 
     name: str
@@ -237,8 +252,10 @@ class Vocabulary:
     def check_metadata(self, row: Mapping[str, str], where: str = "metadata.csv") -> dict[str, str]:
         """Return the known columns of a metadata row in the file's spelling, blank ones dropped.
 
-        Columns that the vocabulary does not know are ignored. Raises UserError, which starts with `where`,
-        for a value that is not allowed and for a required column that is blank.
+        Columns that the vocabulary does not know are ignored.
+
+        Raises:
+            UserError: a value is not allowed, or a required column is blank; begins with `where`.
         """
         checked = {}
         for name, column in self.columns.items():

@@ -17,6 +17,7 @@ from ..imageset.manifest import ImageRow, listed_rows, write_image_set
 from ..progress import progress
 from .admission import (
     Candidate,
+    FoundPhotographs,
     admit,
     caption_builder,
     columns_of,
@@ -50,8 +51,8 @@ from .folder import (
     save_image,
     settle,
 )
-from .matching import match_rows
-from .metadata import read_table
+from .matching import Matches, match_rows
+from .metadata import Table, read_table
 from .select import (
     Selected,
     Selection,
@@ -142,33 +143,21 @@ def build_dataset(
         raise UserError(
             "the embedded face models know phantoms alone; name a face pack (--faces), or give --phantom"
         )
-    table = read_table(photographs.metadata)
-    listing = list_photographs(photos, {row.file for row in table.rows})
-    if not listing.photographs:
-        raise UserError(f"{photos} holds no photograph; check the path")
     refuse_overlap(photos, out)
-    sidecars = CaptionFiles(photos)
-    matches = match_rows([*listing.photographs, *(item.file for item in listing.set_aside)], table.rows)
-    candidates, aside = admit(
-        sidecars,
-        listing,
-        table,
-        matches,
-        columns_of(condition),
-        caption_builder(condition, settings.bracketed),
-    )
+    found = look_through(photographs, condition, bracketed=settings.bracketed)
+    candidates, aside = found.candidates, [*found.set_aside]
     with dataset_lock(out):
         folder = create_dataset_folder(out)
         erase_leftovers(folder)
-        notices = [*table.notices, *matches.notices, *served_warnings(photos, out)]
-        notices += sidecars.notices(listing.photographs, "rename them to end in .txt")
-        warnings = unknown_columns(table, condition)
+        notices = [*found.table.notices, *found.matches.notices, *served_warnings(photos, out)]
+        notices += found.sidecars.notices(found.listing.photographs, "rename them to end in .txt")
+        warnings = unknown_columns(found.table, condition)
 
-        withheld = _hashes(photos, without_consent(listing, matches))
+        withheld = _hashes(photos, without_consent(found.listing, found.matches))
         sources, unread = _hash_sources(photos, candidates, withheld)
         aside += unread
         hashed = {candidate.file: source for candidate, source in sources}
-        others = [name for name in with_consent(listing, matches) if name not in hashed]
+        others = [name for name in with_consent(found.listing, found.matches) if name not in hashed]
         _withdraw(folder, {*hashed.values(), *_hashes(photos, others)} - withheld, on_change)
         ledger = Ledger(folder)
         recorded = recorded_roles(folder, settings, warnings)
@@ -222,6 +211,31 @@ def _withdraw(folder: Path, allowed: set[str], on_change: OnChange) -> None:
     withdrawn = withdraw(folder, allowed)
     if gone or withdrawn:
         on_change(ConsentChange(len(gone), tuple(withdrawn)))
+
+
+@dataclass(frozen=True)
+class Unopened:
+    """What folder and table say of photographs before one is opened: which are candidates, which are not."""
+
+    table: Table
+    listing: FoundPhotographs
+    matches: Matches
+    sidecars: CaptionFiles
+    candidates: Sequence[Candidate]
+    set_aside: Sequence[SetAside]
+
+
+def look_through(photographs: Photographs, condition: Condition, *, bracketed: bool) -> Unopened:
+    """Read the table, list the folder, and bring both together; UserError where that can't be done."""
+    photos, table = photographs.folder, read_table(photographs.metadata)
+    listing = list_photographs(photos, {row.file for row in table.rows})
+    if not listing.photographs:
+        raise UserError(f"{photos} holds no photograph; check the path")
+    sidecars = CaptionFiles(photos)
+    matches = match_rows([*listing.photographs, *(item.file for item in listing.set_aside)], table.rows)
+    captions = caption_builder(condition, bracketed)
+    candidates, aside = admit(sidecars, listing, table, matches, columns_of(condition), captions)
+    return Unopened(table, listing, matches, sidecars, candidates, aside)
 
 
 def _hash_sources(

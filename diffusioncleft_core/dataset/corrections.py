@@ -30,12 +30,14 @@ def read_set_aside(folder: Path) -> list[SetAside]:
 
 
 def readmit(folder: Path, file: str) -> SetAside:
-    """Overrule the reason for which `file` was set aside; the next build takes it in, if no other reason
-    stands.
+    """Overrule the reason for which `file` was set aside; the next build takes it in, if no other stands.
 
     What is recorded is the photograph's content and this one reason: a changed file is checked anew, and a
-    second reason must be overruled for itself. Raises UserError for a file that is not on the list, or whose
-    reason is a matter of consent, of the table or of a file that can't be read.
+    second reason must be overruled for itself.
+
+    Raises:
+        UserError: the file is not on the list, or its reason is a matter of consent, of the table or of a
+            file that can't be read.
     """
     entries = read_set_aside(folder)
     matching = [item for item in entries if file_key(item.file) == file_key(file) or shown(item.file) == file]
@@ -100,7 +102,12 @@ def edit_captions(folder: Path, edits: Mapping[int, str]) -> int:
     The captions of the build are kept beside the manifest before the first one changes (`restore_captions`).
     A changed caption stays until the dataset is built again.
 
-    Raises UserError where the owner has not allowed it, and for a number that does not exist.
+    Args:
+        folder: the dataset.
+        edits: caption by number, from 1, as `numbered_captions` counts.
+
+    Raises:
+        UserError: the owner has not allowed it, a number does not exist, or a caption is too long.
     """
     folder = require_dataset(folder)
     if not edits:

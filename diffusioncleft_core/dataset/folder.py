@@ -76,7 +76,8 @@ commit it, and don't put it where a server shows it. Erase it with: diffusioncle
 def create_dataset_folder(folder: Path) -> Path:
     """Make `folder` (mode 0700) with its marker, or accept it if it has one.
 
-    Raises UserError for a folder that holds something else: a purge must never meet other people's files.
+    Raises:
+        UserError: it holds something else: a purge must never meet other people's files.
     """
     folder = Path(folder)
     refuse_foreign(folder)
@@ -140,7 +141,8 @@ def require_dataset(folder: Path) -> Path:
 def dataset_rows(folder: Path, *roles: str) -> list[ImageRow]:
     """The photographs of a dataset that have one of `roles`; all of them when none is named.
 
-    Raises UserError for a folder that is no dataset, or was never built to the end.
+    Raises:
+        UserError: the folder is no dataset, or was never built to the end.
     """
     if not (require_dataset(folder) / MANIFEST).is_file():
         raise UserError(f"{folder} has no {MANIFEST}; build it with 'diffusioncleft dataset build'")

@@ -39,10 +39,13 @@ class Table:
 
 
 def read_table(path: Path) -> Table:
-    """Read metadata.csv: any encoding of text.py; separated by comma, semicolon, tab or bar; quoted fields;
-    column names in any case, with spaces or underscores.
+    """Read metadata.csv.
 
-    Raises UserError when it is no such table, or the columns `file` or `consent` are missing.
+    Any encoding of text.py; separated by comma, semicolon, tab or
+    bar; quoted fields; column names in any case, with spaces or underscores.
+
+    Raises:
+        UserError: it is no such table, or the columns `file` or `consent` are missing.
     """
     path = Path(path)
     text, notices = _text(path)

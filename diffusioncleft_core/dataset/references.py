@@ -62,8 +62,11 @@ def dataset_records(
     """The rows of a dataset with one of `roles`, and what the faces of their images are.
 
     What `dataset build` has found with the same face pack is taken from the dataset; the rest is looked for
-    now and kept in the dataset's cache. Raises UserError for a folder that is no dataset, and when the
-    embedded face models, which know phantoms alone, would see photographs.
+    now and kept in the dataset's cache.
+
+    Raises:
+        UserError: the folder is no dataset, or the embedded face models, which know phantoms alone, would see
+            photographs.
     """
     rows = dataset_rows(folder, *roles)
     described = _description(folder)
@@ -88,8 +91,9 @@ def read_references(
 ) -> ReferenceSet:
     """The faces of the photographs with one of `roles` in these dataset folders, of whatever condition.
 
-    Raises UserError without a folder, and when in a condition no face was found at all: nothing could be
-    compared with it, and silence would look like safety.
+    Raises:
+        UserError: no folder is given, or in a condition no face was found at all: nothing could be compared
+            with it, and silence would look like safety.
     """
     if not folders:
         raise UserError("there is nothing to compare with; give the dataset of each condition (--reference)")

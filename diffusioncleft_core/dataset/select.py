@@ -218,8 +218,13 @@ def roles_elsewhere(
 ) -> list[set[str]]:
     """The roles that each photograph's subject has in other datasets, usually the other condition's.
 
-    A photograph with a subject id is compared by it; one without by its face, cosine at least `threshold`.
-    Raises UserError for a folder that is no dataset.
+    Args:
+        entered: a photograph with a subject id is compared by it, one without by its face.
+        datasets: folders of other datasets.
+        threshold: cosine from which two faces are one subject's.
+
+    Raises:
+        UserError: a folder is no dataset.
     """
     roles: list[set[str]] = [set() for _ in entered]
     for folder in datasets:

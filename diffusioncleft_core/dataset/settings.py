@@ -24,7 +24,10 @@ SAME_PERSON = number(0, 1, above=True, below=True)
 class Photographs:
     """One condition's photographs and their table.
 
-    `apart_from`: datasets of other conditions, whose subjects keep their side of the hold-out.
+    Attributes:
+        folder: the photographs; read, never changed.
+        metadata: their table.
+        apart_from: datasets of other conditions, whose subjects keep their side of the hold-out.
     """
 
     folder: Path
@@ -36,10 +39,14 @@ class Photographs:
 class BuildSettings:
     """How a dataset is built; every field is recorded in `dataset.json`.
 
-    `min_side`: px, of the original's shorter side (None: 256, on phantoms 64). `max_side`: px, of the
-    normalised image's longer side. `holdout`: share of subjects, 0..0.5. `same_person`: cosine, for
-    photographs without a subject id. `bracketed`: trigger as `[CLP]` rather than `CLP`. `phantom`: allows the
-    embedded face models.
+    Attributes:
+        holdout: share of subjects, 0 to 0.5.
+        seed: draws the hold-out.
+        min_side: px, of the original's shorter side (None: 256, on phantoms 64).
+        max_side: px, of the normalised image's longer side.
+        same_person: cosine, for photographs without a subject id.
+        bracketed: trigger as `[CLP]` rather than `CLP`.
+        phantom: allows the embedded face models.
     """
 
     holdout: float = ranged(HOLDOUT, default=0.1)

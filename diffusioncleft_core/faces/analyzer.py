@@ -56,8 +56,12 @@ def search_folders(roots: Sequence[Path] = ()) -> list[Path]:
 def find_pack(pack: str | Path, roots: Sequence[Path] = ()) -> FacePack:
     """The pack called `pack`, or at that path; "phantom" is the embedded one.
 
-    `roots` are model folders in insightface's layout (`<root>/models/<name>`) or folders of packs.
-    Raises UserError when there is none: a missing face model stops the stage, nothing is downloaded.
+    Args:
+        pack: name or path.
+        roots: model folders in insightface's layout (`<root>/models/<name>`), or folders of packs.
+
+    Raises:
+        UserError: there is none: a missing face model stops the stage, nothing is downloaded.
     """
     if pack == PHANTOM:
         return read_pack(PHANTOM_FOLDER)
@@ -177,7 +181,10 @@ class FaceAnalyzer:
     def analyze(self, image: NDArray[np.uint8]) -> list[Face]:
         """Faces in `image` [H, W, 3] uint8 RGB, the largest first; an empty list when none is found.
 
-        The ladder stops at the first rung with a face. Raises ValueError for another shape or type.
+        The ladder stops at the first rung with a face.
+
+        Raises:
+            ValueError: another shape or type.
         """
         for rung, found, offset in self._try_rungs(image, embed=True):
             faces = [self._face(item, rung, offset) for item in found]
@@ -255,10 +262,16 @@ class FaceAnalyzer:
 def load_face_analyzer(
     pack: str | Path, *, roots: Sequence[Path] = (), device: str = "cpu", threads: int | None = None
 ) -> FaceAnalyzer:
-    """Open a pack: "phantom", a pack's name ("buffalo_l") looked for under `roots`, or its folder.
+    """Open a face pack.
 
-    `device` "cuda" runs on the GPU where onnxruntime has its provider. `threads` bounds onnxruntime's CPU
-    threads (default: the cores this process may use). Raises UserError for a missing or broken pack.
+    Args:
+        pack: "phantom", a name ("buffalo_l") looked for under `roots`, or a folder.
+        roots: see `find_pack`.
+        device: "cuda" runs on the GPU where onnxruntime has its provider.
+        threads: bounds onnxruntime's CPU threads (default: the cores this process may use).
+
+    Raises:
+        UserError: the pack is missing or broken.
     """
     found = find_pack(pack, roots)
     try:

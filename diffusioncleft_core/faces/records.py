@@ -115,12 +115,20 @@ def face_records(
     *,
     description: str = "faces",
 ) -> list[FaceRecord]:
-    """The records of `files` (paths relative to `folder`), in their order.
+    """The records of some images of a folder, in their order.
 
-    `cache`: a private folder that keeps records by the content of the file and the face pack's weights: what
-    is in it is not looked at again, whatever the file is called now. It is written image by image, so that an
-    interrupted pass goes on. A file that is missing or can't be decoded is a record with `unreadable`.
-    Raises UserError for a path that leads out of `folder`.
+    What is in the cache is not looked at again, whatever the file is called now. It is written image by
+    image, so that an interrupted pass goes on.
+
+    Args:
+        folder: the set.
+        files: paths relative to it; one that is missing or can't be decoded is a record with `unreadable`.
+        analyzer: finds the faces.
+        cache: a private folder that keeps records by the content of the file and the face pack's weights.
+        description: of the progress bar.
+
+    Raises:
+        UserError: a path leads out of `folder`.
     """
     known = ContentCache(cache, RECORDS)
     settings = records_key(analyzer)

@@ -78,9 +78,11 @@ class Filters:
 
 @dataclass(frozen=True)
 class FilterResult:
-    """What a call did. `checked` images were looked at, the verdicts of the others were known.
+    """What a call did.
 
-    `notices`: sentences that name what could not be read, and what lies in the folder and was not judged.
+    Attributes:
+        checked: images that were looked at; the verdicts of the others were known.
+        notices: sentences that name what could not be read, and what lies in the folder and was not judged.
     """
 
     folder: Path

@@ -186,9 +186,14 @@ ARTIFACTS: Mapping[str, ArtifactKind] = {kind.name: kind for kind in _KINDS}
 class ArtifactFilter:
     """Looks for the artifacts that the paper saw in generated images.
 
-    analyzer: finds faces where no record is at hand, and takes a second look for further ones; kinds: of
-    ARTIFACTS; text: the reader, loaded when it is wanted and not given. Raises UserError for an unknown kind,
-    and when text is wanted and can't be looked for.
+    Args:
+        analyzer: finds faces where no record is at hand, and takes a second look for further ones.
+        kinds: of ARTIFACTS.
+        text: the reader, loaded when it is wanted and not given.
+        threads: of that reader.
+
+    Raises:
+        UserError: a kind is unknown, or text is wanted and can't be looked for.
     """
 
     def __init__(

@@ -49,8 +49,12 @@ class IdentityVerdict:
 class IdentityFilter:
     """Compares faces with every training photograph.
 
-    reference: the photographs' faces, of every condition; threshold: cosine, above 0 and at most 1. Raises
-    UserError for a threshold out of range and for a reference without faces.
+    Args:
+        reference: the photographs' faces, of every condition.
+        threshold: cosine, above 0 and at most 1.
+
+    Raises:
+        UserError: the threshold is out of range, or the reference holds no face.
     """
 
     def __init__(self, reference: ReferenceSet, threshold: float = PAPER_SIMILARITY) -> None:

@@ -127,11 +127,16 @@ def refill_set(
     *,
     attempts: int = ATTEMPTS,
 ) -> RefillResult:
-    """Fill the gaps that the filters left, round by round, at most `attempts` times for a row.
+    """Fill the gaps that the filters left, round by round.
 
-    generate: draws rows into the set; it is given the set's whole plan with the new rows at its end, because
-    a generation writes the manifest of what it was asked for. check: filters the set again. An interrupted
-    refill goes on: rows that were asked for and are not there are asked for again.
+    An interrupted refill goes on: rows that were asked for and are not there are asked for again.
+
+    Args:
+        folder: a generated and filtered set.
+        generate: draws rows into the set; it is given the set's whole plan with the new rows at its end,
+            because a generation writes the manifest of what it was asked for.
+        check: filters the set again.
+        attempts: at most so many for a row.
     """
     ATTEMPTS_RANGE.check(attempts, "attempts")
     made, result = 0, None

@@ -260,8 +260,13 @@ def place(transformer: Any, device: torch.device, free_bytes: int | None = None)
 
     FLUX.1 has 24 GB of weights in bfloat16, as much as the GPU of many a user holds.
 
-    free_bytes: memory on the device; None asks CUDA, and trusts any other device. Returns whether it is
-    there whole.
+    Args:
+        transformer: on the CPU.
+        device: where it is to work.
+        free_bytes: memory on the device; None asks CUDA, and trusts any other device.
+
+    Returns:
+        Whether it is there whole.
     """
     if free_bytes is None and device.type == "cuda":
         free_bytes = torch.cuda.mem_get_info(device)[0]

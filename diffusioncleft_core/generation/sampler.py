@@ -116,7 +116,12 @@ class ImageSampler:
     """Base model with at most one LoRA, loaded once; draws batches of pictures.
 
     A transformer that the device can't hold stays in main memory and is streamed: slower, the same pictures.
-    `free_bytes`: see `place`.
+
+    Args:
+        source: the base model.
+        device: where it works.
+        dtype: number format of its weights.
+        free_bytes: see `place`.
     """
 
     def __init__(
@@ -159,7 +164,19 @@ class ImageSampler:
         """One picture a (prompt, seed).
 
         The noise of a picture comes from its own seed alone, so a picture does not depend on its batch beyond
-        the last bits of floating point. Returns [B, H, W, 3], uint8 RGB.
+        the last bits of floating point.
+
+        Args:
+            embeddings: B prompts.
+            seeds: one a prompt.
+            size: of all pictures.
+            steps: of schnell's schedule.
+
+        Returns:
+            [B, H, W, 3], uint8 RGB.
+
+        Raises:
+            UserError: the GPU's memory does not suffice, or the model gives not-a-number pixels.
         """
         noise = torch.stack([initial_noise(seed, size.height, size.width) for seed in seeds])
         prompt_embeds = torch.stack([e.prompt_embeds for e in embeddings])

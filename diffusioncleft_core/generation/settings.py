@@ -33,9 +33,15 @@ class ImageSize:
 
 @dataclass(frozen=True)
 class Sampling:
-    """Size in px, sampling steps (schnell's are 4), images at once, and the factor on the LoRA's own scale.
+    """How pictures are drawn.
 
-    At strength 0 the base model draws alone.
+    Attributes:
+        device: where the models work.
+        dtype: number format of their weights.
+        width, height: px, multiples of 16.
+        steps: of sampling; schnell's are 4.
+        batch: images at once.
+        strength: factor on the LoRA's own scale; at 0 the base model draws alone.
     """
 
     device: torch.device

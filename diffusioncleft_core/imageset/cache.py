@@ -30,7 +30,9 @@ def entry_key(*parts: Any) -> str:
 class ContentCache:
     """Entries of one kind: values as rows of `KIND.jsonl`, tensors as `KIND/KEY.safetensors`.
 
-    folder: private, made when it is first written to; None keeps values in memory, and no tensors.
+    Args:
+        folder: private, made when it is first written to; None keeps values in memory, and no tensors.
+        kind: of the entries.
     """
 
     def __init__(self, folder: Path | None, kind: str) -> None:

@@ -123,10 +123,17 @@ def normalise(data: bytes, *, max_side: int = MAX_SIDE, first_frame: bool = Fals
     """Decode a photograph and bring it to upright 8-bit sRGB without alpha or metadata.
 
     An ICC profile is converted to sRGB, 16 bits are scaled to 8, CMYK, palette and grey images are converted,
-    transparency is laid on white. What is larger than `max_side` px is reduced (area mean, then Lanczos);
-    JPEG is already decoded at a fraction. An animation raises Rejected unless `first_frame`; of a camera's
-    multi-picture file (MPO) the first picture is the photograph. Raises Rejected for whatever can't be
-    decoded whole, and above MAX_PIXELS (300 megapixels, 20,000 x 15,000: 1 to 2.5 GB while it is decoded).
+    transparency is laid on white. JPEG is decoded at a fraction already. Of a camera's multi-picture file
+    (MPO) the first picture is the photograph.
+
+    Args:
+        data: the file's bytes.
+        max_side: px; what is larger is reduced (area mean, then Lanczos).
+        first_frame: takes an animation's first frame.
+
+    Raises:
+        Rejected: it can't be decoded whole, it is an animation, or it has more than MAX_PIXELS (300
+            megapixels, 20,000 x 15,000: 1 to 2.5 GB while it is decoded).
     """
     if not data:
         raise Rejected("undecodable", "the file is empty")
@@ -145,7 +152,10 @@ def normalise(data: bytes, *, max_side: int = MAX_SIDE, first_frame: bool = Fals
 def read_image(path: Path, *, max_side: int = MAX_SIDE) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Decode an image file to [H, W, 3] uint8 sRGB, upright, of an animation the first frame.
 
-    Every reader of images comes here. Raises Rejected for what can't be decoded whole.
+    Every reader of images comes here.
+
+    Raises:
+        Rejected: it can't be decoded whole.
     """
     return normalise(read_bytes(path), max_side=max_side, first_frame=True).pixels
 

@@ -119,9 +119,11 @@ def read_image_set(folder: Path, *, may_be_empty: bool = False) -> list[ImageRow
 
     Each row says where its image lies now. Of a bare folder `file`, `width` and `height` are known; what
     can't be read is among them, 0 px wide and high. A bare folder that was filtered has a manifest too: what
-    came later is added without verdicts. What is an image: `listing.list_images`.
-    Raises UserError for no folder, no image (unless it `may_be_empty`), and a manifest that is damaged or
-    leads out of the folder.
+    came later is added without verdicts. What is an image: `places.list_images`.
+
+    Raises:
+        UserError: there is no folder, or no image (unless it `may_be_empty`), or the manifest is damaged or
+            leads out of the folder.
     """
     folder = Path(folder)
     if not folder.is_dir():

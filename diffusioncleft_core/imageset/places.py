@@ -144,9 +144,11 @@ _NAMED_AT_MOST = 20
 class Listing:
     """What a folder holds, names sorted, forward slashes.
 
-    `images`: files that look like images, whether or not they can be decoded; `folders`: subfolders with
-    images in them, which were not looked at; `hidden`: images whose name begins with a dot; `outside`: links
-    that lead out of the folder.
+    Attributes:
+        images: files that look like images, whether or not they can be decoded.
+        folders: subfolders with images in them, which were not looked at.
+        hidden: images whose name begins with a dot.
+        outside: links that lead out of the folder.
     """
 
     images: tuple[str, ...]
@@ -174,8 +176,10 @@ def list_images(folder: Path, *, own: Collection[str] = ()) -> Listing:
     """The images in `folder` itself.
 
     Suffixes count in any case; a file with an unknown suffix or none is an image if its first bytes say so.
-    Left out are half-written files and the subfolders named in `own`. Raises UserError for a folder that
-    can't be read.
+    Left out are half-written files and the subfolders named in `own`.
+
+    Raises:
+        UserError: the folder can't be read.
     """
     images: list[str] = []
     folders: list[str] = []

@@ -43,7 +43,10 @@ def marked_png(
 ) -> bytes:
     """PNG bytes of a synthetic picture with the mark in its text chunks and its XMP packet.
 
-    pixels: [H, W, 3], RGB; description: what it shows, a prompt or a title; fields: further text chunks.
+    Args:
+        pixels: [H, W, 3], RGB.
+        description: what it shows, a prompt or a title.
+        fields: further text chunks.
     """
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
@@ -111,9 +114,15 @@ def xmp_packet(prompt: str) -> str:
 
 
 def write_image(folder: Path, pixels: npt.NDArray[np.uint8], record: Mapping[str, Any]) -> dict[str, Any]:
-    """Write one image of a set, named by its place in the plan and its seed; returns the sidecar's content.
+    """Write one image of a set, named by its place in the plan and its seed.
 
-    pixels: [H, W, 3]; record: the sidecar's content, of which prompt, seed and hashes become text chunks.
+    Args:
+        folder: the set.
+        pixels: [H, W, 3], RGB.
+        record: the sidecar's content, of which prompt, seed and hashes become text chunks.
+
+    Returns:
+        The sidecar's content, with what is known now.
     """
     prompt, lora = str(record["prompt"]), record.get("lora")
     fields = {

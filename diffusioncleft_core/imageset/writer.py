@@ -33,9 +33,11 @@ def made_from(
 ) -> str:
     """SHA-256 of what makes a picture: prompt, seed, place in its plan, models, sampler, size and recipe.
 
-    record: the sidecar's content to be; pixels: [H, W, 3], they count themselves only where no prompt is
-    known; recipe: whatever else makes the picture; copy: from 0, among pictures that are meant to be alike in
-    all of it, as those of one batch are.
+    Args:
+        record: the sidecar's content to be.
+        pixels: [H, W, 3]; they count themselves only where no prompt is known.
+        recipe: whatever else makes the picture.
+        copy: from 0, among pictures that are meant to be alike in all of it, as those of one batch are.
     """
     known = {name: record.get(name) for name in _MAKING}
     shown = None if record.get("prompt") else sha256_bytes(pixels.tobytes())
@@ -68,10 +70,17 @@ class SetWriter:
         self._free = 1 + max(map(first_index, indices), default=-1)
 
     def write(self, pixels: npt.NDArray[np.uint8], record: Mapping[str, Any], key: str) -> tuple[str, bool]:
-        """Write one picture unless the set holds it whole; its file in the set, and whether it is new.
+        """Write one picture unless the set holds it whole.
 
-        pixels: [H, W, 3]; record: the sidecar's content, `index` None for a picture of no plan; key: by
-        `made_from`. What the verdicts set aside goes into the folder `rejected`.
+        What the verdicts set aside goes into the folder `rejected`.
+
+        Args:
+            pixels: [H, W, 3], RGB.
+            record: the sidecar's content, `index` None for a picture of no plan.
+            key: by `made_from`.
+
+        Returns:
+            Its file in the set, and whether it is new.
         """
         known = self._known.get(key) or self._older(record, pixels)
         if known and self._whole(known):

@@ -116,7 +116,8 @@ class PerceptualFeatures:
 def inception(weights: Path | None, device: torch.device, seed: int = 0) -> InceptionFeatures:
     """pytorch-fid's network with the weights of a file, or drawn from `seed` when there is none.
 
-    Raises UserError when the file is not its checkpoint.
+    Raises:
+        UserError: the file is not its checkpoint.
     """
     network = _inception_network()
     if weights is None:
@@ -129,8 +130,12 @@ def inception(weights: Path | None, device: torch.device, seed: int = 0) -> Ince
 
 
 def perceptual(trunk: Path | None, device: torch.device, seed: int = 0) -> PerceptualFeatures:
-    """lpips' AlexNet network with the trunk of torchvision's file, or one drawn from `seed`; the linear heads
-    are the ones that the package ships. Raises UserError when the file is not torchvision's AlexNet.
+    """lpips' AlexNet network with the trunk of torchvision's file, or one drawn from `seed`.
+
+    The linear heads are the ones that the package ships.
+
+    Raises:
+        UserError: the file is not torchvision's AlexNet.
     """
     lpips = _lpips_package()
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
@@ -299,8 +304,14 @@ def load_extractors(
 ) -> Extractors:
     """The networks of these metrics; names that need none are passed over.
 
-    Their weights come from this machine (own: a folder searched first), or, on phantoms alone, are drawn from
-    a seed. Raises UserError when weights are missing or are not the pinned ones.
+    Args:
+        metrics: names of metrics.
+        phantom: draws the weights from a seed, for phantoms alone; otherwise they come from this machine.
+        device: where the networks work.
+        own: a folder searched first.
+
+    Raises:
+        UserError: weights are missing or are not the pinned ones.
     """
     from ..weights.registry import require_file
 

@@ -199,7 +199,13 @@ def look_at_faces(
 ) -> MeasuredFaces:
     """Look for the faces of generated images, photographs and control set, each once and kept with its owner.
 
-    control: a folder of other people's faces; cache_dir: in the place of a generated set's own cache.
+    Args:
+        population: the generated sets.
+        datasets: the photographs.
+        control: a folder of other people's faces.
+        analyzer: finds the faces.
+        cache_dir: in the place of a generated set's own cache.
+        warn: told what could not be read.
     """
     generated = faces_of(population.images, analyzer, cache_dir, "faces, generated")
     name_damaged(population.images, generated.unreadable, warn)

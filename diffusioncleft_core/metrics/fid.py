@@ -14,8 +14,10 @@ def frechet_distance(first: Array, second: Array) -> float:
     |mu1 - mu2|^2 + Tr(S1 + S2 - 2 (S1 S2)^(1/2)) with the unbiased covariances (Heusel et al., NeurIPS 2017,
     eq. 6). With A, B the centred features over sqrt(n - 1), S1 = A'A and S2 = B'B, so the trace of the root
     is the nuclear norm of A B': no D x D root, exact also where N < D. Agrees with pytorch-fid's
-    `calculate_frechet_distance` to 1e-6 relative. Computed in float64. Raises ValueError for fewer than two
-    rows, since a covariance needs two, and for different D.
+    `calculate_frechet_distance` to 1e-6 relative. Computed in float64.
+
+    Raises:
+        ValueError: there are fewer than two rows, since a covariance needs two, or the widths D differ.
     """
     if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1]:
         raise ValueError(f"features [N, D] and [M, D] are needed, not {first.shape} and {second.shape}")
@@ -29,8 +31,12 @@ def frechet_distance(first: Array, second: Array) -> float:
 
 
 def split_floor(features: Array, splits: int, seed: int) -> list[float]:
-    """The distance between two random halves of `features` [N, D], for `splits` halvings: what a perfect
-    sampler would still score at this size. Raises ValueError for fewer than four rows.
+    """The distance between two random halves of `features` [N, D], for each of `splits` halvings.
+
+    It is what a perfect sampler would still score at this size.
+
+    Raises:
+        ValueError: there are fewer than four rows.
     """
     if len(features) < 4:
         raise ValueError("halves of two images need four")

@@ -48,9 +48,14 @@ NO_PERCEPTUAL = Perceptual(None, 0, None, 0)
 def draw_pairs(members: Mapping[str, Mask], count: int, seed: int) -> dict[str, Pairs]:
     """For each set a sample [P, 2] of `count` distinct pairs of its images, i < j; all when it has no more.
 
-    members: masks [N] over the same N images. The sets draw from one stream of random pairs over the images
-    that are in any of them and each takes the first `count` that lie in it, so that overlapping sets share
-    pairs, and work, while each has a uniform sample without replacement.
+    The sets draw from one stream of random pairs over the images that are in any of them and each takes the
+    first `count` that lie in it, so that overlapping sets share pairs, and work, while each has a uniform
+    sample without replacement.
+
+    Args:
+        members: masks [N] over the same N images, by set.
+        count: pairs a set.
+        seed: of the stream.
     """
     taken: dict[str, list[Pairs]] = {name: [] for name in members}
     found: dict[str, Pairs] = {}
@@ -166,9 +171,13 @@ def perceptual_pass(
 ) -> PerceptualResult:
     """Distances of chosen pairs and the mean over all pairs of each set, in one pass.
 
-    features: gives phi [D] float32 of an image by its place, None for one that can't be decoded; called
-    once an image, and again only for images whose features did not fit into `budget` bytes.
-    members: masks [N] of the sets. order: the places to visit, default 0 ... N - 1.
+    Args:
+        features: gives phi [D] float32 of an image by its place, None for one that can't be decoded; called
+            once an image, and again only for images whose features did not fit into `budget`.
+        members: masks [N] of the sets.
+        pairs: of places, i < j.
+        budget: bytes for features in memory.
+        order: the places to visit, default 0 ... N - 1.
     """
     later: dict[int, set[int]] = {}
     for i, j in pairs:

@@ -98,9 +98,13 @@ REFERENCE_SIZE = "The training images at the generated images' size, over all pa
 class MeasureSettings:
     """What a measurement depends on beside images and networks.
 
-    threshold: cosine from which two faces count as one person's; pairs: random pairs for LPIPS; seed: of the
-    pairs and of the halvings; control: a folder of other faces for the plane; cache_dir: a private folder for
-    what is computed from generated images (by default a folder of its own in each set).
+    Attributes:
+        threshold: cosine from which two faces count as one person's.
+        pairs: random pairs for LPIPS.
+        seed: of the pairs and of the halvings.
+        control: a folder of other faces for the plane.
+        cache_dir: a private folder for what is computed from generated images (by default a folder of its own
+            in each set).
     """
 
     threshold: float = PAPER_SIMILARITY
@@ -125,11 +129,19 @@ def measure_sets(
 ) -> dict[str, Any]:
     """Measure generated sets beside the training photographs; the result is described above.
 
-    generated: folder by condition ("all": images of no one condition); references: dataset folders, whose
-    conditions their manifests name, none when there are no photographs; analyzer: None leaves FIR and the
-    face figures out; extractors: a metric whose network is not in it is left out. What comes from photographs
-    stays in their datasets, each in its own.
-    Raises UserError for folders that are none, and when every set is empty.
+    What comes from photographs stays in their datasets, each in its own.
+
+    Args:
+        generated: folder by condition ("all": images of no one condition).
+        references: dataset folders, whose conditions their manifests name; none when there are no
+            photographs.
+        analyzer: None leaves FIR and the face figures out.
+        extractors: a metric whose network is not in it is left out.
+        settings: threshold, pairs, seed and folders.
+        warn: told what could not be measured.
+
+    Raises:
+        UserError: a folder is none, or every set is empty.
     """
     settings = settings or MeasureSettings()
     refuse_photographs(references, extractors)

@@ -78,9 +78,17 @@ def drift(
 ) -> dict[str, dict[str, object]]:
     """Compare pictures of equal prompts and seeds without and with the LoRA.
 
-    base, adapted: [N, H, W, 3]. Returns `mean_absolute_difference` (0 to 255) and `psnr` (dB; of the mean
-    squared error over all pictures, peak 255), each with `value`, `ci95` (percentile bootstrap over pictures)
-    and `n`. Equal pictures give psnr None.
+    Args:
+        base, adapted: [N, H, W, 3].
+        resamples: of the bootstrap over pictures.
+        seed: of the bootstrap.
+
+    Returns:
+        `mean_absolute_difference` (0 to 255) and `psnr` (dB; of the mean squared error over all pictures,
+        peak 255; None for equal pictures), each with `value`, `ci95` and `n`.
+
+    Raises:
+        ValueError: the shapes differ, or there is no picture.
     """
     if base.shape != adapted.shape or not len(base):
         raise ValueError(f"drift compares pictures of equal shape, not {base.shape} with {adapted.shape}")

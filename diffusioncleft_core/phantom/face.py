@@ -151,8 +151,14 @@ def random_face(
 ) -> PhantomFace:
     """Draw a face; what `attributes` leaves open is drawn uniformly.
 
-    `finding` is None (healthy), or one of `FINDINGS`; attribute keys and values are those of
-    `conditions/cleft_lip.toml`. Raises ValueError for a value the phantom cannot draw.
+    Args:
+        rng: the source of all choices.
+        finding: None (healthy), or one of `FINDINGS`.
+        attributes: keys and values are those of `conditions/cleft_lip.toml`.
+        identity: the person; None draws one.
+
+    Raises:
+        ValueError: the phantom cannot draw a value.
     """
     wanted = dict(attributes or {})
     chosen: dict[str, str] = {}

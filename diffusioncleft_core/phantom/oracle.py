@@ -131,8 +131,13 @@ def accuracy_of(name: str, skin: str | None = None) -> DiagnosticAccuracy:
 def finding_rate(finding: str, reading: Reading, wanted: Sequence[Mapping[str, str]]) -> dict[str, Any]:
     """Share of the N pictures that show the finding: a cleft, or the scar of a repaired one.
 
-    reading: of the N pictures; wanted: their N attribute dicts (`skin` splits the figure). Returns `value`,
-    `ci95`, `n` (corrected), `observed` (share as read) and `by_skin`.
+    Args:
+        finding: one of `FINDINGS`.
+        reading: of the N pictures.
+        wanted: their N attribute dicts; `skin` splits the figure.
+
+    Returns:
+        `value`, `ci95`, `n` (corrected for the oracle's errors), `observed` (share as read) and `by_skin`.
     """
     shown = reading.cleft if finding == CLEFT else reading.scar
     return _by_skin(shown, wanted, lambda k, n, skin: corrected(k, n, accuracy_of(finding, skin)))

@@ -129,7 +129,9 @@ def add_artifact(rendering: Rendering, kind: ArtifactKind, rng: np.random.Genera
     """The picture with an artifact of varied colour, opacity, tilt, font, size and position.
 
     Landmarks and boxes stay those of the first face (after a crop: in the new frame, perhaps outside it).
-    Raises ValueError for a kind that is not in KINDS.
+
+    Raises:
+        ValueError: `kind` is not in KINDS.
     """
     if kind == "eye_bar":
         return replace(rendering, image=_eye_bar(rendering, rng))

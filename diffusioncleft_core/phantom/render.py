@@ -30,7 +30,8 @@ class Rendering:
 def render(face: PhantomFace, size: int = 128) -> Rendering:
     """Draw `face` at `size` px (64 to 1024). The same face always gives the same bytes.
 
-    Raises ValueError outside that range.
+    Raises:
+        ValueError: the size is outside that range.
     """
     if not 64 <= size <= 1024:
         raise ValueError(f"phantom size {size} px is outside 64 to 1024")

@@ -60,8 +60,11 @@ def named_recipe(name: str, *, phantom: bool = False) -> Recipe:
 class TrainingFacts:
     """What is known of a dataset before the trainer starts; None: not known.
 
-    images: number of training images; trigger: the condition's; other_trigger: that of the class it must not
-    be mistaken for; bracketed: the trigger's form in the captions.
+    Attributes:
+        images: number of training images.
+        trigger: the condition's.
+        other_trigger: that of the class it must not be mistaken for.
+        bracketed: the trigger's form in the captions.
     """
 
     images: int | None = None

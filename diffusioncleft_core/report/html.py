@@ -208,10 +208,17 @@ def write_private_html(
 ) -> Path:
     """Write the pairs side by side for human review, readable by its owner alone.
 
-    What a person saw in each is saved by the page as a file, which `decisions.read_review` reads.
-    root: the run's folder, from which the pairs' paths count; path: in the run's private folder, which gets
-    mode 0700. The page points to the pictures and holds none: a photograph that is withdrawn or purged is
-    gone from it too, and a copy of the page elsewhere has no pictures.
+    What a person saw in each is saved by the page as a file, which `decisions.read_review` reads. The page
+    points to the pictures and holds none: a photograph that is withdrawn or purged is gone from it too, and a
+    copy of the page elsewhere has no pictures.
+
+    Args:
+        pairs: the most alike first.
+        root: the run's folder, from which the pairs' paths count.
+        path: in the run's private folder, which gets mode 0700.
+        phantom: whether all pictures are phantoms.
+        threshold: cosine from which a face counts as a training face's.
+        labels: titles of the conditions.
     """
     private_dir(path.parent)
     earlier = earlier_reviews(root, pairs)

@@ -51,8 +51,15 @@ def nearest_pairs(
 ) -> list[NearestPair]:
     """The `top` generated images by cosine similarity to any training photograph, the most alike first.
 
-    root: the run's folder; generated, datasets: by condition; cache: a private folder of face records. Each
-    generated image stands with its nearest photograph, of whatever condition. Rejected images are among them.
+    Each generated image stands with its nearest photograph, of whatever condition. Rejected images are among
+    them.
+
+    Args:
+        root: the run's folder.
+        generated, datasets: folders by condition.
+        analyzer: finds the faces.
+        cache: a private folder of face records.
+        top: images at most.
     """
     photographs: list[tuple[str, Path]] = []
     parts = []
@@ -157,8 +164,14 @@ def judge_previews(
 ) -> dict[str, dict[str, Any]]:
     """Compare a training's previews with the training faces and write `verdicts.json` beside them.
 
-    identity: knows every training photograph; cache: a private folder of face records. A report shows only
-    previews that were compared and stay below the threshold with all. The verdicts name no photograph.
+    A report shows only previews that were compared and stay below the threshold with all. The verdicts name
+    no photograph.
+
+    Args:
+        folder: of the previews.
+        identity: knows every training photograph.
+        analyzer: finds the faces.
+        cache: a private folder of face records.
     """
     files = sorted(path.name for path in folder.glob("step_*.png"))
     records = face_records(folder, files, analyzer, cache)

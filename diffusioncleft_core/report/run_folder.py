@@ -84,9 +84,17 @@ def collect_pictures(
 ) -> ReportPictures:
     """The pictures that a run's report may show.
 
-    previewed: the conditions whose previews are among them (default: all); zero_shot: images of the base
-    model without a LoRA (default: the run's own `zero_shot` folder); other_models: folders of images by the
-    model's name. UserError for a folder of photographs.
+    Args:
+        folders: the run's.
+        conditions: names, in the report's order.
+        phantom: whether all pictures are phantoms.
+        zero_shot: images of the base model without a LoRA (default: the run's own `zero_shot` folder).
+        other_models: folders of images by the model's name.
+        labels: titles of the conditions.
+        previewed: the conditions whose previews are among them (default: all).
+
+    Raises:
+        UserError: a folder holds photographs.
     """
     labels = labels or labels_of({})
     samples: dict[str, Panel] = {}

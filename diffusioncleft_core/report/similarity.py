@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..ranges import PAPER_SIMILARITY
 from .blocks import (
     PHANTOM_TAG,
     Block,
@@ -139,12 +140,14 @@ def sweep(name: str, sets: Mapping[str, Any], labels: Labels) -> Plot | None:
             draw_shares(axes, [mark for mark in marks if mark[0] == unit], colour, shape, low)
             axes.plot([], [], color=colour, marker=shape, linestyle="", label=f"generated {unit}")
         if control:
-            place = control.get("threshold", 0.6) + 3 * SHIFT
+            place = control.get("threshold", PAPER_SIMILARITY) + 3 * SHIFT
             draw_shares(axes, [mark_of("control", place, control)], CONTROL, "D", low)
             label = f"photographs of others, n = {control['n']:,}"
             axes.plot([], [], color=CONTROL, marker="D", linestyle="", label=label)
         axes.plot([], [], color=INK, marker="o", markerfacecolor="white", linestyle="", label="none found")
-        axes.axvline(0.6, color=ALARM, linewidth=1, linestyle="--", label="the paper’s threshold")
+        axes.axvline(
+            PAPER_SIMILARITY, color=ALARM, linewidth=1, linestyle="--", label="the paper’s threshold"
+        )
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(lambda share, _: decimal_percent(share))
         axes.minorticks_off()
@@ -154,7 +157,11 @@ def sweep(name: str, sets: Mapping[str, Any], labels: Labels) -> Plot | None:
 
     shown = [
         *marks,
-        *([mark_of("control images", control.get("threshold", 0.6), control)] if control else []),
+        *(
+            [mark_of("control images", control.get("threshold", PAPER_SIMILARITY), control)]
+            if control
+            else []
+        ),
     ]
     drawing = Drawing(
         file_name("threshold", name),
@@ -179,7 +186,7 @@ def sweep_words(rows: Sequence[Mapping[str, Any]], control: Mapping[str, Any] | 
     )
     if control:
         words += (
-            f" Photographs of other people, at {control.get('threshold', 0.6):g}: "
+            f" Photographs of other people, at {control.get('threshold', PAPER_SIMILARITY):g}: "
             f"{percent(control['value'])} by image."
         )
     return words

@@ -43,8 +43,10 @@ NO_CURVE = "There is no loss history in this report: it lies in loss.jsonl of ea
 def loss_curve(path: Path, bins: int = BINS) -> dict[str, Any]:
     """A loss history (`loss.jsonl`) in at most `bins` equal parts.
 
-    Returns {"steps": [last step of each part], "loss": {"mean": [...], "low": [...], "high": [...]}} and
-    "reg_loss" likewise where every step has one; low and high are the 10th and 90th percentiles of a part.
+    Returns:
+        {"steps": [last step of each part], "loss": {"mean": [...], "low": [...], "high": [...]}} and
+        "reg_loss" likewise where every step has one; low and high are the 10th and 90th percentiles of a
+        part.
     """
     rows = [row for row in read_jsonl(path) if {"step", "loss"} <= row.keys()]
     parts = [part for part in np.array_split(np.arange(len(rows)), min(bins, len(rows)) or 1) if len(part)]

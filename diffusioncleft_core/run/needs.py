@@ -176,11 +176,8 @@ def photographs(settings: RunSettings) -> Iterator[Need]:
 
 def admitted(condition: Condition, given: Photographs, settings: RunSettings) -> str:
     """How many photographs may enter by their rows; UserError when none may."""
-    from ..dataset.admission import admit, caption_builder, columns_of, list_photographs
+    from ..dataset.build import look_through
     from ..dataset.folder import is_dataset, refuse_overlap
-    from ..dataset.matching import match_rows
-    from ..dataset.metadata import read_table
-    from ..imageset.captions import CaptionFiles
 
     if not given.folder.is_dir():
         raise UserError(f"the {condition.name} photographs {given.folder} are no folder: check the path")
@@ -189,22 +186,16 @@ def admitted(condition: Condition, given: Photographs, settings: RunSettings) ->
             f"the {condition.name} table {given.metadata} does not exist: give its path with "
             f"--metadata {condition.name}=CSV, docs/dataset.md lists its columns"
         )
-    table = read_table(given.metadata)
-    listing = list_photographs(given.folder, {row.file for row in table.rows})
-    if not listing.photographs:
-        raise UserError(f"the folder of {condition.name} photographs {given.folder} holds no photograph")
-    caption = caption_builder(condition, settings.bracketed)
     refuse_overlap(given.folder, RunFolders(settings.out).dataset(condition.name))
-    matches = match_rows([*listing.photographs, *(item.file for item in listing.set_aside)], table.rows)
-    sidecars = CaptionFiles(given.folder)
-    candidates, aside = admit(sidecars, listing, table, matches, columns_of(condition), caption)
-    reasons = counted([item.reason for item in aside])
-    if not candidates and is_dataset(RunFolders(settings.out).dataset(condition.name)):
+    found = look_through(given, condition, bracketed=settings.bracketed)
+    reasons = counted([item.reason for item in found.set_aside])
+    if not found.candidates and is_dataset(RunFolders(settings.out).dataset(condition.name)):
         return f"none may enter any more ({reasons}): what an earlier build derived from them is erased"
-    if not candidates:
+    if not found.candidates:
         raise UserError(f"no {condition.name} photograph of {given.folder} may enter ({reasons})")
     left = f"; set aside unopened: {reasons}" if reasons else ""
-    return f"{len(candidates)} of {len(listing.photographs)} may enter by {given.metadata.name}{left}"
+    may, of = len(found.candidates), len(found.listing.photographs)
+    return f"{may} of {of} may enter by {given.metadata.name}{left}"
 
 
 def counted(reasons: Sequence[str]) -> str:

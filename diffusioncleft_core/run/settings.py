@@ -56,12 +56,27 @@ BASE_PARTS = {
 class RunSettings:
     """What a run is asked to do.
 
-    photographs: by condition of the vocabulary; empty under `phantom`, which then renders its own. faces:
-    name or folder of the face pack. recipe: of all trainings, without what the datasets add. preset: its name
-    in the report. sampling: how pictures are drawn, in every stage. n: images a condition; holdout: share of
-    subjects, 0 to 0.5. threshold: cosine similarity from which a face counts as a training face's.
-    refill: how often a rejected image is made again. metrics: out of `METRICS`, beside FIR. absent: parts of
-    the base model that were not found (`base` for all of it), by the error that says so.
+    Attributes:
+        out: the run's folder.
+        source: the base model.
+        sampling: how pictures are drawn, in every stage.
+        faces: name or folder of the face pack.
+        phantom: allows the embedded models, and renders photographs where none are given.
+        photographs: by condition of the vocabulary; empty under `phantom`, which then renders its own.
+        preset: the recipe's name in the report.
+        n: images a condition.
+        mode: of the prompt plan.
+        bracketed: trigger as `[CLP]` rather than `CLP`.
+        holdout: share of subjects, 0 to 0.5.
+        regularization_images: images of the base model trained beside the photographs.
+        control: folder of healthy faces for the face map.
+        cell_images: images a cell of the trigger experiment, on phantoms.
+        threshold: cosine similarity from which a face counts as a training face's.
+        refill: how often a rejected image is made again.
+        metrics: out of `METRICS`, beside FIR.
+        recipe: of all trainings, without what the datasets add.
+        redo: make everything anew.
+        absent: parts of the base model that were not found (`base` for all of it), by the error that says so.
     """
 
     out: Path

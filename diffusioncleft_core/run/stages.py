@@ -57,10 +57,14 @@ def never() -> bool:
 class Stage:
     """One step of the run.
 
-    inputs: the content of everything the outputs depend on, by the word a person knows it by; asked for when
-    the stages of `after`, whose outputs are among it, are done. outputs: files or folders of the stage's own.
-    work: makes them, or goes on where an earlier call ended, and returns the results, JSON values. fits:
-    whether `work` can bring the outputs that are there up to date; asked when an input has changed.
+    Attributes:
+        name: in the stage table, and of the stage's file.
+        inputs: the content of everything the outputs depend on, by the word a person knows it by; asked for
+            when the stages of `after`, whose outputs are among it, are done.
+        outputs: files or folders of the stage's own.
+        work: makes them, or goes on where an earlier call ended, and returns the results, JSON values.
+        after: names of the stages whose outputs it takes.
+        fits: whether `work` can bring the outputs that are there up to date; asked when an input has changed.
     """
 
     name: str
@@ -91,8 +95,13 @@ class StageRow:
 class Stages:
     """Runs stages, or skips them.
 
-    root: the run's folder; private: its private part, where the stage files lie. redo: make everything anew.
-    dry: only examine, write nothing. say: prints one line.
+    Attributes:
+        root: the run's folder.
+        private: its private part, where the stage files lie.
+        redo: make everything anew.
+        dry: only examine, write nothing.
+        say: prints one line.
+        rows: of the stage table, so far.
     """
 
     root: Path

@@ -28,7 +28,10 @@ def fetch_model(model: Model, own: Path | None = None) -> list[Path]:
     """Fetch what is missing of a model, into `own`/<name> or else where it is looked for; returns its files.
 
     Every file is written under a temporary name, its pinned hash is checked, and only then it takes its own
-    name. Raises UserError when the host can't be reached, the hash is wrong, or the disk is full.
+    name.
+
+    Raises:
+        UserError: the host can't be reached, the hash is wrong, or the disk is full.
     """
     if model.kind == "package":
         raise UserError(
@@ -81,7 +84,8 @@ def _no_place(model: Model) -> UserError:
 def download(file: WeightFile, target: Path) -> Path:
     """Download one file over https, going on where an interrupted download of a pinned file stopped.
 
-    Raises UserError; `target` is then as it was before.
+    Raises:
+        UserError: it can't be had; `target` is then as it was before.
     """
     if file.url is None:
         raise UserError(f"no address is known for {file.name}; copy it to {target}")

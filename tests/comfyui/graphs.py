@@ -89,6 +89,18 @@ def drawing(
     return graph
 
 
+def saving(images: Any, folder: str, **inputs: Any) -> dict[str, Any]:
+    """Save Synthetic Set, with what it is given unless `inputs` say otherwise."""
+    base = {"lora_name": "", "lora_strength": 1.0, "show": True}
+    return ours("SaveSyntheticSet", images=images, folder=folder, **{**base, **inputs})
+
+
+def plan_of(count: int, **inputs: Any) -> dict[str, Any]:
+    """A Prompt Plan of `count` rows of pre_op unless `inputs` say otherwise."""
+    base = {"condition": "pre_op", "start": 0, "seed": 0, "mode": "paper", "bracketed": True, "extra": ""}
+    return ours("PromptPlan", count=count, **{**base, **inputs})
+
+
 def builder(**values: Any) -> dict[str, Any]:
     """A Prompt Builder with everything left out but what is given."""
     names = ("subject", "skin", "hair_texture", "hair_length", "hair_color", "eyes", "cleft_type", "severity")

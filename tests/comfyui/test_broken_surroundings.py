@@ -6,7 +6,7 @@ import time
 import psutil
 import pytest
 from comfy_server import ComfyServer, GraphRefused
-from graphs import PROMPT, drawing, node, ours, training
+from graphs import PROMPT, drawing, node, ours, saving, training
 
 STEPS = 200
 MISSING = ("insightface", "onnxruntime", "rapidocr", "lpips", "pytorch_fid", "bitsandbytes")
@@ -69,9 +69,7 @@ def test_without_the_optional_libraries_every_node_loads_and_those_that_need_one
         bare.run({**drawing(), "n": filtered, **see})
     with pytest.raises(GraphRefused, match="insightface"):
         bare.run({**people, "see": node("PreviewAny", source=["data", 0])})
-    save = ours(
-        "SaveSyntheticSet", images=["picture", 0], folder="plain", lora_name="", lora_strength=1.0, show=False
-    )
+    save = saving(["picture", 0], "plain", show=False)
     drawn = {**drawing(PROMPT), "save": save}
     assert bare.run(drawn)["save"]["text"] == ["plain: 1 saved, 1 in all"]
     again = drawing(PROMPT, seed=6) | {"save": save}

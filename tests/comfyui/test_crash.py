@@ -8,13 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
-from graphs import PROMPT, drawing, node, ours
+from graphs import PROMPT, drawing, node, saving
 
 from diffusioncleft.diffusioncleft_core.conditions.plan import PlanRow, write_plan
 from diffusioncleft.diffusioncleft_core.files import read_jsonl, sha256_file
 
 ROWS = 10
-SAVE = {"lora_name": "", "lora_strength": 1.0, "show": False}
 
 
 def assert_whole(folder: Path, count: int) -> None:
@@ -35,9 +34,7 @@ def test_client_and_server_killed_at_random_points_leave_no_picture_twice(
 ):
     chance = random.Random(seed)
     there, here = server.base / "output" / f"crashed {seed}", tmp_path / "set"
-    graph = drawing(side=64) | {
-        "save": ours("SaveSyntheticSet", images=["picture", 0], folder=there.name, **SAVE)
-    }
+    graph = drawing(side=64) | {"save": saving(["picture", 0], there.name, show=False)}
     (tmp_path / "graph.json").write_text(json.dumps(graph))
     rows = [PlanRow(i, f"{PROMPT} Number {i}.", 40 + i, {}, "pre_op") for i in range(ROWS)]
     write_plan(tmp_path / "plan.jsonl", rows)
@@ -69,7 +66,7 @@ def test_client_and_server_killed_at_random_points_leave_no_picture_twice(
 def test_a_row_saved_again_is_kept_and_one_made_otherwise_is_added(server):
     """Same prompt, same seed: the same picture, unless size, steps or what follows the sampler differ."""
     folder = "known rows"
-    save = {"save": ours("SaveSyntheticSet", images=["picture", 0], folder=folder, **SAVE)}
+    save = {"save": saving(["picture", 0], folder, show=False)}
     number = {"number": node("PrimitiveInt", value=5)}
     usual = drawing() | save
     steps = json.loads(json.dumps(usual))
@@ -87,9 +84,7 @@ def test_a_row_saved_again_is_kept_and_one_made_otherwise_is_added(server):
 
 
 def test_pictures_of_one_batch_are_each_kept_and_known_again(server):
-    graph = drawing(side=64) | {
-        "save": ours("SaveSyntheticSet", images=["picture", 0], folder="known batch", **SAVE)
-    }
+    graph = drawing(side=64) | {"save": saving(["picture", 0], "known batch", show=False)}
     graph["size"]["inputs"]["batch_size"] = 3
     assert server.run(graph)["save"]["text"] == ["known batch: 3 saved, 3 in all"]
     graph["save"]["inputs"]["show"] = True

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from comfy_server import GraphRefused, NodeFailed
-from graphs import Graph, node, ours
+from graphs import Graph, node, saving
 from PIL import Image
 
 NAMES = (
@@ -177,13 +177,6 @@ def test_no_picture_of_the_private_one_lies_where_the_server_shows_it(server, pr
 def test_our_own_nodes_still_take_what_they_took(server):
     graph = {
         "picture": node("EmptyImage", width=64, height=64, batch_size=1, color=0),
-        "save": ours(
-            "SaveSyntheticSet",
-            images=["picture", 0],
-            folder="set/../set/named",
-            lora_name="",
-            lora_strength=1.0,
-            show=False,
-        ),
+        "save": saving(["picture", 0], "set/../set/named", show=False),
     }
     assert server.run(graph)["save"]["text"] == ["set/named: 1 saved, 1 in all"]

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from comfy_server import GraphRefused, NodeFailed
-from graphs import drawing, node, ours
+from graphs import drawing, node, ours, plan_of, saving
 from PIL import Image
 
 KINDS = dict.fromkeys(("several_faces", "cropped_face", "eye_bar", "text"), True)
@@ -45,22 +45,11 @@ def drawn(server) -> str:
     """A set of six phantoms, checked by both filters, with what they set aside."""
     graph = {
         **drawing(["plan", 0], ["plan", 1]),
-        "plan": ours(
-            "PromptPlan", condition="pre_op", count=6, start=0, seed=4, mode="paper", bracketed=True, extra=""
-        ),
+        "plan": plan_of(6, seed=4),
         "filter": ours(
             "ArtifactFilter", images=["picture", 0], enabled=True, faces="auto", rows=["plan", 2], **KINDS
         ),
-        "save": ours(
-            "SaveSyntheticSet",
-            images=["picture", 0],
-            folder="measured",
-            lora_name="",
-            lora_strength=1.0,
-            show=False,
-            rows=["plan", 2],
-            verdicts=["filter", 7],
-        ),
+        "save": saving(["picture", 0], "measured", show=False, rows=["plan", 2], verdicts=["filter", 7]),
     }
     server.run(graph)
     return "measured"
@@ -112,15 +101,7 @@ def test_a_copy_of_a_training_face_is_a_leak_and_chained_filters_keep_both_verdi
             earlier=["one", 7],
         ),
         "see": shown(["two", 4]),
-        "save": ours(
-            "SaveSyntheticSet",
-            images=["both", 0],
-            folder="checked",
-            lora_name="",
-            lora_strength=1.0,
-            show=True,
-            verdicts=["two", 7],
-        ),
+        "save": saving(["both", 0], "checked", verdicts=["two", 7]),
     }
     outputs = server.run(graph)
     lines = outputs["see"]["text"][0].splitlines()
@@ -226,14 +207,7 @@ def test_metric_nodes_give_the_cores_figures(server, dataset, drawn, tmp_path):
 def test_what_cant_be_measured_is_a_message_on_the_node(server, dataset):
     one = {
         **drawing(),
-        "save": ours(
-            "SaveSyntheticSet",
-            images=["picture", 0],
-            folder="single",
-            lora_name="",
-            lora_strength=1.0,
-            show=False,
-        ),
+        "save": saving(["picture", 0], "single", show=False),
         "data": ours("Dataset", name=dataset),
     }
     with pytest.raises(NodeFailed, match="takes two images"):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from comfy_server import ComfyServer, server_environment
-from graphs import builder, ours, training
+from graphs import builder, plan_of, training
 from phantom_datasets import photograph
 
 from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
@@ -57,9 +57,7 @@ def test_graphs_of_embedded_and_own_conditions_give_the_cores_prompts(own):
     graph = {
         "old": builder(subject="girl", skin="light"),
         "new": builder(condition="acute", subject="woman", grade="complete", eyelid="left out"),
-        "plan": ours(
-            "PromptPlan", condition="acute", count=3, start=0, seed=4, mode="paper", bracketed=True, extra=""
-        ),
+        "plan": plan_of(3, condition="acute", seed=4),
         "see old": shown(["old", 0]),
         "see new": shown(["new", 0]),
         "see plan": shown(["plan", 0]),

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 from comfy_server import NodeFailed
-from graphs import PROMPT, builder, drawing, node, ours, training
+from graphs import PROMPT, builder, drawing, node, ours, plan_of, saving, training
 from PIL import Image
 
 
@@ -31,12 +31,7 @@ def core_picture(prompt: str, seed: int, lora=None, strength: float = 1.0, side:
 
 def saved(server, graph, folder: str, **inputs) -> tuple[np.ndarray, dict]:
     """The picture that Save Synthetic Set wrote, and its sidecar."""
-    graph = {
-        **graph,
-        "save": ours("SaveSyntheticSet", images=["picture", 0], folder=folder, show=True, **inputs),
-    }
-    for name, value in (("lora_name", ""), ("lora_strength", 1.0)):
-        graph["save"]["inputs"].setdefault(name, value)
+    graph = {**graph, "save": saving(["picture", 0], folder, **inputs)}
     shown = server.run(graph)["save"]["images"][0]
     path = server.base / "output" / shown["subfolder"] / shown["filename"]
     sidecar = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
@@ -78,18 +73,8 @@ def test_a_saved_set_is_what_the_core_reads_and_holds_nothing_of_the_graph(serve
 
     graph = {
         **drawing(["plan", 0], ["plan", 1]),
-        "plan": ours(
-            "PromptPlan", condition="pre_op", count=2, start=3, seed=1, mode="paper", bracketed=True, extra=""
-        ),
-        "save": ours(
-            "SaveSyntheticSet",
-            images=["picture", 0],
-            folder="set/plan",
-            lora_name="",
-            lora_strength=1.0,
-            show=True,
-            rows=["plan", 2],
-        ),
+        "plan": plan_of(2, start=3, seed=1),
+        "save": saving(["picture", 0], "set/plan", rows=["plan", 2]),
     }
     assert server.run(graph)["save"]["text"] == ["set/plan: 2 saved, 2 in all"]
     graph["save"]["inputs"]["show"] = False
@@ -128,14 +113,7 @@ def test_pictures_of_any_kind_are_taken_and_none_is_a_message(server):
         "a": node("LoadImage", image="clear.png"),
         "b": node("LoadImage", image="grey.png"),
         "ab": node("ImageBatch", image1=["a", 0], image2=["b", 0]),
-        "save": ours(
-            "SaveSyntheticSet",
-            images=["ab", 0],
-            folder="set/kinds",
-            lora_name="",
-            lora_strength=1.0,
-            show=True,
-        ),
+        "save": saving(["ab", 0], "set/kinds"),
     }
     assert server.run(graph)["save"]["text"] == ["set/kinds: 2 saved, 2 in all"]
     graph["save"]["inputs"]["images"] = ["b", 0]

@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 from comfy_server import ComfyServer, watch
-from graphs import drawing, node, ours, training
+from graphs import drawing, node, ours, saving, training
 
 from diffusioncleft.diffusioncleft_core.flux.source import phantom_source
 from diffusioncleft.diffusioncleft_core.imageset.manifest import write_image_set
@@ -37,9 +37,7 @@ LONG = {
     },
     "SaveSyntheticSet": {
         "set": PICTURES,
-        "node": ours(
-            "SaveSyntheticSet", images=["set", 1], folder="half", lora_name="", lora_strength=1.0, show=False
-        ),
+        "node": saving(["set", 1], "half", show=False),
     },
     "LPIPS": {"set": PICTURES, "node": ours("LPIPS", image_set=["set", 0], which="raw", pairs=9, seed=0)},
     "FID": {

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from comfy_server import GraphRefused, NodeFailed
-from graphs import SECRET, node, ours, training
+from graphs import SECRET, node, ours, saving, training
 from PIL import Image
 
 from diffusioncleft.diffusioncleft_core.dataset.corrections import allow_edits
@@ -59,14 +59,7 @@ def test_a_graph_can_only_name_a_dataset(server, dataset):
 def test_a_graph_writes_and_reads_only_under_the_output_folder(server):
     picture = {"picture": node("EmptyImage", width=16, height=16, batch_size=1, color=0)}
     for hostile in ("../input", "/tmp/x", "..", "a/../../b", "", " "):
-        save = ours(
-            "SaveSyntheticSet",
-            images=["picture", 0],
-            folder=hostile,
-            lora_name="",
-            lora_strength=1.0,
-            show=False,
-        )
+        save = saving(["picture", 0], hostile, show=False)
         with pytest.raises(GraphRefused, match="output folder"):
             server.queue({**picture, "save": save})
     for hostile in ("../private datasets/d1", "/etc", ".."):
@@ -100,8 +93,7 @@ def test_a_graph_writes_into_no_run_of_the_command_line_and_no_set_it_did_not_ma
     picture = {"picture": node("EmptyImage", width=16, height=16, batch_size=1, color=0)}
 
     def save(folder):
-        values = {"lora_name": "", "lora_strength": 1.0, "show": False}
-        return {**picture, "save": ours("SaveSyntheticSet", images=["picture", 0], folder=folder, **values)}
+        return {**picture, "save": saving(["picture", 0], folder, show=False)}
 
     for folder in ("study", "study/generated/pre_op"):
         with pytest.raises(GraphRefused, match="run of the command line"):
@@ -146,14 +138,7 @@ def test_a_lora_or_face_pack_is_named_not_reached_by_a_path(server):
     hostile = ours("ArtifactFilter", images=["picture", 0], enabled=True, faces="/tmp", **kinds)
     with pytest.raises(GraphRefused, match="no face pack"):
         server.queue({**picture, "filter": hostile, "see": node("PreviewAny", source=["filter", 4])})
-    save = ours(
-        "SaveSyntheticSet",
-        images=["picture", 0],
-        folder="set/hostile",
-        lora_name="../../input/x.safetensors",
-        lora_strength=1.0,
-        show=False,
-    )
+    save = saving(["picture", 0], "set/hostile", lora_name="../../input/x.safetensors", show=False)
     with pytest.raises(GraphRefused, match="there is no"):
         server.queue({**picture, "save": save})
 

@@ -327,6 +327,7 @@ def test_saving_memory_does_not_change_what_is_learned(workplace, tmp_path):
 def test_a_warm_cache_needs_no_encoder(workplace, tmp_path, straight):
     _, events = _train(_settings(workplace, tmp_path, max_train_steps=1))
     assert not [event for event in events if event["event"] == "prepare"]
+    assert [event["what"] for event in events if event["event"] == "load"] == ["loading the transformer"]
     other, events = _train(_settings(workplace, tmp_path / "own", max_train_steps=1, cache_dir=None))
     assert {event["what"] for event in events if event["event"] == "prepare"} == {
         "text embeddings",

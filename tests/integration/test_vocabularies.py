@@ -164,17 +164,10 @@ def test_a_third_condition_stands_beside_the_two_of_cleft_lip(tmp_path):
     ],
 )
 def test_photographs_that_do_not_fit_the_vocabulary_are_one_sentence(
-    palsy, tmp_path, capsys, words, sentence
+    palsy, tmp_path, refused, words, sentence
 ):
     vocabulary, photos = palsy
     words = [word.replace("PHOTOS", str(photos)) for word in words]
-    words = ["run", "--phantom", "--vocabulary", str(vocabulary), "--out", str(tmp_path / "run"), *words]
-    try:
-        status = main(words)
-    except SystemExit as stop:
-        status = stop.code
-    error = capsys.readouterr().err
-    assert status == 2
-    assert sentence in error
-    assert len(error.strip().splitlines()) == 1
-    assert not (tmp_path / "run").exists()
+    out = tmp_path / "run"
+    assert sentence in refused("run", "--phantom", "--vocabulary", vocabulary, "--out", out, *words)
+    assert not out.exists()

@@ -50,6 +50,10 @@ def test_damage_costs_the_damaged_entry_alone_whatever_is_appended_later(tmp_pat
     reopened.keep_value("after", {"number": 2})
     last = ContentCache(tmp_path, "faces")
     assert (last.value("before"), last.value("after")) == ({"number": 1}, {"number": 2})
+    with open(tmp_path / "faces.jsonl", "ab") as handle:
+        handle.write(damage)
+    ContentCache(tmp_path, "faces").keep_value("at once", {"number": 3})
+    assert ContentCache(tmp_path, "faces").value("at once") == {"number": 3}
 
 
 def test_tensors_come_back_bit_for_bit_and_damaged_ones_not_at_all(tmp_path):

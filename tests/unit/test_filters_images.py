@@ -226,6 +226,9 @@ def test_a_face_like_a_photograph_of_any_condition_is_a_leak_and_the_threshold_c
     assert identity.check(unit(0.6, 0, 0.8)).rejected and identity.check(unit(0, 0.6, 0.8)).rejected
     assert not identity.check(unit(0.59, 0, 0.81)).rejected
     assert identity.check(unit(0, 0, 1)).accepted
+    exact = unit(1) / 2
+    assert IdentityFilter(reference(unit(1)), 0.5).check(exact).rejected
+    assert IdentityFilter(reference(unit(1)), 0.5).check(np.nextafter(exact, np.float32(0))).accepted
 
 
 def test_a_face_that_was_not_found_is_rejected_as_unassessed():

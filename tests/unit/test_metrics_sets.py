@@ -332,6 +332,7 @@ def test_the_photographs_own_figures_stand_beside(folders):
     assert floor["value"] == pytest.approx(np.mean(values), rel=1e-4)
     assert floor["range"] == pytest.approx([min(values), max(values)], rel=1e-4)
     assert (floor["n"], floor["n_images"], floor["n_reference"], floor["note"]) == (10, 20, 20, FLOOR)
+    assert floor["n_unreadable"] == 0
     assert "fid_floor" not in sets["post_op"] and sets["all"]["fid_floor"]["robust"]["real"]["n"] == 11
     assert sets["post_op"]["lpips_reference"]["robust"]["real"]["n"] == 1
 
@@ -388,6 +389,12 @@ def test_an_empty_set_is_named_and_nothing_but_empty_sets_is_refused(folders, tm
         measure_sets({"pre_op": tmp_path / "none"}, [], None, Extractors())
     assert condition_of(folders["generated"]["pre_op"]) == "pre_op"
     assert condition_of(folders["generated"]["post_op"]) is None
+
+
+@pytest.mark.parametrize("wrong", [{"pairs": 0}, {"threshold": 1.5}])
+def test_a_measurement_of_no_pair_or_no_cosine_is_refused(wrong):
+    with pytest.raises(UserError, match=r"the (number of pairs|threshold) is"):
+        MeasureSettings(**wrong)
 
 
 def test_networks_that_know_nothing_of_photographs_measure_phantoms_alone(folders):

@@ -340,21 +340,12 @@ def test_figures_measured_later_join_the_run(run, tmp_path):
         (["bare.json", "--out", "empty"], "is a folder"),
     ],
 )
-def test_a_mistake_is_one_line(tmp_path, monkeypatch, capsys, arguments, sentence):
-    from diffusioncleft.cli.main import main
-
+def test_a_mistake_is_one_line(tmp_path, monkeypatch, refused, arguments, sentence):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "foreign.json").write_text('{"schema": 7}')
     (tmp_path / "bare.json").write_text('{"schema": 1}')
-    try:
-        status = main(["report", *arguments])
-    except SystemExit as stop:
-        status = stop.code
-    error = capsys.readouterr().err
-    assert status == 2
-    assert sentence in error
-    assert len(error.strip().splitlines()) == 1
+    assert sentence in refused("report", *arguments)
 
 
 def test_the_zero_shot_plan_asks_the_papers_two_questions():

@@ -147,7 +147,10 @@ def test_one_writer_knows_what_it_has_just_written(tmp_path):
         assert is_new and writer.write(picture, record, made_from(record, picture)) == (file, False)
         other, is_new = writer.write(picture, record, made_from(record, picture, copy=1))
         assert (file, other, is_new) == ("000000_7.png", "000001_7.png", True)
-    assert_whole(tmp_path, 2)
+        assert writer.write(picture, record, made_from(record, picture, copy=2)) == ("000002_7.png", True)
+        assert add(writer, ROWS[3]) == ("000003_9.png", True)
+        assert add(writer, ROWS[3], sampler={"steps": 5}) == ("000004_9.png", True)
+    assert_whole(tmp_path, 5)
 
 
 def test_what_makes_a_picture_is_the_same_in_any_order_of_its_record():
