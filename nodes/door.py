@@ -24,13 +24,31 @@ async def refusal(body: Any) -> dict[str, Any] | None:
     if graph is None or not _is_graph(graph):
         return None  # ComfyUI says what is wrong with it
     may_run, will_run = _reached(graph, body.get("partial_execution_targets"))
-    problems = file_names.problems(may_run)
+    problems = file_names.problems(may_run) or await asyncio.to_thread(_withdrawn, may_run)
     if not problems and any(node.kind.startswith(_OURS) for node in may_run):
         # Reads files and builds models: the server goes on meanwhile.
         problems = await asyncio.to_thread(_needs, will_run)
         if not problems:
             return await _wrong_in_part(graph, body.get("partial_execution_targets"))
     return _answer(graph, problems) if problems else None
+
+
+def _withdrawn(nodes: list[QueuedNode]) -> list[tuple[str, str]]:
+    """LoRAs that nothing may be drawn with any more, in whichever loader they stand."""
+    from ..diffusioncleft_core.dataset.withdrawn import refuse_withdrawn
+
+    files = set(places.model_files("loras"))
+    chosen = [(node, value) for node in nodes for value in node.values().values() if isinstance(value, str)]
+    found, known = [], None
+    for node, name in chosen:
+        if name not in files:
+            continue
+        known = places.withdrawals() if known is None else known
+        try:
+            refuse_withdrawn(places.model_file("loras", name), known)
+        except UserError as error:
+            found.append((node.unique_id, places.without_private_paths(str(error))))
+    return found
 
 
 def _needs(nodes: list[QueuedNode]) -> list[tuple[str, str]]:

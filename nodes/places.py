@@ -8,12 +8,16 @@ passes through here.
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import folder_paths
 
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.files import inside, private_dir
 from ..diffusioncleft_core.imageset.places import MANIFEST
+
+if TYPE_CHECKING:
+    from ..diffusioncleft_core.dataset.withdrawn import Withdrawal
 
 DATASETS = "diffusioncleft_datasets"
 RUNS = "diffusioncleft_runs"
@@ -98,6 +102,16 @@ def find_run(name: str) -> Path:
 def loras_folder() -> Path:
     """ComfyUI's folder for LoRAs, the first one."""
     return Path(folder_paths.get_folder_paths("loras")[0])
+
+
+def withdrawals() -> list[Withdrawal]:
+    """The LoRAs that learned from a photograph whose consent was withdrawn, as this machine's datasets and
+    its user's list know them.
+    """
+    from ..diffusioncleft_core.dataset.withdrawn import known_withdrawals
+
+    datasets = [path for root in roots(DATASETS) for path in _folders(root) if _is_dataset(path)]
+    return known_withdrawals(*datasets)
 
 
 def output_folder(name: str) -> Path:

@@ -140,7 +140,18 @@ def read_state(run_id: str) -> dict[str, Any]:
     if state["state"] == DONE and not (places.loras_folder() / str(state.get("lora"))).is_file():
         state |= {"state": INTERRUPTED, "message": "its LoRA was removed from the loras folder"}
         state.pop("lora", None)
+    if "lora" in state and (told := _withdrawn(places.loras_folder() / state["lora"])):
+        state |= {"message": told, "checkpoints": []}
+        state.pop("lora")
     return state
+
+
+def _withdrawn(lora: Path) -> str:
+    """A sentence on a LoRA that must not be used any more; "" for others."""
+    from ..diffusioncleft_core.dataset.withdrawn import SAID, lora_withdrawal
+
+    found = lora_withdrawal(lora, places.withdrawals())
+    return f"its LoRA {SAID}; train anew, without that photograph" if found else ""
 
 
 def describe(state: dict[str, Any]) -> str:
@@ -204,8 +215,9 @@ def _train(run: Run, stop: Callable[[], bool], view: NodeView | None) -> None:
     if failure:
         raise RuntimeError(failure)
     kept = sorted(result.path.parent.glob(f"{result.path.stem}-step*.safetensors"))
-    names = [_install(path, f"{run.plan.name}_{path.stem.rpartition('-')[2]}") for path in kept]
-    name = _install(result.path, run.plan.name)
+    dataset, name = run.plan.dataset.folder, run.plan.name
+    names = [_install(path, f"{name}_{path.stem.rpartition('-')[2]}", dataset) for path in kept]
+    name = _install(result.path, name, dataset)
     run.say(state=DONE, lora=name, checkpoints=[*names, name], step=result.steps, message="")
 
 
@@ -288,12 +300,19 @@ def _finished(run: Run) -> bool:
     return bool(state["state"] == DONE)
 
 
-def _install(lora: Path, name: str) -> str:
-    """Copy the LoRA into ComfyUI's loras folder; its hash is in its name, because loaders cache by path."""
+def _install(lora: Path, name: str, dataset: Path) -> str:
+    """Copy the LoRA into ComfyUI's loras folder; its hash is in its name, because loaders cache by path.
+
+    The dataset knows the copy, so that a consent that is withdrawn later reaches it.
+    """
+    from ..diffusioncleft_core.dataset.trained import remember_lora
+    from ..diffusioncleft_core.dataset.withdrawn import lora_run
+
     file = places.loras_folder() / f"{name}_{sha256_file(lora)[:12]}.safetensors"
     if not file.is_file():
         with atomic_path(file) as temporary:
             temporary.write_bytes(lora.read_bytes())
+    remember_lora(dataset, lora_run(lora), file)
     return file.name
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from comfy_server import ComfyServer, GraphRefused
 from graphs import KINDS, Graph, builder, drawing, node, ours, training
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny_flux import build_single_files, build_tiny_flux, save_single
 
 TEXT_ALONE = dict.fromkeys(KINDS, False) | {"text": True}
@@ -224,3 +224,36 @@ sys.meta_path.insert(0, Later())
         assert nodes == ["load"] and "novelty" in details and "docs/comfyui.md" in details
     finally:
         other.kill()
+
+
+def test_a_lora_whose_consent_was_withdrawn_refuses_every_graph_that_loads_it(server, dataset, real):
+    """Also a graph without a node of ours, and whatever the file is called: its training is known."""
+    from diffusioncleft.diffusioncleft_core.dataset.trained import remember_lora, remember_training, withdraw
+    from diffusioncleft.diffusioncleft_core.dataset.withdrawn import RUN_KEY
+
+    loras = server.base / "models" / "loras"
+    loras.mkdir(parents=True, exist_ok=True)
+    for name, run in (("known.safetensors", "1" * 64), ("other.safetensors", "2" * 64)):
+        save_file({"a": torch.zeros(1)}, loras / name, metadata={RUN_KEY: run})
+    owned = server.base / "private datasets" / dataset
+    remember_training(owned, "1" * 64, owned.parent / "training")
+    remember_lora(owned, "1" * 64, loras / "known.safetensors")
+    (loras / "known.safetensors").rename(loras / "renamed.safetensors")
+
+    def graph(name: str) -> Graph:
+        load = node("LoraLoaderModelOnly", model=["load", 0], lora_name=name, strength_model=1.0)
+        plain = {**REAL, "load": ours("PhantomLoader"), "lora": load}
+        plain["latent"] = {**REAL["latent"], "inputs": {**REAL["latent"]["inputs"], "model": ["lora", 0]}}
+        return {**plain, "see": node("PreviewImage", images=["picture", 0])}
+
+    try:
+        withdraw(owned)
+        details, nodes = refused(server, graph("renamed.safetensors"))
+        assert nodes == ["lora"] and "whose consent was withdrawn" in details
+        assert str(server.base) not in details
+        server.wait(server.queue(graph("other.safetensors")))
+    finally:
+        (owned / "withdrawn.jsonl").unlink()
+        (owned / "trained.jsonl").unlink()
+        for path in (*loras.glob("*.safetensors"), loras / "withdrawn.json"):
+            path.unlink(missing_ok=True)
