@@ -19,11 +19,11 @@ from .admission import (
     admit,
     caption_builder,
     columns_of,
-    list_photographs,
     served_warnings,
     unknown_columns,
     without_consent,
 )
+from .consent import table_and_photographs
 from .corrections import keep_captions
 from .examine import Analyzer, Ledger, examine, examine_settings, settings_key
 from .folder import (
@@ -49,7 +49,6 @@ from .folder import (
     settle,
 )
 from .matching import match_rows
-from .metadata import read_table
 from .select import (
     Selected,
     Selection,
@@ -76,7 +75,7 @@ class BuildResult:
     erased: int
     warnings: tuple[str, ...] = field(default=())
     private_notices: tuple[str, ...] = field(default=())
-    """Sentences that name photographs: for their owner's eyes, never for a report."""
+    """Sentences that name photographs or their table: for their owner's eyes, never for a report."""
 
     def count(self, role: str) -> int:
         """How many photographs have the role `train` or `holdout`."""
@@ -90,7 +89,7 @@ class BuildResult:
 
 def build_dataset(
     photos: Path,
-    metadata: Path,
+    metadata: Path | None,
     condition: Condition,
     out: Path,
     faces: Analyzer,
@@ -100,7 +99,7 @@ def build_dataset(
     arguments: Mapping[str, Any] | None = None,
 ) -> BuildResult:
     """Build the private dataset `out` from the folder `photos` and its table `metadata`, or bring it up to
-    date.
+    date. Without a table the folder's CONSENT.txt gives consent, and captions stand beside the photographs.
 
     Photographs are read, never changed. What can't enter is listed with its reason in `set_aside.jsonl`. A
     photograph already examined is not opened again (content hash); one whose consent or file is gone is
@@ -115,8 +114,7 @@ def build_dataset(
         raise UserError(
             "the embedded face models know phantoms alone; name a face pack (--faces), or give --phantom"
         )
-    table = read_table(metadata)
-    listing = list_photographs(photos, {row.file for row in table.rows})
+    table, listing = table_and_photographs(photos, metadata)
     if not listing.photographs:
         raise UserError(f"{photos} holds no photograph; check the path")
     refuse_overlap(photos, out)
@@ -133,7 +131,7 @@ def build_dataset(
     with dataset_lock(out):
         folder = create_dataset_folder(out)
         erase_leftovers(folder)
-        warnings = [*table.notices, *unknown_columns(table, condition), *served_warnings(photos, out)]
+        warnings = served_warnings(photos, out)
 
         sources, unread = _hash_sources(photos, candidates, without_consent(listing, matches))
         aside += unread
@@ -168,11 +166,14 @@ def build_dataset(
             erased=erased,
             warnings=tuple(warnings),
             private_notices=(
+                *table.notices,
+                *unknown_columns(table, condition),
                 *matches.notices,
                 *sidecars.notices(listing.photographs, "rename them to end in .txt"),
             ),
         )
-        write_json(folder / SETTINGS, _description(result, condition, faces, settings, arguments or {}))
+        described = _description(result, condition, faces, settings, arguments or {})
+        write_json(folder / SETTINGS, described | {"consent_for_folder": table.statement})
         return result
 
 

@@ -84,6 +84,7 @@ def build(
     condition: Condition,
     photographs: Photographs,
     warn: Callable[[str], None],
+    remember: Callable[[str], None],
 ) -> Results:
     """Photographs → checked, captioned private dataset with its hold-out."""
     from ..dataset.build import build_dataset
@@ -112,13 +113,10 @@ def build(
             apart_from=others,
             arguments=readmit_arguments(settings, photographs, condition, others, choices),
         )
-        for message in result.warnings:
+        for message in result.private_notices:
             warn(message)
-        if result.private_notices:
-            warn(
-                f"{condition.name}: rows or captions were read with a guess, or not read; "
-                "`diffusioncleft dataset build` with the same photographs names them"
-            )
+        for message in result.warnings:
+            remember(message)
         if not result.count("train"):
             raise UserError(
                 f"no {condition.name} photograph can be trained on: see `diffusioncleft dataset show {out}`"
@@ -155,7 +153,7 @@ def readmit_arguments(
     """What `dataset readmit` needs to build the private dataset again, as `dataset build` records it."""
     return {
         "photos": str(photographs.folder.resolve()),
-        "metadata": str(photographs.metadata.resolve()),
+        "metadata": str(photographs.metadata.resolve()) if photographs.metadata else None,
         "condition": condition.name,
         "vocabulary": str(path.resolve()) if (path := settings.vocabulary.path) else None,
         "faces": settings.faces,
@@ -166,7 +164,8 @@ def readmit_arguments(
 
 def photograph_digests(photographs: Photographs) -> list[str]:
     """Content hashes of the photographs and their table."""
-    return [*folder_digests(photographs.folder), sha256_file(photographs.metadata)]
+    table = [] if photographs.metadata is None else [sha256_file(photographs.metadata)]
+    return [*folder_digests(photographs.folder), *table]
 
 
 def folder_digests(folder: Path) -> list[str]:

@@ -91,7 +91,7 @@ def run_stages(
     for name in settings.conditions:
         condition = vocabulary.condition(name)
         photographs = render_photographs(settings, folders, stages, condition)
-        facts[name]["dataset"] = build(settings, folders, stages, condition, photographs, remember)
+        facts[name]["dataset"] = build(settings, folders, stages, condition, photographs, warn, remember)
     for name in settings.conditions:
         if settings.regularization_images:
             condition = vocabulary.condition(name)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..conditions.loader import load_vocabulary
 from ..conditions.vocabulary import Vocabulary
+from ..dataset.consent import read_statement
 from ..environment import trainer_device
 from ..errors import UserError
 from ..files import sha256_bytes, sha256_model
@@ -44,10 +45,10 @@ BASE_PARTS = {
 
 @dataclass(frozen=True)
 class Photographs:
-    """One condition's photographs and their table."""
+    """One condition's photographs and their table; without one the folder's CONSENT.txt gives consent."""
 
     folder: Path
-    metadata: Path
+    metadata: Path | None
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,9 @@ def check_settings(settings: RunSettings) -> None:
     for condition, photographs in settings.photographs.items():
         if not photographs.folder.is_dir():
             raise UserError(f"the {condition} photographs {photographs.folder} are no folder: check the path")
-        if not photographs.metadata.is_file():
+        if photographs.metadata is None:
+            read_statement(photographs.folder)
+        elif not photographs.metadata.is_file():
             raise UserError(
                 f"the {condition} table {photographs.metadata} does not exist: give its path with "
                 f"--metadata {condition}=CSV, docs/dataset.md lists its columns"
