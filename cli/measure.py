@@ -36,6 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reference",
         nargs="+",
+        action="extend",
         type=Path,
         default=[],
         metavar="DATASET",

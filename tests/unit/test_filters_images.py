@@ -14,7 +14,7 @@ from diffusioncleft.diffusioncleft_core.dataset.references import ReferenceSet
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.faces.records import FaceRecord, record_of, second_share
 from diffusioncleft.diffusioncleft_core.filters import text as text_module
-from diffusioncleft.diffusioncleft_core.filters.apply import settings_key, verdicts_of
+from diffusioncleft.diffusioncleft_core.filters.apply import Filters, verdicts_of
 from diffusioncleft.diffusioncleft_core.filters.artifacts import (
     ARTIFACTS,
     NO_FACE,
@@ -190,9 +190,9 @@ def test_a_limit_changes_verdicts_and_what_they_depend_on(analyzer):
         ArtifactFilter(analyzer, kinds=["eye_bar"], limits=limits) for limits in ({}, {"bar_evidence": 90})
     )
     assert not usual.check(barred).accepted and other.check(barred).accepted
-    assert settings_key(usual, None) != settings_key(other, None)
+    assert Filters(usual).key != Filters(other).key
     same = ArtifactFilter(analyzer, kinds=["eye_bar"], limits={"eye_detail": 0.1})  # of a kind not chosen
-    assert settings_key(usual, None) == settings_key(same, None)
+    assert Filters(usual).key == Filters(same).key
 
 
 def test_text_is_read_in_small_and_large_pictures_and_no_word_in_a_plain_one():

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from diffusioncleft.cli.main import COMMANDS
+from diffusioncleft.diffusioncleft_core.phantom.photographs import write_photographs
 
 STRANGER = ("unshare", "-U", "--map-user=12345", "--map-group=12345")
 UNKNOWN = (
@@ -31,10 +32,11 @@ def stranger():
         pytest.skip("this system lets nobody make a user namespace")
     environment = {name: value for name, value in os.environ.items() if name not in UNKNOWN}
 
-    def run(*arguments, **settings):
+    def run(*arguments, cwd=None):
         return subprocess.run(
             [*STRANGER, sys.executable, "-m", "diffusioncleft", *map(str, arguments)],
-            env=environment | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"} | settings,
+            cwd=cwd,
+            env=environment | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
             check=False,
@@ -69,7 +71,7 @@ def test_a_dataset_is_built_and_trained_on(stranger, tmp_path):
     assert not (tmp_path / "~").exists()
 
 
-BUILD = ["dataset", "build", ".", "--metadata", "README.md", "--condition", "pre_op", "--out", "x"]
+BUILD = ["dataset", "build", "photos", "--condition", "pre_op", "--out", "x"]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +86,8 @@ BUILD = ["dataset", "build", ".", "--metadata", "README.md", "--condition", "pre
         (["doctor", "--base", "~/flux"], "give the whole path, or set HOME"),
     ],
 )
-def test_what_needs_a_home_says_so_in_one_sentence(stranger, arguments, said):
-    result = stranger(*arguments)
+def test_what_needs_a_home_says_so_in_one_sentence(stranger, tmp_path, arguments, said):
+    write_photographs(tmp_path / "photos", 1, "cleft", seed=0, size=64, subjects=1)
+    result = stranger(*arguments, cwd=tmp_path)
     assert "Traceback" not in result.stderr, result.stderr
     assert result.returncode != 0 and said in result.stderr + result.stdout

@@ -81,7 +81,7 @@ def test_the_wrong_file_is_refused_in_one_sentence(checkpoints, tmp_path):
     with pytest.raises(UserError, match="is not torchvision's AlexNet"):
         networks.perceptual(checkpoints / "inception.pth", CPU)
     broken = tmp_path / "broken.pth"
-    broken.write_bytes(b"not a checkpoint")
+    broken.write_bytes(b"PK\x03\x04 not a checkpoint")
     with pytest.raises(UserError, match="weights verify"):
         networks.perceptual(broken, CPU)
 

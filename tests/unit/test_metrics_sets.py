@@ -66,7 +66,7 @@ FACES = Faces.of(
         FaceRecord(9, 9, 1, embedding=direction(e0=0.7)),
         FaceRecord(9, 9, 1, embedding=direction(e0=0.7, e1=0.7)),
         FaceRecord(9, 9, 1, embedding=direction(e5=0.7)),
-        FaceRecord(9, 9, 2, embedding=direction(e20=1)),
+        FaceRecord(9, 9, 2, embedding=direction(e20=1), second_share=0.5),
         FaceRecord(9, 9, 0),
         FaceRecord(0, 0, unreadable="torn"),
         FaceRecord(9, 9, 1, embedding=direction(e21=1)),
@@ -271,7 +271,7 @@ def folders(tmp_path):
         "generated": {"pre_op": pre, "post_op": post},
         "references": [
             dataset(tmp_path / "photographs pre", "pre_op", 20, 100),
-            dataset(tmp_path / "photographs post", "post_op", 2, 200),
+            dataset(tmp_path / "photographs post", "post_op", 6, 200),
         ],
     }
 
@@ -291,7 +291,7 @@ def test_first_attempts_are_raw_accepted_ones_filtered_and_damaged_ones_counted(
     pre, post = folders["generated"].values()
     photographs, others = (
         [folder / "images" / f"{place}.png" for place in range(n)]
-        for folder, n in zip(folders["references"], (20, 2), strict=True)
+        for folder, n in zip(folders["references"], (20, 6), strict=True)
     )
     raw, kept = [pre / "0.png", pre / "rejected/1.png", pre / "4.png"], [pre / f"{n}.png" for n in (0, 2, 4)]
     bare = [post / "0.png", post / "1.png"]
@@ -338,8 +338,8 @@ def test_the_photographs_own_figures_stand_beside(folders):
     assert floor["range"] == pytest.approx([min(values), max(values)], rel=1e-4)
     assert (floor["n"], floor["n_images"], floor["n_reference"], floor["note"]) == (10, 20, 20, FLOOR)
     assert floor["n_unreadable"] == 0
-    assert "fid_floor" not in sets["post_op"] and sets["all"]["fid_floor"]["robust"]["real"]["n"] == 11
-    assert sets["post_op"]["lpips_reference"]["robust"]["real"]["n"] == 1
+    assert "fid_floor" not in sets["post_op"] and sets["all"]["fid_floor"]["robust"]["real"]["n"] == 13
+    assert sets["post_op"]["lpips_reference"]["robust"]["real"]["n"] == 6 * 5 // 2
 
 
 def test_a_random_sample_of_pairs_is_the_seeds(folders):
@@ -354,7 +354,7 @@ def test_a_random_sample_of_pairs_is_the_seeds(folders):
 def test_each_image_is_looked_at_once_and_again_only_when_it_or_the_network_changed(folders):
     fid, lpips = Colours(), Pixels()
     sets = measured(folders, fid=fid, lpips=lpips)
-    assert (sum(fid.batches), max(fid.batches), lpips.seen) == (6 + 22, 16, 6 + 22)
+    assert (sum(fid.batches), max(fid.batches), lpips.seen) == (6 + 26, 16, 6 + 26)
     again = measured(folders, fid=(fid := Colours()), lpips=(lpips := Pixels()))
     assert (fid.batches, lpips.seen, again) == ([], 0, sets)
     save(folders["generated"]["post_op"] / "1.png", 77)
@@ -363,7 +363,7 @@ def test_each_image_is_looked_at_once_and_again_only_when_it_or_the_network_chan
     assert changed["pre_op"] == sets["pre_op"]
     assert changed["post_op"]["fid"] != sets["post_op"]["fid"]
     measured(folders, fid=(fid := Colours("d" * 64)), lpips=(lpips := Pixels("q" * 64)))
-    assert sum(fid.batches) == lpips.seen == 6 + 22
+    assert sum(fid.batches) == lpips.seen == 6 + 26
 
 
 def test_a_distance_alone_is_the_same_and_one_set_has_no_group_beside_it(folders):
@@ -390,7 +390,7 @@ def test_nothing_of_several_datasets_is_kept_in_one_place(folders, tmp_path):
 def test_words_stand_where_two_images_are_missing(folders):
     (folders["generated"]["post_op"] / "1.png").unlink()
     one = measured(folders)["post_op"]["fid"]["paper"]["raw"]
-    assert (one["value"], one["n"], one["n_reference"], one["note"]) == (None, 1, 2, TOO_FEW)
+    assert (one["value"], one["n"], one["n_reference"], one["note"]) == (None, 1, 6, TOO_FEW)
     folders["references"].pop()
     found = measured(folders)["post_op"]
     fid, lpips = found["fid"]["paper"]["raw"], found["lpips"]["paper"]["raw"]

@@ -178,6 +178,7 @@ OWN_FILES = {
     "diffusioncleft_core/flux/tensors.py": "a tensor",
     "diffusioncleft_core/imageset/cache.py": "our own cache",
     "diffusioncleft_core/phantom/oracle.py": "shipped",
+    "diffusioncleft_core/report/html.py": "shipped",
     "diffusioncleft_core/weights/registry.py": "shipped",
     "nodes/phantom_objects.py": "shipped",
     "trainer/checkpoint.py": "a safetensors header",
