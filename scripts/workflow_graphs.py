@@ -59,7 +59,7 @@ def quick_start(graph: Graph) -> None:
     )
     lora = draw.add("LoraLoaderModelOnly", "LoRA", model=loader[0], lora_name=trainer[0], strength_model=1.0)
     draw.column()
-    images = sample(draw, lora[0], loader[1], loader[2], plan[0], plan[1], PHANTOM_PX)
+    images = sample(draw, (lora[0], loader[1], loader[2]), plan[0], plan[1], PHANTOM_PX)
 
     check = graph.group("3  Filter", "check")
     record, reference = filters(check, images, plan[2], dataset)
@@ -98,7 +98,7 @@ def generation(graph: Graph, condition: str) -> None:
     builder = prompt.add(f"{OURS}PromptBuilder", width=400, condition=condition, control="randomize")
 
     draw = graph.group("3  Draw", "draw")
-    images = sample(draw, lora[0], clip, vae, builder[0], builder[1], PX)
+    images = sample(draw, (lora[0], clip, vae), builder[0], builder[1], PX)
 
     check = graph.group("4  Filter", "check")
     check.note(note("identity"), height=150)
@@ -188,12 +188,12 @@ def zero_shot(graph: Graph) -> None:
     """What FLUX.1 schnell draws without a LoRA."""
     base = graph.group("1  FLUX.1 [schnell], no LoRA", "model")
     base.note(f"{note('zero_shot')}\n\n{note('files')}", width=400, height=280)
-    model, clip, vae = flux_loaders(base)
+    models = flux_loaders(base)
     for number, (name, text) in enumerate(
         [("cleft_lip", "A boy's face with a cleft lip"), ("cleft_lip_scar", "a cleft lip scar")], start=2
     ):
         draw = graph.group(f"{number}  “{text}”", "draw")
-        images = sample(draw, model, clip, vae, text, 0, PX)
+        images = sample(draw, models, text, 0, PX)
         draw.column()
         draw.add(
             f"{OURS}SaveSyntheticSet",
@@ -271,8 +271,9 @@ def flux_loaders(group: Group) -> tuple[Any, Any, Any]:
     return model[0], clip[0], vae[0]
 
 
-def sample(group: Group, model: Any, clip: Any, vae: Any, prompt: Any, seed: Any, size: int) -> Any:
-    """Schnell's graph: no guidance node, no shifted schedule, four steps, CFG 1."""
+def sample(group: Group, models: tuple[Any, Any, Any], prompt: Any, seed: Any, size: int) -> Any:
+    """Schnell's graph: no guidance node, no shifted schedule, four steps, CFG 1. models: MODEL, CLIP, VAE."""
+    model, clip, vae = models
     positive = group.add("CLIPTextEncode", "Prompt", height=150, clip=clip, text=prompt)
     negative = group.add("CLIPTextEncode", EMPTY, height=130, clip=clip, text="")
     latent = group.add("EmptySD3LatentImage", width_=size, height_=size, batch_size=1)
