@@ -148,6 +148,14 @@ def test_few_photographs_of_a_control_have_no_number(n, synthetic, shown):
     assert none["n_control"] is None and "control" not in none["spread"]
 
 
+@pytest.mark.parametrize("synthetic", [True, False])
+def test_the_grid_reaches_synthetic_controls_and_tells_nothing_of_the_outermost_photograph(synthetic):
+    far = plane_faces([[-2.02, 0], [2.02, 0]] * 3)
+    figure = embedding_plane({}, {"pre_op": plane_faces(CORNERS)}, far, control_is_synthetic=synthetic)
+    assert (figure["edges_x"][0], figure["edges_x"][-1]) == ((-2.05, 2.05) if synthetic else (-1.0, 1.0))
+    assert embedding_plane({}, {"pre_op": plane_faces(CORNERS[:3])}) is not None
+
+
 def test_the_spread_is_the_root_mean_square_distance_from_the_mean():
     faces = plane_faces([*CORNERS, [0.0, 0.0]])
     figure = embedding_plane({"pre_op": faces}, {"pre_op": faces[:3], "post_op": faces, "none": faces[:0]})
