@@ -89,6 +89,7 @@ def test_the_plane_is_that_of_the_largest_variances_with_a_fixed_sign(rng):
     figure = embedding_plane({}, {"pre_op": plane_faces(CORNERS)})
     assert figure["explained"] == [0.8, 0.2]
     assert figure["generated"]["pre_op"] == CORNERS
+    assert embedding_plane({}, {"pre_op": plane_faces(CORNERS) / 10})["explained"] == [0.8, 0.2]
     turned = np.linalg.qr(rng.normal(size=(40, 40)))[0]
     faces = rng.normal(size=(30, 40)) * np.linspace(3, 0.1, 40) @ turned
     found = embedding_plane(
@@ -135,6 +136,13 @@ def test_photographs_are_counted_in_their_cell_and_beyond_the_grid_in_the_outerm
     assert (figure["n_control"], figure["control"]) == (30, None)
     # Only x in the middle, and y above and below: 8 of 30 photographs, 2 of 4 generated; 12 beside, 2 beside.
     assert figure["overlap"] == {"pre_op": round(8 / 30 + 12 / 30, 2)}
+
+
+def test_the_overlap_is_the_smaller_share_of_either():
+    """All photographs lie where one of the four generated faces does."""
+    generated = plane_faces([[-0.88, 0.0], [0.88, 0.0], [0.0, -0.58], [0.0, 0.58]])
+    figure = embedding_plane({"pre_op": plane_faces([[-0.88, 0.0]] * 5)}, {"pre_op": generated})
+    assert figure["overlap"] == {"pre_op": 0.25}
 
 
 @pytest.mark.parametrize(("n", "synthetic", "shown"), [(4, False, None), (4, True, 4), (5, False, 5)])
