@@ -1,6 +1,7 @@
 """Every kind of image file becomes upright 8-bit sRGB pixels, or is refused with a reason."""
 
 import base64
+import hashlib
 import io
 import struct
 import zlib
@@ -13,6 +14,7 @@ from diffusioncleft.diffusioncleft_core import phantom
 from diffusioncleft.diffusioncleft_core.imageset import decode as ingest
 from diffusioncleft.diffusioncleft_core.imageset.decode import (
     Rejected,
+    SetAside,
     header_size,
     normalise,
     pixel_sha256,
@@ -106,6 +108,25 @@ def test_sixteen_bit_grey_is_scaled_not_clipped():
     assert np.abs(found - ramp / 257.0).max() <= 0.5
 
 
+@pytest.mark.parametrize(
+    ("kind", "peak", "white"),
+    [
+        (np.float32, 1.0, 1.0),
+        (np.float32, 0.5, 1.0),
+        (np.float32, 200.0, 255.0),
+        (np.float32, 60000.0, 65535.0),
+        (np.float32, 1e6, 1e6),
+        (np.int32, 200, 65535.0),
+        (np.int32, 65535, 65535.0),
+        (np.int32, 100000, 100000.0),
+    ],
+)
+def test_samples_of_32_bits_are_scaled_by_the_least_usual_white_that_holds_them(kind, peak, white):
+    ramp = np.linspace(0, peak, 300 * 4).reshape(300, 4).astype(kind)
+    found = normalise(encoded(Image.fromarray(ramp), "TIFF")).pixels[..., 0]
+    assert np.abs(found - ramp.astype(float) * 255 / white).max() <= 0.501
+
+
 def test_sixteen_bit_colour_png_is_read():
     rgb = np.zeros((8, 8, 3), ">u2")
     rgb[..., 0], rgb[..., 1] = 65535, 32768
@@ -136,6 +157,14 @@ def test_transparency_is_laid_on_white(picture):
     found = normalise(encoded(cut_out, "PNG")).pixels
     assert (found[:, :48] == 255).all()
     assert difference(found[:, 48:], picture.crop((48, 0, 96, 96))) == 0
+
+
+@pytest.mark.parametrize(("mode", "clear", "solid"), [("L", 0, 90), ("RGB", (0, 0, 9), (200, 90, 30))])
+def test_a_png_whose_transparency_is_one_colour_keeps_the_others(mode, clear, solid):
+    image = Image.new(mode, (8, 8), solid)
+    image.paste(clear, (0, 0, 4, 8))
+    found = normalise(encoded(image, "PNG", transparency=clear)).pixels
+    assert (found[:, :4] == 255).all() and (found[:, 4:] == solid).all()
 
 
 def test_icc_profile_is_converted_to_srgb(picture):
@@ -204,6 +233,9 @@ def test_heic_without_its_reader_is_refused_with_advice():
         pytest.skip("pillow-heif is installed")
     with pytest.raises(Rejected, match="pillow-heif"):
         normalise(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 64)
+    for other in (b"\0\0\0\x18ftypisom\0\0\0\0", b"\0\0\0\x18datsheic\0\0\0\0"):
+        with pytest.raises(Rejected, match="truncated, damaged or no image"):
+            normalise(other + b"\0" * 64)
 
 
 def test_an_animation_is_refused_unless_its_first_frame_is_asked_for(picture):
@@ -226,3 +258,14 @@ def test_pixel_hash_tells_size_and_content_apart():
     other[0, 0, 0] = 1
     assert len({pixel_sha256(flat), pixel_sha256(flat.reshape(9, 4, 3)), pixel_sha256(other)}) == 3
     assert pixel_sha256(flat) == pixel_sha256(np.asfortranarray(flat))
+    said = b"RGB" + struct.pack(">II", 4, 9) + flat.tobytes()
+    assert pixel_sha256(flat) == hashlib.sha256(said).hexdigest()
+
+
+@pytest.mark.parametrize("source", [None, "5" * 64])
+def test_what_is_set_aside_is_read_as_it_was_written(source):
+    for reason, can_be_taken_back in (("too_small", True), ("no_consent", False)):
+        entry = SetAside("a.jpg", reason, "seen", source)
+        row = entry.to_json()
+        assert SetAside.from_json(row) == entry
+        assert (row["can_be_taken_back"], row.get("source")) == (can_be_taken_back, source)

@@ -169,6 +169,7 @@ def test_kinds_can_be_chosen_but_an_image_without_a_face_is_always_rejected(anal
     assert only_text.check(np.full((96, 96, 3), 120, np.uint8)).reasons == [NO_FACE]
     no_text = ArtifactFilter(analyzer, kinds=["eye_bar"])
     assert no_text.check(barred).reasons == ["eye_bar"] and "text" not in no_text.check(barred).artifacts
+    assert no_text.describe()["text"] is None and only_text.describe()["text"]
     with pytest.raises(UserError, match="no artifact 'moustache'"):
         ArtifactFilter(analyzer, kinds=["moustache"])
 

@@ -89,6 +89,7 @@ def test_the_plane_is_that_of_the_largest_variances_with_a_fixed_sign(rng):
     figure = embedding_plane({}, {"pre_op": plane_faces(CORNERS)})
     assert figure["explained"] == [0.8, 0.2]
     assert figure["generated"]["pre_op"] == CORNERS
+    assert embedding_plane({}, {"pre_op": plane_faces(CORNERS) / 10})["explained"] == [0.8, 0.2]
     turned = np.linalg.qr(rng.normal(size=(40, 40)))[0]
     faces = rng.normal(size=(30, 40)) * np.linspace(3, 0.1, 40) @ turned
     found = embedding_plane(
@@ -138,6 +139,13 @@ def test_photographs_are_counted_in_their_cell_and_beyond_the_grid_in_the_outerm
     assert figure["overlap"] == {"pre_op": round(8 / 30 + 12 / 30, 2)}
 
 
+def test_the_overlap_is_the_smaller_share_of_either():
+    """All photographs lie where one of the four generated faces does."""
+    generated = plane_faces([[-0.88, 0.0], [0.88, 0.0], [0.0, -0.58], [0.0, 0.58]])
+    figure = embedding_plane({"pre_op": plane_faces([[-0.88, 0.0]] * 5)}, {"pre_op": generated})
+    assert figure["overlap"] == {"pre_op": 0.25}
+
+
 @pytest.mark.parametrize(("n", "synthetic", "shown"), [(4, False, None), (4, True, 4), (5, False, 5)])
 def test_few_photographs_of_a_control_have_no_number(n, synthetic, shown):
     control = plane_faces([*CORNERS, [0.1, 0.1]])[:n]
@@ -147,6 +155,14 @@ def test_few_photographs_of_a_control_have_no_number(n, synthetic, shown):
     assert (figure["spread"]["control"]["control"] is None) == (n < 5)
     none = embedding_plane({}, {"pre_op": plane_faces(CORNERS)}, plane_faces(CORNERS)[:0])
     assert none["n_control"] is None and "control" not in none["spread"]
+
+
+@pytest.mark.parametrize("synthetic", [True, False])
+def test_the_grid_reaches_synthetic_controls_and_tells_nothing_of_the_outermost_photograph(synthetic):
+    far = plane_faces([[-2.02, 0], [2.02, 0]] * 3)
+    figure = embedding_plane({}, {"pre_op": plane_faces(CORNERS)}, far, control_is_synthetic=synthetic)
+    assert (figure["edges_x"][0], figure["edges_x"][-1]) == ((-2.05, 2.05) if synthetic else (-1.0, 1.0))
+    assert embedding_plane({}, {"pre_op": plane_faces(CORNERS[:3])}) is not None
 
 
 def test_the_spread_is_the_root_mean_square_distance_from_the_mean():

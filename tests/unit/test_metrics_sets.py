@@ -11,11 +11,16 @@ from PIL import Image
 from diffusioncleft.diffusioncleft_core.dataset.folder import create_dataset_folder
 from diffusioncleft.diffusioncleft_core.dataset.references import ReferenceSet
 from diffusioncleft.diffusioncleft_core.errors import UserError
-from diffusioncleft.diffusioncleft_core.faces.records import FaceRecord
+from diffusioncleft.diffusioncleft_core.faces.records import FaceRecord, record_of
 from diffusioncleft.diffusioncleft_core.files import sha256_file, write_json
+from diffusioncleft.diffusioncleft_core.imageset.decode import read_image
 from diffusioncleft.diffusioncleft_core.imageset.manifest import ImageRow, write_image_set
 from diffusioncleft.diffusioncleft_core.metrics.extractors import ExtractorInfo, Extractors
-from diffusioncleft.diffusioncleft_core.metrics.faces import MeasuredFaces, face_figures
+from diffusioncleft.diffusioncleft_core.metrics.faces import (
+    MeasuredFaces,
+    face_figures,
+    look_at_faces,
+)
 from diffusioncleft.diffusioncleft_core.metrics.features import FeatureCaches
 from diffusioncleft.diffusioncleft_core.metrics.fid import frechet_distance, split_floor
 from diffusioncleft.diffusioncleft_core.metrics.fir import (
@@ -42,7 +47,14 @@ from diffusioncleft.diffusioncleft_core.metrics.measure import (
     measure_sets,
     noted,
 )
-from diffusioncleft.diffusioncleft_core.metrics.sets import Group, Population, condition_of
+from diffusioncleft.diffusioncleft_core.metrics.sets import (
+    Group,
+    Population,
+    condition_of,
+    generated_population,
+)
+from diffusioncleft.diffusioncleft_core.phantom.face import random_face
+from diffusioncleft.diffusioncleft_core.phantom.render import render
 
 PACK = {"name": "pack", "sha256": "0" * 64, "phantom": True, "licence": "none"}
 
@@ -187,6 +199,56 @@ def test_each_condition_has_its_own_held_out_people_and_all_have_everyones():
     found = face_figures(alone, unknown, 0.65)
     assert "fir_control_images" not in found["sets"]["all"] and found["figures"]["similarity"] == {}
     assert [len(points) for points in found["figures"]["pca"]["generated"].values()] == [6]
+
+
+def phantom(path, seed):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(render(random_face(np.random.default_rng(seed)), 96).image).save(path)
+
+
+@pytest.mark.parametrize(
+    ("roles", "synthetic"),
+    [(("generated", "control"), True), (("generated",) * 2, True), (("control", None), False), ((), False)],
+)
+def test_faces_belong_to_their_images_and_lie_with_their_owner(tmp_path, analyzer, roles, synthetic):
+    """Two sets and a control; without rows (a bare folder) or with one of no role, it may be photographs."""
+    sets = {name: tmp_path / name for name in ("pre_op", "post_op")}
+    for place, folder in enumerate(sets.values()):
+        for seed in (0, 1):
+            phantom(folder / f"{seed}.png", 10 * place + seed)
+    (sets["post_op"] / "2.png").write_bytes(b"\x89PNG\r\n\x1a\n torn")
+    control, cache, told = tmp_path / "control", tmp_path / "cache", []
+    for seed in (0, 1):
+        phantom(control / f"{seed}.png", 50 + seed)
+    if roles:
+        rows = [ImageRow(f"{place}.png", role=role, prompt="") for place, role in enumerate(roles)]
+        write_image_set(control, rows)
+    (control / "2.png").write_bytes(b"\x89PNG\r\n\x1a\n torn")
+    population = generated_population(sets, told.append)
+    held = dataset(tmp_path / "photographs", "pre_op", 1, 0)
+    for place in (0, 1):
+        phantom(held / "images" / f"{place}.png", 70 + place)
+    found = look_at_faces(population, [held], control, analyzer, cache, told.append)
+
+    def embedding(path):
+        pixels = read_image(path)
+        return record_of(pixels, analyzer.analyze(pixels)).embedding
+
+    paths = [sets[name] / f"{seed}.png" for name in sets for seed in (0, 1)]
+    assert found.generated.found.tolist() == [True] * 4 + [False]
+    assert found.generated.unreadable.tolist() == [False] * 4 + [True]
+    for path, vector in zip(paths, found.generated.embeddings, strict=False):
+        assert np.allclose(vector, embedding(path), atol=1e-5)
+    others = np.stack([embedding(control / f"{seed}.png") for seed in (0, 1)])
+    assert np.allclose(found.control, others, atol=1e-5) and found.control_is_synthetic is synthetic
+    assert len(found.holdout["pre_op"]) == len(found.references.embeddings) == 1
+    assert np.allclose(found.holdout["pre_op"], embedding(held / "images" / "1.png")[None], atol=1e-5)
+    assert np.allclose(found.references.embeddings, embedding(held / "images" / "0.png")[None], atol=1e-5)
+    assert any(cache.iterdir()) and not any(
+        (folder / ".faces").exists() for folder in (*sets.values(), control)
+    )
+    assert sum(str(sets["post_op"]) in line and "2.png" in line for line in told) == 1
+    assert sum(str(control) in line and "2.png" in line for line in told) == 1
 
 
 class Colours:
@@ -414,7 +476,7 @@ def test_an_empty_set_is_named_and_nothing_but_empty_sets_is_refused(folders, tm
     with pytest.raises(UserError, match="nothing to measure"):
         measure_sets({"pre_op": tmp_path / "none"}, [], None, Extractors())
     assert condition_of(folders["generated"]["pre_op"]) == "pre_op"
-    assert condition_of(folders["generated"]["post_op"]) is None
+    assert condition_of(folders["generated"]["post_op"]) is condition_of(tmp_path / "none") is None
 
 
 @pytest.mark.parametrize("wrong", [{"pairs": 0}, {"threshold": 1.5}])

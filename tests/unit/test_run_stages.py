@@ -2,9 +2,16 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from diffusioncleft.cli.run import tell_photographs
-from diffusioncleft.diffusioncleft_core.imageset.synthetic import clip, fit_lines, short_label
+from diffusioncleft.diffusioncleft_core.imageset.synthetic import (
+    BACKGROUND,
+    clip,
+    contact_sheet,
+    fit_lines,
+    short_label,
+)
 from diffusioncleft.diffusioncleft_core.phantom.experiment import drift
 from diffusioncleft.diffusioncleft_core.report.summary import aside_rows, goal_of
 from diffusioncleft.diffusioncleft_core.run.dataset import photographs_for
@@ -205,6 +212,26 @@ def share(k: int, n: int) -> dict:
 )
 def test_a_goal_is_reached_or_missed_where_the_whole_interval_says_so(label, figure, verdict):
     assert goal_of(label, figure) == verdict
+
+
+def test_a_contact_sheet_shows_every_picture_in_its_place_with_its_label_below(tmp_path):
+    colours = [(200, 30, 30), (30, 200, 30), (30, 30, 200)]
+    pictures = [np.full((64, 128, 3), colour, np.uint8) for colour in colours]
+    path = contact_sheet(pictures, ["one", "two", ""], tmp_path / "s.png", title="Faces", columns=2, cell=64)
+    with Image.open(path) as image:
+        sheet = np.asarray(image)
+    # Two columns of 64 px with 8 px around; a title of 14 px in 8 px; under 32 px of picture three lines
+    # of 9 + 2 px, and 8 px to the next row.
+    assert sheet.shape == (30 + 2 * 73 + 8, 2 * 72 + 8, 3)
+    for colour, (left, top) in zip(colours, ((8, 30), (80, 30), (8, 103)), strict=True):
+        assert (sheet[top : top + 32, left : left + 64] == colour).all()
+    written = (sheet != BACKGROUND).any(axis=2)
+    assert written[8:22, 8:60].any() and not written[:8].any() and not written[:, :8].any()
+    labels = [
+        written[top + 33 : top + 44, left : left + 64].any() for left, top in ((8, 30), (80, 30), (8, 103))
+    ]
+    assert labels == [True, True, False]
+    assert not written[103:135, 80:].any()
 
 
 def test_labels_name_the_finding_and_fit_their_picture():
