@@ -21,7 +21,7 @@ help:
 	@echo "make lint         ruff and mypy"
 	@echo "make format       let ruff rewrite the layout and the safe findings"
 	@echo "make bench        timings, kept in benchmarks/"
-	@echo "make experiments  the measurements at n >= 500 a cell; half an hour on two cores"
+	@echo "make experiments  the measurements at n >= 500 a cell; half an hour on two cores (DIFFUSIONCLEFT_REAL=dir: real faces too)"
 	@echo "make clean        remove the environment and the caches, nothing you made"
 
 setup: $(READY)
@@ -55,6 +55,7 @@ bench: $(READY)
 
 experiments: $(READY)
 	$(PY) scripts/experiments.py
+	$(if $(DIFFUSIONCLEFT_REAL),$(PY) -m diffusioncleft.tools.evaluate_eyes --out experiments/real_eyes.json)
 
 clean:
 	$(PYTHON) -c "import shutil; [shutil.rmtree(d, ignore_errors=True) for d in ('$(VENV)', '.mypy_cache', '.ruff_cache', '.pytest_cache', 'build', 'dist')]"

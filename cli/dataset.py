@@ -14,11 +14,13 @@ from ..diffusioncleft_core.ranges import HOLDOUT, SEED
 from .options import add_vocabulary_argument, warn
 
 if TYPE_CHECKING:
-    from ..diffusioncleft_core.dataset.build import BuildResult, ConsentChange
+    from ..diffusioncleft_core.dataset.build import BuildResult
+    from ..diffusioncleft_core.dataset.trained import ConsentChange
 
 HELP = "build a checked, captioned, private dataset from photographs; show, readmit, withdraw, purge"
 EXAMPLES = """\
 examples:
+  diffusioncleft dataset table photos
   diffusioncleft dataset build photos --metadata photos/metadata.csv --condition pre_op --out private/pre_op
   diffusioncleft dataset show private/pre_op --list
   diffusioncleft dataset readmit private/pre_op --file "IMG 12.jpg"
@@ -30,15 +32,24 @@ examples:
 docs/dataset.md describes the table's columns, the checks and what lies in the folder.
 """
 DEFAULT_FACES = "buffalo_l"
-ACTIONS = ("build", "show", "readmit", "allow-edits", "restore-captions", "withdraw", "purge")
+ACTIONS = ("table", "build", "show", "readmit", "allow-edits", "restore-captions", "withdraw", "purge")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the subcommands."""
     commands = parser.add_subparsers(dest="action", required=True, metavar="|".join(ACTIONS))
+    table = commands.add_parser("table", help="write a first metadata.csv to fill in; consent is left empty")
+    table.add_argument("photos", type=Path, metavar="PHOTOS", help="folder of photographs; never changed")
+    table.add_argument("--out", type=Path, metavar="CSV", help="default: metadata.csv in the folder")
+    add_vocabulary_argument(table)
     build = commands.add_parser("build", help="build a dataset, or bring it up to date")
     build.add_argument("photos", type=Path, metavar="PHOTOS", help="folder of photographs; never changed")
-    build.add_argument("--metadata", type=Path, required=True, help="table with a row a photograph (CSV)")
+    build.add_argument(
+        "--metadata",
+        type=Path,
+        metavar="CSV",
+        help="table with a row a photograph (default: metadata.csv in the folder, or its CONSENT.txt)",
+    )
     build.add_argument("--condition", required=True, help="pre_op, post_op, or another of the vocabulary")
     build.add_argument("--out", type=Path, required=True, metavar="DIR", help="private folder of the dataset")
     build.add_argument("--faces", help=f"face model pack, name or folder (default {DEFAULT_FACES})")
@@ -107,8 +118,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run one subcommand."""
-    actions = (_build, _show, _readmit, _allow_edits, _restore_captions, _withdraw, _purge)
+    actions = (_table, _build, _show, _readmit, _allow_edits, _restore_captions, _withdraw, _purge)
     return dict(zip(ACTIONS, actions, strict=True))[args.action](args)
+
+
+def _table(args: argparse.Namespace) -> int:
+    from ..diffusioncleft_core.conditions.loader import load_vocabulary
+    from ..diffusioncleft_core.dataset.folder_consent import TABLE, write_first_table
+
+    columns = load_vocabulary(args.vocabulary).columns
+    out = args.out or args.photos / TABLE
+    count = write_first_table(args.photos, out, columns.values())
+    print(f"{out}: {count} photographs; fill in what is known of each:")
+    for name, column in columns.items():
+        need = " (needed)" if column.required and name != "file" else ""
+        print(f"  {name:<16} {', '.join(column.values) or column.title}{need}")
+    print(
+        "only a photograph whose consent is yes enters a dataset; ask those who are shown, or their guardians"
+    )
+    return 0
 
 
 def _build(args: argparse.Namespace) -> int:
@@ -116,9 +144,12 @@ def _build(args: argparse.Namespace) -> int:
         raise UserError(
             "--phantom brings its own face models; leave out --faces, or --phantom for photographs"
         )
+    from ..diffusioncleft_core.dataset.folder_consent import usual_table
+
+    metadata = args.metadata or usual_table(args.photos)
     arguments = {
         "photos": str(args.photos.resolve()),
-        "metadata": str(args.metadata.resolve()),
+        "metadata": str(metadata.resolve()) if metadata else None,
         "condition": args.condition,
         "vocabulary": str(args.vocabulary.resolve()) if args.vocabulary else None,
         "faces": args.faces or ("phantom" if args.phantom else DEFAULT_FACES),
@@ -143,6 +174,7 @@ def _build_with(out: Path, arguments: dict[str, Any]) -> BuildResult:
     """Build with recorded arguments. Mistakes in the arguments stop it before the face models are opened."""
     from ..diffusioncleft_core.conditions.loader import load_vocabulary
     from ..diffusioncleft_core.dataset.build import build_dataset
+    from ..diffusioncleft_core.dataset.folder_consent import table_and_photographs
     from ..diffusioncleft_core.dataset.settings import BuildSettings, Photographs
     from ..diffusioncleft_core.faces.analyzer import load_face_analyzer
     from ..diffusioncleft_core.run.withdrawal import note_change
@@ -154,15 +186,11 @@ def _build_with(out: Path, arguments: dict[str, Any]) -> BuildResult:
     settings = BuildSettings(**arguments["settings"])
     vocabulary = load_vocabulary(Path(arguments["vocabulary"]) if arguments["vocabulary"] else None)
     condition = vocabulary.condition(arguments["condition"])
-    for name in ("photos", "metadata"):
-        if not Path(arguments[name]).exists():
-            raise UserError(f"{arguments[name]} does not exist; check the path of the {name}")
+    photos = Path(arguments["photos"])
+    metadata = Path(arguments["metadata"]) if arguments["metadata"] else None
+    table_and_photographs(photos, metadata)
     return build_dataset(
-        Photographs(
-            Path(arguments["photos"]),
-            Path(arguments["metadata"]),
-            [Path(path) for path in arguments["apart_from"]],
-        ),
+        Photographs(photos, metadata, [Path(path) for path in arguments["apart_from"]]),
         condition,
         out,
         load_face_analyzer(arguments["faces"]),

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.ranges import COUNT, PAPER_SIMILARITY, SIMILARITY, whole
-from .options import add_base_arguments, batch_from, device_and_dtype, source_from
+from .options import (
+    add_base_arguments,
+    add_limit_argument,
+    batch_from,
+    device_and_dtype,
+    limits_from,
+    source_from,
+)
 
 if TYPE_CHECKING:
     from ..diffusioncleft_core.filters.apply import Filters
@@ -61,6 +68,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="A,B",
         help=f"artifacts looked for (default: {','.join(ARTIFACTS)})",
     )
+    add_limit_argument(parser)
     parser.add_argument(
         "--photographs", action="store_true", help="run the artifact filter over the references as well"
     )
@@ -113,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
     if args.refill is not None:
         _refill(args, filters)
     _tell(args.set)
-    if args.photographs:
+    if args.photographs and filters.analyzer is not None:
         _tell_photographs(args, filters.artifacts)
     return 0
 
@@ -122,9 +130,12 @@ def _filters(args: argparse.Namespace, kinds: Any) -> Filters:
     from ..diffusioncleft_core.dataset.references import read_references
     from ..diffusioncleft_core.faces.analyzer import load_face_analyzer
     from ..diffusioncleft_core.filters.apply import Filters
-    from ..diffusioncleft_core.filters.artifacts import ARTIFACTS, ArtifactFilter
+    from ..diffusioncleft_core.filters.artifacts import ARTIFACTS, ArtifactFilter, needs_faces
     from ..diffusioncleft_core.filters.identity import IdentityFilter
 
+    kinds, limits = tuple(ARTIFACTS) if kinds is None else kinds, limits_from(args)
+    if args.artifacts_only and not (args.faces or args.phantom or needs_faces(kinds)):
+        return Filters(ArtifactFilter(None, kinds=kinds, limits=limits))
     pack = args.faces or ("phantom" if args.phantom else DEFAULT_FACES)
     analyzer = load_face_analyzer(pack, device=args.device or "cpu")
     if analyzer.phantom_only and not args.phantom:
@@ -132,7 +143,7 @@ def _filters(args: argparse.Namespace, kinds: Any) -> Filters:
     identity = None
     if args.reference:
         identity = IdentityFilter(read_references(args.reference, analyzer), args.threshold)
-    return Filters(ArtifactFilter(analyzer, kinds=tuple(ARTIFACTS) if kinds is None else kinds), identity)
+    return Filters(ArtifactFilter(analyzer, kinds=kinds, limits=limits), identity)
 
 
 def _refill(args: argparse.Namespace, filters: Filters) -> None:

@@ -151,6 +151,37 @@ def named_folder(text: str) -> tuple[str, Path]:
     return name.strip(), Path(folder.strip())
 
 
+def add_limit_argument(parser: argparse._ActionsContainer) -> None:
+    """Add the artifact filter's limits."""
+    from ..diffusioncleft_core.filters.artifacts import all_limits
+
+    defaults = ", ".join(f"{name}={limit.default:g}" for name, limit in all_limits().items())
+    parser.add_argument(
+        "--limit",
+        type=named_number,
+        action="append",
+        default=[],
+        metavar="NAME=NUMBER",
+        help=f"a limit of the artifact filter; repeat it for several ({defaults}; docs/filters.md)",
+    )
+
+
+def limits_from(args: argparse.Namespace) -> dict[str, float]:
+    """Every limit of the artifact filter; UserError for one that is not known or out of range."""
+    from ..diffusioncleft_core.filters.artifacts import check_limits
+
+    return check_limits(dict(args.limit))
+
+
+def named_number(text: str) -> tuple[str, float]:
+    """`eye_detail=0.4` → (`eye_detail`, 0.4)."""
+    name, _, number = text.partition("=")
+    try:
+        return name.strip(), float(number)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no NAME=NUMBER such as eye_detail=0.4") from None
+
+
 def add_vocabulary_argument(parser: argparse._ActionsContainer) -> None:
     """Add the vocabulary file."""
     parser.add_argument(

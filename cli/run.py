@@ -24,8 +24,10 @@ from ..diffusioncleft_core.ranges import (
 from ..diffusioncleft_core.recipe.checks import check_places, check_recipe
 from .options import (
     add_base_arguments,
+    add_limit_argument,
     add_vocabulary_argument,
     found_source,
+    limits_from,
     named_folder,
     parse_size,
     sampling_from,
@@ -48,9 +50,9 @@ examples:
   diffusioncleft run --photos-pre photos/pre --base FLUX.1-schnell --out runs/first --check
   diffusioncleft run --vocabulary facial_palsy.toml --photos acute=photos --base FLUX.1-schnell --out palsy
 
-metadata.csv is looked for in each folder of photographs. Everything that comes from photographs lies in the
-run folder's `private` part, and `diffusioncleft dataset purge` erases it. Run the same command again after an
-interruption: finished stages are skipped.
+metadata.csv, or else CONSENT.txt (docs/dataset.md), is looked for in each folder of photographs. Everything
+that comes from photographs lies in the run folder's `private` part, and `diffusioncleft dataset purge` erases
+it. Run the same command again after an interruption: finished stages are skipped.
 """
 DEFAULT_FACES = "buffalo_l"
 RECIPE_OPTIONS = (
@@ -82,7 +84,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=CSV",
-        help="their table (default: metadata.csv in the folder)",
+        help="their table (default: metadata.csv in the folder, or its CONSENT.txt)",
     )
     for condition in load_vocabulary().conditions.values():
         if condition.option:
@@ -141,6 +143,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=PAPER_SIMILARITY,
         help="cosine from which a face counts as a training face's (default %(default)s, the paper's)",
     )
+    add_limit_argument(judging)
     judging.add_argument(
         "--refill",
         type=REFILLS,
@@ -250,6 +253,7 @@ def settings_from(args: argparse.Namespace) -> RunSettings:
         control=args.control,
         cell_images=PHANTOM_CELL_IMAGES if args.cell_images is None else args.cell_images,
         threshold=args.threshold,
+        limits=limits_from(args),
         refill=args.refill,
         metrics=metrics_from(args.metrics),
         recipe=recipe_from(
@@ -272,6 +276,7 @@ def metrics_from(text: str) -> tuple[str, ...]:
 
 def photographs_from(args: argparse.Namespace) -> dict[str, Photographs]:
     """Photographs by condition, from --photos and --metadata and from their short forms."""
+    from ..diffusioncleft_core.dataset.folder_consent import usual_table
     from ..diffusioncleft_core.dataset.settings import Photographs
 
     folders = given_by_condition(args, "photos")
@@ -280,8 +285,7 @@ def photographs_from(args: argparse.Namespace) -> dict[str, Photographs]:
         if name not in folders:
             raise UserError(f"{table} is the table of no photographs: add --photos {name}=DIR")
     return {
-        name: Photographs(folder, tables.get(name, folder / "metadata.csv"))
-        for name, folder in folders.items()
+        name: Photographs(folder, tables.get(name) or usual_table(folder)) for name, folder in folders.items()
     }
 
 

@@ -26,12 +26,25 @@ def artifact_kinds(inputs: Mapping[str, Any]) -> list[str]:
     return [kind for kind in ARTIFACTS if inputs.get(kind)]
 
 
-def check_artifacts(images: Any, rows: Any, earlier: Record | None, pack: str, kinds: list[str]) -> Verdicts:
-    """Verdicts of the artifact filter on every picture."""
-    from ..diffusioncleft_core.filters.artifacts import ArtifactFilter
+def artifact_limits(inputs: Mapping[str, Any]) -> dict[str, float]:
+    """The limits that the widgets give."""
+    from ..diffusioncleft_core.filters.artifacts import all_limits
 
-    analyzer = analyzer_of(pack)
-    checker = ArtifactFilter(analyzer, kinds=kinds)
+    return {name: float(inputs[name]) for name in all_limits() if inputs.get(name) is not None}
+
+
+def check_artifacts(
+    images: Any,
+    rows: Any,
+    earlier: Record | None,
+    pack: str,
+    kinds: list[str],
+    limits: Mapping[str, float],
+) -> Verdicts:
+    """Verdicts of the artifact filter on every picture."""
+    from ..diffusioncleft_core.filters.artifacts import ArtifactFilter, needs_faces
+
+    checker = ArtifactFilter(analyzer_of(pack) if needs_faces(kinds) else None, kinds=kinds, limits=limits)
 
     def verdict(pixels: Any) -> dict[str, Any]:
         found = checker.check(pixels)

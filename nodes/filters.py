@@ -60,7 +60,7 @@ class ArtifactFilter(Node):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        from ..diffusioncleft_core.filters.artifacts import ARTIFACTS
+        from ..diffusioncleft_core.filters.artifacts import ARTIFACTS, all_limits
 
         return io.Schema(
             node_id="DiffusionCleft_ArtifactFilter",
@@ -79,6 +79,7 @@ class ArtifactFilter(Node):
                 ),
                 _rows_input(),
                 _earlier_input(),
+                *(_limit_input(limit) for limit in all_limits().values()),
             ],
             outputs=_outputs(),
             is_input_list=True,
@@ -91,26 +92,30 @@ class ArtifactFilter(Node):
 
     @classmethod
     def check_before_queue(cls, node: QueuedNode) -> None:
+        from ..diffusioncleft_core.filters.artifacts import ARTIFACTS, needs_faces
         from ..diffusioncleft_core.filters.text import check_text_reader
         from .face_work import pack_for
         from .needs import check_faces
 
         if node.value("enabled") and node.value("faces"):
-            check_faces(pack_for(node.value("faces"), node))
+            kinds = [kind for kind in ARTIFACTS if node.value(kind) is not False]
+            if needs_faces(kinds):
+                check_faces(pack_for(node.value("faces"), node))
             if node.value("text"):
                 check_text_reader()
 
     @classmethod
     def execute(cls, images: Any, **inputs: Any) -> io.NodeOutput:
         from .face_work import pack_for
-        from .filter_work import artifact_kinds, check_artifacts, pass_through
+        from .filter_work import artifact_kinds, artifact_limits, check_artifacts, pass_through
 
         rows, earlier = inputs.get("rows"), one(inputs.get("earlier"))
         if not one(inputs["enabled"]):
             return _given(pass_through(images, rows, earlier))
         pack = pack_for(one(inputs["faces"]), cls.hidden)
-        kinds = artifact_kinds({name: one(value) for name, value in inputs.items()})
-        return _given(check_artifacts(images, rows, earlier, pack, kinds))
+        given = {name: one(value) for name, value in inputs.items()}
+        kinds, limits = artifact_kinds(given), artifact_limits(given)
+        return _given(check_artifacts(images, rows, earlier, pack, kinds, limits))
 
 
 class IdentityLeakFilter(Node):
@@ -185,6 +190,20 @@ def faces_input() -> Any:
 def _enabled_input() -> Any:
     return io.Boolean.Input(
         "enabled", default=True, tooltip="Off: everything passes, nothing is loaded and nothing is checked."
+    )
+
+
+def _limit_input(limit: Any) -> Any:
+    """Optional: a graph in API format need not name it."""
+    low = 0.01 if limit.range.above else limit.range.low
+    return io.Float.Input(
+        limit.name,
+        optional=True,
+        default=limit.default,
+        min=low,
+        max=limit.range.high,
+        step=0.01,
+        tooltip=limit.help,
     )
 
 

@@ -270,43 +270,38 @@ def _recipe_inputs() -> list[Any]:
             tooltip="Images that the base model makes without the trigger, to train beside. 0: none.",
         ),
         recipe_widget("prior_loss_weight", step=0.1),
-        io.Combo.Input(
+        _model_file(
             "training_adapter",
-            options=[AUTO, NONE, *places.model_files("loras")],
-            default=AUTO,
-            tooltip=(
-                "LoRA that is on while training only. auto (robust): a file in models/loras whose name holds "
-                "'training-adapter' or 'training_adapter'. Without one schnell loses its 4-step quality."
-            ),
+            "loras",
+            "LoRA that is on while training only. auto (robust): a file in models/loras whose name holds "
+            "'training-adapter' or 'training_adapter'. Without one schnell loses its 4-step quality.",
+            NONE,
         ),
     ]
 
 
 def _memory_inputs() -> list[Any]:
     return [
-        io.Combo.Input(
-            "vae",
-            options=[AUTO, *places.model_files("vae")],
-            default=AUTO,
-            tooltip="Autoencoder of a single-file base model. auto: ae.safetensors.",
+        _model_file("vae", "vae", "Autoencoder of a single-file base model. auto: ae.safetensors."),
+        _model_file(
+            "clip_l", "text_encoders", "CLIP-L of a single-file base model. auto: clip_l.safetensors."
         ),
-        io.Combo.Input(
-            "clip_l",
-            options=[AUTO, *places.model_files("text_encoders")],
-            default=AUTO,
-            tooltip="CLIP-L of a single-file base model. auto: clip_l.safetensors.",
-        ),
-        io.Combo.Input(
+        _model_file(
             "t5xxl",
-            options=[AUTO, *places.model_files("text_encoders")],
-            default=AUTO,
-            tooltip="T5-XXL of a single-file base model. auto: t5xxl_fp16.safetensors or its like.",
+            "text_encoders",
+            "T5-XXL of a single-file base model. auto: t5xxl_fp16.safetensors or its like.",
         ),
         recipe_widget("mixed_precision", note="auto: bf16 on a GPU, float32 on the processor."),
         recipe_widget("gradient_checkpointing"),
         recipe_widget("blocks_to_swap", largest=57),
         recipe_widget("checkpoint_every"),
     ]
+
+
+def _model_file(name: str, folder: str, tooltip: str, *more: str) -> Any:
+    """A file in one of ComfyUI's model folders; auto chooses."""
+    options = [AUTO, *more, *places.model_files(folder)]
+    return io.Combo.Input(name, options=options, default=AUTO, tooltip=tooltip)
 
 
 def _preview_inputs() -> list[Any]:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,13 @@ SIDE = 128
 SEED = 4
 """Holds out the fourth subject, be it of 5, 6 or 7: a subject that was held out stays so."""
 HELD_OUT = 3
+_ONE_AT_A_TIME = threading.Lock()
 
 
 def train_here(recipe: Any, on_event: Callable[[Any], None], stop: Callable[[], bool]) -> None:
-    """The trainer in this process: a kill of the run is a kill of the trainer too."""
-    train(recipe, Events(on_event), Interruption(stop=stop))
+    """The trainer in this process, one at a time: a kill of the run is a kill of the trainer too."""
+    with _ONE_AT_A_TIME:
+        train(recipe, Events(on_event), Interruption(stop=stop))
 
 
 def settings_of(root: Path, *conditions: str) -> RunSettings:

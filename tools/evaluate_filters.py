@@ -30,9 +30,9 @@ from ..diffusioncleft_core.dataset.references import read_references
 from ..diffusioncleft_core.faces.analyzer import load_face_analyzer
 from ..diffusioncleft_core.faces.records import FaceRecord, face_records, record_of
 from ..diffusioncleft_core.files import write_json
-from ..diffusioncleft_core.filters.artifacts import ArtifactFilter
+from ..diffusioncleft_core.filters.artifacts import ARTIFACTS, NO_FACE, ArtifactFilter
 from ..diffusioncleft_core.filters.identity import IdentityFilter
-from ..diffusioncleft_core.filters.stage import AGE_GROUPS, REASONS, photograph_verdicts, photographs_summary
+from ..diffusioncleft_core.filters.stage import AGE_GROUPS, photograph_verdicts, photographs_summary
 from ..diffusioncleft_core.flux.source import phantom_source
 from ..diffusioncleft_core.generation.folder import recorded_sampling
 from ..diffusioncleft_core.generation.generate import generate
@@ -95,7 +95,7 @@ def false_rejections(
             name: {value: share(found) for value, found in sorted(values.items())}
             for name, values in groups.items()
         },
-        "by_kind": {kind: share_of(reasons[kind], len(bad)) for kind in list(REASONS)[:5]},
+        "by_kind": {kind: share_of(reasons[kind], len(bad)) for kind in (NO_FACE, *ARTIFACTS)},
     }
     return result, [place for place, rejected in enumerate(bad) if rejected]
 

@@ -11,10 +11,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from .covered_eyes import blurred, pixelated
+
 Image = NDArray[np.uint8]
 Shade = NDArray[np.float64]
-PlantedKind = Literal["no_face", "several_faces", "cropped_face", "eye_bar", "text"]
-PLANTED: tuple[PlantedKind, ...] = ("no_face", "several_faces", "cropped_face", "eye_bar", "text")
+PlantedKind = Literal["no_face", "several_faces", "cropped_face", "eye_bar", "text", "hidden_eyes"]
+PLANTED: tuple[PlantedKind, ...] = (
+    "no_face",
+    "several_faces",
+    "cropped_face",
+    "eye_bar",
+    "text",
+    "hidden_eyes",
+)
 
 _WORDS = (
     "CLINIC",
@@ -64,6 +73,8 @@ def plant(
     """
     if kind == "eye_bar":
         return _eye_bar(image, landmarks, rng)
+    if kind == "hidden_eyes":
+        return _hidden_eyes(image, landmarks, rng)
     if kind == "text":
         return _text(image, rng)
     if kind == "several_faces":
@@ -73,6 +84,19 @@ def plant(
     if kind == "no_face":
         return _no_face(image, box, rng)
     raise ValueError(f"there is no planted artifact {kind!r}; there are {', '.join(PLANTED)}")
+
+
+def lettered(image: Image, opacity: float, dark: bool, rng: np.random.Generator) -> Image:
+    """`image` with one level line of dark or light letters, 6.5 to 15 % of its height."""
+    height, width = image.shape[:2]
+    stamp = _stamp(str(rng.choice(_WORDS)), max(_LEAST_LETTER, height * rng.uniform(0.065, 0.15)), rng)
+    fit = min(1.0, 0.92 * width / stamp.shape[1])
+    stamp = cv2.resize(stamp, None, fx=fit, fy=fit, interpolation=cv2.INTER_AREA)
+    mask = np.zeros((height, width), np.float32)
+    x, y = rng.integers(0, np.maximum(1, np.subtract((width, height), stamp.shape[::-1])))
+    _lay(mask, np.asarray(stamp, np.float32), int(x), int(y))
+    layer = np.full_like(image, 10 if dark else 245)
+    return _mix(image, layer, (opacity * mask)[..., None])
 
 
 def worn_copy(image: Image, rng: np.random.Generator) -> Image:
@@ -122,6 +146,13 @@ def _eye_bar(image: Image, landmarks: NDArray[np.float32], rng: np.random.Genera
         layer, [np.round(corners * 16).astype(np.int32)], tuple(float(c) for c in shade), cv2.LINE_AA, 4
     )
     return _mix(image, layer, opacity)
+
+
+def _hidden_eyes(image: Image, landmarks: NDArray[np.float32], rng: np.random.Generator) -> Image:
+    """A mosaic or a blur over the eyes, strong enough to hide them."""
+    if rng.random() < 0.5:
+        return pixelated(image, landmarks, int(rng.choice([4, 5, 6, 8])), rng)
+    return blurred(image, landmarks, float(rng.uniform(0.12, 0.3)), rng)
 
 
 def _bar_shade(rng: np.random.Generator) -> Shade:

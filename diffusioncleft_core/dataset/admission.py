@@ -237,6 +237,8 @@ def _candidate(
     if any(item.values != row.values for item in rows):
         raise Rejected("row_conflict", f"lines {', '.join(str(item.line) for item in rows)} differ; keep one")
     sidecar = sidecars.read(name)
+    if table.statement is not None and not sidecar:
+        raise Rejected("metadata", "there is no table: write a caption into a .txt file beside it")
     optional = columns.allowed if sidecar else set(columns.allowed) - set(columns.required)
     for column, values in columns.admitted.items():
         given_value = row.values.get(column, "").casefold()

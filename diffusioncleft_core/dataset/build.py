@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,17 +11,11 @@ from ..conditions.vocabulary import Condition
 from ..environment import versions
 from ..errors import UserError
 from ..files import read_jsonl, sha256_bytes, sha256_file, write_json, write_jsonl
-from ..imageset.captions import CaptionFiles
 from ..imageset.decode import INGEST_VERSION, Rejected, SetAside, normalise, read_bytes
 from ..imageset.manifest import ImageRow, listed_rows, write_image_set
 from ..progress import progress
 from .admission import (
     Candidate,
-    FoundPhotographs,
-    admit,
-    caption_builder,
-    columns_of,
-    list_photographs,
     served_warnings,
     unknown_columns,
     with_consent,
@@ -51,8 +45,6 @@ from .folder import (
     save_image,
     settle,
 )
-from .matching import Matches, match_rows
-from .metadata import Table, read_table
 from .select import (
     Selected,
     Selection,
@@ -63,31 +55,21 @@ from .select import (
     select,
 )
 from .settings import BuildSettings, Photographs, read_overruled, read_roles, recorded_roles
-from .trained import restore, training_sources, withdraw
-from .withdrawn import Withdrawal
-
-
-@dataclass(frozen=True)
-class ConsentChange:
-    """What a build found out about earlier trainings, before it erases anything.
-
-    gone: how many photographs that were to be trained on have no consent any more; withdrawn: the trainings
-    that learned from one; restored: trainings whose photographs all have consent again.
-    """
-
-    gone: int = 0
-    withdrawn: tuple[Withdrawal, ...] = ()
-    restored: tuple[Withdrawal, ...] = ()
-
-
-OnChange = Callable[[ConsentChange], None]
+from .trained import ConsentChange, OnChange, restore, withdraw_trainings
+from .unopened import look_through
 
 
 @dataclass(frozen=True)
 class BuildResult:
-    """What a build did. `examined` photographs were opened and analysed, `reused` were known from before;
-    `erased` had entered in an earlier build and were withdrawn, with all that was derived from them.
-    `notices` may name a file or a folder, `warnings` name none."""
+    """What a build did.
+
+    Attributes:
+        examined: photographs that were opened and analysed.
+        reused: those known from before.
+        erased: those that had entered in an earlier build and were withdrawn, with all that was derived.
+        warnings: sentences that name nothing private.
+        notices: sentences that may name a file, a folder or a column: for the owner, never for a report.
+    """
 
     folder: Path
     rows: tuple[ImageRow, ...]
@@ -121,6 +103,8 @@ def build_dataset(
 ) -> BuildResult:
     """Build the private dataset of some photographs, or bring it up to date.
 
+    Without a table the folder's CONSENT.txt gives consent, and captions stand beside the photographs.
+
     Photographs are read, never changed. What can't enter is listed with its reason in `set_aside.jsonl`. A
     photograph already examined is not opened again (content hash); one whose consent or file is gone is
     erased first of all.
@@ -149,16 +133,17 @@ def build_dataset(
     with dataset_lock(out):
         folder = create_dataset_folder(out)
         erase_leftovers(folder)
-        notices = [*found.table.notices, *found.matches.notices, *served_warnings(photos, out)]
+        notices = [*found.table.notices, *unknown_columns(found.table, condition), *found.matches.notices]
+        notices += served_warnings(photos, out)
         notices += found.sidecars.notices(found.listing.photographs, "rename them to end in .txt")
-        warnings = unknown_columns(found.table, condition)
+        warnings: list[str] = []
 
         withheld = _hashes(photos, without_consent(found.listing, found.matches))
         sources, unread = _hash_sources(photos, candidates, withheld)
         aside += unread
         hashed = {candidate.file: source for candidate, source in sources}
         others = [name for name in with_consent(found.listing, found.matches) if name not in hashed]
-        _withdraw(folder, {*hashed.values(), *_hashes(photos, others)} - withheld, on_change)
+        withdraw_trainings(folder, {*hashed.values(), *_hashes(photos, others)} - withheld, on_change)
         ledger = Ledger(folder)
         recorded = recorded_roles(folder, settings, warnings)
         erased = _erase_withdrawn(folder, ledger, set(hashed.values()))
@@ -191,7 +176,8 @@ def build_dataset(
             warnings=tuple(warnings),
             notices=tuple(notices),
         )
-        write_json(folder / SETTINGS, _description(result, condition, faces, settings, arguments or {}))
+        described = _description(result, condition, faces, settings, arguments or {})
+        write_json(folder / SETTINGS, described | {"consent_for_folder": found.table.statement})
         return result
 
 
@@ -203,39 +189,6 @@ def _hashes(photos: Path, names: Sequence[str]) -> set[str]:
             if (photos / name).is_file():
                 found.add(sha256_file(photos / name))
     return found
-
-
-def _withdraw(folder: Path, allowed: set[str], on_change: OnChange) -> None:
-    """Mark what learned from photographs that are no longer `allowed`, before anything of them is erased."""
-    gone = training_sources(read_roles(folder)) - allowed
-    withdrawn = withdraw(folder, allowed)
-    if gone or withdrawn:
-        on_change(ConsentChange(len(gone), tuple(withdrawn)))
-
-
-@dataclass(frozen=True)
-class Unopened:
-    """What folder and table say of photographs before one is opened: which are candidates, which are not."""
-
-    table: Table
-    listing: FoundPhotographs
-    matches: Matches
-    sidecars: CaptionFiles
-    candidates: Sequence[Candidate]
-    set_aside: Sequence[SetAside]
-
-
-def look_through(photographs: Photographs, condition: Condition, *, bracketed: bool) -> Unopened:
-    """Read the table, list the folder, and bring both together; UserError where that can't be done."""
-    photos, table = photographs.folder, read_table(photographs.metadata)
-    listing = list_photographs(photos, {row.file for row in table.rows})
-    if not listing.photographs:
-        raise UserError(f"{photos} holds no photograph; check the path")
-    sidecars = CaptionFiles(photos)
-    matches = match_rows([*listing.photographs, *(item.file for item in listing.set_aside)], table.rows)
-    captions = caption_builder(condition, bracketed)
-    candidates, aside = admit(sidecars, listing, table, matches, columns_of(condition), captions)
-    return Unopened(table, listing, matches, sidecars, candidates, aside)
 
 
 def _hash_sources(

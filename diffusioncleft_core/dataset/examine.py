@@ -168,7 +168,7 @@ class Examination:
             )
         if not self.record.has_face and "no_face" not in overruled:
             return "no_face", "no face was found; if there is one, take it back"
-        if self.record.n_faces > 1 and "several_faces" not in overruled:
+        if self.record.has_several and "several_faces" not in overruled:
             found = f"{self.record.n_faces} faces"
             return "several_faces", f"{found}; crop it, or take it back if only one is real"
         return None

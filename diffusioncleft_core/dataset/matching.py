@@ -97,6 +97,11 @@ class _Photographs:
         return "", []
 
 
+def written_name(name: str) -> str:
+    """A photograph's name as a table writes it: bytes that are no UTF-8 as Windows-1252 has them."""
+    return _as_windows(name) or shown(name)
+
+
 def _as_windows(name: str) -> str | None:
     """A file name whose bytes are no UTF-8, read as Windows-1252; None for another, and where it is none."""
     try:

@@ -36,6 +36,8 @@ class Table:
     rows: tuple[MetadataRow, ...]
     columns: tuple[str, ...]
     notices: tuple[str, ...] = field(default=())
+    statement: str | None = None
+    """The text that gives consent for the whole folder, where that stands in a table's place."""
 
 
 def read_table(path: Path) -> Table:

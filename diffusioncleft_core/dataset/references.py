@@ -116,7 +116,7 @@ def read_references(
         conditions=tuple(conditions[place] for place in places),
         n_photographs={name: conditions.count(name) for name in names},
         n_no_face={name: sum(c == name and not r.has_face for c, r in pairs) for name in names},
-        n_several={name: sum(c == name and r.n_faces > 1 for c, r in pairs) for name in names},
+        n_several={name: sum(c == name and r.has_several for c, r in pairs) for name in names},
         embedder=analyzer.describe(),
         fingerprint=_fingerprint(folders, roles),
     )

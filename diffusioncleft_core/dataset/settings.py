@@ -26,12 +26,12 @@ class Photographs:
 
     Attributes:
         folder: the photographs; read, never changed.
-        metadata: their table.
+        metadata: their table; None takes the consent of the folder's CONSENT.txt.
         apart_from: datasets of other conditions, whose subjects keep their side of the hold-out.
     """
 
     folder: Path
-    metadata: Path
+    metadata: Path | None
     apart_from: Sequence[Path] = ()
 
 

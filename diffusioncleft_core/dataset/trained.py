@@ -8,8 +8,8 @@ if exactly they have consent again, the withdrawal is taken back.
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -176,3 +176,27 @@ def _append(dataset: Path, row: dict[str, Any]) -> None:
     """Add a row, unless it is there: a training that goes on says the same again."""
     if row not in _rows(require_dataset(dataset)):
         append_jsonl(Path(dataset) / TRAINED, row)
+
+
+@dataclass(frozen=True)
+class ConsentChange:
+    """What a build found out about earlier trainings, before it erases anything.
+
+    gone: how many photographs that were to be trained on have no consent any more; withdrawn: the trainings
+    that learned from one; restored: trainings whose photographs all have consent again.
+    """
+
+    gone: int = 0
+    withdrawn: tuple[Withdrawal, ...] = ()
+    restored: tuple[Withdrawal, ...] = ()
+
+
+OnChange = Callable[[ConsentChange], None]
+
+
+def withdraw_trainings(folder: Path, allowed: set[str], on_change: OnChange) -> None:
+    """Mark what learned from photographs that are no longer `allowed`, before anything of them is erased."""
+    gone = training_sources(read_roles(folder)) - allowed
+    withdrawn = withdraw(folder, allowed)
+    if gone or withdrawn:
+        on_change(ConsentChange(len(gone), tuple(withdrawn)))

@@ -20,6 +20,9 @@ from .analyzer import Face, FaceAnalyzer
 
 RECORDS_VERSION = 1
 RECORDS = "faces"
+LARGEST_SECOND = 0.05
+"""Area of a second face by the first one's, from which it counts: ISO/IEC 29794-5 SingleFacePresent below
+95 of 100. A smaller one is somebody far behind."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -50,6 +53,11 @@ class FaceRecord:
     def has_face(self) -> bool:
         """Whether at least one face was found."""
         return self.n_faces > 0
+
+    @property
+    def has_several(self) -> bool:
+        """Whether a second face was found that is large enough to count."""
+        return self.second_share >= LARGEST_SECOND
 
     def to_json(self) -> dict[str, Any]:
         """The record as a JSON object; what is None is left out."""
@@ -102,9 +110,18 @@ def record_of(image: NDArray[np.uint8], faces: Sequence[Face]) -> FaceRecord:
         landmarks=_rounded(largest.landmarks),
         score=round(float(largest.score), 4),
         embedding=np.asarray(largest.embedding, np.float32),
-        second_share=round(_share(faces[1], largest), 4) if len(faces) > 1 else 0.0,
+        second_share=second_share(np.array([face.box for face in faces])),
         rung=str(largest.rung),
     )
+
+
+def second_share(boxes: NDArray[np.float32]) -> float:
+    """Area of the second largest of `boxes` [n, 4] by that of the largest; 0 with fewer than two."""
+    if len(boxes) < 2:
+        return 0.0
+    sides = boxes[:, 2:4] - boxes[:, :2]
+    areas = np.sort(np.prod(np.maximum(sides, 0), axis=1))[::-1]
+    return round(float(areas[1] / max(float(areas[0]), 1e-6)), 4)
 
 
 def face_records(
@@ -169,10 +186,6 @@ def _known_record(known: ContentCache, key: str) -> FaceRecord | None:
     with contextlib.suppress(KeyError, TypeError, ValueError):
         return None if row is None else FaceRecord.from_json(row)
     return None
-
-
-def _share(second: Face, largest: Face) -> float:
-    return float(np.clip(second.area / max(largest.area, 1e-6), 0.0, 1.0))
 
 
 def _rounded(coordinates: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -16,8 +16,8 @@ from typing import Any
 from ..dataset.folder import is_dataset
 from ..errors import UserError
 from ..faces.analyzer import FaceAnalyzer
-from ..faces.records import FaceRecord, face_records
-from ..files import read_json, sha256_bytes, sha256_file, write_json
+from ..faces.records import UNSEEN, FaceRecord, face_records
+from ..files import read_json, sha256_bytes, sha256_file, shown, write_json
 from ..imageset.decode import INGEST_VERSION, Rejected, read_image
 from ..imageset.manifest import ImageRow, read_image_set, unlisted, write_image_set
 from ..imageset.places import (
@@ -52,8 +52,8 @@ class Filters:
     identity: IdentityFilter | None = None
 
     @property
-    def analyzer(self) -> FaceAnalyzer:
-        """Finds the faces in the images."""
+    def analyzer(self) -> FaceAnalyzer | None:
+        """Finds the faces in the images; None where no filter looks for any."""
         return self.artifacts.analyzer
 
     @cached_property
@@ -113,7 +113,8 @@ def filter_set(folder: Path, filters: Filters, *, cache: Path | None = None) -> 
         cache: private folder for face records (default `.faces` in the set).
 
     Raises:
-        UserError: `folder` is no set or a dataset of photographs, or another process is filtering it.
+        UserError: `folder` is no set or a dataset of photographs, another process is filtering it, or face
+            models that know phantoms alone would see something else; then nothing is changed.
     """
     folder = Path(folder)
     if is_dataset(folder):
@@ -122,8 +123,7 @@ def filter_set(folder: Path, filters: Filters, *, cache: Path | None = None) -> 
     with set_lock(folder):
         rows = read_image_set(folder)
         refuse_unmovable(folder, [row.file for row in rows])
-        files = [row.file for row in rows]
-        records = face_records(folder, files, filters.analyzer, cache or folder / FACES_CACHE)
+        records = _records(folder, rows, filters.analyzer, cache or folder / FACES_CACHE)
         settled, checked = [], 0
         for row, record in progress(zip(rows, records, strict=True), "filters", total=len(rows)):
             path = folder / row.file
@@ -142,8 +142,41 @@ def filter_set(folder: Path, filters: Filters, *, cache: Path | None = None) -> 
     return FilterResult(folder, tuple(settled), checked, tuple(_notices(folder, settled)))
 
 
+def _records(
+    folder: Path, rows: Sequence[ImageRow], analyzer: FaceAnalyzer | None, cache: Path
+) -> list[FaceRecord]:
+    if analyzer is None:
+        return [UNSEEN] * len(rows)
+    if analyzer.phantom_only:
+        _refuse_other_models(folder, rows)
+    records = face_records(folder, [row.file for row in rows], analyzer, cache)
+    readable = [record for record in records if record.unreadable is None]
+    if analyzer.phantom_only and readable and not any(record.has_face for record in readable):
+        raise UserError(
+            f"the embedded face models know phantoms alone and found no face in {folder}; "
+            "if these are no phantoms, name a face pack (--faces)"
+        )
+    return records
+
+
+def _refuse_other_models(folder: Path, rows: Sequence[ImageRow]) -> None:
+    """UserError where a sidecar says that something else than the embedded model drew an image."""
+    from ..flux.source import phantom_source
+
+    phantom = phantom_source().fingerprint()
+    for row in rows:
+        base = (_read_sidecar(folder, row) or {}).get("base")
+        drawn_by = base.get("sha256") if isinstance(base, Mapping) else None
+        if drawn_by and drawn_by != phantom:
+            raise UserError(
+                f"the embedded face models know phantoms alone and {shown(row.file)} in {folder} was drawn "
+                "by another model; name a face pack (--faces)"
+            )
+
+
 def with_decisions(verdicts: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
     """The filters' verdicts with what a person decided, as `known` has it.
+
 
     A readmission holds for the reasons that it overruled; a rejection is a reason of its own; a review says
     what the person saw.

@@ -1,12 +1,13 @@
-"""The artifact filter: no face, several faces, a cut face, a bar over the eyes, text.
+"""The artifact filter: no face, several faces, a cut face, a bar over the eyes, hidden eyes, text.
 
 Closed mouths, covered mouths, expressions and overall quality are not looked at, though ISO/IEC 29794-5 has
 measures for them: they reject the anatomy of clefts.
 """
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,12 @@ from numpy.typing import NDArray
 
 from ..errors import UserError
 from ..faces.analyzer import FaceAnalyzer
-from ..faces.records import FaceRecord, record_of
-from .eye_bar import EyeLine, eye_line
+from ..faces.records import FaceRecord, record_of, second_share
+from ..ranges import Range, number
+from .eye_bar import EVIDENCE, EyeLine, eye_line
+from .eye_region import LevelFace, levelled
+from .framing import framing
+from .hidden_eyes import BLOCKS, LEAST_DETAIL, eye_detail
 from .text import TextReader, load_text_reader
 
 NO_FACE = "no_face"
@@ -23,70 +28,32 @@ SEVERAL_FACES = "several_faces"
 """An image without a face can't be assessed and is rejected whatever is looked for."""
 UNREADABLE = "unreadable"
 TEXT = "text"
-LEAST_INSIDE = 0.95
-"""Share of the face box inside the frame: faces cut by 25 % or more show at most 0.96, whole ones 1."""
-LEAST_MARGIN = 0.15
-"""Distance of eyes and mouth corners from the frame's edge, in eye distances: nearer, and skin is missing."""
-LARGEST_SECOND = 0.05
-"""Area of a second face by the first one's: ISO/IEC 29794-5 SingleFacePresent below 95 of 100."""
 
 
-@dataclass(frozen=True)
-class Framing:
-    """Where the largest face lies."""
-
-    inside: float
-    """Share of its box inside the frame, 0 to 1."""
-    margin: float
-    """Smallest distance of an eye or a mouth corner from the edge, in eye distances; negative outside."""
-
-    @property
-    def is_cropped(self) -> bool:
-        """Whether a part of the face is outside the frame."""
-        return self.inside < LEAST_INSIDE or self.margin < LEAST_MARGIN
-
-
-def framing(record: FaceRecord) -> Framing:
-    """Measure the largest face of `record`. Raises ValueError for a record without a face."""
-    if record.box is None or record.landmarks is None:
-        raise ValueError("a record without a face has no framing")
-    frame = np.array([record.width, record.height], np.float64)
-    low, high = record.box[:2].astype(np.float64), record.box[2:].astype(np.float64)
-    size = np.maximum(high - low, 1e-6)
-    inside = np.maximum(np.minimum(high, frame) - np.maximum(low, 0), 0)
-    points = record.landmarks[[0, 1, 3, 4]].astype(np.float64)
-    apart = max(float(np.linalg.norm(points[1] - points[0])), 1e-6)
-    margin = float(np.minimum(points, frame - points).min()) / apart
-    return Framing(round(float(np.prod(inside / size)), 3), round(margin, 3))
-
-
-def second_share(boxes: NDArray[np.float32]) -> float:
-    """Area of the second largest of `boxes` [n, 4] by that of the largest; 0 with fewer than two."""
-    if len(boxes) < 2:
-        return 0.0
-    sides = boxes[:, 2:4] - boxes[:, :2]
-    areas = np.sort(np.prod(np.maximum(sides, 0), axis=1))[::-1]
-    return round(float(areas[1] / max(float(areas[0]), 1e-6)), 3)
-
-
-FILTER_VERSION = 1
+FILTER_VERSION = 2
 """Raised whenever a rule or a threshold changes: verdicts of an older one are made again."""
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """What a check may look at: the image [H, W, 3] RGB, its faces, and the models."""
+    """What a check may look at: the image [H, W, 3] RGB, its faces, and the models that are wanted."""
 
     image: NDArray[np.uint8]
     record: FaceRecord
-    analyzer: FaceAnalyzer
+    analyzer: FaceAnalyzer | None
     reader: TextReader | None
+    limits: Mapping[str, float]
+
+    @cached_property
+    def level_face(self) -> LevelFace:
+        """The largest face, its eyes level. Of a picture with a face alone."""
+        assert self.record.landmarks is not None
+        return levelled(self.image, self.record.landmarks)
 
     @cached_property
     def eye_line(self) -> EyeLine:
         """The band of rows across the eyes. Of a picture with a face alone."""
-        assert self.record.landmarks is not None
-        return eye_line(self.image, self.record.landmarks)
+        return eye_line(self.level_face)
 
 
 @dataclass(frozen=True)
@@ -117,11 +84,13 @@ class ArtifactVerdict:
 
 def check_several_faces(picture: Picture) -> dict[str, Any]:
     """Whether a second face is large enough to count; where one was found a second look is taken."""
-    faces, share = picture.record.n_faces, picture.record.second_share
-    if faces == 1:
+    record = picture.record
+    if record.n_faces == 1:
+        assert picture.analyzer is not None
         boxes = picture.analyzer.second_look(picture.image)
-        faces, share = max(1, len(boxes)), second_share(boxes)
-    return {"rejected": share >= LARGEST_SECOND, "faces": faces, "second_share": round(share, 3)}
+        record = replace(record, n_faces=max(1, len(boxes)), second_share=second_share(boxes))
+    share = round(record.second_share, 3)
+    return {"rejected": record.has_several, "faces": record.n_faces, "second_share": share}
 
 
 def check_cropped_face(picture: Picture) -> dict[str, Any]:
@@ -133,7 +102,16 @@ def check_cropped_face(picture: Picture) -> dict[str, Any]:
 def check_eye_bar(picture: Picture) -> dict[str, Any]:
     """Whether a bar covers the eyes."""
     line = picture.eye_line
-    return {"rejected": line.is_bar, "contrast": line.contrast, "spread": line.spread}
+    rejected = line.is_bar(picture.limits["bar_evidence"])
+    return {"rejected": rejected, "evidence": round(line.evidence, 2), "spread": line.spread}
+
+
+def check_hidden_eyes(picture: Picture) -> dict[str, Any]:
+    """Whether the eyes are pixelated or blurred."""
+    assert picture.record.landmarks is not None
+    eyes = eye_detail(picture.image, picture.record.landmarks, picture.level_face)
+    rejected = eyes.is_hidden(picture.limits["eye_detail"], picture.limits["eye_blocks"])
+    return {"rejected": rejected, **asdict(eyes)}
 
 
 def check_text(picture: Picture) -> dict[str, Any]:
@@ -151,6 +129,16 @@ def check_text(picture: Picture) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
+class Limit:
+    """A number by which a kind decides. `help` stands on the command line and on nodes."""
+
+    name: str
+    default: float
+    range: Range
+    help: str
+
+
+@dataclass(frozen=True)
 class ArtifactKind:
     """One kind of artifact. Adding one is adding it to ARTIFACTS, and raising FILTER_VERSION."""
 
@@ -163,6 +151,8 @@ class ArtifactKind:
     """`rejected` and the numbers behind it, as they stand in the sidecar."""
     needs_face: bool = True
     """Whether it is looked for only where there is a face."""
+    limits: tuple[Limit, ...] = ()
+    """What can be set of it; a check finds the numbers in `Picture.limits`."""
 
 
 _KINDS = (
@@ -170,7 +160,40 @@ _KINDS = (
         SEVERAL_FACES, "Several faces", "Set aside pictures with a second face.", check_several_faces
     ),
     ArtifactKind("cropped_face", "Cropped face", "Set aside faces that the frame cuts.", check_cropped_face),
-    ArtifactKind("eye_bar", "Bar over the eyes", "Set aside faces with a bar over the eyes.", check_eye_bar),
+    ArtifactKind(
+        "eye_bar",
+        "Bar over the eyes",
+        "Set aside faces with a bar over the eyes.",
+        check_eye_bar,
+        limits=(
+            Limit(
+                "bar_evidence",
+                EVIDENCE,
+                number(0, 100, above=True),
+                "Evidence from which it is a bar over the eyes: lower finds fainter bars, and dark sockets.",
+            ),
+        ),
+    ),
+    ArtifactKind(
+        "hidden_eyes",
+        "Pixelated or blurred eyes",
+        "Set aside faces with pixelated or blurred eyes.",
+        check_hidden_eyes,
+        limits=(
+            Limit(
+                "eye_detail",
+                LEAST_DETAIL,
+                number(0, 1),
+                "Detail of the eyes, as a share of the rest of the face's, below which they are blurred.",
+            ),
+            Limit(
+                "eye_blocks",
+                BLOCKS,
+                number(0, 1, above=True),
+                "Share of differences on the edges of blocks from which the eyes are pixelated; 1: never.",
+            ),
+        ),
+    ),
     ArtifactKind(
         TEXT,
         "Text or watermark",
@@ -187,24 +210,31 @@ class ArtifactFilter:
     """Looks for the artifacts that the paper saw in generated images.
 
     Args:
-        analyzer: finds faces where no record is at hand, and takes a second look for further ones.
+        analyzer: finds faces where no record is at hand, and takes a second look for further ones; None where
+            no kind `needs_faces`, and then no image is rejected for want of a face.
         kinds: of ARTIFACTS.
         text: the reader, loaded when it is wanted and not given.
+        limits: those of the kinds that are not the defaults.
         threads: of that reader.
 
     Raises:
-        UserError: a kind is unknown, or text is wanted and can't be looked for.
+        UserError: a kind or limit is unknown, or text is wanted and can't be looked for.
+        ValueError: a kind needs an analyzer, and there is none.
     """
 
     def __init__(
         self,
-        analyzer: FaceAnalyzer,
+        analyzer: FaceAnalyzer | None,
         *,
         kinds: Collection[str] = tuple(ARTIFACTS),
+        limits: Mapping[str, float] = MappingProxyType({}),
         text: TextReader | None = None,
         threads: int | None = None,
     ) -> None:
         self.kinds = check_kinds(kinds)
+        self.limits = check_limits(limits)
+        if analyzer is None and needs_faces(self.kinds):
+            raise ValueError(f"these kinds need a face analyzer: {', '.join(self.kinds)}")
         self.analyzer = analyzer
         self._text = text
         if text is None and TEXT in self.kinds:
@@ -215,16 +245,19 @@ class ArtifactFilter:
         return {
             "version": FILTER_VERSION,
             "kinds": list(self.kinds),
-            "faces": self.analyzer.describe(),
+            "limits": {
+                limit.name: self.limits[limit.name] for kind in self.kinds for limit in ARTIFACTS[kind].limits
+            },
+            "faces": self.analyzer.describe() if self.analyzer is not None else None,
             "text": dict(self._text.weights) if self._text is not None else None,
         }
 
     def check(self, image: NDArray[np.uint8], record: FaceRecord | None = None) -> ArtifactVerdict:
         """The verdict on `image` [H, W, 3] RGB; `record` saves the look for faces."""
         if record is None:
-            record = record_of(image, self.analyzer.analyze(image))
-        picture = Picture(image, record, self.analyzer, self._text)
-        found = {NO_FACE: _check_for_a_face(picture)}
+            record = record_of(image, self.analyzer.analyze(image) if self.analyzer is not None else [])
+        picture = Picture(image, record, self.analyzer, self._text, self.limits)
+        found = {NO_FACE: _check_for_a_face(picture)} if self.analyzer is not None else {}
         for kind in (ARTIFACTS[name] for name in self.kinds):
             if record.landmarks is not None or not kind.needs_face:
                 found[kind.name] = kind.check(picture)
@@ -237,6 +270,25 @@ def _check_for_a_face(picture: Picture) -> dict[str, Any]:
         return {"rejected": not faces, "faces": faces}
     line = picture.eye_line
     return {"rejected": line.is_blank, "faces": faces, "structure": line.structure}
+
+
+def all_limits() -> dict[str, Limit]:
+    """What can be set of the kinds, by name."""
+    return {limit.name: limit for kind in ARTIFACTS.values() for limit in kind.limits}
+
+
+def check_limits(given: Mapping[str, float]) -> dict[str, float]:
+    """Every limit: the `given` ones, and the others' defaults. UserError for an unknown or impossible one."""
+    known = all_limits()
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise UserError(f"there is no limit {unknown[0]!r}; choose among {', '.join(known)}")
+    return {name: limit.range.check(given.get(name, limit.default), name) for name, limit in known.items()}
+
+
+def needs_faces(kinds: Collection[str]) -> bool:
+    """Whether these kinds can be looked for only where faces are: one of them says so, or there is none."""
+    return not kinds or any(ARTIFACTS[kind].needs_face for kind in kinds)
 
 
 def unreadable_verdict() -> ArtifactVerdict:

@@ -180,6 +180,8 @@ def photograph_verdicts(dataset: Path, artifacts: ArtifactFilter) -> list[dict[s
     the filter's settings. What may be shown is `summary.photographs_summary` of them.
     """
     filters = Filters(artifacts)
+    if filters.analyzer is None:
+        raise ValueError("photographs are judged by a filter that looks for faces")
     rows, records = dataset_records(dataset, filters.analyzer)
     known = ContentCache(dataset_cache(dataset, FACES_CACHE), VERDICTS)
     verdicts = []

@@ -96,10 +96,10 @@ class CaptionFiles:
 def _by_folded_name(folder: Path) -> dict[str, list[str]]:
     listed: dict[str, list[str]] = {}
     try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        names = sorted(os.listdir(folder))
     except OSError:
         return {}
-    for entry in entries:
-        if entry.is_file():
-            listed.setdefault(entry.name.casefold(), []).append(entry.name)
+    for name in names:
+        if (folder / name).is_file():  # not an entry's own: a link in a circle is no error here
+            listed.setdefault(name.casefold(), []).append(name)
     return listed

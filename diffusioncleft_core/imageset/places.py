@@ -194,7 +194,7 @@ def list_images(folder: Path, *, own: Collection[str] = ()) -> Listing:
     for entry in entries:
         if entry.name.startswith(TEMPORARY_PREFIX):
             continue
-        if entry.is_dir():
+        if Path(entry.path).is_dir():  # the entry's own fails on a link in a circle
             if not entry.name.startswith(".") and entry.name not in own and holds_images(Path(entry.path)):
                 folders.append(entry.name)
         elif looks_like_image(Path(entry.path)):

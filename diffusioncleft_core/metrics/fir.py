@@ -109,7 +109,7 @@ class Faces:
         return cls(
             embeddings,
             np.array([record.embedding is not None for record in records], bool),
-            np.array([record.n_faces > 1 for record in records], bool),
+            np.array([record.has_several for record in records], bool),
             np.array([record.unreadable is not None for record in records], bool),
         )
 

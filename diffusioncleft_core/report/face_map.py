@@ -23,15 +23,16 @@ from .blocks import (
     plotted,
     sentence,
 )
-from .drawing import CONTROL, DOUBLE, FAINT, SMALL, Drawing, colour_of
+from .drawing import CONTROL, DOUBLE, FAINT, INCH, SMALL, Drawing, colour_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SHOWN_POINTS = 1000
 """More dots of a group than this hide each other."""
-CELL_SHARE = 0.3
-"""Side of the largest symbol, by that of a cell."""
+SIZE = (DOUBLE, 95.0)
+SMALLEST_SYMBOL = 2.5
+"""Points of its side."""
 SHAPES = ("s", "D", "^", "v")
 
 
@@ -159,8 +160,9 @@ def face_map(pca: Mapping[str, Any], groups: Sequence[Group]) -> Drawing:
             if not group.photographs:
                 draw_points(axes, group)
         photographs = [group for group in groups if group.photographs]
+        scale = scale_of(photographs, x, y)
         for place, group in enumerate(photographs):
-            draw_cells(axes, group, x, y, place, len(photographs))
+            draw_cells(axes, group, place, scale)
         axes.set(
             xlim=(x[0], x[-1]),
             ylim=(y[0], y[-1]),
@@ -181,7 +183,7 @@ def face_map(pca: Mapping[str, Any], groups: Sequence[Group]) -> Drawing:
         "face-map",
         "Faces of all groups in one plane",
         words,
-        (DOUBLE, 95),
+        SIZE,
         paint,
         ("group", "component_1", "component_2", "faces"),
         [(group.label, *point, 1) for group in groups for point in group.points]
@@ -207,35 +209,36 @@ def draw_points(axes: Any, group: Group) -> None:
     )
 
 
-def draw_cells(axes: Any, group: Group, x: Sequence[float], y: Sequence[float], place: int, of: int) -> None:
+def draw_cells(axes: Any, group: Group, place: int, scale: Scale) -> None:
     """A hollow symbol a cell, its area the cell's share of the group; groups lie side by side in a cell."""
-    box = axes.get_position()
-    width, height = (72 * side for side in axes.figure.get_size_inches())
-    side = min(width * box.width * 0.75 / (len(x) - 1), height * box.height / (len(y) - 1)) * CELL_SHARE * 2
-    highest = max((n for _, _, n in group.cells), default=1)
-    shift = ((place + 0.5) / of - 0.5) * 0.8 * (x[1] - x[0])
     shape = SHAPES[place % len(SHAPES)]
-    for cell_x, cell_y, n in group.cells:
-        axes.plot(
-            cell_x + shift,
-            cell_y,
-            shape,
-            color=group.colour,
-            markerfacecolor="white",
-            markersize=max(2.5, side / max(of, 2) * 2 * (n / highest) ** 0.5 * 0.8),
-            markeredgewidth=1.2,
-            alpha=0.95,
-        )
-    axes.plot(
-        [],
-        [],
-        shape if group.drawn else "",
-        color=group.colour,
-        markerfacecolor="white",
-        markersize=5,
-        markeredgewidth=1.2,
-        label=group.legend,
-    )
+    style: Any = {"color": group.colour, "markerfacecolor": "none", "markeredgewidth": 1.2}
+    shift = ((place + 0.5) / scale.groups - 0.5) * 0.9 * scale.step
+    for x, y, n in group.cells:
+        side = max(SMALLEST_SYMBOL, scale.largest * (n / group.drawn / scale.share) ** 0.5)
+        axes.plot(x + shift, y, shape, markersize=side, **style)
+    axes.plot([], [], shape if group.drawn else "", markersize=5, **style, label=group.legend)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How symbols are drawn: largest: pt of the side of one that stands for `share` of its group.
+
+    groups: of photographs, side by side in a cell; step: a cell's width in the plane.
+    """
+
+    largest: float
+    share: float
+    groups: int
+    step: float
+
+
+def scale_of(photographs: Sequence[Group], x: Sequence[float], y: Sequence[float]) -> Scale:
+    """The largest symbols that overlap no neighbour, the same scale for all groups."""
+    width, height = (side / INCH * 72 for side in SIZE)
+    cell = min(0.6 * width / (len(x) - 1) / max(len(photographs), 1), 0.75 * height / (len(y) - 1))
+    shares = [n / group.drawn for group in photographs for _, _, n in group.cells]
+    return Scale(0.7 * cell, max(shares, default=1.0), len(photographs), x[1] - x[0])
 
 
 def spread_table(names: Sequence[str], pca: Mapping[str, Any], labels: Labels) -> Table:

@@ -152,6 +152,14 @@ def remarks(figure: Mapping[str, Any]) -> list[str]:
     return said
 
 
+def our_cells(sets: Mapping[str, Any], name: str, metric: str, profile: str) -> list[Cell]:
+    """This run's own figures of one set, raw and filtered."""
+    return [
+        figure_cell(metric, figure_of(sets, name, metric, profile, variant))
+        for variant in ("raw", "filtered")
+    ]
+
+
 def reported_cells(metric: str, name: str, labels: Labels) -> list[Cell]:
     """What each other method reports, in the order of the columns."""
     found = {figure.method: figure.value for figure in labels.of(metric, name)}
@@ -163,10 +171,7 @@ def table_2(sets: Mapping[str, Any], labels: Labels) -> Table:
     for metric, (label, profile) in METRICS.items():
         lines = []
         for name in present(sets, labels):
-            ours = [
-                figure_cell(metric, figure_of(sets, name, metric, profile, variant))
-                for variant in ("raw", "filtered")
-            ]
+            ours = our_cells(sets, name, metric, profile)
             theirs = reported_cells(metric, name, labels)
             if not all(cell.empty for cell in [*ours, *theirs]):
                 lines.append(Row(labels.name(name), [*ours, *theirs]))
@@ -193,10 +198,7 @@ def beside(sets: Mapping[str, Any], labels: Labels) -> Table:
     for metric, (label, profile) in BESIDE.items():
         lines = []
         for name in present(sets, labels):
-            cells = [
-                figure_cell(metric, figure_of(sets, name, metric, profile, variant))
-                for variant in ("raw", "filtered")
-            ]
+            cells = our_cells(sets, name, metric, profile)
             if not all(cell.empty for cell in cells):
                 lines.append(Row(labels.name(name), cells))
         rows += [Row(label, group=True), *lines] if lines else []

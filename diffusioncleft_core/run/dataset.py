@@ -16,7 +16,7 @@ from .settings import PHANTOM_CONTROLS, RunSettings, face_pack_input, vocabulary
 from .stages import Results, Stage, always, digest_of
 
 if TYPE_CHECKING:
-    from ..dataset.build import ConsentChange
+    from ..dataset.trained import ConsentChange
 
 
 def render_photographs(run: Run, condition: Condition) -> Photographs:
@@ -155,7 +155,7 @@ def readmit_arguments(
     """What `dataset readmit` needs to build the private dataset again, as `dataset build` records it."""
     return {
         "photos": str(photographs.folder.resolve()),
-        "metadata": str(photographs.metadata.resolve()),
+        "metadata": str(photographs.metadata.resolve()) if photographs.metadata else None,
         "condition": condition.name,
         "vocabulary": str(path.resolve()) if (path := settings.vocabulary.path) else None,
         "faces": settings.faces,
@@ -166,7 +166,8 @@ def readmit_arguments(
 
 def photograph_digests(photographs: Photographs) -> list[str]:
     """Content hashes of the photographs and their table."""
-    return [*folder_digests(photographs.folder), sha256_file(photographs.metadata)]
+    table = [] if photographs.metadata is None else [sha256_file(photographs.metadata)]
+    return [*folder_digests(photographs.folder), *table]
 
 
 def folder_digests(folder: Path) -> list[str]:

@@ -130,7 +130,7 @@ def filter_images(run: Run) -> Results:
     """
     from ..dataset.references import read_references
     from ..filters.apply import Filters
-    from ..filters.artifacts import ArtifactFilter
+    from ..filters.artifacts import FILTER_VERSION, ArtifactFilter, check_limits
     from ..filters.decisions import decisions_in
     from ..filters.identity import IdentityFilter
     from ..filters.stage import Refill, filter_sets
@@ -149,7 +149,7 @@ def filter_images(run: Run) -> Results:
         return filter_sets(
             {name: folders.generated(name) for name in facts},
             datasets,
-            Filters(ArtifactFilter(analyzer), identity),
+            Filters(ArtifactFilter(analyzer, limits=settings.limits), identity),
             cache=folders.private / FACES_CACHE,
             refill=Refill(draw_again, settings.refill) if settings.refill else None,
             warn=run.warn,
@@ -161,6 +161,7 @@ def filter_images(run: Run) -> Results:
             "generated images": {name: part["generation"]["content"] for name, part in facts.items()},
             "training photographs": {name: part["dataset"]["manifest"] for name, part in facts.items()},
             "threshold": settings.threshold,
+            "artifact filter": [FILTER_VERSION, check_limits(settings.limits)],
             "refill": settings.refill,
             "decoder": INGEST_VERSION,
             "text models": text_weights(),

@@ -90,12 +90,12 @@ def needs_of(settings: RunSettings) -> list[Need]:
     ]
 
 
-def looked(what: str, look: Callable[[], str], fetch: str = "", *, required: bool = True) -> Need:
+def looked(what: str, look: Callable[[], str], fetch: str = "") -> Need:
     """What `look` found, or what it raised."""
     try:
-        return Need(what, look(), fetch=fetch, required=required)
+        return Need(what, look(), fetch=fetch)
     except UserError as error:
-        return Need(what, problem=str(error), fetch=fetch, required=required)
+        return Need(what, problem=str(error), fetch=fetch)
 
 
 def options(settings: RunSettings) -> Iterator[Need]:
@@ -176,12 +176,14 @@ def photographs(settings: RunSettings) -> Iterator[Need]:
 
 def admitted(condition: Condition, given: Photographs, settings: RunSettings) -> str:
     """How many photographs may enter by their rows; UserError when none may."""
-    from ..dataset.build import look_through
     from ..dataset.folder import is_dataset, refuse_overlap
+    from ..dataset.folder_consent import STATEMENT_FILE, TABLE
+    from ..dataset.unopened import look_through
 
     if not given.folder.is_dir():
         raise UserError(f"the {condition.name} photographs {given.folder} are no folder: check the path")
-    if not given.metadata.is_file():
+    usual = given.folder / TABLE
+    if given.metadata and given.metadata != usual and not given.metadata.is_file():
         raise UserError(
             f"the {condition.name} table {given.metadata} does not exist: give its path with "
             f"--metadata {condition.name}=CSV, docs/dataset.md lists its columns"
@@ -195,7 +197,7 @@ def admitted(condition: Condition, given: Photographs, settings: RunSettings) ->
         raise UserError(f"no {condition.name} photograph of {given.folder} may enter ({reasons})")
     left = f"; set aside unopened: {reasons}" if reasons else ""
     may, of = len(found.candidates), len(found.listing.photographs)
-    return f"{may} of {of} may enter by {given.metadata.name}{left}"
+    return f"{may} of {of} may enter by {given.metadata.name if given.metadata else STATEMENT_FILE}{left}"
 
 
 def counted(reasons: Sequence[str]) -> str:

@@ -72,6 +72,7 @@ class RunSettings:
         control: folder of healthy faces for the face map.
         cell_images: images a cell of the trigger experiment, on phantoms.
         threshold: cosine similarity from which a face counts as a training face's.
+        limits: those of the artifact filter that are not its defaults.
         refill: how often a rejected image is made again.
         metrics: out of `METRICS`, beside FIR.
         recipe: of all trainings, without what the datasets add.
@@ -96,6 +97,7 @@ class RunSettings:
     control: Path | None = None
     cell_images: int = ranged(COUNT, default=PHANTOM_CELL_IMAGES)
     threshold: float = ranged(SIMILARITY, default=PAPER_SIMILARITY)
+    limits: Mapping[str, float] = field(default_factory=dict)
     refill: int = ranged(REFILLS, default=0)
     metrics: tuple[str, ...] = METRICS
     recipe: Recipe = field(default_factory=Recipe)

@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..dataset.build import ConsentChange
 from ..dataset.folder import KEY, dataset_lock, erase, is_dataset
-from ..dataset.trained import recorded_runs, trained_places, withdraw, withdraw_unrecorded
+from ..dataset.trained import ConsentChange, recorded_runs, trained_places, withdraw, withdraw_unrecorded
 from ..dataset.withdrawn import Withdrawal, add_marks, known_withdrawals, lift_marks, lora_run
 from ..errors import UserError
 from ..files import LOCK, folder_lock, sha256_model, shown

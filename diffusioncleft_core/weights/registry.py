@@ -174,11 +174,11 @@ def require_file(name: str, own: Path | None = None) -> Path:
             f"{file.name} ({model.purpose}) is in none of {looked}; run: diffusioncleft weights fetch "
             f"{name}, or copy it there from another machine (docs/weights.md)"
         )
+    again = f"delete it and run: diffusioncleft weights fetch {name}"
     if instead := stand_in(path):
-        raise UserError(f"{path} {instead}")
+        raise UserError(f"{path} {instead.partition('; ')[0]}; {again}")
     if file.fits(sha256_file(path)) is False:
-        raise UserError(f"{path} is damaged or another file: its sha256 is not the pinned one; delete it and "
-                        f"run: diffusioncleft weights fetch {name}")  # fmt: skip
+        raise UserError(f"{path} is damaged or another file: its sha256 is not the pinned one; {again}")
     return path
 
 

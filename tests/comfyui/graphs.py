@@ -2,10 +2,14 @@
 
 from typing import Any
 
+from diffusioncleft.diffusioncleft_core.filters.artifacts import ARTIFACTS
+
 Graph = dict[str, Any]
 SECRET = "Jane Roe"
 """Part of the file name of every photograph: nothing that leaves the dataset may hold it."""
 PROMPT = "[CLP] A girl's whole face with an unrepaired unilateral cleft lip. Light skin. Brown eyes."
+KINDS = dict.fromkeys(ARTIFACTS, True)
+"""Every kind of artifact switched on."""
 TRAINING = {
     "name": "pre_op",
     "base_model": "phantom",

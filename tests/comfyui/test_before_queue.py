@@ -7,11 +7,11 @@ import time
 import pytest
 import torch
 from comfy_server import ComfyServer, GraphRefused
-from graphs import Graph, builder, drawing, node, ours, training
+from graphs import KINDS, Graph, builder, drawing, node, ours, training
 from safetensors.torch import load_file, save_file
 from tiny_flux import build_single_files, build_tiny_flux, save_single
 
-KINDS = dict.fromkeys(("several_faces", "cropped_face", "eye_bar", "text"), True)
+TEXT_ALONE = dict.fromkeys(KINDS, False) | {"text": True}
 SAVE = {"folder": "early", "lora_name": "", "lora_strength": 1.0, "show": False}
 REAL = {
     "unet": node("UNETLoader", unet_name="real.safetensors", weight_dtype="default"),
@@ -66,6 +66,8 @@ def test_missing_face_models_refuse_the_graph_before_its_training(server, datase
         **REAL,
         filter=ours("ArtifactFilter", images=["picture", 0], enabled=True, faces="auto", **KINDS),
         see=node("PreviewAny", source=["filter", 4]),
+        words=ours("ArtifactFilter", images=["picture", 0], enabled=True, faces="auto", **TEXT_ALONE),
+        read=node("PreviewAny", source=["words", 4]),
     )
     details, nodes = refused(server, graph)
     assert nodes == ["filter"] and "face pack 'buffalo_l' is in none of" in details

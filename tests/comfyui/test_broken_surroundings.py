@@ -6,11 +6,10 @@ import time
 import psutil
 import pytest
 from comfy_server import ComfyServer, GraphRefused
-from graphs import PROMPT, drawing, node, ours, saving, training
+from graphs import KINDS, PROMPT, drawing, node, ours, saving, training
 
 STEPS = 200
 MISSING = ("insightface", "onnxruntime", "rapidocr", "lpips", "pytorch_fid", "bitsandbytes")
-KINDS = dict.fromkeys(("several_faces", "cropped_face", "eye_bar", "text"), True)
 
 
 def test_a_killed_trainer_harms_neither_the_server_nor_its_checkpoint(server, dataset):

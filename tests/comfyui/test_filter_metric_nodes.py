@@ -6,10 +6,8 @@ import shutil
 import numpy as np
 import pytest
 from comfy_server import GraphRefused, NodeFailed
-from graphs import drawing, node, ours, plan_of, saving
+from graphs import KINDS, drawing, node, ours, plan_of, saving
 from PIL import Image
-
-KINDS = dict.fromkeys(("several_faces", "cropped_face", "eye_bar", "text"), True)
 
 
 def shown(text) -> dict:
@@ -71,7 +69,13 @@ def test_planted_artifacts_get_the_cores_verdicts(server, planted):
             "ArtifactFilter", images=[f"load {name}", 0], enabled=True, faces="phantom", **KINDS
         )
         graph[f"see {name}"] = shown([name, 4])
+    lenient = {"bar_evidence": 100.0, "eye_detail": 0.0, "eye_blocks": 1.0}
+    graph["lenient"] = ours(
+        "ArtifactFilter", images=["load eye_bar", 0], enabled=True, faces="phantom", **KINDS, **lenient
+    )
+    graph["see lenient"] = shown(["lenient", 4])
     found = texts(server.run(graph))
+    assert "eye" not in found["see lenient"]
     for name, pixels in planted.items():
         verdict = checker.check(pixels)
         assert verdict.accepted == (name == "clean")

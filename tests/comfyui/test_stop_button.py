@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 from comfy_server import ComfyServer, watch
-from graphs import drawing, node, ours, saving, training
+from graphs import KINDS, drawing, node, ours, saving, training
 
 from diffusioncleft.diffusioncleft_core.flux.source import phantom_source
 from diffusioncleft.diffusioncleft_core.imageset.manifest import write_image_set
@@ -15,7 +15,6 @@ from diffusioncleft.diffusioncleft_core.phantom.render import render
 
 IMAGES, FACES = 240, 12
 CLIENT = "stop-button"
-KINDS = dict.fromkeys(("several_faces", "cropped_face", "eye_bar", "text"), True)
 PEOPLE = ours("PhantomDataset", condition="pre_op", count=240, size=128, seed=77, holdout=0.0)
 SMALL = ours("PhantomDataset", condition="pre_op", count=30, size=128, seed=78, holdout=0.0)
 PICTURES = ours("LoadImageSet", name="many", which="all", start=0, limit=0)

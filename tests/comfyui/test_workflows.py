@@ -138,6 +138,7 @@ def test_the_evaluation_measures_both_sets_and_saves_a_report(server, faces, tmp
     outputs = run_workflow(server, "evaluate", tmp_path)
     report = [file for file in outputs["Cleft Report"].files if file.endswith(("report.html", "report.json"))]
     assert len(report) == 2
+    assert any(file.endswith("figures/face-map.svg") for file in outputs["Cleft Report"].files)
     document = json.loads((tmp_path / next(file for file in report if file.endswith(".json"))).read_text())
     assert {"pre_op", "post_op"} <= set(document["sets"])
 

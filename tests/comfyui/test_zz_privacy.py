@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from comfy_server import GraphRefused, NodeFailed
-from graphs import SECRET, node, ours, saving, training
+from graphs import KINDS, SECRET, node, ours, saving, training
 from PIL import Image
 
 from diffusioncleft.diffusioncleft_core.dataset.corrections import allow_edits
@@ -134,8 +134,7 @@ def test_a_link_out_of_the_output_folder_is_not_followed(server, dataset):
 
 def test_a_lora_or_face_pack_is_named_not_reached_by_a_path(server):
     picture = {"picture": node("EmptyImage", width=64, height=64, batch_size=1, color=0)}
-    kinds = dict.fromkeys(("several_faces", "cropped_face", "eye_bar", "text"), True)
-    hostile = ours("ArtifactFilter", images=["picture", 0], enabled=True, faces="/tmp", **kinds)
+    hostile = ours("ArtifactFilter", images=["picture", 0], enabled=True, faces="/tmp", **KINDS)
     with pytest.raises(GraphRefused, match="no face pack"):
         server.queue({**picture, "filter": hostile, "see": node("PreviewAny", source=["filter", 4])})
     save = saving(["picture", 0], "set/hostile", lora_name="../../input/x.safetensors", show=False)

@@ -306,6 +306,52 @@ def test_the_command_filters_takes_back_and_says_what_is_missing(command, image_
         assert len(done.stderr.strip().splitlines()) == 1
 
 
+def test_text_alone_needs_no_face_pack_and_faces_do(command, offline_env, drawn, tmp_path):
+    folder = shutil.copytree(drawn, tmp_path / "set")
+    bare = {"env": offline_env | {"HOME": str(tmp_path), "DIFFUSIONCLEFT_FACE_PACKS": ""}}
+    done = command("filter", folder, "--artifacts-only", "--kinds", "text,eye_bar", **bare)
+    assert done.returncode == 2 and "face pack 'buffalo_l' is in none of" in done.stderr
+    done = command("filter", folder, "--artifacts-only", "--kinds", "text", **bare)
+    assert done.returncode == 0, done.stderr
+    assert f"of {N} images: accepted {N}" in done.stdout
+    assert {tuple(row.verdicts["artifacts"]) for row in read_image_set(folder)} == {("text",)}
+
+
+@pytest.mark.parametrize("kind", ["drawn by another model", "no face of a phantom"])
+def test_the_embedded_face_models_refuse_what_are_no_phantoms(command, drawn, tmp_path, kind):
+    """Nothing is judged, moved or written: a verdict of models that know no photographs is none."""
+    folder = tmp_path / "set"
+    if kind == "drawn by another model":
+        shutil.copytree(drawn, folder)
+        sidecar = sorted(folder.glob("0*.json"))[3]
+        told = read_json(sidecar)
+        write_json(sidecar, told | {"base": told["base"] | {"sha256": "0" * 64}})
+    else:
+        folder.mkdir()
+        rng = np.random.default_rng(1)
+        for name in ("a.png", "b.png"):
+            Image.fromarray(rng.integers(0, 255, (90, 90, 3), np.uint8)).save(folder / name)
+    before = state(folder)
+    done = command("filter", folder, "--artifacts-only", "--phantom")
+    assert done.returncode == 2 and "know phantoms alone" in done.stderr
+    assert state(folder) == before
+
+
+def test_a_limit_is_an_option_and_a_wrong_one_is_refused(command, image_set):
+    before = state(image_set)
+    for limit, words in (
+        ("hat=1", "no limit 'hat'"),
+        ("eye_detail=2", "eye_detail is 2.0; give a number from 0 to 1"),
+        ("eye_detail", "is no NAME=NUMBER"),
+    ):
+        done = command("filter", image_set, "--artifacts-only", "--phantom", "--limit", limit)
+        assert done.returncode == 2 and words in done.stderr, done.stderr
+    assert state(image_set) == before
+    judge = ("filter", image_set, "--artifacts-only", "--phantom", "--kinds", "eye_bar")
+    assert "rejected 1" in command(*judge).stdout
+    assert "rejected 0" in command(*judge, "--limit", "bar_evidence=99").stdout
+
+
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
 def test_ctrl_c_leaves_a_set_that_the_same_command_finishes(image_set, datasets, offline_env):
     line = [sys.executable, "-m", "diffusioncleft", "filter", str(image_set), "--phantom"]

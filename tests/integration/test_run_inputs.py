@@ -263,9 +263,11 @@ def states_of(settings: RunSettings) -> dict[str, State]:
 def test_the_plan_says_what_a_change_redoes_and_writes_nothing(whole):
     before = {path: path.stat().st_mtime_ns for path in whole.out.rglob("*")}
     follows = dict.fromkeys({*AFTER_TRAINING} - {"training-pre_op"}, State.FOLLOWS)
-    assert states_of(replace(whole, threshold=0.5)) == {
-        "filters": State.UPDATE, "sheets-pre_op": State.FOLLOWS, "measurements": State.FOLLOWS,
-    }  # fmt: skip
+    for other in ({"threshold": 0.5}, {"limits": {"eye_detail": 0.3}}):
+        assert states_of(replace(whole, **other)) == {
+            "filters": State.UPDATE, "sheets-pre_op": State.FOLLOWS, "measurements": State.FOLLOWS,
+        }  # fmt: skip
+    assert states_of(replace(whole, limits={"eye_detail": 0.45})) == {}  # the default, said
     assert states_of(replace(whole, metrics=())) == {"measurements": State.UPDATE}
     assert states_of(replace(whole, sampling=replace(whole.sampling, strength=1.2))) == {
         **follows, "generation-pre_op": State.ANEW, "oracle-pre_op": State.FOLLOWS,

@@ -1,12 +1,14 @@
 """What the phantom can't show: real detectors and recognisers on photographs of people."""
 
 import io
+import shutil
 from itertools import combinations
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from diffusioncleft.diffusioncleft_core.faces.analyzer import load_face_analyzer
 from diffusioncleft.diffusioncleft_core.imageset.decode import normalise, read_image
 
 UNDO = {
@@ -45,3 +47,21 @@ def test_an_oriented_file_shows_the_same_face_on_the_same_side(faces, people, ki
     assert np.array_equal(pixels, np.asarray(upright))
     found, expected = faces.analyze(pixels)[0], faces.analyze(np.asarray(upright))[0]
     assert np.allclose(found.embedding, expected.embedding)
+
+
+def test_a_published_detector_of_one_size_looks_at_smaller_sizes_too(real, faces, people, tmp_path):
+    """Its second look is what a detector of any size sees at 512 px, and not the first look again."""
+    published = real / "det_fixed640.onnx"
+    if not published.is_file():
+        pytest.skip("there is no det_fixed640.onnx beside the pack")
+    shutil.copy(published, tmp_path / "det.onnx")
+    shutil.copy(real / "pack" / "rec.onnx", tmp_path)
+    fixed = load_face_analyzer(tmp_path)
+    assert fixed.describe()["fixed_size"] is True and "fixed_size" not in faces.describe()
+    for paths in people.values():
+        image = read_image(paths[0])
+        (first,) = (face.box for face in fixed.analyze(image)[:1])
+        second, other = (analyzer.second_look(image)[0] for analyzer in (fixed, faces))
+        height = other[3] - other[1]
+        assert np.abs(second - other).max() < 0.06 * height
+        assert not np.array_equal(second, first)

@@ -494,7 +494,7 @@ def test_names_with_windows_folders_match_and_unknown_columns_are_named(build, p
     result = build()
     assert (len(result.rows), result.set_aside) == (N, ())
     assert any(rf"({N}): C:\photos\photo-0000.png as photo-0000.png" in told for told in result.notices)
-    assert any("were ignored (1): weight_kg; it has: " in told for told in result.warnings)
+    assert any("were ignored (1): weight_kg; it has: " in told for told in result.notices)
 
 
 def test_a_row_that_may_speak_of_a_photograph_withholds_it_when_it_gives_no_consent(build, photos):

@@ -8,7 +8,7 @@ from PIL import Image
 
 from diffusioncleft.diffusioncleft_core.dataset.admission import list_photographs
 from diffusioncleft.diffusioncleft_core.errors import UserError
-from diffusioncleft.diffusioncleft_core.files import read_jsonl
+from diffusioncleft.diffusioncleft_core.files import read_jsonl, write_jsonl
 from diffusioncleft.diffusioncleft_core.filters.apply import Filters, filter_set
 from diffusioncleft.diffusioncleft_core.filters.artifacts import ArtifactFilter
 from diffusioncleft.diffusioncleft_core.imageset.manifest import read_image_set, unlisted
@@ -48,8 +48,20 @@ def junk(tmp_path):
 def test_every_reader_finds_the_same_images(junk):
     assert list(list_images(junk).images) == IMAGES
     assert [row.file for row in read_image_set(junk)] == IMAGES
+    sizes = {row.file: (row.width, row.height) for row in read_image_set(junk)}
+    assert sizes["plain"] == (128, 128) and sizes["zero.png"] == sizes["photo.avif"] == (0, 0)
     assert [image.file for image in measured_set(junk, "all")[0]] == IMAGES
     assert [name for name in list_photographs(junk).photographs if "/" not in name] == IMAGES
+
+
+def test_what_was_set_aside_before_the_manifest_was_written_belongs_to_the_set(junk):
+    """The folder is known by its face records; another folder of that name is just a subfolder."""
+    (junk / "rejected").mkdir()
+    (junk / "plain").rename(junk / "rejected" / "plain")
+    left = [name for name in IMAGES if name != "plain"]
+    assert [row.file for row in read_image_set(junk)] == left
+    (junk / ".faces").mkdir()
+    assert [row.file for row in read_image_set(junk)] == [*left, "rejected/plain"]
 
 
 @pytest.mark.parametrize("suffix", sorted(READ_SUFFIXES))
@@ -97,6 +109,17 @@ def test_an_image_missing_from_a_generated_sets_manifest_is_named(junk):
     row = '{"file": "face.PNG", "role": "generated", "index": 0}\n'
     (junk / "manifest.jsonl").write_text(row)
     assert any("p.jfif" in line and "face.PNG" not in line for line in unlisted(junk))
+    (junk / "rejected").mkdir()
+    shutil.copy(junk / "p.jfif", junk / "rejected" / "aside.jpg")
+    assert any("aside.jpg" in line and "p.jfif" not in line for line in unlisted(junk))
+    assert not any("rejected hold" in line or ": rejected" in line for line in unlisted(junk))
+
+
+@pytest.mark.parametrize("file", ["", 7, None])
+def test_a_row_that_names_no_file_is_a_sentence(junk, file):
+    write_jsonl(junk / "manifest.jsonl", [{"file": file, "role": "generated"}])
+    with pytest.raises(UserError, match=r"manifest\.jsonl has no 'file'"):
+        read_image_set(junk)
 
 
 def test_a_dataset_or_two_images_of_one_name_are_refused_before_anything_moves(junk, analyzer):

@@ -197,7 +197,7 @@ def test_a_pack_without_settings_runs_at_640(tmp_path):
     ("files", "words"),
     [
         ({}, "no .onnx"),
-        ({"det.onnx": b"not a model"}, "could not be opened"),
+        ({"det.onnx": b"\0not a model"}, "could not be opened"),
         ({"det.onnx": None}, "no recogniser"),
         ({"rec.onnx": None}, "could not be opened"),
         ({"det.onnx": None, "pack.json": b"{"}, "JSON"),

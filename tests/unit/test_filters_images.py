@@ -12,18 +12,18 @@ from phantom_datasets import FINDING_OF
 
 from diffusioncleft.diffusioncleft_core.dataset.references import ReferenceSet
 from diffusioncleft.diffusioncleft_core.errors import UserError
-from diffusioncleft.diffusioncleft_core.faces.records import FaceRecord, record_of
+from diffusioncleft.diffusioncleft_core.faces.records import FaceRecord, record_of, second_share
 from diffusioncleft.diffusioncleft_core.filters import text as text_module
-from diffusioncleft.diffusioncleft_core.filters.apply import verdicts_of
+from diffusioncleft.diffusioncleft_core.filters.apply import settings_key, verdicts_of
 from diffusioncleft.diffusioncleft_core.filters.artifacts import (
     ARTIFACTS,
     NO_FACE,
     ArtifactFilter,
     ArtifactKind,
-    framing,
-    second_share,
 )
-from diffusioncleft.diffusioncleft_core.filters.eye_bar import EyeLine, eye_line
+from diffusioncleft.diffusioncleft_core.filters.eye_bar import eye_line
+from diffusioncleft.diffusioncleft_core.filters.eye_region import levelled
+from diffusioncleft.diffusioncleft_core.filters.framing import framing
 from diffusioncleft.diffusioncleft_core.filters.identity import IDENTITY_LEAK, IdentityFilter
 from diffusioncleft.diffusioncleft_core.filters.text import load_text_reader
 from diffusioncleft.diffusioncleft_core.phantom.face import HEALTHY, random_face
@@ -75,6 +75,10 @@ def test_clefts_dark_skin_and_dark_hair_are_no_artifact(artifacts):
     assert rejected == []
 
 
+def is_barred(image, landmarks):
+    return eye_line(levelled(image, landmarks)).is_bar()
+
+
 def test_a_bar_in_the_colour_of_the_skin_is_none_and_any_other_colour_is(analyzer):
     face = drawn(1, 11, attributes={"skin": "dark"})[0]
     apart = np.linalg.norm(face.landmarks[1] - face.landmarks[0])
@@ -84,8 +88,18 @@ def test_a_bar_in_the_colour_of_the_skin_is_none_and_any_other_colour_is(analyze
     for colour, is_bar in (((0, 0, 0), True), ((240, 240, 240), True), ((40, 90, 200), True), (cheek, False)):
         image = face.image.copy()
         image[rows, columns] = colour
-        assert eye_line(image, face.landmarks).is_bar is is_bar
-    assert not eye_line(face.image, face.landmarks).is_bar
+        assert is_barred(image, face.landmarks) is is_bar
+    assert not is_barred(face.image, face.landmarks)
+
+
+def test_under_a_bar_in_the_colour_of_the_skin_the_eyes_are_hidden(artifacts):
+    face = drawn(1, 11, attributes={"skin": "dark"})[0]
+    left, right = face.landmarks[:2]
+    reach = 0.3 * np.linalg.norm(right - left)
+    rows = slice(int(left[1] - reach), int(left[1] + reach))
+    columns = slice(int(left[0] - reach), int(right[0] + reach))
+    face.image[rows, columns] = face.image[int(face.landmarks[2, 1]), int(left[0])]
+    assert "hidden_eyes" in artifacts.check(face.image).reasons
 
 
 def test_large_dark_eyes_in_pale_skin_are_no_bar():
@@ -95,9 +109,7 @@ def test_large_dark_eyes_in_pale_skin_are_no_bar():
     for eye in face.landmarks[:2]:
         centre = (round(float(eye[0])), round(float(eye[1])))
         cv2.ellipse(face.image, centre, (int(0.3 * apart), int(0.24 * apart)), 0, 0, 360, (40, 25, 20), -1)
-    assert not eye_line(face.image, face.landmarks).is_bar
-    measured = EyeLine(contrast=222.4, spread=159.3, structure=54.8)  # a drawn face that was taken for one
-    assert measured.ratio > 1.2 and not measured.is_bar
+    assert not is_barred(face.image, face.landmarks)
 
 
 def test_a_bar_is_found_at_any_size_of_image():
@@ -107,7 +119,7 @@ def test_a_bar_is_found_at_any_size_of_image():
         size = round(128 * scale)
         for image, is_bar in ((face.image, False), (barred, True)):
             resized = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
-            assert eye_line(resized, face.landmarks * scale).is_bar is is_bar
+            assert is_barred(resized, face.landmarks * scale) is is_bar
 
 
 def record(box, landmarks, size=(100, 100)):
@@ -159,6 +171,28 @@ def test_kinds_can_be_chosen_but_an_image_without_a_face_is_always_rejected(anal
     assert no_text.check(barred).reasons == ["eye_bar"] and "text" not in no_text.check(barred).artifacts
     with pytest.raises(UserError, match="no artifact 'moustache'"):
         ArtifactFilter(analyzer, kinds=["moustache"])
+
+
+def test_text_alone_is_looked_for_without_any_face_models(analyzer):
+    plain = np.full((96, 96, 3), 120, np.uint8)
+    only_text = ArtifactFilter(None, kinds=["text"], threads=1)
+    assert only_text.check(plain).accepted and only_text.describe()["faces"] is None
+    assert list(only_text.check(plain).artifacts) == ["text"]
+    for kinds in (["eye_bar"], ["text", "hidden_eyes"], []):  # no kind: faces alone are looked for
+        with pytest.raises(ValueError, match="need"):
+            ArtifactFilter(None, kinds=kinds, threads=1)
+
+
+def test_a_limit_changes_verdicts_and_what_they_depend_on(analyzer):
+    face = drawn(1, 8)[0]
+    barred = plant(face.image, face.landmarks, face.box, "eye_bar", np.random.default_rng(1))
+    usual, other = (
+        ArtifactFilter(analyzer, kinds=["eye_bar"], limits=limits) for limits in ({}, {"bar_evidence": 90})
+    )
+    assert not usual.check(barred).accepted and other.check(barred).accepted
+    assert settings_key(usual, None) != settings_key(other, None)
+    same = ArtifactFilter(analyzer, kinds=["eye_bar"], limits={"eye_detail": 0.1})  # of a kind not chosen
+    assert settings_key(usual, None) == settings_key(same, None)
 
 
 def test_text_is_read_in_small_and_large_pictures_and_no_word_in_a_plain_one():
@@ -287,4 +321,4 @@ def test_a_kind_of_artifact_is_added_with_one_entry(analyzer, monkeypatch):
     assert found.reasons == [NO_FACE, "grey"]
     parser = argparse.ArgumentParser()
     command.configure(parser)
-    assert "cropped_face,eye_bar,text,grey" in " ".join(parser.format_help().split())
+    assert "cropped_face,eye_bar,hidden_eyes,text,grey" in "".join(parser.format_help().split())

@@ -8,16 +8,26 @@ import numpy as np
 import pytest
 
 from diffusioncleft.diffusioncleft_core.conditions.plan import REFILL_STRIDE, attempt_of
+from diffusioncleft.diffusioncleft_core.dataset.examine import Examination
 from diffusioncleft.diffusioncleft_core.errors import UserError
-from diffusioncleft.diffusioncleft_core.faces.records import FaceRecord
+from diffusioncleft.diffusioncleft_core.faces.records import FaceRecord, second_share
 from diffusioncleft.diffusioncleft_core.filters.apply import verdicts_of
 from diffusioncleft.diffusioncleft_core.filters.artifacts import (
     ArtifactVerdict,
-    Framing,
-    framing,
-    second_share,
+    Picture,
+    check_limits,
+    check_several_faces,
 )
-from diffusioncleft.diffusioncleft_core.filters.eye_bar import EyeLine, eye_line, levelled
+from diffusioncleft.diffusioncleft_core.filters.eye_bar import EyeLine, eye_line
+from diffusioncleft.diffusioncleft_core.filters.eye_region import (
+    EYES_COLUMN,
+    EYES_ROW,
+    HEIGHT,
+    WIDTH,
+    levelled,
+)
+from diffusioncleft.diffusioncleft_core.filters.framing import Framing, framing
+from diffusioncleft.diffusioncleft_core.filters.hidden_eyes import EyeDetail, eye_detail
 from diffusioncleft.diffusioncleft_core.filters.identity import IdentityVerdict
 from diffusioncleft.diffusioncleft_core.filters.stage import (
     REASONS,
@@ -32,6 +42,7 @@ from diffusioncleft.diffusioncleft_core.imageset.manifest import (
     write_image_set,
 )
 from diffusioncleft.diffusioncleft_core.imageset.places import current_place
+from diffusioncleft.diffusioncleft_core.metrics.fir import Faces
 
 LANDMARKS = np.float32([[40, 40], [60, 40], [1, 1], [42, 60], [58, 60]])  # the nose may be anywhere
 
@@ -93,6 +104,17 @@ def test_a_face_is_cropped_below_its_limits(inside, margin, cropped):
     assert Framing(inside, margin).is_cropped is cropped
 
 
+@pytest.mark.parametrize(("share", "counts"), [(0.0, False), (0.0499, False), (0.05, True), (1.0, True)])
+def test_a_second_face_counts_from_one_size_on_in_photographs_and_in_generated_images(share, counts):
+    """One rule: `dataset build` sets aside, and the filter and FIR count, for the same second face."""
+    record = FaceRecord(100, 100, 2, np.float32([30, 20, 70, 75]), LANDMARKS, 0.9, second_share=share)
+    seen = Examination("source", "settings", "pixels", 100, 100, record)
+    assert (seen.rejection(64, ()) is not None) is counts
+    picture = Picture(np.zeros((100, 100, 3), np.uint8), record, None, None, {})
+    assert check_several_faces(picture)["rejected"] is counts
+    assert bool(Faces.of([record]).several[0]) is counts
+
+
 def test_a_face_without_size_or_landmarks_is_none():
     assert framing(face((30, 20, 30, 20))).inside == 0
     together = np.full((5, 2), 50, np.float32)
@@ -106,7 +128,7 @@ def test_the_second_face_is_the_second_largest_of_any_order():
     boxes = np.float32([[0, 0, 10, 20], [5, 5, 5, 50], [10, 10, 30, 40], [0, 0, 10, 30]])
     assert second_share(boxes) == 0.5
     assert second_share(boxes[[3, 2, 0]]) == 0.5
-    assert second_share(boxes[[3, 0]]) == 0.667
+    assert second_share(boxes[[3, 0]]) == 0.6667
     assert second_share(boxes[:1]) == 0
     assert second_share(np.zeros((2, 4), np.float32)) == 0
     turned = np.float32([[0, 0, 10, 10], [20, 20, 10, 10]])  # corners the wrong way round
@@ -114,24 +136,29 @@ def test_the_second_face_is_the_second_largest_of_any_order():
 
 
 @pytest.mark.parametrize(
-    ("contrast", "spread", "bar"),
+    ("contrast", "spread", "edges", "bar"),
     [
-        (79.2, 60.0, True),  # the ratio is 1.2
-        (79.1, 60.0, False),
-        (90.0, 60.1, False),
-        (20.0, 0.0, True),
-        (19.9, 0.0, False),
+        (0.0, 80.0, 0.9, True),  # its edges speak for it
+        (0.0, 80.0, 0.89, False),
+        (20.0, 15.0, 0.0, True),  # no edges, but one even colour of its own: 20 / (15 + 6) is above 0.9
+        (19.9, 15.0, 0.0, False),
+        (400.0, 15.1, 0.0, False),
     ],
 )
-def test_a_bar_is_even_and_unlike_the_skin(contrast, spread, bar):
-    assert EyeLine(contrast, spread, 50.0).is_bar is bar
+def test_a_bar_has_edges_or_is_very_even_and_unlike_the_skin(contrast, spread, edges, bar):
+    assert EyeLine(contrast, spread, edges, 50.0).is_bar() is bar
+
+
+def test_another_limit_takes_more_or_less_for_a_bar():
+    line = EyeLine(contrast=0.0, spread=50.0, edges=0.7, structure=50.0)
+    assert line.is_bar(0.7) and not line.is_bar(0.71)
 
 
 @pytest.mark.parametrize(
     ("contrast", "structure", "blank"), [(0, 3.9, True), (0, 4.0, False), (100, 3.9, False)]
 )
 def test_what_has_no_structure_and_is_no_bar_is_blank(contrast, structure, blank):
-    assert EyeLine(contrast, 0.0, structure).is_blank is blank
+    assert EyeLine(contrast, 0.0, 0.0, structure).is_blank is blank
 
 
 @pytest.mark.parametrize("turn", [0, 25, -140])
@@ -144,44 +171,149 @@ def test_the_eyes_are_level_and_32_px_apart_in_the_patch(turn, scale):
     eyes = np.float32([middle - half, middle + half])
     for place, colour in zip(eyes, ((255, 0, 0), (0, 255, 0)), strict=True):
         cv2.circle(image, tuple(map(int, np.round(place))), max(1, round(3 * scale)), colour, -1)
-    patch = levelled(image, np.vstack([eyes, eyes, eyes[:1]]))
-    assert patch.shape == (80, 80, 3)
-    for channel, wanted in ((0, (24, 40)), (1, (56, 40))):
-        weights = patch[..., channel]
-        rows, columns = np.mgrid[:80, :80]
+    face = levelled(image, np.vstack([eyes, eyes, eyes[:1]]))
+    assert face.pixels.shape == (HEIGHT, WIDTH, 3)
+    for channel, wanted in ((0, (EYES_COLUMN - 16, EYES_ROW)), (1, (EYES_COLUMN + 16, EYES_ROW))):
+        weights = face.pixels[..., channel]
+        rows, columns = np.mgrid[:HEIGHT, :WIDTH]
         centre = [(grid * weights).sum() / weights.sum() for grid in (columns, rows)]
         assert centre == pytest.approx(wanted, abs=1.1)
+        assert face.landmarks[channel] == pytest.approx(wanted, abs=0.01)
 
 
-def test_the_eye_line_is_measured_in_rows_and_against_the_cheeks():
-    image = np.full((80, 80, 3), (200, 150, 130), np.uint8)
-    image[36:45, 17:64] = (200, 150, 30)
-    landmarks = np.float32([[24, 40], [56, 40], [40, 52], [30, 62], [50, 62]])
-    line = eye_line(image, landmarks)
+LEVEL = np.float32(
+    [
+        [EYES_COLUMN - 16, EYES_ROW],
+        [EYES_COLUMN + 16, EYES_ROW],
+        [EYES_COLUMN, EYES_ROW + 14],
+        [EYES_COLUMN - 12, EYES_ROW + 26],
+        [EYES_COLUMN + 12, EYES_ROW + 26],
+    ]
+)
+"""Landmarks of a picture that is level already."""
+SKIN, OTHER = (200, 150, 130), (200, 150, 30)
+
+
+def plain(half=0, colour=OTHER, reach=30):
+    """A face of one colour; with `half`, a bar of so many rows to both sides of the eye line."""
+    image = np.full((HEIGHT, WIDTH, 3), SKIN, np.uint8)
+    if half:
+        image[EYES_ROW - half : EYES_ROW + half + 1, EYES_COLUMN - reach : EYES_COLUMN + reach] = colour
+    return image
+
+
+def line_of(image):
+    return eye_line(levelled(image, LEVEL))
+
+
+def test_the_eye_line_is_measured_in_rows_against_the_cheeks_and_at_its_edges():
+    line = line_of(plain(8))
     assert (line.contrast, line.spread) == (100.0, 0.0)
-    assert line.is_bar and line.structure > 4
-    image[36:45, 17:29] = (200, 150, 130)  # 12 of a row's 47: the 75th percentile is half way
-    assert eye_line(image, landmarks).spread == 50.0
-    image[36:45, 17:28] = (200, 150, 30)
-    assert eye_line(image, landmarks).spread == 0.0
-    flat = eye_line(np.full((80, 80, 3), 99, np.uint8), landmarks)
-    assert (flat.contrast, flat.spread, flat.structure, flat.is_blank) == (0, 0, 0, True)
+    assert line.edges == pytest.approx(100 / 6, abs=0.01)
+    assert line.is_bar() and not line.is_blank
+    flat = line_of(plain())
+    assert (flat.contrast, flat.spread, flat.edges, flat.structure, flat.is_blank) == (0, 0, 0, 0, True)
 
 
-def test_the_eye_line_is_nine_rows_of_47_and_the_cheeks_ten_of_39():
-    image = np.random.default_rng(2).integers(0, 255, (80, 80, 3), np.uint8)
-    image[36:45] //= 4  # the line is darker than what is above and below it
-    image[58:68, 21:60] = image[58:68, 21:60] // 2 + 127
-    line = eye_line(image, np.float32([[24, 40], [56, 40], [40, 52], [30, 62], [50, 62]]))
-    cheeks = np.median(image[58:68, 21:60].reshape(-1, 3).astype(float), axis=0)
-    contrasts, spreads = [], []
-    for row in range(36, 45):
-        colours = image[row, 17:64].astype(float)
-        middle = np.median(colours, axis=0)
-        contrasts.append(np.linalg.norm(middle - cheeks))
-        spreads.append(np.percentile([np.linalg.norm(colour - middle) for colour in colours], 75))
-    assert line.contrast == pytest.approx(np.median(contrasts), abs=0.06)
-    assert line.spread == pytest.approx(np.median(spreads), abs=0.06)
+@pytest.mark.parametrize(("half", "seen"), [(3, False), (6, True), (14, True), (20, True), (26, False)])
+def test_a_bars_edges_are_looked_for_where_bars_end(half, seen):
+    assert (line_of(plain(half)).edges > 10) is seen
+
+
+@pytest.mark.parametrize("turn", [-10, -5, 0, 5, 10])
+def test_a_bars_edges_are_found_when_it_is_not_quite_level(turn):
+    move = cv2.getRotationMatrix2D((EYES_COLUMN, EYES_ROW), turn, 1)
+    turned = cv2.warpAffine(plain(8, reach=50), move, (WIDTH, HEIGHT), borderMode=cv2.BORDER_REPLICATE)
+    assert line_of(turned).edges > 5
+
+
+def test_an_edge_must_be_as_wide_as_both_eyes():
+    """Three quarters of 47 columns: two lenses with skin between them are no bar."""
+    image = plain(8)
+    image[:, EYES_COLUMN - 8 : EYES_COLUMN + 8] = SKIN
+    assert not line_of(image).is_bar()
+
+
+def test_the_spread_is_the_90th_percentile_of_a_row():
+    image = plain(8)
+    image[:, EYES_COLUMN - 23 : EYES_COLUMN - 19] = SKIN  # 4 of 47 columns
+    assert line_of(image).spread == 0.0
+    image[:, EYES_COLUMN - 23 : EYES_COLUMN - 17] = SKIN  # 6 of them
+    assert line_of(image).spread == 100.0
+
+
+def textured(seed=3):
+    """A face of fine detail everywhere, at five times the size that the checks bring it to."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(60, 200, (HEIGHT, WIDTH), np.uint8)
+    return cv2.resize(np.dstack([coarse] * 3), None, fx=5, fy=5, interpolation=cv2.INTER_CUBIC)
+
+
+def detail_of(image):
+    points = LEVEL * 5
+    return eye_detail(image, points, levelled(image, points))
+
+
+ABOUT_THE_EYES = np.s_[
+    5 * (EYES_ROW - 10) : 5 * (EYES_ROW + 10), 5 * (EYES_COLUMN - 30) : 5 * (EYES_COLUMN + 30)
+]
+
+
+def test_detail_is_that_of_the_eyes_by_that_of_the_rest():
+    image = textured()
+    assert detail_of(image).detail == pytest.approx(1, abs=0.25) and not detail_of(image).is_hidden()
+    image[ABOUT_THE_EYES] = cv2.GaussianBlur(image, (0, 0), 15)[ABOUT_THE_EYES]
+    assert detail_of(image).detail < 0.3 and detail_of(image).is_hidden()
+    assert not detail_of(image).is_hidden(detail=0.0)
+
+
+@pytest.mark.parametrize("light", [0.25, 0.5, 1.0])
+def test_eyes_in_the_shade_have_as_much_detail(light):
+    image = textured().astype(np.float32)
+    image[ABOUT_THE_EYES] *= light
+    assert detail_of(image.astype(np.uint8)).detail > 0.65
+
+
+@pytest.mark.parametrize("block", [8, 12, 20])
+def test_blocks_about_the_eyes_are_a_mosaic_and_blocks_everywhere_are_a_coarse_picture(block):
+    image = textured()
+    height, width = image.shape[:2]
+    few = cv2.resize(image, (width // block, height // block), interpolation=cv2.INTER_AREA)
+    blocky = cv2.resize(few, (width, height), interpolation=cv2.INTER_NEAREST)
+    assert not detail_of(blocky).is_hidden()
+    image[ABOUT_THE_EYES] = blocky[ABOUT_THE_EYES]
+    assert detail_of(image).blocks > 0.5 and detail_of(image).is_hidden()
+
+
+@pytest.mark.parametrize(
+    ("detail", "blocks", "other", "hidden"),
+    [
+        (0.45, 0.279, 0.0, False),
+        (0.449, 0.0, 0.0, True),
+        (1.0, 0.28, 0.164, True),
+        (1.0, 0.28, 0.166, False),
+        (1.0, 0.9, 0.6, False),
+    ],
+)
+def test_eyes_are_hidden_beyond_their_limits(detail, blocks, other, hidden):
+    assert EyeDetail(detail, blocks, other).is_hidden() is hidden
+
+
+def test_a_region_outside_the_frame_or_without_differences_has_no_blocks():
+    image = plain()
+    for points in (LEVEL, LEVEL - [0, 200], LEVEL * 0.1):
+        points = points.astype(np.float32)
+        found = eye_detail(image, points, levelled(image, points))
+        assert (found.blocks, found.other_blocks) == (0.0, 0.0)
+
+
+def test_limits_are_known_by_name_and_range():
+    assert check_limits({})["eye_detail"] == 0.45
+    assert check_limits({"bar_evidence": 2})["bar_evidence"] == 2.0
+    with pytest.raises(UserError, match="no limit 'hat'; choose among bar_evidence, eye_detail, eye_blocks"):
+        check_limits({"hat": 1})
+    with pytest.raises(UserError, match=r"eye_detail is 1\.5; give a number from 0 to 1"):
+        check_limits({"eye_detail": 1.5})
 
 
 def artifact(**kinds):

@@ -62,14 +62,14 @@ def test_the_sweep_counts_what_is_at_the_threshold_or_above():
 
 
 def test_the_histogram_has_bins_of_two_hundredths_from_minus_one_to_one():
-    values = np.array([[-1.0, 1.0, 1.0000001, 0.61, 0.61]])
+    values = np.array([[-1.0000001, -1.0, 1.0, 1.0000001, 0.61, 0.61]])
     figure = similarity_histogram(values, 0.35)
     edges = figure["edges"]
     assert (len(edges), edges[0], edges[50], edges[-1]) == (101, -1.0, 0.0, 1.0)
     assert np.allclose(np.diff(edges), 0.02)
     filled = {edges[place]: count for place, count in enumerate(figure["counts"]) if count}
-    assert filled == {-1.0: 1, 0.98: 2, 0.6: 2}
-    assert (figure["mean"], figure["threshold"], figure["n_pairs"]) == (round(values.mean(), 4), 0.35, 5)
+    assert filled == {-1.0: 2, 0.98: 2, 0.6: 2}
+    assert (figure["mean"], figure["threshold"], figure["n_pairs"]) == (round(values.mean(), 4), 0.35, 6)
     assert similarity_histogram(values[:, :4], 0.35)["counts"] is None
     empty = similarity_histogram(np.zeros((0, 7)), 0.35)
     assert (empty["counts"], empty["mean"], empty["n_pairs"]) == (None, None, 0)

@@ -1,6 +1,7 @@
 """The figures of whole sets: who entered, who did not, what was compared with what; all counted by hand."""
 
 import itertools
+import shutil
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from diffusioncleft.diffusioncleft_core.files import sha256_file, write_json
 from diffusioncleft.diffusioncleft_core.imageset.manifest import ImageRow, write_image_set
 from diffusioncleft.diffusioncleft_core.metrics.extractors import ExtractorInfo, Extractors
 from diffusioncleft.diffusioncleft_core.metrics.faces import MeasuredFaces, face_figures
+from diffusioncleft.diffusioncleft_core.metrics.features import FeatureCaches
 from diffusioncleft.diffusioncleft_core.metrics.fid import frechet_distance, split_floor
 from diffusioncleft.diffusioncleft_core.metrics.fir import (
     BY_CONSTRUCTION,
@@ -257,7 +259,7 @@ def folders(tmp_path):
     rows = []
     for place, accepted in verdicts.items():
         file = f"{'' if accepted else 'rejected/'}{place}.png"
-        save(pre / file, place, (80, 64) if place == 4 else (64, 64))
+        save(pre / file, place, {2: (64, 80), 4: (80, 64)}.get(place, (64, 64)))
         row = ImageRow(file, index=place, condition="pre_op", role="generated", prompt="", seed=0)
         attempt = int(place in (2, 5))
         rows.append(ImageRow(**{**vars(row), "attempt": attempt, "verdicts": {"accepted": accepted}}))
@@ -295,7 +297,7 @@ def test_first_attempts_are_raw_accepted_ones_filtered_and_damaged_ones_counted(
     bare = [post / "0.png", post / "1.png"]
     expected = {
         ("pre_op", "raw"): (raw, photographs, 1, 1),
-        ("pre_op", "filtered"): (kept, photographs, 1, 1),
+        ("pre_op", "filtered"): (kept, photographs, 1, 2),
         ("post_op", "raw"): (bare, others, 0, 0),
         ("all", "raw"): (raw + bare, photographs + others, 1, 1),
     }
@@ -317,7 +319,10 @@ def test_first_attempts_are_raw_accepted_ones_filtered_and_damaged_ones_counted(
             assert (figure["image_size"], figure["n_resized"]) == ([64, 64], resized)
             assert figure["n_reference"] is None and "note" not in figure
     assert all("filtered" not in sets[name]["fid"]["paper"] for name in ("post_op", "all"))
-    assert sum("1 of 5 images" in line and line.endswith(": 3.png") for line in told) == 1 == len(told)
+    assert len(told) == 1 and told[0].startswith(f"1 of 5 images in {pre} ") and told[0].endswith(": 3.png")
+    told.clear()
+    measure_sets(folders["generated"], [], None, Extractors({}, Pixels()), warn=told.append)
+    assert len(told) == 1 and told[0].startswith(f"1 of 5 images in {pre} ") and told[0].endswith(": 3.png")
 
 
 def test_the_photographs_own_figures_stand_beside(folders):
@@ -359,6 +364,27 @@ def test_each_image_is_looked_at_once_and_again_only_when_it_or_the_network_chan
     assert changed["post_op"]["fid"] != sets["post_op"]["fid"]
     measured(folders, fid=(fid := Colours("d" * 64)), lpips=(lpips := Pixels("q" * 64)))
     assert sum(fid.batches) == lpips.seen == 6 + 22
+
+
+def test_a_distance_alone_is_the_same_and_one_set_has_no_group_beside_it(folders):
+    both = measured(folders)["pre_op"]["fid"]
+    folders["generated"].pop("post_op")
+    for cached in (False, True):
+        if not cached:
+            shutil.rmtree(folders["generated"]["pre_op"] / ".measure")
+        alone = measure_sets(**folders, analyzer=None, extractors=Extractors({"fid": Colours()}))["sets"]
+        assert list(alone) == ["pre_op"] and alone["pre_op"]["fid"] == both
+    pre = folders["generated"]["pre_op"]
+    assert list(measure_sets({"all": pre}, [], None, Extractors({"fid": Colours()}))["sets"]) == ["all"]
+
+
+def test_nothing_of_several_datasets_is_kept_in_one_place(folders, tmp_path):
+    pre, photographs = folders["generated"]["pre_op"], folders["references"][0]
+    own, other = FeatureCaches(), FeatureCaches(tmp_path / "elsewhere")
+    assert own.shared([pre, photographs]) is own.shared([photographs, pre]) is own.shared([]) is None
+    assert own.shared([pre, tmp_path]) == own.shared([pre]) == pre / ".measure"
+    assert other.shared([pre]) == tmp_path / "elsewhere"
+    assert own.shared([photographs]) == other.folder(photographs) == photographs / "cache" / "features"
 
 
 def test_words_stand_where_two_images_are_missing(folders):

@@ -168,6 +168,32 @@ def test_files_of_others_in_the_folder_stay_as_they_are(tmp_path):
     assert {path: path.read_bytes() for path in before} == before
 
 
+@pytest.mark.parametrize("place", range(4))
+def test_a_picture_without_sidecar_and_row_comes_back_to_its_place(tmp_path, place):
+    """As a crash between picture and sidecar leaves it, whatever is saved first afterwards."""
+    save(tmp_path, ROWS)
+    before = read_jsonl(tmp_path / "manifest.jsonl")
+    (tmp_path / before[place]["file"]).with_suffix(".json").unlink()
+    write_jsonl(tmp_path / "manifest.jsonl", before[:place] + before[place + 1 :])
+    (tmp_path / ".writing-1.png").write_bytes(b"half")
+    with open_set_writer(tmp_path) as writer:
+        new = add(writer, {"prompt": "of another seed", "seed": 5})
+        assert add(writer, ROWS[place]) == (before[place]["file"], True)
+        same_seed = add(writer, {**ROWS[place], "prompt": "a later face"})
+    assert len({new, same_seed, *((row["file"], True) for row in before)}) == 6
+    assert save(tmp_path, ROWS) == [False] * 4
+    assert_whole(tmp_path, 6)
+
+
+def test_a_rejected_picture_without_sidecar_is_moved_when_it_is_accepted(tmp_path):
+    save(tmp_path, ROWS)
+    (sidecar,) = (tmp_path / "rejected").glob("*.json")
+    sidecar.unlink()
+    assert save(tmp_path, [ROWS[2]], verdicts={"accepted": True}) == [True]
+    assert not list((tmp_path / "rejected").iterdir())
+    assert_whole(tmp_path, 4)
+
+
 def test_what_a_lost_manifest_or_row_said_is_read_from_the_sidecars(tmp_path):
     Image.new("RGB", (6, 4)).save(tmp_path / "000000_1.png")
     save(tmp_path, ROWS)

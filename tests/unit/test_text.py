@@ -12,6 +12,7 @@ from diffusioncleft.diffusioncleft_core.faces.analyzer import PHANTOM_FOLDER, re
 from diffusioncleft.diffusioncleft_core.files import read_json, read_jsonl
 from diffusioncleft.diffusioncleft_core.imageset.captions import CaptionFiles
 from diffusioncleft.diffusioncleft_core.imageset.decode import Rejected
+from diffusioncleft.diffusioncleft_core.imageset.places import list_images
 from diffusioncleft.diffusioncleft_core.text import decoded, read_text
 from diffusioncleft.trainer.dataset_toml import read_dataset_config, read_toml
 
@@ -146,6 +147,17 @@ def test_captions_under_other_suffixes_are_named_as_not_read(tmp_path):
     (notice,) = captions.notices(images, "rename them to end in .txt")
     assert "were not read (2): a.caption, b.png.tags; rename them to end in .txt" in notice
     assert CaptionFiles(tmp_path, ".caption").read("c.png") == "another"
+
+
+def test_a_link_in_a_circle_costs_neither_captions_nor_images(tmp_path):
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    (tmp_path / "loop.txt").symlink_to("loop.txt")
+    (tmp_path / "a.txt").write_text("a girl")
+    (tmp_path / "a.png").write_bytes(b"")
+    assert (
+        CaptionFiles(tmp_path).read("a.png") == "a girl" and CaptionFiles(tmp_path).read("loop.png") is None
+    )
+    assert "a.png" in list_images(tmp_path).images
 
 
 def test_two_captions_that_differ_are_refused_and_equal_ones_are_one(tmp_path):

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from reference_training import (
@@ -414,6 +415,34 @@ def test_the_start_of_a_run_says_what_is_streamed():
     assert kept + sum(module.weight.nbytes for module in streamed) == before
     with pytest.raises(UserError, match="this model has 4 blocks, so at most 3"):
         memory.stream_blocks(tiny_transformer(), 4, CPU)
+
+
+def test_large_weights_are_told_in_gib_and_small_ones_in_mib():
+    for width, told in ((8192, "0.2 GiB"), (512, "1 MiB"), (1024, "4 MiB")):
+        linear = torch.nn.Linear(width, width, bias=False, device="meta")
+        assert memory.describe(linear, CPU) == f"{told} of weights on cpu"
+
+
+@pytest.mark.parametrize(
+    ("error", "is_memory"),
+    [
+        (torch.OutOfMemoryError("of the GPU"), True),
+        (MemoryError(), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), True),
+        (RuntimeError("shapes differ"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_only_errors_of_memory_are_told_as_such(error, is_memory):
+    assert memory.is_out_of_memory(error) is is_memory
+
+
+def test_the_peak_is_in_bytes_and_no_less_than_what_is_used_now():
+    used = psutil.Process().memory_info().rss
+    peaks = memory.peaks(CPU)
+    assert peaks.keys() == {"host_peak"}
+    assert used * 0.9 <= peaks["host_peak"] <= psutil.virtual_memory().total
 
 
 def in_bfloat16(case) -> Any:

@@ -223,9 +223,13 @@ def test_weights_that_are_missing_stop_with_one_sentence(home):
 
 def test_weights_of_another_hash_are_not_used(home, tmp_path):
     name = find_entry("inception-fid").files[0].name
-    (tmp_path / name).write_bytes(b"something else")
-    with pytest.raises(UserError, match="not the pinned one"):
-        require_file("inception-fid", tmp_path)
+    for content, said in (
+        (b"\0something else", "not the pinned one"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=f"{said}.*weights fetch inception-fid"):
+            require_file("inception-fid", tmp_path)
 
 
 def snapshot(home, index=None):

@@ -1,0 +1,101 @@
+"""A first table to fill in, and consent for a whole folder in so many words."""
+
+import csv
+import json
+
+import pytest
+
+from diffusioncleft.diffusioncleft_core import phantom
+from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
+from diffusioncleft.diffusioncleft_core.dataset.folder_consent import STATEMENT, table_and_photographs
+from diffusioncleft.diffusioncleft_core.dataset.metadata import read_table
+from diffusioncleft.diffusioncleft_core.errors import UserError
+
+BUILD = ("dataset", "build", "photos", "--condition", "pre_op", "--phantom", "--out", "private")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Four phantoms without a table."""
+    phantom.write_photographs(tmp_path / "photos", 4, "cleft", 5).unlink()
+    return tmp_path / "photos"
+
+
+def set_aside(tmp_path):
+    lines = (tmp_path / "private" / "set_aside.jsonl").read_text(encoding="utf-8").splitlines()
+    return {row["file"]: row["reason"] for row in map(json.loads, lines)}
+
+
+def test_a_first_table_lists_the_photographs_and_gives_no_consent(photos, tmp_path, command):
+    (photos / "photo-0003.png").rename(photos / "Zoë; 3.png")
+    made = command("dataset", "table", "photos")
+    assert made.returncode == 0 and "consent          yes, no (needed)" in made.stdout
+    table = read_table(photos / "metadata.csv")
+    names = ["Zoë; 3.png", "photo-0000.png", "photo-0001.png", "photo-0002.png"]
+    assert [row.file for row in table.rows] == names and not any(row.values for row in table.rows)
+    assert table.columns == tuple(load_vocabulary().columns)
+    assert command(*BUILD).returncode == 2
+    assert set(set_aside(tmp_path).values()) == {"no_consent"}
+
+
+def test_a_filled_in_table_builds_and_is_never_written_over(photos, tmp_path, command):
+    assert command("dataset", "table", "photos", "--out", "mine.csv").returncode == 0
+    with open(tmp_path / "mine.csv", encoding="utf-8-sig", newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    known = {"age_group": "baby", "gender": "female", "cleft_type": "unilateral", "asymmetry": "none"}
+    known |= {"scarring": "none", "repair_status": "unrepaired", "consent": "yes"}
+    filled = [row | known for row in rows]
+    with open(tmp_path / "mine.csv", "w", encoding="utf-8", newline="") as handle:
+        writer = csv.DictWriter(handle, rows[0])
+        writer.writeheader()
+        writer.writerows(filled)
+    before = (tmp_path / "mine.csv").read_bytes()
+    again = command("dataset", "table", "photos", "--out", "mine.csv")
+    assert again.returncode == 2 and "left as it is" in again.stderr
+    assert (tmp_path / "mine.csv").read_bytes() == before
+    built = command(*BUILD, "--metadata", "mine.csv")
+    assert built.returncode == 0, built.stderr
+    assert "4 photographs" in built.stdout
+
+
+def test_captions_alone_are_enough_where_the_folder_has_consent_in_so_many_words(photos, tmp_path, command):
+    for number in range(3):
+        (photos / f"photo-000{number}.txt").write_text("[CLP] a face")
+    refused = command(*BUILD)
+    assert (
+        refused.returncode == 2 and "dataset table" in refused.stderr and not (tmp_path / "private").exists()
+    )
+    (photos / "CONSENT.txt").write_text(f"{STATEMENT}\nEthics board 12/2026\n")
+    built = command(*BUILD)
+    assert built.returncode == 0, built.stderr
+    assert set_aside(tmp_path) == {"photo-0003.png": "metadata"}
+    described = json.loads((tmp_path / "private" / "dataset.json").read_text(encoding="utf-8"))
+    assert described["consent_for_folder"] == f"{STATEMENT}\nEthics board 12/2026"
+    (photos / "photo-0001.png").unlink()
+    assert "withdrawn and erased 1" in command(*BUILD).stdout
+
+
+def test_a_table_decides_alone_where_there_is_one(photos, tmp_path):
+    (photos / "CONSENT.txt").write_text(STATEMENT)
+    (photos / "photo-0000.txt").write_text("[CLP] a face")
+    (photos / "metadata.csv").write_text("file,consent\nphoto-0000.png,no\n")
+    table, _ = table_and_photographs(photos, photos / "metadata.csv")
+    assert [row.consent for row in table.rows] == [False] and table.statement is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "yes",
+        "consent: yes",
+        STATEMENT.replace("consented", "has not consented"),
+        f"Not true: {STATEMENT}",
+        f"{STATEMENT} Not yet.",
+        f"Draft\n{STATEMENT}",
+    ],
+)
+def test_other_words_are_no_consent(photos, text):
+    (photos / "CONSENT.txt").write_text(text)
+    with pytest.raises(UserError, match=r"does not give consent; .* word for word"):
+        table_and_photographs(photos, None)
