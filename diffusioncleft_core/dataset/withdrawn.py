@@ -48,8 +48,7 @@ class Withdrawal:
             return cls(str(row["run"]), tuple(map(str, row["loras"])), str(row["date"]), str(row["by"]))
         except (KeyError, TypeError) as error:
             raise UserError(
-                f"{where} is no list of withdrawn LoRAs; restore it, or give 'diffusioncleft dataset "
-                "withdraw' the folder of the run again and delete it"
+                f"{where} is damaged: it lists LoRAs that must not be used any more; restore it from a copy"
             ) from error
 
 
@@ -61,7 +60,10 @@ def read_mark(folder: Path) -> list[Withdrawal]:
     document = read_json(path)
     rows = document.get("withdrawn") if isinstance(document, dict) else None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise UserError(f"{path} is damaged; restore it, or delete what lies beside it")
+        raise UserError(
+            f"{path} is damaged: it names what must not be used any more; restore it from a copy, or delete "
+            "what lies beside it"
+        )
     return [Withdrawal.from_json(row, path) for row in rows]
 
 

@@ -102,9 +102,10 @@ def erase_held(held: Sequence[Held]) -> Erased:
     for path in (path for item in held for path in item.files):
         count += sum(file.is_file() for file in path.rglob("*")) if path.is_dir() else path.exists()
         erase(path)
-    for place in places:
-        _remove_empty(place)
     sets = {item.place for item in held if item.kind == IMAGES}
+    for place in places:
+        if place in sets or _in_run(place):  # others, as ComfyUI's models/loras, are not ours to remove
+            _remove_empty(place)
     return Erased(count, tuple(sorted(place for place in sets if place.exists())))
 
 
@@ -164,6 +165,10 @@ def _lift(item: Held, restored: Sequence[Withdrawal]) -> None:
     elif item.kind == REPORT:
         with contextlib.suppress(UserError):
             refresh_report(item.place)
+
+
+def _in_run(place: Path) -> bool:
+    return any(RunFolders(parent).stages.is_dir() for parent in place.parents)
 
 
 def _remove_empty(place: Path) -> None:

@@ -34,6 +34,7 @@ def examined(tmp_path_factory):
         "HOSTNAME": "jroe-host",
         "PYTHONPATH": str(offline),
         "PYTHONUTF8": "1",
+        "DIFFUSIONCLEFT_REQUIRE_CONSENT": "1",  # its own pictures need none
     }
     done = subprocess.run(
         [

@@ -147,7 +147,7 @@ def test_erased_and_made_anew_nothing_of_the_photograph_is_left(env, before, aft
     assert copy.is_file()
     done = cleft(env, "dataset", "withdraw", out, copy.parent, "--yes")
     assert done.returncode == 0, done.stderr
-    assert not copy.exists()
+    assert not copy.exists() and copy.parent.is_dir()
     assert not (out / "superseded").exists()
     assert not list(out.rglob(MARK))
     assert "nothing in" in cleft(env, "dataset", "withdraw", out, copy.parent).stdout
