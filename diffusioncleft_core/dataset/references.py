@@ -12,8 +12,10 @@ from ..errors import UserError
 from ..faces.analyzer import FaceAnalyzer
 from ..faces.records import FaceRecord, embedding_matrix, face_records
 from ..files import read_json, sha256_bytes
+from ..imageset.copies import CopyIndex, Grey
 from ..imageset.decode import MAX_SIDE
 from ..imageset.manifest import ImageRow
+from .copies import dataset_thumbnails
 from .examine import Ledger, examine_settings, settings_key
 from .folder import SETTINGS, dataset_cache, dataset_rows
 
@@ -39,6 +41,8 @@ class ReferenceSet:
     """`FaceAnalyzer.describe()` of what made the embeddings."""
     fingerprint: str = ""
     """Tells sets of photographs apart; made from the datasets' keyed fingerprints, so it says no more."""
+    copies: CopyIndex | None = None
+    """All photographs, those without a face too: what near copies are looked for among."""
 
     def __len__(self) -> int:
         return len(self.conditions)
@@ -95,6 +99,7 @@ def read_references(
         raise UserError("there is nothing to compare with; give the dataset of each condition (--reference)")
     conditions: list[str] = []
     records: list[FaceRecord] = []
+    thumbnails: list[Grey] = []
     for folder in dict.fromkeys(Path(item) for item in folders):
         rows, found = dataset_records(folder, analyzer, roles=roles)
         if not any(record.has_face for record in found):
@@ -104,6 +109,7 @@ def read_references(
             )
         conditions += [row.condition or "unknown" for row in rows]
         records += found
+        thumbnails += dataset_thumbnails(folder, rows)
     embeddings, places = embedding_matrix(records)
     names = list(dict.fromkeys(conditions))
     pairs = list(zip(conditions, records, strict=True))
@@ -115,6 +121,7 @@ def read_references(
         n_several={name: sum(c == name and r.n_faces > 1 for c, r in pairs) for name in names},
         embedder=analyzer.describe(),
         fingerprint=_fingerprint(folders, roles),
+        copies=CopyIndex(thumbnails),
     )
 
 

@@ -32,7 +32,7 @@ from ..imageset.places import (
     sidecar_of,
 )
 from ..progress import progress
-from .artifacts import UNREADABLE, ArtifactFilter, ArtifactVerdict, unreadable_verdict
+from .artifacts import NO_FACE, UNREADABLE, ArtifactFilter, ArtifactVerdict, unreadable_verdict
 from .identity import IdentityFilter, IdentityVerdict
 
 
@@ -104,10 +104,7 @@ def filter_set(
 
 def settings_key(artifacts: ArtifactFilter, identity: IdentityFilter | None) -> str:
     """Short hash of everything a verdict depends on beside the image; names no photograph."""
-    compared = None
-    if identity is not None:
-        reference = identity.reference
-        compared = [identity.threshold, reference.fingerprint, len(reference), reference.embedder]
+    compared = None if identity is None else identity.describe()
     text = json.dumps([INGEST_VERSION, artifacts.describe(), compared], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -149,7 +146,8 @@ def judged(
         image = read_image(path)
     except Rejected:
         return verdicts_of(unreadable_verdict(), None, settings)
-    return verdicts_of(artifacts.check(image, record), identity.check(record) if identity else None, settings)
+    found = identity.check(record, image) if identity else None
+    return verdicts_of(artifacts.check(image, record), found, settings)
 
 
 def verdicts_of(
@@ -157,8 +155,8 @@ def verdicts_of(
 ) -> dict[str, Any]:
     """The field `verdicts` of sidecar and manifest row. `settings`: what the verdict depends on, hashed."""
     reasons = artifacts.reasons
-    if identity is not None and (identity.max_similarity is not None or not reasons):
-        reasons = [*reasons, *identity.reasons]
+    if identity is not None:
+        reasons = [*reasons, *(item for item in identity.reasons if item != NO_FACE or not reasons)]
     verdicts = {"accepted": not reasons, "reasons": reasons, "artifacts": artifacts.to_json()}
     return verdicts | ({"identity": identity.to_json()} if identity else {}) | {"settings": settings}
 

@@ -19,12 +19,13 @@ from ..progress import progress
 from ..ranges import whole
 from .apply import FilterResult, filter_set, judged, settings_key
 from .artifacts import ARTIFACTS, NO_FACE, UNREADABLE, ArtifactFilter
-from .identity import IDENTITY_LEAK, THRESHOLD, IdentityFilter
+from .identity import IDENTITY_LEAK, LEAKS, NEAR_COPY_LEAK, THRESHOLD, IdentityFilter
 
 REASONS = {
     NO_FACE: "No face (unassessed)",
     **{kind.name: kind.title for kind in ARTIFACTS.values()},
     IDENTITY_LEAK: "Too like a training face",
+    NEAR_COPY_LEAK: "Near copy of a training photograph",
     UNREADABLE: "Damaged file",
 }
 """Every reason for which an image is rejected, and its title in reports."""
@@ -71,7 +72,7 @@ def photographs_summary(verdicts: Iterable[Mapping[str, Any]]) -> dict[str, Any]
     """Counts over training photographs: {n, by_kind}; a count of 1 to 4 photographs is None."""
     verdicts = list(verdicts)
     counts = Counter(reason for item in verdicts for reason in item.get("reasons", []))
-    kinds = [kind for kind in REASONS if kind != IDENTITY_LEAK]
+    kinds = [kind for kind in REASONS if kind not in LEAKS]
     return {
         "n": _suppressed(len(verdicts)),
         "by_kind": {kind: _suppressed(counts[kind]) for kind in kinds},

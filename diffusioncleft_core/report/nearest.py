@@ -18,6 +18,7 @@ from ..faces.analyzer import FaceAnalyzer
 from ..faces.records import embedding_matrix, face_records
 from ..files import inside, private_dir, read_json, write_json
 from ..filters.identity import IdentityFilter
+from ..imageset.decode import read_image
 from ..imageset.manifest import read_image_set
 from .folders import RunFolders
 from .pictures import PREVIEW_VERDICTS
@@ -132,7 +133,10 @@ def judge_previews(
     """
     files = sorted(path.name for path in folder.glob("step_*.png"))
     records = face_records(folder, files, analyzer, cache)
-    verdicts = {name: identity.check(record).to_json() for name, record in zip(files, records, strict=True)}
+    verdicts = {
+        name: identity.check(record, None if record.unreadable else read_image(folder / name)).to_json()
+        for name, record in zip(files, records, strict=True)
+    }
     if files:
         write_json(folder / PREVIEW_VERDICTS, verdicts)
     return verdicts

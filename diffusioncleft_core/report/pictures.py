@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from ..errors import UserError
 from ..files import encoded, inside, read_json
 from ..filters.artifacts import NO_FACE, UNREADABLE
-from ..filters.identity import IDENTITY_LEAK
+from ..filters.identity import LEAKS
 from ..filters.stage import REASONS
 from ..imageset.manifest import ImageRow, listed_rows, raw_rows, read_image_set
 from ..imageset.places import MANIFEST
@@ -76,10 +76,10 @@ class ReportPictures:
 def withheld(verdicts: Mapping[str, Any], *, phantom: bool) -> bool:
     """Whether a generated image with these verdicts must not be shown to others.
 
-    It is too like a training face, has no face that could be compared, or was never compared.
+    It is too like a training face or photograph, has no face that could be compared, or was never compared.
     """
     identity = verdicts.get("identity")
-    unassessed = {NO_FACE, UNREADABLE, IDENTITY_LEAK} & set(verdicts.get("reasons") or [])
+    unassessed = {NO_FACE, UNREADABLE, *LEAKS} & set(verdicts.get("reasons") or [])
     if unassessed or (identity or {}).get("rejected"):
         return True
     return not phantom and (identity or {}).get("max_similarity") is None

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..filters.artifacts import UNREADABLE
-from ..filters.identity import IDENTITY_LEAK
+from ..filters.identity import LEAKS
 from ..filters.stage import REASONS
 from ..statistics import clopper_pearson
 from .blocks import (
@@ -103,7 +103,7 @@ def by_kind(filters: Mapping[str, Any], labels: Labels) -> Table:
 
 def photographs_count(photographs: Mapping[str, Any], kind: str) -> str:
     """How many real photographs the filter would reject; fewer than five are not told apart from none."""
-    if kind == IDENTITY_LEAK:
+    if kind in LEAKS:
         return ""
     return count(photographs.get("by_kind", {}).get(kind))
 
