@@ -12,7 +12,7 @@ from ..errors import UserError
 from ..faces.analyzer import FaceAnalyzer
 from ..faces.records import FaceRecord, embedding_matrix, face_records
 from ..files import read_json, sha256_bytes
-from ..imageset.copies import CopyIndex, Grey
+from ..imageset.copies import NEAR_COPY, NEAR_COPY_PHANTOM, CopyIndex, Grey
 from ..imageset.decode import MAX_SIDE
 from ..imageset.manifest import ImageRow
 from .copies import dataset_thumbnails
@@ -121,7 +121,7 @@ def read_references(
         n_several={name: sum(c == name and r.n_faces > 1 for c, r in pairs) for name in names},
         embedder=analyzer.describe(),
         fingerprint=_fingerprint(folders, roles),
-        copies=CopyIndex(thumbnails),
+        copies=CopyIndex(thumbnails, NEAR_COPY_PHANTOM if analyzer.phantom_only else NEAR_COPY),
     )
 
 

@@ -39,6 +39,7 @@ class IdentityVerdict:
     threshold: float
     embedder: Mapping[str, Any] = field(default_factory=dict)
     copy_score: float | None = None
+    copy_threshold: float = NEAR_COPY
 
     @property
     def accepted(self) -> bool:
@@ -48,7 +49,7 @@ class IdentityVerdict:
     @property
     def is_near_copy(self) -> bool:
         """Whether the image copies a training photograph."""
-        return self.copy_score is not None and self.copy_score >= NEAR_COPY
+        return self.copy_score is not None and self.copy_score >= self.copy_threshold
 
     @property
     def reasons(self) -> list[str]:
@@ -70,7 +71,13 @@ class IdentityVerdict:
         }
         if self.copy_score is None:
             return found
-        return found | {"near_copy": {"rejected": self.is_near_copy, "score": round(self.copy_score, 2)}}
+        return found | {
+            "near_copy": {
+                "rejected": self.is_near_copy,
+                "score": round(self.copy_score, 2),
+                "threshold": self.copy_threshold,
+            }
+        }
 
 
 class IdentityFilter:
@@ -97,7 +104,7 @@ class IdentityFilter:
     def describe(self) -> list[Any]:
         """What the verdicts depend on beside the image; names no photograph."""
         reference = self.reference
-        copies = None if self.copies is None else [COPIES_VERSION, NEAR_COPY, len(self.copies)]
+        copies = None if self.copies is None else [COPIES_VERSION, self.copies.threshold, len(self.copies)]
         return [self.threshold, reference.fingerprint, len(reference), reference.embedder, copies]
 
     def check(
@@ -111,9 +118,9 @@ class IdentityFilter:
         similarity = None
         if embedding is not None:
             similarity = float(self.reference.similarities(np.asarray(embedding, np.float32)[None]).max())
-        score = None
+        verdict = IdentityVerdict(False, similarity, self.threshold, self._embedder)
         if image is not None and self.copies is not None:
             match = self.copies.best(thumbnail(image))
             score = None if match is None else match.score
-        verdict = IdentityVerdict(True, similarity, self.threshold, self._embedder, score)
+            verdict = replace(verdict, copy_score=score, copy_threshold=self.copies.threshold)
         return replace(verdict, rejected=bool(verdict.reasons))

@@ -22,8 +22,10 @@ COPIES_VERSION = 1
 """Raised whenever a thumbnail or a score changes: what was kept of an older one is made again."""
 NEAR_COPY = 0.2
 """Score from which a picture is a near copy (docs/filters.md has the figures)."""
-NEAR_COPY_PHANTOM = 0.7
-"""The same among photographs of phantoms: another visit of a person is the same drawing in another frame."""
+NEAR_COPY_PHANTOM = 0.3
+"""The same of phantoms: drawings are more like each other than photographs of people."""
+NEAR_COPY_VISIT = 0.7
+"""The same within a dataset of phantoms: another visit of a person is the same drawing in another frame."""
 SIDE = 128
 """Longer side of a thumbnail, px."""
 GRID = 32
@@ -112,10 +114,12 @@ def thumbnail(image: NDArray[np.uint8]) -> Grey:
 class CopyIndex:
     """The thumbnails that pictures are compared with. Holds no name, path or hash of what they show.
 
+    threshold: the score from which a picture is a near copy of one.
     Memory: about 30 KB a thumbnail, and 100 MB for the search. OpenCV comes with the face models.
     """
 
-    def __init__(self, thumbnails: Sequence[Grey]) -> None:
+    def __init__(self, thumbnails: Sequence[Grey], threshold: float = NEAR_COPY) -> None:
+        self.threshold = threshold
         self._thumbnails = tuple(thumbnails)
         self._picture = lru_cache(maxsize=256)(lambda place: _Picture.of(self._thumbnails[place]))
         coarse = [_Coarse.of(*_Picture.of(item).cells()) for item in self._thumbnails]

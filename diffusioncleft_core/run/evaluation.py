@@ -135,6 +135,7 @@ def filter_images(
     """
     from ..filters.stage import Refill, filter_sets
     from ..filters.text import text_weights
+    from ..imageset.copies import COPIES_VERSION, NEAR_COPY, NEAR_COPY_PHANTOM
     from ..imageset.decode import INGEST_VERSION
 
     def work() -> Results:
@@ -154,6 +155,7 @@ def filter_images(
             "training photographs": {name: part["dataset"]["manifest"] for name, part in facts.items()},
             "threshold": settings.threshold,
             "refill": settings.refill,
+            "near copies": [COPIES_VERSION, NEAR_COPY, NEAR_COPY_PHANTOM],
             "decoder": INGEST_VERSION,
             "text models": text_weights(),
             **face_pack_input(settings),
@@ -175,6 +177,7 @@ def measure_images(
 
     control: healthy faces, for the face map.
     """
+    from ..imageset.copies import COPIES_VERSION, NEAR_COPY, NEAR_COPY_PHANTOM
     from ..imageset.decode import INGEST_VERSION
     from ..metrics.extractors import load_extractors
     from ..metrics.measure import MeasureSettings, measure_sets
@@ -215,6 +218,7 @@ def measure_images(
             "threshold": settings.threshold,
             "metrics": sorted(settings.metrics),
             "seed": settings.seed,
+            "near copies": [COPIES_VERSION, NEAR_COPY, NEAR_COPY_PHANTOM],
             "decoder": INGEST_VERSION,
             "networks": metric_weights(settings),
             **face_pack_input(settings),

@@ -18,6 +18,7 @@ from diffusioncleft.diffusioncleft_core.filters.identity import (
 from diffusioncleft.diffusioncleft_core.imageset.copies import (
     NEAR_COPY,
     NEAR_COPY_PHANTOM,
+    NEAR_COPY_VISIT,
     SIDE,
     CopyIndex,
     Pair,
@@ -41,7 +42,7 @@ def photographs():
 
 @pytest.fixture(scope="module")
 def index(photographs):
-    return CopyIndex([thumbnail(image) for image in photographs])
+    return CopyIndex([thumbnail(image) for image in photographs], NEAR_COPY_PHANTOM)
 
 
 @pytest.mark.parametrize("name", [name for name in CHANGES if "blended" not in name])
@@ -50,7 +51,7 @@ def test_an_altered_copy_leads_to_its_photograph(photographs, index, name):
     found = []
     for place, image in enumerate(photographs):
         match = index.best(thumbnail(CHANGES[name](image, rng, photographs[place - 1])))
-        found.append(match.place == place and match.score >= NEAR_COPY)
+        found.append(match.place == place and match.score >= NEAR_COPY_PHANTOM)
     assert sum(found) >= N - 1, found
 
 
@@ -62,7 +63,7 @@ def test_the_mirror_image_is_known_as_one(photographs, index):
 
 def test_other_people_are_no_near_copies(index):
     strangers = [phantom.render(face, 128).image for face in faces(20, 62)]
-    assert max(index.best(thumbnail(image)).score for image in strangers) < NEAR_COPY
+    assert max(index.best(thumbnail(image)).score for image in strangers) < NEAR_COPY_PHANTOM
 
 
 def test_among_photographs_copies_are_pairs_and_another_visit_of_a_phantom_is_none(photographs):
@@ -75,9 +76,7 @@ def test_among_photographs_copies_are_pairs_and_another_visit_of_a_phantom_is_no
     copies = [
         CHANGES[name](photographs[place], rng, photographs[0]) for place, name in enumerate(made, start=4)
     ]
-    pairs = near_copy_pairs(
-        [thumbnail(image) for image in (*photographs, *visits, *copies)], NEAR_COPY_PHANTOM
-    )
+    pairs = near_copy_pairs([thumbnail(image) for image in (*photographs, *visits, *copies)], NEAR_COPY_VISIT)
     assert pairs == [Pair(4, 11), Pair(5, 12), Pair(6, 13), Pair(7, 14, mirrored=True)]
 
 
@@ -113,7 +112,8 @@ def test_a_near_copy_is_rejected_with_a_reason_of_its_own_with_and_without_a_fac
     grey = CHANGES["grey"](photographs[1], np.random.default_rng(0), photographs[0])
     unlike = identity.check(unit(0, 1), grey)
     assert unlike.reasons == [NEAR_COPY_LEAK] and unlike.rejected
-    assert unlike.to_json()["near_copy"] == {"rejected": True, "score": round(unlike.copy_score, 2)}
+    score = round(unlike.copy_score, 2)
+    assert unlike.to_json()["near_copy"] == {"rejected": True, "score": score, "threshold": 0.3}
     assert identity.check(unit(1), grey).reasons == [IDENTITY_LEAK, NEAR_COPY_LEAK]
     assert identity.check(FaceRecord(128, 128), grey).reasons == [NO_FACE, NEAR_COPY_LEAK]
     stranger = phantom.render(faces(1, 62)[0], 128).image
