@@ -39,6 +39,8 @@ from diffusioncleft.diffusioncleft_core.statistics import clopper_pearson
 from diffusioncleft.tools.altered_copies import CHANGES
 
 Image = NDArray[np.uint8]
+PHANTOMS = 24
+STRANGERS = 800
 MARGIN = 0.05
 """A chosen threshold stays this far above every score of what is no copy."""
 
@@ -185,7 +187,9 @@ def document(real: Path | None, n: int, strangers: int) -> dict[str, Any]:
             "chosen on the second half, reported on the first": first.figures(second.chosen()),
             "at the threshold in use": pooled.figures(NEAR_COPY),
         }
-    first, second = (compare(phantoms(n, seed), phantoms(n, seed + 1), seed, "phantoms") for seed in (21, 31))
+    first, second = (
+        compare(phantoms(n, seed), phantoms(n // 4, seed + 1), seed, "phantoms") for seed in (21, 31)
+    )
     visits = compare(phantoms(n // 2, 41, visits=2), phantoms(2, 42), 41, "visits of phantoms")
     found["phantom"] = {
         "photographs": n,
@@ -197,24 +201,31 @@ def document(real: Path | None, n: int, strangers: int) -> dict[str, Any]:
     return found
 
 
+def measure(real: Path | None, out: Path, n: int = PHANTOMS, strangers: int = STRANGERS) -> int:
+    """Write the figures, and the command that makes them again, to `out`. Returns the exit status."""
+    options = [*(["--real", "FOLDER"] if real else []), "--n", str(n), "--strangers", str(strangers)]
+    head = {
+        "schema": 1,
+        "command": shlex.join(["python", "scripts/near_copies.py", *options]),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
+    write_json(out, {**head, **document(real, n, strangers)})
+    print(out)
+    return 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--real", type=Path, metavar="FOLDER", help="photographs of people; left out without")
-    parser.add_argument("--n", type=int, default=60, help="phantoms a set (default 60)")
-    parser.add_argument("--strangers", type=int, default=800, help="drawn strangers (default 800)")
+    parser.add_argument("--n", type=int, default=PHANTOMS, help=f"phantoms a set (default {PHANTOMS})")
+    parser.add_argument(
+        "--strangers", type=int, default=STRANGERS, help=f"drawn strangers (default {STRANGERS})"
+    )
     parser.add_argument("--out", type=Path, default=Path("experiments/near_copies.json"))
     args = parser.parse_args()
-    command = ["python", sys.argv[0], *(["--real", "FOLDER"] if args.real else [])]
-    head = {
-        "schema": 1,
-        "command": shlex.join(command),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-    }
-    write_json(args.out, {**head, **document(args.real, args.n, args.strangers)})
-    print(args.out)
-    return 0
+    return measure(args.real, args.out, args.n, args.strangers)
 
 
 if __name__ == "__main__":
