@@ -63,6 +63,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="cosine from which on a face is a leak (default %(default)s)",
     )
     parser.add_argument(
+        "--near-copies",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="set aside near copies of training photographs as well (default)",
+    )
+    parser.add_argument(
         "--kinds",
         type=_names,
         metavar="A,B",
@@ -142,7 +148,8 @@ def _filters(args: argparse.Namespace, kinds: Any) -> Filters:
         raise UserError("the embedded face models know phantoms alone: name a face pack, or give --phantom")
     identity = None
     if args.reference:
-        identity = IdentityFilter(read_references(args.reference, analyzer), args.threshold)
+        reference = read_references(args.reference, analyzer)
+        identity = IdentityFilter(reference, args.threshold, near_copies=args.near_copies)
     return Filters(ArtifactFilter(analyzer, kinds=kinds, limits=limits), identity)
 
 
@@ -202,11 +209,11 @@ def _tell_photographs(args: argparse.Namespace, artifacts: ArtifactFilter) -> No
 
 def _readmit(args: argparse.Namespace) -> int:
     from ..diffusioncleft_core.filters.decisions import readmit
-    from ..diffusioncleft_core.filters.identity import IDENTITY_LEAK
+    from ..diffusioncleft_core.filters.identity import LEAKS
 
     for row in readmit(args.set, args.readmit):
         print(f"{row.file}: {', '.join(row.reasons)} overruled")
-        if IDENTITY_LEAK in row.reasons:
+        if set(LEAKS) & set(row.reasons):
             print(
                 f"warning: {row.file} is like a training photograph; publish it only if that is wrong",
                 file=sys.stderr,

@@ -154,13 +154,15 @@ def sets_from(texts: list[str]) -> dict[str, Path]:
 
 
 def summary(sets: Mapping[str, Any]) -> list[str]:
-    """One line a figure of the paper's profile."""
+    """One line a figure of the paper's profile, and one of near copies."""
     shown_metrics = ("fir_pairs", "fir_images", *known_metrics()[1:])
     lines = []
     for name, metrics in sets.items():
         for metric in shown_metrics:
             for variant, figure in metrics.get(metric, {}).get("paper", {}).items():
-                lines.append(f"{name:<8} {metric:<10} {variant:<8} {shown(metric, figure)}")
+                lines.append(f"{name:<8} {metric:<10} {variant:<8} {shown(figure)}")
+        for variant, figure in metrics.get("near_copies", {}).get("robust", {}).items():
+            lines.append(f"{name:<8} {'near_copies':<10} {variant:<8} {shown(figure)}")
     if any(
         figure["extractor"]["phantom"]
         for metrics in sets.values()
@@ -171,13 +173,14 @@ def summary(sets: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def shown(metric: str, figure: Mapping[str, Any]) -> str:
+def shown(figure: Mapping[str, Any]) -> str:
     if figure["value"] is None:
         return f"not measured: {figure.get('note', '')}"
-    if not metric.startswith("fir"):
+    if "k" not in figure:
         return f"{figure['value']:.3f}  (n = {figure['n']})"
     low, high = figure["ci95"]
+    faceless = f", {figure['n_no_face']} without a face" if "n_no_face" in figure else ""
     return (
         f"{100 * figure['value']:.4f} %  ({100 * low:.4f} to {100 * high:.4f}; "
-        f"{figure['k']} of {figure['n']}, {figure['n_no_face']} without a face)"
+        f"{figure['k']} of {figure['n']}{faceless})"
     )

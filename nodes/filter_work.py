@@ -54,7 +54,13 @@ def check_artifacts(
 
 
 def check_identity(
-    images: Any, rows: Any, earlier: Record | None, known: ReferenceHandle | None, threshold: float
+    images: Any,
+    rows: Any,
+    earlier: Record | None,
+    known: ReferenceHandle | None,
+    threshold: float,
+    *,
+    near_copies: bool = True,
 ) -> Verdicts:
     """Verdicts of the identity leak filter on every picture."""
     from ..diffusioncleft_core.faces.records import record_of
@@ -62,10 +68,10 @@ def check_identity(
 
     if known is None:
         raise UserError("there is no reference set to compare with; connect one, or switch the filter off")
-    checker = IdentityFilter(known.reference, threshold)
+    checker = IdentityFilter(known.reference, threshold, near_copies=near_copies)
 
     def verdict(pixels: Any) -> dict[str, Any]:
-        found = checker.check(record_of(pixels, known.analyzer.analyze(pixels)))
+        found = checker.check(record_of(pixels, known.analyzer.analyze(pixels)), pixels)
         return {"accepted": found.accepted, "reasons": found.reasons, "identity": found.to_json()}
 
     return _judge(images, rows, earlier, verdict)

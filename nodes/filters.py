@@ -128,8 +128,8 @@ class IdentityLeakFilter(Node):
             display_name="Cleft Identity Leak Filter",
             category=CATEGORY,
             description=(
-                "Sets aside pictures whose face resembles a training photograph. A picture without a face "
-                "can't be compared and is set aside too."
+                "Sets aside pictures whose face resembles a training photograph, and near copies of one. A "
+                "picture without a face can't be compared and is set aside too."
             ),
             inputs=[
                 io.Image.Input("images", tooltip="Pictures: a batch, or a list of any sizes."),
@@ -142,6 +142,15 @@ class IdentityLeakFilter(Node):
                 ),
                 _rows_input(),
                 _earlier_input(),
+                io.Boolean.Input(
+                    "near_copies",
+                    default=True,
+                    optional=True,
+                    tooltip=(
+                        "Set aside near copies of training photographs as well: grey, in other hues, "
+                        "mirrored, turned, cut or half covered, which a face recogniser can miss."
+                    ),
+                ),
             ],
             outputs=_outputs(),
             is_input_list=True,
@@ -159,8 +168,16 @@ class IdentityLeakFilter(Node):
         rows, earlier = inputs.get("rows"), one(inputs.get("earlier"))
         if not one(inputs["enabled"]):
             return _given(pass_through(images, rows, earlier))
-        threshold = float(one(inputs["threshold"]))
-        return _given(check_identity(images, rows, earlier, one(inputs.get("reference")), threshold))
+        return _given(
+            check_identity(
+                images,
+                rows,
+                earlier,
+                one(inputs.get("reference")),
+                float(one(inputs["threshold"])),
+                near_copies=bool(one(inputs.get("near_copies"), True)),
+            )
+        )
 
 
 def threshold_input(means: str) -> Any:

@@ -39,11 +39,13 @@ def fir(image_set: ImageSetHandle, known: ReferenceHandle, threshold: float, whi
     pairs, images = (
         _figure(metrics, metric, "paper", which, image_set) for metric in ("fir_pairs", "fir_images")
     )
+    copies = metrics.get("near_copies", {}).get("robust", {}).get(which)
     plot = _similarity_plot(measured["figures"]["similarity"].get(name, {}).get(which), name)
     lines = [
         f"FIR of {image_set.name} ({which}), threshold {threshold:g}",
         f"pairs: {_percent(pairs)}",
         f"images: {_percent(images)}",
+        *([f"near copies: {_percent(copies)}"] if copies and copies["value"] is not None else []),
         f"{pairs['n_images']} images with a face, {pairs['n_no_face']} without, "
         f"{pairs['n_several']} with several",
         *_notes(pairs),

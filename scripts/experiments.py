@@ -1,4 +1,5 @@
-"""The measurements that the repository keeps: both recipes on phantoms, n >= 500 a cell, read by the oracle.
+"""The measurements that the repository keeps: both recipes on phantoms, n >= 500 a cell, read by the oracle,
+and how well near copies are found (near_copies.py; with --real on photographs of people too).
 
     python scripts/experiments.py                     # half an hour on two cores
     python scripts/experiments.py --n 510 --work build/experiments --out experiments/phantom_oracle.json
@@ -13,6 +14,8 @@ import shlex
 import sys
 from pathlib import Path
 from typing import Any
+
+import near_copies
 
 from diffusioncleft.cli import run as run_command
 from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
@@ -38,6 +41,9 @@ def main() -> int:
     parser.add_argument("--presets", nargs="+", default=list(PRESETS), choices=PRESETS)
     parser.add_argument("--work", type=Path, default=Path("build/experiments"), help="folder of the runs")
     parser.add_argument("--out", type=Path, default=Path("experiments/phantom_oracle.json"))
+    parser.add_argument(
+        "--real", type=Path, metavar="FOLDER", help="photographs of people, as for tests/real"
+    )
     args = parser.parse_args()
     if args.n < LEAST:
         parser.error(f"--n {args.n}: the kept figures need {LEAST} images a cell or more")
@@ -53,7 +59,7 @@ def main() -> int:
         document["recipes"][preset] = run_recipe(preset, args.n, args.seed, args.work / preset)
         write_json(args.out, document)
     print(args.out)
-    return 0
+    return near_copies.measure(args.real, args.out.with_name("near_copies.json"))
 
 
 def run_recipe(preset: str, n: int, seed: int, out: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from ..conditions.vocabulary import Condition
 from ..environment import versions
 from ..errors import UserError
 from ..files import read_jsonl, sha256_bytes, sha256_file, write_json, write_jsonl
+from ..imageset.copies import Grey, Pair
 from ..imageset.decode import INGEST_VERSION, Rejected, SetAside, normalise, read_bytes
 from ..imageset.manifest import ImageRow, listed_rows, write_image_set
 from ..progress import progress
@@ -21,6 +22,7 @@ from .admission import (
     with_consent,
     without_consent,
 )
+from .copies import COPIES_CACHE, keep_thumbnail, known_thumbnail, near_copies, thumbnail_cache
 from .corrections import keep_captions
 from .examine import Analyzer, Ledger, examine, examine_settings, settings_key
 from .folder import (
@@ -31,6 +33,7 @@ from .folder import (
     SCHEMA,
     SET_ASIDE,
     SETTINGS,
+    Array,
     create_dataset_folder,
     dataset_lock,
     empty_folder,
@@ -151,7 +154,12 @@ def build_dataset(
         overruled = read_overruled(folder)
         examined, unread, opened = _examine_all(ledger, photos, sources, faces, settings, overruled)
         aside += unread
-        selection = select(examined, settings.smallest_side, overruled)
+        selection = select(
+            examined,
+            settings.smallest_side,
+            overruled,
+            lambda items: _near_copies(folder, photos, items, settings),
+        )
         aside += selection.set_aside
         elsewhere = roles_elsewhere(selection.entered, photographs.apart_from, settings.person_threshold)
         rows, subjects, roles = _rows(folder, condition, selection, settings, recorded, elsewhere)
@@ -219,6 +227,8 @@ def _erase_withdrawn(folder: Path, ledger: Ledger, sources: set[str]) -> int:
 
     Comes before anything else is done, so that an interrupted build has erased it already.
     """
+    if not set(ledger.examined) <= sources:
+        erase(folder / CACHE / COPIES_CACHE)
     ledger.keep(sources)
     for name in (SET_ASIDE, READMITTED):
         if (folder / name).is_file():
@@ -253,6 +263,7 @@ def _examine_all(
     The normalised image of a photograph that seems fit is written at once.
     """
     known = examine_settings(faces, settings.max_side)
+    thumbnails = thumbnail_cache(ledger.folder)
     examined: list[Selected] = []
     aside: list[SetAside] = []
     opened: set[str] = set()
@@ -272,10 +283,37 @@ def _examine_all(
             fit = found.rejection(settings.smallest_side, allowed) is None
             if photograph is not None and found.pixels is not None and fit:
                 save_image(ledger.folder, found.pixels, photograph.pixels)
+                keep_thumbnail(thumbnails, found.pixels, photograph.pixels)
             ledger.add(found)
             opened.add(source)
         examined.append(Selected(candidate, found))
     return examined, aside, opened
+
+
+def _near_copies(
+    folder: Path, photos: Path, items: Sequence[Selected], settings: BuildSettings
+) -> list[Pair]:
+    """Pairs of these photographs of which one is a near copy of the other."""
+    thumbnails = thumbnail_cache(folder)
+
+    def read(item: Selected) -> Grey:
+        grey = known_thumbnail(thumbnails, item.pixels)
+        if grey is None:  # an earlier version had examined it, or a withdrawal has erased it
+            pixels = _decoded(photos, item, settings.max_side)
+            grey = keep_thumbnail(thumbnails, item.pixels, pixels)
+        return grey
+
+    hashes = [item.pixels for item in items]
+    return near_copies(thumbnails, hashes, lambda: [read(item) for item in items], settings.copy_threshold)
+
+
+def _decoded(photos: Path, item: Selected, max_side: int) -> Array:
+    """The photograph once more, [H, W, 3]. UserError when it can't be read any longer."""
+    try:
+        data = _unchanged(photos / item.candidate.file, item.examined.source)
+        return normalise(data, max_side=max_side, first_frame=True).pixels
+    except Rejected as rejection:
+        raise UserError(f"{item.candidate.file}: {rejection.detail}; build again") from rejection
 
 
 def _unchanged(path: Path, source: str) -> bytes:
@@ -346,12 +384,7 @@ def _write_images(
         trusted = item.pixels in before or item.examined.source in opened
         if is_there and (trusted or is_sound(folder, item.pixels)):
             continue
-        try:
-            data = _unchanged(photos / item.candidate.file, item.examined.source)
-            photograph = normalise(data, max_side=max_side, first_frame=True)
-        except Rejected as rejection:
-            raise UserError(f"{item.candidate.file}: {rejection.detail}; build again") from rejection
-        save_image(folder, item.pixels, photograph.pixels)
+        save_image(folder, item.pixels, _decoded(photos, item, max_side))
     hashes = [item.pixels for item in selection.entered]
     settle(folder, [sha256 for sha256 in hashes if sha256 not in before])
     save_embeddings(folder, hashes, [item.examined.record.embedding for item in selection.entered])

@@ -10,7 +10,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -18,6 +18,7 @@ from PIL import Image
 from ..errors import UserError
 from ..faces.records import UNSEEN, FaceRecord, record_of
 from ..files import explained, read_jsonl, write_jsonl
+from ..imageset.copies import Pair
 from ..imageset.decode import INGEST_VERSION, Photograph, Rejected, normalise, pixel_sha256
 from .folder import EXAMINED
 
@@ -75,14 +76,6 @@ def signature(pixels: Array) -> Signature:
     phash = np.packbits(low > np.median(low))
     thumbnail = np.asarray(image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX), dtype=np.uint8)
     return Signature(dhash, phash, thumbnail)
-
-
-class Pair(NamedTuple):
-    """Two pictures, i < j, that show nearly the same; `mirrored`: one is nearly the other's mirror image."""
-
-    i: int
-    j: int
-    mirrored: bool = False
 
 
 def near_duplicates(signatures: Sequence[Signature], embeddings: Sequence[Array | None]) -> list[Pair]:

@@ -12,8 +12,10 @@ from ..errors import UserError
 from ..faces.analyzer import FaceAnalyzer
 from ..faces.records import FaceRecord, embedding_matrix, face_records
 from ..files import read_json, sha256_bytes
+from ..imageset.copies import NEAR_COPY, NEAR_COPY_PHANTOM, CopyIndex, Grey
 from ..imageset.decode import MAX_SIDE
 from ..imageset.manifest import ImageRow
+from .copies import dataset_thumbnails
 from .examine import Ledger, examine_settings, settings_key
 from .folder import SETTINGS, dataset_cache, dataset_rows
 
@@ -39,6 +41,8 @@ class ReferenceSet:
     """`FaceAnalyzer.describe()` of what made the embeddings."""
     fingerprint: str = ""
     """Tells sets of photographs apart; made from the datasets' keyed fingerprints, so it says no more."""
+    copies: CopyIndex | None = None
+    """All photographs, those without a face too: what near copies are looked for among."""
 
     def __len__(self) -> int:
         return len(self.conditions)
@@ -99,6 +103,7 @@ def read_references(
         raise UserError("there is nothing to compare with; give the dataset of each condition (--reference)")
     conditions: list[str] = []
     records: list[FaceRecord] = []
+    thumbnails: list[Grey] = []
     for folder in dict.fromkeys(Path(item) for item in folders):
         rows, found = dataset_records(folder, analyzer, roles=roles)
         if not any(record.has_face for record in found):
@@ -108,6 +113,7 @@ def read_references(
             )
         conditions += [row.condition or "unknown" for row in rows]
         records += found
+        thumbnails += dataset_thumbnails(folder, rows)
     embeddings, places = embedding_matrix(records)
     names = list(dict.fromkeys(conditions))
     pairs = list(zip(conditions, records, strict=True))
@@ -119,6 +125,7 @@ def read_references(
         n_several={name: sum(c == name and r.has_several for c, r in pairs) for name in names},
         embedder=analyzer.describe(),
         fingerprint=_fingerprint(folders, roles),
+        copies=CopyIndex(thumbnails, NEAR_COPY_PHANTOM if analyzer.phantom_only else NEAR_COPY),
     )
 
 

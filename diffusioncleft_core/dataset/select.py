@@ -2,7 +2,7 @@
 
 import hashlib
 import hmac
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 
 from ..conditions.vocabulary import LANDMARKS, Region
 from ..faces.records import FaceRecord
+from ..imageset.copies import Pair
 from ..imageset.decode import SetAside
 from .admission import Candidate
 from .examine import Examination, near_duplicates
@@ -42,9 +43,13 @@ class Selection:
 
 
 def select(
-    examined: Sequence[Selected], min_side: int, overruled: Mapping[str, Collection[str]]
+    examined: Sequence[Selected],
+    min_side: int,
+    overruled: Mapping[str, Collection[str]],
+    near_copies: Callable[[Sequence[Selected]], Sequence[Pair]],
 ) -> Selection:
-    """Decide on every examined photograph. `overruled`: the reasons a person overruled, by source hash.
+    """Decide on every examined photograph. `overruled`: the reasons a person overruled, by source hash;
+    `near_copies`: finds pairs among photographs.
 
     Of equal pictures the first by name enters; of nearly equal ones the one with the most pixels, then by
     name.
@@ -67,18 +72,21 @@ def select(
             continue
         first[item.pixels] = candidate.file
         sound.append(item)
-    entered, nearly, pairs = _without_near_duplicates(sound, overruled)
+    entered, nearly, pairs = _without_near_duplicates(sound, overruled, near_copies)
     return Selection(tuple(entered), tuple(aside + nearly), tuple(pairs))
 
 
 def _without_near_duplicates(
-    items: list[Selected], overruled: Mapping[str, Collection[str]]
+    items: list[Selected],
+    overruled: Mapping[str, Collection[str]],
+    near_copies: Callable[[Sequence[Selected]], Sequence[Pair]],
 ) -> tuple[list[Selected], list[SetAside], list[tuple[int, int]]]:
     signatures = [item.examined.signature for item in items]
     assert all(entry is not None for entry in signatures)
-    pairs = near_duplicates(
+    alike = near_duplicates(
         [entry for entry in signatures if entry is not None], [i.examined.record.embedding for i in items]
     )
+    pairs = list({pair[:2]: pair for pair in (*near_copies(items), *alike)}.values())
     near: dict[int, set[int]] = {}
     mirrored = {frozenset(pair[:2]) for pair in pairs if pair.mirrored}
     for i, j, _ in pairs:

@@ -7,6 +7,7 @@ from pathlib import Path
 from ..conditions.loader import load_vocabulary
 from ..errors import UserError
 from ..files import read_json, read_jsonl
+from ..imageset.copies import NEAR_COPY, NEAR_COPY_VISIT
 from ..imageset.decode import MAX_SIDE
 from ..ranges import HOLDOUT, SEED, check_fields, number, ranged, whole
 from ..recipe.presets import NOTHING_KNOWN, TrainingFacts
@@ -71,6 +72,11 @@ class BuildSettings:
     def smallest_side(self) -> int:
         """`min_side`, or its default."""
         return self.min_side or (MIN_SIDE_PHANTOM if self.phantom else MIN_SIDE)
+
+    @property
+    def copy_threshold(self) -> float:
+        """Score from which two photographs are near copies."""
+        return NEAR_COPY_VISIT if self.phantom else NEAR_COPY
 
 
 def dataset_trigger(folder: Path) -> str | None:

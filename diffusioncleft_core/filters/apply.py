@@ -31,7 +31,7 @@ from ..imageset.places import (
     sidecar_of,
 )
 from ..progress import progress
-from .artifacts import UNREADABLE, ArtifactFilter, ArtifactVerdict, unreadable_verdict
+from .artifacts import NO_FACE, UNREADABLE, ArtifactFilter, ArtifactVerdict, unreadable_verdict
 from .identity import IdentityFilter, IdentityVerdict
 
 PERSON = "person"
@@ -59,10 +59,7 @@ class Filters:
     @cached_property
     def key(self) -> str:
         """Short hash of everything a verdict depends on beside the image; names no photograph."""
-        compared = None
-        if self.identity is not None:
-            reference = self.identity.reference
-            compared = [self.identity.threshold, reference.fingerprint, len(reference), reference.embedder]
+        compared = None if self.identity is None else self.identity.describe()
         text = json.dumps([INGEST_VERSION, self.artifacts.describe(), compared], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -72,7 +69,7 @@ class Filters:
             image = read_image(path)
         except Rejected:
             return verdicts_of(unreadable_verdict(), None, self.key)
-        identity = self.identity.check(record) if self.identity else None
+        identity = self.identity.check(record, image) if self.identity else None
         return verdicts_of(self.artifacts.check(image, record), identity, self.key)
 
 
@@ -210,8 +207,8 @@ def verdicts_of(
 ) -> dict[str, Any]:
     """The field `verdicts` of sidecar and manifest row. `settings`: what the verdict depends on, hashed."""
     reasons = artifacts.reasons
-    if identity is not None and (identity.max_similarity is not None or not reasons):
-        reasons = [*reasons, *identity.reasons]
+    if identity is not None:
+        reasons = [*reasons, *(item for item in identity.reasons if item != NO_FACE or not reasons)]
     verdicts = {"accepted": not reasons, "reasons": reasons, "artifacts": artifacts.to_json()}
     return verdicts | ({"identity": identity.to_json()} if identity else {}) | {"settings": settings}
 

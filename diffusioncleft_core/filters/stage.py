@@ -20,12 +20,13 @@ from ..small_counts import FEWEST, told
 from .apply import PERSON, FilterResult, Filters, filter_set
 from .artifacts import ARTIFACTS, NO_FACE, UNREADABLE, ArtifactFilter
 from .decisions import review_counts
-from .identity import IDENTITY_LEAK
+from .identity import IDENTITY_LEAK, LEAKS, NEAR_COPY_LEAK
 
 REASONS = {
     NO_FACE: "No face (unassessed)",
     **{kind.name: kind.title for kind in ARTIFACTS.values()},
     IDENTITY_LEAK: "Too like a training face",
+    NEAR_COPY_LEAK: "Near copy of a training photograph",
     UNREADABLE: "Damaged file",
     PERSON: "A person’s decision",
 }
@@ -73,7 +74,7 @@ def photographs_summary(verdicts: Iterable[Mapping[str, Any]]) -> dict[str, Any]
     """Counts over training photographs: {n, by_kind}; a count of 1 to 4 photographs is None."""
     verdicts = list(verdicts)
     counts = Counter(reason for item in verdicts for reason in item.get("reasons", []))
-    kinds = [kind for kind in REASONS if kind not in (IDENTITY_LEAK, PERSON)]
+    kinds = [kind for kind in REASONS if kind not in (*LEAKS, PERSON)]
     return {
         "n": told(len(verdicts)),
         "by_kind": {kind: told(counts[kind]) for kind in kinds},

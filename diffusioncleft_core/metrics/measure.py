@@ -15,6 +15,10 @@ sets.<pre_op|post_op|all>.<metric>.<profile>.<variant> is a Figure, or a list of
     lpips            paper    raw, filtered  mean over 2,000 random pairs
     lpips_all_pairs  robust   raw, filtered  mean over all pairs, exact
     lpips_reference  robust   real           the training images' own LPIPS, over all pairs
+    near_copies      robust   raw, filtered  share of images that are a near copy of a training image of any
+                                             condition, looked for in the pixels, without a face too
+    near_copies_control
+                     robust   holdout        the same of hold-out photographs
     fid_floor        robust   real           training images against training images, mean over random halves
     fir_control_pairs, fir_control_images
                      robust   holdout        hold-out photographs against the training images: what faces of
@@ -22,17 +26,17 @@ sets.<pre_op|post_op|all>.<metric>.<profile>.<variant> is a Figure, or a list of
 
 `filtered` is there only when the set went through the filters. A Figure:
 
-    value         float, a proportion from 0 to 1 for fir_*; null where it could not be measured, or where a
-                  number of photographs below 5 would follow from it; so for every count
-    ci95          [low, high] or null (Clopper-Pearson for fir_*)
-    k             fir_* only: how many were at or above the threshold
+    value         float, a proportion from 0 to 1 for fir_*, near_copies*; null where it could not be
+                  measured, or where a number of photographs below 5 would follow from it; so for every count
+    ci95          [low, high] or null (Clopper-Pearson for fir_*, near_copies*)
+    k             fir_*, near_copies*: how many were at or above the threshold
     n             what the value is a mean or a share of: pairs (fir_pairs, lpips*), images (the others)
     n_images      images of the set that entered
     n_reference   training photographs that entered (with a face for fir_*), null where none are needed
     n_unreadable  images set aside because they are damaged
     n_no_face, n_several
                   fir_* only: images without a face (they did not enter) and with several (the largest did)
-    threshold     fir_* only
+    threshold     fir_*, near_copies* only: a cosine, or a score of `imageset.copies`
     image_size    lpips* only: [width, height] in px at which images were compared; n_resized: how many were
                   brought to it
     range         fid_floor only: [smallest, largest] of the halvings
@@ -74,6 +78,7 @@ from ..errors import UserError
 from ..faces.analyzer import FaceAnalyzer
 from ..files import read_json
 from ..ranges import COSINE, COUNT, PAPER_SIMILARITY
+from .copies import copy_figures
 from .extractors import Extractors
 from .faces import face_figures, look_at_faces
 from .features import FeatureCaches, PairSampling, PopulationFeatures, common_size, extract_features
@@ -156,6 +161,11 @@ def measure_sets(
         sets, figures = found["sets"], found["figures"]
         if faces.references is not None:
             with_face = dict(Counter(faces.references.conditions))
+            copies = copy_figures(
+                population, references, faces.references, settings.cache_dir, phantom=analyzer.phantom_only
+            )
+            for name, metrics in copies.items():
+                sets[name] |= metrics
     if extractors:
         drawn, real = both_features(population, references, extractors, settings, warn)
         for group in drawn.population.groups:

@@ -31,13 +31,17 @@ METRICS = {
 }
 BESIDE = {
     "fir_images_any": ("FIR of images against every condition’s training photographs", "paper"),
+    "near_copies": ("Near copies of training photographs, share of generated images", "robust"),
     "lpips_all_pairs": ("LPIPS over all pairs, exact", "robust"),
 }
+SHARES = ("fir_", "near_copies")
+"""How the names of metrics begin that are shares."""
 OF_PHOTOGRAPHS = {
     "lpips_reference": "LPIPS of the training images themselves, all pairs",
     "fid_floor": "FID of one half of the training images to the other",
     "fir_control_pairs": "FIR of hold-out photographs, pairs: what other people score",
     "fir_control_images": "FIR of hold-out photographs, images",
+    "near_copies_control": "Near copies among hold-out photographs",
 }
 PHANTOM_CAVEAT = (
     "Figures tagged “phantom” were made from drawings or with an embedded or seeded-random extractor: they "
@@ -108,7 +112,7 @@ def figures_of(sets: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def shown_value(metric: str, value: float | None) -> str:
     if value is None:
         return "not measured"
-    if metric.startswith("fir_"):
+    if metric.startswith(SHARES):
         return percent(value)
     return plain(value, 3 if metric.startswith("lpips") or abs(value) < 10 else 2)
 
@@ -254,8 +258,8 @@ def notes_of(sets: Mapping[str, Any]) -> Text:
             for variants in profiles.values():
                 for figure in variants.values():
                     if isinstance(figure, Mapping) and figure.get("note") and figure.get("value") is not None:
-                        family, _, rest = metric.partition("_")
-                        label = f"{family.upper()} {rest.replace('_', ' ')}".strip()
+                        rest = metric.partition("_")[2].replace("_", " ")
+                        label = f"{family_of(metric)} {rest}".strip()
                         metrics_of.setdefault(sentence(str(figure["note"])), {})[label] = None
     lines = [f"{', '.join(labels)}: {note}" for note, labels in metrics_of.items()]
     return Text(lines, listed=True, heading="Notes on the figures")
@@ -270,10 +274,16 @@ def extractors(sets: Mapping[str, Any]) -> Text:
                 for figure in variants.values():
                     if isinstance(figure, Mapping) and figure.get("extractor"):
                         names = used.setdefault(extractor_line(figure["extractor"]), [])
-                        family = metric.partition("_")[0].upper()
+                        family = family_of(metric)
                         names += [family] if family not in names else []
     lines = [f"{', '.join(names)}: {line}" for line, names in used.items()]
     return Text(lines, listed=True, heading="Extractors")
+
+
+def family_of(metric: str) -> str:
+    """`FIR` of `fir_pairs`; `Near` of `near_copies`."""
+    family = metric.partition("_")[0]
+    return family.capitalize() if metric.startswith("near_copies") else family.upper()
 
 
 def extractor_line(extractor: Mapping[str, Any]) -> str:

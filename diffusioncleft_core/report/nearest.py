@@ -19,6 +19,7 @@ from ..faces.records import embedding_matrix, face_records
 from ..files import inside, private_dir, read_json, write_json
 from ..filters.apply import REVIEW
 from ..filters.identity import IdentityFilter
+from ..imageset.decode import read_image
 from ..imageset.manifest import read_image_set
 from ..imageset.places import REJECTED, current_place, name_of
 from .folders import RunFolders
@@ -175,7 +176,10 @@ def judge_previews(
     """
     files = sorted(path.name for path in folder.glob("step_*.png"))
     records = face_records(folder, files, analyzer, cache)
-    verdicts = {name: identity.check(record).to_json() for name, record in zip(files, records, strict=True)}
+    verdicts = {
+        name: identity.check(record, None if record.unreadable else read_image(folder / name)).to_json()
+        for name, record in zip(files, records, strict=True)
+    }
     if files:
         write_json(folder / PREVIEW_VERDICTS, verdicts)
     return verdicts

@@ -20,7 +20,7 @@ from ..errors import UserError
 from ..files import encoded, inside, read_json
 from ..filters.apply import PERSON
 from ..filters.artifacts import NO_FACE, SEVERAL_FACES, UNREADABLE
-from ..filters.identity import IDENTITY_LEAK
+from ..filters.identity import LEAKS
 from ..filters.stage import REASONS
 from ..imageset.manifest import ImageRow, listed_rows, raw_rows, read_image_set, rejected_rows
 from ..imageset.places import MANIFEST
@@ -89,13 +89,13 @@ class ReportPictures:
 def withheld(verdicts: Mapping[str, Any], *, phantom: bool) -> bool:
     """Whether a generated image with these verdicts must not be shown to others.
 
-    It is too like a training face, has no face that could be compared, was never compared, or a person
-    rejected it. Of several faces the largest alone is compared: where people were learned from, the others
-    could be anyone.
+    It is too like a training face or photograph, has no face that could be compared, was never compared, or a
+    person rejected it. Of several faces the largest alone is compared: where people were learned from, the
+    others could be anyone.
     """
     identity = verdicts.get("identity")
     reasons = set(verdicts.get("reasons") or [])
-    if {NO_FACE, UNREADABLE, IDENTITY_LEAK, PERSON} & reasons or (identity or {}).get("rejected"):
+    if {NO_FACE, UNREADABLE, *LEAKS, PERSON} & reasons or (identity or {}).get("rejected"):
         return True
     return not phantom and (SEVERAL_FACES in reasons or (identity or {}).get("max_similarity") is None)
 

@@ -9,7 +9,7 @@ from typing import Any
 from ..filters.apply import PERSON
 from ..filters.artifacts import UNREADABLE
 from ..filters.decisions import SAID
-from ..filters.identity import IDENTITY_LEAK
+from ..filters.identity import LEAKS
 from ..filters.stage import REASONS
 from ..statistics import clopper_pearson
 from .blocks import (
@@ -113,7 +113,7 @@ def by_kind(filters: Mapping[str, Any], labels: Labels) -> Table:
 
 def photographs_count(photographs: Mapping[str, Any], kind: str) -> str:
     """How many real photographs the filter would reject; fewer than five are not told apart from none."""
-    if kind in (IDENTITY_LEAK, PERSON):
+    if kind in (*LEAKS, PERSON):
         return ""
     return count(photographs.get("by_kind", {}).get(kind))
 

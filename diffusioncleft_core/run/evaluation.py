@@ -135,6 +135,7 @@ def filter_images(run: Run) -> Results:
     from ..filters.identity import IdentityFilter
     from ..filters.stage import Refill, filter_sets
     from ..filters.text import text_weights
+    from ..imageset.copies import COPIES_VERSION, NEAR_COPY, NEAR_COPY_PHANTOM
     from ..imageset.decode import INGEST_VERSION
 
     settings, folders, facts = run.settings, run.folders, run.facts
@@ -163,6 +164,7 @@ def filter_images(run: Run) -> Results:
             "threshold": settings.threshold,
             "artifact filter": [FILTER_VERSION, check_limits(settings.limits)],
             "refill": settings.refill,
+            "near copies": [COPIES_VERSION, NEAR_COPY, NEAR_COPY_PHANTOM],
             "decoder": INGEST_VERSION,
             "text models": text_weights(),
             **({"what a person decided": decided} if decided else {}),
@@ -178,6 +180,7 @@ def measure_images(run: Run, control: Path | None) -> Results:
 
     control: healthy faces, for the face map.
     """
+    from ..imageset.copies import COPIES_VERSION, NEAR_COPY, NEAR_COPY_PHANTOM
     from ..imageset.decode import INGEST_VERSION
     from ..metrics.extractors import load_extractors
     from ..metrics.measure import MeasureSettings, measure_sets
@@ -219,6 +222,7 @@ def measure_images(run: Run, control: Path | None) -> Results:
             "threshold": settings.threshold,
             "metrics": sorted(settings.metrics),
             "seed": settings.seed,
+            "near copies": [COPIES_VERSION, NEAR_COPY, NEAR_COPY_PHANTOM],
             "decoder": INGEST_VERSION,
             "networks": metric_weights(settings),
             **face_pack_input(settings),

@@ -11,6 +11,7 @@ from phantom_datasets import FINDING_OF
 from PIL import Image
 
 from diffusioncleft.cli import main as cli
+from diffusioncleft.diffusioncleft_core.dataset.references import read_references
 from diffusioncleft.diffusioncleft_core.files import read_jsonl, write_jsonl
 from diffusioncleft.diffusioncleft_core.phantom.face import random_face
 from diffusioncleft.diffusioncleft_core.phantom.photographs import write_photographs
@@ -294,3 +295,40 @@ def test_seeded_networks_never_see_photographs(generated, datasets, tmp_path, ca
     arguments = [generated["pre_op"], "--phantom", "--reference", real, "--out", tmp_path / "out.json"]
     assert measure(*arguments, "--metrics", "lpips") == 2
     assert "for phantoms alone" in capsys.readouterr().err
+
+
+def test_near_copies_are_a_figure_of_their_own_with_interval_and_control(document):
+    for condition in CONDITIONS:
+        raw, kept = (
+            figure(document, condition, "near_copies", variant, "robust") for variant in ("raw", "filtered")
+        )
+        assert (raw["k"], raw["n"]) == (1, IMAGES) and raw["ci95"][0] < raw["value"] < raw["ci95"][1]
+        assert (kept["k"], kept["n"]) == (0, IMAGES - 1)
+        assert raw["extractor"]["phantom"] and raw["extractor"]["name"].startswith("near-copy check")
+    assert figure(document, "all", "near_copies", "raw", "robust")["k"] == 2
+    assert figure(document, "all", "near_copies_control", "holdout", "robust")["k"] == 0
+
+
+def test_a_grey_copy_without_a_face_counts_and_a_second_call_looks_at_no_pixel(
+    datasets, tmp_path, monkeypatch, analyzer
+):
+    """The upper half is painted over: there are no eyes to find a face by."""
+    from diffusioncleft.diffusioncleft_core.imageset.copies import CopyIndex
+    from diffusioncleft.diffusioncleft_core.metrics.copies import copy_scores
+    from diffusioncleft.diffusioncleft_core.metrics.sets import MeasuredImage
+
+    row = next(row for row in read_jsonl(datasets["pre_op"] / "manifest.jsonl") if row["role"] == "train")
+    with Image.open(datasets["pre_op"] / row["file"]) as image:
+        grey = np.array(image.convert("L").convert("RGB"))
+    side = len(grey)
+    grey[: side // 2] = 128
+    folder = tmp_path / "set"
+    folder.mkdir()
+    Image.fromarray(grey).save(folder / "grey.png")
+    (folder / "damaged.png").write_bytes(b"none")
+    reference = read_references(list(datasets.values()), analyzer)
+    images = [MeasuredImage(folder, "grey.png", "pre_op"), MeasuredImage(folder, "damaged.png", "pre_op")]
+    scores = copy_scores(images, reference, None)
+    assert scores[0] >= 0.3 and np.isnan(scores[1])
+    monkeypatch.setattr(CopyIndex, "best", None)
+    assert copy_scores(images[:1], reference, None).tolist() == scores[:1].tolist()

@@ -1,45 +1,11 @@
 """A dataset of real photographs, and sets of images that are judged against it."""
 
-import csv
 import json
 import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image
-
-COLUMNS = {
-    "age_group": "adult",
-    "gender": "male",
-    "cleft_type": "unilateral",
-    "side": "left",
-    "asymmetry": "none",
-    "lip_asymmetry": "none",
-    "scarring": "none",
-    "repair_status": "unrepaired",
-    "consent": "yes",
-}
-
-
-@pytest.fixture
-def dataset(command, real, people, tmp_path) -> Path:
-    """A dataset of the first three people, nobody held out; the labels are of no matter here."""
-    photographs = tmp_path / "clinic"
-    photographs.mkdir()
-    with (photographs / "metadata.csv").open("w", encoding="utf-8", newline="") as file:
-        table = csv.DictWriter(file, ["file", "subject_id", *COLUMNS])
-        table.writeheader()
-        for subject in sorted(people)[:3]:
-            for path in people[subject][:4]:
-                shutil.copy(path, photographs)
-                table.writerow({"file": path.name, "subject_id": subject, **COLUMNS})
-    out = tmp_path / "private"
-    done = command(
-        "dataset", "build", photographs, "--metadata", photographs / "metadata.csv", "--condition", "pre_op",
-        "--out", out, "--faces", real / "pack", "--min-side", 200, "--holdout", 0,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return out
 
 
 @pytest.fixture

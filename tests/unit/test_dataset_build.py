@@ -14,6 +14,7 @@ from PIL import Image
 from diffusioncleft.diffusioncleft_core import phantom
 from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
 from diffusioncleft.diffusioncleft_core.dataset.build import build_dataset
+from diffusioncleft.diffusioncleft_core.dataset.copies import known_thumbnail, thumbnail_cache
 from diffusioncleft.diffusioncleft_core.dataset.corrections import (
     allow_edits,
     edit_captions,
@@ -26,6 +27,7 @@ from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.faces.analyzer import load_face_analyzer
 from diffusioncleft.diffusioncleft_core.imageset.decode import pixel_sha256
 from diffusioncleft.diffusioncleft_core.imageset.manifest import read_image_set
+from diffusioncleft.tools.altered_copies import CHANGES
 
 N = 12
 SETTINGS = BuildSettings(phantom=True)
@@ -171,7 +173,8 @@ def test_withdrawn_consent_erases_what_was_derived(build, dataset, photos):
     left = b"".join(everything(dataset).values())
     assert gone.encode() not in left and not (dataset / f"images/{gone[:16]}.png").exists()
     assert gone not in read_embeddings(dataset)
-    assert not any((dataset / "cache").iterdir())
+    assert {path.name for path in (dataset / "cache").iterdir()} == {"copies"}
+    assert known_thumbnail(thumbnail_cache(dataset), gone) is None
     assert (photos / rows[3]["file"]).exists()
 
 
@@ -252,6 +255,34 @@ def test_duplicates_are_set_aside_and_can_be_taken_back(build, photos, dataset):
     second = build()
     assert len(second.rows) == N + 1 and reasons(second) == {"same.tiff": "duplicate"}
     assert second.examined == 0
+
+
+def test_grey_turned_cut_and_mirrored_copies_are_set_aside_and_another_visit_is_not(build, photos):
+    rows = table(photos)  # two people are there twice
+    rng = np.random.default_rng(4)
+    names = ("grey", "turned by 5°", "cropped to 80 %", "mirrored")
+    for place, name in enumerate(names):
+        with Image.open(photos / rows[place]["file"]) as image:
+            pixels = np.asarray(image.convert("RGB"))
+        Image.fromarray(CHANGES[name](pixels, rng, pixels)).save(photos / f"z-copy{place}.png")
+    copies = [rows[place] | {"file": f"z-copy{place}.png"} for place in range(len(names))]
+    write_table(photos, [*rows, *copies])
+    result = build()
+    assert reasons(result) == {f"z-copy{place}.png": "near_duplicate" for place in range(len(names))}
+    assert build().examined == 0 and len(build().rows) == N
+
+
+def test_a_withdrawn_copy_leaves_no_thumbnail(build, photos, dataset):
+    rows = table(photos)
+    with Image.open(photos / rows[0]["file"]) as image:
+        image.convert("L").convert("RGB").save(photos / "z-grey.png")
+    write_table(photos, [*rows, rows[0] | {"file": "z-grey.png"}])
+    assert reasons(build()) == {"z-grey.png": "near_duplicate"}
+    gone = pixel_sha256(np.array(Image.open(photos / "z-grey.png")))
+    assert known_thumbnail(thumbnail_cache(dataset), gone) is not None
+    write_table(photos, [*rows, rows[0] | {"file": "z-grey.png", "consent": "no"}])
+    build()
+    assert known_thumbnail(thumbnail_cache(dataset), gone) is None
 
 
 def test_second_face_no_face_small_and_animated_are_set_aside_and_can_be_taken_back(build, photos, dataset):

@@ -217,7 +217,8 @@ def test_a_goal_is_reached_or_missed_where_the_whole_interval_says_so(label, fig
 def test_a_contact_sheet_shows_every_picture_in_its_place_with_its_label_below(tmp_path):
     colours = [(200, 30, 30), (30, 200, 30), (30, 30, 200)]
     pictures = [np.full((64, 128, 3), colour, np.uint8) for colour in colours]
-    path = contact_sheet(pictures, ["one", "two", ""], tmp_path / "s.png", title="Faces", columns=2, cell=64)
+    labelled = list(zip(pictures, ("one", "two", ""), strict=True))
+    path = contact_sheet(labelled, tmp_path / "s.png", title="Faces", columns=2, cell=64)
     with Image.open(path) as image:
         sheet = np.asarray(image)
     # Two columns of 64 px with 8 px around; a title of 14 px in 8 px; under 32 px of picture three lines

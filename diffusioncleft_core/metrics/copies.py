@@ -1,0 +1,125 @@
+"""Near copies in the audit: how many generated images show a training photograph's own pixels.
+
+A recogniser compares people and misses copies in grey, in other hues, turned, cut or half covered; these are
+looked for in the pixels (`imageset.copies`), in images without a face too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..dataset import references
+from ..dataset.copies import dataset_thumbnails
+from ..dataset.folder import dataset_rows, owned_cache
+from ..dataset.references import ReferenceSet
+from ..imageset.cache import ContentCache, entry_key
+from ..imageset.copies import COPIES_VERSION, CopyIndex, thumbnail
+from ..imageset.places import FACES_CACHE
+from ..progress import progress
+from ..small_counts import FEWEST
+from ..statistics import clopper_pearson
+from .fir import share_as_json
+from .sets import ALL, Group, MeasuredImage, Population
+
+Scores = NDArray[np.float64]
+SCORES = "copies"
+CAUGHT = "Zero by construction where the filter looked for near copies: the raw set's figure is the result."
+HELD_OUT = "Photographs that were not trained on: what other photographs score."
+
+
+def copy_figures(
+    population: Population,
+    datasets: Sequence[Path],
+    known: ReferenceSet,
+    cache_dir: Path | None,
+    *,
+    phantom: bool,
+) -> dict[str, dict[str, Any]]:
+    """`near_copies`, and `near_copies_control` from five hold-out photographs on, of every group.
+
+    known: the training photographs of all conditions, of which each is a copy too many. phantom: whether the
+    images are drawings, of which the figures say nothing about photographs.
+    """
+    assert known.copies is not None
+    scores = copy_scores(population.images, known, cache_dir)
+    shared = {
+        "threshold": known.copies.threshold,
+        "extractor": {
+            "name": f"near-copy check, version {COPIES_VERSION}",
+            "sha256": None,
+            "phantom": phantom,
+            "licence": "Apache-2.0",
+        },
+    }
+    others = {
+        folder: _scores_of([*dataset_thumbnails(folder, dataset_rows(folder, "holdout"))], known.copies)
+        for folder in dict.fromkeys(map(Path, datasets))
+    }
+    conditions = {folder: {row.condition for row in dataset_rows(folder, "train")} for folder in others}
+    figures: dict[str, dict[str, Any]] = {}
+    for group in population.groups:
+        found = {
+            variant: _figure(scores[mask], known.copies, CAUGHT if variant == "filtered" else None) | shared
+            for variant, mask in group.variants().items()
+        }
+        figures[group.name] = {"near_copies": {"robust": found}}
+        held = [part for folder, part in others.items() if _belongs(group, conditions[folder])]
+        outside = np.concatenate([np.zeros(0), *held])
+        if len(outside) >= FEWEST:
+            control = _figure(outside, known.copies, HELD_OUT) | shared
+            figures[group.name]["near_copies_control"] = {"robust": {"holdout": control}}
+    return figures
+
+
+def copy_scores(images: Sequence[MeasuredImage], known: ReferenceSet, cache_dir: Path | None) -> Scores:
+    """[N]: the highest score of each image against any photograph; NaN for one that can't be read.
+
+    Kept with the set that owns the image, by the content of image and photographs.
+    """
+    assert known.copies is not None
+    caches = {
+        folder: ContentCache(
+            owned_cache(folder, references.FACES_CACHE, cache_dir or folder / FACES_CACHE), SCORES
+        )
+        for folder in dict.fromkeys(image.folder for image in images)
+    }
+    scores = np.full(len(images), np.nan)
+    for place, image in enumerate(progress(images, "near copies")):
+        if image.sha256 is None:
+            continue
+        key = entry_key(image.sha256, known.fingerprint, len(known.copies), COPIES_VERSION)
+        kept = (caches[image.folder].value(key) or {}).get("score")
+        if not isinstance(kept, float):
+            pixels = image.pixels()
+            if pixels is None:
+                continue
+            kept = float(_scores_of([thumbnail(pixels)], known.copies)[0])
+            caches[image.folder].keep_value(key, {"score": kept})
+        scores[place] = kept
+    return scores
+
+
+def _scores_of(thumbnails: Sequence[NDArray[np.uint8]], copies: CopyIndex) -> Scores:
+    found = [copies.best(grey) for grey in thumbnails]
+    return np.array([-1.0 if match is None else match.score for match in found], np.float64)
+
+
+def _belongs(group: Group, conditions: set[str | None]) -> bool:
+    return group.name == ALL or group.name in {name or "unknown" for name in conditions}
+
+
+def _figure(scores: Scores, copies: CopyIndex, note: str | None) -> dict[str, Any]:
+    """The share of images that are near copies, with the interval of Clopper and Pearson."""
+    read = scores[~np.isnan(scores)]
+    share = share_as_json(clopper_pearson(int((read >= copies.threshold).sum()), len(read)))
+    counts = {
+        "n_images": len(read),
+        "n_unreadable": len(scores) - len(read),
+        "n_reference": len(copies),
+    }
+    return share | counts | ({"note": note} if note else {})
