@@ -111,7 +111,7 @@ def filter_set(folder: Path, filters: Filters, *, cache: Path | None = None) -> 
 
     Raises:
         UserError: `folder` is no set or a dataset of photographs, another process is filtering it, or face
-            models that know phantoms alone would see something else; then nothing is changed.
+            models that know phantoms alone would see something else; then nothing is judged or moved.
     """
     folder = Path(folder)
     if is_dataset(folder):
@@ -144,11 +144,10 @@ def _records(
 ) -> list[FaceRecord]:
     if analyzer is None:
         return [UNSEEN] * len(rows)
-    if analyzer.phantom_only:
-        _refuse_other_models(folder, rows)
+    unknown = analyzer.phantom_only and not _drawn_by_phantom(folder, rows)
     records = face_records(folder, [row.file for row in rows], analyzer, cache)
     readable = [record for record in records if record.unreadable is None]
-    if analyzer.phantom_only and readable and not any(record.has_face for record in readable):
+    if unknown and readable and not any(record.has_face for record in readable):
         raise UserError(
             f"the embedded face models know phantoms alone and found no face in {folder}; "
             "if these are no phantoms, name a face pack (--faces)"
@@ -156,11 +155,11 @@ def _records(
     return records
 
 
-def _refuse_other_models(folder: Path, rows: Sequence[ImageRow]) -> None:
-    """UserError where a sidecar says that something else than the embedded model drew an image."""
+def _drawn_by_phantom(folder: Path, rows: Sequence[ImageRow]) -> bool:
+    """Whether a sidecar says so; UserError where one says that another model drew an image."""
     from ..flux.source import phantom_source
 
-    phantom = phantom_source().fingerprint()
+    phantom, known = phantom_source().fingerprint(), False
     for row in rows:
         base = (_read_sidecar(folder, row) or {}).get("base")
         drawn_by = base.get("sha256") if isinstance(base, Mapping) else None
@@ -169,6 +168,8 @@ def _refuse_other_models(folder: Path, rows: Sequence[ImageRow]) -> None:
                 f"the embedded face models know phantoms alone and {shown(row.file)} in {folder} was drawn "
                 "by another model; name a face pack (--faces)"
             )
+        known = known or drawn_by == phantom
+    return known
 
 
 def with_decisions(verdicts: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
