@@ -15,6 +15,7 @@ from diffusioncleft.trainer.preview import PreviewPrompt, _save
 WRITES_PNG = {
     "diffusioncleft_core/imageset/synthetic.py": "generated pixels, marked",
     "diffusioncleft_core/dataset/folder.py": "photographs, without metadata",
+    "diffusioncleft_core/dataset/copies.py": "thumbnails of photographs, in their dataset",
     "diffusioncleft_core/phantom/photographs.py": "rendered stand-ins for photographs",
     "cli/checkup/training.py": "noise to train a step on, erased again",
 }
