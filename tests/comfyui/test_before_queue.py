@@ -249,7 +249,8 @@ def test_a_lora_whose_consent_was_withdrawn_refuses_every_graph_that_loads_it(se
     try:
         withdraw(owned)
         details, nodes = refused(server, graph("renamed.safetensors"))
-        assert nodes == ["lora"] and "whose consent was withdrawn" in details
+        assert nodes == ["lora"], details
+        assert "whose consent was withdrawn" in details
         assert str(server.base) not in details
         server.wait(server.queue(graph("other.safetensors")))
     finally:

@@ -19,6 +19,7 @@ from diffusioncleft.diffusioncleft_core.metrics.extractors import ExtractorInfo,
 from diffusioncleft.diffusioncleft_core.metrics.faces import (
     MeasuredFaces,
     face_figures,
+    faces_of,
     look_at_faces,
 )
 from diffusioncleft.diffusioncleft_core.metrics.features import FeatureCaches
@@ -244,9 +245,10 @@ def test_faces_belong_to_their_images_and_lie_with_their_owner(tmp_path, analyze
     assert len(found.holdout["pre_op"]) == len(found.references.embeddings) == 1
     assert np.allclose(found.holdout["pre_op"], embedding(held / "images" / "1.png")[None], atol=1e-5)
     assert np.allclose(found.references.embeddings, embedding(held / "images" / "0.png")[None], atol=1e-5)
-    assert any(cache.iterdir()) and not any(
-        (folder / ".faces").exists() for folder in (*sets.values(), control)
-    )
+    assert any(cache.iterdir()) and not list(tmp_path.glob("*/.faces"))
+    again = faces_of(population.images, analyzer, None, "faces")
+    assert np.array_equal(again.embeddings, found.generated.embeddings)
+    assert sorted(folder.parent for folder in tmp_path.glob("*/.faces")) == sorted(sets.values())
     assert sum(str(sets["post_op"]) in line and "2.png" in line for line in told) == 1
     assert sum(str(control) in line and "2.png" in line for line in told) == 1
 
