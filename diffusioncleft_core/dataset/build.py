@@ -1,6 +1,5 @@
 """From a folder of photographs and its table to a private image set: checked, captioned and split."""
 
-import contextlib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,21 +9,18 @@ from typing import Any
 from ..conditions.vocabulary import Condition
 from ..environment import versions
 from ..errors import UserError
-from ..files import read_jsonl, sha256_bytes, sha256_file, write_json, write_jsonl
-from ..imageset.copies import Grey, Pair
-from ..imageset.decode import INGEST_VERSION, Rejected, SetAside, normalise, read_bytes
+from ..files import read_jsonl, write_json, write_jsonl
+from ..imageset.decode import INGEST_VERSION, SetAside
 from ..imageset.manifest import ImageRow, listed_rows, write_image_set
-from ..progress import progress
 from .admission import (
-    Candidate,
     served_warnings,
     unknown_columns,
     with_consent,
     without_consent,
 )
-from .copies import COPIES_CACHE, keep_thumbnail, known_thumbnail, near_copies, thumbnail_cache
+from .copies import COPIES_CACHE
 from .corrections import keep_captions
-from .examine import Analyzer, Ledger, examine, examine_settings, settings_key
+from .examine import Analyzer, Ledger
 from .folder import (
     CACHE,
     CAPTIONS,
@@ -33,7 +29,6 @@ from .folder import (
     SCHEMA,
     SET_ASIDE,
     SETTINGS,
-    Array,
     create_dataset_folder,
     dataset_lock,
     empty_folder,
@@ -48,8 +43,8 @@ from .folder import (
     save_image,
     settle,
 )
+from .opened import decoded, examine_all, hash_sources, hashes_of, near_copies_among
 from .select import (
-    Selected,
     Selection,
     choose_holdout,
     group_subjects,
@@ -141,24 +136,24 @@ def build_dataset(
         notices += found.sidecars.notices(found.listing.photographs, "rename them to end in .txt")
         warnings: list[str] = []
 
-        withheld = _hashes(photos, without_consent(found.listing, found.matches))
-        sources, unread = _hash_sources(photos, candidates, withheld)
+        withheld = hashes_of(photos, without_consent(found.listing, found.matches))
+        sources, unread = hash_sources(photos, candidates, withheld)
         aside += unread
         hashed = {candidate.file: source for candidate, source in sources}
         others = [name for name in with_consent(found.listing, found.matches) if name not in hashed]
-        withdraw_trainings(folder, {*hashed.values(), *_hashes(photos, others)} - withheld, on_change)
+        withdraw_trainings(folder, {*hashed.values(), *hashes_of(photos, others)} - withheld, on_change)
         ledger = Ledger(folder)
         recorded = recorded_roles(folder, settings, warnings)
         erased = _erase_withdrawn(folder, ledger, set(hashed.values()))
 
         overruled = read_overruled(folder)
-        examined, unread, opened = _examine_all(ledger, photos, sources, faces, settings, overruled)
+        examined, unread, opened = examine_all(ledger, photos, sources, faces, settings, overruled)
         aside += unread
         selection = select(
             examined,
             settings.smallest_side,
             overruled,
-            lambda items: _near_copies(folder, photos, items, settings),
+            lambda items: near_copies_among(folder, photos, items, settings),
         )
         aside += selection.set_aside
         elsewhere = roles_elsewhere(selection.entered, photographs.apart_from, settings.person_threshold)
@@ -189,38 +184,6 @@ def build_dataset(
         return result
 
 
-def _hashes(photos: Path, names: Sequence[str]) -> set[str]:
-    """SHA-256 of these files, as far as they can be read."""
-    found = set()
-    for name in names:
-        with contextlib.suppress(OSError):
-            if (photos / name).is_file():
-                found.add(sha256_file(photos / name))
-    return found
-
-
-def _hash_sources(
-    photos: Path, candidates: Sequence[Candidate], withheld: Collection[str]
-) -> tuple[list[tuple[Candidate, str]], list[SetAside]]:
-    """Every candidate with the SHA-256 of its file; one that has a row without consent too is set aside."""
-    sources: list[tuple[Candidate, str]] = []
-    aside = []
-    for candidate in progress(candidates, "reading"):
-        try:
-            path = photos / candidate.file
-            if not path.is_file():
-                raise Rejected("unreadable", "not a regular file")
-            source = sha256_file(path)
-            if source in withheld:
-                raise Rejected("no_consent", "the same file has another row without consent")
-            sources.append((candidate, source))
-        except Rejected as rejection:
-            aside.append(SetAside(candidate.file, rejection.reason, rejection.detail))
-        except OSError as error:
-            aside.append(SetAside(candidate.file, "unreadable", f"{error.strerror}; check its permissions"))
-    return sources, aside
-
-
 def _erase_withdrawn(folder: Path, ledger: Ledger, sources: set[str]) -> int:
     """Erase what was derived from photographs that are no longer there or no longer allowed; return their
     number.
@@ -248,79 +211,6 @@ def _erase_withdrawn(folder: Path, ledger: Ledger, sources: set[str]) -> int:
         erase_unlisted(folder, [row.sha256 for row in kept if row.sha256])
         empty_folder(folder / CACHE)
     return len(rows) - len(kept)
-
-
-def _examine_all(
-    ledger: Ledger,
-    photos: Path,
-    sources: Sequence[tuple[Candidate, str]],
-    faces: Analyzer,
-    settings: BuildSettings,
-    overruled: Mapping[str, set[str]],
-) -> tuple[list[Selected], list[SetAside], set[str]]:
-    """Every candidate examined, from the ledger or by opening it; what can't be read; the sources opened.
-
-    The normalised image of a photograph that seems fit is written at once.
-    """
-    known = examine_settings(faces, settings.max_side)
-    thumbnails = thumbnail_cache(ledger.folder)
-    examined: list[Selected] = []
-    aside: list[SetAside] = []
-    opened: set[str] = set()
-    for candidate, source in progress(sources, "photographs"):
-        allowed = overruled.get(source, set())
-        key = settings_key(known, "animated" in allowed)
-        found = ledger.find(source, key)
-        if found is None:
-            try:
-                data = _unchanged(photos / candidate.file, source)
-            except Rejected as rejection:
-                aside.append(SetAside(candidate.file, rejection.reason, rejection.detail))
-                continue
-            found, photograph = examine(
-                data, source, key, faces, max_side=settings.max_side, first_frame="animated" in allowed
-            )
-            fit = found.rejection(settings.smallest_side, allowed) is None
-            if photograph is not None and found.pixels is not None and fit:
-                save_image(ledger.folder, found.pixels, photograph.pixels)
-                keep_thumbnail(thumbnails, found.pixels, photograph.pixels)
-            ledger.add(found)
-            opened.add(source)
-        examined.append(Selected(candidate, found))
-    return examined, aside, opened
-
-
-def _near_copies(
-    folder: Path, photos: Path, items: Sequence[Selected], settings: BuildSettings
-) -> list[Pair]:
-    """Pairs of these photographs of which one is a near copy of the other."""
-    thumbnails = thumbnail_cache(folder)
-
-    def read(item: Selected) -> Grey:
-        grey = known_thumbnail(thumbnails, item.pixels)
-        if grey is None:  # an earlier version had examined it, or a withdrawal has erased it
-            pixels = _decoded(photos, item, settings.max_side)
-            grey = keep_thumbnail(thumbnails, item.pixels, pixels)
-        return grey
-
-    hashes = [item.pixels for item in items]
-    return near_copies(thumbnails, hashes, lambda: [read(item) for item in items], settings.copy_threshold)
-
-
-def _decoded(photos: Path, item: Selected, max_side: int) -> Array:
-    """The photograph once more, [H, W, 3]. UserError when it can't be read any longer."""
-    try:
-        data = _unchanged(photos / item.candidate.file, item.examined.source)
-        return normalise(data, max_side=max_side, first_frame=True).pixels
-    except Rejected as rejection:
-        raise UserError(f"{item.candidate.file}: {rejection.detail}; build again") from rejection
-
-
-def _unchanged(path: Path, source: str) -> bytes:
-    data = read_bytes(path)
-    if sha256_bytes(data) != source:
-        raise Rejected("unreadable", "it changed while it was read")
-    return data
 
 
 def _rows(
@@ -384,7 +274,7 @@ def _write_images(
         trusted = item.pixels in before or item.examined.source in opened
         if is_there and (trusted or is_sound(folder, item.pixels)):
             continue
-        save_image(folder, item.pixels, _decoded(photos, item, max_side))
+        save_image(folder, item.pixels, decoded(photos, item, max_side))
     hashes = [item.pixels for item in selection.entered]
     settle(folder, [sha256 for sha256 in hashes if sha256 not in before])
     save_embeddings(folder, hashes, [item.examined.record.embedding for item in selection.entered])
