@@ -12,12 +12,7 @@ from ..errors import UserError
 from ..files import read_jsonl, write_json, write_jsonl
 from ..imageset.decode import INGEST_VERSION, SetAside
 from ..imageset.manifest import ImageRow, listed_rows, write_image_set
-from .admission import (
-    served_warnings,
-    unknown_columns,
-    with_consent,
-    without_consent,
-)
+from .admission import served_warnings, unknown_columns, with_consent, without_consent
 from .copies import COPIES_CACHE
 from .corrections import keep_captions
 from .examine import Analyzer, Ledger
@@ -44,14 +39,7 @@ from .folder import (
     settle,
 )
 from .opened import decoded, examine_all, hash_sources, hashes_of, near_copies_among
-from .select import (
-    Selection,
-    choose_holdout,
-    group_subjects,
-    region_box,
-    roles_elsewhere,
-    select,
-)
+from .select import Selection, choose_holdout, group_subjects, region_box, roles_elsewhere, select
 from .settings import BuildSettings, Photographs, read_overruled, read_roles, recorded_roles
 from .trained import ConsentChange, OnChange, restore, withdraw_trainings
 from .unopened import look_through

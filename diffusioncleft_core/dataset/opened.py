@@ -9,18 +9,11 @@ from ..files import sha256_bytes, sha256_file
 from ..imageset.copies import Grey, Pair
 from ..imageset.decode import Rejected, SetAside, normalise, read_bytes
 from ..progress import progress
-from .admission import (
-    Candidate,
-)
+from .admission import Candidate
 from .copies import keep_thumbnail, known_thumbnail, near_copies, thumbnail_cache
 from .examine import Analyzer, Ledger, examine, examine_settings, settings_key
-from .folder import (
-    Array,
-    save_image,
-)
-from .select import (
-    Selected,
-)
+from .folder import Array, save_image
+from .select import Selected
 from .settings import BuildSettings
 
 
