@@ -7,10 +7,10 @@ import sys
 from contextlib import contextmanager
 
 import pytest
-from tiny_runs import settings_of
+from tiny_runs import photographed, settings_of
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
-from diffusioncleft.diffusioncleft_core.imageset.places import set_lock
+from diffusioncleft.diffusioncleft_core.phantom.photographs import write_healthy
 from diffusioncleft.diffusioncleft_core.report.folders import RunFolders
 from diffusioncleft.diffusioncleft_core.run.pipeline import plan_run, run_lock, run_pipeline
 
@@ -36,7 +36,7 @@ main.main(sys.argv[1:])
 RUNS = """
 import sys, time
 from pathlib import Path
-from tiny_runs import settings_of, train_here
+from tiny_runs import photographed, settings_of, train_here
 from diffusioncleft.diffusioncleft_core.run.pipeline import run_pipeline
 
 def say(line):
@@ -93,14 +93,12 @@ def test_a_second_process_in_a_set_is_refused_until_the_first_is_killed(command,
 
 def test_a_second_run_in_a_folder_is_refused_until_the_first_is_killed(offline_env, repository, tmp_path):
     settings = settings_of(tmp_path, "pre_op")
-    for folder in ("pre_op", "healthy"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "1.png").write_bytes(b"")
-    (tmp_path / "pre_op" / "metadata.csv").write_text("file,consent\n")
+    photographed(tmp_path, "pre_op", 2)
+    write_healthy(tmp_path / "healthy", 1, 5)
     path = os.pathsep.join([offline_env["PYTHONPATH"], str(repository / "tests")])
     with at_work(RUNS, tmp_path, env={**offline_env, "PYTHONPATH": path}) as first:
         with pytest.raises(UserError, match=f"process {first.pid} is at work on the run"):
             run_pipeline(settings, lambda *arguments: pytest.fail("it trained"))
         assert plan_run(settings)
-    with run_lock(RunFolders(settings.out)), set_lock(tmp_path / "pre_op"):
+    with run_lock(RunFolders(settings.out)):
         assert not (settings.out / "generated").exists()
