@@ -226,7 +226,7 @@ sys.meta_path.insert(0, Later())
         other.kill()
 
 
-def test_a_lora_whose_consent_was_withdrawn_refuses_every_graph_that_loads_it(server, dataset, real):
+def test_a_lora_whose_consent_was_withdrawn_refuses_every_graph_that_loads_it(server, dataset):
     """Also a graph without a node of ours, and whatever the file is called: its training is known."""
     from diffusioncleft.diffusioncleft_core.dataset.trained import remember_lora, remember_training, withdraw
     from diffusioncleft.diffusioncleft_core.dataset.withdrawn import RUN_KEY
@@ -241,10 +241,7 @@ def test_a_lora_whose_consent_was_withdrawn_refuses_every_graph_that_loads_it(se
     (loras / "known.safetensors").rename(loras / "renamed.safetensors")
 
     def graph(name: str) -> Graph:
-        load = node("LoraLoaderModelOnly", model=["load", 0], lora_name=name, strength_model=1.0)
-        plain = {**REAL, "load": ours("PhantomLoader"), "lora": load}
-        plain["latent"] = {**REAL["latent"], "inputs": {**REAL["latent"]["inputs"], "model": ["lora", 0]}}
-        return {**plain, "see": node("PreviewImage", images=["picture", 0])}
+        return {**drawing(lora=name), "see": node("PreviewImage", images=["picture", 0])}
 
     try:
         withdraw(owned)
