@@ -5,6 +5,8 @@ carries a path: it carries names, which are looked up in folders that the machin
 passes through here.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable
 from pathlib import Path
