@@ -23,10 +23,10 @@ SAVER = "DiffusionCleft_SaveSyntheticSet"
 def fetch_sidecar(server: ComfyServer, listed: Mapping[str, str], picture: bytes) -> dict[str, Any] | None:
     """The sidecar of a picture in the server's output folder; None when there is none that belongs to it."""
     name = Path(listed["filename"]).with_suffix(".json").name
+    content = _download(server, {**listed, "filename": name})
     try:
-        content = server.file(name, listed["subfolder"], listed["type"])
         sidecar = json.loads(content) if content is not None else None
-    except (ConnectionLost, ValueError):
+    except ValueError:
         return None
     if not isinstance(sidecar, dict) or sidecar.get("png_sha256") != sha256_bytes(picture):
         return None
@@ -168,16 +168,25 @@ def _free_name(listed: Mapping[str, str], node_id: str, taken: set[str]) -> str:
 
 def fetch(server: ComfyServer, listed: Mapping[str, str]) -> bytes:
     """Content of a file that `files_in` gave. Raises UserError when the server does not have it."""
+    content = _download(server, listed)
+    if content is None:
+        raise UserError(
+            f"the server lists {listed['filename']!r} as an output and does not have it; run the "
+            "command again"
+        )
+    return content
+
+
+def _download(server: ComfyServer, listed: Mapping[str, str]) -> bytes | None:
+    """Content of an output file, also from a server that was away; None when it does not have it.
+
+    Raises:
+        UserError: the server stays away.
+    """
     for _ in range(2):
         try:
-            content = server.file(listed["filename"], listed["subfolder"], listed["type"])
+            return server.file(listed["filename"], listed["subfolder"], listed["type"])
         except ConnectionLost:
             if not server.wait_until_up(60):
                 break
-            continue
-        if content is not None:
-            return content
-        break
-    raise UserError(
-        f"the server lists {listed['filename']!r} as an output and does not have it; run the command again"
-    )
+    raise UserError(f"the server went away before {listed['filename']!r} was fetched; run the command again")

@@ -1,6 +1,9 @@
 """The ComfyUI client without a server: formats, settings by name, file names, the phantom swap."""
 
+import hashlib
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from hypothesis import given
@@ -11,7 +14,7 @@ from diffusioncleft.cli.comfyui import inputs as overrides
 from diffusioncleft.cli.comfyui import inputs as widgets
 from diffusioncleft.cli.comfyui import run as phantom
 from diffusioncleft.cli.comfyui.batch import graph_key
-from diffusioncleft.cli.comfyui.outputs import safe_name
+from diffusioncleft.cli.comfyui.outputs import fetch_sidecar, safe_name
 from diffusioncleft.cli.comfyui.server import ComfyServer
 from diffusioncleft.diffusioncleft_core.errors import UserError
 
@@ -275,3 +278,25 @@ def test_what_is_no_address_is_refused(url):
 def test_an_address_may_have_a_path_and_leave_out_the_scheme():
     assert ComfyServer("host:1/comfy/").url == "http://host:1/comfy"
     assert ComfyServer("https://host/comfy").websocket_url.startswith("wss://host/comfy/ws?clientId=")
+
+
+def test_a_server_that_dies_between_a_picture_and_its_sidecar_is_asked_again():
+    sidecar, asked = {"png_sha256": hashlib.sha256(b"picture").hexdigest()}, []
+
+    class Restarted(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path.partition("?")[0])
+            self.send_response(503 if asked == ["/view"] else 200)
+            self.end_headers()
+            self.wfile.write(json.dumps(sidecar).encode())
+
+        def log_message(self, *arguments):
+            """Nothing on the test's terminal."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Restarted) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        server = ComfyServer(f"127.0.0.1:{http.server_address[1]}")
+        listed = {"filename": "a.png", "subfolder": "set", "type": "output"}
+        assert fetch_sidecar(server, listed, b"picture") == sidecar
+        assert asked == ["/view", "/queue", "/view"]
+        http.shutdown()
