@@ -15,6 +15,7 @@ from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
 from diffusioncleft.diffusioncleft_core.conditions.plan import sampling_plan
 from diffusioncleft.diffusioncleft_core.faces.analyzer import FaceAnalyzer
 from diffusioncleft.diffusioncleft_core.files import private_dir, write_json
+from diffusioncleft.diffusioncleft_core.flux.source import phantom_source
 from diffusioncleft.diffusioncleft_core.imageset.manifest import read_image_set, write_image_set
 from diffusioncleft.diffusioncleft_core.imageset.synthetic import generated_row, write_image
 from diffusioncleft.diffusioncleft_core.phantom.face import random_face
@@ -69,7 +70,7 @@ def generate(folders: RunFolders, name: str, seed: int) -> None:
             "prompt": row.prompt,
             "seed": row.seed,
             "attributes": dict(row.attributes),
-            "base": {"sha256": "0" * 64},
+            "base": {"sha256": phantom_source().fingerprint()},
             "lora": None,
         }
         sidecar = write_image(out, pixels, record)

@@ -188,7 +188,7 @@ def test_the_same_command_after_an_interruption_goes_on(command, offline_env, tm
 
 def test_a_full_disk_is_one_sentence_and_the_next_run_goes_on(command, tmp_path, small_disk):
     photos, out = tmp_path / "photos", small_disk / "private"
-    phantom.write_photographs(photos, 24, "cleft", 2)
+    phantom.write_photographs(photos, 24, "cleft", 2, subjects=24)
     full = command(*arguments(photos, out))
     assert full.returncode == 2 and "disk is full" in full.stderr and len(full.stderr.splitlines()) == 1
     assert not list(out.rglob(".writing-*")) and not (out / "manifest.jsonl").exists()
