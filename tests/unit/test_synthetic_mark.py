@@ -6,6 +6,7 @@ import types
 
 import numpy as np
 import torch
+from PIL import Image
 from synthetic_mark import assert_marked
 
 from diffusioncleft.diffusioncleft_core.imageset.synthetic import contact_sheet, is_ours, write_image
@@ -52,6 +53,9 @@ def test_images_sheets_and_previews_carry_the_whole_mark(tmp_path):
     _save(tmp_path / "step_000010_00.png", torch.zeros(3, 48, 64), preview, 10)
     assert_marked(tmp_path / "step_000010_00.png", "[CLP] a boy")
     assert all(is_ours(path) for path in tmp_path.glob("*.png"))
+    (tmp_path / "damaged.png").write_bytes(b"\x89PNG\r\n\x1a\n torn")
+    Image.fromarray(PIXELS).save(tmp_path / "foreign.png")
+    assert is_ours(tmp_path / "damaged.png") is is_ours(tmp_path / "foreign.png") is False
 
 
 def test_a_picture_that_is_shown_on_a_node_carries_the_mark_too(tmp_path, monkeypatch):
