@@ -45,11 +45,15 @@ DECISIONS = (READMISSION, REJECTION, REVIEW)
 class Filters:
     """What the images of a set are judged by.
 
-    `identity` None leaves identity leaks unlooked for, and the verdicts say so by lacking that part.
+    Attributes:
+        artifacts: what images are rejected for beside likeness.
+        identity: None leaves identity leaks unlooked for, and the verdicts say so by lacking that part.
+        phantom_base: fingerprint of another base model than the embedded one that draws phantoms too.
     """
 
     artifacts: ArtifactFilter
     identity: IdentityFilter | None = None
+    phantom_base: str | None = None
 
     @property
     def analyzer(self) -> FaceAnalyzer | None:
@@ -120,7 +124,7 @@ def filter_set(folder: Path, filters: Filters, *, cache: Path | None = None) -> 
     with set_lock(folder):
         rows = read_image_set(folder)
         refuse_unmovable(folder, [row.file for row in rows])
-        records = _records(folder, rows, filters.analyzer, cache or folder / FACES_CACHE)
+        records = _records(folder, rows, filters, cache or folder / FACES_CACHE)
         settled, checked = [], 0
         for row, record in progress(zip(rows, records, strict=True), "filters", total=len(rows)):
             path = folder / row.file
@@ -139,12 +143,11 @@ def filter_set(folder: Path, filters: Filters, *, cache: Path | None = None) -> 
     return FilterResult(folder, tuple(settled), checked, tuple(_notices(folder, settled)))
 
 
-def _records(
-    folder: Path, rows: Sequence[ImageRow], analyzer: FaceAnalyzer | None, cache: Path
-) -> list[FaceRecord]:
+def _records(folder: Path, rows: Sequence[ImageRow], filters: Filters, cache: Path) -> list[FaceRecord]:
+    analyzer = filters.analyzer
     if analyzer is None:
         return [UNSEEN] * len(rows)
-    unknown = analyzer.phantom_only and not _drawn_by_phantom(folder, rows)
+    unknown = analyzer.phantom_only and not _drawn_by_phantom(folder, rows, filters.phantom_base)
     records = face_records(folder, [row.file for row in rows], analyzer, cache)
     readable = [record for record in records if record.unreadable is None]
     if unknown and readable and not any(record.has_face for record in readable):
@@ -155,20 +158,20 @@ def _records(
     return records
 
 
-def _drawn_by_phantom(folder: Path, rows: Sequence[ImageRow]) -> bool:
+def _drawn_by_phantom(folder: Path, rows: Sequence[ImageRow], other: str | None) -> bool:
     """Whether a sidecar says so; UserError where one says that another model drew an image."""
     from ..flux.source import phantom_source
 
-    phantom, known = phantom_source().fingerprint(), False
+    phantoms, known = {phantom_source().fingerprint(), other}, False
     for row in rows:
         base = (_read_sidecar(folder, row) or {}).get("base")
         drawn_by = base.get("sha256") if isinstance(base, Mapping) else None
-        if drawn_by and drawn_by != phantom:
+        if drawn_by and drawn_by not in phantoms:
             raise UserError(
                 f"the embedded face models know phantoms alone and {shown(row.file)} in {folder} was drawn "
                 "by another model; name a face pack (--faces)"
             )
-        known = known or drawn_by == phantom
+        known = known or drawn_by in phantoms - {None}
     return known
 
 

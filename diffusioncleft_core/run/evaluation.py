@@ -150,7 +150,11 @@ def filter_images(run: Run) -> Results:
         return filter_sets(
             {name: folders.generated(name) for name in facts},
             datasets,
-            Filters(ArtifactFilter(analyzer, limits=settings.limits), identity),
+            Filters(
+                ArtifactFilter(analyzer, limits=settings.limits),
+                identity,
+                phantom_base=settings.source.fingerprint() if settings.phantom else None,
+            ),
             cache=folders.private / FACES_CACHE,
             refill=Refill(draw_again, settings.refill) if settings.refill else None,
             warn=run.warn,
