@@ -235,7 +235,9 @@ def test_a_lora_whose_consent_was_withdrawn_refuses_every_graph_that_loads_it(se
     loras.mkdir(parents=True, exist_ok=True)
     for name, run in (("known.safetensors", "1" * 64), ("other.safetensors", "2" * 64)):
         save_file({"a": torch.zeros(1)}, loras / name, metadata={RUN_KEY: run})
-    owned = server.base / "private datasets" / dataset
+    owned = server.base / "private datasets" / "withdrawn from"  # not the dataset that other tests train on
+    shutil.copytree(server.base / "private datasets" / dataset, owned)
+    (owned / "trained.jsonl").unlink(missing_ok=True)
     remember_training(owned, "1" * 64, owned.parent / "training")
     remember_lora(owned, "1" * 64, loras / "known.safetensors")
     (loras / "known.safetensors").rename(loras / "renamed.safetensors")
@@ -251,7 +253,6 @@ def test_a_lora_whose_consent_was_withdrawn_refuses_every_graph_that_loads_it(se
         assert str(server.base) not in details
         server.wait(server.queue(graph("other.safetensors")))
     finally:
-        (owned / "withdrawn.jsonl").unlink()
-        (owned / "trained.jsonl").unlink()
-        for path in (*loras.glob("*.safetensors"), loras / "withdrawn.json"):
-            path.unlink(missing_ok=True)
+        shutil.rmtree(owned)
+        for name in ("known.safetensors", "renamed.safetensors", "other.safetensors", "withdrawn.json"):
+            (loras / name).unlink(missing_ok=True)
