@@ -181,7 +181,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ..diffusioncleft_core.report.run_folder import HTML
-    from ..diffusioncleft_core.run.needs import needs_of, needs_table
+    from ..diffusioncleft_core.run.need import needs_table
+    from ..diffusioncleft_core.run.needs import needs_of
     from ..diffusioncleft_core.run.pipeline import plan_run, run_pipeline
     from ..diffusioncleft_core.run.stages import plan_table, stage_table
 

@@ -2,53 +2,23 @@
 
 from __future__ import annotations
 
-import math
-import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
 
 from ..conditions.vocabulary import Condition
 from ..dataset.settings import Photographs
 from ..environment import check_packages, trainer_device
 from ..errors import UserError
 from ..report.folders import RunFolders
+from .need import Need, looked
+from .needed_models import base_model, networks
+from .needed_room import disk, memory
 from .run import Run
-from .settings import BASE_PARTS, NO_PHANTOMS, NO_PHOTOGRAPHS, RunSettings
+from .settings import NO_PHANTOMS, NO_PHOTOGRAPHS, RunSettings
 
-GIB = 2**30
 PACKAGES = ("accelerate", "diffusers", "insightface", "onnxruntime", "peft", "transformers")
 """What a stage imports when its turn comes."""
-PIXEL_BYTES = 2
-"""Of a generated PNG, which is noisy in its last bits."""
-PHOTOGRAPH_BYTES = 16 << 20
-"""Of a photograph's normalised copy with its latents, captions and features."""
-TEXT_BYTES = 256 * 4096 * 2
-"""Of a prompt's T5 embedding in bfloat16; they are on disk while a set is drawn, beyond the first GiB."""
-STATE_BYTES = 12
-"""A LoRA parameter's share of a checkpoint: itself and AdamW's two moments, float32."""
-
-
-@dataclass(frozen=True)
-class Need:
-    """One thing that a run needs. problem: what is wrong with it, None when nothing is.
-
-    detail: what was found. fetch: the command that fetches what is missing. required: whether the run stops
-    without it.
-    """
-
-    what: str
-    detail: str = ""
-    problem: str | None = None
-    fetch: str = ""
-    required: bool = True
-
-    @property
-    def state(self) -> str:
-        """`ok`, `missing`, or `short` for what only may turn out too little."""
-        return "ok" if self.problem is None else "missing" if self.required else "short"
 
 
 def check_settings(settings: RunSettings) -> None:
@@ -67,17 +37,6 @@ def check_settings(settings: RunSettings) -> None:
         raise UserError(f"{len(told)} things are missing or wrong: {numbered}")
 
 
-def needs_table(needs: Sequence[Need]) -> str:
-    """The table of `run --check`: what, state, and what was found or what to do."""
-    width = max(len(need.what) for need in needs)
-    lines = []
-    for need in needs:
-        lines.append(f"{need.what:<{width}}  {need.state:<7}  {need.problem or need.detail}".rstrip())
-        if need.problem and need.fetch:
-            lines.append(f"{'':<{width}}  {'':<7}  run: {need.fetch}")
-    return "\n".join(lines)
-
-
 def needs_of(settings: RunSettings) -> list[Need]:
     """Everything the run needs, in the order in which a person gets it. Nothing is written."""
     return [
@@ -88,14 +47,6 @@ def needs_of(settings: RunSettings) -> list[Need]:
         disk(settings),
         *memory(settings),
     ]
-
-
-def looked(what: str, look: Callable[[], str], fetch: str = "") -> Need:
-    """What `look` found, or what it raised."""
-    try:
-        return Need(what, look(), fetch=fetch)
-    except UserError as error:
-        return Need(what, problem=str(error), fetch=fetch)
 
 
 def options(settings: RunSettings) -> Iterator[Need]:
@@ -203,201 +154,3 @@ def admitted(condition: Condition, given: Photographs, settings: RunSettings) ->
 def counted(reasons: Sequence[str]) -> str:
     """`3 no_consent, 1 no_row`."""
     return ", ".join(f"{n} {reason}" for reason, n in Counter(reasons).most_common())
-
-
-def base_model(settings: RunSettings) -> Iterator[Need]:
-    """The base model's parts, one by one, and the training adapter."""
-    from ..flux.components import check_transformer
-    from ..flux.lora_file import read_lora
-    from ..flux.tensors import check_file
-    from ..weights.registry import find_entry, find_model
-
-    source, absent = settings.source, settings.absent
-    fetch = "" if settings.phantom else "diffusioncleft weights fetch flux1-schnell"
-
-    def whole() -> str:
-        if "base" in absent:
-            found = find_model(find_entry("flux1-schnell"))
-            here = f"; one lies in {next(iter(found.files.values())).parents[1]}" if found.complete else ""
-            raise UserError(f"{absent['base']}{here}")
-        if source.folder is not None:
-            source.check_folder()
-        if not settings.phantom and is_phantom(settings):
-            raise UserError(
-                "the embedded base model draws phantoms and nothing else: give --base with FLUX.1 schnell"
-            )
-        return str(source.folder or source.transformer)
-
-    def part(name: str) -> str:
-        if name in absent:
-            raise absent[name]
-        files = source.files(name)
-        gone = [path.name for path in files if not path.is_file()]
-        if gone:
-            raise UserError(
-                f"{BASE_PARTS[name]}: {', '.join(gone)} is not in {files[0].parent}; download it again"
-            )
-        for path in files:
-            check_file(path, BASE_PARTS[name])
-        if name == "transformer":
-            check_transformer(source)
-        return f"{gib(sum(path.stat().st_size for path in files))} in {counted_files(files)}"
-
-    def tokenizer(kind: str) -> str:
-        folder = source.tokenizer_folder(kind)
-        if not folder.is_dir():
-            raise UserError(f"there is no {kind.upper()} tokenizer; give its folder with --tokenizer-{kind}")
-        return str(folder)
-
-    base = looked("base model", whole, fetch)
-    yield base
-    if base.problem is None:
-        if source.folder is None:
-            fetch = "diffusioncleft weights fetch flux1-schnell-files"
-        for name, title in BASE_PARTS.items():
-            yield looked(title, partial(part, name), fetch)
-        for kind, title in (("clip", "CLIP's tokenizer"), ("t5", "T5's tokenizer")):
-            yield looked(title, partial(tokenizer, kind))
-
-    adapter = settings.recipe.network.training_adapter
-    if adapter is None:
-        if not settings.phantom:
-            yield Need("training adapter", "none: without --training-adapter a LoRA unlearns the four steps")
-        return
-
-    def adapted() -> str:
-        if not adapter.is_file():
-            raise UserError(f"there is no file {adapter}: check --training-adapter")
-        read_lora(adapter)
-        return str(adapter)
-
-    yield looked("training adapter", adapted, "diffusioncleft weights fetch schnell-training-adapter")
-
-
-def is_phantom(settings: RunSettings) -> bool:
-    """Whether the base model is the embedded one; its size says so before its content is read."""
-    from ..flux.source import phantom_source
-
-    mine, embedded = (
-        [path.stat().st_size for path in source.files("transformer")]
-        for source in (settings.source, phantom_source())
-    )
-    return mine == embedded and settings.source.fingerprint() == phantom_source().fingerprint()
-
-
-def networks(settings: RunSettings) -> Iterator[Need]:
-    """Face pack, text reader and the networks of the metrics; embedded ones only under --phantom."""
-    from ..faces.analyzer import find_pack
-    from ..filters.text import load_text_reader
-    from ..metrics.extractors import EXTRACTORS, check_extractors
-    from ..weights.registry import read_registry, require_file
-
-    def faces() -> str:
-        pack = find_pack(settings.faces)
-        if pack.phantom_only and not settings.phantom:
-            raise UserError(
-                "the embedded face pack knows phantoms and nothing else: give --faces a pack such as "
-                "buffalo_l"
-            )
-        return str(pack.folder)
-
-    def text() -> str:
-        load_text_reader()
-        return "in the rapidocr package"
-
-    def extractor(metric: str) -> str:
-        check_extractors((metric,), phantom=settings.phantom)
-        return (
-            "seeded, for phantoms alone"
-            if settings.phantom
-            else str(require_file(EXTRACTORS[metric].weights))
-        )
-
-    packs = {model.name for model in read_registry() if model.kind == "face_pack"}
-    known = settings.faces if settings.faces in packs else "buffalo_l"
-    yield looked("face pack", faces, f"diffusioncleft weights fetch {known}")
-    yield looked("text reader", text)
-    for metric, entry in EXTRACTORS.items():
-        if metric in settings.metrics:
-            yield looked(
-                f"network of {entry.title}",
-                partial(extractor, metric),
-                f"diffusioncleft weights fetch {entry.weights}",
-            )
-
-
-def disk(settings: RunSettings) -> Need:
-    """Free space where the run lies, beside what it will write there."""
-    place = next(path for path in (settings.out, *settings.out.absolute().parents) if path.exists())
-    free = shutil.disk_usage(place).free
-    parts = disk_bytes(settings)
-    there = sum(path.stat().st_size for path in settings.out.rglob("*") if path.is_file())
-    wanted = max(0, sum(parts.values()) - there)
-    listed = ", ".join(f"{what} {gib(size)}" for what, size in parts.items() if size)
-    told = f"{gib(free)} free at {place}; about {gib(wanted)} to be written ({listed})"
-    return Need("disk", told, told if free < wanted else None, required=False)
-
-
-def disk_bytes(settings: RunSettings) -> dict[str, int]:
-    """About how many bytes a run writes, by what."""
-    sampling, conditions = settings.sampling, len(settings.conditions)
-    drawn = conditions * (settings.n + settings.regularization_images)
-    found = sum(
-        sum(path.is_file() for path in given.folder.rglob("*"))
-        for given in settings.photographs.values()
-        if given.folder.is_dir()
-    )
-    output = settings.recipe.output
-    steps = settings.recipe.optimizer.steps or 10 * found
-    saved = 1 + (steps // output.save_every_n_steps if output.save_every_n_steps else 0)
-    lora = settings.recipe.network.rank * transformer_size(settings)[1]
-    prompts = 0 if settings.phantom else max(0, settings.n * TEXT_BYTES - GIB)
-    return {
-        "images": drawn * sampling.width * sampling.height * PIXEL_BYTES,
-        "LoRAs and checkpoints": conditions * lora * (4 * saved + 2 * STATE_BYTES),
-        "photographs": found * PHOTOGRAPH_BYTES,
-        "prompts for a while": prompts,
-    }
-
-
-def transformer_size(settings: RunSettings) -> tuple[int, int]:
-    """The transformer's parameters, and a LoRA's for each rank; zeros where it can't be read."""
-    from ..flux.components import adapted_sides, open_transformer
-
-    try:
-        with open_transformer(settings.source) as tensors:
-            return sum(math.prod(tensors.shape(name)) for name in tensors.names()), adapted_sides(tensors)
-    except (UserError, OSError):
-        return 0, 0
-
-
-def memory(settings: RunSettings) -> Iterator[Need]:
-    """The memory that the transformer is trained in, beside its weights."""
-    import psutil
-    import torch
-
-    from ..flux.components import RESERVE_BYTES
-
-    device = settings.sampling.device
-    weights = transformer_size(settings)[0] * settings.sampling.dtype.itemsize
-    if not weights:
-        return
-    if device.type == "cuda":
-        place, held = "the GPU", torch.cuda.get_device_properties(device).total_memory
-        reserve, advice = RESERVE_BYTES, "--blocks-to-swap streams blocks from main memory"
-    else:
-        place, held = "main memory", psutil.virtual_memory().total
-        reserve, advice = 0, "close what else runs, or use a machine with more"
-    told = f"{gib(held)} of {place}; the transformer's weights take {gib(weights)}"
-    short = weights + reserve > held and not settings.recipe.memory.blocks_to_swap
-    problem = f"{told}: {advice}; `diffusioncleft doctor` measures it" if short else None
-    yield Need("memory", told, problem, required=False)
-
-
-def gib(size: float) -> str:
-    """`22.2 GiB`, or MiB below a tenth of one."""
-    return f"{size / GIB:.1f} GiB" if size >= GIB / 10 else f"{-(-int(size) // 2**20)} MiB"
-
-
-def counted_files(files: Sequence[Path]) -> str:
-    return f"{len(files)} files" if len(files) > 1 else str(files[0])

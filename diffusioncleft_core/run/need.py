@@ -1,0 +1,54 @@
+"""One thing that a run needs: what was looked for, what was found, and how what is missing is fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ..errors import UserError
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Need:
+    """One thing that a run needs. problem: what is wrong with it, None when nothing is.
+
+    detail: what was found. fetch: the command that fetches what is missing. required: whether the run stops
+    without it.
+    """
+
+    what: str
+    detail: str = ""
+    problem: str | None = None
+    fetch: str = ""
+    required: bool = True
+
+    @property
+    def state(self) -> str:
+        """`ok`, `missing`, or `short` for what only may turn out too little."""
+        return "ok" if self.problem is None else "missing" if self.required else "short"
+
+
+def looked(what: str, look: Callable[[], str], fetch: str = "") -> Need:
+    """What `look` found, or what it raised."""
+    try:
+        return Need(what, look(), fetch=fetch)
+    except UserError as error:
+        return Need(what, problem=str(error), fetch=fetch)
+
+
+def needs_table(needs: Sequence[Need]) -> str:
+    """The table of `run --check`: what, state, and what was found or what to do."""
+    width = max(len(need.what) for need in needs)
+    lines = []
+    for need in needs:
+        lines.append(f"{need.what:<{width}}  {need.state:<7}  {need.problem or need.detail}".rstrip())
+        if need.problem and need.fetch:
+            lines.append(f"{'':<{width}}  {'':<7}  run: {need.fetch}")
+    return "\n".join(lines)
+
+
+def gib(size: float) -> str:
+    """`22.2 GiB`, or MiB below a tenth of one."""
+    return f"{size / GIB:.1f} GiB" if size >= GIB / 10 else f"{-(-int(size) // 2**20)} MiB"
