@@ -36,7 +36,7 @@ demo: $(READY)
 	$(PY) -m diffusioncleft run --phantom --out $(OUT)
 
 test: $(READY)
-	$(PY) -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadgroup $(TESTS)
+	$(PY) -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 lint: $(READY)
 	$(PY) -m ruff check .

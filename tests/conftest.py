@@ -29,17 +29,6 @@ def pytest_configure() -> None:
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """In parallel, keep together what shares a server (its folder) or costly fixtures (its file)."""
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
-    for item in items:
-        folder = item.path.parent.name
-        if folder != "unit":
-            group = folder if folder in ("comfyui", "browser") else f"{folder}/{item.path.stem}"
-            item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(scope="session", autouse=True)
 def own_state(tmp_path_factory) -> None:
     """The list of withdrawn LoRAs is the tests' own, in child processes too."""
