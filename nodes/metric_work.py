@@ -10,7 +10,7 @@ from ..diffusioncleft_core.files import write_json
 from . import places
 from .common import ImageSetHandle, core_progress
 from .face_work import ReferenceHandle, analyzer_of, pack_of_datasets, private_cache
-from .opened import DatasetHandle
+from .opened import DatasetHandle, withdrawn_notes
 from .plots import face_map, histogram
 
 ALL = "all"
@@ -42,6 +42,7 @@ def fir(image_set: ImageSetHandle, known: ReferenceHandle, threshold: float, whi
     copies = metrics.get("near_copies", {}).get("robust", {}).get(which)
     plot = _similarity_plot(measured["figures"]["similarity"].get(name, {}).get(which), name)
     lines = [
+        *measured["notes"],
         f"FIR of {image_set.name} ({which}), threshold {threshold:g}",
         f"pairs: {_percent(pairs)}",
         f"images: {_percent(images)}",
@@ -63,6 +64,7 @@ def fid(image_set: ImageSetHandle, dataset: DatasetHandle, which: str) -> Measur
     figure = _figure(metrics, "fid", "paper", which, image_set)
     floor = metrics.get("fid_floor", {}).get("robust", {}).get("real")
     lines = [
+        *measured["notes"],
         f"FID of {image_set.name} ({which}): {figure['value']:.3f}",
         f"{figure['n']} images against {figure['n_reference']} photographs",
         *([f"photographs against photographs: {floor['value']:.3f}"] if floor else []),
@@ -80,6 +82,7 @@ def lpips(image_set: ImageSetHandle, which: str, pairs: int, seed: int) -> Measu
     sampled = _figure(metrics, "lpips", "paper", which, image_set)
     every = _figure(metrics, "lpips_all_pairs", "robust", which, image_set)
     lines = [
+        *measured["notes"],
         f"LPIPS of {image_set.name} ({which})",
         f"{sampled['value']:.4f} over {sampled['n']} random pairs",
         f"{every['value']:.4f} over all {every['n']} pairs",
@@ -103,14 +106,16 @@ def report(given: Sequence[tuple[Any, Any]], folder: str, faces: str) -> Measure
     out = places.own_output_folder(folder)
     analyzer = analyzer_of(pack_of_datasets(faces, datasets))
     measured = _measure(sets, datasets, analyzer, _networks("fid", "lpips", phantom=phantom))
-    document = {**_frame(sets, phantom), **measured}
+    frame = _frame(sets, phantom)
+    document = {**frame, **measured, "notes": [*measured["notes"], *frame["notes"]]}
     write_json(out / "report.json", document)
-    panels = {item.condition or ALL: sample_panel(item.folder, phantom=phantom) for item in sets}
+    known = places.withdrawals()
+    panels = {item.condition or ALL: sample_panel(item.folder, phantom=phantom, known=known) for item in sets}
     rejected = [
         panel
         for item in sets
         for panel in rejected_panels(
-            item.folder, labels_of(document).name(item.condition or ALL), phantom=phantom
+            item.folder, labels_of(document).name(item.condition or ALL), phantom=phantom, known=known
         )
     ]
     pictures = ReportPictures(samples=panels, rejected=rejected)
@@ -132,7 +137,10 @@ def _measure(
     networks: Any,
     **settings: Any,
 ) -> dict[str, Any]:
-    """The core's figures, with its progress on the node. What is computed on the way is kept in private."""
+    """The core's figures, with its progress on the node, and `notes` on sets that are withdrawn.
+
+    What is computed on the way is kept in private.
+    """
     import torch
 
     from ..diffusioncleft_core.metrics.measure import MeasureSettings, measure_sets
@@ -142,7 +150,7 @@ def _measure(
         raise UserError("both sets are of the same condition; give one set a condition")
     # Nodes run in inference mode, whose tensors would stay unusable for anything else.
     with core_progress(), torch.inference_mode(False), torch.no_grad():
-        return measure_sets(
+        measured = measure_sets(
             generated,
             [item.folder for item in datasets],
             analyzer,
@@ -150,6 +158,10 @@ def _measure(
             MeasureSettings(cache_dir=private_cache("+".join(item.name for item in sets)), **settings),
             warn=lambda message: logging.warning("DiffusionCleft: %s", places.without_private_paths(message)),
         )
+    notes = withdrawn_notes(item.folder for item in sets)
+    for note in notes:
+        logging.warning("DiffusionCleft: %s", note)
+    return {**measured, "notes": notes}
 
 
 def _metrics_of(measured: dict[str, Any], image_set: ImageSetHandle) -> tuple[str, dict[str, Any]]:
@@ -198,17 +210,19 @@ def check_paired(image_set: Any, dataset: Any) -> None:
 
 def _frame(sets: Sequence[ImageSetHandle], phantom: bool) -> dict[str, Any]:
     """What a report says beside its figures; `filters` where the sets went through them."""
+    from ..diffusioncleft_core.dataset.withdrawn import set_lora
     from ..diffusioncleft_core.environment import hardware, versions
     from ..diffusioncleft_core.filters.stage import filter_summary
     from .opened import open_set
 
     rows = {item.condition or ALL: open_set(item.name).rows for item in sets}
+    loras = {item.condition or ALL: lora for item in sets if (lora := set_lora(item.folder)) is not None}
     checked = {name: found for name, found in rows.items() if any(row.verdicts for row in found)}
     return {
         "schema": 1,
         "notes": [PHANTOM_NOTE] if phantom else [],
         "filters": {name: filter_summary(found) for name, found in checked.items()},
-        "provenance": {"versions": versions(), "hardware": hardware()},
+        "provenance": {"versions": versions(), "hardware": hardware(), "loras": loras},
     }
 
 
