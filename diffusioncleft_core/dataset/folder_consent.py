@@ -8,7 +8,7 @@ from pathlib import Path
 from ..conditions.vocabulary import Attribute
 from ..errors import UserError
 from ..files import write_bytes
-from ..text import read_text
+from ..text import Decoded, decoded, opened
 from .admission import FoundPhotographs, list_photographs
 from .matching import written_name
 from .metadata import CONSENT_YES, MetadataRow, Table, read_table
@@ -43,22 +43,23 @@ def table_and_photographs(photos: Path, metadata: Path | None) -> tuple[Table, F
         table = read_table(metadata)
         return table, list_photographs(photos, {row.file for row in table.rows})
     listing = list_photographs(photos)
-    statement = read_statement(photos)
+    statement, notice = read_statement(photos)
     rows = tuple(MetadataRow(name, 0, {"consent": CONSENT_YES}) for name in listing.photographs)
-    return Table(rows, ("file", "consent"), statement=statement), listing
+    return Table(rows, ("file", "consent"), (notice,) if notice else (), statement), listing
 
 
-def read_statement(photos: Path) -> str:
-    """The text of the folder's CONSENT.txt. UserError unless its first line is the statement."""
+def read_statement(photos: Path) -> Decoded:
+    """The text of the folder's CONSENT.txt, and how it was read. UserError unless its first line is the statement."""
     path = photos / STATEMENT_FILE
-    text = read_text(path)
+    with opened(path) as handle:
+        text, notice = decoded(handle.read(), path)
     first = next((line for line in text.splitlines() if line.strip()), "")
     if " ".join(first.split()) != STATEMENT:
         raise UserError(
             f"{path} does not give consent; its first line must be, word for word: {STATEMENT} "
             "(if consent was withdrawn, erase the dataset: diffusioncleft dataset purge)"
         )
-    return text.strip()
+    return Decoded(text.strip(), notice)
 
 
 def write_first_table(photos: Path, out: Path, columns: Iterable[Attribute]) -> int:
