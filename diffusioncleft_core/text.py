@@ -1,9 +1,9 @@
 """Text files that people bring: one reader for captions, tables, plans, JSON and TOML in the usual encodings.
 
-UTF-8 with or without a byte order mark, and UTF-16 with one. Captions, tables and statements of consent may be
-Windows-1252 (Latin-1 with typographic signs) where the bytes can hardly be anything else, and that is said;
-JSON and TOML, which their standards want in UTF-8, may not. What would come out as wrong letters is refused,
-and so are NUL bytes.
+UTF-8 with or without a byte order mark, and UTF-16 with one. Captions, tables and statements of consent may
+be Windows-1252 (Latin-1 with typographic signs) where the bytes can hardly be anything else, and that is
+said; JSON and TOML, which their standards want in UTF-8, may not. What would come out as wrong letters is
+refused, and so are NUL bytes.
 """
 
 import codecs

@@ -49,7 +49,11 @@ def table_and_photographs(photos: Path, metadata: Path | None) -> tuple[Table, F
 
 
 def read_statement(photos: Path) -> Decoded:
-    """The text of the folder's CONSENT.txt, and how it was read. UserError unless its first line is the statement."""
+    """The text of the folder's CONSENT.txt, and how it was read.
+
+    Raises:
+        UserError: its first line is not the statement.
+    """
     path = photos / STATEMENT_FILE
     with opened(path) as handle:
         text, notice = decoded(handle.read(), path)

@@ -33,8 +33,9 @@ def report_loras(document: Mapping[str, Any]) -> list[str]:
 def with_withdrawal(
     document: Mapping[str, Any], known: Sequence[Withdrawal] | None = None, sets: Iterable[Path] = ()
 ) -> dict[str, Any]:
-    """The document, with a note before all others where one of its LoRAs, or of the `sets` that it measures, is
-    withdrawn, and only there.
+    """The document, with a note before all others where one of its LoRAs is withdrawn, and only there.
+
+    sets: folders that it measures, for those that are marked without naming a LoRA.
     """
     known = known_withdrawals() if known is None else known
     notes = [note for note in document.get("notes") or [] if note != NOTE]
