@@ -66,8 +66,8 @@ SHARE = (
     "rest of it (`loss.jsonl`, `previews`, `state`) tells how long the model learned, and with that how many "
     "photographs there were.",
     "When consent is withdrawn, building the dataset again erases the photograph and all that was computed "
-    "from it, and marks every model that learned from it, its images and its reports. `diffusioncleft dataset "
-    "withdraw` lists and erases those. What others were given, they must delete.",
+    "from it, and marks every model that learned from it, its images and its reports. `diffusioncleft "
+    "dataset withdraw` lists and erases those. What others were given, they must delete.",
 )
 
 
