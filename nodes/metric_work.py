@@ -11,7 +11,7 @@ from . import places
 from .common import ImageSetHandle, core_progress
 from .face_work import ReferenceHandle, analyzer_of, pack_of_datasets, private_cache
 from .opened import DatasetHandle, withdrawn_notes
-from .plots import face_map, histogram
+from .plots import map_plot, similarity_plot
 
 ALL = "all"
 PHANTOM_NOTE = "made with phantoms: says nothing about photographs"
@@ -40,7 +40,8 @@ def fir(image_set: ImageSetHandle, known: ReferenceHandle, threshold: float, whi
         _figure(metrics, metric, "paper", which, image_set) for metric in ("fir_pairs", "fir_images")
     )
     copies = metrics.get("near_copies", {}).get("robust", {}).get(which)
-    plot = _similarity_plot(measured["figures"]["similarity"].get(name, {}).get(which), name)
+    found = measured["figures"]["similarity"].get(name, {})
+    plot = similarity_plot(name, {which: found[which]} if found.get(which) else {}, measured)
     lines = [
         *measured["notes"],
         f"FIR of {image_set.name} ({which}), threshold {threshold:g}",
@@ -120,9 +121,9 @@ def report(given: Sequence[tuple[Any, Any]], folder: str, faces: str) -> Measure
     ]
     pictures = ReportPictures(samples=panels, rejected=rejected)
     written = write_shared(document, pictures, out / "report.html")
-    shown = document["figures"]
-    plots = [_similarity_plot(variants.get("raw"), name) for name, variants in shown["similarity"].items()]
-    plane = face_map(shown["pca"], "Faces in two dimensions") if shown["pca"] else _similarity_plot(None, "")
+    similarities = document["figures"]["similarity"]
+    plots = [similarity_plot(name, variants, document) for name, variants in similarities.items()]
+    plane = map_plot(document)
     name = f"{places.shown_name(out)}/report.html"
     text = "\n".join([f"saved {name} and report.json", *_summary(document)])
     outputs = (name, batch_of(plots), _image(plane), text, document)
@@ -224,13 +225,6 @@ def _frame(sets: Sequence[ImageSetHandle], phantom: bool) -> dict[str, Any]:
         "filters": {name: filter_summary(found) for name, found in checked.items()},
         "provenance": {"versions": versions(), "hardware": hardware(), "loras": loras},
     }
-
-
-def _similarity_plot(figure: dict[str, Any] | None, name: str) -> Any:
-    title = f"Similarity of generated and training faces, {name}"
-    if figure is None:
-        return histogram([], None, title, "")
-    return histogram(figure["edges"], figure["counts"], title, "cosine similarity", figure["threshold"])
 
 
 def _summary(document: dict[str, Any]) -> list[str]:
