@@ -174,8 +174,8 @@ def _build_with(out: Path, arguments: dict[str, Any]) -> BuildResult:
     """Build with recorded arguments. Mistakes in the arguments stop it before the face models are opened."""
     from ..diffusioncleft_core.conditions.loader import load_vocabulary
     from ..diffusioncleft_core.dataset.build import build_dataset
-    from ..diffusioncleft_core.dataset.folder_consent import table_and_photographs
     from ..diffusioncleft_core.dataset.settings import BuildSettings, Photographs
+    from ..diffusioncleft_core.dataset.unopened import look_through
     from ..diffusioncleft_core.faces.analyzer import load_face_analyzer
     from ..diffusioncleft_core.run.withdrawal import note_change
 
@@ -188,9 +188,10 @@ def _build_with(out: Path, arguments: dict[str, Any]) -> BuildResult:
     condition = vocabulary.condition(arguments["condition"])
     photos = Path(arguments["photos"])
     metadata = Path(arguments["metadata"]) if arguments["metadata"] else None
-    table_and_photographs(photos, metadata)
+    photographs = Photographs(photos, metadata, [Path(path) for path in arguments["apart_from"]])
+    look_through(photographs, condition, bracketed=settings.bracketed, dataset=out)
     return build_dataset(
-        Photographs(photos, metadata, [Path(path) for path in arguments["apart_from"]]),
+        photographs,
         condition,
         out,
         load_face_analyzer(arguments["faces"]),

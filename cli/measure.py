@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     loras = {name: lora for name, folder in sets.items() if (lora := set_lora(folder)) is not None}
     provenance = {"versions": versions(), "hardware": hardware(), "seed": args.seed, "loras": loras}
     document = {"schema": 1, "phantom": args.phantom, **figures, "provenance": provenance}
-    document = with_withdrawal(document, known_withdrawals(*sets.values()))
+    document = with_withdrawal(document, known_withdrawals(*sets.values()), sets.values())
     if NOTE in document.get("notes", []):
         warn(NOTE)
     write_json(args.out, document)

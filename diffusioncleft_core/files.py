@@ -16,7 +16,7 @@ from typing import Any
 from .errors import UserError, system_sentence
 from .home import cache_home
 from .progress import progress
-from .text import UTF16, decoded, opened, read_text
+from .text import UTF16, opened, read_text, unicode_text
 
 TEMPORARY_PREFIX = ".writing-"
 _CHUNK = 1 << 20
@@ -109,7 +109,7 @@ def parse_json(text: str) -> Any:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file in any encoding of text.py. A missing or damaged file raises UserError."""
+    """Read a JSON file, UTF-8 or UTF-16 with its mark. A missing or damaged file raises UserError."""
     try:
         return parse_json(read_text(path))
     except ValueError as error:
@@ -232,11 +232,11 @@ def _lines(path: Path) -> Iterator[str]:
     """The lines of a text file with their ends; a last one that was torn within a letter is left out."""
     with opened(path) as handle:
         if handle.peek(2).startswith(UTF16):
-            yield from io.StringIO(decoded(handle.read(), path).text, newline="\n")
+            yield from io.StringIO(unicode_text(handle.read(), path), newline="\n")
             return
         for number, line in enumerate(handle, start=1):
             try:
-                text = decoded(line, f"line {number} of {path}").text
+                text = unicode_text(line, f"line {number} of {path}")
             except UserError:
                 if not line.endswith(b"\n"):
                     return

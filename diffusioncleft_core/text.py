@@ -1,8 +1,9 @@
-"""Text files that people bring: one reader for captions, tables, plans, JSON and TOML in any usual encoding.
+"""Text files that people bring: one reader for captions, tables, plans, JSON and TOML in the usual encodings.
 
-UTF-8 with or without a byte order mark, UTF-16 with one, and Windows-1252 (Latin-1 with typographic signs)
-where the bytes can hardly be anything else. What would come out as wrong letters is refused, and so are NUL
-bytes.
+UTF-8 with or without a byte order mark, and UTF-16 with one. Captions, tables and statements of consent may
+be Windows-1252 (Latin-1 with typographic signs) where the bytes can hardly be anything else, and that is
+said; JSON and TOML, which their standards want in UTF-8, may not. What would come out as wrong letters is
+refused, and so are NUL bytes.
 """
 
 import codecs
@@ -39,17 +40,36 @@ class Decoded(NamedTuple):
 
 def decoded(data: bytes, name: object) -> Decoded:
     """The text of a file's bytes. UserError, by the file's name, where its letters can't be told."""
+    text = _unicode(data, name)
+    found = _windows(data, name) if text is None else Decoded(text)
+    _refuse_nul(found.text, name)
+    return found
+
+
+def unicode_text(data: bytes, name: object) -> str:
+    """The same for formats that are UTF-8 by their standard, in which no letter is guessed."""
+    text = _unicode(data, name)
+    if text is None:
+        raise UserError(f"{name} is not UTF-8; {_SAVE} (in an editor: Save as, encoding UTF-8)")
+    _refuse_nul(text, name)
+    return text
+
+
+def _unicode(data: bytes, name: object) -> str | None:
+    """UTF-8 and marked UTF-16 as text; None for other bytes."""
     try:
-        found = Decoded(data.decode("utf-16" if data.startswith(UTF16) else "utf-8-sig"))
+        return data.decode("utf-16" if data.startswith(UTF16) else "utf-8-sig")
     except UnicodeDecodeError as error:
         if data.startswith(UTF16):
             raise UserError(f"{name} begins as UTF-16 and is damaged ({error.reason}); {_SAVE}") from None
-        found = _windows(data, name)
-    if "\0" in found.text:
+        return None
+
+
+def _refuse_nul(text: str, name: object) -> None:
+    if "\0" in text:
         raise UserError(
             f"{name} is no text file: it holds NUL bytes, as UTF-16 without a byte order mark does; {_SAVE}"
         )
-    return found
 
 
 def _windows(data: bytes, name: object) -> Decoded:
@@ -78,9 +98,9 @@ def opened(path: Path, what: str = "") -> Iterator[io.BufferedReader]:
 
 
 def read_text(path: Path, what: str = "") -> str:
-    """A file's text, line ends as they are. UserError as `opened` and `decoded`."""
+    """A file's text, line ends as they are. UserError as `opened` and `unicode_text`."""
     with opened(path, what) as handle:
-        return decoded(handle.read(), f"{what} {path}" if what else path).text
+        return unicode_text(handle.read(), f"{what} {path}" if what else path)
 
 
 def parse_toml(text: str, name: object) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from ..diffusioncleft_core.files import write_json
 from . import places
 from .common import ImageSetHandle, core_progress
 from .face_work import ReferenceHandle, analyzer_of, pack_of_datasets, private_cache
-from .opened import DatasetHandle
-from .plots import face_map, histogram
+from .opened import DatasetHandle, withdrawn_notes
+from .plots import map_plot, similarity_plot
 
 ALL = "all"
 PHANTOM_NOTE = "made with phantoms: says nothing about photographs"
@@ -40,8 +40,10 @@ def fir(image_set: ImageSetHandle, known: ReferenceHandle, threshold: float, whi
         _figure(metrics, metric, "paper", which, image_set) for metric in ("fir_pairs", "fir_images")
     )
     copies = metrics.get("near_copies", {}).get("robust", {}).get(which)
-    plot = _similarity_plot(measured["figures"]["similarity"].get(name, {}).get(which), name)
+    found = measured["figures"]["similarity"].get(name, {})
+    plot = similarity_plot(name, {which: found[which]} if found.get(which) else {}, measured)
     lines = [
+        *measured["notes"],
         f"FIR of {image_set.name} ({which}), threshold {threshold:g}",
         f"pairs: {_percent(pairs)}",
         f"images: {_percent(images)}",
@@ -63,6 +65,7 @@ def fid(image_set: ImageSetHandle, dataset: DatasetHandle, which: str) -> Measur
     figure = _figure(metrics, "fid", "paper", which, image_set)
     floor = metrics.get("fid_floor", {}).get("robust", {}).get("real")
     lines = [
+        *measured["notes"],
         f"FID of {image_set.name} ({which}): {figure['value']:.3f}",
         f"{figure['n']} images against {figure['n_reference']} photographs",
         *([f"photographs against photographs: {floor['value']:.3f}"] if floor else []),
@@ -80,6 +83,7 @@ def lpips(image_set: ImageSetHandle, which: str, pairs: int, seed: int) -> Measu
     sampled = _figure(metrics, "lpips", "paper", which, image_set)
     every = _figure(metrics, "lpips_all_pairs", "robust", which, image_set)
     lines = [
+        *measured["notes"],
         f"LPIPS of {image_set.name} ({which})",
         f"{sampled['value']:.4f} over {sampled['n']} random pairs",
         f"{every['value']:.4f} over all {every['n']} pairs",
@@ -103,21 +107,23 @@ def report(given: Sequence[tuple[Any, Any]], folder: str, faces: str) -> Measure
     out = places.own_output_folder(folder)
     analyzer = analyzer_of(pack_of_datasets(faces, datasets))
     measured = _measure(sets, datasets, analyzer, _networks("fid", "lpips", phantom=phantom))
-    document = {**_frame(sets, phantom), **measured}
+    frame = _frame(sets, phantom)
+    document = {**frame, **measured, "notes": [*measured["notes"], *frame["notes"]]}
     write_json(out / "report.json", document)
-    panels = {item.condition or ALL: sample_panel(item.folder, phantom=phantom) for item in sets}
+    known = places.withdrawals()
+    panels = {item.condition or ALL: sample_panel(item.folder, phantom=phantom, known=known) for item in sets}
     rejected = [
         panel
         for item in sets
         for panel in rejected_panels(
-            item.folder, labels_of(document).name(item.condition or ALL), phantom=phantom
+            item.folder, labels_of(document).name(item.condition or ALL), phantom=phantom, known=known
         )
     ]
     pictures = ReportPictures(samples=panels, rejected=rejected)
     written = write_shared(document, pictures, out / "report.html")
-    shown = document["figures"]
-    plots = [_similarity_plot(variants.get("raw"), name) for name, variants in shown["similarity"].items()]
-    plane = face_map(shown["pca"], "Faces in two dimensions") if shown["pca"] else _similarity_plot(None, "")
+    similarities = document["figures"]["similarity"]
+    plots = [similarity_plot(name, variants, document) for name, variants in similarities.items()]
+    plane = map_plot(document)
     name = f"{places.shown_name(out)}/report.html"
     text = "\n".join([f"saved {name} and report.json", *_summary(document)])
     outputs = (name, batch_of(plots), _image(plane), text, document)
@@ -132,7 +138,10 @@ def _measure(
     networks: Any,
     **settings: Any,
 ) -> dict[str, Any]:
-    """The core's figures, with its progress on the node. What is computed on the way is kept in private."""
+    """The core's figures, with its progress on the node, and `notes` on sets that are withdrawn.
+
+    What is computed on the way is kept in private.
+    """
     import torch
 
     from ..diffusioncleft_core.metrics.measure import MeasureSettings, measure_sets
@@ -142,7 +151,7 @@ def _measure(
         raise UserError("both sets are of the same condition; give one set a condition")
     # Nodes run in inference mode, whose tensors would stay unusable for anything else.
     with core_progress(), torch.inference_mode(False), torch.no_grad():
-        return measure_sets(
+        measured = measure_sets(
             generated,
             [item.folder for item in datasets],
             analyzer,
@@ -150,6 +159,10 @@ def _measure(
             MeasureSettings(cache_dir=private_cache("+".join(item.name for item in sets)), **settings),
             warn=lambda message: logging.warning("DiffusionCleft: %s", places.without_private_paths(message)),
         )
+    notes = withdrawn_notes(item.folder for item in sets)
+    for note in notes:
+        logging.warning("DiffusionCleft: %s", note)
+    return {**measured, "notes": notes}
 
 
 def _metrics_of(measured: dict[str, Any], image_set: ImageSetHandle) -> tuple[str, dict[str, Any]]:
@@ -198,25 +211,20 @@ def check_paired(image_set: Any, dataset: Any) -> None:
 
 def _frame(sets: Sequence[ImageSetHandle], phantom: bool) -> dict[str, Any]:
     """What a report says beside its figures; `filters` where the sets went through them."""
+    from ..diffusioncleft_core.dataset.withdrawn import set_lora
     from ..diffusioncleft_core.environment import hardware, versions
     from ..diffusioncleft_core.filters.stage import filter_summary
     from .opened import open_set
 
     rows = {item.condition or ALL: open_set(item.name).rows for item in sets}
+    loras = {item.condition or ALL: lora for item in sets if (lora := set_lora(item.folder)) is not None}
     checked = {name: found for name, found in rows.items() if any(row.verdicts for row in found)}
     return {
         "schema": 1,
         "notes": [PHANTOM_NOTE] if phantom else [],
         "filters": {name: filter_summary(found) for name, found in checked.items()},
-        "provenance": {"versions": versions(), "hardware": hardware()},
+        "provenance": {"versions": versions(), "hardware": hardware(), "loras": loras},
     }
-
-
-def _similarity_plot(figure: dict[str, Any] | None, name: str) -> Any:
-    title = f"Similarity of generated and training faces, {name}"
-    if figure is None:
-        return histogram([], None, title, "")
-    return histogram(figure["edges"], figure["counts"], title, "cosine similarity", figure["threshold"])
 
 
 def _summary(document: dict[str, Any]) -> list[str]:

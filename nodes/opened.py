@@ -1,5 +1,6 @@
 """What sockets carry of datasets and image sets, read from their folders by name."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,11 +79,20 @@ def open_set(name: str) -> OpenedSet:
 
 
 def set_fingerprint(name: str) -> str:
-    """Hash of a set's manifest, `missing` when there is none."""
+    """Hash of a set's manifest, and whether it is withdrawn; `missing` when there is none."""
     try:
-        return sha256_file(places.output_folder(name) / MANIFEST)
+        folder = places.output_folder(name)
+        return sha256_file(folder / MANIFEST) + (" withdrawn" if withdrawn_notes([folder]) else "")
     except (OSError, UserError):
         return "missing"
+
+
+def withdrawn_notes(sets: Iterable[Path]) -> list[str]:
+    """What is said of sets whose LoRA learned from a photograph whose consent was withdrawn; [] of others."""
+    from ..diffusioncleft_core.report.withdrawn import with_withdrawal
+
+    notes: list[str] = with_withdrawal({}, places.withdrawals(), sets).get("notes", [])
+    return notes
 
 
 def handle_of(folder: Path, rows: list[ImageRow]) -> ImageSetHandle:

@@ -1,141 +1,77 @@
-"""Small plots as pictures, drawn with Pillow alone."""
+"""The report's plots as pictures for nodes, each under its title."""
 
-import math
-from collections.abc import Sequence
-from typing import Any
+from __future__ import annotations
 
-WIDTH, HEIGHT = 640, 360
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 28, 40
-_INK, _FAINT, _GRID = (30, 30, 30), (150, 185, 225), (225, 225, 225)
-_BLUE, _RED = (25, 90, 170), (200, 60, 40)
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def line_plot(x: Sequence[float], y: Sequence[float], title: str, x_name: str) -> Any:
-    """A line with its running mean [HEIGHT, WIDTH, 3] uint8."""
-    picture, draw = _canvas(title)
-    if len(x) < 2:
-        return _done(_note(picture, draw, "nothing to show yet"))
-    low, high = _range(y)
-    place = _placer((min(x), max(x)), (low, high))
-    _axes(draw, place, (min(x), max(x)), (low, high), x_name)
-    step = max(1, len(x) // 2000)
-    draw.line([place(a, b) for a, b in zip(x[::step], y[::step], strict=True)], fill=_FAINT, width=1)
-    mean, points = float(y[0]), []
-    share = 1 / min(len(y), 100)
-    for a, b in zip(x, y, strict=True):
-        mean += share * (b - mean)
-        points.append(place(a, mean))
-    draw.line(points[::step], fill=_BLUE, width=2)
-    return _done(picture)
+    from ..diffusioncleft_core.report.drawing import Drawing
+
+TOO_FEW = "too few to show"
 
 
-def histogram(
-    edges: Sequence[float], counts: Sequence[int] | None, title: str, x_name: str, mark: float | None = None
-) -> Any:
-    """Bars [HEIGHT, WIDTH, 3] uint8, with a red line at `mark`."""
-    picture, draw = _canvas(title)
-    if not counts or not any(counts):
-        return _done(_note(picture, draw, "too few to show"))
-    filled = [place for place, count in enumerate(counts) if count]
-    first, last = max(0, filled[0] - 2), min(len(counts), filled[-1] + 3)
-    low, high = edges[first], edges[last]
-    if mark is not None:
-        low, high = min(low, mark - 0.05), max(high, mark + 0.05)
-    place = _placer((low, high), (0, max(counts)))
-    _axes(draw, place, (low, high), (0, max(counts)), x_name)
-    for index in range(first, last):
-        left, top = place(edges[index], counts[index])
-        right, bottom = place(edges[index + 1], 0)
-        if counts[index]:
-            draw.rectangle([left, min(top, bottom - 1), max(left, right - 1), bottom], fill=_BLUE)
-    if mark is not None:
-        draw.line([place(mark, 0), place(mark, max(counts))], fill=_RED, width=2)
-    return _done(picture)
+def similarity_plot(name: str, variants: Mapping[str, Any], document: Mapping[str, Any]) -> Any:
+    """The histogram of one set's similarities, [H, W, 3] uint8; variants: `figures.similarity` of the set."""
+    from ..diffusioncleft_core.report.blocks import labels_of
+    from ..diffusioncleft_core.report.similarity import histogram
+
+    labels = labels_of(document)
+    plot = histogram(name, variants, labels) if variants else None
+    return _picture(
+        plot.drawing if plot else None,
+        f"{labels.name(name)}: similarity of generated to training faces",
+        TOO_FEW,
+    )
 
 
-def face_map(figure: dict[str, Any], title: str) -> Any:
-    """Generated faces as points over the training faces' density [HEIGHT, WIDTH, 3] uint8.
+def map_plot(document: Mapping[str, Any]) -> Any:
+    """The face map of a document, [H, W, 3] uint8."""
+    from ..diffusioncleft_core.report.blocks import labels_of
+    from ..diffusioncleft_core.report.face_map import face_map, groups_of
 
-    The photographs are counts on a grid, in which small cells are already left out.
-    """
-    picture, draw = _canvas(title)
-    x_edges, y_edges = figure["edges_x"], figure["edges_y"]
-    limits = (x_edges[0], x_edges[-1]), (y_edges[0], y_edges[-1])
-    place = _placer(*limits)
-    cells = [grid for grid in figure["real"].values() if grid]
-    top = max((count or 0 for grid in cells for row in grid for count in row), default=0)
-    for grid in cells:
-        for i, row in enumerate(grid):
-            for j, count in enumerate(row):
-                if count:
-                    shade = 1 - 0.75 * count / top
-                    colour = (255, int(150 + 90 * shade), int(110 + 130 * shade))
-                    left, low = place(x_edges[i], y_edges[j])
-                    right, high = place(x_edges[i + 1], y_edges[j + 1])
-                    draw.rectangle([left, high, right, low], fill=colour)
-    _axes(draw, place, *limits, "first component; photographs shaded, generated as points")
-    for points in figure["generated"].values():
-        for x, y in points:
-            a, b = place(x, y)
-            draw.ellipse([a - 2, b - 2, a + 2, b + 2], fill=_BLUE)
-    return _done(picture)
+    pca = document["figures"].get("pca")
+    drawing = face_map(pca, groups_of(pca, labels_of(document))) if pca else None
+    return _picture(drawing, "Faces of all groups in one plane", TOO_FEW)
 
 
-def _canvas(title: str) -> tuple[Any, Any]:
-    from PIL import Image, ImageDraw
+def training_plot(name: str, losses: Path) -> Any:
+    """The loss of a training over its steps, [H, W, 3] uint8; losses: its loss.jsonl."""
+    from ..diffusioncleft_core.report.blocks import labels_of
+    from ..diffusioncleft_core.report.training import loss_curve, loss_plot
 
-    picture = Image.new("RGB", (WIDTH, HEIGHT), "white")
-    draw = ImageDraw.Draw(picture)
-    draw.text((_LEFT, 8), title, fill=_INK)
-    return picture, draw
-
-
-def _note(picture: Any, draw: Any, text: str) -> Any:
-    draw.text((WIDTH // 2 - 60, HEIGHT // 2), text, fill=_INK)
-    return picture
+    curve = loss_curve(losses) if losses.is_file() else {}
+    plot = loss_plot(name, curve, labels_of({}), phantom=False)
+    return _picture(plot.drawing if plot else None, f"{name}: loss over the steps", "nothing to show yet")
 
 
-def _done(picture: Any) -> Any:
+def _picture(drawing: Drawing | None, title: str, instead: str) -> Any:
+    """The drawing, or without one the words `instead`."""
+    import io
+
     import numpy as np
+    from PIL import Image
 
-    return np.array(picture, np.uint8)
+    from ..diffusioncleft_core.report.drawing import SINGLE, Drawing
 
+    if drawing is None:
+        drawing = Drawing("note", title, instead, (SINGLE, 55), lambda figure: _note(figure, instead), (), ())
+    painted = drawing.paint
 
-def _placer(x: tuple[float, float], y: tuple[float, float]) -> Any:
-    wide, high = (x[1] - x[0]) or 1.0, (y[1] - y[0]) or 1.0
+    def paint(figure: Figure) -> None:
+        painted(figure)
+        figure.axes[0].set_title(title, loc="left", fontsize="medium")
 
-    def place(a: float, b: float) -> tuple[float, float]:
-        return (
-            _LEFT + (WIDTH - _LEFT - _RIGHT) * (a - x[0]) / wide,
-            HEIGHT - _BOTTOM - (HEIGHT - _TOP - _BOTTOM) * (b - y[0]) / high,
-        )
-
-    return place
-
-
-def _axes(draw: Any, place: Any, x: tuple[float, float], y: tuple[float, float], name: str) -> None:
-    for value in _ticks(*x):
-        a, b = place(value, y[0])
-        draw.line([(a, _TOP), (a, b)], fill=_GRID)
-        draw.text((a - 12, b + 4), f"{value:g}", fill=_INK)
-    for value in _ticks(*y):
-        a, b = place(x[0], value)
-        draw.line([(a, b), (WIDTH - _RIGHT, b)], fill=_GRID)
-        draw.text((6, b - 6), f"{value:g}", fill=_INK)
-    draw.text((_LEFT, HEIGHT - 18), name, fill=_INK)
+    (png,) = replace(drawing, paint=paint).render("png")
+    with Image.open(io.BytesIO(png)) as image:
+        return np.array(image.convert("RGB"))
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """About five round numbers between the two."""
-    span = (high - low) or 1.0
-    step = 10 ** math.floor(math.log10(span / 5))
-    step = next(step * factor for factor in (1, 2, 5, 10) if span / (step * factor) <= 6)
-    first = math.ceil(low / step)
-    return [round(step * index, 10) for index in range(first, math.floor(high / step) + 1)]
-
-
-def _range(values: Sequence[float]) -> tuple[float, float]:
-    """The range of all but the highest hundredth: one wild step must not flatten the rest."""
-    ordered = sorted(values)
-    high = ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))]
-    return min(0.0, ordered[0]), high or 1.0
+def _note(figure: Figure, words: str) -> None:
+    axes = figure.add_subplot()
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, words, ha="center", va="center")

@@ -13,7 +13,7 @@ from ..diffusioncleft_core.imageset.places import MANIFEST, SETTINGS, index_of, 
 from ..diffusioncleft_core.imageset.writer import made_from, open_set_writer
 from . import places
 from .common import ImageSetHandle, stop_if_interrupted
-from .opened import OpenedSet, handle_of
+from .opened import OpenedSet, handle_of, withdrawn_notes
 from .pictures import pixels_of
 from .provenance import Drawn
 from .verdicts import Record, picture_key
@@ -57,7 +57,8 @@ def load_images(
             continue
         rows.append(_socket_row(row))
     text = f"{found.handle.name}: {len(found.rows)} images, {len(pictures)} given ({which})"
-    return pictures, rows, text + (f", {len(damaged)} can't be read: {named(damaged)}" if damaged else "")
+    text += f", {len(damaged)} can't be read: {named(damaged)}" if damaged else ""
+    return pictures, rows, "\n".join([text, *withdrawn_notes([found.handle.folder])])
 
 
 def save_images(

@@ -193,7 +193,9 @@ def _outputs(training_id: str = "training") -> list[Any]:
             "lora_name",
             tooltip="Plugs into lora_name of LoraLoaderModelOnly. Its file name ends in its hash.",
         ),
-        output(io.Image, "loss_plot", tooltip="Loss of every step and its running mean."),
+        output(
+            io.Image, "loss_plot", tooltip="Mean loss over the steps, and the band of 10 to 90 % of them."
+        ),
         output(io.Image, "previews", tooltip="The last previews; a white point when there is none."),
         output(io.String, "summary", tooltip="What was trained, in words."),
         Training.Output(training_id, display_name="training", tooltip="For Cleft Training Status."),

@@ -17,7 +17,6 @@ from ..diffusioncleft_core.files import (
     atomic_path,
     private_dir,
     read_json,
-    read_jsonl,
     sha256_bytes,
     sha256_file,
     write_json,
@@ -172,12 +171,10 @@ def describe(state: dict[str, Any]) -> str:
 
 
 def loss_plot(run_id: str) -> Any:
-    """The loss of every step as a picture [H, W, 3] uint8."""
-    from .plots import line_plot
+    """The loss over the steps as a picture [H, W, 3] uint8."""
+    from .plots import training_plot
 
-    path = places.find_run(run_id) / "training" / "loss.jsonl"
-    rows = read_jsonl(path) if path.is_file() else []
-    return line_plot([row["step"] for row in rows], [row["loss"] for row in rows], "loss", "step")
+    return training_plot(run_id, places.find_run(run_id) / "training" / "loss.jsonl")
 
 
 def last_previews(run_id: str) -> list[Any]:

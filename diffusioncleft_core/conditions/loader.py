@@ -10,7 +10,7 @@ from typing import Any
 
 from ..files import sha256_bytes
 from ..ranges import number, whole
-from ..text import decoded, opened, parse_toml
+from ..text import opened, parse_toml, unicode_text
 from .grammar import Template, names_in, words_of
 from .table import Table
 from .vocabulary import (
@@ -48,7 +48,7 @@ def load_vocabulary(path: Path | None = None) -> Vocabulary:
     with opened(path, _WHAT) as handle:
         data = handle.read()
     name = f"{_WHAT} {path}"
-    document = parse_toml(decoded(data, name).text, name)
+    document = parse_toml(unicode_text(data, name), name)
     return _vocabulary(Table(document, path.name), sha256_bytes(data), own)
 
 

@@ -93,7 +93,7 @@ def build_dataset(
 
     Photographs are read, never changed. What can't enter is listed with its reason in `set_aside.jsonl`. A
     photograph already examined is not opened again (content hash); one whose consent or file is gone is
-    erased first of all.
+    erased first of all. Where every file is gone nothing is erased: it may be a disk that is not there.
 
     Args:
         photographs: folder, table, and the datasets of other conditions.
@@ -114,7 +114,7 @@ def build_dataset(
             "the embedded face models know phantoms alone; name a face pack (--faces), or give --phantom"
         )
     refuse_overlap(photos, out)
-    found = look_through(photographs, condition, bracketed=settings.bracketed)
+    found = look_through(photographs, condition, bracketed=settings.bracketed, dataset=out)
     candidates, aside = found.candidates, [*found.set_aside]
     with dataset_lock(out):
         folder = create_dataset_folder(out)
@@ -130,6 +130,8 @@ def build_dataset(
         hashed = {candidate.file: source for candidate, source in sources}
         others = [name for name in with_consent(found.listing, found.matches) if name not in hashed]
         withdraw_trainings(folder, {*hashed.values(), *hashes_of(photos, others)} - withheld, on_change)
+        if found.lost and not found.listing.photographs:
+            raise UserError(found.lost)
         ledger = Ledger(folder)
         recorded = recorded_roles(folder, settings, warnings)
         erased = _erase_withdrawn(folder, ledger, set(hashed.values()))
@@ -151,7 +153,7 @@ def build_dataset(
         if restored := restore(folder, roles):
             on_change(ConsentChange(restored=tuple(restored)))
         if not rows:
-            raise UserError(_nothing_entered(folder, aside))
+            raise UserError(found.lost or _nothing_entered(folder, aside))
         if settings.holdout and not any(row.role == "holdout" for row in rows):
             warnings.append(
                 "no subject could be held out: all photographs are of one subject, or were trained on before"

@@ -3,13 +3,15 @@
 import csv
 import io
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from ..conditions.vocabulary import Attribute
 from ..errors import UserError
-from ..files import write_bytes
-from ..text import read_text
+from ..files import read_json, write_bytes
+from ..text import Decoded, decoded, opened
 from .admission import FoundPhotographs, list_photographs
+from .folder import SETTINGS
 from .matching import written_name
 from .metadata import CONSENT_YES, MetadataRow, Table, read_table
 
@@ -20,6 +22,14 @@ STATEMENT = (
     "for training."
 )
 """The first line of CONSENT.txt, word for word: other words might as well say the opposite."""
+
+
+class NoConsent(UserError):
+    """Nothing gives consent for a folder of photographs. fact: the first half of the sentence."""
+
+    def __init__(self, fact: str, advice: str) -> None:
+        super().__init__(f"{fact}; {advice}")
+        self.fact = fact
 
 
 def usual_table(photos: Path) -> Path | None:
@@ -35,30 +45,54 @@ def table_and_photographs(photos: Path, metadata: Path | None) -> tuple[Table, F
     each is then its caption alone.
     """
     if metadata == photos / TABLE and not metadata.is_file() and photos.is_dir():
-        raise UserError(
-            f"{photos} has neither {TABLE} nor {STATEMENT_FILE}, so nobody's consent is known; start a table "
-            f"with: diffusioncleft dataset table {photos}"
+        raise NoConsent(
+            f"{photos} has neither {TABLE} nor {STATEMENT_FILE}, so nobody's consent is known",
+            f"start a table with: diffusioncleft dataset table {photos}",
         )
     if metadata is not None:
         table = read_table(metadata)
         return table, list_photographs(photos, {row.file for row in table.rows})
     listing = list_photographs(photos)
-    statement = read_statement(photos)
-    rows = tuple(MetadataRow(name, 0, {"consent": CONSENT_YES}) for name in listing.photographs)
-    return Table(rows, ("file", "consent"), statement=statement), listing
+    statement, notice = read_statement(photos)
+    return replace(
+        _same_for_all(listing, CONSENT_YES), notices=(notice,) if notice else (), statement=statement
+    ), listing
 
 
-def read_statement(photos: Path) -> str:
-    """The text of the folder's CONSENT.txt. UserError unless its first line is the statement."""
+def nobodys_consent(photos: Path) -> tuple[Table, FoundPhotographs]:
+    """The photographs in the folder, and a table in which none has consent."""
+    listing = list_photographs(photos)
+    return _same_for_all(listing, "no"), listing
+
+
+def had_statement(dataset: Path) -> bool:
+    """Whether the dataset was built on a CONSENT.txt."""
+    described = read_json(dataset / SETTINGS) if (dataset / SETTINGS).is_file() else {}
+    return isinstance(described, dict) and described.get("consent_for_folder") is not None
+
+
+def read_statement(photos: Path) -> Decoded:
+    """The text of the folder's CONSENT.txt, and how it was read.
+
+    Raises:
+        NoConsent: there is none, or its first line is not the statement.
+    """
     path = photos / STATEMENT_FILE
-    text = read_text(path)
+    if not path.exists():
+        raise NoConsent(f"{path} does not exist", "give the table, or put the statement there")
+    with opened(path) as handle:
+        text, notice = decoded(handle.read(), path)
     first = next((line for line in text.splitlines() if line.strip()), "")
     if " ".join(first.split()) != STATEMENT:
-        raise UserError(
-            f"{path} does not give consent; its first line must be, word for word: {STATEMENT} "
-            "(if consent was withdrawn, erase the dataset: diffusioncleft dataset purge)"
+        raise NoConsent(
+            f"{path} does not give consent", f"its first line must be, word for word: {STATEMENT}"
         )
-    return text.strip()
+    return Decoded(text.strip(), notice)
+
+
+def _same_for_all(listing: FoundPhotographs, consent: str) -> Table:
+    rows = tuple(MetadataRow(name, 0, {"consent": consent}) for name in listing.photographs)
+    return Table(rows, ("file", "consent"))
 
 
 def write_first_table(photos: Path, out: Path, columns: Iterable[Attribute]) -> int:

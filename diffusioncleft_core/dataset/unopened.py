@@ -1,14 +1,18 @@
 """What a build knows before it opens a photograph; `run --check` asks the same."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..conditions.vocabulary import Condition
 from ..errors import UserError
+from ..files import shown
 from ..imageset.captions import CaptionFiles
 from ..imageset.decode import SetAside
 from .admission import Candidate, FoundPhotographs, admit, caption_builder, columns_of
-from .folder_consent import table_and_photographs
+from .folder import is_dataset
+from .folder_consent import NoConsent, had_statement, nobodys_consent, table_and_photographs
 from .matching import Matches, match_rows
 from .metadata import Table
 from .settings import Photographs
@@ -24,16 +28,45 @@ class Unopened:
     sidecars: CaptionFiles
     candidates: Sequence[Candidate]
     set_aside: Sequence[SetAside]
+    lost: str | None = None
+    """Of a dataset built before: a sentence on why none of its photographs may enter any more."""
 
 
-def look_through(photographs: Photographs, condition: Condition, *, bracketed: bool) -> Unopened:
-    """Read the table, list the folder, and bring both together; UserError where that can't be done."""
-    photos = photographs.folder
-    table, listing = table_and_photographs(photos, photographs.metadata)
+def look_through(
+    photographs: Photographs, condition: Condition, *, bracketed: bool, dataset: Path
+) -> Unopened:
+    """Read the table, list the folder, and bring both together.
+
+    Raises:
+        UserError: that can't be done. Where `dataset` was built before, photographs that are all gone and a
+            CONSENT.txt that is gone or changed are no error: they withdraw what was learned from them.
+    """
+    photos, built, lost = photographs.folder, is_dataset(dataset), None
+    try:
+        table, listing = table_and_photographs(photos, photographs.metadata)
+    except NoConsent as error:
+        table, listing = nobodys_consent(photos)
+        if not built or (listing.photographs and not had_statement(dataset)):
+            raise
+        lost = (
+            f"{error.fact}, so the consent for {photos} counts as withdrawn: what learned from its "
+            f"photographs is marked, and what {dataset} held of them is erased. Put the statement back as it "
+            f"was and build again, and the marks go; or erase what is left with: {_purge(dataset)}"
+        )
     if not listing.photographs:
-        raise UserError(f"{photos} holds no photograph; check the path")
+        if not built:
+            raise UserError(f"{photos} holds no photograph; check the path")
+        lost = (
+            f"{photos} holds no photograph any more, so what learned from them is marked as withdrawn. Put "
+            f"them back and build again, and the marks go; or erase what {dataset} holds of them with: "
+            f"{_purge(dataset)}"
+        )
     sidecars = CaptionFiles(photos)
     matches = match_rows([*listing.photographs, *(item.file for item in listing.set_aside)], table.rows)
     captions = caption_builder(condition, bracketed)
     candidates, aside = admit(sidecars, listing, table, matches, columns_of(condition), captions)
-    return Unopened(table, listing, matches, sidecars, candidates, aside)
+    return Unopened(table, listing, matches, sidecars, candidates, aside, lost)
+
+
+def _purge(dataset: Path) -> str:
+    return f"diffusioncleft dataset purge {shlex.quote(shown(dataset))}"

@@ -106,7 +106,7 @@ def inspect_lora(path: Path) -> dict[str, Any]:
             f"{parsed.left_out} of its tensors are of text encoders, which stay frozen here: lora convert "
             "--transformer-only takes the others"
         )
-    if parsed.form in ("raw PEFT", "checkpoint", "bare"):
+    if parsed.form in ("raw PEFT", "checkpoint", "bare") or parsed.adapter not in ("", "default"):
         warnings.append("ComfyUI ignores these keys silently: convert the file first")
     if not parsed.has_alphas and PEFT_METADATA not in metadata:
         warnings.append("the file has no alpha: its scale is taken as 1")

@@ -11,6 +11,7 @@ is rank 48, alpha 96). diffusers' `_convert_kohya_flux_lora_to_diffusers` splits
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,8 +25,10 @@ from .transformer_keys import ModulePair, linear_modules
 LoraFormat = Literal["kohya", "diffusers", "comfyui"]
 FORMATS: tuple[LoraFormat, ...] = ("kohya", "diffusers", "comfyui")
 
-_DOWN = (".lora_down.weight", ".lora_A.weight", ".lora.down.weight", ".lora_A.default.weight", ".lora_A")
-_UP = (".lora_up.weight", ".lora_B.weight", ".lora.up.weight", ".lora_B.default.weight", ".lora_B")
+_DOWN = (".lora_down.weight", ".lora_A.weight", ".lora.down.weight", ".lora_A")
+_UP = (".lora_up.weight", ".lora_B.weight", ".lora.up.weight", ".lora_B")
+_OF_ADAPTER = re.compile(r"\.lora_([AB])\.([^.]+)\.weight$")
+"""PEFT's own keys, with the adapter's name (`default` unless one was given)."""
 _TEXT = ("lora_te", "text_encoder", "text_encoders.", "base_model.text_encoder")
 _OTHER_KINDS = (
     ("dora_scale", "DoRA"),
@@ -76,6 +79,8 @@ class ParsedLora:
     has_alphas: bool
     left_out: int = 0
     """Tensors of the text encoders, which were not taken."""
+    adapter: str = ""
+    """PEFT's name of the adapter, where the keys hold it."""
 
     def not_finite(self) -> str:
         """What stands in place of numbers and where, for a sentence; empty when all are numbers."""
@@ -120,8 +125,10 @@ def parse(
         transformer_only: leave out what belongs to the text encoders instead of refusing it.
 
     Raises:
-        UserError: another kind of adapter, text-encoder weights, an unknown module, half a pair.
+        UserError: another kind of adapter, several of them, text-encoder weights, an unknown module, half a
+            pair.
     """
+    adapters: set[str] = set()
     downs: dict[str, torch.Tensor] = {}
     ups: dict[str, torch.Tensor] = {}
     alphas: dict[str, float] = {}
@@ -147,8 +154,17 @@ def parse(
             downs[key.removesuffix(end)] = tensor
         elif (end := _ending(key, _UP)) is not None:
             ups[key.removesuffix(end)] = tensor
+        elif (named := _OF_ADAPTER.search(key)) is not None:
+            adapters.add(named[2])
+            (downs if named[1] == "A" else ups).setdefault(key[: named.start()], tensor)
         else:
             raise UserError(f"{key} belongs to no LoRA form this program knows (kohya, diffusers, ComfyUI)")
+    if len(adapters) > 1:
+        names = [repr(name) for name in sorted(adapters)]
+        raise UserError(
+            f"the file holds {len(names)} LoRAs, PEFT's adapters {', '.join(names[:-1])} and {names[-1]}; "
+            "save each into a file of its own"
+        )
     if not downs:
         of_what = " of the transformer, only of its text encoders" if left_out else ""
         raise UserError(f"the file holds no LoRA{of_what}")
@@ -179,7 +195,7 @@ def parse(
             if part in modules:
                 raise UserError(f"the LoRA has {part} twice, in two forms; get a clean file")
             modules[part] = value
-    return ParsedLora(modules, " and ".join(sorted(forms)), bool(alphas), left_out)
+    return ParsedLora(modules, " and ".join(sorted(forms)), bool(alphas), left_out, "".join(adapters))
 
 
 def _ending(key: str, endings: tuple[str, ...]) -> str | None:

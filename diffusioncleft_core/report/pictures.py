@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..dataset.withdrawn import lora_withdrawal, set_withdrawal
+from ..dataset.withdrawn import Withdrawal, lora_withdrawal, set_withdrawal
 from ..errors import UserError
 from ..files import encoded, inside, read_json
 from ..filters.apply import PERSON
@@ -100,9 +100,14 @@ def withheld(verdicts: Mapping[str, Any], *, phantom: bool) -> bool:
     return not phantom and (SEVERAL_FACES in reasons or (identity or {}).get("max_similarity") is None)
 
 
-def sample_panel(folder: Path, *, phantom: bool, n: int = SAMPLES) -> Panel:
-    """The first images of a generated set's plan that may be shown, rejected ones marked as such."""
-    if set_withdrawal(folder) is not None:
+def sample_panel(
+    folder: Path, *, phantom: bool, n: int = SAMPLES, known: Sequence[Withdrawal] | None = None
+) -> Panel:
+    """The first images of a generated set's plan that may be shown, rejected ones marked as such.
+
+    known: withdrawn LoRAs (default: the user's list); of a set of theirs no image is shown.
+    """
+    if set_withdrawal(folder, known) is not None:
         return Panel("", note=WITHDRAWN)
     rows = raw_rows(read_image_set(folder, may_be_empty=True))
     if rows and not phantom and not any(row.verdicts.get("identity") for row in rows):
@@ -136,11 +141,20 @@ def sample_panel(folder: Path, *, phantom: bool, n: int = SAMPLES) -> Panel:
     return Panel("", pictures, " ".join(said))
 
 
-def rejected_panels(folder: Path, title: str, *, phantom: bool, n: int = REJECTED) -> list[Panel]:
+def rejected_panels(
+    folder: Path,
+    title: str,
+    *,
+    phantom: bool,
+    n: int = REJECTED,
+    known: Sequence[Withdrawal] | None = None,
+) -> list[Panel]:
     """The first images that the filters set aside, a panel a reason; the same image may be under several.
 
-    An image that must not be shown is counted alone.
+    An image that must not be shown is counted alone. known: as `sample_panel`'s.
     """
+    if set_withdrawal(folder, known) is not None:
+        return []
     rows = rejected_rows(read_image_set(folder, may_be_empty=True))
     found = {reason for row in rows for reason in row.reasons}
     panels = []
@@ -198,6 +212,8 @@ def folder_panel(folder: Path, title: str, *, n: int = PANEL_IMAGES) -> Panel:
     rows = read_image_set(folder)
     if any(row.role in ("train", "holdout") for row in rows):
         raise UserError(f"{folder} is a dataset of photographs: give a folder of generated images")
+    if set_withdrawal(folder) is not None:
+        return Panel(title, note=WITHDRAWN)
     pictures = []
     for row in rows[:n]:
         path = inside(folder, row.file)

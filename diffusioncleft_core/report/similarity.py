@@ -89,7 +89,9 @@ def histogram(name: str, variants: Mapping[str, Any], labels: Labels) -> Plot:
 
     def paint(figure: Figure) -> None:
         axes = plain_axes(figure)
-        axes.stairs(first, edges, fill=True, color=colour_of(labels.series(name)), label="raw set")
+        axes.stairs(
+            first, edges, fill=True, color=colour_of(labels.series(name)), label=f"{next(iter(shares))} set"
+        )
         if "filtered" in shares and len(shares) > 1:
             axes.stairs(shares["filtered"], edges, color=INK, linewidth=0.9, label="filtered set")
         axes.axvline(mean, color=INK, linewidth=0.8, linestyle=":", label=f"mean {mean:.2f}")

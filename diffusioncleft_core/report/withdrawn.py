@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..dataset.withdrawn import SAID, Withdrawal, digest_withdrawal, known_withdrawals
+from ..dataset.withdrawn import SAID, Withdrawal, digest_withdrawal, known_withdrawals, set_withdrawal
 from ..files import write_json, write_text
 from .blocks import labels_of
 from .html import write_html
@@ -30,11 +30,19 @@ def report_loras(document: Mapping[str, Any]) -> list[str]:
     return [lora for lora in found if isinstance(lora, str)]
 
 
-def with_withdrawal(document: Mapping[str, Any], known: Sequence[Withdrawal] | None = None) -> dict[str, Any]:
-    """The document, with a note before all others where one of its LoRAs is withdrawn, and only there."""
+def with_withdrawal(
+    document: Mapping[str, Any], known: Sequence[Withdrawal] | None = None, sets: Iterable[Path] = ()
+) -> dict[str, Any]:
+    """The document, with a note before all others where one of its LoRAs is withdrawn, and only there.
+
+    sets: folders that it measures, for those that are marked without naming a LoRA.
+    """
     known = known_withdrawals() if known is None else known
     notes = [note for note in document.get("notes") or [] if note != NOTE]
-    if any(digest_withdrawal(lora, known) for lora in report_loras(document)):
+    loras, folders = report_loras(document), list(sets)
+    if any(digest_withdrawal(lora, known) for lora in loras) or any(
+        set_withdrawal(folder, known) for folder in folders
+    ):
         notes.insert(0, NOTE)
     elif "notes" not in document:
         return dict(document)

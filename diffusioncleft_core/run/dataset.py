@@ -165,8 +165,8 @@ def readmit_arguments(
 
 
 def photograph_digests(photographs: Photographs) -> list[str]:
-    """Content hashes of the photographs and their table."""
-    table = [] if photographs.metadata is None else [sha256_file(photographs.metadata)]
+    """Content hashes of the photographs and of their table, where there is one."""
+    table = [sha256_file(path) for path in (photographs.metadata,) if path is not None and path.is_file()]
     return [*folder_digests(photographs.folder), *table]
 
 

@@ -139,10 +139,13 @@ def admitted(condition: Condition, given: Photographs, settings: RunSettings) ->
             f"the {condition.name} table {given.metadata} does not exist: give its path with "
             f"--metadata {condition.name}=CSV, docs/dataset.md lists its columns"
         )
-    refuse_overlap(given.folder, RunFolders(settings.out).dataset(condition.name))
-    found = look_through(given, condition, bracketed=settings.bracketed)
+    dataset = RunFolders(settings.out).dataset(condition.name)
+    refuse_overlap(given.folder, dataset)
+    found = look_through(given, condition, bracketed=settings.bracketed, dataset=dataset)
     reasons = counted([item.reason for item in found.set_aside])
-    if not found.candidates and is_dataset(RunFolders(settings.out).dataset(condition.name)):
+    if found.lost:
+        return "none may enter any more: what learned from them is marked as withdrawn"
+    if not found.candidates and is_dataset(dataset):
         return f"none may enter any more ({reasons}): what an earlier build derived from them is erased"
     if not found.candidates:
         raise UserError(f"no {condition.name} photograph of {given.folder} may enter ({reasons})")

@@ -208,6 +208,38 @@ def test_metric_nodes_give_the_cores_figures(server, dataset, drawn, tmp_path):
     assert len(outputs["report"]["images"]) == 2
 
 
+def test_a_withdrawn_set_is_told_by_every_node_that_reads_it_and_no_image_of_it_is_in_the_report(
+    server, dataset, drawn
+):
+    from diffusioncleft.diffusioncleft_core.dataset.withdrawn import SAID, Withdrawal, add_marks
+    from diffusioncleft.diffusioncleft_core.report.pictures import WITHDRAWN
+
+    folder = server.base / "output" / "withdrawn set"
+    shutil.copytree(server.base / "output" / drawn, folder)
+    graph = {
+        "set": load("withdrawn set"),
+        "data": ours("Dataset", name=dataset),
+        "known": ours("ReferenceSet", dataset=["data", 0], faces="auto"),
+        "FIR": ours("FIR", image_set=["set", 0], reference=["known", 0], threshold=0.3, which="raw"),
+        "FID": ours("FID", image_set=["set", 0], dataset=["data", 0], which="raw"),
+        "LPIPS": ours("LPIPS", image_set=["set", 0], which="raw", pairs=7, seed=5),
+        "report": ours("Report", image_set=["set", 0], dataset=["data", 0], folder="told", faces="auto"),
+    }
+    page = server.base / "output" / "told" / "report.html"
+    found = texts(server.run(graph))
+    assert not [text for text in found.values() if SAID in text]
+    pictures = page.read_text("utf-8").count("data:image")
+    assert pictures and WITHDRAWN.split(".")[0] not in page.read_text("utf-8")
+
+    add_marks(folder, [Withdrawal("ab" * 32, (), "2026-01-01", "a dataset")])
+    found = texts(server.run(graph))  # the same graph: nothing of it is ComfyUI's cached answer
+    assert all(SAID in found[name] for name in ("set", "FIR", "FID", "LPIPS", "report")), found
+    document = json.loads((server.base / "output" / "told" / "report.json").read_text("utf-8"))
+    assert SAID in document["notes"][0]
+    assert SAID in page.read_text("utf-8") and page.read_text("utf-8").count("data:image") == 0
+    shutil.rmtree(folder)
+
+
 def test_what_cant_be_measured_is_a_message_on_the_node(server, dataset):
     one = {
         **drawing(),

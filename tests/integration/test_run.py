@@ -19,6 +19,7 @@ from synthetic_mark import assert_marked
 
 from diffusioncleft.diffusioncleft_core.files import read_jsonl
 from diffusioncleft.diffusioncleft_core.phantom.photographs import write_photographs
+from diffusioncleft.diffusioncleft_core.report.plain_words import SHARE
 
 CONDITIONS = ("pre_op", "post_op")
 PHOTOGRAPHS = 10
@@ -81,6 +82,14 @@ def whole(photographs, environment, tmp_path_factory) -> Path:
             rf"^{condition}: \d+ photographs trained on, \d+ held out", done.stdout, re.MULTILINE
         )
     return folder / "run"
+
+
+def test_what_lies_beside_a_lora_and_tells_its_steps_is_named_in_plain_words(whole):
+    said = " ".join(SHARE)
+    for condition, lora in zip(CONDITIONS, ("clp", "clprep"), strict=True):
+        found = {path.name for path in (whole / "loras" / condition).iterdir() if path.name[0] != "."}
+        assert {"loss.jsonl", "previews", "state"} <= found
+        assert [name for name in found - {f"{lora}.safetensors"} if f"`{name}`" not in said] == []
 
 
 def test_the_run_leaves_two_loras_two_sets_sheets_and_a_report(whole):

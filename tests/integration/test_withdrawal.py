@@ -224,6 +224,20 @@ def test_consent_that_is_given_again_takes_the_mark_back(env, before, after):
     assert "training-pre_op: done before" in done.stderr
 
 
+def test_a_run_whose_photographs_are_all_gone_marks_first_and_says_what_to_do(env, before, after, tmp_path):
+    shutil.copytree(before / "run", tmp_path / "run")
+    (tmp_path / "photos").mkdir()
+    shutil.copy(before / "photos" / "metadata.csv", tmp_path / "photos")
+    state = {**env, "XDG_STATE_HOME": str(tmp_path / "state")}
+    done = run(state, tmp_path / "photos", tmp_path / "run")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "withdrawn is what learned" in done.stderr
+    assert "holds no photograph any more" in done.stderr.strip().splitlines()[-1]
+    assert (tmp_path / "run" / "loras" / "pre_op" / MARK).is_file()
+    assert "Withdrawn" in (tmp_path / "run" / "report.html").read_text("utf-8")
+    assert (tmp_path / "run" / "private" / "pre_op" / "manifest.jsonl").is_file()
+
+
 def test_purging_marks_what_was_trained_unless_consent_stands(env, before, after, tmp_path):
     for words, marked in ((["--consent-stands"], False), ([], True)):
         copy = tmp_path / f"copy-{marked}"

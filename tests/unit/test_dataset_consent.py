@@ -2,13 +2,18 @@
 
 import csv
 import json
+import shutil
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from diffusioncleft.diffusioncleft_core import phantom
 from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
 from diffusioncleft.diffusioncleft_core.dataset.folder_consent import STATEMENT, table_and_photographs
 from diffusioncleft.diffusioncleft_core.dataset.metadata import read_table
+from diffusioncleft.diffusioncleft_core.dataset.trained import remember_lora, remember_training
+from diffusioncleft.diffusioncleft_core.dataset.withdrawn import MARK, RUN_KEY
 from diffusioncleft.diffusioncleft_core.errors import UserError
 
 BUILD = ("dataset", "build", "photos", "--condition", "pre_op", "--phantom", "--out", "private")
@@ -73,6 +78,73 @@ def test_captions_alone_are_enough_where_the_folder_has_consent_in_so_many_words
     assert described["consent_for_folder"] == f"{STATEMENT}\nEthics board 12/2026"
     (photos / "photo-0001.png").unlink()
     assert "withdrawn and erased 1" in command(*BUILD).stdout
+
+
+RUN = "ab" * 32
+
+
+@pytest.fixture
+def trained(photos, tmp_path, command):
+    """A dataset on CONSENT.txt, and a LoRA that learned from it."""
+    for number in range(4):
+        (photos / f"photo-000{number}.txt").write_text("[CLP] a face")
+    (photos / "CONSENT.txt").write_text(STATEMENT)
+    assert command(*BUILD).returncode == 0
+    remember_training(tmp_path / "private", RUN, tmp_path)
+    save_file({"a": np.zeros(1, np.float32)}, tmp_path / "clp.safetensors", metadata={RUN_KEY: RUN})
+    remember_lora(tmp_path / "private", RUN, tmp_path / "clp.safetensors")
+    return tmp_path / "private"
+
+
+@pytest.mark.parametrize("text", [None, "", f"We do not agree any more. {STATEMENT}"])
+def test_a_statement_that_is_gone_or_changed_withdraws_what_was_learned(photos, trained, command, text):
+    images = list((trained / "images").iterdir())
+    if text is None:
+        (photos / "CONSENT.txt").unlink()
+    else:
+        (photos / "CONSENT.txt").write_text(text)
+    for _ in range(2):
+        done = command(*BUILD)
+        assert done.returncode == 2 and "Traceback" not in done.stderr
+        last = done.stderr.strip().splitlines()[-1]
+        assert "counts as withdrawn" in last and "Put the statement back" in last and "purge" in last
+        assert (trained.parent / MARK).is_file()
+        assert not [path for path in images if path.exists()], "what was derived stays"
+    assert "withdrawn is what learned" not in done.stderr, "it is said once"
+    (photos / "CONSENT.txt").write_text(STATEMENT)
+    done = command(*BUILD)
+    assert done.returncode == 0 and "have consent again" in done.stderr
+    assert not (trained.parent / MARK).exists()
+
+
+@pytest.mark.parametrize("kept", ["photo-*.txt", "*.txt", "nothing"])
+def test_photographs_that_are_all_gone_withdraw_what_was_learned_and_erase_nothing(
+    photos, trained, tmp_path, command, kept
+):
+    away = tmp_path / "away"
+    photos.rename(away)
+    photos.mkdir()
+    for path in away.glob(kept):
+        shutil.copy(path, photos)
+    images = list((trained / "images").iterdir())
+    done = command(*BUILD)
+    assert done.returncode == 2
+    assert "withdrawn is what learned" in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert "holds no photograph any more" in last and "Put them back" in last and "purge" in last
+    assert (tmp_path / MARK).is_file() and all(path.exists() for path in images)
+    shutil.rmtree(photos)
+    away.rename(photos)
+    assert "have consent again" in command(*BUILD).stderr
+    assert not (tmp_path / MARK).exists()
+
+
+def test_a_folder_that_was_never_built_is_a_mistake_and_nothing_is_made(tmp_path, command):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "CONSENT.txt").write_text(STATEMENT)
+    done = command(*BUILD)
+    assert done.returncode == 2 and "holds no photograph; check the path" in done.stderr
+    assert not (tmp_path / "private").exists()
 
 
 def test_a_table_decides_alone_where_there_is_one(photos, tmp_path):

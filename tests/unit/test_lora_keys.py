@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 
+import peft
 import pytest
 import torch
 from diffusers.loaders.lora_conversion_utils import _convert_kohya_flux_lora_to_diffusers
@@ -215,6 +216,51 @@ def test_every_prefix_of_peft_keys_is_read(tmp_path, prefix, form):
     assert any("silently" in line for line in described["warnings"]) == (
         form in ("raw PEFT", "checkpoint", "bare")
     )
+
+
+def of_adapter(modules: dict[str, LoraModule], adapter: str, prefix: str = "") -> dict[str, torch.Tensor]:
+    """The modules as PEFT's layers call them."""
+    return {
+        f"{prefix}{name}.{matrix}.{adapter}.weight": value
+        for name, module in modules.items()
+        for matrix, value in (("lora_A", module.down), ("lora_B", module.up))
+    }
+
+
+@pytest.mark.parametrize("adapter", ["default", "clp", "my adapter-2", "weight"])
+@pytest.mark.parametrize("prefix", ["", "transformer.", "base_model.model."])
+def test_the_name_of_pefts_adapter_in_the_keys_changes_nothing(tmp_path, adapter, prefix):
+    modules = random_lora(64, rank=4, alpha=4.0)
+    save_file(of_adapter(modules, adapter, prefix), tmp_path / "x.safetensors")
+    read = lora_file.read_lora(tmp_path / "x.safetensors")
+    assert_equal_delta(modules, lora_keys.from_state(read.state, read.alphas), 0.0)
+    warnings = lora_file.inspect_lora(tmp_path / "x.safetensors")["warnings"]
+    read_by_comfyui = (prefix, adapter) == ("transformer.", "default")
+    assert any("ComfyUI ignores these keys silently" in line for line in warnings) is not read_by_comfyui
+
+
+def test_a_layer_of_peft_itself_with_a_named_adapter_is_read():
+    torch.manual_seed(0)
+    model = torch.nn.ModuleDict({"x_embedder": torch.nn.Linear(64, 128)})
+    peft.inject_adapter_in_model(
+        peft.LoraConfig(r=2, target_modules=["x_embedder"], init_lora_weights=False),
+        model,
+        adapter_name="clp",
+    )
+    state = {key: value.detach() for key, value in model.state_dict().items() if "lora_" in key}
+    (module,) = lora_keys.parse(state).modules.values()
+    layer = model["x_embedder"]
+    assert torch.equal(module.down, layer.lora_A["clp"].weight)
+    assert torch.equal(module.up, layer.lora_B["clp"].weight)
+
+
+def test_several_adapters_in_one_file_are_named(tmp_path, command):
+    modules = random_lora(64, rank=4, alpha=4.0)
+    other = random_lora(64, rank=4, alpha=4.0)
+    save_file(of_adapter(modules, "pre") | of_adapter(other, "post"), tmp_path / "x.safetensors")
+    done = command("lora", "inspect", "x.safetensors")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "2 LoRAs, PEFT's adapters 'post' and 'pre'; save each into a file of its own" in done.stderr
 
 
 def plain(modules: dict[str, LoraModule]) -> dict[str, torch.Tensor]:

@@ -1,12 +1,18 @@
 """ComfyUI's IMAGE and the core's pictures, without a server; and the progress that a node watches."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_rgb
+from report_documents import document
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.progress import progress, watched
+from diffusioncleft.diffusioncleft_core.report.drawing import ALARM, COLOURS, UNION
 from diffusioncleft.nodes.pictures import batch_of, pixels_of, tensor_of
+from diffusioncleft.nodes.plots import map_plot, similarity_plot, training_plot
 
 
 def test_pixels_survive_the_way_there_and_back_exactly():
@@ -63,3 +69,43 @@ def test_a_watcher_sees_all_progress_and_can_stop_the_work():
             worked.append(item)
     assert worked == [0]
     assert list(progress(range(2), "unwatched")) == [0, 1]
+
+
+def holds(picture: np.ndarray, colour: str) -> bool:
+    """Whether a hundredth of a per cent of the pixels has the colour."""
+    pixels = np.array([round(255 * part) for part in to_rgb(colour)])
+    return bool((np.abs(picture.astype(int) - pixels).max(axis=-1) < 3).mean() > 1e-4)
+
+
+def test_a_nodes_plots_are_the_reports_in_its_colours(tmp_path):
+    report = document()
+    similarities = report["figures"]["similarity"]
+    first, second = (similarity_plot(name, similarities[name], report) for name in ("pre_op", "post_op"))
+    assert holds(first, COLOURS["first"]) and not holds(first, COLOURS["second"])
+    assert holds(second, COLOURS["second"]) and holds(second, ALARM), "the threshold is not drawn"
+    plane = map_plot(report)
+    assert holds(plane, COLOURS["first"]) and holds(plane, COLOURS["second"])
+    losses = tmp_path / "loss.jsonl"
+    losses.write_text("".join(json.dumps({"step": i, "loss": 1 / i}) + "\n" for i in range(1, 9)))
+    assert holds(training_plot("pre_op-1", losses), UNION)
+    assert {picture.dtype for picture in (first, second, plane)} == {np.dtype(np.uint8)}
+
+
+def test_a_plot_of_nothing_is_a_sentence_and_no_error(tmp_path):
+    report = document()
+    report["figures"] |= {"pca": None}
+    untold = {"raw": {**report["figures"]["similarity"]["pre_op"]["raw"], "counts": None}}
+    empty = [
+        similarity_plot("pre_op", {}, report),
+        similarity_plot("pre_op", untold, report),
+        map_plot(report),
+        training_plot("pre_op-1", tmp_path / "loss.jsonl"),
+    ]
+    for picture in empty:
+        assert picture.min() < 128 and not any(holds(picture, colour) for colour in COLOURS.values())
+
+
+def test_nodes_draw_no_plots_of_their_own(repository):
+    assert not [
+        path for path in (repository / "nodes").glob("*.py") if "ImageDraw" in path.read_text("utf-8")
+    ]

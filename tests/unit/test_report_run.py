@@ -17,12 +17,14 @@ from report_folders import COPIED, FACELESS, IMAGES, TEXT, make_run, save
 
 from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
 from diffusioncleft.diffusioncleft_core.dataset.references import read_references
+from diffusioncleft.diffusioncleft_core.dataset.withdrawn import Withdrawal, add_marks
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.faces.analyzer import load_face_analyzer
 from diffusioncleft.diffusioncleft_core.files import read_jsonl, sha256_file, write_json, write_jsonl
 from diffusioncleft.diffusioncleft_core.filters.identity import IdentityFilter
 from diffusioncleft.diffusioncleft_core.generation.plans import zero_shot_plan
 from diffusioncleft.diffusioncleft_core.imageset.manifest import read_image_set
+from diffusioncleft.diffusioncleft_core.imageset.places import SETTINGS
 from diffusioncleft.diffusioncleft_core.report.folders import RunFolders
 from diffusioncleft.diffusioncleft_core.report.html import UNREADABLE, write_html, write_private_html
 from diffusioncleft.diffusioncleft_core.report.nearest import (
@@ -33,8 +35,10 @@ from diffusioncleft.diffusioncleft_core.report.nearest import (
 )
 from diffusioncleft.diffusioncleft_core.report.pictures import (
     NOT_COMPARED,
+    WITHDRAWN,
     Picture,
     evenly,
+    folder_panel,
     preview_panels,
     rejected_panels,
     sample_panel,
@@ -52,6 +56,7 @@ from diffusioncleft.diffusioncleft_core.report.run_folder import (
     with_measures,
 )
 from diffusioncleft.diffusioncleft_core.report.summary import write_contact_sheet
+from diffusioncleft.diffusioncleft_core.report.withdrawn import NOTE, with_withdrawal
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +187,28 @@ def test_rejected_images_are_shown_by_reason_with_the_synthetic_mark(run, shared
         assert not panels[title].pictures and "1 may not be shown" in panels[title].note
     part = shared.split('id="rejections"')[1].split("</section>")[0]
     assert "<h3>Pre-op: text or watermark</h3>" in part and '<span class="tag">synthetic</span>' in part
+
+
+def test_a_withdrawn_set_shows_no_image_in_any_panel(run, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(run.generated("pre_op"), folder)
+    assert rejected_panels(folder, "Pre-op", phantom=True)
+    assert with_withdrawal({"schema": 1}, [], [folder]) == {"schema": 1}
+    add_marks(folder, [Withdrawal("ab" * 32, (), "2026-01-01", "a dataset")])
+    panels = [sample_panel(folder, phantom=True), folder_panel(folder, "SDXL")]
+    assert [(panel.pictures, panel.note) for panel in panels] == [((), WITHDRAWN)] * 2
+    assert rejected_panels(folder, "Pre-op", phantom=True) == []
+    assert with_withdrawal({"schema": 1}, [], [folder])["notes"] == [NOTE]
+
+
+def test_a_set_of_a_lora_that_only_this_machine_knows_as_withdrawn_shows_none_either(run, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(run.generated("pre_op"), folder)
+    write_json(folder / SETTINGS, {"lora": {"sha256": "cd" * 32}})
+    known = [Withdrawal("ab" * 32, ("cd" * 32,), "2026-01-01", "a dataset")]
+    assert sample_panel(folder, phantom=True).pictures and rejected_panels(folder, "Pre-op", phantom=True)
+    assert not sample_panel(folder, phantom=True, known=known).pictures
+    assert rejected_panels(folder, "Pre-op", phantom=True, known=known) == []
 
 
 def test_an_image_of_several_faces_is_shown_of_phantoms_only():

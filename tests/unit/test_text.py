@@ -7,6 +7,7 @@ import pytest
 
 from diffusioncleft.diffusioncleft_core.conditions.loader import EMBEDDED, load_vocabulary
 from diffusioncleft.diffusioncleft_core.conditions.plan import PlanRow, read_plan, write_plan
+from diffusioncleft.diffusioncleft_core.dataset.folder_consent import STATEMENT, table_and_photographs
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.faces.analyzer import PHANTOM_FOLDER, read_pack
 from diffusioncleft.diffusioncleft_core.files import read_json, read_jsonl
@@ -66,6 +67,7 @@ def test_an_encoding_that_cannot_be_told_is_refused_with_the_files_name(text, en
         "a girl’s face".encode()[:-7],  # torn within a letter
         "a girl’s ".encode() + "café".encode("cp1252"),  # two encodings
         "UTF-16".encode("utf-16-le"),  # without its mark
+        "Zoë".encode("utf-16-le"),
         "UTF-32".encode("utf-32"),
         b"\xff\xfea",
         b"a\0b",
@@ -84,7 +86,7 @@ def test_what_cannot_be_opened_is_one_sentence(tmp_path, kind):
             read(path)
 
 
-@pytest.mark.parametrize("encoding", [*ENCODINGS, "cp1252"])
+@pytest.mark.parametrize("encoding", ENCODINGS)
 def test_every_file_of_a_user_is_read_in_every_encoding(tmp_path, encoding):
     def write(name, text):
         (tmp_path / name).write_bytes(in_encoding(text, encoding))
@@ -105,6 +107,23 @@ def test_every_file_of_a_user_is_read_in_every_encoding(tmp_path, encoding):
     (tmp_path / "det.onnx").symlink_to(PHANTOM_FOLDER / "det.onnx")
     write("pack.json", '{"name": "Größe", "det_size": 128}')
     assert (read_pack(tmp_path).name, read_pack(tmp_path).det_size) == ("Größe", 128)
+
+
+@pytest.mark.parametrize("read", [read_json, read_jsonl, read_toml, load_vocabulary, read_text])
+def test_json_and_toml_in_windows_1252_are_refused_and_no_letter_is_guessed(tmp_path, read):
+    path = tmp_path / "own.file"
+    path.write_bytes('{"title": "Größe"}\n'.encode("cp1252"))
+    with pytest.raises(UserError, match=rf"{path} is not UTF-8; save it as UTF-8"):
+        read(path)
+
+
+def test_a_statement_of_consent_in_windows_1252_is_read_and_said(tmp_path):
+    name = tmp_path / "CONSENT.txt"
+    name.write_bytes(f"{STATEMENT}\nKlinik für Kieferchirurgie".encode("cp1252"))
+    table, _ = table_and_photographs(tmp_path, None)
+    assert table.statement.endswith("Klinik für Kieferchirurgie")
+    (notice,) = table.notices
+    assert notice.startswith(f"{name} is not UTF-8 and was read as Windows-1252; check accents")
 
 
 def test_a_line_torn_within_a_letter_is_left_out_and_one_in_the_middle_is_named(tmp_path):
