@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from html_checks import Page
 from phantom_datasets import FINDING_OF, phantom_dataset
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -102,3 +103,19 @@ def save(path: Path, pixels: np.ndarray, prompt: str) -> None:
     info = PngInfo()
     info.add_itxt("prompt", prompt)
     Image.fromarray(pixels).save(path, pnginfo=info)
+
+
+def saved_by(page: Path, verdicts: dict[str, str], file: Path) -> Path:
+    """The review as the page's button saves it, of the images that `verdicts` names."""
+    found = Page(page.read_text("utf-8"))
+    (form,) = found.all("form")
+    pairs = []
+    for choices in found.all("fieldset"):
+        data = {name.removeprefix("data-"): value for name, value in choices.attributes.items()}
+        if data["image"] in verdicts:
+            kept = {name: data[name] for name in ("condition", "image", "content")}
+            verdict = {"similarity": float(data["similarity"]), "verdict": verdicts[data["image"]]}
+            pairs.append(kept | verdict)
+    document = {"kind": form.attributes["data-kind"], "schema": int(form.attributes["data-schema"])}
+    write_json(file, document | {"pairs": pairs})
+    return file

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 from html_checks import Page, problems
-from report_folders import COPIED, make_run
+from report_folders import COPIED, make_run, saved_by
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
-from diffusioncleft.diffusioncleft_core.files import write_json
 from diffusioncleft.diffusioncleft_core.filters.apply import Filters, filter_set
 from diffusioncleft.diffusioncleft_core.filters.decisions import (
     decisions_in,
@@ -60,22 +59,6 @@ def cleft(env: dict[str, str], *words: object) -> subprocess.CompletedProcess[st
 
 def rows_of(folder: Path):
     return {row.name: row for row in read_image_set(folder)}
-
-
-def saved_by(page: Path, verdicts: dict[str, str], file: Path) -> Path:
-    """The review as the page's button saves it, of the images that `verdicts` names."""
-    found = Page(page.read_text("utf-8"))
-    (form,) = found.all("form")
-    pairs = []
-    for choices in found.all("fieldset"):
-        data = {name.removeprefix("data-"): value for name, value in choices.attributes.items()}
-        if data["image"] in verdicts:
-            kept = {name: data[name] for name in ("condition", "image", "content")}
-            verdict = {"similarity": float(data["similarity"]), "verdict": verdicts[data["image"]]}
-            pairs.append(kept | verdict)
-    document = {"kind": form.attributes["data-kind"], "schema": int(form.attributes["data-schema"])}
-    write_json(file, document | {"pairs": pairs})
-    return file
 
 
 def page_of(folders: RunFolders, pairs) -> Path:

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -12,10 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from report_folders import saved_by
 from safetensors.numpy import load_file
 from tiny_runs import HELD_OUT, SEED, SIDE, photographed, run_and_be_killed, settings_of, train_here
 
 from diffusioncleft.diffusioncleft_core.files import read_json
+from diffusioncleft.diffusioncleft_core.filters.decisions import read_review, review
 from diffusioncleft.diffusioncleft_core.phantom.photographs import write_healthy
 from diffusioncleft.diffusioncleft_core.run.pipeline import plan_run, run_pipeline
 from diffusioncleft.diffusioncleft_core.run.settings import RunSettings
@@ -264,3 +267,27 @@ def test_a_run_killed_in_every_stage_goes_on_to_the_undisturbed_ones_results(
     run_as_planned(settings)
     check_same(settings, settings_of(finished, "pre_op"))
     assert not list(settings.out.rglob(".writing-*"))
+
+
+def test_a_review_that_arrived_since_is_counted_and_nothing_is_trained_or_drawn_anew(root, tmp_path):
+    settings = settings_of(root, "pre_op")
+    drawn = settings.out / "generated" / "pre_op"
+    page = settings.out / "private" / "report.private.html"
+    name = re.findall(r'data-image="([^"]+)"', page.read_text("utf-8"))[0]
+    file = saved_by(page, {name: "same_person"}, tmp_path / "review.json")
+    before = read_json(settings.out / "report.json")["filters"]["pre_op"]
+    assert not before["by_kind"].get("person") and not (before.get("reviewed") or {}).get("pairs")
+    review(drawn, read_review(file))
+
+    states = {row.name: row.state for row in plan_run(settings)}
+    assert states["filters"] is not State.DONE and states["training-pre_op"] is State.DONE
+    result = run_pipeline(settings, train_here)
+    states = {row.name: row.state for row in result.rows}
+    assert [states[stage] for stage in ("training-pre_op", "generation-pre_op")] == [State.DONE] * 2
+    after = read_json(settings.out / "report.json")["filters"]["pre_op"]
+    assert after["by_kind"]["person"] == 1
+    assert {key: n for key, n in after["reviewed"].items() if n} == {"pairs": 1, "same_person": 1}
+    assert (drawn / "rejected" / name).is_file()
+    assert "looked at 1 images" in (settings.out / "report.html").read_text("utf-8")
+    again = {row.state for row in run_pipeline(settings, train_here).rows}
+    assert again == {State.DONE}
