@@ -77,7 +77,8 @@ def run(args: argparse.Namespace) -> int:
     from ..diffusioncleft_core.metrics.extractors import load_extractors
     from ..diffusioncleft_core.metrics.measure import MeasureSettings, measure_sets
     from ..diffusioncleft_core.metrics.sets import refuse_nothing
-    from ..diffusioncleft_core.report.withdrawn import NOTE, with_withdrawal
+    from ..diffusioncleft_core.report.plain_words import WITHDRAWN_NOTE
+    from ..diffusioncleft_core.report.withdrawn import with_withdrawal
 
     wanted = metrics_from(args.metrics)
     sets = sets_from(args.sets)
@@ -100,8 +101,8 @@ def run(args: argparse.Namespace) -> int:
     provenance = {"versions": versions(), "hardware": hardware(), "seed": args.seed, "loras": loras}
     document = {"schema": 1, "phantom": args.phantom, **figures, "provenance": provenance}
     document = with_withdrawal(document, known_withdrawals(*sets.values()), sets.values())
-    if NOTE in document.get("notes", []):
-        warn(NOTE)
+    if WITHDRAWN_NOTE in document.get("notes", []):
+        warn(WITHDRAWN_NOTE)
     write_json(args.out, document)
     print("\n".join(summary(figures["sets"])))
     print(f"written to {args.out}")

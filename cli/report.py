@@ -54,6 +54,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ..diffusioncleft_core.report.blocks import labels_of
     from ..diffusioncleft_core.report.html import figures_folder, write_shared
+    from ..diffusioncleft_core.report.plain_words import WITHDRAWN_NOTE
     from ..diffusioncleft_core.report.run_folder import (
         HTML,
         collect_pictures,
@@ -64,15 +65,15 @@ def run(args: argparse.Namespace) -> int:
         with_loss_curves,
         with_measures,
     )
-    from ..diffusioncleft_core.report.withdrawn import NOTE, with_withdrawal
+    from ..diffusioncleft_core.report.withdrawn import with_withdrawal
 
     report = with_decisions(read_report(args.run))
     out = args.out or report.json.with_name(HTML)
     if out.is_dir():
         raise UserError(f"--out {out} is a folder: give the name of a file")
     document = with_withdrawal(with_measures(with_loss_curves(report), args.measured))
-    if NOTE in document.get("notes", []):
-        warn(NOTE)
+    if WITHDRAWN_NOTE in document.get("notes", []):
+        warn(WITHDRAWN_NOTE)
     pictures = collect_pictures(
         report.folders,
         conditions_of(document),

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..dataset.withdrawn import SAID
+from ..filters.decisions import SAID as VERDICTS
 from ..filters.identity import IDENTITY_LEAK
 from ..imageset.decode import REASONS
 from ..small_counts import FEWEST
@@ -15,7 +17,7 @@ from ..statistics import clopper_pearson
 from .blocks import PHANTOM_TAG, Block, Cell, Labels, Row, Section, Table, Text, labels_of, percent, sentence
 from .measured import figure_of, present
 
-NOT_RECORDED, NOT_MEASURED = "not recorded", "not measured"
+NOT_RECORDED, NOT_MEASURED, NOT_TOLD = "not recorded", "not measured", "not told"
 FEW = f"fewer than {FEWEST}"
 PLAIN_REASONS = {
     **REASONS,
@@ -38,26 +40,44 @@ USED = {
     "holdout_images": "Kept apart, never learned from",
     "subjects": "People in these photographs",
 }
+WITHDRAWN_NOTE = (
+    f"Withdrawn: a LoRA behind these figures {SAID}. Don't use or share them; `diffusioncleft dataset "
+    "withdraw` erases them, and the same `run` makes them anew without that photograph."
+)
+"""The note of a withdrawn report."""
+NO_LONGER_VALID = (
+    "This run is no longer valid: consent was withdrawn for a photograph that the model learned from. "
+    "Nothing of it may be used or shared, this page included."
+)
 ON_PHANTOMS = (
-    "No photograph of a person was used. What is called a photograph below is a drawing by a computer "
-    "program, with which the whole procedure is tried before a patient is in it."
+    "This run was started as one on drawings: what is called a photograph below is a drawing by a computer "
+    "program, with which the whole procedure is tried before a patient is in it. A program can’t tell for "
+    "certain whether pictures that a person named as drawings were drawings."
 )
 ON_PEOPLE = (
-    "A computer model learned from clinical photographs. Only photographs whose entry in the table of the "
-    "photographs says that there is consent were opened; all others were left alone. This yes or no is all "
-    "that the run knows of consent: who gave it, when, for which purpose and for how long stands in the "
-    "consent forms, and is not recorded here."
+    "A computer model learned from clinical photographs. Only photographs for which consent is stated, each "
+    "in the table of the photographs or all of a folder together in a signed statement, were opened; all "
+    "others were left alone. This yes or no is all that the run knows of consent: who gave it, when, for "
+    "which purpose and for how long stands in the consent forms, and is not recorded here."
 )
 HOW_COMPARED = (
     "A face recognition program gives each pair of faces a likeness; 1 is the same picture. From "
     "{threshold} on this report counts two faces as the same person. Every synthetic image was compared "
-    "with the photographs that the model learned from. The same was done with the photographs that were "
-    "kept apart: they show other people, and are the control. A range is what the count allows with 95 % "
-    "certainty; few images give a wide one."
+    "with the photographs that the model learned from, an image in which no face was found excepted; the "
+    "row of all images compares each with the photographs of every group, so that it can count more than "
+    "the rows above it. {control} A range is what the count allows with 95 % certainty; few images give a "
+    "wide one."
+)
+WITH_CONTROL = (
+    "The same was done with the photographs that were kept apart: they show other people, and are the "
+    "control."
+)
+WITHOUT_CONTROL = (
+    f"Photographs that were kept apart, of other people, would be the control; there were none, or {FEW}."
 )
 SHARE = (
     "May be shared: this page and the folder of its plots. They hold no photograph of a person, no name "
-    f"and no file name, and numbers of {FEW} photographs are not told.",
+    f"and no file name, and of photographs of people numbers of {FEW} are not told.",
     "Must not be shared: the run’s folder `private`. It holds the photographs, what was computed from "
     "them, and a page that shows them beside synthetic images.",
     "For the board to decide, with the table above: the synthetic images, and the files that the model "
@@ -75,13 +95,19 @@ def plain_words_section(document: Mapping[str, Any]) -> Section:
     """The page, from `training`, `sets` and `filters`."""
     labels = labels_of(document)
     phantom = bool(document.get("phantom"))
+    withdrawn = WITHDRAWN_NOTE in (document.get("notes") or [])
     blocks: list[Block] = [
+        *([Text([NO_LONGER_VALID], heading="Withdrawn")] if withdrawn else []),
         Text([ON_PHANTOMS if phantom else ON_PEOPLE], heading="Whose photographs"),
         *photographs(document.get("training") or {}, labels),
         *findings(document.get("sets") or {}, labels),
         Text(set_aside_images(document.get("filters") or {}, labels), listed=True),
         Text(limits(document, phantom=phantom), listed=True, heading="What this can’t show"),
-        Text(SHARE, listed=True, heading="What may be shared"),
+        Text(
+            [NO_LONGER_VALID, *SHARE[1:2], *SHARE[4:]] if withdrawn else SHARE,
+            listed=True,
+            heading="What may be shared",
+        ),
     ]
     lead = "For an ethics board. The sections after this one hold the details."
     return Section("plain-words", "In plain words", lead, blocks)
@@ -117,7 +143,7 @@ def photographs(training: Mapping[str, Any], labels: Labels) -> list[Block]:
 def counted(facts: Mapping[str, Any], key: str) -> str:
     """A count of photographs, in words where it is small or not known."""
     if key not in facts:
-        return NOT_RECORDED
+        return NOT_TOLD if key == "subjects" and facts.get("holdout_images", 0) is None else NOT_RECORDED
     n = facts[key]
     return FEW if n is None else "none" if n == 0 else f"{n:,}"
 
@@ -127,6 +153,7 @@ def findings(sets: Mapping[str, Any], labels: Labels) -> list[Block]:
     heading = "What was compared, and what was found"
     rows = []
     thresholds: list[float] = []
+    controlled = False
     tag = ""
     for name in present(sets, labels):
         found = figure_of(sets, name, "fir_images", "paper", "raw")
@@ -136,12 +163,15 @@ def findings(sets: Mapping[str, Any], labels: Labels) -> list[Block]:
             continue
         thresholds.append(found.get("threshold"))
         tag = PHANTOM_TAG if (found.get("extractor") or {}).get("phantom") else tag
+        controlled = controlled or bool(control and control.get("value") is not None)
         cells = [share(found), share(control), Cell(compared(found, control), numeric=False)]
         rows.append(Row(labels.name(name), cells))
     if not thresholds:
         said = f"Whether synthetic images are like people in the photographs was {NOT_MEASURED}."
         return [Text([said], heading=heading)]
-    explained = HOW_COMPARED.format(threshold=f"{thresholds[0]:g}")
+    explained = HOW_COMPARED.format(
+        threshold=f"{thresholds[0]:g}", control=WITH_CONTROL if controlled else WITHOUT_CONTROL
+    )
     columns = ("", "Synthetic images", "Control: other people", "What the two say")
     caption = "Images that count as a person whose photograph the model learned from"
     return [Text([explained], heading=heading), Table(caption, columns, rows, tag=tag)]
@@ -183,7 +213,19 @@ def set_aside_images(filters: Mapping[str, Any], labels: Labels) -> list[str]:
                 f"photograph of any group ({percent(found.value)}; range {percent(low)} to "
                 f"{percent(high)}), and {part['rejected']:,} for any reason."
             )
+        lines.append(f"{labels.name(name)}: {reviewed(part.get('reviewed') or {})}")
     return lines
+
+
+def reviewed(counts: Mapping[str, int]) -> str:
+    """What a person found who looked at the images beside the photographs that are most like them."""
+    if not counts.get("pairs"):
+        return "no person has looked at the most alike images beside the photographs."
+    seen = ", ".join(f"{counts.get(verdict, 0):,} {words}" for verdict, words in VERDICTS.items())
+    return (
+        f"a person looked at {counts['pairs']:,} images beside the photograph most like each: {seen}. What "
+        "is the same person was set aside."
+    )
 
 
 def limits(document: Mapping[str, Any], *, phantom: bool) -> list[str]:

@@ -6,17 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..dataset.withdrawn import SAID, Withdrawal, digest_withdrawal, known_withdrawals, set_withdrawal
+from ..dataset.withdrawn import Withdrawal, digest_withdrawal, known_withdrawals, set_withdrawal
 from ..files import write_json, write_text
 from .blocks import labels_of
 from .html import write_html
+from .plain_words import WITHDRAWN_NOTE
 from .run_folder import HTML, collect_pictures, conditions_of, read_report, told_trainings
 from .summary import summarize
-
-NOTE = (
-    f"Withdrawn: a LoRA behind these figures {SAID}. Don't use or share them; `diffusioncleft dataset "
-    "withdraw` erases them, and the same `run` makes them anew without that photograph."
-)
 
 
 def report_loras(document: Mapping[str, Any]) -> list[str]:
@@ -38,12 +34,12 @@ def with_withdrawal(
     sets: folders that it measures, for those that are marked without naming a LoRA.
     """
     known = known_withdrawals() if known is None else known
-    notes = [note for note in document.get("notes") or [] if note != NOTE]
+    notes = [note for note in document.get("notes") or [] if note != WITHDRAWN_NOTE]
     loras, folders = report_loras(document), list(sets)
     if any(digest_withdrawal(lora, known) for lora in loras) or any(
         set_withdrawal(folder, known) for folder in folders
     ):
-        notes.insert(0, NOTE)
+        notes.insert(0, WITHDRAWN_NOTE)
     elif "notes" not in document:
         return dict(document)
     return {**document, "notes": notes}

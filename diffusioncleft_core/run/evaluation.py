@@ -71,6 +71,9 @@ def training_facts(stages: Mapping[str, Any], *, phantom: bool) -> dict[str, Any
     facts["set_aside"] = {reason: told(n) for reason, n in facts["set_aside"].items()}
     if is_small(facts["training_images"]):
         facts |= without_steps(facts)
+    if is_small(facts.get("holdout_images") or 0):
+        counts.pop("subjects", None)  # the size of the hold-out follows from the number of people by a rule
+        facts.pop("subjects", None)
     return facts | {key: told(facts[key]) for key in ("training_images", *counts)}
 
 

@@ -8,7 +8,7 @@ from report_documents import document
 
 from diffusioncleft.diffusioncleft_core.imageset.decode import REASONS
 from diffusioncleft.diffusioncleft_core.report.html import UNREADABLE, write_html
-from diffusioncleft.diffusioncleft_core.report.plain_words import PLAIN_REASONS
+from diffusioncleft.diffusioncleft_core.report.plain_words import PLAIN_REASONS, WITHDRAWN_NOTE
 
 JARGON = r"\b(FIR|FID|LPIPS|cosine|embedding|threshold|hold-?out|sidecar|trigger|latent|n =|raw|metadata)\b"
 
@@ -114,8 +114,41 @@ def test_what_was_not_measured_is_said_not_to_be(said):
 
 def test_a_phantom_run_says_that_no_person_was_photographed(said):
     words = said(document())
-    assert "No photograph of a person was used" in words and "They say nothing about people" in words
-    assert "No photograph of a person was used" not in said(of_people())
+    assert "is a drawing by a computer program" in words and "They say nothing about people" in words
+    assert "can’t tell for certain" in words, "who named the pictures drawings may have been wrong"
+    assert "is a drawing by a computer program" not in said(of_people())
+
+
+def test_a_withdrawn_run_says_so_first_and_may_not_be_shared(said):
+    report = of_people() | {"notes": [WITHDRAWN_NOTE]}
+    words = said(report)
+    assert words.index("no longer valid") < words.index("Whose photographs")
+    assert "May be shared" not in words and "Must not be shared" in words
+    assert "no longer valid" not in said(of_people()) and "May be shared" in said(of_people())
+
+
+def test_what_a_person_saw_is_told_and_that_nobody_looked(said):
+    report = of_people()
+    report["filters"]["pre_op"]["reviewed"] = {"pairs": 6, "same_person": 1, "not_same": 4, "unsure": 1}
+    words = said(report)
+    assert "Pre-op: a person looked at 6 images" in words
+    assert "1 same person, 4 not the same, 1 unsure" in words
+    assert "Post-op: no person has looked at the most alike images" in words
+
+
+def test_the_number_of_people_is_not_told_where_the_hold_out_would_follow_from_it(said):
+    report = of_people()
+    report["training"]["pre_op"] |= {"holdout_images": None}
+    del report["training"]["pre_op"]["subjects"]
+    words = said(report)
+    assert "never learned from fewer than 5 11" in words
+    assert "People in these photographs not told 97" in words
+
+
+def test_a_control_is_spoken_of_where_there_is_one(said):
+    assert "are the control" in said(of_people(value=0.1, ci95=[0.02, 0.3], k=2, n=20, threshold=0.55))
+    words = said(of_people())
+    assert "are the control" not in words and "would be the control" in words
 
 
 def test_images_set_aside_are_counted_with_their_range(said):

@@ -46,6 +46,7 @@ from diffusioncleft.diffusioncleft_core.report.pictures import (
     thumbnail,
     withheld,
 )
+from diffusioncleft.diffusioncleft_core.report.plain_words import WITHDRAWN_NOTE as NOTE
 from diffusioncleft.diffusioncleft_core.report.run_folder import (
     RunReport,
     collect_pictures,
@@ -56,7 +57,7 @@ from diffusioncleft.diffusioncleft_core.report.run_folder import (
     with_measures,
 )
 from diffusioncleft.diffusioncleft_core.report.summary import write_contact_sheet
-from diffusioncleft.diffusioncleft_core.report.withdrawn import NOTE, with_withdrawal
+from diffusioncleft.diffusioncleft_core.report.withdrawn import with_withdrawal
 
 
 @pytest.fixture(scope="module")
