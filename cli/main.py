@@ -5,6 +5,7 @@ import difflib
 import importlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -60,6 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     # On some processors bitsandbytes warns of a package that nothing here needs.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    if argv is None and hasattr(signal, "SIGTERM"):  # a scheduler's way of saying Ctrl-C
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         return _dispatch(arguments)

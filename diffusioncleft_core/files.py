@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -59,7 +60,10 @@ def explained(path: Path) -> Iterator[None]:
     """Turn the write errors that a person can do something about into UserError; others pass through."""
     try:
         yield
-    except OSError as error:
+    except Exception as raised:
+        error = _system_error(raised)
+        if error is None:
+            raise
         if error.errno in _FULL:
             raise UserError(
                 f"the disk is full: {path} was not written; free some space and run the same command again"
@@ -72,6 +76,14 @@ def explained(path: Path) -> Iterator[None]:
             is_ours = TEMPORARY_PREFIX in os.fsdecode(error.filename or "")
             raise UserError(system_sentence(error, path if is_ours else None) or str(error)) from error
         raise
+
+
+def _system_error(error: Exception) -> OSError | None:
+    """The system's error behind an exception; safetensors puts its number into the words of its own."""
+    if isinstance(error, OSError):
+        return error
+    said = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(said[1]), str(error)) if said and type(error).__name__ == "SafetensorError" else None
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -82,7 +82,8 @@ def command(recipe: Recipe) -> list[str]:
     """Return the command line that `train` starts."""
     asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
     threads = int(asked) if asked.isdigit() else _usable_cores()
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--quiet"]
+    # -P: a file of the working folder, such as a random.py, takes no library's place.
+    launcher = [sys.executable, "-P", "-m", "accelerate.commands.launch", "--quiet"]
     launcher += [
         "--num_processes",
         "1",

@@ -44,13 +44,14 @@ def check_file(path: Path, what: str) -> None:
     if not path.is_file():
         raise UserError(f"{what}: there is no file {path}; give the path of a safetensors file")
     with opened(path, what) as file:
-        magic = file.read(4)
-    if path.suffix.lower() == ".gguf" or magic == b"GGUF":
+        magic = file.read(9)
+    if path.suffix.lower() == ".gguf" or magic[:4] == b"GGUF":
         raise UserError(
             f"{what}: {path.name} is a GGUF file, which is not supported; use the bf16, fp16 or fp8 "
             "safetensors file"
         )
-    if path.suffix.lower() in _PICKLES or magic[:2] in (b"PK", b"\x80\x02"):
+    is_safetensors = magic[8:] == b"{"  # after the length of the header, whose bytes can be any
+    if path.suffix.lower() in _PICKLES or (magic[:2] in (b"PK", b"\x80\x02") and not is_safetensors):
         raise UserError(
             f"{what}: {path.name} is a pickle ({path.suffix or 'no ending'}), which can run code and is not "
             "opened; "

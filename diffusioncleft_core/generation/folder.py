@@ -47,6 +47,10 @@ class PlannedSet:
         self.folder, self.plan = folder, plan
         self._role, self._record, self._software = role, record, versions()
         open_folder(folder, record)
+        if other_plan(folder, plan):
+            raise UserError(
+                f"{folder} holds images of another plan (other prompts or seeds): give another --out folder"
+            )
         self._refilled = refilled_rows(folder, plan)
 
     def pending(self) -> list[PlanRow]:
@@ -60,7 +64,7 @@ class PlannedSet:
         Returns:
             The indices of the images that are there.
         """
-        sidecars = [sidecar for row in self.plan if (sidecar := read_matching(self.folder, row)) is not None]
+        sidecars = [sidecar for row in self.plan if (sidecar := read_done(self.folder, row.index, row.seed))]
         rows = [generated_row(sidecar, self._role) for sidecar in sidecars]
         write_image_set(self.folder, [*rows, *self._refilled])
         return {int(sidecar["index"]) for sidecar in sidecars}
@@ -117,12 +121,19 @@ def set_fits(settings: GenerationSettings, plan: Sequence[PlanRow], out: Path) -
     """Whether the images that are there are the plan's, drawn by this model as it is asked to draw now."""
     if not (out / SETTINGS).is_file() or changed_settings(out, shared_record(settings)):
         return False
+    return not other_plan(out, plan)
+
+
+def other_plan(out: Path, plan: Sequence[PlanRow]) -> bool:
+    """Whether `out` holds an image of one of the plan's places that was drawn by another prompt or seed."""
     asked = {row.index: (row.seed, row.prompt) for row in plan}
-    return all(
-        asked.get(row["index"], seen) == seen
-        for row in map(read_json, out.rglob("??????_*.json"))
-        if (seen := (row["seed"], row["prompt"]))
-    )
+    for path in out.rglob("??????_*.json"):
+        with contextlib.suppress(UserError, KeyError, TypeError):  # what is damaged is drawn again
+            row = read_json(path)
+            seen = (row["seed"], row["prompt"])
+            if asked.get(row["index"], seen) != seen:
+                return True
+    return False
 
 
 def refilled_rows(out: Path, plan: Sequence[PlanRow]) -> list[ImageRow]:
@@ -137,16 +148,6 @@ def refilled_rows(out: Path, plan: Sequence[PlanRow]) -> list[ImageRow]:
         and first_index(row.index) in planned
         and (out / row.file).is_file()
     ]
-
-
-def read_matching(out: Path, row: PlanRow) -> dict[str, Any] | None:
-    """The sidecar of a row that is done, None when it is still to do."""
-    sidecar = read_done(out, row.index, row.seed)
-    if sidecar is not None and sidecar["prompt"] != row.prompt:
-        raise UserError(
-            f"{out} holds image {row.index} of another plan (its prompt differs): give another --out folder"
-        )
-    return sidecar
 
 
 def shared_record(settings: GenerationSettings) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from diffusioncleft.diffusioncleft_core import environment as device
 from diffusioncleft.diffusioncleft_core import environment as versions
 from diffusioncleft.diffusioncleft_core import progress
 from diffusioncleft.diffusioncleft_core.errors import UserError
+from diffusioncleft.diffusioncleft_core.recipe.presets import named_recipe
+from diffusioncleft.trainer import launch
 
 COMMAND = """
 import errno, time
@@ -230,3 +232,24 @@ def test_provenance_names_neither_user_nor_host_nor_folder(tmp_path):
     user = getpass.getuser()
     for secret in (platform.node(), str(Path.home()), user):
         assert len(secret) < 4 or secret not in told
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends SIGTERM")
+def test_a_schedulers_signal_ends_a_command_as_ctrl_c_does(tmp_path, offline_env):
+    words = ["phantom", "render", "--condition", "pre_op", "--n", "5000", "--out", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "diffusioncleft", *words]
+    with subprocess.Popen(command, env=offline_env, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not list(tmp_path.glob("out/*.png")):
+            time.sleep(0.05)
+        process.terminate()
+        said = process.stderr.read()
+    assert process.returncode == 130, said
+    assert "run the same command again" in said
+
+
+def test_a_file_of_the_working_folder_takes_no_librarys_place_in_training(tmp_path, offline_env):
+    (tmp_path / "random.py").write_text("raise SystemExit('the wrong random')")
+    launcher = launch.command(named_recipe("paper", phantom=True))
+    start = launcher[: launcher.index("accelerate.commands.launch") + 1]
+    done = subprocess.run([*start, "--help"], cwd=tmp_path, env=offline_env, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -7,9 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
 from diffusioncleft.diffusioncleft_core import files
 from diffusioncleft.diffusioncleft_core.errors import UserError
@@ -180,6 +182,15 @@ def test_a_full_disk_keeps_the_earlier_file_and_log(small_disk):
     assert log.read_bytes().endswith(b"}\n")
     assert json.loads(log.read_bytes().splitlines()[-1])
     assert sorted(os.listdir(small_disk)) == ["a.bin", "filler", "log.jsonl"]
+
+
+def test_a_full_disk_under_tensors_is_the_same_sentence(small_disk):
+    with (
+        pytest.raises(UserError, match="disk is full"),
+        files.atomic_path(small_disk / "a.safetensors") as temporary,
+    ):
+        save_file({"a": np.zeros(1 << 20, np.float32)}, temporary)
+    assert not list(small_disk.iterdir())
 
 
 def test_a_read_only_folder_is_named_with_what_to_do(read_only_folder):

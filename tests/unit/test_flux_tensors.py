@@ -6,7 +6,7 @@ import struct
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.flux.tensors import check_file, open_tensors, safetensors_in
@@ -92,6 +92,16 @@ def test_gguf_is_refused_by_its_ending_and_by_its_first_bytes(tmp_path):
         (tmp_path / name).write_bytes(b"GGUF" + bytes(64))
         with pytest.raises(UserError, match="GGUF"):
             check_file(tmp_path / name, "the transformer")
+
+
+@pytest.mark.parametrize("length", [0x0280, 0x4B50])
+def test_a_header_whose_length_begins_as_a_pickle_does_is_no_pickle(tmp_path, length):
+    path = tmp_path / "model.safetensors"
+    header = json.dumps({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    path.write_bytes(struct.pack("<Q", length) + header.ljust(length) + bytes(4))
+    assert path.read_bytes()[:2] in (b"\x80\x02", b"PK")
+    check_file(path, "the transformer")
+    assert load_file(path)["a"].shape == (1,)
 
 
 def test_pickles_are_refused_and_never_opened(tmp_path):

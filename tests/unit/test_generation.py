@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -160,8 +161,10 @@ def test_other_settings_or_another_plan_are_refused_and_change_nothing(source, l
     with pytest.raises(UserError, match=r"other settings \(size\)"):
         generate(source, lora, plan, out, **{**SIZE, "width": 128})
     bare = a_plan(2, bracketed=False)
-    with pytest.raises(UserError, match="another plan"):
-        generate(source, lora, bare, out, **SIZE)
+    reseeded = [replace(row, seed=row.seed + 1) for row in plan]
+    for other in (bare, reseeded, [*plan[:1], *reseeded[1:]]):
+        with pytest.raises(UserError, match="another plan"):
+            generate(source, lora, other, out, **SIZE)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
