@@ -132,7 +132,8 @@ def main() -> None:
             for name, part in cells.items()
             for i, text in misread(readings[name], part)
         ]
-        contact_sheet(wrong[:80], args.sheet, title=f"{len(wrong)} of {len(rows)} read otherwise")
+        if wrong:
+            contact_sheet(wrong[:80], args.sheet, title=f"{len(wrong)} of {len(rows)} read otherwise")
     for name, found in result.items():
         followed = {k: round(v["value"], 3) for k, v in found["followed"].items() if v["value"] is not None}
         print(f"{name}: cleft {found['cleft']['value']:.4f}, {followed}")

@@ -217,7 +217,7 @@ def evaluate(analyzer: FaceAnalyzer, per_skin: int, views: int, n: int, seed: in
         "pictures_128": measure_people(analyzer, pictures),
         "worn_pictures_128": measure_people(analyzer, pictures, worn=seed),
     }
-    few = -(-n // (len(HEALTHY["skin"]) * 2))
+    few = max(2, -(-n // (len(HEALTHY["skin"]) * 2)))  # of one skin tone: two people to tell apart
     alike = photograph_people(few, 2, 128, seed + 1, alike=True)
     report["only_identity_differs"] = measure_people(analyzer, alike)
     for size in (64, 256):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from ..diffusioncleft_core.phantom.oracle import HEADS, SIDES, Oracle, Reading, load_oracle
-from ..diffusioncleft_core.statistics import clopper_pearson
+from ..diffusioncleft_core.statistics import Proportion, clopper_pearson
 from . import FINDING_OF
 from .train_oracle import targets, through_vae
 
@@ -113,11 +113,13 @@ def say(found: dict[str, Any], print_line: Callable[[str], None] = print) -> Non
             c = part["all"]
             se = clopper_pearson(c["hits"], c["positives"])
             sp = clopper_pearson(c["rejections"], c["negatives"])
-            print_line(
-                f"{name:16} sensitivity {se.value:.4f} {se.ci95}  specificity {sp.value:.4f} {sp.ci95}"
-            )
+            print_line(f"{name:16} sensitivity {_shown(se)}  specificity {_shown(sp)}")
         else:
             print_line(f"{name:16} {part}")
+
+
+def _shown(share: Proportion) -> str:
+    return "not measured" if share.value is None else f"{share.value:.4f} {share.ci95}"
 
 
 def evaluate(oracle: Oracle, vae: Any, n: int, seed: int, noise: float, out: Path) -> dict[str, Any]:
@@ -146,9 +148,13 @@ def main() -> None:
     import torch
     from diffusers import AutoencoderKL
 
+    from ..diffusioncleft_core.flux.components import load_vae
     from ..diffusioncleft_core.flux.source import phantom_source
 
-    vae = AutoencoderKL.from_pretrained(args.vae or phantom_source().vae, torch_dtype=torch.float32).eval()
+    if args.vae:
+        vae = AutoencoderKL.from_pretrained(args.vae, torch_dtype=torch.float32).eval()
+    else:
+        vae = load_vae(phantom_source(), torch.device("cpu"), torch.float32)
     oracle = load_oracle(args.weights) if args.weights else load_oracle()
     say(evaluate(oracle, vae, args.n, args.seed, args.noise, args.out))
 

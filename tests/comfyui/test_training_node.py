@@ -31,6 +31,11 @@ def _step(server: ComfyServer) -> int:
     return states[0].get("step", 0) if states else 0
 
 
+def _bars(messages: list) -> list[dict]:
+    """What the websocket brought of the progress bar so far."""
+    return [m["data"] for m in list(messages) if isinstance(m, dict) and m["type"] == "progress"]
+
+
 def _status(server: ComfyServer, **settings) -> str:
     graph = {"s": ours("TrainingStatus", **{"run": "(latest)", "stop": False, "wait": False, **settings})}
     return server.run(graph)["s"]["text"][0]
@@ -46,15 +51,14 @@ def test_a_training_goes_on_after_interrupt_detachment_and_the_servers_death(ser
     stop = threading.Event()
     messages = watch(server, stop)
     prompt = server.queue(training(dataset, **LONG))
-    _until(server, lambda: _step(server) >= 1)
+    _until(server, lambda: _step(server) >= 1 and any(bar["max"] == STEPS for bar in _bars(messages)))
     server.interrupt()
     history = server.wait(prompt)
     assert "execution_interrupted" in [name for name, _ in history["status"]["messages"]]
     (first,) = _checkpoints(server)
     assert 1 <= first < STEPS
     stop.set()
-    bars = [m["data"] for m in messages if isinstance(m, dict) and m["type"] == "progress"]
-    assert {"node": "train", "max": STEPS}.items() <= bars[-1].items()
+    assert {"node": "train", "max": STEPS}.items() <= _bars(messages)[-1].items()
     texts = [m.decode("utf-8", "replace") for m in messages if isinstance(m, bytes)]
     assert any("loss" in text and f"of {STEPS}" in text for text in texts)
 
