@@ -42,6 +42,16 @@ def set_consent(photographs: Path, file: str, consent: str) -> None:
         writer.writerows(rows)
 
 
+def copied(root: Path, copy: Path) -> Path:
+    """A copy of the run that knows its own places alone: what is withdrawn in it marks nothing of `root`."""
+    shutil.copytree(root / "run", copy)
+    known = copy / "private" / "pre_op" / "trained.jsonl"
+    known.write_text(known.read_text("utf-8").replace(str(root / "run"), str(copy)), "utf-8")
+    assert str(root) not in known.read_text("utf-8")
+    assert not (copy / "loras" / "pre_op" / MARK).exists()
+    return copy
+
+
 def refusal(done: subprocess.CompletedProcess[str]) -> str:
     assert done.returncode == 2, done.stdout + done.stderr
     (line,) = done.stderr.strip().splitlines()
@@ -225,7 +235,7 @@ def test_consent_that_is_given_again_takes_the_mark_back(env, before, after):
 
 
 def test_a_run_whose_photographs_are_all_gone_marks_first_and_says_what_to_do(env, before, after, tmp_path):
-    shutil.copytree(before / "run", tmp_path / "run")
+    copied(before, tmp_path / "run")
     (tmp_path / "photos").mkdir()
     shutil.copy(before / "photos" / "metadata.csv", tmp_path / "photos")
     state = {**env, "XDG_STATE_HOME": str(tmp_path / "state")}
@@ -240,8 +250,7 @@ def test_a_run_whose_photographs_are_all_gone_marks_first_and_says_what_to_do(en
 
 def test_purging_marks_what_was_trained_unless_consent_stands(env, before, after, tmp_path):
     for words, marked in ((["--consent-stands"], False), ([], True)):
-        copy = tmp_path / f"copy-{marked}"
-        shutil.copytree(before / "run", copy)
+        copy = copied(before, tmp_path / f"copy-{marked}")
         state = {**env, "XDG_STATE_HOME": str(copy / "state")}
         done = cleft(state, "dataset", "purge", copy / "private" / "pre_op", "--yes", *words)
         assert done.returncode == 0, done.stderr
