@@ -1,5 +1,6 @@
 """Fixtures for every test: no network, small disks, read-only folders, child processes."""
 
+import functools
 import importlib.util
 import os
 import signal
@@ -83,13 +84,13 @@ def offline_env() -> dict[str, str]:
 
 
 @pytest.fixture
-def command(offline_env, tmp_path):
-    """Run `python -m diffusioncleft ...` as a process, from an empty folder; gives the finished process."""
+def python(offline_env, tmp_path):
+    """Run `python ...` as a process, from an empty folder; gives the finished process."""
 
     def run(*arguments: object, **settings: object) -> subprocess.CompletedProcess[str]:
         settings = {"cwd": tmp_path, "env": offline_env, "timeout": 300, **settings}
         return subprocess.run(
-            [sys.executable, "-m", "diffusioncleft", *map(str, arguments)],
+            [sys.executable, *map(str, arguments)],
             capture_output=True,
             text=True,
             encoding="utf-8",
@@ -98,6 +99,12 @@ def command(offline_env, tmp_path):
         )
 
     return run
+
+
+@pytest.fixture
+def command(python):
+    """Run `python -m diffusioncleft ...` as a process, from an empty folder; gives the finished process."""
+    return functools.partial(python, "-m", "diffusioncleft")
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from typing import Any
 from ..conditions.vocabulary import Condition
 from ..environment import versions
 from ..errors import UserError
+from ..faces.records import FaceRecord, are_phantoms
 from ..files import read_jsonl, write_json, write_jsonl
 from ..imageset.decode import INGEST_VERSION, SetAside
 from ..imageset.manifest import ImageRow, listed_rows, write_image_set
@@ -137,8 +138,11 @@ def build_dataset(
         erased = _erase_withdrawn(folder, ledger, set(hashed.values()))
 
         overruled = read_overruled(folder)
+        before = set(ledger.examined)
         examined, unread, opened = examine_all(ledger, photos, sources, faces, settings, overruled)
         aside += unread
+        if faces.phantom_only:
+            _refuse_people(folder, photos, ledger, before, [item.examined.record for item in examined])
         selection = select(
             examined,
             settings.smallest_side,
@@ -172,6 +176,21 @@ def build_dataset(
         described = _description(result, condition, faces, settings, arguments or {})
         write_json(folder / SETTINGS, described | {"consent_for_folder": found.table.statement})
         return result
+
+
+def _refuse_people(
+    folder: Path, photos: Path, ledger: Ledger, before: set[str], records: Sequence[FaceRecord]
+) -> None:
+    """Raise UserError for photographs of people under the embedded face models; nothing new is kept."""
+    if are_phantoms(records) or not any(record.has_face for record in records):
+        return
+    ledger.keep(before)
+    erase_unlisted(folder, [row.sha256 for row in listed_rows(folder) if row.sha256])
+    empty_folder(folder / CACHE)
+    raise UserError(
+        f"the embedded face models know phantoms alone, and {photos} seems to hold photographs of people: "
+        "leave --phantom out and name a face pack (--faces); nothing was kept of them"
+    )
 
 
 def _erase_withdrawn(folder: Path, ledger: Ledger, sources: set[str]) -> int:

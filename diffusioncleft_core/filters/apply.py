@@ -16,7 +16,7 @@ from typing import Any
 from ..dataset.folder import is_dataset
 from ..errors import UserError
 from ..faces.analyzer import FaceAnalyzer
-from ..faces.records import UNSEEN, FaceRecord, face_records
+from ..faces.records import UNSEEN, FaceRecord, are_phantoms, face_records
 from ..files import read_json, sha256_bytes, sha256_file, shown, write_json
 from ..imageset.decode import INGEST_VERSION, Rejected, read_image
 from ..imageset.manifest import ImageRow, read_image_set, unlisted, write_image_set
@@ -150,10 +150,10 @@ def _records(folder: Path, rows: Sequence[ImageRow], filters: Filters, cache: Pa
     unknown = analyzer.phantom_only and not _drawn_by_phantom(folder, rows, filters.phantom_base)
     records = face_records(folder, [row.file for row in rows], analyzer, cache)
     readable = [record for record in records if record.unreadable is None]
-    if unknown and readable and not any(record.has_face for record in readable):
+    if unknown and readable and not are_phantoms(readable):
         raise UserError(
-            f"the embedded face models know phantoms alone and found no face in {folder}; "
-            "if these are no phantoms, name a face pack (--faces)"
+            f"the embedded face models know phantoms alone, and to them {folder} holds none; name a face "
+            "pack (--faces)"
         )
     return records
 

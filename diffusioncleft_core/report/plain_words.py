@@ -56,17 +56,19 @@ ON_PHANTOMS = (
 )
 ON_PEOPLE = (
     "A computer model learned from clinical photographs. Only photographs for which consent is stated, each "
-    "in the table of the photographs or all of a folder together in a signed statement, were opened; all "
+    "in the table of the photographs or all of a folder together in one statement, were opened; all "
     "others were left alone. This yes or no is all that the run knows of consent: who gave it, when, for "
     "which purpose and for how long stands in the consent forms, and is not recorded here."
 )
 HOW_COMPARED = (
     "A face recognition program gives each pair of faces a likeness; 1 is the same picture. From "
     "{threshold} on this report counts two faces as the same person. Every synthetic image was compared "
-    "with the photographs that the model learned from, an image in which no face was found excepted; the "
-    "row of all images compares each with the photographs of every group, so that it can count more than "
-    "the rows above it. {control} A range is what the count allows with 95 % certainty; few images give a "
-    "wide one."
+    "with the photographs that the model learned from, an image in which no face was found excepted.{all} "
+    "{control} A range is what the count allows with 95 % certainty; few images give a wide one."
+)
+OF_ALL = (
+    " The row of all images compares each with the photographs of every group, so that it can count more "
+    "than the rows above it."
 )
 WITH_CONTROL = (
     "The same was done with the photographs that were kept apart: they show other people, and are the "
@@ -170,7 +172,9 @@ def findings(sets: Mapping[str, Any], labels: Labels) -> list[Block]:
         said = f"Whether synthetic images are like people in the photographs was {NOT_MEASURED}."
         return [Text([said], heading=heading)]
     explained = HOW_COMPARED.format(
-        threshold=f"{thresholds[0]:g}", control=WITH_CONTROL if controlled else WITHOUT_CONTROL
+        threshold=f"{thresholds[0]:g}",
+        all=OF_ALL if len(rows) > 1 else "",
+        control=WITH_CONTROL if controlled else WITHOUT_CONTROL,
     )
     columns = ("", "Synthetic images", "Control: other people", "What the two say")
     caption = "Images that count as a person whose photograph the model learned from"

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from comfy_server import GraphRefused, NodeFailed
-from graphs import KINDS, drawing, node, ours, plan_of, saving
+from graphs import KINDS, Graph, drawing, node, ours, plan_of, saving
 from PIL import Image
 
 
@@ -157,6 +157,19 @@ def test_missing_face_models_stop_the_filter_with_one_sentence_and_the_server_go
     assert "1 of 1" in texts(server.run(graph))["see"]
 
 
+def measuring(images: str, dataset: str, folder: str) -> Graph:
+    """Every metric node, and the report, on one set."""
+    return {
+        "set": load(images),
+        "data": ours("Dataset", name=dataset),
+        "known": ours("ReferenceSet", dataset=["data", 0], faces="auto"),
+        "fir": ours("FIR", image_set=["set", 0], reference=["known", 0], threshold=0.3, which="raw"),
+        "fid": ours("FID", image_set=["set", 0], dataset=["data", 0], which="raw"),
+        "lpips": ours("LPIPS", image_set=["set", 0], which="raw", pairs=7, seed=5),
+        "report": ours("Report", image_set=["set", 0], dataset=["data", 0], folder=folder, faces="auto"),
+    }
+
+
 def test_metric_nodes_give_the_cores_figures(server, dataset, drawn, tmp_path):
     import torch
 
@@ -164,15 +177,7 @@ def test_metric_nodes_give_the_cores_figures(server, dataset, drawn, tmp_path):
     from diffusioncleft.diffusioncleft_core.metrics.extractors import load_extractors
     from diffusioncleft.diffusioncleft_core.metrics.measure import MeasureSettings, measure_sets
 
-    graph = {
-        "set": load(drawn),
-        "data": ours("Dataset", name=dataset),
-        "known": ours("ReferenceSet", dataset=["data", 0], faces="auto"),
-        "fir": ours("FIR", image_set=["set", 0], reference=["known", 0], threshold=0.3, which="raw"),
-        "fid": ours("FID", image_set=["set", 0], dataset=["data", 0], which="raw"),
-        "lpips": ours("LPIPS", image_set=["set", 0], which="raw", pairs=7, seed=5),
-        "report": ours("Report", image_set=["set", 0], dataset=["data", 0], folder="my report", faces="auto"),
-    }
+    graph = measuring(drawn, dataset, "my report")
     values = {"pairs": ["fir", 0], "images": ["fir", 1], "high": ["fir", 2], "distance": ["fid", 0]}
     values |= {"sampled": ["lpips", 0], "every": ["lpips", 1]}
     graph |= {name: shown(link) for name, link in values.items()}
@@ -216,15 +221,7 @@ def test_a_withdrawn_set_is_told_by_every_node_that_reads_it_and_no_image_of_it_
 
     folder = server.base / "output" / "withdrawn set"
     shutil.copytree(server.base / "output" / drawn, folder)
-    graph = {
-        "set": load("withdrawn set"),
-        "data": ours("Dataset", name=dataset),
-        "known": ours("ReferenceSet", dataset=["data", 0], faces="auto"),
-        "FIR": ours("FIR", image_set=["set", 0], reference=["known", 0], threshold=0.3, which="raw"),
-        "FID": ours("FID", image_set=["set", 0], dataset=["data", 0], which="raw"),
-        "LPIPS": ours("LPIPS", image_set=["set", 0], which="raw", pairs=7, seed=5),
-        "report": ours("Report", image_set=["set", 0], dataset=["data", 0], folder="told", faces="auto"),
-    }
+    graph = measuring("withdrawn set", dataset, "told")
     page = server.base / "output" / "told" / "report.html"
     found = texts(server.run(graph))
     assert not [text for text in found.values() if SAID in text]
@@ -233,7 +230,7 @@ def test_a_withdrawn_set_is_told_by_every_node_that_reads_it_and_no_image_of_it_
 
     add_marks(folder, [Withdrawal("ab" * 32, (), "2026-01-01", "a dataset")])
     found = texts(server.run(graph))  # the same graph: nothing of it is ComfyUI's cached answer
-    assert all(SAID in found[name] for name in ("set", "FIR", "FID", "LPIPS", "report")), found
+    assert all(SAID in found[name] for name in ("set", "fir", "fid", "lpips", "report")), found
     document = json.loads((server.base / "output" / "told" / "report.json").read_text("utf-8"))
     assert SAID in document["notes"][0]
     assert SAID in page.read_text("utf-8") and page.read_text("utf-8").count("data:image") == 0

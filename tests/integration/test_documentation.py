@@ -1,10 +1,7 @@
 """Every Python example of the documentation runs as it is written, the phantom being its base model."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +34,7 @@ def examples(repository: Path) -> dict[str, list[str]]:
 
 
 @pytest.fixture
-def run(repository, offline_env, tmp_path):
+def run(repository, python):
     """Runs the one example of a document in an empty folder, each of `changes` put in once."""
 
     def call(name: str, changes: dict[str, str] | None = None) -> None:
@@ -45,15 +42,7 @@ def run(repository, offline_env, tmp_path):
         for there, here in (changes or {}).items():
             assert code.count(there) == 1, there
             code = code.replace(there, here)
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            cwd=tmp_path,
-            env={**os.environ, **offline_env},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+        done = python("-c", code)
         assert done.returncode == 0, done.stderr
 
     return call

@@ -1,9 +1,6 @@
 """The scripts that measure the embedded models come to their end, also on the fewest pictures."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
@@ -23,17 +20,9 @@ CALLS = {
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_a_measuring_script_writes_its_figures(name, offline_env, tmp_path):
+def test_a_measuring_script_writes_its_figures(name, python, tmp_path):
     (tmp_path / "figures").mkdir()
-    done = subprocess.run(
-        [sys.executable, "-m", f"diffusioncleft.tools.{name}", *CALLS[name]],
-        cwd=tmp_path,
-        env={**os.environ, **offline_env},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    done = python("-m", f"diffusioncleft.tools.{name}", *CALLS[name], timeout=600)
     assert done.returncode == 0, done.stderr
     (figures,) = (tmp_path / "figures").glob("*.json")
     assert json.loads(figures.read_text("utf-8"))

@@ -51,18 +51,34 @@ def people(real) -> dict[str, list[Path]]:
     return found
 
 
-@pytest.fixture
-def dataset(command, real, people, tmp_path) -> Path:
-    """A dataset of the first three people, nobody held out; the labels are of no matter here."""
-    photographs = tmp_path / "clinic"
-    photographs.mkdir()
-    with (photographs / "metadata.csv").open("w", encoding="utf-8", newline="") as file:
+def clinic(folder: Path, photographs: dict[str, list[Path]]) -> Path:
+    """A folder of these people's photographs with its table; the labels are of no matter."""
+    folder.mkdir()
+    with (folder / "metadata.csv").open("w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, ["file", "subject_id", *COLUMNS])
         table.writeheader()
-        for subject in sorted(people)[:3]:
-            for path in people[subject][:4]:
-                shutil.copy(path, photographs)
+        for subject, paths in photographs.items():
+            for path in paths:
+                shutil.copy(path, folder)
                 table.writerow({"file": path.name, "subject_id": subject, **COLUMNS})
+    return folder
+
+
+@pytest.fixture(params=range(6))
+def one_person(request, people, tmp_path) -> Path:
+    """All photographs of one person, in a folder with its table."""
+    names = sorted(people)
+    if request.param >= len(names):
+        pytest.skip("fewer people at hand")
+    return clinic(tmp_path / "photos", {names[request.param]: people[names[request.param]]})
+
+
+@pytest.fixture
+def dataset(command, real, people, tmp_path) -> Path:
+    """A dataset of the first three people, nobody held out."""
+    photographs = clinic(
+        tmp_path / "clinic", {subject: people[subject][:4] for subject in sorted(people)[:3]}
+    )
     out = tmp_path / "private"
     done = command(
         "dataset", "build", photographs, "--metadata", photographs / "metadata.csv", "--condition", "pre_op",
