@@ -6,6 +6,7 @@ import contextlib
 import io
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy.typing as npt
 
 from ..errors import UserError
 from ..faces.analyzer import FacePack
+from ..files import sha256_model
 
 LIPS_VERSION = 1
 """Raised whenever the same landmarks give another box or crop."""
@@ -131,14 +133,15 @@ def within(lip: Lip, side: int) -> npt.NDArray[np.int16]:
     scale = side / float(lip.square[2] - lip.square[0])
     box = (lip.box - np.tile(lip.square[:2], 2)) * scale
     rounded = np.concatenate([np.floor(box[:2]), np.ceil(box[2:])])
-    return np.clip(rounded, 0, side).astype(np.int16)
+    return np.asarray(np.clip(rounded, 0, side), np.int16)
 
 
 class LandmarkModel:
     """A face pack's own model of 68 or 106 landmarks. Built by `load_landmark_model`."""
 
-    def __init__(self, model: Any, file: str) -> None:
-        self._model, self.file = model, file
+    def __init__(self, model: Any, path: Path) -> None:
+        self._model, self.file = model, path.name
+        self.sha256 = sha256_model(path)
 
     @property
     def n_landmarks(self) -> int:
@@ -173,7 +176,7 @@ def load_landmark_model(pack: FacePack) -> LandmarkModel | None:
             shape = session.get_inputs()[0].shape[2:4]
             if list(shape) != [LANDMARK_SIDE] * 2 or len(session.get_outputs()) != 1:
                 continue
-            model = LandmarkModel(Landmark(model_file=str(path), session=session), path.name)
+            model = LandmarkModel(Landmark(model_file=str(path), session=session), path)
         except Exception as error:  # onnxruntime raises nearly anything
             raise UserError(
                 f"{path} of the face pack can't be opened ({type(error).__name__}); get the pack again"

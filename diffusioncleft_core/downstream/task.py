@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +109,25 @@ class Task:
     reported: tuple[ReportedAccuracy, ...]
     sha256: str
 
+    def to_json(self) -> dict[str, Any]:
+        """The task as a JSON object."""
+        return {**asdict(self), "controls": [control.name for control in self.controls]}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Task:
+        """Read what `to_json` gave. Raises KeyError or TypeError where it is something else."""
+        return cls(
+            str(row["name"]),
+            str(row["title"]),
+            Class(**row["positive"]),
+            Class(**row["negative"]),
+            Crop(**row["crop"]),
+            tuple(CONTROLS[name] for name in row["controls"]),
+            tuple(row["curve"]),
+            tuple(ReportedAccuracy(**figure) for figure in row["reported"]),
+            str(row["sha256"]),
+        )
+
     def label_of(self, condition: str | None, role: str | None) -> int | None:
         """1 or 0 for an image of this condition and role; None where they don't say."""
         for label, found in ((1, self.positive), (0, self.negative)):
@@ -201,4 +220,4 @@ def _number(table: Table, key: str, allowed: Range, default: float | None = None
     value = table.content.get(key, default)
     if not allowed.holds(value):
         raise table.fail(f"{key} must be {allowed}")
-    return allowed.kind(value)  # type: ignore[arg-type]
+    return allowed.kind(value)
