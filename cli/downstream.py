@@ -93,7 +93,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--backbone",
         metavar="NAME",
         help=f"{', '.join(backbones())}, timm:FOLDER or transformers:FOLDER (default: mobilenet_v2; "
-        "under --phantom seeded)",
+        "under --phantom phantom)",
     )
     train.add_argument(
         "--view",
@@ -128,7 +128,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action.add_argument("--faces", help=f"face model pack, name or folder (default {DEFAULT_FACES})")
         action.add_argument("--weights", type=Path, metavar="DIR", help="own folder of weights")
         action.add_argument(
-            "--phantom", action="store_true", help="phantoms: the embedded face models, a seeded network"
+            "--phantom", action="store_true", help="phantoms: the embedded face models and backbone"
         )
         action.add_argument("--cache", type=Path, metavar="DIR", help="where generated sets' crops are kept")
         action.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default auto)")
@@ -140,16 +140,17 @@ def run(args: argparse.Namespace) -> int:
 
 def train(args: argparse.Namespace) -> int:
     """Train, once a seed, and write the model's folder."""
-    from ..diffusioncleft_core.downstream.backbones import DEFAULT, SEEDED, load_backbone, refuse_photographs
+    from ..diffusioncleft_core.downstream.backbones import DEFAULT, load_backbone, refuse_photographs
     from ..diffusioncleft_core.downstream.cropper import Cropper
     from ..diffusioncleft_core.downstream.crops import View, joined
     from ..diffusioncleft_core.downstream.model import counts_of, write_model
     from ..diffusioncleft_core.downstream.training import TrainSettings, frozen_part_of, train_classifiers
+    from ..diffusioncleft_core.faces.analyzer import PHANTOM
 
     task = sized_task(args)
     settings = TrainSettings(kind=args.model, view=View(args.view))
     device = picked_device(args)
-    backbone = load_backbone(args.backbone or (SEEDED if args.phantom else DEFAULT), device, args.weights)
+    backbone = load_backbone(args.backbone or (PHANTOM if args.phantom else DEFAULT), device, args.weights)
     frozen_part_of(backbone, settings)
     refuse_used_folder(args.out)
     analyzer = face_analyzer(args, device)
@@ -174,7 +175,7 @@ def train(args: argparse.Namespace) -> int:
     counts = counts_of(positive, negative)
     write_model(args.out, classifiers, counts, cropper)
     if backbone.info.phantom:
-        print("seeded-random backbone: this model says nothing about photographs")
+        print("a backbone of phantoms: this model says nothing about photographs")
     print(f"{len(positive)} positive and {len(negative)} negative images: {args.out}")
     return 0
 

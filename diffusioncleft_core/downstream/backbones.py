@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..environment import check_packages
 from ..errors import UserError
+from ..faces.analyzer import PHANTOM, PHANTOM_FOLDER
 from ..files import read_json, sha256_model
 from ..home import expanded
 from ..weights.networks import NetworkInfo, draw_from_seed, load_state, read_state
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-SEEDED_WIDTH = 0.25
+PHANTOM_WIDTH = 0.25
+PHANTOM_WEIGHTS = PHANTOM_FOLDER.parent / "phantom-lips" / "backbone.safetensors"
 SEEDED_STAGES = 4
 """Of MobileNetV2, from the first on: behind more random ones less is left of what a picture shows."""
 SEEDED_GRID = 6
@@ -83,15 +85,21 @@ def mobilenet_v2(weights: Path | None) -> Backbone:
     return Backbone(DEFAULT, info, network.features, network.last_channel)
 
 
+def phantom_network() -> Any:
+    """torchvision's MobileNetV2 at a quarter of its width: as many tensors, a tenth of the work."""
+    from torchvision.models import mobilenet_v2 as build
+
+    return build(weights=None, width_mult=PHANTOM_WIDTH)
+
+
 def seeded(weights: Path | None, seed: int = 0) -> Backbone:
     """MobileNetV2 at a quarter of its width with convolutions drawn from a seed, for phantoms alone.
 
     Random filters see edges and colours, which is enough for what phantoms show: a linear probe on the first
-    seven blocks tells clefts from scars and scars from healthy lips.
+    four stages tells clefts from scars and scars from healthy lips. The paper's model learns next to nothing
+    on it, because behind many random stages little is left.
     """
-    from torchvision.models import mobilenet_v2 as build
-
-    network = build(weights=None, width_mult=SEEDED_WIDTH)
+    network = phantom_network()
     sha256 = draw_from_seed(network.features, seed)
     info = NetworkInfo("seeded-random MobileNetV2, a quarter wide", sha256, True, "none")
     return Backbone(
@@ -102,6 +110,16 @@ def seeded(weights: Path | None, seed: int = 0) -> Backbone:
         probe_stages=SEEDED_STAGES,
         probe_grid=SEEDED_GRID,
     )
+
+
+def phantom(weights: Path | None) -> Backbone:
+    """The embedded MobileNetV2, a quarter wide, trained on healthy phantoms: for phantoms alone."""
+    path = PHANTOM_WEIGHTS if weights is None else weights
+    network = phantom_network()
+    state = {name: tensor.float() for name, tensor in _state(path).items()}
+    load_state(network.features, state, path, "the phantoms' MobileNetV2")
+    info = NetworkInfo("MobileNetV2, a quarter wide, of phantoms", sha256_model(path), True, "Apache-2.0")
+    return Backbone(PHANTOM, info, network.features, network.last_channel)
 
 
 def efficientnet_lite0(weights: Path | None) -> Backbone:
@@ -139,6 +157,7 @@ class BackboneEntry:
 
 BACKBONES: Mapping[str, BackboneEntry] = {
     DEFAULT: BackboneEntry("MobileNetV2, the paper's", "mobilenet-v2", ("torchvision",), mobilenet_v2),
+    PHANTOM: BackboneEntry("MobileNetV2 of phantoms, for phantoms alone", None, ("torchvision",), phantom),
     SEEDED: BackboneEntry("seeded-random, for phantoms alone", None, ("torchvision",), seeded),
     "efficientnet-lite0": BackboneEntry(
         "EfficientNet-lite0", "efficientnet-lite0", ("efficientnet_lite_pytorch",), efficientnet_lite0
@@ -174,11 +193,11 @@ def load_backbone(name: str, device: torch.device, own: Path | None = None) -> B
 
 
 def refuse_photographs(backbone: Backbone, *, phantom: bool) -> None:
-    """Raise UserError where a network without real weights would see photographs."""
+    """Raise UserError where a network that knows nothing of photographs would see some."""
     if backbone.info.phantom and not phantom:
         raise UserError(
-            f"the backbone {backbone.name!r} is seeded-random and for phantoms alone; leave --backbone "
-            "out, or give another one (diffusioncleft weights list shows what is then needed)"
+            f"the backbone {backbone.name!r} knows nothing of photographs: it is for phantoms alone; leave "
+            "--backbone out, or give another one (diffusioncleft weights list shows what is then needed)"
         )
 
 
@@ -199,7 +218,7 @@ def timm_model(folder: Path) -> Backbone:
         "timm",
         NetworkInfo(f"timm {described['architecture']}", sha256_model(weights), False, _licence(own)),
         nn.Sequential(network),
-        int(network.num_features),
+        int(getattr(network, "head_hidden_size", None) or network.num_features),
         tuple(own.get("mean", IMAGENET_MEAN)),
         tuple(own.get("std", IMAGENET_STD)),
         divides=False,
@@ -222,7 +241,7 @@ def transformers_model(folder: Path) -> Backbone:
         network = transformers.AutoModel.from_pretrained(
             str(folder), local_files_only=True, use_safetensors=True, trust_remote_code=False
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except Exception as error:  # a damaged folder raises nearly anything
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"{folder} is no model that transformers opens ({reason}); give another folder"

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 PAPER, PROBE = "paper", "probe"
 KINDS = (PAPER, PROBE)
 PAPER_LEARNING_RATE = 1e-5
-SEEDED_LEARNING_RATE = 1e-3
-"""For a seeded-random backbone, which the paper's rate leaves as it is."""
+PHANTOM_LEARNING_RATE = 1e-3
+"""With a backbone of phantoms, so that some hundred pictures and a few epochs are enough."""
 THRESHOLD = 0.5
 
 
@@ -42,7 +42,7 @@ class TrainSettings:
     Attributes:
         kind: `paper` (the network of `network.py`) or `probe` (a linear probe on the frozen backbone).
         view: what of the pictures it sees.
-        learning_rate: Adam's; None: 1e-5, of a seeded-random backbone 1e-3.
+        learning_rate: Adam's; None: 1e-5, the cited work's; with a backbone of phantoms 1e-3.
         batch: pictures a step.
         epochs: at most so many.
         patience: epochs without a smaller validation loss after which training ends.
@@ -66,7 +66,7 @@ class TrainSettings:
 
     def rate(self, backbone: Backbone) -> float:
         """Adam's learning rate with this backbone."""
-        return self.learning_rate or (SEEDED_LEARNING_RATE if backbone.info.phantom else PAPER_LEARNING_RATE)
+        return self.learning_rate or (PHANTOM_LEARNING_RATE if backbone.info.phantom else PAPER_LEARNING_RATE)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -155,7 +155,7 @@ def train_classifiers(
     """One classifier a seed, each as it is done; the features are computed once for all.
 
     Raises:
-        UserError: photographs would meet a seeded-random backbone, a class has fewer than two people, or the
+        UserError: photographs would meet a backbone of phantoms, a class has fewer than two people, or the
             sets are of phantoms and of photographs.
     """
     if positive.phantom != negative.phantom:

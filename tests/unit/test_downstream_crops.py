@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
-from downstream_sets import as_generated, random_crops, small_cropper, write_phantoms
+from downstream_phantoms import as_generated, random_crops, small_cropper, write_phantoms
 from phantom_datasets import phantom_dataset
 from PIL import Image
 
@@ -63,7 +63,9 @@ def test_another_margin_or_side_is_another_crop(folder, analyzer):
 def test_of_a_filtered_set_the_accepted_images_count_and_of_another_the_first_attempts(
     folder, cropper, tmp_path
 ):
-    copy = as_generated(shutil.copytree(folder, tmp_path / "set", ignore=shutil.ignore_patterns(".*")), "pre_op")
+    copy = as_generated(
+        shutil.copytree(folder, tmp_path / "set", ignore=shutil.ignore_patterns(".*")), "pre_op"
+    )
     rows = read_jsonl(copy / "manifest.jsonl")
     write_jsonl(copy / "manifest.jsonl", [{**row, "attempt": int(i == 0)} for i, row in enumerate(rows)])
     assert len(cropper.read(copy, 1)) == 5
