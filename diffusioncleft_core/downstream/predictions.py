@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ class Predictions:
     keys: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        parts = [self.labels, self.scores, self.subjects, *self.groups.values()]
+        parts: list[Sized] = [self.labels, self.scores, self.subjects, *self.groups.values()]
         lengths = {len(part) for part in (*parts, *([self.keys] if self.keys else []))}
         if len(lengths) > 1:
             raise ValueError(

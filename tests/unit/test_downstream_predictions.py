@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from diffusioncleft_core.downstream.predictions import Predictions
-from diffusioncleft_core.errors import UserError
-from diffusioncleft_core.files import read_jsonl, write_jsonl
+from diffusioncleft.diffusioncleft_core.downstream.predictions import Predictions
+from diffusioncleft.diffusioncleft_core.errors import UserError
+from diffusioncleft.diffusioncleft_core.files import read_jsonl, write_jsonl
 
 
 def predictions(**changed):
