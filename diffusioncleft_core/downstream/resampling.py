@@ -61,7 +61,7 @@ class Subjects:
 
     def summed(self, values: Array) -> Array:
         """The sum of `values` [N] over each person's images [people]."""
-        return np.bincount(self.subject, values, self.people)
+        return np.bincount(self.subject, values, self.people).astype(np.float64)
 
     @property
     def strata(self) -> npt.NDArray[np.int64]:
@@ -156,7 +156,7 @@ def statistics_of(trainings: Sequence[Predictions], weights: Array) -> dict[str,
 
 def is_right(item: Predictions) -> Array:
     """[N] 1 where the image is called what it is, else 0."""
-    return ((item.scores >= THRESHOLD) == (item.labels == 1)).astype(np.float64)
+    return np.asarray((item.scores >= THRESHOLD) == (item.labels == 1), np.float64)
 
 
 def _auc(scores: Array, test: Subjects, weights: Array) -> Array:
