@@ -104,3 +104,23 @@ def test_a_damaged_file_is_named_in_one_sentence(tmp_path, change):
     with pytest.raises(UserError, match=r"predictions\.jsonl") as told:
         Predictions.read(path)
     assert "\n" not in str(told.value)
+
+
+def test_predictions_of_the_same_images_come_into_the_same_order():
+    shuffled = predictions(keys=("k3", "k1", "k2"))
+    found = shuffled.ordered()
+    assert found.keys == ("k1", "k2", "k3") and found.labels.tolist() == [0, 1, 1]
+    assert found.scores.tolist() == [0.25, 0.0, 0.9] and found.subjects == ("b", "a", "a")
+    assert found.groups == {"skin_tone": (None, "dark", "light")} and found.n_not_found == 2
+    for keys in ((), ("k1", "k1", "k2")):
+        with pytest.raises(ValueError, match="key of its own"):
+            predictions(keys=keys).ordered()
+
+
+def test_folds_become_one_test_set():
+    whole = Predictions.joined([predictions(), predictions(keys=("k4", "k5", "k6"), n_not_found=1)])
+    assert len(whole) == 6 and whole.n_not_found == 3 and whole.keys[3:] == ("k4", "k5", "k6")
+    assert whole.groups["skin_tone"] == ("light", None, "dark") * 2
+    for folds in ([], [predictions(), predictions(groups={})], [predictions(), predictions(keys=())]):
+        with pytest.raises(ValueError):
+            Predictions.joined(folds)
