@@ -24,6 +24,8 @@ METRICS = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "auc",
 RESAMPLES = 2000
 THRESHOLD = 0.5
 """Score from which an image is called positive; training sets the scores so that no other is needed."""
+_NOTHING = 1e-12
+"""A variance that is rounding alone."""
 _CELLS = 1 << 23
 """Numbers that are held at once while resampling."""
 
@@ -199,7 +201,7 @@ def interval_of(
     worth = float(test.weakest(metric))
     known = drawn[np.isfinite(drawn)]
     variance = float(np.var(known, ddof=1)) if len(known) > 1 else 0.0
-    if variance > 0 and worth > 1 and 0 < value < 1:
+    if variance > _NOTHING and worth > 1 and 0 < value < 1:
         tail = (1 + level) / 2
         few = float(norm.ppf(tail) / t.ppf(tail, test.freedom(metric))) ** 2
         worth = value * (1 - value) / variance * few
