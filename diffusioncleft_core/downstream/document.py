@@ -14,7 +14,8 @@ from .resampling import METRICS
 
 SCHEMA = 1
 FILE_NAME = "downstream.json"
-NOTICE = "Not a diagnostic device: the figures are of what generated images are good for, not of patients."
+NOT_A_DEVICE = "Not a diagnostic device"
+NOTICE = f"{NOT_A_DEVICE}: these figures are of what generated images are good for, not of a patient."
 TOLD = ("value", "ci95", "n", "n_subjects")
 _DIGITS = 6
 

@@ -128,6 +128,7 @@ def task_block(task: TaskEvidence, resamples: int = RESAMPLES, seed: int = 0) ->
         "curve": curve_block(task.curve, options),
         "comparisons": comparisons(name, sources, controls, task.photographs, resamples, seed),
         "reported": [dict(row) for row in task.reported],
+        "needed": needed_for(task.reported),
         "reading": reading(
             name,
             ends,
@@ -185,7 +186,7 @@ def control_block(
     level = chance_level(of_chance) if control.expected == CHANCE else 0.95
     ends = judged_by(figures(trainings, **options, metrics=("auc",), level=level)["auc"])
     difference = None
-    if control.expected == BELOW and ends is not None:
+    if control.expected in (BELOW, LINE) and ends is not None:
         resampled = {key: options[key] for key in ("resamples", "seed")}
         difference = judged_by(compare(source, trainings, **resampled)["difference"]["auc"])
     finding = judged(control.name, control.expected, ends, difference)
@@ -226,6 +227,25 @@ def comparisons(
             counts = ("n", "n_subjects", "only_a", "only_b")
             found |= {key: told(found[key]) for key in counts}
         rows.append({"a": first, "b": name, **found, "n_needed": needed(sources[first], trainings)})
+    return rows
+
+
+def needed_for(reported: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Test images that would tell the first reported accuracy from each other one."""
+    first, *others = reported or [{}]
+    rows = []
+    for other in others:
+        worse, better = sorted((float(first["value"]), float(other["value"])))
+        alone = worse * (1 - better)
+        rows.append(
+            {
+                "a": first["value"],
+                "b": other["value"],
+                "only_worse": min(ONLY_WORSE, alone),
+                "n": images_needed(better, worse, only_worse=min(ONLY_WORSE, alone)),
+                "n_independent": images_needed(better, worse, only_worse=alone),
+            }
+        )
     return rows
 
 

@@ -11,6 +11,8 @@ EXPECTED = (CHANCE, KEPT, LINE, BELOW)
 the source that it is a control of."""
 ABOVE, UNDER, AT = "above chance", "below chance", "not told from chance"
 LOWER, NOT_LOWER = "below the source", "not shown to be below the source"
+BEATEN, REACHED, UNREACHED = "the source is above it", "not told from the source", "the source is below it"
+"""Of a line to beat."""
 NOT_RUN = "not run"
 CHANCE_LEVEL = 0.5
 """Of balanced accuracy and AUC."""
@@ -41,7 +43,8 @@ class Finding:
         expected: of `EXPECTED`.
         verdict: in words.
         passed: None where nothing was expected, or nothing was found.
-        ends: of the interval that it was judged by.
+        ends: of the interval that it was judged by: of its AUC, or for `below` and `line` of the source's AUC
+            less its own.
     """
 
     name: str
@@ -79,22 +82,21 @@ def judged(
 
     Args:
         expected: of `EXPECTED`.
-        ends: the AUC's interval, which covers trainings where there are several; None where there is none.
-        difference: the interval of the source's AUC less the control's; needed for `below`.
+        ends: of the AUC's interval, which covers trainings where there are several; None where there is none.
+        difference: of the interval of the source's AUC less the control's; needed for `below` and `line`.
     """
-    if ends is None or (expected == BELOW and difference is None):
+    used = difference if expected in (BELOW, LINE) else ends
+    if ends is None or used is None:
         return Finding(name, expected, NOT_RUN)
-    verdict = against_chance(ends)
-    shown = (float(ends[0]), float(ends[1]))
-    if expected == CHANCE:
-        return Finding(name, expected, verdict, verdict == AT, shown)
-    if expected == KEPT:
-        return Finding(name, expected, verdict, verdict == ABOVE, shown)
+    shown = (float(used[0]), float(used[1]))
     if expected == BELOW:
-        assert difference is not None
-        is_lower = difference[0] > 0
+        is_lower = shown[0] > 0
         return Finding(name, expected, LOWER if is_lower else NOT_LOWER, is_lower, shown)
-    return Finding(name, expected, verdict, None, shown)
+    if expected == LINE:
+        verdict = BEATEN if shown[0] > 0 else UNREACHED if shown[1] < 0 else REACHED
+        return Finding(name, expected, verdict, None, shown)
+    verdict = against_chance(shown)
+    return Finding(name, expected, verdict, verdict == (AT if expected == CHANCE else ABOVE), shown)
 
 
 def reading(

@@ -21,7 +21,7 @@ from diffusioncleft.diffusioncleft_core.downstream.evidence import (
     downstream_document,
     task_block,
 )
-from diffusioncleft.diffusioncleft_core.downstream.reading import CHANCE
+from diffusioncleft.diffusioncleft_core.downstream.reading import CHANCE, LINE
 from diffusioncleft.diffusioncleft_core.downstream.resampling import METRICS
 from diffusioncleft.diffusioncleft_core.downstream.scores import figures
 from diffusioncleft.diffusioncleft_core.errors import UserError
@@ -77,7 +77,7 @@ def test_the_reading_is_that_of_the_controls(block):
     assert verdicts["lip_alone"] == verdicts["generated_negatives"] == ("above chance", True)
     for name in ("lip_masked", "background", "shuffled_labels", "base_as_both"):
         assert verdicts[name] == ("not told from chance", True)
-    assert verdicts["real"][1] is None
+    assert verdicts["real"] == ("the source is below it", None)
     assert block["reading"].startswith("The reading that it learned the lip stands")
 
 
@@ -110,6 +110,9 @@ def test_each_control_at_chance_is_judged_by_a_wider_interval_the_more_there_are
         low, high = row["judged_by"]
         if row["expected"] == CHANCE:
             assert low < own[0] and high > own[1], name
+        elif row["expected"] == LINE:
+            difference = next(item for item in block["comparisons"] if item["b"] == name)["difference"]["auc"]
+            assert (low, high) == pytest.approx(tuple(difference["ci95_trainings"])), name
         else:
             assert (low, high) == pytest.approx(tuple(own)), name
 

@@ -7,6 +7,7 @@ import pytest
 from diffusioncleft.diffusioncleft_core.downstream.reading import (
     ABOVE,
     AT,
+    BEATEN,
     BELOW,
     CHANCE,
     KEPT,
@@ -15,9 +16,11 @@ from diffusioncleft.diffusioncleft_core.downstream.reading import (
     NEEDED,
     NOT_LOWER,
     NOT_RUN,
+    REACHED,
     SAYINGS,
     SHUFFLED,
     UNDER,
+    UNREACHED,
     against_chance,
     chance_level,
     judged,
@@ -59,8 +62,6 @@ def test_an_interval_that_holds_chance_is_not_told_from_it_wherever_its_middle_l
         (KEPT, UP, True),
         (KEPT, OVER, False),
         (KEPT, DOWN, False),
-        (LINE, UP, None),
-        (LINE, OVER, None),
         (CHANCE, None, None),
         (KEPT, None, None),
     ],
@@ -79,6 +80,22 @@ def test_a_control_that_must_be_below_the_source_is_judged_by_the_difference(dif
     found = judged("lip_masked", BELOW, UP, difference)
     assert (found.verdict, found.passed) == (verdict, passed)
     assert judged("lip_masked", BELOW, UP, None).verdict == NOT_RUN
+
+
+@pytest.mark.parametrize(
+    ("difference", "verdict"),
+    [
+        ((0.01, 0.2), BEATEN),
+        ((0.0, 0.2), REACHED),
+        ((-0.1, 0.0), REACHED),
+        ((-0.1, 0.1), REACHED),
+        ((-0.2, -0.01), UNREACHED),
+    ],
+)
+def test_a_line_to_beat_is_held_against_the_source_and_is_neither_passed_nor_failed(difference, verdict):
+    found = judged("real", LINE, UP, difference)
+    assert (found.verdict, found.passed, found.ends) == (verdict, None, difference)
+    assert judged("real", LINE, None, difference).verdict == judged("real", LINE, UP).verdict == NOT_RUN
 
 
 def test_the_more_controls_must_be_at_chance_the_wider_each_interval():
@@ -155,7 +172,7 @@ def test_shuffled_labels_go_before_all_else_and_known_people_before_the_controls
 
 
 def test_the_line_to_beat_is_no_control_of_what_was_learned():
-    line = judged("real", LINE, UP)
+    line = judged("real", LINE, UP, (-0.2, -0.1))
     assert reading("generated", UP, [line]) == "What the classifier learned is not known: no control was run."
     assert reading("generated", UP, [*findings(), line]) == reading("generated", UP, findings())
     assert reading("generated", UP, [*findings(), judged("real", LINE, None)]) == reading(
