@@ -55,6 +55,7 @@ bench: $(READY)
 
 experiments: $(READY)
 	$(PY) scripts/experiments.py
+	$(PY) -m diffusioncleft.tools.downstream_coverage
 	$(if $(DIFFUSIONCLEFT_REAL),$(PY) -m diffusioncleft.tools.evaluate_eyes --out experiments/real_eyes.json)
 
 clean:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..downstream.document import NOT_A_DEVICE
 from ..filters.identity import IDENTITY_LEAK
 from ..imageset.decode import REASONS
 from ..small_counts import FEWEST
@@ -55,6 +56,10 @@ HOW_COMPARED = (
     "kept apart: they show other people, and are the control. A range is what the count allows with 95 % "
     "certainty; few images give a wide one."
 )
+SEEN_BEFORE = (
+    "People in these may be among those whose photographs the images were learned from, so the number may be "
+    "too high. "
+)
 SHARE = (
     "May be shared: this page and the folder of its plots. They hold no photograph of a person, no name "
     f"and no file name, and numbers of {FEW} photographs are not told.",
@@ -80,6 +85,7 @@ def plain_words_section(document: Mapping[str, Any]) -> Section:
         *photographs(document.get("training") or {}, labels),
         *findings(document.get("sets") or {}, labels),
         Text(set_aside_images(document.get("filters") or {}, labels), listed=True),
+        Text(uses(document.get("downstream") or {}), heading="What the synthetic images are good for"),
         Text(limits(document, phantom=phantom), listed=True, heading="What this can’t show"),
         Text(SHARE, listed=True, heading="What may be shared"),
     ]
@@ -183,6 +189,25 @@ def set_aside_images(filters: Mapping[str, Any], labels: Labels) -> list[str]:
                 f"photograph of any group ({percent(found.value)}; range {percent(low)} to "
                 f"{percent(high)}), and {part['rejected']:,} for any reason."
             )
+    return lines
+
+
+def uses(downstream: Mapping[str, Any]) -> list[str]:
+    """What a program that learned from synthetic images tells apart, a sentence or two a task."""
+    lines = []
+    for task in (downstream.get("tasks") or {}).values():
+        source, figures = next(iter(task["sources"].items()))
+        accuracy, test, classes = figures["accuracy"], task["test"], task["classes"]
+        if accuracy.get("value") is None:
+            continue
+        low, high = accuracy["ci95"]
+        shown = "photographs" if test["photographs"] else "drawings"
+        lines.append(
+            f"A computer program that learned from {source.replace('_', ' ')} images told “"
+            f"{classes['positive']}” from “{classes['negative']}” rightly in {percent(accuracy['value'])} of "
+            f"{accuracy['n']:,} {shown} (range {percent(low)} to {percent(high)}). "
+            f"{SEEN_BEFORE if test.get('leak') else ''}{NOT_A_DEVICE}."
+        )
     return lines
 
 
