@@ -52,6 +52,7 @@ format: $(READY)
 bench: $(READY)
 	$(PY) -m benchmarks
 	$(PY) -m benchmarks.measurements
+	$(PY) -m benchmarks.downstream
 
 experiments: $(READY)
 	$(PY) scripts/experiments.py

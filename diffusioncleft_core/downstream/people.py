@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from ..dataset.select import group_subjects
 
-LARGEST_SHARE = 0.2
+LARGEST_SHARE = 0.5
 """Of the images without a label; a larger cluster is a chain of look-alikes."""
+FEWEST = 20
+"""Images without a label, in fewer of which one person may well have most."""
 STEP = 0.05
 STRICTEST = 0.95
 
@@ -23,8 +25,8 @@ def identity_groups(
 
     Images are of one person when they share a label, or when one of the two has none and their faces reach
     the threshold (single linkage, as the dataset's hold-out has it). Generated faces may be so alike that
-    they chain into one cluster, which no split can divide: while the largest cluster without a label holds
-    more than a fifth of such images (and more than two), the threshold rises by 0.05, up to 0.95.
+    they chain into one cluster, which no split can divide: while the largest one holds more than half of 20
+    or more images without a label, the threshold rises by 0.05, up to 0.95.
 
     Args:
         labels: [N], a person's label; None where none is known.
@@ -33,10 +35,10 @@ def identity_groups(
     """
     faces: list[NDArray[Any] | None] = list(embeddings)
     unlabelled = np.array([label is None for label in labels], bool)
+    n = int(unlabelled.sum())
     while True:
         groups = np.array(group_subjects(labels, faces, (), threshold), np.int64)
-        sizes = np.bincount(groups[unlabelled]) if unlabelled.any() else np.zeros(1)
-        most = max(2.0, LARGEST_SHARE * float(unlabelled.sum()))
-        if sizes.max() <= most or threshold >= STRICTEST:
+        largest = int(np.bincount(groups[unlabelled]).max(initial=0))
+        if n < FEWEST or largest <= LARGEST_SHARE * n or threshold >= STRICTEST:
             return groups
         threshold = min(STRICTEST, threshold + STEP)
