@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..small_counts import told
@@ -23,6 +23,7 @@ from .reading import (
 )
 from .resampling import RESAMPLES, observed, same_images
 from .scores import HEADLINE, by_group, figures, reliability, spread
+from .task import Task
 
 Trainings = Sequence[Predictions]
 """A classifier's predictions of one test set, one a training with another seed."""
@@ -75,6 +76,30 @@ class TaskEvidence:
     reported: Sequence[Mapping[str, Any]] = ()
     saliency: Mapping[str, Any] | None = None
     photographs: bool = True
+
+    @classmethod
+    def of_task(
+        cls,
+        task: Task,
+        sources: Mapping[str, Trainings],
+        *,
+        controls: Mapping[str, Trainings] | None = None,
+        **others: Any,
+    ) -> TaskEvidence:
+        """Of a task with its classes, what others reported and its controls, run or not.
+
+        controls: by name, those that were run.
+        """
+        run = controls or {}
+        return cls(
+            task.title,
+            task.positive.title,
+            task.negative.title,
+            sources,
+            controls=[Control(c.name, c.what, c.expected, run.get(c.name, ())) for c in task.controls],
+            reported=[asdict(row) for row in task.reported],
+            **others,
+        )
 
 
 def downstream_document(

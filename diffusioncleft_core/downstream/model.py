@@ -118,6 +118,11 @@ class SavedModel:
         """Whether it was trained on phantoms."""
         return bool(self.document["phantom"])
 
+    def describe(self) -> dict[str, Any]:
+        """What it is, for the document of the evidence: plain values, none that names a place."""
+        kept = ("classifier", "backbone", "crop", "trained_on")
+        return {name: self.document[name] for name in kept if name in self.document} | {"seeds": self.seeds}
+
     @property
     def seeds(self) -> list[int]:
         """Of its classifiers."""
