@@ -5,9 +5,13 @@ import shutil
 
 import numpy as np
 import pytest
-from downstream_phantoms import as_generated, write_phantoms
+from downstream_phantoms import as_generated, small_cropper, write_phantoms
+from phantom_datasets import phantom_dataset
 from PIL import Image
 
+from diffusioncleft.diffusioncleft_core.dataset.folder import dataset_rows
+from diffusioncleft.diffusioncleft_core.downstream.document import read_document
+from diffusioncleft.diffusioncleft_core.downstream.held_out import TOUCHED, read_held_out
 from diffusioncleft.diffusioncleft_core.downstream.predictions import Predictions
 from diffusioncleft.diffusioncleft_core.faces.analyzer import PHANTOM_FOLDER
 from diffusioncleft.diffusioncleft_core.files import read_json, write_json
@@ -53,6 +57,17 @@ def test_a_model_trained_on_two_sets_tells_two_others_apart(command, sets, tmp_p
     )  # fmt: skip
     assert told.returncode == 0, told.stderr
     assert f"of {2 * N_TEST} right" in told.stdout
+    assert "Not a diagnostic device" in told.stdout
+    document = read_document(tmp_path / "private" / "downstream.json")
+    assert set(document["tasks"]) == {"pre_post-new", "pre_post-own"} and document["phantom"]
+    task = document["tasks"]["pre_post-new"]
+    (figures,) = task["sources"].values()
+    assert figures["accuracy"]["value"] >= 0.8 and figures["accuracy"]["n"] == 2 * N_TEST
+    low, _ = figures["auc"]["ci95_trainings"] or figures["auc"]["ci95"]
+    assert f"n = {2 * N_TEST} images of {2 * N_TEST} people" in told.stdout and f"{low:.3f}" in told.stdout
+    assert {control["verdict"] for control in task["controls"]} == {"not run"}
+    assert "no dataset at hand says whom" in task["test"]["leak"] and task["test"]["leak"] in told.stdout
+    assert str(sets) not in json.dumps(document) and "0000.png" not in json.dumps(document)
     assert (tmp_path / "private" / "new").stat().st_mode & 0o077 == 0
     for seed in (0, 1):
         found = Predictions.read(tmp_path / "private" / "new" / f"seed-{seed}.jsonl")
@@ -143,6 +158,55 @@ def test_a_test_set_must_tell_its_classes(refused, sets, tmp_path, command):
         "--test", f"real={pre}", "--test", f"real={sets / 'post_op'}",
     )  # fmt: skip
     assert not (tmp_path / "private").exists()
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory, analyzer):
+    """Photographs of clefts, one in ten people held out."""
+    root = tmp_path_factory.mktemp("dataset")
+    return phantom_dataset(root / "photos", "pre_op", root / "pre_op", analyzer, n=30, seed=5)
+
+
+def test_people_who_were_learned_from_are_refused_as_a_test_set_or_marked(
+    command, refused, sets, dataset, tmp_path
+):
+    model, out = tmp_path / "model", tmp_path / "out"
+    done = command(
+        "downstream", "train", *TRAIN, "--model", "probe", "--seeds", 1, "--out", model,
+        "--positive", sets / "pre_op", "--negative", sets / "post_op",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    negative = ("--test", f"real.negative={sets / 'post_op_test'}")
+    known = ("downstream", "evaluate", model, "--phantom", *negative, "--trained-on", dataset)
+    copies = shutil.copytree(dataset / "images", tmp_path / "copies")
+    seen = (*known, "--test", f"real.positive={copies}")
+    told = refused(*seen, "--out", out)
+    assert "learned from, so figures on it would show that they are known again" in told
+    assert not out.exists()
+    marked = command(*seen, "--out", out, "--paper")
+    assert marked.returncode == 0, marked.stderr
+    test = read_document(out / "downstream.json")["tasks"]["pre_post"]["test"]
+    assert "learned from" in test["leak"] and test["leak"] in marked.stdout
+    clean = command(*known, "--test", f"real={dataset}", "--out", tmp_path / "clean")
+    assert clean.returncode == 0, clean.stderr
+    task = read_document(tmp_path / "clean" / "downstream.json")["tasks"]["pre_post"]
+    assert task["test"]["leak"] is None and "no control was run" in task["reading"]
+    positives = Predictions.read(tmp_path / "clean" / "real" / "seed-0.jsonl").labels.sum()
+    assert positives == len(dataset_rows(dataset, "holdout")) == 3
+
+
+def test_the_day_a_test_set_was_first_looked_at_stays(dataset, tmp_path, analyzer):
+    cropper = small_cropper(analyzer)
+    held_out = read_held_out(cropper, [(dataset, 1)])
+    today = held_out.touched(tmp_path / "out")
+    file = tmp_path / "out" / TOUCHED
+    file.write_text(file.read_text().replace(today, "2020-01-02"))
+    assert held_out.touched(tmp_path / "out") == "2020-01-02"
+    assert file.parent.stat().st_mode & 0o077 == 0
+    others = read_held_out(cropper, [(dataset / "images", 1)])
+    assert others.touched(tmp_path / "out") == today
+    file.write_text("{")
+    assert held_out.touched(tmp_path / "out") == today
 
 
 def test_help_shows_examples_of_each_action(command):
