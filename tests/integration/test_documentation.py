@@ -123,7 +123,7 @@ def test_the_commands_of_downstream_train_and_judge_a_classifier(repository, com
             done = command(*words, "--out", photos if words[0] == "phantom" else dataset)
             assert done.returncode == 0, done.stderr
     for words in commands:
-        done = command(*words)
+        done = command(*words, timeout=900)
         assert done.returncode == 0, done.stderr
     figures = json.loads((tmp_path / "evaluated/downstream.json").read_text())["tasks"]["pre_post"]
     assert figures["test"]["n"] == 16 and figures["test"]["leak"] is None
