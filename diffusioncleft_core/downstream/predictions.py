@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Sized
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +66,44 @@ class Predictions:
     def where(self, chosen: npt.NDArray[np.bool_]) -> Predictions:
         """The predictions of some images, `chosen` [N]; those without a lip stay with the whole set."""
         (places,) = np.nonzero(chosen)
+        return replace(self._at(places.tolist()), n_not_found=0)
+
+    def ordered(self) -> Predictions:
+        """The same in the order of the images' keys, so that two classifiers' predictions can be paired.
+
+        Raises:
+            ValueError: the images have no keys, or two have the same.
+        """
+        if len(set(self.keys)) != len(self):
+            raise ValueError("each image needs a key of its own")
+        return self._at(sorted(range(len(self)), key=self.keys.__getitem__))
+
+    @classmethod
+    def joined(cls, folds: Sequence[Predictions]) -> Predictions:
+        """The predictions of all folds of a cross-validation as those of one test set.
+
+        Raises:
+            ValueError: there is no fold, they have other groups, or keys are missing in some.
+        """
+        if not folds or any(set(fold.groups) != set(folds[0].groups) for fold in folds):
+            raise ValueError("folds of one test set have the same groups")
+        return cls(
+            np.concatenate([fold.labels for fold in folds]),
+            np.concatenate([fold.scores for fold in folds]),
+            tuple(subject for fold in folds for subject in fold.subjects),
+            {name: tuple(group for fold in folds for group in fold.groups[name]) for name in folds[0].groups},
+            sum(fold.n_not_found for fold in folds),
+            tuple(key for fold in folds for key in fold.keys),
+        )
+
+    def _at(self, places: Sequence[int]) -> Predictions:
         return Predictions(
             self.labels[places],
             self.scores[places],
             tuple(self.subjects[i] for i in places),
             {name: tuple(values[i] for i in places) for name, values in self.groups.items()},
-            keys=tuple(self.keys[i] for i in places) if self.keys else (),
+            self.n_not_found,
+            tuple(self.keys[i] for i in places) if self.keys else (),
         )
 
     def to_json(self) -> list[dict[str, Any]]:
