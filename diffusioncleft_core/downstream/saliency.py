@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError
-from .crops import MASK_GROWTH, Crops, View, grown
+from .crops import Crops, View
 from .features import features_of
 from .training import PAPER, Classifier
 
@@ -26,8 +26,9 @@ class Saliency:
     """How much of the saliency lies on the lip.
 
     Attributes:
-        inside: mean share, 0 to 1, of a picture's saliency within the lip's box, its growth included.
-        area: mean share of the crop that this box takes: what saliency without an aim would reach.
+        inside: mean share, 0 to 1, of a picture's saliency within the lip's box.
+        area: mean share of the crop that this box takes: what saliency without an aim would reach, near
+            one half of so close a crop.
         n: pictures; n_flat: those of them without any saliency, which count in neither mean.
     """
 
@@ -84,7 +85,7 @@ def share_on_lip(maps: NDArray[np.float32], crops: Crops) -> Saliency:
         total = float(cam.sum())
         if total <= 0:
             continue
-        x0, y0, x1, y1 = grown(lip, MASK_GROWTH, (side, side))
+        x0, y0, x1, y1 = lip.tolist()
         inside.append(float(cam[y0:y1, x0:x1].sum()) / total)
         area.append((x1 - x0) * (y1 - y0) / side**2)
     n_flat = len(crops) - len(inside)

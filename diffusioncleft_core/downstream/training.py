@@ -6,6 +6,7 @@ cross-validation are taken from them, by person, and the threshold is one half.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -112,8 +113,18 @@ class Classifier:
             crops.people,
             crops.groups,
             crops.n_not_found,
-            crops.keys,
+            _distinct(crops.keys),
         )
+
+
+def _distinct(keys: Sequence[str]) -> tuple[str, ...]:
+    """The keys, those of a picture that is there again numbered: 2 and so on."""
+    seen: Counter[str] = Counter()
+    found = []
+    for key in keys:
+        seen[key] += 1
+        found.append(key if seen[key] == 1 else f"{key} {seen[key]}")
+    return tuple(found)
 
 
 @dataclass(frozen=True, eq=False)

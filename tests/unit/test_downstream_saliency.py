@@ -6,7 +6,7 @@ import torch
 from downstream_phantoms import random_crops
 
 from diffusioncleft.diffusioncleft_core.downstream.backbones import load_backbone
-from diffusioncleft.diffusioncleft_core.downstream.crops import MASK_GROWTH, grown, joined
+from diffusioncleft.diffusioncleft_core.downstream.crops import joined
 from diffusioncleft.diffusioncleft_core.downstream.saliency import grad_cam, lip_saliency, share_on_lip
 from diffusioncleft.diffusioncleft_core.downstream.task import load_task
 from diffusioncleft.diffusioncleft_core.downstream.training import TrainSettings, train_classifier
@@ -69,12 +69,12 @@ def test_its_values_are_those_of_the_formula_on_one_picture(backbone):
 def test_the_share_is_counted_over_the_pictures_that_have_any_saliency():
     crops = random_crops(3, side=SIDE)
     crops.lips[:] = (8, 8, 40, 40)
-    x0, y0, x1, y1 = grown(crops.lips[0], MASK_GROWTH, (SIDE, SIDE))
+    x0, y0, x1, y1 = crops.lips[0]
     maps = np.zeros((3, SIDE, SIDE), np.float32)
     maps[0, y0:y1, x0:x1] = 1
     maps[1] = 1
     found = share_on_lip(maps, crops)
-    area = (x1 - x0) * (y1 - y0) / SIDE**2
+    area = 32 * 32 / SIDE**2
     assert (found.n, found.n_flat) == (3, 1)
     assert np.isclose(found.inside, (1 + area) / 2, atol=1e-4) and np.isclose(found.area, area, atol=1e-4)
     assert share_on_lip(maps[2:], crops.where([2])).inside is None

@@ -73,6 +73,14 @@ def test_a_difference_that_is_there_is_found_on_pictures_never_seen(settings, ba
     assert classifier.facts["validation_accuracy"] > 0.9
 
 
+def test_a_picture_that_is_there_twice_has_two_keys_and_one_score(seeded, reds, greens):
+    classifier = train_classifier(TASK, reds["train"], greens["train"], seeded, PROBE, seed=0)
+    crops = reds["test"].where([0, 1, 0])
+    found = classifier.predict(crops.labelled(1)).ordered()
+    assert len(set(found.keys)) == 3 and len(set(found.subjects)) == 2
+    assert len(set(np.round(found.scores, 9).tolist())) == 2
+
+
 def test_the_view_tells_where_the_difference_lies(seeded, reds, greens):
     found = {}
     for view in View:
