@@ -78,7 +78,15 @@ def test_the_reading_is_that_of_the_controls(block):
     for name in ("lip_masked", "background", "shuffled_labels", "base_as_both"):
         assert verdicts[name] == ("not told from chance", True)
     assert verdicts["real"] == ("the source is below it", None)
-    assert block["reading"].startswith("The reading that it learned the lip stands")
+    assert block["reading"].startswith("The reading that it learned the lip stands;")
+
+
+def test_a_classifier_whose_threshold_does_not_carry_over_orders_and_does_not_sort():
+    plain = task()
+    shifted = [replace(item, scores=0.5 * item.scores) for item in plain.sources["generated"]]
+    block = task_block(replace(plain, sources={"generated": shifted}), FEW)
+    assert block["sources"]["generated"]["sensitivity"]["value"] == 0
+    assert "stands, though at its own threshold it does not sort them;" in block["reading"]
 
 
 @pytest.mark.parametrize(
