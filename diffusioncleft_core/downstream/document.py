@@ -92,7 +92,8 @@ def _task(task: Any, at: str) -> None:
         if not _count(row.get("n"), f"{place}.n"):
             raise _Wrong(f"{place}.n", "must be a number of images")
     if found.get("saliency") is not None:
-        _object(found["saliency"], f"{at}.saliency")
+        saliency = _object(found["saliency"], f"{at}.saliency")
+        _within(saliency.get("inside"), f"{at}.saliency.inside", 0, 1)
 
 
 def _test(test: Any, at: str) -> None:

@@ -201,7 +201,7 @@ def interval_of(
     worth = float(test.weakest(metric))
     known = drawn[np.isfinite(drawn)]
     variance = float(np.var(known, ddof=1)) if len(known) > 1 else 0.0
-    if variance > _NOTHING and worth > 1 and 0 < value < 1:
+    if variance > _NOTHING:  # which it is where not all is right, and not all wrong
         tail = (1 + level) / 2
         few = float(norm.ppf(tail) / t.ppf(tail, test.freedom(metric))) ** 2
         worth = value * (1 - value) / variance * few

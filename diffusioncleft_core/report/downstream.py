@@ -28,7 +28,7 @@ from .blocks import (
 from .downstream_plots import Marks, learning_curve, reliability_plot
 from .measured import PHANTOM_CAVEAT
 
-LEAK_TAG = "known people"
+LEAK_TAG = "people may be known"
 LEAK_WARNING = "The test set may share people with the training"
 METRICS = {
     "accuracy": "Accuracy",

@@ -114,6 +114,9 @@ def test_trainings_widen_a_difference():
     one = compare(a[:1], b[:1])["difference"]["auc"]
     assert one["ci95_trainings"] is None
     assert compare(a, b[:1])["difference"]["auc"]["ci95_trainings"] is not None
+    for two in (compare(a[:2], b[:2]), compare(a[:1], b[:2])):
+        figure = two["difference"]["auc"]
+        assert figure["ci95_trainings"][0] < figure["ci95"][0] - 1e-6
 
 
 def test_a_difference_stays_between_minus_one_and_one():

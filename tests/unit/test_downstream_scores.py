@@ -111,6 +111,16 @@ def test_all_right_is_as_sure_as_its_people_are_many_and_not_its_images():
     assert wrong["accuracy"]["ci95"] == pytest.approx(list(clopper_pearson(0, 8).ci95))
 
 
+def test_images_of_a_person_that_differ_are_worth_more_than_the_person():
+    rng = np.random.default_rng(2)
+    subject = np.repeat(np.arange(40), 6)
+    labels = subject % 2
+    item = of(labels, np.where(rng.random(240) < 0.8, labels, 1 - labels) * 0.6 + 0.2, subject)
+    for name, found in figures([item], photographs=False).items():
+        by_people = clopper_pearson(round(found["value"] * found["n_subjects"]), found["n_subjects"]).ci95
+        assert np.diff(found["ci95"])[0] < 0.7 * np.diff(by_people)[0], name
+
+
 def test_an_interval_is_never_narrower_than_that_of_as_many_independent_images():
     rng = np.random.default_rng(5)
     subject = np.repeat(np.arange(30), 4)
@@ -129,6 +139,14 @@ def test_each_draw_has_as_many_people_of_each_class_as_there_are():
     weights = test.draws(200, 0)
     assert np.allclose(weights[:, :3].sum(axis=1), 3) and np.allclose(weights[:, 3:].sum(axis=1), 5)
     assert len({tuple(row) for row in weights}) > 20
+
+
+def test_people_of_either_class_and_of_both_are_drawn_apart():
+    subject = np.array([0, 1, 2, 3, 4, 4, 5, 5])
+    test = Subjects(subject, np.array([1, 1, 0, 0, 1, 0, 0, 1], bool))
+    strata = test.strata.tolist()
+    assert strata[0] == strata[1] and strata[2] == strata[3] and strata[4] == strata[5]
+    assert len(set(strata)) == 3
 
 
 def test_one_person_alone_in_a_stratum_is_drawn_with_the_largest():
@@ -162,7 +180,11 @@ def test_a_figure_of_nothing_has_no_value():
 
 def test_one_person_of_a_class_leaves_nearly_everything_open():
     item = of([1, 1, 1, *[0] * 10], [0.9, 0.9, 0.1, *[0.2] * 10], [0, 0, 0, *range(1, 11)])
-    low, high = figures([item], photographs=False)["sensitivity"]["ci95"]
+    found = figures([item], photographs=False)
+    low, high = found["sensitivity"]["ci95"]
+    assert low < 0.1 and high > 0.95
+    ranked = of([1, *[0] * 12], [0.6, *np.linspace(0, 0.8, 12)])  # one positive person, above most
+    low, high = figures([ranked], photographs=False)["auc"]["ci95"]
     assert low < 0.1 and high > 0.95
 
 
