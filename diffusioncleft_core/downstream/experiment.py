@@ -28,6 +28,8 @@ from .training import PAPER, Classifier, TrainSettings, train_classifier
 from .trainings import SOURCE, Fold, Material, Plan, planned
 
 if TYPE_CHECKING:
+    import torch
+
     from .cropper import Cropper
 
 VERSION = 1
@@ -139,6 +141,7 @@ class _Trial:
     private: Path
     settings: ExperimentSettings
     crop: Mapping[str, Any]
+    memory: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def predictions(self, plan: Plan, seed: int) -> Predictions:
         """Of one seed on the whole test set, those of a cross-validation put together."""
@@ -169,7 +172,15 @@ class _Trial:
 
     def _trained(self, fold: Fold, view: View, seed: int) -> Classifier:
         settings = replace(self.settings.train, view=view)
-        return train_classifier(self.task, fold.positive, fold.negative, self.backbone, settings, seed=seed)
+        return train_classifier(
+            self.task,
+            fold.positive,
+            fold.negative,
+            self.backbone,
+            settings,
+            seed=seed,
+            memory=self.memory,
+        )
 
     def _key(self, fold: Fold, view: View, seed: int) -> str:
         settings = replace(self.settings.train, view=view)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 FEATURES = "features"
 FEATURES_VERSION = 1
 BATCH = 16
+IN_MEMORY = 1 << 30
+"""Bytes of features at most that stay in memory; the oldest go first."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,11 +32,13 @@ class FrozenPart:
         backbone: prepares the pixels.
         network: [B, 3, S, S] to [B, ...].
         which: tells parts of one backbone apart.
+        memory: features by key, for many trainings on the same pictures; None: they are read each time.
     """
 
     backbone: Backbone
     network: Callable[[torch.Tensor], torch.Tensor]
     which: str
+    memory: dict[str, torch.Tensor] | None = None
 
     def key(self, crop: str, view: View) -> str:
         """Of the features of one crop."""
@@ -53,6 +57,8 @@ def features_of(crops: Crops, view: View, part: FrozenPart, *, description: str 
     with progress(len(keys), description, leave=False) as bar:
         missing: list[int] = []
         for place, (key, owner) in enumerate(zip(keys, crops.owners, strict=True)):
+            if part.memory is not None and key in part.memory:
+                found[key] = part.memory[key]
             kept = None if key in found else caches[owner].tensors(key)
             if kept is not None and "features" in kept:
                 found[key] = kept["features"]
@@ -71,4 +77,8 @@ def features_of(crops: Crops, view: View, part: FrozenPart, *, description: str 
                 found[keys[place]] = features.clone()
                 caches[crops.owners[place]].keep_tensors(keys[place], {"features": found[keys[place]]})
             bar.update(len(places))
+    if part.memory is not None:
+        part.memory.update(found)
+        while part.memory and len(part.memory) * found[keys[0]].nbytes > IN_MEMORY:
+            del part.memory[next(iter(part.memory))]
     return torch.stack([found[key] for key in keys])

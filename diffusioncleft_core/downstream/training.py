@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -162,8 +162,12 @@ def train_classifiers(
     backbone: Backbone,
     settings: TrainSettings,
     seeds: Sequence[int],
+    *,
+    memory: dict[str, torch.Tensor] | None = None,
 ) -> Iterator[Classifier]:
     """One classifier a seed, each as it is done; the features are computed once for all.
+
+    memory: of features, where several calls share pictures (`FrozenPart.memory`).
 
     Raises:
         UserError: photographs would meet a backbone of phantoms, a class has fewer than two people, or the
@@ -173,17 +177,24 @@ def train_classifiers(
         raise UserError("one class is of phantoms and the other of photographs; train on sets of one kind")
     refuse_photographs(backbone, phantom=positive.phantom)
     crops = joined([positive.labelled(1), negative.labelled(0)])
-    part = frozen_part_of(backbone, settings)
+    part = replace(frozen_part_of(backbone, settings), memory=memory)
     data = TrainingData(features_of(crops, settings.view, part), crops.labels, crops.people)
     for seed in seeds:
         yield _trained(task, part, data, settings, seed)
 
 
 def train_classifier(
-    task: Task, positive: Crops, negative: Crops, backbone: Backbone, settings: TrainSettings, *, seed: int
+    task: Task,
+    positive: Crops,
+    negative: Crops,
+    backbone: Backbone,
+    settings: TrainSettings,
+    *,
+    seed: int,
+    memory: dict[str, torch.Tensor] | None = None,
 ) -> Classifier:
     """One classifier; see `train_classifiers`."""
-    return next(train_classifiers(task, positive, negative, backbone, settings, [seed]))
+    return next(train_classifiers(task, positive, negative, backbone, settings, [seed], memory=memory))
 
 
 def _trained(

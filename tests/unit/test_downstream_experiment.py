@@ -1,18 +1,20 @@
 """All trainings of a task: what is trained on what, kept, resumed and put together as evidence."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from downstream_phantoms import random_crops, small_cropper
 
-from diffusioncleft.diffusioncleft_core.downstream.backbones import load_backbone
+from diffusioncleft.diffusioncleft_core.downstream import features
+from diffusioncleft.diffusioncleft_core.downstream.backbones import Backbone, load_backbone
 from diffusioncleft.diffusioncleft_core.downstream.evidence import task_block
 from diffusioncleft.diffusioncleft_core.downstream.experiment import ExperimentSettings, run_experiment
 from diffusioncleft.diffusioncleft_core.downstream.held_out import HeldOut, each_once, people_of
 from diffusioncleft.diffusioncleft_core.downstream.task import CONTROLS, load_task
-from diffusioncleft.diffusioncleft_core.downstream.training import TrainSettings
+from diffusioncleft.diffusioncleft_core.downstream.training import TrainSettings, train_classifier
 from diffusioncleft.diffusioncleft_core.downstream.trainings import (
     Material,
     crossed,
@@ -182,3 +184,15 @@ def test_a_picture_counts_once_in_a_test_set_and_never_in_both_classes(material)
     assert each_once(twice).keys == crops.keys and each_once(twice).n_not_found == 3
     with pytest.raises(UserError, match="in both classes"):
         each_once(replace(twice, labels=np.append(crops.labels, [1, 0])))
+
+
+def test_features_that_are_in_memory_are_not_computed_again(task, backbone, monkeypatch):
+    memory = {}
+    train = partial(train_classifier, task, *classes(marked(40, 1)), backbone, SETTINGS.train, memory=memory)
+    first = train(seed=0)
+    assert len(memory) == 40
+    monkeypatch.setattr(Backbone, "prepare", None)  # a second computation would fail
+    assert train(seed=0).facts == first.facts
+    monkeypatch.setattr(features, "IN_MEMORY", 10 * next(iter(memory.values())).nbytes)
+    train(seed=0)
+    assert len(memory) == 10
