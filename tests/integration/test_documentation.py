@@ -114,7 +114,7 @@ def test_the_commands_of_downstream_train_and_judge_a_classifier(repository, com
     commands = [shlex.split(line)[1:] for line in block.replace("\\\n", " ").strip().splitlines()]
     assert [words[:2] for words in commands] == [["downstream", "train"], ["downstream", "evaluate"]]
     for seed, (name, finding) in enumerate((("pre_op", "cleft"), ("post_op", "scar"))):
-        as_generated(write_phantoms(tmp_path / "demo/generated" / name, finding, seed, 20), name)
+        as_generated(write_phantoms(tmp_path / "demo/generated" / name, finding, seed, 8), name)
         photos, dataset = tmp_path / "photos" / name, tmp_path / "demo/private" / name
         for words in (
             ("phantom", "render", "--condition", name, "--n", 16, "--subjects", 16, "--seed", 7 + seed),
