@@ -33,7 +33,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PY) -c "import pathlib; pathlib.Path('$(READY)').write_text('')"
 
 demo: $(READY)
-	$(PY) -m diffusioncleft run --phantom --out $(OUT)
+	$(PY) -m diffusioncleft run --phantom --out $(OUT) --downstream pre_post
 
 test: $(READY)
 	$(PY) -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(TESTS)
@@ -52,9 +52,11 @@ format: $(READY)
 bench: $(READY)
 	$(PY) -m benchmarks
 	$(PY) -m benchmarks.measurements
+	$(PY) -m benchmarks.downstream
 
 experiments: $(READY)
 	$(PY) scripts/experiments.py
+	$(PY) -m diffusioncleft.tools.downstream_coverage
 	$(if $(DIFFUSIONCLEFT_REAL),$(PY) -m diffusioncleft.tools.evaluate_eyes --out experiments/real_eyes.json)
 
 clean:

@@ -22,6 +22,7 @@ COMMANDS = {
     "prompt": ".prompt",
     "plan": ".plan",
     "measure": ".measure",
+    "downstream": ".downstream",
     "report": ".report",
     "lora": ".lora",
     "phantom": ".phantom",

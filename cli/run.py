@@ -162,6 +162,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="healthy faces for the face map, as the paper's Figure 7 has; never shown, only counted",
     )
+    judging.add_argument(
+        "--downstream",
+        nargs="*",
+        metavar="TASK",
+        help="train classifiers on the images and test them on the hold-out: tasks by name or file "
+        "(default: all that come along)",
+    )
     parser.add_argument("--seed", type=SEED, default=0, help="seed of everything that is drawn (default 0)")
     parser.add_argument(
         "--redo",
@@ -257,6 +264,7 @@ def settings_from(args: argparse.Namespace) -> RunSettings:
         limits=limits_from(args),
         refill=args.refill,
         metrics=metrics_from(args.metrics),
+        downstream=downstream_from(args.downstream),
         recipe=recipe_from(
             args, RECIPE_OPTIONS, {"data.resolution": (sampling.width,)} if args.phantom else {}
         ),
@@ -273,6 +281,13 @@ def metrics_from(text: str) -> tuple[str, ...]:
     if unknown:
         raise UserError(f"--metrics has no {unknown[0]!r}: give {','.join(METRICS)}, one of them, or none")
     return tuple(name for name in METRICS if name in wanted)
+
+
+def downstream_from(tasks: list[str] | None) -> tuple[str, ...]:
+    """The tasks that are asked for: none without the option, all that come along where it names none."""
+    from ..diffusioncleft_core.downstream.task import known_tasks
+
+    return () if tasks is None else tuple(dict.fromkeys(tasks)) or known_tasks()
 
 
 def photographs_from(args: argparse.Namespace) -> dict[str, Photographs]:

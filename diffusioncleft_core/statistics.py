@@ -23,10 +23,19 @@ def clopper_pearson(k: int, n: int, level: float = 0.95) -> Proportion:
     """Exact binomial interval (Clopper & Pearson, Biometrika 26, 1934), by the beta distribution."""
     if n == 0:
         return Proportion(None, (0.0, 1.0), 0, 0)
+    return Proportion(k / n, beta_interval(k, n, level), k, n)
+
+
+def beta_interval(k: float, n: float, level: float = 0.95) -> tuple[float, float]:
+    """The ends of Clopper and Pearson's interval, also for `k` of an effective `n` that are no whole numbers.
+
+    Such an `n` is what a share of dependent images is worth in independent ones (Korn & Graubard, Survey
+    Methodology 24, 1998).
+    """
     tail = (1 - level) / 2
-    low = 0.0 if k == 0 else float(beta.ppf(tail, k, n - k + 1))
-    high = 1.0 if k == n else float(beta.ppf(1 - tail, k + 1, n - k))
-    return Proportion(k / n, (low, high), k, n)
+    low = 0.0 if k <= 0 else float(beta.ppf(tail, k, n - k + 1))
+    high = 1.0 if k >= n else float(beta.ppf(1 - tail, k + 1, n - k))
+    return low, high
 
 
 @dataclass(frozen=True)

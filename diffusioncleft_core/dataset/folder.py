@@ -149,6 +149,12 @@ def dataset_rows(folder: Path, *roles: str) -> list[ImageRow]:
     return [row for row in listed_rows(folder) if not roles or row.role in roles]
 
 
+def holds_phantoms(folder: Path) -> bool:
+    """Whether a dataset was built from phantoms; photographs are what is not told to be phantoms."""
+    described = read_json(folder / SETTINGS) if (require_dataset(folder) / SETTINGS).is_file() else {}
+    return isinstance(described, dict) and bool(described.get("settings", {}).get("phantom", False))
+
+
 def dataset_cache(folder: Path, part: str) -> Path:
     """The folder in a dataset for what was computed from its own images, of the kind `part` (`training`, …).
 

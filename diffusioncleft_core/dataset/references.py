@@ -17,7 +17,7 @@ from ..imageset.decode import MAX_SIDE
 from ..imageset.manifest import ImageRow
 from .copies import dataset_thumbnails
 from .examine import Ledger, examine_settings, settings_key
-from .folder import SETTINGS, dataset_cache, dataset_rows
+from .folder import SETTINGS, dataset_cache, dataset_rows, holds_phantoms
 
 FACES_CACHE = "faces"
 """Part of the dataset's cache: erased with it, and whenever a photograph is withdrawn."""
@@ -74,7 +74,7 @@ def dataset_records(
     """
     rows = dataset_rows(folder, *roles)
     described = _description(folder)
-    if analyzer.phantom_only and not described.get("settings", {}).get("phantom", False):
+    if analyzer.phantom_only and not holds_phantoms(folder):
         raise UserError(
             f"the embedded face models know phantoms alone and {folder} holds photographs; "
             "name a face pack (--faces)"

@@ -138,6 +138,21 @@ def recorded_runs(dataset: Path) -> set[str]:
     return known | {str(row.get("run")) for row in _rows(dataset)}
 
 
+def trained_photographs(dataset: Path) -> dict[str, set[str]]:
+    """Content hashes of what each recorded training learned from, by its fingerprint; no withdrawn ones."""
+    found: dict[str, set[str]] = {}
+    for row in _rows(dataset):
+        if _SET in row:
+            found.setdefault(str(row.get("run")), set()).update(map(str, row[_SET]))
+    return found
+
+
+def lora_training(dataset: Path, digest: str) -> str:
+    """The fingerprint of the recorded training that saved a LoRA file of this SHA-256; "" for none."""
+    runs = (str(row.get("run")) for row in _rows(dataset) if row.get("lora") == digest)
+    return next(runs, "")
+
+
 def label(dataset: Path) -> str:
     """What withdrawals call the dataset: a keyed hash, so that it names nothing."""
     return keyed_hash(dataset, "withdrawals")[:16]

@@ -11,6 +11,8 @@ from ..conditions.prompts import build_prompt
 from ..conditions.vocabulary import Condition
 
 CONDITION = "zero_shot"
+HEALTHY = "healthy"
+"""Stands where a condition's name would, on pictures of the base model that show none."""
 
 
 def zero_shot_plan(prompts: Sequence[str], n: int, seed: int) -> list[PlanRow]:
@@ -21,6 +23,18 @@ def zero_shot_plan(prompts: Sequence[str], n: int, seed: int) -> list[PlanRow]:
         noise = int(hashlib.sha256(f"zero-shot/{seed}/{index}".encode()).hexdigest()[:8], 16)
         rows.append(PlanRow(index, prompt, noise, {}, CONDITION))
     return rows
+
+
+def healthy_plan(condition: Condition, n: int, seed: int, *, bracketed: bool = True) -> list[PlanRow]:
+    """n prompts for healthy people with the condition's attributes, for the base model without a LoRA."""
+    return [
+        replace(
+            row,
+            prompt=build_prompt(condition, row.attributes, bracketed=bracketed, trigger="", cleft=False),
+            condition=HEALTHY,
+        )
+        for row in sampling_plan(condition, n, seed, bracketed=bracketed)
+    ]
 
 
 KINDS = ("cleft_prompt", "healthy_prompt", "caption_like", "cleft_prompt", "other_trigger")

@@ -24,6 +24,8 @@ REJECTED = "rejected"
 """Folder inside a set for what the filters set aside; nothing in it is ever deleted."""
 FACES_CACHE = ".faces"
 """Folder inside a set that keeps its face records, closed to others (0700)."""
+CROPS_CACHE = ".downstream"
+"""Folder inside a set that keeps the crops of its lips and their features, likewise."""
 
 
 def set_lock(folder: Path) -> contextlib.AbstractContextManager[None]:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.util
 import io
 import warnings
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import UserError
 from ..files import sha256_model
-from ..weight_file import stand_in
+from ..weights.networks import NetworkInfo, draw_from_seed, load_state, load_weights, read_state
 
 if TYPE_CHECKING:
     import torch
@@ -26,26 +25,11 @@ SMALLEST_SIDE = 64
 INSTALL = "run: pip install lpips pytorch-fid scipy"
 
 
-@dataclass(frozen=True)
-class ExtractorInfo:
-    """What computed the features, for the report."""
-
-    name: str
-    sha256: str
-    """Of the weights' file; of the weights themselves when they were drawn from a seed."""
-    phantom: bool
-    """True for weights that say nothing about photographs; whoever shows a figure must say so."""
-    licence: str
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-
 class VectorExtractor(Protocol):
     """Images to vectors of the same length, which don't depend on the other images of a batch."""
 
     @property
-    def info(self) -> ExtractorInfo:
+    def info(self) -> NetworkInfo:
         """What it is, for the report."""
 
     @property
@@ -64,7 +48,7 @@ class InceptionFeatures:
     """pytorch-fid's Inception: images to 2048 numbers each."""
 
     network: torch.nn.Module
-    info: ExtractorInfo
+    info: NetworkInfo
     device: torch.device
     dimensions: int = INCEPTION_DIMENSIONS
 
@@ -94,7 +78,7 @@ class PerceptualFeatures:
 
     network: Any
     """`lpips.LPIPS` with its heads and trunk loaded."""
-    info: ExtractorInfo
+    info: NetworkInfo
     device: torch.device
 
     def __call__(self, pixels: Any) -> torch.Tensor:
@@ -121,11 +105,11 @@ def inception(weights: Path | None, device: torch.device, seed: int = 0) -> Ince
     """
     network = _inception_network()
     if weights is None:
-        sha256 = _seeded(network, seed)
-        info = ExtractorInfo("seeded-random Inception (pytorch-fid form)", sha256, True, "none")
+        sha256 = draw_from_seed(network, seed)
+        info = NetworkInfo("seeded-random Inception (pytorch-fid form)", sha256, True, "none")
     else:
-        _load(network, weights, "FID's Inception")
-        info = ExtractorInfo("pytorch-fid Inception", sha256_model(weights), False, "Apache-2.0")
+        load_weights(network, weights, "FID's Inception")
+        info = NetworkInfo("pytorch-fid Inception", sha256_model(weights), False, "Apache-2.0")
     return InceptionFeatures(_blocks(network).eval().requires_grad_(False).to(device), info, device)
 
 
@@ -143,11 +127,11 @@ def perceptual(trunk: Path | None, device: torch.device, seed: int = 0) -> Perce
         network = lpips.LPIPS(pretrained=False, net="alex", version="0.1", pnet_rand=True, verbose=False)
     _load_heads(network, lpips_heads())
     if trunk is None:
-        sha256 = _seeded(network.net, seed)
-        info = ExtractorInfo("LPIPS v0.1, seeded-random AlexNet", sha256, True, "BSD-2-Clause")
+        sha256 = draw_from_seed(network.net, seed)
+        info = NetworkInfo("LPIPS v0.1, seeded-random AlexNet", sha256, True, "BSD-2-Clause")
     else:
         _load_trunk(network.net, trunk)
-        info = ExtractorInfo("LPIPS v0.1, AlexNet", sha256_model(trunk), False, "BSD-2-Clause, BSD-3-Clause")
+        info = NetworkInfo("LPIPS v0.1, AlexNet", sha256_model(trunk), False, "BSD-2-Clause, BSD-3-Clause")
     return PerceptualFeatures(network.eval().requires_grad_(False).to(device), info, device)
 
 
@@ -192,33 +176,15 @@ def _blocks(network: Any) -> torch.nn.Module:
     return nn.Sequential(*stem, *mixed, nn.AdaptiveAvgPool2d((1, 1)))
 
 
-def _seeded(network: torch.nn.Module, seed: int) -> str:
-    """Draw every convolution from `seed`, He's way, so that activations keep their size; returns a sha256."""
-    import torch
-
-    generator = torch.Generator().manual_seed(seed)
-    digest = hashlib.sha256()
-    for module in network.modules():
-        if isinstance(module, torch.nn.Conv2d):
-            with torch.no_grad():
-                fan_in = module.weight[0].numel()
-                module.weight.copy_(torch.randn(module.weight.shape, generator=generator))
-                module.weight.mul_((2 / fan_in) ** 0.5)
-                if module.bias is not None:
-                    module.bias.zero_()
-            digest.update(module.weight.detach().numpy().tobytes())
-    return digest.hexdigest()
-
-
 def _load_heads(network: Any, heads: Path) -> None:
-    state = _read(heads, "the linear heads of lpips")
+    state = read_state(heads, "the linear heads of lpips")
     for number, head in enumerate(network.lins):
         head.model[-1].weight.data.copy_(state[f"lin{number}.model.1.weight"])
 
 
 def _load_trunk(trunk: Any, weights: Path) -> None:
     """Into lpips' five slices, whose layers keep the numbers they have in torchvision's `features`."""
-    state = _read(weights, "AlexNet")
+    state = read_state(weights, "AlexNet")
     renamed = {}
     for key in trunk.state_dict():
         source = f"features.{key.partition('.')[2]}"
@@ -227,36 +193,7 @@ def _load_trunk(trunk: Any, weights: Path) -> None:
                 f"{weights} is not torchvision's AlexNet (it lacks {source}); give the right file"
             )
         renamed[key] = state[source]
-    _into(trunk, renamed, weights, "torchvision's AlexNet")
-
-
-def _load(network: torch.nn.Module, weights: Path, what: str) -> None:
-    _into(network, _read(weights, what), weights, what)
-
-
-def _into(network: torch.nn.Module, state: dict[str, Any], weights: Path, what: str) -> None:
-    try:
-        network.load_state_dict(state)
-    except RuntimeError:
-        raise UserError(f"{weights} does not hold {what}: its layers differ; give the right file") from None
-
-
-def _read(weights: Path, what: str) -> dict[str, Any]:
-    """A checkpoint of tensors alone; anything else that a pickle may hold is refused."""
-    import torch
-
-    if instead := stand_in(weights):
-        raise UserError(f"{weights} {instead}")
-    try:
-        state = torch.load(weights, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file raises nearly anything
-        raise UserError(
-            f"{weights} can't be read as {what} ({type(error).__name__}); fetch it again: "
-            "diffusioncleft weights verify"
-        ) from None
-    if not isinstance(state, dict):
-        raise UserError(f"{weights} holds no weights; fetch it again: diffusioncleft weights verify")
-    return state
+    load_state(trunk, renamed, weights, "torchvision's AlexNet")
 
 
 @dataclass(frozen=True)

@@ -73,10 +73,9 @@ from typing import Any
 
 import numpy as np
 
-from ..dataset.folder import SETTINGS, require_dataset
+from ..dataset.folder import holds_phantoms
 from ..errors import UserError
 from ..faces.analyzer import FaceAnalyzer
-from ..files import read_json
 from ..ranges import COSINE, COUNT, PAPER_SIMILARITY
 from .copies import copy_figures
 from .extractors import Extractors
@@ -324,8 +323,7 @@ def refuse_photographs(references: Sequence[Path], extractors: Extractors) -> No
     if not extractors.are_seeded:
         return
     for folder in references:
-        described = read_json(folder / SETTINGS) if (require_dataset(folder) / SETTINGS).is_file() else {}
-        if not described.get("settings", {}).get("phantom", False):
+        if not holds_phantoms(folder):
             raise UserError(
                 f"{folder} holds photographs, and seeded-random networks are for phantoms alone; "
                 "leave --phantom out (diffusioncleft weights list shows what is then needed)"

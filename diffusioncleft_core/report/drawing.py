@@ -79,7 +79,7 @@ class Drawing:
     """One plot. name: of its files, unique in a report; title, description: what a screen reader says.
 
     size: width and height in mm; paint: fills a figure of that size; columns, rows: the numbers it shows;
-    phantom: the figure itself says that it is of drawings.
+    phantom: the figure itself says that it is of drawings; warnings: what else it says over the plot.
     """
 
     name: str
@@ -90,6 +90,7 @@ class Drawing:
     columns: Sequence[str]
     rows: Sequence[Sequence[object]]
     phantom: bool = False
+    warnings: Sequence[str] = ()
 
     def render(self, *forms: str) -> list[bytes]:
         """The plot as `svg`, `pdf` or `png` (300 dpi), in the order of `forms`."""
@@ -98,8 +99,9 @@ class Drawing:
         with _own_style(self.name):
             figure = Figure(figsize=(self.size[0] / INCH, self.size[1] / INCH), layout="constrained")
             self.paint(figure)
-            if self.phantom:
-                figure.suptitle(PHANTOM_NOTE, fontsize=SMALL, x=0.01, ha="left", color=ALARM)
+            warnings = [*([PHANTOM_NOTE] if self.phantom else []), *self.warnings]
+            if warnings:
+                figure.suptitle("\n".join(warnings), fontsize=SMALL, x=0.01, ha="left", color=ALARM)
             return [_saved(figure, form) for form in forms]
 
     @cached_property
@@ -182,7 +184,7 @@ def save_drawings(drawings: Iterable[Drawing], folder: Path) -> list[Path]:
     return files
 
 
-KINDS = ("similarity-*", "threshold-*", "face-map", "loss-*")
+KINDS = ("similarity-*", "threshold-*", "face-map", "loss-*", "learning-curve-*", "reliability-*")
 """Names of every drawing that a report may have."""
 
 

@@ -51,6 +51,21 @@ class RunFolders:
     def generated(self, condition: str) -> Path:
         return self.root / "generated" / condition
 
+    @property
+    def base(self) -> Path:
+        """Faces of the base model alone, without any finding."""
+        return self.root / "base"
+
+    @property
+    def faces(self) -> Path:
+        """What was found in images, by content."""
+        return self.private / "faces"
+
+    @property
+    def downstream(self) -> Path:
+        """What classifiers said of photographs."""
+        return self.private / "downstream"
+
     def oracle(self, condition: str) -> Path:
         return self.root / "oracle" / condition
 

@@ -21,6 +21,7 @@ from ..filters.decisions import REVIEW_KIND, REVIEW_SCHEMA, SAID
 from ..imageset.places import name_of
 from ..ranges import PAPER_SIMILARITY
 from .blocks import Gallery, Labels, Photo, Plots, Section, Text, labels_of
+from .downstream import downstream_section
 from .drawing import Drawing, save_drawings
 from .face_map import embedding_section
 from .measured import measured_section
@@ -65,6 +66,11 @@ def page_of(document: Mapping[str, Any], pictures: ReportPictures) -> Page:
         part("plain-words", "In plain words", lambda: plain_words_section(document)),
         *([notes] if (notes := notes_section(document)).blocks else []),
         part("figures", "Figures", lambda: measured_section(document)),
+        *(
+            [part("downstream", "What the images are good for", lambda: downstream_section(document))]
+            if document.get("downstream")
+            else []
+        ),
         part("similarity", "Likeness to the training faces", lambda: similarity_section(document)),
         part("embedding", "Face embeddings", lambda: embedding_section(document)),
         part("samples", "Samples", lambda: samples_section(document, pictures)),

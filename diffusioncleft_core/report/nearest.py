@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..dataset.folder import erase
 from ..dataset.references import dataset_records
 from ..errors import UserError
 from ..faces.analyzer import FaceAnalyzer
@@ -148,8 +149,8 @@ def earlier_reviews(root: Path, pairs: Sequence[NearestPair]) -> dict[str, str]:
 
 
 def forget_dataset(dataset: Path) -> None:
-    """Erase the list beside a run's dataset, and the page of it: both name its photographs. Unread, so that
-    nothing damaged is in a purge's way.
+    """Erase what lies beside a run's dataset and comes from its photographs: the list of nearest pairs, the
+    page of it, and what classifiers said of them. Unread, so that nothing damaged is in a purge's way.
 
     The next run or report makes them of what is left.
     """
@@ -158,6 +159,7 @@ def forget_dataset(dataset: Path) -> None:
     if folders.private == private and folders.stages.is_dir():
         for file in (PRIVATE_HTML, NEAREST_FILE):
             (private / file).unlink(missing_ok=True)
+        erase(folders.downstream)
 
 
 def judge_previews(

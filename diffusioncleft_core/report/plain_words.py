@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..dataset.withdrawn import SAID
+from ..downstream.document import NOT_A_DEVICE
 from ..filters.decisions import SAID as VERDICTS
 from ..filters.identity import IDENTITY_LEAK
 from ..imageset.decode import REASONS
@@ -77,6 +78,10 @@ WITH_CONTROL = (
 WITHOUT_CONTROL = (
     f"Photographs that were kept apart, of other people, would be the control; there were none, or {FEW}."
 )
+SEEN_BEFORE = (
+    "People in these may be among those whose photographs the images were learned from, so the number may be "
+    "too high. "
+)
 SHARE = (
     "May be shared: this page and the folder of its plots. They hold no photograph of a person, no name "
     f"and no file name, and of photographs of people numbers of {FEW} are not told.",
@@ -104,6 +109,7 @@ def plain_words_section(document: Mapping[str, Any]) -> Section:
         *photographs(document.get("training") or {}, labels),
         *findings(document.get("sets") or {}, labels),
         Text(set_aside_images(document.get("filters") or {}, labels), listed=True),
+        Text(uses(document.get("downstream") or {}), heading="What the synthetic images are good for"),
         Text(limits(document, phantom=phantom), listed=True, heading="What this can’t show"),
         Text(
             [NO_LONGER_VALID, *SHARE[1:2], *SHARE[4:]] if withdrawn else SHARE,
@@ -230,6 +236,25 @@ def reviewed(counts: Mapping[str, int]) -> str:
         f"a person looked at {counts['pairs']:,} images beside the photograph most like each: {seen}. What "
         "is the same person was set aside."
     )
+
+
+def uses(downstream: Mapping[str, Any]) -> list[str]:
+    """What a program that learned from synthetic images tells apart, a sentence or two a task."""
+    lines = []
+    for task in (downstream.get("tasks") or {}).values():
+        source, figures = next(iter(task["sources"].items()))
+        accuracy, test, classes = figures["accuracy"], task["test"], task["classes"]
+        if accuracy.get("value") is None:
+            continue
+        low, high = accuracy["ci95"]
+        shown = "photographs" if test["photographs"] else "drawings"
+        lines.append(
+            f"A computer program that learned from {source.replace('_', ' ')} images told “"
+            f"{classes['positive']}” from “{classes['negative']}” rightly in {percent(accuracy['value'])} of "
+            f"{accuracy['n']:,} {shown} (range {percent(low)} to {percent(high)}). "
+            f"{SEEN_BEFORE if test.get('leak') else ''}{NOT_A_DEVICE}."
+        )
+    return lines
 
 
 def limits(document: Mapping[str, Any], *, phantom: bool) -> list[str]:

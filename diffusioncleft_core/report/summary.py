@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..downstream.document import NOTICE
 from ..files import inside
 from ..imageset.decode import REASONS
 from ..imageset.manifest import raw_rows, read_image_set
@@ -81,9 +82,40 @@ def summarize(report: Mapping[str, Any]) -> str:
         lines += ["| --- | --- | ---: | --- | ---: | --- |"]
         for name, figures in report["oracle"].items():
             lines += [figure_line(name, *row) for row in figure_rows(figures)]
+    lines += downstream_lines(report.get("downstream") or {})
     lines += ["", "## Time", "", "| stage | seconds |", "| --- | ---: |"]
     lines += [f"| {name} | {value:.1f} |" for name, value in report["provenance"]["seconds"].items()]
     return "\n".join(lines) + "\n"
+
+
+def downstream_lines(downstream: Mapping[str, Any]) -> list[str]:
+    """What the images are good for: the reading of each task, and a line for each source."""
+    if not downstream.get("tasks"):
+        return []
+    lines = ["", "## What the images are good for", "", NOTICE, ""]
+    for task in downstream["tasks"].values():
+        test = task["test"]
+        leak = test.get("leak") or ""
+        more = f" ({leak})" if leak not in task["reading"] else ""
+        lines.append(f"- {task['title']}: {task['reading']}{more}")
+    lines += ["", "| task | trained on | accuracy | 95 % interval | AUC | 95 % interval | n |"]
+    lines += ["| --- | --- | ---: | --- | ---: | --- | ---: |"]
+    for task in downstream["tasks"].values():
+        for source, figures in task["sources"].items():
+            cells = [task["title"], source, *downstream_cells(figures["accuracy"], "%")]
+            cells += [*downstream_cells(figures["auc"], ""), count(figures["accuracy"]["n"])]
+            lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def downstream_cells(figure: Mapping[str, Any], unit: str) -> tuple[str, str]:
+    """A figure and its interval."""
+    if figure["value"] is None:
+        return "not told" if figure.get("note") else "none", ""
+    low, high = figure["ci95"]
+    if unit:
+        return shown(figure["value"], unit), f"{shown(low, unit)} to {shown(high, unit)}"
+    return f"{figure['value']:.3f}", f"{low:.3f} to {high:.3f}"
 
 
 def aside_rows(condition: str, facts: Mapping[str, Any]) -> list[str]:

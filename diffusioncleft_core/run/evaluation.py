@@ -123,7 +123,6 @@ def peak_memory() -> dict[str, float]:
 
 ZERO_SHOT_IMAGES = 4
 """Images of each of the vocabulary's probes."""
-FACES_CACHE = "faces"
 
 
 def filter_images(run: Run) -> Results:
@@ -158,7 +157,7 @@ def filter_images(run: Run) -> Results:
                 identity,
                 phantom_base=settings.source.fingerprint() if settings.phantom else None,
             ),
-            cache=folders.private / FACES_CACHE,
+            cache=folders.faces,
             refill=Refill(draw_again, settings.refill) if settings.refill else None,
             warn=run.warn,
         )
@@ -211,14 +210,12 @@ def measure_images(run: Run, control: Path | None) -> Results:
                 threshold=settings.threshold,
                 seed=settings.seed,
                 control=control,
-                cache_dir=folders.private / FACES_CACHE,
+                cache_dir=folders.faces,
             ),
             warn=run.warn,
         )
         judge_all_previews(run, analyzer)
-        pairs = nearest_pairs(
-            folders.root, generated, datasets, analyzer, cache=folders.private / FACES_CACHE
-        )
+        pairs = nearest_pairs(folders.root, generated, datasets, analyzer, cache=folders.faces)
         write_nearest(folders.private, pairs)
         return measured
 
@@ -262,7 +259,7 @@ def judge_all_previews(run: Run, analyzer: FaceAnalyzer) -> None:
                 previews,
                 IdentityFilter(reference, run.settings.threshold),
                 analyzer,
-                cache=folders.private / FACES_CACHE,
+                cache=folders.faces,
             )
 
 
@@ -286,7 +283,9 @@ def draw_zero_shot(run: Run) -> Results:
     return run.stages.run(Stage("zero-shot", lambda: inputs, [out], work, fits=fits))
 
 
-def write_report(run: Run, filtered: Results, measured: Results, seconds: float) -> None:
+def write_report(
+    run: Run, filtered: Results, measured: Results, seconds: float, downstream: Results | None = None
+) -> None:
     """report.json, summary.md and the two pages; made anew each time, they cost little."""
     from ..report.blocks import labels_of
     from ..report.html import write_private_html, write_shared
@@ -300,6 +299,7 @@ def write_report(run: Run, filtered: Results, measured: Results, seconds: float)
         "filters": filtered,
         "sets": measured["sets"],
         "figures": measured["figures"],
+        **({"downstream": downstream} if downstream else {}),
     }
     document["figures"] = {**document["figures"], "loss": loss_curves(folders, told_trainings(document))}
     write_json(inside(folders.root, folders.report.name), document)

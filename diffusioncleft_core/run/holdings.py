@@ -14,7 +14,7 @@ from ..dataset.withdrawn import MARK, Withdrawal, lora_run, metadata_of, read_ma
 from ..errors import UserError
 from ..files import parse_json, read_json, sha256_model
 from ..imageset.manifest import listed_rows
-from ..imageset.places import FACES_CACHE, MANIFEST, REJECTED, SETTINGS, sidecar_of
+from ..imageset.places import CROPS_CACHE, FACES_CACHE, MANIFEST, REJECTED, SETTINGS, sidecar_of
 from ..recipe.document import FILE_NAME
 from ..report.folders import RunFolders
 from ..report.html import figures_folder
@@ -29,7 +29,7 @@ _CHECKPOINTS = "state"
 _HEADER = "checkpoint"
 """Where the trainer's checkpoints say what they were made from."""
 _BESIDE_CHECKPOINTS = (_CHECKPOINTS, "previews", "loss.jsonl")
-_BESIDE_IMAGES = (MANIFEST, SETTINGS, FACES_CACHE, ".embeddings", ".measure", MARK)
+_BESIDE_IMAGES = (MANIFEST, SETTINGS, FACES_CACHE, CROPS_CACHE, ".embeddings", ".measure", MARK)
 _LARGEST_JSON = 4 << 20
 """Bytes up to which a JSON file may be a sidecar or a report."""
 

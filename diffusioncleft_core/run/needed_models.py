@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import UserError
 from .need import Need, gib, looked
-from .settings import BASE_PARTS, RunSettings
+from .settings import BASE_PARTS, RunSettings, downstream_backbone
 
 
 def base_model(settings: RunSettings) -> Iterator[Need]:
@@ -130,6 +130,27 @@ def networks(settings: RunSettings) -> Iterator[Need]:
                 partial(extractor, metric),
                 f"diffusioncleft weights fetch {entry.weights}",
             )
+
+
+def classifiers(settings: RunSettings) -> Iterator[Need]:
+    """The tasks of the classifiers, and what they stand on."""
+    from ..downstream.backbones import BACKBONES
+    from ..downstream.task import load_task
+    from ..environment import check_packages
+    from ..weights.registry import require_file
+
+    def known() -> str:
+        return ", ".join(load_task(name).title for name in settings.downstream)
+
+    def backbone() -> str:
+        check_packages([*entry.packages, "sklearn"])
+        return entry.title if entry.weights is None else str(require_file(entry.weights))
+
+    entry = BACKBONES[downstream_backbone(settings)]
+    if settings.downstream:
+        yield looked("tasks of the classifiers", known)
+        fetch = "" if entry.weights is None else f"diffusioncleft weights fetch {entry.weights}"
+        yield looked("network of the classifiers", backbone, fetch)
 
 
 def counted_files(files: Sequence[Path]) -> str:

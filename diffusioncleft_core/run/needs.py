@@ -12,7 +12,7 @@ from ..environment import check_packages, trainer_device
 from ..errors import UserError
 from ..report.folders import RunFolders
 from .need import Need, looked
-from .needed_models import base_model, networks
+from .needed_models import base_model, classifiers, networks
 from .needed_room import disk, memory
 from .run import Run
 from .settings import NO_PHANTOMS, NO_PHOTOGRAPHS, RunSettings
@@ -44,6 +44,7 @@ def needs_of(settings: RunSettings) -> list[Need]:
         *photographs(settings),
         *base_model(settings),
         *networks(settings),
+        *classifiers(settings),
         disk(settings),
         *memory(settings),
     ]

@@ -18,6 +18,7 @@ from ..files import TEMPORARY_PREFIX, folder_lock, private_dir
 from ..recipe.document import write_recipe
 from ..report.folders import RunFolders
 from .dataset import build, control_faces, render_photographs
+from .downstream import read_evidence, try_classifiers
 from .evaluation import draw_zero_shot, filter_images, measure_images, write_report
 from .generation import ask_oracle, draw_sheets, generate_images, write_prompt_plan
 from .needs import check_settings
@@ -63,7 +64,7 @@ def run_pipeline(
         remove_half_written(run.folders.root)
         filtered, measured = run_stages(run, train)
         say("report …")
-        write_report(run, filtered, measured, time.monotonic() - begun)
+        write_report(run, filtered, measured, time.monotonic() - begun, read_evidence(run))
     return RunResult(run.folders, run.stages.rows, run.facts, run.warnings)
 
 
@@ -124,4 +125,8 @@ def run_stages(run: Run, train: Train) -> tuple[Results, Results]:
         draw_sheets(run, condition)
     if settings.vocabulary.zero_shot:
         draw_zero_shot(run)
-    return filtered, measure_images(run, control_faces(run))
+    control = control_faces(run)
+    measured = measure_images(run, control)
+    if settings.downstream:
+        try_classifiers(run, control)
+    return filtered, measured

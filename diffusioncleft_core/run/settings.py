@@ -75,6 +75,7 @@ class RunSettings:
         limits: those of the artifact filter that are not its defaults.
         refill: how often a rejected image is made again.
         metrics: out of `METRICS`, beside FIR.
+        downstream: tasks of the classifiers that try the images, by name or file; none by default.
         recipe: of all trainings, without what the datasets add.
         redo: make everything anew.
         absent: parts of the base model that were not found (`base` for all of it), by the error that says so.
@@ -100,6 +101,7 @@ class RunSettings:
     limits: Mapping[str, float] = field(default_factory=dict)
     refill: int = ranged(REFILLS, default=0)
     metrics: tuple[str, ...] = METRICS
+    downstream: tuple[str, ...] = ()
     recipe: Recipe = field(default_factory=Recipe)
     redo: bool = False
     absent: Mapping[str, UserError] = field(default_factory=dict)
@@ -147,6 +149,14 @@ def face_pack_input(settings: RunSettings) -> dict[str, Any]:
 
     pack = find_pack(settings.faces)
     return {"face pack": [pack.weights(), pack.det_size, pack.det_thresh, pack.phantom_only]}
+
+
+def downstream_backbone(settings: RunSettings) -> str:
+    """What the classifiers stand on: the paper's network, of phantoms the embedded one."""
+    from ..downstream.backbones import DEFAULT
+    from ..faces.analyzer import PHANTOM
+
+    return PHANTOM if settings.phantom else DEFAULT
 
 
 def metric_weights(settings: RunSettings) -> dict[str, str]:

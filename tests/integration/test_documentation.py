@@ -1,11 +1,13 @@
-"""Every Python example of the documentation runs as it is written, the phantom being its base model."""
+"""Examples of the documentation run as they are written, the phantom being the base model."""
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
+from downstream_phantoms import as_generated, write_phantoms
 from PIL import Image
 from stand_in_comfyui import GRAPH, StandIn
 
@@ -94,3 +96,24 @@ def test_the_example_of_workflows_runs_one_on_a_server(run, tmp_path):
         server.close()
     assert len(server.queued) == 1
     assert list((tmp_path / "out").glob("*.png")) and (tmp_path / "out" / "outputs.json").is_file()
+
+
+def test_the_commands_of_downstream_train_and_judge_a_classifier(repository, command, tmp_path):
+    (block,) = re.findall(r"^```\n(.*?)^```", (repository / "docs/downstream.md").read_text(), re.M | re.S)
+    commands = [shlex.split(line)[1:] for line in block.replace("\\\n", " ").strip().splitlines()]
+    assert [words[:2] for words in commands] == [["downstream", "train"], ["downstream", "evaluate"]]
+    for seed, (name, finding) in enumerate((("pre_op", "cleft"), ("post_op", "scar"))):
+        as_generated(write_phantoms(tmp_path / "demo/generated" / name, finding, seed, 8), name)
+        photos, dataset = tmp_path / "photos" / name, tmp_path / "demo/private" / name
+        for words in (
+            ("phantom", "render", "--condition", name, "--n", 16, "--subjects", 16, "--seed", 7 + seed),
+            ("dataset", "build", photos, "--condition", name, "--phantom", "--holdout", 0.5),
+        ):
+            done = command(*words, "--out", photos if words[0] == "phantom" else dataset)
+            assert done.returncode == 0, done.stderr
+    for words in commands:
+        done = command(*words, timeout=900)
+        assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "evaluated/downstream.json").read_text())["tasks"]["pre_post"]
+    assert figures["test"]["n"] == 16 and figures["test"]["leak"] is None
+    assert figures["sources"]["its training sets"]["seeds"]["n"] == 5

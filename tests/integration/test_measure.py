@@ -16,6 +16,7 @@ from diffusioncleft.diffusioncleft_core.files import read_jsonl, write_jsonl
 from diffusioncleft.diffusioncleft_core.phantom.face import random_face
 from diffusioncleft.diffusioncleft_core.phantom.photographs import write_photographs
 from diffusioncleft.diffusioncleft_core.phantom.render import render
+from diffusioncleft.diffusioncleft_core.weights.networks import NetworkInfo
 
 CONDITIONS = ("pre_op", "post_op")
 IMAGES = 6
@@ -165,7 +166,7 @@ def test_an_extractor_is_added_with_one_entry(datasets, generated, tmp_path, mon
     from diffusioncleft.diffusioncleft_core.metrics.fid import frechet_distance
 
     class MeanColours:
-        info = extractors.ExtractorInfo("mean colours", "c" * 64, True, "none")
+        info = NetworkInfo("mean colours", "c" * 64, True, "none")
         dimensions = 3
 
         def prepare(self, pixels):

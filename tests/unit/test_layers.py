@@ -14,7 +14,7 @@ ROOMS = (
     ("imageset", "flux"),
     ("faces",),
     ("dataset", "weights"),
-    ("generation", "filters", "metrics"),
+    ("generation", "filters", "metrics", "downstream"),
     ("phantom", "report"),
     ("run",),
 )

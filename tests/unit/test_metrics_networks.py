@@ -9,6 +9,7 @@ from torchvision.transforms.functional import to_tensor
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.metrics import extractors as networks
 from diffusioncleft.diffusioncleft_core.metrics.lpips import squared_distance
+from diffusioncleft.diffusioncleft_core.weights.networks import draw_from_seed
 
 CPU = torch.device("cpu")
 
@@ -24,10 +25,10 @@ def checkpoints(tmp_path_factory):
     """Files in the form of the real ones, with seeded-random weights."""
     folder = tmp_path_factory.mktemp("weights")
     network = networks._inception_network()
-    networks._seeded(network, 5)
+    draw_from_seed(network, 5)
     torch.save(network.state_dict(), folder / "inception.pth")
     trunk = alexnet(weights=None)
-    networks._seeded(trunk.features, 6)
+    draw_from_seed(trunk.features, 6)
     torch.save(trunk.state_dict(), folder / "alexnet.pth")
     return folder
 

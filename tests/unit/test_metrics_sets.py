@@ -15,7 +15,7 @@ from diffusioncleft.diffusioncleft_core.faces.records import FaceRecord, record_
 from diffusioncleft.diffusioncleft_core.files import sha256_file, write_json
 from diffusioncleft.diffusioncleft_core.imageset.decode import read_image
 from diffusioncleft.diffusioncleft_core.imageset.manifest import ImageRow, write_image_set
-from diffusioncleft.diffusioncleft_core.metrics.extractors import ExtractorInfo, Extractors
+from diffusioncleft.diffusioncleft_core.metrics.extractors import Extractors
 from diffusioncleft.diffusioncleft_core.metrics.faces import (
     MeasuredFaces,
     face_figures,
@@ -56,6 +56,7 @@ from diffusioncleft.diffusioncleft_core.metrics.sets import (
 )
 from diffusioncleft.diffusioncleft_core.phantom.face import random_face
 from diffusioncleft.diffusioncleft_core.phantom.render import render
+from diffusioncleft.diffusioncleft_core.weights.networks import NetworkInfo
 
 PACK = {"name": "pack", "sha256": "0" * 64, "phantom": True, "licence": "none"}
 
@@ -259,7 +260,7 @@ class Colours:
     dimensions = 3
 
     def __init__(self, sha256="c" * 64):
-        self.info, self.batches = ExtractorInfo("colours", sha256, False, "none"), []
+        self.info, self.batches = NetworkInfo("colours", sha256, False, "none"), []
 
     def prepare(self, pixels):
         return torch.from_numpy(pixels).float().mean(dim=(0, 1))
@@ -273,7 +274,7 @@ class Pixels:
     """An image's own samples: the distance is that of the pictures."""
 
     def __init__(self, sha256="p" * 64):
-        self.info, self.seen = ExtractorInfo("pixels", sha256, False, "none"), 0
+        self.info, self.seen = NetworkInfo("pixels", sha256, False, "none"), 0
 
     def __call__(self, pixels):
         self.seen += 1
@@ -489,7 +490,7 @@ def test_a_measurement_of_no_pair_or_no_cosine_is_refused(wrong):
 
 def test_networks_that_know_nothing_of_photographs_measure_phantoms_alone(folders):
     seeded = Colours()
-    seeded.info = ExtractorInfo("colours", "c" * 64, True, "none")
+    seeded.info = NetworkInfo("colours", "c" * 64, True, "none")
     assert measured(folders, fid=seeded)["pre_op"]["fid"]["paper"]["raw"]["note"].startswith(SEEDED)
     write_json(folders["references"][1] / "dataset.json", {"settings": {}})
     assert measured(folders)["pre_op"]

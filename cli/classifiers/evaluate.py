@@ -1,0 +1,182 @@
+"""`diffusioncleft downstream evaluate`: what a model says of test sets, and how good it is there."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...diffusioncleft_core.errors import UserError
+from .options import add_model_options, face_analyzer, picked_device
+
+if TYPE_CHECKING:
+    from ...diffusioncleft_core.downstream.predictions import Predictions
+    from ...diffusioncleft_core.downstream.task import Task
+
+EXAMPLES = """\
+examples:
+  diffusioncleft downstream evaluate models/pre_post --out evaluated \\
+      --test real=run/private/pre_op --test real=run/private/post_op \\
+      --trained-on run/private/pre_op run/private/post_op
+  diffusioncleft downstream evaluate models/lip --out evaluated --trained-on run/private/post_op \\
+      --test real.positive=photos/repaired --test real.negative=photos/healthy
+
+Sets of one name are one test set. Which class a set shows its manifest says, or NAME.positive and
+NAME.negative. Of a dataset the hold-out is the test set, all of it where nothing is held out. A test set with
+people of the datasets of --trained-on is refused. OUT/downstream.json holds the figures and may be shared;
+OUT/NAME holds what was said of each image and is private. Not a diagnostic device.
+"""
+SOURCE = "its training sets"
+"""What the model learned from, which its folder does not name."""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", type=Path, metavar="MODEL", help="folder that `downstream train` wrote")
+    parser.add_argument(
+        "--test",
+        action="append",
+        required=True,
+        type=named_set,
+        metavar="NAME=SET",
+        help="a test set; repeat it for its other sets, and for other test sets",
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="figures and private predictions"
+    )
+    parser.add_argument(
+        "--trained-on",
+        nargs="+",
+        action="extend",
+        type=Path,
+        default=[],
+        metavar="DATASET",
+        help="datasets that LoRAs or classifier learned from: a test set with their people is refused",
+    )
+    parser.add_argument(
+        "--paper", action="store_true", help="allow such a test set, and mark every figure of it"
+    )
+    parser.add_argument("--backbone", metavar="NAME", help="where the model stands on one of your own")
+    add_model_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write what each of a model's classifiers says of each image of the test sets, and the figures."""
+    from ...diffusioncleft_core.downstream.cropper import Cropper
+    from ...diffusioncleft_core.downstream.document import FILE_NAME, NOTICE, write_document
+    from ...diffusioncleft_core.downstream.evidence import TaskEvidence, downstream_document
+    from ...diffusioncleft_core.downstream.held_out import read_held_out, trained_people
+    from ...diffusioncleft_core.downstream.model import read_model
+
+    model = read_model(args.model)
+    sets = test_sets(args.test, model.task)
+    device = picked_device(args)
+    analyzer = face_analyzer(args, device)
+    if model.phantom != analyzer.phantom_only:
+        kind = "phantoms: give --phantom" if model.phantom else "photographs: leave --phantom out"
+        raise UserError(f"the model {args.model} was trained on {kind}")
+    cropper = Cropper.of(model.task.crop, analyzer, args.cache)
+    model.check_faces(cropper)
+    learned = {"the classifier or its images": trained_people(args.trained_on)}
+    classifiers = model.classifiers(device, args.weights, args.backbone)
+    found = {}
+    for name, labelled in sets.items():
+        held_out = read_held_out(cropper, labelled)
+        leak = held_out.check(learned, paper=args.paper)
+        trainings = [classifier.predict(held_out.crops) for classifier in classifiers]
+        for classifier, predictions in zip(classifiers, trainings, strict=True):
+            predictions.write(args.out / name / f"seed-{classifier.seed}.jsonl")
+            print(f"{name}, seed {classifier.seed}: {counted(predictions)}")
+        if held_out.crops.n_not_found:
+            print(f"{name}: in {held_out.crops.n_not_found} images no lip was found; they count apart")
+        found[model.task.name if len(sets) == 1 else f"{model.task.name}-{name}"] = TaskEvidence.of_task(
+            model.task,
+            {SOURCE: trainings},
+            touched=held_out.touched(args.out / name),
+            model=model.describe(),
+            leak=leak,
+            photographs=not model.phantom,
+        )
+    document = downstream_document(found)
+    write_document(args.out / FILE_NAME, document)
+    for task in document["tasks"].values():
+        print("\n".join(told(task)))
+    print(NOTICE)
+    print(f"figures: {args.out / FILE_NAME}; what was said of each image, private: {args.out}/NAME")
+    return 0
+
+
+def told(task: Mapping[str, Any]) -> list[str]:
+    """The figures that come first, and what they show."""
+    source = next(iter(task["sources"].values()))
+    test = task["test"]
+    lines = [f"{task['title']}, n = {counts(test['n'])} images of {counts(test['n_subjects'])} people:"]
+    for metric in ("accuracy", "balanced_accuracy", "auc"):
+        lines.append(f"  {metric.replace('_', ' ')}: {figure(source[metric], share=metric != 'auc')}")
+    if test["leak"]:
+        lines.append(f"  {test['leak']}")
+    lines.append(f"  {task['reading']}")
+    return lines
+
+
+def figure(found: Mapping[str, Any], *, share: bool) -> str:
+    """`84.0 % (75.3 to 90.6)`, or why it is not told."""
+    if found["value"] is None:
+        return str(found.get("note") or "none")
+    low, high = found["ci95_trainings"] or found["ci95"]
+    if share:
+        return f"{100 * found['value']:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+    return f"{found['value']:.3f} ({low:.3f} to {high:.3f})"
+
+
+def counts(n: int | None) -> str:
+    from ...diffusioncleft_core.report.blocks import count
+
+    return count(n)
+
+
+def named_set(text: str) -> tuple[str, str, Path]:
+    """`real.positive=photos` → (`real`, `positive`, path); the class is empty where it is not told."""
+    name, equals, folder = text.partition("=")
+    name, _, side = name.strip().partition(".")
+    if not (name and equals and folder.strip()) or side not in ("", "positive", "negative"):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no NAME=SET such as real=private/pre_op or real.positive=photos"
+        )
+    return name, side, Path(folder.strip())
+
+
+def test_sets(named: list[tuple[str, str, Path]], task: Task) -> dict[str, list[tuple[Path, int]]]:
+    """Folders and labels by the test set's name; UserError where a class is not told or missing."""
+    sets: dict[str, list[tuple[Path, int]]] = {}
+    for name, side, folder in named:
+        label = int(side == "positive") if side else told_label(folder, task)
+        if label is None:
+            raise UserError(
+                f"the images of {folder} don't say their class; name it: "
+                f"--test {name}.positive={folder} or --test {name}.negative={folder}"
+            )
+        sets.setdefault(name, []).append((folder, label))
+    for name, labelled in sets.items():
+        if len({label for _, label in labelled}) < 2:
+            missing = "negative" if labelled[0][1] else "positive"
+            raise UserError(f"the test set {name} has no {missing} images; add --test {name}.{missing}=SET")
+    return sets
+
+
+def told_label(folder: Path, task: Task) -> int | None:
+    """The class of a set whose manifest tells it: all its images' conditions and roles give the same one."""
+    from ...diffusioncleft_core.imageset.manifest import read_image_set
+
+    labels = {task.label_of(row.condition, row.role) for row in read_image_set(folder)}
+    return labels.pop() if len(labels) == 1 else None
+
+
+def counted(predictions: Predictions) -> str:
+    """`87 of 100 right (positive 45 of 50, negative 42 of 50)`."""
+    right = (predictions.scores >= 0.5) == (predictions.labels == 1)
+    parts = []
+    for word, label in (("positive", 1), ("negative", 0)):
+        inside = right[predictions.labels == label]
+        parts.append(f"{word} {int(inside.sum())} of {len(inside)}")
+    return f"{int(right.sum())} of {len(right)} right ({', '.join(parts)})"

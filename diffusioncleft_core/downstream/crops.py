@@ -1,0 +1,156 @@
+"""The crops of a set's lips, and the views of them that classifiers see."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .people import identity_groups
+
+GREY = (124, 116, 104)
+"""ImageNet's mean colour, 0 to a network that takes its normalisation."""
+MASK_GROWTH = 0.1
+"""By how much of its longer side the greyed or kept part reaches beyond the lip's box, on every side."""
+
+Pixels = NDArray[np.uint8]
+
+
+class View(StrEnum):
+    """What of a picture a classifier sees."""
+
+    WHOLE = "whole"
+    """The crop around the lip."""
+    LIP_MASKED = "lip_masked"
+    """The crop with the lip greyed out."""
+    LIP_ALONE = "lip_alone"
+    """The lip, all else of the crop greyed out."""
+    BACKGROUND = "background"
+    """The whole picture with the face greyed out."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Crops:
+    """The crops of N pictures whose lip was found; private, like the pictures.
+
+    Attributes:
+        pixels: [N, S, S, 3] uint8 RGB, the crop around the lip.
+        surroundings: [N, S, S, 3], the whole picture, its face greyed out, squeezed into a square.
+        lips: [N, 4] int16, x0, y0, x1, y1 of the lip's box within the crop, px.
+        labels: [N] int64, 1 of the positive class, 0 of the negative.
+        subjects: [N] a person's label; None where none is known.
+        groups: by name, [N] the picture's group, None where it is not known.
+        keys: [N] key of the picture's content and of how it was cropped.
+        embeddings: [N, 512] of the faces, L2 norm 1.
+        owners: [N] the folder in which what is computed from the picture is kept; None: nowhere.
+        same_person: cosine from which two faces are one person's.
+        phantom: whether the pictures are phantoms.
+        n_not_found: pictures that are not among them: they can't be decoded, or show no lip.
+    """
+
+    pixels: Pixels
+    surroundings: Pixels
+    lips: NDArray[np.int16]
+    labels: NDArray[np.int64]
+    subjects: tuple[str | None, ...]
+    groups: Mapping[str, tuple[str | None, ...]]
+    keys: tuple[str, ...]
+    embeddings: NDArray[np.float32]
+    owners: tuple[Path | None, ...]
+    same_person: float
+    phantom: bool
+    n_not_found: int = 0
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @cached_property
+    def people(self) -> tuple[str, ...]:
+        """[N] opaque label of the person: the set's own, else of the cluster of faces (`identity_groups`)."""
+        groups = identity_groups(self.subjects, self.embeddings, self.same_person)
+        named: dict[int, str] = {}
+        for group, subject, key in zip(groups.tolist(), self.subjects, self.keys, strict=True):
+            named.setdefault(group, subject or f"face {key[:12]}")
+        return tuple(named[group] for group in groups.tolist())
+
+    def view(self, view: View) -> Pixels:
+        """[N, S, S, 3] uint8: the crops as a classifier of that view sees them."""
+        if view == View.WHOLE:
+            return self.pixels
+        if view == View.BACKGROUND:
+            return self.surroundings
+        seen = self.pixels.copy()
+        side = self.pixels.shape[1]
+        for picture, lip in zip(seen, self.lips, strict=True):
+            x0, y0, x1, y1 = grown(lip, MASK_GROWTH, (side, side))
+            if view == View.LIP_MASKED:
+                picture[y0:y1, x0:x1] = GREY
+            else:
+                kept = picture[y0:y1, x0:x1].copy()
+                picture[:] = GREY
+                picture[y0:y1, x0:x1] = kept
+        return seen
+
+    def where(self, places: Sequence[int] | NDArray[np.int64] | NDArray[np.bool_]) -> Crops:
+        """Some of the crops, by their places or a mask; pictures without a lip stay with the whole set."""
+        chosen = np.arange(len(self))[np.asarray(places)].tolist()
+
+        def picked(values: Sequence[Any]) -> tuple[Any, ...]:
+            return tuple(values[i] for i in chosen)
+
+        return replace(
+            self,
+            pixels=self.pixels[chosen],
+            surroundings=self.surroundings[chosen],
+            lips=self.lips[chosen],
+            labels=self.labels[chosen],
+            subjects=picked(self.subjects),
+            groups={name: picked(values) for name, values in self.groups.items()},
+            keys=picked(self.keys),
+            embeddings=self.embeddings[chosen],
+            owners=picked(self.owners),
+            n_not_found=0,
+        )
+
+    def labelled(self, labels: int | NDArray[np.int64]) -> Crops:
+        """The same crops with this label, or these [N]."""
+        return replace(self, labels=np.broadcast_to(np.asarray(labels, np.int64), len(self)).copy())
+
+
+def joined(parts: Sequence[Crops]) -> Crops:
+    """The crops of several sets as one. Raises ValueError for none, and for phantoms beside photographs."""
+    first = parts[0]
+    if len({part.phantom for part in parts}) > 1:
+        raise ValueError("crops of phantoms and of photographs are never one set")
+    names = dict.fromkeys(name for part in parts for name in part.groups)
+    return replace(
+        first,
+        pixels=np.concatenate([part.pixels for part in parts]),
+        surroundings=np.concatenate([part.surroundings for part in parts]),
+        lips=np.concatenate([part.lips for part in parts]),
+        labels=np.concatenate([part.labels for part in parts]),
+        subjects=tuple(subject for part in parts for subject in part.subjects),
+        groups={
+            name: tuple(v for part in parts for v in part.groups.get(name, (None,) * len(part)))
+            for name in names
+        },
+        keys=tuple(key for part in parts for key in part.keys),
+        embeddings=np.concatenate([part.embeddings for part in parts]),
+        owners=tuple(owner for part in parts for owner in part.owners),
+        n_not_found=sum(part.n_not_found for part in parts),
+    )
+
+
+def grown(box: NDArray[Any], growth: float, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The box [4], wider on every side by a share of its longer side, inside a picture (width, height)."""
+    x0, y0, x1, y1 = (float(value) for value in box)
+    more = growth * max(x1 - x0, y1 - y0)
+    low, high = np.floor([x0 - more, y0 - more]), np.ceil([x1 + more, y1 + more])
+    (left, top), (right, bottom) = (np.clip(corner, 0, size).astype(int).tolist() for corner in (low, high))
+    return left, top, right, bottom

@@ -1,0 +1,92 @@
+"""A test set: its crops, its people, whether something learned from them, and when it was first seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ..dataset.folder import dataset_rows, is_dataset
+from ..errors import UserError
+from ..files import private_dir, read_json, sha256_bytes, write_json
+from .cropper import Cropper
+from .crops import Crops
+from .crops import joined as joined_crops
+from .leak import People, check_leak, dataset_people
+from .leak import joined as joined_people
+
+TOUCHED = "touched.json"
+"""Private file: when each test set was first looked at, by what is on it."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class HeldOut:
+    """A test set; private.
+
+    Attributes:
+        crops: of all its images whose lip was found, labelled.
+        people: on all its images, where a dataset tells them, else on the crops.
+    """
+
+    crops: Crops
+    people: People
+
+    def check(self, learned: Mapping[str, People | None], *, paper: bool = False) -> str | None:
+        """Refuse people whom something learned from; see `leak.check_leak`."""
+        return check_leak(
+            self.people,
+            learned,
+            threshold=self.crops.same_person,
+            paper=paper,
+            photographs=not self.crops.phantom,
+        )
+
+    def touched(self, folder: Path) -> str:
+        """The date on which this very set was first looked at, as a private folder remembers it."""
+        path = private_dir(folder) / TOUCHED
+        known: Any = {}
+        with suppress(UserError):
+            known = read_json(path) if path.is_file() else {}
+        dates = dict(known) if isinstance(known, dict) else {}
+        digest = sha256_bytes("\n".join(sorted(self.crops.keys)).encode())
+        if not isinstance(dates.get(digest), str):
+            dates[digest] = datetime.now(UTC).date().isoformat()
+            write_json(path, dates)
+        return str(dates[digest])
+
+
+def read_held_out(cropper: Cropper, labelled: Iterable[tuple[Path, int]]) -> HeldOut:
+    """The test set of some folders and the labels of their images; of a dataset the hold-out.
+
+    Raises:
+        UserError: as `Cropper.read`.
+    """
+    parts = [(folder, cropper.test_set(folder, label)) for folder, label in labelled]
+    people = [people_of(folder, crops) for folder, crops in parts]
+    return HeldOut(each_once(joined_crops([crops for _, crops in parts])), joined_people(people))
+
+
+def each_once(crops: Crops) -> Crops:
+    """The crops without copies of a picture. UserError for a picture that is in both classes."""
+    first: dict[str, int] = {}
+    for place, key in enumerate(crops.keys):
+        if crops.labels[first.setdefault(key, place)] != crops.labels[place]:
+            raise UserError("a picture is in both classes of the test set; give each class images of its own")
+    return replace(crops.where(list(first.values())), n_not_found=crops.n_not_found)
+
+
+def people_of(folder: Path, crops: Crops) -> People:
+    """The people of a test set: of a dataset as it knows them, else by the folder's labels and by face."""
+    if is_dataset(folder):
+        roles = ("holdout",) if dataset_rows(folder, "holdout") else ("train", "holdout")
+        return dataset_people(folder, roles=roles, trained=())
+    owner = str(Path(folder).resolve())
+    return People(crops.subjects, (owner,) * len(crops), (None,) * len(crops), crops.embeddings)
+
+
+def trained_people(datasets: Sequence[Path]) -> People | None:
+    """Everybody whom a training on one of the datasets may have learned from; None where none is named."""
+    return joined_people([dataset_people(folder) for folder in datasets]) if datasets else None

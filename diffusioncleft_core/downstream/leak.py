@@ -1,0 +1,214 @@
+"""Whether people in a test set are among those that something learned from: then its figures prove nothing.
+
+A person is known again by a dataset's own label, by a picture, and across folders, whose labels mean nothing
+to each other, by the face.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..dataset.examine import Ledger
+from ..dataset.folder import dataset_rows, read_embeddings
+from ..dataset.trained import TRAIN, lora_training, trained_photographs
+from ..dataset.withdrawn import lora_run
+from ..errors import UserError
+from ..files import sha256_model
+from ..imageset.manifest import ImageRow
+from ..small_counts import is_small
+
+ADVICE = (
+    "test on photographs that were kept apart before any training (the dataset's hold-out), or give --paper, "
+    "which allows it and marks every figure"
+)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class People:
+    """Who is on N photographs. Private.
+
+    Attributes:
+        subjects: [N] the label of the person, None where there is none.
+        owners: [N] the dataset that the label is of; "" where it is of none, or of a folder of its own.
+        pictures: [N] hash of the normalised pixels, None where it is not known.
+        embeddings: [N, 512] of the face, L2 norm 1; zeros where there is none.
+    """
+
+    subjects: tuple[str | None, ...]
+    owners: tuple[str, ...]
+    pictures: tuple[str | None, ...]
+    embeddings: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.subjects)
+
+    @property
+    def names(self) -> list[tuple[str, str]]:
+        """[N] a name for each person: owner and label, or what stands for one photograph."""
+        return [
+            (owner, f"label {subject}" if subject is not None else f"photograph {i}")
+            for i, (owner, subject) in enumerate(zip(self.owners, self.subjects, strict=True))
+        ]
+
+
+def dataset_people(
+    folder: Path, *, roles: Sequence[str] = (TRAIN,), trained: Collection[str] | None = None
+) -> People:
+    """The people on a dataset's photographs.
+
+    Args:
+        folder: of the dataset.
+        roles: of the photographs.
+        trained: content hashes of source photographs, which count too whatever their role is now: a hold-out
+            may have been drawn anew. Default: all that any recorded training learned from where the role
+            `train` is asked for, else none.
+
+    Raises:
+        UserError: the folder is no dataset, or was never built.
+    """
+    rows = dataset_rows(folder)
+    if trained is None:
+        known = trained_photographs(folder).values() if TRAIN in roles else ()
+        trained = {source for sources in known for source in sources}
+    learned = pictures_of(folder, trained)
+    return _people(folder, [row for row in rows if row.role in roles or row.sha256 in learned])
+
+
+def lora_people(lora: Path | str, datasets: Sequence[Path]) -> People | None:
+    """The people whom a LoRA learned from, by what the datasets recorded of its training.
+
+    Args:
+        lora: its file, or the SHA-256 of one, as a generated set records it.
+        datasets: that it may have been trained on.
+
+    Returns:
+        None when none of them knows the training: then it is not known.
+    """
+    digest = lora if isinstance(lora, str) else sha256_model(lora)
+    run = "" if isinstance(lora, str) else lora_run(lora)
+    parts = []
+    for folder in datasets:
+        known = trained_photographs(folder)
+        sources = known.get(run) or known.get(lora_training(folder, digest))
+        if sources:
+            parts.append(dataset_people(folder, roles=(), trained=sources))
+    return joined(parts) if parts else None
+
+
+def pictures_of(folder: Path, sources: Collection[str]) -> set[str]:
+    """Hashes of the normalised pixels of source photographs, by the content hashes of their files."""
+    if not sources:
+        return set()
+    examined = Ledger(folder).examined
+    return {
+        pixels for source in sources if source in examined and (pixels := examined[source].pixels) is not None
+    }
+
+
+def joined(parts: Sequence[People]) -> People:
+    """All people of several."""
+    return People(
+        tuple(subject for part in parts for subject in part.subjects),
+        tuple(owner for part in parts for owner in part.owners),
+        tuple(picture for part in parts for picture in part.pictures),
+        np.concatenate([np.zeros((0, 512), np.float32), *(part.embeddings for part in parts)]),
+    )
+
+
+def _people(folder: Path, rows: Sequence[ImageRow]) -> People:
+    faces = read_embeddings(folder)
+    none = np.zeros(512, np.float32)
+    found = [faces.get(row.sha256 or "", none) for row in rows]
+    return People(
+        tuple(row.subject for row in rows),
+        (str(Path(folder).resolve()),) * len(rows),
+        tuple(row.sha256 for row in rows),
+        np.stack(found).astype(np.float32) if found else np.zeros((0, 512), np.float32),
+    )
+
+
+def shared_people(test: People, learned: People, threshold: float) -> int:
+    """How many people of the test set are among those learned from.
+
+    Two photographs are of one person when they are the same picture or share a label of the same dataset;
+    when they have no labels to compare, their faces decide.
+
+    Args:
+        threshold: cosine from which two faces are one person's (`dataset.select.SAME_PERSON`).
+    """
+    labels = {name for name in learned.names if name[1].startswith("label ")}
+    pictures = {picture for picture in learned.pictures if picture is not None}
+    alike = test.embeddings @ learned.embeddings.T >= threshold
+    owned = np.array(
+        [
+            owner if subject is not None else ""
+            for owner, subject in zip(learned.owners, learned.subjects, strict=True)
+        ],
+        dtype=object,
+    )
+    seen = set()
+    for i, name in enumerate(test.names):
+        owner = test.owners[i] if test.subjects[i] is not None else ""
+        comparable = (owned == owner) & bool(owner)
+        if name in labels or test.pictures[i] in pictures or bool((alike[i] & ~comparable).any()):
+            seen.add(name)
+    return len(seen)
+
+
+def check_leak(
+    test: People,
+    learned: Mapping[str, People | None],
+    *,
+    threshold: float,
+    paper: bool = False,
+    photographs: bool = True,
+) -> str | None:
+    """Refuse a test set with people whom something learned from.
+
+    Args:
+        test: the people of the test set.
+        learned: by what learned from them (`the LoRA clp.safetensors`); None where it is not known from whom.
+        threshold: as `shared_people`.
+        paper: allow it, as the paper's own test sets probably were.
+        photographs: whether small numbers stay untold.
+
+    Returns:
+        None for a test set that is free of them; else a clause for the document's `leak`, which marks every
+        figure.
+
+    Raises:
+        UserError: people are shared, and `paper` is not set.
+    """
+    found = {
+        name: shared_people(test, people, threshold) for name, people in learned.items() if people is not None
+    }
+    found = {name: n for name, n in found.items() if n}
+    people = len(set(test.names))
+    if found:
+        clause = f"{_counted(max(found.values()), people, photographs)} whom {_listed(found)} learned from"
+        if not paper:
+            raise UserError(f"{clause}, so figures on it would show that they are known again; {ADVICE}")
+        return clause
+    unknown = [name for name, known in learned.items() if known is None]
+    if unknown:
+        return (
+            f"no dataset at hand says whom {_listed(unknown)} learned from, so people of the test set may be "
+            "among them"
+        )
+    return None
+
+
+def _counted(n: int, of: int, photographs: bool) -> str:
+    if photographs and (is_small(n) or is_small(of - n)):
+        return "one or more of the people in the test set are among those"
+    return f"{n} of the {of} people in the test set are among those"
+
+
+def _listed(names: Collection[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last

@@ -1,0 +1,187 @@
+"""What a run's folder holds for the classifiers of a task: generated sets, photographs, a test set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ..conditions.vocabulary import Vocabulary
+from ..dataset.folder import is_dataset
+from ..downstream.cropper import Cropper
+from ..downstream.crops import Crops, joined
+from ..downstream.held_out import HeldOut, each_once, people_of, trained_people
+from ..downstream.leak import joined as joined_people
+from ..downstream.task import Class, Task
+from ..downstream.trainings import Material
+from ..errors import UserError
+from ..files import private_dir, sha256_bytes
+from ..imageset.manifest import read_image_set
+from ..report.folders import RunFolders
+
+PHANTOM_TEST = 400
+"""Phantoms of new people to test on, half of each class: they cost nothing."""
+HEALTHY_TEST = 5
+"""One in so many healthy people is tested on."""
+LEARNED = "the LoRAs"
+_HEALTHY = "healthy"
+
+
+@dataclass
+class Holdings:
+    """What a run's folder holds for a task.
+
+    Attributes:
+        folders: of the run.
+        cropper: cuts the crops.
+        vocabulary: says what phantoms of a condition show.
+        control: folder of healthy faces; None: the healthy phantoms of a run under --phantom.
+        foreign: folders of other sources, positive and negative, by name.
+        n_test: phantoms to test on.
+        warn: told what is missing, and which command makes it.
+    """
+
+    folders: RunFolders
+    cropper: Cropper
+    vocabulary: Vocabulary
+    control: Path | None = None
+    foreign: dict[str, tuple[Path, Path]] = field(default_factory=dict)
+    n_test: int = PHANTOM_TEST
+    warn: Callable[[str], None] = lambda message: None
+
+    @property
+    def phantom(self) -> bool:
+        return self.cropper.analyzer.phantom_only
+
+    def material(self, task: Task, *, paper: bool = False) -> tuple[Material, str | None]:
+        """What there is for a task, and the clause on a leak (`leak.check_leak`).
+
+        Raises:
+            UserError: a class has no images to learn from, or none to be tested on, or the test set shares
+                people with what the LoRAs learned from and `paper` is not set.
+        """
+        healthy = self._healthy(task)
+        learned = [self._learned(item, label, healthy) for label, item in self._classes(task)]
+        test = self._test(task, healthy)
+        photographs = [
+            crops
+            for label, item in self._classes(task)
+            if (crops := self._photographs(item, label, healthy)) is not None
+        ]
+        base = self._base()
+        has_healthy = task.negative.condition is None
+        material = Material(
+            learned[0],
+            learned[1],
+            test,
+            base_negative=base if has_healthy else None,
+            base=base,
+            photographs=joined(photographs) if photographs else None,
+            foreign={
+                name: (
+                    self.cropper.training_set(positive, 1),
+                    self.cropper.training_set(negative, 0),
+                )
+                for name, (positive, negative) in self.foreign.items()
+            },
+        )
+        if self.phantom:  # drawn for the test alone
+            return material, None
+        datasets = [path for path in sorted(self.folders.private.glob("*")) if is_dataset(path)]
+        return material, test.check({LEARNED: trained_people(datasets)}, paper=paper)
+
+    def _classes(self, task: Task) -> list[tuple[int, Class]]:
+        return [(1, task.positive), (0, task.negative)]
+
+    def _healthy(self, task: Task) -> tuple[Crops, Crops] | None:
+        """Healthy people to learn from and to be tested on; None where the task has no such class."""
+        found = [label for label, item in self._classes(task) if item.condition is None]
+        if not found:
+            return None
+        folder = self.control or self.folders.photographs("control")
+        if not folder.is_dir():
+            raise UserError(
+                f"the run {self.folders.root} has no healthy faces, which {task.name} needs; give a folder "
+                "of them: --control DIR"
+            )
+        if self.phantom:
+            crops = self.cropper.training_set(folder, found[0])
+            return crops, crops
+        crops = self.cropper.read(folder, found[0], description="lips, healthy")
+        people = np.asarray(crops.people)
+        names = np.unique(people)
+        tested = np.random.default_rng(0).permutation(names)[: -(-len(names) // HEALTHY_TEST)]
+        inside = np.isin(people, tested)
+        return crops.where(~inside), crops.where(inside)
+
+    def _learned(self, item: Class, label: int, healthy: tuple[Crops, Crops] | None) -> Crops:
+        if item.condition is None:
+            assert healthy is not None
+            return healthy[0]
+        folder = self.folders.generated(item.condition)
+        if not folder.is_dir():
+            raise UserError(
+                f"the run {self.folders.root} has no generated images of {item.condition}; make them: "
+                f"diffusioncleft run --photos {item.condition}=DIR --out {self.folders.root}"
+            )
+        return self.cropper.training_set(folder, label)
+
+    def _photographs(self, item: Class, label: int, healthy: tuple[Crops, Crops] | None) -> Crops | None:
+        """Photographs that the line to beat may learn from."""
+        if item.condition is None:
+            return None if healthy is None else healthy[0]
+        folder = self.folders.dataset(item.condition)
+        return self.cropper.training_set(folder, label) if is_dataset(folder) else None
+
+    def _base(self) -> Crops | None:
+        folder = self.folders.base
+        if folder.is_dir():
+            return self.cropper.training_set(folder, 0)
+        self.warn(
+            f"the run {self.folders.root} has no faces of the base model alone, so controls that need them "
+            "are not run; make them: diffusioncleft run --downstream with the run's other options"
+        )
+        return None
+
+    def _test(self, task: Task, healthy: tuple[Crops, Crops] | None) -> HeldOut:
+        crops, people = [], []
+        for label, item in self._classes(task):
+            if self.phantom:
+                folder = self._rendered(task, item)
+            elif item.condition is None:
+                assert healthy is not None
+                folder = self.control or self.folders.photographs("control")
+                crops.append(healthy[1])
+                people.append(people_of(folder, healthy[1]))
+                continue
+            else:
+                folder = self.folders.dataset(item.condition)
+                if not is_dataset(folder):
+                    raise UserError(
+                        f"the run {self.folders.root} has no photographs of {item.condition} to test on; "
+                        f"make them a part of it: diffusioncleft run --photos {item.condition}=DIR"
+                    )
+            found = self.cropper.test_set(folder, label)
+            crops.append(found)
+            people.append(people_of(folder, found))
+        return HeldOut(each_once(joined(crops)), joined_people(people))
+
+    def _rendered(self, task: Task, item: Class) -> Path:
+        """Phantoms of new people, drawn once."""
+        from ..phantom.photographs import write_healthy, write_photographs
+
+        name = item.condition or _HEALTHY
+        n, seed = self.n_test // 2, int(sha256_bytes(f"downstream/{name}".encode())[:8], 16) >> 1
+        generated = self.folders.generated(next(c.condition for _, c in self._classes(task) if c.condition))
+        size = next((row.width for row in read_image_set(generated) if row.width), 128)
+        folder = private_dir(self.folders.downstream) / "phantoms" / f"{name}-{n}-{size}"
+        if item.condition is None:
+            write_healthy(folder, n, seed, size=size)
+            return folder
+        shown = self.vocabulary.condition(item.condition).phantom
+        if shown is None:
+            raise UserError(f"the phantom draws no {item.condition}, so there is nothing to test on")
+        write_photographs(folder, n, shown.finding, seed, size=size, subjects=n)
+        return folder

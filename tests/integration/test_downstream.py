@@ -1,0 +1,220 @@
+"""`diffusioncleft downstream` as a person uses it: real processes, phantoms, the embedded models."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from downstream_phantoms import as_generated, small_cropper, write_phantoms
+from phantom_datasets import phantom_dataset
+from PIL import Image
+
+from diffusioncleft.diffusioncleft_core.dataset.folder import dataset_rows
+from diffusioncleft.diffusioncleft_core.downstream.document import read_document
+from diffusioncleft.diffusioncleft_core.downstream.held_out import TOUCHED, read_held_out
+from diffusioncleft.diffusioncleft_core.downstream.predictions import Predictions
+from diffusioncleft.diffusioncleft_core.faces.analyzer import PHANTOM_FOLDER
+from diffusioncleft.diffusioncleft_core.files import read_json, write_json
+
+N_TRAIN, N_TEST = 60, 30
+TRAIN = ("--task", "pre_post", "--phantom", "--side", 96)
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    """Clefts and scars, to train on as generated sets and to test as bare folders."""
+    root = tmp_path_factory.mktemp("sets")
+    for name, finding, seed in (("pre_op", "cleft", 1), ("post_op", "scar", 2)):
+        as_generated(write_phantoms(root / name, finding, seed, N_TRAIN), name)
+        write_phantoms(root / f"{name}_test", finding, seed + 100, N_TEST)
+    return root
+
+
+def other_pack(folder):
+    """The embedded face models in a pack that says it is for photographs."""
+    pack = shutil.copytree(PHANTOM_FOLDER, folder / "other pack")
+    write_json(pack / "pack.json", {"name": "other", "det_size": 128, "phantom_only": False})
+    return pack
+
+
+@pytest.mark.parametrize("kind", ["paper", "probe"])
+def test_a_model_trained_on_two_sets_tells_two_others_apart(command, sets, tmp_path, kind):
+    out = tmp_path / "model"
+    done = command(
+        "downstream", "train", *TRAIN, "--model", kind, "--seeds", 2, "--out", out,
+        "--positive", sets / "pre_op", "--negative", sets / "post_op",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "a backbone of phantoms: this model says nothing about photographs" in done.stdout
+    described = read_json(out / "model.json")
+    assert described["trained_on"]["positive"] == N_TRAIN and described["phantom"]
+    assert [training["seed"] for training in described["trainings"]] == [0, 1]
+    assert str(sets) not in json.dumps(described)
+    told = command(
+        "downstream", "evaluate", out, "--phantom", "--out", tmp_path / "private",
+        "--test", f"new.positive={sets / 'pre_op_test'}", "--test", f"new.negative={sets / 'post_op_test'}",
+        "--test", f"own={sets / 'pre_op'}", "--test", f"own={sets / 'post_op'}",
+    )  # fmt: skip
+    assert told.returncode == 0, told.stderr
+    assert f"of {2 * N_TEST} right" in told.stdout
+    assert "Not a diagnostic device" in told.stdout
+    document = read_document(tmp_path / "private" / "downstream.json")
+    assert set(document["tasks"]) == {"pre_post-new", "pre_post-own"} and document["phantom"]
+    task = document["tasks"]["pre_post-new"]
+    (figures,) = task["sources"].values()
+    assert figures["accuracy"]["value"] >= 0.8 and figures["accuracy"]["n"] == 2 * N_TEST
+    low, _ = figures["auc"]["ci95_trainings"] or figures["auc"]["ci95"]
+    assert f"n = {2 * N_TEST} images of {2 * N_TEST} people" in told.stdout and f"{low:.3f}" in told.stdout
+    assert {control["verdict"] for control in task["controls"]} == {"not run"}
+    assert "no dataset at hand says whom" in task["test"]["leak"] and task["test"]["leak"] in told.stdout
+    assert str(sets) not in json.dumps(document) and "0000.png" not in json.dumps(document)
+    assert (tmp_path / "private" / "new").stat().st_mode & 0o077 == 0
+    for seed in (0, 1):
+        found = Predictions.read(tmp_path / "private" / "new" / f"seed-{seed}.jsonl")
+        assert found.labels.tolist() == [1] * N_TEST + [0] * N_TEST
+        assert found.n_subjects == 2 * N_TEST and len(set(found.keys)) == 2 * N_TEST
+        assert np.mean((found.scores >= 0.5) == found.labels) >= 0.8
+        own = Predictions.read(tmp_path / "private" / "own" / f"seed-{seed}.jsonl")
+        assert own.labels.sum() == N_TRAIN and len(own) == 2 * N_TRAIN
+
+
+def test_the_same_command_again_gives_the_same_model(command, sets, tmp_path):
+    found = []
+    for _ in range(2):
+        done = command(
+            "downstream", "train", *TRAIN, "--model", "probe", "--seeds", 2, "--out", tmp_path / "model",
+            "--positive", sets / "pre_op", "--negative", sets / "post_op",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        found.append((tmp_path / "model" / "model.json").read_bytes())
+    assert found[0] == found[1]
+
+
+def test_images_without_a_lip_are_counted_and_told_of(command, sets, tmp_path):
+    folder = shutil.copytree(sets / "pre_op_test", tmp_path / "some", ignore=shutil.ignore_patterns(".*"))
+    Image.new("RGB", (96, 96), (80, 120, 80)).save(folder / "meadow.png")
+    done = command(
+        "downstream", "train", *TRAIN, "--model", "probe", "--seeds", 1, "--out", tmp_path / "model",
+        "--positive", folder, "--negative", sets / "post_op_test",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f"no lip was found in 1 of {N_TEST + 1} images" in done.stderr
+    assert read_json(tmp_path / "model" / "model.json")["trained_on"]["not_found"] == 1
+
+
+def test_a_mistake_is_one_line_and_leaves_nothing_behind(refused, sets, tmp_path):
+    pre, post = sets / "pre_op", sets / "post_op"
+    both = ("--positive", pre, "--negative", post)
+    train = ("downstream", "train", "--out", tmp_path / "model")
+    assert "there is no task 'lips'" in refused(*train, *both, "--phantom", "--task", "lips")
+    assert "there is no backbone 'vgg'" in refused(*train, *both, "--phantom", "--backbone", "vgg")
+    assert "leave out --faces" in refused(*train, *both, "--phantom", "--faces", "buffalo_l")
+    assert "--side is 8" in refused(*train, *both, "--phantom", "--side", 8)
+    assert "is no folder" in refused(*train, "--phantom", "--positive", tmp_path / "none", "--negative", post)
+    empty = tmp_path / "faceless"
+    empty.mkdir()
+    Image.new("RGB", (96, 96)).save(empty / "black.png")
+    assert "no lip was found" in refused(*train, "--phantom", "--positive", empty, "--negative", post)
+    one = tmp_path / "one"
+    one.mkdir()
+    shutil.copy(pre / "0000.png", one)
+    assert "images of one person alone" in refused(
+        *train, "--phantom", "--model", "probe", "--side", 32, "--positive", one, "--negative", post
+    )
+    assert not (tmp_path / "model").exists()
+    assert "holds something else than a model" in refused(
+        "downstream", "train", *both, "--phantom", "--out", empty
+    )
+
+
+def test_a_missing_face_pack_or_backbone_stops_before_any_picture_is_opened(refused, sets, tmp_path):
+    both = ("--positive", sets / "pre_op", "--negative", sets / "post_op", "--out", tmp_path / "model")
+    lacking = refused("downstream", "train", *both, "--faces", "no_such_pack", "--backbone", "seeded")
+    assert "the face pack 'no_such_pack' is in none of" in lacking
+    assert "weights fetch mobilenet-v2" in refused("downstream", "train", *both, "--weights", tmp_path)
+
+
+def test_a_backbone_of_phantoms_is_refused_for_photographs(refused, sets, tmp_path):
+    pack = other_pack(tmp_path)
+    both = ("--positive", sets / "pre_op", "--negative", sets / "post_op", "--out", tmp_path / "model")
+    told = refused("downstream", "train", *both, "--faces", pack, "--backbone", "phantom")
+    assert "it is for phantoms alone" in told
+
+
+def test_a_test_set_must_tell_its_classes(refused, sets, tmp_path, command):
+    model = tmp_path / "model"
+    done = command(
+        "downstream", "train", *TRAIN, "--model", "probe", "--seeds", 1, "--out", model,
+        "--positive", sets / "pre_op", "--negative", sets / "post_op",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    evaluate = ("downstream", "evaluate", model, "--phantom", "--out", tmp_path / "private")
+    bare, pre = sets / "pre_op_test", sets / "pre_op"
+    assert f"--test real.positive={bare}" in refused(*evaluate, "--test", f"real={bare}")
+    assert "has no negative images; add --test real.negative=SET" in refused(
+        *evaluate, "--test", f"real={pre}"
+    )
+    assert "is no NAME=SET" in refused(*evaluate, "--test", pre)
+    assert "is no downstream model" in refused(
+        "downstream", "evaluate", bare, "--phantom", "--out", tmp_path / "x", "--test", f"real={pre}"
+    )
+    assert "trained on phantoms: give --phantom" in refused(
+        "downstream", "evaluate", model, "--faces", other_pack(tmp_path), "--out", tmp_path / "x",
+        "--test", f"real={pre}", "--test", f"real={sets / 'post_op'}",
+    )  # fmt: skip
+    assert not (tmp_path / "private").exists()
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory, analyzer):
+    """Photographs of clefts, one in ten people held out."""
+    root = tmp_path_factory.mktemp("dataset")
+    return phantom_dataset(root / "photos", "pre_op", root / "pre_op", analyzer, n=30, seed=5)
+
+
+def test_people_who_were_learned_from_are_refused_as_a_test_set_or_marked(
+    command, refused, sets, dataset, tmp_path
+):
+    model, out = tmp_path / "model", tmp_path / "out"
+    done = command(
+        "downstream", "train", *TRAIN, "--model", "probe", "--seeds", 1, "--out", model,
+        "--positive", sets / "pre_op", "--negative", sets / "post_op",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    negative = ("--test", f"real.negative={sets / 'post_op_test'}")
+    known = ("downstream", "evaluate", model, "--phantom", *negative, "--trained-on", dataset)
+    copies = shutil.copytree(dataset / "images", tmp_path / "copies")
+    seen = (*known, "--test", f"real.positive={copies}")
+    told = refused(*seen, "--out", out)
+    assert "learned from, so figures on it would show that they are known again" in told
+    assert not out.exists()
+    marked = command(*seen, "--out", out, "--paper")
+    assert marked.returncode == 0, marked.stderr
+    test = read_document(out / "downstream.json")["tasks"]["pre_post"]["test"]
+    assert "learned from" in test["leak"] and test["leak"] in marked.stdout
+    clean = command(*known, "--test", f"real={dataset}", "--out", tmp_path / "clean")
+    assert clean.returncode == 0, clean.stderr
+    task = read_document(tmp_path / "clean" / "downstream.json")["tasks"]["pre_post"]
+    assert task["test"]["leak"] is None and "learned from" not in task["reading"]
+    positives = Predictions.read(tmp_path / "clean" / "real" / "seed-0.jsonl").labels.sum()
+    assert positives == len(dataset_rows(dataset, "holdout")) == 3
+
+
+def test_the_day_a_test_set_was_first_looked_at_stays(dataset, tmp_path, analyzer):
+    cropper = small_cropper(analyzer)
+    held_out = read_held_out(cropper, [(dataset, 1)])
+    today = held_out.touched(tmp_path / "out")
+    file = tmp_path / "out" / TOUCHED
+    file.write_text(file.read_text().replace(today, "2020-01-02"))
+    assert held_out.touched(tmp_path / "out") == "2020-01-02"
+    assert file.parent.stat().st_mode & 0o077 == 0
+    others = read_held_out(cropper, [(dataset / "images", 1)])
+    assert others.touched(tmp_path / "out") == today
+    file.write_text("{")
+    assert held_out.touched(tmp_path / "out") == today
+
+
+def test_help_shows_examples_of_each_action(command):
+    for words in (("--help",), ("train", "--help"), ("evaluate", "--help")):
+        done = command("downstream", *words)
+        assert done.returncode == 0 and "examples:\n  diffusioncleft downstream " in done.stdout
