@@ -78,9 +78,15 @@ def fit_probe(
         The probe, and `C` and `folds` for the model's file.
     """
     check_packages(["sklearn"])
-    from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
 
-    values = features.double().numpy()
+    with threadpool_limits(1):  # the matrices are small: more threads wait for each other
+        return _fit(features.double().numpy(), labels, people, seed)
+
+
+def _fit(
+    values: Array, labels: NDArray[np.int64], people: Sequence[str], seed: int
+) -> tuple[Probe, dict[str, Any]]:
     numbers = person_folds(people, labels, FOLDS, seed)
     losses = np.zeros(len(GRID))
     for number in range(int(numbers.max()) + 1):
@@ -88,23 +94,39 @@ def fit_probe(
         if len(set(labels[~inside].tolist())) < 2:
             continue
         mean, scale = _moments(values[~inside])
+        learned, axes = _turned((values[~inside] - mean) / scale)
+        tried = (values[inside] - mean) / scale @ axes.T
         for place, strength in enumerate(GRID):
-            model = LogisticRegression(C=strength, max_iter=ITERATIONS)
-            _fit(model, (values[~inside] - mean) / scale, labels[~inside])
-            probability = model.predict_proba((values[inside] - mean) / scale)[:, 1]
-            losses[place] += _cross_entropy(labels[inside], probability)
+            weights, bias = _fitted(learned, labels[~inside], strength)
+            losses[place] += _cross_entropy(labels[inside], tried @ weights + bias)
     chosen = GRID[int(losses.argmin())]
     mean, scale = _moments(values)
-    model = LogisticRegression(C=chosen, max_iter=ITERATIONS)
-    _fit(model, (values - mean) / scale, labels)
-    probe = Probe(mean, scale, np.asarray(model.coef_[0], np.float64), float(model.intercept_[0]))
+    coordinates, axes = _turned((values - mean) / scale)
+    weights, bias = _fitted(coordinates, labels, chosen)
+    probe = Probe(mean, scale, axes.T @ weights, bias)
     return probe, {"C": chosen, "folds": int(numbers.max()) + 1}
 
 
-def _fit(model: Any, values: Array, labels: NDArray[np.int64]) -> None:
+def _fitted(values: Array, labels: NDArray[np.int64], strength: float) -> tuple[Array, float]:
+    """Weights and bias of a logistic regression with the penalty 1 / (2 C) on the weights' square."""
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(C=strength, max_iter=ITERATIONS, solver="newton-cholesky")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a weak penalty on separable classes never converges
         model.fit(values, labels)
+    return np.asarray(model.coef_[0], np.float64), float(model.intercept_[0])
+
+
+def _turned(values: Array) -> tuple[Array, Array]:
+    """[N, R] in the axes [R, F] that N rows of F features span.
+
+    The penalty is the same in turned axes, so the fit is the same too, at the cost of N axes, not of F.
+    """
+    if len(values) >= values.shape[1]:
+        return values, np.eye(values.shape[1])
+    left, spread, axes = np.linalg.svd(values, full_matrices=False)
+    return left * spread, axes
 
 
 def _moments(values: Array) -> tuple[Array, Array]:
@@ -112,6 +134,5 @@ def _moments(values: Array) -> tuple[Array, Array]:
     return values.mean(axis=0), np.where(spread > 1e-8, spread, 1.0)
 
 
-def _cross_entropy(labels: NDArray[np.int64], probability: Array) -> float:
-    p = np.clip(np.where(labels == 1, probability, 1 - probability), 1e-12, 1)
-    return float(-np.log(p).sum())
+def _cross_entropy(labels: NDArray[np.int64], z: Array) -> float:
+    return float(np.logaddexp(0, np.where(labels == 1, -z, z)).sum())

@@ -203,7 +203,7 @@ def test_the_probe_is_scikit_learns_own_at_the_strength_it_chose():
     features = torch.from_numpy(rng.normal(2, 3, (80, 12)).astype(np.float32))
     labels = (features[:, 0] + rng.normal(0, 2, 80) > 2).numpy().astype(np.int64)
     probe, facts = fit_probe(features, labels, [f"p{i // 2}" for i in range(80)], 0)
-    peer = make_pipeline(StandardScaler(), LogisticRegression(C=facts["C"], max_iter=5000))
+    peer = make_pipeline(StandardScaler(), LogisticRegression(C=facts["C"], tol=1e-9, max_iter=5000))
     peer.fit(features.double().numpy(), labels)
     expected = peer.predict_proba(features.double().numpy())[:, 1]
     assert np.allclose(probe.probabilities(features), expected, atol=1e-5)
