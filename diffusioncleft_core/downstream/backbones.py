@@ -180,16 +180,26 @@ def load_backbone(name: str, device: torch.device, own: Path | None = None) -> B
     family, separator, folder = name.partition(":")
     if separator and family in LOCAL:
         found = LOCAL[family](expanded(folder))
-    elif name in BACKBONES:
-        entry = BACKBONES[name]
-        check_packages(entry.packages)
-        found = entry.load(None if entry.weights is None else require_file(entry.weights, own))
     else:
+        weights = check_backbone(name, own)
+        found = BACKBONES[name].load(weights)
+    found.stages.eval().requires_grad_(False).to(device)
+    return found
+
+
+def check_backbone(name: str, own: Path | None = None) -> Path | None:
+    """The file of a registered backbone's weights; None where it needs none. Nothing is opened.
+
+    Raises:
+        UserError: there is no such one, or its weights or package are missing or not the pinned ones.
+    """
+    if name not in BACKBONES:
         raise UserError(
             f"there is no backbone {name!r}; choose one of: {', '.join(BACKBONES)}, or give {_FAMILIES}"
         )
-    found.stages.eval().requires_grad_(False).to(device)
-    return found
+    entry = BACKBONES[name]
+    check_packages(entry.packages)
+    return None if entry.weights is None else require_file(entry.weights, own)
 
 
 def refuse_photographs(backbone: Backbone, *, phantom: bool) -> None:
