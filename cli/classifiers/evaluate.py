@@ -61,9 +61,9 @@ def run(args: argparse.Namespace) -> int:
     """Write what each of a model's classifiers says of each image of the test sets, and the figures."""
     from ...diffusioncleft_core.downstream.cropper import Cropper
     from ...diffusioncleft_core.downstream.document import FILE_NAME, NOTICE, write_document
-    from ...diffusioncleft_core.downstream.evaluate_model import LEARNED, SOURCE, Judge
+    from ...diffusioncleft_core.downstream.evaluate_model import SOURCE, Judge
     from ...diffusioncleft_core.downstream.evidence import downstream_document
-    from ...diffusioncleft_core.downstream.held_out import trained_people
+    from ...diffusioncleft_core.downstream.held_out import LEARNED, trained_people
     from ...diffusioncleft_core.downstream.model import read_model
     from ...diffusioncleft_core.report.downstream_words import told
 

@@ -147,18 +147,22 @@ class BackboneEntry:
         weights: its entry in the registry of weights; None where it needs none.
         packages: by their import names.
         load: builds it from the file of weights.
+        phantom: whether it knows phantoms alone.
     """
 
     title: str
     weights: str | None
     packages: tuple[str, ...]
     load: Callable[[Path | None], Backbone]
+    phantom: bool = False
 
 
 BACKBONES: Mapping[str, BackboneEntry] = {
     DEFAULT: BackboneEntry("MobileNetV2, the paper's", "mobilenet-v2", ("torchvision",), mobilenet_v2),
-    PHANTOM: BackboneEntry("MobileNetV2 of phantoms, for phantoms alone", None, ("torchvision",), phantom),
-    SEEDED: BackboneEntry("seeded-random, for phantoms alone", None, ("torchvision",), seeded),
+    PHANTOM: BackboneEntry(
+        "MobileNetV2 of phantoms, for phantoms alone", None, ("torchvision",), phantom, phantom=True
+    ),
+    SEEDED: BackboneEntry("seeded-random, for phantoms alone", None, ("torchvision",), seeded, phantom=True),
     "efficientnet-lite0": BackboneEntry(
         "EfficientNet-lite0", "efficientnet-lite0", ("efficientnet_lite_pytorch",), efficientnet_lite0
     ),
@@ -206,8 +210,8 @@ def refuse_photographs(backbone: Backbone, *, phantom: bool) -> None:
     """Raise UserError where a network that knows nothing of photographs would see some."""
     if backbone.info.phantom and not phantom:
         raise UserError(
-            f"the backbone {backbone.name!r} knows nothing of photographs: it is for phantoms alone; leave "
-            "--backbone out, or give another one (diffusioncleft weights list shows what is then needed)"
+            f"the backbone {backbone.name!r} knows nothing of photographs: it is for phantoms alone; choose "
+            f"another one, as {DEFAULT} (diffusioncleft weights list shows what is then needed)"
         )
 
 

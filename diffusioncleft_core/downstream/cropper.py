@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..dataset.folder import dataset_rows, is_dataset, owned_cache
+from ..dataset.folder import dataset_cache, dataset_rows, is_dataset
 from ..dataset.references import dataset_records
 from ..dataset.select import SAME_PERSON, SAME_PERSON_PHANTOM
 from ..errors import UserError
@@ -84,7 +84,7 @@ class Cropper:
         """
         folder = Path(folder)
         rows, records = self._faces(folder, roles, description)
-        cache = owned_cache(folder, DATASET_CACHE, self._kept_in(folder) or folder / CROPS_CACHE)
+        cache = self._kept_in(folder, CROPS_CACHE)
         found: list[tuple[ImageRow, FaceRecord, str, Tensors]] = []
         kept, points = ContentCache(cache, CROPS), ContentCache(cache, LANDMARKS)
         for row, record in progress(
@@ -129,8 +129,12 @@ class Cropper:
         roles = ("holdout",) if held_out else ()
         return self.read(folder, label, roles=roles, description=f"lips, {Path(folder).name}")
 
-    def _kept_in(self, folder: Path) -> Path | None:
-        return self.cache_dir(folder) if callable(self.cache_dir) else self.cache_dir
+    def _kept_in(self, folder: Path, own: str) -> Path:
+        """Where what is computed from a set's images is kept; own: the name of a generated set's cache."""
+        if is_dataset(folder):
+            return dataset_cache(folder, DATASET_CACHE)
+        elsewhere = self.cache_dir(folder) if callable(self.cache_dir) else self.cache_dir
+        return elsewhere or folder / own
 
     def _faces(
         self, folder: Path, roles: Sequence[str], description: str
@@ -149,7 +153,7 @@ class Cropper:
         rows = filtered_rows(everything) if was_filtered else raw_rows(everything)
         if not rows:
             raise UserError(f"the filters accepted no image of {folder}; look at its rejected images")
-        cache = self._kept_in(folder) or folder / FACES_CACHE
+        cache = self._kept_in(folder, FACES_CACHE)
         found = face_records(folder, [row.file for row in rows], self.analyzer, cache, description="faces")
         return rows, found
 

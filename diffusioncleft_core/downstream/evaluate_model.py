@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 SOURCE = "its training sets"
 """What the model learned from, which its folder does not name."""
-LEARNED = "the classifier or its images"
-"""What learned from the people of the datasets that are named beside a test set."""
 
 
 @dataclass(frozen=True)

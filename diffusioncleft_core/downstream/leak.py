@@ -23,8 +23,8 @@ from ..imageset.manifest import ImageRow
 from ..small_counts import is_small
 
 ADVICE = (
-    "test on photographs that were kept apart before any training (the dataset's hold-out), or allow it, as "
-    "--paper does, which marks every figure"
+    "test on photographs that were kept apart before any training (the dataset's hold-out), or give the "
+    "option paper, which allows it and marks every figure"
 )
 
 
