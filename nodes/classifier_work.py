@@ -177,7 +177,8 @@ def check_training(phantom: Sequence[bool | None], faces: Any, backbone: Any) ->
 
     phantom: of each connected input whether it brings phantoms; None where only the run will tell.
     """
-    from ..diffusioncleft_core.downstream.train_model import check_classifiers
+    from ..diffusioncleft_core.downstream.train_model import PACKAGES, check_classifiers
+    from ..diffusioncleft_core.environment import check_packages
     from .needs import check_faces
 
     check_kind(phantom)
@@ -186,6 +187,7 @@ def check_training(phantom: Sequence[bool | None], faces: Any, backbone: Any) ->
     if None in phantom and False not in phantom and AUTO in (faces, backbone):
         return
     pack, network = chosen_models(phantom, faces, backbone)
+    check_packages(PACKAGES)
     check_faces(pack)
     check_classifiers(network)
 
