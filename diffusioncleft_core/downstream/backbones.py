@@ -167,7 +167,7 @@ BACKBONES: Mapping[str, BackboneEntry] = {
         "EfficientNet-lite0", "efficientnet-lite0", ("efficientnet_lite_pytorch",), efficientnet_lite0
     ),
 }
-"""By name. An entry adds its network to both kinds of classifier, and to the option of the command line."""
+"""By name. An entry adds its network to both kinds of classifier, on the command line and the node."""
 
 
 def load_backbone(name: str, device: torch.device, own: Path | None = None) -> Backbone:

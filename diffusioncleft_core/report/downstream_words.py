@@ -20,7 +20,7 @@ def told(task: Mapping[str, Any]) -> list[str]:
         lines.append(f"  {metric.replace('_', ' ')}: {figure(source[metric], share=metric != 'auc')}")
     if test["n_not_found"] != 0:
         lines.append(f"  images without a lip, which count apart: {count(test['n_not_found'])}")
-    if test["leak"]:
+    if test["leak"] and test["leak"] not in task["reading"]:
         lines.append(f"  {test['leak']}")
     lines.append(f"  {task['reading']}")
     return lines
