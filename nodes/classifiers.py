@@ -32,9 +32,8 @@ class TrainClassifier(Node):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        from ..diffusioncleft_core.downstream.backbones import BACKBONES, DEFAULT
+        from ..diffusioncleft_core.downstream.backbones import BACKBONES, DEFAULT, KINDS, PAPER
         from ..diffusioncleft_core.downstream.task import known_tasks
-        from ..diffusioncleft_core.downstream.training import KINDS, PAPER
 
         return io.Schema(
             node_id=TRAINER,

@@ -29,6 +29,9 @@ SEEDED_STAGES = 4
 """Of MobileNetV2, from the first on: behind more random ones less is left of what a picture shows."""
 SEEDED_GRID = 6
 DEFAULT, SEEDED = "mobilenet_v2", "seeded"
+PAPER, PROBE = "paper", "probe"
+KINDS = (PAPER, PROBE)
+"""Of classifiers that stand on a backbone."""
 _FAMILIES = "timm:FOLDER or transformers:FOLDER"
 
 

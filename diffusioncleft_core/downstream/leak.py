@@ -24,7 +24,7 @@ from ..small_counts import is_small
 
 ADVICE = (
     "test on photographs that were kept apart before any training (the dataset's hold-out), or give the "
-    "option paper, which allows it and marks every figure"
+    "option paper (--paper), which allows it and marks every figure"
 )
 
 
