@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ..diffusioncleft_core.errors import UserError
 from .classifiers import evaluate, experiment
 from .classifiers.options import (
     add_classifier_options,
@@ -18,10 +16,6 @@ from .classifiers.options import (
     tasks,
 )
 from .options import warn
-
-if TYPE_CHECKING:
-    from ..diffusioncleft_core.downstream.cropper import Cropper
-    from ..diffusioncleft_core.downstream.crops import Crops
 
 HELP = "train a classifier on generated images and try it on photographs: what are the images good for?"
 EXAMPLES = """\
@@ -109,12 +103,12 @@ def run(args: argparse.Namespace) -> int:
 
 def train(args: argparse.Namespace) -> int:
     """Train, once a seed, and write the model's folder."""
-    from ..diffusioncleft_core.downstream.backbones import load_backbone, refuse_photographs
+    from ..diffusioncleft_core.downstream.backbones import load_backbone
     from ..diffusioncleft_core.downstream.cropper import Cropper
-    from ..diffusioncleft_core.downstream.crops import View, joined
-    from ..diffusioncleft_core.downstream.model import counts_of, write_model
+    from ..diffusioncleft_core.downstream.crops import View
     from ..diffusioncleft_core.downstream.task import load_task
-    from ..diffusioncleft_core.downstream.training import TrainSettings, frozen_part_of, train_classifiers
+    from ..diffusioncleft_core.downstream.train_model import ModelTraining, refuse_used_folder, words_of
+    from ..diffusioncleft_core.downstream.training import TrainSettings, frozen_part_of
 
     task = sized(load_task(args.task), args.side)
     settings = TrainSettings(kind=args.model, view=View(args.view))
@@ -123,50 +117,17 @@ def train(args: argparse.Namespace) -> int:
     frozen_part_of(backbone, settings)
     refuse_used_folder(args.out)
     analyzer = face_analyzer(args, device)
-    refuse_photographs(backbone, phantom=analyzer.phantom_only)
     cropper = Cropper.of(task.crop, analyzer, args.cache)
-    classes = {
-        label: joined([training_crops(cropper, folder, label) for folder in folders])
-        for label, folders in ((1, args.positive), (0, args.negative))
-    }
-    positive, negative = classes[1], classes[0]
-    classifiers = []
-    for classifier in train_classifiers(
-        task, positive, negative, backbone, settings, range(args.seed, args.seed + args.seeds)
-    ):
-        facts = classifier.facts
-        how = f"C {facts['C']:g}" if "C" in facts else f"epoch {facts['best_epoch']} of {facts['epochs']}"
-        print(
-            f"seed {classifier.seed}: {how}, {100 * facts['validation_accuracy']:.1f} % of the "
-            "validation images right"
-        )
-        classifiers.append(classifier)
-    counts = counts_of(positive, negative)
-    write_model(args.out, classifiers, counts, cropper)
+    seeds = range(args.seed, args.seed + args.seeds)
+    training = ModelTraining(task, cropper, backbone, settings, seeds, warn)
+    positive, negative = training.crops(args.positive, args.negative)
+    training.run(
+        positive,
+        negative,
+        args.out,
+        lambda classifier: print(words_of({"seed": classifier.seed, **classifier.facts})),
+    )
     if backbone.info.phantom:
         print("a backbone of phantoms: this model says nothing about photographs")
     print(f"{len(positive)} positive and {len(negative)} negative images: {args.out}")
     return 0
-
-
-def refuse_used_folder(folder: Path) -> None:
-    """Raise UserError for a folder that holds something else than a model."""
-    from ..diffusioncleft_core.downstream.model import FILE_NAME
-
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file; give another --out")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / FILE_NAME).is_file():
-        raise UserError(f"{folder} holds something else than a model; give a new folder as --out")
-
-
-def training_crops(cropper: Cropper, folder: Path, label: int) -> Crops:
-    """The crops of one set; what is not among them is warned of."""
-    from ..diffusioncleft_core.imageset.manifest import unlisted
-
-    crops = cropper.training_set(folder, label)
-    for message in unlisted(folder):
-        warn(message)
-    if crops.n_not_found:
-        total = len(crops) + crops.n_not_found
-        warn(f"no lip was found in {crops.n_not_found} of {total} images of {folder}; they are left out")
-    return crops

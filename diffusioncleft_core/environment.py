@@ -18,9 +18,13 @@ if TYPE_CHECKING:
     import torch
 
 
+_DISTRIBUTIONS = {"sklearn": "scikit-learn"}
+"""What pip calls a package that is imported by another name."""
+
+
 def check_packages(names: Sequence[str]) -> str:
-    """The packages by name; UserError that says which are not installed, and how to install them."""
-    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    """The packages by import name; UserError that says which are not installed, and how to install them."""
+    missing = [_DISTRIBUTIONS.get(name, name) for name in names if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f"these packages are not installed; run: pip install {' '.join(missing)}")
     return ", ".join(names)

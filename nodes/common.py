@@ -23,6 +23,7 @@ Row = io.Custom("DIFFUSIONCLEFT_ROW")
 ImageSet = io.Custom("DIFFUSIONCLEFT_IMAGE_SET")
 Reference = io.Custom("DIFFUSIONCLEFT_REFERENCE")
 Training = io.Custom("DIFFUSIONCLEFT_TRAINING")
+Classifier = io.Custom("DIFFUSIONCLEFT_CLASSIFIER")
 Figures = io.Custom("DIFFUSIONCLEFT_FIGURES")
 Verdicts = io.Custom("DIFFUSIONCLEFT_VERDICTS")
 

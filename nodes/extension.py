@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from . import guard, places
+from .classifiers import EvaluateClassifier, TrainClassifier
 from .dataset import Captions, LoadDataset, PhantomDataset
 from .filters import ArtifactFilter, IdentityLeakFilter, ReferenceSet
 from .metrics import FaceIdentityRecognition, FrechetDistance, PerceptualDiversity, Report
@@ -27,6 +28,8 @@ NODES: list[type[io.ComfyNode]] = [
     FrechetDistance,
     PerceptualDiversity,
     Report,
+    TrainClassifier,
+    EvaluateClassifier,
     LoadImageSet,
     SaveSyntheticSet,
 ]

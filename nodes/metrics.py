@@ -44,7 +44,7 @@ class FaceIdentityRecognition(Node):
     def execute(cls, image_set: Any, reference: Any, threshold: float, which: str) -> io.NodeOutput:
         from .metric_work import fir
 
-        return _given(fir(image_set, reference, threshold, which))
+        return given(fir(image_set, reference, threshold, which))
 
 
 class FrechetDistance(Node):
@@ -80,7 +80,7 @@ class FrechetDistance(Node):
     def execute(cls, image_set: Any, dataset: Any, which: str) -> io.NodeOutput:
         from .metric_work import fid
 
-        return _given(fid(image_set, dataset, which))
+        return given(fid(image_set, dataset, which))
 
 
 class PerceptualDiversity(Node):
@@ -122,7 +122,7 @@ class PerceptualDiversity(Node):
     def execute(cls, image_set: Any, which: str, pairs: int, seed: int) -> io.NodeOutput:
         from .metric_work import lpips
 
-        return _given(lpips(image_set, which, pairs, seed))
+        return given(lpips(image_set, which, pairs, seed))
 
 
 class Report(Node):
@@ -188,7 +188,7 @@ class Report(Node):
     ) -> io.NodeOutput:
         from .metric_work import report
 
-        return _given(report([(image_set, dataset), (image_set_2, dataset_2)], folder, faces))
+        return given(report([(image_set, dataset), (image_set_2, dataset_2)], folder, faces))
 
 
 def which_input() -> Any:
@@ -200,7 +200,7 @@ def which_input() -> Any:
     )
 
 
-def _given(result: Any) -> io.NodeOutput:
+def given(result: Any) -> io.NodeOutput:
     """Values, and on the node the words and the plots."""
     from .pictures import preview_each
 

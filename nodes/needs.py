@@ -14,6 +14,7 @@ from .provenance import from_phantom
 from .queued import QueuedNode
 
 _PHANTOM_DATASET = "DiffusionCleft_PhantomDataset"
+_DATASETS = ("DiffusionCleft_Dataset", "DiffusionCleft_Captions", _PHANTOM_DATASET)
 
 
 def dataset_behind(node: QueuedNode | None) -> DatasetHandle | None:
@@ -55,6 +56,15 @@ def all_phantom(node: QueuedNode, sets: tuple[str, ...], datasets: tuple[str, ..
     if False in found:
         return False
     return None if None in found else True
+
+
+def phantom_behind(node: QueuedNode, name: str) -> bool | None:
+    """Whether what an input brings, a set or a dataset, is of phantoms."""
+    source = node.source(name)
+    if source is None or source.kind not in _DATASETS:
+        return from_phantom(node, name)
+    known = dataset_behind(source)
+    return None if known is None else known.phantom
 
 
 def check_faces_for(node: QueuedNode, *datasets: str) -> None:

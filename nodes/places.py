@@ -71,6 +71,11 @@ def dataset_folder(name: str) -> Path:
     return _find(DATASETS, name, _is_dataset, "dataset", "choose one that the Dataset node lists")
 
 
+def dataset_folders() -> list[Path]:
+    """The folders of all datasets of this machine."""
+    return [path for root in roots(DATASETS) for path in _folders(root) if _is_dataset(path)]
+
+
 def check_private(kind: str) -> None:
     """Raise UserError when what is to be written into a private folder would be served."""
     _refuse_served(roots(kind)[0])
@@ -82,11 +87,15 @@ def new_dataset_folder(name: str) -> Path:
     return private_dir(roots(DATASETS)[0]) / _plain(name, "dataset")
 
 
+def run_path(name: str) -> Path:
+    """Where the private folder of a training run lies, or will lie."""
+    check_private(RUNS)
+    return private_dir(roots(RUNS)[0]) / _plain(name, "run")
+
+
 def run_folder(name: str) -> Path:
     """The private folder of a training run, made if it is not there."""
-    check_private(RUNS)
-    root = private_dir(roots(RUNS)[0])
-    return private_dir(root / _plain(name, "run"))
+    return private_dir(run_path(name))
 
 
 def run_names() -> list[str]:
@@ -112,8 +121,7 @@ def withdrawals() -> list[Withdrawal]:
     """
     from ..diffusioncleft_core.dataset.withdrawn import known_withdrawals
 
-    datasets = [path for root in roots(DATASETS) for path in _folders(root) if _is_dataset(path)]
-    return known_withdrawals(*datasets)
+    return known_withdrawals(*dataset_folders())
 
 
 def output_folder(name: str) -> Path:

@@ -49,6 +49,16 @@ def training_plot(name: str, losses: Path) -> Any:
     return _picture(plot.drawing if plot else None, f"{name}: loss over the steps", "nothing to show yet")
 
 
+def reliability(name: str, task: Mapping[str, Any]) -> Any:
+    """How far a classifier's scores can be taken at their word, [H, W, 3] uint8; task: of downstream.json."""
+    from ..diffusioncleft_core.report.downstream import marks_of
+    from ..diffusioncleft_core.report.downstream_plots import reliability_plot
+
+    source, figures = next(iter(task["sources"].items()))
+    plot = reliability_plot(name, task, source, figures, marks_of(task["test"]))
+    return _picture(plot.drawing if plot else None, f"{task['title']}: reliability of the scores", TOO_FEW)
+
+
 def _picture(drawing: Drawing | None, title: str, instead: str) -> Any:
     """The drawing, or without one the words `instead`."""
     import io

@@ -26,6 +26,7 @@ def build_all(info: dict[str, Any]) -> dict[str, Graph]:
         "train_pre_op": lambda graph: training(graph, "pre_op"),
         "train_post_op": lambda graph: training(graph, "post_op"),
         "evaluate": evaluate,
+        "classifier": classifier,
         "zero_shot_baseline": zero_shot,
         "checkpoint_strength_grid": checkpoint_grid,
     }
@@ -182,6 +183,54 @@ def evaluate(graph: Graph) -> None:
         folder="diffusioncleft/report",
     )
     report.add("PreviewAny", "Figures", width=440, height=300, source=made[3])
+
+
+def classifier(graph: Graph) -> None:
+    """A classifier that learns from generated sets, tested on photographs that were held out."""
+    sets: list[Node] = []
+    datasets: list[Node] = []
+    data = graph.group("1  Generated faces to learn from", "data")
+    data.note(note("classifier"), width=400, height=330)
+    for condition in ("pre_op", "post_op"):
+        sets.append(
+            data.add(
+                f"{OURS}LoadImageSet",
+                f"Generated, {TITLES[condition]}",
+                width=400,
+                name=f"diffusioncleft/{condition}",
+                limit=1,
+            )
+        )
+    train = graph.group("2  Classifier", "model")
+    taught = train.add(
+        f"{OURS}TrainClassifier",
+        width=440,
+        height=420,
+        positive=sets[0][0],
+        negative=sets[1][0],
+        task="pre_post",
+    )
+    train.add("PreviewAny", "How it went", width=440, height=240, source=taught[2])
+    held_out = graph.group("3  Photographs to test on", "data")
+    held_out.note(note("held_out"), width=400, height=200)
+    for condition in ("pre_op", "post_op"):
+        datasets.append(
+            held_out.add(f"{OURS}Dataset", f"Photographs, {TITLES[condition]}", width=400, name=condition)
+        )
+    test = graph.group("4  What it is good for", "measure")
+    judged = test.add(
+        f"{OURS}EvaluateClassifier",
+        width=440,
+        height=640,
+        classifier=taught[0],
+        positive=datasets[0][0],
+        negative=datasets[1][0],
+        trained_on=datasets[0][0],
+        trained_on_2=datasets[1][0],
+    )
+    test.column()
+    test.note(note("reading"), width=440, height=230)
+    test.add("PreviewAny", "Figures", width=440, height=300, source=judged[8])
 
 
 def zero_shot(graph: Graph) -> None:

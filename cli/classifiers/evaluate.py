@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...diffusioncleft_core.errors import UserError
 from .options import add_model_options, face_analyzer, picked_device
@@ -27,8 +26,6 @@ NAME.negative. Of a dataset the hold-out is the test set, all of it where nothin
 people of the datasets of --trained-on is refused. OUT/downstream.json holds the figures and may be shared;
 OUT/NAME holds what was said of each image and is private. Not a diagnostic device.
 """
-SOURCE = "its training sets"
-"""What the model learned from, which its folder does not name."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -64,9 +61,11 @@ def run(args: argparse.Namespace) -> int:
     """Write what each of a model's classifiers says of each image of the test sets, and the figures."""
     from ...diffusioncleft_core.downstream.cropper import Cropper
     from ...diffusioncleft_core.downstream.document import FILE_NAME, NOTICE, write_document
-    from ...diffusioncleft_core.downstream.evidence import TaskEvidence, downstream_document
-    from ...diffusioncleft_core.downstream.held_out import read_held_out, trained_people
+    from ...diffusioncleft_core.downstream.evaluate_model import SOURCE, Judge
+    from ...diffusioncleft_core.downstream.evidence import downstream_document
+    from ...diffusioncleft_core.downstream.held_out import LEARNED, trained_people
     from ...diffusioncleft_core.downstream.model import read_model
+    from ...diffusioncleft_core.report.downstream_words import told
 
     model = read_model(args.model)
     sets = test_sets(args.test, model.task)
@@ -76,27 +75,14 @@ def run(args: argparse.Namespace) -> int:
         kind = "phantoms: give --phantom" if model.phantom else "photographs: leave --phantom out"
         raise UserError(f"the model {args.model} was trained on {kind}")
     cropper = Cropper.of(model.task.crop, analyzer, args.cache)
-    model.check_faces(cropper)
-    learned = {"the classifier or its images": trained_people(args.trained_on)}
-    classifiers = model.classifiers(device, args.weights, args.backbone)
+    judge = Judge.of(model, cropper, device, args.weights, args.backbone)
+    learned = {LEARNED: trained_people(args.trained_on)}
     found = {}
     for name, labelled in sets.items():
-        held_out = read_held_out(cropper, labelled)
-        leak = held_out.check(learned, paper=args.paper)
-        trainings = [classifier.predict(held_out.crops) for classifier in classifiers]
-        for classifier, predictions in zip(classifiers, trainings, strict=True):
-            predictions.write(args.out / name / f"seed-{classifier.seed}.jsonl")
-            print(f"{name}, seed {classifier.seed}: {counted(predictions)}")
-        if held_out.crops.n_not_found:
-            print(f"{name}: in {held_out.crops.n_not_found} images no lip was found; they count apart")
-        found[model.task.name if len(sets) == 1 else f"{model.task.name}-{name}"] = TaskEvidence.of_task(
-            model.task,
-            {SOURCE: trainings},
-            touched=held_out.touched(args.out / name),
-            model=model.describe(),
-            leak=leak,
-            photographs=not model.phantom,
-        )
+        evidence = judge.evaluate(labelled, learned, args.out / name, paper=args.paper)
+        for seed, predictions in zip(model.seeds, evidence.sources[SOURCE], strict=True):
+            print(f"{name}, seed {seed}: {counted(predictions)}")
+        found[model.task.name if len(sets) == 1 else f"{model.task.name}-{name}"] = evidence
     document = downstream_document(found)
     write_document(args.out / FILE_NAME, document)
     for task in document["tasks"].values():
@@ -104,35 +90,6 @@ def run(args: argparse.Namespace) -> int:
     print(NOTICE)
     print(f"figures: {args.out / FILE_NAME}; what was said of each image, private: {args.out}/NAME")
     return 0
-
-
-def told(task: Mapping[str, Any]) -> list[str]:
-    """The figures that come first, and what they show."""
-    source = next(iter(task["sources"].values()))
-    test = task["test"]
-    lines = [f"{task['title']}, n = {counts(test['n'])} images of {counts(test['n_subjects'])} people:"]
-    for metric in ("accuracy", "balanced_accuracy", "auc"):
-        lines.append(f"  {metric.replace('_', ' ')}: {figure(source[metric], share=metric != 'auc')}")
-    if test["leak"]:
-        lines.append(f"  {test['leak']}")
-    lines.append(f"  {task['reading']}")
-    return lines
-
-
-def figure(found: Mapping[str, Any], *, share: bool) -> str:
-    """`84.0 % (75.3 to 90.6)`, or why it is not told."""
-    if found["value"] is None:
-        return str(found.get("note") or "none")
-    low, high = found["ci95_trainings"] or found["ci95"]
-    if share:
-        return f"{100 * found['value']:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
-    return f"{found['value']:.3f} ({low:.3f} to {high:.3f})"
-
-
-def counts(n: int | None) -> str:
-    from ...diffusioncleft_core.report.blocks import count
-
-    return count(n)
 
 
 def named_set(text: str) -> tuple[str, str, Path]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from ...diffusioncleft_core.errors import UserError
 from ...diffusioncleft_core.ranges import whole
 from ..options import add_vocabulary_argument, warn
-from .evaluate import told
 from .options import (
     add_classifier_options,
     add_model_options,
@@ -69,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
     from ...diffusioncleft_core.downstream.experiment import ExperimentSettings
     from ...diffusioncleft_core.downstream.task import load_task
     from ...diffusioncleft_core.downstream.training import TrainSettings, frozen_part_of
+    from ...diffusioncleft_core.report.downstream_words import told
     from ...diffusioncleft_core.report.folders import RunFolders
     from ...diffusioncleft_core.run.downstream import try_tasks
     from ...diffusioncleft_core.run.downstream_material import Holdings

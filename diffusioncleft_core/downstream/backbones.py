@@ -29,6 +29,9 @@ SEEDED_STAGES = 4
 """Of MobileNetV2, from the first on: behind more random ones less is left of what a picture shows."""
 SEEDED_GRID = 6
 DEFAULT, SEEDED = "mobilenet_v2", "seeded"
+PAPER, PROBE = "paper", "probe"
+KINDS = (PAPER, PROBE)
+"""Of classifiers that stand on a backbone."""
 _FAMILIES = "timm:FOLDER or transformers:FOLDER"
 
 
@@ -147,23 +150,27 @@ class BackboneEntry:
         weights: its entry in the registry of weights; None where it needs none.
         packages: by their import names.
         load: builds it from the file of weights.
+        phantom: whether it knows phantoms alone.
     """
 
     title: str
     weights: str | None
     packages: tuple[str, ...]
     load: Callable[[Path | None], Backbone]
+    phantom: bool = False
 
 
 BACKBONES: Mapping[str, BackboneEntry] = {
     DEFAULT: BackboneEntry("MobileNetV2, the paper's", "mobilenet-v2", ("torchvision",), mobilenet_v2),
-    PHANTOM: BackboneEntry("MobileNetV2 of phantoms, for phantoms alone", None, ("torchvision",), phantom),
-    SEEDED: BackboneEntry("seeded-random, for phantoms alone", None, ("torchvision",), seeded),
+    PHANTOM: BackboneEntry(
+        "MobileNetV2 of phantoms, for phantoms alone", None, ("torchvision",), phantom, phantom=True
+    ),
+    SEEDED: BackboneEntry("seeded-random, for phantoms alone", None, ("torchvision",), seeded, phantom=True),
     "efficientnet-lite0": BackboneEntry(
         "EfficientNet-lite0", "efficientnet-lite0", ("efficientnet_lite_pytorch",), efficientnet_lite0
     ),
 }
-"""By name. An entry adds its network to both kinds of classifier, and to the option of the command line."""
+"""By name. An entry adds its network to both kinds of classifier, on the command line and the node."""
 
 
 def load_backbone(name: str, device: torch.device, own: Path | None = None) -> Backbone:
@@ -180,24 +187,34 @@ def load_backbone(name: str, device: torch.device, own: Path | None = None) -> B
     family, separator, folder = name.partition(":")
     if separator and family in LOCAL:
         found = LOCAL[family](expanded(folder))
-    elif name in BACKBONES:
-        entry = BACKBONES[name]
-        check_packages(entry.packages)
-        found = entry.load(None if entry.weights is None else require_file(entry.weights, own))
     else:
+        weights = check_backbone(name, own)
+        found = BACKBONES[name].load(weights)
+    found.stages.eval().requires_grad_(False).to(device)
+    return found
+
+
+def check_backbone(name: str, own: Path | None = None) -> Path | None:
+    """The file of a registered backbone's weights; None where it needs none. Nothing is opened.
+
+    Raises:
+        UserError: there is no such one, or its weights or package are missing or not the pinned ones.
+    """
+    if name not in BACKBONES:
         raise UserError(
             f"there is no backbone {name!r}; choose one of: {', '.join(BACKBONES)}, or give {_FAMILIES}"
         )
-    found.stages.eval().requires_grad_(False).to(device)
-    return found
+    entry = BACKBONES[name]
+    check_packages(entry.packages)
+    return None if entry.weights is None else require_file(entry.weights, own)
 
 
 def refuse_photographs(backbone: Backbone, *, phantom: bool) -> None:
     """Raise UserError where a network that knows nothing of photographs would see some."""
     if backbone.info.phantom and not phantom:
         raise UserError(
-            f"the backbone {backbone.name!r} knows nothing of photographs: it is for phantoms alone; leave "
-            "--backbone out, or give another one (diffusioncleft weights list shows what is then needed)"
+            f"the backbone {backbone.name!r} knows nothing of photographs: it is for phantoms alone; choose "
+            f"another one, as {DEFAULT} (diffusioncleft weights list shows what is then needed)"
         )
 
 

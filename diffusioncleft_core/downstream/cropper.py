@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..dataset.folder import dataset_rows, is_dataset, owned_cache
+from ..dataset.folder import dataset_cache, dataset_rows, is_dataset
 from ..dataset.references import dataset_records
 from ..dataset.select import SAME_PERSON, SAME_PERSON_PHANTOM
 from ..errors import UserError
@@ -47,16 +47,21 @@ class Cropper:
         crop: margin and side.
         analyzer: finds the faces.
         landmarks: the face pack's own model of 68 or 106 landmarks; without one the lip comes from five.
-        cache_dir: a private folder in the place of a generated set's own.
+        cache_dir: a private folder in the place of a generated set's own, or what gives one by the set.
     """
 
     crop: Crop
     analyzer: FaceAnalyzer
     landmarks: LandmarkModel | None = None
-    cache_dir: Path | None = None
+    cache_dir: Path | Callable[[Path], Path] | None = None
 
     @classmethod
-    def of(cls, crop: Crop, analyzer: FaceAnalyzer, cache_dir: Path | None = None) -> Cropper:
+    def of(
+        cls,
+        crop: Crop,
+        analyzer: FaceAnalyzer,
+        cache_dir: Path | Callable[[Path], Path] | None = None,
+    ) -> Cropper:
         """With the landmark model that the analyzer's face pack may hold."""
         return cls(crop, analyzer, load_landmark_model(analyzer.pack), cache_dir)
 
@@ -79,7 +84,7 @@ class Cropper:
         """
         folder = Path(folder)
         rows, records = self._faces(folder, roles, description)
-        cache = owned_cache(folder, DATASET_CACHE, self.cache_dir or folder / CROPS_CACHE)
+        cache = self._kept_in(folder, CROPS_CACHE)
         found: list[tuple[ImageRow, FaceRecord, str, Tensors]] = []
         kept, points = ContentCache(cache, CROPS), ContentCache(cache, LANDMARKS)
         for row, record in progress(
@@ -124,6 +129,13 @@ class Cropper:
         roles = ("holdout",) if held_out else ()
         return self.read(folder, label, roles=roles, description=f"lips, {Path(folder).name}")
 
+    def _kept_in(self, folder: Path, own: str) -> Path:
+        """Where what is computed from a set's images is kept; own: the name of a generated set's cache."""
+        if is_dataset(folder):
+            return dataset_cache(folder, DATASET_CACHE)
+        elsewhere = self.cache_dir(folder) if callable(self.cache_dir) else self.cache_dir
+        return elsewhere or folder / own
+
     def _faces(
         self, folder: Path, roles: Sequence[str], description: str
     ) -> tuple[list[ImageRow], list[FaceRecord]]:
@@ -141,7 +153,7 @@ class Cropper:
         rows = filtered_rows(everything) if was_filtered else raw_rows(everything)
         if not rows:
             raise UserError(f"the filters accepted no image of {folder}; look at its rejected images")
-        cache = self.cache_dir or folder / FACES_CACHE
+        cache = self._kept_in(folder, FACES_CACHE)
         found = face_records(folder, [row.file for row in rows], self.analyzer, cache, description="faces")
         return rows, found
 

@@ -17,14 +17,14 @@ from ..files import private_dir, read_json, write_json
 from ..imageset.cache import entry_key
 from ..progress import progress
 from ..ranges import COUNT, SEED, check_fields, ranged, whole
-from .backbones import Backbone
+from .backbones import PAPER, Backbone
 from .crops import Crops, View
 from .document import rounded
 from .evidence import TaskEvidence
 from .predictions import Predictions
 from .saliency import lip_saliency
 from .task import Task
-from .training import PAPER, Classifier, TrainSettings, train_classifier
+from .training import Classifier, TrainSettings, train_classifier
 from .trainings import SOURCE, Fold, Material, Plan, planned
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..dataset.folder import dataset_rows, is_dataset
+from ..dataset.select import SAME_PERSON, SAME_PERSON_PHANTOM
 from ..errors import UserError
 from ..files import private_dir, read_json, sha256_bytes, write_json
 from .cropper import Cropper
@@ -18,6 +19,8 @@ from .crops import joined as joined_crops
 from .leak import People, check_leak, dataset_people
 from .leak import joined as joined_people
 
+LEARNED = "the classifier or its images"
+"""What learned from the people of the datasets that are named beside a test set."""
 TOUCHED = "touched.json"
 """Private file: when each test set was first looked at, by what is on it."""
 
@@ -69,6 +72,21 @@ def read_held_out(cropper: Cropper, labelled: Iterable[tuple[Path, int]]) -> Hel
     return HeldOut(each_once(joined_crops([crops for _, crops in parts])), joined_people(people))
 
 
+def check_datasets(tested: Sequence[Path], learned: Sequence[Path], *, phantom: bool) -> None:
+    """Refuse datasets as a test set whose people are in others, before a picture is opened.
+
+    Raises:
+        UserError: as `leak.check_leak`.
+    """
+    if tested and learned:
+        check_leak(
+            joined_people([tested_people(folder) for folder in tested]),
+            {LEARNED: trained_people(learned)},
+            threshold=SAME_PERSON_PHANTOM if phantom else SAME_PERSON,
+            photographs=not phantom,
+        )
+
+
 def each_once(crops: Crops) -> Crops:
     """The crops without copies of a picture. UserError for a picture that is in both classes."""
     first: dict[str, int] = {}
@@ -81,10 +99,15 @@ def each_once(crops: Crops) -> Crops:
 def people_of(folder: Path, crops: Crops) -> People:
     """The people of a test set: of a dataset as it knows them, else by the folder's labels and by face."""
     if is_dataset(folder):
-        roles = ("holdout",) if dataset_rows(folder, "holdout") else ("train", "holdout")
-        return dataset_people(folder, roles=roles, trained=())
+        return tested_people(folder)
     owner = str(Path(folder).resolve())
     return People(crops.subjects, (owner,) * len(crops), (None,) * len(crops), crops.embeddings)
+
+
+def tested_people(dataset: Path) -> People:
+    """The people of a dataset that are tested on: the hold-out, all of it where nothing is held out."""
+    roles = ("holdout",) if dataset_rows(dataset, "holdout") else ("train", "holdout")
+    return dataset_people(dataset, roles=roles, trained=())
 
 
 def trained_people(datasets: Sequence[Path]) -> People | None:

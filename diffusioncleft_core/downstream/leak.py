@@ -23,8 +23,8 @@ from ..imageset.manifest import ImageRow
 from ..small_counts import is_small
 
 ADVICE = (
-    "test on photographs that were kept apart before any training (the dataset's hold-out), or give --paper, "
-    "which allows it and marks every figure"
+    "test on photographs that were kept apart before any training (the dataset's hold-out), or give the "
+    "option paper (--paper), which allows it and marks every figure"
 )
 
 

@@ -25,12 +25,12 @@ from ..environment import versions
 from ..errors import UserError
 from ..files import atomic_path, read_json, sha256_file, write_json
 from ..small_counts import told
-from .backbones import LOCAL, Backbone, load_backbone
+from .backbones import LOCAL, PROBE, Backbone, load_backbone
 from .cropper import Cropper
 from .crops import Crops, View, joined
 from .probe import Probe
 from .task import Task
-from .training import PROBE, Classifier, Top, TrainSettings, frozen_part_of
+from .training import Classifier, Top, TrainSettings, frozen_part_of
 
 if TYPE_CHECKING:
     import torch

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError
+from .backbones import PAPER
 from .crops import Crops, View
 from .features import features_of
-from .training import PAPER, Classifier
+from .training import Classifier
 
 BATCH = 32
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from ..progress import progress
 from ..ranges import COUNT, LEARNING_RATE, check_fields, number, ranged, whole
-from .backbones import Backbone, refuse_photographs
+from .backbones import KINDS, PAPER, PROBE, Backbone, refuse_photographs
 from .crops import Crops, View, joined
 from .features import FrozenPart, features_of
 from .predictions import Predictions
@@ -28,8 +28,6 @@ from .task import Task
 if TYPE_CHECKING:
     import torch
 
-PAPER, PROBE = "paper", "probe"
-KINDS = (PAPER, PROBE)
 PAPER_LEARNING_RATE = 1e-5
 PHANTOM_LEARNING_RATE = 1e-3
 """With a backbone of phantoms, so that some hundred pictures and a few epochs are enough."""

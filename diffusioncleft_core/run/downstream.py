@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..downstream.backbones import Backbone, refuse_photographs
+from ..downstream.backbones import PROBE, Backbone, refuse_photographs
 from ..downstream.cropper import Cropper
 from ..downstream.document import FILE_NAME, read_document, write_document
 from ..downstream.evidence import downstream_document
 from ..downstream.experiment import ExperimentSettings, run_experiment
 from ..downstream.task import Task, load_task
-from ..downstream.training import PROBE, TrainSettings
+from ..downstream.training import TrainSettings
 from ..errors import UserError
 from .dataset import folder_digests
 from .downstream_material import Holdings

@@ -136,17 +136,17 @@ def classifiers(settings: RunSettings) -> Iterator[Need]:
     """The tasks of the classifiers, and what they stand on."""
     from ..downstream.backbones import BACKBONES
     from ..downstream.task import load_task
-    from ..environment import check_packages
-    from ..weights.registry import require_file
+    from ..downstream.train_model import check_classifiers
 
     def known() -> str:
         return ", ".join(load_task(name).title for name in settings.downstream)
 
     def backbone() -> str:
-        check_packages([*entry.packages, "sklearn"])
-        return entry.title if entry.weights is None else str(require_file(entry.weights))
+        weights = check_classifiers(name)
+        return entry.title if weights is None else str(weights)
 
-    entry = BACKBONES[downstream_backbone(settings)]
+    name = downstream_backbone(settings)
+    entry = BACKBONES[name]
     if settings.downstream:
         yield looked("tasks of the classifiers", known)
         fetch = "" if entry.weights is None else f"diffusioncleft weights fetch {entry.weights}"

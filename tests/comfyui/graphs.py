@@ -45,6 +45,8 @@ TRAINING = {
     "preview_size": 0,
 }
 
+CLASSIFIER = {"task": "pre_post", "model": "probe", "backbone": "auto", "seeds": 2, "seed": 3}
+
 
 def node(kind: str, **inputs: Any) -> dict[str, Any]:
     return {"class_type": kind, "inputs": inputs}

@@ -31,7 +31,10 @@ _OF_THIS_MACHINE = {
         ("DiffusionCleft_LoraTrainer", name)
         for name in ("base_model", "training_adapter", "vae", "clip_l", "t5xxl")
     ),
-    *((f"DiffusionCleft_{node}", "faces") for node in ("ArtifactFilter", "ReferenceSet", "FIR", "Report")),
+    *(
+        (f"DiffusionCleft_{node}", "faces")
+        for node in ("ArtifactFilter", "ReferenceSet", "FIR", "Report", "TrainClassifier")
+    ),
 }
 
 

@@ -6,10 +6,10 @@ import time
 import psutil
 import pytest
 from comfy_server import ComfyServer, GraphRefused
-from graphs import KINDS, PROMPT, drawing, node, ours, saving, training
+from graphs import CLASSIFIER, KINDS, PROMPT, drawing, node, ours, saving, training
 
 STEPS = 200
-MISSING = ("insightface", "onnxruntime", "rapidocr", "lpips", "pytorch_fid", "bitsandbytes")
+MISSING = ("insightface", "onnxruntime", "rapidocr", "lpips", "pytorch_fid", "bitsandbytes", "sklearn")
 
 
 def test_a_killed_trainer_harms_neither_the_server_nor_its_checkpoint(server, dataset):
@@ -75,3 +75,6 @@ def test_without_the_optional_libraries_every_node_loads_and_those_that_need_one
     assert bare.run(again)["save"]["text"] == ["plain: 1 saved, 2 in all"]
     with pytest.raises(GraphRefused, match="pip install lpips"):
         bare.run({**again, "n": ours("LPIPS", image_set=["save", 0], which="raw", pairs=3, seed=0)})
+    classes = {"positive": ["save", 0], "negative": ["save", 0], "faces": "phantom"}
+    with pytest.raises(GraphRefused, match="pip install scikit-learn"):
+        bare.run({**again, "n": ours("TrainClassifier", **CLASSIFIER, **classes)})

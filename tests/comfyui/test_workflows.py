@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from comfy_server import PACK, ROOT
+from graphs import drawing, plan_of, saving
 from PIL import Image
 from workflow_files import NAMES, SMALL, api_file, build_datasets, generator, run_workflow, ui_file
 from workflow_rules import broken_rules
@@ -141,6 +142,29 @@ def test_the_evaluation_measures_both_sets_and_saves_a_report(server, faces, tmp
     assert any(file.endswith("figures/face-map.svg") for file in outputs["Cleft Report"].files)
     document = json.loads((tmp_path / next(file for file in report if file.endswith(".json"))).read_text())
     assert {"pre_op", "post_op"} <= set(document["sets"])
+
+
+def test_a_classifier_learns_from_both_sets_and_is_tested_on_the_held_out_people(
+    server, datasets, lora, tmp_path
+):
+    for condition in ("pre_op", "post_op"):
+        graph = {
+            **drawing(["plan", 0], ["plan", 1], lora=lora),
+            "plan": plan_of(8, condition=condition),
+            "save": saving(["picture", 0], f"learn/{condition}", show=False, rows=["plan", 2]),
+        }
+        server.run(graph)
+    names = [
+        f"Generated, {when} repair.name=learn/{condition}"
+        for when, condition in (("before", "pre_op"), ("after", "post_op"))
+    ]
+    settings = ("TrainClassifier.model=probe", "TrainClassifier.seeds=1")
+    outputs = run_workflow(server, "classifier", tmp_path, *names, *settings)
+    assert "8 positive and 8 negative images" in outputs["How it went"].values["text"][0]
+    told = outputs["Figures"].values["text"][0]
+    assert "Not a diagnostic device" in told and "balanced accuracy" in told
+    assert "learned from" not in told, "a hold-out is free of the LoRAs' people"
+    assert outputs["Cleft Evaluate Classifier"].files, "the plot"
 
 
 def test_the_zero_shot_baseline_draws_both_probes_without_a_lora(server, tmp_path):
