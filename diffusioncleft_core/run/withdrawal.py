@@ -6,7 +6,7 @@ import contextlib
 import os
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..conditions.vocabulary import Condition
@@ -25,6 +25,7 @@ from ..dataset.trained import (
 )
 from ..dataset.unopened import look_through
 from ..dataset.withdrawn import (
+    MARK,
     Withdrawal,
     add_marks,
     change_user_register,
@@ -103,7 +104,11 @@ def mark_withdrawn(dataset: Path, withdrawals: Sequence[Withdrawal]) -> list[Hel
 
 
 def marked(held: Sequence[Held]) -> list[Held]:
-    """Mark each thing with the withdrawals that reach it, and remember the LoRAs among them; returns it."""
+    """Mark each thing with the withdrawals that reach it, and remember the LoRAs among them.
+
+    Returns all of it, each with its mark.
+    """
+    found = []
     for item in held:
         # A report of another version, or a disk that can't be written: it is named all the same, and the
         # user's list knows it.
@@ -112,9 +117,12 @@ def marked(held: Sequence[Held]) -> list[Held]:
                 add_marks(folder_of(item), item.withdrawals)
             elif item.kind == REPORT:
                 refresh_report(item.place, item.withdrawals)
+        mark = folder_of(item) / MARK
+        new = item.kind in _MARKED and mark not in item.files and mark.is_file()
+        found.append(replace(item, files=(*item.files, mark)) if new else item)
     learned = [reached for item in held if item.kind == LORA for reached in item.withdrawals]
     change_user_register(lambda known: merged([*known, *learned]))
-    return list(held)
+    return found
 
 
 def find_withdrawn(folders: Sequence[Path]) -> list[Held]:

@@ -210,7 +210,7 @@ def test_a_converted_lora_without_metadata_of_its_own_is_known_by_its_source(bef
     assert "d.safetensors learned from a photograph whose consent was withdrawn" in refused
 
 
-def test_a_set_of_an_earlier_version_goes_on_and_is_named_by_the_converted_lora(before, told, tmp_path):
+def test_a_set_of_an_earlier_version_is_named_by_the_converted_lora_beside_it(before, told, tmp_path):
     """Its settings say nothing but the hash of the converted file, which the search learns on its way."""
     shutil.copytree(before.root / "drawn", tmp_path / "old", ignore=shutil.ignore_patterns(MARK))
     shutil.copytree(before.root / "other", tmp_path / "other", ignore=shutil.ignore_patterns(MARK))
