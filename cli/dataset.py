@@ -287,6 +287,7 @@ def _restore_captions(args: argparse.Namespace) -> int:
 
 
 def _withdraw(args: argparse.Namespace) -> int:
+    from ..diffusioncleft_core.imageset.places import named
     from ..diffusioncleft_core.run.withdrawal import described, erase_held, find_withdrawn
 
     held = find_withdrawn(args.folders)
@@ -304,8 +305,8 @@ def _withdraw(args: argparse.Namespace) -> int:
         return 1
     erased = erase_held(held)
     print(f"erased {erased.files} files; the same run makes anew what it lacks, without these photographs")
-    for folder in erased.left:
-        print(f"left in {folder}: what is not diffusioncleft's")
+    for folder, names in erased.left.items():
+        print(f"left in {folder}: what is not diffusioncleft's: {named(names)}")
     return 0
 
 

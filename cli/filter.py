@@ -16,6 +16,7 @@ from .options import (
     device_and_dtype,
     limits_from,
     source_from,
+    warn,
 )
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    warn_of_withdrawal(args.set)
     if args.readmit:
         return _readmit(args)
     if args.reject:
@@ -130,6 +132,15 @@ def run(args: argparse.Namespace) -> int:
     if args.photographs and filters.analyzer is not None:
         _tell_photographs(args, filters.artifacts)
     return 0
+
+
+def warn_of_withdrawal(folder: Path) -> None:
+    """Say that a set's LoRA learned from a photograph whose consent was withdrawn."""
+    from ..diffusioncleft_core.dataset.drawn import set_withdrawal
+    from ..diffusioncleft_core.report.plain_words import WITHDRAWN_SET
+
+    if folder.is_dir() and set_withdrawal(folder) is not None:
+        warn(WITHDRAWN_SET)
 
 
 def _filters(args: argparse.Namespace, kinds: Any) -> Filters:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..diffusioncleft_core.errors import UserError
+from ..diffusioncleft_core.files import shown
+from .options import warn
 
 HELP = "inspect LoRA files and convert them between kohya's, diffusers' and ComfyUI's keys"
 EXAMPLES = """\
@@ -47,6 +49,8 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"{args.out} must end in .safetensors")
     if args.out.exists() and not args.overwrite:
         raise UserError(f"{args.out} is there already; choose another name or give --overwrite")
+    from ..diffusioncleft_core.dataset.drawn import lora_names, remember_place
+    from ..diffusioncleft_core.dataset.withdrawn import SAID, add_marks, lora_withdrawal
     from ..diffusioncleft_core.flux.lora_file import convert_lora
 
     left_out = convert_lora(args.file, args.out, args.format, transformer_only=args.transformer_only)
@@ -57,6 +61,11 @@ def run(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     print(f"wrote {args.out} ({args.format} keys)")
+    # A consent that is withdrawn later, or was before, reaches this file as well.
+    remember_place(args.out.parent, lora_names([args.out]))
+    if withdrawal := lora_withdrawal(args.file):
+        add_marks(args.out.parent, [withdrawal])
+        warn(f"the LoRA {shown(args.file.name)} {SAID}; what was written from it is marked so too")
     return 0
 
 

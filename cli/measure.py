@@ -70,8 +70,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..diffusioncleft_core.dataset.drawn import remember_place, set_names, set_provenance
     from ..diffusioncleft_core.dataset.folder import require_dataset
-    from ..diffusioncleft_core.dataset.withdrawn import known_withdrawals, set_lora
+    from ..diffusioncleft_core.dataset.withdrawn import known_withdrawals
     from ..diffusioncleft_core.environment import hardware, pick_device, versions
     from ..diffusioncleft_core.files import write_json
     from ..diffusioncleft_core.metrics.extractors import load_extractors
@@ -97,12 +98,14 @@ def run(args: argparse.Namespace) -> int:
         MeasureSettings(args.threshold, args.pairs, args.seed, args.control, args.cache),
         warn=warn,
     )
-    loras = {name: lora for name, folder in sets.items() if (lora := set_lora(folder)) is not None}
-    provenance = {"versions": versions(), "hardware": hardware(), "seed": args.seed, "loras": loras}
+    loras = set_provenance(sets)
+    provenance = {"versions": versions(), "hardware": hardware(), "seed": args.seed, **loras}
     document = {"schema": 1, "phantom": args.phantom, **figures, "provenance": provenance}
     document = with_withdrawal(document, known_withdrawals(*sets.values()), sets.values())
     if WITHDRAWN_NOTE in document.get("notes", []):
         warn(WITHDRAWN_NOTE)
+    for folder in sets.values():
+        remember_place(args.out.parent, set_names(folder))
     write_json(args.out, document)
     print("\n".join(summary(figures["sets"])))
     print(f"written to {args.out}")

@@ -71,7 +71,10 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or report.json.with_name(HTML)
     if out.is_dir():
         raise UserError(f"--out {out} is a folder: give the name of a file")
-    document = with_withdrawal(with_measures(with_loss_curves(report), args.measured))
+    sets = (
+        [report.folders.generated(name) for name in conditions_of(report.document)] if report.folders else []
+    )
+    document = with_withdrawal(with_measures(with_loss_curves(report), args.measured), sets=sets)
     if WITHDRAWN_NOTE in document.get("notes", []):
         warn(WITHDRAWN_NOTE)
     pictures = collect_pictures(

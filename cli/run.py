@@ -190,7 +190,7 @@ def run(args: argparse.Namespace) -> int:
     from ..diffusioncleft_core.report.run_folder import HTML
     from ..diffusioncleft_core.run.need import needs_table
     from ..diffusioncleft_core.run.needs import needs_of
-    from ..diffusioncleft_core.run.pipeline import plan_run, run_pipeline
+    from ..diffusioncleft_core.run.pipeline import plan_notes, plan_run, run_pipeline
     from ..diffusioncleft_core.run.stages import plan_table, stage_table
 
     settings = settings_from(args)
@@ -200,6 +200,8 @@ def run(args: argparse.Namespace) -> int:
         return 2 if any(need.problem for need in needs) else 0
     if args.plan:
         print(plan_table(plan_run(settings)))
+        for line in plan_notes(settings):
+            warn(line)
         return 0
     result = run_pipeline(settings, start_trainer, warn=warn)
     print(stage_table(result.rows))

@@ -4,6 +4,8 @@ from pathlib import Path
 
 from .text import opened
 
+SOURCE_KEY = "source_sha256"
+"""What a converted LoRA's metadata call the SHA-256 of the file that it was first converted from."""
 _HEAD = 512
 _PAGES = (b"<!doctype", b"<html", b"<?xml", b"<head")
 _PRINTABLE = frozenset(range(32, 256)) | {9, 10, 13}

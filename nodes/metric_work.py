@@ -211,19 +211,19 @@ def check_paired(image_set: Any, dataset: Any) -> None:
 
 def _frame(sets: Sequence[ImageSetHandle], phantom: bool) -> dict[str, Any]:
     """What a report says beside its figures; `filters` where the sets went through them."""
-    from ..diffusioncleft_core.dataset.withdrawn import set_lora
+    from ..diffusioncleft_core.dataset.drawn import set_provenance
     from ..diffusioncleft_core.environment import hardware, versions
     from ..diffusioncleft_core.filters.stage import filter_summary
     from .opened import open_set
 
     rows = {item.condition or ALL: open_set(item.name).rows for item in sets}
-    loras = {item.condition or ALL: lora for item in sets if (lora := set_lora(item.folder)) is not None}
+    loras = set_provenance({item.condition or ALL: item.folder for item in sets})
     checked = {name: found for name, found in rows.items() if any(row.verdicts for row in found)}
     return {
         "schema": 1,
         "notes": [PHANTOM_NOTE] if phantom else [],
         "filters": {name: filter_summary(found) for name, found in checked.items()},
-        "provenance": {"versions": versions(), "hardware": hardware(), "loras": loras},
+        "provenance": {"versions": versions(), "hardware": hardware(), **loras},
     }
 
 

@@ -192,6 +192,7 @@ def _model_digest(kind: str, name: str) -> str:
 
 
 def _lora(nodes: list[Mapping[str, Any]], name: str, strength: float) -> dict[str, Any] | None:
+    from ..diffusioncleft_core.dataset.drawn import traced
     from ..diffusioncleft_core.dataset.withdrawn import refuse_withdrawn
 
     loaders = [node["inputs"] for node in nodes if node.get("class_type") in _LORA_LOADERS]
@@ -202,8 +203,9 @@ def _lora(nodes: list[Mapping[str, Any]], name: str, strength: float) -> dict[st
         if isinstance(given, (int, float)):
             strength = LOADER_STRENGTH.check(given, "the LoRA loader's strength_model")
     if name:
-        refuse_withdrawn(places.model_file("loras", name), places.withdrawals())
-        return {"sha256": _model_digest("loras", name), "strength": strength}
+        lora = places.model_file("loras", name)
+        refuse_withdrawn(lora, places.withdrawals())
+        return traced(lora, _model_digest("loras", name), strength)
     return {"sha256": _UNKNOWN, "strength": strength} if loaders else None
 
 

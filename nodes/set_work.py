@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..diffusioncleft_core.dataset.drawn import remember_place, same_record
+from ..diffusioncleft_core.dataset.withdrawn import SAID
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.files import inside, read_json, write_json
 from ..diffusioncleft_core.imageset.manifest import ImageRow
 from ..diffusioncleft_core.imageset.places import MANIFEST, SETTINGS, index_of, named
+from ..diffusioncleft_core.imageset.synthetic import drawn_by
 from ..diffusioncleft_core.imageset.writer import made_from, open_set_writer
 from . import places
 from .common import ImageSetHandle, stop_if_interrupted
@@ -77,7 +80,10 @@ def save_images(
     pictures = pixels_of(images)
     drawn = drawn or Drawn({}, "")
     given = rows_for(rows, len(pictures), drawn.described)
+    if withdrawn_notes([folder]):
+        raise UserError(f"the LoRA that drew {places.shown_name(folder)} {SAID}; {_OTHER}")
     _same_settings(folder, record)
+    remember_place(folder, drawn_by(record.get("lora")))
     asked: Counter[str] = Counter()
     shown, files, made, aside = [], [], 0, 0
     with open_set_writer(folder) as writer:
@@ -128,7 +134,7 @@ def _same_settings(folder: Path, record: Mapping[str, Any]) -> None:
     stored = read_json(settings)
     if stored.get("made_by") != MADE_BY:
         raise UserError(f"{places.shown_name(folder)} is a set of the command line; {_OTHER}")
-    changed = [name for name in _SHARED if stored.get(name) != record[name]]
+    changed = [name for name in _SHARED if not same_record(stored.get(name), record[name])]
     if changed:
         raise UserError(
             f"{places.shown_name(folder)} holds pictures made with another {' and '.join(changed)}; {_OTHER}"

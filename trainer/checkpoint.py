@@ -15,6 +15,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from ..diffusioncleft_core.dataset.trained import run_fingerprint
+from ..diffusioncleft_core.dataset.withdrawn import SAID, known_withdrawals, read_mark, withdrawal_of
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.files import TEMPORARY_PREFIX, atomic_path
 from ..diffusioncleft_core.weight_file import stand_in
@@ -99,6 +101,16 @@ def restore(checkpoint: Checkpoint, parameters: Mapping[str, torch.nn.Parameter]
         for name, parameter in parameters.items():
             parameter.copy_(checkpoint.parameters[name])
     optimizer.load_state_dict(checkpoint.optimizer)
+
+
+def refuse_withdrawn_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
+    """Raise UserError for a checkpoint of a training that learned from a photograph without consent."""
+    run = run_fingerprint(checkpoint.made_from)
+    if withdrawal_of({run}, [*known_withdrawals(), *read_mark(folder)]) is not None:
+        raise UserError(
+            f"the checkpoint in {folder} {SAID}, so it is not continued: train anew, into another "
+            "--output_dir or here with --resume no; 'diffusioncleft dataset withdraw' erases what is there"
+        )
 
 
 def check_made_from(checkpoint: Checkpoint, made_from: Mapping[str, Any], output_dir: Path) -> None:

@@ -299,6 +299,7 @@ def _checkpoint(recipe: Recipe, states: Path, made_from: dict[str, Any]) -> chec
     else:
         checkpoint = checkpoints.read_checkpoint(Path(recipe.output.resume))
     if checkpoint is not None:
+        checkpoints.refuse_withdrawn_checkpoint(checkpoint, recipe.output.folder)
         checkpoints.check_made_from(checkpoint, made_from, recipe.output.folder)
     return checkpoint
 

@@ -14,7 +14,7 @@ from ..imageset.captions import CaptionFiles
 from ..imageset.decode import Rejected, SetAside
 from ..imageset.places import UNREAD_SUFFIXES, looks_like_image, named
 from .matching import Matches, file_key
-from .metadata import MetadataRow, Table, check_values
+from .metadata import WRITE_YES, MetadataRow, Table, check_values
 
 _SERVED = ("input", "output", "temp")
 
@@ -233,7 +233,8 @@ def _candidate(
     if not all(item.consent for item in rows):
         given = next(item for item in rows if not item.consent)
         value = given.values.get("consent", "")
-        raise Rejected("no_consent", given.problem or f"line {given.line}: consent is {value!r}")
+        hint = f"; {WRITE_YES}" if given.unclear else ""
+        raise Rejected("no_consent", given.problem or f"line {given.line}: consent is {value!r}{hint}")
     if any(item.values != row.values for item in rows):
         raise Rejected("row_conflict", f"lines {', '.join(str(item.line) for item in rows)} differ; keep one")
     sidecar = sidecars.read(name)

@@ -13,7 +13,7 @@ from ..faces.records import FaceRecord, are_phantoms
 from ..files import read_jsonl, write_json, write_jsonl
 from ..imageset.decode import INGEST_VERSION, SetAside
 from ..imageset.manifest import ImageRow, listed_rows, write_image_set
-from .admission import served_warnings, unknown_columns, with_consent, without_consent
+from .admission import served_warnings, unknown_columns
 from .copies import COPIES_CACHE
 from .corrections import keep_captions
 from .examine import Analyzer, Ledger
@@ -39,7 +39,8 @@ from .folder import (
     save_image,
     settle,
 )
-from .opened import decoded, examine_all, hash_sources, hashes_of, near_copies_among
+from .metadata import unclear_consent
+from .opened import decoded, examine_all, near_copies_among, sources_with_consent
 from .select import Selection, choose_holdout, group_subjects, region_box, roles_elsewhere, select
 from .settings import BuildSettings, Photographs, read_overruled, read_roles, recorded_roles
 from .trained import ConsentChange, OnChange, restore, withdraw_trainings
@@ -116,26 +117,24 @@ def build_dataset(
         )
     refuse_overlap(photos, out)
     found = look_through(photographs, condition, bracketed=settings.bracketed, dataset=out)
-    candidates, aside = found.candidates, [*found.set_aside]
+    aside = [*found.set_aside]
     with dataset_lock(out):
         folder = create_dataset_folder(out)
         erase_leftovers(folder)
         notices = [*found.table.notices, *unknown_columns(found.table, condition), *found.matches.notices]
+        notices += [unclear] if (unclear := unclear_consent(found.table.rows)) else []
         notices += served_warnings(photos, out)
         notices += found.sidecars.notices(found.listing.photographs, "rename them to end in .txt")
         warnings: list[str] = []
 
-        withheld = hashes_of(photos, without_consent(found.listing, found.matches))
-        sources, unread = hash_sources(photos, candidates, withheld)
+        sources, unread, allowed = sources_with_consent(photos, found)
         aside += unread
-        hashed = {candidate.file: source for candidate, source in sources}
-        others = [name for name in with_consent(found.listing, found.matches) if name not in hashed]
-        withdraw_trainings(folder, {*hashed.values(), *hashes_of(photos, others)} - withheld, on_change)
+        withdraw_trainings(folder, allowed, on_change)
         if found.lost and not found.listing.photographs:
             raise UserError(found.lost)
         ledger = Ledger(folder)
         recorded = recorded_roles(folder, settings, warnings)
-        erased = _erase_withdrawn(folder, ledger, set(hashed.values()))
+        erased = _erase_withdrawn(folder, ledger, {source for _, source in sources})
 
         overruled = read_overruled(folder)
         before = set(ledger.examined)
@@ -157,7 +156,7 @@ def build_dataset(
         if restored := restore(folder, roles):
             on_change(ConsentChange(restored=tuple(restored)))
         if not rows:
-            raise UserError(found.lost or _nothing_entered(folder, aside))
+            raise UserError(found.lost or _nothing_entered(folder, aside, unclear))
         if settings.holdout and not any(row.role == "holdout" for row in rows):
             warnings.append(
                 "no subject could be held out: all photographs are of one subject, or were trained on before"
@@ -303,10 +302,12 @@ def _write_lists(
     erase_unlisted(folder, [row.sha256 for row in rows if row.sha256])
 
 
-def _nothing_entered(folder: Path, aside: Sequence[SetAside]) -> str:
+def _nothing_entered(folder: Path, aside: Sequence[SetAside], unclear: str) -> str:
     reasons = Counter(item.reason for item in aside).most_common()
     told = ", ".join(f"{count} {reason}" for reason, count in reasons)
-    return f"no photograph could enter the dataset ({told}); {folder / SET_ASIDE} names each with its reason"
+    why = f"{unclear}; " if unclear else ""
+    named = f"{folder / SET_ASIDE} names each with its reason"
+    return f"no photograph could enter the dataset ({told}); {why}{named}"
 
 
 def _description(

@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ..conditions.vocabulary import Attribute
 from ..errors import UserError
@@ -13,7 +14,8 @@ from ..text import Decoded, decoded, opened
 from .admission import FoundPhotographs, list_photographs
 from .folder import SETTINGS
 from .matching import written_name
-from .metadata import CONSENT_YES, MetadataRow, Table, read_table
+from .metadata import CONSENT_YES, MetadataRow, NoConsent, Table, read_table
+from .settings import Photographs
 
 TABLE = "metadata.csv"
 STATEMENT_FILE = "CONSENT.txt"
@@ -22,14 +24,6 @@ STATEMENT = (
     "for training."
 )
 """The first line of CONSENT.txt, word for word: other words might as well say the opposite."""
-
-
-class NoConsent(UserError):
-    """Nothing gives consent for a folder of photographs. fact: the first half of the sentence."""
-
-    def __init__(self, fact: str, advice: str) -> None:
-        super().__init__(f"{fact}; {advice}")
-        self.fact = fact
 
 
 def usual_table(photos: Path) -> Path | None:
@@ -46,8 +40,8 @@ def table_and_photographs(photos: Path, metadata: Path | None) -> tuple[Table, F
     """
     if metadata == photos / TABLE and not metadata.is_file() and photos.is_dir():
         raise NoConsent(
-            f"{photos} has neither {TABLE} nor {STATEMENT_FILE}, so nobody's consent is known",
-            f"start a table with: diffusioncleft dataset table {photos}",
+            f"{photos} has neither {TABLE} nor {STATEMENT_FILE}",
+            f"nobody's consent is known: start a table with: diffusioncleft dataset table {photos}",
         )
     if metadata is not None:
         table = read_table(metadata)
@@ -65,10 +59,34 @@ def nobodys_consent(photos: Path) -> tuple[Table, FoundPhotographs]:
     return _same_for_all(listing, "no"), listing
 
 
+def consent_is_gone(photographs: Photographs, dataset: Path) -> bool:
+    """Whether what gave consent when `dataset` was built is gone, where nothing gives it now.
+
+    Not while the table of that time lies elsewhere: then another one was named by mistake.
+    """
+    given, built = photographs.metadata, built_with(dataset)
+    if built is not None and built.is_file() and (given is None or given.resolve() != built.resolve()):
+        return False
+    if given is None or given.is_file() or given == photographs.folder / TABLE:
+        return True
+    return built is not None and given.resolve() == built
+
+
+def built_with(dataset: Path) -> Path | None:
+    """The table with which a dataset was built; None where a CONSENT.txt did, or where none is noted."""
+    arguments = _described(dataset).get("arguments")
+    table = arguments.get("metadata") if isinstance(arguments, dict) else None
+    return Path(table) if isinstance(table, str) else None
+
+
 def had_statement(dataset: Path) -> bool:
     """Whether the dataset was built on a CONSENT.txt."""
-    described = read_json(dataset / SETTINGS) if (dataset / SETTINGS).is_file() else {}
-    return isinstance(described, dict) and described.get("consent_for_folder") is not None
+    return _described(dataset).get("consent_for_folder") is not None
+
+
+def _described(dataset: Path) -> dict[str, Any]:
+    found = read_json(dataset / SETTINGS) if (dataset / SETTINGS).is_file() else {}
+    return found if isinstance(found, dict) else {}
 
 
 def read_statement(photos: Path) -> Decoded:

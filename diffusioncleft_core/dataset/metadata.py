@@ -7,11 +7,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import UserError
+from ..imageset.places import named
 from ..text import decoded, opened
 
 DELIMITERS = (",", ";", "\t", "|")
-CONSENT_YES = "yes"
+CONSENT_YES, CONSENT_NO = "yes", "no"
+WRITE_YES = "only yes is consent: write yes where the person, or a guardian, agreed"
 _MAX_BYTES = 64 << 20
+
+
+class NoConsent(UserError):
+    """Nothing gives consent for a folder of photographs. fact: the first half of the sentence."""
+
+    def __init__(self, fact: str, advice: str) -> None:
+        super().__init__(f"{fact}; {advice}")
+        self.fact = fact
 
 
 @dataclass(frozen=True)
@@ -27,6 +37,11 @@ class MetadataRow:
     def consent(self) -> bool:
         """True for `yes` alone, in any case. Empty, `y`, `1` or `true` are no consent."""
         return self.values.get("consent", "").casefold() == CONSENT_YES
+
+    @property
+    def unclear(self) -> bool:
+        """Whether consent is neither `yes` nor `no`, nor left empty: it may be meant as one of them."""
+        return self.values.get("consent", "").casefold() not in ("", CONSENT_YES, CONSENT_NO)
 
 
 @dataclass(frozen=True)
@@ -47,6 +62,7 @@ def read_table(path: Path) -> Table:
     bar; quoted fields; column names in any case, with spaces or underscores.
 
     Raises:
+        NoConsent: it is empty, or has no row.
         UserError: it is no such table, or the columns `file` or `consent` are missing.
     """
     path = Path(path)
@@ -60,7 +76,9 @@ def read_table(path: Path) -> Table:
         offset = 0
     header = next((line for line in lines if line.strip()), "")
     if not header:
-        raise UserError(f"{path} is empty; it needs a header line with at least the columns file and consent")
+        raise NoConsent(
+            f"{path} is empty", "it needs a header line with at least the columns file and consent"
+        )
     delimiter = max(DELIMITERS, key=header.count)
     reader = csv.reader(
         io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True
@@ -80,8 +98,19 @@ def read_table(path: Path) -> Table:
         line = reader.line_num + offset
         raise UserError(f"line {line} of {path} can't be read as CSV ({error}); check its quotes") from error
     if not rows:
-        raise UserError(f"{path} has a header but no row; write one row a photograph")
+        raise NoConsent(f"{path} has a header but no row", "write one row a photograph")
     return Table(tuple(rows), tuple(columns), notices)
+
+
+def unclear_consent(rows: Iterable[MetadataRow]) -> str:
+    """A sentence on the words under `consent` that are neither `yes` nor `no`; "" without any."""
+    words = [row.values["consent"] for row in rows if row.unclear]
+    if not words:
+        return ""
+    said = named([repr(word) for word in dict.fromkeys(words)])
+    return (
+        f"consent is {said} in {len(words)} {'row' if len(words) == 1 else 'rows'} of the table; {WRITE_YES}"
+    )
 
 
 def check_values(

@@ -9,12 +9,13 @@ from ..files import sha256_bytes, sha256_file
 from ..imageset.copies import Grey, Pair
 from ..imageset.decode import Rejected, SetAside, normalise, read_bytes
 from ..progress import progress
-from .admission import Candidate
+from .admission import Candidate, with_consent, without_consent
 from .copies import keep_thumbnail, known_thumbnail, near_copies, thumbnail_cache
 from .examine import Analyzer, Ledger, examine, examine_settings, settings_key
 from .folder import Array, save_image
 from .select import Selected
 from .settings import BuildSettings
+from .unopened import Unopened
 
 
 def hashes_of(photos: Path, names: Sequence[str]) -> set[str]:
@@ -47,6 +48,18 @@ def hash_sources(
         except OSError as error:
             aside.append(SetAside(candidate.file, "unreadable", f"{error.strerror}; check its permissions"))
     return sources, aside
+
+
+def sources_with_consent(
+    photos: Path, found: Unopened
+) -> tuple[list[tuple[Candidate, str]], list[SetAside], set[str]]:
+    """Every candidate with the SHA-256 of its file, what can't be read, and the hashes of all photographs
+    that have consent, those whose rows are wrong in something else too."""
+    withheld = hashes_of(photos, without_consent(found.listing, found.matches))
+    sources, aside = hash_sources(photos, found.candidates, withheld)
+    hashed = {candidate.file: source for candidate, source in sources}
+    others = [name for name in with_consent(found.listing, found.matches) if name not in hashed]
+    return sources, aside, {*hashed.values(), *hashes_of(photos, others)} - withheld
 
 
 def examine_all(

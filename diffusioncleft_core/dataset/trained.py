@@ -75,17 +75,15 @@ def withdraw(dataset: Path, allowed: Collection[str] = ()) -> list[Withdrawal]:
 
     The marks are written before the hashes go, so that an interrupted call is done again.
     """
-    rows = _rows(dataset)
-    gone = [row for row in rows if _SET in row and not set(row[_SET]) <= set(allowed)]
-    if not gone:
+    rows, found = _rows(dataset), to_withdraw(dataset, allowed)
+    if not found:
         return []
-    fingerprints = {str(row["run"]): _set_fingerprint(dataset, row[_SET]) for row in gone}
-    today, by = datetime.now(UTC).date().isoformat(), label(dataset)
-    loras: dict[str, set[str]] = {run: set() for run in fingerprints}
-    for row in rows:
-        if "lora" in row and row["run"] in loras:
-            loras[row["run"]].add(str(row["lora"]))
-    found = [Withdrawal(run, tuple(sorted(digests)), today, by) for run, digests in loras.items()]
+    gone = {item.run for item in found}
+    fingerprints = {
+        str(row["run"]): _set_fingerprint(dataset, row[_SET])
+        for row in rows
+        if _SET in row and row["run"] in gone
+    }
     places = trained_places(dataset, fingerprints.keys())
     _publish(dataset, found, places, fingerprints)
     # The folder stays known: a training without any LoRA yet has left checkpoints there.
@@ -95,6 +93,19 @@ def withdraw(dataset: Path, allowed: Collection[str] = ()) -> list[Withdrawal]:
     ]
     write_jsonl(Path(dataset) / TRAINED, left)
     return found
+
+
+def to_withdraw(dataset: Path, allowed: Collection[str] = ()) -> list[Withdrawal]:
+    """The trainings that learned from a photograph whose content hash is not among `allowed`."""
+    rows = _rows(dataset)
+    today, by = datetime.now(UTC).date().isoformat(), label(dataset)
+    loras: dict[str, set[str]] = {
+        str(row["run"]): set() for row in rows if _SET in row and not set(row[_SET]) <= set(allowed)
+    }
+    for row in rows:
+        if "lora" in row and row["run"] in loras:
+            loras[row["run"]].add(str(row["lora"]))
+    return [Withdrawal(run, tuple(sorted(digests)), today, by) for run, digests in loras.items()]
 
 
 def withdraw_unrecorded(dataset: Path, loras: Iterable[tuple[str, str]]) -> list[Withdrawal]:

@@ -12,9 +12,16 @@ from ..imageset.captions import CaptionFiles
 from ..imageset.decode import SetAside
 from .admission import Candidate, FoundPhotographs, admit, caption_builder, columns_of
 from .folder import is_dataset
-from .folder_consent import NoConsent, had_statement, nobodys_consent, table_and_photographs
+from .folder_consent import (
+    TABLE,
+    built_with,
+    consent_is_gone,
+    had_statement,
+    nobodys_consent,
+    table_and_photographs,
+)
 from .matching import Matches, match_rows
-from .metadata import Table
+from .metadata import NoConsent, Table
 from .settings import Photographs
 
 
@@ -39,18 +46,27 @@ def look_through(
 
     Raises:
         UserError: that can't be done. Where `dataset` was built before, photographs that are all gone and a
-            CONSENT.txt that is gone or changed are no error: they withdraw what was learned from them.
+            table or CONSENT.txt that is gone are no error: they withdraw what was learned from them.
     """
-    photos, built, lost = photographs.folder, is_dataset(dataset), None
+    photos, metadata, built, lost = photographs.folder, photographs.metadata, is_dataset(dataset), None
+    gone = built and consent_is_gone(photographs, dataset)
     try:
-        table, listing = table_and_photographs(photos, photographs.metadata)
+        if gone and metadata is not None and not metadata.exists() and metadata != photos / TABLE:
+            raise NoConsent(f"the table {metadata} is gone", "give the one that says who agreed")
+        table, listing = table_and_photographs(photos, metadata)
     except NoConsent as error:
         table, listing = nobodys_consent(photos)
-        if not built or (listing.photographs and not had_statement(dataset)):
+        before = built_with(dataset) if built else None
+        if listing.photographs and not gone and before is not None:
+            raise UserError(
+                f"{error.fact}; {dataset} was built with the table {before}: give it with --metadata"
+            ) from error
+        if not built or (listing.photographs and not gone):
             raise
+        what = "statement" if had_statement(dataset) else "table"
         lost = (
             f"{error.fact}, so the consent for {photos} counts as withdrawn: what learned from its "
-            f"photographs is marked, and what {dataset} held of them is erased. Put the statement back as it "
+            f"photographs is marked, and what {dataset} held of them is erased. Put the {what} back as it "
             f"was and build again, and the marks go; or erase what is left with: {_purge(dataset)}"
         )
     if not listing.photographs:

@@ -7,7 +7,7 @@ and in the user's own list on this machine, for copies that lie elsewhere. No ma
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from ..errors import UserError
 from ..files import private_dir, read_json, read_jsonl, sha256_model, shown, write_json, write_jsonl
 from ..home import state_home
-from ..imageset.places import SETTINGS
+from ..weight_file import SOURCE_KEY
 from .folder import WITHDRAWN
 
 MARK = "withdrawn.json"
@@ -41,6 +41,11 @@ class Withdrawal:
     loras: tuple[str, ...]
     date: str
     by: str
+
+    @property
+    def names(self) -> set[str]:
+        """By what a LoRA of this training, or a record of one, is known."""
+        return {self.run, *self.loras} - {""}
 
     @classmethod
     def from_json(cls, row: dict[str, Any], where: Path) -> "Withdrawal":
@@ -137,11 +142,18 @@ def lora_withdrawal(lora: Path, known: Sequence[Withdrawal] | None = None) -> Wi
     known = [*(known_withdrawals() if known is None else known), *read_mark(lora.parent)]
     if not known or not lora.is_file():
         return None
-    run = lora_run(lora)
-    if run:
-        return next((item for item in known if item.run == run), None)
-    digest = sha256_model(lora)
-    return next((item for item in known if digest in item.loras), None)
+    metadata = metadata_of(lora)
+    if run := metadata.get(RUN_KEY):
+        return withdrawal_of({run}, known)
+    return withdrawal_of({sha256_model(lora), metadata.get(SOURCE_KEY, "")}, known)
+
+
+def withdrawal_of(names: Collection[str], known: Iterable[Withdrawal]) -> Withdrawal | None:
+    """The first of the `known` withdrawals that reaches what learned or was drawn under one of these names.
+
+    names: fingerprints of trainings, and SHA-256 of LoRA files.
+    """
+    return next((item for item in known if item.names.intersection(names)), None)
 
 
 def lora_run(lora: Path) -> str:
@@ -168,29 +180,6 @@ def refuse_withdrawn(lora: Path | None, known: Sequence[Withdrawal] | None = Non
             "photograph (the same 'run' or 'train' command does), and erase this one with 'diffusioncleft "
             "dataset withdraw' and its folder"
         )
-
-
-def set_withdrawal(folder: Path, known: Sequence[Withdrawal] | None = None) -> Withdrawal | None:
-    """The withdrawal under which a generated set falls, by its mark or by the LoRA that drew it."""
-    marked = read_mark(folder)
-    return marked[0] if marked else digest_withdrawal(set_lora(folder), known)
-
-
-def set_lora(folder: Path) -> str | None:
-    """SHA-256 of the LoRA that drew a generated set; None where none did, or nothing says so."""
-    path = Path(folder) / SETTINGS
-    record = read_json(path) if path.is_file() else None
-    lora = record.get("lora") if isinstance(record, dict) else None
-    digest = lora.get("sha256") if isinstance(lora, dict) else None
-    return digest if isinstance(digest, str) else None
-
-
-def digest_withdrawal(digest: object, known: Sequence[Withdrawal] | None = None) -> Withdrawal | None:
-    """The withdrawal of the LoRA file with this SHA-256."""
-    if not isinstance(digest, str):
-        return None
-    known = known_withdrawals() if known is None else known
-    return next((item for item in known if digest in item.loras), None)
 
 
 def _write_mark(folder: Path, withdrawals: Sequence[Withdrawal]) -> None:

@@ -14,6 +14,7 @@ from safetensors.torch import save
 
 from ..errors import UserError
 from ..files import atomic_path, read_json, sha256_file
+from ..weight_file import SOURCE_KEY
 from .lora_keys import LoraFormat, ParsedLora, from_state, parse, to_state, write
 from .tensors import check_file
 
@@ -76,11 +77,14 @@ def convert_lora(
 ) -> int:
     """Write the LoRA `source` to `target` in another form, with equal ΔW and its metadata.
 
-    With `transformer_only` tensors of the text encoders are left out; returns their number.
+    Its hash is another one, so the metadata hold that of the first source: by it a withdrawn consent reaches
+    what learned from the photograph. With `transformer_only` tensors of the text encoders are left out;
+    returns their number.
     """
     parsed, metadata = _read_sound(Path(source), transformer_only=transformer_only)
     # It describes the old keys and their alpha; left in, diffusers would apply the alpha twice.
     metadata.pop(PEFT_METADATA, None)
+    metadata.setdefault(SOURCE_KEY, sha256_file(source))
     _save(Path(target), write(parsed.modules, format), metadata)
     return parsed.left_out
 

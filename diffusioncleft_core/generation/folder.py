@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from ..conditions.plan import PlanRow
+from ..dataset.drawn import same_record, traced
 from ..environment import versions
 from ..errors import UserError
 from ..files import read_json, remove_leftovers, sha256_file, write_json
@@ -114,7 +115,7 @@ def open_folder(out: Path, record: Mapping[str, Any]) -> None:
 def changed_settings(out: Path, record: Mapping[str, Any]) -> list[str]:
     """Names of the settings in which the images of `out` differ from `record`."""
     stored = read_json(out / SETTINGS)
-    return [name for name in record if stored.get(name) != record[name]]
+    return [name for name in record if not same_record(stored.get(name), record[name])]
 
 
 def set_fits(settings: GenerationSettings, plan: Sequence[PlanRow], out: Path) -> bool:
@@ -155,7 +156,7 @@ def shared_record(settings: GenerationSettings) -> dict[str, Any]:
     sampling, lora = settings.sampling, settings.lora
     return {
         "base": base_digests(settings.source),
-        "lora": None if lora is None else {"sha256": lora_digest(lora), "strength": sampling.strength},
+        "lora": None if lora is None else traced(lora, lora_digest(lora), sampling.strength),
         "sampler": {
             "steps": sampling.steps,
             "sigmas": [float(sigma) for sigma in schnell_sigmas(sampling.steps)],

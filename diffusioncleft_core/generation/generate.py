@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..conditions.plan import PlanRow
+from ..dataset.drawn import refuse_withdrawn_set, remember_place
 from ..dataset.withdrawn import refuse_withdrawn
 from ..flux.lora_file import read_lora
+from ..imageset.synthetic import drawn_by
 from ..progress import progress
 from .folder import PlannedSet, check_plan, open_planned_set, shared_record
 from .sampler import ImageSampler, embed_prompts, release_memory
@@ -56,12 +58,15 @@ def generate(
 
     Raises:
         UserError: the plan is empty, another process is at work in `out`, `out` holds images of other
-            settings or of another plan, or the LoRA learned from a photograph whose consent was withdrawn.
+            settings or of another plan, or the LoRA, or the one that drew what is in `out`, learned from a
+            photograph whose consent was withdrawn.
     """
     check_plan(plan)
     refuse_withdrawn(settings.lora)
+    refuse_withdrawn_set(out)
     record = shared_record(settings)
     warnings = lora_warnings(settings.lora, record, plan)
+    remember_place(out, drawn_by(record["lora"]))
     for message in warnings:
         warn(message)
     with open_planned_set(out, plan, role, record) as planned:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..conditions.plan import PlanRow
+from ..dataset.drawn import lora_names, remember_place
 from ..dataset.withdrawn import refuse_withdrawn
 from ..environment import versions
 from ..errors import UserError
@@ -75,6 +76,9 @@ def generate_grid(
     for lora in grid.loras:
         refuse_withdrawn(lora)
     digests = [lora_digest(lora) for lora in grid.loras]
+    names = lora_names(grid.loras)
+    trainings = sorted(names - {*digests})
+    remember_place(out, names)
     embeddings = embed_prompts(source, [row.prompt for row in plan], sampling.device, sampling.dtype)
     sampler = ImageSampler(source, sampling.device, sampling.dtype)
     one = replace(sampling, batch=1)
@@ -94,6 +98,7 @@ def generate_grid(
             "seed": row.seed,
             "base": base_digests(source),
             "loras": digests,
+            **({"trainings": trainings} if trainings else {}),
             "strengths": list(grid.strengths),
             "steps": sampling.steps,
             "versions": versions(),

@@ -6,6 +6,7 @@ packet with IPTC's digital source type, and the sidecar. Nothing here names a ph
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +28,9 @@ SIDECAR_SCHEMA = 1
 SOFTWARE = "diffusioncleft"
 # https://cv.iptc.org/newscodes/digitalsourcetype/ : made by a model trained on sampled content
 DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+
+TRAINING = "training"
+"""In a record of a LoRA: what it came from, which its conversion leaves as it is."""
 
 _XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
@@ -104,6 +108,30 @@ def is_ours(path: Path) -> bool:
         return False
 
 
+def drawn_by(lora: object) -> set[str]:
+    """By what a record of a LoRA knows it: the file's hash, and what it came from."""
+    known = lora if isinstance(lora, Mapping) else {}
+    return {name for key in ("sha256", TRAINING) if isinstance(name := known.get(key), str)}
+
+
+def lora_of_image(path: Path) -> set[str]:
+    """By what an image of ours knows its LoRA, from its sidecar and its text chunks; empty for others."""
+    from PIL import Image
+
+    found: set[str] = set()
+    with contextlib.suppress(OSError, UserError):
+        sidecar = read_json(sidecar_of(path)) if sidecar_of(path).is_file() else None
+        if isinstance(sidecar, dict) and sidecar.get("synthetic") is True:
+            found |= drawn_by(sidecar.get("lora"))
+    if path.suffix.lower() == ".png":
+        with contextlib.suppress(OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            with Image.open(path, formats=["PNG"]) as image:
+                said = image.info
+            if said.get("Software") == SOFTWARE:
+                found |= {str(said[key]) for key in ("lora_sha256", "lora_training") if key in said}
+    return found - {"none"}
+
+
 def xmp_packet(prompt: str) -> str:
     """The XMP packet that picture editors, archives and platforms read to tell a synthetic image."""
     return _XMP.format(
@@ -130,6 +158,7 @@ def write_image(folder: Path, pixels: npt.NDArray[np.uint8], record: Mapping[str
         "seed": str(record["seed"]),
         "lora_sha256": str(lora["sha256"]) if lora else "none",
         "lora_strength": str(lora["strength"]) if lora else "0",
+        **({"lora_training": str(lora[TRAINING])} if lora and TRAINING in lora else {}),
         "base_sha256": str(record["base"]["sha256"]),
     }
     path = folder / image_name(int(record["index"]), int(record["seed"]))

@@ -22,7 +22,7 @@ from ..errors import UserError
 from ..files import folder_lock, inside, read_json, remove_leftovers, sha256_bytes, sha256_file
 from .manifest import ImageRow, add_row, listed_rows, write_image_set
 from .places import REJECTED, first_index, image_name, index_of, place_for, sidecar_of
-from .synthetic import generated_row, is_ours, write_image
+from .synthetic import TRAINING, generated_row, is_ours, write_image
 
 _NAME = re.compile(r"\d+_\d+\.png")
 _MAKING = ("prompt", "seed", "index", "base", "lora", "sampler")
@@ -40,6 +40,8 @@ def made_from(
         copy: from 0, among pictures that are meant to be alike in all of it, as those of one batch are.
     """
     known = {name: record.get(name) for name in _MAKING}
+    if isinstance(lora := known["lora"], Mapping):  # its hash says what it came from
+        known["lora"] = {name: value for name, value in lora.items() if name != TRAINING}
     shown = None if record.get("prompt") else sha256_bytes(pixels.tobytes())
     text = json.dumps([known, list(pixels.shape), recipe, copy, shown], sort_keys=True)
     return sha256_bytes(text.encode())

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..dataset.withdrawn import Withdrawal, lora_withdrawal, set_withdrawal
+from ..dataset.drawn import set_withdrawal
+from ..dataset.withdrawn import Withdrawal, lora_withdrawal
 from ..errors import UserError
 from ..files import encoded, inside, read_json
 from ..filters.apply import PERSON

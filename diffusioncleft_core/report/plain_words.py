@@ -46,6 +46,10 @@ WITHDRAWN_NOTE = (
     "withdraw` erases them, and the same `run` makes them anew without that photograph."
 )
 """The note of a withdrawn report."""
+WITHDRAWN_SET = (
+    f"Withdrawn: the LoRA that drew these images {SAID}. Don't use or share them; `diffusioncleft dataset "
+    "withdraw` and their folder erases them."
+)
 NO_LONGER_VALID = (
     "This run is no longer valid: consent was withdrawn for a photograph that the model learned from. "
     "Nothing of it may be used or shared, this page included."

@@ -155,6 +155,7 @@ def with_measures(document: Mapping[str, Any], measured: Path | None) -> dict[st
     if bool(other.get("phantom")) != bool(document.get("phantom")):
         raise UserError(f"{measured} and the run are not both of phantoms: give the run's own figures")
     figures = {**(document.get("figures") or {}), **(other.get("figures") or {})}
-    loras = (other.get("provenance") or {}).get("loras") or {}
-    provenance = {**(document.get("provenance") or {}), **({"loras": loras} if loras else {})}
+    behind = other.get("provenance") or {}
+    told = {key: behind[key] for key in ("loras", "trainings") if behind.get(key)}
+    provenance = {**(document.get("provenance") or {}), **told}
     return {**document, "sets": other.get("sets") or {}, "figures": figures, "provenance": provenance}

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..dataset.withdrawn import Withdrawal, digest_withdrawal, known_withdrawals, set_withdrawal
+from ..dataset.drawn import set_withdrawal
+from ..dataset.withdrawn import Withdrawal, known_withdrawals, withdrawal_of
 from ..files import write_json, write_text
 from .blocks import labels_of
 from .html import write_html
@@ -16,13 +17,14 @@ from .summary import summarize
 
 
 def report_loras(document: Mapping[str, Any]) -> list[str]:
-    """SHA-256 of the LoRAs behind a report, or behind figures that `diffusioncleft measure` wrote."""
+    """By what the LoRAs behind a report, or behind figures that `diffusioncleft measure` wrote, are known."""
     training, provenance = document.get("training"), document.get("provenance")
     found: list[Any] = []
     if document.get("schema") == 1 and isinstance(training, Mapping):
         found += [facts.get("lora_sha256") for facts in training.values() if isinstance(facts, Mapping)]
     if document.get("schema") == 1 and isinstance(provenance, Mapping):
-        found += list((provenance.get("loras") or {}).values())
+        for key in ("loras", "trainings"):
+            found += list((provenance.get(key) or {}).values())
     return [lora for lora in found if isinstance(lora, str)]
 
 
@@ -36,9 +38,7 @@ def with_withdrawal(
     known = known_withdrawals() if known is None else known
     notes = [note for note in document.get("notes") or [] if note != WITHDRAWN_NOTE]
     loras, folders = report_loras(document), list(sets)
-    if any(digest_withdrawal(lora, known) for lora in loras) or any(
-        set_withdrawal(folder, known) for folder in folders
-    ):
+    if withdrawal_of(loras, known) or any(set_withdrawal(folder, known) for folder in folders):
         notes.insert(0, WITHDRAWN_NOTE)
     elif "notes" not in document:
         return dict(document)

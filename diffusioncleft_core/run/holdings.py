@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..dataset.drawn import loose_images, set_names
 from ..dataset.folder import is_dataset
 from ..dataset.trained import run_fingerprint
-from ..dataset.withdrawn import MARK, Withdrawal, lora_run, metadata_of, read_mark
+from ..dataset.withdrawn import MARK, RUN_KEY, Withdrawal, merged, metadata_of, read_mark
 from ..errors import UserError
 from ..files import parse_json, read_json, sha256_model
 from ..imageset.manifest import listed_rows
@@ -21,6 +22,7 @@ from ..report.html import figures_folder
 from ..report.nearest import NEAREST_FILE
 from ..report.run_folder import HTML, PRIVATE_HTML
 from ..report.withdrawn import report_loras
+from ..weight_file import SOURCE_KEY
 
 LORA, CHECKPOINTS, IMAGES, SHEET, REPORT, DERIVED = (
     "LoRA", "checkpoints, previews and losses", "images", "sheet", "report", "what was computed from images",
@@ -39,13 +41,14 @@ class Held:
     """One thing in which a withdrawn photograph has a share.
 
     kind: one of the kinds above; place: the file, or the folder it is; files: files and folders that are
-    erased with it; n: how many LoRAs or images it is.
+    erased with it; n: how many LoRAs or images it is; withdrawals: those that reach it.
     """
 
     kind: str
     place: Path
     files: tuple[Path, ...]
     n: int = 1
+    withdrawals: tuple[Withdrawal, ...] = ()
 
 
 class Search:
@@ -60,9 +63,7 @@ class Search:
     def __init__(
         self, withdrawals: Iterable[Withdrawal], deep: Iterable[Path], flat: Iterable[Path] = ()
     ) -> None:
-        withdrawals = list(withdrawals)
-        self._trainings = {item.run for item in withdrawals if item.run}
-        self._loras = {lora for item in withdrawals for lora in item.loras}
+        self._known = list(withdrawals)
         roots = [folder.resolve() for folder in deep if folder.is_dir()]
         self._runs = [folders for root in roots if (folders := RunFolders(root)).stages.is_dir()]
         places = [folder for root in roots for folder in folders_below(root)]
@@ -70,9 +71,8 @@ class Search:
 
     def held(self) -> list[Held]:
         """What is there now. LoRAs come first, because what they drew is known by them."""
-        for mark in (item for folder in self._folders for item in read_mark(folder)):
-            self._trainings |= {mark.run} - {""}
-            self._loras |= set(mark.loras)
+        marks = [item for folder in self._folders for item in read_mark(folder)]
+        self._known = merged([*self._known, *marks])
         found = [item for folder in self._folders for item in self._learned(folder)]
         found += [item for folder in self._folders for item in self._drawn(folder)]
         return found + [item for folders in self._runs for item in _derived(folders, found)]
@@ -80,44 +80,72 @@ class Search:
     def _learned(self, folder: Path) -> Iterator[Held]:
         """LoRAs, checkpoints, previews and losses."""
         files = sorted(folder.glob("*.safetensors"))
-        loras = [file for file in files if self._is_withdrawn(file)]
+        loras = [file for file in files if self._reaches(file)]
         if loras:
-            self._loras |= {sha256_model(file) for file in loras}
             alone = len(loras) == len(files)
             more = there(folder / name for name in ((MARK, FILE_NAME) if alone else (MARK,)))
-            yield Held(LORA, loras[0] if len(loras) == 1 else folder, (*loras, *more), len(loras))
+            place = loras[0] if len(loras) == 1 else folder
+            reached = merged(item for file in loras for item in self._reaches(file))
+            yield Held(LORA, place, (*loras, *more), len(loras), tuple(reached))
         # What lies beside the checkpoints is of the last training into the folder.
         last = checkpointed_runs(folder / _CHECKPOINTS)
-        if last & self._trainings or (loras and not last):
-            beside = there(folder / name for name in _BESIDE_CHECKPOINTS)
-            if beside:
-                yield Held(CHECKPOINTS, folder, tuple(beside))
+        reached = self._of(last) or ([] if last else [item for file in loras for item in self._reaches(file)])
+        beside = there(folder / name for name in _BESIDE_CHECKPOINTS)
+        if reached and beside:
+            yield Held(CHECKPOINTS, folder, tuple(beside), withdrawals=tuple(merged(reached)))
 
     def _drawn(self, folder: Path) -> Iterator[Held]:
         """Sets; sheets and grids; reports."""
         if (folder / SETTINGS).is_file():
-            lora = _document(folder / SETTINGS).get("lora")
-            if isinstance(lora, dict) and lora.get("sha256") in self._loras:
+            if reached := self._of(set_names(folder)):
                 images, files = set_files(folder)
-                yield Held(IMAGES, folder, tuple(files), images)
+                yield Held(IMAGES, folder, tuple(files), images, tuple(reached))
             return
+        yield from self._loose(folder)
         for file in sorted(folder.glob("*.json")):
             document = _document(file)
             if document.get("synthetic") is True:
-                loras = document.get("loras")
-                if isinstance(loras, list) and self._loras.intersection(map(str, loras)):
-                    yield Held(SHEET, file.with_suffix(".png"), (file.with_suffix(".png"), file))
-            elif self._loras.intersection(report_loras(document)):
+                loras = [*_listed(document, "loras"), *_listed(document, "trainings")]
+                if reached := self._of(loras):
+                    files = there((file.with_suffix(".png"), file))
+                    yield Held(SHEET, files[0], tuple(files), withdrawals=tuple(reached))
+            elif reached := self._of(report_loras(document)):
                 folders = RunFolders(folder)
                 page = folder / HTML
                 pages = [folders.summary, page, figures_folder(page)] if file == folders.report else []
-                yield Held(REPORT, file, tuple(there([file, *pages])))
+                yield Held(REPORT, file, tuple(there([file, *pages])), withdrawals=tuple(reached))
 
-    def _is_withdrawn(self, file: Path) -> bool:
-        training = lora_run(file)
-        if training:
-            return training in self._trainings
-        return bool(self._loras) and sha256_model(file) in self._loras
+    def _loose(self, folder: Path) -> Iterator[Held]:
+        """Images that were copied out of a set: each says itself what drew it."""
+        images = loose_images(folder)
+        found = {image: reached for image, names in images.items() if (reached := self._of(names))}
+        if found:
+            files = there(path for image in found for path in (image, sidecar_of(image)))
+            caches = there(
+                folder / name for name in (_BESIDE_IMAGES if len(found) == len(images) else (MARK,))
+            )
+            reached = merged(item for items in found.values() for item in items)
+            yield Held(IMAGES, folder, (*files, *caches), len(found), tuple(reached))
+
+    def _of(self, names: Iterable[str]) -> list[Withdrawal]:
+        """The withdrawals that reach what is known by one of these names."""
+        names = set(names)
+        return [item for item in self._known if item.names & names]
+
+    def _reaches(self, file: Path) -> list[Withdrawal]:
+        """The withdrawals under which a LoRA file falls; they know its hash from then on."""
+        if not self._known:
+            return []
+        metadata = metadata_of(file)
+        training = metadata.get(RUN_KEY)
+        reached = self._of({training} if training else {sha256_model(file), metadata.get(SOURCE_KEY, "")})
+        if not reached:
+            return []
+        digest = sha256_model(file)
+        self._known = merged(
+            [*self._known, *(replace(item, loras=(*item.loras, digest)) for item in reached)]
+        )
+        return self._of({training or digest})
 
 
 def folders_below(root: Path) -> Iterator[Path]:
@@ -126,8 +154,9 @@ def folders_below(root: Path) -> Iterator[Path]:
         if is_dataset(Path(place)):
             folders.clear()
             continue
-        is_set = SETTINGS in files
-        folders[:] = [] if is_set else sorted(name for name in folders if not name.startswith("."))
+        is_set, listed = SETTINGS in files, {REJECTED} if MANIFEST in files else set()
+        below = sorted(name for name in folders if not name.startswith(".") and name not in listed)
+        folders[:] = [] if is_set else below
         yield Path(place)
 
 
@@ -178,6 +207,11 @@ def _derived(folders: RunFolders, found: Sequence[Held]) -> Iterator[Held]:
     files = there(folders.private / name for name in names)
     if files:
         yield Held(DERIVED, folders.private, tuple(files))
+
+
+def _listed(document: dict[str, Any], key: str) -> list[str]:
+    found = document.get(key)
+    return list(map(str, found)) if isinstance(found, list) else []
 
 
 def _document(file: Path) -> dict[str, Any]:

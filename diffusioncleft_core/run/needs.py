@@ -129,30 +129,35 @@ def photographs(settings: RunSettings) -> Iterator[Need]:
 def admitted(condition: Condition, given: Photographs, settings: RunSettings) -> str:
     """How many photographs may enter by their rows; UserError when none may."""
     from ..dataset.folder import is_dataset, refuse_overlap
-    from ..dataset.folder_consent import STATEMENT_FILE, TABLE
+    from ..dataset.folder_consent import STATEMENT_FILE, TABLE, consent_is_gone
+    from ..dataset.metadata import unclear_consent
     from ..dataset.unopened import look_through
+    from .withdrawal import foreseen
 
     if not given.folder.is_dir():
         raise UserError(f"the {condition.name} photographs {given.folder} are no folder: check the path")
-    usual = given.folder / TABLE
-    if given.metadata and given.metadata != usual and not given.metadata.is_file():
+    dataset = RunFolders(settings.out).dataset(condition.name)
+    unknown = given.metadata not in (None, given.folder / TABLE) and not given.metadata.is_file()
+    if unknown and not (is_dataset(dataset) and consent_is_gone(given, dataset)):
         raise UserError(
             f"the {condition.name} table {given.metadata} does not exist: give its path with "
             f"--metadata {condition.name}=CSV, docs/dataset.md lists its columns"
         )
-    dataset = RunFolders(settings.out).dataset(condition.name)
     refuse_overlap(given.folder, dataset)
     found = look_through(given, condition, bracketed=settings.bracketed, dataset=dataset)
     reasons = counted([item.reason for item in found.set_aside])
+    unclear = f"; {said}" if (said := unclear_consent(found.table.rows)) else ""
+    told = "".join(f"; {line}" for line in foreseen(dataset, given, condition))
     if found.lost:
-        return "none may enter any more: what learned from them is marked as withdrawn"
+        return f"none may enter any more: what learned from them is marked as withdrawn{told}"
     if not found.candidates and is_dataset(dataset):
-        return f"none may enter any more ({reasons}): what an earlier build derived from them is erased"
+        return f"none may enter any more ({reasons}): what an earlier build derived from them is erased{told}"
     if not found.candidates:
-        raise UserError(f"no {condition.name} photograph of {given.folder} may enter ({reasons})")
+        raise UserError(f"no {condition.name} photograph of {given.folder} may enter ({reasons}){unclear}")
     left = f"; set aside unopened: {reasons}" if reasons else ""
     may, of = len(found.candidates), len(found.listing.photographs)
-    return f"{may} of {of} may enter by {given.metadata.name if given.metadata else STATEMENT_FILE}{left}"
+    by = given.metadata.name if given.metadata else STATEMENT_FILE
+    return f"{may} of {of} may enter by {by}{left}{unclear}{told}"
 
 
 def counted(reasons: Sequence[str]) -> str:

@@ -21,11 +21,12 @@ from .dataset import build, control_faces, render_photographs
 from .downstream import read_evidence, try_classifiers
 from .evaluation import draw_zero_shot, filter_images, measure_images, write_report
 from .generation import ask_oracle, draw_sheets, generate_images, write_prompt_plan
-from .needs import check_settings
+from .needs import check_settings, chosen
 from .run import Run, Warn
 from .settings import RunSettings
 from .stages import Results, StageRow, say_on_stderr
 from .training import Train, regularize, side_by_side, train_lora, trainings_at_once
+from .withdrawal import foreseen
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,17 @@ def plan_run(settings: RunSettings) -> list[StageRow]:
 
     run_stages(run, no_training)
     return run.stages.rows
+
+
+def plan_notes(settings: RunSettings) -> list[str]:
+    """What the run would say of consent that was withdrawn; nothing is written."""
+    folders = RunFolders(settings.out)
+    return [
+        line
+        for condition in chosen(settings)
+        if condition.name in settings.photographs
+        for line in foreseen(folders.dataset(condition.name), settings.photographs[condition.name], condition)
+    ]
 
 
 def run_stages(run: Run, train: Train) -> tuple[Results, Results]:

@@ -3,16 +3,41 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..dataset.folder import KEY, dataset_lock, erase, is_dataset
-from ..dataset.trained import ConsentChange, recorded_runs, trained_places, withdraw, withdraw_unrecorded
-from ..dataset.withdrawn import Withdrawal, add_marks, known_withdrawals, lift_marks, lora_run
+from ..conditions.vocabulary import Condition
+from ..dataset.drawn import remembered_places
+from ..dataset.folder import KEY, WITHDRAWN, dataset_lock, erase, is_dataset
+from ..dataset.opened import sources_with_consent
+from ..dataset.settings import Photographs, read_roles
+from ..dataset.trained import (
+    ConsentChange,
+    recorded_runs,
+    to_withdraw,
+    trained_places,
+    training_sources,
+    withdraw,
+    withdraw_unrecorded,
+)
+from ..dataset.unopened import look_through
+from ..dataset.withdrawn import (
+    MARK,
+    Withdrawal,
+    add_marks,
+    change_user_register,
+    known_withdrawals,
+    lift_marks,
+    lora_run,
+    merged,
+    read_register,
+)
 from ..errors import UserError
-from ..files import LOCK, folder_lock, sha256_model, shown
+from ..files import LOCK, folder_lock, remove_leftovers, sha256_model, shown
+from ..imageset.places import REJECTED
 from ..report.folders import RunFolders
 from ..report.withdrawn import refresh_report
 from .holdings import CHECKPOINTS, IMAGES, LORA, REPORT, Held, Search, folders_below, is_checkpoint
@@ -42,6 +67,28 @@ def note_change(dataset: Path, change: ConsentChange) -> list[str]:
     return told
 
 
+def foreseen(dataset: Path, photographs: Photographs, condition: Condition) -> list[str]:
+    """What a build of these photographs would say of withdrawn consent, and what is marked already.
+
+    Nothing is written.
+    """
+    if not (dataset / KEY).is_file():
+        return []
+    found = look_through(photographs, condition, bracketed=True, dataset=dataset)
+    _, _, allowed = sources_with_consent(photographs.folder, found)
+    gone, told = training_sources(read_roles(dataset)) - allowed, []
+    if gone:
+        told.append(f"training photographs of {dataset.name} that no longer have consent: {len(gone)}")
+    if (coming := to_withdraw(dataset, allowed)) and (held := _search(dataset, coming).held()):
+        told.append(f"the run marks as withdrawn what learned from them, and what that drew: {_listed(held)}")
+    marked_before = read_register(dataset / WITHDRAWN)
+    if marked_before and (held := _search(dataset, marked_before).held()):
+        told.append(
+            f"marked as withdrawn already: {_listed(held)}; '{COMMAND} {_where(dataset, held)}' erases it"
+        )
+    return told
+
+
 def withdraw_dataset(dataset: Path) -> list[str]:
     """Mark everything that was ever trained on a dataset, as before it is purged; sentences on it."""
     if not (dataset / KEY).is_file():
@@ -53,20 +100,34 @@ def withdraw_dataset(dataset: Path) -> list[str]:
 
 def mark_withdrawn(dataset: Path, withdrawals: Sequence[Withdrawal]) -> list[Held]:
     """Mark LoRAs, sets and reports of these trainings where they are known to lie; returns what is held."""
-    if not withdrawals:
-        return []
-    held = _search(dataset, withdrawals).held()
+    return marked(_search(dataset, withdrawals).held()) if withdrawals else []
+
+
+def marked(held: Sequence[Held]) -> list[Held]:
+    """Mark each thing with the withdrawals that reach it, and remember the LoRAs among them.
+
+    Returns all of it, each with its mark.
+    """
+    found = []
     for item in held:
-        if item.kind in _MARKED:
-            add_marks(folder_of(item), withdrawals)
-        elif item.kind == REPORT:
-            with contextlib.suppress(UserError):  # one of another version, which is erased all the same
-                refresh_report(item.place, withdrawals)
-    return held
+        # A report of another version, or a disk that can't be written: it is named all the same, and the
+        # user's list knows it.
+        with contextlib.suppress(UserError):
+            if item.kind in _MARKED:
+                add_marks(folder_of(item), item.withdrawals)
+            elif item.kind == REPORT:
+                refresh_report(item.place, item.withdrawals)
+        mark = folder_of(item) / MARK
+        new = item.kind in _MARKED and mark not in item.files and mark.is_file()
+        found.append(replace(item, files=(*item.files, mark)) if new else item)
+    learned = [reached for item in held if item.kind == LORA for reached in item.withdrawals]
+    change_user_register(lambda known: merged([*known, *learned]))
+    return found
 
 
 def find_withdrawn(folders: Sequence[Path]) -> list[Held]:
-    """Everything in runs, datasets and other folders in which a withdrawn photograph has a share."""
+    """Everything in runs, datasets and other folders in which a withdrawn photograph has a share; it is
+    marked."""
     deep: list[Path] = []
     datasets: list[Path] = []
     for folder in folders:
@@ -80,15 +141,16 @@ def find_withdrawn(folders: Sequence[Path]) -> list[Held]:
             deep.append(folder)
             datasets += [path for path in RunFolders(folder).private.glob("*") if is_dataset(path)]
     flat = [place for dataset in datasets for place in trained_places(dataset)]
-    return Search(known_withdrawals(*datasets), deep, flat).held()
+    flat += _drawn_elsewhere(item for dataset in datasets for item in read_register(dataset / WITHDRAWN))
+    return marked(Search(known_withdrawals(*datasets), deep, flat).held())
 
 
 @dataclass(frozen=True)
 class Erased:
-    """`files`: how many were erased; `left`: folders of images in which something that is not ours lies."""
+    """`files`: how many were erased; `left`: what in folders of images is not ours."""
 
     files: int
-    left: tuple[Path, ...]
+    left: Mapping[Path, tuple[str, ...]]
 
 
 def erase_held(held: Sequence[Held]) -> Erased:
@@ -106,7 +168,8 @@ def erase_held(held: Sequence[Held]) -> Erased:
     for place in places:
         if place in sets or _in_run(place):  # others, as ComfyUI's models/loras, are not ours to remove
             _remove_empty(place)
-    return Erased(count, tuple(sorted(place for place in sets if place.exists())))
+    left = {place: tuple(sorted(map(shown, os.listdir(place)))) for place in sorted(sets) if place.exists()}
+    return Erased(count, left)
 
 
 def _busy(place: Path) -> Callable[[str], str]:
@@ -132,7 +195,13 @@ def run_of(dataset: Path) -> RunFolders | None:
 
 def _search(dataset: Path, withdrawals: Sequence[Withdrawal]) -> Search:
     run = run_of(dataset)
-    return Search(withdrawals, [run.root] if run else [], trained_places(dataset))
+    flat = [*trained_places(dataset), *_drawn_elsewhere(withdrawals)]
+    return Search(withdrawals, [run.root] if run else [], flat)
+
+
+def _drawn_elsewhere(withdrawals: Iterable[Withdrawal]) -> list[Path]:
+    """Folders in which sets, sheets, figures and converted LoRAs of these trainings were put."""
+    return remembered_places({name for item in withdrawals for name in item.names})
 
 
 def _unrecorded(dataset: Path) -> list[Withdrawal]:
@@ -150,13 +219,25 @@ def _unrecorded(dataset: Path) -> list[Withdrawal]:
 
 
 def _marked(dataset: Path, held: Sequence[Held]) -> str:
-    run = run_of(dataset)
-    folders = [run.root] if run else list(dict.fromkeys(map(folder_of, held)))
-    where = " ".join(shlex.quote(shown(folder)) for folder in folders)
     return (
-        f"withdrawn is what learned from them, and what that drew: {'; '.join(described(held))}. Nothing is "
-        f"drawn with these LoRAs any more; '{COMMAND} {where}' erases all of it"
+        f"withdrawn is what learned from them, and what that drew: {_listed(held)}. Nothing is drawn with "
+        f"these LoRAs any more; '{COMMAND} {_where(dataset, held)}' erases all of it"
     )
+
+
+def _listed(held: Sequence[Held]) -> str:
+    return "; ".join(described(held))
+
+
+def _where(dataset: Path, held: Sequence[Held]) -> str:
+    """The folders, for a shell, that `dataset withdraw` is given to erase all of it."""
+    run = run_of(dataset)
+    places = [folder_of(item) for item in held]
+    if run is not None:
+        root = run.root.resolve()
+        places = [run.root, *(place for place in places if not place.is_relative_to(root))]
+    folders = dict.fromkeys(places)
+    return " ".join(shlex.quote(shown(folder)) for folder in folders)
 
 
 def _lift(item: Held, restored: Sequence[Withdrawal]) -> None:
@@ -172,9 +253,15 @@ def _in_run(place: Path) -> bool:
 
 
 def _remove_empty(place: Path) -> None:
-    """Remove a folder in which nothing is left, and what held it among the superseded ones."""
-    if place.is_dir() and {path.name for path in place.iterdir()} <= {LOCK}:
-        erase(place)
+    """Remove a folder in which nothing is left but what is ours, and what held it among the superseded."""
+    if place.is_dir():
+        remove_leftovers(place)
+        rejected = place / REJECTED
+        if rejected.is_dir() and not any(rejected.iterdir()):
+            erase(rejected)
+        erase(place / LOCK)
+        if not any(place.iterdir()):
+            place.rmdir()
     for parent in list(place.parents)[:2]:
         aside = SUPERSEDED in (parent.name, parent.parent.name)
         if aside and parent.is_dir() and not any(parent.iterdir()):

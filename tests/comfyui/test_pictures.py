@@ -60,9 +60,11 @@ def test_a_lora_trained_in_the_graph_changes_the_picture_as_in_the_core(server, 
     assert psnr(picture, core_picture(PROMPT, 41, lora, 1.5)) >= 40
     assert psnr(picture, core_picture(PROMPT, 41)) < 35, "the LoRA had no effect"
 
+    from diffusioncleft.diffusioncleft_core.dataset.withdrawn import metadata_of
     from diffusioncleft.diffusioncleft_core.files import sha256_file
 
-    assert sidecar["lora"] == {"sha256": sha256_file(lora), "strength": 1.5}
+    run = metadata_of(lora)["run_fingerprint"]
+    assert sidecar["lora"] == {"sha256": sha256_file(lora), "strength": 1.5, "training": run}
     assert lora.stem.endswith(sha256_file(lora)[:12])
     assert lora.name in server.get("/models/loras")
 

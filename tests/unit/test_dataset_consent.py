@@ -117,6 +117,75 @@ def test_a_statement_that_is_gone_or_changed_withdraws_what_was_learned(photos, 
     assert not (trained.parent / MARK).exists()
 
 
+TABLE_BUILD = (*BUILD, "--metadata", "photos/metadata.csv", "--holdout", "0")
+
+
+@pytest.fixture
+def tabled(tmp_path, command):
+    """A dataset on a metadata.csv, and a LoRA that learned from it."""
+    phantom.write_photographs(tmp_path / "photos", 4, "cleft", 5)
+    assert command(*TABLE_BUILD).returncode == 0
+    remember_training(tmp_path / "private", RUN, tmp_path)
+    save_file({"a": np.zeros(1, np.float32)}, tmp_path / "clp.safetensors", metadata={RUN_KEY: RUN})
+    remember_lora(tmp_path / "private", RUN, tmp_path / "clp.safetensors")
+    return tmp_path / "private"
+
+
+@pytest.mark.parametrize("left", [None, "", "file,consent\n"])
+def test_a_table_that_is_gone_or_empty_withdraws_what_was_learned(tabled, tmp_path, command, left):
+    table, images = tmp_path / "photos" / "metadata.csv", list((tabled / "images").iterdir())
+    text = table.read_bytes()
+    table.unlink()
+    if left is not None:
+        table.write_text(left)
+    for words in (TABLE_BUILD, (*BUILD, "--holdout", "0")):
+        done = command(*words)
+        assert done.returncode == 2 and "Traceback" not in done.stderr
+        last = done.stderr.strip().splitlines()[-1]
+        assert "counts as withdrawn" in last and "Put the table back" in last and "purge" in last
+        assert (tmp_path / MARK).is_file()
+        assert not [path for path in images if path.exists()], "what was derived stays"
+    table.write_bytes(text)
+    done = command(*TABLE_BUILD)
+    assert done.returncode == 0 and "have consent again" in done.stderr
+    assert not (tmp_path / MARK).exists()
+
+
+def test_a_table_elsewhere_that_is_not_named_again_withdraws_nothing_until_it_is_gone(
+    tabled, tmp_path, command
+):
+    (tmp_path / "photos" / "metadata.csv").rename(tmp_path / "mine.csv")
+    build = (*BUILD, "--holdout", "0")
+    assert command(*build, "--metadata", "mine.csv").returncode == 0
+    for words in ((), ("--metadata", "mime.csv")):
+        done = command(*build, *words)
+        assert done.returncode == 2 and "withdrawn" not in done.stderr, done.stderr
+    assert "built with the table" in command(*build).stderr
+    assert not (tmp_path / MARK).exists()
+    (tmp_path / "mine.csv").unlink()
+    assert "Put the table back" in command(*build, "--metadata", "mine.csv").stderr
+    assert (tmp_path / MARK).is_file()
+
+
+@pytest.mark.parametrize("word", ["y", "true", "1", "ja", "Yes."])
+def test_another_word_for_yes_is_no_consent_and_the_build_says_what_to_write(photos, tmp_path, command, word):
+    assert command("dataset", "table", "photos").returncode == 0
+    table = photos / "metadata.csv"
+    with open(table, encoding="utf-8-sig", newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    with open(table, "w", encoding="utf-8", newline="") as handle:
+        writer = csv.DictWriter(handle, rows[0])
+        writer.writeheader()
+        writer.writerows(row | {"consent": word} for row in rows)
+    done = command(*BUILD)
+    assert done.returncode == 2
+    assert f"consent is '{word}' in 4 rows of the table; only yes is consent: write yes" in done.stderr
+    listed = command("dataset", "show", "private", "--list").stdout
+    assert f"no_consent: line 2: consent is '{word}'; only yes is consent: write yes" in listed
+    run = command("run", "--phantom", "--photos-pre", "photos", "--out", "run", "--device", "cpu")
+    assert run.returncode == 2 and "write yes" in run.stderr
+
+
 @pytest.mark.parametrize("kept", ["photo-*.txt", "*.txt", "nothing"])
 def test_photographs_that_are_all_gone_withdraw_what_was_learned_and_erase_nothing(
     photos, trained, tmp_path, command, kept

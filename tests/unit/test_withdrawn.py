@@ -10,6 +10,7 @@ from safetensors.numpy import save_file
 
 from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
 from diffusioncleft.diffusioncleft_core.dataset.build import build_dataset
+from diffusioncleft.diffusioncleft_core.dataset.drawn import traced
 from diffusioncleft.diffusioncleft_core.dataset.settings import BuildSettings, Photographs
 from diffusioncleft.diffusioncleft_core.dataset.trained import remember_lora, remember_training
 from diffusioncleft.diffusioncleft_core.dataset.withdrawn import (
@@ -20,7 +21,9 @@ from diffusioncleft.diffusioncleft_core.dataset.withdrawn import (
     refuse_withdrawn,
 )
 from diffusioncleft.diffusioncleft_core.errors import UserError
-from diffusioncleft.diffusioncleft_core.files import read_jsonl
+from diffusioncleft.diffusioncleft_core.files import read_jsonl, write_json
+from diffusioncleft.diffusioncleft_core.generation.folder import changed_settings
+from diffusioncleft.diffusioncleft_core.imageset.writer import made_from
 
 RUN = "ab" * 32
 
@@ -135,3 +138,15 @@ def test_a_lora_without_metadata_is_known_by_its_content_and_others_beside_it_ar
     (folder / MARK).write_text("{}")
     with pytest.raises(UserError, match="is damaged"):
         lora_withdrawal(plain)
+
+
+def test_a_set_of_an_earlier_version_goes_on_though_it_does_not_say_what_its_lora_came_from(tmp_path):
+    path = lora(tmp_path / "loras")
+    record = {"lora": traced(path, "0f" * 32, 1.0), "prompt": "a face", "seed": 1}
+    assert record["lora"]["training"] == RUN
+    earlier = {**record, "lora": {"sha256": "0f" * 32, "strength": 1.0}}
+    write_json(tmp_path / "generation.json", earlier)
+    assert changed_settings(tmp_path, record) == []
+    assert changed_settings(tmp_path, {"lora": {**record["lora"], "strength": 2.0}}) == ["lora"]
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    assert made_from(record, pixels) == made_from(earlier, pixels), "ComfyUI would save it twice"
