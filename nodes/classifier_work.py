@@ -5,20 +5,16 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..diffusioncleft_core.downstream.document import NOTICE
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.files import private_dir, sha256_bytes
-from ..diffusioncleft_core.imageset.places import SETTINGS
 from . import places
 from .common import AUTO, PHANTOM, ImageSetHandle, blocked, core_progress
 from .face_work import USUAL, analyzer_of, private_cache
 from .metric_work import PHANTOM_NOTE, Measured
 from .opened import DatasetHandle, withdrawn_notes
-
-if TYPE_CHECKING:
-    from ..diffusioncleft_core.downstream.leak import People
 
 Source = ImageSetHandle | DatasetHandle
 
@@ -96,6 +92,7 @@ def evaluate(
     from ..diffusioncleft_core.downstream.cropper import Cropper
     from ..diffusioncleft_core.downstream.evaluate_model import Judge
     from ..diffusioncleft_core.downstream.evidence import downstream_document
+    from ..diffusioncleft_core.downstream.held_out import learned_people
     from ..diffusioncleft_core.downstream.model import read_model
     from ..diffusioncleft_core.environment import pick_device
     from ..diffusioncleft_core.report.downstream_words import told
@@ -105,12 +102,14 @@ def evaluate(
     check_kind([item.phantom for item in (*classifier.sources, positive, negative)])
     model = read_model(classifier.folder)
     labelled = [(positive.folder, 1), (negative.folder, 0)]
+    learned = (*classifier.sources, *trained_on)
+    datasets = [item.folder for item in learned if isinstance(item, DatasetHandle)]
     tested = classifier.folder / f"tested-{_digest(positive, negative)}"
     with _at_work():
         cropper = Cropper.of(model.task.crop, analyzer_of(classifier.pack), _cache)
         evidence = Judge.of(model, cropper, pick_device(None)).evaluate(
             labelled,
-            learned_from(classifier.sources, trained_on),
+            learned_people(model.loras, datasets, places.dataset_folders()),
             tested,
             paper=paper,
             dates=places.run_folder("tested"),
@@ -122,35 +121,6 @@ def evaluate(
     plot = reliability(model.task.name, task)
     figures = {**document, "notes": notes}
     return Measured((*_values(task), tensor_of(plot), text, figures), text, [plot])
-
-
-def learned_from(
-    sources: Sequence[Source], trained_on: Sequence[DatasetHandle]
-) -> "dict[str, People | None]":
-    """Whom the classifier and the LoRAs of its images learned from, by what did.
-
-    The datasets of this machine know the LoRAs that were trained on them. Where neither they nor `trained_on`
-    tell, None says that it is not known.
-    """
-    from ..diffusioncleft_core.dataset.withdrawn import set_lora
-    from ..diffusioncleft_core.downstream.held_out import LEARNED, trained_people
-    from ..diffusioncleft_core.downstream.leak import lora_people
-
-    datasets = [item for item in (*sources, *trained_on) if isinstance(item, DatasetHandle)]
-    found: dict[str, People | None] = {}
-    if datasets:
-        found[LEARNED] = trained_people([item.folder for item in datasets])
-    for item in sources:
-        if isinstance(item, DatasetHandle):
-            continue
-        lora = set_lora(item.folder)
-        if lora is not None:
-            found[f"the LoRA {lora[:12]}"] = lora_people(lora, places.dataset_folders())
-        elif not (item.folder / SETTINGS).is_file():
-            found["the model of its images"] = None
-    if trained_on:
-        return {name: people for name, people in found.items() if people is not None}
-    return found
 
 
 def chosen_models(phantom: Sequence[bool | None], faces: str, backbone: str) -> tuple[str, str]:

@@ -59,11 +59,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write what each of a model's classifiers says of each image of the test sets, and the figures."""
+    from ...diffusioncleft_core.dataset.folder import is_dataset
     from ...diffusioncleft_core.downstream.cropper import Cropper
     from ...diffusioncleft_core.downstream.document import FILE_NAME, NOTICE, write_document
     from ...diffusioncleft_core.downstream.evaluate_model import SOURCE, Judge
     from ...diffusioncleft_core.downstream.evidence import downstream_document
-    from ...diffusioncleft_core.downstream.held_out import LEARNED, trained_people
+    from ...diffusioncleft_core.downstream.held_out import learned_people
     from ...diffusioncleft_core.downstream.model import read_model
     from ...diffusioncleft_core.report.downstream_words import told
 
@@ -76,7 +77,8 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"the model {args.model} was trained on {kind}")
     cropper = Cropper.of(model.task.crop, analyzer, args.cache)
     judge = Judge.of(model, cropper, device, args.weights, args.backbone)
-    learned = {LEARNED: trained_people(args.trained_on)}
+    at_hand = [folder for labelled in sets.values() for folder, _ in labelled if is_dataset(folder)]
+    learned = learned_people(model.loras, args.trained_on, at_hand)
     found = {}
     for name, labelled in sets.items():
         evidence = judge.evaluate(labelled, learned, args.out / name, paper=args.paper)

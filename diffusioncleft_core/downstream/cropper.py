@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..dataset.drawn import set_names
 from ..dataset.folder import dataset_cache, dataset_rows, is_dataset
 from ..dataset.references import dataset_records
 from ..dataset.select import SAME_PERSON, SAME_PERSON_PHANTOM
@@ -117,6 +118,7 @@ class Cropper:
             same_person=SAME_PERSON_PHANTOM if self.analyzer.phantom_only else SAME_PERSON,
             phantom=self.analyzer.phantom_only,
             n_not_found=len(rows) - len(found),
+            loras=drawing_loras(folder),
         )
 
     def training_set(self, folder: Path, label: int) -> Crops:
@@ -202,6 +204,12 @@ class Cropper:
             value = {"points": np.round(found, 2).tolist()}
             points.keep_value(key, value)
         return np.asarray(value["points"], np.float64)
+
+
+def drawing_loras(folder: Path) -> frozenset[tuple[str, ...]]:
+    """`Crops.loras` of one set."""
+    names = set() if is_dataset(folder) else set_names(folder)
+    return frozenset([tuple(sorted(names))] if names else [])
 
 
 def surroundings_of(image: Pixels, face: NDArray[np.float32], lip: Lip, side: int) -> Pixels:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
@@ -52,6 +52,7 @@ class Crops:
         same_person: cosine from which two faces are one person's.
         phantom: whether the pictures are phantoms.
         n_not_found: pictures that are not among them: they can't be decoded, or show no lip.
+        loras: of each LoRA that drew some of them, all by which it is known; of photographs none.
     """
 
     pixels: Pixels
@@ -66,6 +67,7 @@ class Crops:
     same_person: float
     phantom: bool
     n_not_found: int = 0
+    loras: frozenset[tuple[str, ...]] = frozenset()
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -144,7 +146,13 @@ def joined(parts: Sequence[Crops]) -> Crops:
         embeddings=np.concatenate([part.embeddings for part in parts]),
         owners=tuple(owner for part in parts for owner in part.owners),
         n_not_found=sum(part.n_not_found for part in parts),
+        loras=loras_of(parts),
     )
+
+
+def loras_of(parts: Iterable[Crops]) -> frozenset[tuple[str, ...]]:
+    """`Crops.loras` of several sets."""
+    return frozenset(lora for part in parts for lora in part.loras)
 
 
 def grown(box: NDArray[Any], growth: float, size: tuple[int, int]) -> tuple[int, int, int, int]:

@@ -48,6 +48,17 @@ def check_document(document: Any, where: str = FILE_NAME) -> dict[str, Any]:
     return dict(found)
 
 
+def classifier_loras(document: Mapping[str, Any]) -> list[str]:
+    """By what the LoRAs are known that drew what classifiers learned from.
+
+    document: of this file or of a model's (`model.json`); of any other there are none.
+    """
+    tasks = document.get("tasks")
+    models = [task.get("model") for task in tasks.values()] if isinstance(tasks, Mapping) else [document]
+    listed = [model.get("loras") for model in models if isinstance(model, Mapping) and "backbone" in model]
+    return [str(name) for loras in listed for names in loras or () for name in names]
+
+
 def rounded(value: Any) -> Any:
     """The same with every number to six digits: what comes after them hangs on the machine."""
     if isinstance(value, float):

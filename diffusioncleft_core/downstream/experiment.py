@@ -18,7 +18,7 @@ from ..imageset.cache import entry_key
 from ..progress import progress
 from ..ranges import COUNT, SEED, check_fields, ranged, whole
 from .backbones import PAPER, Backbone
-from .crops import Crops, View
+from .crops import Crops, View, loras_of
 from .document import rounded
 from .evidence import TaskEvidence
 from .predictions import Predictions
@@ -84,7 +84,8 @@ def run_experiment(
         UserError: the first source can't be trained.
     """
     settings = settings or ExperimentSettings()
-    model = described(settings, backbone, cropper)
+    loras = sorted(loras_of([material.positive, material.negative]))
+    model = {**described(settings, backbone, cropper), "loras": loras}
     trial = _Trial(task, backbone, private_dir(private), settings, model["crop"])
     plans = list(planned(task, material, settings.folds))
     seeds = range(settings.seed, settings.seed + settings.seeds)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ from ..files import private_dir, read_json, sha256_bytes, write_json
 from .cropper import Cropper
 from .crops import Crops
 from .crops import joined as joined_crops
-from .leak import People, check_leak, dataset_people
+from .leak import People, check_leak, dataset_people, lora_people
 from .leak import joined as joined_people
 
 LEARNED = "the classifier or its images"
@@ -113,3 +113,25 @@ def tested_people(dataset: Path) -> People:
 def trained_people(datasets: Sequence[Path]) -> People | None:
     """Everybody whom a training on one of the datasets may have learned from; None where none is named."""
     return joined_people([dataset_people(folder) for folder in datasets]) if datasets else None
+
+
+def learned_people(
+    loras: Collection[tuple[str, ...]], datasets: Sequence[Path], at_hand: Sequence[Path] = ()
+) -> dict[str, People | None]:
+    """Whom a model and the LoRAs of its images learned from, for `HeldOut.check`.
+
+    Args:
+        loras: that drew what it learned from; see `Crops.loras`.
+        datasets: that were named as those that something was trained on.
+        at_hand: others that may know the LoRAs.
+
+    Returns:
+        None where neither a named dataset nor what one recorded of a LoRA's training tells.
+    """
+    found = {LEARNED: trained_people(datasets)} if datasets or not loras else {}
+    for number, names in enumerate(sorted(loras), start=1):
+        people = lora_people(names, list(dict.fromkeys([*datasets, *at_hand])))
+        if people is not None or not datasets:
+            which = "the LoRA of its images" if len(loras) == 1 else f"LoRA {number} of its images"
+            found[which] = people
+    return found

@@ -16,9 +16,7 @@ from numpy.typing import NDArray
 from ..dataset.examine import Ledger
 from ..dataset.folder import dataset_rows, read_embeddings
 from ..dataset.trained import TRAIN, lora_training, trained_photographs
-from ..dataset.withdrawn import lora_run
 from ..errors import UserError
-from ..files import sha256_model
 from ..imageset.manifest import ImageRow
 from ..small_counts import is_small
 
@@ -79,22 +77,21 @@ def dataset_people(
     return _people(folder, [row for row in rows if row.role in roles or row.sha256 in learned])
 
 
-def lora_people(lora: Path | str, datasets: Sequence[Path]) -> People | None:
+def lora_people(names: Collection[str], datasets: Sequence[Path]) -> People | None:
     """The people whom a LoRA learned from, by what the datasets recorded of its training.
 
     Args:
-        lora: its file, or the SHA-256 of one, as a generated set records it.
+        names: all by which it is known, as a generated set records it (`Crops.loras`).
         datasets: that it may have been trained on.
 
     Returns:
         None when none of them knows the training: then it is not known.
     """
-    digest = lora if isinstance(lora, str) else sha256_model(lora)
-    run = "" if isinstance(lora, str) else lora_run(lora)
     parts = []
     for folder in datasets:
         known = trained_photographs(folder)
-        sources = known.get(run) or known.get(lora_training(folder, digest))
+        runs = {name for name in names if name in known} | {lora_training(folder, name) for name in names}
+        sources = {source for run in runs for source in known.get(run, ())}
         if sources:
             parts.append(dataset_people(folder, roles=(), trained=sources))
     return joined(parts) if parts else None

@@ -10,13 +10,14 @@ Neither names a file, a folder or a person, and no number in them is a hash of a
     phantom               whether it was trained on phantoms
     trained_on            {"positive": n, "negative": n, "people": n, "not_found": n}, of photographs 1 to 4
                           are null
+    loras                 of each LoRA that drew the images, all by which they know it
     trainings             one a seed: seed, file, sha256 of the file, and how the training went
     versions              of Python and the libraries
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,6 +67,7 @@ def write_model(
     classifiers: Sequence[Classifier],
     trained_on: Mapping[str, int | None],
     cropper: Cropper,
+    loras: Collection[tuple[str, ...]] = (),
 ) -> dict[str, Any]:
     """Write the classifiers and, last of all, `model.json`; returns its content.
 
@@ -74,6 +76,7 @@ def write_model(
         classifiers: of one task, backbone and settings, one a seed.
         trained_on: see `counts_of`.
         cropper: cut the crops.
+        loras: see `Crops.loras`.
     """
     first = classifiers[0]
     backbone = first.part.backbone
@@ -86,6 +89,7 @@ def write_model(
         "crop": {**cropper.describe(), "pack": sorted(cropper.analyzer.pack.weights().values())},
         "phantom": cropper.analyzer.phantom_only,
         "trained_on": dict(trained_on),
+        "loras": sorted(loras),
         "trainings": [save_classifier(folder, classifier) for classifier in classifiers],
         "versions": versions(),
     }
@@ -120,13 +124,18 @@ class SavedModel:
 
     def describe(self) -> dict[str, Any]:
         """What it is, for the document of the evidence: plain values, none that names a place."""
-        kept = ("classifier", "backbone", "crop", "trained_on")
+        kept = ("classifier", "backbone", "crop", "trained_on", "loras")
         return {name: self.document[name] for name in kept if name in self.document} | {"seeds": self.seeds}
 
     @property
     def seeds(self) -> list[int]:
         """Of its classifiers."""
         return [int(training["seed"]) for training in self.document["trainings"]]
+
+    @property
+    def loras(self) -> list[tuple[str, ...]]:
+        """Of each LoRA that drew its training images, all by which it is known."""
+        return [tuple(map(str, names)) for names in self.document.get("loras") or ()]
 
     @property
     def backbone_name(self) -> str:

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..dataset.drawn import set_withdrawal
+from ..dataset.withdrawn import SAID
 from ..environment import check_packages
 from ..errors import UserError
 from ..imageset.cache import entry_key
 from ..imageset.manifest import unlisted
 from .backbones import Backbone, check_backbone, refuse_photographs
 from .cropper import Cropper
-from .crops import Crops, joined
+from .crops import Crops, joined, loras_of
 from .experiment import VERSION, content_of
 from .model import FILE_NAME, counts_of, write_model
 from .task import Task
@@ -96,9 +98,12 @@ class ModelTraining:
         ):
             on_trained(classifier)
             classifiers.append(classifier)
-        return write_model(out, classifiers, counts_of(positive, negative), self.cropper)
+        loras = loras_of([positive, negative])
+        return write_model(out, classifiers, counts_of(positive, negative), self.cropper, loras)
 
     def _read(self, folder: Path, label: int) -> Crops:
+        if set_withdrawal(folder) is not None:
+            self.warn(f"the LoRA that drew the images of {folder} {SAID}")
         crops = self.cropper.training_set(folder, label)
         for message in unlisted(folder):
             self.warn(message)

@@ -72,7 +72,8 @@ def learning_curve(name: str, task: Mapping[str, Any], marks: Marks) -> Plot | N
         axes.set_xscale("log")
         axes.set_xticks(places, [f"{n:,}" for n in places])
         axes.minorticks_off()
-        axes.set(xlabel="images learned from, log scale", ylabel="balanced accuracy, %", ylim=(low, 102))
+        axes.set(xlabel="images of each class learned from, log scale", ylabel="balanced accuracy, %")
+        axes.set_ylim(low, 102)
         legend_below(figure, axes, 2)
 
     plot = plotted(

@@ -12,6 +12,8 @@ from ..dataset.drawn import loose_images, set_names
 from ..dataset.folder import is_dataset
 from ..dataset.trained import run_fingerprint
 from ..dataset.withdrawn import MARK, RUN_KEY, Withdrawal, merged, metadata_of, read_mark
+from ..downstream.document import classifier_loras
+from ..downstream.model import FILE_NAME as CLASSIFIER
 from ..errors import UserError
 from ..files import parse_json, read_json, sha256_model
 from ..imageset.manifest import listed_rows
@@ -24,8 +26,9 @@ from ..report.run_folder import HTML, PRIVATE_HTML
 from ..report.withdrawn import report_loras
 from ..weight_file import SOURCE_KEY
 
-LORA, CHECKPOINTS, IMAGES, SHEET, REPORT, DERIVED = (
-    "LoRA", "checkpoints, previews and losses", "images", "sheet", "report", "what was computed from images",
+LORA, CHECKPOINTS, IMAGES, SHEET, CLASSIFIERS, REPORT, DERIVED = (
+    "LoRA", "checkpoints, previews and losses", "images", "sheet", "classifiers or their figures", "report",
+    "what was computed from images",
 )  # fmt: skip
 _CHECKPOINTS = "state"
 _HEADER = "checkpoint"
@@ -109,6 +112,9 @@ class Search:
                 if reached := self._of(loras):
                     files = there((file.with_suffix(".png"), file))
                     yield Held(SHEET, files[0], tuple(files), withdrawals=tuple(reached))
+            elif reached := self._of(classifier_loras(document)):
+                models = sorted(folder.glob("seed-*.safetensors")) if file.name == CLASSIFIER else []
+                yield Held(CLASSIFIERS, file, (*models, file), withdrawals=tuple(reached))
             elif reached := self._of(report_loras(document)):
                 folders = RunFolders(folder)
                 page = folder / HTML
@@ -202,8 +208,8 @@ def _derived(folders: RunFolders, found: Sequence[Held]) -> Iterator[Held]:
     generated = (root / "generated").resolve()
     stale = [item.place.name for item in found if item.place.parent == generated]
     stages = [f"{stage}-{name}" for stage in ("generation", "oracle") for name in stale]
-    stages += ["filters", "measurements"] if stale else []
-    names = ["faces", NEAREST_FILE, PRIVATE_HTML, *(f"stages/{stage}.json" for stage in stages)]
+    stages += ["filters", "measurements", "downstream"] if stale else []
+    names = ["faces", "downstream", NEAREST_FILE, PRIVATE_HTML, *(f"stages/{stage}.json" for stage in stages)]
     files = there(folders.private / name for name in names)
     if files:
         yield Held(DERIVED, folders.private, tuple(files))

@@ -8,6 +8,7 @@ import pytest
 
 from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
 from diffusioncleft.diffusioncleft_core.dataset.build import build_dataset
+from diffusioncleft.diffusioncleft_core.dataset.drawn import lora_names
 from diffusioncleft.diffusioncleft_core.dataset.examine import Ledger
 from diffusioncleft.diffusioncleft_core.dataset.folder import dataset_rows
 from diffusioncleft.diffusioncleft_core.dataset.select import SAME_PERSON_PHANTOM
@@ -112,15 +113,15 @@ def test_people_of_another_visit_in_another_dataset_are_known_by_their_faces(dat
 
 def test_a_lora_is_known_by_its_file_and_by_the_digest_that_a_generated_set_records(datasets, lora):
     folders = list(datasets.values())
-    for who in (lora, sha256_file(lora)):
-        learned = lora_people(who, folders)
+    for names in (lora_names([lora]), {sha256_file(lora)}):
+        learned = lora_people(names, folders)
         assert len(learned) == 9
         test = dataset_people(datasets["known, second"], roles=("train", "holdout"))
         with pytest.raises(UserError, match=r"9 of the 12 people .* whom the LoRA learned from"):
             check_leak(test, {"the LoRA": learned}, threshold=SAME_PERSON_PHANTOM, photographs=False)
     assert lora_training(datasets["known, first"], sha256_file(lora)) == "run-1"
     assert lora_training(datasets["known, second"], sha256_file(lora)) == ""
-    assert lora_people("ab" * 32, folders) is None
+    assert lora_people(["ab" * 32], folders) is None
 
 
 def test_photographs_of_an_earlier_split_count_though_they_are_held_out_now(datasets, lora):
@@ -131,7 +132,7 @@ def test_photographs_of_an_earlier_split_count_though_they_are_held_out_now(data
     known = sorted(trained_photographs(folder)["run-1"])
     (folder / "trained.jsonl").write_text(before.replace(known[0], source), "utf-8")
     test = dataset_people(folder, roles=("holdout",))
-    for learned in (dataset_people(folder), lora_people(lora, [folder])):
+    for learned in (dataset_people(folder), lora_people(lora_names([lora]), [folder])):
         assert shared_people(test, learned, SAME_PERSON_PHANTOM) == 1
     assert len(dataset_people(folder, roles=("holdout",))) == 3, (
         "what was trained on is asked for by its role"
