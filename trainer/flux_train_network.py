@@ -32,7 +32,7 @@ if not __package__:  # started as a file: load the folder above as the package t
 
 import torch
 
-from ..diffusioncleft_core.dataset.consent import check_consent
+from ..diffusioncleft_core.dataset.consent import check_consent, check_records
 from ..diffusioncleft_core.dataset.folder import is_dataset
 from ..diffusioncleft_core.dataset.trained import remember_lora, remember_training, run_fingerprint
 from ..diffusioncleft_core.dataset.withdrawn import SAID
@@ -48,6 +48,7 @@ from ..diffusioncleft_core.flux.lora import (
     set_active,
 )
 from ..diffusioncleft_core.flux.lora_file import save_kohya
+from ..diffusioncleft_core.outputs import can_write
 from ..diffusioncleft_core.progress import watched
 from ..diffusioncleft_core.recipe.document import FILE_NAME, write_recipe
 from ..diffusioncleft_core.recipe.presets import told_recipe
@@ -82,7 +83,8 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
             with the tensors that it would have had without the stop.
     """
     # Whether the people in the images were asked, before anything is read or written.
-    for message in check_consent(subset.image_dir for subset in image_folders(recipe)):
+    trained_on = [subset.image_dir for subset in image_folders(recipe)]
+    for message in [*check_consent(trained_on), *check_records(trained_on, recipe.data.cache_dir)]:
         events.emit("warning", message=message, private=True)
     output_dir = recipe.output.folder
     states = output_dir / "state"
@@ -97,7 +99,8 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
         adapter_sha256 = sha256_model(adapter) if adapter else None
         made_from = fingerprinted(recipe, prepared, total, str(dtype), adapter_sha256)
         run = run_fingerprint(made_from)
-        datasets = [folder for folder in {image.folder for image in images.images} if is_dataset(folder)]
+        folders = {image.folder for image in images.images}
+        datasets = [folder for folder in folders if is_dataset(folder) and can_write(folder)]
 
         # Where an earlier run stopped.
         checkpoint = _checkpoint(recipe, states, made_from)

@@ -108,7 +108,7 @@ def prepare(
     preserved = preserved_triggers(recipe)
     check_preserved(trained, trigger, preserved)
     private = _private(recipe, folders)
-    caches = Caches(private.cache, on_disk=recipe.data.cache_on_disk)
+    caches = Caches(private.cache, read_only=recipe.data.cache_dir, on_disk=recipe.data.cache_on_disk)
     fingerprints = {
         "base model": source.fingerprint("transformer"),
         "autoencoder": source.fingerprint("vae"),
