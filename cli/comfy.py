@@ -66,8 +66,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run one action."""
+    from ..diffusioncleft_core.outputs import check_output
     from .comfyui.server import PATIENCE, ComfyServer
 
+    if args.action != "inputs":
+        check_output(args.out / "file" if args.action == "run" else args.api_file)
     server = ComfyServer(args.server, vars(args).get("patience", PATIENCE))
     graph, info = _graph(args, server)
     if args.action == "inputs":

@@ -48,7 +48,9 @@ def run(args: argparse.Namespace) -> int:
     if args.out.exists() and not args.overwrite:
         raise UserError(f"{args.out} is there already; choose another name or give --overwrite")
     from ..diffusioncleft_core.flux.lora_file import convert_lora
+    from ..diffusioncleft_core.outputs import check_output
 
+    check_output(args.out)
     left_out = convert_lora(args.file, args.out, args.format, transformer_only=args.transformer_only)
     if left_out:
         print(

@@ -49,10 +49,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ..diffusioncleft_core.conditions.plan import extend_plan, sampling_plan
+    from ..diffusioncleft_core.outputs import check_output
 
     if args.list:
         print_listing(args)
         return 0
+    check_output(args.out)
     condition = condition_from(args)
     if args.n is None or args.out is None:
         raise UserError("--n or --out is missing; say how many rows and into which file")

@@ -157,7 +157,7 @@ def build_dataset(
         if restored := restore(folder, roles):
             on_change(ConsentChange(restored=tuple(restored)))
         if not rows:
-            raise UserError(found.lost or _nothing_entered(folder, aside))
+            raise UserError(found.lost or _nothing_entered(folder, aside, settings))
         if settings.holdout and not any(row.role == "holdout" for row in rows):
             warnings.append(
                 "no subject could be held out: all photographs are of one subject, or were trained on before"
@@ -303,10 +303,19 @@ def _write_lists(
     erase_unlisted(folder, [row.sha256 for row in rows if row.sha256])
 
 
-def _nothing_entered(folder: Path, aside: Sequence[SetAside]) -> str:
-    reasons = Counter(item.reason for item in aside).most_common()
-    told = ", ".join(f"{count} {reason}" for reason, count in reasons)
-    return f"no photograph could enter the dataset ({told}); {folder / SET_ASIDE} names each with its reason"
+def _nothing_entered(folder: Path, aside: Sequence[SetAside], settings: BuildSettings) -> str:
+    reasons = Counter(item.reason for item in aside)
+    told = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    smaller = f"; --min-side, now {settings.smallest_side}, lets smaller ones in" if reasons["too_small"] else ""
+    back = (
+        "; 'diffusioncleft dataset readmit' takes single ones back"
+        if any(item.overrulable for item in aside)
+        else ""
+    )
+    return (
+        f"no photograph could enter the dataset ({told}){smaller}{back}; {folder / SET_ASIDE} names each with "
+        "its reason"
+    )
 
 
 def _description(

@@ -10,6 +10,8 @@ from typing import Any
 from ..conditions.plan import PlanRow
 from ..dataset.withdrawn import refuse_withdrawn
 from ..flux.lora_file import read_lora
+from ..imageset.places import SETTINGS
+from ..outputs import check_output
 from ..progress import progress
 from .folder import PlannedSet, check_plan, open_planned_set, shared_record
 from .sampler import ImageSampler, embed_prompts, release_memory
@@ -59,6 +61,7 @@ def generate(
             settings or of another plan, or the LoRA learned from a photograph whose consent was withdrawn.
     """
     check_plan(plan)
+    check_output(out / SETTINGS)
     refuse_withdrawn(settings.lora)
     record = shared_record(settings)
     warnings = lora_warnings(settings.lora, record, plan)
