@@ -51,13 +51,8 @@ def run(args: argparse.Namespace) -> int:
     from ..diffusioncleft_core.outputs import check_output
 
     check_output(args.out)
-    left_out = convert_lora(args.file, args.out, args.format, transformer_only=args.transformer_only)
-    if left_out:
-        print(
-            f"warning: {left_out} tensors of text encoders were left out: the LoRA's effect differs from the "
-            "whole file's",
-            file=sys.stderr,
-        )
+    for warning in convert_lora(args.file, args.out, args.format, transformer_only=args.transformer_only):
+        print(f"warning: {warning}", file=sys.stderr)
     print(f"wrote {args.out} ({args.format} keys)")
     return 0
 

@@ -52,8 +52,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..diffusioncleft_core.report.blocks import labels_of
     from ..diffusioncleft_core.outputs import check_output
+    from ..diffusioncleft_core.report.blocks import labels_of
     from ..diffusioncleft_core.report.html import figures_folder, write_shared
     from ..diffusioncleft_core.report.plain_words import WITHDRAWN_NOTE
     from ..diffusioncleft_core.report.run_folder import (

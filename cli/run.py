@@ -23,6 +23,7 @@ from ..diffusioncleft_core.ranges import (
     STRENGTH,
 )
 from ..diffusioncleft_core.recipe.checks import check_places, check_recipe
+from ..diffusioncleft_core.text import counted
 from .options import (
     add_base_arguments,
     add_limit_argument,
@@ -215,8 +216,8 @@ def tell_photographs(condition: str, dataset: Mapping[str, Any], folder: Path) -
 
     aside = dataset["set_aside"]
     print(
-        f"{condition}: {dataset['training_images']} photographs trained on, {dataset['holdout_images']} held "
-        f"out, {sum(aside.values())} set aside"
+        f"{condition}: {counted(dataset['training_images'], 'photograph')} trained on, "
+        f"{dataset['holdout_images']} held out, {sum(aside.values())} set aside"
     )
     for reason, count in aside.items():
         back = " (can be taken back)" if reason in OVERRULABLE else ""

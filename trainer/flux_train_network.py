@@ -55,7 +55,7 @@ from ..diffusioncleft_core.recipe.presets import told_recipe
 from ..diffusioncleft_core.recipe.recipe import STEPS_PER_IMAGE, Recipe
 from . import checkpoint as checkpoints
 from . import memory
-from .config import TrainResult, image_folders, parse_arguments, recipe_from
+from .config import TrainResult, image_folders, parse_arguments, recipe_from, unheard
 from .data import DataOrder
 from .events import EVENT_SECONDS, Events, LossHistory, standard_output_events
 from .interruption import Interrupted, Interruption, output_lock
@@ -89,7 +89,11 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
     output_dir = recipe.output.folder
     states = output_dir / "state"
     device, dtype = _device(recipe)
-    with output_lock(output_dir), _reproducible(recipe, device), watched(loading_progress(events)):
+    with (
+        output_lock(output_dir),
+        _reproducible(recipe, device),
+        watched(loading_progress(events, interruption)),
+    ):
         # The base model, the images, and their latents and captions, encoded once.
         source = base_model(recipe)
         prepared = prepare(recipe, source, device, dtype, events, interruption)
@@ -235,6 +239,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         namespace = parse_arguments(sys.argv[1:] if arguments is None else arguments)
         recipe = recipe_from(namespace)
+        for message in unheard(namespace, recipe):
+            events.emit("warning", message=message)
         interruption = Interruption(recipe.output.stop_file)
         with interruption.of_process(stdin=namespace.stop_with_stdin):
             train(recipe, events, interruption)

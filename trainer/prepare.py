@@ -161,12 +161,13 @@ def _private(recipe: Recipe, folders: Any) -> PrivateFolder:
     return private_folder(recipe.data.cache_dir, train_dirs, Path(recipe.output.folder))
 
 
-def loading_progress(events: Events) -> Watcher:
-    """Sends `load` events of what is read before there is anything to encode or train."""
+def loading_progress(events: Events, interruption: Interruption) -> Watcher:
+    """Sends `load` events of what is read before encoding and training, and stops when that was asked for."""
     last = 0.0
 
     def report(what: str, done: int, total: int) -> None:
         nonlocal last
+        interruption.raise_if_requested()
         now = time.monotonic()
         if now - last >= EVENT_SECONDS:
             last = now

@@ -159,9 +159,7 @@ def build_dataset(
         if not rows:
             raise UserError(found.lost or _nothing_entered(folder, aside, settings))
         if settings.holdout and not any(row.role == "holdout" for row in rows):
-            warnings.append(
-                "no subject could be held out: all photographs are of one subject, or were trained on before"
-            )
+            warnings.append(_none_held_out(subjects, elsewhere))
         result = BuildResult(
             folder=folder,
             rows=tuple(rows),
@@ -303,19 +301,27 @@ def _write_lists(
     erase_unlisted(folder, [row.sha256 for row in rows if row.sha256])
 
 
+def _none_held_out(subjects: int, elsewhere: Sequence[Collection[str]]) -> str:
+    """Why no subject could be held out."""
+    if subjects == 1:
+        return "no subject could be held out: all photographs are of one subject"
+    if any(elsewhere):
+        return (
+            "no subject could be held out: subjects keep the side that they have in the dataset of the other "
+            "condition (--apart-from), and were trained on there, or here before"
+        )
+    return "no subject could be held out: all were trained on before"
+
+
 def _nothing_entered(folder: Path, aside: Sequence[SetAside], settings: BuildSettings) -> str:
     reasons = Counter(item.reason for item in aside)
     told = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-    smaller = f"; --min-side, now {settings.smallest_side}, lets smaller ones in" if reasons["too_small"] else ""
-    back = (
-        "; 'diffusioncleft dataset readmit' takes single ones back"
-        if any(item.overrulable for item in aside)
-        else ""
-    )
-    return (
-        f"no photograph could enter the dataset ({told}){smaller}{back}; {folder / SET_ASIDE} names each with "
-        "its reason"
-    )
+    said = [f"no photograph could enter the dataset ({told})"]
+    if reasons["too_small"]:
+        said.append(f"a --min-side of less than {settings.smallest_side} lets smaller ones in")
+    if any(item.overrulable for item in aside):
+        said.append("'diffusioncleft dataset readmit' takes single ones back")
+    return "; ".join([*said, f"{folder / SET_ASIDE} names each with its reason"])
 
 
 def _description(

@@ -66,8 +66,8 @@ def check_records(folders: Iterable[Path], cache: Path | None = None) -> list[st
     read_only = [folder for folder in read_only if not can_write(folder)]
     if read_only and consent_required():
         raise UserError(
-            f"{shown(read_only[0])} can't be written, so it would not know of this training when a consent is "
-            f"withdrawn, and {REQUIRED} forbids that; make it writable, or copy it to a private folder"
+            f"{shown(read_only[0])} can't be written, so it would not know of this training when a consent "
+            f"is withdrawn, and {REQUIRED} forbids that; make it writable, or copy it to a private folder"
         )
     kept = (
         "are computed again at every start (--cache_dir PRIVATE keeps them)"

@@ -52,7 +52,7 @@ def generate(
         plan: prompts and seeds, each index once.
         out: the set's folder; a call that was interrupted goes on there.
         role: the manifest's role, `generated` or `control`.
-        warn: told what the LoRA's own metadata says against this use of it, and when the model is streamed.
+        warn: told what the LoRA itself says against this use of it, and when the model is streamed.
         on_image: called with (images done, images of the plan) after each batch; what it raises stops the
             call.
 
@@ -108,11 +108,12 @@ def draw_pending(
 
 
 def lora_warnings(lora: Path | None, record: Mapping[str, Any], plan: Sequence[PlanRow]) -> list[str]:
-    """What the LoRA's own metadata says against this use of it: another base model, another trigger."""
+    """What the LoRA says against this use of it: no effect, another base model, another trigger."""
     if lora is None:
         return []
-    metadata = read_lora(lora).metadata
-    warnings = []
+    read = read_lora(lora)
+    metadata = read.metadata
+    warnings = [f"the LoRA changes less than it seems: {said}" for said in read.warnings]
     trained_on = metadata.get("base_model_sha256", "")
     if trained_on and trained_on != record["base"]["sha256"]:
         warnings.append(

@@ -2,8 +2,8 @@
 
 A cache is a private folder that lies with the set that owns the images, so that erasing the set erases it.
 An entry is found by a key of the image's content and of all else it depends on (`entry_key`), so that none is
-ever out of date. What is damaged or torn is computed again. A folder that can't be written is read, and what is
-new stays in memory.
+ever out of date. What is damaged or torn is computed again. A folder that can't be written is read, and what
+is new stays in memory.
 """
 
 from __future__ import annotations

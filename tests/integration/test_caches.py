@@ -198,7 +198,7 @@ def test_read_only_datasets_and_sets_are_measured_and_trained_on_and_stay_as_the
         assert f"{share / 'private'} can't be written" in warning
         assert "does not mark this LoRA" in warning
         assert ("--cache_dir" in warning) is not bool(kept)
-    latents = [path for path in tmp_path.rglob("latents/*.safetensors")]
+    latents = list(tmp_path.rglob("latents/*.safetensors"))
     assert latents
     assert all(path.is_relative_to(tmp_path / "kept") for path in latents)
     assert {path: path.read_bytes() for path in sorted(share.rglob("*")) if path.is_file()} == before

@@ -83,8 +83,14 @@ BUILD = ["dataset", "build", "photos", "--condition", "pre_op", "--out", "x"]
         (["weights", "fetch", "flux1-schnell"], "name a folder with --dir, or set HOME"),
         (["weights", "list", "--dir", "~/weights"], "give the whole path, or set HOME"),
         ([*BUILD, "--faces", "~/pack"], "give the whole path, or set HOME"),
-        (BUILD, "'buffalo_l' was looked for nowhere: no home folder is known; pass the pack's folder, or set"),
-        (MEASURE, "looked for nowhere: no home folder is known; run: diffusioncleft weights fetch lpips-alex"),
+        (
+            BUILD,
+            "looked for nowhere: no home folder is known; pass the pack's folder",
+        ),
+        (
+            MEASURE,
+            "looked for nowhere: no home folder is known; run: diffusioncleft weights fetch",
+        ),
         (["doctor", "--base", "~/flux"], "give the whole path, or set HOME"),
     ],
 )
