@@ -19,6 +19,7 @@ from .blocks import PHANTOM_TAG, Block, Cell, Labels, Row, Section, Table, Text,
 from .measured import figure_of, present
 
 NOT_RECORDED, NOT_MEASURED, NOT_TOLD = "not recorded", "not measured", "not told"
+LITTLE = f"less than {percent(0.001)}"
 FEW = f"fewer than {FEWEST}"
 PLAIN_REASONS = {
     **REASONS,
@@ -264,11 +265,11 @@ def upper_ends(sets: Mapping[str, Any], labels: Labels) -> list[str]:
 def rough(value: float | None) -> str:
     """A proportion as per cent with one decimal, which is as much as such counts can say."""
     if value is not None and 0 < value < 0.0005:
-        return f"less than {percent(0.001)}"
+        return LITTLE
     return percent(value if value is None else round(value, 3))
 
 
 def spread(ci95: Sequence[float]) -> str:
     """`0 % to 0.3 %`: an interval with one decimal, never narrower than it is."""
     low, high = math.floor(1000 * ci95[0] + 1e-9) / 1000, math.ceil(1000 * ci95[1] - 1e-9) / 1000
-    return f"{percent(low)} to {percent(high)}"
+    return f"{percent(low) if low or not ci95[0] else LITTLE} to {percent(high)}"
