@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -94,3 +95,13 @@ def test_the_example_of_workflows_runs_one_on_a_server(run, tmp_path):
         server.close()
     assert len(server.queued) == 1
     assert list((tmp_path / "out").glob("*.png")) and (tmp_path / "out" / "outputs.json").is_file()
+
+
+def test_the_rehearsal_of_the_run_can_start_with_what_it_rendered(repository, command):
+    text = (repository / "docs" / "run.md").read_text("utf-8")
+    (block,) = (part for part in re.findall(r"^```\n(.*?)^```", text, re.M | re.S) if "render" in part)
+    *render, run = (shlex.split(line)[1:] for line in block.splitlines())
+    for words in (*render, *render, [*run, "--device", "cpu", "--check"]):
+        done = command(*words)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("24 of 24 may enter") == 2
