@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.ranges import COUNT, number
+from ..diffusioncleft_core.text import counted
 
 if TYPE_CHECKING:
     from .comfyui.inputs import Graph
@@ -66,8 +67,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run one action."""
+    from ..diffusioncleft_core.outputs import check_output
     from .comfyui.server import PATIENCE, ComfyServer
 
+    if args.action != "inputs":
+        check_output(args.out / "file" if args.action == "run" else args.api_file)
     server = ComfyServer(args.server, vars(args).get("patience", PATIENCE))
     graph, info = _graph(args, server)
     if args.action == "inputs":
@@ -123,7 +127,7 @@ def _once(args: argparse.Namespace, server: ComfyServer, graph: Graph) -> int:
             if text not in told:
                 print(f"{node_id} {output.title}: {text}")
             told.add(text)
-    print(f"{files} files: {args.out}")
+    print(f"{counted(files, 'file')}: {args.out}")
     return 0
 
 
@@ -148,7 +152,8 @@ def _batch(args: argparse.Namespace, server: ComfyServer, graph: Graph, info: di
         say=_say,
     )
     print(
-        f"{result.made} rows done, {result.skipped} were done, {len(result.failed)} failed: {result.folder}"
+        f"{counted(result.made, 'row')} done, {result.skipped} done before, {len(result.failed)} failed: "
+        f"{result.folder}"
     )
     if result.failed:
         shown = ", ".join(map(str, result.failed[:10])) + (" …" if len(result.failed) > 10 else "")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..diffusioncleft_core.dataset.settings import LARGEST_SIDE, SAME_PERSON, SMALLEST_SIDE
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.ranges import HOLDOUT, SEED
+from ..diffusioncleft_core.text import counted
 from .options import add_vocabulary_argument, warn
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def _table(args: argparse.Namespace) -> int:
     columns = load_vocabulary(args.vocabulary).columns
     out = args.out or args.photos / TABLE
     count = write_first_table(args.photos, out, columns.values())
-    print(f"{out}: {count} photographs; fill in what is known of each:")
+    print(f"{out}: {counted(count, 'photograph')}; fill in what is known of each:")
     for name, column in columns.items():
         need = " (needed)" if column.required and name != "file" else ""
         print(f"  {name:<16} {', '.join(column.values) or column.title}{need}")
@@ -206,7 +207,9 @@ def _summary(result: BuildResult, phantom: bool) -> None:
 
     for warning in (*result.notices, *result.warnings):
         warn(warning)
-    print(f"{result.folder}: {len(result.rows)} photographs of {result.subjects} subjects")
+    print(
+        f"{result.folder}: {counted(len(result.rows), 'photograph')} of {counted(result.subjects, 'subject')}"
+    )
     print(f"  train {result.count('train')}, held out {result.count('holdout')}")
     print(f"  opened {result.examined}, unchanged {result.reused}, withdrawn and erased {result.erased}")
     if result.set_aside:
@@ -229,7 +232,8 @@ def _show(args: argparse.Namespace) -> int:
     folder = require_dataset(args.folder)
     rows = dataset_rows(folder)
     roles = Counter(row.role or "none" for row in rows)
-    print(f"{folder}: {len(rows)} photographs of {len({row.subject for row in rows})} subjects")
+    subjects = counted(len({row.subject for row in rows}), "subject")
+    print(f"{folder}: {counted(len(rows), 'photograph')} of {subjects}")
     columns = sorted(roles)
     print(f"  {'':24}" + "".join(f"{name:>10}" for name in columns))
     print(f"  {'photographs':24}" + "".join(f"{roles[name]:10d}" for name in columns))
@@ -282,7 +286,7 @@ def _allow(folder: Path, allowed: bool) -> None:
 def _restore_captions(args: argparse.Namespace) -> int:
     from ..diffusioncleft_core.dataset.corrections import restore_captions
 
-    print(f"{args.folder}: {restore_captions(args.folder)} captions restored")
+    print(f"{args.folder}: {counted(restore_captions(args.folder), 'caption')} restored")
     return 0
 
 
@@ -328,8 +332,8 @@ def _purge(args: argparse.Namespace) -> int:
     from ..diffusioncleft_core.run.withdrawal import withdraw_dataset
 
     count = len(derived_files(args.folder))
-    refusal = f"purge erases {count} files in {args.folder} for good; give --yes to do it"
-    question = f"Erase {count} derived files in {args.folder} for good? The photographs stay."
+    refusal = f"purge erases {counted(count, 'file')} in {args.folder} for good; give --yes to do it"
+    question = f"Erase {counted(count, 'derived file')} in {args.folder} for good? The photographs stay."
     if not _agreed(args, refusal, question):
         return 1
     if not args.consent_stands:
@@ -337,7 +341,7 @@ def _purge(args: argparse.Namespace) -> int:
             warn(message)
     forget_dataset(args.folder)
     result = purge_dataset(args.folder)
-    print(f"erased {result.erased} files; the photographs were not touched")
+    print(f"erased {counted(result.erased, 'file')}; the photographs were not touched")
     if result.left:
         print(f"left in {args.folder}, not made by diffusioncleft: {', '.join(result.left)}")
     return 0

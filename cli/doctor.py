@@ -78,10 +78,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ..diffusioncleft_core.files import write_json
+    from ..diffusioncleft_core.outputs import check_output
     from .checkup.checkup import Checkup
     from .checkup.examination import document, examine, markdown
     from .checkup.redaction import Redaction
 
+    check_output(args.json)
     with workspace(args.out) as folder:
         settings = settings_from(args, folder)
         checkup = Checkup(settings, start_trainer)

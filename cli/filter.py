@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.ranges import COUNT, PAPER_SIMILARITY, SIMILARITY, whole
+from ..diffusioncleft_core.text import counted
 from .options import (
     add_base_arguments,
     add_limit_argument,
@@ -125,7 +126,8 @@ def run(args: argparse.Namespace) -> int:
     result = filter_set(args.set, filters)
     for message in result.notices:
         print(f"warning: {message}", file=sys.stderr)
-    print(f"{result.checked} images looked at, {len(result.rows) - result.checked} were known: {args.set}")
+    known = len(result.rows) - result.checked
+    print(f"{counted(result.checked, 'image')} looked at, {known} known before: {args.set}")
     if args.refill is not None:
         _refill(args, filters)
     _tell(args.set)
@@ -184,7 +186,8 @@ def _refill(args: argparse.Namespace, filters: Filters) -> None:
 
     result = refill_set(args.set, draw, lambda: filter_set(args.set, filters), attempts=args.refill)
     print(
-        f"{result.made} images made again; rows of the plan still without an accepted image: {result.missing}"
+        f"{counted(result.made, 'image')} made again; rows of the plan still without an accepted image: "
+        f"{result.missing}"
     )
 
 
@@ -195,7 +198,7 @@ def _tell(folder: Path) -> None:
 
     rows = read_image_set(folder)
     found = filter_summary(rows)
-    print(f"  of {found['n']} images: accepted {found['accepted']}, rejected {found['rejected']}")
+    print(f"  of {counted(found['n'], 'image')}: accepted {found['accepted']}, rejected {found['rejected']}")
     for kind, count in found["by_kind"].items():
         if count:
             print(f"    {count:5d}  {kind}")
@@ -221,9 +224,14 @@ def _tell_photographs(args: argparse.Namespace, artifacts: ArtifactFilter) -> No
 def _readmit(args: argparse.Namespace) -> int:
     from ..diffusioncleft_core.filters.decisions import readmit
     from ..diffusioncleft_core.filters.identity import LEAKS
+    from ..diffusioncleft_core.imageset.manifest import instead_of, read_image_set
 
-    for row in readmit(args.set, args.readmit):
+    taken = readmit(args.set, args.readmit)
+    rows = read_image_set(args.set)
+    for row in taken:
         print(f"{row.file}: {', '.join(row.reasons)} overruled")
+        for other in instead_of(row, rows):
+            print(f"{other.file}: made in its place, and not counted any more")
         if set(LEAKS) & set(row.reasons):
             print(
                 f"warning: {row.file} is like a training photograph; publish it only if that is wrong",
@@ -245,11 +253,14 @@ def _review(args: argparse.Namespace) -> int:
 
     result = review(args.set, read_review(args.review))
     counts = result.counts
-    print(f"{args.set}: {counts['pairs']} pairs reviewed")
+    print(f"{args.set}: {counted(counts['pairs'], 'pair')} reviewed")
     for verdict, words in SAID.items():
         print(f"  {counts[verdict]:5d}  {words}{' (set aside)' if verdict == SAME else ''}")
     if result.elsewhere:
-        print(f"  {result.elsewhere} pairs are of other sets, or of images that were made again since")
+        print(
+            f"  {counted(result.elsewhere, 'pair')} not used here: the image is in another set, which takes "
+            "the same file, or was made again since"
+        )
     return 0
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.ranges import COUNT, SAMPLING_STEPS, SEED, STRENGTH
+from ..diffusioncleft_core.text import counted
 from .options import (
     add_attribute_arguments,
     add_base_arguments,
@@ -80,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     settings = GenerationSettings(source_from(args), sampling, args.lora)
     result = generate(settings, plan, args.out, warn=warn)
     before = result.total - result.made
-    print(f"{result.made} images drawn, {before} were there: {result.folder}")
+    print(f"{counted(result.made, 'image')} drawn, {before} there before: {result.folder}")
     return 0
 
 

@@ -52,14 +52,11 @@ def run(args: argparse.Namespace) -> int:
     from ..diffusioncleft_core.dataset.drawn import lora_names, remember_place
     from ..diffusioncleft_core.dataset.withdrawn import SAID, add_marks, lora_withdrawal
     from ..diffusioncleft_core.flux.lora_file import convert_lora
+    from ..diffusioncleft_core.outputs import check_output
 
-    left_out = convert_lora(args.file, args.out, args.format, transformer_only=args.transformer_only)
-    if left_out:
-        print(
-            f"warning: {left_out} tensors of text encoders were left out: the LoRA's effect differs from the "
-            "whole file's",
-            file=sys.stderr,
-        )
+    check_output(args.out)
+    for warning in convert_lora(args.file, args.out, args.format, transformer_only=args.transformer_only):
+        print(f"warning: {warning}", file=sys.stderr)
     print(f"wrote {args.out} ({args.format} keys)")
     # A consent that is withdrawn later, or was before, reaches this file as well.
     remember_place(args.out.parent, lora_names([args.out]))

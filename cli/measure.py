@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,16 +78,20 @@ def run(args: argparse.Namespace) -> int:
     from ..diffusioncleft_core.metrics.extractors import load_extractors
     from ..diffusioncleft_core.metrics.measure import MeasureSettings, measure_sets
     from ..diffusioncleft_core.metrics.sets import refuse_nothing
+    from ..diffusioncleft_core.outputs import check_output
     from ..diffusioncleft_core.report.plain_words import WITHDRAWN_NOTE
     from ..diffusioncleft_core.report.withdrawn import with_withdrawal
 
     wanted = metrics_from(args.metrics)
+    check_output(args.out)
     sets = sets_from(args.sets)
     if not args.reference and wanted - {"lpips"}:
         warn("no --reference: FIR and FID compare with training photographs, so they stay empty")
     for folder in args.reference:
         require_dataset(folder)
     refuse_nothing(sets)
+    for message in not_kept(sets.values(), args.reference, args.cache):
+        warn(message)
     device = pick_device(args.device)
     extractors = load_extractors(wanted, phantom=args.phantom, device=device, own=args.weights)
     figures = measure_sets(
@@ -110,6 +114,16 @@ def run(args: argparse.Namespace) -> int:
     print("\n".join(summary(figures["sets"])))
     print(f"written to {args.out}")
     return 0
+
+
+def not_kept(sets: Iterable[Path], references: Iterable[Path], cache: Path | None) -> list[str]:
+    """What is said of folders that can't be written, where what is computed is usually kept."""
+    from ..diffusioncleft_core.outputs import can_write
+
+    computed = "can't be written: what is computed from its images is not kept, and computed again next time"
+    named = [] if cache is not None else [(folder, " (--cache DIR keeps it)") for folder in sets]
+    named += [(folder, "") for folder in references]
+    return [f"{folder} {computed}{hint}" for folder, hint in named if not can_write(folder)]
 
 
 def face_analyzer(args: argparse.Namespace, device: str) -> FaceAnalyzer:

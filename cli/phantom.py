@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.ranges import COUNT, SEED, whole
+from ..diffusioncleft_core.text import counted
 
 PHANTOM_SIDE = whole(64, 1024)
 HELP = "draw phantom photographs with known properties, to try the pipeline without real photographs"
@@ -26,7 +27,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     render.add_argument("--condition", required=True, metavar="NAME", help="pre_op or post_op")
     render.add_argument("--n", type=COUNT, required=True, help="how many photographs")
-    render.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new or empty folder")
+    render.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="a new folder, or one to go on in",
+    )
     render.add_argument("--seed", type=SEED, default=0, help="same seed, same photographs (default 0)")
     render.add_argument("--size", type=PHANTOM_SIDE, default=128, help="side in px, 64 to 1024 (default 128)")
     render.add_argument("--subjects", type=COUNT, help="so many people (default: one a photograph)")
@@ -34,16 +41,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ..diffusioncleft_core.conditions.loader import load_vocabulary
-    from ..diffusioncleft_core.phantom.photographs import write_photographs
+    from ..diffusioncleft_core.files import remove_leftovers
+    from ..diffusioncleft_core.phantom.photographs import holds_others, write_photographs
 
     if args.subjects is not None and args.subjects > args.n:
         raise UserError(f"--subjects {args.subjects} is not possible: give 1 to --n, which is {args.n}")
-    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
-        raise UserError(f"{args.out} is not an empty folder: give a new folder, nothing in it was touched")
+    if args.out.exists() and not args.out.is_dir():
+        raise UserError(f"{args.out} is a file: give a new folder, it was not touched")
     condition = load_vocabulary().condition(args.condition)
     if condition.phantom is None:
         raise UserError(f"the phantom draws no {condition.name}: choose another --condition")
     finding = condition.phantom.finding
-    write_photographs(args.out, args.n, finding, args.seed, size=args.size, subjects=args.subjects)
-    print(f"{args.n} phantom photographs and metadata.csv: {args.out}")
+    photographs = (args.out, args.n, finding, args.seed, args.size, args.subjects)
+    if args.out.is_dir():
+        if holds_others(*photographs):
+            raise UserError(
+                f"{args.out} holds something else than these photographs: give a new folder, nothing in it "
+                "was touched"
+            )
+        remove_leftovers(args.out)
+    write_photographs(*photographs)
+    print(f"{counted(args.n, 'phantom photograph')} and metadata.csv: {args.out}")
     return 0

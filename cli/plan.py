@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.ranges import COUNT, SEED
+from ..diffusioncleft_core.text import counted
 from .options import (
     add_attribute_arguments,
     add_condition_arguments,
@@ -49,10 +50,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ..diffusioncleft_core.conditions.plan import extend_plan, sampling_plan
+    from ..diffusioncleft_core.outputs import check_output
 
     if args.list:
         print_listing(args)
         return 0
+    check_output(args.out)
     condition = condition_from(args)
     if args.n is None or args.out is None:
         raise UserError("--n or --out is missing; say how many rows and into which file")
@@ -67,8 +70,9 @@ def run(args: argparse.Namespace) -> int:
     _warn_about_length(rows, args.tokenizer)
     before = extend_plan(args.out, rows)
     if before > len(rows):
-        warn(f"{args.out} has {before} rows and keeps them; give another file for a plan of {len(rows)}")
-    print(f"{args.out}: {max(before, len(rows))} rows, {before} of them were there")
+        has = counted(before, "row")
+        warn(f"{args.out} has {has} and keeps them; give another file for a plan of {len(rows)}")
+    print(f"{args.out}: {counted(max(before, len(rows)), 'row')}, {before} of them there before")
     _print_counts(condition, rows)
     return 0
 

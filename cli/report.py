@@ -52,6 +52,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..diffusioncleft_core.outputs import check_output
     from ..diffusioncleft_core.report.blocks import labels_of
     from ..diffusioncleft_core.report.html import figures_folder, write_shared
     from ..diffusioncleft_core.report.plain_words import WITHDRAWN_NOTE
@@ -71,6 +72,8 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or report.json.with_name(HTML)
     if out.is_dir():
         raise UserError(f"--out {out} is a folder: give the name of a file")
+    check_output(out)
+    check_output(figures_folder(out) / "plot.svg")
     sets = (
         [report.folders.generated(name) for name in conditions_of(report.document)] if report.folders else []
     )
@@ -112,7 +115,9 @@ def private_page(report: RunReport, pack: str | None) -> Path | None:
         return None
     if pack is not None:
         from ..diffusioncleft_core.faces.analyzer import load_face_analyzer
+        from ..diffusioncleft_core.outputs import check_output
 
+        check_output(folders.private / PRIVATE_HTML)
         names = conditions_of(report.document)
         pairs = nearest_pairs(
             folders.root,

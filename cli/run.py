@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..diffusioncleft_core.conditions.loader import load_vocabulary
+from ..diffusioncleft_core.dataset.settings import SMALLEST_SIDE
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.ranges import (
     COUNT,
@@ -22,6 +23,7 @@ from ..diffusioncleft_core.ranges import (
     STRENGTH,
 )
 from ..diffusioncleft_core.recipe.checks import check_places, check_recipe
+from ..diffusioncleft_core.text import counted
 from .options import (
     add_base_arguments,
     add_limit_argument,
@@ -104,6 +106,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     photos.add_argument("--faces", help=f"face model pack, name or folder (default {DEFAULT_FACES})")
     photos.add_argument(
         "--holdout", type=HOLDOUT, default=0.1, help="share of subjects not trained on (default 0.1)"
+    )
+    photos.add_argument(
+        "--min-side", type=SMALLEST_SIDE, help="smallest side of a photograph, px (default 256, phantoms 64)"
     )
     training = parser.add_argument_group("training")
     add_preset(training)
@@ -216,15 +221,16 @@ def run(args: argparse.Namespace) -> int:
 
 def tell_photographs(condition: str, dataset: Mapping[str, Any], folder: Path) -> None:
     """Print how many photographs of a condition were used, and how many were set aside for what reason."""
-    from ..diffusioncleft_core.imageset.decode import REASONS
+    from ..diffusioncleft_core.imageset.decode import OVERRULABLE, REASONS
 
     aside = dataset["set_aside"]
     print(
-        f"{condition}: {dataset['training_images']} photographs trained on, {dataset['holdout_images']} held "
-        f"out, {sum(aside.values())} set aside"
+        f"{condition}: {counted(dataset['training_images'], 'photograph')} trained on, "
+        f"{dataset['holdout_images']} held out, {sum(aside.values())} set aside"
     )
     for reason, count in aside.items():
-        print(f"  {count:5d}  {reason}: {REASONS.get(reason, reason)}")
+        back = " (can be taken back)" if reason in OVERRULABLE else ""
+        print(f"  {count:5d}  {reason}: {REASONS.get(reason, reason)}{back}")
     if aside:
         print(f"  their names: diffusioncleft dataset show {shlex.quote(str(folder))} --list")
 
@@ -258,6 +264,7 @@ def settings_from(args: argparse.Namespace) -> RunSettings:
         mode=args.mode,
         bracketed=not args.bare_trigger,
         holdout=args.holdout,
+        min_side=args.min_side,
         seed=args.seed,
         regularization_images=args.regularization_images,
         control=args.control,

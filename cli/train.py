@@ -7,6 +7,8 @@ from typing import Any
 
 from ..diffusioncleft_core.progress import Phases
 from ..diffusioncleft_core.recipe.document import recipe_text
+from ..diffusioncleft_core.text import counted
+from .options import warn
 
 HELP = "train a LoRA on a dataset"
 EXAMPLES = """\
@@ -36,7 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train; Ctrl-C saves a checkpoint."""
-    from ..trainer.config import recipe_from
+    from ..trainer.config import recipe_from, unheard
     from ..trainer.interruption import Interrupted
     from ..trainer.launch import train
 
@@ -44,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
         print(recipe_text(recipe_from(args, places=False)))
         return 0
     recipe = recipe_from(args)
+    for message in unheard(args, recipe):
+        warn(message)
     with Phases() as bars:
         try:
             result = train(recipe, partial(show, bars))
@@ -59,13 +63,16 @@ def show(bars: Phases, event: dict[str, Any]) -> None:
     if kind in ("load", "prepare"):
         bars.advance(event["what"], event["done"], event["total"])
     elif kind == "start":
-        reg = f", {event['regularisation']} regularisation images" if event["regularisation"] else ""
-        _say(bars, f"training on {event['images']} images{reg}: {event['memory']}")
+        reg = event["regularisation"]
+        reg = f", {counted(reg, 'regularisation image')}" if reg else ""
+        _say(bars, f"training on {counted(event['images'], 'image')}{reg}: {event['memory']}")
         bars.advance("training", event["step"], event["total"], "step")
     elif kind == "step":
         bars.advance("training", event["step"], event["total"], "step", loss=f"{event['loss']:.3f}")
     elif kind in ("warning", "notice"):
         _say(bars, f"{kind}: {event['message']}")
+    elif kind == "stopping":
+        _say(bars, event["message"])
     elif kind == "interrupted":
         reached = f"at step {event['step']} of {event['total']}, checkpoint saved"
         _say(bars, f"stopped {reached if event['total'] else 'before the first step'}")

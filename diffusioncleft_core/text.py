@@ -31,6 +31,11 @@ _PARTLY_UTF8 = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|\xe2\x80")
 _SAVE = "save it as UTF-8"
 
 
+def counted(n: int, noun: str) -> str:
+    """`1 image`, `2,000 images`: a number with its noun, which takes an s."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
 class Decoded(NamedTuple):
     """A file's text, and what the reader should be told of how it was read."""
 

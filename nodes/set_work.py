@@ -45,9 +45,17 @@ def load_images(
 ) -> tuple[list[Any], list[dict[str, Any]], str]:
     """Pictures [H, W, 3] uint8, their rows, and a sentence. A damaged image is named and left out."""
     from ..diffusioncleft_core.imageset.decode import Rejected, read_image
+    from ..diffusioncleft_core.imageset.manifest import filtered_rows
 
     aside = which == "rejected"
-    wanted = [row for row in found.rows if which == "all" or (row.accepted is False) == aside]
+    passed_over = {row.file for row in found.rows if row.accepted} - {
+        row.file for row in filtered_rows(found.rows)
+    }
+    wanted = [
+        row
+        for row in found.rows
+        if which == "all" or ((row.accepted is False) == aside and row.file not in passed_over)
+    ]
     part = wanted[start : start + limit] if limit else wanted[start:]
     pictures, rows = [], []
     damaged: list[str] = []

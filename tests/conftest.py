@@ -125,11 +125,11 @@ def refused(capsys):
     return run
 
 
-def _mount(folder: Path, options: str) -> None:
+def _mount(folder: Path, options: str, of: str | Path = "tmpfs") -> None:
     if sys.platform != "linux" or os.geteuid() != 0:
         pytest.skip("a disk of its own needs Linux and root")
     done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)],
+        ["mount", *([] if options == "bind" else ["-t", "tmpfs"]), "-o", options, str(of), str(folder)],
         capture_output=True,
         text=True,
         check=False,
@@ -146,6 +146,29 @@ def small_disk(tmp_path):
     _mount(folder, "size=256k")
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture
+def make_read_only():
+    """Call it with a folder that nobody can write any more, root included, until the test ends."""
+    undo = []
+
+    def make(folder: Path) -> Path:
+        if os.name == "posix" and os.geteuid() != 0:
+            below = [folder, *(path for path in folder.rglob("*") if path.is_dir())]
+            modes = [(path, path.stat().st_mode) for path in below]
+            undo.extend(functools.partial(path.chmod, mode) for path, mode in modes)
+            for path, mode in modes:
+                path.chmod(mode & ~0o222)
+            return folder
+        _mount(folder, "bind", of=folder)
+        undo.append(functools.partial(subprocess.run, ["umount", "-l", str(folder)], check=True))
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(folder)], check=True)
+        return folder
+
+    yield make
+    for step in reversed(undo):
+        step()
 
 
 @pytest.fixture

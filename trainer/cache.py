@@ -17,6 +17,7 @@ from ..diffusioncleft_core.files import private_dir, write_bytes
 from ..diffusioncleft_core.flux.sampling import encode_images, encode_prompts
 from ..diffusioncleft_core.imageset.cache import ContentCache, Tensors
 from ..diffusioncleft_core.imageset.decode import pixel_sha256
+from ..diffusioncleft_core.outputs import can_write
 from .data import TrainImage, bucket_pixels, read_pixels
 
 _VERSION = 1
@@ -34,21 +35,36 @@ def cache_key(*parts: Any) -> str:
 
 class Caches:
     """The caches of a run: one in every built dataset, for what comes from its own images and captions, and
-    one for the rest. `on_disk` False: nothing is kept.
+    one for the rest.
+
+    Args:
+        shared: the private folder for the rest.
+        read_only: the private folder for what comes from a dataset that can't be written; None: that is read
+            where the dataset holds it, and not kept.
+        on_disk: False: nothing is kept.
     """
 
-    def __init__(self, shared: Path, *, on_disk: bool = True) -> None:
+    def __init__(self, shared: Path, *, read_only: Path | None = None, on_disk: bool = True) -> None:
         self._shared = private_dir(shared) if on_disk else None
+        self._read_only = read_only
+        self._places: dict[Path | None, Path | None] = {None: self._shared}
         self._open: dict[tuple[Path | None, str], ContentCache] = {}
 
     def of(self, folder: Path | None, kind: str) -> ContentCache:
         """The cache of `latents` or `text` for what comes from an image in `folder`; None: from no image."""
-        place = self._shared
-        if place is not None and folder is not None:
-            place = dataset_folder.owned_cache(folder, _DATASET_CACHE, place)
+        if folder not in self._places:
+            self._places[folder] = self._place_of(folder)
+        place = self._places[folder]
         if (place, kind) not in self._open:
             self._open[place, kind] = ContentCache(place, kind)
         return self._open[place, kind]
+
+    def _place_of(self, folder: Path | None) -> Path | None:
+        if self._shared is None or folder is None:
+            return self._shared
+        if self._read_only is not None and dataset_folder.is_dataset(folder) and not can_write(folder):
+            return self._read_only
+        return dataset_folder.owned_cache(folder, _DATASET_CACHE, self._shared)
 
 
 @dataclass(frozen=True)

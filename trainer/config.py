@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.ranges import sides
-from ..diffusioncleft_core.recipe.checks import check_places, check_recipe
+from ..diffusioncleft_core.recipe.checks import check_places, check_recipe, without_effect
 from ..diffusioncleft_core.recipe.document import read_recipe
 from ..diffusioncleft_core.recipe.presets import (
     PAPER,
@@ -116,6 +116,14 @@ def recipe_from(namespace: argparse.Namespace, *, places: bool = True) -> Recipe
         recipe = completed_recipe(recipe, training_facts(_dataset(recipe)), choices)
     recipe = check_recipe(recipe, spelled)
     return check_places(recipe, spelled) if places else recipe
+
+
+def unheard(namespace: argparse.Namespace, recipe: Recipe) -> list[str]:
+    """Sentences on the options that were given and have no effect beside the others."""
+    values = _given(namespace)
+    if config_file := getattr(namespace, "config_file", None):
+        values = _read_config_file(config_file) | values
+    return without_effect(recipe, [FIELDS[name] for name in values if name in FIELDS], spelled)
 
 
 def to_arguments(recipe: Recipe) -> list[str]:

@@ -32,7 +32,7 @@ if not __package__:  # started as a file: load the folder above as the package t
 
 import torch
 
-from ..diffusioncleft_core.dataset.consent import check_consent
+from ..diffusioncleft_core.dataset.consent import check_consent, check_records
 from ..diffusioncleft_core.dataset.folder import is_dataset
 from ..diffusioncleft_core.dataset.trained import remember_lora, remember_training, run_fingerprint
 from ..diffusioncleft_core.dataset.withdrawn import SAID
@@ -48,13 +48,14 @@ from ..diffusioncleft_core.flux.lora import (
     set_active,
 )
 from ..diffusioncleft_core.flux.lora_file import save_kohya
+from ..diffusioncleft_core.outputs import can_write
 from ..diffusioncleft_core.progress import watched
 from ..diffusioncleft_core.recipe.document import FILE_NAME, write_recipe
 from ..diffusioncleft_core.recipe.presets import told_recipe
 from ..diffusioncleft_core.recipe.recipe import STEPS_PER_IMAGE, Recipe
 from . import checkpoint as checkpoints
 from . import memory
-from .config import TrainResult, image_folders, parse_arguments, recipe_from
+from .config import TrainResult, image_folders, parse_arguments, recipe_from, unheard
 from .data import DataOrder
 from .events import EVENT_SECONDS, Events, LossHistory, standard_output_events
 from .interruption import Interrupted, Interruption, output_lock
@@ -82,12 +83,17 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
             with the tensors that it would have had without the stop.
     """
     # Whether the people in the images were asked, before anything is read or written.
-    for message in check_consent(subset.image_dir for subset in image_folders(recipe)):
+    trained_on = [subset.image_dir for subset in image_folders(recipe)]
+    for message in [*check_consent(trained_on), *check_records(trained_on, recipe.data.cache_dir)]:
         events.emit("warning", message=message, private=True)
     output_dir = recipe.output.folder
     states = output_dir / "state"
     device, dtype = _device(recipe)
-    with output_lock(output_dir), _reproducible(recipe, device), watched(loading_progress(events)):
+    with (
+        output_lock(output_dir),
+        _reproducible(recipe, device),
+        watched(loading_progress(events, interruption)),
+    ):
         # The base model, the images, and their latents and captions, encoded once.
         source = base_model(recipe)
         prepared = prepare(recipe, source, device, dtype, events, interruption)
@@ -97,7 +103,8 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
         adapter_sha256 = sha256_model(adapter) if adapter else None
         made_from = fingerprinted(recipe, prepared, total, str(dtype), adapter_sha256)
         run = run_fingerprint(made_from)
-        datasets = [folder for folder in {image.folder for image in images.images} if is_dataset(folder)]
+        folders = {image.folder for image in images.images}
+        datasets = [folder for folder in folders if is_dataset(folder) and can_write(folder)]
 
         # Where an earlier run stopped.
         checkpoint = _checkpoint(recipe, states, made_from)
@@ -232,6 +239,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         namespace = parse_arguments(sys.argv[1:] if arguments is None else arguments)
         recipe = recipe_from(namespace)
+        for message in unheard(namespace, recipe):
+            events.emit("warning", message=message)
         interruption = Interruption(recipe.output.stop_file)
         with interruption.of_process(stdin=namespace.stop_with_stdin):
             train(recipe, events, interruption)

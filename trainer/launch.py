@@ -23,6 +23,7 @@ from .config import TrainResult, to_arguments
 from .interruption import Interrupted
 
 Event = dict[str, Any]
+STOPPING = "stopping: a checkpoint is saved first, and a model that is being loaded may take a while"
 GRACE_SECONDS = 300.0
 _SCRIPT = Path(__file__).with_name("flux_train_network.py")
 
@@ -45,7 +46,8 @@ def train(
 
     Args:
         recipe: complete.
-        on_event: gets every event (see `events.Events`) in the calling thread.
+        on_event: gets every event (see `events.Events`) in the calling thread, and `stopping` once the child
+            is asked to end, which takes a while where it is loading a model.
         stop: when it returns True, or at Ctrl-C, the child saves a checkpoint and ends.
         grace: seconds after which what still runs is killed, as at a second Ctrl-C.
 
@@ -68,6 +70,7 @@ def train(
                     on_event(event)
                 if deadline is None and stop():
                     deadline = _ask_to_stop(child, grace)
+                    on_event({"event": "stopping", "message": STOPPING})
                 if deadline is not None and time.monotonic() > deadline:
                     break
             except KeyboardInterrupt:
@@ -75,6 +78,7 @@ def train(
                     raise
                 by_keyboard = True
                 deadline = deadline or _ask_to_stop(child, grace)
+                on_event({"event": "stopping", "message": STOPPING})
     return listener.result(by_keyboard=by_keyboard, stopped=deadline is not None)
 
 

@@ -108,7 +108,7 @@ def prepare(
     preserved = preserved_triggers(recipe)
     check_preserved(trained, trigger, preserved)
     private = _private(recipe, folders)
-    caches = Caches(private.cache, on_disk=recipe.data.cache_on_disk)
+    caches = Caches(private.cache, read_only=recipe.data.cache_dir, on_disk=recipe.data.cache_on_disk)
     fingerprints = {
         "base model": source.fingerprint("transformer"),
         "autoencoder": source.fingerprint("vae"),
@@ -161,12 +161,13 @@ def _private(recipe: Recipe, folders: Any) -> PrivateFolder:
     return private_folder(recipe.data.cache_dir, train_dirs, Path(recipe.output.folder))
 
 
-def loading_progress(events: Events) -> Watcher:
-    """Sends `load` events of what is read before there is anything to encode or train."""
+def loading_progress(events: Events, interruption: Interruption) -> Watcher:
+    """Sends `load` events of what is read before encoding and training, and stops when that was asked for."""
     last = 0.0
 
     def report(what: str, done: int, total: int) -> None:
         nonlocal last
+        interruption.raise_if_requested()
         now = time.monotonic()
         if now - last >= EVENT_SECONDS:
             last = now

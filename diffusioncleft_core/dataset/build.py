@@ -156,11 +156,9 @@ def build_dataset(
         if restored := restore(folder, roles):
             on_change(ConsentChange(restored=tuple(restored)))
         if not rows:
-            raise UserError(found.lost or _nothing_entered(folder, aside, unclear))
+            raise UserError(found.lost or _nothing_entered(folder, aside, settings, unclear))
         if settings.holdout and not any(row.role == "holdout" for row in rows):
-            warnings.append(
-                "no subject could be held out: all photographs are of one subject, or were trained on before"
-            )
+            warnings.append(_none_held_out(subjects, elsewhere))
         result = BuildResult(
             folder=folder,
             rows=tuple(rows),
@@ -302,12 +300,27 @@ def _write_lists(
     erase_unlisted(folder, [row.sha256 for row in rows if row.sha256])
 
 
-def _nothing_entered(folder: Path, aside: Sequence[SetAside], unclear: str) -> str:
-    reasons = Counter(item.reason for item in aside).most_common()
-    told = ", ".join(f"{count} {reason}" for reason, count in reasons)
-    why = f"{unclear}; " if unclear else ""
-    named = f"{folder / SET_ASIDE} names each with its reason"
-    return f"no photograph could enter the dataset ({told}); {why}{named}"
+def _none_held_out(subjects: int, elsewhere: Sequence[Collection[str]]) -> str:
+    """Why no subject could be held out."""
+    if subjects == 1:
+        return "no subject could be held out: all photographs are of one subject"
+    if any(elsewhere):
+        return (
+            "no subject could be held out: subjects keep the side that they have in the dataset of the other "
+            "condition (--apart-from), and were trained on there, or here before"
+        )
+    return "no subject could be held out: all were trained on before"
+
+
+def _nothing_entered(folder: Path, aside: Sequence[SetAside], settings: BuildSettings, unclear: str) -> str:
+    reasons = Counter(item.reason for item in aside)
+    told = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    said = [f"no photograph could enter the dataset ({told})", *([unclear] if unclear else [])]
+    if reasons["too_small"]:
+        said.append(f"a --min-side of less than {settings.smallest_side} lets smaller ones in")
+    if any(item.overrulable for item in aside):
+        said.append("'diffusioncleft dataset readmit' takes single ones back")
+    return "; ".join([*said, f"{folder / SET_ASIDE} names each with its reason"])
 
 
 def _description(

@@ -7,6 +7,7 @@ from pathlib import Path
 from ..errors import UserError
 from ..files import shown
 from ..imageset.manifest import listed_rows
+from ..outputs import can_write
 from .folder import is_dataset
 
 REQUIRED = "DIFFUSIONCLEFT_REQUIRE_CONSENT"
@@ -50,4 +51,31 @@ def check_consent(folders: Iterable[Path]) -> list[str]:
         "nothing asked whether their people agree; of people, train on what 'diffusioncleft dataset build' "
         "made alone"
         for folder in unrecorded
+    ]
+
+
+def check_records(folders: Iterable[Path], cache: Path | None = None) -> list[str]:
+    """A warning for every dataset that can't be written, and so does not come to know what learned from it.
+
+    cache: where what is computed from it is kept; None: in memory.
+
+    Raises:
+        UserError: there is such a dataset, and the owner of this machine insists on recorded consent.
+    """
+    read_only = [folder for folder in dict.fromkeys(map(Path, folders)) if is_dataset(folder)]
+    read_only = [folder for folder in read_only if not can_write(folder)]
+    if read_only and consent_required():
+        raise UserError(
+            f"{shown(read_only[0])} can't be written, so it would not know of this training when a consent "
+            f"is withdrawn, and {REQUIRED} forbids that; make it writable, or copy it to a private folder"
+        )
+    kept = (
+        "are computed again at every start (--cache_dir PRIVATE keeps them)"
+        if cache is None
+        else f"lie in {shown(cache)}, which no purge of the dataset erases"
+    )
+    return [
+        f"{shown(folder)} can't be written: the latents and text embeddings of its photographs {kept}, and a "
+        "consent that is withdrawn there later does not mark this LoRA"
+        for folder in read_only
     ]

@@ -157,7 +157,8 @@ class Examination:
         if min(self.original_width, self.original_height) < min_side and "too_small" not in overruled:
             return (
                 "too_small",
-                f"{self.original_width} x {self.original_height} px; at least {min_side} on each side",
+                f"{self.original_width} x {self.original_height} px, and --min-side asks for {min_side} on "
+                "each side; give a smaller one, or take it back with 'diffusioncleft dataset readmit'",
             )
         if not self.record.has_face and "no_face" not in overruled:
             return "no_face", "no face was found; if there is one, take it back"

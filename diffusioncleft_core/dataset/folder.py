@@ -29,6 +29,7 @@ from ..files import (
 from ..imageset.decode import pixel_sha256
 from ..imageset.manifest import ImageRow, listed_rows
 from ..imageset.places import MANIFEST
+from ..outputs import can_write
 
 MARKER = ".diffusioncleft-dataset"
 IMAGES = "images"
@@ -158,8 +159,11 @@ def holds_phantoms(folder: Path) -> bool:
 def dataset_cache(folder: Path, part: str) -> Path:
     """The folder in a dataset for what was computed from its own images, of the kind `part` (`training`, …).
 
-    It goes with a purge and with every withdrawal. What an older version left there is erased.
+    It goes with a purge and with every withdrawal. What an older version left there is erased. A dataset that
+    can't be written is left as it is.
     """
+    if not can_write(folder):
+        return Path(folder) / CACHE / part
     cache = private_dir(Path(folder) / CACHE)
     for name in _OLD_CACHES:
         erase(cache / name)

@@ -77,10 +77,23 @@ def find_pack(pack: str | Path, roots: Sequence[Path] = ()) -> FacePack:
     for place in places:
         if (place / pack).is_dir() and pack:
             return read_pack(place / pack)
-    looked = ", ".join(str(place) for place in places)
     raise UserError(
-        f"the face pack {pack!r} is in none of {looked}; put its .onnx files into <one of these>/{pack}, "
-        f"or pass the pack's folder, or set {ENVIRONMENT} (docs/faces.md lists packs and licences)"
+        f"the face pack {pack!r} {_not_found(pack, places)} (docs/faces.md lists packs and licences)"
+    )
+
+
+def _not_found(pack: str, places: Sequence[Path]) -> str:
+    """Where a pack's name was looked for in vain, and what to do."""
+    if pack and Path(pack).is_dir():
+        return f"is looked for by its name; to take the folder of that name here, write ./{pack}"
+    if not places:
+        return (
+            f"was looked for nowhere: no home folder is known; pass the pack's folder, or set {ENVIRONMENT}"
+        )
+    looked = ", ".join(map(str, places))
+    return (
+        f"is in none of {looked}; put its .onnx files into <one of these>/{pack}, or pass the pack's folder, "
+        f"or set {ENVIRONMENT}"
     )
 
 

@@ -161,7 +161,7 @@ def _models_folder() -> Path:
 def _missing(what: str) -> str:
     return (
         f"text can't be looked for because {what} is not installed; "
-        "run: pip install rapidocr onnxruntime, or leave out the kind text (--kinds)"
+        "run: pip install rapidocr onnxruntime; 'diffusioncleft filter' does without it with --kinds"
     )
 
 

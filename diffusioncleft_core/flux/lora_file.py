@@ -35,12 +35,23 @@ TELLING_METADATA = (
 """kohya's metadata that name files, folders or captions; our own files have none of them."""
 
 
+SCALE_METADATA = ("effective_scale", "ss_network_alpha")
+"""What metadata say of alpha / rank: not true any more where it is multiplied into the weights."""
+
+
+_NO_ALPHA = "get the file again, or train it with --network_alpha above 0"
+
+
 class Lora(NamedTuple):
-    """A LoRA in canonical form: diffusers' names, ΔW = alphas[module] / rank · lora_B · lora_A."""
+    """A LoRA in canonical form: diffusers' names, ΔW = alphas[module] / rank · lora_B · lora_A.
+
+    warnings: sentences about modules of it that change nothing.
+    """
 
     state: dict[str, torch.Tensor]
     alphas: dict[str, float]
     metadata: dict[str, str]
+    warnings: tuple[str, ...] = ()
 
 
 def read_lora(path: Path) -> Lora:
@@ -48,11 +59,16 @@ def read_lora(path: Path) -> Lora:
 
     Raises:
         UserError: no safetensors file, another kind of adapter, modules that FLUX.1 does not have, values
-            that are no numbers.
+            that are no numbers, or no module whose alpha is not 0.
     """
     parsed, metadata = _read_sound(Path(path))
     state, alphas = to_state(parsed.modules)
-    return Lora(state, alphas, metadata)
+    warnings = parsed.without_effect()
+    if not any(alphas.values()):
+        raise UserError(
+            f"{Path(path).name}: the LoRA would change nothing, because {warnings[0]}; {_NO_ALPHA}"
+        )
+    return Lora(state, alphas, metadata, tuple(warnings))
 
 
 def save_kohya(
@@ -74,19 +90,37 @@ def save_kohya(
 
 def convert_lora(
     source: Path, target: Path, format: LoraFormat = "kohya", *, transformer_only: bool = False
-) -> int:
+) -> list[str]:
     """Write the LoRA `source` to `target` in another form, with equal ΔW and its metadata.
 
     Its hash is another one, so the metadata hold that of the first source: by it a withdrawn consent reaches
-    what learned from the photograph. With `transformer_only` tensors of the text encoders are left out;
-    returns their number.
+    what learned from the photograph. With `transformer_only` tensors of the text encoders are left out.
+    Returns warnings.
+
+    Raises:
+        UserError: it can't be read, or has an alpha of 0, which would erase weights in diffusers' form.
     """
     parsed, metadata = _read_sound(Path(source), transformer_only=transformer_only)
     # It describes the old keys and their alpha; left in, diffusers would apply the alpha twice.
     metadata.pop(PEFT_METADATA, None)
     metadata.setdefault(SOURCE_KEY, sha256_file(source))
+    warnings = [f"the LoRA changes less than it seems: {said}" for said in parsed.without_effect()]
+    if format == "diffusers":
+        if any(module.alpha == 0 for module in parsed.modules.values()):
+            said = parsed.without_effect()[0]
+            raise UserError(
+                f"{Path(source).name}: {said}, and in diffusers' form, which has no alpha, their weights "
+                f"would be lost; {_NO_ALPHA}"
+            )
+        for name in SCALE_METADATA:
+            metadata.pop(name, None)
     _save(Path(target), write(parsed.modules, format), metadata)
-    return parsed.left_out
+    if parsed.left_out:
+        warnings.append(
+            f"{parsed.left_out} tensors of text encoders were left out: the LoRA's effect differs from the "
+            "whole file's"
+        )
+    return warnings
 
 
 def inspect_lora(path: Path) -> dict[str, Any]:
@@ -100,11 +134,7 @@ def inspect_lora(path: Path) -> dict[str, Any]:
     warnings = []
     if not_finite:
         warnings.append(f"it holds {not_finite}: it can't be used, get it again")
-    if any(module.alpha == 0 for module in modules.values()):
-        warnings.append(
-            "an alpha is 0: here and in ComfyUI that switches its modules off, while kohya's scripts read "
-            "it as alpha = rank"
-        )
+    warnings += parsed.without_effect()
     if parsed.left_out:
         warnings.append(
             f"{parsed.left_out} of its tensors are of text encoders, which stay frozen here: lora convert "
@@ -116,8 +146,6 @@ def inspect_lora(path: Path) -> dict[str, Any]:
         warnings.append("the file has no alpha: its scale is taken as 1")
     if telling := [name for name in TELLING_METADATA if metadata.get(name) not in (None, "", "None", "{}")]:
         warnings.append(f"its metadata may name files or captions: {', '.join(telling)}")
-    if not any(bool(module.up.any()) for module in modules.values()):
-        warnings.append("all its up matrices are zero: it changes nothing")
     blocks = {name.split(".")[0] + "." + name.split(".")[1] for name in modules if "blocks." in name}
     return {
         "form": parsed.form,

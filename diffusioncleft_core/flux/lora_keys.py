@@ -33,8 +33,8 @@ _TEXT = ("lora_te", "text_encoder", "text_encoders.", "base_model.text_encoder")
 _OTHER_KINDS = (
     ("dora_scale", "DoRA"),
     ("lora_magnitude_vector", "DoRA"),
-    ("lokr_", "LoKr"),
-    ("hada_", "LoHa"),
+    ("lokr_", "LyCORIS' LoKr"),
+    ("hada_", "LyCORIS' LoHa"),
     ("oft_", "OFT"),
     ("lora_mid", "a LoCon with a middle matrix"),
     ("processor.", "an XLabs LoRA"),
@@ -82,6 +82,19 @@ class ParsedLora:
     adapter: str = ""
     """PEFT's name of the adapter, where the keys hold it."""
 
+    def without_effect(self) -> list[str]:
+        """Sentences about modules that change nothing: an alpha of 0, or up matrices that are all zero."""
+        said = []
+        off = sum(module.alpha == 0 for module in self.modules.values())
+        if off:
+            said.append(
+                f"alpha is 0 in {off} of its {len(self.modules)} modules: here and in ComfyUI that switches "
+                "them off, while kohya's scripts read it as alpha = rank"
+            )
+        if not any(bool(module.up.any()) for module in self.modules.values()):
+            said.append("all its up matrices are zero: it changes nothing")
+        return said
+
     def not_finite(self) -> str:
         """What stands in place of numbers and where, for a sentence; empty when all are numbers."""
         for name, module in self.modules.items():
@@ -115,8 +128,9 @@ def parse(
 ) -> ParsedLora:
     """Read a LoRA in any of the known forms.
 
-    kohya (`lora_unet_…`), diffusers and PEFT (`transformer.…`, `base_model.model.…`, bare), ComfyUI
-    (`diffusion_model.…`, `model.diffusion_model.…`, with BFL's or diffusers' module names).
+    kohya (`lora_unet_…`), LyCORIS' plain LoRA (`lycoris_…`), diffusers and PEFT (`transformer.…`,
+    `base_model.model.…`, bare), ComfyUI (`diffusion_model.…`, `model.diffusion_model.…`, with BFL's or
+    diffusers' module names).
 
     Args:
         tensors: the file's tensors.
@@ -145,7 +159,10 @@ def parse(
         kinds = [kind for sign, kind in _OTHER_KINDS if sign in key]
         kinds += [kind for end, kind in _OTHER_ENDINGS if key.endswith(end)]
         if kinds:
-            raise UserError(f"the file holds {kinds[0]} ({key}), not a plain LoRA; only plain LoRAs are read")
+            raise UserError(
+                f"the file holds {kinds[0]} ({key}), not a plain LoRA; only plain LoRAs are read: convert it "
+                "to one first"
+            )
         if tensor.dtype in (torch.float8_e4m3fn, torch.float8_e5m2):
             tensor = tensor.float()
         if key.endswith(".alpha") and tensor.numel() == 1:
@@ -205,13 +222,13 @@ def _ending(key: str, endings: tuple[str, ...]) -> str | None:
 def _resolve(name: str) -> tuple[str, str | ModulePair]:
     """The form a module's name is written in, and what it is: a diffusers module or a BFL one."""
     dotted, flat, flat_parts = _tables()
-    for prefix in ("lora_unet_", "lora_transformer_"):
+    for prefix, form in (("lora_unet_", "kohya"), ("lora_transformer_", "kohya"), ("lycoris_", "lycoris")):
         if name.startswith(prefix):
             short = name.removeprefix(prefix)
             if short in flat:
-                return "kohya", flat[short]
+                return form, flat[short]
             if short in flat_parts:
-                return "kohya", flat_parts[short]
+                return form, flat_parts[short]
     for prefix, form in (
         ("base_model.model.transformer.", "raw PEFT"),
         ("base_model.model.diffusion_model.", "raw PEFT"),

@@ -11,7 +11,9 @@ from ..conditions.plan import PlanRow
 from ..dataset.drawn import refuse_withdrawn_set, remember_place
 from ..dataset.withdrawn import refuse_withdrawn
 from ..flux.lora_file import read_lora
+from ..imageset.places import SETTINGS
 from ..imageset.synthetic import drawn_by
+from ..outputs import check_output
 from ..progress import progress
 from .folder import PlannedSet, check_plan, open_planned_set, shared_record
 from .sampler import ImageSampler, embed_prompts, release_memory
@@ -52,7 +54,7 @@ def generate(
         plan: prompts and seeds, each index once.
         out: the set's folder; a call that was interrupted goes on there.
         role: the manifest's role, `generated` or `control`.
-        warn: told what the LoRA's own metadata says against this use of it, and when the model is streamed.
+        warn: told what the LoRA itself says against this use of it, and when the model is streamed.
         on_image: called with (images done, images of the plan) after each batch; what it raises stops the
             call.
 
@@ -62,6 +64,7 @@ def generate(
             photograph whose consent was withdrawn.
     """
     check_plan(plan)
+    check_output(out / SETTINGS)
     refuse_withdrawn(settings.lora)
     refuse_withdrawn_set(out)
     record = shared_record(settings)
@@ -110,11 +113,12 @@ def draw_pending(
 
 
 def lora_warnings(lora: Path | None, record: Mapping[str, Any], plan: Sequence[PlanRow]) -> list[str]:
-    """What the LoRA's own metadata says against this use of it: another base model, another trigger."""
+    """What the LoRA says against this use of it: no effect, another base model, another trigger."""
     if lora is None:
         return []
-    metadata = read_lora(lora).metadata
-    warnings = []
+    read = read_lora(lora)
+    metadata = read.metadata
+    warnings = [f"the LoRA changes less than it seems: {said}" for said in read.warnings]
     trained_on = metadata.get("base_model_sha256", "")
     if trained_on and trained_on != record["base"]["sha256"]:
         warnings.append(

@@ -14,6 +14,7 @@ from ..environment import versions
 from ..errors import UserError
 from ..flux.source import FluxSource
 from ..imageset.synthetic import Image8, contact_sheet
+from ..outputs import check_output
 from ..progress import progress
 from ..ranges import STRENGTH
 from .folder import base_digests, check_plan, lora_digest
@@ -73,6 +74,7 @@ def generate_grid(
         The sheets, in the plan's order.
     """
     check_plan(plan)
+    check_output(out / "grid.png")
     for lora in grid.loras:
         refuse_withdrawn(lora)
     digests = [lora_digest(lora) for lora in grid.loras]

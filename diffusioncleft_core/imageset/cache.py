@@ -2,7 +2,8 @@
 
 A cache is a private folder that lies with the set that owns the images, so that erasing the set erases it.
 An entry is found by a key of the image's content and of all else it depends on (`entry_key`), so that none is
-ever out of date. What is damaged or torn is computed again.
+ever out of date. What is damaged or torn is computed again. A folder that can't be written is read, and what
+is new stays in memory.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..files import encoded, explained, private_dir, write_jsonl
+from ..outputs import can_write
 
 if TYPE_CHECKING:
     import torch
@@ -40,6 +43,11 @@ class ContentCache:
         self._values: dict[str, dict[str, Any]] = {}
         self._has_been_read = False
 
+    @cached_property
+    def _is_kept(self) -> bool:
+        """Whether the folder takes new entries."""
+        return self.folder is not None and can_write(self.folder)
+
     def value(self, key: str) -> dict[str, Any] | None:
         """The JSON object kept under `key`; None when there is none."""
         self._read_values()
@@ -53,7 +61,7 @@ class ContentCache:
         """
         self._read_values()
         self._values[key] = dict(value)
-        if self.folder is None:
+        if self.folder is None or not self._is_kept:
             return
         path = private_dir(self.folder) / f"{self.kind}.jsonl"
         line = encoded(json.dumps({"key": key, **value}, ensure_ascii=False, allow_nan=False) + "\n")
@@ -79,7 +87,7 @@ class ContentCache:
 
         from ..files import atomic_path
 
-        if self.folder is None:
+        if self.folder is None or not self._is_kept:
             return
         private_dir(self.folder)
         place = private_dir(self.folder / self.kind)
@@ -112,5 +120,5 @@ class ContentCache:
                 self._values[row.pop("key")] = row
             else:
                 damaged = True
-        if damaged:
+        if damaged and self._is_kept:
             write_jsonl(path, ({"key": key, **value} for key, value in self._values.items()))

@@ -6,7 +6,7 @@ accepted, of any attempt; *rejected* is what they set aside.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,7 +14,18 @@ from typing import Any
 from ..conditions.plan import PlanRow
 from ..errors import UserError
 from ..files import append_jsonl, inside, iterate_jsonl, shown, write_jsonl
-from .places import FACES_CACHE, MANIFEST, REJECTED, current_place, list_images, name_of, named
+from .places import (
+    FACES_CACHE,
+    MANIFEST,
+    REJECTED,
+    current_place,
+    first_index,
+    index_of,
+    list_images,
+    name_of,
+    named,
+    sidecar_of,
+)
 
 ROLES = ("train", "holdout", "generated", "control")
 _WHOLE_NUMBERS = ("width", "height", "index", "attempt", "seed")
@@ -182,11 +193,25 @@ def unlisted(folder: Path) -> list[str]:
         return list_images(folder).notices(folder)
     files = [PurePosixPath(row.file) for row in listed_rows(folder)]
     known = {path.name for path in files}
+    left = _left_over(folder, known)
+    known |= set(left)
     own = {path.parts[0] for path in files if len(path.parts) > 1}
     told = list_images(folder, own={REJECTED, *own}).notices(folder, known)
     if (folder / REJECTED).is_dir():
         told += list_images(folder / REJECTED).notices(folder / REJECTED, known)
+    if left:
+        told.append(
+            f"images in {shown(folder)} were drawn for a larger number than this one and are not counted "
+            f"({len(left)}): {named(left)}"
+        )
     return told
+
+
+def _left_over(folder: Path, listed: Collection[str]) -> list[str]:
+    """Names of images that were drawn here, with a sidecar each, and are no longer in the manifest."""
+    places = [place for place in (folder, folder / REJECTED) if place.is_dir()]
+    images = [place / name for place in places for name in list_images(place).images if name not in listed]
+    return [path.name for path in images if index_of(path.name) is not None and sidecar_of(path).is_file()]
 
 
 def raw_rows(rows: Iterable[ImageRow]) -> list[ImageRow]:
@@ -195,8 +220,37 @@ def raw_rows(rows: Iterable[ImageRow]) -> list[ImageRow]:
 
 
 def filtered_rows(rows: Iterable[ImageRow]) -> list[ImageRow]:
-    """What the filters accepted, of any attempt. Rows that no filter has seen are left out."""
-    return [row for row in rows if row.accepted is True]
+    """What the filters accepted: of each row of the plan one attempt, the first of those accepted.
+
+    A person can take back an image that was made again meanwhile: then it counts, and the later one does not.
+    Rows that no filter has seen are left out.
+    """
+    accepted = [row for row in rows if row.accepted is True]
+    first: dict[tuple[str | None, int], int] = {}
+    for row in accepted:
+        if row.index is not None:
+            place = (row.condition, first_index(row.index))
+            first[place] = min(row.attempt, first.get(place, row.attempt))
+    return [
+        row
+        for row in accepted
+        if row.index is None or row.attempt == first[row.condition, first_index(row.index)]
+    ]
+
+
+def instead_of(row: ImageRow, rows: Iterable[ImageRow]) -> list[ImageRow]:
+    """The accepted later attempts at the place of an accepted image, which do not count beside it."""
+    if row.index is None or row.accepted is not True:
+        return []
+    place = (row.condition, first_index(row.index))
+    return [
+        other
+        for other in rows
+        if other.accepted is True
+        and other.index is not None
+        and (other.condition, first_index(other.index)) == place
+        and other.attempt > row.attempt
+    ]
 
 
 def rejected_rows(rows: Iterable[ImageRow]) -> list[ImageRow]:

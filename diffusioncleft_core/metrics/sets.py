@@ -14,7 +14,7 @@ from ..dataset.folder import dataset_rows
 from ..errors import UserError
 from ..files import inside, sha256_file
 from ..imageset.decode import Rejected, header_size, read_image
-from ..imageset.manifest import read_image_set, unlisted
+from ..imageset.manifest import filtered_rows, read_image_set, unlisted
 from ..imageset.places import named
 
 ALL = "all"
@@ -96,10 +96,11 @@ def measured_set(folder: Path, condition: str) -> tuple[list[MeasuredImage], boo
     """
     rows = read_image_set(folder, may_be_empty=True)
     was_filtered = any(row.verdicts for row in rows)
+    kept = {row.file for row in filtered_rows(rows)}
     images = [
-        MeasuredImage(Path(folder), row.file, condition, row.is_raw, was_filtered and row.accepted is True)
+        MeasuredImage(Path(folder), row.file, condition, row.is_raw, row.file in kept)
         for row in {row.file: row for row in rows}.values()
-        if row.is_raw or row.accepted is True
+        if row.is_raw or row.file in kept
     ]
     return images, was_filtered
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -11,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..files import atomic_path, write_text
+from ..files import TEMPORARY_PREFIX, write_bytes, write_text
 from .face import CLEFT, PhantomFace, random_face, random_identity
 from .render import Rendering, render
 
+TABLE = "metadata.csv"
 COLUMNS = (
     "file",
     "age_group",
@@ -47,20 +49,46 @@ def write_photographs(
     9 people in 10 photographs), so that some appear more than once. File names are opaque numbers.
     Photographs already there are kept.
     """
-    people = subjects or max(1, round(0.9 * n))
     rows = []
+    for name, face, person in _photographed(finding, n, seed, subjects):
+        _photograph(face, size, folder / name)
+        rows.append(metadata_row(name, face, person))
+    write_text(folder / TABLE, _table(rows))
+    return folder / TABLE
+
+
+def holds_others(
+    folder: Path, n: int, finding: str, seed: int, size: int = 128, subjects: int | None = None
+) -> bool:
+    """Whether `folder` holds anything that `write_photographs` of the same arguments would not write."""
+    faces = {name: (face, person) for name, face, person in _photographed(finding, n, seed, subjects)}
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(TEMPORARY_PREFIX):
+            continue
+        if path.name == TABLE:
+            rows = [metadata_row(name, face, person) for name, (face, person) in faces.items()]
+            if path.read_bytes() != _table(rows).encode():
+                return True
+        elif path.name not in faces or path.read_bytes() != _png(faces[path.name][0], size):
+            return True
+    return False
+
+
+def _photographed(
+    finding: str, n: int, seed: int, subjects: int | None
+) -> Iterator[tuple[str, PhantomFace, str]]:
+    """File name, face and subject of every photograph."""
+    people = subjects or max(1, round(0.9 * n))
     for index in range(n):
-        face = _visit(finding, seed, index, people)
-        name = f"photo-{index:04d}.png"
-        path = folder / name
-        _photograph(face, size, path)
-        rows.append(metadata_row(name, face, f"S{index % people:04d}"))
+        yield f"photo-{index:04d}.png", _visit(finding, seed, index, people), f"S{index % people:04d}"
+
+
+def _table(rows: Iterable[Mapping[str, str]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_text(folder / "metadata.csv", text.getvalue())
-    return folder / "metadata.csv"
+    return text.getvalue()
 
 
 def write_healthy(folder: Path, n: int, seed: int, size: int = 128) -> None:
@@ -73,9 +101,13 @@ def write_healthy(folder: Path, n: int, seed: int, size: int = 128) -> None:
 
 def _photograph(face: PhantomFace, size: int, path: Path) -> None:
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path) as partial:
-            Image.fromarray(render(face, size).image).save(partial, format="PNG")
+        write_bytes(path, _png(face, size))
+
+
+def _png(face: PhantomFace, size: int) -> bytes:
+    data = io.BytesIO()
+    Image.fromarray(render(face, size).image).save(data, format="PNG")
+    return data.getvalue()
 
 
 def _visit(finding: str, seed: int, index: int, people: int) -> PhantomFace:

@@ -1,7 +1,7 @@
 """Whether a recipe can be trained with, said in the words of the door it came by."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from ..errors import UserError
@@ -158,11 +158,27 @@ _RULES = (
 )
 
 
+def without_effect(recipe: Recipe, given: Collection[str], spell: Spelling = by_path) -> list[str]:
+    """Sentences on the `given` fields that have no effect although they are as they are by default.
+
+    One that switches something off (0, no, nothing) has none to miss.
+    """
+    return [
+        f"{spell(path)} {recipe[path]} has no effect: {_hint(rule, spell)}"
+        for rule in _RULES
+        for path in rule.paths
+        if path in given and recipe[path] and not rule.holds(recipe)
+    ]
+
+
 def _refuse_without_effect(recipe: Recipe, spell: Spelling, *, places: bool) -> None:
     """Raise UserError for the first field that was changed from its default and has no effect."""
     defaults = Recipe()
     for rule in (rule for rule in _RULES if rule.needs_places == places):
         for path in rule.paths:
             if recipe[path] != defaults[path] and not rule.holds(recipe):
-                hint = re.sub(r"\{([\w.]+)\}", lambda match: spell(match[1]), rule.hint)
-                raise UserError(f"{spell(path)} {recipe[path]} would have no effect: {hint}")
+                raise UserError(f"{spell(path)} {recipe[path]} would have no effect: {_hint(rule, spell)}")
+
+
+def _hint(rule: _Rule, spell: Spelling) -> str:
+    return re.sub(r"\{([\w.]+)\}", lambda match: spell(match[1]), rule.hint)

@@ -5,7 +5,8 @@ Every number is one that the run recorded; what it did not record or measure is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..dataset.withdrawn import SAID
@@ -19,6 +20,7 @@ from .blocks import PHANTOM_TAG, Block, Cell, Labels, Row, Section, Table, Text,
 from .measured import figure_of, present
 
 NOT_RECORDED, NOT_MEASURED, NOT_TOLD = "not recorded", "not measured", "not told"
+LITTLE = f"less than {percent(0.001)}"
 FEW = f"fewer than {FEWEST}"
 PLAIN_REASONS = {
     **REASONS,
@@ -195,8 +197,7 @@ def share(figure: Mapping[str, Any] | None) -> Cell:
     """`5 of 2,000`, with its share and range under it."""
     if not figure or figure.get("value") is None:
         return Cell(NOT_MEASURED)
-    low, high = figure["ci95"]
-    said = f"{percent(figure['value'])}; range {percent(low)} to {percent(high)}"
+    said = f"{rough(figure['value'])}; range {spread(figure['ci95'])}"
     return Cell(f"{figure['k']:,} of {figure['n']:,}", said)
 
 
@@ -221,11 +222,10 @@ def set_aside_images(filters: Mapping[str, Any], labels: Labels) -> list[str]:
         alike, n = part["by_kind"].get(IDENTITY_LEAK, 0), part["n"]
         found = clopper_pearson(alike, n)
         if found.value is not None:
-            low, high = found.ci95
             lines.append(
                 f"{labels.name(name)}: of {n:,} synthetic images {alike:,} were set aside as too like a "
-                f"photograph of any group ({percent(found.value)}; range {percent(low)} to "
-                f"{percent(high)}), and {part['rejected']:,} for any reason."
+                f"photograph of any group ({rough(found.value)}; range {spread(found.ci95)}), and "
+                f"{part['rejected']:,} for any reason."
             )
         lines.append(f"{labels.name(name)}: {reviewed(part.get('reviewed') or {})}")
     return lines
@@ -284,6 +284,21 @@ def upper_ends(sets: Mapping[str, Any], labels: Labels) -> list[str]:
         found = figure_of(sets, name, "fir_images", "paper", "raw")
         if found and found.get("value") is not None:
             images = f"{labels.name(name).lower()}, {found['n']:,} images"
-            shares.append(f"up to {percent(found['ci95'][1])} ({images})")
-    said = "How many of all such images count as a person in the photographs, this many can’t say exactly: "
-    return [f"{said}{', '.join(shares)} are not ruled out."] if shares else []
+            shares.append(f"up to {spread(found['ci95']).partition(' to ')[2]} ({images})")
+    said = (
+        "A count among so many images leaves a margin. Of all that the model could draw, a larger share may"
+    )
+    return [f"{said} count as a person in the photographs: {', '.join(shares)}."] if shares else []
+
+
+def rough(value: float | None) -> str:
+    """A proportion as per cent with one decimal, which is as much as such counts can say."""
+    if value is not None and 0 < value < 0.0005:
+        return LITTLE
+    return percent(value if value is None else round(value, 3))
+
+
+def spread(ci95: Sequence[float]) -> str:
+    """`0 % to 0.3 %`: an interval with one decimal, never narrower than it is."""
+    low, high = math.floor(1000 * ci95[0] + 1e-9) / 1000, math.ceil(1000 * ci95[1] - 1e-9) / 1000
+    return f"{percent(low) if low or not ci95[0] else LITTLE} to {percent(high)}"

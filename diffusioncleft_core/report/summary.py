@@ -24,6 +24,8 @@ GOALS = {
     "cleft_prompt_without_trigger": ("at most", 0.10),
     "healthy_prompt_without_trigger": ("at most", 0.10),
 }
+FEWEST_READINGS = 10
+"""Readings below which no goal is called reached or missed."""
 SKIN_GOAL = ("at least", 0.80)
 """Trigger obedience in every skin tone."""
 
@@ -173,9 +175,11 @@ def goal_of(label: str, figure: Mapping[str, Any]) -> str:
 
 
 def verdict(figure: Mapping[str, Any], word: str, bound: float) -> str:
-    """`reached`, `not reached`, or that so few readings decide neither."""
+    """`reached`, `not reached`, or that the readings decide neither."""
     if figure["value"] is None or not figure.get("ci95"):
         return "not measured"
+    if figure["n"] < FEWEST_READINGS:
+        return f"too few to tell, n = {figure['n']}"
     low, high = figure["ci95"]
     if (low >= bound) if word == "at least" else (high <= bound):
         return "reached"

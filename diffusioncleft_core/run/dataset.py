@@ -91,7 +91,11 @@ def build(run: Run, condition: Condition, photographs: Photographs) -> Results:
     settings, folders = run.settings, run.folders
     out = folders.dataset(condition.name)
     choices = BuildSettings(
-        holdout=settings.holdout, seed=settings.seed, bracketed=settings.bracketed, phantom=settings.phantom
+        holdout=settings.holdout,
+        seed=settings.seed,
+        min_side=settings.min_side,
+        bracketed=settings.bracketed,
+        phantom=settings.phantom,
     )
     earlier = settings.conditions[: settings.conditions.index(condition.name)]
     others = [folders.dataset(name) for name in earlier]

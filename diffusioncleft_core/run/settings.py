@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..conditions.loader import load_vocabulary
 from ..conditions.vocabulary import Vocabulary
-from ..dataset.settings import Photographs
+from ..dataset.settings import SMALLEST_SIDE, Photographs
 from ..errors import UserError
 from ..files import sha256_bytes, sha256_model
 from ..generation.settings import GenerationSettings, Sampling
@@ -68,6 +68,7 @@ class RunSettings:
         mode: of the prompt plan.
         bracketed: trigger as `[CLP]` rather than `CLP`.
         holdout: share of subjects, 0 to 0.5.
+        min_side: px, of a photograph's shorter side (None: 256, on phantoms 64).
         regularization_images: images of the base model trained beside the photographs.
         control: folder of healthy faces for the face map.
         cell_images: images a cell of the trigger experiment, on phantoms.
@@ -93,6 +94,7 @@ class RunSettings:
     mode: str = "paper"
     bracketed: bool = True
     holdout: float = ranged(HOLDOUT, default=0.1)
+    min_side: int | None = ranged(SMALLEST_SIDE, default=None)
     seed: int = ranged(SEED, default=0)
     regularization_images: int = ranged(NONE_OR_MORE, default=0)
     control: Path | None = None

@@ -18,7 +18,7 @@ from ..recipe.recipe import Recipe
 from .generation import drawn_content, prompts_of
 from .run import WARNINGS, Run
 from .settings import PREVIEWS, RunSettings, base_inputs, sampling_inputs
-from .stages import Results, Stage, digest_of
+from .stages import Results, Stage, digest_of, say_on_stderr
 
 Result = TypeVar("Result")
 Stop = Callable[[], bool]
@@ -96,6 +96,9 @@ def train_lora(run: Run, condition: Condition, train: Train, stop: Stop = lambda
             def on_event(event: Event) -> None:
                 if event.get("event") in ("warning", "notice"):
                     (run.warn if event.get("private") else note)(str(event["message"]))
+                if event.get("event") == "stopping":
+                    bars.clear()
+                    say_on_stderr(f"{name}: {event['message']}")
                 if event.get("event") in ("load", "prepare"):
                     bars.advance(f"{condition.name}: {event['what']}", event["done"], event["total"])
                 if event.get("event") == "start":

@@ -170,6 +170,11 @@ def require_file(name: str, own: Path | None = None) -> Path:
     path = found.files.get(file.name)
     if path is None:
         looked = ", ".join(map(str, looked_for(model, own)))
+        if not looked:
+            raise UserError(
+                f"{file.name} ({model.purpose}) was looked for nowhere: no home folder is known; run: "
+                f"diffusioncleft weights fetch {name} --dir FOLDER, and set {ENVIRONMENT} to it"
+            )
         raise UserError(
             f"{file.name} ({model.purpose}) is in none of {looked}; run: diffusioncleft weights fetch "
             f"{name}, or copy it there from another machine (docs/weights.md)"

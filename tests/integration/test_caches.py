@@ -8,7 +8,9 @@ import pytest
 from phantom_datasets import FINDING_OF, phantom_dataset
 
 from diffusioncleft.cli import main as cli
-from diffusioncleft.diffusioncleft_core.files import read_jsonl, sha256_file, write_jsonl
+from diffusioncleft.diffusioncleft_core.dataset.consent import REQUIRED
+from diffusioncleft.diffusioncleft_core.errors import UserError
+from diffusioncleft.diffusioncleft_core.files import read_json, read_jsonl, sha256_file, write_jsonl
 from diffusioncleft.diffusioncleft_core.phantom.face import random_face
 from diffusioncleft.diffusioncleft_core.phantom.render import render
 from diffusioncleft.trainer.config import parse_recipe
@@ -164,3 +166,43 @@ def test_the_filter_refuses_a_dataset(worked, capsys):
     assert cli.main(["filter", str(folder), "--phantom", "--reference", str(folder), "--device", "cpu"]) == 2
     assert "is a dataset of photographs" in capsys.readouterr().err
     assert (folder / "manifest.jsonl").read_bytes() == before
+
+
+def test_read_only_datasets_and_sets_are_measured_and_trained_on_and_stay_as_they_are(
+    tmp_path, analyzer, make_read_only, monkeypatch, capsys
+):
+    monkeypatch.delenv(REQUIRED, raising=False)
+    share = tmp_path / "share"
+    phantom_dataset(tmp_path / "photographs", "pre_op", share / "private", analyzer, n=6, seed=3)
+    generated_set(share / "generated", "pre_op", 9)
+    before = {path: path.read_bytes() for path in sorted(share.rglob("*")) if path.is_file()}
+    make_read_only(share)
+    out = tmp_path / "measured.json"
+    words = ["measure", share / "generated", "--phantom", "--device", "cpu", "--reference", share / "private"]
+    assert cli.main([*map(str, words), "--out", str(out)]) == 0
+    assert read_json(out)["sets"]["pre_op"]["fid"]["paper"]["raw"]["value"] is not None
+    told = capsys.readouterr().err
+    assert told.count("can't be written") == 2
+    assert "--cache DIR" in told
+
+    words = ["--phantom", "--device", "cpu", "--num_cpu_threads", 1, "--max_train_steps", 1]
+    words += ["--optimizer_type", "AdamW", "--resolution", 64, "--train_data_dir", share / "private"]
+    for kept in ([], ["--cache_dir", tmp_path / "kept"]):
+        events: list[dict] = []
+        recipe = parse_recipe(
+            [*map(str, words), *map(str, kept), "--output_dir", str(tmp_path / f"l{len(kept)}")]
+        )
+        train(recipe, Events(events.append), Interruption())
+        warning = " ".join(e["message"] for e in events if e["event"] == "warning")
+        assert events[-1]["event"] == "done"
+        assert f"{share / 'private'} can't be written" in warning
+        assert "does not mark this LoRA" in warning
+        assert ("--cache_dir" in warning) is not bool(kept)
+    latents = list(tmp_path.rglob("latents/*.safetensors"))
+    assert latents
+    assert all(path.is_relative_to(tmp_path / "kept") for path in latents)
+    assert {path: path.read_bytes() for path in sorted(share.rglob("*")) if path.is_file()} == before
+
+    monkeypatch.setenv(REQUIRED, "1")
+    with pytest.raises(UserError, match="would not know of this training"):
+        train(recipe, Events(events.append), Interruption())

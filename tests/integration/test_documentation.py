@@ -117,3 +117,13 @@ def test_the_commands_of_downstream_train_and_judge_a_classifier(repository, com
     figures = json.loads((tmp_path / "evaluated/downstream.json").read_text())["tasks"]["pre_post"]
     assert figures["test"]["n"] == 16 and figures["test"]["leak"] is None
     assert figures["sources"]["its training sets"]["seeds"]["n"] == 5
+
+
+def test_the_rehearsal_of_the_run_can_start_with_what_it_rendered(repository, command):
+    text = (repository / "docs" / "run.md").read_text("utf-8")
+    (block,) = (part for part in re.findall(r"^```\n(.*?)^```", text, re.M | re.S) if "render" in part)
+    *render, run = (shlex.split(line)[1:] for line in block.splitlines())
+    for words in (*render, *render, [*run, "--device", "cpu", "--check"]):
+        done = command(*words)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("24 of 24 may enter") == 2

@@ -236,6 +236,7 @@ def test_the_launcher_stops_a_run_when_asked_and_reports_mistakes(workplace, tmp
     with pytest.raises(Interrupted):
         launch.train(settings, seen.append, lambda: any(event["event"] == "step" for event in seen))
     assert seen[-1]["event"] == "interrupted"
+    assert [event["event"] for event in seen].count("stopping") == 1
     assert list((tmp_path / "out" / "state").glob(f"step-{seen[-1]['step']:06d}.safetensors"))
     with pytest.raises(UserError, match=r"learning_rate was 0\.001, is 0\.1"):
         launch.train(changed(settings, learning_rate=0.1))

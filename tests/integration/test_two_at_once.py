@@ -88,7 +88,7 @@ def test_a_second_process_in_a_set_is_refused_until_the_first_is_killed(command,
         assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
     done = command(*draw)
     assert done.returncode == 0, done.stderr
-    assert "1 images drawn, 1 were there" in done.stdout
+    assert "1 image drawn, 1 there before" in done.stdout
 
 
 def test_a_second_run_in_a_folder_is_refused_until_the_first_is_killed(offline_env, repository, tmp_path):

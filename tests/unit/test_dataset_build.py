@@ -18,10 +18,16 @@ from diffusioncleft.diffusioncleft_core.dataset.copies import known_thumbnail, t
 from diffusioncleft.diffusioncleft_core.dataset.corrections import (
     allow_edits,
     edit_captions,
+    read_set_aside,
     readmit,
     restore_captions,
 )
-from diffusioncleft.diffusioncleft_core.dataset.folder import MARKER, purge_dataset, read_embeddings
+from diffusioncleft.diffusioncleft_core.dataset.folder import (
+    MARKER,
+    keyed_hash,
+    purge_dataset,
+    read_embeddings,
+)
 from diffusioncleft.diffusioncleft_core.dataset.settings import BuildSettings, Photographs
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.faces.analyzer import load_face_analyzer
@@ -238,6 +244,28 @@ def test_subjects_keep_their_side_in_the_other_conditions_dataset(built, tmp_pat
             settings=BuildSettings(phantom=True, seed=seed),
         )
         assert result.count("holdout") == len(held)
+
+
+def test_a_side_that_keeps_all_in_training_is_named_where_nobody_is_held_out(built, tmp_path, faces):
+    photos = tmp_path / "after"
+    phantom.write_photographs(photos, N, "scar", 6, subjects=N)
+    post = load_vocabulary().condition("post_op")
+    given = Photographs(photos, photos / "metadata.csv", apart_from=[built])
+    roles = {row.subject: row.role for row in read_image_set(built)}
+    label = {
+        row["file"]: keyed_hash(built, f"id {row['subject_id'].casefold()}")[:12] for row in table(photos)
+    }
+    write_table(photos, [row for row in table(photos) if roles.get(label[row["file"]]) == "train"])
+    told = build_dataset(given, post, tmp_path / "trained", faces, settings=BuildSettings(phantom=True))
+    assert any("--apart-from" in warning for warning in told.warnings)
+
+
+def test_too_small_photographs_are_told_of_the_option_and_of_the_way_back(build, photos, dataset):
+    with pytest.raises(UserError) as refused:
+        build(min_side=2000)
+    for word in ("too_small", "--min-side of less than 2000", "dataset readmit"):
+        assert word in str(refused.value)
+    assert "give a smaller one, or take it back" in read_set_aside(dataset)[0].detail
 
 
 def test_duplicates_are_set_aside_and_can_be_taken_back(build, photos, dataset):

@@ -261,3 +261,10 @@ def test_every_rung_of_a_fixed_detector_gives_places_in_the_image(fixed_pack, ru
     face = fixed.analyze(truth.image)[0]
     assert face.rung == rung
     assert np.abs(face.landmarks - truth.landmarks).max() < 8
+
+
+def test_a_folder_here_that_is_called_like_the_pack_is_pointed_out(tmp_path, monkeypatch):
+    (tmp_path / "pack640").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"write \./pack640 "):
+        find_pack("pack640")

@@ -1,10 +1,13 @@
 """Which rows are raw, which are filtered, and what the report is told of them."""
 
+from dataclasses import replace
+
 import pytest
+from PIL import Image
 
 from diffusioncleft.diffusioncleft_core.conditions.plan import REFILL_STRIDE, attempt_of
 from diffusioncleft.diffusioncleft_core.errors import UserError
-from diffusioncleft.diffusioncleft_core.files import write_jsonl
+from diffusioncleft.diffusioncleft_core.files import write_json, write_jsonl
 from diffusioncleft.diffusioncleft_core.filters.stage import (
     filter_summary,
     photographs_summary,
@@ -14,9 +17,11 @@ from diffusioncleft.diffusioncleft_core.filters.stage import (
 from diffusioncleft.diffusioncleft_core.imageset.manifest import (
     ImageRow,
     filtered_rows,
+    instead_of,
     listed_rows,
     raw_rows,
     read_image_set,
+    unlisted,
     write_image_set,
 )
 
@@ -49,6 +54,27 @@ ROWS = [
 def test_raw_is_the_first_attempt_and_filtered_is_what_was_accepted_of_any():
     assert [r.index for r in raw_rows(ROWS)] == [0, 1, 2, 3]
     assert [r.index for r in filtered_rows(ROWS)] == [0, REFILL_STRIDE + 1]
+
+
+def test_an_image_that_is_taken_back_counts_in_the_place_of_what_was_made_again():
+    again = [row(REFILL_STRIDE + 1), row(2 * REFILL_STRIDE + 1), row(REFILL_STRIDE + 0)]
+    rows = [row(1), *again, replace(row(REFILL_STRIDE + 1), condition="post_op")]
+    assert [item.file for item in filtered_rows(rows)] == [rows[0].file, rows[3].file, rows[4].file]
+    assert instead_of(rows[0], rows) == again[:2]
+    assert filter_summary(rows[:4])["refill"]["filtered"] == 2
+    bare = [ImageRow(f"{name}.png", verdicts={"accepted": True, "reasons": []}) for name in "ab"]
+    assert filtered_rows(bare) == bare
+
+
+def test_what_was_drawn_for_a_larger_number_is_called_so(tmp_path):
+    for index in range(3):
+        Image.new("RGB", (64, 64)).save(tmp_path / f"{index:06d}_{index + 7}.png")
+        write_json(tmp_path / f"{index:06d}_{index + 7}.json", {"index": index, "seed": index + 7})
+    Image.new("RGB", (64, 64)).save(tmp_path / "foreign.png")
+    write_image_set(tmp_path, [row(0)])
+    foreign, ours = unlisted(tmp_path)
+    assert "foreign.png" in foreign and "000001_8.png" not in foreign
+    assert "drawn for a larger number" in ours and "(2): 000001_8.png, 000002_9.png" in ours
 
 
 def test_the_summary_counts_the_raw_set_by_kind_skin_and_age_and_the_refill_apart():

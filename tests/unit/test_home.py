@@ -71,6 +71,7 @@ def test_a_dataset_is_built_and_trained_on(stranger, tmp_path):
     assert not (tmp_path / "~").exists()
 
 
+MEASURE = ["measure", "all=photos", "--metrics", "lpips", "--out", "figures.json"]
 BUILD = ["dataset", "build", "photos", "--condition", "pre_op", "--out", "x"]
 
 
@@ -82,7 +83,14 @@ BUILD = ["dataset", "build", "photos", "--condition", "pre_op", "--out", "x"]
         (["weights", "fetch", "flux1-schnell"], "name a folder with --dir, or set HOME"),
         (["weights", "list", "--dir", "~/weights"], "give the whole path, or set HOME"),
         ([*BUILD, "--faces", "~/pack"], "give the whole path, or set HOME"),
-        (BUILD, "the face pack 'buffalo_l' is in none of"),
+        (
+            BUILD,
+            "looked for nowhere: no home folder is known; pass the pack's folder",
+        ),
+        (
+            MEASURE,
+            "looked for nowhere: no home folder is known; run: diffusioncleft weights fetch",
+        ),
         (["doctor", "--base", "~/flux"], "give the whole path, or set HOME"),
     ],
 )

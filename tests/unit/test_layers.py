@@ -6,7 +6,7 @@ import pytest
 
 CORE = "diffusioncleft_core"
 FOUNDATION = (
-    *("errors", "files", "home", "text", "weight_file", "small_counts"),
+    *("errors", "files", "outputs", "home", "text", "weight_file", "small_counts"),
     *("progress", "statistics", "environment", "ranges", "__version__"),
 )
 ROOMS = (

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import peft
 import pytest
@@ -406,4 +407,48 @@ def test_an_alpha_of_zero_is_named_with_what_others_make_of_it(tmp_path):
     (line,) = [
         line for line in lora_file.inspect_lora(tmp_path / "x.safetensors")["warnings"] if "alpha" in line
     ]
-    assert "an alpha is 0" in line and "alpha = rank" in line
+    assert "alpha is 0 in " in line and "alpha = rank" in line
+
+
+def test_a_lora_that_its_alpha_switches_off_is_not_used_and_not_erased(tmp_path, command):
+    modules = random_lora(64, rank=4, alpha=0.0)
+    off, part = tmp_path / "off.safetensors", tmp_path / "part.safetensors"
+    save_file(lora_keys.write(modules, "kohya"), off)
+    with pytest.raises(UserError, match="would change nothing, because alpha is 0 in"):
+        lora_file.read_lora(off)
+    name = next(iter(modules))
+    modules[name] = replace(modules[name], alpha=4.0)
+    lora_file._save(part, lora_keys.write(modules, "kohya"), {})
+    assert "alpha is 0" in lora_file.read_lora(part).warnings[0]
+    plan = ["--n", 1, "--condition", "pre_op", "--phantom", "--device", "cpu", "--out", tmp_path / "set"]
+    done = command("generate", *plan, "--lora", off)
+    assert done.returncode == 2 and "would change nothing" in done.stderr
+    assert not (tmp_path / "set").exists()
+    for form, status in (("comfyui", 0), ("diffusers", 2)):
+        out = tmp_path / f"{form}.safetensors"
+        done = command("lora", "convert", part, out, "--format", form)
+        assert (done.returncode, out.exists()) == (status, not status)
+        assert "alpha is 0 in" in done.stderr
+
+
+def test_a_plain_lora_of_lycoris_is_read_and_its_other_kinds_are_named(tmp_path):
+    name = "transformer_blocks.0.attn.to_q"
+    module = random_lora(64, rank=4, alpha=2.0)[name]
+    key = f"lycoris_{name.replace('.', '_')}"
+    tensors = {f"{key}.lora_down.weight": module.down, f"{key}.lora_up.weight": module.up}
+    save_file({**tensors, f"{key}.alpha": torch.tensor(2.0)}, tmp_path / "plain.safetensors")
+    read = lora_file.read_lora(tmp_path / "plain.safetensors")
+    assert torch.equal(read.state[f"{name}.lora_A.weight"], module.down) and read.alphas == {name: 2.0}
+    save_file({f"{key}.lokr_w1": UP}, tmp_path / "lokr.safetensors")
+    with pytest.raises(UserError, match=r"LyCORIS' LoKr .* convert it to one first"):
+        lora_file.read_lora(tmp_path / "lokr.safetensors")
+
+
+def test_the_scale_is_told_only_where_it_still_applies(tmp_path):
+    told = {"effective_scale": "0.5", "ss_network_alpha": "2.0", "trigger": "[CLP]"}
+    source = tmp_path / "kohya.safetensors"
+    save_file(lora_keys.write(random_lora(64, rank=4, alpha=2.0), "kohya"), source, told)
+    for form, kept in (("comfyui", told), ("diffusers", {"trigger": "[CLP]"})):
+        lora_file.convert_lora(source, tmp_path / f"{form}.safetensors", form)
+        found = lora_file.read_lora(tmp_path / f"{form}.safetensors").metadata
+        assert {name: value for name, value in found.items() if name != "format"} == kept

@@ -10,6 +10,7 @@ import pytest
 from phantom_datasets import FINDING_OF
 from PIL import Image
 
+from diffusioncleft.cli.main import main
 from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
 from diffusioncleft.diffusioncleft_core.phantom.face import EYES, HAIR, SKIN, Cleft, Pose, random_face
 from diffusioncleft.diffusioncleft_core.phantom.photographs import KINDS as ARTIFACT_KINDS
@@ -148,3 +149,22 @@ def test_photographs_are_the_same_for_the_same_seed(tmp_path: Path) -> None:
         write_photographs(tmp_path / name, 3, "scar", seed=4)
     for path in sorted((tmp_path / "a").iterdir()):
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+
+
+def test_rendering_goes_on_after_a_full_disk_and_never_among_others(small_disk, capsys):
+    out, filler = small_disk / "photographs", small_disk / "filler"
+    line = ["phantom", "render", "--condition", "pre_op", "--n", "6", "--size", "64", "--out", str(out)]
+    filler.write_bytes(bytes(216 << 10))
+    assert main(line) == 2
+    assert "run the same command again" in capsys.readouterr().err
+    assert 0 < len(list(out.glob("*.png"))) < 6
+    filler.unlink()
+    assert main(line) == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert len(before) == 7
+    assert main(line) == 0
+    other = ["--seed", "5"], ["--size", "128"], ["--condition", "post_op"], ["--n", "5"]
+    for change in other:
+        assert main([*line, *change]) == 2
+        assert "something else than these photographs" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before

@@ -252,7 +252,7 @@ def test_the_command_writes_a_plan_and_makes_it_longer(command, tmp_path):
     assert (first.returncode, first.stderr) == (0, "")
     assert "dark 6" in first.stdout
     done = command(*options, "--n", 12, "--out", "plan.jsonl")
-    assert "12 rows, 9 of them were there" in done.stdout
+    assert "12 rows, 9 of them there before" in done.stdout
     rows = [json.loads(line) for line in (tmp_path / "plan.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [row["index"] for row in rows] == list(range(12))
     assert set(rows[0]) == {"index", "prompt", "seed", "attributes", "condition"}

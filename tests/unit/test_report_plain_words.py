@@ -8,7 +8,7 @@ from report_documents import document
 
 from diffusioncleft.diffusioncleft_core.imageset.decode import REASONS
 from diffusioncleft.diffusioncleft_core.report.html import UNREADABLE, write_html
-from diffusioncleft.diffusioncleft_core.report.plain_words import PLAIN_REASONS, WITHDRAWN_NOTE
+from diffusioncleft.diffusioncleft_core.report.plain_words import PLAIN_REASONS, WITHDRAWN_NOTE, rough, spread
 
 JARGON = r"\b(FIR|FID|LPIPS|cosine|embedding|threshold|hold-?out|sidecar|trigger|latent|n =|raw|metadata)\b"
 
@@ -92,14 +92,14 @@ def test_nothing_set_aside_and_nothing_recorded_are_told_apart(said):
 def test_a_finding_stands_beside_its_control_with_both_ranges(said, ci95, verdict):
     words = said(of_people(value=sum(ci95) / 2, ci95=ci95, k=2, n=20, threshold=0.55))
     assert "From 0.55 on this report counts" in words
-    assert "5 of 2,000 0.25 %; range 0.08 % to 0.58 % 2 of 20" in words
+    assert "5 of 2,000 0.3 %; range less than 0.1 % to 0.6 % 2 of 20" in words
     assert words.count(verdict) == 2
 
 
 def test_without_a_control_nothing_is_concluded(said):
     words = said(of_people())
-    assert "5 of 2,000 0.25 %; range 0.08 % to 0.58 % not measured Without a control" in words
-    assert "up to 0.58 % (pre-op, 2,000 images), up to 0.58 % (post-op, 2,000 images)" in words
+    assert "5 of 2,000 0.3 %; range less than 0.1 % to 0.6 % not measured Without a control" in words
+    assert "up to 0.6 % (pre-op, 2,000 images), up to 0.6 % (post-op, 2,000 images)" in words
 
 
 def test_what_was_not_measured_is_said_not_to_be(said):
@@ -158,3 +158,16 @@ def test_images_set_aside_are_counted_with_their_range(said):
         in words
     )
     assert "and 18 for any reason" in words
+
+
+@pytest.mark.parametrize(
+    ("share", "ci95", "words"),
+    [
+        (0.0, (0.0, 0.000526), "0 %; 0 % to 0.1 %"),
+        (0.0004, (0.0001, 0.0011), "less than 0.1 %; less than 0.1 % to 0.2 %"),
+        (0.25, (0.2, 0.3004), "25.0 %; 20.0 % to 30.1 %"),
+        (1.0, (0.9963, 1.0), "100 %; 99.6 % to 100 %"),
+    ],
+)
+def test_a_board_reads_one_decimal_and_no_range_becomes_narrower(share, ci95, words):
+    assert f"{rough(share)}; {spread(ci95)}".replace("\u00a0", " ") == words

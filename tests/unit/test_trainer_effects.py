@@ -7,6 +7,7 @@ from trainer_settings import trainer_settings
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.recipe.recipe import Subset
+from diffusioncleft.trainer.config import parse_arguments, recipe_from, unheard
 
 REG, PROMPTS = {"reg_data_dir": Path("reg")}, {"sample_prompts": Path("prompts.txt")}
 FOLDERS = {"train_data_dir": None, "subsets": (Subset(Path("photos")),)}
@@ -56,3 +57,31 @@ def test_a_warm_up_under_constant_names_the_schedule_that_has_one():
 )
 def test_a_default_that_is_spelt_out_is_accepted(values):
     trainer_settings(**values)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--discrete_flow_shift", "3"], "--discrete_flow_shift 3.0 has no effect: it belongs to --timestep"),
+        (["--sigmoid_scale=1", "--timestep_sampling=schnell"], "--sigmoid_scale 1.0 has no effect"),
+        (["--prior_loss_weight", "1"], "--prior_loss_weight 1.0 has no effect: there are no regularisation"),
+        (["--sample_steps", "4"], "--sample_steps 4 has no effect: there are no previews"),
+        (["--lr_warmup_steps", "0", "--save_last_n_steps", "0"], None),
+        (["--discrete_flow_shift", "3", "--timestep_sampling", "shift"], None),
+        ([], None),
+    ],
+)
+def test_a_default_that_is_spelt_out_and_has_no_effect_is_said(given, said):
+    line = ["--phantom", "--train_data_dir", "photos", "--timestep_sampling", "sigmoid", *given]
+    namespace = parse_arguments(line)
+    told = unheard(namespace, recipe_from(namespace))
+    assert len(told) == (said is not None)
+    assert said is None or told[0].startswith(said)
+
+
+def test_a_default_in_a_config_file_is_said_too(tmp_path):
+    (tmp_path / "kohya.toml").write_text("discrete_flow_shift = 3.0\nlr_warmup_steps = 0\n")
+    line = ["--phantom", "--train_data_dir", "photos", "--timestep_sampling", "sigmoid"]
+    namespace = parse_arguments([*line, "--config_file", str(tmp_path / "kohya.toml")])
+    (told,) = unheard(namespace, recipe_from(namespace))
+    assert told.startswith("--discrete_flow_shift 3.0 has no effect")
