@@ -1,0 +1,1 @@
+"""The page on which raters rate, and the database that keeps what they said."""
