@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..folder import CLOSED, IMAGES, KEY, Study, open_study
@@ -10,7 +10,17 @@ from ..items import Item
 from .order import Queue
 from .signin import Signatures
 
-State = tuple[object, ...]
+State = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """The study as it was when its files were in this state, and the queues made from it."""
+
+    state: State
+    study: Study
+    shown: tuple[Item, ...]
+    queues: dict[int, Queue] = field(default_factory=dict)
 
 
 class LiveStudy:
@@ -18,8 +28,7 @@ class LiveStudy:
 
     def __init__(self, root: Path, signatures: Signatures) -> None:
         self._root, self._signatures = root, signatures
-        self._read: tuple[State, Study, tuple[Item, ...]] | None = None
-        self._queue = functools.lru_cache(maxsize=1000)(self._make_queue)
+        self._reading = self._read()
 
     @property
     def closed(self) -> bool:
@@ -28,24 +37,30 @@ class LiveStudy:
 
     @property
     def study(self) -> Study:
-        return self._current()[1]
+        return self._current().study
 
     def queue(self, rater: int) -> Queue:
         """The rater's own order of the items whose pictures are there."""
-        return self._queue(rater, self._current()[2])
+        reading = self._current()
+        queue = reading.queues.get(rater)
+        if queue is None:
+            queue = reading.queues[rater] = Queue(self._signatures, rater, reading.shown)
+        return queue
 
-    def _make_queue(self, rater: int, items: tuple[Item, ...]) -> Queue:
-        return Queue(self._signatures, rater, items)
+    def _current(self) -> _Reading:
+        if self._reading.state != self._state():
+            self._reading = self._read()
+        return self._reading
 
-    def _current(self) -> tuple[State, Study, tuple[Item, ...]]:
-        state = (_state(self._root / KEY), _state(self._root / IMAGES))
-        if self._read is None or self._read[0] != state:
-            study = open_study(self._root)
-            self._read = (state, study, tuple(item for item in study.items if study.has_image(item.id)))
-        return self._read
+    def _read(self) -> _Reading:
+        state, study = self._state(), open_study(self._root)
+        return _Reading(state, study, tuple(item for item in study.items if study.has_image(item.id)))
+
+    def _state(self) -> State:
+        return tuple(_stat(self._root / name) for name in (KEY, IMAGES))
 
 
-def _state(path: Path) -> tuple[int, ...]:
+def _stat(path: Path) -> tuple[int, ...]:
     try:
         found = path.stat()
     except OSError:

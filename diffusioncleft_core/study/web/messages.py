@@ -96,6 +96,7 @@ def _read(path: Path, english: Language | None) -> Language:
 def _fields(text: Any) -> set[str]:
     """Names in braces; a broken brace counts as a name that nothing has."""
     try:
-        return {field for _, field, _, _ in string.Formatter().parse(text) if field is not None}
+        parts = string.Formatter().parse(text)
+        return {f"{name}{form}{conversion or ''}" for _, name, form, conversion in parts if name is not None}
     except ValueError:
         return {"?"}
