@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import ipaddress
+import logging
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -125,6 +126,7 @@ def serve(root: Path, store: Store, listening: Listening, tell: Callable[[str], 
     """
     import uvicorn
 
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)  # a lost database is told in one line
     study = open_study(root)
     if study.closed:
         raise UserError(f"the study {root} is closed and takes no answers; 'study analyse' reads those it has")
@@ -141,6 +143,7 @@ def serve(root: Path, store: Store, listening: Listening, tell: Callable[[str], 
             proxy_headers=listening.behind_proxy,
             ssl_certfile=listening.certificate,
             ssl_keyfile=listening.key,
+            timeout_keep_alive=75,
             timeout_graceful_shutdown=10,
         )
         tell(base)

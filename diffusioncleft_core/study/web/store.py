@@ -67,11 +67,11 @@ class Store:
         where = database.database_url(url, study.private)
         self.signatures = Signatures(read_secret(study.private))
         self.place = where.render_as_string(hide_password=True)
-        self._engine = database.connect(where)
         try:
+            self._engine = database.connect(where)
             database.migrate(self._engine)
             self._claim()
-        except DatabaseAway as error:
+        except (DatabaseAway, OSError) as error:
             raise UserError(
                 f"the study's database {self.place} can't be used ({error}); start it, or check the address"
             ) from error
