@@ -47,7 +47,9 @@ class Postgres:
     def start(self) -> None:
         """Start, and wait until it answers."""
         options = f"-p {self.port} -c listen_addresses=127.0.0.1 -k {self._folder}"
-        self._run("pg_ctl", "-D", self._data, "-l", f"{self._folder}/server.log", "-o", options, "-w", "start")
+        self._run(
+            "pg_ctl", "-D", self._data, "-l", f"{self._folder}/server.log", "-o", options, "-w", "start"
+        )
 
     def stop(self) -> None:
         """Stop at once, as after a loss of power."""

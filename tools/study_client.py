@@ -1,4 +1,4 @@
-"""A rater made of HTTP alone: opens a personal link, reads pages, fills in forms. For tests and measurements."""
+"""A rater made of HTTP alone: opens a link, reads pages, fills in forms. For tests and measurements."""
 
 import http.client
 import re
@@ -50,9 +50,9 @@ class _Forms(HTMLParser):
         if tag == "form":
             self._action = values.get("action", "")
             self.forms[self._action] = {}
-        elif tag == "input" and self._action and values.get("name"):
-            if values.get("type") != "radio" or "checked" in values:
-                self.forms[self._action][values["name"]] = values.get("value", "")
+        is_chosen = values.get("type") != "radio" or "checked" in values
+        if tag == "input" and self._action and values.get("name") and is_chosen:
+            self.forms[self._action][values["name"]] = values.get("value", "")
 
     def handle_endtag(self, tag: str) -> None:
         if tag == "form":

@@ -2,8 +2,8 @@
 
     python -m diffusioncleft.tools.study_kills --kills 100 --out experiments/study_kills.json
 
-Raters rate and correct as fast as they can; after a random time the server gets SIGKILL, the database is read,
-and the next server starts on it. A rating is acknowledged once the server's answer to its form was received.
+Raters rate and correct as fast as they can; after a random time the server gets SIGKILL, the database is
+read, and the next server starts on it. A rating is acknowledged once the server's answer to its form was received.
 """
 
 import argparse
@@ -125,7 +125,7 @@ def main() -> int:
         finally:
             postgres.close()
     document = {
-        "what": "ratings acknowledged before SIGKILL of the server at a random moment, and those of them lost",
+        "what": "ratings acknowledged before the server's SIGKILL at a random moment, and those lost",
         "date": date.today().isoformat(),
         "raters": args.raters,
         "seed": args.seed,

@@ -127,7 +127,7 @@ class StudyServer:
         """Start it, and wait until it answers."""
         words = ["serve", str(self.study.root), "--port", str(port), *self._options]
         words += ["--database", self.database] if self.database else []
-        self._log = tempfile.TemporaryFile("w+", encoding="utf-8")
+        self._log = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115
         self._process = subprocess.Popen(
             [sys.executable, "-m", "diffusioncleft", "study", *words],
             stdout=subprocess.PIPE,

@@ -71,8 +71,7 @@ def run_raters(args: argparse.Namespace) -> int:
         own = {item: times for item, times in sent.get(rater.id, {}).items() if item in counted}
         corrections = sum(own.values()) - len(own)
         state = f"revoked {rater.revoked_at[:10]}" if rater.revoked_at else f"invited {rater.invited_at[:10]}"
-        print(
-            f"{rater.code:<4} {len(own)} of {len(counted)} rated, {corrections} corrected  {state}  {rater.name}"
-        )
+        done = f"{len(own)} of {len(counted)} rated, {corrections} corrected"
+        print(f"{rater.code:<4} {done}  {state}  {rater.name}")
     store.close()
     return 0

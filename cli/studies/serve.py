@@ -27,7 +27,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     add_database_argument(parser)
     parser.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine alone")
     parser.add_argument("--port", type=whole(0, 65535), default=8377, help="default: 8377; 0: a free one")
-    parser.add_argument("--url", help="address by which raters reach it, such as https://study.clinic.example")
+    parser.add_argument(
+        "--url", help="address by which raters reach it, such as https://study.clinic.example"
+    )
     parser.add_argument("--tls-certificate", type=Path, metavar="PEM", help="certificate of this server")
     parser.add_argument("--tls-key", type=Path, metavar="PEM", help="key of that certificate")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""The study's server as a process: whole studies, attacks as requests, and what is left after it was killed."""
+"""The study's server as a process: whole studies, attacks as requests, and what a kill leaves."""
 
 import errno
 import json
@@ -146,7 +146,7 @@ def test_pages_are_in_the_language_that_is_asked_for(serving):
 
 @pytest.mark.parametrize("path", ["/", "/item/0123", "/picture/0123", "/enter/wrong", "/enter/%C3%A9%00"])
 def test_without_a_valid_link_nothing_is_seen(server, anna, path):
-    for client in (Client(server.base), Client(server.base, {name: "x" for name in anna.cookies})):
+    for client in (Client(server.base), Client(server.base, dict.fromkeys(anna.cookies, "x"))):
         page = client.get(path)
         assert page.status in (403, 404)
         assert not [word for word in TELLING if word in page.text]

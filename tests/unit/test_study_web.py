@@ -222,12 +222,21 @@ def test_attempts_are_limited_by_address():
 
 def test_answers_are_read_by_their_question_and_others_are_named(tmp_path):
     design = make_study(tmp_path / "study", n=1, practice=0, more=True, side=64).design
-    good = {"realism": "5", "plausibility": "1", "origin": "real", "wrong": "0.25 0.5", "remark": "a\r\nb\x00"}
+    good = {
+        "realism": "5",
+        "plausibility": "1",
+        "origin": "real",
+        "wrong": "0.25 0.5",
+        "remark": "a\r\nb\x00",
+    }
     filled = read_answers(design, {f"answer.{name}": text for name, text in good.items()})
     assert filled.complete
     assert filled.answers == {
-        **{"realism": 5, "plausibility": 1, "origin": "real"},
-        **{"wrong": [0.25, 0.5], "remark": "a\nb"},
+        "realism": 5,
+        "plausibility": 1,
+        "origin": "real",
+        "wrong": [0.25, 0.5],
+        "remark": "a\nb",
     }
     bad = {"realism": "6", "plausibility": "", "origin": "generated'--", "wrong": "nan 2"}
     filled = read_answers(design, {f"answer.{name}": text for name, text in bad.items()})

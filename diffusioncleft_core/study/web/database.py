@@ -196,5 +196,5 @@ def migrate(engine: Engine) -> None:
             command.upgrade(config, "head")
         except CommandError as error:
             raise UserError(
-                f"the study's database was made by a newer version of diffusioncleft ({error}); update it here"
+                f"the study's database was made by a newer version ({error}); update diffusioncleft here"
             ) from error

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from ...files import shown
-from ..design import Question
+from ..design import POINT, Question, words_in
 from ..items import Item
 from ..ratings import Value
 from .answers import CELLS, Filled, cells, read_answers
@@ -128,9 +128,7 @@ class Pages:
         wait = self._attempts.wait(address)
         if wait:
             minutes = math.ceil(wait / 60)
-            page = self._rendering.message(
-                request, design, "limited", "limited_title", 429, minutes=minutes
-            )
+            page = self._rendering.message(request, design, "limited", "limited_title", 429, minutes=minutes)
             page.headers["retry-after"] = str(wait)
             return page
         rater = self._store.by_token(request.path_params["token"])
@@ -252,7 +250,7 @@ class Pages:
         said = [language(key)] if key else []
         for name, questions in (("missing", filled.missing), ("wrong_answer", filled.wrong)):
             if questions and not key:
-                texts = "; ".join(one.text.get(language.code) or next(iter(one.text.values())) for one in questions)
+                texts = "; ".join(words_in(one.text, language.code) for one in questions)
                 said.append(language(name, questions=texts))
         if wants_json(request):
             token = self._signatures.csrf(visit.session)
@@ -334,7 +332,7 @@ def _asked(question: Question, filled: Filled) -> dict[str, Any]:
     return {
         "question": question,
         "value": value,
-        "cells": cells(value) if question.kind == "point" else [],
+        "cells": cells(value) if question.kind == POINT else [],
         "wrong": question in filled.missing or question in filled.wrong,
         "focus": False,
     }

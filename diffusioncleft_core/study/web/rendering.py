@@ -33,9 +33,7 @@ class Rendering:
             lstrip_blocks=True,
         )
         self._static = {path.name: path.read_bytes() for path in (HERE / "static").iterdir()}
-        self._versions = {
-            name: hashlib.sha256(data).hexdigest()[:12] for name, data in self._static.items()
-        }
+        self._versions = {name: hashlib.sha256(data).hexdigest()[:12] for name, data in self._static.items()}
 
     def offered(self, design: Design) -> list[str]:
         """The languages of the study that the page speaks too; without one, the page is in English."""

@@ -129,7 +129,9 @@ def serve(root: Path, store: Store, listening: Listening, tell: Callable[[str], 
     logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)  # a lost database is told in one line
     study = open_study(root)
     if study.closed:
-        raise UserError(f"the study {root} is closed and takes no answers; 'study analyse' reads those it has")
+        raise UserError(
+            f"the study {root} is closed and takes no answers; 'study analyse' reads those it has"
+        )
     languages, _ = load_languages(root)
     app = create_app(root, store, languages, hosts=listening.hosts, tls=listening.tls)
     with _socket(listening) as listener:
@@ -158,4 +160,6 @@ def _socket(listening: Listening) -> socket.socket:
         where = f"{listening.host}:{listening.port}"
         if error.errno == errno.EADDRINUSE:
             raise UserError(f"{where} is taken by another program; end it, or give another --port") from error
-        raise UserError(f"can't listen on {where} ({error.strerror or error}); give another --host") from error
+        raise UserError(
+            f"can't listen on {where} ({error.strerror or error}); give another --host"
+        ) from error
