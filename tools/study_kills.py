@@ -3,7 +3,8 @@
     python -m diffusioncleft.tools.study_kills --kills 100 --out experiments/study_kills.json
 
 Raters rate and correct as fast as they can; after a random time the server gets SIGKILL, the database is
-read, and the next server starts on it. A rating is acknowledged once the server's answer to its form was received.
+read, and the next server starts on it. A rating is acknowledged once the server's answer to its form was
+received.
 """
 
 import argparse

@@ -51,6 +51,7 @@ def add_database_argument(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until Ctrl-C or SIGTERM."""
+    from ...diffusioncleft_core.study.consent import erase_withdrawn
     from ...diffusioncleft_core.study.folder import open_study
     from ...diffusioncleft_core.study.web.messages import load_languages
     from ...diffusioncleft_core.study.web.server import Listening, link, serve
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
             f"the page has no messages in {', '.join(silent)}: those readers see another language "
             f"(docs/study.md: a language of your own)"
         )
-    for notice in notices:
+    for notice in [*notices, *erase_withdrawn(study)]:
         warn(notice)
     if listening.is_open:
         print(OPEN, file=sys.stderr)
