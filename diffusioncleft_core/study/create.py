@@ -86,9 +86,9 @@ def create_study(
     )
     study = _write(out, design, expanded, drawn, practice)
     notices += _unknown([item for item in study.rated if item.repeat_of is None])
-    for source in expanded:
-        if is_dataset(source.folder):
-            remember_study(source.folder, out)
+    for place in {item.source for item in study.items if item.source is not None}:
+        if is_dataset(expanded[place].folder):
+            remember_study(expanded[place].folder, out)
     return study, notices
 
 
