@@ -1,8 +1,8 @@
 """`python -m benchmarks.study_load`: fifty raters at once on the study's page, on SQLite and on PostgreSQL.
 
-Server and raters share this machine and speak over the loopback. Each rater opens a page and its picture, waits
-and sends the answers; the waits are drawn around a second, about ten times as fast as people rate. What is
-measured is seen from the raters: from the request to the last byte of the answer.
+Server and raters share this machine and speak over the loopback. Each rater opens a page and its picture,
+waits and sends the answers; the waits are drawn around a second, about ten times as fast as people rate. What
+is measured is seen from the raters: from the request to the last byte of the answer.
 """
 
 import argparse

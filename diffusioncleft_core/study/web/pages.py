@@ -32,7 +32,7 @@ YEAR = 365 * 24 * 3600
 
 
 class SignedOut(Exception):
-    """The request is nobody's: no session, an expired one, or one whose link has ended."""
+    """The request comes from no rater: it has no session, or one that expired or whose link has ended."""
 
 
 class StudyClosed(Exception):
