@@ -50,9 +50,7 @@ def test_a_form_counts_once_however_often_it_is_sent(store, study, rater):
     assert [one.answers for one in store.history(rater, item)] == [FOUR]
 
 
-def test_a_page_that_the_browser_brought_back_corrects_and_each_of_its_requests_counts_once(
-    store, study, rater
-):
+def test_a_form_with_other_answers_corrects_and_each_of_its_requests_counts_once(store, study, rater):
     item = study.rated[0].id
     for answers in (FOUR, FIVE, FOUR, FIVE):
         store.save(rater, item, "form 1", answers, 3.0)
