@@ -1,8 +1,9 @@
-"""Whoever did not agree to be shown to raters is not drawn, and a consent withdrawn later reaches the study."""
+"""Only who agreed to be shown to raters is drawn, and a consent withdrawn later reaches the study."""
 
 import csv
 import json
 import shutil
+from dataclasses import asdict
 
 import pytest
 from study_sets import bare_pictures, made, names, people_of_a_dataset, photographs, set_rating
@@ -28,6 +29,7 @@ BUILD = (
     "--out",
     "private",
 )
+LORA = "a" * 64
 
 
 @pytest.fixture(scope="module")
@@ -156,30 +158,22 @@ def test_photographs_that_are_not_there_are_told_of(photos, tmp_path):
 
 def test_images_by_a_withdrawn_lora_are_not_drawn_and_not_shown_any_more(tmp_path, command):
     folder = bare_pictures(tmp_path / "generated", 4) / "pre_op"
+    accepted = {"accepted": True}
     rows = [
-        ImageRow(
-            file,
-            role="generated",
-            index=number,
-            condition="pre_op",
-            lora="a" * 64,
-            verdicts={"accepted": True},
-        )
+        ImageRow(file, role="generated", index=number, condition="pre_op", lora=LORA, verdicts=accepted)
         for number, file in enumerate(names(folder))
     ]
     write_image_set(folder, rows)
     study, _ = made(tmp_path / "study", {"generated": folder}, practice=0)
     assert left(study) == 4
-    mark = Withdrawal("run", ("a" * 64,), "2026-11-02", "dataset")
+    mark = Withdrawal("run", (LORA,), "2026-11-02", "dataset")
     add_marks(folder, [mark])
     with pytest.raises(UserError, match="so nobody is shown them"):
         made(tmp_path / "again", {"generated": folder})
     register = user_register()
     register.parent.mkdir(parents=True, exist_ok=True)
     before = read_jsonl(register) if register.is_file() else []
-    write_jsonl(
-        register, [*before, {"run": "run", "loras": ["a" * 64], "date": "2026-11-02", "by": "dataset"}]
-    )
+    write_jsonl(register, [*before, asdict(mark)])
     try:
         listed = command("dataset", "withdraw", "study", "--yes")
         assert "4 pictures of a rater study: " in listed.stdout and left(study) == 0
@@ -199,9 +193,6 @@ def test_a_first_table_asks_for_it_and_a_misspelt_answer_keeps_nobody_from_train
     set_rating(folder, dict.fromkeys(names(folder), "ja"))
     shutil.copytree(folder, tmp_path / "photos")
     assert command(*BUILD).returncode == 0
-    assert (
-        len(dataset_rows(tmp_path / "private")) == 4 and rating_consent(tmp_path / "private") == frozenset()
-    )
-    assert json.loads((tmp_path / "private" / "rating_consent.json").read_text("utf-8")) == {
-        "photographs": []
-    }
+    dataset = tmp_path / "private"
+    assert len(dataset_rows(dataset)) == 4 and rating_consent(dataset) == frozenset()
+    assert json.loads((dataset / "rating_consent.json").read_text("utf-8")) == {"photographs": []}
