@@ -24,6 +24,7 @@ COMMANDS = {
     "measure": ".measure",
     "downstream": ".downstream",
     "report": ".report",
+    "study": ".study",
     "lora": ".lora",
     "phantom": ".phantom",
     "doctor": ".doctor",

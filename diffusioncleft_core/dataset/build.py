@@ -41,6 +41,7 @@ from .folder import (
 )
 from .metadata import unclear_consent
 from .opened import decoded, examine_all, near_copies_among, sources_with_consent
+from .rating_consent import recorded_rating_consent, write_rating_consent
 from .select import Selection, choose_holdout, group_subjects, region_box, roles_elsewhere, select
 from .settings import BuildSettings, Photographs, read_overruled, read_roles, recorded_roles
 from .trained import ConsentChange, OnChange, restore, withdraw_trainings
@@ -134,7 +135,10 @@ def build_dataset(
             raise UserError(found.lost)
         ledger = Ledger(folder)
         recorded = recorded_roles(folder, settings, warnings)
+        shown = {source for candidate, source in sources if candidate.rating}
+        shown -= {source for candidate, source in sources if not candidate.rating}
         erased = _erase_withdrawn(folder, ledger, {source for _, source in sources})
+        _keep_rating_consent(folder, ledger, shown)
 
         overruled = read_overruled(folder)
         before = set(ledger.examined)
@@ -153,6 +157,9 @@ def build_dataset(
         rows, subjects, roles = _rows(folder, condition, selection, settings, recorded, elsewhere)
         _write_images(folder, photos, selection, settings.max_side, opened)
         _write_lists(folder, rows, roles, aside)
+        write_rating_consent(
+            folder, {item.pixels for item in selection.entered if item.examined.source in shown}
+        )
         if restored := restore(folder, roles):
             on_change(ConsentChange(restored=tuple(restored)))
         if not rows:
@@ -217,6 +224,15 @@ def _erase_withdrawn(folder: Path, ledger: Ledger, sources: set[str]) -> int:
         erase_unlisted(folder, [row.sha256 for row in kept if row.sha256])
         empty_folder(folder / CACHE)
     return len(rows) - len(kept)
+
+
+def _keep_rating_consent(folder: Path, ledger: Ledger, shown: set[str]) -> None:
+    """Take back at once what raters may no longer see; what they may see anew waits for the build's end."""
+    known = ledger.examined
+    allowed = {found.pixels for source in shown if (found := known.get(source))}
+    recorded = recorded_rating_consent(folder)
+    if not recorded <= allowed:
+        write_rating_consent(folder, recorded & allowed)
 
 
 def _rows(

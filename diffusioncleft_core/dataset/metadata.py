@@ -13,6 +13,8 @@ from ..text import decoded, opened
 DELIMITERS = (",", ";", "\t", "|")
 CONSENT_YES, CONSENT_NO = "yes", "no"
 WRITE_YES = "only yes is consent: write yes where the person, or a guardian, agreed"
+RATING = "consent_rating"
+"""The column of those who may be shown to the raters of a study."""
 _MAX_BYTES = 64 << 20
 
 
@@ -42,6 +44,11 @@ class MetadataRow:
     def unclear(self) -> bool:
         """Whether consent is neither `yes` nor `no`, nor left empty: it may be meant as one of them."""
         return self.values.get("consent", "").casefold() not in ("", CONSENT_YES, CONSENT_NO)
+
+    @property
+    def rating_consent(self) -> bool:
+        """Whether the photograph may be shown to the raters of a study: `consent_rating` beside `consent`."""
+        return self.consent and self.values.get(RATING, "").casefold() == CONSENT_YES
 
 
 @dataclass(frozen=True)
@@ -171,5 +178,6 @@ def _row(columns: list[str], fields: list[str], line: int) -> MetadataRow:
     problem = None
     if any(item.strip() for item in fields[len(columns) :]):
         problem = f"line {line} has more fields than the header; quote values that contain the separator"
-        values.pop("consent", None)
+        for name in ("consent", RATING):
+            values.pop(name, None)
     return MetadataRow(values.pop("file", ""), line, values, problem)

@@ -24,11 +24,12 @@ from ..report.html import figures_folder
 from ..report.nearest import NEAREST_FILE
 from ..report.run_folder import HTML, PRIVATE_HTML
 from ..report.withdrawn import report_loras
+from ..study.folder import is_study, open_study
 from ..weight_file import SOURCE_KEY
 
-LORA, CHECKPOINTS, IMAGES, SHEET, CLASSIFIERS, REPORT, DERIVED = (
+LORA, CHECKPOINTS, IMAGES, SHEET, CLASSIFIERS, REPORT, DERIVED, SHOWN = (
     "LoRA", "checkpoints, previews and losses", "images", "sheet", "classifiers or their figures", "report",
-    "what was computed from images",
+    "what was computed from images", "pictures of a rater study",
 )  # fmt: skip
 _CHECKPOINTS = "state"
 _HEADER = "checkpoint"
@@ -98,11 +99,22 @@ class Search:
             yield Held(CHECKPOINTS, folder, tuple(beside), withdrawals=tuple(merged(reached)))
 
     def _drawn(self, folder: Path) -> Iterator[Held]:
-        """Sets; sheets and grids; reports."""
+        """Sets; studies that show some of them; sheets and grids; reports."""
         if (folder / SETTINGS).is_file():
             if reached := self._of(set_names(folder)):
                 images, files = set_files(folder)
                 yield Held(IMAGES, folder, tuple(files), images, tuple(reached))
+            return
+        if is_study(folder):
+            study = open_study(folder)
+            found = {
+                study.image(item.id): reached
+                for item in study.items
+                if study.has_image(item.id) and (reached := self._of({item.lora or ""}))
+            }
+            if found:
+                reached = merged(item for items in found.values() for item in items)
+                yield Held(SHOWN, folder, tuple(found), len(found), tuple(reached))
             return
         yield from self._loose(folder)
         for file in sorted(folder.glob("*.json")):

@@ -13,6 +13,7 @@ from ..conditions.vocabulary import Condition
 from ..dataset.drawn import remembered_places
 from ..dataset.folder import KEY, WITHDRAWN, dataset_lock, erase, is_dataset
 from ..dataset.opened import sources_with_consent
+from ..dataset.rating_consent import studies_of, write_rating_consent
 from ..dataset.settings import Photographs, read_roles
 from ..dataset.trained import (
     ConsentChange,
@@ -40,6 +41,7 @@ from ..files import LOCK, folder_lock, remove_leftovers, sha256_model, shown
 from ..imageset.places import REJECTED
 from ..report.folders import RunFolders
 from ..report.withdrawn import refresh_report
+from ..study.consent import refresh_studies
 from .holdings import CHECKPOINTS, IMAGES, LORA, REPORT, Held, Search, folders_below, is_checkpoint
 from .stages import SUPERSEDED
 
@@ -89,13 +91,22 @@ def foreseen(dataset: Path, photographs: Photographs, condition: Condition) -> l
     return told
 
 
+def reach_studies(dataset: Path) -> list[str]:
+    """Erase from studies what their raters may not see any more of a dataset; sentences on it."""
+    return refresh_studies(studies_of(dataset))
+
+
 def withdraw_dataset(dataset: Path) -> list[str]:
-    """Mark everything that was ever trained on a dataset, as before it is purged; sentences on it."""
+    """Mark everything that was ever trained on a dataset, as before it is purged; sentences on it.
+
+    The copies of its photographs in studies are erased.
+    """
     if not (dataset / KEY).is_file():
         return []
     with dataset_lock(dataset):
         held = mark_withdrawn(dataset, [*withdraw(dataset), *_unrecorded(dataset)])
-    return [_marked(dataset, held)] if held else []
+        write_rating_consent(dataset, ())
+    return [*([_marked(dataset, held)] if held else []), *reach_studies(dataset)]
 
 
 def mark_withdrawn(dataset: Path, withdrawals: Sequence[Withdrawal]) -> list[Held]:

@@ -14,7 +14,7 @@ ROOMS = (
     ("imageset", "flux"),
     ("faces",),
     ("dataset", "weights"),
-    ("generation", "filters", "metrics", "downstream"),
+    ("generation", "filters", "metrics", "downstream", "study"),
     ("phantom", "report"),
     ("run",),
 )
@@ -77,6 +77,17 @@ def test_what_stands_on_the_core_imports_what_it_may(imports):
         if room in ABOVE and room != target and target in ABOVE and target not in ABOVE[room]
     ]
     assert sorted(set(wrong)) == []
+
+
+def test_the_studys_page_and_its_statistics_know_nothing_of_each_other(repository):
+    between = [
+        f"{name} imports {target}"
+        for name, targets in file_graph(repository).items()
+        for target in targets
+        for one, other in (("web", "statistics"), ("statistics", "web"))
+        if name.startswith(f"{CORE}.study.{one}") and target.startswith(f"{CORE}.study.{other}")
+    ]
+    assert sorted(between) == []
 
 
 def test_no_two_files_import_each_other_in_a_circle(repository):

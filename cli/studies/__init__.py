@@ -1,0 +1,1 @@
+"""The subcommands of `diffusioncleft study`, a file each."""

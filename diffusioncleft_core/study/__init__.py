@@ -1,0 +1,1 @@
+"""The rater study: people judge pictures without knowing where each comes from."""

@@ -1,0 +1,114 @@
+"""The folder of a study: what lies in it, what of it is private, and how it is opened.
+
+STUDY/study.toml          the design, frozen when the study was made; names no path and no photograph
+STUDY/closed.json         there once the study was closed
+STUDY/private/            closed to others (0700)
+    key.jsonl             where each picture comes from
+    sources.jsonl         the sets that were drawn from
+    images/ID.png         the pictures as they are shown
+    study.sqlite          raters and ratings, unless they lie in another database
+STUDY/results/            what `study analyse` writes
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from ..errors import UserError
+from ..files import folder_lock, inside, shown
+from ..text import read_text
+from .design import Design, parse_design
+from .items import Item, read_items
+
+DESIGN = "study.toml"
+CLOSED = "closed.json"
+PRIVATE = "private"
+KEY = f"{PRIVATE}/key.jsonl"
+SOURCES = f"{PRIVATE}/sources.jsonl"
+IMAGES = f"{PRIVATE}/images"
+DATABASE = f"{PRIVATE}/study.sqlite"
+RESULTS = "results"
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study that was made."""
+
+    root: Path
+    design: Design
+    items: tuple[Item, ...]
+
+    @cached_property
+    def by_id(self) -> dict[str, Item]:
+        """Its items by id."""
+        return {item.id: item for item in self.items}
+
+    @property
+    def private(self) -> Path:
+        return self.root / PRIVATE
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file of raters and ratings, where no other database is named."""
+        return self.root / DATABASE
+
+    @property
+    def results(self) -> Path:
+        return self.root / RESULTS
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed: it takes no rating any more, and pictures of photographs are erased."""
+        return (self.root / CLOSED).is_file()
+
+    @property
+    def practice(self) -> tuple[Item, ...]:
+        """The items that come first and don't count."""
+        return tuple(item for item in self.items if item.practice)
+
+    @property
+    def rated(self) -> tuple[Item, ...]:
+        """The items that count, repeats among them."""
+        return tuple(item for item in self.items if not item.practice)
+
+    def image(self, item: str) -> Path:
+        """The picture of an item, by its id. UserError for an id that is not in the study."""
+        if item not in self.by_id:
+            raise UserError(f"the study has no item {shown(item)!r}; take an id from its key")
+        return inside(self.root / IMAGES, f"{item}.png")
+
+    def has_image(self, item: str) -> bool:
+        """Whether the picture is there: closing and withdrawing erase pictures of photographs."""
+        return item in self.by_id and self.image(item).is_file()
+
+
+def is_study(folder: Path) -> bool:
+    """Whether a study lies in `folder`."""
+    return (Path(folder) / DESIGN).is_file() and (Path(folder) / KEY).is_file()
+
+
+def open_study(folder: Path) -> Study:
+    """The study in a folder.
+
+    Raises:
+        UserError: there is none, or a file of it is damaged.
+    """
+    folder = Path(folder)
+    if not is_study(folder):
+        raise UserError(
+            f"{shown(folder)} is no study (it has no {DESIGN} or no {KEY}); make one with "
+            "'diffusioncleft study create'"
+        )
+    path = folder / DESIGN
+    return Study(folder, parse_design(read_text(path), str(path)), read_items(folder / KEY))
+
+
+def study_lock(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """Keep others from making, changing or closing the study meanwhile; UserError while one does."""
+    return folder_lock(
+        Path(folder) / PRIVATE,
+        lambda owner: f"process {owner} is at work in the study {shown(folder)}; wait for it, or stop it",
+    )

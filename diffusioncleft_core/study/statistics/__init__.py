@@ -1,0 +1,1 @@
+"""What ratings say: means, agreement, equivalence, detection, each with its interval."""

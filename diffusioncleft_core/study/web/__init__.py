@@ -1,0 +1,1 @@
+"""The page on which raters answer, and the database that keeps their answers."""
