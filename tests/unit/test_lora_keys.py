@@ -20,6 +20,7 @@ from diffusioncleft.diffusioncleft_core.flux.transformer_keys import (
     linear_modules,
     single_block,
 )
+from diffusioncleft.diffusioncleft_core.weight_file import SOURCE_KEY
 
 FULL = 3072
 
@@ -451,4 +452,4 @@ def test_the_scale_is_told_only_where_it_still_applies(tmp_path):
     for form, kept in (("comfyui", told), ("diffusers", {"trigger": "[CLP]"})):
         lora_file.convert_lora(source, tmp_path / f"{form}.safetensors", form)
         found = lora_file.read_lora(tmp_path / f"{form}.safetensors").metadata
-        assert {name: value for name, value in found.items() if name != "format"} == kept
+        assert {name: value for name, value in found.items() if name not in ("format", SOURCE_KEY)} == kept
