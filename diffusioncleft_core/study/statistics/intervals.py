@@ -94,9 +94,7 @@ def dispersion(cells: Sequence[Cell], low: float, high: float, base: float) -> A
     return total / weight
 
 
-def mean_interval(
-    cell: Cell, low: float, high: float, pooled: Array | float, level: float = LEVEL
-) -> Limits:
+def mean_interval(cell: Cell, low: float, high: float, pooled: Array | float, level: float = LEVEL) -> Limits:
     """Limits of a cell's mean; for raters like these from `ENOUGH_RATERS` on, else for these raters."""
     lower, upper = _image_limits(cell, low, high, pooled, level)
     if cell.n_raters < ENOUGH_RATERS:
