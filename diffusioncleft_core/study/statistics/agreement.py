@@ -1,16 +1,17 @@
 """How far raters agree: Gwet's AC2, weighted kappa, ICC(2,1), percent agreement, each with its interval.
 
-Sources of the formulas: Gwet, Handbook of Inter-Rater Reliability, 4th edition (2014), chapters 3 to 5 (AC2, its
-ordinal weights, missing ratings); Cohen, Psychol Bull 70 (1968), for more raters than two Conger, Psychol Bull 88
-(1980) (weighted kappa); Shrout & Fleiss, Psychol Bull 86 (1979) (ICC(2,1)).
+Sources of the formulas: Gwet, Handbook of Inter-Rater Reliability, 4th edition (2014), chapters 3 to 5
+(AC2, its ordinal weights, missing ratings); Cohen, Psychol Bull 70 (1968), for more raters than two
+Conger, Psychol Bull 88 (1980) (weighted kappa); Shrout & Fleiss, Psychol Bull 86 (1979) (ICC(2,1)).
 
-Every coefficient is a function of sums over images. So leaving each image out once costs a subtraction, and the
-interval has the jackknife's variance over images (Efron & Stein, Ann Stat 9, 1981) in the score equation of
-`intervals`, between -1 and 1: the raters are these raters, the images stand for others.
+Every coefficient is a function of sums over images. So leaving each image out once costs a subtraction,
+and the interval has the jackknife's variance over images (Efron & Stein, Ann Stat 9, 1981) in the score
+equation of `intervals`, between -1 and 1: the raters are these raters, the images stand for others.
 
-Kappa and the ICC divide by what the answers off the most frequent one leave over. Where two raters, independent of
-each other, would both leave it on fewer than five images, no interval that we tried held its level (from 20 to
-99 % instead of 95 %), and none is told. The five is Cochran's for expected counts (Biometrics 10, 1954).
+Kappa and the ICC divide by what the answers off the most frequent one leave over. Where two raters,
+independent of each other, would both leave it on fewer than five images, no interval that we tried held
+its level (from 20 to 99 % instead of 95 %), and none is told. The five is Cochran's for expected counts
+(Biometrics 10, 1954).
 """
 
 from __future__ import annotations
@@ -96,9 +97,9 @@ def chance_agreement(scores: Array, categories: int) -> Array:
 class Sums:
     """The sums over images that the coefficients are functions of.
 
-    each: [..., I, F]; total: [..., F]. F: images with two ratings, their agreement in three kinds of weights,
-    images, shares of the categories [K], answers by rater and category [R, K], and of the images that all rated:
-    number, sum by rater [R], sum of squared image sums, sum of squares.
+    each: [..., I, F]; total: [..., F]. F: images with two ratings, their agreement in three kinds of
+    weights, images, shares of the categories [K], answers by rater and category [R, K], and of the images
+    that all rated: number, sum by rater [R], sum of squared image sums, sum of squares.
     """
 
     def __init__(self, scores: Array, categories: int, weights: tuple[Array, Array] | None = None) -> None:
@@ -139,13 +140,12 @@ class Sums:
         """The coefficients of sums [..., F]; NaN where one is not defined."""
         with np.errstate(divide="ignore", invalid="ignore"):
             images = sums[..., 0]
-            found = {
+            return {
                 "ac2": _corrected(sums[..., 1] / images, self._gwet_chance(sums)),
                 "kappa": _corrected(sums[..., 2] / images, self.expected(sums, self._quadratic)),
                 "icc": self._icc(sums),
                 "agreement": sums[..., 3] / images,
             }
-        return found
 
     def expected(self, sums: Array, weights: Array) -> Array:
         """[...] agreement of two raters who answer at random, each as often as it did: mean over pairs."""

@@ -1,11 +1,11 @@
 """Real or generated: accuracy, d′ and bias of the raters' answers, with intervals and against chance.
 
-A signal is a generated picture, a hit says so of one, a false alarm says so of a real one (Macmillan & Creelman,
-Detection Theory, 2nd edition, 2005). Shares of 0 and 1 have no z: half an answer is added to each count and one to
-its number (the log-linear correction of Hautus, Behav Res Methods Instrum Comput 27, 1995). d′ and the bias c are
-means of the raters' own. Their limits are z at the Jeffreys limits of each rater's shares (Brown, Cai & DasGupta,
-Stat Sci 16, 2001), squared and added (MOVER, see `intervals`), weighted by how alike the raters answer; they are
-about these raters and other images.
+A signal is a generated picture, a hit says so of one, a false alarm says so of a real one (Macmillan &
+Creelman, Detection Theory, 2nd edition, 2005). Shares of 0 and 1 have no z: half an answer is added to
+each count and one to its number (the log-linear correction of Hautus, Behav Res Methods Instrum Comput
+27, 1995). d′ and the bias c are means of the raters' own. Their limits are z at the Jeffreys limits of
+each rater's shares (Brown, Cai & DasGupta, Stat Sci 16, 2001), squared and added (MOVER, see
+`intervals`), weighted by how alike the raters answer; they are about these raters and other images.
 """
 
 from __future__ import annotations

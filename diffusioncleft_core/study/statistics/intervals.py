@@ -2,17 +2,19 @@
 
 Every function takes arrays with any leading axes, so that thousands of simulated studies are one call.
 
-**Images.** The mean lies between the ends of its scale and its variance shrinks as it nears one of them. So the
-limits solve (m - μ)² = t² φ (high - μ)(μ - low) / n for μ: Wilson's score interval (J Am Stat Assoc 22, 1927)
-with the dispersion φ of a quasi-binomial (Wedderburn, Biometrika 61, 1974). φ is the images' own variance over
-(high - m)(m - low), drawn towards that of the question's other cells by two images' weight: where ten images of
-ten got the highest answer their own variance says nothing. A difference squares and adds the distances of both
-limits (MOVER: Zou & Donner, Stat Med 27, 2008; Newcombe, Stat Med 17, 1998).
+**Images.** The mean lies between the ends of its scale and its variance shrinks as it nears one of them.
+So the limits solve (m - μ)² = t² φ (high - μ)(μ - low) / n for μ: Wilson's score interval (J Am Stat
+Assoc 22, 1927) with the dispersion φ of a quasi-binomial (Wedderburn, Biometrika 61, 1974). φ is the
+images' own variance over (high - m)(m - low), drawn towards that of the question's other cells by two
+images' weight: where ten images of ten got the highest answer their own variance says nothing. A
+difference squares and adds the distances of both limits (MOVER: Zou & Donner, Stat Med 27, 2008;
+Newcombe, Stat Med 17, 1998).
 
-**Raters.** From `ENOUGH_RATERS` on they stand for raters like them: their variance (the two-way one of Cameron,
-Gelbach & Miller, J Bus Econ Stat 29, 2011) is added in quadrature at t of R - 1 degrees of freedom (as in the
-modified large sample intervals of Graybill & Wang, J Am Stat Assoc 75, 1980). Fewer raters can't tell how raters
-differ, so the interval is about these raters and other images, and the words say so.
+**Raters.** From `ENOUGH_RATERS` on they stand for raters like them: their variance (the two-way one of
+Cameron, Gelbach & Miller, J Bus Econ Stat 29, 2011) is added in quadrature at t of R - 1 degrees of
+freedom (as in the modified large sample intervals of Graybill & Wang, J Am Stat Assoc 75, 1980). Fewer
+raters can't tell how raters differ, so the interval is about these raters and other images, and the words
+say so.
 """
 
 from __future__ import annotations
@@ -81,9 +83,9 @@ def cell_of(scores: Array) -> Cell:
 
 
 def dispersion(cells: Sequence[Cell], low: float, high: float, base: float) -> Array:
-    """[...] variance of the cells' image means over (high - m)(m - low), pooled; `base` has two images' weight.
+    """[...] variance of the cells' image means over (high - m)(m - low), pooled.
 
-    A cell whose mean is an end of the scale says nothing of it.
+    `base` has two images' weight. A cell whose mean is an end of the scale says nothing of it.
     """
     total = np.full(cells[0].mean.shape, PRIOR_IMAGES * base)
     weight = np.full(cells[0].mean.shape, PRIOR_IMAGES)
