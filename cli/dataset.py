@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..diffusioncleft_core.dataset.settings import LARGEST_SIDE, SAME_PERSON, SMALLEST_SIDE
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.ranges import HOLDOUT, SEED
-from .options import add_vocabulary_argument, warn
+from .options import add_vocabulary_argument, agreed, warn
 
 if TYPE_CHECKING:
     from ..diffusioncleft_core.dataset.build import BuildResult
@@ -177,7 +176,7 @@ def _build_with(out: Path, arguments: dict[str, Any]) -> BuildResult:
     from ..diffusioncleft_core.dataset.settings import BuildSettings, Photographs
     from ..diffusioncleft_core.dataset.unopened import look_through
     from ..diffusioncleft_core.faces.analyzer import load_face_analyzer
-    from ..diffusioncleft_core.run.withdrawal import note_change
+    from ..diffusioncleft_core.run.withdrawal import note_change, reach_studies
 
     def consent_changed(change: ConsentChange) -> None:
         for message in note_change(out, change):
@@ -190,15 +189,20 @@ def _build_with(out: Path, arguments: dict[str, Any]) -> BuildResult:
     metadata = Path(arguments["metadata"]) if arguments["metadata"] else None
     photographs = Photographs(photos, metadata, [Path(path) for path in arguments["apart_from"]])
     look_through(photographs, condition, bracketed=settings.bracketed, dataset=out)
-    return build_dataset(
-        photographs,
-        condition,
-        out,
-        load_face_analyzer(arguments["faces"]),
-        settings=settings,
-        arguments=arguments,
-        on_change=consent_changed,
-    )
+    faces = load_face_analyzer(arguments["faces"])
+    try:
+        return build_dataset(
+            photographs,
+            condition,
+            out,
+            faces,
+            settings=settings,
+            arguments=arguments,
+            on_change=consent_changed,
+        )
+    finally:  # a build that no photograph may enter any more stops, too
+        for message in reach_studies(out):
+            warn(message)
 
 
 def _summary(result: BuildResult, phantom: bool) -> None:
@@ -298,27 +302,13 @@ def _withdraw(args: argparse.Namespace) -> int:
     print("made from photographs whose consent was withdrawn:")
     for line in described(held):
         print(f"  {line}")
-    if not _agreed(
-        args, "all of this is erased for good; give --yes to do it", "Erase all of this for good?"
-    ):
+    if not agreed(args, "all of this is erased for good; give --yes to do it", "Erase all of this for good?"):
         return 1
     erased = erase_held(held)
     print(f"erased {erased.files} files; the same run makes anew what it lacks, without these photographs")
     for folder in erased.left:
         print(f"left in {folder}: what is not diffusioncleft's")
     return 0
-
-
-def _agreed(args: argparse.Namespace, refusal: str, question: str) -> bool:
-    """Whether a person agreed to an erasure, by --yes or now; UserError where nobody can be asked."""
-    if args.yes:
-        return True
-    if not sys.stdin.isatty():
-        raise UserError(refusal)
-    if input(f"{question} [y/N] ").strip().lower() in {"y", "yes"}:
-        return True
-    print("nothing was erased")
-    return False
 
 
 def _purge(args: argparse.Namespace) -> int:
@@ -329,7 +319,7 @@ def _purge(args: argparse.Namespace) -> int:
     count = len(derived_files(args.folder))
     refusal = f"purge erases {count} files in {args.folder} for good; give --yes to do it"
     question = f"Erase {count} derived files in {args.folder} for good? The photographs stay."
-    if not _agreed(args, refusal, question):
+    if not agreed(args, refusal, question):
         return 1
     if not args.consent_stands:
         for message in withdraw_dataset(args.folder):

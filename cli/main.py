@@ -23,6 +23,7 @@ COMMANDS = {
     "plan": ".plan",
     "measure": ".measure",
     "report": ".report",
+    "study": ".study",
     "lora": ".lora",
     "phantom": ".phantom",
     "doctor": ".doctor",

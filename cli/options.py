@@ -299,6 +299,18 @@ def tokenizer_from(folder: Path | None) -> Callable[[str], Any] | None:
     return lambda text: tokenizer(text, truncation=False, verbose=False)
 
 
+def agreed(args: argparse.Namespace, refusal: str, question: str) -> bool:
+    """Whether a person agreed to an erasure, by --yes or now; UserError where nobody can be asked."""
+    if args.yes:
+        return True
+    if not sys.stdin.isatty():
+        raise UserError(refusal)
+    if input(f"{question} [y/N] ").strip().lower() in {"y", "yes"}:
+        return True
+    print("nothing was erased")
+    return False
+
+
 def warn(message: str) -> None:
     """Print one warning line to standard error."""
     print(f"diffusioncleft: warning: {message}", file=sys.stderr, flush=True)

@@ -15,6 +15,7 @@ from .grammar import Template, names_in, words_of
 from .table import Table
 from .vocabulary import (
     ALL,
+    GROUPS,
     LANDMARKS,
     PAPER_MODE,
     REPORTED_METRICS,
@@ -56,6 +57,7 @@ def _vocabulary(root: Table, digest: str, path: Path | None) -> Vocabulary:
     root.only(
         "schema", "name", "title", "closing", "healthy_face", "appearance", "phrases", "articles",
         "attributes", "columns", "caption_phrases", "conditions", "zero_shot", "reported", "reported_notes",
+        "groups",
     )  # fmt: skip
     if root.content.get("schema") != SCHEMA:
         raise root.fail(f"schema must be {SCHEMA}; this version reads no other")
@@ -86,7 +88,21 @@ def _vocabulary(root: Table, digest: str, path: Path | None) -> Vocabulary:
         probes.text("note", ""),
         tuple(_reported(table, conditions) for table in root.list_of_tables("reported")),
         root.texts("reported_notes", ()),
+        _groups(root.table("groups"), attributes),
     )
+
+
+def _groups(table: Table, attributes: Mapping[str, Attribute]) -> dict[str, dict[str, dict[str, str]]]:
+    """For each group of a study the attributes that tell it, with the group of each value."""
+    table.only(*GROUPS)
+    found = {}
+    for name in table.content:
+        group = table.table(name)
+        group.only(*attributes)
+        for attribute in group.content:
+            group.table(attribute).only(*attributes[attribute].values)
+        found[name] = {attribute: group.text_map(attribute) for attribute in group.content}
+    return found
 
 
 def _with_contrast(condition: Condition, known: Mapping[str, Condition], root: Table) -> Condition:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,6 +15,10 @@ Weights = Mapping[str, Mapping[str, Fraction]]
 PAPER_MODE = "paper"
 LANDMARKS = ("eye_left", "eye_right", "nose", "mouth_left", "mouth_right")
 """The five landmarks that a face detector gives, in its order; left and right as seen in the picture."""
+GROUPS = ("age_group", "skin_tone", "gender")
+"""What a study tells faces apart by."""
+UNKNOWN = "unknown"
+"""A column's word for what is not known."""
 ALL = "all"
 """The union of a vocabulary's conditions, where figures are told by condition."""
 REPORTED_METRICS = ("fir_pairs", "fir_images", "fid", "lpips", "similarity_mean")
@@ -230,6 +234,8 @@ class Vocabulary:
         zero_shot: prompts that probe the base model without a LoRA.
         zero_shot_note: what was found with them before.
         reported, reported_notes: others' figures, and how they are to be read.
+        groups: for each of `GROUPS` the attributes that tell it, with the group of each value; without
+            values the attribute's own value is the group.
     """
 
     name: str
@@ -242,6 +248,21 @@ class Vocabulary:
     zero_shot_note: str = ""
     reported: tuple[Reported, ...] = ()
     reported_notes: tuple[str, ...] = ()
+    groups: Mapping[str, Mapping[str, Mapping[str, str]]] = field(default_factory=dict)
+
+    def groups_of(self, said: Mapping[str, str]) -> dict[str, str | None]:
+        """Each of `GROUPS`, by a face's attributes or its row; None where they don't say."""
+        return {name: self._group(name, said) for name in GROUPS}
+
+    def _group(self, name: str, said: Mapping[str, str]) -> str | None:
+        own = said.get(name, "").strip()
+        if own:
+            return None if own.casefold() == UNKNOWN else own
+        for attribute, values in self.groups.get(name, {}).items():
+            value = said.get(attribute, "")
+            if group := (values.get(value) if values else value):
+                return group
+        return None
 
     def condition(self, name: str) -> Condition:
         """The condition of that name; UserError names the existing ones."""

@@ -14,7 +14,7 @@ from ..imageset.captions import CaptionFiles
 from ..imageset.decode import Rejected, SetAside
 from ..imageset.places import UNREAD_SUFFIXES, looks_like_image, named
 from .matching import Matches, file_key
-from .metadata import MetadataRow, Table, check_values
+from .metadata import RATING, MetadataRow, Table, check_values
 
 _SERVED = ("input", "output", "temp")
 
@@ -144,17 +144,22 @@ class Columns:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A photograph with consent and usable metadata. `subject` is the table's subject id, private."""
+    """A photograph with consent and usable metadata.
+
+    `subject` is the table's subject id, private; `rating`: whether the raters of a study may see it.
+    """
 
     file: str
     attributes: Mapping[str, str]
     caption: str
     subject: str | None
+    rating: bool = False
 
 
 def columns_of(condition: Condition) -> Columns:
-    """The columns whose values the vocabulary lists, but for `consent`, which has a rule of its own."""
-    checked = {name: item for name, item in condition.columns.items() if item.values and name != "consent"}
+    """The columns whose values the vocabulary lists, but for the consents, which have rules of their own."""
+    consents = ("consent", RATING)
+    checked = {name: item for name, item in condition.columns.items() if item.values and name not in consents}
     return Columns(
         allowed={name: column.values for name, column in checked.items()},
         required=tuple(name for name, column in checked.items() if column.required),
@@ -203,7 +208,7 @@ def without_consent(listing: FoundPhotographs, matches: Matches) -> list[str]:
 
 def unknown_columns(table: Table, condition: Condition) -> list[str]:
     """A sentence on the table's columns that the vocabulary does not have: what they say reaches nothing."""
-    known = {"file", "consent", "subject_id", *condition.columns}
+    known = {"file", "consent", RATING, "subject_id", *condition.columns}
     unknown = [name for name in table.columns if name and name not in known]
     if not unknown:
         return []
@@ -255,4 +260,5 @@ def _candidate(
     if problem:
         raise Rejected("metadata", problem)
     subject = " ".join(row.values.get("subject_id", "").casefold().split()) or None
-    return Candidate(name, attributes, caption(attributes, sidecar), subject)
+    rating = all(item.rating_consent for item in rows)
+    return Candidate(name, attributes, caption(attributes, sidecar), subject, rating)

@@ -40,6 +40,7 @@ from .folder import (
     settle,
 )
 from .opened import decoded, examine_all, hash_sources, hashes_of, near_copies_among
+from .rating_consent import recorded_rating_consent, write_rating_consent
 from .select import Selection, choose_holdout, group_subjects, region_box, roles_elsewhere, select
 from .settings import BuildSettings, Photographs, read_overruled, read_roles, recorded_roles
 from .trained import ConsentChange, OnChange, restore, withdraw_trainings
@@ -135,7 +136,10 @@ def build_dataset(
             raise UserError(found.lost)
         ledger = Ledger(folder)
         recorded = recorded_roles(folder, settings, warnings)
+        shown = {source for candidate, source in sources if candidate.rating}
+        shown -= {source for candidate, source in sources if not candidate.rating}
         erased = _erase_withdrawn(folder, ledger, set(hashed.values()))
+        _keep_rating_consent(folder, ledger, shown)
 
         overruled = read_overruled(folder)
         before = set(ledger.examined)
@@ -154,6 +158,9 @@ def build_dataset(
         rows, subjects, roles = _rows(folder, condition, selection, settings, recorded, elsewhere)
         _write_images(folder, photos, selection, settings.max_side, opened)
         _write_lists(folder, rows, roles, aside)
+        write_rating_consent(
+            folder, {item.pixels for item in selection.entered if item.examined.source in shown}
+        )
         if restored := restore(folder, roles):
             on_change(ConsentChange(restored=tuple(restored)))
         if not rows:
@@ -220,6 +227,15 @@ def _erase_withdrawn(folder: Path, ledger: Ledger, sources: set[str]) -> int:
         erase_unlisted(folder, [row.sha256 for row in kept if row.sha256])
         empty_folder(folder / CACHE)
     return len(rows) - len(kept)
+
+
+def _keep_rating_consent(folder: Path, ledger: Ledger, shown: set[str]) -> None:
+    """Take back at once what raters may no longer see; what they may see anew waits for the build's end."""
+    known = ledger.examined
+    allowed = {found.pixels for source in shown if (found := known.get(source))}
+    recorded = recorded_rating_consent(folder)
+    if not recorded <= allowed:
+        write_rating_consent(folder, recorded & allowed)
 
 
 def _rows(

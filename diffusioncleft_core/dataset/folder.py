@@ -47,6 +47,10 @@ TRAINED = "trained.jsonl"
 """What was trained on the dataset."""
 WITHDRAWN = "withdrawn.jsonl"
 """Trainings that learned from a photograph whose consent was withdrawn."""
+RATING_CONSENT = "rating_consent.json"
+"""Photographs that the raters of a study may see."""
+STUDIES = "studies.jsonl"
+"""The studies that show some of them."""
 KEY = "key"
 NOTICE = "PRIVATE.txt"
 SCHEMA = 1
@@ -65,7 +69,7 @@ OWN_NAMES: tuple[str, ...] = (
     EDITS,
     CAPTIONS,
 )
-OWN_NAMES += (ROLES, TRAINED, WITHDRAWN, KEY, NOTICE, ".gitignore", LOCK, MARKER)
+OWN_NAMES += (ROLES, TRAINED, WITHDRAWN, RATING_CONSENT, STUDIES, KEY, NOTICE, ".gitignore", LOCK, MARKER)
 
 _NOTICE = """\
 Everything in this folder was derived from photographs of people. Keep it private: don't upload, share or

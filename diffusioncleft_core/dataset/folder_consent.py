@@ -13,7 +13,7 @@ from ..text import Decoded, decoded, opened
 from .admission import FoundPhotographs, list_photographs
 from .folder import SETTINGS
 from .matching import written_name
-from .metadata import CONSENT_YES, MetadataRow, Table, read_table
+from .metadata import CONSENT_YES, RATING, MetadataRow, Table, read_table
 
 TABLE = "metadata.csv"
 STATEMENT_FILE = "CONSENT.txt"
@@ -106,7 +106,7 @@ def write_first_table(photos: Path, out: Path, columns: Iterable[Attribute]) -> 
     names = list_photographs(photos).photographs
     if not names:
         raise UserError(f"{photos} holds no photograph; check the path")
-    header = list(dict.fromkeys(["file", *(column.name for column in columns), "consent"]))
+    header = list(dict.fromkeys(["file", *(column.name for column in columns), "consent", RATING]))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(header)

@@ -11,6 +11,8 @@ from ..text import decoded, opened
 
 DELIMITERS = (",", ";", "\t", "|")
 CONSENT_YES = "yes"
+RATING = "consent_rating"
+"""The column of those who may be shown to the raters of a study."""
 _MAX_BYTES = 64 << 20
 
 
@@ -27,6 +29,11 @@ class MetadataRow:
     def consent(self) -> bool:
         """True for `yes` alone, in any case. Empty, `y`, `1` or `true` are no consent."""
         return self.values.get("consent", "").casefold() == CONSENT_YES
+
+    @property
+    def rating_consent(self) -> bool:
+        """Whether the photograph may be shown to the raters of a study: `consent_rating` beside `consent`."""
+        return self.consent and self.values.get(RATING, "").casefold() == CONSENT_YES
 
 
 @dataclass(frozen=True)
@@ -142,5 +149,6 @@ def _row(columns: list[str], fields: list[str], line: int) -> MetadataRow:
     problem = None
     if any(item.strip() for item in fields[len(columns) :]):
         problem = f"line {line} has more fields than the header; quote values that contain the separator"
-        values.pop("consent", None)
+        for name in ("consent", RATING):
+            values.pop(name, None)
     return MetadataRow(values.pop("file", ""), line, values, problem)

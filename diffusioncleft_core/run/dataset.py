@@ -86,7 +86,7 @@ def build(run: Run, condition: Condition, photographs: Photographs) -> Results:
     from ..faces.analyzer import load_face_analyzer
     from ..imageset.decode import INGEST_VERSION
     from ..imageset.places import MANIFEST
-    from .withdrawal import note_change
+    from .withdrawal import note_change, reach_studies
 
     settings, folders = run.settings, run.folders
     out = folders.dataset(condition.name)
@@ -102,15 +102,19 @@ def build(run: Run, condition: Condition, photographs: Photographs) -> Results:
 
     def work() -> Results:
         faces = load_face_analyzer(settings.faces, device=settings.sampling.device.type)
-        result = build_dataset(
-            replace(photographs, apart_from=others),
-            condition,
-            out,
-            faces,
-            settings=choices,
-            arguments=readmit_arguments(settings, photographs, condition, others, choices),
-            on_change=consent_changed,
-        )
+        try:
+            result = build_dataset(
+                replace(photographs, apart_from=others),
+                condition,
+                out,
+                faces,
+                settings=choices,
+                arguments=readmit_arguments(settings, photographs, condition, others, choices),
+                on_change=consent_changed,
+            )
+        finally:  # a build that no photograph may enter any more stops, too
+            for message in reach_studies(out):
+                run.warn(message)
         for message in (*result.notices, *result.warnings):
             run.warn(message)
         if not result.count("train"):

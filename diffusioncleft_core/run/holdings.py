@@ -21,9 +21,11 @@ from ..report.html import figures_folder
 from ..report.nearest import NEAREST_FILE
 from ..report.run_folder import HTML, PRIVATE_HTML
 from ..report.withdrawn import report_loras
+from ..study.folder import is_study, open_study
 
-LORA, CHECKPOINTS, IMAGES, SHEET, REPORT, DERIVED = (
+LORA, CHECKPOINTS, IMAGES, SHEET, REPORT, DERIVED, SHOWN = (
     "LoRA", "checkpoints, previews and losses", "images", "sheet", "report", "what was computed from images",
+    "pictures of a rater study",
 )  # fmt: skip
 _CHECKPOINTS = "state"
 _HEADER = "checkpoint"
@@ -94,12 +96,18 @@ class Search:
                 yield Held(CHECKPOINTS, folder, tuple(beside))
 
     def _drawn(self, folder: Path) -> Iterator[Held]:
-        """Sets; sheets and grids; reports."""
+        """Sets; studies that show some of them; sheets and grids; reports."""
         if (folder / SETTINGS).is_file():
             lora = _document(folder / SETTINGS).get("lora")
             if isinstance(lora, dict) and lora.get("sha256") in self._loras:
                 images, files = set_files(folder)
                 yield Held(IMAGES, folder, tuple(files), images)
+            return
+        if is_study(folder):
+            study = open_study(folder)
+            items = [item.id for item in study.items if item.lora in self._loras and study.has_image(item.id)]
+            if items:
+                yield Held(SHOWN, folder, tuple(map(study.image, items)), len(items))
             return
         for file in sorted(folder.glob("*.json")):
             document = _document(file)

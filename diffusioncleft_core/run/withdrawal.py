@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..dataset.folder import KEY, dataset_lock, erase, is_dataset
+from ..dataset.rating_consent import studies_of, write_rating_consent
 from ..dataset.trained import ConsentChange, recorded_runs, trained_places, withdraw, withdraw_unrecorded
 from ..dataset.withdrawn import Withdrawal, add_marks, known_withdrawals, lift_marks, lora_run
 from ..errors import UserError
 from ..files import LOCK, folder_lock, sha256_model, shown
 from ..report.folders import RunFolders
 from ..report.withdrawn import refresh_report
+from ..study.consent import refresh_studies
 from .holdings import CHECKPOINTS, IMAGES, LORA, REPORT, Held, Search, folders_below, is_checkpoint
 from .stages import SUPERSEDED
 
@@ -42,13 +44,22 @@ def note_change(dataset: Path, change: ConsentChange) -> list[str]:
     return told
 
 
+def reach_studies(dataset: Path) -> list[str]:
+    """Erase from studies what their raters may not see any more of a dataset; sentences on it."""
+    return refresh_studies(studies_of(dataset))
+
+
 def withdraw_dataset(dataset: Path) -> list[str]:
-    """Mark everything that was ever trained on a dataset, as before it is purged; sentences on it."""
+    """Mark everything that was ever trained on a dataset, as before it is purged; sentences on it.
+
+    The copies of its photographs in studies are erased.
+    """
     if not (dataset / KEY).is_file():
         return []
     with dataset_lock(dataset):
         held = mark_withdrawn(dataset, [*withdraw(dataset), *_unrecorded(dataset)])
-    return [_marked(dataset, held)] if held else []
+        write_rating_consent(dataset, ())
+    return [*([_marked(dataset, held)] if held else []), *reach_studies(dataset)]
 
 
 def mark_withdrawn(dataset: Path, withdrawals: Sequence[Withdrawal]) -> list[Held]:

@@ -5,6 +5,7 @@ It is one TOML file. The questions are data: another question is another table i
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,13 +22,12 @@ GENERATED, REAL = ROLES = ("generated", "real")
 """What the pictures of a set are."""
 DESIGNS = ("paper", "paper_plus")
 """The designs that come with the program."""
-GROUPS = ("age_group", "skin_tone", "gender")
-"""What a picture's face is told apart by."""
 POINTS = whole(-100, 100)
 """Ends of a scale."""
 SIDE = whole(64, 4096)
 MARGIN = number(0, 100, above=True)
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]{0,39}")
+_IDENTIFIER_FORM = "give up to 40 lower-case letters, digits and _, a letter first"
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})?")
 
 Words = Mapping[str, str]
@@ -161,6 +161,18 @@ def words_in(words: Words, language: str) -> str:
     return words.get(language) or next(iter(words.values()), "")
 
 
+def usual_role(origin: str) -> str:
+    """What pictures of an origin are where nothing says so."""
+    return REAL if origin == REAL else GENERATED
+
+
+def check_origin(name: str) -> str:
+    """Return the name of a set; UserError for one that can't be."""
+    if not _IDENTIFIER.fullmatch(name):
+        raise UserError(f"a set can't be called {name!r}: {_IDENTIFIER_FORM}")
+    return name
+
+
 def load_design(name: str | Path) -> Design:
     """A design that comes with the program, by name, or one from a TOML file.
 
@@ -177,6 +189,40 @@ def load_design(name: str | Path) -> Design:
 def parse_design(text: str, where: str) -> Design:
     """A design from its TOML text; `where` names it in an error's sentence."""
     return _Reader(where).design(parse_toml(text, where))
+
+
+def written_design(design: Design) -> str:
+    """The design as TOML, which `parse_design` reads back to the same."""
+    lines = [f"schema = {SCHEMA}", f"name = {_toml(design.name)}"]
+    for name in ("languages", "conditions"):
+        lines.append(f"{name} = {_toml(list(getattr(design, name)))}")
+    for name in ("seed", "repeats", "practice", "margin", "side"):
+        lines.append(f"{name} = {_toml(getattr(design, name))}")
+    for name, words in (("title", design.title), ("introduction", design.introduction)):
+        if words:
+            lines += ["", f"[{name}]", *_word_lines("", words)]
+    for item in design.sets:
+        lines += ["", f"[sets.{item.origin}]", f"n = {item.n}", f"role = {_toml(item.role)}"]
+        lines.append(f"phantom = {_toml(item.phantom)}")
+    for question in design.questions:
+        lines += ["", f"[questions.{question.name}]", f"kind = {_toml(question.kind)}"]
+        if question.kind == SCALE:
+            lines += [f"low = {question.low}", f"high = {question.high}"]
+        lines += [f"required = {_toml(question.required)}", *_word_lines("text.", question.text)]
+        for point, words in question.anchors.items():
+            lines += _word_lines(f"anchors.{point}.", words)
+        for value, words in question.choices.items():
+            lines += _word_lines(f"choices.{value}.", words)
+    return "\n".join(lines) + "\n"
+
+
+def _word_lines(prefix: str, words: Words) -> list[str]:
+    return [f"{prefix}{language} = {_toml(text)}" for language, text in words.items()]
+
+
+def _toml(value: Any) -> str:
+    """A value of TOML: JSON's texts, numbers and truth values are TOML's too, but for DEL."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 class _Reader:
@@ -220,7 +266,7 @@ class _Reader:
         if not isinstance(table, dict):
             raise self._error(f"{place} is no table")
         self._only(table, ("n", "role", "phantom"), place)
-        role = table.get("role", REAL if origin == REAL else GENERATED)
+        role = table.get("role", usual_role(origin))
         if role not in ROLES:
             raise self._error(f"{place}.role is {role!r}; give {' or '.join(ROLES)}")
         phantom = table.get("phantom", False)
@@ -297,9 +343,7 @@ class _Reader:
 
     def _identifier(self, value: Any, place: str) -> str:
         if not isinstance(value, str) or not _IDENTIFIER.fullmatch(value):
-            raise self._error(
-                f"{place} is {value!r}; give up to 40 lower-case letters, digits and _, a letter first"
-            )
+            raise self._error(f"{place} is {value!r}; {_IDENTIFIER_FORM}")
         return value
 
     def _texts(self, value: Any, place: str, form: re.Pattern[str]) -> tuple[str, ...]:

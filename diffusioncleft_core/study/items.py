@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ..conditions.vocabulary import GROUPS
 from ..errors import UserError
 from ..files import read_jsonl, write_jsonl
-from .design import GROUPS
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,10 @@ class Item:
         practice: it comes first and does not count.
         width, height: px.
         sha256: of the file.
-        photograph: which photograph it shows, by the row of its dataset or table; None for what is none.
+        photograph: of a person, by the pixel hash of its dataset or else the hash of its file; None for
+            what is none, and once the study is closed.
+        source: of a photograph, the place of its set in the study's list of sources.
+        lora: SHA-256 of the LoRA that drew it.
     """
 
     id: str
@@ -38,6 +41,8 @@ class Item:
     height: int = 0
     sha256: str = ""
     photograph: str | None = None
+    source: int | None = None
+    lora: str | None = None
 
     @property
     def picture(self) -> str:

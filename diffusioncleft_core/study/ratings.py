@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..conditions.vocabulary import GROUPS
 from ..errors import UserError
 from ..files import shown, write_bytes
 from ..text import decoded, opened
-from .design import GENERATED, GROUPS, REAL, ROLES
+from .design import ROLES, usual_role
 from .items import Item
 
 COLUMNS = (
@@ -142,11 +143,6 @@ def rating_table(
         row |= {"role": (roles or {}).get(item.origin) or usual_role(item.origin)}
         rows.append(row | {"question": rating.question, "value": rating.value, "seconds": rating.seconds})
     return _table(rows, "the ratings")
-
-
-def usual_role(origin: str) -> str:
-    """What pictures of an origin are where nothing says so."""
-    return REAL if origin == REAL else GENERATED
 
 
 def write_ratings(path: Path, table: RatingTable) -> None:

@@ -1,0 +1,34 @@
+"""`diffusioncleft study`: the rater study, from pictures to figures."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+
+HELP = "let people rate pictures without knowing where each is from: make a study, serve it, analyse it"
+EXAMPLES = """\
+examples:
+  diffusioncleft study create demo --out study
+  diffusioncleft study create --set generated=pictures --set real=private/pre_op --out study
+  diffusioncleft study close study
+
+docs/study.md tells the whole of it.
+"""
+SUBCOMMANDS = (
+    "create",
+    "close",
+)
+"""Modules of `studies`, each with `add(commands)`, which declares its parsers and sets their `run`."""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the subcommands."""
+    commands = parser.add_subparsers(dest="action", required=True, metavar="COMMAND")
+    for name in SUBCOMMANDS:
+        importlib.import_module(f".studies.{name}", __package__).add(commands)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run one subcommand."""
+    status: int = args.run(args)
+    return status

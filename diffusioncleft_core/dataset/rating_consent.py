@@ -1,0 +1,79 @@
+"""Which photographs of a dataset the raters of a study may see, and which studies show some.
+
+`rating_consent.json` holds the pixel hashes of photographs whose rows said `consent_rating = yes` at the last
+build; `studies.jsonl` the folders of the studies that were drawn from the dataset. Both are private, and no
+training depends on them.
+"""
+
+from collections.abc import Collection
+from pathlib import Path
+
+from ..errors import UserError
+from ..files import append_jsonl, read_json, read_jsonl, write_json
+from .admission import list_photographs
+from .examine import Ledger
+from .folder import RATING_CONSENT, SETTINGS, STUDIES
+from .matching import match_rows
+from .metadata import read_table
+from .opened import hashes_of
+
+
+def write_rating_consent(dataset: Path, hashes: Collection[str]) -> None:
+    """Record the photographs that may be shown, by pixel hash."""
+    write_json(dataset / RATING_CONSENT, {"photographs": sorted(hashes)})
+
+
+def recorded_rating_consent(dataset: Path) -> frozenset[str]:
+    """What the last build recorded; none for a dataset of an earlier version."""
+    path = dataset / RATING_CONSENT
+    found = read_json(path) if path.is_file() else {}
+    rows = found.get("photographs") if isinstance(found, dict) else None
+    if not isinstance(rows, list):
+        return frozenset()
+    return frozenset(map(str, rows))
+
+
+def rating_consent(dataset: Path) -> frozenset[str]:
+    """Pixel hashes of the photographs that may be shown now.
+
+    A row that says `yes` no more counts at once, without a build, and so does a table that is gone while its
+    photographs are there. Where the photographs lie on a disk that is not there, the last build counts.
+    """
+    recorded = recorded_rating_consent(dataset)
+    described = read_json(dataset / SETTINGS) if (dataset / SETTINGS).is_file() else {}
+    arguments = described.get("arguments") if isinstance(described, dict) else None
+    arguments = arguments if isinstance(arguments, dict) else {}
+    photos, table = (Path(str(arguments.get(name) or "")) for name in ("photos", "metadata"))
+    if not recorded or not arguments.get("photos") or not photos.is_dir():
+        return recorded
+    denied = hashes_of(photos, withheld_from_raters(photos, table if arguments.get("metadata") else None))
+    examined = Ledger(dataset).examined
+    return recorded - {found.pixels for source in denied if (found := examined.get(source)) and found.pixels}
+
+
+def withheld_from_raters(photos: Path, table: Path | None) -> list[str]:
+    """Names of the photographs in a folder that no row, or not every row, lets raters see."""
+    try:
+        rows = read_table(table).rows if table is not None else ()
+    except UserError:
+        rows = ()
+    listed = list_photographs(photos, {row.file for row in rows}).photographs
+    matched = match_rows(listed, rows).rows
+    return [
+        name
+        for name in listed
+        if not (found := matched.get(name)) or not all(row.rating_consent for row in found)
+    ]
+
+
+def remember_study(dataset: Path, study: Path) -> None:
+    """Note that a study shows photographs of the dataset, so that a consent withdrawn later reaches it."""
+    place = str(Path(study).resolve())
+    if place not in map(str, studies_of(dataset)):
+        append_jsonl(dataset / STUDIES, {"study": place})
+
+
+def studies_of(dataset: Path) -> list[Path]:
+    """The folders of the studies that were drawn from the dataset, wherever they are now."""
+    path = dataset / STUDIES
+    return [Path(str(row.get("study"))) for row in read_jsonl(path)] if path.is_file() else []
