@@ -10,12 +10,16 @@ EXAMPLES = """\
 examples:
   diffusioncleft study create demo --out study
   diffusioncleft study create --set generated=pictures --set real=private/pre_op --out study
+  diffusioncleft study serve study
+  diffusioncleft study invite study "Dr. Garcia"
   diffusioncleft study close study
 
 docs/study.md tells the whole of it.
 """
 SUBCOMMANDS = (
     "create",
+    "serve",
+    "invite",
     "close",
 )
 """Modules of `studies`, each with `add(commands)`, which declares its parsers and sets their `run`."""

@@ -58,6 +58,25 @@ def artifacts(analyzer):
     return ArtifactFilter(analyzer, threads=1)
 
 
+@pytest.fixture(scope="session")
+def postgres():
+    """A real PostgreSQL, started by an unprivileged user."""
+    from diffusioncleft.tools.postgres import Postgres, find_postgres
+
+    programs = find_postgres()
+    if programs is None:
+        pytest.skip("NO POSTGRESQL: install Debian's postgresql; the study was tested on SQLite alone")
+    server = Postgres(programs)
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request):
+    """Where a study's ratings lie: None is its own SQLite file, else the URL of an empty database."""
+    return None if request.param == "sqlite" else request.getfixturevalue("postgres").database()
+
+
 @pytest.fixture(autouse=True)
 def no_network():
     """Connections to any other host raise ConnectionRefusedError in the test process."""

@@ -1,1 +1,1 @@
-"""The page on which raters rate, and the database that keeps what they said."""
+"""The page on which raters answer, and the database that keeps their answers."""

@@ -1,0 +1,200 @@
+"""A study's database: its tables, its engine on SQLite or PostgreSQL, and bringing its tables up to date."""
+
+import contextlib
+import logging
+import os
+import ssl
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    Float,
+    ForeignKey,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    create_engine,
+    event,
+)
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+from ...errors import UserError
+from ...files import explained, private_dir
+
+MIGRATIONS = Path(__file__).resolve().parent / "migrations"
+FILE = "study.sqlite"
+DRIVER = "postgresql+pg8000"
+WAIT = 10
+"""Seconds for which a request waits for a locked or silent database."""
+LOOPBACK = {None, "", "localhost", "127.0.0.1", "::1"}
+
+metadata = MetaData()
+study = Table(
+    "study",
+    metadata,
+    Column("fingerprint", String(64), primary_key=True),
+)
+"""One row: whose ratings these are, so that two studies never share a database by mistake."""
+rater = Table(
+    "rater",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(200), nullable=False, unique=True),
+    Column("token_hash", String(64), nullable=False, unique=True),
+    Column("invited_at", String(40), nullable=False),
+    Column("revoked_at", String(40)),
+)
+submission = Table(
+    "submission",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("rater_id", Integer, ForeignKey("rater.id"), nullable=False),
+    Column("item", String(64), nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("form", String(64), nullable=False),
+    Column("seconds", Float),
+    Column("at", String(40), nullable=False),
+    UniqueConstraint("rater_id", "item", "revision"),
+    UniqueConstraint("rater_id", "form"),
+)
+"""What a rater sent for an item, each time they did; the highest revision counts. Nothing is ever changed."""
+rating = Table(
+    "rating",
+    metadata,
+    Column("submission_id", Integer, ForeignKey("submission.id"), primary_key=True),
+    Column("question", String(64), primary_key=True),
+    Column("value", Text, nullable=False),
+)
+"""The answers of a submission; values are JSON."""
+
+
+class DatabaseAway(Exception):
+    """The database can't be reached, or can't write; what was asked of it has not happened."""
+
+
+@contextlib.contextmanager
+def away() -> Iterator[None]:
+    """Turn whatever a lost, locked or full database raises into DatabaseAway."""
+    try:
+        yield
+    except (SQLAlchemyError, OSError, struct.error) as error:
+        raise DatabaseAway(str(getattr(error, "orig", None) or error)) from error
+
+
+def database_url(given: str | None, private: Path) -> URL:
+    """The URL of `--database`, or the study's own SQLite file. UserError for a database that isn't served."""
+    if not given:
+        return URL.create("sqlite", database=str(private / FILE))
+    try:
+        url = make_url(given)
+        backend = url.get_backend_name()
+    except (ArgumentError, NoSuchModuleError, ValueError) as error:
+        raise UserError(
+            "--database is no URL; give sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
+        ) from error
+    if backend == "sqlite" and url.database:
+        return URL.create("sqlite", database=str(Path(url.database).resolve()))
+    if backend in ("postgresql", "postgres"):
+        return url.set(drivername=DRIVER)
+    raise UserError(
+        f"--database {url.render_as_string(hide_password=True)}: a study is kept in SQLite or PostgreSQL; "
+        "give sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
+    )
+
+
+def connect(url: URL) -> Engine:
+    """An engine for `url` whose transactions write at once and survive the process.
+
+    SQLite is set to WAL with a synced commit; its file is made for its owner alone. PostgreSQL on another
+    machine is spoken to through TLS with its certificate checked, unless the URL says `?sslmode=disable`.
+    """
+    if url.get_backend_name() == "sqlite":
+        return _sqlite(url)
+    try:
+        return create_engine(
+            url.difference_update_query(["sslmode"]),
+            connect_args={"timeout": WAIT, "ssl_context": _tls(url)},
+            pool_size=10,
+            max_overflow=20,
+            pool_timeout=WAIT,
+            pool_pre_ping=True,
+        )
+    except ModuleNotFoundError as error:
+        raise UserError(
+            "PostgreSQL needs the package pg8000: python -m pip install 'diffusioncleft[study]'"
+        ) from error
+
+
+def _tls(url: URL) -> ssl.SSLContext | bool:
+    mode = url.query.get("sslmode", "disable" if url.host in LOOPBACK else "verify-full")
+    if mode not in ("disable", "verify-full"):
+        raise UserError(f"sslmode={mode} is not known; write sslmode=verify-full or sslmode=disable")
+    return ssl.create_default_context() if mode == "verify-full" else False
+
+
+def _sqlite(url: URL) -> Engine:
+    path = Path(str(url.database))
+    if not path.parent.is_dir():
+        private_dir(path.parent)
+    with explained(path), contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
+    engine = create_engine(
+        url, connect_args={"timeout": WAIT}, pool_size=10, max_overflow=30, pool_timeout=WAIT
+    )
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _record: object) -> None:
+        connection.isolation_level = None  # transactions begin where `_begin` says, not where sqlite3 guesses
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        is_writing = connection.get_execution_options().get("writing", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if is_writing else "BEGIN")
+
+    return engine
+
+
+@contextlib.contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """A connection to look things up with."""
+    with away(), engine.begin() as connection:
+        yield connection
+
+
+@contextlib.contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """A transaction that has happened, to the disk, once the block is left without an exception."""
+    with away(), engine.execution_options(writing=True).begin() as connection:
+        yield connection
+
+
+def migrate(engine: Engine) -> None:
+    """Bring the tables up to date. UserError when a newer program made them."""
+    from alembic import command
+    from alembic.config import Config
+    from alembic.util import CommandError
+
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    with writing(engine) as connection:
+        if connection.dialect.name == "postgresql":  # one server at a time
+            connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7265726)")
+        config.attributes["connection"] = connection
+        try:
+            command.upgrade(config, "head")
+        except CommandError as error:
+            raise UserError(
+                f"the study's database was made by a newer version ({error}); update diffusioncleft here"
+            ) from error
