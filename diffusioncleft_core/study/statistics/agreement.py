@@ -113,14 +113,14 @@ class Sums:
         by_category = answers.sum(-2)  # [..., I, K]
         ratings = known.sum(-1).astype(np.float64)
         pairs = ratings * (ratings - 1)
-        several = pairs > 0
+        several = np.asarray(pairs > 0)
 
         def agreeing(weights: Array) -> Array:
             alike = (by_category * (by_category @ weights)).sum(-1) - ratings
             found: Array = np.where(several, alike / np.where(several, pairs, 1.0), 0.0)
             return found
 
-        whole = known.all(-1)
+        whole = np.asarray(known.all(-1))
         complete = np.where(whole[..., None], scores, 0.0)
         columns = [
             several[..., None],

@@ -63,7 +63,8 @@ def detection(generated: Array, real: Array, level: float = LEVEL) -> Detection:
     apart = np.hypot(hit_down, alarm_up), np.hypot(hit_up, alarm_down)
     together = np.hypot(hit_up, alarm_up) / 2, np.hypot(hit_down, alarm_down) / 2
     return Detection(
-        *shares,
+        shares[0],
+        shares[1],
         (accuracy, ((1 + low) / 2, (1 + high) / 2)),
         (sensitivity, (sensitivity - apart[0], sensitivity + apart[1])),
         (bias, (bias - together[0], bias + together[1])),

@@ -32,16 +32,16 @@ def comparisons(grid: Grid, scale: Scale, margin: float, *, phantom: bool) -> li
         own = grid.where(grid.origin == origin)
         conditions = [name for name in dict.fromkeys(own.condition) if name in set(real.condition) and name]
         for condition in [ALL, *(conditions if len(conditions) > 1 else [])]:
-            pair = [
+            ours, theirs = (
                 part if condition == ALL else part.where(part.condition == condition) for part in (own, real)
-            ]
-            if not pair[1].n:
+            )
+            if not theirs.n:
                 continue
             entry = {"origin": origin, "condition": condition, "margin": margin}
-            if untold(pair[1], phantom=phantom):
+            if untold(theirs, phantom=phantom):
                 found.append({**entry, "difference": None, "untold": True})
             else:
-                found.append(entry | compared(*pair, scale, margin))
+                found.append(entry | compared(ours, theirs, scale, margin))
     return found
 
 

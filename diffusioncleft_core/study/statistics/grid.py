@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..design import GROUPS
+from ...conditions.vocabulary import GROUPS
 from ..ratings import RatingTable, Strings
 from .intervals import Array
 
@@ -36,17 +36,21 @@ class Grid:
 
     def where(self, mask: Mask) -> Grid:
         """The images where `mask` [I] is true, all raters."""
-        groups = {name: column[mask] for name, column in self.groups.items()}
-        columns = (self.images, self.origin, self.role, self.condition)
-        return Grid(self.scores[mask], self.raters, *(column[mask] for column in columns), groups)
+        return Grid(
+            self.scores[mask],
+            self.raters,
+            self.images[mask],
+            self.origin[mask],
+            self.role[mask],
+            self.condition[mask],
+            {name: column[mask] for name, column in self.groups.items()},
+        )
 
     def rated(self) -> Grid:
         """Without raters who answered on none of its images."""
-        kept = ~np.isnan(self.scores).all(0)
+        kept = np.asarray(~np.isnan(self.scores).all(0))
         raters = tuple(name for name, keep in zip(self.raters, kept, strict=True) if keep)
-        return Grid(
-            self.scores[:, kept], raters, self.images, self.origin, self.role, self.condition, self.groups
-        )
+        return replace(self, scores=self.scores[:, kept], raters=raters)
 
     @property
     def n(self) -> int:

@@ -93,7 +93,8 @@ def dispersion(cells: Sequence[Cell], low: float, high: float, base: float) -> A
         own, inside = _own_dispersion(cell, low, high)
         total = total + np.where(inside, own, 0.0) * (cell.n - 1)
         weight = weight + inside * (cell.n - 1)
-    return total / weight
+    pooled: Array = total / weight
+    return pooled
 
 
 def mean_interval(cell: Cell, low: float, high: float, pooled: Array | float, level: float = LEVEL) -> Limits:

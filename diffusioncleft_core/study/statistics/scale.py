@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -63,9 +63,8 @@ def scale_of(grid: Grid, low: float, high: float) -> Scale:
 def share_of(grid: Grid, counted: Mask) -> tuple[Grid, Scale]:
     """The answers as 1 where `counted` [I, R] and 0 where not, and their scale."""
     marks = np.where(np.isnan(grid.scores), np.nan, counted.astype(np.float64))
-    columns = (grid.images, grid.origin, grid.role, grid.condition, grid.groups)
     pooled = float(dispersion(_cells(grid, marks), 0.0, 1.0, SHARE_DISPERSION))
-    return Grid(marks, grid.raters, *columns), Scale(0.0, 1.0, pooled)
+    return replace(grid, scores=marks), Scale(0.0, 1.0, pooled)
 
 
 def speaks_of(raters: int) -> str:

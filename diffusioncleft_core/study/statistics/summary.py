@@ -1,4 +1,4 @@
-"""Means, distributions and shares of the high answers, by origin and condition (the paper's Figures 3 and 4)."""
+"""Means, distributions and shares of the high answers, by origin and condition (the paper's Fig. 3 and 4)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def cells_of(grid: Grid, question: Question, *, phantom: bool, seed: int) -> lis
     rng = np.random.default_rng(seed)
     found = []
     for origin, condition, part in parts_of(grid):
-        entry = {"origin": origin, "role": str(part.role[0]), "condition": condition}
+        entry: dict[str, Any] = {"origin": origin, "role": str(part.role[0]), "condition": condition}
         if untold(part, phantom=phantom):
             found.append({**entry, "images": None, "ratings": None, "mean": None, "untold": True})
             continue
