@@ -182,7 +182,7 @@ def save_drawings(drawings: Iterable[Drawing], folder: Path) -> list[Path]:
     return files
 
 
-KINDS = ("similarity-*", "threshold-*", "face-map", "loss-*")
+KINDS = ("similarity-*", "threshold-*", "face-map", "loss-*", "study-*")
 """Names of every drawing that a report may have."""
 
 

@@ -42,14 +42,22 @@ LEARNED_FROM_DRAWINGS = "The models behind them learned from rendered phantoms, 
 UNREADABLE = "This part of report.json is not as this version writes it, so it is left out."
 
 
+LEAD = (
+    "Synthetic faces from FLUX.1 LoRAs. Its pictures come from sets that models drew; the run’s own "
+    "photographs, their names and their hashes are kept out of it."
+)
+
+
 @dataclass(frozen=True)
 class Page:
-    """All that the template needs. facts: (label, value) pairs under the heading."""
+    """All that the template needs. facts: (label, value) pairs under the heading; banners: (loud, plain)."""
 
     title: str
     phantom: bool
     facts: Sequence[tuple[str, str]]
     sections: Sequence[Section]
+    lead: str = LEAD
+    banners: Sequence[tuple[str, str]] = ()
 
     @property
     def drawings(self) -> list[Drawing]:

@@ -23,7 +23,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .intervals import LEVEL, LIKERT_DISPERSION, SHARE_DISPERSION, Array, bounded_interval
+from .intervals import (
+    LEVEL,
+    LIKERT_DISPERSION,
+    SHARE_DISPERSION,
+    Array,
+    bounded_interval,
+    usual_dispersion,
+)
 
 EXPECTED = 5.0
 """Images, expected off the most frequent answer for two raters at once, from which kappa has an interval."""
@@ -71,17 +78,23 @@ def agreement(scores: Array, categories: int, level: float = LEVEL) -> dict[str,
     n = float(scores.shape[-2])
     apart = sums.off_the_mode()
     told = sums.expected_off_the_mode() >= EXPECTED
-    base = 2 / scores.shape[-1]
+    raters = scores.shape[-1]
     found = {}
     for name, value in values.items():
         variance = _jackknife_variance(left_out[name])
         if name == "agreement":
-            low, high = bounded_interval(value, variance, n, 0.0, 1.0, base * SHARE_DISPERSION, level)
+            low, high = bounded_interval(
+                value, variance, n, 0.0, 1.0, usual_dispersion(SHARE_DISPERSION, raters), level
+            )
         elif name == "ac2":
-            low, high = bounded_interval(value, variance, n, -1.0, 1.0, base * LIKERT_DISPERSION, level)
+            low, high = bounded_interval(
+                value, variance, n, -1.0, 1.0, usual_dispersion(LIKERT_DISPERSION, raters), level
+            )
         else:
             images = np.maximum(apart, 2.0)
-            low, high = bounded_interval(value, variance, images, -1.0, 1.0, base * MOST_DISPERSION, level)
+            low, high = bounded_interval(
+                value, variance, images, -1.0, 1.0, 2 / raters * MOST_DISPERSION, level
+            )
             low, high = (np.where(told & ~np.isnan(value), limit, np.nan) for limit in (low, high))
         found[name] = Agreement(value, low, high)
     return found

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import UserError
+from ...small_counts import is_small
 from ..design import CHOICE, POINT, REAL, ROLES, SCALE, TEXT, Design, Question, words_in
 from ..ratings import RatingTable
 from . import words
@@ -26,7 +27,7 @@ from .intervals import Array
 from .ordinal import ordinal_effect
 from .repeats import repeats
 from .scale import scale_of, speaks_of
-from .summary import ALL, cells_of, parts_of, untold
+from .summary import ALL, cells_of, origins_of, parts_of, untold
 
 SCHEMA = 1
 KIND = "study"
@@ -169,7 +170,7 @@ def _scale_part(
         said.append(words.of_agreement(part["agreement"], question.high))
     if part["repeats"] is not None:
         said.append(words.of_repeats(part["repeats"]))
-    said += [words.of_ages(found) for found in by_age(grid, scale, phantom=phantom)]
+    said += [words.of_ages(found) for found in part["ages"]]
     return {**part, "words": said}
 
 
@@ -205,7 +206,7 @@ def _role_part(
     grid = grid_of(own, np.array([value != REAL for value in own.value], np.float64), raters).rated()
     real = grid.where(grid.role == REAL)
     found: list[dict[str, Any]] = []
-    for origin in dict.fromkeys(grid.origin[grid.role != REAL]):
+    for origin in origins_of(grid.where(grid.role != REAL)):
         other = grid.where(grid.origin == origin)
         if not real.n or untold(real, phantom=phantom):
             continue
@@ -252,10 +253,10 @@ def _sets(table: RatingTable, *, phantom: bool) -> dict[str, Mapping[str, Any]]:
     """Number of images and the role of each origin; None for one to four photographs."""
     found: dict[str, Mapping[str, Any]] = {}
     first = table.where(~table.repeated)
-    for origin in dict.fromkeys(first.origin):
-        own = first.where(first.origin == origin)
-        n, role = len(set(own.item)), str(own.role[0])
-        hidden = role == REAL and not phantom and n < 5
+    roles = dict(zip(first.origin, first.role, strict=True))
+    for origin in sorted(roles, key=lambda name: (roles[name] == REAL, name)):
+        n, role = len(set(first.item[first.origin == origin])), str(roles[origin])
+        hidden = role == REAL and not phantom and is_small(n)
         found[origin] = {"role": role, "images": None if hidden else n}
     return found
 

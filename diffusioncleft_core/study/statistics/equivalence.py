@@ -18,7 +18,7 @@ from ..design import REAL
 from .grid import Grid
 from .intervals import Array, cell_of, difference_interval
 from .scale import Scale, speaks_of
-from .summary import ALL, untold
+from .summary import ALL, conditions_of, origins_of, untold
 
 EACH_TEST = 0.025
 POWER = 0.8
@@ -28,9 +28,9 @@ def comparisons(grid: Grid, scale: Scale, margin: float, *, phantom: bool) -> li
     """Each origin that is not real against the real images: over all of them, and by condition."""
     found = []
     real = grid.where(grid.role == REAL)
-    for origin in dict.fromkeys(grid.origin[grid.role != REAL]):
+    for origin in origins_of(grid.where(grid.role != REAL)):
         own = grid.where(grid.origin == origin)
-        conditions = [name for name in dict.fromkeys(own.condition) if name in set(real.condition) and name]
+        conditions = [name for name in conditions_of(own) if name in set(real.condition)]
         for condition in [ALL, *(conditions if len(conditions) > 1 else [])]:
             ours, theirs = (
                 part if condition == ALL else part.where(part.condition == condition) for part in (own, real)

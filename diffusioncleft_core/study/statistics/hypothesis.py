@@ -11,7 +11,7 @@ from typing import Any
 
 from .grid import Grid
 from .scale import Scale
-from .summary import untold
+from .summary import origins_of, untold
 
 AGES = ("baby", "child", "adult")
 BEFORE_REPAIR = "pre_op"
@@ -26,7 +26,7 @@ def by_age(
     """
     own = grid.where(grid.condition == condition)
     found = []
-    for origin in dict.fromkeys(own.origin):
+    for origin in origins_of(own):
         part = own.where(own.origin == origin)
         ages = {age: part.where(part.groups["age_group"] == age) for age in AGES}
         known = {age: group for age, group in ages.items() if group.n}

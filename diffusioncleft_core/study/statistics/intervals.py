@@ -11,10 +11,10 @@ difference squares and adds the distances of both limits (MOVER: Zou & Donner, S
 Newcombe, Stat Med 17, 1998).
 
 **Raters.** From `ENOUGH_RATERS` on they stand for raters like them: their variance (the two-way one of
-Cameron, Gelbach & Miller, J Bus Econ Stat 29, 2011) is added in quadrature at t of R - 1 degrees of
-freedom (as in the modified large sample intervals of Graybill & Wang, J Am Stat Assoc 75, 1980). Fewer
-raters can't tell how raters differ, so the interval is about these raters and other images, and the words
-say so.
+Cameron, Gelbach & Miller, J Bus Econ Stat 29, 2011) has limits of its own by the same equation, at t of
+R - 1 degrees of freedom, and the distances are squared and added (as in the modified large sample intervals
+of Graybill & Wang, J Am Stat Assoc 75, 1980). Fewer raters can't tell how raters differ, so the interval is
+about these raters and other images, and the words say so.
 """
 
 from __future__ import annotations
@@ -34,10 +34,12 @@ ENOUGH_RATERS = 6
 """Raters from which an interval speaks of raters like them; with fewer none held its level in simulations."""
 PRIOR_IMAGES = 2.0
 """Weight of the other cells' dispersion, in images."""
-LIKERT_DISPERSION, SHARE_DISPERSION = 0.25, 0.75
-"""What the dispersion is drawn to where no cell says anything: of a 5-point scale, of a share."""
+LIKERT_DISPERSION, SHARE_DISPERSION = 0.4, 1.0
+"""One rater's dispersion where no cell says anything: of a 5-point scale, of a share."""
+ALIKE = 0.25
+"""How far raters go together where no cell says anything."""
 RESIDUAL_KEPT = 0.5
-"""Share of the residual variance that stays in the raters' part of a mean: at the end of a scale the raters'
+"""Share of the residual variance that stays in the raters' part of a mean: at the end of a scale raters'
 biases are skewed, and without it such intervals fall short."""
 
 
@@ -82,12 +84,19 @@ def cell_of(scores: Array) -> Cell:
     return Cell(mean, images, (around**2).sum((-1, -2)), around.sum(-2), n)
 
 
-def dispersion(cells: Sequence[Cell], low: float, high: float, base: float) -> Array:
+def usual_dispersion(one: float, raters: int) -> float:
+    """The dispersion of the mean of so many raters, from one rater's, where no cell says anything."""
+    return one * (1 + (raters - 1) * ALIKE) / raters
+
+
+def dispersion(cells: Sequence[Cell], low: float, high: float, one: float) -> Array:
     """[...] variance of the cells' image means over (high - m)(m - low), pooled.
 
-    `base` has two images' weight. A cell whose mean is an end of the scale says nothing of it.
+    `one`, a rater's dispersion, has two images' weight. A cell whose mean is an end of the scale says nothing
+    of it.
     """
-    total = np.full(cells[0].mean.shape, PRIOR_IMAGES * base)
+    usual = usual_dispersion(one, cells[0].n_raters)
+    total = np.full(cells[0].mean.shape, PRIOR_IMAGES * usual)
     weight = np.full(cells[0].mean.shape, PRIOR_IMAGES)
     for cell in cells:
         own, inside = _own_dispersion(cell, low, high)
@@ -102,10 +111,11 @@ def mean_interval(cell: Cell, low: float, high: float, pooled: Array | float, le
     lower, upper = _image_limits(cell, low, high, pooled, level)
     if cell.n_raters < ENOUGH_RATERS:
         return lower, upper
-    raters = _rater_variance(cell.raters, RESIDUAL_KEPT * cell.residual, level)
+    reach = _rater_reach(cell.raters, (1 - RESIDUAL_KEPT) * cell.residual, level)
+    of_raters = _score_limits(cell.mean, reach, low, high)
     return (
-        np.maximum(cell.mean - np.sqrt((cell.mean - lower) ** 2 + raters), low),
-        np.minimum(cell.mean + np.sqrt((upper - cell.mean) ** 2 + raters), high),
+        np.maximum(cell.mean - np.hypot(cell.mean - lower, cell.mean - of_raters[0]), low),
+        np.minimum(cell.mean + np.hypot(upper - cell.mean, of_raters[1] - cell.mean), high),
     )
 
 
@@ -117,7 +127,7 @@ def difference_interval(
     other_lower, other_upper = _image_limits(other, low, high, pooled, level)
     raters: Array | float = 0.0
     if one.n_raters >= ENOUGH_RATERS:
-        raters = _rater_variance(one.raters - other.raters, one.residual + other.residual, level)
+        raters = _rater_reach(one.raters - other.raters, one.residual + other.residual, level)
     value = one.mean - other.mean
     down = np.sqrt((one.mean - lower) ** 2 + (other_upper - other.mean) ** 2 + raters)
     up = np.sqrt((upper - one.mean) ** 2 + (other.mean - other_lower) ** 2 + raters)
@@ -150,10 +160,8 @@ def bounded_interval(
     own = np.where(inside, variance / width**2 * n / np.where(inside, room, 1.0), pooled)
     spread = (own * (n - 1) + pooled * PRIOR_IMAGES) / (n - 1 + PRIOR_IMAGES)
     spread = np.where(inside, spread, pooled)
-    reach = student.ppf((1 + level) / 2, n - 1 + PRIOR_IMAGES) ** 2 * spread / n
-    centre = (share + reach / 2) / (1 + reach)
-    half = np.sqrt(np.maximum(reach * room + reach**2 / 4, 0.0)) / (1 + reach)
-    return low + width * (centre - half), low + width * (centre + half)
+    factor = student.ppf((1 + level) / 2, n - 1 + PRIOR_IMAGES) ** 2 * spread / n
+    return _solved(share, factor, low, high)
 
 
 def percentile_interval(
@@ -190,7 +198,23 @@ def _own_dispersion(cell: Cell, low: float, high: float) -> tuple[Array, npt.NDA
     return cell.images / (high - low) ** 2 * cell.n / np.where(inside, room, 1.0), inside
 
 
-def _rater_variance(effects: Array, residual: Array, level: float) -> Array:
+def _score_limits(value: Array, reach: Array, low: float, high: float) -> Limits:
+    """Limits of a value whose squared distance to them is `reach` if they vary as it does."""
+    share = np.clip((value - low) / (high - low), 0.0, 1.0)
+    room = share * (1 - share)
+    inside = room > 1e-9
+    factor = np.where(inside, reach / (high - low) ** 2 / np.where(inside, room, 1.0), 0.0)
+    return _solved(share, factor, low, high)
+
+
+def _solved(share: Array, factor: Array, low: float, high: float) -> Limits:
+    """The two μ, from `low` to `high`, that solve (share - μ)² = factor μ (1 - μ) on the unit interval."""
+    centre = (share + factor / 2) / (1 + factor)
+    half = np.sqrt(factor * share * (1 - share) + factor**2 / 4) / (1 + factor)
+    return low + (high - low) * (centre - half), low + (high - low) * (centre + half)
+
+
+def _rater_reach(effects: Array, residual: Array, level: float) -> Array:
     """[...] t² times the raters' variance of a mean or of a difference, the residual taken off."""
     raters = effects.shape[-1]
     variance = (effects**2).sum(-1) * raters / (raters - 1) - residual

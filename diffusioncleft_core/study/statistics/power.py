@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import UserError
 from .equivalence import POWER, detectable, share_equivalent
 from .intervals import (
     ENOUGH_RATERS,
@@ -42,12 +41,7 @@ class Plan:
 def planned(plan: Plan) -> dict[str, Any]:
     """What this study could show, and how many real images each margin takes (with as many generated ones per
     real one, at least as many as planned).
-
-    Raises:
-        UserError: the mean is no mean of a scale from 1 to 5 that raters can differ on.
     """
-    if not LOW + 0.05 <= plan.mean <= HIGH - 0.02:
-        raise UserError(f"--mean is {plan.mean:g}; give what you expect of the ratings, from 1.05 to 4.98")
     raters = raters_of(plan.raters)
     lows, highs = _intervals(plan.generated, plan.real, raters, plan)
     half = float(np.median(highs - lows)) / 2

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ...conditions.loader import load_vocabulary
 from ...small_counts import is_small
 from ..design import REAL, Question
 from .grid import Grid
@@ -17,12 +18,25 @@ ALL = "all"
 RESAMPLES = 2000
 
 
+def origins_of(grid: Grid) -> list[str]:
+    """The sets by name, real ones last."""
+    real = dict(zip(grid.origin, grid.role == REAL, strict=True))
+    return sorted(real, key=lambda name: (bool(real[name]), name))
+
+
+def conditions_of(grid: Grid) -> list[str]:
+    """The conditions that its images are known by: those of our vocabulary in its order, then others."""
+    usual = list(load_vocabulary().conditions)
+    known = {name for name in grid.condition if name is not None}
+    return sorted(known, key=lambda name: (usual.index(name) if name in usual else len(usual), name))
+
+
 def parts_of(grid: Grid) -> Iterator[tuple[str, str, Grid]]:
     """(origin, condition, its part of the grid), each origin's whole (`all`) first."""
-    for origin in dict.fromkeys(grid.origin):
+    for origin in origins_of(grid):
         own = grid.where(grid.origin == origin)
         yield origin, ALL, own
-        conditions = [name for name in dict.fromkeys(own.condition) if name is not None]
+        conditions = conditions_of(own)
         for condition in conditions if len(conditions) > 1 else []:
             yield origin, condition, own.where(own.condition == condition)
 

@@ -1,0 +1,338 @@
+"""Coverage of every interval of the rater study on simulated raters whose truth is known.
+
+    python -m diffusioncleft.tools.study_coverage --out experiments/study_coverage.json
+
+Each scenario is one kind of raters (`study/statistics/simulate`), from agreement by chance to a ceiling at
+4.9, with few raters who stay the same and with more who are drawn anew for each study. A tenth of its studies
+has each of ten true means around the scenario's: at one fixed truth the coverage of any interval of so few
+discrete answers jumps by some per cent as the truth moves (Brown, Cai & DasGupta, Stat Sci 16, 2001). The
+ordinal model is fitted in the scenarios of `ORDINAL` alone: it takes most of the time. Nobody rated anything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import norm
+
+from ..diffusioncleft_core.files import write_json
+from ..diffusioncleft_core.progress import progress
+from ..diffusioncleft_core.study.design import GENERATED, REAL
+from ..diffusioncleft_core.study.statistics.agreement import agreement
+from ..diffusioncleft_core.study.statistics.detection import detection
+from ..diffusioncleft_core.study.statistics.grid import Grid
+from ..diffusioncleft_core.study.statistics.intervals import (
+    LIKERT_DISPERSION,
+    SHARE_DISPERSION,
+    Array,
+    cell_of,
+    difference_interval,
+    dispersion,
+    mean_interval,
+    percentile_interval,
+    usual_dispersion,
+)
+from ..diffusioncleft_core.study.statistics.ordinal import ordinal_effect
+from ..diffusioncleft_core.study.statistics.simulate import (
+    CATEGORIES,
+    Raters,
+    draw_sets,
+    quality_for,
+    same_bias,
+    true_agreement,
+    true_mean,
+    true_share,
+)
+
+SEED = 7_301
+MARGIN = 0.5
+LOW, HIGH = 1.0, 5.0
+GOAL = (0.93, 0.97)
+REPEATED = 15
+"""Pictures shown twice."""
+DESIGNS = {"paper": (50, 10), "even": (50, 50)}
+"""Generated and real images."""
+AROUND = 0.05
+"""How far the true means of a scenario lie from its own, either way; chances in `TOLD_APART` likewise."""
+TRUTHS = 10
+MEANS = {
+    "middle": (3.5, Raters(0.6, 0.6)),
+    "by_chance": (3.5, Raters(0.0, 0.8)),
+    "agreeing": (4.2, Raters(0.9, 0.3)),
+    "high": (4.7, Raters(0.6, 0.6)),
+    "ceiling": (4.9, Raters(0.6, 0.6)),
+    "ceiling_agreeing": (4.9, Raters(0.8, 0.2)),
+    "ceiling_by_chance": (4.9, Raters(0.0, 0.8)),
+    "ceiling_biased": (4.9, Raters(0.6, 0.6, bias=(0.4, -0.4))),
+    "ceiling_three": (4.9, Raters(0.6, 0.6, bias=(0.3, 0.0, -0.3))),
+}
+NEW_RATERS = (6, 8, 12)
+ORDINAL = ("middle", "high", "ceiling")
+TOLD_APART = {
+    "by_chance": ((0.6, 0.4), (0.6, 0.4)),
+    "a_little": ((0.7, 0.6), (0.4, 0.5)),
+    "well": ((0.9, 0.85), (0.15, 0.2)),
+    "all_called_real": ((0.2, 0.1), (0.1, 0.05)),
+}
+"""Chance that each rater calls a generated, and a real picture generated."""
+ALIKE = 0.5
+"""How far the raters' errors on one picture go together."""
+
+
+@dataclass(frozen=True)
+class Covered:
+    """One interval over many studies: limits [S], NaN where none is told."""
+
+    low: Array
+    high: Array
+    truth: float | Array
+
+    def as_dict(self) -> dict[str, Any]:
+        told = ~np.isnan(self.low)
+        if not told.any():
+            return {"truth": round(float(np.mean(self.truth)), 4), "coverage": None, "told": 0.0}
+        inside = (self.low <= np.asarray(self.truth) + 1e-12) & (np.asarray(self.truth) <= self.high + 1e-12)
+        return {
+            "truth": round(float(np.mean(self.truth)), 4),
+            "coverage": round(float(inside[told].mean()), 4),
+            "told": round(float(told.mean()), 4),
+            "width": round(float(np.median((self.high - self.low)[told])), 4),
+        }
+
+
+def together(parts: Sequence[Mapping[str, Covered]]) -> dict[str, Covered]:
+    """The same intervals at several truths as one."""
+    return {
+        name: Covered(
+            np.concatenate([part[name].low for part in parts]),
+            np.concatenate([part[name].high for part in parts]),
+            np.concatenate([np.full(len(part[name].low), part[name].truth) for part in parts]),
+        )
+        for name in parts[0]
+    }
+
+
+def raters_in(mean: float, raters: Raters) -> Iterator[tuple[str, float, Raters]]:
+    """The scenario's own raters, and more of them who are drawn anew for each study."""
+    yield f"{raters.n}_raters", mean, raters
+    for number in NEW_RATERS if raters.n == 2 else ():
+        yield f"{number}_raters_drawn_anew", mean, same_bias(raters, number)
+
+
+def likert(
+    studies: int, images: tuple[int, int], mean: float, raters: Raters, rng: np.random.Generator
+) -> dict[str, Covered]:
+    """Means, shares and their difference, where generated and real are alike."""
+    quality = quality_for(mean, raters)
+    generated, real = draw_sets(studies, [(n, quality) for n in images], raters, rng)
+    cells = [cell_of(scores) for scores in (generated, real)]
+    pooled = dispersion(cells, LOW, HIGH, LIKERT_DISPERSION)
+    high = [cell_of((scores >= 4).astype(np.float64)) for scores in (generated, real)]
+    spread = dispersion(high, 0.0, 1.0, SHARE_DISPERSION)
+    exact, share = true_mean(quality, raters), true_share(quality, raters)
+    return {
+        "mean_generated": Covered(*mean_interval(cells[0], LOW, HIGH, pooled), exact),
+        "mean_real": Covered(*mean_interval(cells[1], LOW, HIGH, pooled), exact),
+        "share_generated": Covered(*mean_interval(high[0], 0.0, 1.0, spread), share),
+        "share_real": Covered(*mean_interval(high[1], 0.0, 1.0, spread), share),
+        "difference": Covered(*difference_interval(cells[0], cells[1], LOW, HIGH, pooled), 0.0),
+    }
+
+
+def false_equivalence(
+    studies: int, images: tuple[int, int], mean: float, raters: Raters, rng: np.random.Generator
+) -> dict[str, float]:
+    """Share of studies that claim equivalence where the difference is just the margin, either way."""
+    found = {}
+    for name, means in {
+        "real_better": (mean - MARGIN, mean),
+        "generated_better": (mean, mean - MARGIN),
+    }.items():
+        sets = [(n, quality_for(each, raters)) for n, each in zip(images, means, strict=True)]
+        cells = [cell_of(scores) for scores in draw_sets(studies, sets, raters, rng)]
+        low, high = difference_interval(
+            cells[0], cells[1], LOW, HIGH, dispersion(cells, LOW, HIGH, LIKERT_DISPERSION)
+        )
+        found[name] = round(float(np.mean((low > -MARGIN) & (high < MARGIN))), 4)
+    return found
+
+
+def agreeing(
+    studies: int, images: int, mean: float, raters: Raters, rng: np.random.Generator
+) -> dict[str, Covered]:
+    """The coefficients of agreement, and a rater's with himself; for raters who stay the same."""
+    quality = quality_for(mean, raters)
+    (scores,) = draw_sets(studies, [(images, quality)], raters, rng)
+    truth = true_agreement([(1.0, quality)], raters)
+    found = {
+        name: Covered(each.low, each.high, truth[name])
+        for name, each in agreement(scores - 1, CATEGORIES).items()
+    }
+    twice = Raters(raters.picture, raters.noise, tuple(np.repeat(raters.bias, 2)))
+    (answers,) = draw_sets(studies, [(REPEATED, quality)], twice, rng)
+    same = (answers[..., ::2] == answers[..., 1::2]).astype(np.float64)
+    exact = [
+        true_agreement([(1.0, quality)], Raters(raters.picture, raters.noise, (bias, bias)))["agreement"]
+        for bias in raters.bias
+    ]
+    low, high = mean_interval(cell_of(same), 0.0, 1.0, usual_dispersion(SHARE_DISPERSION, raters.n))
+    return {**found, "same_answer_again": Covered(low, high, float(np.mean(exact)))}
+
+
+def told_apart(
+    studies: int,
+    images: tuple[int, int],
+    chances: tuple[tuple[float, ...], tuple[float, ...]],
+    rng: np.random.Generator,
+) -> dict[str, Covered]:
+    """Accuracy, d′ and bias of raters who call generated and real pictures generated by these chances."""
+    answers = []
+    for n, each in zip(images, chances, strict=True):
+        picture = rng.standard_normal((studies, n, 1))
+        own = rng.standard_normal((studies, n, len(each)))
+        seen = np.sqrt(ALIKE) * picture + np.sqrt(1 - ALIKE) * own
+        answers.append((seen < norm.ppf(np.array(each))).astype(np.float64))
+    found = detection(answers[0], answers[1])
+    hits, alarms = (np.array(each) for each in chances)
+    z = norm.ppf(hits), norm.ppf(alarms)
+    return {
+        "accuracy": Covered(*found.accuracy[1], float((1 + (hits - alarms).mean()) / 2)),
+        "d_prime": Covered(*found.sensitivity[1], float((z[0] - z[1]).mean())),
+        "bias": Covered(*found.bias[1], float(-(z[0] + z[1]).mean() / 2)),
+    }
+
+
+def resampled(
+    studies: int, images: int, mean: float, raters: Raters, rng: np.random.Generator
+) -> dict[str, Covered]:
+    """The percentile interval of images and raters resampled together, for comparison."""
+    quality = quality_for(mean, raters)
+    (scores,) = draw_sets(studies, [(images, quality)], raters, rng)
+    limits = np.array([percentile_interval(each, 500, rng) for each in scores])
+    return {"resampled_mean": Covered(limits[:, 0], limits[:, 1], true_mean(quality, raters))}
+
+
+def ordinal(
+    studies: int, images: tuple[int, int], mean: float, raters: Raters, rng: np.random.Generator
+) -> dict[str, Covered]:
+    """The ordinal model's shift, where the real images are better by a third of a point."""
+    quality = quality_for(mean - 1 / 3, raters), quality_for(mean, raters)
+    sets = draw_sets(studies, list(zip(images, quality, strict=True)), raters, rng)
+    limits = np.full((studies, 2), np.nan)
+    for study in progress(range(studies), "ordinal models", leave=False):
+        found = ordinal_effect(as_grid([scores[study] for scores in sets]))
+        if "shift" in found:
+            limits[study] = found["shift"]["ci95"]
+    truth = (quality[0] - quality[1]) / float(np.hypot(raters.picture, raters.noise))
+    return {"ordinal_shift": Covered(limits[:, 0], limits[:, 1], truth)}
+
+
+def as_grid(sets: list[Array]) -> Grid:
+    """Generated and real scores [I, R] as the analysis has them."""
+    scores = np.concatenate(sets)
+    role = np.repeat(np.array([GENERATED, REAL], object), [len(each) for each in sets])
+    nothing: npt.NDArray[np.object_] = np.full(len(scores), None, object)
+    names = tuple(f"R{place + 1}" for place in range(scores.shape[1]))
+    return Grid(scores, names, np.arange(len(scores)).astype(object), role, role, nothing, {})
+
+
+def measured(studies: int, seed: int, *, with_ordinal: bool) -> dict[str, Any]:
+    """Every interval in every scenario."""
+    document: dict[str, Any] = {"scenarios": {}, "told_apart": {}}
+    around = np.linspace(-AROUND, AROUND, TRUTHS)
+    each, fewer = studies // TRUTHS, min(studies, 1000) // TRUTHS
+    for name, (mean, base) in progress(list(MEANS.items()), "scenarios"):
+        for label, target, raters in raters_in(mean, base):
+            for design, images in DESIGNS.items():
+                rng = np.random.default_rng([seed, *map(ord, name + label + design)])
+                parts, false = [], []
+                for moved in target + around:
+                    found = likert(each, images, moved, raters, rng)
+                    if not raters.number:
+                        found |= agreeing(each, sum(images), moved, raters, rng)
+                    found |= resampled(fewer, images[0], moved, raters, rng)
+                    if with_ordinal and name in ORDINAL and not raters.number:
+                        found |= ordinal(fewer, images, moved, raters, rng)
+                    parts.append(found)
+                    false.append(false_equivalence(each, images, moved, raters, rng))
+                document["scenarios"][f"{name}, {label}, {design}"] = {
+                    "intervals": {key: one.as_dict() for key, one in together(parts).items()},
+                    "false_equivalence": {
+                        key: round(float(np.mean([one[key] for one in false])), 4) for key in false[0]
+                    },
+                }
+    for name, chances in TOLD_APART.items():
+        for design, images in DESIGNS.items():
+            rng = np.random.default_rng([seed, *map(ord, name + design)])
+            parts = [
+                told_apart(each, images, tuple(tuple(np.array(side) + moved) for side in chances), rng)
+                for moved in around * 0.8
+            ]
+            document["told_apart"][f"{name}, 2_raters, {design}"] = {
+                "intervals": {key: one.as_dict() for key, one in together(parts).items()}
+            }
+    return document
+
+
+def verdict(document: dict[str, Any]) -> dict[str, Any]:
+    """How many intervals lie within the goal, which do not, and the most false equivalence."""
+    rows = {
+        f"{scenario}: {name}": found["coverage"]
+        for part in ("scenarios", "told_apart")
+        for scenario, entry in document[part].items()
+        for name, found in entry["intervals"].items()
+        if found["coverage"] is not None and name != "resampled_mean"
+    }
+    false = [
+        value for entry in document["scenarios"].values() for value in entry["false_equivalence"].values()
+    ]
+    low, high = GOAL
+    return {
+        "intervals": len(rows),
+        "within_goal": sum(low <= value <= high for value in rows.values()),
+        "below": {name: value for name, value in rows.items() if value < low},
+        "above": {name: value for name, value in rows.items() if value > high},
+        "most_false_equivalence": max(false),
+    }
+
+
+def main() -> int:
+    """Measure, and keep the figures."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="JSON")
+    parser.add_argument("--studies", type=int, default=4000, help="a scenario (default 4000)")
+    parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--no-ordinal", action="store_true", help="leave the ordinal model out")
+    args = parser.parse_args()
+    document = measured(args.studies, args.seed, with_ordinal=not args.no_ordinal)
+    summary = verdict(document)
+    facts: Mapping[str, Any] = {
+        "schema": 1,
+        "command": "python -m diffusioncleft.tools.study_coverage",
+        "simulated": True,
+        "studies": args.studies,
+        "true_means_each": TRUTHS,
+        "studies_of_resampling_and_ordinal_model": min(args.studies, 1000),
+        "seed": args.seed,
+        "goal": list(GOAL),
+    }
+    write_json(args.out, {**facts, "summary": summary, **document})
+    print(f"{summary['within_goal']} of {summary['intervals']} intervals within {GOAL}; {args.out}")
+    for side in ("below", "above"):
+        for name, value in summary[side].items():
+            print(f"{side}: {value:.3f}  {name}")
+    print(f"most false equivalence: {summary['most_false_equivalence']:.3f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
