@@ -164,7 +164,7 @@ def _choose(
             notices.append(f"the set {item.origin} has {len(chosen)} pictures to show, not {item.n}")
         sets.append(replace(item, n=len(chosen)))
         drawn += [_Drawn(item.origin, picture) for picture in chosen]
-        if item.role == GENERATED:  # nobody's photograph is shown without need
+        if item.role == GENERATED:  # photographs are shown where they count
             spare += [_Drawn(item.origin, picture) for picture in pools[item.origin] if picture not in chosen]
     if not drawn:
         raise UserError(f"there is no picture to show: {'; '.join(notices)}")

@@ -1,5 +1,6 @@
 """A study's design: the shipped ones are the paper's, and a file that is none says where and why."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -123,6 +124,14 @@ def test_a_mistake_is_told_with_its_place(old, new, said):
     with pytest.raises(UserError) as error:
         parse_design(MINIMAL.replace(old, new), "mine.toml")
     assert said in str(error.value) and "mine.toml" in str(error.value)
+
+
+def test_the_design_in_the_documentation_is_one(repository):
+    text = (repository / "docs" / "study.md").read_text("utf-8")
+    (example,) = re.findall(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    design = parse_design(example, "docs/study.md")
+    assert [question.kind for question in design.questions] == ["scale", "choice", "point", "text"]
+    assert design.question("origin").asks_role and not design.question("wrong").required
 
 
 def test_a_design_that_is_not_there_names_the_shipped_ones():

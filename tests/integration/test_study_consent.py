@@ -1,0 +1,198 @@
+"""Only who agreed to be shown to raters is drawn, and a consent withdrawn later reaches the study."""
+
+import csv
+import json
+import shutil
+from dataclasses import asdict
+
+import pytest
+from study_sets import bare_pictures, made, names, people_of_a_dataset, photographs, set_rating
+
+from diffusioncleft.diffusioncleft_core.dataset.folder import dataset_rows
+from diffusioncleft.diffusioncleft_core.dataset.rating_consent import rating_consent, studies_of
+from diffusioncleft.diffusioncleft_core.dataset.withdrawn import Withdrawal, add_marks, user_register
+from diffusioncleft.diffusioncleft_core.errors import UserError
+from diffusioncleft.diffusioncleft_core.files import read_jsonl, write_jsonl
+from diffusioncleft.diffusioncleft_core.imageset.manifest import ImageRow, write_image_set
+from diffusioncleft.diffusioncleft_core.study.consent import erase_withdrawn
+from diffusioncleft.diffusioncleft_core.study.folder import open_study
+
+BUILD = (
+    "dataset",
+    "build",
+    "photos",
+    "--condition",
+    "pre_op",
+    "--phantom",
+    "--holdout",
+    "0",
+    "--out",
+    "private",
+)
+LORA = "a" * 64
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """Eight photographs with a table, of which three may not be shown."""
+    root = tmp_path_factory.mktemp("drawn")
+    folder = photographs(root / "all", 8) / "pre_op"
+    said = dict(zip(names(folder), ("yes", "YES", "no", "", "y", "yes", "yes", "yes"), strict=True))
+    set_rating(folder, said)
+    return folder
+
+
+@pytest.fixture
+def photos(drawn, tmp_path):
+    shutil.copytree(drawn, tmp_path / "photos")
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def dataset(photos, tmp_path, command):
+    """A dataset of them that counts as one of people."""
+    built = command(*BUILD)
+    assert built.returncode == 0, built.stderr
+    people_of_a_dataset(tmp_path / "private")
+    return tmp_path / "private"
+
+
+def left(study):
+    return sum(study.has_image(item.id) for item in study.items)
+
+
+def test_only_photographs_whose_row_says_yes_are_drawn(photos, tmp_path):
+    study, notices = made(tmp_path / "study", {"real": photos})
+    assert len(study.items) == 5
+    assert any("raters may not see (consent_rating is not yes): 3 of 8" in notice for notice in notices)
+    with pytest.raises(UserError, match="6 pictures of the set real were asked for and 5 may be shown"):
+        made(tmp_path / "more", {"real": photos}, counts={"real": 6})
+
+
+def test_consent_to_training_alone_shows_nobody(photos, tmp_path):
+    set_rating(photos, dict.fromkeys(names(photos), ""))
+    with pytest.raises(UserError, match="write yes under consent_rating in the table"):
+        made(tmp_path / "study", {"real": photos})
+    assert not (tmp_path / "study").exists()
+
+
+def test_consent_to_be_rated_without_consent_shows_nobody(photos, tmp_path):
+    text = (photos / "metadata.csv").read_text("utf-8")
+    rows = list(csv.DictReader(text.splitlines()))
+    with (photos / "metadata.csv").open("w", newline="", encoding="utf-8") as handle:
+        writer = csv.DictWriter(handle, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(row | {"consent": "no"} for row in rows)
+    with pytest.raises(UserError, match="there is no picture to show"):
+        made(tmp_path / "study", {"real": photos})
+
+
+def test_a_dataset_knows_who_may_be_shown_and_trains_on_all_the_same(dataset, tmp_path):
+    assert len(dataset_rows(dataset, "train")) == 8 and len(rating_consent(dataset)) == 5
+    assert "consent_rating" not in (dataset / "manifest.jsonl").read_text("utf-8")
+    study, notices = made(tmp_path / "study", {"real": dataset})
+    assert {item.photograph for item in study.items} == rating_consent(dataset)
+    assert {item.condition for item in study.items} == {"pre_op"}
+    assert all(item.groups["age_group"] for item in study.items)
+    assert any("3 of 8" in notice for notice in notices)
+    assert studies_of(dataset) == [study.root.resolve()]
+
+
+def test_no_photograph_of_a_dataset_passes_as_generated(dataset, tmp_path):
+    with pytest.raises(UserError, match="is a dataset of photographs and can't be the set generated"):
+        made(tmp_path / "study", {"generated": dataset})
+
+
+@pytest.mark.parametrize("change", ["no", "row is gone", "table is gone"])
+def test_a_row_that_says_yes_no_more_counts_at_once(change, dataset, photos, tmp_path):
+    study, _ = made(tmp_path / "study", {"real": dataset}, repeats=5)
+    assert left(study) == 10 and erase_withdrawn(study) == []
+    table = photos / "metadata.csv"
+    if change == "no":
+        set_rating(photos, {names(photos)[0]: "no"})
+    elif change == "row is gone":
+        lines = table.read_text("utf-8").splitlines(keepends=True)
+        table.write_text("".join(line for line in lines if names(photos)[0] not in line), "utf-8")
+    else:
+        table.unlink()
+    gone = 10 if change == "table is gone" else 2
+    (said,) = erase_withdrawn(study)
+    assert said.startswith(f"{gone} pictures of the study study were erased")
+    assert left(study) == 10 - gone and len(open_study(study.root).items) == 10
+    assert names(photos)[0] not in said
+
+
+def test_a_build_reaches_the_studies_drawn_from_the_dataset(dataset, photos, tmp_path, command):
+    study, _ = made(tmp_path / "study", {"real": dataset})
+    set_rating(photos, {names(photos)[0]: "no"})
+    built = command(*BUILD)
+    assert built.returncode == 0 and "1 pictures of the study study were erased" in built.stderr
+    assert left(study) == 4 and len(rating_consent(dataset)) == 4
+    set_rating(photos, dict.fromkeys(names(photos), "no"))
+    assert "4 pictures of the study study were erased" in command(*BUILD).stderr
+    assert left(study) == 0
+
+
+def test_a_withdrawn_consent_to_training_reaches_them_too(dataset, photos, tmp_path, command):
+    study, _ = made(tmp_path / "study", {"real": dataset})
+    (photos / names(photos)[0]).unlink()
+    built = command(*BUILD)
+    assert built.returncode == 0 and "1 pictures of the study study were erased" in built.stderr
+    assert left(study) == 4
+
+
+def test_a_purge_reaches_them_too(dataset, tmp_path, command):
+    study, _ = made(tmp_path / "study", {"real": dataset})
+    purged = command("dataset", "purge", "private", "--yes")
+    assert purged.returncode == 0 and "5 pictures of the study study were erased" in purged.stderr
+    assert left(study) == 0 and not dataset.exists()
+
+
+def test_photographs_that_are_not_there_are_told_of(photos, tmp_path):
+    study, _ = made(tmp_path / "study", {"real": photos})
+    photos.rename(tmp_path / "elsewhere")
+    (said,) = erase_withdrawn(study)
+    assert "are not there, so nobody knows here whether a consent was withdrawn" in said
+    assert left(study) == 5
+
+
+def test_images_by_a_withdrawn_lora_are_not_drawn_and_not_shown_any_more(tmp_path, command):
+    folder = bare_pictures(tmp_path / "generated", 4) / "pre_op"
+    accepted = {"accepted": True}
+    rows = [
+        ImageRow(file, role="generated", index=number, condition="pre_op", lora=LORA, verdicts=accepted)
+        for number, file in enumerate(names(folder))
+    ]
+    write_image_set(folder, rows)
+    study, _ = made(tmp_path / "study", {"generated": folder}, practice=0)
+    assert left(study) == 4
+    mark = Withdrawal("run", (LORA,), "2026-11-02", "dataset")
+    add_marks(folder, [mark])
+    with pytest.raises(UserError, match="so nobody is shown them"):
+        made(tmp_path / "again", {"generated": folder})
+    register = user_register()
+    register.parent.mkdir(parents=True, exist_ok=True)
+    before = read_jsonl(register) if register.is_file() else []
+    write_jsonl(register, [*before, asdict(mark)])
+    try:
+        listed = command("dataset", "withdraw", "study", "--yes")
+        assert "4 pictures of a rater study: " in listed.stdout and left(study) == 0
+        assert erase_withdrawn(study) == []
+    finally:
+        write_jsonl(register, before)
+
+
+def test_a_first_table_asks_for_it_and_a_misspelt_answer_keeps_nobody_from_training(tmp_path, command):
+    folder = photographs(tmp_path / "all", 4) / "pre_op"
+    (folder / "metadata.csv").rename(tmp_path / "mine.csv")
+    first = command("dataset", "table", folder)
+    assert "consent_rating   yes, no" in first.stdout
+    header = (folder / "metadata.csv").read_text("utf-8-sig").splitlines()[0].split(",")
+    assert header.count("consent_rating") == 1
+    (tmp_path / "mine.csv").replace(folder / "metadata.csv")
+    set_rating(folder, dict.fromkeys(names(folder), "ja"))
+    shutil.copytree(folder, tmp_path / "photos")
+    assert command(*BUILD).returncode == 0
+    dataset = tmp_path / "private"
+    assert len(dataset_rows(dataset)) == 4 and rating_consent(dataset) == frozenset()
+    assert json.loads((dataset / "rating_consent.json").read_text("utf-8")) == {"photographs": []}
