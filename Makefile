@@ -52,9 +52,11 @@ format: $(READY)
 bench: $(READY)
 	$(PY) -m benchmarks
 	$(PY) -m benchmarks.measurements
+	$(PY) -m benchmarks.study_load
 
 experiments: $(READY)
 	$(PY) scripts/experiments.py
+	$(PY) -m diffusioncleft.tools.study_kills --out experiments/study_kills.json
 	$(if $(DIFFUSIONCLEFT_REAL),$(PY) -m diffusioncleft.tools.evaluate_eyes --out experiments/real_eyes.json)
 
 clean:

@@ -89,7 +89,9 @@ def make_study(
     items = []
     for number in range(n + practice):
         data = io.BytesIO()
-        Image.fromarray(render(random_face(rng, finding="cleft"), side).image).save(data, "PNG")
+        Image.fromarray(render(random_face(rng, finding="cleft"), side).image).save(
+            data, "PNG", compress_level=0
+        )
         name = rng.bytes(16).hex()
         write_bytes(folder / IMAGES / f"{name}.png", data.getvalue())
         items.append(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ...diffusioncleft_core.errors import UserError
 from .serve import add_database_argument
 
 
@@ -37,6 +38,8 @@ def run_invite(args: argparse.Namespace) -> int:
     from ...diffusioncleft_core.study.web.store import Store
 
     study = open_study(args.study)
+    if study.closed:
+        raise UserError(f"{args.study} is closed and takes no answers; nobody can be invited any more")
     base = checked_url(args.url) if args.url else last_address(study)
     store = Store(study, args.database)
     rater, token = store.invite(args.name, renew=args.renew)

@@ -244,6 +244,11 @@ class _Reader:
         questions = self._table(table, "questions")
         if not sets or not questions:
             raise self._error(f"it has no {'sets' if not sets else 'questions'}; give one at least")
+        points = [
+            name for name, item in questions.items() if isinstance(item, dict) and item.get("kind") == POINT
+        ]
+        if len(points) > 1:
+            raise self._error(f"questions.{points[1]} is a second point: a click on the picture answers one")
         default = Design("", {}, (), ())
         first = table.get("introduction")
         return Design(

@@ -1,9 +1,13 @@
 """The study's server as a process: whole studies, attacks as requests, and what a kill leaves."""
 
 import errno
+import http.client
 import json
 import os
 import re
+import shutil
+import ssl
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -281,7 +285,7 @@ def test_no_page_has_script_or_style_of_its_own(anna):
 def test_a_form_that_is_too_large_is_refused(server, anna):
     item = anna.next_item()
     fields = anna.get(item).fields(item)
-    assert anna.post(item, fields | {"answer.remark": "x" * 100_000}).status == 413
+    assert anna.post(item, fields | {"answer.remark": "x" * 300_000}).status == 413
     assert anna.post(item, fields | {f"a{n}": "" for n in range(300)}).status == 413
     assert anna.get("/").status == 200
 
@@ -461,3 +465,22 @@ def test_serve_is_loud_without_tls_and_says_what_it_cannot(serving, command, tmp
     closed = command("study", "serve", server.study.root)
     assert closed.returncode == 2
     assert "is closed and takes no answers" in closed.stderr
+
+
+def test_with_a_certificate_all_of_it_is_tls(serving, tmp_path):
+    openssl = shutil.which("openssl") or pytest.skip("NO OPENSSL: TLS was not tested")
+    files = [str(tmp_path / name) for name in ("key.pem", "certificate.pem")]
+    made = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    made += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", files[0], "-out", files[1]]
+    subprocess.run([openssl, *made], check=True, capture_output=True)
+    server = serving("--tls-key", files[0], "--tls-certificate", files[1])
+    assert server.base.startswith("https://127.0.0.1:")
+    assert "NO TLS" not in server.said()
+    trusting = ssl.create_default_context(cafile=files[1])
+    connection = http.client.HTTPSConnection("127.0.0.1", server.port, context=trusting, timeout=30)
+    connection.request("GET", server.invite("Anna").removeprefix(server.base))
+    answer = connection.getresponse()
+    assert answer.status == 303
+    assert answer.headers["set-cookie"].startswith("__Host-study_")
+    assert "Secure" in answer.headers["set-cookie"]
+    assert answer.headers["strict-transport-security"]

@@ -26,6 +26,7 @@ text = "How real?"
 anchors.1 = "not"
 anchors.5 = "fully"
 """
+POINTS = "".join(f'[questions.{name}]\nkind = "point"\ntext = "?"\n' for name in ("here", "there"))
 ODD = """
 name = "odd"
 title = 'With "quotes", a \\ and a tab'
@@ -117,6 +118,7 @@ def test_a_shipped_design_reads_back_the_same(name):
         ('title = "Mine"', "", "title is missing; write what is shown"),
         ('name = "mine"', "name = ", "is not valid TOML"),
         ('kind = "scale"', 'kind = "scale"\nhigh = 1', "runs from 1 to 1; give low below high"),
+        ("[questions.realism]", f"{POINTS}[questions.realism]", "questions.there is a second point"),
     ],
 )
 def test_a_mistake_is_told_with_its_place(old, new, said):

@@ -50,6 +50,13 @@ def test_a_form_counts_once_however_often_it_is_sent(store, study, rater):
     assert [one.answers for one in store.history(rater, item)] == [FOUR]
 
 
+def test_a_form_with_other_answers_corrects_and_each_of_its_requests_counts_once(store, study, rater):
+    item = study.rated[0].id
+    for answers in (FOUR, FIVE, FOUR, FIVE):
+        store.save(rater, item, "form 1", answers, 3.0)
+    assert [one.answers for one in store.history(rater, item)] == [FOUR, FIVE]
+
+
 def test_forms_sent_at_the_same_moment_leave_one_rating(store, study, rater):
     item = study.rated[0].id
     with ThreadPoolExecutor(8) as pool:

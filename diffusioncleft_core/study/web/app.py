@@ -15,10 +15,11 @@ from starlette.routing import Route
 from .database import DatabaseAway
 from .live import LiveStudy
 from .messages import Language
-from .pages import Pages, RequestRefused, SignedOut, StudyClosed, tell
+from .pages import Pages, tell
 from .rendering import Rendering
 from .security import FormTooLarge, Guard
 from .store import Store
+from .visits import RequestRefused, SignedOut, StudyClosed, Visits
 
 
 def create_app(
@@ -40,7 +41,8 @@ def create_app(
     """
     live = LiveStudy(root, store.signatures)
     rendering = Rendering(languages)
-    pages = Pages(live, store, rendering, tls=tls)
+    visits = Visits(live, store, rendering, tls=tls)
+    pages = Pages(live, store, rendering, visits)
 
     def static(request: Request) -> Response:
         found = rendering.static(request.path_params["file"])
@@ -68,10 +70,10 @@ def create_app(
 
     routes = [
         Route("/", pages.overview),
-        Route("/enter/{token}", pages.enter, methods=["GET"]),
-        Route("/enter/{token}", pages.enter_instead, methods=["POST"]),
-        Route("/leave", pages.leave, methods=["POST"]),
-        Route("/language", pages.choose_language, methods=["POST"]),
+        Route("/enter/{token}", visits.enter, methods=["GET"]),
+        Route("/enter/{token}", visits.enter_instead, methods=["POST"]),
+        Route("/leave", visits.leave, methods=["POST"]),
+        Route("/language", visits.choose_language, methods=["POST"]),
         Route("/item/{name}", pages.show, methods=["GET"]),
         Route("/item/{name}", pages.rate, methods=["POST"]),
         Route("/picture/{name}", pages.picture),

@@ -66,7 +66,9 @@ submission = Table(
     UniqueConstraint("rater_id", "item", "revision"),
     UniqueConstraint("rater_id", "form"),
 )
-"""What a rater sent for an item, each time they did; the highest revision counts. Nothing is ever changed."""
+"""What a rater sent for an item, each time they did; the highest revision counts. Nothing is ever changed.
+
+`form` is a hash of the form's mark and its answers, by which a request that is repeated is known."""
 rating = Table(
     "rating",
     metadata,

@@ -21,35 +21,14 @@ from .answers import CELLS, Filled, cells, read_answers
 from .database import DatabaseAway
 from .live import LiveStudy
 from .order import Queue
-from .rendering import LANGUAGE_COOKIE, Rendering, wants_json
+from .rendering import Rendering, wants_json
 from .security import read_form
-from .signin import RENEWED_AFTER, SESSION_SECONDS, Attempts, Form, Session, same
+from .signin import Form
 from .store import Rater, RaterGone, Store
+from .visits import RequestRefused, SignedOut, Visit, Visits
 
 SECONDS_A_QUESTION = 10
 """Guessed until a rater's own pace is known."""
-YEAR = 365 * 24 * 3600
-
-
-class SignedOut(Exception):
-    """The request is nobody's: no session, an expired one, or one whose link has ended."""
-
-
-class StudyClosed(Exception):
-    """The study takes no answers any more."""
-
-
-class RequestRefused(Exception):
-    """A form without the mark of its session."""
-
-
-@dataclass(frozen=True)
-class Visit:
-    """A request of a signed-in rater, and the pictures in their order."""
-
-    session: Session
-    rater: Rater
-    queue: Queue
 
 
 @dataclass(frozen=True)
@@ -62,122 +41,20 @@ class Progress:
 
 
 class Pages:
-    """All pages of one study."""
+    """The overview, the pages of pictures with their forms, and the pictures."""
 
-    def __init__(self, live: LiveStudy, store: Store, rendering: Rendering, *, tls: bool) -> None:
-        self._live, self._store, self._rendering = live, store, rendering
+    def __init__(self, live: LiveStudy, store: Store, rendering: Rendering, visits: Visits) -> None:
+        self._live, self._store, self._rendering, self._visits = live, store, rendering, visits
         self._signatures = store.signatures
-        self._attempts = Attempts()
-        self._tls = tls
-        self.cookie = f"{'__Host-' if tls else ''}study_{self._signatures.derived('cookie').hex()[:8]}"
-
-    # --- who is asking
-
-    def _session(self, request: Request) -> Session:
-        session = self._signatures.read_session(request.cookies.get(self.cookie))
-        if session is None:
-            raise SignedOut
-        return session
-
-    def _visit(self, request: Request) -> Visit:
-        session = self._session(request)
-        rater = self._store.rater(session.rater)
-        if rater is None or not rater.token_hash.startswith(session.link):
-            raise SignedOut
-        if self._live.closed:
-            raise StudyClosed
-        return Visit(session, rater, self._live.queue(rater.id))
-
-    def _sign_in(self, response: Response, rater: Rater, mark: str = "") -> None:
-        response.set_cookie(
-            self.cookie,
-            self._signatures.session(rater.id, rater.token_hash, mark),
-            max_age=SESSION_SECONDS,
-            secure=self._tls,
-            httponly=True,
-            samesite="lax",
-        )
-
-    def _page(
-        self, request: Request, visit: Visit, template: str, status: int = 200, **values: Any
-    ) -> Response:
-        """A page for a signed-in rater; it puts off the end of the session."""
-        values |= {"visit": visit, "csrf": self._signatures.csrf(visit.session)}
-        response = self._rendering.page(request, self._live.study.design, template, status, **values)
-        if visit.session.age > RENEWED_AFTER:
-            self._sign_in(response, visit.rater, visit.session.mark)
-        return response
-
-    def _check(self, session: Session, fields: Mapping[str, str]) -> None:
-        if not same(fields.get("csrf", ""), self._signatures.csrf(session)):
-            raise RequestRefused
-
-    # --- signing in and out
-
-    def enter(self, request: Request) -> Response:
-        """A personal link is opened."""
-        return self._enter(request, None)
-
-    async def enter_instead(self, request: Request) -> Response:
-        """A personal link is opened where someone else was signed in, and that was asked for."""
-        return await run_in_threadpool(self._enter, request, await read_form(request))
-
-    def _enter(self, request: Request, fields: Mapping[str, str] | None) -> Response:
-        address = request.client.host if request.client else ""
-        design = self._live.study.design
-        wait = self._attempts.wait(address)
-        if wait:
-            minutes = math.ceil(wait / 60)
-            page = self._rendering.message(request, design, "limited", "limited_title", 429, minutes=minutes)
-            page.headers["retry-after"] = str(wait)
-            return page
-        rater = self._store.by_token(request.path_params["token"])
-        if rater is None:
-            self._attempts.failed(address)
-            return self._rendering.message(request, design, "link", "link_title", 403)
-        try:
-            visit = self._visit(request)
-        except (SignedOut, StudyClosed):
-            visit = None
-        if visit is not None and visit.rater.id != rater.id:
-            if fields is None:
-                return self._page(request, visit, "switch.html", token=request.path_params["token"])
-            self._check(visit.session, fields)
-        response = RedirectResponse("/", 303)
-        self._sign_in(response, rater)
-        return response
-
-    async def leave(self, request: Request) -> Response:
-        """Sign out."""
-        session, fields = self._session(request), await read_form(request)
-        self._check(session, fields)
-        design = self._live.study.design
-        page = self._rendering.message(request, design, "signed_out", "signed_out_title", 200)
-        page.delete_cookie(self.cookie, secure=self._tls, httponly=True, samesite="lax")
-        return page
-
-    async def choose_language(self, request: Request) -> Response:
-        """Keep the reader's language in their browser, and go back to the overview."""
-        session, fields = self._session(request), await read_form(request)
-        self._check(session, fields)
-        response = RedirectResponse("/", 303)
-        chosen = fields.get("language", "")
-        if chosen in self._rendering.offered(self._live.study.design):
-            response.set_cookie(
-                LANGUAGE_COOKIE, chosen, max_age=YEAR, secure=self._tls, httponly=True, samesite="lax"
-            )
-        return response
-
-    # --- rating
 
     def overview(self, request: Request) -> Response:
         """Where the rater stands: what is asked, how far they are, and on to the next picture."""
-        visit = self._visit(request)
+        visit = self._visits.visit(request)
         answered = self._store.answered(visit.rater.id)
         following = _first_open(visit.queue, answered)
         items = visit.queue.items
         practice = [item for item in items if item.practice]
-        return self._page(
+        return self._visits.page(
             request,
             visit,
             "overview.html",
@@ -196,7 +73,7 @@ class Pages:
 
     def show(self, request: Request) -> Response:
         """One picture and its questions, with the answers that the rater gave before."""
-        visit = self._visit(request)
+        visit = self._visits.visit(request)
         item = self._item(visit.queue, request)
         answered = self._store.answered(visit.rater.id)
         before = answered.get(item.id)
@@ -207,7 +84,7 @@ class Pages:
         return await run_in_threadpool(self._rate, request, await read_form(request))
 
     def _rate(self, request: Request, fields: Mapping[str, str]) -> Response:
-        session = self._session(request)
+        session = self._visits.session(request)
         form = self._signatures.read_form(fields.get("form", ""))
         queue = self._live.queue(session.rater)
         item = self._item(queue, request)
@@ -216,8 +93,8 @@ class Pages:
         if form is None or (form.rater, form.item) != (session.rater, item.id):
             raise RequestRefused
         try:
-            visit = self._visit(request)
-            if not same(fields.get("csrf", ""), self._signatures.csrf(session)):
+            visit = self._visits.visit(request)
+            if not self._visits.is_from(session, fields):
                 return self._kept(request, visit, item, filled, form, "send_again", 403)
             if not filled.complete:
                 return self._kept(request, visit, item, filled, form, None, 422)
@@ -279,7 +156,7 @@ class Pages:
         first = next((one for one in questions if one["wrong"]), None)
         first = first or next((one for one in questions if one["value"] is None), questions[0])
         first["focus"] = True
-        return self._page(
+        return self._visits.page(
             request,
             visit,
             "item.html",
@@ -300,7 +177,7 @@ class Pages:
 
     def picture(self, request: Request) -> Response:
         """A picture of the rater's own queue. Nothing is told of its file: neither its name nor its date."""
-        visit = self._visit(request)
+        visit = self._visits.visit(request)
         item = self._item(visit.queue, request)
         try:
             data = self._live.study.image(item.id).read_bytes()

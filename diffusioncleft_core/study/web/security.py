@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-LARGEST_FORM = 64 << 10
+LARGEST_FORM = 256 << 10
 MOST_FIELDS = 200
 POLICY = "; ".join(
     (

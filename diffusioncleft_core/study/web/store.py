@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import statistics
 from dataclasses import dataclass
@@ -156,20 +157,22 @@ class Store:
     def save(self, rater_id: int, item: str, form: str, answers: Answers, seconds: float | None) -> None:
         """Keep what a rater sent for an item; on return it is on the disk.
 
-        A form that was kept before, and answers that are the ones that count already, change nothing: a
-        double click, a replayed request and a second tab leave one rating. Other answers are a correction.
+        A form that was kept before with these answers, and answers that count already, change nothing: a
+        double click, a replayed request and a second tab leave one rating. Other answers are a correction,
+        by the same form too: browsers bring back a page as it was.
 
         Raises:
             RaterGone: the rater was revoked.
         """
         table = database.submission
+        sent = hashlib.sha256(f"{form} {json.dumps(answers, sort_keys=True)}".encode()).hexdigest()
         with writing(self._engine) as connection:
             # Locks the rater where the database has such locks, so that their forms come one after the other.
             owner = select(database.rater.c.revoked_at).where(database.rater.c.id == rater_id)
             revoked = connection.execute(owner.with_for_update()).first()
             if revoked is None or revoked[0]:
                 raise RaterGone
-            mine = (table.c.rater_id == rater_id, table.c.form == form)
+            mine = (table.c.rater_id == rater_id, table.c.form == sent)
             if connection.execute(select(table.c.id).where(*mine)).first() is not None:
                 return
             earlier = _submissions(connection, rater_id, item)
@@ -181,7 +184,7 @@ class Store:
                     rater_id=rater_id,
                     item=item,
                     revision=len(earlier) + 1,
-                    form=form,
+                    form=sent,
                     seconds=seconds,
                     at=_now(),
                 )

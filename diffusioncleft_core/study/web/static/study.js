@@ -56,12 +56,9 @@ function saving(form) {
     said.scrollIntoView({ block: "nearest" });
   }
 
-  // A page that the browser kept for its Back button can be sent once more.
+  // A page that the browser kept for its Back button has an old form: take a new one.
   window.addEventListener("pageshow", (event) => {
-    if (!event.persisted) return;
-    busy = false;
-    button.removeAttribute("aria-busy");
-    said.replaceChildren();
+    if (event.persisted) location.reload();
   });
 }
 
