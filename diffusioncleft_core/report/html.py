@@ -201,8 +201,8 @@ def rendered(page: Page, path: Path) -> str:
 
 
 def figures_folder(path: Path) -> Path:
-    """Where the plots of a page lie: `figures` beside report.html, `NAME.figures` beside another one."""
-    return path.with_name("figures" if path.stem == "report" else f"{path.stem}.figures")
+    """Where the plots of a page lie: `figures` beside report.html and study.html, else `NAME.figures`."""
+    return path.with_name("figures" if path.stem in ("report", "study") else f"{path.stem}.figures")
 
 
 def write_private_html(

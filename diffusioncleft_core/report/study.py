@@ -78,7 +78,7 @@ def study_sections(document: Mapping[str, Any]) -> list[Section]:
             "The paper supposes that older faces with an unrepaired cleft look less plausible, generated and "
             "real alike: repair happens in the first year of life. It did not test it."
         )
-        sections.append(Section("study-ages", "By age group", lead, [Plots([ages])]))
+        sections.append(Section("study-ages", "By age group", lead, [Plots([ages], wide=True)]))
     sections += _detection(document)
     sections.append(_method(document))
     return sections

@@ -78,7 +78,7 @@ def cell_of(scores: Array) -> Cell:
     known = ~np.isnan(scores)
     weights = known / known.sum(-1, keepdims=True) / n
     values = np.where(known, scores, 0.0)
-    mean = (weights * values).sum((-1, -2))
+    mean = (values.sum(-1) / known.sum(-1)).mean(-1)
     around = weights * (values - mean[..., None, None]) * known
     images = (around.sum(-1) ** 2).sum(-1) * n / max(n - 1, 1)
     return Cell(mean, images, (around**2).sum((-1, -2)), around.sum(-2), n)

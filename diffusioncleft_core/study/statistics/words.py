@@ -17,6 +17,10 @@ SIMULATED = (
 )
 
 
+PERCENT = "\u00a0%"
+"""Keeps the number and its sign on one line."""
+
+
 def number(n: int) -> str:
     """A small number as a word."""
     return NUMBERS[n] if n < len(NUMBERS) else f"{n:,}"
@@ -31,13 +35,13 @@ def interval(figure: Mapping[str, Any], places: int = 2, sign: bool = False) -> 
     """`4.81 (95 %: 4.70 to 4.90)`."""
     form = f"{'+' if sign else ''}.{places}f"
     low, high = figure["ci95"]
-    return f"{figure['value']:{form}} (95 %: {low:{form}} to {high:{form}})"
+    return f"{figure['value']:{form}} (95{PERCENT}: {low:{form}} to {high:{form}})"
 
 
 def per_cent(figure: Mapping[str, Any]) -> str:
     """`93 % (95 %: 85 to 97 %)`."""
     low, high = figure["ci95"]
-    return f"{100 * figure['value']:.0f} % (95 %: {100 * low:.0f} to {100 * high:.0f} %)"
+    return f"{100 * figure['value']:.0f}{PERCENT} (95{PERCENT}: {100 * low:.0f} to {100 * high:.0f}{PERCENT})"
 
 
 def about_raters(n: int) -> str:
@@ -82,11 +86,16 @@ def of_comparison(found: Mapping[str, Any]) -> str:
             f"The interval reaches beyond the margin of ±{margin:g}: equivalence is not shown, which is no "
             "proof of a difference."
         )
-    return (
+    said = (
         f"{what}: {interval(found['difference'], sign=True)}, {found['images']} against "
-        f"{found['real_images']} images. {verdict} A study of this size finds a true difference of "
-        f"{power['detectable']:.2f} in four of five cases, and shows equivalence by this margin in "
-        f"{100 * power['equivalence']:.0f} % where there is none."
+        f"{found['real_images']} images. {verdict}"
+    )
+    if found["condition"] != ALL:
+        return said
+    return (
+        f"{said} A study of this size finds a true difference of {power['detectable']:.2f} in four of five "
+        f"cases, and shows equivalence by this margin in {100 * power['equivalence']:.0f}{PERCENT} where "
+        "there is none."
     )
 
 
@@ -96,7 +105,7 @@ def of_ordinal(found: Mapping[str, Any]) -> str:
         return f"Second opinion, an ordinal model: none. {found['missing']}"
     return (
         "Second opinion, an ordinal model: a generated image is rated above a real one with a chance of "
-        f"{per_cent(found['superiority'])}; 50 % is no difference."
+        f"{per_cent(found['superiority'])}; 50{PERCENT} is no difference."
     )
 
 
@@ -105,15 +114,15 @@ def of_agreement(found: Mapping[str, Any], high: int) -> str:
     exact, chance, ac2 = found["agreement"], found["chance"], found["ac2"]
     said = (
         f"Two raters give the same answer on {per_cent(exact)} of the images; by chance, each answering as "
-        f"often as it did, {100 * chance:.0f} %. AC2 {interval(ac2)}."
+        f"often as it did, {100 * chance:.0f}{PERCENT}. AC2 {interval(ac2)}."
     )
     mode = found["mode"]
     if mode["share"] >= 0.75:
         kappa = found["kappa"]["value"]
         value = "can't be computed" if kappa is None else f"is {kappa:.2f}"
         said += (
-            f" Kappa {value}: {100 * mode['share']:.0f} % of the ratings are {mode['answer']}, so chance "
-            "alone explains nearly all agreement and kappa divides by the little that is left; it says "
+            f" Kappa {value}: {100 * mode['share']:.0f}{PERCENT} of the ratings are {mode['answer']}, "
+            "so chance alone explains nearly all agreement and kappa divides by the little that is left; it says "
             "little of the raters, and AC2, which does not count agreement on a frequent answer as luck, is "
             "the one to read."
         )
@@ -148,11 +157,11 @@ def of_detection(found: Mapping[str, Any]) -> str:
     """Real or generated, against chance."""
     low, high = found["accuracy"]["ci95"]
     if low > 0.5:
-        verdict = "better than chance (50 %)"
+        verdict = f"better than chance (50{PERCENT})"
     elif high < 0.5:
-        verdict = "worse than chance (50 %): pictures are told apart and called the wrong way round"
+        verdict = f"worse than chance (50{PERCENT}): pictures are told apart and called the wrong way round"
     else:
-        verdict = "chance (50 %) is not ruled out"
+        verdict = f"chance (50{PERCENT}) is not ruled out"
     return (
         f"{named(found['origin']).capitalize()} and real pictures are called what they are in "
         f"{per_cent(found['accuracy'])} of cases, both kinds counting alike; {verdict}. "
