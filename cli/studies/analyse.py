@@ -42,7 +42,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(args: argparse.Namespace) -> int:
     """Analyse, write, and print what the figures say."""
     from ...diffusioncleft_core.files import write_json
-    from ...diffusioncleft_core.report.study import write_study_page
+    from ...diffusioncleft_core.report.study_page import write_study_page
     from ...diffusioncleft_core.study.folder import RESULTS
     from ...diffusioncleft_core.study.ratings import write_ratings
     from ...diffusioncleft_core.study.statistics.document import study_document

@@ -29,6 +29,7 @@ from .pictures import Panel, ReportPictures, thumbnail
 from .plain_words import plain_words_section
 from .rejections import rejections_section
 from .similarity import similarity_section
+from .study import study_sections
 from .training import oracle_section, provenance_section, training_section
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ COMPARED = (
     "filter’s threshold; a likeness that it misses, or to people in no training photograph, is not ruled out."
 )
 LEARNED_FROM_DRAWINGS = "The models behind them learned from rendered phantoms, and from no photograph."
+UNLIKE = (AttributeError, IndexError, KeyError, TypeError, ValueError, ZeroDivisionError)
+"""What reading a part raises that is not as this version writes it."""
 UNREADABLE = "This part of report.json is not as this version writes it, so it is left out."
 
 
@@ -79,6 +82,7 @@ def page_of(document: Mapping[str, Any], pictures: ReportPictures) -> Page:
         part("zero-shot", "Zero-shot", lambda: zero_shot_section(document, pictures)),
         part("rejections", "Rejected images", lambda: rejections_part(document, pictures)),
         part("oracle", "What the oracle saw", lambda: oracle_section(document)),
+        *study_part(document),
         part("training", "Training", lambda: training_part(document, pictures)),
         part("provenance", "Provenance", lambda: provenance_section(document)),
     ]
@@ -93,10 +97,21 @@ def notes_section(document: Mapping[str, Any]) -> Section:
     return Section("notes", "Before you read on", blocks=[Text(notes, listed=True)] if notes else [])
 
 
+def study_part(document: Mapping[str, Any]) -> list[Section]:
+    """The rater study's sections, where the document has one."""
+    study = document.get("study")
+    if not study:
+        return []
+    try:
+        return study_sections(study)
+    except UNLIKE:
+        return [Section("study", "The rater study", missing=UNREADABLE)]
+
+
 def part(name: str, title: str, build: Callable[[], Section]) -> Section:
     try:
         return build()
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError, ZeroDivisionError):
+    except UNLIKE:
         return Section(name, title, missing=UNREADABLE)
 
 

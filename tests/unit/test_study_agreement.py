@@ -33,7 +33,7 @@ FOUR_RATERS = (
     )
     - 1
 )
-"""Twelve units, four raters, some missing: Gwet, Handbook of Inter-Rater Reliability, 4th ed. (2014), p. 55."""
+"""Twelve units, four raters, some missing: Gwet, Handbook of Inter-Rater Reliability, 4th ed., p. 55."""
 TWO_RATERS = np.array(
     [(0, NAN), (1, 2), (2, 2), (2, 2), (1, 1), (1, NAN), (0, 0), (0, 1), (1, 1), (1, 1), (NAN, 2)]
 )

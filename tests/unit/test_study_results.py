@@ -12,7 +12,8 @@ from html_checks import problems
 
 from diffusioncleft.cli.main import main
 from diffusioncleft.diffusioncleft_core.errors import UserError
-from diffusioncleft.diffusioncleft_core.report.study import study_page, write_study_page
+from diffusioncleft.diffusioncleft_core.report.html import UNREADABLE, write_html
+from diffusioncleft.diffusioncleft_core.report.study_page import study_page, write_study_page
 from diffusioncleft.diffusioncleft_core.study.design import load_design
 from diffusioncleft.diffusioncleft_core.study.items import Item
 from diffusioncleft.diffusioncleft_core.study.ratings import (
@@ -163,6 +164,13 @@ def test_the_page_is_sound_and_says_that_nobody_rated(document, tmp_path):
     with open(tmp_path / "figures" / "study-ratings-generated.csv", encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
     assert sum(int(row["ratings"]) for row in rows if row["question"] == "realism") == 100
+
+
+def test_a_runs_report_has_the_study_and_a_foreign_one_costs_that_part_alone(document, tmp_path):
+    path = write_html({"study": document}, None, tmp_path / "report.html")
+    assert 'id="study-agreement"' in path.read_text("utf-8")
+    path = write_html({"study": {"questions": 5}}, None, tmp_path / "report.html")
+    assert UNREADABLE in path.read_text("utf-8")
 
 
 def test_every_plot_says_that_raters_are_simulated(document):

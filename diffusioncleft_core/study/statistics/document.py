@@ -167,7 +167,7 @@ def _scale_part(
         "ages": by_age(grid, scale, phantom=phantom),
     }
     if part["agreement"] is not None:
-        said.append(words.of_agreement(part["agreement"], question.high))
+        said.append(words.of_agreement(part["agreement"]))
     if part["repeats"] is not None:
         said.append(words.of_repeats(part["repeats"]))
     said += [words.of_ages(found) for found in part["ages"]]

@@ -109,7 +109,7 @@ def of_ordinal(found: Mapping[str, Any]) -> str:
     )
 
 
-def of_agreement(found: Mapping[str, Any], high: int) -> str:
+def of_agreement(found: Mapping[str, Any]) -> str:
     """The agreement, and why kappa falls where nearly all say the same."""
     exact, chance, ac2 = found["agreement"], found["chance"], found["ac2"]
     said = (
@@ -120,11 +120,11 @@ def of_agreement(found: Mapping[str, Any], high: int) -> str:
     if mode["share"] >= 0.75:
         kappa = found["kappa"]["value"]
         value = "can't be computed" if kappa is None else f"is {kappa:.2f}"
+        often = f"{100 * mode['share']:.0f}{PERCENT} of the ratings are {mode['answer']}"
         said += (
-            f" Kappa {value}: {100 * mode['share']:.0f}{PERCENT} of the ratings are {mode['answer']}, "
-            "so chance alone explains nearly all agreement and kappa divides by the little that is left; it says "
-            "little of the raters, and AC2, which does not count agreement on a frequent answer as luck, is "
-            "the one to read."
+            f" Kappa {value}: {often}, so chance alone explains nearly all agreement and kappa divides by "
+            "the little that is left; it says little of the raters, and AC2, which does not count agreement on a "
+            "frequent answer as luck, is the one to read."
         )
     return said
 
