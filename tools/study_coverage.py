@@ -12,6 +12,7 @@ ordinal model is fitted in the scenarios of `ORDINAL` alone: it takes most of th
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,7 +38,6 @@ from ..diffusioncleft_core.study.statistics.intervals import (
     dispersion,
     mean_interval,
     percentile_interval,
-    usual_dispersion,
 )
 from ..diffusioncleft_core.study.statistics.ordinal import ordinal_effect
 from ..diffusioncleft_core.study.statistics.simulate import (
@@ -55,6 +55,11 @@ SEED = 7_301
 MARGIN = 0.5
 LOW, HIGH = 1.0, 5.0
 GOAL = (0.93, 0.97)
+SCARCE = 5.0
+"""Answers, or points, off the end of the scale that a cell is expected to have: with fewer of them an
+interval can be sound, but not exact, so that at least `GOAL[0]` is asked of it."""
+TOLD = 0.05
+"""Share of the studies that tell an interval from which its coverage is judged."""
 REPEATED = 15
 """Pictures shown twice."""
 DESIGNS = {"paper": (50, 10), "even": (50, 50)}
@@ -93,6 +98,7 @@ class Covered:
     low: Array
     high: Array
     truth: float | Array
+    off_end: float = math.inf
 
     def as_dict(self) -> dict[str, Any]:
         told = ~np.isnan(self.low)
@@ -103,6 +109,7 @@ class Covered:
             "truth": round(float(np.mean(self.truth)), 4),
             "coverage": round(float(inside[told].mean()), 4),
             "told": round(float(told.mean()), 4),
+            **({"off_end": round(self.off_end, 1)} if math.isfinite(self.off_end) else {}),
             "width": round(float(np.median((self.high - self.low)[told])), 4),
         }
 
@@ -114,6 +121,7 @@ def together(parts: Sequence[Mapping[str, Covered]]) -> dict[str, Covered]:
             np.concatenate([part[name].low for part in parts]),
             np.concatenate([part[name].high for part in parts]),
             np.concatenate([np.full(len(part[name].low), part[name].truth) for part in parts]),
+            float(np.mean([part[name].off_end for part in parts])),
         )
         for name in parts[0]
     }
@@ -137,12 +145,16 @@ def likert(
     high = [cell_of((scores >= 4).astype(np.float64)) for scores in (generated, real)]
     spread = dispersion(high, 0.0, 1.0, SHARE_DISPERSION)
     exact, share = true_mean(quality, raters), true_share(quality, raters)
+    ratings = [n * raters.n for n in images]
+    points, low = HIGH - exact, 1 - share
     return {
-        "mean_generated": Covered(*mean_interval(cells[0], LOW, HIGH, pooled), exact),
-        "mean_real": Covered(*mean_interval(cells[1], LOW, HIGH, pooled), exact),
-        "share_generated": Covered(*mean_interval(high[0], 0.0, 1.0, spread), share),
-        "share_real": Covered(*mean_interval(high[1], 0.0, 1.0, spread), share),
-        "difference": Covered(*difference_interval(cells[0], cells[1], LOW, HIGH, pooled), 0.0),
+        "mean_generated": Covered(*mean_interval(cells[0], LOW, HIGH, pooled), exact, ratings[0] * points),
+        "mean_real": Covered(*mean_interval(cells[1], LOW, HIGH, pooled), exact, ratings[1] * points),
+        "share_generated": Covered(*mean_interval(high[0], 0.0, 1.0, spread), share, ratings[0] * low),
+        "share_real": Covered(*mean_interval(high[1], 0.0, 1.0, spread), share, ratings[1] * low),
+        "difference": Covered(
+            *difference_interval(cells[0], cells[1], LOW, HIGH, pooled), 0.0, min(ratings) * points
+        ),
     }
 
 
@@ -182,8 +194,9 @@ def agreeing(
         true_agreement([(1.0, quality)], Raters(raters.picture, raters.noise, (bias, bias)))["agreement"]
         for bias in raters.bias
     ]
-    low, high = mean_interval(cell_of(same), 0.0, 1.0, usual_dispersion(SHARE_DISPERSION, raters.n))
-    return {**found, "same_answer_again": Covered(low, high, float(np.mean(exact)))}
+    again = float(np.mean(exact))
+    low, high = mean_interval(cell_of(same), 0.0, 1.0, SHARE_DISPERSION / raters.n)
+    return {**found, "same_answer_again": Covered(low, high, again, REPEATED * raters.n * (1 - again))}
 
 
 def told_apart(
@@ -202,10 +215,13 @@ def told_apart(
     found = detection(answers[0], answers[1])
     hits, alarms = (np.array(each) for each in chances)
     z = norm.ppf(hits), norm.ppf(alarms)
+    off = min(
+        float(n * np.minimum(each, 1 - each).sum()) for n, each in zip(images, (hits, alarms), strict=True)
+    )
     return {
-        "accuracy": Covered(*found.accuracy[1], float((1 + (hits - alarms).mean()) / 2)),
-        "d_prime": Covered(*found.sensitivity[1], float((z[0] - z[1]).mean())),
-        "bias": Covered(*found.bias[1], float(-(z[0] + z[1]).mean() / 2)),
+        "accuracy": Covered(*found.accuracy[1], float((1 + (hits - alarms).mean()) / 2), off),
+        "d_prime": Covered(*found.sensitivity[1], float((z[0] - z[1]).mean()), off),
+        "bias": Covered(*found.bias[1], float(-(z[0] + z[1]).mean() / 2), off),
     }
 
 
@@ -284,21 +300,28 @@ def measured(studies: int, seed: int, *, with_ordinal: bool) -> dict[str, Any]:
 def verdict(document: dict[str, Any]) -> dict[str, Any]:
     """How many intervals lie within the goal, which do not, and the most false equivalence."""
     rows = {
-        f"{scenario}: {name}": found["coverage"]
+        f"{scenario}: {name}": found
         for part in ("scenarios", "told_apart")
         for scenario, entry in document[part].items()
         for name, found in entry["intervals"].items()
-        if found["coverage"] is not None and name != "resampled_mean"
+        if found["told"] >= TOLD and name != "resampled_mean"
     }
+    few = {name for name, found in rows.items() if found.get("off_end", math.inf) < SCARCE}
+    coverage = {name: found["coverage"] for name, found in rows.items()}
     false = [
         value for entry in document["scenarios"].values() for value in entry["false_equivalence"].values()
     ]
     low, high = GOAL
+    exact = {name: value for name, value in coverage.items() if name not in few}
+    scarce = {name: value for name, value in coverage.items() if name in few}
     return {
-        "intervals": len(rows),
-        "within_goal": sum(low <= value <= high for value in rows.values()),
-        "below": {name: value for name, value in rows.items() if value < low},
-        "above": {name: value for name, value in rows.items() if value > high},
+        "intervals": len(exact),
+        "within_goal": sum(low <= value <= high for value in exact.values()),
+        "below": {name: value for name, value in exact.items() if value < low},
+        "above": {name: value for name, value in exact.items() if value > high},
+        "scarce_intervals": len(scarce),
+        "scarce_below": {name: value for name, value in scarce.items() if value < low},
+        "scarce_range": [min(scarce.values()), max(scarce.values())] if scarce else None,
         "most_false_equivalence": max(false),
     }
 
@@ -327,7 +350,8 @@ def main() -> int:
     }
     write_json(args.out, {**facts, "summary": summary, **document})
     print(f"{summary['within_goal']} of {summary['intervals']} intervals within {GOAL}; {args.out}")
-    for side in ("below", "above"):
+    print(f"{summary['scarce_intervals']} with too few answers off the end: {summary['scarce_range']}")
+    for side in ("below", "above", "scarce_below"):
         for name, value in summary[side].items():
             print(f"{side}: {value:.3f}  {name}")
     print(f"most false equivalence: {summary['most_false_equivalence']:.3f}")

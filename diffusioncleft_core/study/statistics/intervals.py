@@ -38,9 +38,9 @@ LIKERT_DISPERSION, SHARE_DISPERSION = 0.4, 1.0
 """One rater's dispersion where no cell says anything: of a 5-point scale, of a share."""
 ALIKE = 0.25
 """How far raters go together where no cell says anything."""
-RESIDUAL_KEPT = 0.5
-"""Share of the residual variance that stays in the raters' part of a mean: at the end of a scale raters'
-biases are skewed, and without it such intervals fall short."""
+RESIDUAL_KEPT = 0.25
+"""Share of the residual variance that stays in the raters' part: at the end of a scale raters' biases are
+skewed, and without it such intervals fall short."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def mean_interval(cell: Cell, low: float, high: float, pooled: Array | float, le
     lower, upper = _image_limits(cell, low, high, pooled, level)
     if cell.n_raters < ENOUGH_RATERS:
         return lower, upper
-    reach = _rater_reach(cell.raters, (1 - RESIDUAL_KEPT) * cell.residual, level)
+    reach = _rater_reach(cell.raters, cell.residual, level)
     of_raters = _score_limits(cell.mean, reach, low, high)
     return (
         np.maximum(cell.mean - np.hypot(cell.mean - lower, cell.mean - of_raters[0]), low),
@@ -215,9 +215,9 @@ def _solved(share: Array, factor: Array, low: float, high: float) -> Limits:
 
 
 def _rater_reach(effects: Array, residual: Array, level: float) -> Array:
-    """[...] t² times the raters' variance of a mean or of a difference, the residual taken off."""
+    """[...] t² times the raters' variance of a mean or of a difference, most of the residual taken off."""
     raters = effects.shape[-1]
-    variance = (effects**2).sum(-1) * raters / (raters - 1) - residual
+    variance = (effects**2).sum(-1) * raters / (raters - 1) - (1 - RESIDUAL_KEPT) * residual
     factor = float(student.ppf((1 + level) / 2, raters - 1)) ** 2
     found: Array = factor * np.maximum(variance, 0.0)
     return found

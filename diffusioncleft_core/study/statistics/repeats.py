@@ -11,7 +11,7 @@ from ...statistics import clopper_pearson
 from ..design import Question
 from ..ratings import RatingTable
 from .agreement import agreement
-from .intervals import SHARE_DISPERSION, Array, usual_dispersion
+from .intervals import SHARE_DISPERSION, Array
 from .scale import Scale, speaks_of
 
 
@@ -40,7 +40,7 @@ def repeats(table: RatingTable, question: Question, raters: Sequence[str]) -> di
         limits = [float(ac2.low), float(ac2.high)]
         by_rater.append({"same": counted.as_dict(), "ac2": {"value": float(ac2.value), "ci95": limits}})
     same = same[:, ~np.isnan(same).all(0)]
-    mean = Scale(0.0, 1.0, usual_dispersion(SHARE_DISPERSION, same.shape[1])).mean(same)
+    mean = Scale(0.0, 1.0, SHARE_DISPERSION / same.shape[1]).mean(same)
     return {
         "pictures": int(seen.sum()),
         "same": mean.as_dict() | {"about": speaks_of(len(raters))},

@@ -123,8 +123,8 @@ def of_agreement(found: Mapping[str, Any]) -> str:
         often = f"{100 * mode['share']:.0f}{PERCENT} of the ratings are {mode['answer']}"
         said += (
             f" Kappa {value}: {often}, so chance alone explains nearly all agreement and kappa divides by "
-            "the little that is left; it says little of the raters, and AC2, which does not count agreement on a "
-            "frequent answer as luck, is the one to read."
+            "the little that is left; it says little of the raters, and AC2, which does not count agreement "
+            "on a frequent answer as luck, is the one to read."
         )
     return said
 
