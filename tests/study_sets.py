@@ -8,7 +8,8 @@ from pathlib import Path
 from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
 from diffusioncleft.diffusioncleft_core.imageset.manifest import image_rows, write_image_set
 from diffusioncleft.diffusioncleft_core.phantom.photographs import write_photographs
-from diffusioncleft.diffusioncleft_core.study.create import Wanted, create_study
+from diffusioncleft.diffusioncleft_core.study.choose import Wanted
+from diffusioncleft.diffusioncleft_core.study.create import create_study
 from diffusioncleft.diffusioncleft_core.study.design import load_design
 from diffusioncleft.diffusioncleft_core.study.sources import Source
 

@@ -71,7 +71,8 @@ def run(args: argparse.Namespace) -> int:
     """Make the study."""
     from ...diffusioncleft_core.conditions.loader import load_vocabulary
     from ...diffusioncleft_core.run.rated import sets_of_run, vocabulary_of_run
-    from ...diffusioncleft_core.study.create import Wanted, counts_of, create_study
+    from ...diffusioncleft_core.study.choose import Wanted
+    from ...diffusioncleft_core.study.create import counts_of, create_study
     from ...diffusioncleft_core.study.design import load_design
 
     design = _changed(load_design(args.design), args)

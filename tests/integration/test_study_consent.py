@@ -182,6 +182,24 @@ def test_images_by_a_withdrawn_lora_are_not_drawn_and_not_shown_any_more(tmp_pat
         write_jsonl(register, before)
 
 
+def test_a_run_is_a_study_of_its_images_and_of_who_agreed(photos, tmp_path, command):
+    (tmp_path / "run" / "private" / "stages").mkdir(parents=True)
+    drawn = bare_pictures(tmp_path / "run" / "generated", 4)
+    built = command(*BUILD[:-1], "run/private/pre_op")
+    assert built.returncode == 0, built.stderr
+    people_of_a_dataset(tmp_path / "run" / "private" / "pre_op")
+    shutil.rmtree(drawn / "post_op")
+    done = command("study", "create", "run", "--out", "study", "--design", "paper_plus", "--practice", 0)
+    assert done.returncode == 0, done.stderr
+    assert "generated: 4 (4 pre_op)" in done.stdout and "real: 5 (5 pre_op)" in done.stdout
+    assert "phantom" not in done.stdout
+    study = open_study(tmp_path / "study")
+    assert study.design.conditions == ("pre_op",) and len(study.design.questions) == 4
+    assert studies_of(tmp_path / "run" / "private" / "pre_op") == [study.root]
+    empty = command("study", "create", "run/private/pre_op", "--out", "other")
+    assert empty.returncode == 2 and "is no folder of a run" in empty.stderr
+
+
 def test_a_first_table_asks_for_it_and_a_misspelt_answer_keeps_nobody_from_training(tmp_path, command):
     folder = photographs(tmp_path / "all", 4) / "pre_op"
     (folder / "metadata.csv").rename(tmp_path / "mine.csv")

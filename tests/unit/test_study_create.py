@@ -220,6 +220,13 @@ def test_a_damaged_picture_is_named_and_another_one_shown(tmp_path):
     assert "can't be read or are too small were left out (1): photo-9999.png" in told
 
 
+def test_what_shows_another_condition_is_left_out_and_counted(tmp_path):
+    folder = bare_pictures(tmp_path / "generated", 4)
+    shown, notices = made(tmp_path / "study", {"generated": folder}, conditions=("pre_op",), practice=9)
+    assert {item.condition for item in shown.items} == {"pre_op"} and len(shown.items) == 4
+    assert any("that show none of pre_op" in said and said.endswith("were left out: 4") for said in notices)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -259,6 +266,32 @@ def test_a_crash_leaves_no_half_of_a_study(sets, tmp_path, monkeypatch):
     monkeypatch.setattr("diffusioncleft.diffusioncleft_core.study.create.written_design", full)
     with pytest.raises(KeyboardInterrupt):
         made(tmp_path / "study", sets)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(sets, small_disk):
+    with pytest.raises(UserError, match="the disk is full"):
+        made(small_disk / "study", sets)
+    assert list(small_disk.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["no-run"], "no-run is no folder of a run; give one, or the sets themselves with --set NAME=DIR"),
+        ([], "no set is given; give the folder of a run, or --set NAME=DIR"),
+        (["--set", "Ü=x"], "a set can't be called 'Ü'"),
+        (["--set", "real"], "is no NAME=PATH"),
+        (["--set", "real=x", "--n", "real"], "is no NAME=N such as generated=50"),
+        (["--set", "real=x", "--n", "real=0"], "'0' is not a whole number from 1"),
+        (["--set", "real=x", "--n", "real=1", "--n", "real=2"], "--n names the set real twice"),
+        (["--set", "real=x", "--margin", "nan"], "'nan' is not a number above 0"),
+        (["--set", "real=x", "--design", "likert.toml"], "there is no design 'likert.toml'"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_sentence(words, said, refused, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert said in refused("study", "create", *words, "--out", "study")
     assert list(tmp_path.iterdir()) == []
 
 
