@@ -10,6 +10,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
+from diffusioncleft.diffusioncleft_core.files import read_json
 from diffusioncleft.diffusioncleft_core.study.web import database as tables
 from diffusioncleft.diffusioncleft_core.study.web.answers import read_answers
 from diffusioncleft.diffusioncleft_core.study.web.messages import choose_language, load_languages
@@ -301,3 +302,21 @@ def test_it_is_loud_where_a_network_can_read_along():
             checked_url(wrong)
     with pytest.raises(UserError, match="both --tls-certificate and --tls-key"):
         Listening(certificate=__file__)
+
+
+# --- what is kept of the measurements
+
+
+def test_the_kept_kills_are_a_hundred_and_cost_nothing(repository):
+    kept = read_json(repository / "experiments" / "study_kills.json")["databases"]
+    assert kept["sqlite"]["kills"] >= 100
+    for one in kept.values():
+        assert one["acknowledged"] > one["kills"]
+        assert one["lost"] == one["refused"] == 0
+
+
+def test_the_kept_load_is_fifty_raters_without_an_error(repository):
+    kept = read_json(repository / "benchmarks" / "results" / "study_load_cpu.json")
+    assert kept["raters"] == 50
+    assert set(kept["databases"]) == {"sqlite", "postgresql"}
+    assert [one["errors"] for one in kept["databases"].values()] == [[], []]
