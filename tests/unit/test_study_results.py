@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,6 +25,8 @@ from diffusioncleft.diffusioncleft_core.study.ratings import (
 )
 from diffusioncleft.diffusioncleft_core.study.statistics.document import study_document
 from diffusioncleft.diffusioncleft_core.study.statistics.simulate import CUTS
+from diffusioncleft.diffusioncleft_core.study.web.store import Store
+from diffusioncleft.tools.study_server import make_study
 
 AGES = ("baby", "child")
 
@@ -137,6 +140,23 @@ def test_nothing_is_told_of_fewer_than_five_photographs_unless_they_are_phantoms
     assert shown["questions"]["realism"]["comparisons"][0]["difference"] is not None
 
 
+def test_no_part_is_told_from_which_fewer_than_five_photographs_follow():
+    """Six photographs before and four after repair: the four would follow from all and the six."""
+    items, ratings = answers(repeats=0)
+    moved = [replace(item, condition="pre_op") if item.id == "real0" else item for item in items]
+    found = study_document(rating_table(ratings, moved))
+    cells = [cell for cell in found["questions"]["realism"]["cells"] if cell["origin"] == "real"]
+    assert {cell["condition"]: cell["images"] for cell in cells} == {
+        "all": 10,
+        "pre_op": None,
+        "post_op": None,
+    }
+    compared = {
+        each["condition"]: each["difference"] for each in found["questions"]["realism"]["comparisons"]
+    }
+    assert compared["all"] and not compared["pre_op"] and not compared["post_op"]
+
+
 def test_all_fives_are_told_with_a_width_and_kappa_is_explained(tmp_path):
     found = study_document(table(quality=9.0))
     realism = found["questions"]["realism"]
@@ -201,6 +221,30 @@ def test_a_csv_made_elsewhere_gives_the_same_figures(tmp_path, monkeypatch):
         assert theirs["agreement"]["ac2"]["value"] == pytest.approx(mine["agreement"]["ac2"]["value"])
     again = read_ratings(tmp_path / "out" / "ratings.csv")
     assert len(again) == len(own)
+
+
+def test_a_study_is_analysed_from_its_database(tmp_path, capsys):
+    study = make_study(tmp_path / "study", n=6, practice=1, side=64)
+    assert main(["study", "analyse", str(study.root)]) == 2
+    assert "no rating yet" in capsys.readouterr().err
+    assert not study.results.exists()
+    store = Store(study)
+    for name in ("Anna", "Ben"):
+        rater = store.invite(name)[0].id
+        for number, item in enumerate(study.rated):
+            store.save(rater, item.id, f"form {item.id}", {"realism": 4 + number % 2, "plausibility": 5}, 8.0)
+    store.close()
+    assert main(["study", "analyse", str(study.root)]) == 0
+    found = json.loads((study.results / "study.json").read_text("utf-8"))
+    assert found["raters"] == 2 and found["margin_from"].startswith("the design")
+    assert sum(item["images"] for item in found["sets"].values()) == len(study.rated)
+    text = "".join(
+        path.read_text("utf-8") for path in (study.results / "study.json", study.results / "study.html")
+    )
+    assert "Anna" not in text and not any(item.id in text for item in study.items)
+    again = ["study", "analyse", str(study.root), "--ratings", str(study.results / "ratings.csv")]
+    assert main([*again, "--out", str(tmp_path / "again")]) == 0
+    assert json.loads((tmp_path / "again" / "study.json").read_text("utf-8")) == found
 
 
 def test_ratings_beyond_the_scale_are_one_sentence(tmp_path, capsys):

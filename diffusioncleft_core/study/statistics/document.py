@@ -27,7 +27,7 @@ from .intervals import Array
 from .ordinal import ordinal_effect
 from .repeats import repeats
 from .scale import scale_of, speaks_of
-from .summary import ALL, cells_of, origins_of, parts_of, untold
+from .summary import ALL, cells_of, hidden_conditions, origins_of, parts_of, untold
 
 SCHEMA = 1
 KIND = "study"
@@ -242,9 +242,13 @@ def _choice_part(table: RatingTable, question: Question, *, phantom: bool) -> di
     grid = grid_of(own, np.array([places[value] for value in own.value], np.float64))
     cells = []
     for origin, condition, part in parts_of(grid):
-        hidden = untold(part, phantom=phantom)
+        secret = condition in hidden_conditions(grid, origin, phantom=phantom)
         counts = {value: int((part.scores == place).sum()) for value, place in places.items()}
-        entry = {"origin": origin, "condition": condition, "counts": None if hidden else counts}
+        entry = {
+            "origin": origin,
+            "condition": condition,
+            "counts": None if secret or untold(part, phantom=phantom) else counts,
+        }
         cells.append(entry)
     return {"cells": cells, "words": []}
 
@@ -256,8 +260,8 @@ def _sets(table: RatingTable, *, phantom: bool) -> dict[str, Mapping[str, Any]]:
     roles = dict(zip(first.origin, first.role, strict=True))
     for origin in sorted(roles, key=lambda name: (roles[name] == REAL, name)):
         n, role = len(set(first.item[first.origin == origin])), str(roles[origin])
-        hidden = role == REAL and not phantom and is_small(n)
-        found[origin] = {"role": role, "images": None if hidden else n}
+        secret = role == REAL and not phantom and is_small(n)
+        found[origin] = {"role": role, "images": None if secret else n}
     return found
 
 

@@ -18,7 +18,7 @@ from ..design import REAL
 from .grid import Grid
 from .intervals import Array, cell_of, difference_interval
 from .scale import Scale, speaks_of
-from .summary import ALL, conditions_of, origins_of, untold
+from .summary import ALL, conditions_of, hidden, origins_of, untold
 
 EACH_TEST = 0.025
 POWER = 0.8
@@ -38,7 +38,7 @@ def comparisons(grid: Grid, scale: Scale, margin: float, *, phantom: bool) -> li
             if not theirs.n:
                 continue
             entry = {"origin": origin, "condition": condition, "margin": margin}
-            if untold(theirs, phantom=phantom):
+            if untold(theirs, phantom=phantom) or condition in hidden(real, real.condition, phantom=phantom):
                 found.append({**entry, "difference": None, "untold": True})
             else:
                 found.append(entry | compared(ours, theirs, scale, margin))

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from .grid import Grid
 from .scale import Scale
-from .summary import origins_of, untold
+from .summary import hidden, origins_of
 
 AGES = ("baby", "child", "adult")
 BEFORE_REPAIR = "pre_op"
@@ -32,23 +34,25 @@ def by_age(
         known = {age: group for age, group in ages.items() if group.n}
         if not known:
             continue
+        secret = hidden(part, part.groups["age_group"], phantom=phantom)
         older = part.where((part.groups["age_group"] == "child") | (part.groups["age_group"] == "adult"))
+        two = np.where(part.groups["age_group"] == "baby", "baby", "older").astype(object)
         difference = None
-        if ages["baby"].n and older.n and not any(untold(g, phantom=phantom) for g in (ages["baby"], older)):
+        if ages["baby"].n and older.n and not hidden(part, two, phantom=phantom):
             difference = scale.difference(ages["baby"].scores, older.scores).as_dict()
         found.append(
             {
                 "origin": origin,
                 "role": str(part.role[0]),
                 "condition": condition,
-                "ages": {age: _mean(group, scale, phantom=phantom) for age, group in known.items()},
+                "ages": {age: _mean(group, scale, secret=age in secret) for age, group in known.items()},
                 "baby_less_older": difference,
             }
         )
     return found
 
 
-def _mean(group: Grid, scale: Scale, *, phantom: bool) -> dict[str, Any]:
-    if untold(group, phantom=phantom):
+def _mean(group: Grid, scale: Scale, *, secret: bool) -> dict[str, Any]:
+    if secret:
         return {"images": None, "mean": None, "untold": True}
     return {"images": group.n, "mean": scale.mean(group.scores).as_dict()}

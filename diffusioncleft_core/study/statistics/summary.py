@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from ...conditions.loader import load_vocabulary
-from ...small_counts import is_small
+from ...small_counts import is_small, told_parts
 from ..design import REAL, Question
+from ..ratings import Strings
 from .grid import Grid
 from .intervals import percentile_interval
 from .scale import Scale, scale_of, share_of, speaks_of
@@ -46,6 +48,18 @@ def untold(part: Grid, *, phantom: bool) -> bool:
     return not phantom and is_small(int((part.role == REAL).sum()))
 
 
+def hidden(part: Grid, values: Strings, *, phantom: bool) -> set[str | None]:
+    """The values [I] of which nothing may be told, so that no count of one to four photographs follows.
+
+    part: the images of one set.
+    """
+    if phantom or not (part.role == REAL).any():
+        return set()
+    counts = Counter(values[part.role == REAL].tolist())
+    told = told_parts({"" if value is None else value: n for value, n in counts.items()})
+    return {value or None for value, n in told.items() if n is None}
+
+
 def cells_of(grid: Grid, question: Question, *, phantom: bool, seed: int) -> list[dict[str, Any]]:
     """One entry an origin and condition: how many images and ratings, mean, distribution, share of 4 and 5.
 
@@ -57,7 +71,7 @@ def cells_of(grid: Grid, question: Question, *, phantom: bool, seed: int) -> lis
     found = []
     for origin, condition, part in parts_of(grid):
         entry: dict[str, Any] = {"origin": origin, "role": str(part.role[0]), "condition": condition}
-        if untold(part, phantom=phantom):
+        if untold(part, phantom=phantom) or condition in hidden_conditions(grid, origin, phantom=phantom):
             found.append({**entry, "images": None, "ratings": None, "mean": None, "untold": True})
             continue
         same = np.isin(grid.images, part.images)
@@ -65,6 +79,12 @@ def cells_of(grid: Grid, question: Question, *, phantom: bool, seed: int) -> lis
         entry |= _told(part, marks.where(same), question, scale, shares, rng)
         found.append(entry)
     return found
+
+
+def hidden_conditions(grid: Grid, origin: str, *, phantom: bool) -> set[str | None]:
+    """The conditions of a set of which nothing may be told."""
+    own = grid.where(grid.origin == origin)
+    return hidden(own, own.condition, phantom=phantom)
 
 
 def high_from(question: Question) -> int:
