@@ -58,6 +58,7 @@ bench: $(READY)
 experiments: $(READY)
 	$(PY) scripts/experiments.py
 	$(PY) -m diffusioncleft.tools.downstream_coverage
+	$(PY) -m diffusioncleft.tools.study_coverage --out experiments/study_coverage.json
 	$(PY) -m diffusioncleft.tools.study_kills --out experiments/study_kills.json
 	$(if $(DIFFUSIONCLEFT_REAL),$(PY) -m diffusioncleft.tools.evaluate_eyes --out experiments/real_eyes.json)
 

@@ -12,14 +12,19 @@ examples:
   diffusioncleft study create --set generated=pictures --set real=private/pre_op --out study
   diffusioncleft study serve study
   diffusioncleft study invite study "Dr. Garcia"
+  diffusioncleft study analyse study
+  diffusioncleft study analyse --ratings ratings.csv --out results
+  diffusioncleft study plan --real 25 --raters 6
   diffusioncleft study close study
 
 docs/study.md tells the whole of it.
 """
 SUBCOMMANDS = (
+    "plan",
     "create",
     "serve",
     "invite",
+    "analyse",
     "close",
 )
 """Modules of `studies`, each with `add(commands)`, which declares its parsers and sets their `run`."""

@@ -184,7 +184,9 @@ def save_drawings(drawings: Iterable[Drawing], folder: Path) -> list[Path]:
     return files
 
 
-KINDS = ("similarity-*", "threshold-*", "face-map", "loss-*", "learning-curve-*", "reliability-*")
+KINDS = (
+    "similarity-*", "threshold-*", "face-map", "loss-*", "learning-curve-*", "reliability-*", "study-*"
+)  # fmt: skip
 """Names of every drawing that a report may have."""
 
 

@@ -30,6 +30,7 @@ from .pictures import Panel, ReportPictures, thumbnail
 from .plain_words import plain_words_section
 from .rejections import rejections_section
 from .similarity import similarity_section
+from .study import study_sections
 from .training import oracle_section, provenance_section, training_section
 
 if TYPE_CHECKING:
@@ -40,17 +41,27 @@ COMPARED = (
     "filter’s threshold; a likeness that it misses, or to people in no training photograph, is not ruled out."
 )
 LEARNED_FROM_DRAWINGS = "The models behind them learned from rendered phantoms, and from no photograph."
+UNLIKE = (AttributeError, IndexError, KeyError, TypeError, ValueError, ZeroDivisionError)
+"""What reading a part raises that is not as this version writes it."""
 UNREADABLE = "This part of report.json is not as this version writes it, so it is left out."
+
+
+LEAD = (
+    "Synthetic faces from FLUX.1 LoRAs. Its pictures come from sets that models drew; the run’s own "
+    "photographs, their names and their hashes are kept out of it."
+)
 
 
 @dataclass(frozen=True)
 class Page:
-    """All that the template needs. facts: (label, value) pairs under the heading."""
+    """All that the template needs. facts: (label, value) pairs under the heading; banners: (loud, plain)."""
 
     title: str
     phantom: bool
     facts: Sequence[tuple[str, str]]
     sections: Sequence[Section]
+    lead: str = LEAD
+    banners: Sequence[tuple[str, str]] = ()
 
     @property
     def drawings(self) -> list[Drawing]:
@@ -77,6 +88,7 @@ def page_of(document: Mapping[str, Any], pictures: ReportPictures) -> Page:
         part("zero-shot", "Zero-shot", lambda: zero_shot_section(document, pictures)),
         part("rejections", "Rejected images", lambda: rejections_part(document, pictures)),
         part("oracle", "What the oracle saw", lambda: oracle_section(document)),
+        *study_part(document),
         part("training", "Training", lambda: training_part(document, pictures)),
         part("provenance", "Provenance", lambda: provenance_section(document)),
     ]
@@ -91,10 +103,21 @@ def notes_section(document: Mapping[str, Any]) -> Section:
     return Section("notes", "Before you read on", blocks=[Text(notes, listed=True)] if notes else [])
 
 
+def study_part(document: Mapping[str, Any]) -> list[Section]:
+    """The rater study's sections, where the document has one."""
+    study = document.get("study")
+    if not study:
+        return []
+    try:
+        return study_sections(study)
+    except UNLIKE:
+        return [Section("study", "The rater study", missing=UNREADABLE)]
+
+
 def part(name: str, title: str, build: Callable[[], Section]) -> Section:
     try:
         return build()
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError, ZeroDivisionError):
+    except UNLIKE:
         return Section(name, title, missing=UNREADABLE)
 
 
@@ -199,8 +222,8 @@ def rendered(page: Page, path: Path) -> str:
 
 
 def figures_folder(path: Path) -> Path:
-    """Where the plots of a page lie: `figures` beside report.html, `NAME.figures` beside another one."""
-    return path.with_name("figures" if path.stem == "report" else f"{path.stem}.figures")
+    """Where the plots of a page lie: `figures` beside report.html and study.html, else `NAME.figures`."""
+    return path.with_name("figures" if path.stem in ("report", "study") else f"{path.stem}.figures")
 
 
 def write_private_html(

@@ -5,6 +5,7 @@ import json
 import pytest
 
 CALLS = {
+    "study_coverage": ["--studies", "20", "--no-ordinal", "--out", "figures/figures.json"],
     "evaluate_oracle": ["--n", "2", "--out", "figures"],
     "evaluate_base": [
         "--n",

@@ -1,0 +1,84 @@
+"""`diffusioncleft study analyse`: ratings to figures, words and a page."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...diffusioncleft_core.errors import UserError
+from ...diffusioncleft_core.ranges import SEED
+from .serve import add_database_argument
+
+if TYPE_CHECKING:
+    from ...diffusioncleft_core.study.design import Design
+    from ...diffusioncleft_core.study.ratings import RatingTable
+
+JSON, PAGE, RATINGS = "study.json", "study.html", "ratings.csv"
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the parser."""
+    parser = commands.add_parser("analyse", help="ratings to figures, plots, words and a page")
+    parser.add_argument("study", type=Path, nargs="?", metavar="STUDY")
+    parser.add_argument(
+        "--ratings",
+        type=Path,
+        metavar="CSV",
+        help="ratings in place of the study's database, or made elsewhere: rater, item, origin, question, "
+        "value (docs/study-statistics.md)",
+    )
+    parser.add_argument(
+        "--design", metavar="TOML", help="what a CSV's questions are, and the margin; or paper, paper_plus"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: the study's folder `results`")
+    parser.add_argument("--seed", type=SEED, default=0, help="of the resampling (default 0)")
+    parser.add_argument("--phantom", action="store_true", help="a CSV on phantoms: no count is withheld")
+    parser.add_argument("--simulated", action="store_true", help="nobody rated; every page says so")
+    add_database_argument(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Analyse, write, and print what the figures say."""
+    from ...diffusioncleft_core.files import write_json
+    from ...diffusioncleft_core.report.study_page import write_study_page
+    from ...diffusioncleft_core.study.folder import RESULTS
+    from ...diffusioncleft_core.study.ratings import write_ratings
+    from ...diffusioncleft_core.study.statistics.document import study_document
+
+    table, design = ratings_of(args)
+    out = args.out or (args.study / RESULTS if args.study else None)
+    if out is None:
+        raise UserError("say where the results go: --out DIR")
+    document = study_document(table, design, phantom=args.phantom, simulated=args.simulated, seed=args.seed)
+    write_json(out / JSON, document)
+    write_ratings(out / RATINGS, table)
+    write_study_page(document, out / PAGE)
+    print("\n".join(document["words"]))
+    for name, part in document["questions"].items():
+        if part["words"]:
+            print("\n".join(["", f"{name}:", *(f"- {line}" for line in part["words"])]))
+    print(f"\n{out / PAGE}")
+    return 0
+
+
+def ratings_of(args: argparse.Namespace) -> tuple[RatingTable, Design | None]:
+    """The ratings and what was asked: of the study's database, or of a CSV."""
+    from ...diffusioncleft_core.study.design import load_design
+    from ...diffusioncleft_core.study.folder import open_study
+    from ...diffusioncleft_core.study.ratings import rating_table, read_ratings
+    from ...diffusioncleft_core.study.web.store import Store
+
+    if args.study is None and args.ratings is None:
+        raise UserError("name a study, or a CSV of ratings with --ratings")
+    study = open_study(args.study) if args.study else None
+    design = load_design(args.design) if args.design else study.design if study else None
+    if args.ratings is not None:
+        return read_ratings(args.ratings), design
+    assert study is not None
+    store = Store(study, args.database)
+    try:
+        return rating_table(store.ratings(study), study.items, study.design.roles), design
+    finally:
+        store.close()

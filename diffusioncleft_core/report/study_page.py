@@ -1,0 +1,57 @@
+"""The page of a rater study, and its plots beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..files import write_text
+from .drawing import save_drawings
+from .html import Page, figures_folder, rendered
+from .study import UNTOLD, study_sections
+
+LEAD = (
+    "People rated pictures without knowing where each was from. No picture, no name and no answer of one "
+    "person to one picture is on this page."
+)
+SIMULATED = ("Simulated raters.", "No person judged a picture: the answers were drawn by a program.")
+PHANTOM = ("Phantoms.", "The pictures are drawings; the real ones stand for photographs and are none.")
+
+
+def write_study_page(document: Mapping[str, Any], path: Path) -> list[Path]:
+    """Write the page of a study document and its plots into a folder beside it; return all files."""
+    page = study_page(document)
+    write_text(path, rendered(page, path))
+    return [path, *save_drawings(page.drawings, figures_folder(path))]
+
+
+def study_page(document: Mapping[str, Any]) -> Page:
+    """The page of a study document."""
+    banners = [
+        *([SIMULATED] if document["simulated"] else []),
+        *([PHANTOM] if document["phantom"] else []),
+    ]
+    return Page(
+        f"DiffusionCleft: {document['title']}",
+        False,
+        _facts(document),
+        study_sections(document),
+        lead=LEAD,
+        banners=banners,
+    )
+
+
+def _facts(document: Mapping[str, Any]) -> list[tuple[str, str]]:
+    sets = ", ".join(
+        f"{name.replace('_', ' ')} {UNTOLD if item['images'] is None else item['images']}"
+        for name, item in document["sets"].items()
+    )
+    seconds = document["median_seconds"]
+    return [
+        ("Made", document["created"]),
+        ("Raters", f"{document['raters']}{' (simulated)' if document['simulated'] else ''}"),
+        ("Images", sets),
+        ("Margin", f"±{document['margin']:g}, {document['margin_from']}"),
+        *([("Seconds an image", f"{seconds:.0f} (median)")] if seconds is not None else []),
+    ]

@@ -1,0 +1,58 @@
+"""The paper's hypothesis: before repair, older faces look less plausible, generated and real alike.
+
+A cleft lip is repaired in the first year of life, so an older child with an unrepaired one is unusual.
+The paper did not test it; here each kind of image has its means by age group and the difference of baby
+to older.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .grid import Grid
+from .scale import Scale
+from .summary import hidden, origins_of
+
+AGES = ("baby", "child", "adult")
+BEFORE_REPAIR = "pre_op"
+
+
+def by_age(
+    grid: Grid, scale: Scale, *, phantom: bool, condition: str = BEFORE_REPAIR
+) -> list[dict[str, Any]]:
+    """One entry an origin: means by age group within the condition, and baby less older.
+
+    [] where no age is known. Parts of one to four photographs are not told.
+    """
+    own = grid.where(grid.condition == condition)
+    found = []
+    for origin in origins_of(own):
+        part = own.where(own.origin == origin)
+        ages = {age: part.where(part.groups["age_group"] == age) for age in AGES}
+        known = {age: group for age, group in ages.items() if group.n}
+        if not known:
+            continue
+        secret = hidden(part, part.groups["age_group"], phantom=phantom)
+        older = part.where((part.groups["age_group"] == "child") | (part.groups["age_group"] == "adult"))
+        two = np.where(part.groups["age_group"] == "baby", "baby", "older").astype(object)
+        difference = None
+        if ages["baby"].n and older.n and not hidden(part, two, phantom=phantom):
+            difference = scale.difference(ages["baby"].scores, older.scores).as_dict()
+        found.append(
+            {
+                "origin": origin,
+                "role": str(part.role[0]),
+                "condition": condition,
+                "ages": {age: _mean(group, scale, secret=age in secret) for age, group in known.items()},
+                "baby_less_older": difference,
+            }
+        )
+    return found
+
+
+def _mean(group: Grid, scale: Scale, *, secret: bool) -> dict[str, Any]:
+    if secret:
+        return {"images": None, "mean": None, "untold": True}
+    return {"images": group.n, "mean": scale.mean(group.scores).as_dict()}

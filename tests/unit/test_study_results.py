@@ -1,0 +1,268 @@
+"""What is told of a study: from a table of ratings to study.json, its words, its page and its plots."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from html_checks import problems
+
+from diffusioncleft.cli.main import main
+from diffusioncleft.diffusioncleft_core.errors import UserError
+from diffusioncleft.diffusioncleft_core.report.html import UNREADABLE, write_html
+from diffusioncleft.diffusioncleft_core.report.study_page import study_page, write_study_page
+from diffusioncleft.diffusioncleft_core.study.design import load_design
+from diffusioncleft.diffusioncleft_core.study.items import Item
+from diffusioncleft.diffusioncleft_core.study.ratings import (
+    Rating,
+    rating_table,
+    read_ratings,
+    write_ratings,
+)
+from diffusioncleft.diffusioncleft_core.study.statistics.document import study_document
+from diffusioncleft.diffusioncleft_core.study.statistics.simulate import CUTS
+from diffusioncleft.diffusioncleft_core.study.web.store import Store
+from diffusioncleft.tools.study_server import make_study
+
+AGES = ("baby", "child")
+
+
+def answers(raters=2, generated=50, real=10, *, quality=2.4, shift=0.0, repeats=8, seed=0):
+    """A study as the paper's, rated by a program: items and ratings. shift: of the real pictures' quality."""
+    rng = np.random.default_rng(seed)
+    items = [
+        Item(
+            f"{origin}{number}",
+            origin,
+            "pre_op" if number % 2 else "post_op",
+            {"age_group": AGES[number // 2 % 2], "skin_tone": None, "gender": None},
+        )
+        for origin, n in (("generated", generated), ("real", real))
+        for number in range(n)
+    ]
+    items += [
+        Item(f"again{n}", "generated", items[n].condition, repeat_of=items[n].id) for n in range(repeats)
+    ]
+    pictures = {item.id: rng.normal(quality + shift * (item.origin == "real"), 0.6) for item in items}
+    ratings = []
+    for item in items:
+        for number in range(raters):
+            for question in ("realism", "plausibility"):
+                seen = pictures[item.picture] + rng.normal(0.1 * number, 0.6)
+                score = int(1 + np.searchsorted(CUTS, seen))
+                ratings.append(Rating(f"Dr. {number}", item.id, question, score, 9.0))
+            said = "generated" if rng.random() < 0.5 else "real"
+            ratings.append(Rating(f"Dr. {number}", item.id, "origin", said))
+    return items, ratings
+
+
+def table(**options):
+    items, ratings = answers(**options)
+    return rating_table(ratings, items)
+
+
+@pytest.fixture(scope="module")
+def document():
+    return study_document(table(), load_design("paper_plus"), simulated=True)
+
+
+def told(document) -> str:
+    parts = [part["words"] for part in document["questions"].values()]
+    lines = [*document["words"], *(line for part in parts for line in part)]
+    return " ".join(lines).replace("\u00a0", " ")
+
+
+def test_every_part_of_the_study_is_told(document):
+    realism = document["questions"]["realism"]
+    whole = next(
+        cell for cell in realism["cells"] if (cell["origin"], cell["condition"]) == ("generated", "all")
+    )
+    assert whole["images"] == 50 and whole["ratings"] == 100
+    assert sum(whole["distribution"].values()) == 100 and list(whole["distribution"]) == list("12345")
+    assert whole["mean"]["ci95"][0] < whole["mean"]["value"] < whole["mean"]["ci95"][1]
+    assert [cell["condition"] for cell in realism["cells"][:3]] == ["all", "pre_op", "post_op"]
+    assert realism["agreement"]["images"] == 60 and realism["repeats"]["pictures"] == 8
+    assert realism["comparisons"][0]["margin"] == 0.5
+    assert "superiority" in realism["comparisons"][0]["ordinal"]
+    assert document["questions"]["origin"]["detection"][0]["accuracy"]["value"] == pytest.approx(0.5, abs=0.2)
+
+
+def test_the_document_is_json_and_names_no_rater_and_no_image(document):
+    text = json.dumps(document, allow_nan=False)
+    assert "Dr." not in text and "generated1" not in text and "again1" not in text
+
+
+def test_two_raters_are_two_raters_and_nothing_is_significant(document):
+    words = told(document)
+    assert "These are two raters" in words and "can't be told from so few" in words
+    assert "significan" not in words.lower()
+    assert "simulated" in words
+
+
+def test_eight_raters_stand_for_raters_like_them():
+    found = study_document(table(raters=8))
+    assert "raters like these" in told(found)
+    assert found["questions"]["realism"]["cells"][0]["mean"]["about"] == "raters like these"
+
+
+def test_equivalence_that_is_not_shown_is_no_proof_of_a_difference():
+    words = told(study_document(table(quality=1.0, shift=0.8)))
+    assert "equivalence is not shown, which is no proof of a difference" in words
+
+
+def test_one_rater_has_no_agreement_and_the_rest_stays():
+    found = study_document(table(raters=1))
+    assert found["questions"]["realism"]["agreement"] is None
+    assert found["questions"]["realism"]["cells"][0]["mean"]["value"] > 3
+    assert "One rater" in told(found)
+
+
+def test_without_real_images_nothing_is_compared(tmp_path):
+    found = study_document(table(real=0))
+    assert found["questions"]["realism"]["comparisons"] == []
+    write_study_page(found, tmp_path / "study.html")
+
+
+def test_nothing_is_told_of_fewer_than_five_photographs_unless_they_are_phantoms():
+    few = table(real=4)
+    hidden = study_document(few)
+    assert hidden["sets"]["real"]["images"] is None
+    cells = [cell for cell in hidden["questions"]["realism"]["cells"] if cell["origin"] == "real"]
+    assert cells and all(cell["mean"] is None for cell in cells)
+    assert hidden["questions"]["realism"]["comparisons"][0]["difference"] is None
+    assert hidden["questions"]["origin"]["detection"] == []
+    shown = study_document(few, phantom=True)
+    assert shown["sets"]["real"]["images"] == 4
+    assert shown["questions"]["realism"]["comparisons"][0]["difference"] is not None
+
+
+def test_no_part_is_told_from_which_fewer_than_five_photographs_follow():
+    """Six photographs before and four after repair: the four would follow from all and the six."""
+    items, ratings = answers(repeats=0)
+    moved = [replace(item, condition="pre_op") if item.id == "real0" else item for item in items]
+    found = study_document(rating_table(ratings, moved))
+    cells = [cell for cell in found["questions"]["realism"]["cells"] if cell["origin"] == "real"]
+    assert {cell["condition"]: cell["images"] for cell in cells} == {
+        "all": 10,
+        "pre_op": None,
+        "post_op": None,
+    }
+    compared = {
+        each["condition"]: each["difference"] for each in found["questions"]["realism"]["comparisons"]
+    }
+    assert compared["all"] and not compared["pre_op"] and not compared["post_op"]
+
+
+def test_all_fives_are_told_with_a_width_and_kappa_is_explained(tmp_path):
+    found = study_document(table(quality=9.0))
+    realism = found["questions"]["realism"]
+    assert realism["cells"][0]["mean"]["value"] == 5 and realism["cells"][0]["mean"]["ci95"][0] < 5
+    assert realism["agreement"]["kappa"] == {"value": None, "ci95": None}
+    assert "can't be computed" in told(found)
+    assert "missing" in realism["comparisons"][0]["ordinal"]
+    write_study_page(found, tmp_path / "study.html")
+
+
+def test_a_rater_who_left_pictures_out_costs_no_other(tmp_path):
+    items, ratings = answers()
+    kept = [rating for number, rating in enumerate(ratings) if number % 7]
+    found = study_document(rating_table(kept, items))
+    assert found["questions"]["realism"]["agreement"]["images"] < 60
+    write_study_page(found, tmp_path / "study.html")
+
+
+def test_the_page_is_sound_and_says_that_nobody_rated(document, tmp_path):
+    files = write_study_page(document, tmp_path / "study.html")
+    text = (tmp_path / "study.html").read_text("utf-8")
+    assert problems(text) == []
+    assert "No person judged a picture" in text
+    assert {path.suffix for path in files} == {".html", ".svg", ".pdf", ".png", ".csv"}
+    with open(tmp_path / "figures" / "study-ratings-generated.csv", encoding="utf-8") as handle:
+        rows = list(csv.DictReader(handle))
+    assert sum(int(row["ratings"]) for row in rows if row["question"] == "realism") == 100
+
+
+def test_a_runs_report_has_the_study_and_a_foreign_one_costs_that_part_alone(document, tmp_path):
+    path = write_html({"study": document}, None, tmp_path / "report.html")
+    assert 'id="study-agreement"' in path.read_text("utf-8")
+    path = write_html({"study": {"questions": 5}}, None, tmp_path / "report.html")
+    assert UNREADABLE in path.read_text("utf-8")
+
+
+def test_every_plot_says_that_raters_are_simulated(document):
+    for drawing in study_page(document).drawings:
+        assert "simulated raters" in drawing.svg.decode("utf-8"), drawing.name
+
+
+def test_a_csv_made_elsewhere_gives_the_same_figures(tmp_path, monkeypatch):
+    """Five columns are enough; order of the lines changes no figure."""
+    monkeypatch.chdir(tmp_path)
+    own = table(repeats=0)
+    write_ratings(tmp_path / "own.csv", own)
+    with open("own.csv", encoding="utf-8-sig") as handle:
+        rows = list(csv.DictReader(handle))
+    needed = ("rater", "item", "origin", "question", "value")
+    np.random.default_rng(1).shuffle(rows)
+    with open("bare.csv", "w", encoding="utf-8", newline="") as handle:
+        writer = csv.DictWriter(handle, needed, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    assert main(["study", "analyse", "--ratings", "bare.csv", "--out", "out"]) == 0
+    bare = json.loads((tmp_path / "out" / "study.json").read_text("utf-8"))
+    full = study_document(own)
+    for name in ("realism", "plausibility"):
+        mine, theirs = (found["questions"][name] for found in (full, bare))
+        assert theirs["cells"][0]["mean"]["value"] == pytest.approx(mine["cells"][0]["mean"]["value"])
+        assert theirs["cells"][0]["distribution"] == mine["cells"][0]["distribution"]
+        assert theirs["agreement"]["ac2"]["value"] == pytest.approx(mine["agreement"]["ac2"]["value"])
+    again = read_ratings(tmp_path / "out" / "ratings.csv")
+    assert len(again) == len(own)
+
+
+def test_a_study_is_analysed_from_its_database(tmp_path, capsys):
+    study = make_study(tmp_path / "study", n=6, practice=1, side=64)
+    assert main(["study", "analyse", str(study.root)]) == 2
+    assert "no rating yet" in capsys.readouterr().err
+    assert not study.results.exists()
+    store = Store(study)
+    for name in ("Anna", "Ben"):
+        rater = store.invite(name)[0].id
+        for number, item in enumerate(study.rated):
+            store.save(rater, item.id, f"form {item.id}", {"realism": 4 + number % 2, "plausibility": 5}, 8.0)
+    store.close()
+    assert main(["study", "analyse", str(study.root)]) == 0
+    found = json.loads((study.results / "study.json").read_text("utf-8"))
+    assert found["raters"] == 2 and found["margin_from"].startswith("the design")
+    assert sum(item["images"] for item in found["sets"].values()) == len(study.rated)
+    text = "".join(
+        path.read_text("utf-8") for path in (study.results / "study.json", study.results / "study.html")
+    )
+    assert "Anna" not in text and not any(item.id in text for item in study.items)
+    again = ["study", "analyse", str(study.root), "--ratings", str(study.results / "ratings.csv")]
+    assert main([*again, "--out", str(tmp_path / "again")]) == 0
+    assert json.loads((tmp_path / "again" / "study.json").read_text("utf-8")) == found
+
+
+def test_ratings_beyond_the_scale_are_one_sentence(tmp_path, capsys):
+    (tmp_path / "r.csv").write_text("rater,item,origin,question,value\nA,1,generated,realism,7\n")
+    assert main(["study", "analyse", "--ratings", str(tmp_path / "r.csv"), "--out", str(tmp_path / "o")]) == 2
+    assert "give the design with --design" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
+
+
+def test_no_rating_and_words_alone_are_said():
+    with pytest.raises(UserError, match="no rating yet"):
+        study_document(rating_table([], []))
+    item = Item("a", "generated")
+    with pytest.raises(UserError, match="nothing to count"):
+        study_document(rating_table([Rating("R1", "a", "note", "fine")], [item]))
+
+
+def test_a_plan_is_printed(capsys):
+    assert main(["study", "plan", "--real", "20"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"50 generated and 20 real images, 2 raters", out) and "Margin 0.25" in out
