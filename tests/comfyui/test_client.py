@@ -223,11 +223,11 @@ def test_a_batch_goes_on_after_a_failed_row_and_the_same_command_tries_only_that
     batch = ["--plan", plan, "--prompt-input", "SaveImage.filename_prefix", "--seed-input", "1.color"]
     batch += ["--set", "1.batch_size=1"]
     status, out, error = run(*batch, "--rows", "3", out="set")
-    assert status == 2 and "2 rows done, 0 were done, 1 failed" in out and "1 of 3 rows failed (1)" in error
+    assert status == 2 and "2 rows done, 0 done before, 1 failed" in out and "1 of 3 rows failed (1)" in error
     assert [row["status"] for row in journal(folder)] == ["done", "failed", "done"]
     assert "outside the output folder" in journal(folder)[1]["message"]
     status, out, _ = run(*batch, out="set")
-    assert "1 rows done, 2 were done, 1 failed" in out
+    assert "1 row done, 2 done before, 1 failed" in out
     assert [row["index"] for row in journal(folder)] == [0, 1, 2, 1, 3]
     manifest = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
     assert [row["file"] for row in manifest] == [f"{i:06d}_{100 + i}.png" for i in (0, 2, 3)]
@@ -239,11 +239,11 @@ def test_a_batch_makes_a_row_again_when_its_graph_changed_or_its_file_is_gone(ru
     plan, folder = tmp_path / "plan.jsonl", tmp_path / "set"
     plan_of(plan, ["client/a", "client/b"])
     batch = ["--plan", plan, "--prompt-input", "2.filename_prefix", "--seed-input", "1.color"]
-    assert "2 rows done, 0 were done" in run(*batch, out="set")[1]
-    assert "0 rows done, 2 were done" in run(*batch, out="set")[1]
+    assert "2 rows done, 0 done before" in run(*batch, out="set")[1]
+    assert "0 rows done, 2 done before" in run(*batch, out="set")[1]
     (folder / "000001_101.png").unlink()
-    assert "1 rows done, 1 were done" in run(*batch, out="set")[1]
-    assert "2 rows done, 0 were done" in run(*batch, "--set", "1.width=32", out="set")[1]
+    assert "1 row done, 1 done before" in run(*batch, out="set")[1]
+    assert "2 rows done, 0 done before" in run(*batch, "--set", "1.width=32", out="set")[1]
 
 
 def test_a_batch_stops_when_everything_fails(run, tmp_path):
@@ -270,5 +270,5 @@ def test_an_interrupted_batch_goes_on_with_the_rows_that_are_left(
     done = len(journal(folder))
     assert 3 <= done < 400
     status, out, _ = run(*batch, "--rows", str(done + 2), out="set")
-    assert status == 0 and f"2 rows done, {done} were done, 0 failed" in out
+    assert status == 0 and f"2 rows done, {done} done before, 0 failed" in out
     assert [row["index"] for row in journal(folder)] == list(range(done + 2))

@@ -198,7 +198,7 @@ def test_a_plan_drives_the_shipped_graph_with_its_filters_and_makes_an_image_set
     command += ["--set", "Save Synthetic Set.folder=plan"]
     assert cli.main([*command, "--rows", "2"]) == 0
     assert cli.main(command) == 0
-    assert "1 rows done, 2 were done, 0 failed" in capsys.readouterr().out
+    assert "1 row done, 2 done before, 0 failed" in capsys.readouterr().out
     manifest = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
     assert [row["prompt"] for row in manifest] == [row.prompt for row in rows]
     assert [row["seed"] for row in manifest] == [row.seed for row in rows]
