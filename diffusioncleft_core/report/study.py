@@ -201,8 +201,9 @@ def _method(document: Mapping[str, Any]) -> Section:
         "Agreement: AC2 (Gwet 2014), weighted kappa (Cohen 1968, Conger 1980), ICC(2,1) (Shrout & Fleiss "
         "1979), with the jackknife’s variance over images. Kappa and ICC have no interval where too few "
         "answers leave the most frequent one.",
-        "Every kind of interval was held against simulated raters with a known truth: "
-        "`experiments/study_coverage.json`. `docs/study-statistics.md` explains each.",
+        "How often each kind of interval is right, and where it is not often enough, was counted on "
+        "simulated raters with a known truth: `experiments/study_coverage.json`; "
+        "`docs/study-statistics.md` explains each.",
     ]
     for _, part in scale_parts(document):
         for found in part["comparisons"]:

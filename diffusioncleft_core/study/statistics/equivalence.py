@@ -2,8 +2,8 @@
 
 Equivalence is claimed where the whole 95 % interval of the difference lies within the margin: two
 one-sided tests (Schuirmann, J Pharmacokinet Biopharm 15, 1987) of 2.5 % each, as ICH E9 has it. Two tests
-of 5 % each (a 90 % interval) would be the usual ones; in simulations with few real images at the scale's
-end they claimed an equivalence that was not there in up to 8 % of the studies.
+of 5 % each (a 90 % interval) would be the usual ones; in trials with ten real images at the scale's
+end they claimed an equivalence that was not there in more than 5 % of the studies.
 """
 
 from __future__ import annotations

@@ -11,10 +11,10 @@ difference squares and adds the distances of both limits (MOVER: Zou & Donner, S
 Newcombe, Stat Med 17, 1998).
 
 **Raters.** From `ENOUGH_RATERS` on they stand for raters like them: their variance (the two-way one of
-Cameron, Gelbach & Miller, J Bus Econ Stat 29, 2011) has limits of its own by the same equation, at t of
-R - 1 degrees of freedom, and the distances are squared and added (as in the modified large sample intervals
-of Graybill & Wang, J Am Stat Assoc 75, 1980). Fewer raters can't tell how raters differ, so the interval is
-about these raters and other images, and the words say so.
+Cameron, Gelbach & Miller, J Bus Econ Stat 29, 2011) has limits of its own by the same equation, at t of R
+- 1 degrees of freedom, and the distances are squared and added (as in the modified large sample intervals
+of Graybill & Wang, J Am Stat Assoc 75, 1980). Fewer raters can't tell how raters differ, so the interval
+is about these raters and other images, and the words say so.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Limits = tuple[Array, Array]
 
 LEVEL = 0.95
 ENOUGH_RATERS = 6
-"""Raters from which an interval speaks of raters like them; with fewer none held its level in simulations."""
+"""Raters from which an interval speaks of raters like them; with fewer none that we tried held."""
 PRIOR_IMAGES = 2.0
 """Weight of the other cells' dispersion, in images."""
 LIKERT_DISPERSION, SHARE_DISPERSION = 0.4, 1.0
