@@ -119,5 +119,7 @@ def test_another_content_makes_it_anew_and_what_people_rated_is_kept(settings):
 
 
 def test_a_program_rates_no_photographs(settings, refused, tmp_path):
-    told = refused("run", "--photos-pre", settings.out.parent / "pre_op", "--study", "--out", tmp_path / "run")
+    told = refused(
+        "run", "--photos-pre", settings.out.parent / "pre_op", "--study", "--out", tmp_path / "run"
+    )
     assert "diffusioncleft study create" in told and not Path(tmp_path / "run").exists()
