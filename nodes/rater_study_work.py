@@ -1,11 +1,13 @@
 """The rater study nodes' work: the core's studies in the server's private folder, by name."""
 
+from __future__ import annotations
+
 import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import folder_paths
 
@@ -17,6 +19,9 @@ from . import places
 from .common import ImageSetHandle, blocked, core_progress
 from .metric_work import PHANTOM_NOTE, Measured
 from .opened import DatasetHandle, withdrawn_notes
+
+if TYPE_CHECKING:
+    from ..diffusioncleft_core.study.design import Design
 
 OTHER = "other"
 STATISTICS = ("scipy", "statsmodels")
@@ -106,12 +111,14 @@ def results(name: str, design: str | None) -> Measured:
     path = places.rated_path(name)
     if path.is_dir():
         study = open_study(path)
-        asked, table = study.design, _stored(study)
+        asked: Design | None = study.design
+        table = _stored(study)
         if table is None or not len(table):
             text = f"{name}: there is no rating yet.\n" + _SERVING.format(place=places.STUDIES, name=name)
             return Measured(([blocked()], 0, text, blocked()), text)
     else:
-        asked, table = (load_design(design) if design else None), _read(path)
+        asked = load_design(design) if design else None
+        table = _read(path)
     document = study_document(table, asked)
     words = [*document["words"]]
     for question, part in document["questions"].items():
