@@ -33,7 +33,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PY) -c "import pathlib; pathlib.Path('$(READY)').write_text('')"
 
 demo: $(READY)
-	$(PY) -m diffusioncleft run --phantom --out $(OUT) --downstream pre_post
+	$(PY) -m diffusioncleft run --phantom --out $(OUT) --downstream pre_post --study
 
 test: $(READY)
 	$(PY) -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(TESTS)

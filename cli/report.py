@@ -65,10 +65,11 @@ def run(args: argparse.Namespace) -> int:
         with_decisions,
         with_loss_curves,
         with_measures,
+        with_study,
     )
     from ..diffusioncleft_core.report.withdrawn import with_withdrawal
 
-    report = with_decisions(read_report(args.run))
+    report = with_study(with_decisions(read_report(args.run)), warn)
     out = args.out or report.json.with_name(HTML)
     if out.is_dir():
         raise UserError(f"--out {out} is a folder: give the name of a file")

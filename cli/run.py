@@ -174,6 +174,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="train classifiers on the images and test them on the hold-out: tasks by name or file "
         "(default: all that come along)",
     )
+    judging.add_argument(
+        "--study",
+        action="store_true",
+        help="phantoms: make a rater study of the images, rated by a program, which the report says",
+    )
     parser.add_argument("--seed", type=SEED, default=0, help="seed of everything that is drawn (default 0)")
     parser.add_argument(
         "--redo",
@@ -274,6 +279,7 @@ def settings_from(args: argparse.Namespace) -> RunSettings:
         refill=args.refill,
         metrics=metrics_from(args.metrics),
         downstream=downstream_from(args.downstream),
+        study=args.study,
         recipe=recipe_from(
             args, RECIPE_OPTIONS, {"data.resolution": (sampling.width,)} if args.phantom else {}
         ),

@@ -9,6 +9,7 @@ from .filters import ArtifactFilter, IdentityLeakFilter, ReferenceSet
 from .metrics import FaceIdentityRecognition, FrechetDistance, PerceptualDiversity, Report
 from .phantom import PhantomLoader
 from .prompts import PromptBuilder, PromptPlan
+from .rater_study import RaterStudy, StudyResults
 from .sets import LoadImageSet, SaveSyntheticSet
 from .training import LoraTrainer, TrainingStatus
 
@@ -30,6 +31,8 @@ NODES: list[type[io.ComfyNode]] = [
     Report,
     TrainClassifier,
     EvaluateClassifier,
+    RaterStudy,
+    StudyResults,
     LoadImageSet,
     SaveSyntheticSet,
 ]

@@ -68,5 +68,5 @@ def may_be_shown(match: Any) -> bool:
         return False
     if not Path(path).is_relative_to(os.path.normpath(root)):
         return False
-    private = [folder.resolve() for kind in (places.DATASETS, places.RUNS) for folder in places.roots(kind)]
+    private = [folder.resolve() for kind in places.PRIVATE for folder in places.roots(kind)]
     return not any(resolved.is_relative_to(folder) for folder in private)

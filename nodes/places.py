@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 DATASETS = "diffusioncleft_datasets"
 RUNS = "diffusioncleft_runs"
+STUDIES = "diffusioncleft_studies"
+PRIVATE = (DATASETS, RUNS, STUDIES)
+"""Folder types that hold photographs, or what comes from them."""
 VOCABULARIES = "diffusioncleft_vocabularies"
 _NO_FILE = ".diffusioncleft-lists-no-file"
 _BELOW = r"""[/\\]([^/\\\s'",;:]+)([/\\][^\s'",;:]*)?"""
@@ -32,7 +35,7 @@ _kept: dict[str, list[Path]] = {}
 
 def register() -> None:
     """Register the pack's folder types with ComfyUI; called once, when the pack is loaded."""
-    for kind in (DATASETS, RUNS, VOCABULARIES):
+    for kind in (*PRIVATE, VOCABULARIES):
         roots(kind)
 
 
@@ -108,6 +111,51 @@ def find_run(name: str) -> Path:
     return _find(
         RUNS, name, lambda path: (path / "run.json").is_file(), "training run", "choose one that is listed"
     )
+
+
+def study_names() -> list[str]:
+    """Names of the studies on this machine."""
+    return _names(STUDIES, _is_study)
+
+
+def study_path(name: str) -> Path:
+    """Where the private folder of a study lies, or will lie."""
+    check_private(STUDIES)
+    return private_dir(roots(STUDIES)[0]) / _plain(name, "study")
+
+
+def check_study_name(name: str | None) -> bool | str:
+    """What a node's validation says of the name that a study is to have; True where it is not known yet."""
+    try:
+        if name is not None:
+            _plain(name.strip(), "study")
+    except UserError as error:
+        return str(error)
+    return True
+
+
+def rated_path(name: str) -> Path:
+    """The folder of a study, or a CSV of ratings: in ComfyUI's input folder, or beside the studies."""
+    if not is_table(name):
+        return _find(STUDIES, name, _is_study, "study", "make one with Cleft Rater Study")
+    _plain(name, "CSV of ratings")
+    for root in (*roots(STUDIES), Path(folder_paths.get_input_directory())):
+        if (root / name).is_file():
+            return inside(root, name)
+    raise UserError(f"there is no {name!r} in ComfyUI's input folder or in {STUDIES}; put it there")
+
+
+def is_table(name: str) -> bool:
+    """Whether a name is that of a CSV file."""
+    return name.lower().endswith(".csv")
+
+
+def check_rated(name: str | None) -> bool | str:
+    """What a node's validation says of a name for `rated_path`; True where it is not known yet."""
+    try:
+        return name is None or bool(rated_path(name))
+    except UserError as error:
+        return str(error)
 
 
 def loras_folder() -> Path:
@@ -226,11 +274,11 @@ def face_pack_roots() -> list[Path]:
 
 
 def without_private_paths(message: str) -> str:
-    """The message with what lies in private folders called by the name of its dataset or run alone.
+    """The message with what lies in private folders called by the name of its dataset, run or study alone.
 
     A file's name in a dataset is part of its hash, so it goes as well as the folder.
     """
-    for kind in (DATASETS, RUNS):
+    for kind in PRIVATE:
         for root in roots(kind):
             for text in {str(root.resolve()), str(root)}:
                 message = re.sub(re.escape(text) + _BELOW, r"\1", message).replace(text, kind)
@@ -239,7 +287,7 @@ def without_private_paths(message: str) -> str:
 
 def is_private(path: Path) -> bool:
     """Whether a path lies in a private folder, as it is written or where it leads."""
-    private = [folder for kind in (DATASETS, RUNS) for folder in roots(kind)]
+    private = [folder for kind in PRIVATE for folder in roots(kind)]
     return any(
         path.is_relative_to(folder) or path.resolve().is_relative_to(folder.resolve()) for folder in private
     )
@@ -276,6 +324,12 @@ def _is_dataset(path: Path) -> bool:
     from ..diffusioncleft_core.dataset.folder import is_dataset
 
     return is_dataset(path)
+
+
+def _is_study(path: Path) -> bool:
+    from ..diffusioncleft_core.study.folder import is_study
+
+    return is_study(path)
 
 
 def _is_run(path: Path) -> bool:

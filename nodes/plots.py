@@ -59,6 +59,11 @@ def reliability(name: str, task: Mapping[str, Any]) -> Any:
     return _picture(plot.drawing if plot else None, f"{task['title']}: reliability of the scores", TOO_FEW)
 
 
+def drawn(drawing: Drawing) -> Any:
+    """A plot of a study, [H, W, 3] uint8, under its own title."""
+    return _picture(drawing, drawing.title, TOO_FEW)
+
+
 def _picture(drawing: Drawing | None, title: str, instead: str) -> Any:
     """The drawing, or without one the words `instead`."""
     import io

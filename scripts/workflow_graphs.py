@@ -27,6 +27,7 @@ def build_all(info: dict[str, Any]) -> dict[str, Graph]:
         "train_post_op": lambda graph: training(graph, "post_op"),
         "evaluate": evaluate,
         "classifier": classifier,
+        "rater_study": rater_study,
         "zero_shot_baseline": zero_shot,
         "checkpoint_strength_grid": checkpoint_grid,
     }
@@ -231,6 +232,47 @@ def classifier(graph: Graph) -> None:
     test.column()
     test.note(note("reading"), width=440, height=230)
     test.add("PreviewAny", "Figures", width=440, height=300, source=judged[8])
+
+
+def rater_study(graph: Graph) -> None:
+    """Pictures of both conditions for raters, and what they said."""
+    sets: list[Node] = []
+    datasets: list[Node] = []
+    data = graph.group("1  Generated faces and photographs", "data")
+    data.note(note("rater_study"), width=400, height=330)
+    for condition in ("pre_op", "post_op"):
+        sets.append(
+            data.add(
+                f"{OURS}LoadImageSet",
+                f"Generated, {TITLES[condition]}",
+                width=400,
+                name=f"diffusioncleft/{condition}",
+                limit=1,
+            )
+        )
+    data.column()
+    data.note(note("shown"), width=400, height=200)
+    for condition in ("pre_op", "post_op"):
+        datasets.append(
+            data.add(f"{OURS}Dataset", f"Photographs, {TITLES[condition]}", width=400, name=condition)
+        )
+    study = graph.group("2  Study", "model")
+    made = study.add(
+        f"{OURS}RaterStudy",
+        width=440,
+        height=460,
+        generated=sets[0][0],
+        generated_2=sets[1][0],
+        real=datasets[0][0],
+        real_2=datasets[1][0],
+    )
+    study.column()
+    study.add("PreviewAny", "How it is rated", width=440, height=300, source=made[2])
+    found = graph.group("3  What raters say", "measure")
+    found.note(note("rated"), width=440, height=200)
+    said = found.add(f"{OURS}StudyResults", width=440, height=640, study=made[0])
+    found.column()
+    found.add("PreviewAny", "In words", width=440, height=300, source=said[2])
 
 
 def zero_shot(graph: Graph) -> None:

@@ -8,7 +8,8 @@ from PIL import Image
 from diffusioncleft.diffusioncleft_core.downstream.cropper import Cropper
 from diffusioncleft.diffusioncleft_core.downstream.crops import Crops
 from diffusioncleft.diffusioncleft_core.downstream.task import Crop
-from diffusioncleft.diffusioncleft_core.files import write_jsonl
+from diffusioncleft.diffusioncleft_core.files import read_jsonl, write_json, write_jsonl
+from diffusioncleft.diffusioncleft_core.flux.source import phantom_source
 from diffusioncleft.diffusioncleft_core.phantom.face import random_face
 from diffusioncleft.diffusioncleft_core.phantom.render import render
 
@@ -56,3 +57,15 @@ def random_crops(n: int, *, phantom: bool = True, seed: int = 0, side: int = 32,
         same_person=0.8,
         phantom=phantom,
     )
+
+
+def drawn_and_accepted(folder: Path, condition: str) -> Path:
+    """Let phantoms pass for what the embedded model drew for a condition, and the filters accepted."""
+    as_generated(folder, condition)
+    manifest, base = folder / "manifest.jsonl", {"sha256": phantom_source().fingerprint()}
+    accepted = {"accepted": True, "reasons": []}
+    write_jsonl(manifest, [{**row, "verdicts": accepted} for row in read_jsonl(manifest)])
+    write_json(folder / "generation.json", {"schema": 1, "base": base, "lora": None})
+    for path in folder.glob("*.png"):
+        write_json(path.with_suffix(".json"), {"base": base})
+    return folder

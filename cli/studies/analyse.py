@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from ...diffusioncleft_core.study.design import Design
     from ...diffusioncleft_core.study.ratings import RatingTable
 
-JSON, PAGE, RATINGS = "study.json", "study.html", "ratings.csv"
-
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the parser."""
@@ -41,10 +39,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Analyse, write, and print what the figures say."""
-    from ...diffusioncleft_core.files import write_json
-    from ...diffusioncleft_core.report.study_page import write_study_page
+    from ...diffusioncleft_core.report.study_page import write_study_results
     from ...diffusioncleft_core.study.folder import RESULTS
-    from ...diffusioncleft_core.study.ratings import write_ratings
     from ...diffusioncleft_core.study.statistics.document import study_document
 
     table, design = ratings_of(args)
@@ -52,14 +48,12 @@ def run(args: argparse.Namespace) -> int:
     if out is None:
         raise UserError("say where the results go: --out DIR")
     document = study_document(table, design, phantom=args.phantom, simulated=args.simulated, seed=args.seed)
-    write_json(out / JSON, document)
-    write_ratings(out / RATINGS, table)
-    write_study_page(document, out / PAGE)
+    page = write_study_results(document, table, out)
     print("\n".join(document["words"]))
     for name, part in document["questions"].items():
         if part["words"]:
             print("\n".join(["", f"{name}:", *(f"- {line}" for line in part["words"])]))
-    print(f"\n{out / PAGE}")
+    print(f"\n{page}")
     return 0
 
 

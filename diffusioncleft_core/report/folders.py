@@ -73,6 +73,11 @@ class RunFolders:
         return self.root / "plans" / f"{condition}.previews.txt"
 
     @property
+    def study(self) -> Path:
+        """The rater study of the run, where it has one."""
+        return self.root / "study"
+
+    @property
     def sheets(self) -> Path:
         return self.root / "sheets"
 

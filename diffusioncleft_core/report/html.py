@@ -8,7 +8,7 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -109,7 +109,11 @@ def study_part(document: Mapping[str, Any]) -> list[Section]:
     if not study:
         return []
     try:
-        return study_sections(study)
+        whose = "Rater study, simulated raters" if study["simulated"] else "Rater study"
+        return [
+            replace(section, title=f"{whose}: {section.title[0].lower()}{section.title[1:]}")
+            for section in study_sections(study)
+        ]
     except UNLIKE:
         return [Section("study", "The rater study", missing=UNREADABLE)]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from ..files import read_json
 from ..filters.stage import filter_summary
 from ..imageset.manifest import read_image_set
 from ..imageset.places import MANIFEST
+from ..study.folder import FIGURES, RESULTS
 from .blocks import Labels, labels_of
 from .folders import RunFolders
 from .pictures import (
@@ -145,6 +146,30 @@ def with_decisions(report: RunReport) -> RunReport:
         if folder is not None and (folder / MANIFEST).is_file():
             counted[name] = {**part, **filter_summary(read_image_set(folder, may_be_empty=True))}
     return replace(report, document={**report.document, **({"filters": counted} if counted else {})})
+
+
+def read_study(folders: RunFolders, warn: Callable[[str], None]) -> dict[str, Any] | None:
+    """What the analysis of the run's rater study says; None where there is none, or it can't be read."""
+    path = folders.study / RESULTS / FIGURES
+    if not path.is_file():
+        return None
+    try:
+        found = read_json(path)
+    except UserError as error:
+        warn(str(error))
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def with_study(report: RunReport, warn: Callable[[str], None]) -> RunReport:
+    """The report with what raters say as it is known now: people may have rated since.
+
+    A program's ratings stay out where the run did not ask for them.
+    """
+    found = read_study(report.folders, warn) if report.folders is not None else None
+    if not found or (found.get("simulated") and "study" not in report.document):
+        return report
+    return replace(report, document={**report.document, "study": found})
 
 
 def with_measures(document: Mapping[str, Any], measured: Path | None) -> dict[str, Any]:

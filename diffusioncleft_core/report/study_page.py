@@ -1,4 +1,4 @@
-"""The page of a rater study, and its plots beside it."""
+"""What the analysis of a rater study writes: its page with the plots beside it, its figures, its ratings."""
 
 from __future__ import annotations
 
@@ -6,17 +6,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..files import write_text
+from ..files import write_json, write_text
+from ..study.folder import FIGURES
+from ..study.ratings import RatingTable, write_ratings
 from .drawing import save_drawings
 from .html import Page, figures_folder, rendered
 from .study import UNTOLD, study_sections
 
+PAGE, RATINGS = "study.html", "ratings.csv"
 LEAD = (
     "People rated pictures without knowing where each was from. No picture, no name and no answer of one "
     "person to one picture is on this page."
 )
 SIMULATED = ("Simulated raters.", "No person judged a picture: the answers were drawn by a program.")
 PHANTOM = ("Phantoms.", "The pictures are drawings; the real ones stand for photographs and are none.")
+
+
+def write_study_results(document: Mapping[str, Any], table: RatingTable, out: Path) -> Path:
+    """Write figures, ratings, page and plots of a study into a folder; returns the page."""
+    write_json(out / FIGURES, document)
+    write_ratings(out / RATINGS, table)
+    write_study_page(document, out / PAGE)
+    return out / PAGE
 
 
 def write_study_page(document: Mapping[str, Any], path: Path) -> list[Path]:

@@ -85,6 +85,7 @@ def summarize(report: Mapping[str, Any]) -> str:
         for name, figures in report["oracle"].items():
             lines += [figure_line(name, *row) for row in figure_rows(figures)]
     lines += downstream_lines(report.get("downstream") or {})
+    lines += study_lines(report.get("study") or {})
     lines += ["", "## Time", "", "| stage | seconds |", "| --- | ---: |"]
     lines += [f"| {name} | {value:.1f} |" for name, value in report["provenance"]["seconds"].items()]
     return "\n".join(lines) + "\n"
@@ -107,6 +108,16 @@ def downstream_lines(downstream: Mapping[str, Any]) -> list[str]:
             cells = [task["title"], source, *downstream_cells(figures["accuracy"], "%")]
             cells += [*downstream_cells(figures["auc"], ""), count(figures["accuracy"]["n"])]
             lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def study_lines(study: Mapping[str, Any]) -> list[str]:
+    """What the raters of the run's study say, in the words of its own page."""
+    if not study.get("questions"):
+        return []
+    lines = ["", "## What raters say", "", *study["words"]]
+    for name, part in study["questions"].items():
+        lines += ["", f"{name.replace('_', ' ').capitalize()}:", "", *(f"- {line}" for line in part["words"])]
     return lines
 
 

@@ -284,7 +284,12 @@ def draw_zero_shot(run: Run) -> Results:
 
 
 def write_report(
-    run: Run, filtered: Results, measured: Results, seconds: float, downstream: Results | None = None
+    run: Run,
+    filtered: Results,
+    measured: Results,
+    seconds: float,
+    downstream: Results | None = None,
+    study: Results | None = None,
 ) -> None:
     """report.json, summary.md and the two pages; made anew each time, they cost little."""
     from ..report.blocks import labels_of
@@ -300,6 +305,7 @@ def write_report(
         "sets": measured["sets"],
         "figures": measured["figures"],
         **({"downstream": downstream} if downstream else {}),
+        **({"study": study} if study else {}),
     }
     document["figures"] = {**document["figures"], "loss": loss_curves(folders, told_trainings(document))}
     write_json(inside(folders.root, folders.report.name), document)

@@ -220,7 +220,7 @@ def _derived(folders: RunFolders, found: Sequence[Held]) -> Iterator[Held]:
     generated = (root / "generated").resolve()
     stale = [item.place.name for item in found if item.place.parent == generated]
     stages = [f"{stage}-{name}" for stage in ("generation", "oracle") for name in stale]
-    stages += ["filters", "measurements", "downstream"] if stale else []
+    stages += ["filters", "measurements", "downstream", "study"] if stale else []
     names = ["faces", "downstream", NEAREST_FILE, PRIVATE_HTML, *(f"stages/{stage}.json" for stage in stages)]
     files = there(folders.private / name for name in names)
     if files:

@@ -19,6 +19,7 @@ from .settings import NO_PHANTOMS, NO_PHOTOGRAPHS, RunSettings
 
 PACKAGES = ("accelerate", "diffusers", "insightface", "onnxruntime", "peft", "transformers")
 """What a stage imports when its turn comes."""
+STUDY_PACKAGES = ("scipy", "statsmodels")
 
 
 def check_settings(settings: RunSettings) -> None:
@@ -83,9 +84,19 @@ def options(settings: RunSettings) -> Iterator[Need]:
             raise UserError(f"{settings.out} is a file: give a folder for the run")
         return str(settings.out)
 
+    def study() -> str:
+        if not settings.phantom:
+            raise UserError(
+                "--study lets a program rate phantoms: leave it out, and make the study for people after the "
+                f"run: diffusioncleft study create {settings.out} --out STUDY"
+            )
+        return check_packages(STUDY_PACKAGES)
+
     yield looked("conditions", conditions)
     yield looked("recipe", recipe)
     yield looked("packages", lambda: check_packages(PACKAGES))
+    if settings.study:
+        yield looked("rater study", study)
     yield looked("the run's folder", folder)
 
 

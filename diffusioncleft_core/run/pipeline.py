@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from ..dataset.folder import erase
 from ..errors import UserError
 from ..files import TEMPORARY_PREFIX, folder_lock, private_dir
 from ..recipe.document import write_recipe
@@ -25,6 +26,7 @@ from .needs import check_settings, chosen
 from .run import Run, Warn
 from .settings import RunSettings
 from .stages import Results, StageRow, say_on_stderr
+from .study import demonstrate_study, told_study
 from .training import Train, regularize, side_by_side, train_lora, trainings_at_once
 from .withdrawal import foreseen
 
@@ -65,7 +67,7 @@ def run_pipeline(
         remove_half_written(run.folders.root)
         filtered, measured = run_stages(run, train)
         say("report …")
-        write_report(run, filtered, measured, time.monotonic() - begun, read_evidence(run))
+        write_report(run, filtered, measured, time.monotonic() - begun, read_evidence(run), told_study(run))
     return RunResult(run.folders, run.stages.rows, run.facts, run.warnings)
 
 
@@ -85,8 +87,8 @@ def remove_half_written(root: Path) -> None:
     with contextlib.suppress(UserError), contextlib.ExitStack() as trainings:
         for folder in RunFolders(root).trainings():
             trainings.enter_context(folder_lock(folder, str))
-        for left in root.rglob(f"{TEMPORARY_PREFIX}*"):
-            left.unlink(missing_ok=True)
+        for left in list(root.rglob(f"{TEMPORARY_PREFIX}*")):
+            erase(left)
 
 
 def plan_run(settings: RunSettings) -> list[StageRow]:
@@ -141,4 +143,6 @@ def run_stages(run: Run, train: Train) -> tuple[Results, Results]:
     measured = measure_images(run, control)
     if settings.downstream:
         try_classifiers(run, control)
+    if settings.study:
+        demonstrate_study(run)
     return filtered, measured

@@ -77,6 +77,7 @@ class RunSettings:
         refill: how often a rejected image is made again.
         metrics: out of `METRICS`, beside FIR.
         downstream: tasks of the classifiers that try the images, by name or file; none by default.
+        study: make a rater study of the images and let a program rate it, on phantoms.
         recipe: of all trainings, without what the datasets add.
         redo: make everything anew.
         absent: parts of the base model that were not found (`base` for all of it), by the error that says so.
@@ -104,6 +105,7 @@ class RunSettings:
     refill: int = ranged(REFILLS, default=0)
     metrics: tuple[str, ...] = METRICS
     downstream: tuple[str, ...] = ()
+    study: bool = False
     recipe: Recipe = field(default_factory=Recipe)
     redo: bool = False
     absent: Mapping[str, UserError] = field(default_factory=dict)

@@ -31,6 +31,8 @@ SOURCES = f"{PRIVATE}/sources.jsonl"
 IMAGES = f"{PRIVATE}/images"
 DATABASE = f"{PRIVATE}/study.sqlite"
 RESULTS = "results"
+FIGURES = "study.json"
+"""Among the results: all that is told of the ratings."""
 
 
 @dataclass(frozen=True)

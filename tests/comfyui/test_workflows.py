@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from comfy_server import PACK, ROOT
+from downstream_phantoms import drawn_and_accepted, write_phantoms
 from graphs import drawing, plan_of, saving
 from PIL import Image
 from workflow_files import NAMES, SMALL, api_file, build_datasets, generator, run_workflow, ui_file
@@ -165,6 +166,20 @@ def test_a_classifier_learns_from_both_sets_and_is_tested_on_the_held_out_people
     assert "Not a diagnostic device" in told and "balanced accuracy" in told
     assert "learned from" not in told, "a hold-out is free of the LoRAs' people"
     assert outputs["Cleft Evaluate Classifier"].files, "the plot"
+
+
+def test_a_study_of_both_sets_is_made_and_waits_for_raters(server, datasets, tmp_path):
+    for seed, (condition, finding) in enumerate((("pre_op", "cleft"), ("post_op", "scar"))):
+        drawn = write_phantoms(server.base / "output" / "shown" / condition, finding, seed, 8)
+        drawn_and_accepted(drawn, condition)
+    names = [
+        f"Generated, {when} repair.name=shown/{condition}"
+        for when, condition in (("before", "pre_op"), ("after", "post_op"))
+    ]
+    outputs = run_workflow(server, "rater_study", tmp_path, *names)
+    told = outputs["How it is rated"].values["text"][0]
+    assert "generated: 16" in told and "real: 10" in told and "diffusioncleft study serve" in told
+    assert "there is no rating yet" in outputs["In words"].values["text"][0]
 
 
 def test_the_zero_shot_baseline_draws_both_probes_without_a_lora(server, tmp_path):

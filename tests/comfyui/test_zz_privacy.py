@@ -148,7 +148,7 @@ def test_the_servers_own_routes_show_nothing_of_a_dataset(server, dataset, used)
     assert server.get("/models/diffusioncleft_datasets") == []
     assert server.get("/experiment/models/diffusioncleft_datasets") == []
     quoted = urllib.parse.quote(f"{dataset}/{image}")
-    for kind in ("diffusioncleft_datasets", "diffusioncleft_runs"):
+    for kind in ("diffusioncleft_datasets", "diffusioncleft_runs", "diffusioncleft_studies"):
         status, _ = server.raw(f"/experiment/models/preview/{kind}/0/{quoted}")
         assert status != 200
     (server.base / "models" / "loras" / "linked").symlink_to(folder, target_is_directory=True)

@@ -27,6 +27,7 @@ from .intervals import Array
 from .ordinal import ordinal_effect
 from .repeats import repeats
 from .scale import scale_of, speaks_of
+from .simulated import NAME as SIMULATED_RATER
 from .summary import ALL, cells_of, hidden_conditions, origins_of, parts_of, untold
 
 SCHEMA = 1
@@ -49,7 +50,7 @@ def study_document(
         table: its ratings, repeats among them.
         design: what was asked, and the margin; None: as the ratings themselves tell, with the usual margin.
         phantom: phantoms stand for people, so that no count is withheld.
-        simulated: nobody rated; the document says so.
+        simulated: nobody rated; the document says so, as it does of raters who are called so.
         seed: of the resampling.
 
     Raises:
@@ -60,6 +61,7 @@ def study_document(
     phantom = phantom or (design is not None and design.of_phantoms)
     asked = [question for question in questions_of(table, design) if question.name in table.questions]
     raters = tuple(sorted(set(table.rater), key=_natural))
+    simulated = simulated or any(rater.startswith(f"{SIMULATED_RATER}-") for rater in raters)
     margin = design.margin if design else MARGIN
     seconds = table.seconds[~np.isnan(table.seconds)]
     document: dict[str, Any] = {

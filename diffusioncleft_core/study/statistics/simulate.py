@@ -2,7 +2,7 @@
 
 A rater sees a picture's quality, which is normal over pictures, through a bias and noise of the rater's
 own, and answers by cuts on that scale. So every mean, share and coefficient of agreement is known by
-quadrature. They are no people, and what is made with them says so.
+quadrature. Nobody rates, and what is made with them says so.
 """
 
 from __future__ import annotations
