@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..diffusioncleft_core.downstream.document import NOTICE
 from ..diffusioncleft_core.errors import UserError
@@ -15,6 +15,9 @@ from .common import AUTO, PHANTOM, ImageSetHandle, blocked, core_progress
 from .face_work import USUAL, analyzer_of, private_cache
 from .metric_work import PHANTOM_NOTE, Measured
 from .opened import DatasetHandle, withdrawn_notes
+
+if TYPE_CHECKING:
+    from ..diffusioncleft_core.downstream.training import Classifier
 
 Source = ImageSetHandle | DatasetHandle
 
@@ -72,9 +75,11 @@ def train(lesson: Lesson) -> tuple[ClassifierHandle, float, str]:
         positive, negative = training.crops(*map(_folders, (lesson.positive, lesson.negative)))
         name = f"classifier-{task.name}-{training.key(positive, negative)[:10]}"
         folder = places.run_path(name)
-        document = _known_model(folder) or training.run(
-            positive, negative, folder, lambda classifier: private_dir(folder)
-        )
+
+        def keep_private(classifier: "Classifier") -> None:
+            private_dir(folder)
+
+        document = _known_model(folder) or training.run(positive, negative, folder, keep_private)
     accuracies = [row["validation_accuracy"] for row in document["trainings"]]
     handle = ClassifierHandle(name, folder, lesson.sources, pack)
     return handle, sum(accuracies) / len(accuracies), _trained_words(name, document, lesson.sources)

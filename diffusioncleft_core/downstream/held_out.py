@@ -19,7 +19,7 @@ from .crops import joined as joined_crops
 from .leak import People, check_leak, dataset_people, lora_people
 from .leak import joined as joined_people
 
-LEARNED = "the classifier or its images"
+LEARNED = "the classifier, or what drew its images,"
 """What learned from the people of the datasets that are named beside a test set."""
 TOUCHED = "touched.json"
 """Private file: when each test set was first looked at, by what is on it."""
@@ -130,8 +130,8 @@ def learned_people(
     """
     found = {LEARNED: trained_people(datasets)} if datasets or not loras else {}
     for number, names in enumerate(sorted(loras), start=1):
-        people = lora_people(names, list(dict.fromkeys([*datasets, *at_hand])))
-        if people is not None or not datasets:
+        people = lora_people(names, [folder for folder in at_hand if folder not in datasets])
+        if people is not None or not datasets:  # the people of named datasets are known anyway
             which = "the LoRA of its images" if len(loras) == 1 else f"LoRA {number} of its images"
             found[which] = people
     return found

@@ -255,10 +255,23 @@ def uses(downstream: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"A computer program that learned from {source.replace('_', ' ')} images told “"
             f"{classes['positive']}” from “{classes['negative']}” rightly in {percent(accuracy['value'])} of "
-            f"{accuracy['n']:,} {shown} (range {percent(low)} to {percent(high)}). "
-            f"{SEEN_BEFORE if test.get('leak') else ''}{NOT_A_DEVICE}."
+            f"{accuracy['n']:,} {shown} (range {percent(low)} to {percent(high)}). {beside(task, figures)}"
+            f"{task['reading']} {SEEN_BEFORE if test.get('leak') else ''}{NOT_A_DEVICE}."
         )
     return lines
+
+
+def beside(task: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
+    """What guessing and photographs to learn from come to, beside a program's figure."""
+    both = (figures.get("balanced_accuracy") or {}).get("value")
+    if both is None:
+        return ""
+    said = f"With both kinds counted alike that is {percent(both)}, where guessing gives 50 %"
+    line = next((item for item in task.get("controls") or () if item["name"] == "real"), None)
+    best = ((line or {}).get("figures") or {}).get("balanced_accuracy") or {}
+    shown = "photographs" if task["test"]["photographs"] else "drawn photographs"
+    more = f" and learning from {shown} {percent(best['value'])}" if best.get("value") is not None else ""
+    return f"{said}{more}. "
 
 
 def limits(document: Mapping[str, Any], *, phantom: bool) -> list[str]:

@@ -129,6 +129,14 @@ class Design:
     side: int = 768
     languages: tuple[str, ...] = ("en",)
 
+    def __post_init__(self) -> None:
+        for question in self.questions:
+            if question.kind == SCALE and self.margin >= question.high - question.low:
+                raise UserError(
+                    f"a margin of {self.margin:g} holds whatever raters answer on {question.name}, from "
+                    f"{question.low} to {question.high}; give a smaller one, such as 0.5"
+                )
+
     def question(self, name: str) -> Question:
         """The question of that name. UserError where there is none."""
         for question in self.questions:

@@ -167,7 +167,7 @@ def test_a_test_set_with_people_who_were_learned_from_is_refused_or_marked(serve
     """Before the queue where the datasets lie there, else by the node; a training never starts for it."""
     whole = {name: phantoms(f"{name}_op", seed, holdout=0.0) for name, seed in (("pre", 23), ("post", 24))}
     graph = {**of_datasets(), **whole}
-    words = "whom the classifier or its images learned from, so figures on it would show"
+    words = "whom the classifier, or what drew its images, learned from, so figures on it would show"
     with pytest.raises(NodeFailed, match=words):
         server.run(graph)
     for condition, seed in (("pre", 23), ("post", 24)):

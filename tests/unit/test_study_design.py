@@ -156,3 +156,12 @@ def test_an_answer_is_held_to_its_question():
     assert choice.check("real") == "real"
     with pytest.raises(UserError, match="give one of real, generated"):
         choice.check("photograph")
+
+
+def test_a_margin_as_wide_as_the_scale_would_prove_anything_and_is_refused():
+    design = load_design("paper")
+    assert replace(design, margin=3.9).margin == 3.9
+    with pytest.raises(UserError, match="a margin of 4 holds whatever raters answer on realism, from 1 to 5"):
+        replace(design, margin=4.0)
+    with pytest.raises(UserError, match="a margin of 9 holds"):
+        parse_design("margin = 9\n" + MINIMAL, "mine.toml")

@@ -320,3 +320,12 @@ def test_the_kept_load_is_fifty_raters_without_an_error(repository):
     assert kept["raters"] == 50
     assert set(kept["databases"]) == {"sqlite", "postgresql"}
     assert [one["errors"] for one in kept["databases"].values()] == [[], []]
+
+
+def test_a_certificate_that_is_none_is_told_before_anything_is_served(tmp_path):
+    for name in ("certificate.pem", "key.pem"):
+        (tmp_path / name).write_text("no certificate")
+    with pytest.raises(UserError, match="are no certificate and its key"):
+        Listening(certificate=tmp_path / "certificate.pem", key=tmp_path / "key.pem")
+    with pytest.raises(UserError, match="does not exist"):
+        Listening(certificate=tmp_path / "certificate.pem", key=tmp_path / "nowhere.pem")

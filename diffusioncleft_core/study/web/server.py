@@ -7,6 +7,7 @@ import errno
 import ipaddress
 import logging
 import socket
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,17 @@ from .store import Store
 HOST, PORT = "127.0.0.1", 8377
 ADDRESS = "address"
 """File in the study's private folder: under which address it was served last."""
+
+
+def _check_certificate(certificate: Path, key: Path) -> None:
+    """Raise UserError for a certificate and a key that no server can use together."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password=lambda: "")
+    except (OSError, ValueError):  # SSLError is an OSError; a key with a password fails on the empty one
+        raise UserError(
+            f"{certificate} and {key} are no certificate and its key without a password, both as PEM; "
+            "check --tls-certificate and --tls-key"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -48,6 +60,8 @@ class Listening:
         for path in filter(None, (self.certificate, self.key)):
             if not path.is_file():
                 raise UserError(f"{path} does not exist; check the path")
+        if self.certificate is not None and self.key is not None:
+            _check_certificate(self.certificate, self.key)
         if self.url is not None:
             checked_url(self.url)
 
