@@ -12,6 +12,7 @@ from typing import Any
 
 from ..diffusioncleft_core import __version__
 from ..diffusioncleft_core.errors import UserError, system_sentence
+from ..diffusioncleft_core.interruption import interrupt
 
 COMMANDS = {
     "run": ".run",
@@ -63,8 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     # On some processors bitsandbytes warns of a package that nothing here needs.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    if argv is None and hasattr(signal, "SIGTERM"):  # a scheduler's way of saying Ctrl-C
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if argv is None:
+        for name in ("SIGINT", "SIGTERM"):  # SIGTERM is a scheduler's way of saying Ctrl-C
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), interrupt)
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         return _dispatch(arguments)

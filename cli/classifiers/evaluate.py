@@ -100,7 +100,7 @@ def named_set(text: str) -> tuple[str, str, Path]:
     name, _, side = name.strip().partition(".")
     if not (name and equals and folder.strip()) or side not in ("", "positive", "negative"):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no NAME=SET such as real=private/pre_op or real.positive=photos"
+            f"{text!r} is no NAME=SET such as real=photographs or real.positive=photographs"
         )
     return name, side, Path(folder.strip())
 

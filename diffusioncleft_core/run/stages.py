@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import read_json, sha256_bytes, write_json
+from ..interruption import check_interrupted
 
 Results = dict[str, Any]
 STARTED, FINISHED = "started", "done"
@@ -113,6 +114,7 @@ class Stages:
 
     def run(self, stage: Stage) -> Results:
         """Do what is left of a stage and return its results; of a dry run, those of an earlier call."""
+        check_interrupted()
         record = self._record(stage.name)
         state, why = self.examine(stage)
         before = float(record["seconds"]) if record and state not in (State.NEW, State.ANEW) else 0.0
@@ -126,6 +128,7 @@ class Stages:
         begun, results, progress = time.monotonic(), {}, STARTED
         try:
             results = stage.work()
+            check_interrupted()
             progress = FINISHED
         finally:
             spent = time.monotonic() - begun

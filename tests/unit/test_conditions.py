@@ -331,7 +331,7 @@ def string_constants(path: Path) -> list[str]:
     }
     for node in tree.body:
         names = [getattr(target, "id", "") for target in getattr(node, "targets", [])]
-        if isinstance(node, ast.Assign) and set(names) & {"HELP", "EXAMPLES"}:
+        if isinstance(node, ast.Assign) and any(name.endswith(("HELP", "EXAMPLES")) for name in names):
             prose |= {id(part) for part in ast.walk(node)}
     for node in ast.walk(tree):
         if isinstance(node, ast.keyword) and node.arg in ("help", "tooltip", "metavar"):

@@ -245,7 +245,8 @@ def test_the_board_reads_a_sentence_in_plain_words(evidence, tmp_path):
         "A computer program that learned from generated images told “repaired cleft lip” from “healthy” "
         f"rightly in {value} of 240 photographs (range {low} to"
     ) in said
-    assert "AUC" not in said
+    assert "With both kinds counted alike that is" in said and "where guessing gives 50 %" in said
+    assert evidence["tasks"]["lip_anomaly"]["reading"] in said
 
 
 def test_the_summary_holds_the_reading_and_a_line_for_each_source(evidence):

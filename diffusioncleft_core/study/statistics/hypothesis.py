@@ -2,7 +2,7 @@
 
 A cleft lip is repaired in the first year of life, so an older child with an unrepaired one is unusual.
 The paper did not test it; here each kind of image has its means by age group and the difference of baby
-to older.
+to older, in each condition: what holds after the repair too is no matter of the repair.
 """
 
 from __future__ import annotations
@@ -16,17 +16,22 @@ from .scale import Scale
 from .summary import hidden, origins_of
 
 AGES = ("baby", "child", "adult")
-BEFORE_REPAIR = "pre_op"
 
 
-def by_age(
-    grid: Grid, scale: Scale, *, phantom: bool, condition: str = BEFORE_REPAIR
-) -> list[dict[str, Any]]:
-    """One entry an origin: means by age group within the condition, and baby less older.
+def by_age(grid: Grid, scale: Scale, *, phantom: bool) -> list[dict[str, Any]]:
+    """One entry an origin and condition: means by age group, and baby less older.
 
     [] where no age is known. Parts of one to four photographs are not told.
     """
-    own = grid.where(grid.condition == condition)
+    conditions = dict.fromkeys(str(name) for name in grid.condition if name)
+    return [
+        entry
+        for condition in conditions
+        for entry in _within(grid.where(grid.condition == condition), scale, condition, phantom=phantom)
+    ]
+
+
+def _within(own: Grid, scale: Scale, condition: str, *, phantom: bool) -> list[dict[str, Any]]:
     found = []
     for origin in origins_of(own):
         part = own.where(own.origin == origin)

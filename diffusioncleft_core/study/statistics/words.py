@@ -145,9 +145,9 @@ def of_ages(found: Mapping[str, Any]) -> str:
         return f"{what}: too few images to compare babies with older faces."
     low, high = difference["ci95"]
     if low > 0:
-        verdict = "as the paper supposes, older faces are rated lower"
+        verdict = "older faces are rated lower, as the paper supposes of faces before repair"
     elif high < 0:
-        verdict = "against what the paper supposes, older faces are rated higher"
+        verdict = "older faces are rated higher; of faces before repair the paper supposes the contrary"
     else:
         verdict = "neither sign is ruled out"
     return f"{what}: babies less older faces {interval(difference, sign=True)}; {verdict}."
