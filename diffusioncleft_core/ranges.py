@@ -82,6 +82,8 @@ NONE_OR_MORE = whole(0, 2**31 - 1)
 SEED = whole(0, 2**63 - 1)
 SIDE = whole(64, 4096)
 """Side of a picture, px."""
+CROP_SIDE = whole(32, 512)
+"""Side of a classifier's crop, px."""
 HOLDOUT = number(0, 0.5)
 """Share of subjects."""
 COSINE = number(-1, 1)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...diffusioncleft_core.errors import UserError
-from ...diffusioncleft_core.ranges import COUNT, SEED
+from ...diffusioncleft_core.ranges import COUNT, CROP_SIDE, SEED
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +48,9 @@ def add_classifier_options(parser: argparse.ArgumentParser) -> None:
         "--seeds", type=COUNT, default=DEFAULT_SEEDS, metavar="N", help="so many trainings (default 5)"
     )
     parser.add_argument("--seed", type=SEED, default=0, help="the first one's (default 0)")
-    parser.add_argument("--side", type=int, metavar="PX", help="of the crops (default: the task's, 224)")
+    parser.add_argument(
+        "--side", type=CROP_SIDE, metavar="PX", help="of the crops (default: the task's, 224)"
+    )
 
 
 def tasks() -> tuple[str, ...]:
@@ -90,8 +92,4 @@ def sized(task: Task, side: int | None) -> Task:
     """The task with crops of that side; None leaves them."""
     from dataclasses import replace
 
-    from ...diffusioncleft_core.downstream.task import CROP_SIDE
-
-    return (
-        task if side is None else replace(task, crop=replace(task.crop, side=CROP_SIDE.check(side, "--side")))
-    )
+    return task if side is None else replace(task, crop=replace(task.crop, side=side))

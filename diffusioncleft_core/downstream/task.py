@@ -11,13 +11,12 @@ from ..conditions.table import Table
 from ..errors import UserError
 from ..files import sha256_bytes
 from ..imageset.manifest import ROLES
-from ..ranges import Range, number, whole
+from ..ranges import CROP_SIDE, Range, number, whole
 from ..text import decoded, opened, parse_toml
 
 SCHEMA = 1
 TASKS = Path(__file__).with_name("tasks")
 MARGIN = number(0, 2)
-CROP_SIDE = whole(32, 512)
 FRACTION = number(0, 1)
 COUNT = whole(1, 10_000_000)
 _WHAT = "the task file"

@@ -81,7 +81,7 @@ def test_a_purge_erases_the_first_captions_and_the_permission(allowed):
 def test_the_command_line_allows_edits_and_restores(folder, command):
     assert "may change its captions" in command("dataset", "allow-edits", folder).stdout
     edit_captions(folder, {1: "a girl's face"})
-    assert "1 captions restored" in command("dataset", "restore-captions", folder).stdout
+    assert "1 caption restored" in command("dataset", "restore-captions", folder).stdout
     assert numbered_captions(folder)[0] == (1, "[CLP] one")
     assert command("dataset", "allow-edits", folder, "--off").returncode == 0
     with pytest.raises(UserError, match="not to be changed"):

@@ -18,6 +18,7 @@ WRITES_PNG = {
     "diffusioncleft_core/dataset/folder.py": "photographs, without metadata",
     "diffusioncleft_core/dataset/copies.py": "thumbnails of photographs, in their dataset",
     "diffusioncleft_core/phantom/photographs.py": "rendered stand-ins for photographs",
+    "diffusioncleft_core/study/blind.py": "pictures of a study, which nothing may tell apart",
     "cli/checkup/training.py": "noise to train a step on, erased again",
 }
 PIXELS = np.random.default_rng(3).integers(0, 256, (48, 64, 3), dtype=np.uint8)

@@ -12,9 +12,9 @@ from diffusioncleft.diffusioncleft_core.faces.analyzer import PHANTOM_FOLDER, fi
 from diffusioncleft.diffusioncleft_core.flux.components import check_transformer
 from diffusioncleft.diffusioncleft_core.flux.lora_file import read_lora
 from diffusioncleft.diffusioncleft_core.flux.source import FluxSource, phantom_source
-from diffusioncleft.diffusioncleft_core.metrics.extractors import _read as read_network
 from diffusioncleft.diffusioncleft_core.recipe.document import read_recipe
 from diffusioncleft.diffusioncleft_core.weight_file import stand_in
+from diffusioncleft.diffusioncleft_core.weights.networks import read_state
 from diffusioncleft.trainer.checkpoint import read_checkpoint
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 123456\n"
@@ -47,7 +47,7 @@ def test_a_stand_in_is_named_by_every_reader_of_weights(tmp_path, kind):
         lambda: read_recipe(file),
         lambda: read_checkpoint(file),
         lambda: FluxSource.from_arguments(file),
-        lambda: read_network(file, "Inception"),
+        lambda: read_state(file, "Inception"),
         lambda: check_transformer(FluxSource.from_arguments(base)),
         lambda: pack(tmp_path / "pack", data),
     ):
