@@ -1,5 +1,6 @@
 """What the images are good for, in the report: figures with their intervals, controls and caveats."""
 
+import copy
 import csv
 import io
 import re
@@ -225,8 +226,10 @@ def test_the_curve_shows_the_line_to_beat_and_its_lowest_interval(evidence):
     line = evidence["tasks"]["lip_anomaly"]["controls"][6]["figures"]["balanced_accuracy"]["value"]
     assert f"Trained on photographs: {100 * line:.1f}" in found.description
     assert b"trained on photographs" in found.svg and b"chance" in found.svg
-    without = evidence_of()
-    assert not any(name.startswith("learning-curve") for name in drawings(without)), "no curve, no plot"
+    for points, drawn in ((0, False), (1, False), (2, True)):
+        short = copy.deepcopy(evidence)
+        del short["tasks"]["lip_anomaly"]["curve"][points:]
+        assert ("learning-curve-lip_anomaly" in drawings(short)) is drawn
 
 
 def test_a_part_in_a_foreign_shape_costs_that_section_alone(tmp_path):
