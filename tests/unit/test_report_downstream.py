@@ -162,7 +162,9 @@ def test_figures_of_phantoms_say_so(section):
     html = section(drawn, phantom=True)
     figures = [text for text in cells(html) if "95" in text and "n = " not in text and "AUC" not in text]
     assert all("phantom" in text for text in figures if "points" in text) and "240 phantoms" in words(html)
-    assert "Grad-CAM on phantoms: 71.0 %" in words(html)
+    assert "Grad-CAM on phantoms: 71.0 % of it lies inside the lip’s box, which is 30.0 %" in words(html)
+    drawn["tasks"]["lip_anomaly"]["saliency"]["inside"] = None
+    assert "Grad-CAM on phantoms: there is none" in words(section(drawn, phantom=True))
     assert all(PHANTOM_NOTE.encode() in drawing.svg for drawing in drawings(drawn, phantom=True).values())
 
 
