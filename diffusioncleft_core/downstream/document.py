@@ -104,7 +104,9 @@ def _task(task: Any, at: str) -> None:
             raise _Wrong(f"{place}.n", "must be a number of images")
     if found.get("saliency") is not None:
         saliency = _object(found["saliency"], f"{at}.saliency")
-        _within(saliency.get("inside"), f"{at}.saliency.inside", 0, 1)
+        for key in ("inside", "area"):
+            if key not in saliency or saliency[key] is not None:
+                _within(saliency.get(key), f"{at}.saliency.{key}", 0, 1)
 
 
 def _test(test: Any, at: str) -> None:

@@ -60,7 +60,8 @@ class TaskEvidence:
         model: what the classifier is, plain values without a path.
         leak: of `leak.check_leak`.
         reported: what others printed, each with `method`, `metric`, `value`, `n`, `source`, `caveat`.
-        saliency: where on phantoms it looks: `inside` is the share within the lip's region.
+        saliency: where on phantoms it looks: `inside` is the share within the lip's box, `area` the box's
+            share of the picture; None of none.
         photographs: whether the test set shows people.
     """
 

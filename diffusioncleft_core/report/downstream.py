@@ -288,4 +288,9 @@ def needed_sentence(row: Mapping[str, Any]) -> str:
 
 def saliency_sentence(saliency: Mapping[str, Any]) -> str:
     """Where on phantoms the classifier looks."""
-    return f"Grad-CAM on phantoms: {percent(saliency['inside'])} of it lies inside the lip’s region."
+    if saliency["inside"] is None or saliency["area"] is None:
+        return "Grad-CAM on phantoms: there is none, because no picture raised the score anywhere."
+    return (
+        f"Grad-CAM on phantoms: {percent(saliency['inside'])} of it lies inside the lip’s box, which is "
+        f"{percent(saliency['area'])} of the picture."
+    )

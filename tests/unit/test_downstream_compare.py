@@ -12,6 +12,7 @@ from diffusioncleft.diffusioncleft_core.downstream.compare import (
     images_needed,
     mcnemar_power,
 )
+from diffusioncleft.diffusioncleft_core.downstream.resampling import observed
 
 
 def pair(only_a, only_b, both, neither=0):
@@ -117,6 +118,14 @@ def test_trainings_widen_a_difference():
     for two in (compare(a[:2], b[:2]), compare(a[:1], b[:2])):
         figure = two["difference"]["auc"]
         assert figure["ci95_trainings"][0] < figure["ci95"][0] - 1e-6
+
+
+def test_a_single_training_beside_several_takes_no_freedom_from_their_spread():
+    a, b = people(30, 2, effect=1.5, seed=1, trainings=4), people(30, 2, effect=1.4, seed=2)
+    figure = compare(a, b)["difference"]["auc"]
+    half, wide = ((ends[1] - ends[0]) / 2 for ends in (figure["ci95"], figure["ci95_trainings"]))
+    sd = np.std([observed([item])["auc"] for item in a], ddof=1)
+    assert wide**2 - half**2 == pytest.approx((3.182446 * sd / 2) ** 2, rel=1e-4)
 
 
 def test_a_difference_stays_between_minus_one_and_one():

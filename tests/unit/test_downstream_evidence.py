@@ -315,7 +315,14 @@ SOURCE = (*TASK, "sources", "generated")
         broken((*TASK, "reported", 0, "value"), 79),
         broken((*TASK, "reported", 0, "n"), 0),
         broken((*TASK, "saliency"), 0.7),
-        broken((*TASK, "saliency"), {"inside": 1.1}),
+        broken((*TASK, "saliency"), {"inside": 1.1, "area": 0.3}),
+        broken(
+            (
+                *TASK,
+                "saliency",
+            ),
+            {"inside": 0.5},
+        ),
         broken((*TASK, "saliency"), {"lip": 0.7}),
     ],
 )
@@ -326,9 +333,14 @@ def test_what_is_not_of_the_schema_is_named_by_its_place(document, tmp_path, cha
     assert "downstream.json is no downstream evidence of schema 1" in str(told.value)
     named = place.replace(".0.", "[0].").replace(".1.", "[1].")
     said = str(told.value).split("(")[1].split(" ")[0]
-    assert named.startswith(said) or said == f"{named}.inside", told.value
+    assert named.startswith(said) or said in (f"{named}.inside", f"{named}.area"), told.value
     assert not (tmp_path / "downstream.json").exists()
     assert "\n" not in str(told.value)
+
+
+def test_a_saliency_of_nothing_is_of_the_schema(document):
+    document["tasks"]["lip_anomaly"]["saliency"] = {"inside": None, "area": None, "n": 3}
+    check_document(document)
 
 
 def test_values_at_the_very_ends_are_of_the_schema(document):

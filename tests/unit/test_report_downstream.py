@@ -1,5 +1,6 @@
 """What the images are good for, in the report: figures with their intervals, controls and caveats."""
 
+import copy
 import csv
 import io
 import re
@@ -79,7 +80,7 @@ def test_ours_and_the_papers_figure_stand_in_one_table_each_with_its_interval(se
     assert f"{100 * figure['value']:.1f} %" in ours and f"{100 * figure['ci95'][0]:.1f} % to" in ours
     assert "points between trainings" in ours
     papers = row_of(html, re.escape("Reported: DiffusionCleft (paper)"))
-    assert "79.0 % 95 %: 69.7 % to 86.5 %; n = 100" in papers
+    assert "(paper) 79.0 % 95 %: 69.7 % to 86.5 %; n = 100 –" in papers and papers.count("79.0") == 1
     assert "55.8 % to 75.2 %" in row_of(html, "Reported: Healthy faces deformed")
     said = words(html)
     assert "Its positives were generated and its negatives real" in said
@@ -161,7 +162,9 @@ def test_figures_of_phantoms_say_so(section):
     html = section(drawn, phantom=True)
     figures = [text for text in cells(html) if "95" in text and "n = " not in text and "AUC" not in text]
     assert all("phantom" in text for text in figures if "points" in text) and "240 phantoms" in words(html)
-    assert "Grad-CAM on phantoms: 71.0 %" in words(html)
+    assert "Grad-CAM on phantoms: 71.0 % of it lies inside the lip’s box, which is 30.0 %" in words(html)
+    drawn["tasks"]["lip_anomaly"]["saliency"]["inside"] = None
+    assert "Grad-CAM on phantoms: there is none" in words(section(drawn, phantom=True))
     assert all(PHANTOM_NOTE.encode() in drawing.svg for drawing in drawings(drawn, phantom=True).values())
 
 
@@ -225,8 +228,10 @@ def test_the_curve_shows_the_line_to_beat_and_its_lowest_interval(evidence):
     line = evidence["tasks"]["lip_anomaly"]["controls"][6]["figures"]["balanced_accuracy"]["value"]
     assert f"Trained on photographs: {100 * line:.1f}" in found.description
     assert b"trained on photographs" in found.svg and b"chance" in found.svg
-    without = evidence_of()
-    assert not any(name.startswith("learning-curve") for name in drawings(without)), "no curve, no plot"
+    for points, drawn in ((0, False), (1, False), (2, True)):
+        short = copy.deepcopy(evidence)
+        del short["tasks"]["lip_anomaly"]["curve"][points:]
+        assert ("learning-curve-lip_anomaly" in drawings(short)) is drawn
 
 
 def test_a_part_in_a_foreign_shape_costs_that_section_alone(tmp_path):
