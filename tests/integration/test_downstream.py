@@ -109,7 +109,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing_behind(refused, sets, tmp_path
     assert "there is no task 'lips'" in refused(*train, *both, "--phantom", "--task", "lips")
     assert "there is no backbone 'vgg'" in refused(*train, *both, "--phantom", "--backbone", "vgg")
     assert "leave out --faces" in refused(*train, *both, "--phantom", "--faces", "buffalo_l")
-    assert "--side is 8" in refused(*train, *both, "--phantom", "--side", 8)
+    assert "argument --side: '8' is not" in refused(*train, *both, "--phantom", "--side", 8)
     assert "is no folder" in refused(*train, "--phantom", "--positive", tmp_path / "none", "--negative", post)
     empty = tmp_path / "faceless"
     empty.mkdir()
