@@ -167,6 +167,31 @@ def test_all_fives_are_told_with_a_width_and_kappa_is_explained(tmp_path):
     write_study_page(found, tmp_path / "study.html")
 
 
+def rated_twice(*pairs):
+    """Two raters' answers on pictures, so many times each pair."""
+    answers = [pair for *pair, times in pairs for _ in range(times)]
+    items = [Item(f"p{number}", "generated") for number in range(len(answers))]
+    return rating_table(
+        [
+            Rating(rater, item.id, "realism", pair[place])
+            for item, pair in zip(items, answers, strict=True)
+            for place, rater in enumerate(("A", "B"))
+        ],
+        items,
+    )
+
+
+def test_agreement_that_is_not_above_chance_is_called_that_and_ac2_does_not_save_it():
+    blind = told(study_document(rated_twice((5, 5, 58), (4, 5, 1), (5, 4, 1))))
+    assert "the same answer on 97 %" in blind and "each answering as often as it did, 97 %" in blind
+    assert "Agreement beyond chance is not shown" in blind and "the one to read" not in blind
+    assert "98 % of the ratings are 5" in blind and "Kappa is -0.02" in blind
+    seeing = told(study_document(rated_twice((5, 5, 50), (2, 2, 10))))
+    assert "not shown" not in seeing and "AC2 does not count agreement on a frequent answer as luck" in seeing
+    mixed = told(study_document(rated_twice((5, 4, 15), (4, 5, 15), (5, 5, 15), (4, 4, 15))))
+    assert "Agreement beyond chance is not shown: raters who did not look" in mixed
+
+
 def test_a_rater_who_left_pictures_out_costs_no_other(tmp_path):
     items, ratings = answers()
     kept = [rating for number, rating in enumerate(ratings) if number % 7]
@@ -196,6 +221,20 @@ def test_a_runs_report_has_the_study_and_a_foreign_one_costs_that_part_alone(doc
 def test_every_plot_says_that_raters_are_simulated(document):
     for drawing in study_page(document).drawings:
         assert "simulated raters" in drawing.svg.decode("utf-8"), drawing.name
+
+
+def test_ages_are_told_and_drawn_by_condition():
+    """Each point of the plot is the mean of the images of one set, age group and condition."""
+    own = table()
+    page = study_page(study_document(own, phantom=True))
+    (drawing,) = [one for one in page.drawings if one.name == "study-ages"]
+    rows = list(csv.DictReader(drawing.numbers().splitlines()))
+    for row in rows:
+        known = (own.condition == row["condition"]) & (own.groups["age_group"] == row["age_group"])
+        part = own.where(known & (own.origin == row["set"])).of(row["question"])
+        assert float(row["mean"]) == pytest.approx(part.scores.mean(), abs=1e-4)
+    keys = {(row["question"], row["set"], row["condition"], row["age_group"]) for row in rows}
+    assert len(keys) == len(rows) == 2 * 2 * 2 * 2
 
 
 def test_a_csv_made_elsewhere_gives_the_same_figures(tmp_path, monkeypatch):
