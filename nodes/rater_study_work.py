@@ -66,7 +66,8 @@ def make(name: str, plan: Plan) -> tuple[str, int, str]:
     from ..diffusioncleft_core.study.choose import Wanted
     from ..diffusioncleft_core.study.consent import erase_withdrawn
     from ..diffusioncleft_core.study.create import counts_of, create_study
-    from ..diffusioncleft_core.study.design import GENERATED, REAL, load_design
+    from ..diffusioncleft_core.study.design import GENERATED, REAL
+    from ..diffusioncleft_core.study.design_file import load_design
     from ..diffusioncleft_core.study.folder import is_study, open_study
     from ..diffusioncleft_core.study.sources import Source
 
@@ -102,7 +103,7 @@ def make(name: str, plan: Plan) -> tuple[str, int, str]:
 def results(name: str, design: str | None) -> Measured:
     """Plots, number of raters, words and figures. Before the first rating the words alone."""
     from ..diffusioncleft_core.report.study_page import study_page
-    from ..diffusioncleft_core.study.design import load_design
+    from ..diffusioncleft_core.study.design_file import load_design
     from ..diffusioncleft_core.study.folder import open_study
     from ..diffusioncleft_core.study.statistics.document import study_document
     from .pictures import tensors_of

@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
 def ratings_of(args: argparse.Namespace) -> tuple[RatingTable, Design | None]:
     """The ratings and what was asked: of the study's database, or of a CSV."""
-    from ...diffusioncleft_core.study.design import load_design
+    from ...diffusioncleft_core.study.design_file import load_design
     from ...diffusioncleft_core.study.folder import open_study
     from ...diffusioncleft_core.study.ratings import rating_table, read_ratings
     from ...diffusioncleft_core.study.web.store import Store

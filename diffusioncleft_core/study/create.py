@@ -17,7 +17,8 @@ from ..files import TEMPORARY_PREFIX, explained, private_dir, sha256_bytes, show
 from ..progress import progress
 from .blind import largest_side, write_blind
 from .choose import Drawn, Wanted, choose, pools_of, roles_of, unknown
-from .design import REAL, Design, written_design
+from .design import REAL, Design
+from .design_file import written_design
 from .draw import generator, systematic
 from .folder import DESIGN, IMAGES, KEY, PRIVATE, SOURCES, Study, is_study, open_study
 from .items import Item, write_items

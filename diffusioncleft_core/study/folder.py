@@ -20,7 +20,8 @@ from pathlib import Path
 from ..errors import UserError
 from ..files import folder_lock, inside, shown
 from ..text import read_text
-from .design import Design, parse_design
+from .design import Design
+from .design_file import parse_design
 from .items import Item, read_items
 
 DESIGN = "study.toml"

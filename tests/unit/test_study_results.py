@@ -15,7 +15,7 @@ from diffusioncleft.cli.main import main
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.report.html import UNREADABLE, write_html
 from diffusioncleft.diffusioncleft_core.report.study_page import study_page, write_study_page
-from diffusioncleft.diffusioncleft_core.study.design import load_design
+from diffusioncleft.diffusioncleft_core.study.design_file import load_design
 from diffusioncleft.diffusioncleft_core.study.items import Item
 from diffusioncleft.diffusioncleft_core.study.ratings import (
     Rating,
