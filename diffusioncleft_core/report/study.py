@@ -8,6 +8,7 @@ from typing import Any
 from ..study.statistics.intervals import ENOUGH_RATERS
 from .blocks import Block, Cell, Labels, Plots, Row, Section, Table, Text, interval, labels_of, percent, plain
 from .study_ages import ages_plot
+from .study_marks import UNTOLD, other_sections
 from .study_plots import (
     condition_words,
     difference_plot,
@@ -23,7 +24,6 @@ COEFFICIENTS = {
     "kappa": "Kappa, quadratic weights",
     "icc": "ICC(2,1)",
 }
-UNTOLD = "not told"
 
 
 def study_sections(document: Mapping[str, Any]) -> list[Section]:
@@ -48,7 +48,7 @@ def study_sections(document: Mapping[str, Any]) -> list[Section]:
             "stands after the repair too is no matter of the repair."
         )
         sections.append(Section("study-ages", "By age group", lead, [Plots([ages], wide=True)]))
-    sections += _detection(document)
+    sections += [*_detection(document), *other_sections(document, labels)]
     sections.append(_method(document))
     return sections
 

@@ -11,12 +11,13 @@ from ..study.folder import FIGURES
 from ..study.ratings import RatingTable, write_ratings
 from .drawing import save_drawings
 from .html import Page, figures_folder, rendered
-from .study import UNTOLD, study_sections
+from .study import study_sections
+from .study_marks import UNTOLD
 
 PAGE, RATINGS = "study.html", "ratings.csv"
 LEAD = (
-    "People rated pictures without knowing where each was from. No picture, no name and no answer of one "
-    "person to one picture is on this page."
+    "People rated pictures without knowing where each was from. No picture, and no name of a rater or a "
+    "file, is on this page."
 )
 SIMULATED = ("Simulated raters.", "No person judged a picture: the answers were drawn by a program.")
 PHANTOM = ("Phantoms.", "The pictures are drawings; the real ones stand for photographs and are none.")

@@ -6,6 +6,7 @@ import csv
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from diffusioncleft.cli.main import main
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.report.html import UNREADABLE, write_html
 from diffusioncleft.diffusioncleft_core.report.study_page import study_page, write_study_page
-from diffusioncleft.diffusioncleft_core.study.design_file import load_design
+from diffusioncleft.diffusioncleft_core.study.design_file import load_design, parse_design
 from diffusioncleft.diffusioncleft_core.study.items import Item
 from diffusioncleft.diffusioncleft_core.study.ratings import (
     Rating,
@@ -29,6 +30,16 @@ from diffusioncleft.diffusioncleft_core.study.web.store import Store
 from diffusioncleft.tools.study_server import make_study
 
 AGES = ("baby", "child")
+MINIMAL_CHOICE = """
+name = "mine"
+title = "Mine"
+[sets.generated]
+n = 8
+[questions.grade]
+kind = "choice"
+text = "How severe?"
+choices = { none = "None", mild = "Mild", severe = "Severe" }
+"""
 
 
 def answers(raters=2, generated=50, real=10, *, quality=2.4, shift=0.0, repeats=8, seed=0):
@@ -218,6 +229,54 @@ def test_a_runs_report_has_the_study_and_a_foreign_one_costs_that_part_alone(doc
     assert UNREADABLE in path.read_text("utf-8")
 
 
+def marked(*, real=10):
+    """Ratings in which the first of two raters marks one in five generated and every real picture."""
+    items, ratings = answers(real=real)
+    for number, item in enumerate(items):
+        if item.origin == "real" or number % 5 == 0:
+            ratings.append(Rating("Dr. 0", item.id, "wrong", [0.25, 0.75 if item.repeat_of is None else 0.1]))
+    return rating_table(ratings, items)
+
+
+def test_marks_are_counted_and_drawn_and_none_is_told_of_a_photograph():
+    found = study_document(marked(), load_design("paper_plus"))
+    part = found["questions"]["wrong"]
+    cells = {(cell["origin"], cell["condition"]): cell for cell in part["cells"]}
+    whole = cells["generated", "all"]
+    assert (whole["images"], whole["ratings"], whole["marked"]["n"]) == (50, 100, 10)
+    assert whole["marked"]["ci95"][0] < whole["marked"]["value"] == 0.1 < whole["marked"]["ci95"][1]
+    assert cells["real", "all"]["marked"]["n"] == 10
+    assert part["places"] == {"generated": [[0.25, 0.75]] * 10}, "of repeats and of photographs none"
+    assert "a place was marked in 10 %" in told(found) and "(10 of 100, 50 images)" in told(found)
+    (drawing,) = [one for one in study_page(found).drawings if one.name == "study-marks-wrong"]
+    assert drawing.numbers().splitlines() == ["set,x,y", *["generated,0.25,0.75"] * 10]
+    few = study_document(marked(real=4), load_design("paper_plus"))["questions"]["wrong"]
+    assert [cell["marked"] for cell in few["cells"] if cell["origin"] == "real"] == [None] * 3
+    assert set(study_document(marked(), phantom=True)["questions"]["wrong"]["places"]) == {
+        "generated",
+        "real",
+    }
+
+
+def test_no_mark_at_all_is_told_too(document):
+    part = document["questions"]["wrong"]
+    assert part["places"] == {} and part["cells"][0]["marked"]["n"] == 0
+    assert part["cells"][0]["marked"]["ci95"][1] > 0
+
+
+def test_the_answers_to_a_choice_are_counted_on_the_page(tmp_path):
+    text = MINIMAL_CHOICE
+    design = parse_design(text, "mine.toml")
+    items = [Item(f"p{number}", "generated", "pre_op") for number in range(8)]
+    values = ["none", "mild", "mild", "severe"] * 2
+    given = [Rating("A", item.id, "grade", value) for item, value in zip(items, values, strict=True)]
+    found = study_document(rating_table(given, items), design)
+    assert found["questions"]["grade"]["cells"][0]["counts"] == {"none": 2, "mild": 4, "severe": 2}
+    write_study_page(found, tmp_path / "study.html")
+    page = (tmp_path / "study.html").read_text("utf-8").replace("\u00a0", " ")
+    assert "How severe?" in page and "4 of 8" in page and problems(page) == []
+
+
 def test_every_plot_says_that_raters_are_simulated(document):
     for drawing in study_page(document).drawings:
         assert "simulated raters" in drawing.svg.decode("utf-8"), drawing.name
@@ -286,11 +345,24 @@ def test_a_study_is_analysed_from_its_database(tmp_path, capsys):
     assert json.loads((tmp_path / "again" / "study.json").read_text("utf-8")) == found
 
 
-def test_ratings_beyond_the_scale_are_one_sentence(tmp_path, capsys):
-    (tmp_path / "r.csv").write_text("rater,item,origin,question,value\nA,1,generated,realism,7\n")
-    assert main(["study", "analyse", "--ratings", str(tmp_path / "r.csv"), "--out", str(tmp_path / "o")]) == 2
-    assert "give the design with --design" in capsys.readouterr().err
-    assert not (tmp_path / "o").exists()
+@pytest.mark.parametrize(
+    ("lines", "design", "said"),
+    [
+        ("A,2,generated,realism,7", [], "line 3 of r.csv: realism is 7, and the scale is taken to be 1 to 5"),
+        ("A,2,generated,realism,7", ["--design", "paper"], "line 3 of r.csv: realism is 7; give a whole"),
+        ("A,2,generated,realism,vier", [], "line 3 of r.csv: realism is 'vier' and elsewhere a whole number"),
+        ("A,2,generated,grade,1", ["--design", "paper"], "line 3 of r.csv answers 'grade', which the design"),
+        ("A,2,generated,realism,4.5", ["--design", "paper"], "line 3 of r.csv: realism is '4.5'; give"),
+    ],
+)
+def test_a_rating_that_is_none_is_told_with_its_line_and_value(
+    lines, design, said, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("r.csv").write_text(f"rater,item,origin,question,value\nA,1,generated,realism,5.0\n{lines}\n")
+    assert main(["study", "analyse", "--ratings", "r.csv", "--out", "o", *design]) == 2
+    assert said in capsys.readouterr().err
+    assert not Path("o").exists()
 
 
 def test_no_rating_and_words_alone_are_said():

@@ -159,6 +159,16 @@ def of_ages(found: Mapping[str, Any]) -> str:
     return f"{what}: babies less older faces {interval(difference, sign=True)}; {verdict}."
 
 
+def of_marks(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How often a place was marked, of every origin over all its images."""
+    return [
+        f"{named(cell['origin']).capitalize()}: a place was marked in {per_cent(cell['marked'])} of the "
+        f"ratings ({cell['marked']['n']} of {cell['ratings']}, {cell['images']} images)."
+        for cell in cells
+        if cell["condition"] == ALL and cell["marked"] is not None
+    ]
+
+
 def of_detection(found: Mapping[str, Any]) -> str:
     """Real or generated, against chance."""
     low, high = found["accuracy"]["ci95"]
