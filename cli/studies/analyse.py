@@ -39,7 +39,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Analyse, write, and print what the figures say."""
-    from ...diffusioncleft_core.report.study_page import write_study_results
+    from ...diffusioncleft_core.report.study_page import PHANTOM, write_study_results
     from ...diffusioncleft_core.study.folder import RESULTS
     from ...diffusioncleft_core.study.statistics.document import study_document
 
@@ -53,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
     for name, part in document["questions"].items():
         if part["words"]:
             print("\n".join(["", f"{name}:", *(f"- {line}" for line in part["words"])]))
+    if document["phantom"]:
+        print(f"\n{' '.join(PHANTOM)}")
     print(f"\n{page}")
     return 0
 

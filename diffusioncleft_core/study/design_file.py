@@ -43,6 +43,8 @@ def load_design(name: str | Path) -> Design:
     """
     own = Path(__file__).parent / "designs" / f"{name}.toml"
     path = own if str(name) in DESIGNS else Path(name)
+    if path is not own and path.is_dir():
+        raise UserError(f"{path} is a folder; give a TOML file as the design, or one of {', '.join(DESIGNS)}")
     if path is not own and not path.is_file():
         raise UserError(f"there is no design {str(name)!r}; give a TOML file, or one of {', '.join(DESIGNS)}")
     return parse_design(read_text(path, "the design"), str(name) if path is own else str(path))

@@ -332,7 +332,9 @@ def test_a_study_is_analysed_from_its_database(tmp_path, capsys):
         for number, item in enumerate(study.rated):
             store.save(rater, item.id, f"form {item.id}", {"realism": 4 + number % 2, "plausibility": 5}, 8.0)
     store.close()
+    capsys.readouterr()
     assert main(["study", "analyse", str(study.root)]) == 0
+    assert "Phantoms. The pictures are drawings" in capsys.readouterr().out
     found = json.loads((study.results / "study.json").read_text("utf-8"))
     assert found["raters"] == 2 and found["margin_from"].startswith("the design")
     assert sum(item["images"] for item in found["sets"].values()) == len(study.rated)
