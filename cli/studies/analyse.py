@@ -63,8 +63,8 @@ def ratings_of(args: argparse.Namespace) -> tuple[RatingTable, Design | None]:
     """The ratings and what was asked: of the study's database, or of a CSV."""
     from ...diffusioncleft_core.study.design_file import load_design
     from ...diffusioncleft_core.study.folder import open_study
-    from ...diffusioncleft_core.study.ratings import rating_table, read_ratings
-    from ...diffusioncleft_core.study.web.store import Store
+    from ...diffusioncleft_core.study.ratings import read_ratings
+    from ...diffusioncleft_core.study.web.store import stored_ratings
 
     if args.study is None and args.ratings is None:
         raise UserError("name a study, or a CSV of ratings with --ratings")
@@ -73,8 +73,4 @@ def ratings_of(args: argparse.Namespace) -> tuple[RatingTable, Design | None]:
     if args.ratings is not None:
         return read_ratings(args.ratings), design
     assert study is not None
-    store = Store(study, args.database)
-    try:
-        return rating_table(store.ratings(study), study.items, study.design.roles), design
-    finally:
-        store.close()
+    return stored_ratings(study, args.database), design

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -345,6 +347,33 @@ def test_a_study_is_analysed_from_its_database(tmp_path, capsys):
     again = ["study", "analyse", str(study.root), "--ratings", str(study.results / "ratings.csv")]
     assert main([*again, "--out", str(tmp_path / "again")]) == 0
     assert json.loads((tmp_path / "again" / "study.json").read_text("utf-8")) == found
+
+
+def test_results_are_read_and_analysed_without_the_packages_of_the_page(tmp_path, offline_env):
+    """What requirements.txt leaves out for ComfyUI: the nodes read a study's SQLite file and no more."""
+    study = make_study(tmp_path / "study", n=6, practice=0, side=64)
+    code = f"""
+import sys
+sys.modules.update(dict.fromkeys(("starlette", "uvicorn", "pg8000", "sklearn")))
+from pathlib import Path
+from diffusioncleft.diffusioncleft_core.report.study_page import study_page
+from diffusioncleft.diffusioncleft_core.study.folder import open_study
+from diffusioncleft.diffusioncleft_core.study.statistics.document import study_document
+from diffusioncleft.diffusioncleft_core.study.web.store import Store, stored_ratings
+study = open_study(Path({str(study.root)!r}))
+store = Store(study)
+for name in ("Anna", "Ben"):
+    rater = store.invite(name)[0].id
+    for n, item in enumerate(study.rated):
+        store.save(rater, item.id, item.id, {{"realism": 3 + n % 3, "plausibility": 4 + n % 2}}, 1.0)
+store.close()
+print(len(study_page(study_document(stored_ratings(study), study.design)).drawings))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=offline_env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 3
 
 
 @pytest.mark.parametrize(

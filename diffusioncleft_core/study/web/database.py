@@ -31,7 +31,6 @@ from ...errors import UserError
 from ...files import explained, private_dir
 
 MIGRATIONS = Path(__file__).resolve().parent / "migrations"
-FILE = "study.sqlite"
 DRIVER = "postgresql+pg8000"
 WAIT = 10
 """Seconds for which a request waits for a locked or silent database."""
@@ -92,10 +91,10 @@ def away() -> Iterator[None]:
         raise DatabaseAway(str(getattr(error, "orig", None) or error)) from error
 
 
-def database_url(given: str | None, private: Path) -> URL:
-    """The URL of `--database`, or the study's own SQLite file. UserError for a database that isn't served."""
+def database_url(given: str | None, own: Path) -> URL:
+    """The URL of `--database`, or of the study's own SQLite file. UserError for one that isn't served."""
     if not given:
-        return URL.create("sqlite", database=str(private / FILE))
+        return URL.create("sqlite", database=str(own))
     try:
         url = make_url(given)
         backend = url.get_backend_name()
