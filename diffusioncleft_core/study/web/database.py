@@ -76,6 +76,14 @@ rating = Table(
     Column("value", Text, nullable=False),
 )
 """The answers of a submission; values are JSON."""
+repeated = Table(
+    "repeated",
+    metadata,
+    Column("rater_id", Integer, ForeignKey("rater.id"), primary_key=True),
+    Column("form", String(64), primary_key=True),
+)
+"""Forms whose answers counted already when they came, a second tab's for instance: sent once more after a
+correction, they must not undo it."""
 
 
 class DatabaseAway(Exception):

@@ -173,22 +173,17 @@ class Store:
             revoked = connection.execute(owner.with_for_update()).first()
             if revoked is None or revoked[0]:
                 raise RaterGone
-            mine = (table.c.rater_id == rater_id, table.c.form == sent)
-            if connection.execute(select(table.c.id).where(*mine)).first() is not None:
-                return
+            came = {"rater_id": rater_id, "form": sent}
+            for known in (table, database.repeated):
+                if connection.execute(select(known.c.form).filter_by(**came)).first() is not None:
+                    return
             earlier = _submissions(connection, rater_id, item)
             if earlier and earlier[-1].answers == answers:
+                connection.execute(insert(database.repeated).values(**came))
                 return
             made = connection.execute(
                 insert(table)
-                .values(
-                    rater_id=rater_id,
-                    item=item,
-                    revision=len(earlier) + 1,
-                    form=sent,
-                    seconds=seconds,
-                    at=_now(),
-                )
+                .values(**came, item=item, revision=len(earlier) + 1, seconds=seconds, at=_now())
                 .returning(table.c.id)
             ).scalar_one()
             rows = [
