@@ -102,8 +102,9 @@ def _refuse_place(out: Path, sources: Sequence[Source]) -> None:
 def _refuse_taken(out: Path) -> None:
     if is_study(out):
         raise UserError(f"{shown(out)} is a study already and was left as it is; give another --out")
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{shown(out)} is a file; choose a new or empty folder as --out")
+    for place in (out, *out.parents):
+        if place.exists() and not place.is_dir():
+            raise UserError(f"{shown(place)} is a file; choose a new or empty folder as --out")
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{shown(out)} is not empty; choose a new or empty folder as --out")
 

@@ -261,8 +261,9 @@ def test_a_folder_in_use_is_left_as_it_was(sets, study, tmp_path):
             made(out, sets)
         assert sorted(out.rglob("*")) == before
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="file is a file; choose a new or empty folder as --out"):
-        made(tmp_path / "file", sets)
+    for out in (tmp_path / "file", tmp_path / "file" / "study"):
+        with pytest.raises(UserError, match="file is a file; choose a new or empty folder as --out"):
+            made(out, sets)
     (tmp_path / "empty").mkdir()
     assert made(tmp_path / "empty", sets)[0].items
 
@@ -387,6 +388,21 @@ def test_closing_erases_photographs_and_keeps_what_was_rated(sets, tmp_path, com
     assert not any(item.photograph.encode() in everything for item in real)
     assert str(sets["real"]).encode() not in everything
     assert close_study(closed) == 0
+
+
+def test_a_close_that_was_killed_is_done_again(sets, tmp_path, offline_env):
+    study, _ = made(tmp_path / "study", sets)
+    real = [item for item in study.items if item.origin == "real"]
+    words = [sys.executable, "-m", "diffusioncleft", "study", "close", "study", "--yes"]
+    killed = subprocess.Popen(words, cwd=tmp_path, env=offline_env, stdout=subprocess.DEVNULL)
+    while not study.closed:
+        assert killed.poll() is None
+    killed.kill()
+    killed.wait()
+    close_study(open_study(study.root))
+    closed = open_study(study.root)
+    assert not any(closed.has_image(item.id) or closed.by_id[item.id].photograph for item in real)
+    assert not [path for path in study.root.rglob(".writing-*")]
 
 
 def test_closing_a_study_of_phantoms_says_that_it_holds_no_photograph_and_what_stays(sets, tmp_path, command):

@@ -134,10 +134,10 @@ def test_one_rater_has_no_agreement_and_the_rest_stays():
     assert "One rater" in told(found)
 
 
-def test_without_real_images_nothing_is_compared(tmp_path):
+def test_without_real_images_nothing_is_compared():
     found = study_document(table(real=0))
     assert found["questions"]["realism"]["comparisons"] == []
-    write_study_page(found, tmp_path / "study.html")
+    assert study_page(found).drawings
 
 
 def test_nothing_is_told_of_fewer_than_five_photographs_unless_they_are_phantoms():
@@ -170,14 +170,14 @@ def test_no_part_is_told_from_which_fewer_than_five_photographs_follow():
     assert compared["all"] and not compared["pre_op"] and not compared["post_op"]
 
 
-def test_all_fives_are_told_with_a_width_and_kappa_is_explained(tmp_path):
+def test_all_fives_are_told_with_a_width_and_kappa_is_explained():
     found = study_document(table(quality=9.0))
     realism = found["questions"]["realism"]
     assert realism["cells"][0]["mean"]["value"] == 5 and realism["cells"][0]["mean"]["ci95"][0] < 5
     assert realism["agreement"]["kappa"] == {"value": None, "ci95": None}
     assert "can't be computed" in told(found)
     assert "missing" in realism["comparisons"][0]["ordinal"]
-    write_study_page(found, tmp_path / "study.html")
+    assert study_page(found).drawings
 
 
 def rated_twice(*pairs):
@@ -205,12 +205,12 @@ def test_agreement_that_is_not_above_chance_is_called_that_and_ac2_does_not_save
     assert "Agreement beyond chance is not shown: raters who did not look" in mixed
 
 
-def test_a_rater_who_left_pictures_out_costs_no_other(tmp_path):
+def test_a_rater_who_left_pictures_out_costs_no_other():
     items, ratings = answers()
     kept = [rating for number, rating in enumerate(ratings) if number % 7]
     found = study_document(rating_table(kept, items))
     assert found["questions"]["realism"]["agreement"]["images"] < 60
-    write_study_page(found, tmp_path / "study.html")
+    assert study_page(found).drawings
 
 
 def test_the_page_is_sound_and_says_that_nobody_rated(document, tmp_path):
@@ -335,7 +335,11 @@ def test_a_study_is_analysed_from_its_database(tmp_path, capsys):
             store.save(rater, item.id, f"form {item.id}", {"realism": 4 + number % 2, "plausibility": 5}, 8.0)
     store.close()
     capsys.readouterr()
+    (study.results / "figures").mkdir(parents=True)
+    for folder in (study.results, study.results / "figures"):
+        (folder / ".writing-of-a-killed-call").write_text("half")
     assert main(["study", "analyse", str(study.root)]) == 0
+    assert not [*study.results.rglob(".writing-*")]
     assert "Phantoms. The pictures are drawings" in capsys.readouterr().out
     found = json.loads((study.results / "study.json").read_text("utf-8"))
     assert found["raters"] == 2 and found["margin_from"].startswith("the design")
