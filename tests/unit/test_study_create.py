@@ -402,7 +402,7 @@ def test_a_close_that_was_killed_is_done_again(sets, tmp_path, offline_env):
     close_study(open_study(study.root))
     closed = open_study(study.root)
     assert not any(closed.has_image(item.id) or closed.by_id[item.id].photograph for item in real)
-    assert not [path for path in study.root.rglob(".writing-*")]
+    assert not list(study.root.rglob(".writing-*"))
 
 
 def test_closing_a_study_of_phantoms_says_that_it_holds_no_photograph_and_what_stays(sets, tmp_path, command):
