@@ -43,6 +43,7 @@ from .full_size_loop import GIB, Loop, attach_peft, gemm_rate, release, synchron
 from .full_size_train import ALPHA, PROMPT, RANK, SEED, Training, train, write_phantoms
 
 SHARED_MEMORY = Path("/dev/shm")
+HOUR = 3600
 ROOM = 34 * GIB
 """Bytes that the base, the LoRAs and the checkpoints take."""
 NEEDED = {"bare": 8, "base": 60, "trainer": 30, "reload": 25, "compile": 60}
@@ -85,7 +86,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="JSON file of the figures")
     parser.add_argument("--tiny", action="store_true", help="a tiny model and small pictures")
-    parser.add_argument("--seconds", type=float, default=3600, help="late stages are skipped after these")
+    parser.add_argument("--seconds", type=float, default=HOUR, help="late stages are skipped after these")
     parser.add_argument(
         "--work", type=Path, help="folder for the base (default: main memory, else temporary)"
     )
@@ -93,7 +94,7 @@ def main() -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     head = {
         "schema": 1,
-        "command": shlex.join(["python", "-m", "diffusioncleft.tools.full_size", *sys.argv[1:]]),
+        "command": _command(args),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": hardware(),
         "versions": versions(),
@@ -124,8 +125,9 @@ def measure(record: Record, work: Path, *, tiny: bool) -> None:
         "files_in": "main memory" if SHARED_MEMORY in work.parents else "a folder on disk",
     }
     record.stage("gemm", lambda: gemm_rate(device, dtype, 256 if tiny else 8192))
-    loops = [Loop(small), Loop(large, checkpointing=True)]
-    loops += [] if tiny else [Loop(large), Loop(small, checkpointing=True)]
+    loops = [Loop(small), Loop(large, True), Loop(large), Loop(small, True)]
+    if tiny:
+        loops = [Loop(small, steps=2), Loop(large, True, steps=2)]
     _write_measured_base(record, sizes, base, loops, device, dtype)
     release(device)
     if "bytes" not in record.stages["base"]:
@@ -140,7 +142,7 @@ def measure(record: Record, work: Path, *, tiny: bool) -> None:
 
         record.stage(f"trainer-{training.name}", run, needed=NEEDED["trainer"])
 
-    first = Training(small, 24, preview=True)
+    first = Training(small, 6 if tiny else 24, preview=True)
     trained(first)
     record.stage("reload", lambda: _reload(base, first, work, record.left), needed=NEEDED["reload"])
     blocks = sizes.transformer["num_layers"] + sizes.transformer["num_single_layers"]
@@ -193,6 +195,13 @@ def _remember_hashes(base: Path) -> dict[str, Any]:
     with ThreadPoolExecutor() as pool:
         list(pool.map(sha256_model, files))
     return {"files": len(files)}
+
+
+def _command(args: argparse.Namespace) -> str:
+    """The command line, whatever folder the figures went to."""
+    words = ["python", "-m", "diffusioncleft.tools.full_size", "--out", f"experiments/{args.out.name}"]
+    words += ["--tiny"] * args.tiny + (["--seconds", f"{args.seconds:g}"] if args.seconds != HOUR else [])
+    return shlex.join(words)
 
 
 def _bare(side: int, checkpointing: bool) -> str:
