@@ -21,7 +21,7 @@ help:
 	@echo "make lint         ruff and mypy"
 	@echo "make format       let ruff rewrite the layout and the safe findings"
 	@echo "make bench        timings, kept in benchmarks/"
-	@echo "make experiments  the measurements at n >= 500 a cell; half an hour on two cores (DIFFUSIONCLEFT_REAL=dir: real faces too)"
+	@echo "make experiments  the measurements at n >= 500 a cell; half an hour on two cores (DIFFUSIONCLEFT_REAL=dir: real faces too; FULL_SIZE=1: training at FLUX.1's full size, on a GPU of 80 GB)"
 	@echo "make clean        remove the environment and the caches, nothing you made"
 
 setup: $(READY)
@@ -61,6 +61,7 @@ experiments: $(READY)
 	$(PY) -m diffusioncleft.tools.study_coverage --out experiments/study_coverage.json
 	$(PY) -m diffusioncleft.tools.study_kills --out experiments/study_kills.json
 	$(if $(DIFFUSIONCLEFT_REAL),$(PY) -m diffusioncleft.tools.evaluate_eyes --out experiments/real_eyes.json)
+	$(if $(FULL_SIZE),$(PY) -m diffusioncleft.tools.full_size --out experiments/full_size.json)
 
 clean:
 	$(PYTHON) -c "import shutil; [shutil.rmtree(d, ignore_errors=True) for d in ('$(VENV)', '.mypy_cache', '.ruff_cache', '.pytest_cache', 'build', 'dist')]"

@@ -1,0 +1,42 @@
+"""The full-size measurement on a tiny model: the same stages, the real trainer, fresh processes."""
+
+import json
+
+from diffusioncleft.tools.full_size import Record
+from diffusioncleft.tools.full_size_train import figures_of
+
+
+def test_the_real_trainer_is_measured_and_a_fresh_process_draws_its_preview_again(python, tmp_path):
+    done = python("-m", "diffusioncleft.tools.full_size", "--tiny", "--out", "figures.json", timeout=900)
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "figures.json").read_text("utf-8")
+    stages = json.loads(text)["stages"]
+    assert not {name for name, found in stages.items() if {"error", "skipped"} & found.keys()}
+    trained = [found for name, found in stages.items() if name.startswith("trainer-")]
+    assert [found["outcome"] for found in trained] == ["done", "done"]
+    assert all(found["seconds_a_step"] > 0 and found["share_of_gemm"] > 0 for found in trained)
+    assert stages["reload"]["as_trained"]["identical"]
+    assert stages["reload"]["as_generated"]["identical"]
+    assert not stages["reload"]["without_lora"]["identical"]
+    assert "/full-size-" not in text, "the record names no folder of the machine"
+
+
+def test_a_stage_that_fails_or_finds_no_time_costs_the_others_nothing(tmp_path):
+    record = Record(tmp_path / "figures.json", 10, {})
+    record.stage("failing", lambda: {"rate": 1 / 0})
+    record.stage("late", dict, needed=60)
+    record.stage("fine", lambda: {"rate": 1.0})
+    stages = json.loads((tmp_path / "figures.json").read_text("utf-8"))["stages"]
+    assert stages["failing"]["error"].startswith("ZeroDivisionError")
+    assert "skipped" in stages["late"]
+    assert stages["fine"]["rate"] == 1.0
+
+
+def test_a_run_out_of_memory_keeps_the_figures_it_has():
+    steps = [
+        {"event": "step", "step": n, "loss": 1.0, "lr": 1e-4, "seconds": n, "at": n} for n in range(1, 6)
+    ]
+    error = {"event": "error", "kind": "memory", "message": "out of memory", "hint": "try less", "at": 6}
+    figures = figures_of([*steps, error], 0)
+    assert figures["outcome"] == "out of memory; try less"
+    assert (figures["steps"], figures["seconds_a_step"]) == (5, 4.5)
