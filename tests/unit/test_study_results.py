@@ -16,6 +16,7 @@ from html_checks import problems
 
 from diffusioncleft.cli.main import main
 from diffusioncleft.diffusioncleft_core.errors import UserError
+from diffusioncleft.diffusioncleft_core.files import folder_lock
 from diffusioncleft.diffusioncleft_core.report.html import UNREADABLE, write_html
 from diffusioncleft.diffusioncleft_core.report.study_page import study_page, write_study_page
 from diffusioncleft.diffusioncleft_core.study.design_file import load_design, parse_design
@@ -338,6 +339,9 @@ def test_a_study_is_analysed_from_its_database(tmp_path, capsys):
     (study.results / "figures").mkdir(parents=True)
     for folder in (study.results, study.results / "figures"):
         (folder / ".writing-of-a-killed-call").write_text("half")
+    with folder_lock(study.results, str):
+        assert main(["study", "analyse", str(study.root)]) == 2
+    assert "writes results into" in capsys.readouterr().err
     assert main(["study", "analyse", str(study.root)]) == 0
     assert not [*study.results.rglob(".writing-*")]
     assert "Phantoms. The pictures are drawings" in capsys.readouterr().out
