@@ -111,6 +111,7 @@ def main() -> None:
     parser.add_argument("--wait", type=float, default=1.0, help="mean seconds between a page and its answer")
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
+    load = os.getloadavg()[0]
     found = on_each_database(lambda database: measure(database, args.raters, args.seconds, args.wait))
     result = {
         "what": "answers of the study's page as its raters see them, on the loopback",
@@ -120,7 +121,7 @@ def main() -> None:
         "mean_wait": args.wait,
         "pictures": PICTURES,
         "side": SIDE,
-        "load_before": round(os.getloadavg()[0], 2),
+        "load_before": round(load, 2),
         "databases": found,
         "hardware": hardware(),
     }
