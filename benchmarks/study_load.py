@@ -19,7 +19,7 @@ from pathlib import Path
 
 from diffusioncleft.diffusioncleft_core.environment import hardware
 from diffusioncleft.diffusioncleft_core.files import write_json
-from diffusioncleft.tools.postgres import Postgres, find_postgres
+from diffusioncleft.tools.postgres import on_each_database
 from diffusioncleft.tools.study_client import Client, Page
 from diffusioncleft.tools.study_server import StudyServer, make_study
 
@@ -111,14 +111,8 @@ def main() -> None:
     parser.add_argument("--wait", type=float, default=1.0, help="mean seconds between a page and its answer")
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
-    found = {"sqlite": measure(None, args.raters, args.seconds, args.wait)}
-    programs = find_postgres()
-    if programs is not None:
-        postgres = Postgres(programs)
-        try:
-            found["postgresql"] = measure(postgres.database(), args.raters, args.seconds, args.wait)
-        finally:
-            postgres.close()
+    load = os.getloadavg()[0]
+    found = on_each_database(lambda database: measure(database, args.raters, args.seconds, args.wait))
     result = {
         "what": "answers of the study's page as its raters see them, on the loopback",
         "date": date.today().isoformat(),
@@ -127,7 +121,7 @@ def main() -> None:
         "mean_wait": args.wait,
         "pictures": PICTURES,
         "side": SIDE,
-        "load_before": round(os.getloadavg()[0], 2),
+        "load_before": round(load, 2),
         "databases": found,
         "hardware": hardware(),
     }

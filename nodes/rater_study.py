@@ -20,7 +20,7 @@ class RaterStudy(Node):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        from ..diffusioncleft_core.study.design import DESIGNS
+        from ..diffusioncleft_core.study.design_file import DESIGNS
 
         return io.Schema(
             node_id=RATER_STUDY,
@@ -138,7 +138,7 @@ class StudyResults(Node):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        from ..diffusioncleft_core.study.design import DESIGNS
+        from ..diffusioncleft_core.study.design_file import DESIGNS
 
         return io.Schema(
             node_id="DiffusionCleft_StudyResults",

@@ -66,7 +66,8 @@ def make(name: str, plan: Plan) -> tuple[str, int, str]:
     from ..diffusioncleft_core.study.choose import Wanted
     from ..diffusioncleft_core.study.consent import erase_withdrawn
     from ..diffusioncleft_core.study.create import counts_of, create_study
-    from ..diffusioncleft_core.study.design import GENERATED, REAL, load_design
+    from ..diffusioncleft_core.study.design import GENERATED, REAL
+    from ..diffusioncleft_core.study.design_file import load_design
     from ..diffusioncleft_core.study.folder import is_study, open_study
     from ..diffusioncleft_core.study.sources import Source
 
@@ -102,9 +103,10 @@ def make(name: str, plan: Plan) -> tuple[str, int, str]:
 def results(name: str, design: str | None) -> Measured:
     """Plots, number of raters, words and figures. Before the first rating the words alone."""
     from ..diffusioncleft_core.report.study_page import study_page
-    from ..diffusioncleft_core.study.design import load_design
+    from ..diffusioncleft_core.study.design_file import load_design
     from ..diffusioncleft_core.study.folder import open_study
     from ..diffusioncleft_core.study.statistics.document import study_document
+    from ..diffusioncleft_core.study.web.store import stored_ratings
     from .pictures import tensors_of
     from .plots import drawn
 
@@ -112,7 +114,7 @@ def results(name: str, design: str | None) -> Measured:
     if path.is_dir():
         study = open_study(path)
         asked: Design | None = study.design
-        table = _stored(study)
+        table = stored_ratings(study) if study.database.is_file() else None
         if table is None or not len(table):
             text = f"{name}: there is no rating yet.\n" + _SERVING.format(place=places.STUDIES, name=name)
             return Measured(([blocked()], 0, text, blocked()), text)
@@ -140,20 +142,6 @@ def check_packages(name: Any) -> None:
     """Raise UserError when what reads ratings is not installed."""
     is_table = isinstance(name, str) and places.is_table(name)
     environment.check_packages(STATISTICS if is_table else (*STATISTICS, *DATABASE))
-
-
-def _stored(study: Any) -> Any:
-    """The ratings in the study's own database; None where it has none."""
-    from ..diffusioncleft_core.study.ratings import rating_table
-    from ..diffusioncleft_core.study.web.store import Store
-
-    if not study.database.is_file():
-        return None
-    store = Store(study)
-    try:
-        return rating_table(store.ratings(study), study.items, study.design.roles)
-    finally:
-        store.close()
 
 
 def _read(path: Path) -> Any:

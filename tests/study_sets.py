@@ -10,7 +10,7 @@ from diffusioncleft.diffusioncleft_core.imageset.manifest import image_rows, wri
 from diffusioncleft.diffusioncleft_core.phantom.photographs import write_photographs
 from diffusioncleft.diffusioncleft_core.study.choose import Wanted
 from diffusioncleft.diffusioncleft_core.study.create import create_study
-from diffusioncleft.diffusioncleft_core.study.design import load_design
+from diffusioncleft.diffusioncleft_core.study.design_file import load_design
 from diffusioncleft.diffusioncleft_core.study.sources import Source
 
 VOCABULARY = load_vocabulary()

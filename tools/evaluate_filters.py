@@ -32,7 +32,7 @@ from ..diffusioncleft_core.faces.records import FaceRecord, face_records, record
 from ..diffusioncleft_core.files import write_json
 from ..diffusioncleft_core.filters.artifacts import ARTIFACTS, NO_FACE, ArtifactFilter
 from ..diffusioncleft_core.filters.identity import IdentityFilter
-from ..diffusioncleft_core.filters.stage import AGE_GROUPS, photograph_verdicts, photographs_summary
+from ..diffusioncleft_core.filters.stage import photograph_verdicts, photographs_summary
 from ..diffusioncleft_core.flux.source import phantom_source
 from ..diffusioncleft_core.generation.folder import recorded_sampling
 from ..diffusioncleft_core.generation.generate import generate
@@ -83,11 +83,13 @@ def false_rejections(
     """Share of clean images rejected: overall, by condition, skin tone and age group; and which ones."""
     verdicts = [artifacts.check(item.image, item.record) for item in progress(pictures, "clean")]
     bad = [not verdict.accepted for verdict in verdicts]
+    vocabulary = load_vocabulary()
     groups: dict[str, dict[str, list[bool]]] = {"condition": {}, "skin": {}, "age": {}}
     for item, rejected in zip(pictures, bad, strict=True):
         groups["condition"].setdefault(item.condition, []).append(rejected)
-        groups["skin"].setdefault(item.attributes["skin"], []).append(rejected)
-        groups["age"].setdefault(AGE_GROUPS[item.attributes["subject"]], []).append(rejected)
+        known = vocabulary.groups_of(item.attributes)
+        groups["skin"].setdefault(str(known["skin_tone"]), []).append(rejected)
+        groups["age"].setdefault(str(known["age_group"]), []).append(rejected)
     reasons = Counter(reason for verdict in verdicts for reason in verdict.reasons)
     result = {
         "all": share(bad),

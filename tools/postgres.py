@@ -1,14 +1,18 @@
 """A PostgreSQL of one's own, from the system's package: for tests and measurements, on this machine alone."""
 
+import contextlib
 import itertools
 import os
 import shutil
 import socket
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 USER = "postgres"
+Figures = TypeVar("Figures")
 
 
 def find_postgres() -> Path | None:
@@ -70,3 +74,13 @@ class Postgres:
             cwd="/",
         )
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def on_each_database(measure: Callable[[str | None], Figures]) -> dict[str, Figures]:
+    """What is measured on SQLite (None), and on a PostgreSQL of its own (its URL) where that is installed."""
+    found = {"sqlite": measure(None)}
+    programs = find_postgres()
+    if programs is not None:
+        with contextlib.closing(Postgres(programs)) as postgres:
+            found["postgresql"] = measure(postgres.database())
+    return found

@@ -24,7 +24,7 @@ from ..diffusioncleft_core.files import write_json
 from ..diffusioncleft_core.progress import progress
 from ..diffusioncleft_core.study.web.order import Queue
 from ..diffusioncleft_core.study.web.signin import Signatures, read_secret
-from .postgres import Postgres, find_postgres
+from .postgres import on_each_database
 from .study_client import Client
 from .study_server import StudyServer, make_study
 
@@ -117,14 +117,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, metavar="JSON")
     args = parser.parse_args()
-    found = {"sqlite": measure(None, args.kills, args.raters, args.seed)}
-    programs = find_postgres()
-    if programs is not None:
-        postgres = Postgres(programs)
-        try:
-            found["postgresql"] = measure(postgres.database(), args.kills // 2, args.raters, args.seed)
-        finally:
-            postgres.close()
+    found = on_each_database(
+        lambda database: measure(
+            database, args.kills // 2 if database else args.kills, args.raters, args.seed
+        )
+    )
     document = {
         "what": "ratings acknowledged before the server's SIGKILL at a random moment, and those lost",
         "date": date.today().isoformat(),

@@ -1,7 +1,6 @@
 """Small studies of phantoms and their server as a process: for tests and measurements."""
 
 import contextlib
-import io
 import re
 import socket
 import subprocess
@@ -9,100 +8,56 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
 import numpy as np
-from PIL import Image
 
 from ..diffusioncleft_core.files import private_dir, sha256_bytes, write_bytes, write_text
 from ..diffusioncleft_core.phantom import random_face, render
-from ..diffusioncleft_core.study.folder import IMAGES, KEY, Study, open_study
+from ..diffusioncleft_core.study.blind import blind_png
+from ..diffusioncleft_core.study.design import GENERATED, REAL, TEXT, Question, SetDesign
+from ..diffusioncleft_core.study.design_file import load_design, written_design
+from ..diffusioncleft_core.study.folder import DESIGN, IMAGES, KEY, PRIVATE, Study, open_study
 from ..diffusioncleft_core.study.items import Item, write_items
 from ..diffusioncleft_core.study.web.store import Store
 from .study_client import Client
 
-HEAD = """
-schema = 1
-name = "small"
-languages = ["en", "es"]
-practice = {practice}
-[title]
-en = "How real are these faces?"
-es = "¿Qué tan reales son estos rostros?"
-[introduction]
-en = "Judge each picture by itself."
-es = "Juzgue cada imagen por sí misma."
-[sets.generated]
-n = 4
-phantom = true
-[sets.real]
-n = 2
-phantom = true
-"""
-TWO = """
-[questions.realism]
-kind = "scale"
-text.en = "How realistic is the picture?"
-text.es = "¿Qué tan realista es la imagen?"
-anchors.1.en = "Clearly artificial: nobody would take it for a photograph"
-anchors.1.es = "Claramente artificial: nadie la tomaría por una fotografía"
-anchors.5.en = "Like a photograph: nothing in it looks artificial"
-anchors.5.es = "Como una fotografía: nada en ella parece artificial"
-[questions.plausibility]
-kind = "scale"
-text.en = "How plausible is the anatomy of the cleft or of its repair?"
-text.es = "¿Qué tan plausible es la anatomía de la fisura o de su reparación?"
-anchors.1.en = "Impossible: no patient could look like this"
-anchors.1.es = "Imposible: ningún paciente podría verse así"
-anchors.5.en = "Fully plausible: as I know it from patients"
-anchors.5.es = "Totalmente plausible: como la conozco en pacientes"
-"""
-MORE = """
-[questions.origin]
-kind = "choice"
-text.en = "Is this a photograph, or was it generated?"
-text.es = "¿Es una fotografía o fue generada?"
-choices.real.en = "Photograph"
-choices.real.es = "Fotografía"
-choices.generated.en = "Generated"
-choices.generated.es = "Generada"
-[questions.wrong]
-kind = "point"
-text.en = "What looks wrong? Click on it, or leave it out."
-text.es = "¿Qué parece incorrecto? Haga clic sobre ello, o déjelo en blanco."
-[questions.remark]
-kind = "text"
-text.en = "Anything else?"
-text.es = "¿Algo más?"
-"""
+REMARK = Question("remark", {"en": "Anything else?", "es": "¿Algo más?"}, TEXT, required=False)
 
 
 def make_study(
     folder: Path, *, n: int = 6, practice: int = 1, repeats: int = 0, more: bool = False, side: int = 128
 ) -> Study:
-    """A study of `n` phantoms, a third of them `real`, made by hand from the shared types."""
-    private_dir(folder / "private")
-    write_text(folder / "study.toml", HEAD.format(practice=practice) + TWO + (MORE if more else ""))
+    """A study of `n` phantoms, a third of them `real`, by hand: the paper's two questions.
+
+    more: real or generated, what looks wrong, and a remark too.
+    """
+    private_dir(folder / PRIVATE)
+    paper = load_design("paper_plus")
+    sets = tuple(
+        SetDesign(origin, count, origin, phantom=True) for origin, count in ((GENERATED, 4), (REAL, 2))
+    )
+    questions = (*paper.questions, REMARK) if more else paper.questions[:2]
+    design = replace(paper, name="small", sets=sets, questions=questions, conditions=(), practice=practice)
+    write_text(folder / DESIGN, written_design(design))
     rng = np.random.default_rng(7)
     items = []
     for number in range(n + practice):
-        data = io.BytesIO()
-        Image.fromarray(render(random_face(rng, finding="cleft"), side).image).save(
-            data, "PNG", compress_level=0
-        )
+        data = blind_png(render(random_face(rng, finding="cleft"), side).image, side)
         name = rng.bytes(16).hex()
-        write_bytes(folder / IMAGES / f"{name}.png", data.getvalue())
+        write_bytes(folder / IMAGES / f"{name}.png", data)
         items.append(
             Item(
                 name,
-                "real" if number % 3 == 2 else "generated",
+                REAL if number % 3 == 2 else GENERATED,
                 "pre_op",
                 practice=number >= n,
                 width=side,
                 height=side,
-                sha256=sha256_bytes(data.getvalue()),
+                sha256=sha256_bytes(data),
             )
         )
     for original in items[:repeats]:

@@ -39,7 +39,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Analyse, write, and print what the figures say."""
-    from ...diffusioncleft_core.report.study_page import write_study_results
+    from ...diffusioncleft_core.report.study_page import PHANTOM, write_study_results
     from ...diffusioncleft_core.study.folder import RESULTS
     from ...diffusioncleft_core.study.statistics.document import study_document
 
@@ -53,16 +53,18 @@ def run(args: argparse.Namespace) -> int:
     for name, part in document["questions"].items():
         if part["words"]:
             print("\n".join(["", f"{name}:", *(f"- {line}" for line in part["words"])]))
+    if document["phantom"]:
+        print(f"\n{' '.join(PHANTOM)}")
     print(f"\n{page}")
     return 0
 
 
 def ratings_of(args: argparse.Namespace) -> tuple[RatingTable, Design | None]:
     """The ratings and what was asked: of the study's database, or of a CSV."""
-    from ...diffusioncleft_core.study.design import load_design
+    from ...diffusioncleft_core.study.design_file import load_design
     from ...diffusioncleft_core.study.folder import open_study
-    from ...diffusioncleft_core.study.ratings import rating_table, read_ratings
-    from ...diffusioncleft_core.study.web.store import Store
+    from ...diffusioncleft_core.study.ratings import read_ratings
+    from ...diffusioncleft_core.study.web.store import stored_ratings
 
     if args.study is None and args.ratings is None:
         raise UserError("name a study, or a CSV of ratings with --ratings")
@@ -71,8 +73,4 @@ def ratings_of(args: argparse.Namespace) -> tuple[RatingTable, Design | None]:
     if args.ratings is not None:
         return read_ratings(args.ratings), design
     assert study is not None
-    store = Store(study, args.database)
-    try:
-        return rating_table(store.ratings(study), study.items, study.design.roles), design
-    finally:
-        store.close()
+    return stored_ratings(study, args.database), design

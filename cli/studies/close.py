@@ -22,14 +22,23 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Close the study."""
     from ...diffusioncleft_core.study.close import close_study, pictures_to_erase
-    from ...diffusioncleft_core.study.folder import open_study
+    from ...diffusioncleft_core.study.folder import IMAGES, open_study
 
     study = open_study(args.study)
-    n = pictures_to_erase(study)
-    refusal = f"close ends the study {args.study} and erases {n} pictures for good; give --yes to do it"
-    question = f"End the study {args.study}, and erase {n} pictures for good? Ratings stay."
-    if not agreed(args, refusal, question):
+    if n := pictures_to_erase(study):
+        does = f"erases {n} pictures for good"
+    else:
+        does = "holds no copy of a photograph to erase; its pictures stay"
+    if not agreed(
+        args,
+        f"close ends the study {args.study}, which takes no ratings any more. It {does}; give --yes to do it",
+        f"End the study {args.study}, so that it takes no ratings any more? It {does}. Ratings stay.",
+    ):
         return 1
     erased = close_study(study)
-    print(f"{args.study} is closed; pictures of photographs erased: {erased}; ratings kept")
+    left = sum(study.has_image(item.id) for item in study.items)
+    what = "phantoms and generated images" if study.design.of_phantoms else "generated images"
+    stays = f"; its {left} pictures of {what} stay in {args.study / IMAGES}" if left else ""
+    gone = f"pictures of photographs erased: {erased}" if n else "it holds no copy of a photograph"
+    print(f"{args.study} is closed; {gone}{stays}; ratings kept")
     return 0

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...diffusioncleft_core.errors import UserError
-from ...diffusioncleft_core.ranges import COUNT, NONE_OR_MORE, SEED, number
+from ...diffusioncleft_core.ranges import COUNT, NONE_OR_MORE, SEED
+from ...diffusioncleft_core.study.design import MARGIN
 from ..options import add_vocabulary_argument, named_folder, warn
 
 if TYPE_CHECKING:
     from ...diffusioncleft_core.study.design import Design
     from ...diffusioncleft_core.study.sources import Source
-
-MARGIN = number(0, 100, above=True)
 
 
 def add(commands: Any) -> None:
@@ -73,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     from ...diffusioncleft_core.run.rated import sets_of_run, vocabulary_of_run
     from ...diffusioncleft_core.study.choose import Wanted
     from ...diffusioncleft_core.study.create import counts_of, create_study
-    from ...diffusioncleft_core.study.design import load_design
+    from ...diffusioncleft_core.study.design_file import load_design
 
     design = _changed(load_design(args.design), args)
     sources = sets_of_run(args.run_folder) if args.run_folder else []

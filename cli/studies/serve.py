@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"serving {study.root} at {base}; Ctrl-C ends it", flush=True)
 
     try:
-        serve(args.study, store, listening, tell)
+        serve(study, store, languages, listening, tell)
     except KeyboardInterrupt:
         print("ended; every answer that was acknowledged is kept")
     finally:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..conditions.loader import load_vocabulary
 from ..conditions.plan import PlanRow, made_again
 from ..dataset.folder import dataset_cache
 from ..dataset.references import FACES_CACHE, dataset_records
@@ -31,15 +32,6 @@ REASONS = {
     PERSON: "A person’s decision",
 }
 """Every reason for which an image is rejected, and its title in reports."""
-AGE_GROUPS = {
-    "baby": "baby",
-    "girl": "child",
-    "boy": "child",
-    "kid": "child",
-    "man": "adult",
-    "woman": "adult",
-}
-"""Age group of the prompt's word for a person."""
 
 
 def filter_summary(rows: Sequence[ImageRow]) -> dict[str, Any]:
@@ -53,6 +45,7 @@ def filter_summary(rows: Sequence[ImageRow]) -> dict[str, Any]:
     many of the plan's rows have no accepted image. None when there are none.
     """
     raw = raw_rows(rows)
+    vocabulary = load_vocabulary()
     rejected = rejected_rows(raw)
     counts = Counter(reason for row in rejected for reason in row.reasons)
     accepted = filtered_rows(raw)
@@ -64,8 +57,8 @@ def filter_summary(rows: Sequence[ImageRow]) -> dict[str, Any]:
         "readmitted": sum("readmitted" in row.verdicts for row in rows),
         "reviewed": review_counts(rows),
         "by_kind": {kind: counts[kind] for kind in [*REASONS, *sorted(set(counts) - set(REASONS))]},
-        "by_skin": _by_value(raw, lambda row: row.attributes.get("skin") or None),
-        "by_age": _by_value(raw, lambda row: AGE_GROUPS.get(row.attributes.get("subject", ""))),
+        "by_skin": _by_value(raw, lambda row: vocabulary.groups_of(row.attributes)["skin_tone"]),
+        "by_age": _by_value(raw, lambda row: vocabulary.groups_of(row.attributes)["age_group"]),
         "refill": _refill(rows),
     }
 

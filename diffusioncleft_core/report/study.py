@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..conditions.vocabulary import ALL
+from ..study.statistics.intervals import ENOUGH_RATERS
 from .blocks import Block, Cell, Labels, Plots, Row, Section, Table, Text, interval, labels_of, percent, plain
+from .study_ages import ages_plot
+from .study_marks import UNTOLD, other_sections
 from .study_plots import (
-    ages_plot,
+    condition_words,
     difference_plot,
     distribution_plot,
     means_plot,
@@ -22,7 +24,6 @@ COEFFICIENTS = {
     "kappa": "Kappa, quadratic weights",
     "icc": "ICC(2,1)",
 }
-UNTOLD = "not told"
 
 
 def study_sections(document: Mapping[str, Any]) -> list[Section]:
@@ -39,14 +40,15 @@ def study_sections(document: Mapping[str, Any]) -> list[Section]:
         sections.append(_ratings(document, labels))
         sections.append(_differences(document, labels))
         sections.append(_agreement(parts))
-    ages = ages_plot(document)
+    ages = ages_plot(document, labels)
     if ages is not None:
         lead = (
             "The paper supposes that older faces with an unrepaired cleft look less plausible, generated and "
-            "real alike: repair happens in the first year of life. It did not test it."
+            "real alike: repair happens in the first year of life. It did not test it. A difference that "
+            "stands after the repair too is no matter of the repair."
         )
         sections.append(Section("study-ages", "By age group", lead, [Plots([ages], wide=True)]))
-    sections += _detection(document)
+    sections += [*_detection(document), *other_sections(document, labels)]
     sections.append(_method(document))
     return sections
 
@@ -63,7 +65,7 @@ def _ratings(document: Mapping[str, Any], labels: Labels) -> Section:
 def _means_table(name: str, part: Mapping[str, Any], labels: Labels) -> Table:
     rows = []
     for cell in part["cells"]:
-        head = f"{titled(cell['origin'])}, {_condition(cell['condition'], labels)}"
+        head = f"{titled(cell['origin'])}, {condition_words(cell['condition'], labels)}"
         if cell["mean"] is None:
             rows.append(Row(head, [Cell(UNTOLD, numeric=False)] + [Cell("")] * 3))
             continue
@@ -94,7 +96,7 @@ def _differences(document: Mapping[str, Any], labels: Labels) -> Section:
     for name, part in scale_parts(document):
         rows.append(Row(titled(name), group=True))
         for found in part["comparisons"]:
-            head = f"{titled(found['origin'])}, {_condition(found['condition'], labels)}"
+            head = f"{titled(found['origin'])}, {condition_words(found['condition'], labels)}"
             if found["difference"] is None:
                 rows.append(Row(head, [Cell(UNTOLD, numeric=False)] + [Cell("")] * 3))
                 continue
@@ -150,7 +152,9 @@ def _agreement(parts: Sequence[tuple[str, Mapping[str, Any]]]) -> Section:
         rows.append(Row("The same rater, shown a picture twice", cells))
     lead = (
         "Two raters who give nearly every image the highest answer agree nearly always, and kappa is near "
-        "zero: it takes agreement on a frequent answer for luck. AC2 does not, and is the one to read there."
+        "zero: it takes agreement on a frequent answer for luck. AC2 does not, and is the one to read there. "
+        "Where the same answer is no more frequent than by chance, no coefficient shows that the raters see "
+        "the same in an image."
     )
     caption = "Agreement between raters, over all images"
     return Section(
@@ -189,15 +193,14 @@ def _detection(document: Mapping[str, Any]) -> list[Section]:
 
 
 def _method(document: Mapping[str, Any]) -> Section:
-    few = document["raters"] < 6
+    about = (
+        f"With fewer than {ENOUGH_RATERS} raters they are about these raters."
+        if document["raters"] < ENOUGH_RATERS
+        else "The raters’ own variation is in them."
+    )
     lines = [
         "Intervals of means, shares and differences solve the score equation of a bounded mean, each image "
-        "being one draw; differences square and add the distances of both limits (MOVER). "
-        + (
-            "With fewer than six raters they are about these raters."
-            if few
-            else "The raters’ own variation is in them."
-        ),
+        f"being one draw; differences square and add the distances of both limits (MOVER). {about}",
         "Agreement: AC2 (Gwet 2014), weighted kappa (Cohen 1968, Conger 1980), ICC(2,1) (Shrout & Fleiss "
         "1979), with the jackknife’s variance over images. Kappa and ICC have no interval where too few "
         "answers leave the most frequent one.",
@@ -205,14 +208,8 @@ def _method(document: Mapping[str, Any]) -> Section:
         "simulated raters with a known truth: `experiments/study_coverage.json`; "
         "`docs/study-statistics.md` explains each.",
     ]
-    for _, part in scale_parts(document):
-        for found in part["comparisons"]:
-            if "approximated" in found.get("ordinal", {}):
-                return Section(
-                    "study-method",
-                    "How it was computed",
-                    blocks=[Text([*lines, found["ordinal"]["approximated"]])],
-                )
+    ordinal = [found.get("ordinal", {}) for _, part in scale_parts(document) for found in part["comparisons"]]
+    lines += dict.fromkeys(found["approximated"] for found in ordinal if "approximated" in found)
     return Section("study-method", "How it was computed", blocks=[Text(lines)])
 
 
@@ -224,10 +221,6 @@ def _superiority(found: Mapping[str, Any]) -> str:
 def _limits_of(found: Mapping[str, Any]) -> str:
     ordinal = found.get("ordinal") or {}
     return interval(ordinal["superiority"]["ci95"]) if "superiority" in ordinal else ""
-
-
-def _condition(name: str, labels: Labels) -> str:
-    return "all" if name == ALL else labels.name(name).lower()
 
 
 def _two(value: float) -> str:

@@ -6,24 +6,35 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..files import write_json, write_text
+from ..files import folder_lock, remove_leftovers, shown, write_json, write_text
 from ..study.folder import FIGURES
 from ..study.ratings import RatingTable, write_ratings
 from .drawing import save_drawings
 from .html import Page, figures_folder, rendered
-from .study import UNTOLD, study_sections
+from .study import study_sections
+from .study_marks import UNTOLD
 
 PAGE, RATINGS = "study.html", "ratings.csv"
 LEAD = (
-    "People rated pictures without knowing where each was from. No picture, no name and no answer of one "
-    "person to one picture is on this page."
+    "People rated pictures without knowing where each was from. No picture, and no name of a rater or a "
+    "file, is on this page."
 )
 SIMULATED = ("Simulated raters.", "No person judged a picture: the answers were drawn by a program.")
 PHANTOM = ("Phantoms.", "The pictures are drawings; the real ones stand for photographs and are none.")
 
 
 def write_study_results(document: Mapping[str, Any], table: RatingTable, out: Path) -> Path:
-    """Write figures, ratings, page and plots of a study into a folder; returns the page."""
+    """Write figures, ratings, page and plots of a study into a folder; returns the page.
+
+    What a killed call left half-written there is removed. UserError while another call writes there.
+    """
+    with folder_lock(out, lambda owner: f"process {owner} writes results into {shown(out)}; wait for it"):
+        for folder in (out, figures_folder(out / PAGE)):
+            remove_leftovers(folder)
+        return _written_results(document, table, out)
+
+
+def _written_results(document: Mapping[str, Any], table: RatingTable, out: Path) -> Path:
     write_json(out / FIGURES, document)
     write_ratings(out / RATINGS, table)
     write_study_page(document, out / PAGE)

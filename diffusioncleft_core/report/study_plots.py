@@ -1,11 +1,12 @@
-"""The rater study's figures: distributions as in the paper's Figures 3 and 4, means, differences, ages."""
+"""The rater study's figures: distributions as in the paper's Figures 3 and 4, means, differences."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..conditions.vocabulary import ALL
+from ..study.design import REAL, SCALE
 from .blocks import Labels, Plot, plotted
 from .drawing import (
     ALARM,
@@ -15,7 +16,6 @@ from .drawing import (
     FAINT,
     INK,
     SINGLE,
-    SMALL,
     UNION,
     Drawing,
     colour_of,
@@ -27,10 +27,9 @@ from .drawing import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-REAL = "real"
 SHAPES = ("o", "s", "D", "^")
 _OTHERS = (COLOURS["first"], COLOURS["third"], COLOURS["fourth"], UNION)
-SIMULATED_NOTE = "simulated raters"
+SIMULATED_NOTE = "Answers by simulated raters: no person judged a picture"
 
 Part = tuple[str, Mapping[str, Any]]
 """A question's name and its part of the document."""
@@ -38,7 +37,7 @@ Part = tuple[str, Mapping[str, Any]]
 
 def scale_parts(document: Mapping[str, Any]) -> list[Part]:
     """The questions that are answered on a scale."""
-    return [(name, part) for name, part in document["questions"].items() if part["kind"] == "scale"]
+    return [(name, part) for name, part in document["questions"].items() if part["kind"] == SCALE]
 
 
 def titled(question: str) -> str:
@@ -63,7 +62,6 @@ def distribution_plot(document: Mapping[str, Any], origin: str, labels: Labels) 
             panels.append((name, part, shown))
     if not panels:
         return None
-    title = f"{titled(origin)} images: ratings"
     words = " ".join(
         f"{titled(name)}: {', '.join(_mean_words(cell, labels) for cell in shown)}."
         for name, _, shown in panels
@@ -82,7 +80,7 @@ def distribution_plot(document: Mapping[str, Any], origin: str, labels: Labels) 
                     at,
                     [100 * shares[str(point)] for point in points],
                     width * 0.92,
-                    color=_condition_colour(cell["condition"], labels),
+                    color=colour_of(labels.series(cell["condition"])),
                     label=_mean_words(cell, labels),
                 )
             axes.set(ylim=(0, 100), xlabel=f"{name.replace('_', ' ')}, {part['low']} to {part['high']}")
@@ -90,7 +88,6 @@ def distribution_plot(document: Mapping[str, Any], origin: str, labels: Labels) 
             if place == 0:
                 axes.set_ylabel("ratings, %")
             axes.legend(loc="upper left", borderaxespad=0.1, handlelength=0.9, handletextpad=0.4)
-        _note(figure, document)
 
     rows = [
         (name, cell["condition"], point, count, round(_shares(cell)[point], 4))
@@ -98,17 +95,15 @@ def distribution_plot(document: Mapping[str, Any], origin: str, labels: Labels) 
         for cell in shown
         for point, count in cell["distribution"].items()
     ]
-    return plotted(
-        Drawing(
-            file_name("study-ratings", origin),
-            title,
-            words,
-            (SINGLE if len(panels) == 1 else DOUBLE, 62),
-            paint,
-            ("question", "condition", "answer", "ratings", "share"),
-            rows,
-            bool(document["phantom"]),
-        )
+    return drawn(
+        document,
+        file_name("study-ratings", origin),
+        f"{titled(origin)} images: ratings",
+        words,
+        (SINGLE if len(panels) == 1 else DOUBLE, 62),
+        paint,
+        ("question", "condition", "answer", "ratings", "share"),
+        rows,
     )
 
 
@@ -140,12 +135,11 @@ def means_plot(document: Mapping[str, Any], labels: Labels) -> Plot | None:
                 axes.plot(cell["mean"]["value"], place, SHAPES[number % 4], color=colour)
             axes.plot([], [], SHAPES[number % 4], color=colour, label=titled(origin))
         axes.set_yticks(range(len(groups)))
-        axes.set_yticklabels([f"{titled(name)}, {_condition(of, labels)}" for name, of in groups])
+        axes.set_yticklabels([f"{titled(name)}, {condition_words(of, labels)}" for name, of in groups])
         least = min(cell["mean"]["ci95"][0] for _, cell in rows)
         axes.set(xlim=(max(low, least - 0.3), high + 0.05), xlabel="mean rating, 95 % interval")
         axes.set_ylim(len(groups) - 0.4, -0.6)
         legend_below(figure, axes, 4)
-        _note(figure, document)
 
     table = [
         (
@@ -154,25 +148,20 @@ def means_plot(document: Mapping[str, Any], labels: Labels) -> Plot | None:
             cell["condition"],
             cell["images"],
             cell["ratings"],
-            round(cell["mean"]["value"], 4),
-            *(round(limit, 4) for limit in cell["mean"]["ci95"]),
+            *rounded(cell["mean"]),
         )
         for name, cell in rows
     ]
-    lowest, highest = (
-        extreme(rows, key=lambda row: row[1]["mean"]["value"])[1]["mean"]["value"] for extreme in (min, max)
-    )
-    return plotted(
-        Drawing(
-            "study-means",
-            "Mean ratings with their intervals",
-            f"{len(rows)} means, from {lowest:.2f} to {highest:.2f}.",
-            (DOUBLE, 28 + 7 * len(groups)),
-            paint,
-            ("question", "set", "condition", "images", "ratings", "mean", "ci95_low", "ci95_high"),
-            table,
-            bool(document["phantom"]),
-        )
+    means = [cell["mean"]["value"] for _, cell in rows]
+    return drawn(
+        document,
+        "study-means",
+        "Mean ratings with their intervals",
+        f"{len(rows)} means, from {min(means):.2f} to {max(means):.2f}.",
+        (DOUBLE, 28 + 7 * len(groups)),
+        paint,
+        ("question", "set", "condition", "images", "ratings", "mean", "ci95_low", "ci95_high"),
+        table,
     )
 
 
@@ -193,7 +182,7 @@ def difference_plot(document: Mapping[str, Any], labels: Labels) -> Plot | None:
             [
                 titled(name),
                 *([titled(found["origin"])] if several else []),
-                _condition(found["condition"], labels),
+                condition_words(found["condition"], labels),
             ]
         )
         for name, found in rows
@@ -217,92 +206,51 @@ def difference_plot(document: Mapping[str, Any], labels: Labels) -> Plot | None:
         axes.set(xlim=(-1.1 * reach, 1.1 * reach), xlabel="difference to real, points, 95 % interval")
         axes.set_ylim(len(rows) - 0.4, -0.6)
         legend_below(figure, axes, 3)
-        _note(figure, document)
 
     shown = sum(found["equivalent"] for _, found in rows)
-    return plotted(
-        Drawing(
-            "study-differences",
-            "Differences to the real images",
-            f"{shown} of {len(rows)} intervals lie within the margin of ±{margin:g}.",
-            (DOUBLE, 28 + 6 * len(rows)),
-            paint,
-            ("question", "set", "condition", "difference", "ci95_low", "ci95_high", "margin", "equivalent"),
-            [
-                (
-                    name,
-                    found["origin"],
-                    found["condition"],
-                    round(found["difference"]["value"], 4),
-                    *(round(limit, 4) for limit in found["difference"]["ci95"]),
-                    margin,
-                    found["equivalent"],
-                )
-                for name, found in rows
-            ],
-            bool(document["phantom"]),
+    table = [
+        (
+            name,
+            found["origin"],
+            found["condition"],
+            *rounded(found["difference"]),
+            margin,
+            found["equivalent"],
         )
+        for name, found in rows
+    ]
+    return drawn(
+        document,
+        "study-differences",
+        "Differences to the real images",
+        f"{shown} of {len(rows)} intervals lie within the margin of ±{margin:g}.",
+        (DOUBLE, 28 + 6 * len(rows)),
+        paint,
+        ("question", "set", "condition", "difference", "ci95_low", "ci95_high", "margin", "equivalent"),
+        table,
     )
 
 
-def ages_plot(document: Mapping[str, Any]) -> Plot | None:
-    """Means by age group before repair, a panel a question."""
-    panels = [(name, part, found) for name, part in scale_parts(document) if (found := _aged(part))]
-    if not panels:
-        return None
-    colours = origins(document)
-    ages = list(dict.fromkeys(age for _, _, rows in panels for _, age, _ in rows))
-
-    def paint(figure: Figure) -> None:
-        axes = None
-        for place, (name, part, rows) in enumerate(panels):
-            axes = figure.add_subplot(1, len(panels), place + 1)
-            axes.grid(axis="y", color=FAINT, linewidth=0.5)
-            for number, (origin, colour) in enumerate(colours.items()):
-                shift = (number - (len(colours) - 1) / 2) * 0.2
-                for of, age, mean in rows:
-                    if of == origin:
-                        at = ages.index(age) + shift
-                        axes.plot([at, at], mean["ci95"], color=colour, linewidth=1.0)
-                        axes.plot(at, mean["value"], SHAPES[number % 4], color=colour)
-                axes.plot([], [], SHAPES[number % 4], color=colour, label=titled(origin))
-            axes.set_xticks(range(len(ages)))
-            axes.set_xticklabels(ages)
-            least = min(mean["ci95"][0] for _, _, mean in rows)
-            axes.set(
-                xlim=(-0.5, len(ages) - 0.5),
-                ylim=(max(part["low"], least - 0.3), part["high"] + 0.05),
-                ylabel=f"mean {name.replace('_', ' ')}, 95 % interval",
-            )
-        legend_below(figure, axes, 4)
-        _note(figure, document)
-
-    rows = [
-        (name, origin, age, round(mean["value"], 4), *(round(limit, 4) for limit in mean["ci95"]))
-        for name, _, found in panels
-        for origin, age, mean in found
-    ]
+def drawn(
+    document: Mapping[str, Any],
+    name: str,
+    title: str,
+    words: str,
+    size: tuple[float, float],
+    paint: Callable[[Figure], None],
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+) -> Plot:
+    """A plot of the study, which says on itself where nobody rated, or phantoms stand for people."""
+    warnings = (SIMULATED_NOTE,) if document["simulated"] else ()
     return plotted(
-        Drawing(
-            "study-ages",
-            "Ratings by age group, before repair",
-            " ".join(f"{titled(row[0])}, {row[1]}, {row[2]}: {row[3]:.2f}." for row in rows),
-            (SINGLE if len(panels) == 1 else DOUBLE, 62),
-            paint,
-            ("question", "set", "age_group", "mean", "ci95_low", "ci95_high"),
-            rows,
-            bool(document["phantom"]),
-        )
+        Drawing(name, title, words, size, paint, columns, rows, bool(document["phantom"]), warnings)
     )
 
 
-def _aged(part: Mapping[str, Any]) -> list[tuple[str, str, Mapping[str, Any]]]:
-    return [
-        (found["origin"], age, each["mean"])
-        for found in part["ages"]
-        for age, each in found["ages"].items()
-        if each["mean"] is not None
-    ]
+def rounded(figure: Mapping[str, Any]) -> tuple[float, ...]:
+    """A value and its limits as they stand in a plot's numbers."""
+    return tuple(round(value, 4) for value in (figure["value"], *figure["ci95"]))
 
 
 def _shares(cell: Mapping[str, Any]) -> dict[str, float]:
@@ -311,19 +259,10 @@ def _shares(cell: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _mean_words(cell: Mapping[str, Any], labels: Labels) -> str:
-    low, high = cell["mean"]["ci95"]
-    return f"{_condition(cell['condition'], labels)}: {cell['mean']['value']:.2f} ({low:.2f} to {high:.2f})"
+    mean, (low, high) = cell["mean"]["value"], cell["mean"]["ci95"]
+    return f"{condition_words(cell['condition'], labels)}: {mean:.2f} ({low:.2f} to {high:.2f})"
 
 
-def _condition(name: str, labels: Labels) -> str:
+def condition_words(name: str, labels: Labels) -> str:
+    """A condition as a part of a sentence; `all` for all of them."""
     return "all" if name == ALL else labels.name(name).lower()
-
-
-def _condition_colour(name: str, labels: Labels) -> str:
-    return colour_of(labels.series(name))
-
-
-def _note(figure: Figure, document: Mapping[str, Any]) -> None:
-    """On the figure itself, where nobody rated."""
-    if document["simulated"]:
-        figure.supxlabel(SIMULATED_NOTE, fontsize=SMALL, x=0.99, ha="right", color=ALARM)

@@ -9,7 +9,8 @@ from ..errors import UserError
 from ..report.run_folder import read_study
 from ..report.study_page import write_study_results
 from ..study.create import create_study
-from ..study.design import GENERATED, REAL, load_design, written_design
+from ..study.design import GENERATED, REAL
+from ..study.design_file import load_design, written_design
 from ..study.folder import FIGURES, RESULTS, Study, is_study, open_study
 from ..study.sources import Source
 from ..study.statistics.document import study_document

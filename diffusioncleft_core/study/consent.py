@@ -12,7 +12,7 @@ from ..dataset.opened import hashes_of
 from ..dataset.rating_consent import rating_consent, withheld_from_raters
 from ..dataset.withdrawn import SAID, known_withdrawals, withdrawal_of
 from ..files import read_jsonl, shown
-from .folder import SOURCES, Study, is_study, open_study, study_lock
+from .folder import SOURCES, Study, erase_unfinished, is_study, open_study, study_lock
 from .items import Item
 
 
@@ -39,9 +39,13 @@ def erase_withdrawn(study: Study) -> list[str]:
 
 
 def refresh_studies(studies: Iterable[Path]) -> list[str]:
-    """`erase_withdrawn` in each of the studies that is still there; sentences on it."""
+    """`erase_withdrawn` in each of the studies that is still there; sentences on it.
+
+    What a call that was killed left of a study is erased.
+    """
     told: list[str] = []
     for place in studies:
+        erase_unfinished(place)
         if is_study(place):
             told += erase_withdrawn(open_study(place))
     return told

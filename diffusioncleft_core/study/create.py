@@ -13,13 +13,26 @@ from ..dataset.admission import served_folder
 from ..dataset.folder import erase, is_dataset
 from ..dataset.rating_consent import remember_study
 from ..errors import UserError
-from ..files import TEMPORARY_PREFIX, explained, private_dir, sha256_bytes, shown, write_jsonl, write_text
+from ..files import explained, private_dir, sha256_bytes, shown, write_jsonl, write_text
 from ..progress import progress
 from .blind import largest_side, write_blind
 from .choose import Drawn, Wanted, choose, pools_of, roles_of, unknown
-from .design import REAL, Design, written_design
+from .design import REAL, Design
+from .design_file import written_design
 from .draw import generator, systematic
-from .folder import DESIGN, IMAGES, KEY, PRIVATE, SOURCES, Study, is_study, open_study
+from .folder import (
+    DESIGN,
+    IMAGES,
+    KEY,
+    PRIVATE,
+    SOURCES,
+    Study,
+    erase_unfinished,
+    is_study,
+    open_study,
+    study_lock,
+    unfinished,
+)
 from .items import Item, write_items
 from .phantoms import refuse_people
 from .sources import Source, by_condition, pictures_of
@@ -51,6 +64,7 @@ def create_study(
     """
     wanted = wanted or Wanted()
     _refuse_place(out, sources)
+    erase_unfinished(out.resolve())
     expanded = [part for source in sources for part in by_condition(source, vocabulary)]
     found = [(source, pictures_of(source, vocabulary, raw=wanted.raw)) for source in expanded]
     for source, held in found:
@@ -74,10 +88,7 @@ def create_study(
 def _refuse_place(out: Path, sources: Sequence[Source]) -> None:
     if not sources:
         raise UserError("no set is given; give the folder of a run, or --set NAME=DIR")
-    if is_study(out):
-        raise UserError(f"{shown(out)} is a study already and was left as it is; give another --out")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{shown(out)} is not empty; choose a new or empty folder as --out")
+    _refuse_taken(out)
     for source in sources:
         if out.resolve().is_relative_to(source.folder.resolve()):
             raise UserError(f"--out {shown(out)} lies in the set {shown(source.folder)}; choose it outside")
@@ -88,25 +99,40 @@ def _refuse_place(out: Path, sources: Sequence[Source]) -> None:
         )
 
 
+def _refuse_taken(out: Path) -> None:
+    if is_study(out):
+        raise UserError(f"{shown(out)} is a study already and was left as it is; give another --out")
+    for place in (out, *out.parents):
+        if place.exists() and not place.is_dir():
+            raise UserError(f"{shown(place)} is a file; choose a new or empty folder as --out")
+    if out.exists() and any(out.iterdir()):
+        raise UserError(f"{shown(out)} is not empty; choose a new or empty folder as --out")
+
+
 def _write(
     out: Path, design: Design, sources: Sequence[Source], drawn: Sequence[Drawn], practice: Sequence[Drawn]
 ) -> Study:
-    """Write the folder under a temporary name beside `out`, and give it its name when it is whole."""
+    """Write the folder under another name beside `out`, and give it its own when it is whole.
+
+    Locked meanwhile: so the next call knows what a killed one left from what is at work.
+    """
     place = out.resolve()
     side = min([design.side, *(largest_side(item.picture.path) for item in (*drawn, *practice))])
-    partial = place.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}")
+    partial = place.with_name(f"{unfinished(place)}-{secrets.token_hex(8)}")
     try:
         with explained(out):
             partial.mkdir(parents=True)
         private_dir(partial / PRIVATE)
-        images = private_dir(partial / IMAGES)
-        folders = {source.folder: number for number, source in enumerate(sources)}
-        items = _write_images(images, side, design, folders, drawn, practice)
-        write_items(partial / KEY, items)
-        write_jsonl(partial / SOURCES, map(_recorded, sources))
-        write_text(partial / PRIVATE / NOTICE, _NOTICE)
-        write_text(partial / PRIVATE / ".gitignore", "*\n")
-        write_text(partial / DESIGN, written_design(replace(design, side=side)))
+        with study_lock(partial):
+            images = private_dir(partial / IMAGES)
+            folders = {source.folder: number for number, source in enumerate(sources)}
+            items = _write_images(images, side, design, folders, drawn, practice)
+            write_items(partial / KEY, items)
+            write_jsonl(partial / SOURCES, map(_recorded, sources))
+            write_text(partial / PRIVATE / NOTICE, _NOTICE)
+            write_text(partial / PRIVATE / ".gitignore", "*\n")
+            write_text(partial / DESIGN, written_design(replace(design, side=side)))
+        _refuse_taken(out)  # another call may have been faster
         with explained(out):
             if place.is_dir():
                 place.rmdir()

@@ -13,14 +13,17 @@ STUDY/results/            what `study analyse` writes
 from __future__ import annotations
 
 import contextlib
+import glob
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from ..dataset.folder import erase
 from ..errors import UserError
-from ..files import folder_lock, inside, shown
+from ..files import TEMPORARY_PREFIX, folder_lock, inside, shown
 from ..text import read_text
-from .design import Design, parse_design
+from .design import Design
+from .design_file import parse_design
 from .items import Item, read_items
 
 DESIGN = "study.toml"
@@ -106,6 +109,20 @@ def open_study(folder: Path) -> Study:
         )
     path = folder / DESIGN
     return Study(folder, parse_design(read_text(path), str(path)), read_items(folder / KEY))
+
+
+def erase_unfinished(place: Path) -> None:
+    """Erase what calls that were killed while they made the study left beside it: it may hold photographs."""
+    for left in place.parent.glob(f"{glob.escape(unfinished(place))}-*"):
+        with contextlib.suppress(UserError):  # one that is at work
+            with study_lock(left):
+                pass
+            erase(left)
+
+
+def unfinished(place: Path) -> str:
+    """How the names begin under which a study is made, beside its own."""
+    return f"{TEMPORARY_PREFIX}{place.name}"
 
 
 def study_lock(folder: Path) -> contextlib.AbstractContextManager[None]:

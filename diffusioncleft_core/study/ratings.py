@@ -67,6 +67,7 @@ class RatingTable:
         condition: [N] text or None; so each of `groups`, by the names of `GROUPS`.
         repeat_of: [N] the item whose picture is shown again, or None.
         value: [N] int, text or [x, y].
+        place: [N] where each answer stands, for the sentence on a mistake in it.
         seconds: [N] float64, NaN where unknown.
     """
 
@@ -79,6 +80,7 @@ class RatingTable:
     repeat_of: Strings
     question: Strings
     value: Strings
+    place: Strings
     seconds: npt.NDArray[np.float64]
 
     def __len__(self) -> int:
@@ -111,9 +113,9 @@ class RatingTable:
     @property
     def scores(self) -> npt.NDArray[np.float64]:
         """[N] the answers to questions of a scale. UserError where one is no number."""
-        wrong = [value for value in self.value if not isinstance(value, int)]
-        if wrong:
-            raise UserError(f"{wrong[0]!r} is no point of a scale; choose a question that is answered by one")
+        for value, place in zip(self.value, self.place, strict=True):
+            if not isinstance(value, int):
+                raise UserError(f"{place}: {value!r} is no point of a scale; correct it, or take it out")
         return np.array(self.value, np.float64)
 
 
@@ -141,8 +143,9 @@ def rating_table(
         row = {"rater": rating.rater, "item": item.id, "origin": item.origin, "condition": item.condition}
         row |= {name: item.groups.get(name) for name in GROUPS} | {"repeat_of": item.repeat_of}
         row |= {"role": (roles or {}).get(item.origin) or usual_role(item.origin)}
+        row |= {"place": f"{rating.rater} on item {item.id}"}
         rows.append(row | {"question": rating.question, "value": rating.value, "seconds": rating.seconds})
-    return _table(rows, "the ratings")
+    return _table(rows)
 
 
 def write_ratings(path: Path, table: RatingTable) -> None:
@@ -191,7 +194,7 @@ def read_ratings(path: Path) -> RatingTable:
         ) from error
     if not rows:
         raise UserError(f"{shown(path)} has no rating; it needs a line an answer with {', '.join(NEEDED)}")
-    return _table(rows, shown(path))
+    return _table(rows)
 
 
 def _names(cells: Sequence[str], path: Path) -> list[str]:
@@ -219,7 +222,7 @@ def _row(names: Sequence[str], cells: Sequence[str], where: str) -> dict[str, An
     row["role"] = row["role"] or usual_role(row["origin"])
     if row["role"] not in ROLES:
         raise UserError(f"{where}: role is {row['role']!r}; give {' or '.join(ROLES)}, or leave it empty")
-    row["value"] = _value(row["value"])
+    row |= {"value": _value(row["value"]), "place": where}
     try:
         row["seconds"] = None if row["seconds"] is None else float(row["seconds"])
     except ValueError:
@@ -228,8 +231,8 @@ def _row(names: Sequence[str], cells: Sequence[str], where: str) -> dict[str, An
 
 
 def _value(text: str) -> Value:
-    if re.fullmatch(r"-?\d{1,9}", text):
-        return int(text)
+    if whole := re.fullmatch(r"(-?\d{1,9})(?:\.0+)?", text):  # tables of numbers with gaps write 5.0
+        return int(whole[1])
     point = _POINT.fullmatch(text)
     if point and max(map(float, point.groups())) <= 1:
         return [float(part) for part in point.groups()]
@@ -252,13 +255,14 @@ def _column(table: RatingTable, name: str) -> Sequence[Any]:
     return column
 
 
-def _table(rows: Sequence[Mapping[str, Any]], where: str) -> RatingTable:
+def _table(rows: Sequence[Mapping[str, Any]]) -> RatingTable:
     answered = set()
     for row in rows:
         key = (row["rater"], row["item"], row["question"])
         if key in answered:
             raise UserError(
-                f"{where}: rater {key[0]!r} has two answers to {key[2]!r} on item {key[1]!r}; keep the last"
+                f"{row['place']}: rater {key[0]!r} has a second answer to {key[2]!r} on item {key[1]!r}; "
+                "keep one of them"
             )
         answered.add(key)
     names = [item.name for item in fields(RatingTable) if item.name not in ("groups", "seconds")]

@@ -69,6 +69,8 @@ def look(tmp_path):
 
 
 def violations(page):
+    """What axe finds once nothing moves any more: in the middle of a transition colours are nobody's."""
+    page.wait_for_function("document.getAnimations().every((one) => one.playState === 'finished')")
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="NO AXE: not checked for WCAG")
     found = axe.Axe().run(page, options={"runOnly": LEVELS}).response["violations"]
     return [(one["id"], [node["html"] for node in one["nodes"]]) for one in found]
@@ -85,6 +87,13 @@ def focused(page):
     return page.evaluate("document.activeElement.name || document.activeElement.textContent.trim()")
 
 
+def begin_by_keyboard(page):
+    """On to the first picture; the browser gives the focus of a new page when it draws it."""
+    page.locator("a.main:focus").wait_for()
+    page.keyboard.press("Enter")
+    page.locator("#rating input:focus").wait_for(state="attached")
+
+
 def test_two_raters_at_once_one_by_keyboard_alone_one_on_a_phone_without_scripts(
     serving, browse, look, database
 ):
@@ -95,10 +104,10 @@ def test_two_raters_at_once_one_by_keyboard_alone_one_on_a_phone_without_scripts
     look(keyboard, "desk_overview")
     look(phone, "phone_without_scripts_overview")
     seen = {"keyboard": [], "phone": []}
-    keyboard.keyboard.press("Enter")
+    begin_by_keyboard(keyboard)
     phone.click("a.main")
     for place in range(5):
-        keyboard.wait_for_selector("#rating")
+        keyboard.locator("#rating input:focus").wait_for(state="attached")
         seen["keyboard"].append(keyboard.url)
         if place == 1:
             look(keyboard, "desk_item")
@@ -118,8 +127,7 @@ def test_two_raters_at_once_one_by_keyboard_alone_one_on_a_phone_without_scripts
             assert "The practice is over" in keyboard.inner_text("main")
             assert "The practice is over" in phone.inner_text("main")
             look(keyboard, "desk_practice_over")
-            with keyboard.expect_navigation():
-                keyboard.keyboard.press("Enter")
+            begin_by_keyboard(keyboard)
             phone.click("a.main")
     for page, name in ((keyboard, "desk_done"), (phone, "phone_without_scripts_done")):
         assert "All pictures are rated" in page.inner_text("main")
@@ -141,8 +149,7 @@ def test_the_keyboard_goes_back_and_corrects_without_scripts_too(serving, browse
     for scripts in (True, False):
         page = browse(java_script_enabled=scripts)
         page.goto(server.invite(f"with scripts {scripts}"))
-        page.keyboard.press("Enter")
-        page.wait_for_selector("#rating")
+        begin_by_keyboard(page)
         first = page.url
         page.keyboard.press("ArrowRight")
         page.keyboard.press("ArrowRight")
@@ -163,8 +170,11 @@ def test_the_keyboard_goes_back_and_corrects_without_scripts_too(serving, browse
     assert sorted(one.value for one in saved(server)) == [1, 1, 4, 4]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [DESK, TABLET, PHONE], ids=["desk", "tablet", "phone"])
+@pytest.mark.parametrize(
+    ("size", "scheme"),
+    [(DESK, "light"), (DESK, "dark"), (TABLET, "light"), (PHONE, "dark")],
+    ids=["desk-light", "desk-dark", "tablet-light", "phone-dark"],
+)
 def test_axe_finds_nothing_on_any_page(serving, browse, look, size, scheme):
     server = serving(n=2, practice=0, more=True)
     page = browse(size, color_scheme=scheme, locale="es-ES" if size == TABLET else "en-GB")
@@ -193,8 +203,18 @@ def test_axe_finds_nothing_on_any_page(serving, browse, look, size, scheme):
     assert violations(page) == []
     look(page, f"{name}_full_size")
     page.keyboard.press("Escape")
+    held = []
+
+    def hold(route):
+        held.append(route)
+
+    page.route("**/item/*", hold, times=1)
+    page.click("button.main")
+    page.locator("button.main[aria-busy]").wait_for()
+    assert violations(page) == []
+    look(page, f"{name}_saving")
     with page.expect_navigation():
-        page.click("button.main")
+        held[0].continue_()
     answer = page.goto(f"{server.base}/nowhere")
     check("nowhere", 404)
     answer = page.goto(server.invite("Berta"))

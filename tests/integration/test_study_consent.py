@@ -8,6 +8,7 @@ from dataclasses import asdict
 import pytest
 from study_sets import bare_pictures, made, names, people_of_a_dataset, photographs, set_rating
 
+from diffusioncleft.cli.main import main
 from diffusioncleft.diffusioncleft_core.dataset.folder import dataset_rows
 from diffusioncleft.diffusioncleft_core.dataset.rating_consent import rating_consent, studies_of
 from diffusioncleft.diffusioncleft_core.dataset.withdrawn import Withdrawal, add_marks, user_register
@@ -49,10 +50,10 @@ def photos(drawn, tmp_path):
 
 
 @pytest.fixture
-def dataset(photos, tmp_path, command):
+def dataset(photos, tmp_path, monkeypatch):
     """A dataset of them that counts as one of people."""
-    built = command(*BUILD)
-    assert built.returncode == 0, built.stderr
+    monkeypatch.chdir(tmp_path)
+    assert main(list(BUILD)) == 0
     people_of_a_dataset(tmp_path / "private")
     return tmp_path / "private"
 

@@ -212,7 +212,7 @@ def test_comfyuis_requirements_repeat_the_projects_and_leave_torch_alone(project
     text = (repository / "requirements.txt").read_text(encoding="utf-8")
     ours = requirements(text.splitlines())
     extras = project["project"]["optional-dependencies"]
-    wanted = ("faces", "filters", "metrics", "downstream", "train", "comfy")
+    wanted = ("faces", "filters", "metrics", "downstream", "study-results", "train", "comfy")
     declared = requirements(
         [*project["project"]["dependencies"], *itertools.chain(*(extras[name] for name in wanted))]
     )

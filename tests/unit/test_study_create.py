@@ -4,6 +4,10 @@ import io
 import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
 import zlib
 from collections import Counter
 
@@ -19,6 +23,7 @@ from study_sets import bare_pictures, filtered_set, made, names, photographs
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.study.blind import blind_png
 from diffusioncleft.diffusioncleft_core.study.close import close_study
+from diffusioncleft.diffusioncleft_core.study.consent import refresh_studies
 from diffusioncleft.diffusioncleft_core.study.folder import open_study
 
 SHOWN = {"generated": {"pre_op": 25, "post_op": 25}, "real": {"pre_op": 5, "post_op": 5}}
@@ -255,6 +260,10 @@ def test_a_folder_in_use_is_left_as_it_was(sets, study, tmp_path):
         with pytest.raises(UserError, match=said):
             made(out, sets)
         assert sorted(out.rglob("*")) == before
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file" / "study"):
+        with pytest.raises(UserError, match="file is a file; choose a new or empty folder as --out"):
+            made(out, sets)
     (tmp_path / "empty").mkdir()
     assert made(tmp_path / "empty", sets)[0].items
 
@@ -267,6 +276,46 @@ def test_a_crash_leaves_no_half_of_a_study(sets, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         made(tmp_path / "study", sets)
     assert list(tmp_path.iterdir()) == []
+
+
+def making(tmp_path, sets, environment):
+    """`study create` as a process that has written some of its pictures."""
+    words = [f"--set={name}={folder}" for name, folder in sets.items()]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "diffusioncleft", "study", "create", *words, "--out", "study"],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not any(tmp_path.glob(".writing-*/private/images/*.png")):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.005)
+    return process
+
+
+def test_what_a_killed_call_left_is_erased_by_the_next_one(sets, tmp_path, offline_env):
+    killed = making(tmp_path, sets, offline_env)
+    killed.kill()
+    killed.wait()
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".writing-study-") and (left / "private").stat().st_mode & 0o77 == 0
+    assert refresh_studies([tmp_path / "study"]) == [] and not any(tmp_path.iterdir())
+    left.joinpath("private", "images").mkdir(parents=True)
+    made(tmp_path / "study", sets)
+    assert [path.name for path in tmp_path.iterdir()] == ["study"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows stops no process")
+def test_of_two_calls_at_once_one_makes_the_study_and_the_other_says_so(sets, tmp_path, offline_env):
+    slow = making(tmp_path, sets, offline_env)
+    slow.send_signal(signal.SIGSTOP)
+    study, _ = made(tmp_path / "study", sets)
+    slow.send_signal(signal.SIGCONT)
+    assert slow.wait() == 2 and "study is a study already and was left as it is" in slow.stderr.read()
+    assert [path.name for path in tmp_path.iterdir()] == ["study"]
+    assert open_study(study.root).items == study.items
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(sets, small_disk):
@@ -287,6 +336,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(sets, small_disk):
         (["--set", "real=x", "--n", "real=1", "--n", "real=2"], "--n names the set real twice"),
         (["--set", "real=x", "--margin", "nan"], "'nan' is not a number above 0"),
         (["--set", "real=x", "--design", "likert.toml"], "there is no design 'likert.toml'"),
+        (["--set", "real=x", "--design", "."], ". is a folder; give a TOML file as the design"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_one_sentence(words, said, refused, tmp_path, monkeypatch):
@@ -338,3 +388,32 @@ def test_closing_erases_photographs_and_keeps_what_was_rated(sets, tmp_path, com
     assert not any(item.photograph.encode() in everything for item in real)
     assert str(sets["real"]).encode() not in everything
     assert close_study(closed) == 0
+
+
+def test_a_close_that_was_killed_is_done_again(sets, tmp_path, offline_env):
+    study, _ = made(tmp_path / "study", sets)
+    real = [item for item in study.items if item.origin == "real"]
+    words = [sys.executable, "-m", "diffusioncleft", "study", "close", "study", "--yes"]
+    killed = subprocess.Popen(words, cwd=tmp_path, env=offline_env, stdout=subprocess.DEVNULL)
+    while not study.closed:
+        assert killed.poll() is None
+    killed.kill()
+    killed.wait()
+    close_study(open_study(study.root))
+    closed = open_study(study.root)
+    assert not any(closed.has_image(item.id) or closed.by_id[item.id].photograph for item in real)
+    assert not list(study.root.rglob(".writing-*"))
+
+
+def test_closing_a_study_of_phantoms_says_that_it_holds_no_photograph_and_what_stays(sets, tmp_path, command):
+    study, _ = made(tmp_path / "study", sets, phantom=True)
+    asked = command("study", "close", "study")
+    assert (
+        asked.returncode == 2 and "holds no copy of a photograph to erase; its pictures stay" in asked.stderr
+    )
+    closed = command("study", "close", "study", "--yes")
+    assert closed.returncode == 0, closed.stderr
+    assert "it holds no copy of a photograph; its 62 pictures of phantoms and generated images stay" in (
+        closed.stdout
+    )
+    assert open_study(study.root).closed and all(study.has_image(item.id) for item in study.items)

@@ -6,12 +6,11 @@ from dataclasses import replace
 import pytest
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
-from diffusioncleft.diffusioncleft_core.study.design import (
+from diffusioncleft.diffusioncleft_core.study.design import Question, words_in
+from diffusioncleft.diffusioncleft_core.study.design_file import (
     DESIGNS,
-    Question,
     load_design,
     parse_design,
-    words_in,
     written_design,
 )
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.stats import t as student
@@ -29,11 +32,44 @@ from diffusioncleft.diffusioncleft_core.study.statistics.simulate import (
     true_agreement,
     true_mean,
 )
+from diffusioncleft.tools.study_coverage import TOLD
 
+ROOT = Path(__file__).resolve().parents[2]
 STUDIES = 1000
 SLACK = 0.025
 """Around 95 %: the goal's 2 points, and a little for a thousand studies."""
 TWO = Raters(0.6, 0.6)
+
+
+def test_the_documentation_tells_the_coverage_that_was_counted():
+    """How many intervals are within 93 to 97 %, from where to where, and the most false equivalence."""
+    found = json.loads((ROOT / "experiments" / "study_coverage.json").read_text("utf-8"))
+    told = (ROOT / "docs" / "study-statistics.md").read_text("utf-8")
+    for raters, label in (("two or three", False), ("six, eight or twelve", True)):
+        entries = [
+            entry
+            for part in ("scenarios", "told_apart")
+            for name, entry in found[part].items()
+            if ("drawn_anew" in name) == label
+        ]
+        values = [
+            one["coverage"]
+            for entry in entries
+            for name, one in entry["intervals"].items()
+            if name != "resampled_mean" and one["told"] >= TOLD
+        ]
+        false = max(
+            value for entry in entries for value in entry.get("false_equivalence", {"": 0.0}).values()
+        )
+        within = sum(0.93 <= value <= 0.97 for value in values)
+        (row,) = [line for line in told.splitlines() if line.startswith(f"| {raters}")]
+        ends = f"{100 * min(values):.1f} to {100 * max(values):.1f} %"
+        assert [part.strip() for part in row.split("|")[2:6]] == [
+            str(len(values)),
+            str(within),
+            ends,
+            f"{100 * false:.1f} %",
+        ]
 
 
 def covered(limits, truth):

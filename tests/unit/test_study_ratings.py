@@ -89,7 +89,7 @@ def test_a_table_made_elsewhere_needs_five_columns(separator, tmp_path):
         ("rater,item,origin,question,value,value\nA,1,real,realism,5,5\n", "has the column value twice"),
         (
             "rater,item,origin,question,value\nA,1,real,realism,5\nA,1,real,realism,4\n",
-            "rater 'A' has two answers to 'realism' on item '1'",
+            "line 3 of .*: rater 'A' has a second answer to 'realism' on item '1'",
         ),
         ("rater,item,origin,question,value,role\nA,1,x,realism,5,y\n", "role is 'y'; give generated or real"),
         ("rater,item,origin,question,value,seconds\nA,1,x,realism,5,y\n", "seconds is 'y'; give a number"),

@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +16,10 @@ from html_checks import problems
 
 from diffusioncleft.cli.main import main
 from diffusioncleft.diffusioncleft_core.errors import UserError
+from diffusioncleft.diffusioncleft_core.files import folder_lock
 from diffusioncleft.diffusioncleft_core.report.html import UNREADABLE, write_html
 from diffusioncleft.diffusioncleft_core.report.study_page import study_page, write_study_page
-from diffusioncleft.diffusioncleft_core.study.design import load_design
+from diffusioncleft.diffusioncleft_core.study.design_file import load_design, parse_design
 from diffusioncleft.diffusioncleft_core.study.items import Item
 from diffusioncleft.diffusioncleft_core.study.ratings import (
     Rating,
@@ -29,6 +33,16 @@ from diffusioncleft.diffusioncleft_core.study.web.store import Store
 from diffusioncleft.tools.study_server import make_study
 
 AGES = ("baby", "child")
+MINIMAL_CHOICE = """
+name = "mine"
+title = "Mine"
+[sets.generated]
+n = 8
+[questions.grade]
+kind = "choice"
+text = "How severe?"
+choices = { none = "None", mild = "Mild", severe = "Severe" }
+"""
 
 
 def answers(raters=2, generated=50, real=10, *, quality=2.4, shift=0.0, repeats=8, seed=0):
@@ -121,10 +135,10 @@ def test_one_rater_has_no_agreement_and_the_rest_stays():
     assert "One rater" in told(found)
 
 
-def test_without_real_images_nothing_is_compared(tmp_path):
+def test_without_real_images_nothing_is_compared():
     found = study_document(table(real=0))
     assert found["questions"]["realism"]["comparisons"] == []
-    write_study_page(found, tmp_path / "study.html")
+    assert study_page(found).drawings
 
 
 def test_nothing_is_told_of_fewer_than_five_photographs_unless_they_are_phantoms():
@@ -157,22 +171,47 @@ def test_no_part_is_told_from_which_fewer_than_five_photographs_follow():
     assert compared["all"] and not compared["pre_op"] and not compared["post_op"]
 
 
-def test_all_fives_are_told_with_a_width_and_kappa_is_explained(tmp_path):
+def test_all_fives_are_told_with_a_width_and_kappa_is_explained():
     found = study_document(table(quality=9.0))
     realism = found["questions"]["realism"]
     assert realism["cells"][0]["mean"]["value"] == 5 and realism["cells"][0]["mean"]["ci95"][0] < 5
     assert realism["agreement"]["kappa"] == {"value": None, "ci95": None}
     assert "can't be computed" in told(found)
     assert "missing" in realism["comparisons"][0]["ordinal"]
-    write_study_page(found, tmp_path / "study.html")
+    assert study_page(found).drawings
 
 
-def test_a_rater_who_left_pictures_out_costs_no_other(tmp_path):
+def rated_twice(*pairs):
+    """Two raters' answers on pictures, so many times each pair."""
+    answers = [pair for *pair, times in pairs for _ in range(times)]
+    items = [Item(f"p{number}", "generated") for number in range(len(answers))]
+    return rating_table(
+        [
+            Rating(rater, item.id, "realism", pair[place])
+            for item, pair in zip(items, answers, strict=True)
+            for place, rater in enumerate(("A", "B"))
+        ],
+        items,
+    )
+
+
+def test_agreement_that_is_not_above_chance_is_called_that_and_ac2_does_not_save_it():
+    blind = told(study_document(rated_twice((5, 5, 58), (4, 5, 1), (5, 4, 1))))
+    assert "the same answer on 97 %" in blind and "each answering as often as it did, 97 %" in blind
+    assert "Agreement beyond chance is not shown" in blind and "the one to read" not in blind
+    assert "98 % of the ratings are 5" in blind and "Kappa is -0.02" in blind
+    seeing = told(study_document(rated_twice((5, 5, 50), (2, 2, 10))))
+    assert "not shown" not in seeing and "AC2 does not count agreement on a frequent answer as luck" in seeing
+    mixed = told(study_document(rated_twice((5, 4, 15), (4, 5, 15), (5, 5, 15), (4, 4, 15))))
+    assert "Agreement beyond chance is not shown: raters who did not look" in mixed
+
+
+def test_a_rater_who_left_pictures_out_costs_no_other():
     items, ratings = answers()
     kept = [rating for number, rating in enumerate(ratings) if number % 7]
     found = study_document(rating_table(kept, items))
     assert found["questions"]["realism"]["agreement"]["images"] < 60
-    write_study_page(found, tmp_path / "study.html")
+    assert study_page(found).drawings
 
 
 def test_the_page_is_sound_and_says_that_nobody_rated(document, tmp_path):
@@ -193,9 +232,71 @@ def test_a_runs_report_has_the_study_and_a_foreign_one_costs_that_part_alone(doc
     assert UNREADABLE in path.read_text("utf-8")
 
 
+def marked(*, real=10):
+    """Ratings in which the first of two raters marks one in five generated and every real picture."""
+    items, ratings = answers(real=real)
+    for number, item in enumerate(items):
+        if item.origin == "real" or number % 5 == 0:
+            ratings.append(Rating("Dr. 0", item.id, "wrong", [0.25, 0.75 if item.repeat_of is None else 0.1]))
+    return rating_table(ratings, items)
+
+
+def test_marks_are_counted_and_drawn_and_none_is_told_of_a_photograph():
+    found = study_document(marked(), load_design("paper_plus"))
+    part = found["questions"]["wrong"]
+    cells = {(cell["origin"], cell["condition"]): cell for cell in part["cells"]}
+    whole = cells["generated", "all"]
+    assert (whole["images"], whole["ratings"], whole["marked"]["n"]) == (50, 100, 10)
+    assert whole["marked"]["ci95"][0] < whole["marked"]["value"] == 0.1 < whole["marked"]["ci95"][1]
+    assert cells["real", "all"]["marked"]["n"] == 10
+    assert part["places"] == {"generated": [[0.25, 0.75]] * 10}, "of repeats and of photographs none"
+    assert "a place was marked in 10 %" in told(found) and "(10 of 100, 50 images)" in told(found)
+    (drawing,) = [one for one in study_page(found).drawings if one.name == "study-marks-wrong"]
+    assert drawing.numbers().splitlines() == ["set,x,y", *["generated,0.25,0.75"] * 10]
+    few = study_document(marked(real=4), load_design("paper_plus"))["questions"]["wrong"]
+    assert [cell["marked"] for cell in few["cells"] if cell["origin"] == "real"] == [None] * 3
+    assert set(study_document(marked(), phantom=True)["questions"]["wrong"]["places"]) == {
+        "generated",
+        "real",
+    }
+
+
+def test_no_mark_at_all_is_told_too(document):
+    part = document["questions"]["wrong"]
+    assert part["places"] == {} and part["cells"][0]["marked"]["n"] == 0
+    assert part["cells"][0]["marked"]["ci95"][1] > 0
+
+
+def test_the_answers_to_a_choice_are_counted_on_the_page(tmp_path):
+    text = MINIMAL_CHOICE
+    design = parse_design(text, "mine.toml")
+    items = [Item(f"p{number}", "generated", "pre_op") for number in range(8)]
+    values = ["none", "mild", "mild", "severe"] * 2
+    given = [Rating("A", item.id, "grade", value) for item, value in zip(items, values, strict=True)]
+    found = study_document(rating_table(given, items), design)
+    assert found["questions"]["grade"]["cells"][0]["counts"] == {"none": 2, "mild": 4, "severe": 2}
+    write_study_page(found, tmp_path / "study.html")
+    page = (tmp_path / "study.html").read_text("utf-8").replace("\u00a0", " ")
+    assert "How severe?" in page and "4 of 8" in page and problems(page) == []
+
+
 def test_every_plot_says_that_raters_are_simulated(document):
     for drawing in study_page(document).drawings:
         assert "simulated raters" in drawing.svg.decode("utf-8"), drawing.name
+
+
+def test_ages_are_told_and_drawn_by_condition():
+    """Each point of the plot is the mean of the images of one set, age group and condition."""
+    own = table()
+    page = study_page(study_document(own, phantom=True))
+    (drawing,) = [one for one in page.drawings if one.name == "study-ages"]
+    rows = list(csv.DictReader(drawing.numbers().splitlines()))
+    for row in rows:
+        known = (own.condition == row["condition"]) & (own.groups["age_group"] == row["age_group"])
+        part = own.where(known & (own.origin == row["set"])).of(row["question"])
+        assert float(row["mean"]) == pytest.approx(part.scores.mean(), abs=1e-4)
+    keys = {(row["question"], row["set"], row["condition"], row["age_group"]) for row in rows}
+    assert len(keys) == len(rows) == 2 * 2 * 2 * 2
 
 
 def test_a_csv_made_elsewhere_gives_the_same_figures(tmp_path, monkeypatch):
@@ -234,7 +335,16 @@ def test_a_study_is_analysed_from_its_database(tmp_path, capsys):
         for number, item in enumerate(study.rated):
             store.save(rater, item.id, f"form {item.id}", {"realism": 4 + number % 2, "plausibility": 5}, 8.0)
     store.close()
+    capsys.readouterr()
+    (study.results / "figures").mkdir(parents=True)
+    for folder in (study.results, study.results / "figures"):
+        (folder / ".writing-of-a-killed-call").write_text("half")
+    with folder_lock(study.results, str):
+        assert main(["study", "analyse", str(study.root)]) == 2
+    assert "writes results into" in capsys.readouterr().err
     assert main(["study", "analyse", str(study.root)]) == 0
+    assert not [*study.results.rglob(".writing-*")]
+    assert "Phantoms. The pictures are drawings" in capsys.readouterr().out
     found = json.loads((study.results / "study.json").read_text("utf-8"))
     assert found["raters"] == 2 and found["margin_from"].startswith("the design")
     assert sum(item["images"] for item in found["sets"].values()) == len(study.rated)
@@ -247,11 +357,51 @@ def test_a_study_is_analysed_from_its_database(tmp_path, capsys):
     assert json.loads((tmp_path / "again" / "study.json").read_text("utf-8")) == found
 
 
-def test_ratings_beyond_the_scale_are_one_sentence(tmp_path, capsys):
-    (tmp_path / "r.csv").write_text("rater,item,origin,question,value\nA,1,generated,realism,7\n")
-    assert main(["study", "analyse", "--ratings", str(tmp_path / "r.csv"), "--out", str(tmp_path / "o")]) == 2
-    assert "give the design with --design" in capsys.readouterr().err
-    assert not (tmp_path / "o").exists()
+def test_results_are_read_and_analysed_without_the_packages_of_the_page(tmp_path, offline_env):
+    """What requirements.txt leaves out for ComfyUI: the nodes read a study's SQLite file and no more."""
+    study = make_study(tmp_path / "study", n=6, practice=0, side=64)
+    code = f"""
+import sys
+sys.modules.update(dict.fromkeys(("starlette", "uvicorn", "pg8000", "sklearn")))
+from pathlib import Path
+from diffusioncleft.diffusioncleft_core.report.study_page import study_page
+from diffusioncleft.diffusioncleft_core.study.folder import open_study
+from diffusioncleft.diffusioncleft_core.study.statistics.document import study_document
+from diffusioncleft.diffusioncleft_core.study.web.store import Store, stored_ratings
+study = open_study(Path({str(study.root)!r}))
+store = Store(study)
+for name in ("Anna", "Ben"):
+    rater = store.invite(name)[0].id
+    for n, item in enumerate(study.rated):
+        store.save(rater, item.id, item.id, {{"realism": 3 + n % 3, "plausibility": 4 + n % 2}}, 1.0)
+store.close()
+print(len(study_page(study_document(stored_ratings(study), study.design)).drawings))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=offline_env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 3
+
+
+@pytest.mark.parametrize(
+    ("lines", "design", "said"),
+    [
+        ("A,2,generated,realism,7", [], "line 3 of r.csv: realism is 7, and the scale is taken to be 1 to 5"),
+        ("A,2,generated,realism,7", ["--design", "paper"], "line 3 of r.csv: realism is 7; give a whole"),
+        ("A,2,generated,realism,vier", [], "line 3 of r.csv: realism is 'vier' and elsewhere a whole number"),
+        ("A,2,generated,grade,1", ["--design", "paper"], "line 3 of r.csv answers 'grade', which the design"),
+        ("A,2,generated,realism,4.5", ["--design", "paper"], "line 3 of r.csv: realism is '4.5'; give"),
+    ],
+)
+def test_a_rating_that_is_none_is_told_with_its_line_and_value(
+    lines, design, said, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("r.csv").write_text(f"rater,item,origin,question,value\nA,1,generated,realism,5.0\n{lines}\n")
+    assert main(["study", "analyse", "--ratings", "r.csv", "--out", "o", *design]) == 2
+    assert said in capsys.readouterr().err
+    assert not Path("o").exists()
 
 
 def test_no_rating_and_words_alone_are_said():

@@ -120,6 +120,20 @@ def test_the_tables_are_those_that_the_migrations_make(store):
         assert compare_metadata(context, tables.metadata) == []
 
 
+def test_a_database_of_an_earlier_version_is_brought_up_to_date_with_its_ratings(study, database):
+    first = Store(study, database)
+    rater = first.invite("Anna")[0].id
+    first.save(rater, study.items[0].id, "form", {"realism": 4}, 1.0)
+    with first._engine.begin() as connection:  # as the first version made it
+        connection.exec_driver_sql("DROP TABLE repeated")
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
+    first.close()
+    later = Store(study, database)
+    later.save(rater, study.items[0].id, "another form", {"realism": 4}, 1.0)
+    assert [one.answers for one in later.history(rater, study.items[0].id)] == [{"realism": 4}]
+    later.close()
+
+
 def test_a_database_serves_one_study(study, tmp_path, database):
     place = database or f"sqlite:///{tmp_path / 'shared.sqlite'}"
     Store(study, place).close()

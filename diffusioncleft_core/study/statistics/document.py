@@ -15,25 +15,25 @@ import numpy as np
 
 from ...errors import UserError
 from ...small_counts import is_small
-from ..design import CHOICE, POINT, REAL, ROLES, SCALE, TEXT, Design, Question, words_in
+from ..design import CHOICE, POINT, REAL, SCALE, Design, Question, words_in
 from ..ratings import RatingTable
 from . import words
 from .agreement import COEFFICIENTS, agreement, chance_agreement
+from .asked import questions_of
 from .detection import detection
 from .equivalence import comparisons
 from .grid import Grid, grid_of
 from .hypothesis import by_age
 from .intervals import Array
+from .marks import marks_part
 from .ordinal import ordinal_effect
 from .repeats import repeats
 from .scale import scale_of, speaks_of
 from .simulated import NAME as SIMULATED_RATER
-from .summary import ALL, cells_of, hidden_conditions, origins_of, parts_of, untold
+from .summary import ALL, cells_of, origins_of, told_cells, untold
 
 SCHEMA = 1
 KIND = "study"
-MARGIN = 0.5
-LIKERT = (1, 5)
 
 
 def study_document(
@@ -59,10 +59,14 @@ def study_document(
     if not len(table):
         raise UserError("there is no rating yet: analyse the study when somebody has rated")
     phantom = phantom or (design is not None and design.of_phantoms)
-    asked = [question for question in questions_of(table, design) if question.name in table.questions]
+    asked = [
+        question
+        for question in questions_of(table, design)
+        if question.name in table.questions or question.kind == POINT  # no mark at all is an answer too
+    ]
     raters = tuple(sorted(set(table.rater), key=_natural))
     simulated = simulated or any(rater.startswith(f"{SIMULATED_RATER}-") for rater in raters)
-    margin = design.margin if design else MARGIN
+    margin = design.margin if design else Design.margin
     seconds = table.seconds[~np.isnan(table.seconds)]
     document: dict[str, Any] = {
         "schema": SCHEMA,
@@ -87,54 +91,14 @@ def study_document(
             part = _role_part(table, question, raters, phantom=phantom)
         elif question.kind == CHOICE:
             part = _choice_part(table, question, phantom=phantom)
+        elif question.kind == POINT:
+            part = marks_part(table, question, phantom=phantom)
         if part is not None:
             text = words_in(question.text, "en")
             document["questions"][question.name] = {"text": text, "kind": question.kind, **part}
     if not document["questions"]:
-        raise UserError("no answer is on a scale or a choice, so there is nothing to count")
+        raise UserError("no answer is on a scale, a choice or a place, so there is nothing to count")
     return document
-
-
-def questions_of(table: RatingTable, design: Design | None) -> list[Question]:
-    """The design's questions, or what the answers themselves tell: whole numbers are a scale from 1 to 5.
-
-    Raises:
-        UserError: an answer is none to its question.
-    """
-    if design is not None:
-        known = {question.name: question for question in design.questions}
-        foreign = [name for name in table.questions if name not in known]
-        if foreign:
-            raise UserError(
-                f"the ratings answer {foreign[0]!r}, which the design does not ask; it asks: "
-                f"{', '.join(known)}"
-            )
-        for name, value in zip(table.question, table.value, strict=True):
-            known[name].check(value)
-        return list(design.questions)
-    return [_guessed(name, table.where(table.question == name)) for name in table.questions]
-
-
-def _guessed(name: str, table: RatingTable) -> Question:
-    text = {"en": name.replace("_", " ").capitalize()}
-    kinds = {type(value) for value in table.value}
-    if kinds == {int}:
-        low, high = LIKERT
-        wrong = [value for value in table.value if not low <= value <= high]
-        if wrong:
-            raise UserError(
-                f"{name} has the answer {wrong[0]}, and the scale is taken to be {low} to {high}; give the "
-                "design with --design"
-            )
-        return Question(name, text, SCALE, low, high)
-    if kinds == {list}:
-        return Question(name, text, POINT)
-    values = dict.fromkeys(str(value) for value in table.value)
-    if kinds == {str} and set(values) <= set(ROLES):
-        return Question(name, text, CHOICE, choices={role: {"en": role} for role in ROLES})
-    if int in kinds:
-        raise UserError(f"{name} is answered by numbers and by words; make them two questions")
-    return Question(name, text, TEXT)
 
 
 def _scale_part(
@@ -243,15 +207,12 @@ def _choice_part(table: RatingTable, question: Question, *, phantom: bool) -> di
     places = {value: float(place) for place, value in enumerate(question.values)}
     grid = grid_of(own, np.array([places[value] for value in own.value], np.float64))
     cells = []
-    for origin, condition, part in parts_of(grid):
-        secret = condition in hidden_conditions(grid, origin, phantom=phantom)
-        counts = {value: int((part.scores == place).sum()) for value, place in places.items()}
-        entry = {
-            "origin": origin,
-            "condition": condition,
-            "counts": None if secret or untold(part, phantom=phantom) else counts,
-        }
-        cells.append(entry)
+    for entry, part in told_cells(grid, phantom=phantom):
+        if part is None:
+            cells.append({**entry, "counts": None})
+            continue
+        counts = {value: int((part.scores == at).sum()) for value, at in places.items()}
+        cells.append({**entry, "counts": counts})
     return {"cells": cells, "words": []}
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from .grid import Grid
 from .scale import Scale
-from .summary import hidden, origins_of
+from .summary import conditions_of, hidden, origins_of
 
 AGES = ("baby", "child", "adult")
 
@@ -23,10 +23,9 @@ def by_age(grid: Grid, scale: Scale, *, phantom: bool) -> list[dict[str, Any]]:
 
     [] where no age is known. Parts of one to four photographs are not told.
     """
-    conditions = dict.fromkeys(str(name) for name in grid.condition if name)
     return [
         entry
-        for condition in conditions
+        for condition in conditions_of(grid)
         for entry in _within(grid.where(grid.condition == condition), scale, condition, phantom=phantom)
     ]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..design import CHOICE, SCALE, Design
+from ..design import CHOICE, POINT, SCALE, Design
 from ..folder import Study
 from ..items import Item
 from ..ratings import Rating, RatingTable, Value, rating_table
@@ -17,10 +17,12 @@ NAME = "simulated"
 QUALITY = 1.9
 """Of generated and real pictures alike: near the upper end of a scale, where the paper's raters were."""
 RATERS = Raters()
+MARKED = 0.1
+"""Share of the pictures in which a place is marked, at random."""
 
 
 def simulated_ratings(study: Study, seed: int, raters: Raters = RATERS) -> RatingTable:
-    """The answers of a program to the questions of a study that have a scale or a choice.
+    """The answers of a program to the questions of a study that are no text.
 
     They follow from the pictures' files and the seed, not from the random ids of the items.
     """
@@ -42,6 +44,8 @@ def _answers(
                     value: Value = question.low + int(np.searchsorted(inner, seen))
                 elif question.kind == CHOICE:
                     value = str(rng.choice(question.values))
+                elif question.kind == POINT and rng.random() < MARKED:
+                    value = [round(float(part), 4) for part in rng.uniform(0.2, 0.8, 2)]
                 else:
                     continue
                 yield Rating(f"{NAME}-{number}", item.id, question.name, value)

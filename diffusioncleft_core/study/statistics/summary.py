@@ -33,14 +33,19 @@ def conditions_of(grid: Grid) -> list[str]:
     return sorted(known, key=lambda name: (usual.index(name) if name in usual else len(usual), name))
 
 
-def parts_of(grid: Grid) -> Iterator[tuple[str, str, Grid]]:
-    """(origin, condition, its part of the grid), each origin's whole (`all`) first."""
+def told_cells(grid: Grid, *, phantom: bool) -> Iterator[tuple[dict[str, Any], Grid | None]]:
+    """What each cell is of (`origin`, `role`, `condition`), each set's whole (`all`) first, and its images.
+
+    None where they are so few photographs of people that nothing of them may be told.
+    """
     for origin in origins_of(grid):
         own = grid.where(grid.origin == origin)
-        yield origin, ALL, own
+        secret = hidden(own, own.condition, phantom=phantom)
         conditions = conditions_of(own)
-        for condition in conditions if len(conditions) > 1 else []:
-            yield origin, condition, own.where(own.condition == condition)
+        for condition in (ALL, *(conditions if len(conditions) > 1 else [])):
+            part = own if condition == ALL else own.where(own.condition == condition)
+            entry = {"origin": origin, "role": str(own.role[0]), "condition": condition}
+            yield entry, None if untold(part, phantom=phantom) or condition in secret else part
 
 
 def untold(part: Grid, *, phantom: bool) -> bool:
@@ -69,9 +74,8 @@ def cells_of(grid: Grid, question: Question, *, phantom: bool, seed: int) -> lis
     marks, shares = share_of(grid, grid.scores >= high_from(question))
     rng = np.random.default_rng(seed)
     found = []
-    for origin, condition, part in parts_of(grid):
-        entry: dict[str, Any] = {"origin": origin, "role": str(part.role[0]), "condition": condition}
-        if untold(part, phantom=phantom) or condition in hidden_conditions(grid, origin, phantom=phantom):
+    for entry, part in told_cells(grid, phantom=phantom):
+        if part is None:
             found.append({**entry, "images": None, "ratings": None, "mean": None, "untold": True})
             continue
         same = np.isin(grid.images, part.images)
@@ -79,12 +83,6 @@ def cells_of(grid: Grid, question: Question, *, phantom: bool, seed: int) -> lis
         entry |= _told(part, marks.where(same), question, scale, shares, rng)
         found.append(entry)
     return found
-
-
-def hidden_conditions(grid: Grid, origin: str, *, phantom: bool) -> set[str | None]:
-    """The conditions of a set of which nothing may be told."""
-    own = grid.where(grid.origin == origin)
-    return hidden(own, own.condition, phantom=phantom)
 
 
 def high_from(question: Question) -> int:

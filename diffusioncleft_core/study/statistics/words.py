@@ -15,8 +15,8 @@ NUMBERS = ("no", "one", "two", "three", "four", "five")
 SIMULATED = (
     "The raters of this study are simulated: no person judged a picture, and nothing here is about one."
 )
-
-
+FREQUENT = 0.75
+"""Share of one answer from which kappa falls whatever the raters do."""
 PERCENT = "\u00a0%"
 """Keeps the number and its sign on one line."""
 
@@ -110,21 +110,27 @@ def of_ordinal(found: Mapping[str, Any]) -> str:
 
 
 def of_agreement(found: Mapping[str, Any]) -> str:
-    """The agreement, and why kappa falls where nearly all say the same."""
+    """The agreement, whether it is more than chance, and why kappa falls where nearly all say the same."""
     exact, chance, ac2 = found["agreement"], found["chance"], found["ac2"]
     said = (
         f"Two raters give the same answer on {per_cent(exact)} of the images; by chance, each answering as "
         f"often as it did, {100 * chance:.0f}{PERCENT}. AC2 {interval(ac2)}."
     )
-    mode = found["mode"]
-    if mode["share"] >= 0.75:
-        kappa = found["kappa"]["value"]
-        value = "can't be computed" if kappa is None else f"is {kappa:.2f}"
-        often = f"{100 * mode['share']:.0f}{PERCENT} of the ratings are {mode['answer']}"
+    mode, kappa = found["mode"], found["kappa"]["value"]
+    value = "can't be computed" if kappa is None else f"is {kappa:.2f}"
+    often = f"{100 * mode['share']:.0f}{PERCENT} of the ratings are {mode['answer']}"
+    if exact["ci95"][0] <= chance:
+        cause = f" {often}, and" if mode["share"] >= FREQUENT else ""
+        return (
+            f"{said} Agreement beyond chance is not shown:{cause} raters who did not look and answered as "
+            f"often would agree about as much. Kappa {value}; a high AC2 says that the answers are alike, "
+            "not that the raters see the same in an image."
+        )
+    if mode["share"] >= FREQUENT:
         said += (
-            f" Kappa {value}: {often}, so chance alone explains nearly all agreement and kappa divides by "
-            "the little that is left; it says little of the raters, and AC2, which does not count agreement "
-            "on a frequent answer as luck, is the one to read."
+            f" Kappa {value}: {often}, so much of the agreement is to be expected by chance and kappa "
+            "divides by what is left; AC2 does not count agreement on a frequent answer as luck, and is the "
+            "one to read."
         )
     return said
 
@@ -151,6 +157,16 @@ def of_ages(found: Mapping[str, Any]) -> str:
     else:
         verdict = "neither sign is ruled out"
     return f"{what}: babies less older faces {interval(difference, sign=True)}; {verdict}."
+
+
+def of_marks(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How often a place was marked, of every origin over all its images."""
+    return [
+        f"{named(cell['origin']).capitalize()}: a place was marked in {per_cent(cell['marked'])} of the "
+        f"ratings ({cell['marked']['n']} of {cell['ratings']}, {cell['images']} images)."
+        for cell in cells
+        if cell["condition"] == ALL and cell["marked"] is not None
+    ]
 
 
 def of_detection(found: Mapping[str, Any]) -> str:

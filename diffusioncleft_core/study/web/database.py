@@ -31,7 +31,6 @@ from ...errors import UserError
 from ...files import explained, private_dir
 
 MIGRATIONS = Path(__file__).resolve().parent / "migrations"
-FILE = "study.sqlite"
 DRIVER = "postgresql+pg8000"
 WAIT = 10
 """Seconds for which a request waits for a locked or silent database."""
@@ -77,6 +76,14 @@ rating = Table(
     Column("value", Text, nullable=False),
 )
 """The answers of a submission; values are JSON."""
+repeated = Table(
+    "repeated",
+    metadata,
+    Column("rater_id", Integer, ForeignKey("rater.id"), primary_key=True),
+    Column("form", String(64), primary_key=True),
+)
+"""Forms whose answers counted already when they came, a second tab's for instance: sent once more after a
+correction, they must not undo it."""
 
 
 class DatabaseAway(Exception):
@@ -92,10 +99,10 @@ def away() -> Iterator[None]:
         raise DatabaseAway(str(getattr(error, "orig", None) or error)) from error
 
 
-def database_url(given: str | None, private: Path) -> URL:
-    """The URL of `--database`, or the study's own SQLite file. UserError for a database that isn't served."""
+def database_url(given: str | None, own: Path) -> URL:
+    """The URL of `--database`, or of the study's own SQLite file. UserError for one that isn't served."""
     if not given:
-        return URL.create("sqlite", database=str(private / FILE))
+        return URL.create("sqlite", database=str(own))
     try:
         url = make_url(given)
         backend = url.get_backend_name()

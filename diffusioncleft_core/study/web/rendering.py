@@ -70,7 +70,8 @@ class Rendering:
         said = language(key, **values)
         if wants_json(request):
             return JSONResponse({"error": said}, status)
-        return self.page(request, design, "message.html", status, title=language(title), said=said)
+        facts = {"title": language(title), "said": said, "lost": status == 404}
+        return self.page(request, design, "message.html", status, **facts)
 
     def static(self, name: str) -> Response | None:
         """A static file; None for a name that is none of ours."""

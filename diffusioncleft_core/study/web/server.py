@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 
 from ...errors import UserError
 from ...files import write_text
-from ..folder import Study, open_study
+from ..folder import Study
 from .app import create_app
-from .messages import load_languages
+from .messages import Language
 from .store import Store
 
 HOST, PORT = "127.0.0.1", 8377
@@ -126,28 +126,33 @@ def last_address(study: Study) -> str:
     return f"http://{HOST}:{PORT}"
 
 
-def serve(root: Path, store: Store, listening: Listening, tell: Callable[[str], None]) -> None:
+def serve(
+    study: Study,
+    store: Store,
+    languages: dict[str, Language],
+    listening: Listening,
+    tell: Callable[[str], None],
+) -> None:
     """Serve a study until the process is asked to end.
 
     Args:
-        root: the study's folder.
+        study: its folder is read again when its pictures change.
         store: its database.
+        languages: of the page, by code.
         listening: where.
         tell: called once with the address, when the server is about to answer.
 
     Raises:
-        UserError: the study is closed, its messages are wrong, or the port can't be had.
+        UserError: the study is closed, or the port can't be had.
     """
     import uvicorn
 
     logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)  # a lost database is told in one line
-    study = open_study(root)
     if study.closed:
         raise UserError(
-            f"the study {root} is closed and takes no answers; 'study analyse' reads those it has"
+            f"the study {study.root} is closed and takes no answers; 'study analyse' reads those it has"
         )
-    languages, _ = load_languages(root)
-    app = create_app(root, store, languages, hosts=listening.hosts, tls=listening.tls)
+    app = create_app(study.root, store, languages, hosts=listening.hosts, tls=listening.tls)
     with _socket(listening) as listener:
         base = listening.base(listener.getsockname()[1])
         write_text(study.private / ADDRESS, f"{base}\n")

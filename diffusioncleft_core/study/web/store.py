@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import statistics
@@ -13,7 +14,7 @@ from sqlalchemy import Connection, Row, func, insert, select, update
 
 from ...errors import UserError
 from ..folder import Study
-from ..ratings import Rating, Value
+from ..ratings import Rating, RatingTable, Value, rating_table
 from . import database
 from .database import DatabaseAway, reading, writing
 from .signin import Signatures, new_token, read_secret, token_hash
@@ -65,7 +66,7 @@ class Store:
         Raises:
             UserError: it can't be reached, or it is another study's.
         """
-        where = database.database_url(url, study.private)
+        where = database.database_url(url, study.database)
         self.signatures = Signatures(read_secret(study.private))
         self.place = where.render_as_string(hide_password=True)
         try:
@@ -172,22 +173,17 @@ class Store:
             revoked = connection.execute(owner.with_for_update()).first()
             if revoked is None or revoked[0]:
                 raise RaterGone
-            mine = (table.c.rater_id == rater_id, table.c.form == sent)
-            if connection.execute(select(table.c.id).where(*mine)).first() is not None:
-                return
+            came = {"rater_id": rater_id, "form": sent}
+            for known in (table, database.repeated):
+                if connection.execute(select(known.c.form).filter_by(**came)).first() is not None:
+                    return
             earlier = _submissions(connection, rater_id, item)
             if earlier and earlier[-1].answers == answers:
+                connection.execute(insert(database.repeated).values(**came))
                 return
             made = connection.execute(
                 insert(table)
-                .values(
-                    rater_id=rater_id,
-                    item=item,
-                    revision=len(earlier) + 1,
-                    form=sent,
-                    seconds=seconds,
-                    at=_now(),
-                )
+                .values(**came, item=item, revision=len(earlier) + 1, seconds=seconds, at=_now())
                 .returning(table.c.id)
             ).scalar_one()
             rows = [
@@ -248,6 +244,12 @@ class Store:
                 for question, value in one.answers.items()
             ]
         return found
+
+
+def stored_ratings(study: Study, url: str | None = None) -> RatingTable:
+    """What was rated so far, as the statistics take it. UserError where the database can't be used."""
+    with contextlib.closing(Store(study, url)) as store:
+        return rating_table(store.ratings(study), study.items, study.design.roles)
 
 
 def _submissions(connection: Connection, rater_id: int, item: str | None = None) -> list[Submission]:
