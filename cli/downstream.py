@@ -107,15 +107,21 @@ def train(args: argparse.Namespace) -> int:
     from ..diffusioncleft_core.downstream.cropper import Cropper
     from ..diffusioncleft_core.downstream.crops import View
     from ..diffusioncleft_core.downstream.task import load_task
-    from ..diffusioncleft_core.downstream.train_model import ModelTraining, refuse_used_folder, words_of
+    from ..diffusioncleft_core.downstream.train_model import (
+        ModelTraining,
+        refuse_same_sets,
+        refuse_used_folder,
+        words_of,
+    )
     from ..diffusioncleft_core.downstream.training import TrainSettings, frozen_part_of
 
+    refuse_same_sets(args.positive, args.negative)
+    refuse_used_folder(args.out)
     task = sized(load_task(args.task), args.side)
     settings = TrainSettings(kind=args.model, view=View(args.view))
     device = picked_device(args)
     backbone = load_backbone(backbone_name(args), device, args.weights)
     frozen_part_of(backbone, settings)
-    refuse_used_folder(args.out)
     analyzer = face_analyzer(args, device)
     cropper = Cropper.of(task.crop, analyzer, args.cache)
     seeds = range(args.seed, args.seed + args.seeds)

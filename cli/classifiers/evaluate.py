@@ -59,17 +59,26 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write what each of a model's classifiers says of each image of the test sets, and the figures."""
+    from ...diffusioncleft_core.dataset.drawn import remember_place
     from ...diffusioncleft_core.dataset.folder import is_dataset
     from ...diffusioncleft_core.downstream.cropper import Cropper
-    from ...diffusioncleft_core.downstream.document import FILE_NAME, NOTICE, write_document
+    from ...diffusioncleft_core.downstream.document import (
+        FILE_NAME,
+        NOTICE,
+        training_names,
+        write_document,
+    )
     from ...diffusioncleft_core.downstream.evaluate_model import SOURCE, Judge
     from ...diffusioncleft_core.downstream.evidence import downstream_document
-    from ...diffusioncleft_core.downstream.held_out import learned_people
+    from ...diffusioncleft_core.downstream.held_out import TOUCHED, learned_people
     from ...diffusioncleft_core.downstream.model import read_model
+    from ...diffusioncleft_core.outputs import check_output
     from ...diffusioncleft_core.report.downstream_words import told
 
     model = read_model(args.model)
     sets = test_sets(args.test, model.task)
+    for file in (args.out / FILE_NAME, *(args.out / name / TOUCHED for name in sets)):
+        check_output(file)
     device = picked_device(args)
     analyzer = face_analyzer(args, device)
     if model.phantom != analyzer.phantom_only:
@@ -78,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     cropper = Cropper.of(model.task.crop, analyzer, args.cache)
     judge = Judge.of(model, cropper, device, args.weights, args.backbone)
     at_hand = [folder for labelled in sets.values() for folder, _ in labelled if is_dataset(folder)]
-    learned = learned_people(model.loras, args.trained_on, at_hand)
+    learned = learned_people(model.learners, args.trained_on, at_hand)
     found = {}
     for name, labelled in sets.items():
         evidence = judge.evaluate(labelled, learned, args.out / name, paper=args.paper)
@@ -86,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"{name}, seed {seed}: {counted(predictions)}")
         found[model.task.name if len(sets) == 1 else f"{model.task.name}-{name}"] = evidence
     document = downstream_document(found)
+    remember_place(args.out, training_names(document))
     write_document(args.out / FILE_NAME, document)
     for task in document["tasks"].values():
         print("\n".join(told(task)))
@@ -133,7 +143,9 @@ def told_label(folder: Path, task: Task) -> int | None:
 
 def counted(predictions: Predictions) -> str:
     """`87 of 100 right (positive 45 of 50, negative 42 of 50)`."""
-    right = (predictions.scores >= 0.5) == (predictions.labels == 1)
+    from ...diffusioncleft_core.downstream.resampling import is_right
+
+    right = is_right(predictions)
     parts = []
     for word, label in (("positive", 1), ("negative", 0)):
         inside = right[predictions.labels == label]

@@ -25,7 +25,6 @@ PHANTOM_TEST = 400
 """Phantoms of new people to test on, half of each class: they cost nothing."""
 HEALTHY_TEST = 5
 """One in so many healthy people is tested on."""
-LEARNED = "the LoRAs"
 _HEALTHY = "healthy"
 
 
@@ -90,7 +89,7 @@ class Holdings:
         if self.phantom:  # drawn for the test alone
             return material, None
         datasets = [path for path in sorted(self.folders.private.glob("*")) if is_dataset(path)]
-        return material, test.check({LEARNED: trained_people(datasets)}, paper=paper)
+        return material, test.check(trained_people(datasets), paper=paper)
 
     def _classes(self, task: Task) -> list[tuple[int, Class]]:
         return [(1, task.positive), (0, task.negative)]
