@@ -69,7 +69,15 @@ def test_both_tasks_run_on_a_folder_and_tell_what_is_missing(root, holdings, bac
         assert task["test"]["n"] + task["test"]["n_not_found"] == TEST and task["test"]["leak"] is None
         rows = {row["name"]: row["verdict"] for row in task["controls"]}
         assert rows["base_as_both"] == "not run" and rows["lip_masked"] != "not run"
-        assert task["sources"]["generated"]["seeds"]["n"] == SMALL.seeds
+        source = task["sources"]["generated"]
+        assert source["seeds"]["n"] == SMALL.seeds
+        for kind, groups in source["groups"].items():
+            told = {group: figures["accuracy"]["n"] for group, figures in groups.items()}
+            assert sum(told.values()) == task["test"]["n"] and len(told) > 1, kind
+        assert set(source["groups"]) == {"skin_tone", "age_group", "gender"}
+        assert (
+            "unknown" not in source["groups"]["skin_tone"] and task["test"]["n_subjects"] == task["test"]["n"]
+        )
     assert all("no faces of the base model alone" in message for message in said) and said
     shared = json.dumps(document)
     assert str(root) not in shared and "photo-0" not in shared
