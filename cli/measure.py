@@ -104,6 +104,7 @@ def run(args: argparse.Namespace) -> int:
     )
     loras = set_provenance(sets)
     provenance = {"versions": versions(), "hardware": hardware(), "seed": args.seed, **loras}
+    refuse_unreadable(figures["sets"])
     document = {"schema": 1, "phantom": args.phantom, **figures, "provenance": provenance}
     document = with_withdrawal(document, known_withdrawals(*sets.values()), sets.values())
     if WITHDRAWN_NOTE in document.get("notes", []):
@@ -114,6 +115,20 @@ def run(args: argparse.Namespace) -> int:
     print("\n".join(summary(figures["sets"])))
     print(f"written to {args.out}")
     return 0
+
+
+def refuse_unreadable(sets: Mapping[str, Any]) -> None:
+    """Raise UserError where not one image of any set could be read."""
+    figures = [
+        figure
+        for metrics in sets.values()
+        for profiles in metrics.values()
+        for variants in profiles.values()
+        for figure in variants.values()
+    ]
+    readable = [figure["n_images"] for figure in figures if "n_images" in figure]
+    if readable and not any(readable):
+        raise UserError("not one image could be read, so nothing was measured and nothing written")
 
 
 def not_kept(sets: Iterable[Path], references: Iterable[Path], cache: Path | None) -> list[str]:

@@ -29,7 +29,11 @@ def check_output(path: Path | None) -> None:
     with explained(path):
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-        _try_to_write(_existing(path.parent))
+        try:
+            _try_to_write(_existing(path.parent))
+        except OSError as error:
+            error.filename = os.fspath(path)  # the file that was asked for, not the one that was tried
+            raise
 
 
 def _existing(folder: Path) -> Path:

@@ -144,23 +144,26 @@ def training(graph: Graph, condition: str) -> None:
     follow.add("PreviewAny", "What was trained", width=440, height=180, source=status[3])
 
 
+def generated(group: Group, condition: str) -> Node:
+    """A saved set of generated faces."""
+    name = f"diffusioncleft/{condition}"
+    return group.add(f"{OURS}LoadImageSet", f"Generated, {TITLES[condition]}", width=400, name=name, limit=1)
+
+
+def photographs(group: Group, condition: str) -> Node:
+    """A dataset of photographs."""
+    return group.add(f"{OURS}Dataset", f"Photographs, {TITLES[condition]}", width=400, name=condition)
+
+
 def evaluate(graph: Graph) -> None:
     """The paper's metrics on two saved sets."""
     sets: dict[str, Node] = {}
     datasets: dict[str, Node] = {}
     data = graph.group("1  Sets and photographs", "data")
     data.note(note("evaluate"), width=400, height=230)
-    for condition in ("pre_op", "post_op"):
-        sets[condition] = data.add(
-            f"{OURS}LoadImageSet",
-            f"Generated, {TITLES[condition]}",
-            width=400,
-            name=f"diffusioncleft/{condition}",
-            limit=1,
-        )
-        datasets[condition] = data.add(
-            f"{OURS}Dataset", f"Photographs, {TITLES[condition]}", width=400, name=condition
-        )
+    for condition in TITLES:
+        sets[condition] = generated(data, condition)
+        datasets[condition] = photographs(data, condition)
     reference = data.add(
         f"{OURS}ReferenceSet",
         "Training faces of both",
@@ -188,20 +191,9 @@ def evaluate(graph: Graph) -> None:
 
 def classifier(graph: Graph) -> None:
     """A classifier that learns from generated sets, tested on photographs that were held out."""
-    sets: list[Node] = []
-    datasets: list[Node] = []
     data = graph.group("1  Generated faces to learn from", "data")
     data.note(note("classifier"), width=400, height=330)
-    for condition in ("pre_op", "post_op"):
-        sets.append(
-            data.add(
-                f"{OURS}LoadImageSet",
-                f"Generated, {TITLES[condition]}",
-                width=400,
-                name=f"diffusioncleft/{condition}",
-                limit=1,
-            )
-        )
+    sets = [generated(data, condition) for condition in TITLES]
     train = graph.group("2  Classifier", "model")
     taught = train.add(
         f"{OURS}TrainClassifier",
@@ -214,10 +206,7 @@ def classifier(graph: Graph) -> None:
     train.add("PreviewAny", "How it went", width=440, height=240, source=taught[2])
     held_out = graph.group("3  Photographs to test on", "data")
     held_out.note(note("held_out"), width=400, height=200)
-    for condition in ("pre_op", "post_op"):
-        datasets.append(
-            held_out.add(f"{OURS}Dataset", f"Photographs, {TITLES[condition]}", width=400, name=condition)
-        )
+    datasets = [photographs(held_out, condition) for condition in TITLES]
     test = graph.group("4  What it is good for", "measure")
     judged = test.add(
         f"{OURS}EvaluateClassifier",
@@ -236,26 +225,12 @@ def classifier(graph: Graph) -> None:
 
 def rater_study(graph: Graph) -> None:
     """Pictures of both conditions for raters, and what they said."""
-    sets: list[Node] = []
-    datasets: list[Node] = []
     data = graph.group("1  Generated faces and photographs", "data")
     data.note(note("rater_study"), width=400, height=330)
-    for condition in ("pre_op", "post_op"):
-        sets.append(
-            data.add(
-                f"{OURS}LoadImageSet",
-                f"Generated, {TITLES[condition]}",
-                width=400,
-                name=f"diffusioncleft/{condition}",
-                limit=1,
-            )
-        )
+    sets = [generated(data, condition) for condition in TITLES]
     data.column()
     data.note(note("shown"), width=400, height=200)
-    for condition in ("pre_op", "post_op"):
-        datasets.append(
-            data.add(f"{OURS}Dataset", f"Photographs, {TITLES[condition]}", width=400, name=condition)
-        )
+    datasets = [photographs(data, condition) for condition in TITLES]
     study = graph.group("2  Study", "model")
     made = study.add(
         f"{OURS}RaterStudy",

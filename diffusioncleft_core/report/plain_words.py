@@ -88,9 +88,11 @@ SEEN_BEFORE = (
     "People in these may be among those whose photographs the images were learned from, so the number may be "
     "too high. "
 )
+UNRATED = f"Whether clinicians find the images real and medically right was {NOT_MEASURED}."
 SHARE = (
-    "May be shared: this page and the folder of its plots. They hold no photograph of a person, no name "
-    f"and no file name, and of photographs of people numbers of {FEW} are not told.",
+    "May be shared: this page and the folder of its plots, and of the run’s folder `report.json`, "
+    "`summary.md` and `downstream.json`. They hold no photograph of a person, no name and no file name, and "
+    f"of photographs of people numbers of {FEW} are not told.",
     "Must not be shared: the run’s folder `private`. It holds the photographs, what was computed from "
     "them, and a page that shows them beside synthetic images.",
     "For the board to decide, with the table above: the synthetic images, and the files that the model "
@@ -285,9 +287,15 @@ def limits(document: Mapping[str, Any], *, phantom: bool) -> list[str]:
         *upper_ends(document.get("sets") or {}, labels_of(document)),
         "Likeness to people who are in none of the photographs was not looked for.",
         f"What the model file itself gives away, beyond the images made with it, was {NOT_MEASURED}.",
-        f"Whether clinicians find the images real and medically right was {NOT_MEASURED}.",
+        *([] if rated(document) else [UNRATED]),
         "Nothing here shows a use or a harm for a patient.",
     ]
+
+
+def rated(document: Mapping[str, Any]) -> bool:
+    """Whether people rated the images; a program that stood in for them does not count."""
+    study = document.get("study") or {}
+    return bool(study) and not study.get("simulated")
 
 
 def upper_ends(sets: Mapping[str, Any], labels: Labels) -> list[str]:

@@ -15,7 +15,7 @@ class Need:
     """One thing that a run needs. problem: what is wrong with it, None when nothing is.
 
     detail: what was found. fetch: the command that fetches what is missing. required: whether the run stops
-    without it.
+    without it. warning: the run goes on as it is, to a worse end.
     """
 
     what: str
@@ -23,11 +23,14 @@ class Need:
     problem: str | None = None
     fetch: str = ""
     required: bool = True
+    warning: bool = False
 
     @property
     def state(self) -> str:
-        """`ok`, `missing`, or `short` for what only may turn out too little."""
-        return "ok" if self.problem is None else "missing" if self.required else "short"
+        """`ok`, `missing`, `short` for what only may turn out too little, or `warning`."""
+        if self.problem is None:
+            return "warning" if self.warning else "ok"
+        return "missing" if self.required else "short"
 
 
 def looked(what: str, look: Callable[[], str], fetch: str = "") -> Need:
@@ -44,7 +47,7 @@ def needs_table(needs: Sequence[Need]) -> str:
     lines = []
     for need in needs:
         lines.append(f"{need.what:<{width}}  {need.state:<7}  {need.problem or need.detail}".rstrip())
-        if need.problem and need.fetch:
+        if (need.problem or need.warning) and need.fetch:
             lines.append(f"{'':<{width}}  {'':<7}  run: {need.fetch}")
     return "\n".join(lines)
 

@@ -10,6 +10,8 @@ from ..errors import UserError
 from .need import Need, gib, looked
 from .settings import BASE_PARTS, RunSettings, downstream_backbone
 
+ADAPTER = "diffusioncleft weights fetch schnell-training-adapter"
+
 
 def base_model(settings: RunSettings) -> Iterator[Need]:
     """The base model's parts, one by one, and the training adapter."""
@@ -68,7 +70,8 @@ def base_model(settings: RunSettings) -> Iterator[Need]:
     adapter = settings.recipe.network.training_adapter
     if adapter is None:
         if not settings.phantom:
-            yield Need("training adapter", "none: without --training-adapter a LoRA unlearns the four steps")
+            without = "none: without --training-adapter a LoRA unlearns the four steps"
+            yield Need("training adapter", without, fetch=ADAPTER, warning=True)
         return
 
     def adapted() -> str:
@@ -77,7 +80,7 @@ def base_model(settings: RunSettings) -> Iterator[Need]:
         read_lora(adapter)
         return str(adapter)
 
-    yield looked("training adapter", adapted, "diffusioncleft weights fetch schnell-training-adapter")
+    yield looked("training adapter", adapted, ADAPTER)
 
 
 def is_phantom(settings: RunSettings) -> bool:

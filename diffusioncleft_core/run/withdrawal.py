@@ -82,11 +82,11 @@ def foreseen(dataset: Path, photographs: Photographs, condition: Condition) -> l
     if gone:
         told.append(f"training photographs of {dataset.name} that no longer have consent: {len(gone)}")
     if (coming := to_withdraw(dataset, allowed)) and (held := _search(dataset, coming).held()):
-        told.append(f"the run marks as withdrawn what learned from them, and what that drew: {_listed(held)}")
+        told.append(f"the run marks as withdrawn what learned from them, and what that drew:{_listed(held)}")
     marked_before = read_register(dataset / WITHDRAWN)
     if marked_before and (held := _search(dataset, marked_before).held()):
         told.append(
-            f"marked as withdrawn already: {_listed(held)}; '{COMMAND} {_where(dataset, held)}' erases it"
+            f"marked as withdrawn already; '{COMMAND} {_where(dataset, held)}' erases it:{_listed(held)}"
         )
     return told
 
@@ -231,13 +231,14 @@ def _unrecorded(dataset: Path) -> list[Withdrawal]:
 
 def _marked(dataset: Path, held: Sequence[Held]) -> str:
     return (
-        f"withdrawn is what learned from them, and what that drew: {_listed(held)}. Nothing is drawn with "
-        f"these LoRAs any more; '{COMMAND} {_where(dataset, held)}' erases all of it"
+        "withdrawn is what learned from them, and what that drew; nothing is drawn with these LoRAs any "
+        f"more, and '{COMMAND} {_where(dataset, held)}' erases all of it:{_listed(held)}"
     )
 
 
 def _listed(held: Sequence[Held]) -> str:
-    return "; ".join(described(held))
+    """A line each, indented under the sentence that announces them."""
+    return "".join(f"\n  {line}" for line in described(held))
 
 
 def _where(dataset: Path, held: Sequence[Held]) -> str:

@@ -261,6 +261,16 @@ def test_one_image_gives_words_instead_of_numbers(datasets, generated, tmp_path,
     assert "not measured" in capsys.readouterr().out
 
 
+def test_a_set_of_which_no_image_can_be_read_is_a_mistake_and_writes_nothing(tmp_path, capsys):
+    (tmp_path / "damaged").mkdir()
+    for name in ("a.png", "b.png", "c.png"):
+        (tmp_path / "damaged" / name).write_bytes(b"\x89PNG\r\n\x1a\n")
+    out = tmp_path / "out.json"
+    assert measure(f"all={tmp_path / 'damaged'}", "--phantom", "--metrics", "lpips", "--out", out) == 2
+    assert "not one image could be read" in capsys.readouterr().err
+    assert not out.exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -1,6 +1,7 @@
 """A consent withdrawn after training: said, marked, refused, erased, made anew as if it never was given."""
 
 import csv
+import itertools
 import json
 import os
 import shutil
@@ -89,10 +90,12 @@ def after(env, before, tmp_path_factory):
 
 def test_the_run_says_what_learned_from_the_photograph_and_what_that_drew(before, after):
     done, _ = after
-    told = [line for line in done.stderr.splitlines() if "withdrawn is what learned" in line]
-    assert len(told) == 1
-    for part in (LORA, "2 images", "generated/pre_op", "report.json", "sheets", "dataset withdraw"):
-        assert str(part) in told[0]
+    assert done.stderr.count("withdrawn is what learned") == 1
+    first, *rest = done.stderr[done.stderr.index("withdrawn is what learned") :].splitlines()
+    assert "dataset withdraw" in first
+    told = "\n".join(itertools.takewhile(lambda line: line.startswith("  "), rest))
+    for part in (LORA, "2 images", "generated/pre_op", "report.json", "sheets"):
+        assert str(part) in told
     assert "no longer have consent: 1" in done.stderr
     assert GONE not in done.stderr
 

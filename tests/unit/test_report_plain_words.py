@@ -8,7 +8,13 @@ from report_documents import document
 
 from diffusioncleft.diffusioncleft_core.imageset.decode import REASONS
 from diffusioncleft.diffusioncleft_core.report.html import UNREADABLE, write_html
-from diffusioncleft.diffusioncleft_core.report.plain_words import PLAIN_REASONS, WITHDRAWN_NOTE, rough, spread
+from diffusioncleft.diffusioncleft_core.report.plain_words import (
+    PLAIN_REASONS,
+    WITHDRAWN_NOTE,
+    limits,
+    rough,
+    spread,
+)
 
 JARGON = r"\b(FIR|FID|LPIPS|cosine|embedding|threshold|hold-?out|sidecar|trigger|latent|n =|raw|metadata)\b"
 
@@ -109,7 +115,10 @@ def test_what_was_not_measured_is_said_not_to_be(said):
     report = of_people()
     report["sets"]["pre_op"]["fir_images"]["paper"]["raw"] |= {"value": None, "ci95": None}
     assert "Pre-op not measured" in said(report)
-    assert "Whether clinicians find the images real and medically right was not measured" in said(report)
+    unrated = "Whether clinicians find the images real and medically right was not measured"
+    assert unrated in said(report)
+    for study, told in (({"simulated": True}, True), ({"simulated": False}, False)):
+        assert (f"{unrated}." in limits({**report, "study": study}, phantom=False)) is told
 
 
 def test_a_phantom_run_says_that_no_person_was_photographed(said):
