@@ -4,6 +4,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..diffusioncleft_core.errors import UserError
 from . import places
 from .common import (
     AUTO,
@@ -109,6 +110,7 @@ class TrainClassifier(Node):
         from .needs import phantom_behind
 
         places.check_private(places.RUNS)
+        _check_apart(node)
         linked = [name for name in TRAINED_ON if node.source(name) is not None]
         check_training(
             [phantom_behind(node, name) for name in linked], node.value("faces"), node.value("backbone")
@@ -197,6 +199,7 @@ class EvaluateClassifier(Node):
         from .needs import dataset_behind, phantom_behind
 
         places.check_private(places.RUNS)
+        _check_apart(node)
         trainer = node.source("classifier")
         taught = [(trainer, name) for name in TRAINED_ON] if trainer and trainer.kind == TRAINER else []
         tested = [(node, name) for name in TESTED_ON]
@@ -222,6 +225,16 @@ class EvaluateClassifier(Node):
 
         known = [item for item in (trained_on, trained_on_2) if item is not None]
         return given(evaluate(classifier, positive, negative, known, paper=paper))
+
+
+def _check_apart(node: QueuedNode) -> None:
+    """Raise UserError when the same images are linked to both classes."""
+    positive, negative = (
+        {tuple(node.inputs[name]) for name in (side, f"{side}_2") if node.source(name) is not None}
+        for side in TESTED_ON
+    )
+    if positive & negative:
+        raise UserError("the same images are given as positive and as negative; give each class its own")
 
 
 def _images(name: str, tooltip: str, *, optional: bool = False) -> Any:

@@ -116,7 +116,11 @@ def named_set(text: str) -> tuple[str, str, Path]:
 
 
 def test_sets(named: list[tuple[str, str, Path]], task: Task) -> dict[str, list[tuple[Path, int]]]:
-    """Folders and labels by the test set's name; UserError where a class is not told or missing."""
+    """Folders and labels by the test set's name; UserError where a class is not told or missing, or both
+    have the same folder.
+    """
+    from ...diffusioncleft_core.downstream.held_out import refuse_same_classes
+
     sets: dict[str, list[tuple[Path, int]]] = {}
     for name, side, folder in named:
         label = int(side == "positive") if side else told_label(folder, task)
@@ -127,6 +131,7 @@ def test_sets(named: list[tuple[str, str, Path]], task: Task) -> dict[str, list[
             )
         sets.setdefault(name, []).append((folder, label))
     for name, labelled in sets.items():
+        refuse_same_classes(labelled)
         if len({label for _, label in labelled}) < 2:
             missing = "negative" if labelled[0][1] else "positive"
             raise UserError(f"the test set {name} has no {missing} images; add --test {name}.{missing}=SET")

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError
+from ..files import shown
 from .people import identity_groups
 
 GREY = (124, 116, 104)
@@ -152,6 +153,14 @@ def joined(parts: Sequence[Crops]) -> Crops:
         loras=frozenset().union(*(part.loras for part in parts)),
         datasets=frozenset().union(*(part.datasets for part in parts)),
     )
+
+
+def refuse_same_sets(positive: Sequence[Path], negative: Sequence[Path]) -> None:
+    """Raise UserError for a folder that is given for both classes."""
+    both = {folder.resolve() for folder in positive} & {folder.resolve() for folder in negative}
+    if both:
+        names = ", ".join(shown(folder) for folder in sorted(both))
+        raise UserError(f"{names} is given as positive and as negative; give each class images of its own")
 
 
 def refuse_shared(crops: Crops, which: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -13,7 +13,7 @@ from ..dataset.folder import dataset_rows, is_dataset
 from ..errors import UserError
 from ..files import private_dir, read_json, sha256_bytes, write_json
 from .cropper import Cropper, tested_roles
-from .crops import Crops, refuse_shared
+from .crops import Crops, refuse_same_sets, refuse_shared
 from .crops import joined as joined_crops
 from .leak import People, check_leak, dataset_people, recorded_people
 from .leak import joined as joined_people
@@ -54,12 +54,18 @@ class HeldOut:
         return str(dates[digest])
 
 
-def read_held_out(cropper: Cropper, labelled: Iterable[tuple[Path, int]]) -> HeldOut:
+def refuse_same_classes(labelled: Sequence[tuple[Path, int]]) -> None:
+    """Raise UserError for a folder that is in both classes of a test set."""
+    refuse_same_sets(*([folder for folder, label in labelled if label == of] for of in (1, 0)))
+
+
+def read_held_out(cropper: Cropper, labelled: Sequence[tuple[Path, int]]) -> HeldOut:
     """The test set of some folders and the labels of their images; of a dataset the hold-out.
 
     Raises:
-        UserError: as `Cropper.read`.
+        UserError: as `Cropper.read`, or a folder is in both classes.
     """
+    refuse_same_classes(labelled)
     parts = [(folder, cropper.test_set(folder, label)) for folder, label in labelled]
     people = [people_of(folder, crops) for folder, crops in parts]
     return HeldOut(each_once(joined_crops([crops for _, crops in parts])), joined_people(people))

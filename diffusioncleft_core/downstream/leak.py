@@ -26,6 +26,8 @@ ADVICE = (
     "test on photographs that were kept apart before any training (the dataset's hold-out), or give the "
     "option paper (--paper), which allows it and marks every figure"
 )
+OF_IMAGES = " of its images"
+"""How the names of LoRAs end that drew what a classifier learned from."""
 ALIKE_PHANTOMS = 0.9
 """Cosine from which two phantoms look like one: of 5.8 million pairs of strangers 5 do, of 400 pairs of one
 phantom 394 (at 0.8, from which a dataset takes two for one: 78, and all)."""
@@ -221,5 +223,8 @@ def _counted(n: int, of: int, photographs: bool) -> str:
 
 
 def _listed(names: Collection[str]) -> str:
+    """`LoRA 1 and LoRA 2 of its images`: an ending that two or more share is said once."""
     *first, last = names
+    if first and first[-1].endswith(OF_IMAGES) and last.endswith(OF_IMAGES):
+        first = [name.removesuffix(OF_IMAGES) for name in first]
     return f"{', '.join(first)} and {last}" if first else last

@@ -31,6 +31,7 @@ from ..small_counts import told
 from .backbones import LOCAL, PROBE, Backbone, load_backbone
 from .cropper import Cropper
 from .crops import Crops, View, joined
+from .leak import OF_IMAGES
 from .probe import Probe
 from .task import Task
 from .training import Classifier, Top, TrainSettings, frozen_part_of
@@ -142,7 +143,7 @@ class SavedModel:
         """What learned from photographs, itself and its images' LoRAs, and by what datasets know each."""
         loras = [tuple(map(str, names)) for names in self.document.get("loras") or ()]
         found = {
-            "the LoRA of its images" if len(loras) == 1 else f"LoRA {number} of its images": names
+            f"the LoRA{OF_IMAGES}" if len(loras) == 1 else f"LoRA {number}{OF_IMAGES}": names
             for number, names in enumerate(loras, start=1)
         }
         own = self.document.get("fingerprint")

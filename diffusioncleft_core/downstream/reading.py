@@ -14,8 +14,9 @@ LOWER, NOT_LOWER = "below the source", "not shown to be below the source"
 BEATEN, REACHED, UNREACHED = "the source is above it", "not told from the source", "the source is below it"
 """Of a line to beat."""
 NOT_RUN = "not run"
-FEW_TRAININGS, FEW_PEOPLE = "too few trainings to tell", "too few people to tell"
-"""Of a control that must be at chance, with an interval that reaches as far from it as the source."""
+FEW_TRAININGS, FEW_PEOPLE = "can’t be told, too few trainings", "can’t be told, too few people"
+"""Of an interval about chance that ends at 0 or 1, or where a control must be at chance, that reaches as far
+from it as the source."""
 CHANCE_LEVEL = 0.5
 """Of balanced accuracy and AUC."""
 FAMILY = 0.05
@@ -96,7 +97,7 @@ def judged(
         difference: of the interval of the source's AUC less the control's; needed for `below` and `line`.
         people: as `ends`, but of an interval that covers people alone.
         reached: the source's AUC where it is above chance. An interval about chance that reaches as far from
-            it does not show that the control is at chance.
+            it does not show that the control is at chance; one that ends at 0 or 1 shows nothing.
     """
     used = difference if expected in (BELOW, LINE) else ends
     if ends is None or used is None:
@@ -109,8 +110,9 @@ def judged(
         verdict = BEATEN if shown[0] > 0 else UNREACHED if shown[1] < 0 else REACHED
         return Finding(name, expected, verdict, None, shown)
     verdict = against_chance(shown)
-    if expected == CHANCE and verdict == AT and reached is not None and _reaches(shown, reached):
-        few_people = people is None or _reaches(people, reached)
+    far = reached if expected == CHANCE and reached is not None else 1.0
+    if verdict == AT and _reaches(shown, far):
+        few_people = people is None or _reaches(people, far)
         return Finding(name, expected, FEW_PEOPLE if few_people else FEW_TRAININGS, None, shown)
     return Finding(name, expected, verdict, verdict == (AT if expected == CHANCE else ABOVE), shown)
 

@@ -13,13 +13,12 @@ from ..dataset.trained import remember_training
 from ..dataset.withdrawn import SAID
 from ..environment import check_packages
 from ..errors import UserError
-from ..files import shown
 from ..imageset.cache import entry_key
 from ..imageset.manifest import unlisted
 from ..outputs import check_output
 from .backbones import Backbone, check_backbone, refuse_photographs
 from .cropper import Cropper
-from .crops import Crops, joined, refuse_shared
+from .crops import Crops, joined, refuse_same_sets, refuse_shared
 from .experiment import VERSION, content_of
 from .model import FILE_NAME, counts_of, write_model
 from .task import Task
@@ -141,14 +140,6 @@ def check_classifiers(backbone: str, own: Path | None = None) -> Path | None:
     """What a training needs, as far as it shows without opening anything; see `check_backbone`."""
     check_packages(PACKAGES)
     return check_backbone(backbone, own)
-
-
-def refuse_same_sets(positive: Sequence[Path], negative: Sequence[Path]) -> None:
-    """Raise UserError for a folder that is given for both classes."""
-    both = {folder.resolve() for folder in positive} & {folder.resolve() for folder in negative}
-    if both:
-        names = ", ".join(shown(folder) for folder in sorted(both))
-        raise UserError(f"{names} is given as positive and as negative; give each class images of its own")
 
 
 def refuse_used_folder(folder: Path) -> None:

@@ -88,8 +88,7 @@ class Holdings:
         )
         if self.phantom:  # drawn for the test alone
             return material, None
-        datasets = [path for path in sorted(self.folders.private.glob("*")) if is_dataset(path)]
-        return material, test.check(trained_people(datasets), paper=paper)
+        return material, test.check(trained_people(self.folders.datasets()), paper=paper)
 
     def _classes(self, task: Task) -> list[tuple[int, Class]]:
         return [(1, task.positive), (0, task.negative)]

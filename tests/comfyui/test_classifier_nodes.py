@@ -232,6 +232,31 @@ def test_what_a_training_misses_refuses_the_graph(server, generated, tmp_path):
         server.run({**tested, "judge": judge("bare", "post")})
 
 
+def test_the_same_images_in_both_classes_refuse_the_graph(server, generated):
+    """Linked twice before the queue, loaded twice by the node."""
+    two = sets("classes/pre_op", "classes/post_op")
+    for graph, which in (
+        ({"train": trainer("pre", "pre")}, "train"),
+        ({"train": trainer(positive_2=["post", 0])}, "train"),
+        ({"train": trainer(), "judge": judge("post", "post")}, "judge"),
+    ):
+        with pytest.raises(
+            GraphRefused, match="the same images are given as positive and as negative"
+        ) as told:
+            server.run({**two, **graph})
+        assert list(json.loads(str(told.value))["node_errors"]) == [which]
+    with pytest.raises(NodeFailed, match="pre_op is given as positive and as negative"):
+        server.run({**sets("classes/pre_op", "classes/pre_op"), "train": trainer()})
+
+
+def test_a_private_folder_that_cannot_be_written_refuses_the_graph(
+    server, evaluated, generated, make_read_only
+):
+    make_read_only(server.base / "diffusioncleft_runs")
+    with pytest.raises(GraphRefused, match="can't be written to; give the server write access"):
+        server.run({**sets("classes/pre_op", "classes/post_op"), "train": trainer()})
+
+
 def test_too_few_people_are_a_message_on_the_node_and_leave_no_model(server, generated):
     from diffusioncleft.diffusioncleft_core.files import read_jsonl, write_jsonl
 

@@ -173,6 +173,8 @@ def test_a_test_set_must_tell_its_classes(refused, sets, tmp_path, command):
         "downstream", "evaluate", model, "--faces", other_pack(tmp_path), "--out", tmp_path / "x",
         "--test", f"real={pre}", "--test", f"real={sets / 'post_op'}",
     )  # fmt: skip
+    twice = ("--test", f"real.positive={pre}", "--test", f"real.negative={pre}")
+    assert f"{pre} is given as positive and as negative" in refused(*evaluate, *twice)
     assert not (tmp_path / "private").exists()
     (tmp_path / "file").touch()
     below = refused(

@@ -138,9 +138,9 @@ def test_trainings_that_lie_far_apart_are_no_evidence_against_a_control():
     assert row["figures"]["auc"]["ci95"][0] > 0.5, (
         "chance in the draw of people alone would take it for a leak"
     )
-    assert (row["verdict"], row["passed"]) == ("too few trainings to tell", None)
+    assert (row["verdict"], row["passed"]) == ("can’t be told, too few trainings", None)
     reading = task_block(replace(plain, controls=listed), FEW)["reading"]
-    assert "it is not shown without: shuffled labels (too few trainings to tell)" in reading
+    assert "it is not shown without: shuffled labels (can’t be told, too few trainings)" in reading
     alone = [
         replace(item, trainings=apart[:1]) if item.name == "shuffled_labels" else item
         for item in plain.controls

@@ -187,9 +187,15 @@ def test_an_interval_that_reaches_as_far_as_the_source_does_not_show_a_control_a
         assert f"shuffled labels ({verdict}), base as both (not run)" in alone
     else:
         assert ("stands" in said) is (verdict == AT)
-    assert judged(SHUFFLED, CHANCE, (0.0, 1.0)).verdict == AT, (
-        "a source that is at chance itself shows nothing"
-    )
+
+
+@pytest.mark.parametrize("expected", [CHANCE, KEPT])
+def test_an_interval_that_ends_at_0_or_1_tells_nothing_whatever_the_source_reached(expected):
+    for ends in ((0.0, 1.0), (0.0, 0.6), (0.4, 1.0)):
+        found = judged("c", expected, ends, people=(0.4, 0.6))
+        assert (found.verdict, found.passed) == (FEW_TRAININGS, None)
+        assert judged("c", expected, ends, people=ends).verdict == FEW_PEOPLE
+    assert judged("c", expected, (0.01, 0.99)).verdict == AT
 
 
 def test_shuffled_labels_go_before_all_else_and_known_people_before_the_controls():
