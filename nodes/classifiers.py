@@ -15,6 +15,7 @@ from .common import (
     ImageSet,
     Node,
     output,
+    seed_input,
     text_view,
 )
 from .face_work import known_pack
@@ -83,7 +84,7 @@ class TrainClassifier(Node):
                     max=100,
                     tooltip="So many trainings: they tell how far chance alone moves a figure.",
                 ),
-                io.Int.Input("seed", default=0, min=0, max=2**31 - 1, tooltip="Seed of the first training."),
+                seed_input("Seed of the first training."),
                 faces_input(),
                 _images("positive_2", "More images that show the finding.", optional=True),
                 _images("negative_2", "More images that don't show it.", optional=True),

@@ -21,7 +21,7 @@ from diffusioncleft.diffusioncleft_core.phantom.render import render
 
 LEARNED, TESTED = 40, 40
 USED = ("lip_masked", "lip_alone", "background", "shuffled_labels", "base_as_both")
-SETTINGS = ExperimentSettings(TrainSettings(kind="probe"), seeds=3)
+SETTINGS = ExperimentSettings(TrainSettings(kind="probe"), seeds=5)
 
 
 def tinted(folder):
