@@ -30,6 +30,19 @@ def sets(tmp_path_factory):
     return root
 
 
+@pytest.fixture
+def probe(command, sets):
+    """A linear probe that was trained once on both sets."""
+    model = sets / "probe"
+    if not model.exists():
+        done = command(
+            "downstream", "train", *TRAIN, "--model", "probe", "--seeds", 1, "--out", model,
+            "--positive", sets / "pre_op", "--negative", sets / "post_op",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    return model
+
+
 def other_pack(folder):
     """The embedded face models in a pack that says it is for photographs."""
     pack = shutil.copytree(PHANTOM_FOLDER, folder / "other pack")
@@ -152,14 +165,8 @@ def test_a_backbone_of_phantoms_is_refused_for_photographs(refused, sets, tmp_pa
     assert "it is for phantoms alone" in told
 
 
-def test_a_test_set_must_tell_its_classes(refused, sets, tmp_path, command):
-    model = tmp_path / "model"
-    done = command(
-        "downstream", "train", *TRAIN, "--model", "probe", "--seeds", 1, "--out", model,
-        "--positive", sets / "pre_op", "--negative", sets / "post_op",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    evaluate = ("downstream", "evaluate", model, "--phantom", "--out", tmp_path / "private")
+def test_a_test_set_must_tell_its_classes(refused, sets, probe, tmp_path):
+    evaluate = ("downstream", "evaluate", probe, "--phantom", "--out", tmp_path / "private")
     bare, pre = sets / "pre_op_test", sets / "pre_op"
     assert f"--test real.positive={bare}" in refused(*evaluate, "--test", f"real={bare}")
     assert "has no negative images; add --test real.negative=SET" in refused(
@@ -170,7 +177,7 @@ def test_a_test_set_must_tell_its_classes(refused, sets, tmp_path, command):
         "downstream", "evaluate", bare, "--phantom", "--out", tmp_path / "x", "--test", f"real={pre}"
     )
     assert "trained on phantoms: give --phantom" in refused(
-        "downstream", "evaluate", model, "--faces", other_pack(tmp_path), "--out", tmp_path / "x",
+        "downstream", "evaluate", probe, "--faces", other_pack(tmp_path), "--out", tmp_path / "x",
         "--test", f"real={pre}", "--test", f"real={sets / 'post_op'}",
     )  # fmt: skip
     twice = ("--test", f"real.positive={pre}", "--test", f"real.negative={pre}")
@@ -197,16 +204,11 @@ def dataset(tmp_path_factory, analyzer):
 
 
 def test_people_who_were_learned_from_are_refused_as_a_test_set_or_marked(
-    command, refused, sets, dataset, analyzer, tmp_path
+    command, refused, sets, probe, dataset, analyzer, tmp_path
 ):
-    model, out = tmp_path / "model", tmp_path / "out"
-    done = command(
-        "downstream", "train", *TRAIN, "--model", "probe", "--seeds", 1, "--out", model,
-        "--positive", sets / "pre_op", "--negative", sets / "post_op",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    out = tmp_path / "out"
     negative = ("--test", f"real.negative={sets / 'post_op_test'}")
-    known = ("downstream", "evaluate", model, "--phantom", *negative, "--trained-on", dataset)
+    known = ("downstream", "evaluate", probe, "--phantom", *negative, "--trained-on", dataset)
     again = phantom_dataset(tmp_path / "photos", "pre_op", tmp_path / "again", analyzer, n=6, seed=5)
     seen = (*known, "--test", f"real={again}")
     told = refused(*seen, "--out", out)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from downstream_phantoms import as_generated, write_phantoms
+from phantom_datasets import phantom_dataset
 
 from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
 from diffusioncleft.diffusioncleft_core.downstream.backbones import load_backbone
@@ -127,6 +128,14 @@ def test_the_stage_draws_the_base_model_and_is_skipped_when_nothing_changed(root
         "base": State.DONE,
         "downstream": State.DONE,
     }
+
+
+def test_a_runs_datasets_are_the_folders_that_were_built(root, tmp_path, analyzer):
+    folders = RunFolders(root)
+    assert folders.datasets() == []
+    folders.faces.mkdir(parents=True)
+    built = phantom_dataset(tmp_path / "photos", "pre_op", folders.dataset("pre_op"), analyzer, n=4, seed=1)
+    assert folders.datasets() == [built]
 
 
 def test_a_mistake_is_one_line(refused, tmp_path):

@@ -37,6 +37,7 @@ def test_a_model_knows_the_loras_of_its_images_and_goes_with_one_that_is_withdra
     document = read_json(model / "model.json")
     assert document["loras"] == [[name] for name in sorted(LORAS.values())]
     assert training_names(document) == sorted(LORAS.values())
+    assert document["fingerprint"] is None, "no dataset notes a training on generated images alone"
     evidence = {"schema": 1, "tasks": {"pre_post": {"model": document}}}
     (model.parent / "judged").mkdir()
     (model.parent / "judged" / "downstream.json").write_text(json.dumps(evidence))
@@ -81,7 +82,3 @@ def test_a_classifier_that_learned_from_a_dataset_goes_with_a_consent(tmp_path, 
     assert done.returncode == 0, done.stderr
     assert not [path for folder in (model, figures) for path in folder.rglob("seed-*")]
     assert not (model / "model.json").exists() and not (figures / "downstream.json").exists()
-
-
-def test_a_model_of_generated_images_alone_is_noted_in_no_dataset(model):
-    assert read_json(model / "model.json")["fingerprint"] is None

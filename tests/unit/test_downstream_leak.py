@@ -168,6 +168,13 @@ def test_what_nobody_knows_the_people_of_is_said_to_be_not_known_and_not_refused
         check_leak(test, {"the LoRA a": None, "the LoRA b": people(["p"])})
 
 
+def test_what_two_names_end_on_is_said_once():
+    both = dict.fromkeys(("the classifier", "LoRA 1 of its images", "LoRA 2 of its images"))
+    assert "photographs of the classifier, LoRA 1 and LoRA 2 of its images, so" in check_leak(
+        people(["p"]), both
+    )
+
+
 @pytest.mark.parametrize(
     ("n", "of", "number"), [(4, 20, None), (5, 20, "5 of the 20"), (16, 20, None), (20, 20, "20 of")]
 )
