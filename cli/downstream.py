@@ -24,8 +24,8 @@ examples:
       --positive run/generated/pre_op --negative run/generated/post_op
   diffusioncleft downstream evaluate models/pre_post --out private/pre_post \\
       --test real=run/private/pre_op --test real=run/private/post_op
-  diffusioncleft downstream train --task lip_anomaly --out models/demo --phantom \\
-      --positive demo/generated/post_op --negative healthy
+  diffusioncleft downstream train --task lip_anomaly --out models/demo --phantom --model probe \\
+      --positive demo/generated/post_op --negative demo/private/phantom_photographs/control
   diffusioncleft downstream run runs/first --control healthy
   diffusioncleft downstream train --task my_task.toml --model probe --backbone timm:models/vit \\
       --positive a b --negative c --out models/mine
@@ -37,8 +37,8 @@ TRAIN_EXAMPLES = """\
 examples:
   diffusioncleft downstream train --task pre_post --out models/pre_post \\
       --positive run/generated/pre_op --negative run/generated/post_op
-  diffusioncleft downstream train --task lip_anomaly --out models/demo --phantom \\
-      --positive demo/generated/post_op --negative healthy
+  diffusioncleft downstream train --task lip_anomaly --out models/demo --phantom --model probe \\
+      --positive demo/generated/post_op --negative demo/private/phantom_photographs/control
 
 The paper's model needs torchvision's MobileNetV2: diffusioncleft weights fetch mobilenet-v2. Run the same
 command again after an interruption: crops and features that are done stay.
@@ -105,17 +105,22 @@ def train(args: argparse.Namespace) -> int:
     """Train, once a seed, and write the model's folder."""
     from ..diffusioncleft_core.downstream.backbones import load_backbone
     from ..diffusioncleft_core.downstream.cropper import Cropper
-    from ..diffusioncleft_core.downstream.crops import View
+    from ..diffusioncleft_core.downstream.crops import View, refuse_same_sets
     from ..diffusioncleft_core.downstream.task import load_task
-    from ..diffusioncleft_core.downstream.train_model import ModelTraining, refuse_used_folder, words_of
+    from ..diffusioncleft_core.downstream.train_model import (
+        ModelTraining,
+        refuse_used_folder,
+        words_of,
+    )
     from ..diffusioncleft_core.downstream.training import TrainSettings, frozen_part_of
 
+    refuse_same_sets(args.positive, args.negative)
+    refuse_used_folder(args.out)
     task = sized(load_task(args.task), args.side)
     settings = TrainSettings(kind=args.model, view=View(args.view))
     device = picked_device(args)
     backbone = load_backbone(backbone_name(args), device, args.weights)
     frozen_part_of(backbone, settings)
-    refuse_used_folder(args.out)
     analyzer = face_analyzer(args, device)
     cropper = Cropper.of(task.crop, analyzer, args.cache)
     seeds = range(args.seed, args.seed + args.seeds)

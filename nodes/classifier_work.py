@@ -114,7 +114,7 @@ def evaluate(
         cropper = Cropper.of(model.task.crop, analyzer_of(classifier.pack), _cache)
         evidence = Judge.of(model, cropper, pick_device(None)).evaluate(
             labelled,
-            learned_people(model.loras, datasets, places.dataset_folders()),
+            learned_people(model.learners, datasets, places.dataset_folders()),
             tested,
             paper=paper,
             dates=places.run_folder("tested"),

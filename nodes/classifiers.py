@@ -4,6 +4,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..diffusioncleft_core.errors import UserError
 from . import places
 from .common import (
     AUTO,
@@ -14,6 +15,7 @@ from .common import (
     ImageSet,
     Node,
     output,
+    seed_input,
     text_view,
 )
 from .face_work import known_pack
@@ -82,7 +84,7 @@ class TrainClassifier(Node):
                     max=100,
                     tooltip="So many trainings: they tell how far chance alone moves a figure.",
                 ),
-                io.Int.Input("seed", default=0, min=0, max=2**31 - 1, tooltip="Seed of the first training."),
+                seed_input("Seed of the first training."),
                 faces_input(),
                 _images("positive_2", "More images that show the finding.", optional=True),
                 _images("negative_2", "More images that don't show it.", optional=True),
@@ -109,6 +111,7 @@ class TrainClassifier(Node):
         from .needs import phantom_behind
 
         places.check_private(places.RUNS)
+        _check_apart(node)
         linked = [name for name in TRAINED_ON if node.source(name) is not None]
         check_training(
             [phantom_behind(node, name) for name in linked], node.value("faces"), node.value("backbone")
@@ -197,6 +200,7 @@ class EvaluateClassifier(Node):
         from .needs import dataset_behind, phantom_behind
 
         places.check_private(places.RUNS)
+        _check_apart(node)
         trainer = node.source("classifier")
         taught = [(trainer, name) for name in TRAINED_ON] if trainer and trainer.kind == TRAINER else []
         tested = [(node, name) for name in TESTED_ON]
@@ -222,6 +226,16 @@ class EvaluateClassifier(Node):
 
         known = [item for item in (trained_on, trained_on_2) if item is not None]
         return given(evaluate(classifier, positive, negative, known, paper=paper))
+
+
+def _check_apart(node: QueuedNode) -> None:
+    """Raise UserError when the same images are linked to both classes."""
+    positive, negative = (
+        {tuple(node.inputs[name]) for name in (side, f"{side}_2") if node.source(name) is not None}
+        for side in TESTED_ON
+    )
+    if positive & negative:
+        raise UserError("the same images are given as positive and as negative; give each class its own")
 
 
 def _images(name: str, tooltip: str, *, optional: bool = False) -> Any:

@@ -151,6 +151,11 @@ def folder_input(default: str) -> Any:
     return io.String.Input("folder", default=default, tooltip=tooltip)
 
 
+def seed_input(tooltip: str) -> Any:
+    """A seed of what is drawn here; a sampler's own are larger."""
+    return io.Int.Input("seed", default=0, min=0, max=2**31 - 1, tooltip=tooltip)
+
+
 def text_view(text: str) -> dict[str, Any]:
     """A text that the node shows."""
     return {"text": (text,)}

@@ -14,6 +14,7 @@ from .common import (
     core_progress,
     output,
     progress_bar,
+    seed_input,
     stop_if_interrupted,
     text_view,
 )
@@ -92,7 +93,7 @@ class PhantomDataset(Node):
                 ),
                 io.Int.Input("count", default=60, min=8, max=2000, tooltip="Photographs to render."),
                 io.Int.Input("size", default=128, min=64, max=512, step=16, tooltip="Side in pixels."),
-                io.Int.Input("seed", default=0, min=0, max=2**31 - 1, tooltip="Other seed, other people."),
+                seed_input("Other seed, other people."),
                 io.Float.Input(
                     "holdout",
                     default=0.1,

@@ -5,7 +5,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from . import places
-from .common import CATEGORY, Dataset, Figures, ImageSet, Node, Reference, folder_input, output
+from .common import CATEGORY, Dataset, Figures, ImageSet, Node, Reference, folder_input, output, seed_input
 from .face_work import known_pack
 from .filters import faces_input, threshold_input
 from .queued import QueuedNode
@@ -101,7 +101,7 @@ class PerceptualDiversity(Node):
                 io.Int.Input(
                     "pairs", default=2000, min=1, max=1_000_000, tooltip="Random pairs; the paper's 2,000."
                 ),
-                io.Int.Input("seed", default=0, min=0, max=2**31 - 1, tooltip="Draws the pairs."),
+                seed_input("Draws the pairs."),
             ],
             outputs=[
                 output(io.Float, "lpips", tooltip="Mean over the random pairs; larger is more diverse."),

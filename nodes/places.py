@@ -17,6 +17,7 @@ import folder_paths
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.files import inside, private_dir
 from ..diffusioncleft_core.imageset.places import MANIFEST
+from ..diffusioncleft_core.outputs import can_write
 
 if TYPE_CHECKING:
     from ..diffusioncleft_core.dataset.withdrawn import Withdrawal
@@ -80,8 +81,14 @@ def dataset_folders() -> list[Path]:
 
 
 def check_private(kind: str) -> None:
-    """Raise UserError when what is to be written into a private folder would be served."""
-    _refuse_served(roots(kind)[0])
+    """Raise UserError when a private folder is served, or can't be written to."""
+    root = roots(kind)[0]
+    _refuse_served(root)
+    if not can_write(root):
+        raise UserError(
+            f"the folder {root.name} can't be written to; give the server write access to it, or name "
+            "another place in extra_model_paths.yaml"
+        )
 
 
 def new_dataset_folder(name: str) -> Path:

@@ -6,7 +6,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from . import places
-from .common import CATEGORY, Dataset, Figures, ImageSet, Node, output, text_view
+from .common import CATEGORY, Dataset, Figures, ImageSet, Node, output, seed_input, text_view
 from .queued import QueuedNode
 
 RATER_STUDY = "DiffusionCleft_RaterStudy"
@@ -57,9 +57,7 @@ class RaterStudy(Node):
                     step=0.05,
                     tooltip="Difference, in points of the scale, that would not matter. Decide it before.",
                 ),
-                io.Int.Input(
-                    "seed", default=0, min=0, max=2**31 - 1, tooltip="Decides which pictures are drawn."
-                ),
+                seed_input("Decides which pictures are drawn."),
                 io.Combo.Input(
                     "which",
                     options=["filtered", "raw"],

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from tiny_flux import small_transformer
 
 Text = dict[str, tuple[torch.Tensor, torch.Tensor]]
 """Caption: text [T, D] and pooled text [P]."""
@@ -43,21 +44,9 @@ def tiny_transformer(seed: int = 0) -> Any:
     """FLUX's transformer with random weights, none of them trainable: 2 double and 2 single blocks of width
     32, text of width 12, pooled text of width 10.
     """
-    from diffusers import FluxTransformer2DModel
-
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        transformer = FluxTransformer2DModel(
-            in_channels=64,
-            num_layers=2,
-            num_single_layers=2,
-            attention_head_dim=16,
-            num_attention_heads=2,
-            joint_attention_dim=12,
-            pooled_projection_dim=10,
-            guidance_embeds=False,
-            axes_dims_rope=(4, 6, 6),
-        )
+        transformer = small_transformer(16, (4, 6, 6), text=12, pooled=10)
     return transformer.requires_grad_(False)
 
 

@@ -45,6 +45,28 @@ def word_tokenizer(
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=length, **names)
 
 
+def small_transformer(head: int, rope: tuple[int, int, int], *, text: int, pooled: int) -> Any:
+    """FLUX's transformer with 2 double and 2 single blocks of 2 heads, its weights drawn by torch's seed.
+
+    Args:
+        head: width of a head; `rope` shares it out among the three axes.
+        text, pooled: widths of the text and of the pooled text.
+    """
+    from diffusers import FluxTransformer2DModel
+
+    return FluxTransformer2DModel(
+        in_channels=64,
+        num_layers=2,
+        num_single_layers=2,
+        attention_head_dim=head,
+        num_attention_heads=2,
+        joint_attention_dim=text,
+        pooled_projection_dim=pooled,
+        guidance_embeds=False,
+        axes_dims_rope=rope,
+    )
+
+
 def build_tiny_flux(
     folder: Path, *, words: Iterable[str] = tuple(WORDS.split()), length: int = 32, seed: int = 0
 ) -> Path:
@@ -53,7 +75,7 @@ def build_tiny_flux(
     Transformer: width 64 (2 heads of 32), 2 double and 2 single blocks; VAE 16 latent channels, f8, 32
     channels; CLIP and T5 width 64, 2 layers; text length `length` tokens.
     """
-    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline
 
     vocabulary = [word for word in words if re.fullmatch(r"[a-z0-9]+", word)]
     clip_tokenizer = word_tokenizer(
@@ -63,17 +85,7 @@ def build_tiny_flux(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         clip, t5 = clip_encoder(clip_tokenizer, 64), t5_encoder(t5_tokenizer, 64)
-        transformer = FluxTransformer2DModel(
-            in_channels=64,
-            num_layers=2,
-            num_single_layers=2,
-            attention_head_dim=32,
-            num_attention_heads=2,
-            joint_attention_dim=64,
-            pooled_projection_dim=64,
-            guidance_embeds=False,
-            axes_dims_rope=(4, 14, 14),
-        )
+        transformer = small_transformer(32, (4, 14, 14), text=64, pooled=64)
         for name, parameter in transformer.named_parameters():
             if ".norm_" in name and parameter.ndim == 1:
                 torch.nn.init.normal_(parameter, mean=1.0, std=0.2)

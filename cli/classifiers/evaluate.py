@@ -59,17 +59,26 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write what each of a model's classifiers says of each image of the test sets, and the figures."""
+    from ...diffusioncleft_core.dataset.drawn import remember_place
     from ...diffusioncleft_core.dataset.folder import is_dataset
     from ...diffusioncleft_core.downstream.cropper import Cropper
-    from ...diffusioncleft_core.downstream.document import FILE_NAME, NOTICE, write_document
+    from ...diffusioncleft_core.downstream.document import (
+        FILE_NAME,
+        NOTICE,
+        training_names,
+        write_document,
+    )
     from ...diffusioncleft_core.downstream.evaluate_model import SOURCE, Judge
     from ...diffusioncleft_core.downstream.evidence import downstream_document
-    from ...diffusioncleft_core.downstream.held_out import learned_people
+    from ...diffusioncleft_core.downstream.held_out import TOUCHED, learned_people
     from ...diffusioncleft_core.downstream.model import read_model
+    from ...diffusioncleft_core.outputs import check_output
     from ...diffusioncleft_core.report.downstream_words import told
 
     model = read_model(args.model)
     sets = test_sets(args.test, model.task)
+    for file in (args.out / FILE_NAME, *(args.out / name / TOUCHED for name in sets)):
+        check_output(file)
     device = picked_device(args)
     analyzer = face_analyzer(args, device)
     if model.phantom != analyzer.phantom_only:
@@ -78,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     cropper = Cropper.of(model.task.crop, analyzer, args.cache)
     judge = Judge.of(model, cropper, device, args.weights, args.backbone)
     at_hand = [folder for labelled in sets.values() for folder, _ in labelled if is_dataset(folder)]
-    learned = learned_people(model.loras, args.trained_on, at_hand)
+    learned = learned_people(model.learners, args.trained_on, at_hand)
     found = {}
     for name, labelled in sets.items():
         evidence = judge.evaluate(labelled, learned, args.out / name, paper=args.paper)
@@ -86,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"{name}, seed {seed}: {counted(predictions)}")
         found[model.task.name if len(sets) == 1 else f"{model.task.name}-{name}"] = evidence
     document = downstream_document(found)
+    remember_place(args.out, training_names(document))
     write_document(args.out / FILE_NAME, document)
     for task in document["tasks"].values():
         print("\n".join(told(task)))
@@ -106,7 +116,11 @@ def named_set(text: str) -> tuple[str, str, Path]:
 
 
 def test_sets(named: list[tuple[str, str, Path]], task: Task) -> dict[str, list[tuple[Path, int]]]:
-    """Folders and labels by the test set's name; UserError where a class is not told or missing."""
+    """Folders and labels by the test set's name; UserError where a class is not told or missing, or both
+    have the same folder.
+    """
+    from ...diffusioncleft_core.downstream.held_out import refuse_same_classes
+
     sets: dict[str, list[tuple[Path, int]]] = {}
     for name, side, folder in named:
         label = int(side == "positive") if side else told_label(folder, task)
@@ -117,6 +131,7 @@ def test_sets(named: list[tuple[str, str, Path]], task: Task) -> dict[str, list[
             )
         sets.setdefault(name, []).append((folder, label))
     for name, labelled in sets.items():
+        refuse_same_classes(labelled)
         if len({label for _, label in labelled}) < 2:
             missing = "negative" if labelled[0][1] else "positive"
             raise UserError(f"the test set {name} has no {missing} images; add --test {name}.{missing}=SET")
@@ -133,7 +148,9 @@ def told_label(folder: Path, task: Task) -> int | None:
 
 def counted(predictions: Predictions) -> str:
     """`87 of 100 right (positive 45 of 50, negative 42 of 50)`."""
-    right = (predictions.scores >= 0.5) == (predictions.labels == 1)
+    from ...diffusioncleft_core.downstream.resampling import is_right
+
+    right = is_right(predictions)
     parts = []
     for word, label in (("positive", 1), ("negative", 0)):
         inside = right[predictions.labels == label]

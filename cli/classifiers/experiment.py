@@ -68,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
     from ...diffusioncleft_core.downstream.experiment import ExperimentSettings
     from ...diffusioncleft_core.downstream.task import load_task
     from ...diffusioncleft_core.downstream.training import TrainSettings, frozen_part_of
+    from ...diffusioncleft_core.outputs import check_output
     from ...diffusioncleft_core.report.downstream_words import told
     from ...diffusioncleft_core.report.folders import RunFolders
     from ...diffusioncleft_core.run.downstream import try_tasks
@@ -77,6 +78,8 @@ def run(args: argparse.Namespace) -> int:
     folders = RunFolders(args.run)
     if not (args.run / "generated").is_dir():
         raise UserError(f"{args.run} is no folder of a run: it has no generated images; name a run's folder")
+    for file in (folders.root / FILE_NAME, folders.downstream / FILE_NAME):
+        check_output(file)
     settings = ExperimentSettings(TrainSettings(kind=args.model), args.seeds, args.seed, args.folds)
     device = picked_device(args)
     backbone = load_backbone(backbone_name(args), device, args.weights)

@@ -67,9 +67,10 @@ class Cropper:
         return cls(crop, analyzer, load_landmark_model(analyzer.pack), cache_dir)
 
     def describe(self) -> dict[str, Any]:
-        """How the lip is found, for a model's file."""
+        """How the lip is found, for a model's file; `pack`: SHA-256 of the face models."""
         n = 5 if self.landmarks is None else self.landmarks.n_landmarks
-        return {"margin": self.crop.margin, "side": self.crop.side, "landmarks": n}
+        pack = sorted(self.analyzer.pack.weights().values())
+        return {"margin": self.crop.margin, "side": self.crop.side, "landmarks": n, "pack": pack}
 
     def read(
         self, folder: Path, label: int, *, roles: Sequence[str] = (), description: str = "lips"
@@ -119,6 +120,7 @@ class Cropper:
             phantom=self.analyzer.phantom_only,
             n_not_found=len(rows) - len(found),
             loras=drawing_loras(folder),
+            datasets=frozenset([folder.resolve()] if is_dataset(folder) else []),
         )
 
     def training_set(self, folder: Path, label: int) -> Crops:
@@ -127,8 +129,7 @@ class Cropper:
 
     def test_set(self, folder: Path, label: int) -> Crops:
         """The crops of a test set: of a dataset the hold-out, all photographs where nothing is held out."""
-        held_out = is_dataset(folder) and bool(dataset_rows(folder, "holdout"))
-        roles = ("holdout",) if held_out else ()
+        roles = tested_roles(folder) if is_dataset(folder) else ()
         return self.read(folder, label, roles=roles, description=f"lips, {Path(folder).name}")
 
     def _kept_in(self, folder: Path, own: str) -> Path:
@@ -204,6 +205,11 @@ class Cropper:
             value = {"points": np.round(found, 2).tolist()}
             points.keep_value(key, value)
         return np.asarray(value["points"], np.float64)
+
+
+def tested_roles(dataset: Path) -> tuple[str, ...]:
+    """Which photographs of a dataset are tested on: the hold-out, all of them where nothing is held out."""
+    return ("holdout",) if dataset_rows(dataset, "holdout") else ("train", "holdout")
 
 
 def drawing_loras(folder: Path) -> frozenset[tuple[str, ...]]:

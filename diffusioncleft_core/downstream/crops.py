@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import UserError
+from ..files import shown
 from .people import identity_groups
 
 GREY = (124, 116, 104)
@@ -53,6 +55,7 @@ class Crops:
         phantom: whether the pictures are phantoms.
         n_not_found: pictures that are not among them: they can't be decoded, or show no lip.
         loras: of each LoRA that drew some of them, all by which it is known; of photographs none.
+        datasets: folders of those that some of them are from.
     """
 
     pixels: Pixels
@@ -68,6 +71,7 @@ class Crops:
     phantom: bool
     n_not_found: int = 0
     loras: frozenset[tuple[str, ...]] = frozenset()
+    datasets: frozenset[Path] = frozenset()
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -146,13 +150,27 @@ def joined(parts: Sequence[Crops]) -> Crops:
         embeddings=np.concatenate([part.embeddings for part in parts]),
         owners=tuple(owner for part in parts for owner in part.owners),
         n_not_found=sum(part.n_not_found for part in parts),
-        loras=loras_of(parts),
+        loras=frozenset().union(*(part.loras for part in parts)),
+        datasets=frozenset().union(*(part.datasets for part in parts)),
     )
 
 
-def loras_of(parts: Iterable[Crops]) -> frozenset[tuple[str, ...]]:
-    """`Crops.loras` of several sets."""
-    return frozenset(lora for part in parts for lora in part.loras)
+def refuse_same_sets(positive: Sequence[Path], negative: Sequence[Path]) -> None:
+    """Raise UserError for a folder that is given for both classes."""
+    both = {folder.resolve() for folder in positive} & {folder.resolve() for folder in negative}
+    if both:
+        names = ", ".join(shown(folder) for folder in sorted(both))
+        raise UserError(f"{names} is given as positive and as negative; give each class images of its own")
+
+
+def refuse_shared(crops: Crops, which: str) -> None:
+    """Raise UserError for a picture that is in both classes of a set, which the message calls `which`."""
+    negative, positive = ({crops.keys[i] for i in np.flatnonzero(crops.labels == of)} for of in (0, 1))
+    if n := len(negative & positive):
+        raise UserError(
+            f"{'a picture is' if n == 1 else f'{n:,} pictures are'} in both classes of {which}; "
+            "give each class images of its own"
+        )
 
 
 def grown(box: NDArray[Any], growth: float, size: tuple[int, int]) -> tuple[int, int, int, int]:

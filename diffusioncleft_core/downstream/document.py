@@ -48,15 +48,16 @@ def check_document(document: Any, where: str = FILE_NAME) -> dict[str, Any]:
     return dict(found)
 
 
-def classifier_loras(document: Mapping[str, Any]) -> list[str]:
-    """By what the LoRAs are known that drew what classifiers learned from.
+def training_names(document: Mapping[str, Any]) -> list[str]:
+    """By what the trainings are known that a classifier or its figures come from: its own, its images' LoRAs.
 
     document: of this file or of a model's (`model.json`); of any other there are none.
     """
     tasks = document.get("tasks")
     models = [task.get("model") for task in tasks.values()] if isinstance(tasks, Mapping) else [document]
-    listed = [model.get("loras") for model in models if isinstance(model, Mapping) and "backbone" in model]
-    return [str(name) for loras in listed for names in loras or () for name in names]
+    found = [model for model in models if isinstance(model, Mapping) and "backbone" in model]
+    names = [str(name) for model in found for loras in model.get("loras") or () for name in loras]
+    return names + [str(model["fingerprint"]) for model in found if model.get("fingerprint")]
 
 
 def rounded(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,7 +55,7 @@ class Judge:
 
     def evaluate(
         self,
-        labelled: Iterable[tuple[Path, int]],
+        labelled: Sequence[tuple[Path, int]],
         learned: Mapping[str, People | None],
         private: Path,
         *,

@@ -22,7 +22,7 @@ from .reading import (
     reading,
 )
 from .resampling import RESAMPLES, observed, same_images
-from .scores import HEADLINE, by_group, figures, reliability, spread
+from .scores import HEADLINE, UNKNOWN, by_group, figures, reliability, spread
 from .task import Task
 
 Trainings = Sequence[Predictions]
@@ -132,10 +132,13 @@ def task_block(task: TaskEvidence, resamples: int = RESAMPLES, seed: int = 0) ->
         if trainings and not same_images(source[0], trainings[0]):
             raise ValueError("a control is tested on the same images as the source")
     options: dict[str, Any] = {"photographs": task.photographs, "resamples": resamples, "seed": seed}
-    blocks = [control_block(control, trainings, source, task, options) for control, trainings in controls]
     found = {title: source_block(trainings, options) for title, trainings in sources.items()}
     first = source[0]
     ends = judged_by(found[name]["auc"])
+    reached = found[name]["auc"]["value"] if ends and against_chance(ends) == ABOVE else None
+    blocks = [
+        control_block(control, trainings, source, task, options, reached) for control, trainings in controls
+    ]
     threshold = judged_by(found[name][HEADLINE])
     return {
         "title": task.title,
@@ -178,11 +181,15 @@ def judged_by(figure: Mapping[str, Any]) -> Sequence[float] | None:
 
 
 def source_block(trainings: Trainings, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The figures of a source, of its groups, its spread over trainings and its reliability."""
+    """The figures of a source, of the groups that are known, its spread over trainings, its reliability."""
     found = figures(trainings, **options)
     return {
         **found,
-        "groups": {kind: by_group(trainings, kind, **options) for kind in trainings[0].groups},
+        "groups": {
+            kind: by_group(trainings, kind, **options)
+            for kind, groups in trainings[0].groups.items()
+            if {*groups} - {None, UNKNOWN}
+        },
         "seeds": told_spread(trainings, found),
         "reliability": reliability(trainings, **options),
     }
@@ -202,20 +209,25 @@ def control_block(
     source: Trainings,
     task: TaskEvidence,
     options: Mapping[str, Any],
+    reached: float | None,
 ) -> tuple[dict[str, Any], Finding]:
-    """A row of the controls' table, and how it came out."""
+    """A row of the controls' table, and how it came out.
+
+    reached: see `reading.judged`.
+    """
     block: dict[str, Any] = {"name": control.name, "what": control.what, "expected": control.expected}
     if not trainings:
         finding = judged(control.name, control.expected, None)
         return block | {"figures": None, "seeds": None, **outcome(finding, None)}, finding
     of_chance = sum(item.expected == CHANCE and bool(item.trainings) for item in task.controls)
     level = chance_level(of_chance) if control.expected == CHANCE else 0.95
-    ends = judged_by(figures(trainings, **options, metrics=("auc",), level=level)["auc"])
+    auc = figures(trainings, **options, metrics=("auc",), level=level)["auc"]
+    ends = judged_by(auc)
     difference = None
     if control.expected in (BELOW, LINE) and ends is not None:
         resampled = {key: options[key] for key in ("resamples", "seed")}
         difference = judged_by(compare(source, trainings, **resampled)["difference"]["auc"])
-    finding = judged(control.name, control.expected, ends, difference)
+    finding = judged(control.name, control.expected, ends, difference, people=auc["ci95"], reached=reached)
     found = figures(trainings, **options)
     block |= {"figures": found, "seeds": told_spread(trainings, found), **outcome(finding, level)}
     return block, finding

@@ -18,7 +18,7 @@ from ..imageset.cache import entry_key
 from ..progress import progress
 from ..ranges import COUNT, SEED, check_fields, ranged, whole
 from .backbones import PAPER, Backbone
-from .crops import Crops, View, loras_of
+from .crops import Crops, View
 from .document import rounded
 from .evidence import TaskEvidence
 from .predictions import Predictions
@@ -84,7 +84,7 @@ def run_experiment(
         UserError: the first source can't be trained.
     """
     settings = settings or ExperimentSettings()
-    loras = sorted(loras_of([material.positive, material.negative]))
+    loras = sorted(material.positive.loras | material.negative.loras)
     model = {**described(settings, backbone, cropper), "loras": loras}
     trial = _Trial(task, backbone, private_dir(private), settings, model["crop"])
     plans = list(planned(task, material, settings.folds))
@@ -127,7 +127,7 @@ def described(settings: ExperimentSettings, backbone: Backbone, cropper: Cropper
     return {
         "classifier": settings.train.to_json(),
         "backbone": {"backbone": backbone.name, **backbone.info.as_json()},
-        "crop": {**cropper.describe(), "pack": sorted(cropper.analyzer.pack.weights().values())},
+        "crop": cropper.describe(),
         "seeds": settings.seeds,
         "folds": settings.folds,
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -10,17 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from ..dataset.folder import dataset_rows, is_dataset
-from ..dataset.select import SAME_PERSON, SAME_PERSON_PHANTOM
 from ..errors import UserError
 from ..files import private_dir, read_json, sha256_bytes, write_json
-from .cropper import Cropper
-from .crops import Crops
+from .cropper import Cropper, tested_roles
+from .crops import Crops, refuse_same_sets, refuse_shared
 from .crops import joined as joined_crops
-from .leak import People, check_leak, dataset_people, lora_people
+from .leak import People, check_leak, dataset_people, recorded_people
 from .leak import joined as joined_people
 
-LEARNED = "the classifier, or what drew its images,"
-"""What learned from the people of the datasets that are named beside a test set."""
+LEARNED = "the classifier, or of what drew its images"
+"""Whose training photographs are not known, where nothing tells what learned from some."""
 TOUCHED = "touched.json"
 """Private file: when each test set was first looked at, by what is on it."""
 
@@ -39,13 +38,7 @@ class HeldOut:
 
     def check(self, learned: Mapping[str, People | None], *, paper: bool = False) -> str | None:
         """Refuse people whom something learned from; see `leak.check_leak`."""
-        return check_leak(
-            self.people,
-            learned,
-            threshold=self.crops.same_person,
-            paper=paper,
-            photographs=not self.crops.phantom,
-        )
+        return check_leak(self.people, learned, paper=paper, photographs=not self.crops.phantom)
 
     def touched(self, folder: Path) -> str:
         """The date on which this very set was first looked at, as a private folder remembers it."""
@@ -61,12 +54,18 @@ class HeldOut:
         return str(dates[digest])
 
 
-def read_held_out(cropper: Cropper, labelled: Iterable[tuple[Path, int]]) -> HeldOut:
+def refuse_same_classes(labelled: Sequence[tuple[Path, int]]) -> None:
+    """Raise UserError for a folder that is in both classes of a test set."""
+    refuse_same_sets(*([folder for folder, label in labelled if label == of] for of in (1, 0)))
+
+
+def read_held_out(cropper: Cropper, labelled: Sequence[tuple[Path, int]]) -> HeldOut:
     """The test set of some folders and the labels of their images; of a dataset the hold-out.
 
     Raises:
-        UserError: as `Cropper.read`.
+        UserError: as `Cropper.read`, or a folder is in both classes.
     """
+    refuse_same_classes(labelled)
     parts = [(folder, cropper.test_set(folder, label)) for folder, label in labelled]
     people = [people_of(folder, crops) for folder, crops in parts]
     return HeldOut(each_once(joined_crops([crops for _, crops in parts])), joined_people(people))
@@ -81,18 +80,17 @@ def check_datasets(tested: Sequence[Path], learned: Sequence[Path], *, phantom: 
     if tested and learned:
         check_leak(
             joined_people([tested_people(folder) for folder in tested]),
-            {LEARNED: trained_people(learned)},
-            threshold=SAME_PERSON_PHANTOM if phantom else SAME_PERSON,
+            trained_people(learned),
             photographs=not phantom,
         )
 
 
 def each_once(crops: Crops) -> Crops:
     """The crops without copies of a picture. UserError for a picture that is in both classes."""
+    refuse_shared(crops, "the test set")
     first: dict[str, int] = {}
     for place, key in enumerate(crops.keys):
-        if crops.labels[first.setdefault(key, place)] != crops.labels[place]:
-            raise UserError("a picture is in both classes of the test set; give each class images of its own")
+        first.setdefault(key, place)
     return replace(crops.where(list(first.values())), n_not_found=crops.n_not_found)
 
 
@@ -106,32 +104,34 @@ def people_of(folder: Path, crops: Crops) -> People:
 
 def tested_people(dataset: Path) -> People:
     """The people of a dataset that are tested on: the hold-out, all of it where nothing is held out."""
-    roles = ("holdout",) if dataset_rows(dataset, "holdout") else ("train", "holdout")
-    return dataset_people(dataset, roles=roles, trained=())
+    return dataset_people(dataset, roles=tested_roles(dataset), trained=())
 
 
-def trained_people(datasets: Sequence[Path]) -> People | None:
-    """Everybody whom a training on one of the datasets may have learned from; None where none is named."""
-    return joined_people([dataset_people(folder) for folder in datasets]) if datasets else None
+def trained_people(datasets: Sequence[Path]) -> dict[str, People]:
+    """Everybody whom a training on one of the datasets may have learned from, by their condition."""
+    parts: dict[str, list[People]] = {}
+    for folder in datasets:
+        condition = next((row.condition for row in dataset_rows(folder) if row.condition), "a dataset")
+        parts.setdefault(condition, []).append(dataset_people(folder))
+    return {condition: joined_people(people) for condition, people in parts.items()}
 
 
 def learned_people(
-    loras: Collection[tuple[str, ...]], datasets: Sequence[Path], at_hand: Sequence[Path] = ()
+    learners: Mapping[str, Collection[str]], datasets: Sequence[Path], at_hand: Sequence[Path] = ()
 ) -> dict[str, People | None]:
     """Whom a model and the LoRAs of its images learned from, for `HeldOut.check`.
 
     Args:
-        loras: that drew what it learned from; see `Crops.loras`.
+        learners: see `SavedModel.learners`.
         datasets: that were named as those that something was trained on.
-        at_hand: others that may know the LoRAs.
+        at_hand: others that may know the trainings.
 
     Returns:
-        None where neither a named dataset nor what one recorded of a LoRA's training tells.
+        None where neither a named dataset nor what one recorded of a training tells.
     """
-    found = {LEARNED: trained_people(datasets)} if datasets or not loras else {}
-    for number, names in enumerate(sorted(loras), start=1):
-        people = lora_people(names, [folder for folder in at_hand if folder not in datasets])
+    found: dict[str, People | None] = dict(trained_people(datasets))
+    for name, known_by in learners.items():
+        people = recorded_people(known_by, [folder for folder in at_hand if folder not in datasets])
         if people is not None or not datasets:  # the people of named datasets are known anyway
-            which = "the LoRA of its images" if len(loras) == 1 else f"LoRA {number} of its images"
-            found[which] = people
-    return found
+            found[name] = people
+    return found or {LEARNED: None}

@@ -11,6 +11,8 @@ Neither names a file, a folder or a person, and no number in them is a hash of a
     trained_on            {"positive": n, "negative": n, "people": n, "not_found": n}, of photographs 1 to 4
                           are null
     loras                 of each LoRA that drew the images, all by which they know it
+    fingerprint           by which the datasets that it learned from know the training; it means nothing
+                          without them; null where it learned from none
     trainings             one a seed: seed, file, sha256 of the file, and how the training went
     versions              of Python and the libraries
 """
@@ -29,6 +31,7 @@ from ..small_counts import told
 from .backbones import LOCAL, PROBE, Backbone, load_backbone
 from .cropper import Cropper
 from .crops import Crops, View, joined
+from .leak import OF_IMAGES
 from .probe import Probe
 from .task import Task
 from .training import Classifier, Top, TrainSettings, frozen_part_of
@@ -68,6 +71,7 @@ def write_model(
     trained_on: Mapping[str, int | None],
     cropper: Cropper,
     loras: Collection[tuple[str, ...]] = (),
+    fingerprint: str | None = None,
 ) -> dict[str, Any]:
     """Write the classifiers and, last of all, `model.json`; returns its content.
 
@@ -77,6 +81,7 @@ def write_model(
         trained_on: see `counts_of`.
         cropper: cut the crops.
         loras: see `Crops.loras`.
+        fingerprint: by which datasets know the training.
     """
     first = classifiers[0]
     backbone = first.part.backbone
@@ -86,10 +91,11 @@ def write_model(
         "task": first.task.to_json(),
         "classifier": first.settings.to_json(),
         "backbone": {"backbone": backbone.name, **backbone.info.as_json()},
-        "crop": {**cropper.describe(), "pack": sorted(cropper.analyzer.pack.weights().values())},
+        "crop": cropper.describe(),
         "phantom": cropper.analyzer.phantom_only,
         "trained_on": dict(trained_on),
         "loras": sorted(loras),
+        "fingerprint": fingerprint,
         "trainings": [save_classifier(folder, classifier) for classifier in classifiers],
         "versions": versions(),
     }
@@ -124,7 +130,7 @@ class SavedModel:
 
     def describe(self) -> dict[str, Any]:
         """What it is, for the document of the evidence: plain values, none that names a place."""
-        kept = ("classifier", "backbone", "crop", "trained_on", "loras")
+        kept = ("classifier", "backbone", "crop", "trained_on", "loras", "fingerprint")
         return {name: self.document[name] for name in kept if name in self.document} | {"seeds": self.seeds}
 
     @property
@@ -133,9 +139,15 @@ class SavedModel:
         return [int(training["seed"]) for training in self.document["trainings"]]
 
     @property
-    def loras(self) -> list[tuple[str, ...]]:
-        """Of each LoRA that drew its training images, all by which it is known."""
-        return [tuple(map(str, names)) for names in self.document.get("loras") or ()]
+    def learners(self) -> dict[str, tuple[str, ...]]:
+        """What learned from photographs, itself and its images' LoRAs, and by what datasets know each."""
+        loras = [tuple(map(str, names)) for names in self.document.get("loras") or ()]
+        found = {
+            f"the LoRA{OF_IMAGES}" if len(loras) == 1 else f"LoRA {number}{OF_IMAGES}": names
+            for number, names in enumerate(loras, start=1)
+        }
+        own = self.document.get("fingerprint")
+        return {"the classifier": (str(own),), **found} if own else found
 
     @property
     def backbone_name(self) -> str:
@@ -144,8 +156,7 @@ class SavedModel:
 
     def check_faces(self, cropper: Cropper) -> None:
         """Raise UserError where the lips would be found by other means than in training."""
-        found = {**cropper.describe(), "pack": sorted(cropper.analyzer.pack.weights().values())}
-        if found != self.document["crop"]:
+        if cropper.describe() != self.document["crop"]:
             raise UserError(
                 f"the model {self.folder} was trained on crops of another face pack; "
                 "name the one it was trained with (--faces)"

@@ -14,6 +14,9 @@ LOWER, NOT_LOWER = "below the source", "not shown to be below the source"
 BEATEN, REACHED, UNREACHED = "the source is above it", "not told from the source", "the source is below it"
 """Of a line to beat."""
 NOT_RUN = "not run"
+FEW_TRAININGS, FEW_PEOPLE = "can’t be told, too few trainings", "can’t be told, too few people"
+"""Of an interval about chance that ends at 0 or 1, or where a control must be at chance, that reaches as far
+from it as the source."""
 CHANCE_LEVEL = 0.5
 """Of balanced accuracy and AUC."""
 FAMILY = 0.05
@@ -42,7 +45,7 @@ class Finding:
     Attributes:
         expected: of `EXPECTED`.
         verdict: in words.
-        passed: None where nothing was expected, or nothing was found.
+        passed: None where nothing was expected, or nothing was found, or too little to tell.
         ends: of the interval that it was judged by: of its AUC, or for `below` and `line` of the source's AUC
             less its own.
     """
@@ -67,6 +70,11 @@ def against_chance(ends: Sequence[float]) -> str:
     return ABOVE if low > CHANCE_LEVEL else UNDER if high < CHANCE_LEVEL else AT
 
 
+def _reaches(ends: Sequence[float], auc: float) -> bool:
+    """Whether an interval lies as far from chance, on either side, as this AUC."""
+    return max(ends[1] - CHANCE_LEVEL, CHANCE_LEVEL - ends[0]) >= auc - CHANCE_LEVEL
+
+
 def chance_level(controls: int) -> float:
     """The level of each interval, so that of so many controls at chance all are taken for it in 95 %."""
     return 1 - FAMILY / max(1, controls)
@@ -77,6 +85,9 @@ def judged(
     expected: str,
     ends: Sequence[float] | None,
     difference: Sequence[float] | None = None,
+    *,
+    people: Sequence[float] | None = None,
+    reached: float | None = None,
 ) -> Finding:
     """Judge a control.
 
@@ -84,6 +95,9 @@ def judged(
         expected: of `EXPECTED`.
         ends: of the AUC's interval, which covers trainings where there are several; None where there is none.
         difference: of the interval of the source's AUC less the control's; needed for `below` and `line`.
+        people: as `ends`, but of an interval that covers people alone.
+        reached: the source's AUC where it is above chance. An interval about chance that reaches as far from
+            it does not show that the control is at chance; one that ends at 0 or 1 shows nothing.
     """
     used = difference if expected in (BELOW, LINE) else ends
     if ends is None or used is None:
@@ -96,6 +110,10 @@ def judged(
         verdict = BEATEN if shown[0] > 0 else UNREACHED if shown[1] < 0 else REACHED
         return Finding(name, expected, verdict, None, shown)
     verdict = against_chance(shown)
+    far = reached if expected == CHANCE and reached is not None else 1.0
+    if verdict == AT and _reaches(shown, far):
+        few_people = people is None or _reaches(people, far)
+        return Finding(name, expected, FEW_PEOPLE if few_people else FEW_TRAININGS, None, shown)
     return Finding(name, expected, verdict, verdict == (AT if expected == CHANCE else ABOVE), shown)
 
 
@@ -130,16 +148,17 @@ def reading(
         return f"Trained on {source}, the classifier was tested on too few people to say anything."
     if (verdict := against_chance(ends)) != ABOVE:
         return f"Trained on {source}, the classifier is {verdict}, so there is nothing to explain."
-    if not run:
+    if all(finding.verdict == NOT_RUN for finding in by_name.values()):
         return "What the classifier learned is not known: no control was run."
     if failed:
         order = [*(name for name in SAYINGS if name in failed), *(n for n in failed if n not in SAYINGS)]
         clauses = "; ".join(run[name].clause for name in order)
         return f"The reading that it learned the lip does not stand: {clauses}."
-    missing = [name for name in (*NEEDED, *(n for n in by_name if n not in NEEDED)) if name not in run]
-    if missing:
-        names = ", ".join(name.replace("_", " ") for name in missing)
-        return f"No control speaks against the lip, but it is not shown: not run were {names}."
+    needed = [name for name in (*NEEDED, *(n for n in by_name if n not in NEEDED)) if name not in run]
+    if needed:
+        why = {name: by_name[name].verdict if name in by_name else NOT_RUN for name in needed}
+        listed = ", ".join(f"{name.replace('_', ' ')} ({verdict})" for name, verdict in why.items())
+        return f"No control speaks against the lip, but it is not shown without: {listed}."
     room = max((item.ends[1] for item in run.values() if item.expected == CHANCE and item.ends), default=0.5)
     sorted_ = "" if sorts else ", though at its own threshold it does not sort them"
     return (

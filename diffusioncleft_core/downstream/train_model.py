@@ -7,15 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..dataset.drawn import set_withdrawal
+from ..dataset.drawn import remember_place, set_withdrawal
+from ..dataset.folder import keyed_hash
+from ..dataset.trained import remember_training
 from ..dataset.withdrawn import SAID
 from ..environment import check_packages
 from ..errors import UserError
 from ..imageset.cache import entry_key
 from ..imageset.manifest import unlisted
+from ..outputs import check_output
 from .backbones import Backbone, check_backbone, refuse_photographs
 from .cropper import Cropper
-from .crops import Crops, joined, loras_of
+from .crops import Crops, joined, refuse_same_sets, refuse_shared
 from .experiment import VERSION, content_of
 from .model import FILE_NAME, counts_of, write_model
 from .task import Task
@@ -57,12 +60,14 @@ class ModelTraining:
         """The crops of both classes' sets; of a dataset those of its training photographs.
 
         Raises:
-            UserError: as `Cropper.read`.
+            UserError: as `Cropper.read`, or the classes share a set or a picture.
         """
+        refuse_same_sets(positive, negative)
         classes = [
             joined([self._read(folder, label) for folder in folders])
             for label, folders in ((1, positive), (0, negative))
         ]
+        refuse_shared(joined(classes), "what is learned from")
         return classes[0], classes[1]
 
     def key(self, positive: Crops, negative: Crops) -> str:
@@ -71,7 +76,7 @@ class ModelTraining:
             VERSION,
             self.task.sha256,
             [content_of(positive), content_of(negative)],
-            {**self.cropper.describe(), "pack": sorted(self.cropper.analyzer.pack.weights().values())},
+            self.cropper.describe(),
             self.settings.to_json(),
             list(self.seeds),
             self.backbone.info.sha256,
@@ -86,20 +91,36 @@ class ModelTraining:
     ) -> dict[str, Any]:
         """Train and write the model's folder; returns the content of `model.json`.
 
+        Datasets note the training before it starts, as they note a LoRA's, so that a consent withdrawn later
+        reaches the model.
+
         on_trained: called with each classifier as it is done.
 
         Raises:
             UserError: as `train_classifiers`, or `out` holds something else.
         """
         refuse_used_folder(out)
+        fingerprint = self._noted(positive, negative, out)
         classifiers = []
         for classifier in train_classifiers(
             self.task, positive, negative, self.backbone, self.settings, self.seeds
         ):
             on_trained(classifier)
             classifiers.append(classifier)
-        loras = loras_of([positive, negative])
-        return write_model(out, classifiers, counts_of(positive, negative), self.cropper, loras)
+        loras = positive.loras | negative.loras
+        remember_place(out, {name for names in loras for name in names})
+        counts = counts_of(positive, negative)
+        return write_model(out, classifiers, counts, self.cropper, loras, fingerprint)
+
+    def _noted(self, positive: Crops, negative: Crops, out: Path) -> str | None:
+        """The fingerprint under which the datasets note this training; None where it learns from none."""
+        datasets = sorted(positive.datasets | negative.datasets)
+        if not datasets:
+            return None
+        fingerprint = keyed_hash(datasets[0], self.key(positive, negative))
+        for dataset in datasets:
+            remember_training(dataset, fingerprint, out)
+        return fingerprint
 
     def _read(self, folder: Path, label: int) -> Crops:
         if set_withdrawal(folder) is not None:
@@ -122,9 +143,10 @@ def check_classifiers(backbone: str, own: Path | None = None) -> Path | None:
 
 
 def refuse_used_folder(folder: Path) -> None:
-    """Raise UserError for a folder that holds something else than a model."""
+    """Raise UserError for a folder that holds something else than a model, or that can't be written."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; give another --out")
+    check_output(folder / FILE_NAME)
     if folder.is_dir() and any(folder.iterdir()) and not (folder / FILE_NAME).is_file():
         raise UserError(f"{folder} holds something else than a model; give a new folder as --out")
 

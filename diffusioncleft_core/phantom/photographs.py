@@ -93,10 +93,34 @@ def _table(rows: Iterable[Mapping[str, str]]) -> str:
 
 def write_healthy(folder: Path, n: int, seed: int, size: int = 128) -> None:
     """Write `n` PNG files of `size` px of as many people without a cleft. Those already there are kept."""
+    for name, face in _healthy(n, seed):
+        _photograph(face, size, folder / name)
+
+
+def write_people(
+    folder: Path, n: int, finding: str | None, seed: int, size: int = 128
+) -> dict[str, dict[str, str]]:
+    """Write `n` PNG files of as many people; None as `finding` writes healthy ones.
+
+    Returns the `skin_tone`, `age_group` and `gender` that each shows, by the file's name.
+    """
+    if finding is None:
+        write_healthy(folder, n, seed, size)
+        faces = dict(_healthy(n, seed))
+    else:
+        write_photographs(folder, n, finding, seed, size, subjects=n)
+        faces = {name: face for name, face, _ in _photographed(finding, n, seed, n)}
+    people = {name: _PEOPLE[face.attributes["subject"]] for name, face in faces.items()}
+    return {
+        name: {"skin_tone": faces[name].attributes["skin"], "age_group": age, "gender": gender}
+        for name, (age, gender) in people.items()
+    }
+
+
+def _healthy(n: int, seed: int) -> Iterator[tuple[str, PhantomFace]]:
     for index in range(n):
         person = np.random.default_rng([seed, index])
-        face = random_face(person, identity=random_identity(person))
-        _photograph(face, size, folder / f"photo-{index:04d}.png")
+        yield f"photo-{index:04d}.png", random_face(person, identity=random_identity(person))
 
 
 def _photograph(face: PhantomFace, size: int, path: Path) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..conditions.vocabulary import Condition
+from ..dataset.folder import is_dataset
 from ..recipe.document import FILE_NAME
 
 
@@ -28,6 +29,10 @@ class RunFolders:
 
     def dataset(self, condition: str) -> Path:
         return self.private / condition
+
+    def datasets(self) -> list[Path]:
+        """Those that were built, also of conditions of earlier calls."""
+        return sorted(path for path in self.private.glob("*") if is_dataset(path))
 
     def regularization(self, condition: str) -> Path:
         return self.root / "regularization" / condition

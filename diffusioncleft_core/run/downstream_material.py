@@ -18,14 +18,13 @@ from ..downstream.task import Class, Task
 from ..downstream.trainings import Material
 from ..errors import UserError
 from ..files import private_dir, sha256_bytes
-from ..imageset.manifest import read_image_set
+from ..imageset.manifest import ImageRow, read_image_set, write_image_set
 from ..report.folders import RunFolders
 
 PHANTOM_TEST = 400
 """Phantoms of new people to test on, half of each class: they cost nothing."""
 HEALTHY_TEST = 5
 """One in so many healthy people is tested on."""
-LEARNED = "the LoRAs"
 _HEALTHY = "healthy"
 
 
@@ -89,8 +88,7 @@ class Holdings:
         )
         if self.phantom:  # drawn for the test alone
             return material, None
-        datasets = [path for path in sorted(self.folders.private.glob("*")) if is_dataset(path)]
-        return material, test.check({LEARNED: trained_people(datasets)}, paper=paper)
+        return material, test.check(trained_people(self.folders.datasets()), paper=paper)
 
     def _classes(self, task: Task) -> list[tuple[int, Class]]:
         return [(1, task.positive), (0, task.negative)]
@@ -169,19 +167,26 @@ class Holdings:
         return HeldOut(each_once(joined(crops)), joined_people(people))
 
     def _rendered(self, task: Task, item: Class) -> Path:
-        """Phantoms of new people, drawn once."""
-        from ..phantom.photographs import write_healthy, write_photographs
+        """Phantoms of new people, drawn once; the manifest tells who is on each and of which groups."""
+        from ..phantom.photographs import write_people
 
         name = item.condition or _HEALTHY
         n, seed = self.n_test // 2, int(sha256_bytes(f"downstream/{name}".encode())[:8], 16) >> 1
         generated = self.folders.generated(next(c.condition for _, c in self._classes(task) if c.condition))
         size = next((row.width for row in read_image_set(generated) if row.width), 128)
         folder = private_dir(self.folders.downstream) / "phantoms" / f"{name}-{n}-{size}"
-        if item.condition is None:
-            write_healthy(folder, n, seed, size=size)
-            return folder
-        shown = self.vocabulary.condition(item.condition).phantom
-        if shown is None:
-            raise UserError(f"the phantom draws no {item.condition}, so there is nothing to test on")
-        write_photographs(folder, n, shown.finding, seed, size=size, subjects=n)
+        finding = None
+        if item.condition is not None:
+            shown = self.vocabulary.condition(item.condition).phantom
+            if shown is None:
+                raise UserError(f"the phantom draws no {item.condition}, so there is nothing to test on")
+            finding = shown.finding
+        groups = write_people(folder, n, finding, seed, size)
+        write_image_set(
+            folder,
+            [
+                ImageRow(file, condition=item.condition, attributes=known, subject=f"{name} {file}")
+                for file, known in groups.items()
+            ],
+        )
         return folder

@@ -12,7 +12,7 @@ from ..dataset.drawn import loose_images, set_names
 from ..dataset.folder import is_dataset
 from ..dataset.trained import run_fingerprint
 from ..dataset.withdrawn import MARK, RUN_KEY, Withdrawal, merged, metadata_of, read_mark
-from ..downstream.document import classifier_loras
+from ..downstream.document import training_names
 from ..downstream.model import FILE_NAME as CLASSIFIER
 from ..errors import UserError
 from ..files import parse_json, read_json, sha256_model
@@ -124,9 +124,10 @@ class Search:
                 if reached := self._of(loras):
                     files = there((file.with_suffix(".png"), file))
                     yield Held(SHEET, files[0], tuple(files), withdrawals=tuple(reached))
-            elif reached := self._of(classifier_loras(document)):
+            elif reached := self._of(training_names(document)):
                 models = sorted(folder.glob("seed-*.safetensors")) if file.name == CLASSIFIER else []
-                yield Held(CLASSIFIERS, file, (*models, file), withdrawals=tuple(reached))
+                said = sorted(folder.glob("*/seed-*.jsonl"))
+                yield Held(CLASSIFIERS, file, (*models, *said, file), withdrawals=tuple(reached))
             elif reached := self._of(report_loras(document)):
                 folders = RunFolders(folder)
                 page = folder / HTML

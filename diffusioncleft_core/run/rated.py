@@ -6,7 +6,6 @@ from pathlib import Path
 
 from ..conditions.loader import load_vocabulary
 from ..conditions.vocabulary import Vocabulary
-from ..dataset.folder import is_dataset
 from ..errors import UserError
 from ..files import shown
 from ..report.folders import RunFolders
@@ -25,17 +24,12 @@ def sets_of_run(root: Path) -> list[Source]:
     if not drawn:
         raise UserError(f"the run in {shown(root)} has no generated images yet; run it to the end first")
     sources = [Source(GENERATED, path, GENERATED, path.name) for path in drawn]
-    return sources + [Source(REAL, path, REAL, path.name) for path in datasets_of_run(root)]
-
-
-def datasets_of_run(root: Path) -> list[Path]:
-    """The run's datasets that were built."""
-    return sorted(path for path in RunFolders(root).private.glob("*") if is_dataset(path))
+    return sources + [Source(REAL, path, REAL, path.name) for path in folders.datasets()]
 
 
 def vocabulary_of_run(root: Path) -> Vocabulary:
     """The vocabulary that the run's datasets were built with; the embedded one where none says."""
-    for dataset in datasets_of_run(root):
+    for dataset in RunFolders(root).datasets():
         arguments = dataset_description(dataset).get("arguments") or {}
         if path := arguments.get("vocabulary"):
             return load_vocabulary(Path(str(path)))

@@ -150,7 +150,7 @@ def find_withdrawn(folders: Sequence[Path]) -> list[Held]:
             deep += [run.root] if run else []
         else:
             deep.append(folder)
-            datasets += [path for path in RunFolders(folder).private.glob("*") if is_dataset(path)]
+            datasets += RunFolders(folder).datasets()
     flat = [place for dataset in datasets for place in trained_places(dataset)]
     flat += _drawn_elsewhere(item for dataset in datasets for item in read_register(dataset / WITHDRAWN))
     return marked(Search(known_withdrawals(*datasets), deep, flat).held())

@@ -95,7 +95,7 @@ def test_figures_and_model_are_the_cores(server, evaluated, tmp_path):
     from diffusioncleft.diffusioncleft_core.downstream.cropper import Cropper
     from diffusioncleft.diffusioncleft_core.downstream.evaluate_model import Judge
     from diffusioncleft.diffusioncleft_core.downstream.evidence import downstream_document
-    from diffusioncleft.diffusioncleft_core.downstream.held_out import LEARNED, trained_people
+    from diffusioncleft.diffusioncleft_core.downstream.held_out import trained_people
     from diffusioncleft.diffusioncleft_core.downstream.model import read_model
     from diffusioncleft.diffusioncleft_core.downstream.task import load_task
     from diffusioncleft.diffusioncleft_core.downstream.train_model import ModelTraining
@@ -118,7 +118,7 @@ def test_figures_and_model_are_the_cores(server, evaluated, tmp_path):
     assert float(evaluated["right"]["text"][0]) == pytest.approx(sum(right) / 2)
 
     evidence = Judge.of(read_model(tmp_path / "model"), cropper, cpu).evaluate(
-        list(zip(folders, (1, 0), strict=True)), {LEARNED: trained_people(folders)}, tmp_path / "tested"
+        list(zip(folders, (1, 0), strict=True)), trained_people(folders), tmp_path / "tested"
     )
     document = downstream_document({"pre_post": evidence})
     (figures,) = document["tasks"]["pre_post"]["sources"].values()
@@ -167,7 +167,7 @@ def test_a_test_set_with_people_who_were_learned_from_is_refused_or_marked(serve
     """Before the queue where the datasets lie there, else by the node; a training never starts for it."""
     whole = {name: phantoms(f"{name}_op", seed, holdout=0.0) for name, seed in (("pre", 23), ("post", 24))}
     graph = {**of_datasets(), **whole}
-    words = "whom the classifier, or what drew its images, learned from, so figures on it would show"
+    words = "in the test set are also on the training photographs of"
     with pytest.raises(NodeFailed, match=words):
         server.run(graph)
     for condition, seed in (("pre", 23), ("post", 24)):
@@ -177,7 +177,7 @@ def test_a_test_set_with_people_who_were_learned_from_is_refused_or_marked(serve
     assert list(json.loads(str(told.value))["node_errors"]) == ["judge"]
     graph["judge"]["inputs"]["paper"] = True
     text = server.run(graph)["judge"]["text"][0]
-    assert "80 of the 80 people in the test set are among those whom the classifier" in text
+    assert f"80 of the 80 people {words} pre_op and post_op" in text
 
 
 def test_the_people_of_a_sets_lora_are_known_without_being_named(server, evaluated, generated):
@@ -196,12 +196,12 @@ def test_the_people_of_a_sets_lora_are_known_without_being_named(server, evaluat
     graph |= {"real": phantoms("pre_op", 25, holdout=0.0, count=12), "others": phantoms("post_op", 22)}
     graph |= {"train": trainer(), "judge": judge("real", "others")}
     told = server.run(graph)["judge"]["text"][0]
-    assert "no dataset at hand says whom the LoRA of its images learned from" in told
+    assert "tells who is on the training photographs of the LoRA of its images" in told
     (dataset,) = (server.base / "private datasets").glob("phantom_pre_op_12_128px_25_0")
     remember_training(dataset, "3" * 64, dataset.parent / "training")
     remember_lora(dataset, "3" * 64, lora)
     graph["train"] = trainer(seeds=1)  # or ComfyUI answers from its cache
-    with pytest.raises(NodeFailed, match="whom the LoRA of its images learned from"):
+    with pytest.raises(NodeFailed, match="photographs of the LoRA of its images"):
         server.run(graph)
     lora.unlink()
 
@@ -230,6 +230,31 @@ def test_what_a_training_misses_refuses_the_graph(server, generated, tmp_path):
     tested |= {"bare": ours("LoadImageSet", name="classes/photo_pre_op", which="all", start=0, limit=1)}
     with pytest.raises(GraphRefused, match="train and test on images of one kind"):
         server.run({**tested, "judge": judge("bare", "post")})
+
+
+def test_the_same_images_in_both_classes_refuse_the_graph(server, generated):
+    """Linked twice before the queue, loaded twice by the node."""
+    two = sets("classes/pre_op", "classes/post_op")
+    for graph, which in (
+        ({"train": trainer("pre", "pre")}, "train"),
+        ({"train": trainer(positive_2=["post", 0])}, "train"),
+        ({"train": trainer(), "judge": judge("post", "post")}, "judge"),
+    ):
+        with pytest.raises(
+            GraphRefused, match="the same images are given as positive and as negative"
+        ) as told:
+            server.run({**two, **graph})
+        assert list(json.loads(str(told.value))["node_errors"]) == [which]
+    with pytest.raises(NodeFailed, match="pre_op is given as positive and as negative"):
+        server.run({**sets("classes/pre_op", "classes/pre_op"), "train": trainer()})
+
+
+def test_a_private_folder_that_cannot_be_written_refuses_the_graph(
+    server, evaluated, generated, make_read_only
+):
+    make_read_only(server.base / "diffusioncleft_runs")
+    with pytest.raises(GraphRefused, match="can't be written to; give the server write access"):
+        server.run({**sets("classes/pre_op", "classes/post_op"), "train": trainer()})
 
 
 def test_too_few_people_are_a_message_on_the_node_and_leave_no_model(server, generated):

@@ -30,6 +30,19 @@ def sets(tmp_path_factory):
     return root
 
 
+@pytest.fixture
+def probe(command, sets):
+    """A linear probe that was trained once on both sets."""
+    model = sets / "probe"
+    if not model.exists():
+        done = command(
+            "downstream", "train", *TRAIN, "--model", "probe", "--seeds", 1, "--out", model,
+            "--positive", sets / "pre_op", "--negative", sets / "post_op",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    return model
+
+
 def other_pack(folder):
     """The embedded face models in a pack that says it is for photographs."""
     pack = shutil.copytree(PHANTOM_FOLDER, folder / "other pack")
@@ -66,7 +79,9 @@ def test_a_model_trained_on_two_sets_tells_two_others_apart(command, sets, tmp_p
     low, _ = figures["auc"]["ci95_trainings"] or figures["auc"]["ci95"]
     assert f"n = {2 * N_TEST} images of {2 * N_TEST} people" in told.stdout and f"{low:.3f}" in told.stdout
     assert {control["verdict"] for control in task["controls"]} == {"not run"}
-    assert "no dataset at hand says whom" in task["test"]["leak"] and task["test"]["leak"] in told.stdout
+    assert (
+        "no dataset at hand tells who is on" in task["test"]["leak"] and task["test"]["leak"] in told.stdout
+    )
     assert str(sets) not in json.dumps(document) and "0000.png" not in json.dumps(document)
     assert (tmp_path / "private" / "new").stat().st_mode & 0o077 == 0
     for seed in (0, 1):
@@ -115,6 +130,11 @@ def test_a_mistake_is_one_line_and_leaves_nothing_behind(refused, sets, tmp_path
     empty.mkdir()
     Image.new("RGB", (96, 96)).save(empty / "black.png")
     assert "no lip was found" in refused(*train, "--phantom", "--positive", empty, "--negative", post)
+    told = refused(*train, "--positive", post, pre, "--negative", pre)
+    assert f"{pre} is given as positive and as negative" in told, "before a face pack is looked for"
+    copies = shutil.copytree(pre, tmp_path / "copies", ignore=shutil.ignore_patterns(".*"))
+    told = refused(*train, "--phantom", "--side", 32, "--positive", pre, "--negative", copies)
+    assert f"{N_TRAIN} pictures are in both classes of what is learned from" in told
     one = tmp_path / "one"
     one.mkdir()
     shutil.copy(pre / "0000.png", one)
@@ -124,6 +144,10 @@ def test_a_mistake_is_one_line_and_leaves_nothing_behind(refused, sets, tmp_path
     assert not (tmp_path / "model").exists()
     assert "holds something else than a model" in refused(
         "downstream", "train", *both, "--phantom", "--out", empty
+    )
+    below = empty / "black.png" / "model"
+    assert str(below) in refused("downstream", "train", *both, "--out", below), (
+        "before a face pack is looked for"
     )
 
 
@@ -141,14 +165,8 @@ def test_a_backbone_of_phantoms_is_refused_for_photographs(refused, sets, tmp_pa
     assert "it is for phantoms alone" in told
 
 
-def test_a_test_set_must_tell_its_classes(refused, sets, tmp_path, command):
-    model = tmp_path / "model"
-    done = command(
-        "downstream", "train", *TRAIN, "--model", "probe", "--seeds", 1, "--out", model,
-        "--positive", sets / "pre_op", "--negative", sets / "post_op",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    evaluate = ("downstream", "evaluate", model, "--phantom", "--out", tmp_path / "private")
+def test_a_test_set_must_tell_its_classes(refused, sets, probe, tmp_path):
+    evaluate = ("downstream", "evaluate", probe, "--phantom", "--out", tmp_path / "private")
     bare, pre = sets / "pre_op_test", sets / "pre_op"
     assert f"--test real.positive={bare}" in refused(*evaluate, "--test", f"real={bare}")
     assert "has no negative images; add --test real.negative=SET" in refused(
@@ -159,10 +177,23 @@ def test_a_test_set_must_tell_its_classes(refused, sets, tmp_path, command):
         "downstream", "evaluate", bare, "--phantom", "--out", tmp_path / "x", "--test", f"real={pre}"
     )
     assert "trained on phantoms: give --phantom" in refused(
-        "downstream", "evaluate", model, "--faces", other_pack(tmp_path), "--out", tmp_path / "x",
+        "downstream", "evaluate", probe, "--faces", other_pack(tmp_path), "--out", tmp_path / "x",
         "--test", f"real={pre}", "--test", f"real={sets / 'post_op'}",
     )  # fmt: skip
+    twice = ("--test", f"real.positive={pre}", "--test", f"real.negative={pre}")
+    assert f"{pre} is given as positive and as negative" in refused(*evaluate, *twice)
     assert not (tmp_path / "private").exists()
+    (tmp_path / "file").touch()
+    below = refused(
+        *evaluate[:4],
+        "--out",
+        tmp_path / "file",
+        "--test",
+        f"real={pre}",
+        "--test",
+        f"real={sets / 'post_op'}",
+    )
+    assert str(tmp_path / "file" / "downstream.json") in below
 
 
 @pytest.fixture(scope="module")
@@ -173,29 +204,29 @@ def dataset(tmp_path_factory, analyzer):
 
 
 def test_people_who_were_learned_from_are_refused_as_a_test_set_or_marked(
-    command, refused, sets, dataset, tmp_path
+    command, refused, sets, probe, dataset, analyzer, tmp_path
 ):
-    model, out = tmp_path / "model", tmp_path / "out"
-    done = command(
-        "downstream", "train", *TRAIN, "--model", "probe", "--seeds", 1, "--out", model,
-        "--positive", sets / "pre_op", "--negative", sets / "post_op",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    out = tmp_path / "out"
     negative = ("--test", f"real.negative={sets / 'post_op_test'}")
-    known = ("downstream", "evaluate", model, "--phantom", *negative, "--trained-on", dataset)
-    copies = shutil.copytree(dataset / "images", tmp_path / "copies")
-    seen = (*known, "--test", f"real.positive={copies}")
+    known = ("downstream", "evaluate", probe, "--phantom", *negative, "--trained-on", dataset)
+    again = phantom_dataset(tmp_path / "photos", "pre_op", tmp_path / "again", analyzer, n=6, seed=5)
+    seen = (*known, "--test", f"real={again}")
     told = refused(*seen, "--out", out)
-    assert "learned from, so figures on it would show that they are known again" in told
+    assert "the test set is also on the training photographs of pre_op, so figures could come from" in told
     assert not out.exists()
     marked = command(*seen, "--out", out, "--paper")
     assert marked.returncode == 0, marked.stderr
     test = read_document(out / "downstream.json")["tasks"]["pre_post"]["test"]
-    assert "learned from" in test["leak"] and test["leak"] in marked.stdout
+    assert "photographs of pre_op" in test["leak"] and test["leak"] in marked.stdout
+    copies = shutil.copytree(dataset / "images", tmp_path / "copies")
+    alike = command(*known, "--test", f"real.positive={copies}", "--out", tmp_path / "alike")
+    assert alike.returncode == 0, alike.stderr
+    test = read_document(tmp_path / "alike" / "downstream.json")["tasks"]["pre_post"]["test"]
+    assert test["leak"].startswith("by their faces alone") and test["leak"] in alike.stdout
     clean = command(*known, "--test", f"real={dataset}", "--out", tmp_path / "clean")
     assert clean.returncode == 0, clean.stderr
     task = read_document(tmp_path / "clean" / "downstream.json")["tasks"]["pre_post"]
-    assert task["test"]["leak"] is None and "learned from" not in task["reading"]
+    assert task["test"]["leak"] is None and "training photographs" not in task["reading"]
     positives = Predictions.read(tmp_path / "clean" / "real" / "seed-0.jsonl").labels.sum()
     assert positives == len(dataset_rows(dataset, "holdout")) == 3
 

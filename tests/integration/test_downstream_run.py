@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from downstream_phantoms import as_generated, write_phantoms
+from phantom_datasets import phantom_dataset
 
 from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
 from diffusioncleft.diffusioncleft_core.downstream.backbones import load_backbone
@@ -69,7 +70,15 @@ def test_both_tasks_run_on_a_folder_and_tell_what_is_missing(root, holdings, bac
         assert task["test"]["n"] + task["test"]["n_not_found"] == TEST and task["test"]["leak"] is None
         rows = {row["name"]: row["verdict"] for row in task["controls"]}
         assert rows["base_as_both"] == "not run" and rows["lip_masked"] != "not run"
-        assert task["sources"]["generated"]["seeds"]["n"] == SMALL.seeds
+        source = task["sources"]["generated"]
+        assert source["seeds"]["n"] == SMALL.seeds
+        for kind, groups in source["groups"].items():
+            told = {group: figures["accuracy"]["n"] for group, figures in groups.items()}
+            assert sum(told.values()) == task["test"]["n"] and len(told) > 1, kind
+        assert set(source["groups"]) == {"skin_tone", "age_group", "gender"}
+        assert (
+            "unknown" not in source["groups"]["skin_tone"] and task["test"]["n_subjects"] == task["test"]["n"]
+        )
     assert all("no faces of the base model alone" in message for message in said) and said
     shared = json.dumps(document)
     assert str(root) not in shared and "photo-0" not in shared
@@ -119,6 +128,14 @@ def test_the_stage_draws_the_base_model_and_is_skipped_when_nothing_changed(root
         "base": State.DONE,
         "downstream": State.DONE,
     }
+
+
+def test_a_runs_datasets_are_the_folders_that_were_built(root, tmp_path, analyzer):
+    folders = RunFolders(root)
+    assert folders.datasets() == []
+    folders.faces.mkdir(parents=True)
+    built = phantom_dataset(tmp_path / "photos", "pre_op", folders.dataset("pre_op"), analyzer, n=4, seed=1)
+    assert folders.datasets() == [built]
 
 
 def test_a_mistake_is_one_line(refused, tmp_path):

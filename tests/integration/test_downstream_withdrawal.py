@@ -4,14 +4,18 @@ import json
 
 import pytest
 from downstream_phantoms import as_generated, write_phantoms
+from phantom_datasets import phantom_dataset
 
+from diffusioncleft.diffusioncleft_core.dataset.settings import read_roles
+from diffusioncleft.diffusioncleft_core.dataset.trained import trained_photographs, training_sources
 from diffusioncleft.diffusioncleft_core.dataset.withdrawn import Withdrawal
-from diffusioncleft.diffusioncleft_core.downstream.document import classifier_loras
+from diffusioncleft.diffusioncleft_core.downstream.document import training_names
 from diffusioncleft.diffusioncleft_core.downstream.held_out import LEARNED, learned_people
 from diffusioncleft.diffusioncleft_core.files import read_json, write_json
 from diffusioncleft.diffusioncleft_core.run.holdings import CLASSIFIERS, Search
 from diffusioncleft.diffusioncleft_core.run.withdrawal import erase_held
 
+TRAIN = ("downstream", "train", "--task", "pre_post", "--phantom", "--seeds", 1, "--model", "probe")
 LORAS = {"pre_op": "ab" * 32, "post_op": "cd" * 32}
 
 
@@ -24,8 +28,7 @@ def model(tmp_path, command):
         record = {"lora": {"sha256": LORAS[name], "strength": 1.0}}
         write_json(folder / "generation.json", record)
     sets = ["--positive", "generated/pre_op", "--negative", "generated/post_op"]
-    words = ["downstream", "train", "--task", "pre_post", "--phantom", "--seeds", 1, "--model", "probe"]
-    done = command(*words, *sets, "--out", "models/pre_post")
+    done = command(*TRAIN, *sets, "--out", "models/pre_post")
     assert done.returncode == 0, done.stderr
     return tmp_path / "models" / "pre_post"
 
@@ -33,7 +36,8 @@ def model(tmp_path, command):
 def test_a_model_knows_the_loras_of_its_images_and_goes_with_one_that_is_withdrawn(model):
     document = read_json(model / "model.json")
     assert document["loras"] == [[name] for name in sorted(LORAS.values())]
-    assert classifier_loras(document) == sorted(LORAS.values())
+    assert training_names(document) == sorted(LORAS.values())
+    assert document["fingerprint"] is None, "no dataset notes a training on generated images alone"
     evidence = {"schema": 1, "tasks": {"pre_post": {"model": document}}}
     (model.parent / "judged").mkdir()
     (model.parent / "judged" / "downstream.json").write_text(json.dumps(evidence))
@@ -48,6 +52,33 @@ def test_a_model_knows_the_loras_of_its_images_and_goes_with_one_that_is_withdra
 
 
 def test_where_no_dataset_knows_a_lora_it_is_not_known_whom_it_learned_from():
-    names = [(sha256,) for sha256 in LORAS.values()]
-    assert list(learned_people(names, []).values()) == [None, None]
-    assert learned_people([], []) == {LEARNED: None}
+    learners = {name: (sha256,) for name, sha256 in LORAS.items()}
+    assert learned_people(learners, []) == dict.fromkeys(LORAS)
+    assert learned_people({}, []) == {LEARNED: None}
+
+
+def test_a_classifier_that_learned_from_a_dataset_goes_with_a_consent(tmp_path, command, analyzer):
+    folder = tmp_path / "private" / "pre_op"
+    dataset = phantom_dataset(tmp_path / "photos", "pre_op", folder, analyzer, n=12, seed=5)
+    write_phantoms(tmp_path / "post_op", "scar", 2, 12)
+    model, figures = tmp_path / "models" / "real", tmp_path / "judged"
+    done = command(*TRAIN, "--positive", dataset, "--negative", tmp_path / "post_op", "--out", model)
+    assert done.returncode == 0, done.stderr
+    test = ["--test", f"new={dataset}", "--test", f"new.negative={tmp_path / 'post_op'}"]
+    done = command("downstream", "evaluate", model, "--phantom", *test, "--out", figures)
+    assert done.returncode == 0, done.stderr
+    fingerprint = read_json(model / "model.json")["fingerprint"]
+    assert trained_photographs(dataset)[fingerprint] == training_sources(read_roles(dataset))
+    document = read_json(figures / "downstream.json")
+    assert training_names(document) == [fingerprint]
+    assert document["tasks"]["pre_post"]["test"]["leak"] is None, (
+        "the dataset itself tells whom it learned from"
+    )
+    done = command("dataset", "purge", dataset, "--yes")
+    assert done.returncode == 0, done.stderr
+    said = done.stdout + done.stderr
+    assert str(model) in said and str(figures) in said
+    done = command("dataset", "withdraw", model, figures, "--yes")
+    assert done.returncode == 0, done.stderr
+    assert not [path for folder in (model, figures) for path in folder.rglob("seed-*")]
+    assert not (model / "model.json").exists() and not (figures / "downstream.json").exists()

@@ -104,8 +104,8 @@ def test_a_control_that_comes_out_otherwise_is_in_the_reading(name, effect, word
     assert words in task_block(task(**{name: effect}), FEW)["reading"]
 
 
-def tested_who_are_known_mark_the_test_set_and_the_reading():
-    block = task_block(task(leak="9 of the 120 people in the test set are among those …"), FEW)
+def test_people_who_are_known_mark_the_test_set_and_the_reading():
+    block = task_block(task(leak="9 of the 120 people in the test set are also on …"), FEW)
     assert block["test"]["leak"].startswith("9 of the 120")
     assert block["reading"].startswith("What the classifier learned is not shown: 9 of")
 
@@ -138,7 +138,9 @@ def test_trainings_that_lie_far_apart_are_no_evidence_against_a_control():
     assert row["figures"]["auc"]["ci95"][0] > 0.5, (
         "chance in the draw of people alone would take it for a leak"
     )
-    assert row["verdict"] == "not told from chance"
+    assert (row["verdict"], row["passed"]) == ("can’t be told, too few trainings", None)
+    reading = task_block(replace(plain, controls=listed), FEW)["reading"]
+    assert "it is not shown without: shuffled labels (can’t be told, too few trainings)" in reading
     alone = [
         replace(item, trainings=apart[:1]) if item.name == "shuffled_labels" else item
         for item in plain.controls
@@ -152,7 +154,7 @@ def test_a_control_that_was_not_run_is_listed_and_keeps_the_reading_open():
     block = task_block(replace(plain, controls=listed), FEW)
     row = controls(block)["background"]
     assert (row["verdict"], row["figures"], row["passed"]) == ("not run", None, None)
-    assert "not run were background" in block["reading"]
+    assert "without: background (not run)." in block["reading"]
     assert controls(block)["lip_masked"]["level"] == pytest.approx(1 - 0.05 / 3)
     check_document({"schema": 1, "phantom": False, "tasks": {"t": rounded(block)}})
 

@@ -10,6 +10,8 @@ from diffusioncleft.diffusioncleft_core.downstream.reading import (
     BEATEN,
     BELOW,
     CHANCE,
+    FEW_PEOPLE,
+    FEW_TRAININGS,
     KEPT,
     LINE,
     LOWER,
@@ -147,7 +149,7 @@ def test_every_combination_of_outcomes_gives_the_sentence_of_its_rule():
         elif not any(state == "passed" for state in outcome):
             assert said == "What the classifier learned is not known: no control was run.", how
         elif missing:
-            assert "it is not shown" in said and "stands" not in said, how
+            assert "it is not shown without" in said and "stands" not in said, how
             assert {name for name in names if name.replace("_", " ") in said.split(":")[1]} == missing, how
         else:
             assert "learned the lip stands" in said, how
@@ -160,6 +162,40 @@ def test_a_source_that_does_not_beat_chance_has_nothing_to_explain(ends, words):
         said = reading("generated", ends, found)
         assert words in said and "nothing to explain" in said
     assert "nothing to explain" not in reading("generated", (0.501, 0.9), findings())
+
+
+@pytest.mark.parametrize(
+    ("ends", "people", "verdict"),
+    [
+        ((0.0, 1.0), (0.45, 0.6), FEW_TRAININGS),
+        ((0.25, 0.55), (0.45, 0.6), FEW_TRAININGS),
+        ((0.0, 1.0), (0.2, 0.6), FEW_PEOPLE),
+        ((0.31, 0.69), (0.45, 0.6), AT),
+        ((0.51, 1.0), (0.51, 0.9), ABOVE),
+    ],
+)
+def test_an_interval_that_reaches_as_far_as_the_source_does_not_show_a_control_at_chance(
+    ends, people, verdict
+):
+    found = judged(SHUFFLED, CHANCE, ends, people=people, reached=0.7)
+    assert found.verdict == verdict and found.passed is {AT: True, ABOVE: False}.get(verdict)
+    kept = [item for item in findings() if item.name != SHUFFLED]
+    said = reading("generated", UP, [*kept, found])
+    if verdict in (FEW_TRAININGS, FEW_PEOPLE):
+        assert said.endswith(f"it is not shown without: shuffled labels ({verdict}).")
+        alone = reading("generated", UP, [found])
+        assert f"shuffled labels ({verdict}), base as both (not run)" in alone
+    else:
+        assert ("stands" in said) is (verdict == AT)
+
+
+@pytest.mark.parametrize("expected", [CHANCE, KEPT])
+def test_an_interval_that_ends_at_0_or_1_tells_nothing_whatever_the_source_reached(expected):
+    for ends in ((0.0, 1.0), (0.0, 0.6), (0.4, 1.0)):
+        found = judged("c", expected, ends, people=(0.4, 0.6))
+        assert (found.verdict, found.passed) == (FEW_TRAININGS, None)
+        assert judged("c", expected, ends, people=ends).verdict == FEW_PEOPLE
+    assert judged("c", expected, (0.01, 0.99)).verdict == AT
 
 
 def test_shuffled_labels_go_before_all_else_and_known_people_before_the_controls():

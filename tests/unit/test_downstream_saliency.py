@@ -38,16 +38,25 @@ def trained(backbone, place, kind="paper"):
     return train_classifier(TASK, stained(40, 1, place), stained(40, 2, None), backbone, settings, seed=0)
 
 
-def test_saliency_is_on_the_lip_when_the_difference_is_and_elsewhere_when_it_is_elsewhere(backbone):
+@pytest.fixture(scope="module")
+def of_the_lip(backbone):
+    """A classifier of pictures that differ on the lip."""
+    return trained(backbone, (12, 12))
+
+
+def test_saliency_is_on_the_lip_when_the_difference_is_and_elsewhere_when_it_is_elsewhere(
+    backbone, of_the_lip
+):
     on, off = (12, 12), (124, 124)
-    found = {place: lip_saliency(trained(backbone, place), stained(20, 3, place)) for place in (on, off)}
+    classifiers = {on: of_the_lip, off: trained(backbone, off)}
+    found = {place: lip_saliency(classifiers[place], stained(20, 3, place)) for place in (on, off)}
     assert found[on].inside > 1.6 * found[on].area
     assert found[off].inside < found[off].area / 2
     assert found[on].n == 20 and found[on].area == found[off].area
 
 
-def test_its_values_are_those_of_the_formula_on_one_picture(backbone):
-    classifier = trained(backbone, (12, 12))
+def test_its_values_are_those_of_the_formula_on_one_picture(of_the_lip):
+    classifier = of_the_lip
     crops = stained(1, 5, (12, 12))
     network, stages = classifier.top, classifier.part.backbone
     network.eval()
@@ -80,8 +89,8 @@ def test_the_share_is_counted_over_the_pictures_that_have_any_saliency():
     assert share_on_lip(maps[2:], crops.where([2])).inside is None
 
 
-def test_nothing_is_drawn_over_photographs_and_a_probe_has_nothing_to_show(backbone):
+def test_nothing_is_drawn_over_photographs_and_a_probe_has_nothing_to_show(backbone, of_the_lip):
     with pytest.raises(UserError, match="phantoms alone"):
-        grad_cam(trained(backbone, (12, 12)), random_crops(2, phantom=False, side=SIDE))
+        grad_cam(of_the_lip, random_crops(2, phantom=False, side=SIDE))
     with pytest.raises(UserError, match="needs the paper's model"):
         grad_cam(trained(backbone, (12, 12), "probe"), joined([stained(2, 6, None)]))
