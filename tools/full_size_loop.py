@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..diffusioncleft_core.flux.lora import lora_parameters, target_modules
-from ..diffusioncleft_core.flux.sampling import predict_velocity
+from ..diffusioncleft_core.flux.sampling import no_cudnn_attention, predict_velocity
 
 LORA = "default"
 GIB = 2**30
@@ -93,7 +93,8 @@ def time_loop(
         optimizer.zero_grad(set_to_none=True)
 
     try:
-        seconds = median_seconds(step, device, loop.steps, loop.warm_up)
+        with no_cudnn_attention():
+            seconds = median_seconds(step, device, loop.steps, loop.warm_up)
     finally:
         optimizer.zero_grad(set_to_none=True)
     last = loss.detach().item()

@@ -24,7 +24,13 @@ from PIL import Image
 from ..diffusioncleft_core.environment import default_dtype, pick_device
 from ..diffusioncleft_core.flux.components import load_text_encoders
 from ..diffusioncleft_core.flux.lora import load_lora, remove_lora
-from ..diffusioncleft_core.flux.sampling import decode_latents, encode_prompts, initial_noise, sample
+from ..diffusioncleft_core.flux.sampling import (
+    decode_latents,
+    encode_prompts,
+    initial_noise,
+    no_cudnn_attention,
+    sample,
+)
 from ..diffusioncleft_core.flux.source import FluxSource
 from ..diffusioncleft_core.generation.sampler import ImageSampler
 from ..diffusioncleft_core.generation.settings import ImageSize
@@ -55,7 +61,7 @@ def compare(base: Path, lora: Path, preview: Path, prompt: str, seed: int) -> di
 
     load_lora(sampler.transformer, lora, name="as_trained", trainable=True)
     mixed = torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
-    with torch.no_grad(), mixed:
+    with no_cudnn_attention(), torch.no_grad(), mixed:
         noise = initial_noise(seed, height, width)[None].to(device)
         text, pooled = embedding.prompt_embeds[None], embedding.pooled[None]
         pixels = decode_latents(sampler.vae, sample(sampler.transformer, noise, text, pooled))[0]

@@ -48,6 +48,7 @@ from ..diffusioncleft_core.flux.lora import (
     set_active,
 )
 from ..diffusioncleft_core.flux.lora_file import save_kohya
+from ..diffusioncleft_core.flux.sampling import no_cudnn_attention
 from ..diffusioncleft_core.outputs import can_write
 from ..diffusioncleft_core.progress import watched
 from ..diffusioncleft_core.recipe.document import FILE_NAME, write_recipe
@@ -367,7 +368,8 @@ def _reproducible(recipe: Recipe, device: torch.device) -> Iterator[None]:
         torch.use_deterministic_algorithms(True, warn_only=True)
         memory_filling.fill_uninitialized_memory = False  # it would write every tensor twice
     try:
-        yield
+        with no_cudnn_attention():
+            yield
     finally:
         memory_filling.fill_uninitialized_memory = fill
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +63,21 @@ def image_ids(height: int, width: int, device: torch.device | None = None) -> to
 def text_ids(length: int, device: torch.device | None = None) -> torch.Tensor:
     """Rope positions of the text tokens: [T, 3] zeros, float32."""
     return torch.zeros(length, 3, device=device)
+
+
+@contextlib.contextmanager
+def no_cudnn_attention() -> Iterator[None]:
+    """Attention by torch's own kernels, not by cuDNN, which torch prefers on an H100.
+
+    In the backward pass of FLUX.1 at full size cuDNN's attention ended in an illegal memory access there
+    (torch 2.11, CUDA 13.0, 2026-11-26). It holds for what runs inside, recomputed blocks included.
+    """
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
 
 
 def predict_velocity(
