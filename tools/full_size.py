@@ -145,10 +145,9 @@ def measure(record: Record, work: Path, *, tiny: bool) -> None:
     first = Training(small, 6 if tiny else 24, preview=True)
     trained(first)
     record.stage("reload", lambda: _reload(base, first, work, record.left), needed=NEEDED["reload"])
-    blocks = sizes.transformer["num_layers"] + sizes.transformer["num_single_layers"]
     if tiny:
-        trained(Training(large, 5, checkpointing=True, swapped=blocks - 1))
         return
+    blocks = sizes.transformer["num_layers"] + sizes.transformer["num_single_layers"]
     trained(Training(large, 12, checkpointing=True))
     trained(Training(large, 7, checkpointing=True, swapped=20))
     trained(Training(large, 10))

@@ -75,6 +75,7 @@ def test_without_the_optional_libraries_every_node_loads_and_those_that_need_one
     assert bare.run(again)["save"]["text"] == ["plain: 1 saved, 2 in all"]
     with pytest.raises(GraphRefused, match="pip install lpips"):
         bare.run({**again, "n": ours("LPIPS", image_set=["save", 0], which="raw", pairs=3, seed=0)})
-    classes = {"positive": ["save", 0], "negative": ["save", 0], "faces": "phantom"}
+    other = saving(["picture", 0], "other", show=False)
+    classes = {"positive": ["save", 0], "negative": ["other", 0], "faces": "phantom"}
     with pytest.raises(GraphRefused, match="pip install scikit-learn"):
-        bare.run({**again, "n": ours("TrainClassifier", **CLASSIFIER, **classes)})
+        bare.run({**again, "other": other, "n": ours("TrainClassifier", **CLASSIFIER, **classes)})
