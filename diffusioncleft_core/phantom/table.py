@@ -40,13 +40,10 @@ def add_rows(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
     elif rows:
         data = path.read_bytes()
         text = decoded(data, path).text
-        header = next(
-            line for line in text.splitlines() if line.strip() and not line.lower().startswith("sep=")
-        )
-        separator = max(DELIMITERS, key=header.count)
-        added = ("" if text.endswith(("\n", "\r")) else "\n") + _lines(
-            rows, read_table(path).columns, separator
-        )
+        lines = [line for line in text.splitlines() if line.strip() and not line.lower().startswith("sep=")]
+        separator = max(DELIMITERS, key=lines[0].count)
+        added = _lines(rows, read_table(path).columns, separator)
+        added = added if text.endswith(("\n", "\r")) else f"\n{added}"
         marked = next((mark for mark in UTF16 if data.startswith(mark)), None)
         codec = "utf-8" if marked is None else "utf-16-le" if marked == UTF16[0] else "utf-16-be"
         write_bytes(path, data + added.encode(codec))

@@ -142,10 +142,10 @@ def _differences(document: Mapping[str, Any], labels: Labels) -> Section:
     margin = document["margin"]
     lead = (
         f"Equivalent means: the whole interval lies within ±{margin:g} points ({document['margin_from']}). "
-        f"That is where p is below {EACH_TEST:g}: p is the larger one of two one-sided tests, against each end "
-        f"of the margin, of {percent(EACH_TEST)} each; with tests of 5{SPACE}% each, studies with few real "
-        "images claimed an equivalence that was not there too often. That equivalence is not shown is no proof "
-        "of a difference."
+        f"That is where p is below {EACH_TEST:g}: p is the larger one of two one-sided tests, one against each "
+        f"end of the margin, of {percent(EACH_TEST)} each; with 5{SPACE}% each, studies with few real images "
+        "claimed too often an equivalence that was not there. That equivalence is not shown is no proof of a "
+        "difference."
     )
     return Section(
         "study-differences", title, lead, [Plots([plot], wide=True), Table(caption, columns, rows)]
