@@ -142,7 +142,7 @@ def _differences(document: Mapping[str, Any], labels: Labels) -> Section:
     margin = document["margin"]
     lead = (
         f"Equivalent means: the whole interval lies within ±{margin:g} points ({document['margin_from']}). "
-        f"That is where p is below {EACH_TEST:g}: p is the larger one of two one-sided tests, one against each "
+        f"That is where p is below {EACH_TEST:g}: p is the larger of two one-sided tests, one against each "
         f"end of the margin, of {percent(EACH_TEST)} each; with 5{SPACE}% each, studies with few real images "
         "claimed too often an equivalence that was not there. That equivalence is not shown is no proof of a "
         "difference."
