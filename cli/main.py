@@ -1,7 +1,6 @@
 """The command line: one command a stage."""
 
 import argparse
-import difflib
 import importlib
 import logging
 import os
@@ -13,6 +12,7 @@ from typing import Any
 from ..diffusioncleft_core import __version__
 from ..diffusioncleft_core.errors import UserError, system_sentence
 from ..diffusioncleft_core.interruption import interrupt
+from ..diffusioncleft_core.text import nearest
 
 COMMANDS = {
     "run": ".run",
@@ -94,8 +94,8 @@ def _dispatch(arguments: list[str]) -> int:
         status = command.run(parser.parse_args(respelled(parser, arguments[1:])))
         return int(status or 0)
     if name and not name.startswith("-"):
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose one of: {', '.join(COMMANDS)}"
+        near = nearest(name, COMMANDS)
+        hint = f"did you mean {near!r}?" if near else f"choose one of: {', '.join(COMMANDS)}"
         raise UserError(f"there is no command {name!r}; {hint}")
     if name in ("--version", "-V"):
         print(f"diffusioncleft {__version__}")

@@ -26,7 +26,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         description="write phantom photographs and metadata.csv, as `dataset build` reads them",
     )
     render.add_argument("--condition", required=True, metavar="NAME", help="pre_op or post_op")
-    render.add_argument("--n", type=COUNT, required=True, help="how many photographs")
+    render.add_argument(
+        "--n", type=COUNT, required=True, help="how many photographs; a larger one goes on in the folder"
+    )
     render.add_argument(
         "--out",
         type=Path,
@@ -36,7 +38,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     render.add_argument("--seed", type=SEED, default=0, help="same seed, same photographs (default 0)")
     render.add_argument("--size", type=PHANTOM_SIDE, default=128, help="side in px, 64 to 1024 (default 128)")
-    render.add_argument("--subjects", type=COUNT, help="so many people (default: one a photograph)")
+    render.add_argument(
+        "--subjects",
+        type=COUNT,
+        help="so many people, photographed in turn (default: nine in ten photographs)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -56,8 +62,8 @@ def run(args: argparse.Namespace) -> int:
     if args.out.is_dir():
         if holds_others(*photographs):
             raise UserError(
-                f"{args.out} holds something else than these photographs: give a new folder, nothing in it "
-                "was touched"
+                f"{args.out} holds something else than these photographs: give a new folder, or a larger --n "
+                "and else the same options to go on; nothing in it was touched"
             )
         remove_leftovers(args.out)
     write_photographs(*photographs)

@@ -8,10 +8,11 @@ refused, and so are NUL bytes.
 
 import codecs
 import contextlib
+import difflib
 import io
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +35,13 @@ _SAVE = "save it as UTF-8"
 def counted(n: int, noun: str) -> str:
     """`1 image`, `2,000 images`: a number with its noun, which takes an s."""
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def nearest(wanted: str, known: Iterable[str]) -> str | None:
+    """The name that was probably meant: a letter or two off, in any case. None where no name is near."""
+    names = {name.casefold(): name for name in known}
+    near = difflib.get_close_matches(wanted.casefold(), names, n=1, cutoff=0.75)
+    return names[near[0]] if near else None
 
 
 class Decoded(NamedTuple):

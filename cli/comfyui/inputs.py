@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from argparse import ArgumentTypeError
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 
 from ...diffusioncleft_core.errors import UserError
 from ...diffusioncleft_core.ranges import Range
+from ...diffusioncleft_core.text import nearest
 
 _SCALARS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 NUMBERS: Mapping[str, type[int] | type[float]] = {"INT": int, "FLOAT": float}
@@ -181,8 +181,8 @@ def find_input(graph: Graph, target: str, object_info: Mapping[str, Any]) -> tup
             raise UserError(f"{name!r} is the name of nodes {', '.join(found)}; say which by its id")
         if found:
             return found[0], _input(graph, found[0], wanted, object_info)
-    near = difflib.get_close_matches(splits[-1][0], _names(graph), n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    near = nearest(splits[-1][0], _names(graph))
+    hint = f"did you mean {near!r}? " if near else ""
     raise UserError(f"there is no node {splits[-1][0]!r}; {hint}the workflow has: {_nodes(graph)}")
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
 from ..errors import UserError
+from ..text import nearest
 from .grammar import Template, literal_words, spoken_in, words_of
 
 Weights = Mapping[str, Mapping[str, Fraction]]
@@ -327,6 +327,6 @@ def _choices(names: Iterable[str]) -> str:
 def _near(wanted: str, known: Iterable[str]) -> str:
     """What to do about an unknown name: the nearest one, if any, and all that are allowed."""
     known = list(known)
-    near = difflib.get_close_matches(wanted, known, n=1)
-    hint = f"; did you mean {near[0]!r}? Allowed: " if near else "; allowed: "
+    near = nearest(wanted, known)
+    hint = f"; did you mean {near!r}? Allowed: " if near else "; allowed: "
     return hint + (_choices(known) or "none")

@@ -1,8 +1,7 @@
 """Phantom photographs with their metadata, and the known artifacts on demand."""
 
-import csv
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -12,24 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..files import TEMPORARY_PREFIX, write_bytes, write_text
+from ..files import TEMPORARY_PREFIX, write_bytes
 from .face import CLEFT, PhantomFace, random_face, random_identity
 from .render import Rendering, render
+from .table import add_rows, files_of
 
 TABLE = "metadata.csv"
-COLUMNS = (
-    "file",
-    "age_group",
-    "gender",
-    "cleft_type",
-    "side",
-    "asymmetry",
-    "lip_asymmetry",
-    "scarring",
-    "repair_status",
-    "subject_id",
-    "consent",
-)
 _PEOPLE = {
     "girl": ("child", "female"),
     "boy": ("child", "male"),
@@ -46,30 +33,40 @@ def write_photographs(
     """Write `n` PNG files of `size` px and their metadata.csv; returns the CSV's path.
 
     `finding` is what they show, out of `face.FINDINGS`. `subjects` people are photographed in turn (default:
-    9 people in 10 photographs), so that some appear more than once. File names are opaque numbers.
-    Photographs already there are kept.
+    9 people in 10 photographs), so that some appear more than once. File names are opaque numbers. The first
+    photographs are the same for every larger `n`.
+
+    Photographs and rows already there are kept: of a table that somebody changed the rows stay as they are,
+    and a photograph that was taken out of its middle stays out.
     """
+    photographs = list(_photographed(finding, n, seed, subjects))
+    known = files_of(folder / TABLE)
+    told = max((place for place, (name, _, _) in enumerate(photographs, 1) if name in known), default=0)
     rows = []
-    for name, face, person in _photographed(finding, n, seed, subjects):
-        _photograph(face, size, folder / name)
-        rows.append(metadata_row(name, face, person))
-    write_text(folder / TABLE, _table(rows))
+    for place, (name, face, person) in enumerate(photographs):
+        if place >= told or name in known:
+            _photograph(face, size, folder / name)
+        if place >= told:
+            rows.append(metadata_row(name, face, person))
+    add_rows(folder / TABLE, rows)
     return folder / TABLE
 
 
 def holds_others(
     folder: Path, n: int, finding: str, seed: int, size: int = 128, subjects: int | None = None
 ) -> bool:
-    """Whether `folder` holds anything that `write_photographs` of the same arguments would not write."""
-    faces = {name: (face, person) for name, face, person in _photographed(finding, n, seed, subjects)}
+    """Whether `folder` holds anything that `write_photographs` of the same arguments could not go on from.
+
+    Of the table the names of the photographs count; what else it says of them is its owner's.
+    """
+    faces = {name: face for name, face, _ in _photographed(finding, n, seed, subjects)}
     for path in sorted(folder.iterdir()):
         if path.name.startswith(TEMPORARY_PREFIX):
             continue
         if path.name == TABLE:
-            rows = [metadata_row(name, face, person) for name, (face, person) in faces.items()]
-            if path.read_bytes() != _table(rows).encode():
+            if not faces.keys() >= set(files_of(path)):
                 return True
-        elif path.name not in faces or path.read_bytes() != _png(faces[path.name][0], size):
+        elif path.name not in faces or path.read_bytes() != _png(faces[path.name], size):
             return True
     return False
 
@@ -78,17 +75,17 @@ def _photographed(
     finding: str, n: int, seed: int, subjects: int | None
 ) -> Iterator[tuple[str, PhantomFace, str]]:
     """File name, face and subject of every photograph."""
-    people = subjects or max(1, round(0.9 * n))
     for index in range(n):
-        yield f"photo-{index:04d}.png", _visit(finding, seed, index, people), f"S{index % people:04d}"
+        person, visit = _sitting(index, subjects)
+        yield f"photo-{index:04d}.png", _visit(finding, seed, person, visit), f"S{person:04d}"
 
 
-def _table(rows: Iterable[Mapping[str, str]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+def _sitting(index: int, subjects: int | None) -> tuple[int, int]:
+    """Who is on photograph `index`, and how often that person was photographed before."""
+    if subjects is not None:
+        return index % subjects, index // subjects
+    again = (index + 5) // 10  # the sixth of each ten shows somebody a second time
+    return (index // 10, 1) if index % 10 == 5 else (index - again, 0)
 
 
 def write_healthy(folder: Path, n: int, seed: int, size: int = 128) -> None:
@@ -134,11 +131,11 @@ def _png(face: PhantomFace, size: int) -> bytes:
     return data.getvalue()
 
 
-def _visit(finding: str, seed: int, index: int, people: int) -> PhantomFace:
-    """Photograph `index`: the person, and what is the same at each visit, depend on the subject alone."""
-    person = np.random.default_rng([seed, index % people])
-    face = random_face(person, finding=finding, identity=random_identity(person))
-    return face.photographed_again(np.random.default_rng([seed, index % people, 1 + index // people]))
+def _visit(finding: str, seed: int, person: int, visit: int) -> PhantomFace:
+    """The person, and what is the same at each visit, depend on the subject alone."""
+    draw = np.random.default_rng([seed, person])
+    face = random_face(draw, finding=finding, identity=random_identity(draw))
+    return face.photographed_again(np.random.default_rng([seed, person, 1 + visit]))
 
 
 def metadata_row(name: str, face: PhantomFace, subject_id: str) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import Any
 from ..downstream.document import NOT_A_DEVICE, NOTICE
 from ..downstream.reading import BELOW, CHANCE, KEPT, LINE
 from ..downstream.scores import LEAST_TRAININGS, UNKNOWN
+from ..imageset.places import named
 from ..statistics import clopper_pearson
 from .blocks import (
     PHANTOM_TAG,
@@ -81,7 +82,7 @@ def task_blocks(name: str, task: Mapping[str, Any]) -> list[Block]:
     return [
         Text([task["reading"], test_set(task)], heading=task["title"]),
         *(table for table in tables if table.rows),
-        Text(remarks(task), listed=True),
+        Text([*remarks(task), *unknown_groups(task)], listed=True),
         Plots([plot for plot in plots if plot is not None]),
         *(table for table in folded if table.rows),
     ]
@@ -230,6 +231,8 @@ def groups_tables(task: Mapping[str, Any], tag: str) -> list[Table]:
     metrics = ("accuracy", "balanced_accuracy", "auc")
     tables = []
     for kind, groups in source["groups"].items():
+        if set(groups) <= {UNKNOWN}:
+            continue
         rows = [
             Row(
                 "Not known" if name == UNKNOWN else name.capitalize(),
@@ -247,6 +250,13 @@ def groups_tables(task: Mapping[str, Any], tag: str) -> list[Table]:
         )
         tables.append(Table(f"By {kind.replace('_', ' ')}", columns, rows, folded=True))
     return tables
+
+
+def unknown_groups(task: Mapping[str, Any]) -> list[str]:
+    """One line that stands for the tables of groups of which nothing is known."""
+    groups = next(iter(task["sources"].values()))["groups"]
+    unknown = [kind.replace("_", " ") for kind, found in groups.items() if set(found) <= {UNKNOWN}]
+    return [f"No figures by {named(unknown)}: the test set does not tell them."] if unknown else []
 
 
 def remarks(task: Mapping[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ from ..recipe.document import FILE_NAME
 
 @dataclass(frozen=True)
 class RunFolders:
-    """The run's folder. Only `private` holds anything that comes from photographs."""
+    """The run's folder. Only `private`, its own and a rater study's, holds what comes from photographs."""
 
     root: Path
 

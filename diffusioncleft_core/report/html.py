@@ -127,7 +127,8 @@ def part(name: str, title: str, build: Callable[[], Section]) -> Section:
 
 def facts_of(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What the run was, in a few words."""
-    found = [("Made", str(document.get("created") or "")), ("Preset", str(document.get("preset") or ""))]
+    made, preset = str(document.get("created") or ""), str(document.get("preset") or "")
+    found = [("Made", made), ("Preset of the training", preset)]
     generation = document.get("generation") or {}
     labels = labels_of(document)
     images = [f"{labels.name(name).lower()} {facts['images']:,}" for name, facts in generation.items()]

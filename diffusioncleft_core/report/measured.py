@@ -181,7 +181,7 @@ def table_2(sets: Mapping[str, Any], labels: Labels) -> Table:
                 lines.append(Row(labels.name(name), [*ours, *theirs]))
         rows += [Row(label, group=True), *lines] if lines else []
     columns = ("", "This run, raw", "This run, filtered", *labels.columns.values())
-    return Table("Identity, likeness and diversity, profile “paper”", columns, rows)
+    return Table("Identity, likeness and diversity, measured as the paper does", columns, rows)
 
 
 def reported_alone(labels: Labels) -> Table:
@@ -221,7 +221,7 @@ def of_photographs(sets: Mapping[str, Any], labels: Labels) -> Table:
         if not all(cell.empty for cell in cells):
             rows.append(Row(label, cells))
     columns = ("", *(labels.name(name) for name in names))
-    return Table("What real photographs score, profile “robust”", columns, rows)
+    return Table("What real photographs score, measured more strictly", columns, rows)
 
 
 def entered(sets: Mapping[str, Any], labels: Labels) -> Table:

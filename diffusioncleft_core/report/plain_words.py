@@ -5,7 +5,6 @@ Every number is one that the run recorded; what it did not record or measure is 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,7 +19,7 @@ from .blocks import PHANTOM_TAG, Block, Cell, Labels, Row, Section, Table, Text,
 from .measured import figure_of, present
 
 NOT_RECORDED, NOT_MEASURED, NOT_TOLD = "not recorded", "not measured", "not told"
-LITTLE = f"less than {percent(0.001)}"
+LITTLE, NEARLY_ALL = f"less than {percent(0.001)}", f"more than {percent(0.999)}"
 FEW = f"fewer than {FEWEST}"
 PLAIN_REASONS = {
     **REASONS,
@@ -93,8 +92,10 @@ SHARE = (
     "May be shared: this page and the folder of its plots, and of the run’s folder `report.json`, "
     "`summary.md` and `downstream.json`. They hold no photograph of a person, no name and no file name, and "
     f"of photographs of people numbers of {FEW} are not told.",
-    "Must not be shared: the run’s folder `private`. It holds the photographs, what was computed from "
-    "them, and a page that shows them beside synthetic images.",
+    "Must not be shared: any folder named `private`, wherever in the run’s folder it lies. The run’s own "
+    "holds the photographs, what was computed from them, and a page that shows them beside synthetic images; "
+    "that of a rater study (`study/private` where the study is named `study`) holds copies of photographs "
+    "that raters are shown, and tells which they are.",
     "For the board to decide, with the table above: the synthetic images, and the files that the model "
     "learned into (LoRAs). Synthetic images that were set aside are not part of what is handed on.",
     "Of the run’s folder `loras` those files alone, named `.safetensors`, and `recipe.json` beside them: the "
@@ -252,12 +253,11 @@ def uses(downstream: Mapping[str, Any]) -> list[str]:
         accuracy, test, classes = figures["accuracy"], task["test"], task["classes"]
         if accuracy.get("value") is None:
             continue
-        low, high = accuracy["ci95"]
         shown = "photographs" if test["photographs"] else "drawings"
         lines.append(
             f"A computer program that learned from {source.replace('_', ' ')} images told “"
-            f"{classes['positive']}” from “{classes['negative']}” rightly in {percent(accuracy['value'])} of "
-            f"{accuracy['n']:,} {shown} (range {percent(low)} to {percent(high)}). {beside(task, figures)}"
+            f"{classes['positive']}” from “{classes['negative']}” rightly in {rough(accuracy['value'])} of "
+            f"{accuracy['n']:,} {shown} (range {spread(accuracy['ci95'])}). {beside(task, figures)}"
             f"{task['reading']} {SEEN_BEFORE if test.get('leak') else ''}{NOT_A_DEVICE}."
         )
     return lines
@@ -316,10 +316,11 @@ def rough(value: float | None) -> str:
     """A proportion as per cent with one decimal, which is as much as such counts can say."""
     if value is not None and 0 < value < 0.0005:
         return LITTLE
+    if value is not None and 0.9995 <= value < 1:
+        return NEARLY_ALL
     return percent(value if value is None else round(value, 3))
 
 
 def spread(ci95: Sequence[float]) -> str:
-    """`0 % to 0.3 %`: an interval with one decimal, never narrower than it is."""
-    low, high = math.floor(1000 * ci95[0] + 1e-9) / 1000, math.ceil(1000 * ci95[1] - 1e-9) / 1000
-    return f"{percent(low) if low or not ci95[0] else LITTLE} to {percent(high)}"
+    """`0 % to 0.3 %`: an interval with one decimal, rounded as the tables behind it are."""
+    return f"{rough(ci95[0])} to {rough(ci95[1])}"

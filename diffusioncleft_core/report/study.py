@@ -5,10 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..study.statistics.intervals import ENOUGH_RATERS
-from .blocks import Block, Cell, Labels, Plots, Row, Section, Table, Text, interval, labels_of, percent, plain
+from ..study.statistics.equivalence import EACH_TEST
+from ..study.statistics.intervals import ENOUGH_RATERS, FEWEST_IMAGES
+from ..text import counted
+from .blocks import (
+    SPACE,
+    Block,
+    Cell,
+    Labels,
+    Plots,
+    Row,
+    Section,
+    Table,
+    Text,
+    interval,
+    labels_of,
+    percent,
+    plain,
+)
 from .study_ages import ages_plot
-from .study_marks import UNTOLD, other_sections
+from .study_marks import SHOWN, UNTOLD, other_sections
 from .study_plots import (
     condition_words,
     difference_plot,
@@ -18,6 +34,7 @@ from .study_plots import (
     titled,
 )
 
+TOO_FEW = "too few images"
 COEFFICIENTS = {
     "agreement": "Same answer, share of the images",
     "ac2": "Gwet’s AC2, ordinal weights",
@@ -78,12 +95,12 @@ def _means_table(name: str, part: Mapping[str, Any], labels: Labels) -> Table:
                     Cell(plain(cell["mean"]["value"], 2), interval(cell["mean"]["ci95"], _two)),
                     Cell(by_rater),
                     Cell(percent(share["value"]), interval(share["ci95"])),
-                    Cell(f"{cell['images']:,}", f"{cell['ratings']:,} ratings"),
+                    Cell(f"{cell['images']:,}", counted(cell["ratings"], "rating")),
                 ],
             )
         )
     high = next((cell["high_share"]["from"] for cell in part["cells"] if cell["mean"] is not None), 4)
-    columns = ("Images", "Mean", "Each rater’s", f"{high} or more", "Images")
+    columns = (SHOWN, "Mean", "Each rater’s", f"{high} or more", "Images")
     return Table(f"{titled(name)}: {part['text']}", columns, rows)
 
 
@@ -100,7 +117,6 @@ def _differences(document: Mapping[str, Any], labels: Labels) -> Section:
             if found["difference"] is None:
                 rows.append(Row(head, [Cell(UNTOLD, numeric=False)] + [Cell("")] * 3))
                 continue
-            power = found["power"]
             rows.append(
                 Row(
                     head,
@@ -111,16 +127,25 @@ def _differences(document: Mapping[str, Any], labels: Labels) -> Section:
                         ),
                         Cell(_p(found["p"]), "equivalent" if found["equivalent"] else "not shown"),
                         Cell(_superiority(found), _limits_of(found)),
-                        Cell(f"{power['detectable']:.2f}", f"equivalence {percent(power['equivalence'])}"),
+                        _power(found),
                     ],
                 )
             )
-    columns = ("Images", "Difference", "Equivalence, p", "Rated above real", "Detectable, 80 %")
+    columns = (
+        SHOWN,
+        "Difference",
+        f"Equivalence, p (shown below {EACH_TEST:g})",
+        "Rated above real",
+        "Detectable, 80 %",
+    )
     caption = "Difference to real, test of equivalence, ordinal model, and what a study of this size finds"
     margin = document["margin"]
     lead = (
         f"Equivalent means: the whole interval lies within ±{margin:g} points ({document['margin_from']}). "
-        "That equivalence is not shown is no proof of a difference."
+        f"That is where p is below {EACH_TEST:g}: p is the larger of two one-sided tests, one against each "
+        f"end of the margin, of {percent(EACH_TEST)} each; with 5{SPACE}% each, studies with few real images "
+        "claimed too often an equivalence that was not there. That equivalence is not shown is no proof of a "
+        "difference."
     )
     return Section(
         "study-differences", title, lead, [Plots([plot], wide=True), Table(caption, columns, rows)]
@@ -169,7 +194,7 @@ def _coefficient(figure: Mapping[str, Any], *, share: bool, n: int | None = None
     if figure["ci95"] is None:
         return Cell(show(figure["value"]), "no interval: too few answers off the most frequent one")
     small = interval(figure["ci95"], show)
-    return Cell(show(figure["value"]), small if n is None else f"{small}; {n} pictures")
+    return Cell(show(figure["value"]), small if n is None else f"{small}; {counted(n, 'picture')}")
 
 
 def _detection(document: Mapping[str, Any]) -> list[Section]:
@@ -216,6 +241,14 @@ def _method(document: Mapping[str, Any]) -> Section:
 def _superiority(found: Mapping[str, Any]) -> str:
     ordinal = found.get("ordinal") or {}
     return percent(ordinal["superiority"]["value"]) if "superiority" in ordinal else ""
+
+
+def _power(found: Mapping[str, Any]) -> Cell:
+    """What a study of this size finds; of a handful of images that is no more than a guess."""
+    if min(found["images"], found["real_images"]) < FEWEST_IMAGES:
+        return Cell(TOO_FEW, numeric=False)
+    power = found["power"]
+    return Cell(f"{power['detectable']:.2f}", f"equivalence {percent(power['equivalence'])}")
 
 
 def _limits_of(found: Mapping[str, Any]) -> str:

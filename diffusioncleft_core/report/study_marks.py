@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 UNTOLD = "not told"
+SHOWN = "Set"
+"""Head of the column that says which images a row is of."""
 OUTLINE = {
     "face": (0.5, 0.5, 0.56, 0.76),
     "eye": (0.38, 0.43, 0.11, 0.05),
@@ -50,7 +52,7 @@ def _marks(document: Mapping[str, Any], name: str, part: Mapping[str, Any], labe
         "picture's own, and faces do not all lie in the same place. Where photographs of people were marked "
         "is not shown."
     )
-    table = Table(part["text"], ("Images", "Marked", "Marks"), rows)
+    table = Table(part["text"], (SHOWN, "Marked", "Marks"), rows)
     return Section(f"study-{name}", titled(name), lead, [*blocks, table])
 
 
@@ -101,7 +103,7 @@ def _choices(part: Mapping[str, Any], labels: Labels) -> Table:
         total = sum(counts.values())
         shares = [Cell(percent(counts[value] / total), f"{counts[value]:,} of {total:,}") for value in values]
         rows.append(Row(_head(cell, labels), shares))
-    return Table(part["text"], ("Images", *(titled(value) for value in values)), rows)
+    return Table(part["text"], (SHOWN, *(titled(value) for value in values)), rows)
 
 
 def _head(cell: Mapping[str, Any], labels: Labels) -> str:

@@ -1,6 +1,5 @@
 """External models: the table, where each is looked for, and whether it is the pinned file."""
 
-import difflib
 import importlib.util
 import os
 import re
@@ -13,6 +12,7 @@ from typing import Any
 from ..errors import UserError
 from ..files import read_json, sha256_file
 from ..home import cache_home, expanded
+from ..text import nearest
 from ..weight_file import stand_in
 
 TABLE = Path(__file__).with_name("weights.toml")
@@ -69,8 +69,8 @@ def find_entry(name: str, models: list[Model] | None = None) -> Model:
         if model.name == name:
             return model
     names = [model.name for model in known]
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"choose one of: {', '.join(names)}"
+    near = nearest(name, names)
+    hint = f"did you mean {near!r}?" if near else f"choose one of: {', '.join(names)}"
     raise UserError(f"there is no model {name!r}; {hint}")
 
 

@@ -182,6 +182,8 @@ def test_a_caption_refuses_a_value_it_cannot_say():
             {"skin": "green"},
             r"pre_op has no skin 'green'.* llowed: light, pale, medium, fair, dark, olive",
         ),
+        (PRE, {"skin": "purple"}, r"pre_op has no skin 'purple'; allowed: light, pale"),
+        (PRE, {"skin": "Drak"}, r"pre_op has no skin '\w+'; did you mean 'dark'\? Allowed"),
         (PRE, {"subject": "man"}, r"pre_op has no subject 'man'; allowed: girl, boy, baby, kid"),
         (
             PRE,

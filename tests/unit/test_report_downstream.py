@@ -12,6 +12,7 @@ from html_checks import Page, problems
 from report_documents import document
 
 from diffusioncleft.diffusioncleft_core.downstream.evidence import downstream_document
+from diffusioncleft.diffusioncleft_core.downstream.scores import UNKNOWN
 from diffusioncleft.diffusioncleft_core.report.drawing import PHANTOM_NOTE
 from diffusioncleft.diffusioncleft_core.report.html import UNREADABLE, page_of, write_html, write_shared
 from diffusioncleft.diffusioncleft_core.report.pictures import ReportPictures
@@ -173,6 +174,15 @@ def test_small_groups_are_not_told(section, evidence):
     age = html[html.index("By age group") :]
     assert "&lt;5" in row_of(age, "Baby") and "not told" in row_of(age, "Baby")
     assert "not told" not in row_of(html[html.index("By skin tone") :], "Dark")
+
+
+def test_groups_that_are_not_known_have_a_line_and_no_table(section):
+    unknown = evidence_of(whole=True)
+    for source in unknown["tasks"]["lip_anomaly"]["sources"].values():
+        source["groups"]["skin_tone"] = {UNKNOWN: next(iter(source["groups"]["skin_tone"].values()))}
+    html = section(unknown)
+    assert "No figures by skin tone: the test set does not tell them" in words(html)
+    assert "By skin tone" not in html and "By age group" in html and "Not known" not in html
 
 
 def test_few_trainings_and_lips_that_were_not_found_are_said(section, evidence):

@@ -7,14 +7,19 @@ from html_checks import problems
 from report_documents import document
 
 from diffusioncleft.diffusioncleft_core.imageset.decode import REASONS
+from diffusioncleft.diffusioncleft_core.report.blocks import interval, percent
+from diffusioncleft.diffusioncleft_core.report.folders import RunFolders
 from diffusioncleft.diffusioncleft_core.report.html import UNREADABLE, write_html
 from diffusioncleft.diffusioncleft_core.report.plain_words import (
     PLAIN_REASONS,
+    SHARE,
     WITHDRAWN_NOTE,
     limits,
     rough,
     spread,
 )
+from diffusioncleft.diffusioncleft_core.statistics import clopper_pearson
+from diffusioncleft.tools.study_server import make_study
 
 JARGON = r"\b(FIR|FID|LPIPS|cosine|embedding|threshold|hold-?out|sidecar|trigger|latent|n =|raw|metadata)\b"
 
@@ -98,13 +103,13 @@ def test_nothing_set_aside_and_nothing_recorded_are_told_apart(said):
 def test_a_finding_stands_beside_its_control_with_both_ranges(said, ci95, verdict):
     words = said(of_people(value=sum(ci95) / 2, ci95=ci95, k=2, n=20, threshold=0.55))
     assert "From 0.55 on this report counts" in words
-    assert "5 of 2,000 0.3 %; range less than 0.1 % to 0.6 % 2 of 20" in words
+    assert "5 of 2,000 0.3 %; range 0.1 % to 0.6 % 2 of 20" in words
     assert words.count(verdict) == 2
 
 
 def test_without_a_control_nothing_is_concluded(said):
     words = said(of_people())
-    assert "5 of 2,000 0.3 %; range less than 0.1 % to 0.6 % not measured Without a control" in words
+    assert "5 of 2,000 0.3 %; range 0.1 % to 0.6 % not measured Without a control" in words
     assert "up to 0.6 % (pre-op, 2,000 images), up to 0.6 % (post-op, 2,000 images)" in words
 
 
@@ -173,10 +178,33 @@ def test_images_set_aside_are_counted_with_their_range(said):
     ("share", "ci95", "words"),
     [
         (0.0, (0.0, 0.000526), "0 %; 0 % to 0.1 %"),
-        (0.0004, (0.0001, 0.0011), "less than 0.1 %; less than 0.1 % to 0.2 %"),
-        (0.25, (0.2, 0.3004), "25.0 %; 20.0 % to 30.1 %"),
-        (1.0, (0.9963, 1.0), "100 %; 99.6 % to 100 %"),
+        (0.0004, (0.0001, 0.0011), "less than 0.1 %; less than 0.1 % to 0.1 %"),
+        (0.25, (0.2, 0.3004), "25.0 %; 20.0 % to 30.0 %"),
+        (0.9996, (0.9963, 1.0), "more than 99.9 %; 99.6 % to 100 %"),
     ],
 )
-def test_a_board_reads_one_decimal_and_no_range_becomes_narrower(share, ci95, words):
+def test_a_board_reads_one_decimal(share, ci95, words):
     assert f"{rough(share)}; {spread(ci95)}".replace("\u00a0", " ") == words
+
+
+def test_a_range_is_the_same_in_plain_words_and_in_the_tables():
+    for k in range(1, 200):
+        found = clopper_pearson(k, 200)
+        low, high = found.ci95
+        if low >= 0.01 and high < 0.999:
+            assert interval(found.ci95) == f"95\u00a0%: {spread(found.ci95)}"
+            assert percent(found.value) == rough(found.value)
+
+
+def test_the_private_folder_of_a_study_in_the_run_is_not_to_be_shared(tmp_path):
+    """Nothing that holds a copy of a photograph lies outside a folder that the page names."""
+    run = RunFolders(tmp_path / "run")
+    study = make_study(run.study, n=3, practice=0, side=64)
+    kept = [study.image(item.id) for item in study.items if study.has_image(item.id)]
+    kept += [path for path in run.root.rglob("*") if path.name in ("key.jsonl", "sources.jsonl")]
+    assert len(kept) > 3
+    for path in kept:
+        assert run.private.name in path.relative_to(run.root).parts
+    (closed,) = [line for line in SHARE if line.startswith("Must not be shared")]
+    assert f"any folder named `{run.private.name}`, wherever" in closed
+    assert f"`{run.study.name}/{run.private.name}`" in closed

@@ -299,6 +299,34 @@ def test_ages_are_told_and_drawn_by_condition():
     assert len(keys) == len(rows) == 2 * 2 * 2 * 2
 
 
+def test_no_table_has_two_columns_of_one_head(document):
+    tables = [
+        block for part in study_page(document).sections for block in part.blocks if block.kind == "table"
+    ]
+    assert len(tables) > 4
+    for found in tables:
+        assert len(set(found.columns)) == len(found.columns), found.columns
+
+
+def test_the_page_says_what_p_is_held_against(document, tmp_path):
+    write_study_page(document, tmp_path / "study.html")
+    page = re.sub(r"\s+", " ", (tmp_path / "study.html").read_text("utf-8"))
+    assert "p (shown below 0.025)" in page and "where p is below 0.025" in page
+    for part in document["questions"].values():
+        for found in part.get("comparisons", ()):
+            assert found["equivalent"] is (found["p"] < 0.025)
+
+
+def test_a_handful_of_images_is_not_said_to_find_a_difference(document, tmp_path):
+    few = study_document(table(generated=3, real=1, repeats=0), load_design("paper_plus"), phantom=True)
+    said = told(few)
+    assert "3 against 1 image." in said and "from 1 image;" in said and "1 images" not in said
+    assert "true difference" not in said and "can't be told from so few images" in said
+    write_study_page(few, tmp_path / "study.html")
+    assert "too few images" in (tmp_path / "study.html").read_text("utf-8")
+    assert "true difference" in told(document)
+
+
 def test_a_csv_made_elsewhere_gives_the_same_figures(tmp_path, monkeypatch):
     """Five columns are enough; order of the lines changes no figure."""
     monkeypatch.chdir(tmp_path)

@@ -14,7 +14,7 @@ from diffusioncleft.diffusioncleft_core.files import read_json, read_jsonl
 from diffusioncleft.diffusioncleft_core.imageset.captions import CaptionFiles
 from diffusioncleft.diffusioncleft_core.imageset.decode import Rejected
 from diffusioncleft.diffusioncleft_core.imageset.places import list_images
-from diffusioncleft.diffusioncleft_core.text import decoded, read_text
+from diffusioncleft.diffusioncleft_core.text import decoded, nearest, read_text
 from diffusioncleft.trainer.dataset_toml import read_dataset_config, read_toml
 
 ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le-bom", "utf-16-be-bom")
@@ -225,3 +225,14 @@ def test_every_file_that_a_user_brings_goes_through_the_one_reader(repository):
                 if own:
                     found.add(path.relative_to(repository).as_posix())
     assert found == set(OWN_FILES)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "meant"),
+    [
+        *[("drak", "dark"), ("PALE", "pale"), ("mediun", "medium"), ("ligth", "light")],
+        *[("purple", None), ("green", None), ("", None), ("x", None)],
+    ],
+)
+def test_only_a_near_name_is_offered(wanted, meant):
+    assert nearest(wanted, ["light", "pale", "medium", "fair", "dark", "olive"]) == meant

@@ -20,13 +20,12 @@ from scipy.stats import t as student
 
 from ..design import REAL
 from .grid import Grid
-from .intervals import LEVEL, Array
+from .intervals import FEWEST_IMAGES, LEVEL, Array
 
 APPROXIMATED = (
     "Cumulative probit with raters as fixed effects and images as clusters of a sandwich variance; "
     "random effects of images and raters, as a mixed model has them, are approximated so."
 )
-FEWEST_IMAGES = 5
 _ENDLESS = 8.0
 """Standard deviations from which an effect is none that data can tell: a side has nearly one answer."""
 

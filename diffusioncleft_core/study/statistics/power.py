@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ...text import counted
 from .equivalence import POWER, detectable, share_equivalent
 from .intervals import (
     ENOUGH_RATERS,
@@ -74,8 +75,8 @@ def plan_words(found: dict[str, Any]) -> list[str]:
     """The plan as sentences."""
     chance, mean = found["power"], found["mean"]
     said = [
-        f"{found['generated']} generated and {found['real']} real images, {found['raters']} rater"
-        f"{'s' if found['raters'] != 1 else ''}, ratings around {mean:g}: the difference is known to "
+        f"{found['generated']} generated and {counted(found['real'], 'real image')}, "
+        f"{counted(found['raters'], 'rater')}, ratings around {mean:g}: the difference is known to "
         f"about ±{found['half_width']:.2f} points (95 %; the result is about {found['about']}).",
         f"If generated and real are truly alike, {chance:.0%} of such studies show that they are "
         f"within {found['margin']:g}.",
@@ -83,7 +84,7 @@ def plan_words(found: dict[str, Any]) -> list[str]:
     ]
     for row in found["needed"]:
         enough = (
-            f"{row['real']} real and {row['generated']} generated images"
+            f"{row['real']} real and {counted(row['generated'], 'generated image')}"
             if row["real"] is not None
             else f"more than {REAL_IMAGES[-1]} real images"
         )

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .intervals import ENOUGH_RATERS
+from ...text import counted
+from .intervals import ENOUGH_RATERS, FEWEST_IMAGES
 from .summary import ALL
 
 NUMBERS = ("no", "one", "two", "three", "four", "five")
@@ -66,8 +67,9 @@ def of_means(cells: Sequence[Mapping[str, Any]]) -> list[str]:
         if cell["condition"] != ALL or cell["mean"] is None:
             continue
         said.append(
-            f"{named(cell['origin']).capitalize()}: mean {interval(cell['mean'])} from {cell['images']} "
-            f"images; {per_cent(cell['high_share'])} of the ratings are {cell['high_share']['from']} or more."
+            f"{named(cell['origin']).capitalize()}: mean {interval(cell['mean'])} from "
+            f"{counted(cell['images'], 'image')}; {per_cent(cell['high_share'])} of the ratings are "
+            f"{cell['high_share']['from']} or more."
         )
     return said
 
@@ -88,10 +90,12 @@ def of_comparison(found: Mapping[str, Any]) -> str:
         )
     said = (
         f"{what}: {interval(found['difference'], sign=True)}, {found['images']} against "
-        f"{found['real_images']} images. {verdict}"
+        f"{counted(found['real_images'], 'image')}. {verdict}"
     )
     if found["condition"] != ALL:
         return said
+    if min(found["images"], found["real_images"]) < FEWEST_IMAGES:
+        return f"{said} What a study of this size could find can't be told from so few images."
     return (
         f"{said} A study of this size finds a true difference of {power['detectable']:.2f} in four of five "
         f"cases, and shows equivalence by this margin in {100 * power['equivalence']:.0f}{PERCENT} where "
@@ -138,7 +142,7 @@ def of_agreement(found: Mapping[str, Any]) -> str:
 def of_repeats(found: Mapping[str, Any]) -> str:
     """A rater against himself."""
     return (
-        f"Shown {found['pictures']} pictures twice, a rater gave the same answer on "
+        f"Shown {counted(found['pictures'], 'picture')} twice, a rater gave the same answer on "
         f"{per_cent(found['same'])} of them."
     )
 
@@ -163,7 +167,7 @@ def of_marks(cells: Sequence[Mapping[str, Any]]) -> list[str]:
     """How often a place was marked, of every origin over all its images."""
     return [
         f"{named(cell['origin']).capitalize()}: a place was marked in {per_cent(cell['marked'])} of the "
-        f"ratings ({cell['marked']['n']} of {cell['ratings']}, {cell['images']} images)."
+        f"ratings ({cell['marked']['n']} of {cell['ratings']}, {counted(cell['images'], 'image')})."
         for cell in cells
         if cell["condition"] == ALL and cell["marked"] is not None
     ]

@@ -1,0 +1,56 @@
+"""The metadata.csv of phantom photographs: written once, and extended without touching what is in it."""
+
+import csv
+import io
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from ..dataset.metadata import DELIMITERS, read_table
+from ..files import write_bytes
+from ..text import UTF16, decoded
+
+COLUMNS = (
+    "file",
+    "age_group",
+    "gender",
+    "cleft_type",
+    "side",
+    "asymmetry",
+    "lip_asymmetry",
+    "scarring",
+    "repair_status",
+    "subject_id",
+    "consent",
+)
+
+
+def files_of(path: Path) -> Collection[str]:
+    """The photographs that a table names; none where there is no table. UserError where it can't be read."""
+    return {row.file for row in read_table(path).rows} if path.is_file() else ()
+
+
+def add_rows(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
+    """Write a table of the rows, or put them below those that are there, which stay byte for byte.
+
+    A table that a person saved keeps its columns, separator and encoding; what it has no column for is left
+    out.
+    """
+    if not path.is_file():
+        write_bytes(path, _lines([dict(zip(COLUMNS, COLUMNS, strict=True)), *rows], COLUMNS, ",").encode())
+    elif rows:
+        data = path.read_bytes()
+        text = decoded(data, path).text
+        lines = [line for line in text.splitlines() if line.strip() and not line.lower().startswith("sep=")]
+        separator = max(DELIMITERS, key=lines[0].count)
+        added = _lines(rows, read_table(path).columns, separator)
+        added = added if text.endswith(("\n", "\r")) else f"\n{added}"
+        marked = next((mark for mark in UTF16 if data.startswith(mark)), None)
+        codec = "utf-8" if marked is None else "utf-16-le" if marked == UTF16[0] else "utf-16-be"
+        write_bytes(path, data + added.encode(codec))
+
+
+def _lines(rows: Sequence[Mapping[str, str]], columns: Sequence[str], separator: str) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter=separator, lineterminator="\n")
+    writer.writerows([row.get(name, "") for name in columns] for row in rows)
+    return text.getvalue()
