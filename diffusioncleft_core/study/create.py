@@ -10,7 +10,8 @@ from pathlib import Path
 
 from ..conditions.vocabulary import Vocabulary
 from ..dataset.admission import served_folder
-from ..dataset.folder import erase, is_dataset
+from ..dataset.folder import NOTICE, erase, is_dataset
+from ..dataset.photographs import photographs_in
 from ..dataset.rating_consent import remember_study
 from ..errors import UserError
 from ..files import explained, private_dir, sha256_bytes, shown, write_jsonl, write_text
@@ -37,7 +38,6 @@ from .items import Item, write_items
 from .phantoms import refuse_people
 from .sources import Source, by_condition, pictures_of
 
-NOTICE = "PRIVATE.txt"
 _NOTICE = """\
 This folder holds pictures that were given for one study, and says where each comes from. Keep it private:
 don't upload, share or commit it, and don't put it where a server shows it. 'diffusioncleft study close STUDY'
@@ -68,7 +68,7 @@ def create_study(
     expanded = [part for source in sources for part in by_condition(source, vocabulary)]
     found = [(source, pictures_of(source, vocabulary, raw=wanted.raw)) for source in expanded]
     for source, held in found:
-        if source.phantom and source.role == REAL:
+        if source.phantom and (source.role == REAL or photographs_in(source.folder)):
             refuse_people([picture.path for picture in held.pictures], source.folder)
     notices = [notice for _, held in found for notice in held.notices]
     pools = pools_of(found, notices)
