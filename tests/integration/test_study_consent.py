@@ -224,11 +224,11 @@ def test_a_copy_in_another_format_that_may_not_be_shown_takes_its_photograph_alo
     """The dataset knows pixels: a build records none that a photograph without consent_rating has."""
     first = names(photos)[0]
     with Image.open(photos / first) as image:
-        image.save(photos / "copy.bmp")
+        image.save(photos / "z.bmp")
     table = photos / "metadata.csv"
     row = next(line for line in table.read_text("utf-8").splitlines() if first in line)
-    table.write_text(table.read_text("utf-8") + row.replace(first, "copy.bmp") + "\n", "utf-8")
-    set_rating(photos, {"copy.bmp": "no"})
+    table.write_text(table.read_text("utf-8") + row.replace(first, "z.bmp") + "\n", "utf-8")
+    set_rating(photos, {"z.bmp": "no"})
     monkeypatch.chdir(tmp_path)
     assert main(list(BUILD)) == 0
     recorded = json.loads((tmp_path / "private" / "rating_consent.json").read_text("utf-8"))["photographs"]
