@@ -19,10 +19,8 @@ from ..progress import progress
 from .blind import largest_side, write_blind
 from .choose import Drawn, Wanted, choose, pools_of, roles_of, unknown
 from .design import REAL, Design
-from .design_file import written_design
 from .draw import generator, systematic
 from .folder import (
-    DESIGN,
     IMAGES,
     KEY,
     PRIVATE,
@@ -33,6 +31,7 @@ from .folder import (
     open_study,
     study_lock,
     unfinished,
+    write_design,
 )
 from .items import Item, write_items
 from .phantoms import refuse_people
@@ -131,7 +130,7 @@ def _write(
             write_jsonl(partial / SOURCES, map(_recorded, sources))
             write_text(partial / PRIVATE / NOTICE, _NOTICE)
             write_text(partial / PRIVATE / ".gitignore", "*\n")
-            write_text(partial / DESIGN, written_design(replace(design, side=side)))
+            write_design(partial, replace(design, side=side))
         _refuse_taken(out)  # another call may have been faster
         with explained(out):
             if place.is_dir():
