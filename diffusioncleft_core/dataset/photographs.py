@@ -43,7 +43,7 @@ def photographs_in(folder: Path) -> str | None:
     return f"{shown(tables[0].parent)} has a {TABLE}, as photographs have," if tables else None
 
 
-def refuse_photographs(folder: Path, what: str = "") -> None:
+def refuse_photograph_folder(folder: Path, what: str = "") -> None:
     """Raise UserError where a folder that is named as one of generated images holds photographs.
 
     what: of the sentence, what it can't be; by default a folder of generated images.

@@ -15,7 +15,7 @@ from ..dataset.folder import dataset_rows, is_dataset
 from ..dataset.folder_consent import TABLE
 from ..dataset.matching import match_rows
 from ..dataset.metadata import RATING, MetadataRow, read_table
-from ..dataset.photographs import refuse_photographs, tables_of
+from ..dataset.photographs import refuse_photograph_folder, tables_of
 from ..dataset.rating_consent import rating_consent, shown_to_raters
 from ..dataset.withdrawn import SAID
 from ..errors import UserError
@@ -86,9 +86,10 @@ def by_condition(source: Source, vocabulary: Vocabulary) -> list[Source]:
         UserError: photographs are called generated, or several tables speak of the same ones.
     """
     parts = _parts(source, vocabulary)
+    called = f"the set {source.origin} of generated images; name the set real"
     for part in dict.fromkeys([source, *parts]):
         if part.role != REAL and not part.phantom:
-            refuse_photographs(part.folder, f"the set {source.origin} of generated images; name the set real")
+            refuse_photograph_folder(part.folder, called)
     for part in parts:
         if part.role == REAL and not part.phantom and not is_dataset(part.folder):
             _check_tables(part)
