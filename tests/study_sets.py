@@ -32,6 +32,20 @@ def photographs(folder: Path, n: int, *, rating: str = "yes", seed: int = 9, siz
     return folder
 
 
+def one_table(root: Path) -> Path:
+    """Let one table at the root speak of the photographs in its subfolders."""
+    rows = []
+    for table in sorted(root.glob("*/metadata.csv")):
+        with table.open(newline="", encoding="utf-8") as handle:
+            rows += [row | {"file": f"{table.parent.name}/{row['file']}"} for row in csv.DictReader(handle)]
+        table.unlink()
+    with (root / "metadata.csv").open("w", newline="", encoding="utf-8") as handle:
+        writer = csv.DictWriter(handle, list(dict.fromkeys(key for row in rows for key in row)))
+        writer.writeheader()
+        writer.writerows(rows)
+    return root
+
+
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("*.png"))
 

@@ -15,12 +15,12 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from ..diffusioncleft_core.files import private_dir, sha256_bytes, write_bytes, write_text
+from ..diffusioncleft_core.files import private_dir, sha256_bytes, write_bytes
 from ..diffusioncleft_core.phantom import random_face, render
 from ..diffusioncleft_core.study.blind import blind_png
 from ..diffusioncleft_core.study.design import GENERATED, REAL, TEXT, Question, SetDesign
-from ..diffusioncleft_core.study.design_file import load_design, written_design
-from ..diffusioncleft_core.study.folder import DESIGN, IMAGES, KEY, PRIVATE, Study, open_study
+from ..diffusioncleft_core.study.design_file import load_design
+from ..diffusioncleft_core.study.folder import IMAGES, KEY, PRIVATE, Study, open_study, write_design
 from ..diffusioncleft_core.study.items import Item, write_items
 from ..diffusioncleft_core.study.web.store import Store
 from .study_client import Client
@@ -42,7 +42,7 @@ def make_study(
     )
     questions = (*paper.questions, REMARK) if more else paper.questions[:2]
     design = replace(paper, name="small", sets=sets, questions=questions, conditions=(), practice=practice)
-    write_text(folder / DESIGN, written_design(design))
+    write_design(folder, design)
     rng = np.random.default_rng(7)
     items = []
     for number in range(n + practice):

@@ -13,7 +13,7 @@ from ..faces.records import FaceRecord, are_phantoms
 from ..files import read_jsonl, write_json, write_jsonl
 from ..imageset.decode import INGEST_VERSION, SetAside
 from ..imageset.manifest import ImageRow, listed_rows, write_image_set
-from .admission import served_warnings, unknown_columns
+from .admission import Candidate, served_warnings, unknown_columns
 from .copies import COPIES_CACHE
 from .corrections import keep_captions
 from .examine import Analyzer, Ledger
@@ -138,7 +138,7 @@ def build_dataset(
         shown = {source for candidate, source in sources if candidate.rating}
         shown -= {source for candidate, source in sources if not candidate.rating}
         erased = _erase_withdrawn(folder, ledger, {source for _, source in sources})
-        _keep_rating_consent(folder, ledger, shown)
+        _keep_rating_consent(folder, _pixels_shown(ledger, shown, sources))
 
         overruled = read_overruled(folder)
         before = set(ledger.examined)
@@ -158,7 +158,7 @@ def build_dataset(
         _write_images(folder, photos, selection, settings.max_side, opened)
         _write_lists(folder, rows, roles, aside)
         write_rating_consent(
-            folder, {item.pixels for item in selection.entered if item.examined.source in shown}
+            folder, {item.pixels for item in selection.entered} & _pixels_shown(ledger, shown, sources)
         )
         if restored := restore(folder, roles):
             on_change(ConsentChange(restored=tuple(restored)))
@@ -226,10 +226,20 @@ def _erase_withdrawn(folder: Path, ledger: Ledger, sources: set[str]) -> int:
     return len(rows) - len(kept)
 
 
-def _keep_rating_consent(folder: Path, ledger: Ledger, shown: set[str]) -> None:
-    """Take back at once what raters may no longer see; what they may see anew waits for the build's end."""
+def _pixels_shown(
+    ledger: Ledger, shown: set[str], sources: Sequence[tuple[Candidate, str]]
+) -> set[str | None]:
+    """Pixel hashes of what raters may see: none that a photograph has which they may not."""
     known = ledger.examined
-    allowed = {found.pixels for source in shown if (found := known.get(source))}
+    allowed, denied = (
+        {found.pixels for source in part if (found := known.get(source))}
+        for part in (shown, {source for _, source in sources} - shown)
+    )
+    return allowed - denied
+
+
+def _keep_rating_consent(folder: Path, allowed: set[str | None]) -> None:
+    """Take back at once what raters may no longer see; what they may see anew waits for the build's end."""
     recorded = recorded_rating_consent(folder)
     if not recorded <= allowed:
         write_rating_consent(folder, recorded & allowed)

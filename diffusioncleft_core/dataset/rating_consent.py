@@ -14,7 +14,7 @@ from .admission import list_photographs
 from .examine import Ledger
 from .folder import RATING_CONSENT, SETTINGS, STUDIES
 from .matching import match_rows
-from .metadata import read_table
+from .metadata import MetadataRow, read_table
 from .opened import hashes_of
 
 
@@ -53,10 +53,7 @@ def rating_consent(dataset: Path) -> frozenset[str]:
 
 def withheld_from_raters(photos: Path, table: Path | None) -> list[str]:
     """Names of the photographs in a folder that no row, or not every row, lets raters see."""
-    try:
-        rows = read_table(table).rows if table is not None else ()
-    except UserError:
-        rows = ()
+    rows = _rows(table)
     listed = list_photographs(photos, {row.file for row in rows}).photographs
     matched = match_rows(listed, rows).rows
     return [
@@ -64,6 +61,22 @@ def withheld_from_raters(photos: Path, table: Path | None) -> list[str]:
         for name in listed
         if not (found := matched.get(name)) or not all(row.rating_consent for row in found)
     ]
+
+
+def shown_to_raters(photos: Path, table: Path | None) -> dict[str, str]:
+    """The photographs in a folder that raters may see, and the SHA-256 of each.
+
+    A copy of one that they may not see is none of them, whatever its own row says.
+    """
+    listed = list_photographs(photos, {row.file for row in _rows(table)}).photographs
+    withheld = withheld_from_raters(photos, table)
+    denied = hashes_of(photos, withheld)
+    found = {}
+    for name in sorted({*listed} - {*withheld}):
+        digest = hashes_of(photos, [name])
+        if digest and not digest & denied:
+            found[name] = digest.pop()
+    return found
 
 
 def remember_study(dataset: Path, study: Path) -> None:
@@ -77,3 +90,11 @@ def studies_of(dataset: Path) -> list[Path]:
     """The folders of the studies that were drawn from the dataset, wherever they are now."""
     path = dataset / STUDIES
     return [Path(str(row.get("study"))) for row in read_jsonl(path)] if path.is_file() else []
+
+
+def _rows(table: Path | None) -> tuple[MetadataRow, ...]:
+    """The table's rows; none where it is gone or can't be read, so that nobody is shown by mistake."""
+    try:
+        return read_table(table).rows if table is not None else ()
+    except UserError:
+        return ()

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..dataset.folder import is_dataset
+from ..dataset.photographs import refuse_photograph_folder
 from ..errors import UserError
 from ..faces.analyzer import FaceAnalyzer
 from ..faces.records import UNSEEN, FaceRecord, are_phantoms, face_records
@@ -118,8 +118,7 @@ def filter_set(folder: Path, filters: Filters, *, cache: Path | None = None) -> 
             models that know phantoms alone would see something else; then nothing is judged or moved.
     """
     folder = Path(folder)
-    if is_dataset(folder):
-        raise UserError(f"{folder} is a dataset of photographs; give the folder of generated images")
+    refuse_photograph_folder(folder)
     read_image_set(folder)  # before the lock's file is made in what is no set
     with set_lock(folder):
         rows = read_image_set(folder)

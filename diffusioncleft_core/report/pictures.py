@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..dataset.drawn import set_withdrawal
+from ..dataset.photographs import refuse_photograph_folder
 from ..dataset.withdrawn import Withdrawal, lora_withdrawal
 from ..errors import UserError
 from ..files import encoded, inside, read_json
@@ -209,7 +210,11 @@ def folder_panel(folder: Path, title: str, *, n: int = PANEL_IMAGES) -> Panel:
     """Images of a model without our LoRAs: an image set, or a bare folder of images.
 
     No file name is shown. The prompt is the manifest's, or what the PNG itself says.
+
+    Raises:
+        UserError: it holds photographs.
     """
+    refuse_photograph_folder(folder)
     rows = read_image_set(folder)
     if any(row.role in ("train", "holdout") for row in rows):
         raise UserError(f"{folder} is a dataset of photographs: give a folder of generated images")

@@ -56,7 +56,7 @@ def study_sections(document: Mapping[str, Any]) -> list[Section]:
     if parts:
         sections.append(_ratings(document, labels))
         sections.append(_differences(document, labels))
-        sections.append(_agreement(parts))
+        sections.append(_agreement(document, parts))
     ages = ages_plot(document, labels)
     if ages is not None:
         lead = (
@@ -152,7 +152,7 @@ def _differences(document: Mapping[str, Any], labels: Labels) -> Section:
     )
 
 
-def _agreement(parts: Sequence[tuple[str, Mapping[str, Any]]]) -> Section:
+def _agreement(document: Mapping[str, Any], parts: Sequence[tuple[str, Mapping[str, Any]]]) -> Section:
     title = "Agreement"
     known = [(name, part) for name, part in parts if part["agreement"] is not None]
     if not known:
@@ -181,7 +181,8 @@ def _agreement(parts: Sequence[tuple[str, Mapping[str, Any]]]) -> Section:
         "Where the same answer is no more frequent than by chance, no coefficient shows that the raters see "
         "the same in an image."
     )
-    caption = "Agreement between raters, over all images"
+    whole = all(each["images"] is not None for each in document["sets"].values())
+    caption = "Agreement between raters, over all images" + ("" if whole else " of sets that are told of")
     return Section(
         "study-agreement", title, lead, [Table(caption, ("", *(titled(name) for name, _ in known)), rows)]
     )

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..dataset.admission import list_photographs
 from ..dataset.folder import erase, is_dataset
 from ..dataset.folder_consent import TABLE
-from ..dataset.opened import hashes_of
-from ..dataset.rating_consent import rating_consent, withheld_from_raters
+from ..dataset.rating_consent import rating_consent, shown_to_raters
 from ..dataset.withdrawn import SAID, known_withdrawals, withdrawal_of
 from ..files import read_jsonl, shown
 from .folder import SOURCES, Study, erase_unfinished, is_study, open_study, study_lock
@@ -87,5 +85,4 @@ def _allowed_in(folder: Path) -> frozenset[str]:
     """Hashes of the photographs of a dataset, or of a folder with a table, that may be shown now."""
     if is_dataset(folder):
         return rating_consent(folder)
-    withheld = set(withheld_from_raters(folder, folder / TABLE))
-    return frozenset(hashes_of(folder, [*{*list_photographs(folder).photographs} - withheld]))
+    return frozenset(shown_to_raters(folder, folder / TABLE).values())

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from ..conditions.vocabulary import Vocabulary
 from ..dataset.admission import served_folder
-from ..dataset.folder import erase, is_dataset
+from ..dataset.folder import NOTICE, erase, is_dataset
+from ..dataset.photographs import photographs_in
 from ..dataset.rating_consent import remember_study
 from ..errors import UserError
 from ..files import explained, private_dir, sha256_bytes, shown, write_jsonl, write_text
@@ -18,10 +19,8 @@ from ..progress import progress
 from .blind import largest_side, write_blind
 from .choose import Drawn, Wanted, choose, pools_of, roles_of, unknown
 from .design import REAL, Design
-from .design_file import written_design
 from .draw import generator, systematic
 from .folder import (
-    DESIGN,
     IMAGES,
     KEY,
     PRIVATE,
@@ -32,12 +31,12 @@ from .folder import (
     open_study,
     study_lock,
     unfinished,
+    write_design,
 )
 from .items import Item, write_items
 from .phantoms import refuse_people
 from .sources import Source, by_condition, pictures_of
 
-NOTICE = "PRIVATE.txt"
 _NOTICE = """\
 This folder holds pictures that were given for one study, and says where each comes from. Keep it private:
 don't upload, share or commit it, and don't put it where a server shows it. 'diffusioncleft study close STUDY'
@@ -68,7 +67,7 @@ def create_study(
     expanded = [part for source in sources for part in by_condition(source, vocabulary)]
     found = [(source, pictures_of(source, vocabulary, raw=wanted.raw)) for source in expanded]
     for source, held in found:
-        if source.phantom and source.role == REAL:
+        if source.phantom and (source.role == REAL or photographs_in(source.folder)):
             refuse_people([picture.path for picture in held.pictures], source.folder)
     notices = [notice for _, held in found for notice in held.notices]
     pools = pools_of(found, notices)
@@ -131,7 +130,7 @@ def _write(
             write_jsonl(partial / SOURCES, map(_recorded, sources))
             write_text(partial / PRIVATE / NOTICE, _NOTICE)
             write_text(partial / PRIVATE / ".gitignore", "*\n")
-            write_text(partial / DESIGN, written_design(replace(design, side=side)))
+            write_design(partial, replace(design, side=side))
         _refuse_taken(out)  # another call may have been faster
         with explained(out):
             if place.is_dir():

@@ -17,6 +17,8 @@ SCALE, CHOICE, TEXT, POINT = KINDS = ("scale", "choice", "text", "point")
 GENERATED, REAL = ROLES = ("generated", "real")
 """What the pictures of a set are."""
 MARGIN = number(0, 100, above=True)
+FROM_FILE = "as the design file has it; whether before the data is not known here"
+FROM_STUDY = "the design, stated before the data"
 IDENTIFIER = re.compile(r"[a-z][a-z0-9_]{0,39}")
 IDENTIFIER_FORM = "give up to 40 lower-case letters, digits and _, a letter first"
 
@@ -102,6 +104,7 @@ class Design:
         repeats: how many pictures are shown a second time.
         practice: how many pictures come first and don't count.
         margin: of equivalence, in points of the scale; stated before the data.
+        margin_from: in words, where the margin is from: of a study, whether it stood there before the data.
         side: px, at most, of the square in which every picture is shown.
         languages: of all its texts, the first for a reader of another.
     """
@@ -118,6 +121,7 @@ class Design:
     margin: float = 0.5
     side: int = 768
     languages: tuple[str, ...] = ("en",)
+    margin_from: str = field(default=FROM_FILE, compare=False)
 
     def __post_init__(self) -> None:
         for question in self.questions:

@@ -5,6 +5,7 @@ STUDY/closed.json         there once the study was closed
 STUDY/private/            closed to others (0700)
     key.jsonl             where each picture comes from
     sources.jsonl         the sets that were drawn from
+    design.json           what study.toml was when the study was made
     images/ID.png         the pictures as they are shown
     study.sqlite          raters and ratings, unless they lie in another database
 STUDY/results/            what `study analyse` writes
@@ -14,16 +15,25 @@ from __future__ import annotations
 
 import contextlib
 import glob
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from ..dataset.folder import erase
 from ..errors import UserError
-from ..files import TEMPORARY_PREFIX, folder_lock, inside, shown
+from ..files import (
+    TEMPORARY_PREFIX,
+    folder_lock,
+    inside,
+    read_json,
+    sha256_file,
+    shown,
+    write_json,
+    write_text,
+)
 from ..text import read_text
-from .design import Design
-from .design_file import parse_design
+from .design import FROM_STUDY, Design
+from .design_file import parse_design, written_design
 from .items import Item, read_items
 
 DESIGN = "study.toml"
@@ -31,6 +41,7 @@ CLOSED = "closed.json"
 PRIVATE = "private"
 KEY = f"{PRIVATE}/key.jsonl"
 SOURCES = f"{PRIVATE}/sources.jsonl"
+RECORD = f"{PRIVATE}/design.json"
 IMAGES = f"{PRIVATE}/images"
 DATABASE = f"{PRIVATE}/study.sqlite"
 RESULTS = "results"
@@ -108,7 +119,29 @@ def open_study(folder: Path) -> Study:
             "'diffusioncleft study create'"
         )
     path = folder / DESIGN
-    return Study(folder, parse_design(read_text(path), str(path)), read_items(folder / KEY))
+    design = parse_design(read_text(path), str(path))
+    design = replace(design, margin_from=_margin_from(folder, design))
+    return Study(folder, design, read_items(folder / KEY))
+
+
+def write_design(folder: Path, design: Design) -> None:
+    """Write study.toml, and keep what it is now: a margin that is changed later was not stated before."""
+    write_text(folder / DESIGN, written_design(design))
+    write_json(folder / RECORD, {"sha256": sha256_file(folder / DESIGN), "margin": design.margin})
+
+
+def _margin_from(folder: Path, design: Design) -> str:
+    """Whether the margin stands in study.toml as it did when the study was made."""
+    found = read_json(folder / RECORD) if (folder / RECORD).is_file() else {}
+    record = found if isinstance(found, dict) else {}
+    margin = record.get("margin")
+    if not isinstance(margin, int | float):
+        return "the design; nothing was kept of it when the study was made, so whether before is not known"
+    if margin != design.margin:
+        return f"changed since the study was made, when it was ±{margin:g}; not stated before the data"
+    if record.get("sha256") != sha256_file(folder / DESIGN):
+        return f"{FROM_STUDY}; something else in {DESIGN} was changed since the study was made"
+    return FROM_STUDY
 
 
 def erase_unfinished(place: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..conditions.vocabulary import GROUPS, Vocabulary
@@ -15,10 +15,11 @@ from ..dataset.folder import dataset_rows, is_dataset
 from ..dataset.folder_consent import TABLE
 from ..dataset.matching import match_rows
 from ..dataset.metadata import RATING, MetadataRow, read_table
-from ..dataset.rating_consent import rating_consent, withheld_from_raters
+from ..dataset.photographs import refuse_photograph_folder, tables_of
+from ..dataset.rating_consent import rating_consent, shown_to_raters
 from ..dataset.withdrawn import SAID
 from ..errors import UserError
-from ..files import inside, read_json, sha256_file, shown
+from ..files import inside, read_json, shown
 from ..imageset.manifest import ImageRow, filtered_rows, raw_rows, read_image_set, unlisted
 from ..imageset.places import SETTINGS as GENERATION
 from ..imageset.places import holds_images
@@ -77,8 +78,47 @@ class Found:
 
 
 def by_condition(source: Source, vocabulary: Vocabulary) -> list[Source]:
-    """The source, or one for each of its subfolders that is named as a condition and holds images."""
+    """The source, or one for each of its subfolders that is named as a condition and holds images.
+
+    Photographs stay together where one table speaks of them all.
+
+    Raises:
+        UserError: photographs are called generated, or several tables speak of the same ones.
+    """
+    parts = _parts(source, vocabulary)
+    called = f"the set {source.origin} of generated images; name the set real"
+    for part in dict.fromkeys([source, *parts]):
+        if part.role != REAL and not part.phantom:
+            refuse_photograph_folder(part.folder, called)
+    for part in parts:
+        if part.role == REAL and not part.phantom and not is_dataset(part.folder):
+            _check_tables(part)
+    return parts
+
+
+def _check_tables(source: Source) -> None:
+    """Raise UserError unless no table but the folder's own speaks of its photographs."""
+    folder = source.folder
+    others = (
+        [table for table in tables_of(folder) if table.parent != folder.resolve()] if folder.is_dir() else []
+    )
+    if others and (folder / TABLE).is_file():
+        raise UserError(
+            f"{shown(others[0].parent)} and {shown(folder)} each have a {TABLE} that speaks of the same "
+            "photographs; keep one, so that there is one word on each"
+        )
+    above = [table.parent for table in others if folder.resolve().is_relative_to(table.parent)]
+    if above:
+        raise UserError(
+            f"{shown(folder)} has no {TABLE}, and the one in {shown(above[0])} speaks of its photographs; "
+            f"give --set {source.origin}={shown(above[0])}"
+        )
+
+
+def _parts(source: Source, vocabulary: Vocabulary) -> list[Source]:
     if source.condition is not None or not source.folder.is_dir() or is_dataset(source.folder):
+        return [source]
+    if source.role == REAL and (source.folder / TABLE).is_file():
         return [source]
     below = [name for name in vocabulary.conditions if holds_images_in(source.folder / name)]
     return [
@@ -114,11 +154,6 @@ def pictures_of(source: Source, vocabulary: Vocabulary, *, raw: bool = False) ->
         return _of_dataset(source, vocabulary)
     if source.role == REAL:
         return _of_photographs(source, vocabulary)
-    if (folder / TABLE).is_file() and not source.phantom:
-        raise UserError(
-            f"{shown(folder)} has a {TABLE}, as photographs have, and can't be the set {source.origin} of "
-            "generated images; name the set real"
-        )
     return _of_images(source, vocabulary, raw)
 
 
@@ -161,24 +196,30 @@ def _of_photographs(source: Source, vocabulary: Vocabulary) -> Found:
     read = read_table(table) if table.is_file() else None
     listed = list_photographs(folder, {row.file for row in read.rows} if read else ())
     rows = match_rows(listed.photographs, read.rows).rows if read else {}
-    withheld = set() if source.phantom else set(withheld_from_raters(folder, table))
+    allowed = None if source.phantom else shown_to_raters(folder, table)
     pictures = []
     for name in listed.photographs:
-        if name in withheld:
+        if allowed is not None and name not in allowed:
             continue
         row = rows[name][0] if rows.get(name) else MetadataRow(name, 0, {})
         pictures.append(
             Picture(
                 inside(folder, name),
                 folder,
-                source.condition or _condition_of(row, vocabulary),
+                source.condition or _folder_condition(name, vocabulary) or _condition_of(row, vocabulary),
                 vocabulary.groups_of(row.values),
-                None if source.phantom else sha256_file(folder / name),
+                None if allowed is None else allowed[name],
                 row.values.get("subject_id", ""),
             )
         )
     told = [*(read.notices if read else ()), *_consent_notice(folder, len(listed.photographs), len(pictures))]
     return Found(tuple(pictures), source.phantom, tuple(told))
+
+
+def _folder_condition(name: str, vocabulary: Vocabulary) -> str | None:
+    """The condition after which the folder of a photograph is named."""
+    first = PurePosixPath(name).parts[0]
+    return first if "/" in name and first in vocabulary.conditions else None
 
 
 def _condition_of(row: MetadataRow, vocabulary: Vocabulary) -> str | None:

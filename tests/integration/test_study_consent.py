@@ -3,17 +3,20 @@
 import csv
 import json
 import shutil
+from collections import Counter
 from dataclasses import asdict
 
+import numpy as np
 import pytest
-from study_sets import bare_pictures, made, names, people_of_a_dataset, photographs, set_rating
+from PIL import Image
+from study_sets import bare_pictures, made, names, one_table, people_of_a_dataset, photographs, set_rating
 
 from diffusioncleft.cli.main import main
 from diffusioncleft.diffusioncleft_core.dataset.folder import dataset_rows
 from diffusioncleft.diffusioncleft_core.dataset.rating_consent import rating_consent, studies_of
 from diffusioncleft.diffusioncleft_core.dataset.withdrawn import Withdrawal, add_marks, user_register
 from diffusioncleft.diffusioncleft_core.errors import UserError
-from diffusioncleft.diffusioncleft_core.files import read_jsonl, write_jsonl
+from diffusioncleft.diffusioncleft_core.files import read_jsonl, sha256_file, write_jsonl
 from diffusioncleft.diffusioncleft_core.imageset.manifest import ImageRow, write_image_set
 from diffusioncleft.diffusioncleft_core.study.consent import erase_withdrawn
 from diffusioncleft.diffusioncleft_core.study.folder import open_study
@@ -100,8 +103,136 @@ def test_a_dataset_knows_who_may_be_shown_and_trains_on_all_the_same(dataset, tm
 
 
 def test_no_photograph_of_a_dataset_passes_as_generated(dataset, tmp_path):
-    with pytest.raises(UserError, match="is a dataset of photographs and can't be the set generated"):
-        made(tmp_path / "study", {"generated": dataset})
+    for place, said in (
+        (dataset, "is a dataset of photographs and can't be the set generated"),
+        (dataset / "images", r"images lies in .*private, a dataset of photographs and can't be"),
+    ):
+        with pytest.raises(UserError, match=said):
+            made(tmp_path / "study", {"generated": place})
+    linked = tmp_path / "linked"
+    linked.symlink_to(dataset / "images")
+    with pytest.raises(UserError, match="a dataset of photographs and can't be"):
+        made(tmp_path / "study", {"generated": linked})
+    assert not (tmp_path / "study").exists()
+
+
+@pytest.fixture(scope="module")
+def beside(tmp_path_factory):
+    """Photographs of both conditions with one table, in which nobody may be shown."""
+    return one_table(photographs(tmp_path_factory.mktemp("beside") / "ph", 4, rating="no"))
+
+
+@pytest.fixture
+def one(beside, tmp_path):
+    return shutil.copytree(beside, tmp_path / "ph")
+
+
+@pytest.mark.parametrize("place", ["ph", "ph/pre_op"])
+def test_photographs_whose_table_lies_further_up_do_not_pass_as_generated(place, one, tmp_path):
+    with pytest.raises(UserError, match=r"ph has a metadata\.csv, as photographs have, and can't be the set"):
+        made(tmp_path / "study", {"cleftgan": tmp_path / place})
+    table = one / "metadata.csv"
+    table.write_text(table.read_text("utf-8").replace("consent,", "agreed,", 1), "utf-8")
+    with pytest.raises(UserError, match="can't be the set cleftgan of generated images"):
+        made(tmp_path / "study", {"cleftgan": tmp_path / place})
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_table_that_names_photographs_without_their_folder_speaks_of_them_too(one, tmp_path):
+    table = one / "metadata.csv"
+    table.write_text(table.read_text("utf-8").replace("pre_op/", "").replace("post_op/", ""), "utf-8")
+    with pytest.raises(UserError, match="can't be the set generated"):
+        made(tmp_path / "study", {"generated": one / "pre_op"})
+
+
+def test_generated_images_beside_photographs_are_no_photographs(one, tmp_path):
+    """Their files bear the same names as those that the table speaks of in other folders."""
+    drawn = bare_pictures(one / "drawn", 4)
+    assert {*names(drawn / "pre_op")} == {*names(one / "pre_op")}
+    study, _ = made(tmp_path / "study", {"generated": drawn}, practice=0)
+    assert len(study.items) == 8
+
+
+@pytest.mark.parametrize(
+    ("mark", "said"),
+    [("ph/CONSENT.txt", "has a CONSENT.txt, as photographs have,"), ("ph/PRIVATE.txt", "a private folder")],
+)
+def test_a_folder_that_is_marked_private_holds_no_generated_images(mark, said, one, tmp_path):
+    (one / "metadata.csv").unlink()
+    (tmp_path / mark).write_text("of people")
+    for place in (one, one / "pre_op"):
+        with pytest.raises(UserError, match=said):
+            made(tmp_path / "study", {"generated": place})
+
+
+def test_photographs_that_are_called_phantoms_are_looked_at_under_every_name(tmp_path):
+    folder = tmp_path / "people"
+    folder.mkdir()
+    rng = np.random.default_rng(1)
+    for number in range(4):
+        Image.fromarray(rng.integers(0, 255, (96, 96, 3), np.uint8)).save(folder / f"{number}.png")
+    (folder / "metadata.csv").write_text("file,consent\n0.png,yes\n", "utf-8")
+    with pytest.raises(UserError, match="seems to hold photographs of people"):
+        made(tmp_path / "study", {"generated": folder}, phantom=True)
+
+
+def test_one_table_at_the_root_speaks_of_the_photographs_in_its_subfolders(one, tmp_path):
+    shown = [
+        f"{condition}/{name}" for condition in ("pre_op", "post_op") for name in names(one / condition)[:3]
+    ]
+    set_rating(one, dict.fromkeys(shown, "yes"))
+    study, _ = made(tmp_path / "study", {"real": one}, repeats=2)
+    first = [item for item in study.items if item.repeat_of is None]
+    assert Counter(item.condition for item in first) == {"pre_op": 3, "post_op": 3}
+    assert all(item.groups["age_group"] for item in first) and erase_withdrawn(study) == []
+    set_rating(one, {shown[0]: "no"})
+    assert "were erased" in erase_withdrawn(study)[0] and 5 <= left(study) < 8
+
+
+def test_two_tables_that_speak_of_the_same_photographs_are_refused(one, tmp_path):
+    shutil.copy(one / "metadata.csv", one / "pre_op" / "metadata.csv")
+    with pytest.raises(UserError, match=r"each have a metadata\.csv that speaks of the same photographs"):
+        made(tmp_path / "study", {"real": one})
+    (one / "pre_op" / "metadata.csv").unlink()
+    with pytest.raises(UserError, match=r"speaks of its photographs; give --set real=.*ph$"):
+        made(tmp_path / "study", {"real": one / "pre_op"})
+
+
+def test_a_photograph_with_a_yes_and_a_no_is_not_shown_under_either_name(photos, tmp_path):
+    table = photos / "metadata.csv"
+    set_rating(photos, dict.fromkeys(names(photos), "yes"))
+    pair = names(photos)[:2]
+    for name, suffix in zip(pair, ("no", "yes"), strict=True):
+        shutil.copy(photos / name, photos / f"copy-{suffix}.png")
+        row = next(line for line in table.read_text("utf-8").splitlines() if name in line)
+        table.write_text(table.read_text("utf-8") + row.replace(name, f"copy-{suffix}.png") + "\n", "utf-8")
+    set_rating(photos, {"copy-no.png": "no"})
+    study, notices = made(tmp_path / "study", {"real": photos})
+    assert len(study.items) == 8 and any("is not yes): 2 of 10" in notice for notice in notices)
+    assert sha256_file(photos / "copy-no.png") not in {item.photograph for item in study.items}
+    assert sha256_file(photos / "copy-yes.png") in {item.photograph for item in study.items}
+    set_rating(photos, {pair[1]: "no"})
+    assert erase_withdrawn(study)[0].startswith("2 pictures") and left(study) == 6
+    study, _ = made(tmp_path / "later", {"real": photos})
+    set_rating(photos, {pair[1]: "yes", "copy-yes.png": "no"})
+    assert len(study.items) == 6 and erase_withdrawn(study) == []
+
+
+def test_a_copy_in_another_format_that_may_not_be_shown_takes_its_photograph_along(
+    photos, tmp_path, monkeypatch
+):
+    """The dataset knows pixels: a build records none that a photograph without consent_rating has."""
+    first = names(photos)[0]
+    with Image.open(photos / first) as image:
+        image.save(photos / "z.bmp")
+    table = photos / "metadata.csv"
+    row = next(line for line in table.read_text("utf-8").splitlines() if first in line)
+    table.write_text(table.read_text("utf-8") + row.replace(first, "z.bmp") + "\n", "utf-8")
+    set_rating(photos, {"z.bmp": "no"})
+    monkeypatch.chdir(tmp_path)
+    assert main(list(BUILD)) == 0
+    recorded = json.loads((tmp_path / "private" / "rating_consent.json").read_text("utf-8"))["photographs"]
+    assert len(recorded) == 4
 
 
 @pytest.mark.parametrize("change", ["no", "row is gone", "table is gone"])

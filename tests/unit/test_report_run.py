@@ -21,6 +21,8 @@ from diffusioncleft.diffusioncleft_core.dataset.withdrawn import Withdrawal, add
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.faces.analyzer import load_face_analyzer
 from diffusioncleft.diffusioncleft_core.files import read_jsonl, sha256_file, write_json, write_jsonl
+from diffusioncleft.diffusioncleft_core.filters.apply import Filters, filter_set
+from diffusioncleft.diffusioncleft_core.filters.artifacts import ArtifactFilter
 from diffusioncleft.diffusioncleft_core.filters.identity import IdentityFilter
 from diffusioncleft.diffusioncleft_core.generation.plans import zero_shot_plan
 from diffusioncleft.diffusioncleft_core.imageset.manifest import read_image_set
@@ -263,6 +265,22 @@ def test_previews_of_people_are_shown_once_they_were_compared_and_found_unlike(r
     shown = {picture.path.name for panel in after for picture in panel.pictures}
     assert shown == {name for name, verdict in verdicts.items() if not verdict["rejected"]}
     assert "step_000300_01.png" not in shown
+
+
+def test_a_folder_of_photographs_is_no_other_models_images(tmp_path):
+    """The inside of a dataset that is not this run's, and photographs whose table lies one folder up."""
+    inside, listed = tmp_path / "private" / "images", tmp_path / "photos" / "pre_op"
+    filters = Filters(ArtifactFilter(load_face_analyzer("phantom")))
+    for folder in (inside, listed):
+        folder.mkdir(parents=True)
+        save(folder / "a.png", np.full((64, 48, 3), 90, np.uint8), "A boy's face")
+    (tmp_path / "private" / "PRIVATE.txt").write_text("private")
+    (listed.parent / "metadata.csv").write_text("file,consent\npre_op/a.png,yes\n")
+    for folder, said in ((inside, "a private folder"), (listed, "as photographs have,")):
+        for use in (lambda one: folder_panel(one, "SDXL"), lambda one: filter_set(one, filters)):
+            with pytest.raises(UserError, match=f"{said} and can't be a folder of generated images"):
+                use(folder)
+        assert [path.name for path in folder.iterdir()] == ["a.png"]
 
 
 def test_a_photograph_of_the_run_in_a_zero_shot_folder_is_refused(run, tmp_path):

@@ -272,7 +272,7 @@ def test_a_crash_leaves_no_half_of_a_study(sets, tmp_path, monkeypatch):
     def full(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("diffusioncleft.diffusioncleft_core.study.create.written_design", full)
+    monkeypatch.setattr("diffusioncleft.diffusioncleft_core.study.create.write_design", full)
     with pytest.raises(KeyboardInterrupt):
         made(tmp_path / "study", sets)
     assert list(tmp_path.iterdir()) == []

@@ -154,6 +154,56 @@ def test_nothing_is_told_of_fewer_than_five_photographs_unless_they_are_phantoms
     assert shown["questions"]["realism"]["comparisons"][0]["difference"] is not None
 
 
+def rated_otherwise(items, ratings, origin, dropped=()):
+    """The table when raters had said something else of the pictures of a set, and seen fewer of them."""
+    its = {item.id for item in items if item.origin == origin}
+    other = {"origin": "real", "realism": 1, "plausibility": 1}
+    changed = [
+        replace(rating, value=other[rating.question], seconds=99.0) if rating.item in its else rating
+        for rating in ratings
+        if rating.item not in dropped
+    ]
+    return rating_table(changed, items, {origin: "real"})
+
+
+def test_no_figure_depends_on_what_was_said_of_fewer_than_five_photographs():
+    """Neither their number nor their ratings can be had by subtracting what is told of the others."""
+    items, ratings = answers(generated=20, real=3)
+    items = [replace(item, groups=items[0].groups) if item.origin == "real" else item for item in items]
+    items.append(Item("seen again", "real", "pre_op", repeat_of="real1"))
+    ratings += [Rating(f"Dr. {n}", "seen again", "realism", 5, 9.0) for n in range(2)]
+    design = load_design("paper_plus")
+    found = study_document(rating_table(ratings, items), design)
+    assert found == study_document(rated_otherwise(items, ratings, "real", ["real2"]), design)
+    realism = found["questions"]["realism"]
+    assert realism["agreement"]["images"] == 20 and realism["repeats"]["pictures"] == 8
+    assert "leaves out the sets of fewer than five photographs" in told(found)
+    phantoms = study_document(rating_table(ratings, items), design, phantom=True)["questions"]["realism"]
+    assert phantoms["agreement"]["images"] == 23 and phantoms["repeats"]["pictures"] == 9
+
+
+def test_a_small_set_of_photographs_is_left_out_beside_a_large_one():
+    items, ratings = answers(generated=20)
+    items += [Item(f"clinic{n}", "clinic", "pre_op") for n in range(3)]
+    ratings += [
+        Rating(f"Dr. {rater}", f"clinic{n}", "realism", 4, 9.0) for n in range(3) for rater in range(2)
+    ]
+    found = study_document(rating_table(ratings, items, {"clinic": "real"}))
+    assert found == study_document(rated_otherwise(items, ratings, "clinic", ["clinic2"]))
+    realism = found["questions"]["realism"]
+    assert realism["agreement"]["images"] == 30 and realism["comparisons"][0]["real_images"] == 10
+
+
+def test_the_few_repeats_of_photographs_are_left_out():
+    """Ten photographs are told of; what a rater said again of two of them is not."""
+    items, ratings = answers()
+    items += [Item(f"once more {n}", "real", "pre_op", repeat_of=f"real{n}") for n in range(2)]
+    ratings += [
+        Rating(f"Dr. {rater}", f"once more {n}", "realism", 1, 9.0) for n in range(2) for rater in range(2)
+    ]
+    assert study_document(rating_table(ratings, items))["questions"]["realism"]["repeats"]["pictures"] == 8
+
+
 def test_no_part_is_told_from_which_fewer_than_five_photographs_follow():
     """Six photographs before and four after repair: the four would follow from all and the six."""
     items, ratings = answers(repeats=0)
@@ -383,6 +433,41 @@ def test_a_study_is_analysed_from_its_database(tmp_path, capsys):
     again = ["study", "analyse", str(study.root), "--ratings", str(study.results / "ratings.csv")]
     assert main([*again, "--out", str(tmp_path / "again")]) == 0
     assert json.loads((tmp_path / "again" / "study.json").read_text("utf-8")) == found
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (None, "the design, stated before the data"),
+        ("margin", "changed since the study was made, when it was ±0.5; not stated before the data"),
+        ("other", "stated before the data; something else in study.toml was changed since"),
+        ("no record", "nothing was kept of it when the study was made, so whether before is not known"),
+    ],
+)
+def test_a_margin_that_was_changed_later_is_not_called_stated_before_the_data(change, said, tmp_path, capsys):
+    study = make_study(tmp_path / "study", n=6, practice=0, side=64)
+    design = study.root / "study.toml"
+    if change == "margin":
+        design.write_text(design.read_text("utf-8").replace("margin = 0.5", "margin = 3.0"), "utf-8")
+    elif change == "other":
+        design.write_text(design.read_text("utf-8") + "# a remark\n", "utf-8")
+    elif change == "no record":
+        (study.private / "design.json").unlink()
+    store = Store(study)
+    for name in ("Anna", "Ben"):
+        rater = store.invite(name)[0].id
+        for number, item in enumerate(study.rated):
+            store.save(rater, item.id, f"form {item.id}", {"realism": 4 + number % 2, "plausibility": 5}, 8.0)
+    store.close()
+    capsys.readouterr()
+    assert main(["study", "analyse", str(study.root)]) == 0
+    page = (study.results / "study.html").read_text("utf-8")
+    found = json.loads((study.results / "study.json").read_text("utf-8"))
+    for place in (capsys.readouterr().out, page, found["margin_from"]):
+        assert said in place
+    again = ["study", "analyse", "--ratings", str(study.results / "ratings.csv"), "--design", "paper"]
+    assert main([*again, "--out", str(tmp_path / "again")]) == 0
+    assert "as the design file has it; whether before the data is not known" in capsys.readouterr().out
 
 
 def test_results_are_read_and_analysed_without_the_packages_of_the_page(tmp_path, offline_env):

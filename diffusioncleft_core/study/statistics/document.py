@@ -7,7 +7,7 @@ is told.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,7 +22,7 @@ from .agreement import COEFFICIENTS, agreement, chance_agreement
 from .asked import questions_of
 from .detection import detection
 from .equivalence import comparisons
-from .grid import Grid, grid_of
+from .grid import Grid, Mask, grid_of
 from .hypothesis import by_age
 from .intervals import Array
 from .marks import marks_part
@@ -30,7 +30,7 @@ from .ordinal import ordinal_effect
 from .repeats import repeats
 from .scale import scale_of, speaks_of
 from .simulated import NAME as SIMULATED_RATER
-from .summary import ALL, cells_of, origins_of, told_cells, untold
+from .summary import ALL, cells_of, few_photographs, origins_of, pooled_over, told_cells, without
 
 SCHEMA = 1
 KIND = "study"
@@ -67,7 +67,10 @@ def study_document(
     raters = tuple(sorted(set(table.rater), key=_natural))
     simulated = simulated or any(rater.startswith(f"{SIMULATED_RATER}-") for rater in raters)
     margin = design.margin if design else Design.margin
-    seconds = table.seconds[~np.isnan(table.seconds)]
+    first = table.where(~table.repeated)
+    few = few_photographs(first, first.item, phantom=phantom)
+    seconds = _without(table, few).seconds
+    seconds = seconds[~np.isnan(seconds)]
     document: dict[str, Any] = {
         "schema": SCHEMA,
         "kind": KIND,
@@ -77,10 +80,15 @@ def study_document(
         "simulated": simulated,
         "raters": len(raters),
         "margin": margin,
-        "margin_from": "the design, stated before the data" if design else "the usual one, not stated before",
+        "margin_from": design.margin_from if design else "the usual one, not stated before",
         "median_seconds": float(np.median(seconds)) if len(seconds) else None,
         "sets": _sets(table, phantom=phantom),
-        "words": [*([words.SIMULATED] if simulated else []), words.about_raters(len(raters))],
+        "words": [
+            *([words.SIMULATED] if simulated else []),
+            words.about_raters(len(raters)),
+            *([words.LEFT_OUT] if few else []),
+            *([words.of_margin(margin, design.margin_from)] if design else []),
+        ],
         "questions": {},
     }
     for question in asked:
@@ -110,14 +118,19 @@ def _scale_part(
     phantom: bool,
     seed: int,
 ) -> dict[str, Any]:
-    grid = grid_of(table.of(question.name), raters=raters).rated()
-    scale = scale_of(grid, question.low, question.high)
+    own, again = table.of(question.name), table.again(question.name)
+    grid = grid_of(own, raters=raters).rated()
+    few = few_photographs(grid, grid.images, phantom=phantom)
+    told = without(grid, few)
+    few |= few_photographs(again, again.repeat_of, phantom=phantom)
+    scale = scale_of(pooled_over(grid, phantom=phantom), question.low, question.high)
     cells = cells_of(grid, question, phantom=phantom, seed=seed)
-    compared = comparisons(grid, scale, margin, phantom=phantom)
+    beside = told if (told.role == REAL).any() else grid
+    compared = comparisons(beside, scale, margin, phantom=phantom)
     said = words.of_means(cells)
     for found in compared:
         if found["condition"] == ALL and found["difference"] is not None:
-            both = grid.where((grid.origin == found["origin"]) | (grid.role == REAL))
+            both = beside.where((beside.origin == found["origin"]) | (beside.role == REAL))
             found["ordinal"] = ordinal_effect(both)
         said.append(words.of_comparison(found))
         if "ordinal" in found:
@@ -127,8 +140,8 @@ def _scale_part(
         "high": question.high,
         "raters": [list(raters).index(name) + 1 for name in grid.raters],
         "cells": cells,
-        "agreement": _agreement(grid, question),
-        "repeats": repeats(table, question, grid.raters),
+        "agreement": _agreement(told, question, phantom=phantom),
+        "repeats": repeats(_without(table, few), question, grid.raters),
         "comparisons": compared,
         "ages": by_age(grid, scale, phantom=phantom),
     }
@@ -140,9 +153,14 @@ def _scale_part(
     return {**part, "words": said}
 
 
-def _agreement(grid: Grid, question: Question) -> dict[str, Any] | None:
-    """The coefficients over all images; None for one rater, or where no two rated the same image."""
-    pairs = (~np.isnan(grid.scores)).sum(-1) >= 2
+def _agreement(grid: Grid, question: Question, *, phantom: bool) -> dict[str, Any] | None:
+    """The coefficients over all images; None for one rater, or where no two rated the same image.
+
+    Photographs are left out where so few have two ratings that nothing of these may be told.
+    """
+    both = grid.where(_paired(grid))
+    grid = without(grid, few_photographs(both, both.images, phantom=phantom)).rated()
+    pairs = _paired(grid)
     if len(grid.raters) < 2 or pairs.sum() < 2:
         return None
     scores = grid.scores - question.low
@@ -164,21 +182,32 @@ def _agreement(grid: Grid, question: Question) -> dict[str, Any] | None:
     }
 
 
+def _paired(grid: Grid) -> Mask:
+    """[I] whether two raters or more rated an image."""
+    return np.asarray((~np.isnan(grid.scores)).sum(-1) >= 2)
+
+
+def _without(table: RatingTable, origins: Collection[str]) -> RatingTable:
+    """The answers on other sets than these."""
+    return table.where(np.array([origin not in origins for origin in table.origin], bool))
+
+
 def _role_part(
     table: RatingTable, question: Question, raters: Sequence[str], *, phantom: bool
 ) -> dict[str, Any]:
     """Real or generated: each origin that is not real beside the real pictures."""
     own = table.of(question.name)
     grid = grid_of(own, np.array([value != REAL for value in own.value], np.float64), raters).rated()
+    grid = without(grid, few_photographs(grid, grid.images, phantom=phantom))
     real = grid.where(grid.role == REAL)
     found: list[dict[str, Any]] = []
     for origin in origins_of(grid.where(grid.role != REAL)):
         other = grid.where(grid.origin == origin)
-        if not real.n or untold(real, phantom=phantom):
+        if not real.n:
             continue
         both = ~np.isnan(other.scores).all(0) & ~np.isnan(real.scores).all(0)
         mine, theirs = (_of_raters(part.scores, both) for part in (other, real))
-        if not both.any() or not len(mine) or not len(theirs):
+        if not both.any() or not len(mine) or not len(theirs) or (is_small(len(theirs)) and not phantom):
             continue
         shown = detection(mine, theirs)
         figures = {
@@ -220,11 +249,11 @@ def _sets(table: RatingTable, *, phantom: bool) -> dict[str, Mapping[str, Any]]:
     """Number of images and the role of each origin; None for one to four photographs."""
     found: dict[str, Mapping[str, Any]] = {}
     first = table.where(~table.repeated)
+    few = few_photographs(first, first.item, phantom=phantom)
     roles = dict(zip(first.origin, first.role, strict=True))
     for origin in sorted(roles, key=lambda name: (roles[name] == REAL, name)):
         n, role = len(set(first.item[first.origin == origin])), str(roles[origin])
-        secret = role == REAL and not phantom and is_small(n)
-        found[origin] = {"role": role, "images": None if secret else n}
+        found[origin] = {"role": role, "images": None if origin in few else n}
     return found
 
 

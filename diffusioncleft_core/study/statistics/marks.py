@@ -11,7 +11,7 @@ from ..ratings import RatingTable
 from . import words
 from .grid import grid_of
 from .scale import share_of, speaks_of
-from .summary import told_cells
+from .summary import pooled_over, told_cells
 
 
 def marks_part(table: RatingTable, question: Question, *, phantom: bool) -> dict[str, Any]:
@@ -32,7 +32,8 @@ def marks_part(table: RatingTable, question: Question, *, phantom: bool) -> dict
         first.setdefault(pair, place)
     rated = seen.where(np.isin(np.arange(len(seen)), list(first.values())))
     grid = grid_of(rated, np.array([float(pair in marked) for pair in first], np.float64))
-    grid, scale = share_of(grid, grid.scores > 0)
+    pooled = pooled_over(grid, phantom=phantom)
+    _, scale = share_of(pooled, pooled.scores > 0)
     cells: list[dict[str, Any]] = []
     for entry, part in told_cells(grid, phantom=phantom):
         if part is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from ...conditions.loader import load_vocabulary
 from ...small_counts import is_small, told_parts
 from ..design import REAL, Question
-from ..ratings import Strings
+from ..ratings import RatingTable, Strings
 from .grid import Grid
 from .intervals import percentile_interval
 from .scale import Scale, scale_of, share_of, speaks_of
@@ -53,6 +53,33 @@ def untold(part: Grid, *, phantom: bool) -> bool:
     return not phantom and is_small(int((part.role == REAL).sum()))
 
 
+def few_photographs(part: Grid | RatingTable, pictures: Strings, *, phantom: bool) -> set[str]:
+    """The sets of which it has so few photographs of people that nothing of them may be told.
+
+    What is told over all images leaves them out: they would follow from it and the sets that are told.
+
+    pictures: [I] ids, in the order of its rows.
+    """
+    real = dict.fromkeys(
+        (origin, picture)
+        for origin, role, picture in zip(part.origin, part.role, pictures, strict=True)
+        if role == REAL
+    )
+    counts = Counter(origin for origin, _ in real)
+    return set() if phantom else {origin for origin, n in counts.items() if is_small(n)}
+
+
+def without(part: Grid, origins: Collection[str]) -> Grid:
+    """The images of other sets than these."""
+    return part.where(np.array([origin not in origins for origin in part.origin], bool))
+
+
+def pooled_over(grid: Grid, *, phantom: bool) -> Grid:
+    """The images of which something may be told, for what their intervals share; all where that is none."""
+    told = without(grid, few_photographs(grid, grid.images, phantom=phantom))
+    return told if told.n else grid
+
+
 def hidden(part: Grid, values: Strings, *, phantom: bool) -> set[str | None]:
     """The values [I] of which nothing may be told, so that no count of one to four photographs follows.
 
@@ -70,15 +97,16 @@ def cells_of(grid: Grid, question: Question, *, phantom: bool, seed: int) -> lis
 
     Entries of one to four photographs have `value` None everywhere.
     """
-    scale = scale_of(grid, question.low, question.high)
-    marks, shares = share_of(grid, grid.scores >= high_from(question))
+    pooled = pooled_over(grid, phantom=phantom)
+    scale = scale_of(pooled, question.low, question.high)
+    marks, shares = share_of(pooled, pooled.scores >= high_from(question))
     rng = np.random.default_rng(seed)
     found = []
     for entry, part in told_cells(grid, phantom=phantom):
         if part is None:
             found.append({**entry, "images": None, "ratings": None, "mean": None, "untold": True})
             continue
-        same = np.isin(grid.images, part.images)
+        same = np.isin(pooled.images, part.images)
         entry |= {"images": part.n, "ratings": int((~np.isnan(part.scores)).sum())}
         entry |= _told(part, marks.where(same), question, scale, shares, rng)
         found.append(entry)

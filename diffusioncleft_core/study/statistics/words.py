@@ -16,6 +16,10 @@ NUMBERS = ("no", "one", "two", "three", "four", "five")
 SIMULATED = (
     "The raters of this study are simulated: no person judged a picture, and nothing here is about one."
 )
+LEFT_OUT = (
+    "What is told over all images, such as agreement, leaves out the sets of fewer than five photographs: "
+    "nothing is told of these."
+)
 FREQUENT = 0.75
 """Share of one answer from which kappa falls whatever the raters do."""
 PERCENT = "\u00a0%"
@@ -58,6 +62,11 @@ def about_raters(n: int) -> str:
         f"These are {number(n)} raters: every interval counts other images, rated by the same "
         f"{number(n)}; how other raters would judge can't be told from so few."
     )
+
+
+def of_margin(margin: float, origin: str) -> str:
+    """Where the margin is from, and whether it was stated before the data."""
+    return f"The margin of equivalence is ±{margin:g}: {origin}."
 
 
 def of_means(cells: Sequence[Mapping[str, Any]]) -> list[str]:
