@@ -1,6 +1,5 @@
 """Phantom photographs with their metadata, and the known artifacts on demand."""
 
-import csv
 import io
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..files import TEMPORARY_PREFIX, write_bytes, write_text
+from ..spreadsheet import csv_text
 from .face import CLEFT, PhantomFace, random_face, random_identity
 from .render import Rendering, render
 
@@ -84,11 +84,7 @@ def _photographed(
 
 
 def _table(rows: Iterable[Mapping[str, str]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return csv_text(COLUMNS, ([row.get(name, "") for name in COLUMNS] for row in rows))
 
 
 def write_healthy(folder: Path, n: int, seed: int, size: int = 128) -> None:
