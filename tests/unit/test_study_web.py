@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import sqlite3
 import stat
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from alembic.migration import MigrationContext
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.files import read_json
+from diffusioncleft.diffusioncleft_core.study.folder import open_study
 from diffusioncleft.diffusioncleft_core.study.web import database as tables
 from diffusioncleft.diffusioncleft_core.study.web.answers import read_answers
 from diffusioncleft.diffusioncleft_core.study.web.messages import choose_language, load_languages
@@ -240,6 +242,19 @@ def test_ratings_are_read_beside_a_server_that_has_just_written(study, database)
     store.save(1, study.rated[0].id, "form 2", FIVE, 1.0)
     assert sorted(stored_ratings(study, database).value) == [5, 5]
     store.close()
+
+
+def test_what_lies_in_the_log_of_a_killed_server_is_read_or_said_not_to_be(study, tmp_path, make_read_only):
+    """The copy is as a kill leaves it: the database without the newest answers, and a log with them."""
+    store = Store(study)
+    store.save(store.invite("Anna")[0].id, study.rated[0].id, "form", FOUR, 1.0)
+    for name in ("killed", "locked"):
+        shutil.copytree(study.root, tmp_path / name, ignore=shutil.ignore_patterns("*-shm"))
+    store.close()
+    assert sorted(stored_ratings(open_study(tmp_path / "killed")).value) == [4, 5]
+    make_read_only(tmp_path / "locked" / "private")
+    with pytest.raises(UserError, match="can't be used"):
+        stored_ratings(open_study(tmp_path / "locked"))
 
 
 def test_reading_makes_no_database(study):
