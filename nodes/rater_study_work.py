@@ -22,6 +22,7 @@ from .opened import DatasetHandle, withdrawn_notes
 
 if TYPE_CHECKING:
     from ..diffusioncleft_core.study.design import Design
+    from ..diffusioncleft_core.study.ratings import RatingTable
 
 OTHER = "other"
 STATISTICS = ("scipy", "statsmodels")
@@ -120,9 +121,9 @@ def results(name: str, design: str | None) -> Measured:
             return Measured(([blocked()], 0, text, blocked()), text)
     else:
         asked = load_design(design) if design else None
-        table = _read(path)
+        table = _read(path, asked)
     document = study_document(table, asked)
-    words = [*document["words"]]
+    words = [*table.notices, *document["words"]]
     for question, part in document["questions"].items():
         words += [f"{question.replace('_', ' ')}: {line}" for line in part["words"]]
     text = "\n".join([*words, *([PHANTOM_NOTE] if document["phantom"] else [])])
@@ -144,15 +145,20 @@ def check_packages(name: Any) -> None:
     environment.check_packages(STATISTICS if is_table else (*STATISTICS, *DATABASE))
 
 
-def _read(path: Path) -> Any:
-    """A table of ratings; mistakes in it are told without the path."""
+def _read(path: Path, design: Design | None) -> RatingTable:
+    """A table of ratings; what is told of it is told without the path."""
     from ..diffusioncleft_core.files import shown
-    from ..diffusioncleft_core.study.ratings import read_ratings
+    from ..diffusioncleft_core.study.ratings_file import read_ratings
+
+    def named(said: object) -> str:
+        return str(said).replace(shown(path), path.name).replace(str(path), path.name)
 
     try:
-        return read_ratings(path)
+        table = read_ratings(path, design)
     except UserError as error:
-        message = str(error).replace(shown(path), path.name).replace(str(path), path.name)
+        message = named(error)
+    else:
+        return replace(table, notices=tuple(map(named, table.notices)))
     raise UserError(message)
 
 

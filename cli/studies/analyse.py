@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ...diffusioncleft_core.errors import UserError
 from ...diffusioncleft_core.ranges import SEED
+from ..options import warn
 from .serve import add_database_argument
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def ratings_of(args: argparse.Namespace) -> tuple[RatingTable, Design | None]:
     """The ratings and what was asked: of the study's database, or of a CSV."""
     from ...diffusioncleft_core.study.design_file import load_design
     from ...diffusioncleft_core.study.folder import open_study
-    from ...diffusioncleft_core.study.ratings import read_ratings
+    from ...diffusioncleft_core.study.ratings_file import read_ratings
     from ...diffusioncleft_core.study.web.store import stored_ratings
 
     if args.study is None and args.ratings is None:
@@ -71,6 +72,9 @@ def ratings_of(args: argparse.Namespace) -> tuple[RatingTable, Design | None]:
     study = open_study(args.study) if args.study else None
     design = load_design(args.design) if args.design else study.design if study else None
     if args.ratings is not None:
-        return read_ratings(args.ratings), design
+        table = read_ratings(args.ratings, design)
+        for notice in table.notices:
+            warn(notice)
+        return table, design
     assert study is not None
     return stored_ratings(study, args.database), design

@@ -35,15 +35,14 @@ def run_invite(args: argparse.Namespace) -> int:
     """Print a link; it is shown this once, for only its hash is kept."""
     from ...diffusioncleft_core.study.folder import open_study
     from ...diffusioncleft_core.study.web.server import checked_url, last_address, link
-    from ...diffusioncleft_core.study.web.store import Store
+    from ...diffusioncleft_core.study.web.store import opened_store
 
     study = open_study(args.study)
     if study.closed:
         raise UserError(f"{args.study} is closed and takes no answers; nobody can be invited any more")
     base = checked_url(args.url) if args.url else last_address(study)
-    store = Store(study, args.database)
-    rater, token = store.invite(args.name, renew=args.renew)
-    store.close()
+    with opened_store(study, args.database) as store:
+        rater, token = store.invite(args.name, renew=args.renew)
     print(f"{rater.name} is {rater.code}; their link, which is not kept and opens the study to who has it:")
     print(link(base, token))
     return 0
@@ -52,11 +51,10 @@ def run_invite(args: argparse.Namespace) -> int:
 def run_revoke(args: argparse.Namespace) -> int:
     """End a link."""
     from ...diffusioncleft_core.study.folder import open_study
-    from ...diffusioncleft_core.study.web.store import Store
+    from ...diffusioncleft_core.study.web.store import opened_store
 
-    store = Store(open_study(args.study), args.database)
-    rater = store.revoke(args.name)
-    store.close()
+    with opened_store(open_study(args.study), args.database) as store:
+        rater = store.revoke(args.name)
     print(f"{rater.name} ({rater.code}) can't open the study any more; the ratings stay")
     return 0
 
@@ -64,17 +62,16 @@ def run_revoke(args: argparse.Namespace) -> int:
 def run_raters(args: argparse.Namespace) -> int:
     """List raters with what they answered."""
     from ...diffusioncleft_core.study.folder import open_study
-    from ...diffusioncleft_core.study.web.store import Store
+    from ...diffusioncleft_core.study.web.store import opened_store
 
     study = open_study(args.study)
-    store = Store(study, args.database)
     counted = {item.id for item in study.rated}
-    sent = store.counts()
-    for rater in store.raters():
+    with opened_store(study, args.database, read_only=True) as store:
+        sent, raters = store.counts(), store.raters()
+    for rater in raters:
         own = {item: times for item, times in sent.get(rater.id, {}).items() if item in counted}
         corrections = sum(own.values()) - len(own)
         state = f"revoked {rater.revoked_at[:10]}" if rater.revoked_at else f"invited {rater.invited_at[:10]}"
         done = f"{len(own)} of {len(counted)} rated, {corrections} corrected"
         print(f"{rater.code:<4} {done}  {state}  {rater.name}")
-    store.close()
     return 0

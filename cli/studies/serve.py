@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     from ...diffusioncleft_core.study.folder import open_study
     from ...diffusioncleft_core.study.web.messages import load_languages
     from ...diffusioncleft_core.study.web.server import Listening, link, serve
-    from ...diffusioncleft_core.study.web.store import Store
+    from ...diffusioncleft_core.study.web.store import opened_store
 
     listening = Listening(
         args.host, args.port, args.url, args.tls_certificate, args.tls_key, args.behind_proxy
@@ -72,18 +72,16 @@ def run(args: argparse.Namespace) -> int:
         warn(notice)
     if listening.is_open:
         print(OPEN, file=sys.stderr)
-    store = Store(study, args.database)
+    with opened_store(study, args.database) as store:
 
-    def tell(base: str) -> None:
-        if not store.raters():
-            token = store.invite(FIRST)[1]
-            print(f"nobody was invited yet; a first link, for {FIRST!r}: {link(base, token)}")
-        print(f"serving {study.root} at {base}; Ctrl-C ends it", flush=True)
+        def tell(base: str) -> None:
+            if not store.raters():
+                token = store.invite(FIRST)[1]
+                print(f"nobody was invited yet; a first link, for {FIRST!r}: {link(base, token)}")
+            print(f"serving {study.root} at {base}; Ctrl-C ends it", flush=True)
 
-    try:
-        serve(study, store, languages, listening, tell)
-    except KeyboardInterrupt:
-        print("ended; every answer that was acknowledged is kept")
-    finally:
-        store.close()
+        try:
+            serve(study, store, languages, listening, tell)
+        except KeyboardInterrupt:
+            print("ended; every answer that was acknowledged is kept")
     return 0

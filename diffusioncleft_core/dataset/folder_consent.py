@@ -1,7 +1,5 @@
 """Consent for photographs: row by row in the table, or for a whole folder in so many words."""
 
-import csv
-import io
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Any
 from ..conditions.vocabulary import Attribute
 from ..errors import UserError
 from ..files import read_json, write_bytes
+from ..spreadsheet import csv_text
 from ..text import Decoded, decoded, opened
 from .admission import FoundPhotographs, list_photographs
 from .folder import SETTINGS
@@ -125,9 +124,7 @@ def write_first_table(photos: Path, out: Path, columns: Iterable[Attribute]) -> 
     if not names:
         raise UserError(f"{photos} holds no photograph; check the path")
     header = list(dict.fromkeys(["file", *(column.name for column in columns), "consent", RATING]))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\r\n")
-    writer.writerow(header)
-    writer.writerows([written_name(name), *[""] * (len(header) - 1)] for name in names)
-    write_bytes(out, text.getvalue().encode("utf-8-sig", "backslashreplace"))
+    rows = ([written_name(name), *[""] * (len(header) - 1)] for name in names)
+    text = csv_text(header, rows, line_end="\r\n")
+    write_bytes(out, text.encode("utf-8-sig", "backslashreplace"))
     return len(names)

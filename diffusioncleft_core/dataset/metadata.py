@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..imageset.places import named
+from ..spreadsheet import unguarded
 from ..text import decoded, opened
 
 DELIMITERS = (",", ";", "\t", "|")
@@ -173,7 +174,9 @@ def _check_columns(path: Path, columns: list[str]) -> None:
 
 def _row(columns: list[str], fields: list[str], line: int) -> MetadataRow:
     values = {
-        name: item.strip() for name, item in zip(columns, fields, strict=False) if name and item.strip()
+        name: unguarded(item.strip())
+        for name, item in zip(columns, fields, strict=False)
+        if name and item.strip()
     }
     problem = None
     if any(item.strip() for item in fields[len(columns) :]):

@@ -1,12 +1,11 @@
 """The metadata.csv of phantom photographs: written once, and extended without touching what is in it."""
 
-import csv
-import io
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from ..dataset.metadata import DELIMITERS, read_table
 from ..files import write_bytes
+from ..spreadsheet import csv_text
 from ..text import UTF16, decoded
 
 COLUMNS = (
@@ -36,21 +35,18 @@ def add_rows(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
     out.
     """
     if not path.is_file():
-        write_bytes(path, _lines([dict(zip(COLUMNS, COLUMNS, strict=True)), *rows], COLUMNS, ",").encode())
+        write_bytes(path, csv_text(COLUMNS, _cells(rows, COLUMNS)).encode())
     elif rows:
         data = path.read_bytes()
         text = decoded(data, path).text
         lines = [line for line in text.splitlines() if line.strip() and not line.lower().startswith("sep=")]
         separator = max(DELIMITERS, key=lines[0].count)
-        added = _lines(rows, read_table(path).columns, separator)
+        added = csv_text((), _cells(rows, read_table(path).columns), separator=separator)
         added = added if text.endswith(("\n", "\r")) else f"\n{added}"
         marked = next((mark for mark in UTF16 if data.startswith(mark)), None)
         codec = "utf-8" if marked is None else "utf-16-le" if marked == UTF16[0] else "utf-16-be"
         write_bytes(path, data + added.encode(codec))
 
 
-def _lines(rows: Sequence[Mapping[str, str]], columns: Sequence[str], separator: str) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, delimiter=separator, lineterminator="\n")
-    writer.writerows([row.get(name, "") for name in columns] for row in rows)
-    return text.getvalue()
+def _cells(rows: Sequence[Mapping[str, str]], columns: Sequence[str]) -> list[list[str]]:
+    return [[row.get(name, "") for name in columns] for row in rows]

@@ -7,7 +7,6 @@ same bytes: no date, no random ids, no setting of the user's own matplotlib, and
 
 from __future__ import annotations
 
-import csv
 import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup, escape
 
 from ..files import inside, write_bytes
+from ..spreadsheet import csv_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -121,11 +121,7 @@ class Drawing:
 
     def numbers(self) -> str:
         """What is plotted, as CSV."""
-        buffer = io.StringIO()
-        writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(self.columns)
-        writer.writerows(self.rows)
-        return buffer.getvalue()
+        return csv_text(self.columns, self.rows)
 
     def _described(self, svg: str) -> str:
         """With title and description, and with ids and styles that touch nothing else on a page."""

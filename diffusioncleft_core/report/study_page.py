@@ -8,7 +8,8 @@ from typing import Any
 
 from ..files import folder_lock, remove_leftovers, shown, write_json, write_text
 from ..study.folder import FIGURES
-from ..study.ratings import RatingTable, write_ratings
+from ..study.ratings import RatingTable
+from ..study.ratings_file import write_ratings
 from .drawing import save_drawings
 from .html import Page, figures_folder, rendered
 from .study import study_sections

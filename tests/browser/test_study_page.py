@@ -319,3 +319,29 @@ def test_a_double_click_saves_once(serving, browse):
     assert page.url != first
     assert len(saved(server)) == 2
     assert json.dumps(sent).count("/item/") == 1
+
+
+def test_an_answer_that_goes_back_to_an_earlier_one_is_kept_at_the_second_save(serving, browse):
+    server = serving(n=3, practice=0)
+    page = browse()
+    page.goto(server.invite("Anna"))
+    begin_by_keyboard(page)
+    item = page.url
+    sent = """async (realism) => {
+        const fields = new FormData(document.getElementById("rating"));
+        fields.set("answer.realism", realism);
+        fields.set("answer.plausibility", "3");
+        const body = new URLSearchParams(fields), headers = { Accept: "application/json" };
+        const action = document.getElementById("rating").action;
+        return (await fetch(action, { method: "POST", body, headers })).status;
+    }"""
+    assert [page.evaluate(sent, realism) for realism in ("2", "4")] == [200, 200]
+    page.check("[name='answer.realism'][value='2']")
+    page.check("[name='answer.plausibility'][value='3']")
+    page.click("button.main")
+    page.wait_for_selector("#said p")
+    assert "Your answer is not saved" in page.inner_text("#said") and page.url == item
+    with page.expect_navigation():
+        page.click("button.main")
+    assert page.url != item
+    assert sorted((one.question, one.value) for one in saved(server)) == [("plausibility", 3), ("realism", 2)]

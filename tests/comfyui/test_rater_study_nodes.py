@@ -99,7 +99,8 @@ def test_the_servers_routes_show_nothing_of_a_study(server, made):
 def test_figures_and_words_are_the_cores_from_the_database_and_from_a_csv(server, made):
     from diffusioncleft.diffusioncleft_core.study.design_file import load_design
     from diffusioncleft.diffusioncleft_core.study.folder import open_study
-    from diffusioncleft.diffusioncleft_core.study.ratings import rating_table, write_ratings
+    from diffusioncleft.diffusioncleft_core.study.ratings import rating_table
+    from diffusioncleft.diffusioncleft_core.study.ratings_file import write_ratings
     from diffusioncleft.diffusioncleft_core.study.statistics.document import study_document
     from diffusioncleft.diffusioncleft_core.study.statistics.simulated import simulated_ratings
     from diffusioncleft.diffusioncleft_core.study.web.store import Store

@@ -290,15 +290,21 @@ def test_a_form_that_is_too_large_is_refused(server, anna):
     assert anna.get("/").status == 200
 
 
-def test_attempts_are_limited(serving):
+def test_wrong_links_are_limited_and_a_valid_one_gets_in_from_the_same_address(serving, command):
     server = serving()
-    link = server.invite("Anna")
+    link, revoked = server.invite("Anna"), server.invite("Berta")
+    assert command("study", "revoke", server.study.root, "Berta").returncode == 0
     thief = Client(server.base)
     statuses = [thief.get(f"/enter/guess{n}").status for n in range(FAILURES + 2)]
     assert statuses == [403] * FAILURES + [429] * 2
-    page = thief.get(link.removeprefix(server.base))
+    page = thief.get(revoked.removeprefix(server.base))
     assert page.status == 429
     assert int(page.headers["retry-after"]) > 500
+    for _ in range(2):
+        colleague = Client(server.base)
+        assert colleague.open_link(link).status == 200
+        assert colleague.next_item()
+    assert thief.get("/enter/guess").status == 429
 
 
 def test_a_proxys_word_on_who_asks_counts_only_where_there_is_one(serving):
@@ -375,8 +381,39 @@ def test_a_double_click_a_replay_and_two_tabs_give_one_rating(serving, database)
     other = {"answer.realism": "5", "answer.plausibility": "3"}
     assert anna.post(item, anna.get(item).fields(item) | other).status == 303
     for tab in tabs:  # replayed: one whose answers were kept, and one that came when they were known
-        assert anna.post(item, tab | answers).status == 303
+        assert anna.post(item, tab | answers).status == 409
     assert [one.answers["realism"] for one in store.history(ANNA, item_id)] == [2, 5]
+
+
+@pytest.mark.parametrize("script", [False, True])
+def test_an_answer_that_goes_back_to_an_earlier_one_is_kept_or_said_not_to_be(serving, database, script):
+    """A, B and A again from one form: what is acknowledged is what counts."""
+    server = serving(practice=0, more=True, database=database)
+    anna = server.rater("Anna")
+    item = anna.next_item()
+    form = anna.get(item).fields(item) | {"answer.plausibility": "3", "answer.origin": "real"}
+    headers = {"Accept": "application/json"} if script else {}
+    done = 200 if script else 303
+
+    def send(realism, form):
+        return anna.post(item, form | {"answer.realism": realism, "answer.remark": "an ear"}, **headers)
+
+    assert [send(realism, form).status for realism in ("2", "4")] == [done, done]
+    page = send("2", form)
+    said = json.loads(page.body)["error"] if script else page.text
+    assert page.status == 409 and "not saved" in said
+    assert " 4; " in said and "Photograph" in said and "an ear" in said
+    store = server.store()
+    (item_id,) = {key[1] for key in saved(server)}
+    assert [one.answers["realism"] for one in store.history(ANNA, item_id)] == [2, 4]
+    fresh = {"form": json.loads(page.body)["form"]} if script else page.fields(item)
+    assert script or fresh["answer.realism"] == "2", "what was chosen stays on the page"
+    again = form | fresh
+    assert [send("2", again).status for _ in range(2)] == [done, done]
+    assert [one.answers["realism"] for one in store.history(ANNA, item_id)] == [2, 4, 2]
+    assert send("4", form).status == 409
+    assert [one.answers["realism"] for one in store.history(ANNA, item_id)] == [2, 4, 2]
+    store.close()
 
 
 def test_while_the_database_is_away_the_answer_stays_on_the_page(serving, postgres):

@@ -7,7 +7,7 @@ import pytest
 CORE = "diffusioncleft_core"
 FOUNDATION = (
     *("errors", "files", "outputs", "home", "text", "weight_file", "small_counts"),
-    *("progress", "interruption", "statistics", "environment", "ranges", "__version__"),
+    *("progress", "interruption", "statistics", "environment", "ranges", "spreadsheet", "__version__"),
 )
 ROOMS = (
     ("conditions", "recipe"),

@@ -24,12 +24,12 @@ from diffusioncleft.diffusioncleft_core.study.items import Item
 from diffusioncleft.diffusioncleft_core.study.ratings import (
     Rating,
     rating_table,
-    read_ratings,
-    write_ratings,
 )
+from diffusioncleft.diffusioncleft_core.study.ratings_file import read_ratings, write_ratings
 from diffusioncleft.diffusioncleft_core.study.statistics.document import study_document
 from diffusioncleft.diffusioncleft_core.study.statistics.simulate import CUTS
-from diffusioncleft.diffusioncleft_core.study.web.store import Store
+from diffusioncleft.diffusioncleft_core.study.web.answers import read_answers
+from diffusioncleft.diffusioncleft_core.study.web.store import Store, stored_ratings
 from diffusioncleft.tools.study_server import make_study
 
 AGES = ("baby", "child")
@@ -503,6 +503,7 @@ print(len(study_page(study_document(stored_ratings(study), study.design)).drawin
         ("A,2,generated,realism,7", [], "line 3 of r.csv: realism is 7, and the scale is taken to be 1 to 5"),
         ("A,2,generated,realism,7", ["--design", "paper"], "line 3 of r.csv: realism is 7; give a whole"),
         ("A,2,generated,realism,vier", [], "line 3 of r.csv: realism is 'vier' and elsewhere a whole number"),
+        ("A,2,generated,realism,５", ["--design", "paper"], "line 3 of r.csv: realism is '５'; give a whole"),
         ("A,2,generated,grade,1", ["--design", "paper"], "line 3 of r.csv answers 'grade', which the design"),
         ("A,2,generated,realism,4.5", ["--design", "paper"], "line 3 of r.csv: realism is '4.5'; give"),
     ],
@@ -529,3 +530,36 @@ def test_a_plan_is_printed(capsys):
     assert main(["study", "plan", "--real", "20"]) == 0
     out = capsys.readouterr().out
     assert re.search(r"50 generated and 20 real images, 2 raters", out) and "Margin 0.25" in out
+
+
+REMARKS = (
+    *("12", "0.5 0.5", "-2", "+5", "５", "1e5", "=1+1", "-2+3+cmd|' /C calc'!A0", "'=1", "@x", "''"),
+    *('say "so", or; not', "two\nlines\n=3", "-\n1", "real", "nan", "ñ, é", '=HYPERLINK("x")'),
+)
+
+
+@pytest.mark.parametrize("more", [REMARKS, REMARKS[:3]])
+def test_a_studys_own_table_gives_the_same_document_whatever_was_written_in_it(more, tmp_path):
+    """From the rater's form through the database and ratings.csv back."""
+    study = make_study(tmp_path / "study", n=len(more), practice=0, more=True, side=64)
+    store = Store(study)
+    raters = [store.invite(name)[0].id for name in ("Anna", "Ben")]
+    for number, (item, remark) in enumerate(zip(study.rated, more, strict=True)):
+        for rater in raters:
+            given = {"realism": 1 + number % 5, "plausibility": 4, "origin": "real", "remark": remark}
+            given["wrong"] = "0.25 0.1234"
+            fields = {f"answer.{name}": str(value) for name, value in given.items()}
+            filled = read_answers(study.design, fields)
+            assert filled.complete
+            store.save(rater, item.id, f"form {item.id}", filled.answers, 2.5)
+    store.close()
+    table = stored_ratings(study)
+    assert sorted(table.of("remark").value) == sorted(more * 2)
+    out = tmp_path / "results"
+    assert main(["study", "analyse", str(study.root), "--out", str(out)]) == 0
+    again = ["--ratings", str(out / "ratings.csv"), "--design", str(study.root / "study.toml")]
+    assert main(["study", "analyse", *again, "--out", str(tmp_path / "again")]) == 0
+    for name in ("study.json", "ratings.csv"):
+        assert (tmp_path / "again" / name).read_bytes() == (out / name).read_bytes()
+    assert read_ratings(out / "ratings.csv", study.design).value.tolist() == table.value.tolist()
+    assert main(["study", "analyse", *again[:2], "--out", str(tmp_path / "bare")]) == 0

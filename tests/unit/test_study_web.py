@@ -1,6 +1,8 @@
 """The study's database, links, orders and languages."""
 
+import contextlib
 import os
+import shutil
 import sqlite3
 import stat
 from concurrent.futures import ThreadPoolExecutor
@@ -11,13 +13,20 @@ from alembic.migration import MigrationContext
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.files import read_json
+from diffusioncleft.diffusioncleft_core.study.folder import open_study
 from diffusioncleft.diffusioncleft_core.study.web import database as tables
 from diffusioncleft.diffusioncleft_core.study.web.answers import read_answers
 from diffusioncleft.diffusioncleft_core.study.web.messages import choose_language, load_languages
 from diffusioncleft.diffusioncleft_core.study.web.order import Queue
 from diffusioncleft.diffusioncleft_core.study.web.server import Listening, checked_url
 from diffusioncleft.diffusioncleft_core.study.web.signin import FAILURES, Attempts, Signatures
-from diffusioncleft.diffusioncleft_core.study.web.store import RaterGone, Store
+from diffusioncleft.diffusioncleft_core.study.web.store import (
+    AnsweredSince,
+    RaterGone,
+    Store,
+    opened_store,
+    stored_ratings,
+)
 from diffusioncleft.tools.study_server import make_study
 
 FOUR = {"realism": 4, "plausibility": 5}
@@ -53,9 +62,14 @@ def test_a_form_counts_once_however_often_it_is_sent(store, study, rater):
 
 def test_a_form_with_other_answers_corrects_and_each_of_its_requests_counts_once(store, study, rater):
     item = study.rated[0].id
-    for answers in (FOUR, FIVE, FOUR, FIVE):
+    for answers in (FOUR, FOUR, FIVE, FIVE):
         store.save(rater, item, "form 1", answers, 3.0)
+    with pytest.raises(AnsweredSince) as told:
+        store.save(rater, item, "form 1", FOUR, 3.0)
+    assert told.value.answers == FIVE
     assert [one.answers for one in store.history(rater, item)] == [FOUR, FIVE]
+    store.save(rater, item, "form 2", FOUR, 3.0)
+    assert [one.answers for one in store.history(rater, item)] == [FOUR, FIVE, FOUR]
 
 
 def test_forms_sent_at_the_same_moment_leave_one_rating(store, study, rater):
@@ -71,7 +85,8 @@ def test_a_correction_counts_and_the_earlier_answer_is_kept(store, study, rater)
     store.save(rater, item, "form 2", FIVE, 2.0)
     assert [(one.revision, one.answers) for one in store.history(rater, item)] == [(1, FOUR), (2, FIVE)]
     assert store.answered(rater) == {item: FIVE}
-    store.save(rater, item, "form 1", FOUR, 9.0)  # the first request, replayed
+    with pytest.raises(AnsweredSince):  # the first request, replayed
+        store.save(rater, item, "form 1", FOUR, 9.0)
     assert store.answered(rater) == {item: FIVE}
 
 
@@ -101,17 +116,34 @@ def test_a_revoked_rater_saves_nothing_and_keeps_what_was_saved(store, study, ra
 def test_a_link_opens_until_it_is_revoked_or_renewed(store):
     _, first = store.invite("Anna")
     assert store.by_token(first).name == "Anna"
-    with pytest.raises(UserError, match="has a link already; --renew"):
-        store.invite(" Anna ")
+    for name in (" Anna ", "anna", " ANNA"):
+        with pytest.raises(UserError, match=r"Anna \(R1\) has a link already; --renew"):
+            store.invite(name)
+    assert [rater.name for rater in store.raters()] == ["Anna"]
     store.revoke("Anna")
     assert store.by_token(first) is None
-    _, second = store.invite("Anna", renew=True)
+    again, second = store.invite("anna", renew=True)
+    assert (again.id, again.name) == (1, "Anna")
     assert store.by_token(first) is None
     assert store.by_token(second).name == "Anna"
     with pytest.raises(UserError, match="no rater Berta"):
         store.revoke("Berta")
     with pytest.raises(UserError, match="no rater Berta"):
         store.invite("Berta", renew=True)
+
+
+def test_names_are_compared_without_case_and_an_old_pair_is_told_apart(store):
+    store.invite("José Müller")
+    with pytest.raises(UserError, match=r"José Müller \(R1\) has a link already"):
+        store.invite("jose\u0301  MU\u0308LLER")
+    assert store.revoke("josé müller").code == "R1"
+    with store._engine.begin() as connection:  # as an earlier version let them in
+        for name in ("Anna", "anna"):
+            values = {"name": name, "token_hash": name * 8, "invited_at": "2026-01-01"}
+            connection.execute(tables.rater.insert().values(**values))
+    assert store.revoke("anna").name == "anna" and store.revoke("Anna").name == "Anna"
+    with pytest.raises(UserError, match=r"ANNA may be Anna \(R2\), anna \(R3\)"):
+        store.revoke("ANNA")
 
 
 def test_the_tables_are_those_that_the_migrations_make(store):
@@ -181,8 +213,77 @@ def test_a_database_that_cannot_be_used_is_named_without_its_password(study, url
 
 def test_a_file_that_is_no_database_is_refused(study):
     (study.private / "study.sqlite").write_bytes(b"a letter, and no database" * 100)
+    for use in (Store, stored_ratings):
+        with pytest.raises(UserError, match=r"can't be used .*restore it from a copy"):
+            use(study)
+
+
+def rated(study, url=None):
+    """Let Anna rate a picture, and return what is stored."""
+    store = Store(study, url)
+    store.save(store.invite("Anna")[0].id, study.rated[0].id, "form", FOUR, 1.0)
+    store.close()
+    return sorted(stored_ratings(study, url).value)
+
+
+def test_ratings_are_read_where_nothing_can_be_written(study, make_read_only):
+    made = rated(study)
+    make_read_only(study.private)
+    assert sorted(stored_ratings(study).value) == made == [4, 5]
+    refused = pytest.raises(UserError, match="make its folder and the file writable")
+    with refused, opened_store(study) as store:
+        store.invite("Berta")
+
+
+def test_ratings_are_read_beside_a_server_that_has_just_written(study, database):
+    store = Store(study, database)
+    store.save(store.invite("Anna")[0].id, study.rated[0].id, "form", FOUR, 1.0)
+    assert sorted(stored_ratings(study, database).value) == [4, 5]
+    store.save(1, study.rated[0].id, "form 2", FIVE, 1.0)
+    assert sorted(stored_ratings(study, database).value) == [5, 5]
+    store.close()
+
+
+def test_what_lies_in_the_log_of_a_killed_server_is_read_or_said_not_to_be(study, tmp_path, make_read_only):
+    """The copy is as a kill leaves it: the database without the newest answers, and a log with them."""
+    store = Store(study)
+    store.save(store.invite("Anna")[0].id, study.rated[0].id, "form", FOUR, 1.0)
+    for name in ("killed", "locked"):
+        shutil.copytree(study.root, tmp_path / name, ignore=shutil.ignore_patterns("*-shm"))
+    store.close()
+    assert sorted(stored_ratings(open_study(tmp_path / "killed")).value) == [4, 5]
+    make_read_only(tmp_path / "locked" / "private")
     with pytest.raises(UserError, match="can't be used"):
-        Store(study)
+        stored_ratings(open_study(tmp_path / "locked"))
+
+
+def test_reading_makes_no_database(study):
+    assert len(stored_ratings(study)) == 0
+    assert not study.database.exists()
+
+
+def test_on_a_full_disk_it_is_said_that_the_disk_is_full_and_ratings_are_still_read(study, small_disk):
+    url = f"sqlite:///{small_disk / 'study.sqlite'}"
+    made = rated(study, url)
+    with open(small_disk / "filler", "wb", buffering=0) as handle, contextlib.suppress(OSError):
+        while handle.write(b"x" * 4096):
+            pass
+    assert sorted(stored_ratings(study, url).value) == made == [4, 5]
+    full = pytest.raises(UserError, match="the disk is full: free some space")
+    with full, opened_store(study, url) as store:
+        for number in range(200):
+            store.invite(f"Berta {number} {'x' * 150}")
+    (small_disk / "filler").unlink()
+    assert sorted(stored_ratings(study, url).value) == made
+
+
+def test_a_database_that_another_program_holds_is_called_that(study, monkeypatch):
+    monkeypatch.setattr(tables, "WAIT", 0.1)
+    rated(study)
+    with sqlite3.connect(study.database) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(UserError, match="another program holds it"):
+            Store(study)
 
 
 # --- orders and names

@@ -45,14 +45,6 @@ def _guessed(name: str, table: RatingTable) -> Question:
         return Question(name, text, SCALE, low, high)
     if kinds == {list}:
         return Question(name, text, POINT)
-    values = dict.fromkeys(str(value) for value in table.value)
-    if kinds == {str} and set(values) <= set(ROLES):
+    if kinds == {str} and set(table.value) <= set(ROLES):
         return Question(name, text, CHOICE, choices={role: {"en": role} for role in ROLES})
-    if int in kinds:
-        places = zip(table.value, table.place, strict=True)
-        value, place = next(pair for pair in places if not isinstance(pair[0], int))
-        raise UserError(
-            f"{place}: {name} is {value!r} and elsewhere a whole number; correct it, or make two questions "
-            "of it"
-        )
     return Question(name, text, TEXT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,8 +10,11 @@ from typing import Any
 from ...errors import UserError
 from ..design import POINT, SCALE, TEXT, Design, Question
 from ..ratings import Value
+from ..ratings_file import read_point
 
 LONGEST_TEXT = 2000
+_WHOLE = re.compile(r"-?[0-9]{1,5}")
+"""ASCII digits alone; int() takes those of every script, signs and underscores."""
 CELLS = 10
 """Rows and columns in which a place of the picture is chosen where no script runs."""
 
@@ -38,26 +42,30 @@ def read_answers(design: Design, fields: Mapping[str, str]) -> Filled:
     """The answers in a form's fields, whose names are `answer.` and the question's."""
     filled = Filled()
     for question in design.questions:
-        text = fields.get(f"answer.{question.name}", "").replace("\r\n", "\n").strip()
+        text = _cleaned(fields.get(f"answer.{question.name}", ""))
         if not text:
             if question.required:
                 filled.missing.append(question)
             continue
         try:
             filled.answers[question.name] = question.check(_parsed(question, text))
-        except (UserError, ValueError):
+        except UserError:
             filled.wrong.append(question)
     return filled
 
 
 def _parsed(question: Question, text: str) -> Any:
     if question.kind == SCALE:
-        return int(text) if len(text) < 6 else None
+        return int(text) if _WHOLE.fullmatch(text) else text
     if question.kind == POINT:
-        return [round(float(part), 4) for part in text[:40].split(" ")]
-    if question.kind == TEXT:
-        return "".join(sign for sign in text if sign.isprintable() or sign == "\n")[:LONGEST_TEXT]
-    return text
+        return [round(part, 4) for part in read_point(text) or []]
+    return text[:LONGEST_TEXT].strip() if question.kind == TEXT else text
+
+
+def _cleaned(text: str) -> str:
+    """Without signs that nobody sees, and without space around it."""
+    lines = text.replace("\r\n", "\n")
+    return "".join(sign for sign in lines if sign.isprintable() or sign == "\n").strip()
 
 
 def written(value: Value) -> str:

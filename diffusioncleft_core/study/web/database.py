@@ -1,13 +1,17 @@
 """A study's database: its tables, its engine on SQLite or PostgreSQL, and bringing its tables up to date."""
 
+from __future__ import annotations
+
 import contextlib
 import logging
 import os
+import shutil
+import sqlite3
 import ssl
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
     Column,
@@ -26,14 +30,29 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from ...errors import UserError
 from ...files import explained, private_dir
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 MIGRATIONS = Path(__file__).resolve().parent / "migrations"
 DRIVER = "postgresql+pg8000"
 WAIT = 10
 """Seconds for which a request waits for a locked or silent database."""
+_LITTLE = 64 << 10
+"""Bytes on a disk below which SQLite can't do its work, whatever it calls that."""
+_REMEDIES = {
+    sqlite3.SQLITE_IOERR: "its disk fails or is full: free some space and run the same command again",
+    sqlite3.SQLITE_CANTOPEN: "make its folder and the file writable for you, or check the path",
+    sqlite3.SQLITE_READONLY: "make its folder and the file writable for you",
+    sqlite3.SQLITE_BUSY: "another program holds it: wait for it, or end it",
+    sqlite3.SQLITE_NOTADB: "it is no database of a study: restore it from a copy, or name another",
+    sqlite3.SQLITE_CORRUPT: "it is damaged: restore it from a copy",
+}
+"""By SQLite's own code."""
 LOOPBACK = {None, "", "localhost", "127.0.0.1", "::1"}
 
 metadata = MetaData()
@@ -120,14 +139,29 @@ def database_url(given: str | None, own: Path) -> URL:
     )
 
 
-def connect(url: URL) -> Engine:
+def remedy(error: Exception, url: URL) -> str:
+    """What to do about a database that can't be used, by what it said."""
+    if url.get_backend_name() != "sqlite":
+        return "start it, or check the address"
+    cause = getattr(error.__cause__, "orig", None)
+    code = getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF
+    folder = Path(str(url.database)).parent
+    is_full = code == sqlite3.SQLITE_FULL or (folder.is_dir() and shutil.disk_usage(folder).free < _LITTLE)
+    if is_full:
+        return "the disk is full: free some space and run the same command again"
+    return _REMEDIES.get(code, "check its place and its rights")
+
+
+def connect(url: URL, *, read_only: bool = False) -> Engine:
     """An engine for `url` whose transactions write at once and survive the process.
 
     SQLite is set to WAL with a synced commit; its file is made for its owner alone. PostgreSQL on another
     machine is spoken to through TLS with its certificate checked, unless the URL says `?sslmode=disable`.
+
+    read_only: an SQLite file is not written to, nor made.
     """
     if url.get_backend_name() == "sqlite":
-        return _sqlite(url)
+        return _sqlite_to_read(Path(str(url.database))) if read_only else _sqlite(url)
     try:
         return create_engine(
             url.difference_update_query(["sslmode"]),
@@ -174,6 +208,23 @@ def _sqlite(url: URL) -> Engine:
     return engine
 
 
+def _sqlite_to_read(path: Path) -> Engine:
+    def open_file() -> sqlite3.Connection:
+        place = path.absolute().as_uri()
+        connection = sqlite3.connect(f"{place}?mode=ro", timeout=WAIT, uri=True)
+        try:
+            connection.execute("SELECT count(*) FROM sqlite_master")
+        except sqlite3.OperationalError:  # the index of the WAL can't be made: full disk, folder of another
+            connection.close()
+            log = path.with_name(f"{path.name}-wal")
+            if log.exists() and log.stat().st_size:
+                raise
+            connection = sqlite3.connect(f"{place}?immutable=1", timeout=WAIT, uri=True)
+        return connection
+
+    return create_engine("sqlite://", creator=open_file, poolclass=NullPool)
+
+
 @contextlib.contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
     """A connection to look things up with."""
@@ -188,15 +239,31 @@ def writing(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
-def migrate(engine: Engine) -> None:
-    """Bring the tables up to date. UserError when a newer program made them."""
-    from alembic import command
+def is_current(engine: Engine) -> bool:
+    """Whether the tables are up to date."""
+    from alembic.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
+    with reading(engine) as connection:
+        made = MigrationContext.configure(connection).get_current_revision()
+    return bool(made == ScriptDirectory.from_config(_migrations()).get_current_head())
+
+
+def _migrations() -> Config:
     from alembic.config import Config
-    from alembic.util import CommandError
 
     logging.getLogger("alembic").setLevel(logging.WARNING)
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    return config
+
+
+def migrate(engine: Engine) -> None:
+    """Bring the tables up to date. UserError when a newer program made them."""
+    from alembic import command
+    from alembic.util import CommandError
+
+    config = _migrations()
     with writing(engine) as connection:
         if connection.dialect.name == "postgresql":  # one server at a time
             connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7265726)")

@@ -14,17 +14,18 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from ...files import shown
-from ..design import POINT, Question, words_in
+from ..design import POINT, Design, Question, words_in
 from ..items import Item
 from ..ratings import Value
-from .answers import CELLS, Filled, cells, read_answers
+from .answers import CELLS, Filled, cells, read_answers, written
 from .database import DatabaseAway
 from .live import LiveStudy
 from .order import Queue
+from .raters import Rater
 from .rendering import Rendering, wants_json
 from .security import read_form
 from .signin import Form
-from .store import Rater, RaterGone, Store
+from .store import AnsweredSince, RaterGone, Store
 from .visits import RequestRefused, SignedOut, Visit, Visits
 
 SECONDS_A_QUESTION = 10
@@ -102,6 +103,8 @@ class Pages:
             answered = self._store.answered(session.rater)
         except RaterGone:
             raise SignedOut from None
+        except AnsweredSince as error:
+            return self._kept(request, visit, item, filled, form, "answered_since", 409, error.answers)
         except DatabaseAway as error:
             tell(error)
             unproven = Visit(session, Rater(session.rater, "", session.link, "", None), queue)
@@ -120,18 +123,21 @@ class Pages:
         form: Form,
         key: str | None,
         status: int,
+        stored: Mapping[str, Value] | None = None,
     ) -> Response:
-        """The rater's page with what they filled in, and why it is not kept yet."""
+        """The rater's page with what they filled in, why it is not kept yet, and what is `stored` instead."""
         design = self._live.study.design
         language = self._rendering.language(request, design)
-        said = [language(key)] if key else []
+        said = [language(key, answers=_told(design, stored or {}, language.code))] if key else []
         for name, questions in (("missing", filled.missing), ("wrong_answer", filled.wrong)):
             if questions and not key:
                 texts = "; ".join(words_in(one.text, language.code) for one in questions)
                 said.append(language(name, questions=texts))
         if wants_json(request):
-            token = self._signatures.csrf(visit.session)
-            return JSONResponse({"error": " ".join(said), "csrf": token}, status)
+            fresh = {"csrf": self._signatures.csrf(visit.session)}
+            if stored is not None:
+                fresh["form"] = self._signatures.form(visit.rater.id, item.id, form.at)
+            return JSONResponse({"error": " ".join(said), **fresh}, status)
         return self._item_page(request, visit, item, filled, None, said=said, started=form.at, status=status)
 
     def _item_page(
@@ -213,6 +219,17 @@ def _asked(question: Question, filled: Filled) -> dict[str, Any]:
         "wrong": question in filled.missing or question in filled.wrong,
         "focus": False,
     }
+
+
+def _told(design: Design, answers: Mapping[str, Value], language: str) -> str:
+    """Answers as a rater reads them: `How real ...? 4; ...`."""
+    said = []
+    for question in design.questions:
+        if question.name in answers:
+            value = written(answers[question.name])
+            value = words_in(question.choices[value], language) if value in question.choices else value
+            said.append(f"{words_in(question.text, language)} {value}")
+    return "; ".join(said)
 
 
 def tell(error: DatabaseAway) -> None:

@@ -13,10 +13,11 @@ from starlette.responses import RedirectResponse, Response
 
 from .live import LiveStudy
 from .order import Queue
+from .raters import Rater
 from .rendering import LANGUAGE_COOKIE, Rendering
 from .security import read_form
 from .signin import RENEWED_AFTER, SESSION_SECONDS, Attempts, Session, same
-from .store import Rater, Store
+from .store import Store
 
 YEAR = 365 * 24 * 3600
 
@@ -109,14 +110,16 @@ class Visits:
     def _enter(self, request: Request, fields: Mapping[str, str] | None) -> Response:
         address = request.client.host if request.client else ""
         design = self._live.study.design
-        wait = self._attempts.wait(address)
-        if wait:
-            minutes = math.ceil(wait / 60)
-            page = self._rendering.message(request, design, "limited", "limited_title", 429, minutes=minutes)
-            page.headers["retry-after"] = str(wait)
-            return page
         rater = self._store.by_token(request.path_params["token"])
         if rater is None:
+            wait = self._attempts.wait(address)  # for wrong links alone: a clinic has one address
+            if wait:
+                minutes = math.ceil(wait / 60)
+                page = self._rendering.message(
+                    request, design, "limited", "limited_title", 429, minutes=minutes
+                )
+                page.headers["retry-after"] = str(wait)
+                return page
             self._attempts.failed(address)
             return self._rendering.message(request, design, "link", "link_title", 403)
         try:

@@ -27,6 +27,7 @@ function saving(form) {
       form.elements.csrf.value = answer.csrf;
       return send(true);
     }
+    if (answer.form) form.elements.form.value = answer.form; // saving once more is meant
     throw new Error(answer.error);
   }
 
