@@ -103,7 +103,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "withdraw", help="list, and erase, what was made from photographs whose consent is gone"
     )
     withdraw.add_argument(
-        "folders", type=Path, nargs="+", metavar="FOLDER", help="a run, a dataset, LoRAs or generated images"
+        "folders",
+        type=Path,
+        nargs="+",
+        metavar="PATH",
+        help="a run, a dataset, a folder of LoRAs or generated images, or a single file of these",
     )
     withdraw.add_argument("--yes", action="store_true", help="erase it, and don't ask")
     purge = commands.add_parser("purge", help="erase everything that was derived from the photographs")
@@ -298,11 +302,16 @@ def _withdraw(args: argparse.Namespace) -> int:
     from ..diffusioncleft_core.imageset.places import named
     from ..diffusioncleft_core.run.withdrawal import described, erase_held, find_withdrawn
 
-    held = find_withdrawn(args.folders)
+    held, unknown = find_withdrawn(args.folders)
+    for message in unknown:
+        warn(message)
     if not held:
-        print(
-            f"nothing in {', '.join(map(str, args.folders))} holds a photograph whose consent was withdrawn"
-        )
+        where = ", ".join(map(str, args.folders))
+        if unknown:
+            raise UserError(
+                f"in {where} nothing is marked as withdrawn, but that is not all there is to know"
+            )
+        print(f"nothing in {where} holds a photograph whose consent was withdrawn")
         return 0
     print("made from photographs whose consent was withdrawn:")
     for line in described(held):

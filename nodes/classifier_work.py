@@ -99,6 +99,7 @@ def evaluate(
     from ..diffusioncleft_core.downstream.evidence import downstream_document
     from ..diffusioncleft_core.downstream.held_out import learned_people
     from ..diffusioncleft_core.downstream.model import read_model
+    from ..diffusioncleft_core.downstream.withdrawn import refuse_withdrawn_model
     from ..diffusioncleft_core.environment import pick_device
     from ..diffusioncleft_core.report.downstream_words import told
     from .pictures import tensor_of
@@ -106,6 +107,7 @@ def evaluate(
 
     check_kind([item.phantom for item in (*classifier.sources, positive, negative)])
     model = read_model(classifier.folder)
+    refuse_withdrawn_model(model, places.withdrawals())
     labelled = [(positive.folder, 1), (negative.folder, 0)]
     learned = (*classifier.sources, *trained_on)
     datasets = [item.folder for item in learned if isinstance(item, DatasetHandle)]
