@@ -243,13 +243,15 @@ def _show(args: argparse.Namespace) -> int:
     subjects = counted(len({row.subject for row in rows}), "subject")
     print(f"{folder}: {counted(len(rows), 'photograph')} of {subjects}")
     columns = sorted(roles)
-    print(f"  {'':24}" + "".join(f"{name:>10}" for name in columns))
-    print(f"  {'photographs':24}" + "".join(f"{roles[name]:10d}" for name in columns))
-    names = list(dict.fromkeys(name for row in rows for name in row.attributes))
-    for name in names:
+    table = {"photographs": roles}
+    for name in dict.fromkeys(name for row in rows for name in row.attributes):
         for value in sorted({row.attributes.get(name, "") for row in rows} - {""}):
-            counts = Counter(row.role or "none" for row in rows if row.attributes.get(name) == value)
-            print(f"  {name + ': ' + value:24}" + "".join(f"{counts[column]:10d}" for column in columns))
+            having = (row.role or "none" for row in rows if row.attributes.get(name) == value)
+            table[f"{name}: {value}"] = Counter(having)
+    width = max(24, *map(len, table))
+    print(f"  {'':{width}}" + "".join(f"{name:>10}" for name in columns))
+    for label, counts in table.items():
+        print(f"  {label:{width}}" + "".join(f"{counts[column]:10d}" for column in columns))
     aside = read_set_aside(folder)
     print(f"set aside: {len(aside)}")
     for reason, count in Counter(item.reason for item in aside).most_common():
@@ -300,6 +302,7 @@ def _restore_captions(args: argparse.Namespace) -> int:
 
 def _withdraw(args: argparse.Namespace) -> int:
     from ..diffusioncleft_core.imageset.places import named
+    from ..diffusioncleft_core.run.withdraw_arguments import read_given
     from ..diffusioncleft_core.run.withdrawal import described, erase_held, find_withdrawn
 
     held, unknown = find_withdrawn(args.folders)
@@ -308,10 +311,10 @@ def _withdraw(args: argparse.Namespace) -> int:
     if not held:
         where = ", ".join(map(str, args.folders))
         if unknown:
-            raise UserError(
-                f"in {where} nothing is marked as withdrawn, but that is not all there is to know"
-            )
+            raise UserError(f"nothing in {where} is marked as withdrawn, which says no more than the warning")
         print(f"nothing in {where} holds a photograph whose consent was withdrawn")
+        if not read_given(args.folders).datasets:
+            print("no dataset lies there, so no table was read: a consent counts once its dataset is built")
         return 0
     print("made from photographs whose consent was withdrawn:")
     for line in described(held):

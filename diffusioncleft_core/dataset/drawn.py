@@ -99,8 +99,8 @@ def refuse_withdrawn_lesson(folder: Path) -> None:
     """Raise UserError for images to learn from whose LoRA learned from a photograph that was withdrawn."""
     if folder.is_dir() and set_withdrawal(folder) is not None:
         raise UserError(
-            f"the LoRA that drew what is in {shown(folder)} {SAID}, so no classifier learns from it: draw the "
-            "images with a LoRA that was trained without that photograph, and erase these with "
+            f"the LoRA that drew what is in {shown(folder)} {SAID}, so no classifier learns from it: draw "
+            "the images with a LoRA that was trained without that photograph, and erase these with "
             f"'diffusioncleft dataset withdraw {shlex.quote(shown(folder))}'"
         )
 

@@ -1,4 +1,4 @@
-"""A classifier that learned from a photograph whose consent was withdrawn, or from its images, is not used."""
+"""No classifier is used that learned from a photograph whose consent was withdrawn, or from its images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .model import SavedModel
 
 
 def refuse_withdrawn_model(model: SavedModel, known: Sequence[Withdrawal] | None = None) -> None:
-    """Raise UserError for a classifier that a withdrawn consent reaches, by its training or its images' LoRAs.
+    """Raise UserError for a classifier that a withdrawn consent reaches, itself or its images' LoRAs.
 
     known: beside what the mark in the model's folder says (default: the user's list).
     """
@@ -21,7 +21,7 @@ def refuse_withdrawn_model(model: SavedModel, known: Sequence[Withdrawal] | None
     if withdrawal_of(training_names(model.document), known) is not None:
         folder = shown(model.folder)
         raise UserError(
-            f"the classifier {folder}, or a LoRA that drew what it learned from, {SAID}, so it judges nothing; "
-            "train it again without that photograph (diffusioncleft downstream train), and erase this one "
-            f"with 'diffusioncleft dataset withdraw {shlex.quote(folder)}'"
+            f"the classifier {folder}, or a LoRA that drew what it learned from, {SAID}, so it judges "
+            "nothing; train it again without that photograph (diffusioncleft downstream train), and erase "
+            f"this one with 'diffusioncleft dataset withdraw {shlex.quote(folder)}'"
         )

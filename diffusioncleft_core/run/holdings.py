@@ -46,7 +46,8 @@ class Held:
     """One thing in which a withdrawn photograph has a share.
 
     kind: one of the kinds above; place: the file, or the folder it is; files: files and folders that are
-    erased with it; n: how many LoRAs or images it is; withdrawals: those that reach it.
+    erased with it; n: how many LoRAs or images it is; withdrawals: those that reach it; partial: others that
+    are withdrawn too, and were not asked for, lie beside it, so that the mark stays.
     """
 
     kind: str
@@ -54,6 +55,7 @@ class Held:
     files: tuple[Path, ...]
     n: int = 1
     withdrawals: tuple[Withdrawal, ...] = ()
+    partial: bool = False
 
 
 class Search:
@@ -99,7 +101,8 @@ class Search:
             more = there(folder / name for name in own) if loras == withdrawn else []
             place = loras[0] if len(loras) == 1 else folder
             reached = merged(item for file in loras for item in self._reaches(file))
-            yield Held(LORA, place, (*loras, *more), len(loras), tuple(reached))
+            partial = loras != withdrawn
+            yield Held(LORA, place, (*loras, *more), len(loras), tuple(reached), partial)
         # What lies beside the checkpoints is of the last training into the folder.
         last = checkpointed_runs(folder / _CHECKPOINTS)
         reached = self._of(last) or (
@@ -166,7 +169,8 @@ class Search:
             own = _BESIDE_IMAGES if len(found) == len(images) else (MARK,)
             caches = there(folder / name for name in own) if len(found) == len(withdrawn) else []
             reached = merged(item for items in found.values() for item in items)
-            yield Held(IMAGES, folder, (*files, *caches), len(found), tuple(reached))
+            partial = len(found) < len(withdrawn)
+            yield Held(IMAGES, folder, (*files, *caches), len(found), tuple(reached), partial)
 
     def _asked(self, *files: Path) -> bool:
         """Whether these are there to be looked at: their folder is, or one of them is asked for by itself."""

@@ -42,7 +42,9 @@ def read_given(paths: Sequence[Path]) -> Given:
             raise UserError(
                 f"there is no {shown(path)}; give a run, a dataset, LoRAs, generated images, or a single file"
             )
-        whole = next((place for place in path.parents if _is_one(place)), None)
+        whole = next(
+            (place for place in path.absolute().parents if _is_one(place) or is_dataset(place)), None
+        )
         if path.is_file() and whole is not None:
             raise UserError(f"{shown(path)} is a part of {shown(whole)}; give the whole folder")
         if path.is_file() or path.name in BESIDE_CHECKPOINTS:
@@ -127,11 +129,9 @@ def _unnoticed(dataset: Path) -> str | None:
     except UserError as error:
         return f"{error}; {unread}"
     _, _, allowed = sources_with_consent(photos, found)
-    gone = len(training_sources(read_roles(dataset)) - allowed)
-    if not to_withdraw(dataset, allowed) and (
-        not gone or found.lost
-    ):  # a lost folder's roles stay as they are
-        return None
+    gone, coming = len(training_sources(read_roles(dataset)) - allowed), to_withdraw(dataset, allowed)
+    if not coming and not (gone and found.listing.photographs):
+        return found.lost if gone else None  # where every photograph is gone, a build marks and stops
     return (
         f"photographs that {name} was built from and that no longer have consent: {gone}; what learned from "
         f"them is not known as withdrawn yet: {_BUILD}"

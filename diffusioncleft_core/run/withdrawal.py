@@ -140,7 +140,7 @@ def marked(held: Sequence[Held]) -> list[Held]:
             elif item.kind == REPORT:
                 refresh_report(item.place, item.withdrawals)
         mark = folder_of(item) / MARK
-        new = item.kind in _MARKED and mark not in item.files and mark.is_file()
+        new = item.kind in _MARKED and not item.partial and mark not in item.files and mark.is_file()
         found.append(replace(item, files=(*item.files, mark)) if new else item)
     learned = [reached for item in held if item.kind == LORA for reached in item.withdrawals]
     change_user_register(lambda known: merged([*known, *learned]))
