@@ -103,7 +103,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "withdraw", help="list, and erase, what was made from photographs whose consent is gone"
     )
     withdraw.add_argument(
-        "folders", type=Path, nargs="+", metavar="FOLDER", help="a run, a dataset, LoRAs or generated images"
+        "folders",
+        type=Path,
+        nargs="+",
+        metavar="PATH",
+        help="a run, a dataset, a folder of LoRAs or generated images, or a single file of these",
     )
     withdraw.add_argument("--yes", action="store_true", help="erase it, and don't ask")
     purge = commands.add_parser("purge", help="erase everything that was derived from the photographs")
@@ -239,13 +243,15 @@ def _show(args: argparse.Namespace) -> int:
     subjects = counted(len({row.subject for row in rows}), "subject")
     print(f"{folder}: {counted(len(rows), 'photograph')} of {subjects}")
     columns = sorted(roles)
-    print(f"  {'':24}" + "".join(f"{name:>10}" for name in columns))
-    print(f"  {'photographs':24}" + "".join(f"{roles[name]:10d}" for name in columns))
-    names = list(dict.fromkeys(name for row in rows for name in row.attributes))
-    for name in names:
+    table = {"photographs": roles}
+    for name in dict.fromkeys(name for row in rows for name in row.attributes):
         for value in sorted({row.attributes.get(name, "") for row in rows} - {""}):
-            counts = Counter(row.role or "none" for row in rows if row.attributes.get(name) == value)
-            print(f"  {name + ': ' + value:24}" + "".join(f"{counts[column]:10d}" for column in columns))
+            having = (row.role or "none" for row in rows if row.attributes.get(name) == value)
+            table[f"{name}: {value}"] = Counter(having)
+    width = max(24, *map(len, table))
+    print(f"  {'':{width}}" + "".join(f"{name:>10}" for name in columns))
+    for label, counts in table.items():
+        print(f"  {label:{width}}" + "".join(f"{counts[column]:10d}" for column in columns))
     aside = read_set_aside(folder)
     print(f"set aside: {len(aside)}")
     for reason, count in Counter(item.reason for item in aside).most_common():
@@ -296,13 +302,19 @@ def _restore_captions(args: argparse.Namespace) -> int:
 
 def _withdraw(args: argparse.Namespace) -> int:
     from ..diffusioncleft_core.imageset.places import named
+    from ..diffusioncleft_core.run.withdraw_arguments import read_given
     from ..diffusioncleft_core.run.withdrawal import described, erase_held, find_withdrawn
 
-    held = find_withdrawn(args.folders)
+    held, unknown = find_withdrawn(args.folders)
+    for message in unknown:
+        warn(message)
     if not held:
-        print(
-            f"nothing in {', '.join(map(str, args.folders))} holds a photograph whose consent was withdrawn"
-        )
+        where = ", ".join(map(str, args.folders))
+        if unknown:
+            raise UserError(f"nothing in {where} is marked as withdrawn, which says no more than the warning")
+        print(f"nothing in {where} holds a photograph whose consent was withdrawn")
+        if not read_given(args.folders).datasets:
+            print("no dataset lies there, so no table was read: a consent counts once its dataset is built")
         return 0
     print("made from photographs whose consent was withdrawn:")
     for line in described(held):

@@ -52,9 +52,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..diffusioncleft_core.dataset.drawn import remember_place
     from ..diffusioncleft_core.outputs import check_output
     from ..diffusioncleft_core.report.blocks import labels_of
     from ..diffusioncleft_core.report.html import figures_folder, write_shared
+    from ..diffusioncleft_core.report.loras import report_loras
     from ..diffusioncleft_core.report.plain_words import WITHDRAWN_NOTE
     from ..diffusioncleft_core.report.run_folder import (
         HTML,
@@ -90,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
         other_models=dict(args.other_model),
         labels=labels_of(document),
     )
+    remember_place(out.parent, report_loras(document))
     written = write_shared(document, pictures, out)
     print(f"report:  {out}")
     if len(written) > 1:

@@ -26,7 +26,7 @@ def unguarded(cell: str) -> str:
 def csv_text(
     header: Sequence[str], rows: Iterable[Iterable[Any]], *, line_end: str = "\n", separator: str = ","
 ) -> str:
-    """A table as CSV: a header, empty for rows that go below a table, and cells of which texts are guarded."""
+    """A table as CSV, its texts guarded; the header is empty for rows that go below a table."""
     text = io.StringIO()
     writer = csv.writer(text, delimiter=separator, lineterminator=line_end)
     for row in (*([header] if header else []), *rows):

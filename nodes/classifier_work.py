@@ -82,7 +82,7 @@ def train(lesson: Lesson) -> tuple[ClassifierHandle, float, str]:
         document = _known_model(folder) or training.run(positive, negative, folder, keep_private)
     accuracies = [row["validation_accuracy"] for row in document["trainings"]]
     handle = ClassifierHandle(name, folder, lesson.sources, pack)
-    return handle, sum(accuracies) / len(accuracies), _trained_words(name, document, lesson.sources)
+    return handle, sum(accuracies) / len(accuracies), _trained_words(name, document)
 
 
 def evaluate(
@@ -99,6 +99,7 @@ def evaluate(
     from ..diffusioncleft_core.downstream.evidence import downstream_document
     from ..diffusioncleft_core.downstream.held_out import learned_people
     from ..diffusioncleft_core.downstream.model import read_model
+    from ..diffusioncleft_core.downstream.withdrawn import refuse_withdrawn_model
     from ..diffusioncleft_core.environment import pick_device
     from ..diffusioncleft_core.report.downstream_words import told
     from .pictures import tensor_of
@@ -106,6 +107,7 @@ def evaluate(
 
     check_kind([item.phantom for item in (*classifier.sources, positive, negative)])
     model = read_model(classifier.folder)
+    refuse_withdrawn_model(model, places.withdrawals())
     labelled = [(positive.folder, 1), (negative.folder, 0)]
     learned = (*classifier.sources, *trained_on)
     datasets = [item.folder for item in learned if isinstance(item, DatasetHandle)]
@@ -121,7 +123,7 @@ def evaluate(
         )
         document = downstream_document({model.task.name: evidence})
     task = document["tasks"][model.task.name]
-    notes = _withdrawn([*classifier.sources, positive, negative])
+    notes = _withdrawn([positive, negative])
     text = "\n".join([*notes, *told(task), *([PHANTOM_NOTE] if document["phantom"] else []), NOTICE])
     plot = reliability(model.task.name, task)
     figures = {**document, "notes": notes}
@@ -207,7 +209,7 @@ def _known_model(folder: Path) -> "dict[str, Any] | None":
     return None
 
 
-def _trained_words(name: str, document: dict[str, Any], sources: Sequence[Source]) -> str:
+def _trained_words(name: str, document: dict[str, Any]) -> str:
     from ..diffusioncleft_core.downstream.train_model import words_of
     from ..diffusioncleft_core.report.blocks import count
 
@@ -215,7 +217,6 @@ def _trained_words(name: str, document: dict[str, Any], sources: Sequence[Source
     not_found = counts["not_found"]
     return "\n".join(
         [
-            *_withdrawn(sources),
             f"{name}: {document['task']['title']}, {kind} on {document['backbone']['name']}",
             f"{count(counts['positive'])} positive and {count(counts['negative'])} negative images of "
             f"{count(counts['people'])} people",

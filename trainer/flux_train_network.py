@@ -85,6 +85,8 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
     """
     # Whether the people in the images were asked, before anything is read or written.
     trained_on = [subset.image_dir for subset in image_folders(recipe)]
+    if missing := [folder for folder in trained_on if not Path(folder).is_dir()]:
+        raise UserError(f"there is no folder {missing[0]}; give the folder of the training images")
     for message in [*check_consent(trained_on), *check_records(trained_on, recipe.data.cache_dir)]:
         events.emit("warning", message=message, private=True)
     output_dir = recipe.output.folder

@@ -72,10 +72,12 @@ def run(args: argparse.Namespace) -> int:
     from ...diffusioncleft_core.downstream.evidence import downstream_document
     from ...diffusioncleft_core.downstream.held_out import TOUCHED, learned_people
     from ...diffusioncleft_core.downstream.model import read_model
+    from ...diffusioncleft_core.downstream.withdrawn import refuse_withdrawn_model
     from ...diffusioncleft_core.outputs import check_output
     from ...diffusioncleft_core.report.downstream_words import told
 
     model = read_model(args.model)
+    refuse_withdrawn_model(model)
     sets = test_sets(args.test, model.task)
     for file in (args.out / FILE_NAME, *(args.out / name / TOUCHED for name in sets)):
         check_output(file)

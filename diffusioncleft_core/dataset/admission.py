@@ -27,6 +27,14 @@ class FoundPhotographs:
     set_aside: tuple[SetAside, ...]
 
 
+def require_photographs(folder: Path) -> None:
+    """Raise UserError where the folder of photographs is none."""
+    if folder.is_file():
+        raise UserError(f"{folder} is a file; give the folder that holds the photographs")
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}; check the path of the photographs")
+
+
 def list_photographs(folder: Path, named: Collection[str] = ()) -> FoundPhotographs:
     """Find the photographs in `folder` and its subfolders.
 
@@ -37,8 +45,7 @@ def list_photographs(folder: Path, named: Collection[str] = ()) -> FoundPhotogra
         UserError: the folder is missing.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise UserError(f"the folder of photographs {folder} does not exist; check the path")
+    require_photographs(folder)
     keys = {file_key(name).casefold() for name in named}
     found: list[str] = []
     refused: list[SetAside] = []

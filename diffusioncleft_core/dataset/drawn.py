@@ -95,6 +95,16 @@ def refuse_withdrawn_set(folder: Path, known: Sequence[Withdrawal] | None = None
         )
 
 
+def refuse_withdrawn_lesson(folder: Path) -> None:
+    """Raise UserError for images to learn from whose LoRA learned from a photograph that was withdrawn."""
+    if folder.is_dir() and set_withdrawal(folder) is not None:
+        raise UserError(
+            f"the LoRA that drew what is in {shown(folder)} {SAID}, so no classifier learns from it: draw "
+            "the images with a LoRA that was trained without that photograph, and erase these with "
+            f"'diffusioncleft dataset withdraw {shlex.quote(shown(folder))}'"
+        )
+
+
 def set_provenance(sets: Mapping[str, Path]) -> dict[str, dict[str, str]]:
     """`loras` and `trainings` of measured sets: the hash of each one's LoRA, and what it came from."""
     records = {name: set_record(folder) for name, folder in sets.items()}

@@ -10,7 +10,7 @@ from ..errors import UserError
 from ..files import read_json, write_bytes
 from ..spreadsheet import csv_text
 from ..text import Decoded, decoded, opened
-from .admission import FoundPhotographs, list_photographs
+from .admission import FoundPhotographs, list_photographs, require_photographs
 from .folder import SETTINGS
 from .matching import written_name
 from .metadata import CONSENT_YES, RATING, MetadataRow, NoConsent, Table, read_table
@@ -37,7 +37,8 @@ def table_and_photographs(photos: Path, metadata: Path | None) -> tuple[Table, F
     metadata: None takes consent for every photograph in the folder from its CONSENT.txt; what is known of
     each is then its caption alone.
     """
-    if metadata == photos / TABLE and not metadata.is_file() and photos.is_dir():
+    require_photographs(photos)
+    if metadata == photos / TABLE and not metadata.is_file():
         raise NoConsent(
             f"{photos} has neither {TABLE} nor {STATEMENT_FILE}",
             f"nobody's consent is known: start a table with: diffusioncleft dataset table {photos}",

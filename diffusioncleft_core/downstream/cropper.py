@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..dataset.drawn import set_names
+from ..dataset.drawn import refuse_withdrawn_lesson, set_names
 from ..dataset.folder import dataset_cache, dataset_rows, is_dataset
 from ..dataset.references import dataset_records
 from ..dataset.select import SAME_PERSON, SAME_PERSON_PHANTOM
@@ -124,7 +124,12 @@ class Cropper:
         )
 
     def training_set(self, folder: Path, label: int) -> Crops:
-        """The crops that a classifier may learn from: of a dataset those of its training photographs."""
+        """The crops that a classifier may learn from: of a dataset those of its training photographs.
+
+        Raises:
+            UserError: as `read`, or the LoRA that drew them learned from a photograph that was withdrawn.
+        """
+        refuse_withdrawn_lesson(Path(folder))
         return self.read(folder, label, roles=("train",), description=f"lips, {Path(folder).name}")
 
     def test_set(self, folder: Path, label: int) -> Crops:

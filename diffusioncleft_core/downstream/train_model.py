@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..dataset.drawn import remember_place, set_withdrawal
+from ..dataset.drawn import remember_place
 from ..dataset.folder import keyed_hash
 from ..dataset.trained import remember_training
-from ..dataset.withdrawn import SAID
 from ..environment import check_packages
 from ..errors import UserError
 from ..imageset.cache import entry_key
@@ -123,8 +122,6 @@ class ModelTraining:
         return fingerprint
 
     def _read(self, folder: Path, label: int) -> Crops:
-        if set_withdrawal(folder) is not None:
-            self.warn(f"the LoRA that drew the images of {folder} {SAID}")
         crops = self.cropper.training_set(folder, label)
         for message in unlisted(folder):
             self.warn(message)

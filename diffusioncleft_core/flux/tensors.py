@@ -41,6 +41,8 @@ def check_file(path: Path, what: str) -> None:
         UserError: missing, a folder, empty, GGUF, a pickle (by its ending or its first bytes), or what
             `stand_in` knows.
     """
+    if path.is_dir():
+        raise UserError(f"{what}: {path} is a folder; give the path of a safetensors file in it")
     if not path.is_file():
         raise UserError(f"{what}: there is no file {path}; give the path of a safetensors file")
     with opened(path, what) as file:

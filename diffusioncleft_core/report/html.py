@@ -24,6 +24,7 @@ from .blocks import Gallery, Labels, Photo, Plots, Section, Text, labels_of
 from .downstream import downstream_section
 from .drawing import Drawing, save_drawings
 from .face_map import embedding_section
+from .loras import PAGE_LORAS, report_loras
 from .measured import measured_section
 from .nearest import NearestPair, earlier_reviews, generated_place, set_folders
 from .pictures import Panel, ReportPictures, thumbnail
@@ -54,7 +55,8 @@ LEAD = (
 
 @dataclass(frozen=True)
 class Page:
-    """All that the template needs. facts: (label, value) pairs under the heading; banners: (loud, plain)."""
+    """All that the template needs. facts: (label, value) pairs under the heading; banners: (loud, plain);
+    loras: see `report_loras`."""
 
     title: str
     phantom: bool
@@ -62,6 +64,7 @@ class Page:
     sections: Sequence[Section]
     lead: str = LEAD
     banners: Sequence[tuple[str, str]] = ()
+    loras: Sequence[str] = ()
 
     @property
     def drawings(self) -> list[Drawing]:
@@ -94,7 +97,8 @@ def page_of(document: Mapping[str, Any], pictures: ReportPictures) -> Page:
     ]
     phantom = bool(document.get("phantom"))
     title = "DiffusionCleft: report of a run" + (" on phantoms" if phantom else "")
-    return Page(title, phantom, facts_of(document), sections)
+    loras = tuple(dict.fromkeys(report_loras(document)))
+    return Page(title, phantom, facts_of(document), sections, loras=loras)
 
 
 def notes_section(document: Mapping[str, Any]) -> Section:
@@ -223,7 +227,11 @@ def write_html(document: Mapping[str, Any], pictures: ReportPictures | None, pat
 
 
 def rendered(page: Page, path: Path) -> str:
-    return environment().get_template("report.html").render(page=page, figures=figures_folder(path).name)
+    return (
+        environment()
+        .get_template("report.html")
+        .render(page=page, figures=figures_folder(path).name, loras_name=PAGE_LORAS)
+    )
 
 
 def figures_folder(path: Path) -> Path:

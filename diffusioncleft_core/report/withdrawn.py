@@ -11,21 +11,10 @@ from ..dataset.withdrawn import Withdrawal, known_withdrawals, withdrawal_of
 from ..files import write_json, write_text
 from .blocks import labels_of
 from .html import write_html
+from .loras import report_loras
 from .plain_words import WITHDRAWN_NOTE
 from .run_folder import HTML, collect_pictures, conditions_of, read_report, told_trainings
 from .summary import summarize
-
-
-def report_loras(document: Mapping[str, Any]) -> list[str]:
-    """By what the LoRAs behind a report, or behind figures that `diffusioncleft measure` wrote, are known."""
-    training, provenance = document.get("training"), document.get("provenance")
-    found: list[Any] = []
-    if document.get("schema") == 1 and isinstance(training, Mapping):
-        found += [facts.get("lora_sha256") for facts in training.values() if isinstance(facts, Mapping)]
-    if document.get("schema") == 1 and isinstance(provenance, Mapping):
-        for key in ("loras", "trainings"):
-            found += list((provenance.get(key) or {}).values())
-    return [lora for lora in found if isinstance(lora, str)]
 
 
 def with_withdrawal(

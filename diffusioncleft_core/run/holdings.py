@@ -13,28 +13,29 @@ from ..dataset.folder import is_dataset
 from ..dataset.trained import run_fingerprint
 from ..dataset.withdrawn import MARK, RUN_KEY, Withdrawal, merged, metadata_of, read_mark
 from ..downstream.document import training_names
-from ..downstream.model import FILE_NAME as CLASSIFIER
+from ..downstream.model import FILE_NAME as MODEL
 from ..errors import UserError
 from ..files import parse_json, read_json, sha256_model
 from ..imageset.manifest import listed_rows
 from ..imageset.places import CROPS_CACHE, FACES_CACHE, MANIFEST, REJECTED, SETTINGS, sidecar_of
 from ..recipe.document import FILE_NAME
+from ..report.drawing import KINDS, SUFFIXES
 from ..report.folders import RunFolders
 from ..report.html import figures_folder
+from ..report.loras import page_loras, report_loras
 from ..report.nearest import NEAREST_FILE
 from ..report.run_folder import HTML, PRIVATE_HTML
-from ..report.withdrawn import report_loras
 from ..study.folder import is_study, open_study
 from ..weight_file import SOURCE_KEY
 
-LORA, CHECKPOINTS, IMAGES, SHEET, CLASSIFIERS, REPORT, DERIVED, SHOWN = (
-    "LoRA", "checkpoints, previews and losses", "images", "sheet", "classifiers or their figures", "report",
-    "what was computed from images", "pictures of a rater study",
+LORA, CHECKPOINTS, IMAGES, SHEET, CLASSIFIER, FIGURES, REPORT, PAGE, DERIVED, SHOWN = (
+    "LoRA", "checkpoints, previews and losses", "images", "sheet", "classifier", "figures of classifiers",
+    "report", "report page", "what was computed from images", "pictures of a rater study",
 )  # fmt: skip
 _CHECKPOINTS = "state"
 _HEADER = "checkpoint"
 """Where the trainer's checkpoints say what they were made from."""
-_BESIDE_CHECKPOINTS = (_CHECKPOINTS, "previews", "loss.jsonl")
+BESIDE_CHECKPOINTS = (_CHECKPOINTS, "previews", "loss.jsonl")
 _BESIDE_IMAGES = (MANIFEST, SETTINGS, FACES_CACHE, CROPS_CACHE, ".embeddings", ".measure", MARK)
 _LARGEST_JSON = 4 << 20
 """Bytes up to which a JSON file may be a sidecar or a report."""
@@ -45,7 +46,8 @@ class Held:
     """One thing in which a withdrawn photograph has a share.
 
     kind: one of the kinds above; place: the file, or the folder it is; files: files and folders that are
-    erased with it; n: how many LoRAs or images it is; withdrawals: those that reach it.
+    erased with it; n: how many LoRAs or images it is; withdrawals: those that reach it; partial: others that
+    are withdrawn too, and were not asked for, lie beside it, so that the mark stays.
     """
 
     kind: str
@@ -53,6 +55,7 @@ class Held:
     files: tuple[Path, ...]
     n: int = 1
     withdrawals: tuple[Withdrawal, ...] = ()
+    partial: bool = False
 
 
 class Search:
@@ -62,16 +65,23 @@ class Search:
         withdrawals: the trainings.
         deep: folders that are looked into with all that is below them, datasets aside.
         flat: folders of which only their own files count: somebody may keep other things below them.
+        single: files, or parts of a training's folder, that are asked for without what lies beside them.
     """
 
     def __init__(
-        self, withdrawals: Iterable[Withdrawal], deep: Iterable[Path], flat: Iterable[Path] = ()
+        self,
+        withdrawals: Iterable[Withdrawal],
+        deep: Iterable[Path],
+        flat: Iterable[Path] = (),
+        single: Iterable[Path] = (),
     ) -> None:
         self._known = list(withdrawals)
         roots = [folder.resolve() for folder in deep if folder.is_dir()]
         self._runs = [folders for root in roots if (folders := RunFolders(root)).stages.is_dir()]
         places = [folder for root in roots for folder in folders_below(root)]
-        self._folders = list(dict.fromkeys([*places, *(folder.resolve() for folder in flat)]))
+        self._whole = dict.fromkeys([*places, *(folder.resolve() for folder in flat)])
+        self._single = {path.parent.resolve() / path.name for path in single}
+        self._folders = list(dict.fromkeys([*self._whole, *sorted(path.parent for path in self._single)]))
 
     def held(self) -> list[Held]:
         """What is there now. LoRAs come first, because what they drew is known by them."""
@@ -84,24 +94,28 @@ class Search:
     def _learned(self, folder: Path) -> Iterator[Held]:
         """LoRAs, checkpoints, previews and losses."""
         files = sorted(folder.glob("*.safetensors"))
-        loras = [file for file in files if self._reaches(file)]
+        withdrawn = [file for file in files if self._reaches(file)]
+        loras = [file for file in withdrawn if self._asked(file)]
         if loras:
-            alone = len(loras) == len(files)
-            more = there(folder / name for name in ((MARK, FILE_NAME) if alone else (MARK,)))
+            own = (MARK, FILE_NAME) if len(loras) == len(files) else (MARK,)
+            more = there(folder / name for name in own) if loras == withdrawn else []
             place = loras[0] if len(loras) == 1 else folder
             reached = merged(item for file in loras for item in self._reaches(file))
-            yield Held(LORA, place, (*loras, *more), len(loras), tuple(reached))
+            partial = loras != withdrawn
+            yield Held(LORA, place, (*loras, *more), len(loras), tuple(reached), partial)
         # What lies beside the checkpoints is of the last training into the folder.
         last = checkpointed_runs(folder / _CHECKPOINTS)
-        reached = self._of(last) or ([] if last else [item for file in loras for item in self._reaches(file)])
-        beside = there(folder / name for name in _BESIDE_CHECKPOINTS)
-        if reached and beside:
+        reached = self._of(last) or (
+            [] if last else [item for file in withdrawn for item in self._reaches(file)]
+        )
+        beside = there(folder / name for name in BESIDE_CHECKPOINTS)
+        if reached and self._asked(*beside):
             yield Held(CHECKPOINTS, folder, tuple(beside), withdrawals=tuple(merged(reached)))
 
     def _drawn(self, folder: Path) -> Iterator[Held]:
         """Sets; studies that show some of them; sheets and grids; reports."""
         if (folder / SETTINGS).is_file():
-            if reached := self._of(set_names(folder)):
+            if folder in self._whole and (reached := self._of(set_names(folder))):
                 images, files = set_files(folder)
                 yield Held(IMAGES, folder, tuple(files), images, tuple(reached))
             return
@@ -112,12 +126,15 @@ class Search:
                 for item in study.items
                 if study.has_image(item.id) and (reached := self._of({item.lora or ""}))
             }
-            if found:
+            if found and folder in self._whole:
                 reached = merged(item for items in found.values() for item in items)
                 yield Held(SHOWN, folder, tuple(found), len(found), tuple(reached))
             return
         yield from self._loose(folder)
+        paged: set[Path] = set()
         for file in sorted(folder.glob("*.json")):
+            if not self._asked(file, file.with_suffix(".png")):
+                continue
             document = _document(file)
             if document.get("synthetic") is True:
                 loras = [*_listed(document, "loras"), *_listed(document, "trainings")]
@@ -125,26 +142,39 @@ class Search:
                     files = there((file.with_suffix(".png"), file))
                     yield Held(SHEET, files[0], tuple(files), withdrawals=tuple(reached))
             elif reached := self._of(training_names(document)):
-                models = sorted(folder.glob("seed-*.safetensors")) if file.name == CLASSIFIER else []
-                said = sorted(folder.glob("*/seed-*.jsonl"))
-                yield Held(CLASSIFIERS, file, (*models, *said, file), withdrawals=tuple(reached))
+                is_model = file.name == MODEL
+                mark = there([folder / MARK]) if is_model else []
+                parts = sorted(folder.glob("seed-*.safetensors" if is_model else "*/seed-*.jsonl"))
+                kind = CLASSIFIER if is_model else FIGURES
+                yield Held(kind, file, (*parts, *mark, file), withdrawals=tuple(reached))
             elif reached := self._of(report_loras(document)):
                 folders = RunFolders(folder)
                 page = folder / HTML
                 pages = [folders.summary, page, figures_folder(page)] if file == folders.report else []
+                paged.update(pages)
                 yield Held(REPORT, file, tuple(there([file, *pages])), withdrawals=tuple(reached))
+        for page in sorted({*folder.glob("*.html")} - paged):
+            if self._asked(page) and (reached := self._of(page_loras(page))):
+                yield Held(PAGE, page, (page, *_plots(figures_folder(page))), withdrawals=tuple(reached))
 
     def _loose(self, folder: Path) -> Iterator[Held]:
         """Images that were copied out of a set: each says itself what drew it."""
         images = loose_images(folder)
-        found = {image: reached for image, names in images.items() if (reached := self._of(names))}
+        withdrawn = {image: reached for image, names in images.items() if (reached := self._of(names))}
+        found = {
+            image: reached for image, reached in withdrawn.items() if self._asked(image, sidecar_of(image))
+        }
         if found:
             files = there(path for image in found for path in (image, sidecar_of(image)))
-            caches = there(
-                folder / name for name in (_BESIDE_IMAGES if len(found) == len(images) else (MARK,))
-            )
+            own = _BESIDE_IMAGES if len(found) == len(images) else (MARK,)
+            caches = there(folder / name for name in own) if len(found) == len(withdrawn) else []
             reached = merged(item for items in found.values() for item in items)
-            yield Held(IMAGES, folder, (*files, *caches), len(found), tuple(reached))
+            partial = len(found) < len(withdrawn)
+            yield Held(IMAGES, folder, (*files, *caches), len(found), tuple(reached), partial)
+
+    def _asked(self, *files: Path) -> bool:
+        """Whether these are there to be looked at: their folder is, or one of them is asked for by itself."""
+        return any(file.parent in self._whole or file in self._single for file in files)
 
     def _of(self, names: Iterable[str]) -> list[Withdrawal]:
         """The withdrawals that reach what is known by one of these names."""
@@ -226,6 +256,15 @@ def _derived(folders: RunFolders, found: Sequence[Held]) -> Iterator[Held]:
     files = there(folders.private / name for name in names)
     if files:
         yield Held(DERIVED, folders.private, tuple(files))
+
+
+def _plots(folder: Path) -> list[Path]:
+    """The folder of a page's plots where it holds nothing else, else the plots in it."""
+    files = list(folder.iterdir()) if folder.is_dir() else []
+    plots = sorted(
+        {path for kind in KINDS for suffix in SUFFIXES for path in folder.glob(f"{kind}.{suffix}")}
+    )
+    return [folder] if plots and set(files) == set(plots) else plots
 
 
 def _listed(document: dict[str, Any], key: str) -> list[str]:

@@ -15,7 +15,8 @@ class Need:
     """One thing that a run needs. problem: what is wrong with it, None when nothing is.
 
     detail: what was found. fetch: the command that fetches what is missing. required: whether the run stops
-    without it. warning: the run goes on as it is, to a worse end.
+    without it. warning: the run goes on as it is, to a worse end. asked: it is what the command asks for, so
+    a problem with it is a mistake, and nothing that is missing.
     """
 
     what: str
@@ -24,21 +25,24 @@ class Need:
     fetch: str = ""
     required: bool = True
     warning: bool = False
+    asked: bool = False
 
     @property
     def state(self) -> str:
-        """`ok`, `missing`, `short` for what only may turn out too little, or `warning`."""
+        """`ok`, `missing`, `wrong`, `short` for what only may turn out too little, or `warning`."""
         if self.problem is None:
             return "warning" if self.warning else "ok"
+        if self.asked:
+            return "wrong"
         return "missing" if self.required else "short"
 
 
-def looked(what: str, look: Callable[[], str], fetch: str = "") -> Need:
+def looked(what: str, look: Callable[[], str], fetch: str = "", *, asked: bool = False) -> Need:
     """What `look` found, or what it raised."""
     try:
-        return Need(what, look(), fetch=fetch)
+        return Need(what, look(), fetch=fetch, asked=asked)
     except UserError as error:
-        return Need(what, problem=str(error), fetch=fetch)
+        return Need(what, problem=str(error), fetch=fetch, asked=asked)
 
 
 def needs_table(needs: Sequence[Need]) -> str:

@@ -92,12 +92,12 @@ def options(settings: RunSettings) -> Iterator[Need]:
             )
         return check_packages(STUDY_PACKAGES)
 
-    yield looked("conditions", conditions)
-    yield looked("recipe", recipe)
+    yield looked("conditions", conditions, asked=True)
+    yield looked("recipe", recipe, asked=True)
     yield looked("packages", lambda: check_packages(PACKAGES))
     if settings.study:
         yield looked("rater study", study)
-    yield looked("the run's folder", folder)
+    yield looked("the run's folder", folder, asked=True)
 
 
 def chosen(settings: RunSettings) -> list[Condition]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..conditions.vocabulary import Condition
 from ..dataset.drawn import remembered_places
-from ..dataset.folder import KEY, WITHDRAWN, dataset_lock, erase, is_dataset
+from ..dataset.folder import KEY, WITHDRAWN, dataset_lock, erase
 from ..dataset.opened import sources_with_consent
 from ..dataset.rating_consent import studies_of, write_rating_consent
 from ..dataset.settings import Photographs, read_roles
@@ -42,11 +42,22 @@ from ..imageset.places import REJECTED
 from ..report.folders import RunFolders
 from ..report.withdrawn import refresh_report
 from ..study.consent import refresh_studies
-from .holdings import CHECKPOINTS, IMAGES, LORA, REPORT, Held, Search, folders_below, is_checkpoint
+from .holdings import (
+    CHECKPOINTS,
+    CLASSIFIER,
+    IMAGES,
+    LORA,
+    REPORT,
+    Held,
+    Search,
+    folders_below,
+    is_checkpoint,
+)
 from .stages import SUPERSEDED
+from .withdraw_arguments import folder_of, not_built, paths_of, read_given, run_of
 
 COMMAND = "diffusioncleft dataset withdraw"
-_MARKED = (LORA, CHECKPOINTS, IMAGES)
+_MARKED = (LORA, CHECKPOINTS, IMAGES, CLASSIFIER)
 """Kinds beside which a mark is put."""
 
 
@@ -129,31 +140,24 @@ def marked(held: Sequence[Held]) -> list[Held]:
             elif item.kind == REPORT:
                 refresh_report(item.place, item.withdrawals)
         mark = folder_of(item) / MARK
-        new = item.kind in _MARKED and mark not in item.files and mark.is_file()
+        new = item.kind in _MARKED and not item.partial and mark not in item.files and mark.is_file()
         found.append(replace(item, files=(*item.files, mark)) if new else item)
     learned = [reached for item in held if item.kind == LORA for reached in item.withdrawals]
     change_user_register(lambda known: merged([*known, *learned]))
     return found
 
 
-def find_withdrawn(folders: Sequence[Path]) -> list[Held]:
-    """Everything in runs, datasets and other folders in which a withdrawn photograph has a share; it is
-    marked."""
-    deep: list[Path] = []
-    datasets: list[Path] = []
-    for folder in folders:
-        if not folder.is_dir():
-            raise UserError(f"{folder} is no folder; give the folder of a run, a dataset, LoRAs or images")
-        if is_dataset(folder):
-            datasets.append(folder)
-            run = run_of(folder)
-            deep += [run.root] if run else []
-        else:
-            deep.append(folder)
-            datasets += RunFolders(folder).datasets()
-    flat = [place for dataset in datasets for place in trained_places(dataset)]
-    flat += _drawn_elsewhere(item for dataset in datasets for item in read_register(dataset / WITHDRAWN))
-    return marked(Search(known_withdrawals(*datasets), deep, flat).held())
+def find_withdrawn(paths: Sequence[Path]) -> tuple[list[Held], list[str]]:
+    """Everything in runs, datasets and other folders in which a withdrawn photograph has a share, marked; and
+    sentences on datasets among them whose last build does not tell what their tables say now.
+
+    paths: folders, and single files.
+    """
+    given = read_given(paths)
+    flat = [place for dataset in given.datasets for place in _known_places(dataset)]
+    flat += _drawn_elsewhere(item for folder in given.datasets for item in read_register(folder / WITHDRAWN))
+    search = Search(known_withdrawals(*given.datasets), given.deep, flat, given.single)
+    return marked(search.held()), not_built(given.datasets)
 
 
 @dataclass(frozen=True)
@@ -192,26 +196,19 @@ def described(held: Sequence[Held]) -> list[str]:
     return [f"{f'{item.n} ' if item.n > 1 else ''}{item.kind}: {shown(item.place)}" for item in held]
 
 
-def folder_of(item: Held) -> Path:
-    """The folder in which it lies, or which it is."""
-    return item.place if item.place.is_dir() else item.place.parent
-
-
-def run_of(dataset: Path) -> RunFolders | None:
-    """The run to which a dataset belongs; None for one that stands alone."""
-    private = Path(dataset).resolve().parent
-    folders = RunFolders(private.parent)
-    return folders if folders.private == private and folders.stages.is_dir() else None
-
-
 def _search(dataset: Path, withdrawals: Sequence[Withdrawal]) -> Search:
     run = run_of(dataset)
-    flat = [*trained_places(dataset), *_drawn_elsewhere(withdrawals)]
+    flat = [*_known_places(dataset), *_drawn_elsewhere(withdrawals)]
     return Search(withdrawals, [run.root] if run else [], flat)
 
 
+def _known_places(dataset: Path) -> list[Path]:
+    """Folders that the dataset itself knows: of its trainings, and of studies that show its photographs."""
+    return [*trained_places(dataset), *(study for study in studies_of(dataset) if study.is_dir())]
+
+
 def _drawn_elsewhere(withdrawals: Iterable[Withdrawal]) -> list[Path]:
-    """Folders in which sets, sheets, figures and converted LoRAs of these trainings were put."""
+    """Folders in which sets, sheets, figures, pages, studies, converted LoRAs of these trainings were put."""
     return remembered_places({name for item in withdrawals for name in item.names})
 
 
@@ -242,14 +239,8 @@ def _listed(held: Sequence[Held]) -> str:
 
 
 def _where(dataset: Path, held: Sequence[Held]) -> str:
-    """The folders, for a shell, that `dataset withdraw` is given to erase all of it."""
-    run = run_of(dataset)
-    places = [folder_of(item) for item in held]
-    if run is not None:
-        root = run.root.resolve()
-        places = [run.root, *(place for place in places if not place.is_relative_to(root))]
-    folders = dict.fromkeys(places)
-    return " ".join(shlex.quote(shown(folder)) for folder in folders)
+    """The paths, for a shell, that `dataset withdraw` is given to erase all of it."""
+    return " ".join(shlex.quote(shown(path)) for path in paths_of(held, dataset))
 
 
 def _lift(item: Held, restored: Sequence[Withdrawal]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..conditions.vocabulary import Vocabulary
 from ..dataset.admission import served_folder
+from ..dataset.drawn import remember_place, set_names
 from ..dataset.folder import NOTICE, erase, is_dataset
 from ..dataset.photographs import photographs_in
 from ..dataset.rating_consent import remember_study
@@ -79,6 +80,8 @@ def create_study(
     for folder in {item.picture.folder for item in drawn if item.picture.photograph}:
         if is_dataset(folder):  # before a copy of its photographs is there
             remember_study(folder, out)
+    shown_sets = {item.picture.folder for item in (*drawn, *practice) if not item.picture.photograph}
+    remember_place(out, {name for folder in shown_sets for name in set_names(folder)})
     study = _write(out, design, expanded, drawn, practice)
     notices += unknown([item for item in study.rated if item.repeat_of is None])
     return study, notices

@@ -268,13 +268,29 @@ def test_too_few_people_are_a_message_on_the_node_and_leave_no_model(server, gen
     assert runs(server, "classifier-*") == before
 
 
-def test_withdrawn_sets_are_told_by_both_nodes(server, evaluated, generated):
+def test_no_classifier_learns_from_withdrawn_sets_and_a_withdrawn_one_judges_nothing(
+    server, evaluated, generated
+):
     from diffusioncleft.diffusioncleft_core.dataset.withdrawn import SAID, Withdrawal, add_marks
+    from diffusioncleft.diffusioncleft_core.files import read_json, write_json
 
-    graph = sets("classes/gone", "classes/post_op")
-    graph |= {"real pre": phantoms("pre_op", 21), "real post": phantoms("post_op", 22)}
-    graph |= {"train": trainer(seeds=1), "judge": judge("real pre", "real post")}
+    real = {"real pre": phantoms("pre_op", 21), "real post": phantoms("post_op", 22)}
+    mark = [Withdrawal("ab" * 32, (), "2026-01-01", "a dataset")]
     gone = shutil.copytree(generated / "pre_op", generated / "gone")
-    add_marks(gone, [Withdrawal("ab" * 32, (), "2026-01-01", "a dataset")])
-    found = server.run(graph)
-    assert all(SAID in found[name]["text"][0] for name in ("train", "judge"))
+    add_marks(gone, mark)
+    graph = sets("classes/gone", "classes/post_op") | {"train": trainer(seeds=1)}
+    with pytest.raises(NodeFailed, match=f"{SAID}, so no classifier learns from it"):
+        server.run(graph | real | {"judge": judge("real pre", "real post")})
+    models = list((server.base / "diffusioncleft_runs").glob("**/classifier-*/model.json"))
+    before = {model: read_json(model) for model in models}
+    assert before
+    try:
+        for model, document in before.items():
+            write_json(model, document | {"loras": [["ab" * 32]]})
+            add_marks(model.parent, mark)
+        with pytest.raises(NodeFailed, match="so it judges nothing"):
+            server.run(of_datasets(paper=True))
+    finally:
+        for model, document in before.items():
+            write_json(model, document)
+            (model.parent / "withdrawn.json").unlink()

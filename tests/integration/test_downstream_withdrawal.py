@@ -12,7 +12,7 @@ from diffusioncleft.diffusioncleft_core.dataset.withdrawn import Withdrawal
 from diffusioncleft.diffusioncleft_core.downstream.document import training_names
 from diffusioncleft.diffusioncleft_core.downstream.held_out import LEARNED, learned_people
 from diffusioncleft.diffusioncleft_core.files import read_json, write_json
-from diffusioncleft.diffusioncleft_core.run.holdings import CLASSIFIERS, Search
+from diffusioncleft.diffusioncleft_core.run.holdings import CLASSIFIER, FIGURES, Search
 from diffusioncleft.diffusioncleft_core.run.withdrawal import erase_held
 
 TRAIN = ("downstream", "train", "--task", "pre_post", "--phantom", "--seeds", 1, "--model", "probe")
@@ -44,7 +44,7 @@ def test_a_model_knows_the_loras_of_its_images_and_goes_with_one_that_is_withdra
     (model / "notes.txt").write_text("not ours")
     mine = Withdrawal("run-1", (LORAS["pre_op"],), "2026-01-01", "somebody")
     held = Search([mine], [model.parent]).held()
-    assert {item.kind for item in held} == {CLASSIFIERS}
+    assert {item.kind for item in held} == {CLASSIFIER, FIGURES}
     assert sorted(item.place.name for item in held) == ["downstream.json", "model.json"]
     assert not Search([Withdrawal("run-2", ("ef" * 32,), "2026-01-01", "somebody")], [model.parent]).held()
     erase_held(held)

@@ -197,7 +197,8 @@ def test_a_small_set_of_photographs_is_left_out_beside_a_large_one():
 def test_the_few_repeats_of_photographs_are_left_out():
     """Ten photographs are told of; what a rater said again of two of them is not."""
     items, ratings = answers()
-    items += [Item(f"once more {n}", "real", "pre_op", repeat_of=f"real{n}") for n in range(2)]
+    shown = {item.id: item for item in items}
+    items += [replace(shown[f"real{n}"], id=f"once more {n}", repeat_of=f"real{n}") for n in range(2)]
     ratings += [
         Rating(f"Dr. {rater}", f"once more {n}", "realism", 1, 9.0) for n in range(2) for rater in range(2)
     ]
