@@ -13,6 +13,7 @@ from ..dataset.folder import is_dataset
 from ..dataset.trained import run_fingerprint
 from ..dataset.withdrawn import MARK, RUN_KEY, Withdrawal, merged, metadata_of, read_mark
 from ..downstream.document import training_names
+from ..downstream.learned import FILE_NAME as LEARNED
 from ..downstream.model import FILE_NAME as CLASSIFIER
 from ..errors import UserError
 from ..files import parse_json, read_json, sha256_model
@@ -126,6 +127,7 @@ class Search:
                     yield Held(SHEET, files[0], tuple(files), withdrawals=tuple(reached))
             elif reached := self._of(training_names(document)):
                 models = sorted(folder.glob("seed-*.safetensors")) if file.name == CLASSIFIER else []
+                models += there([folder / LEARNED]) if models else []
                 said = sorted(folder.glob("*/seed-*.jsonl"))
                 yield Held(CLASSIFIERS, file, (*models, *said, file), withdrawals=tuple(reached))
             elif reached := self._of(report_loras(document)):
