@@ -86,15 +86,17 @@ def _system_error(error: Exception) -> OSError | None:
     return OSError(int(said[1]), str(error)) if said and type(error).__name__ == "SafetensorError" else None
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` to `path` atomically."""
+def write_bytes(path: Path, data: bytes, *, private: bool = False) -> None:
+    """Write `data` to `path` atomically. private: mode 0600 from the first byte on."""
     with atomic_path(path) as temporary:
+        if private:
+            temporary.touch(0o600)
         temporary.write_bytes(data)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, *, private: bool = False) -> None:
     """Write `text` to `path` atomically, UTF-8, line ends as they are in `text` on every system."""
-    write_bytes(path, encoded(text))
+    write_bytes(path, encoded(text), private=private)
 
 
 def encoded(text: str) -> bytes:
@@ -110,14 +112,24 @@ def shown(name: object) -> str:
     return encoded(str(name)).decode("utf-8")
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` atomically as indented JSON. NaN and infinity raise ValueError: they are no JSON."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+def write_json(path: Path, value: Any, *, private: bool = False) -> None:
+    """Write `value` atomically as indented JSON. NaN and infinity raise ValueError: they are no JSON.
+
+    private: mode 0600.
+    """
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_text(path, text, private=private)
 
 
 def parse_json(text: str) -> Any:
-    """Parse JSON as the standard has it: NaN, infinity and numbers beyond float64 raise ValueError."""
-    return json.loads(text, parse_constant=_no_json, parse_float=_finite)
+    """Parse JSON as the standard has it: NaN, infinity and numbers beyond float64 raise ValueError.
+
+    So does what is nested deeper than Python reads.
+    """
+    try:
+        return json.loads(text, parse_constant=_no_json, parse_float=_finite)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def read_json(path: Path) -> Any:

@@ -23,8 +23,9 @@ examples:
 
 Sets of one name are one test set. Which class a set shows its manifest says, or NAME.positive and
 NAME.negative. Of a dataset the hold-out is the test set, all of it where nothing is held out. A test set with
-people of the datasets of --trained-on is refused. OUT/downstream.json holds the figures and may be shared;
-OUT/NAME holds what was said of each image and is private. Not a diagnostic device.
+people of the datasets of --trained-on is refused, and so is one with pictures that the model learned from.
+OUT/downstream.json holds the figures and may be shared; OUT/NAME holds what was said of each image and is
+private. Not a diagnostic device.
 """
 
 

@@ -19,7 +19,7 @@ from ..faces.analyzer import FaceAnalyzer
 from ..faces.records import FaceRecord, embedding_matrix, face_records
 from ..files import inside, sha256_bytes
 from ..imageset.cache import ContentCache, Tensors, entry_key
-from ..imageset.decode import INGEST_VERSION, Rejected, normalise, read_bytes
+from ..imageset.decode import INGEST_VERSION, Rejected, normalise, pixel_sha256, read_bytes
 from ..imageset.manifest import ImageRow, filtered_rows, raw_rows, read_image_set
 from ..imageset.places import CROPS_CACHE, FACES_CACHE
 from ..progress import progress
@@ -114,6 +114,7 @@ class Cropper:
                 name: tuple(_attribute(row, names) for row, *_ in found) for name, names in GROUPS.items()
             },
             keys=tuple(key for _, _, key, _ in found),
+            pictures=tuple(cut["picture"].numpy().tobytes().hex() for *_, cut in found),
             embeddings=embedding_matrix([record for _, record, *_ in found])[0],
             owners=(cache,) * len(found),
             same_person=SAME_PERSON_PHANTOM if self.analyzer.phantom_only else SAME_PERSON,
@@ -121,6 +122,7 @@ class Cropper:
             n_not_found=len(rows) - len(found),
             loras=drawing_loras(folder),
             datasets=frozenset([folder.resolve()] if is_dataset(folder) else []),
+            bare=any(row.role is None for row in rows),
         )
 
     def training_set(self, folder: Path, label: int) -> Crops:
@@ -168,7 +170,7 @@ class Cropper:
     def _cut(
         self, folder: Path, row: ImageRow, record: FaceRecord, kept: ContentCache, points: ContentCache
     ) -> tuple[str, Tensors] | None:
-        """Key and tensors `pixels`, `surroundings`, `lip` of one picture; None where it shows no lip."""
+        """Key and tensors `pixels`, `surroundings`, `lip`, `picture` of one; None where it shows no lip."""
         import torch
 
         if record.landmarks is None or record.box is None or record.embedding is None:
@@ -185,12 +187,13 @@ class Cropper:
             place = [*lip.box.tolist(), *lip.square.tolist(), *record.box.tolist()]
             key = entry_key(sha256, INGEST_VERSION, LIPS_VERSION, side, place)
             tensors = kept.tensors(key)
-            if tensors is None or tensors.keys() != {"pixels", "surroundings", "lip"}:
+            if tensors is None or tensors.keys() != {"pixels", "surroundings", "lip", "picture"}:
                 pixels = _decoded(data, image)
                 tensors = {
                     "pixels": torch.from_numpy(cut_square(pixels, lip.square, side)),
                     "surroundings": torch.from_numpy(surroundings_of(pixels, record.box, lip, side)),
                     "lip": torch.from_numpy(within(lip, side)),
+                    "picture": torch.frombuffer(bytearray.fromhex(pixel_sha256(pixels)), dtype=torch.uint8),
                 }
                 kept.keep_tensors(key, tensors)
         except Rejected:

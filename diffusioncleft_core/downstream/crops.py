@@ -49,6 +49,7 @@ class Crops:
         subjects: [N] a person's label; None where none is known.
         groups: by name, [N] the picture's group, None where it is not known.
         keys: [N] key of the picture's content and of how it was cropped.
+        pictures: [N] hash of the picture's normalised pixels, as a dataset knows it.
         embeddings: [N, 512] of the faces, L2 norm 1.
         owners: [N] the folder in which what is computed from the picture is kept; None: nowhere.
         same_person: cosine from which two faces are one person's.
@@ -56,6 +57,7 @@ class Crops:
         n_not_found: pictures that are not among them: they can't be decoded, or show no lip.
         loras: of each LoRA that drew some of them, all by which it is known; of photographs none.
         datasets: folders of those that some of them are from.
+        bare: whether some are of a folder that is neither a dataset nor generated.
     """
 
     pixels: Pixels
@@ -65,6 +67,7 @@ class Crops:
     subjects: tuple[str | None, ...]
     groups: Mapping[str, tuple[str | None, ...]]
     keys: tuple[str, ...]
+    pictures: tuple[str, ...]
     embeddings: NDArray[np.float32]
     owners: tuple[Path | None, ...]
     same_person: float
@@ -72,6 +75,7 @@ class Crops:
     n_not_found: int = 0
     loras: frozenset[tuple[str, ...]] = frozenset()
     datasets: frozenset[Path] = frozenset()
+    bare: bool = False
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -119,6 +123,7 @@ class Crops:
             subjects=picked(self.subjects),
             groups={name: picked(values) for name, values in self.groups.items()},
             keys=picked(self.keys),
+            pictures=picked(self.pictures),
             embeddings=self.embeddings[chosen],
             owners=picked(self.owners),
             n_not_found=0,
@@ -147,11 +152,13 @@ def joined(parts: Sequence[Crops]) -> Crops:
             for name in names
         },
         keys=tuple(key for part in parts for key in part.keys),
+        pictures=tuple(picture for part in parts for picture in part.pictures),
         embeddings=np.concatenate([part.embeddings for part in parts]),
         owners=tuple(owner for part in parts for owner in part.owners),
         n_not_found=sum(part.n_not_found for part in parts),
         loras=frozenset().union(*(part.loras for part in parts)),
         datasets=frozenset().union(*(part.datasets for part in parts)),
+        bare=any(part.bare for part in parts),
     )
 
 
@@ -165,7 +172,7 @@ def refuse_same_sets(positive: Sequence[Path], negative: Sequence[Path]) -> None
 
 def refuse_shared(crops: Crops, which: str) -> None:
     """Raise UserError for a picture that is in both classes of a set, which the message calls `which`."""
-    negative, positive = ({crops.keys[i] for i in np.flatnonzero(crops.labels == of)} for of in (0, 1))
+    negative, positive = ({crops.pictures[i] for i in np.flatnonzero(crops.labels == of)} for of in (0, 1))
     if n := len(negative & positive):
         raise UserError(
             f"{'a picture is' if n == 1 else f'{n:,} pictures are'} in both classes of {which}; "

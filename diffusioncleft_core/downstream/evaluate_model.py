@@ -72,10 +72,14 @@ class Judge:
             dates: private folder that remembers when a test set was first looked at (default: `private`).
 
         Raises:
-            UserError: as `Cropper.read` and `leak.check_leak`.
+            UserError: as `Cropper.read`, `leak.check_pictures` and `leak.check_leak`.
         """
         held_out = read_held_out(self.cropper, labelled)
-        leak = held_out.check(learned, paper=paper)
+        clauses = [
+            held_out.check_pictures(self.model.learned_pictures(), paper=paper),
+            held_out.check(learned, paper=paper),
+        ]
+        leak = "; ".join(clause for clause in clauses if clause) or None
         trainings = [classifier.predict(held_out.crops) for classifier in self.classifiers]
         for classifier, predictions in zip(self.classifiers, trainings, strict=True):
             predictions.write(private / f"seed-{classifier.seed}.jsonl")

@@ -42,15 +42,22 @@ class People:
         owners: [N] the dataset that the label is of; "" where it is of none, or of a folder of its own.
         pictures: [N] hash of the normalised pixels, None where it is not known.
         embeddings: [N, 512] of the face, L2 norm 1; zeros where there is none.
+        persons: [N] who counts as one; None: a label, or a photograph that has none.
     """
 
     subjects: tuple[str | None, ...]
     owners: tuple[str, ...]
     pictures: tuple[str | None, ...]
     embeddings: NDArray[np.float32]
+    persons: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.subjects)
+
+    @property
+    def counted(self) -> Sequence[object]:
+        """[N] what stands for the person of each photograph where people are counted."""
+        return self.names if self.persons is None else self.persons
 
     @property
     def names(self) -> list[tuple[str, str]]:
@@ -140,8 +147,8 @@ def _people(folder: Path, rows: Sequence[ImageRow]) -> People:
 class Shared:
     """People of a test set who were learned from: `known` for certain, `alike` by their faces alone."""
 
-    known: frozenset[tuple[str, str]]
-    alike: frozenset[tuple[str, str]]
+    known: frozenset[object]
+    alike: frozenset[object]
 
 
 def shared_people(test: People, learned: People, threshold: float) -> Shared:
@@ -163,14 +170,15 @@ def shared_people(test: People, learned: People, threshold: float) -> Shared:
         ],
         dtype=object,
     )
-    known, alike = set(), set()
-    for i, name in enumerate(test.names):
+    known: set[object] = set()
+    alike: set[object] = set()
+    for i, (name, person) in enumerate(zip(test.names, test.counted, strict=True)):
         owner = test.owners[i] if test.subjects[i] is not None else ""
         comparable = (owned == owner) & bool(owner)
         if name in labels or test.pictures[i] in pictures:
-            known.add(name)
+            known.add(person)
         elif (look_alike[i] & ~comparable).any():
-            alike.add(name)
+            alike.add(person)
     return Shared(frozenset(known), frozenset(alike - known))
 
 
@@ -200,7 +208,7 @@ def check_leak(
     }
     found = {name: both for name, people in shared.items() if (both := people.known | people.alike)}
     if found:
-        n, of = len(frozenset().union(*found.values())), len(set(test.names))
+        n, of = len(frozenset().union(*found.values())), len(set(test.counted))
         clause = f"{_counted(n, of, photographs)} also on the training photographs of {_listed(found)}"
         if not photographs and not any(people.known for people in shared.values()):
             return f"by their faces alone {clause}"
@@ -214,6 +222,28 @@ def check_leak(
             "so people of the test set may be among them"
         )
     return None
+
+
+def check_pictures(n: int, of: int, *, paper: bool = False, photographs: bool = True) -> str | None:
+    """Refuse a test set with pictures that the classifier itself learned from.
+
+    Args:
+        n, of: how many of how many pictures it learned from.
+        paper, photographs: as `check_leak`.
+
+    Returns:
+        As `check_leak`.
+
+    Raises:
+        UserError: there is one, and `paper` is not set.
+    """
+    if not n:
+        return None
+    number = "one or more" if photographs and (is_small(n) or is_small(of - n)) else f"{n}"
+    clause = f"{number} of the {of} test images {'was' if number == '1' else 'were'} learned from"
+    if not paper:
+        raise UserError(f"{clause}, so figures could come from knowing them again; {ADVICE}")
+    return clause
 
 
 def _counted(n: int, of: int, photographs: bool) -> str:

@@ -11,15 +11,18 @@ Neither names a file, a folder or a person, and no number in them is a hash of a
     trained_on            {"positive": n, "negative": n, "people": n, "not_found": n}, of photographs 1 to 4
                           are null
     loras                 of each LoRA that drew the images, all by which they know it
+    bare                  whether some images are of a folder that is neither a dataset nor generated
     fingerprint           by which the datasets that it learned from know the training; it means nothing
                           without them; null where it learned from none
     trainings             one a seed: seed, file, sha256 of the file, and how the training went
     versions              of Python and the libraries
+
+Beside them lies `learned.private.json`, which is for nobody else (`learned.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +35,8 @@ from .backbones import LOCAL, PROBE, Backbone, load_backbone
 from .cropper import Cropper
 from .crops import Crops, View, joined
 from .leak import OF_IMAGES
+from .learned import LearnedPictures
+from .model_check import wrong_part
 from .probe import Probe
 from .task import Task
 from .training import Classifier, Top, TrainSettings, frozen_part_of
@@ -42,6 +47,8 @@ if TYPE_CHECKING:
 SCHEMA = 1
 KIND = "diffusioncleft downstream model"
 FILE_NAME = "model.json"
+BARE = "the classifier (folders that are no dataset)"
+"""Whose training photographs nothing tells the people of."""
 _AGAIN = "train it again: diffusioncleft downstream train"
 
 
@@ -68,23 +75,23 @@ def save_classifier(folder: Path, classifier: Classifier) -> dict[str, Any]:
 def write_model(
     folder: Path,
     classifiers: Sequence[Classifier],
-    trained_on: Mapping[str, int | None],
+    positive: Crops,
+    negative: Crops,
     cropper: Cropper,
-    loras: Collection[tuple[str, ...]] = (),
     fingerprint: str | None = None,
 ) -> dict[str, Any]:
-    """Write the classifiers and, last of all, `model.json`; returns its content.
+    """Write the classifiers, what they learned from and, last of all, `model.json`; returns its content.
 
     Args:
         folder: made if need be; what an earlier training left of the same names is replaced.
         classifiers: of one task, backbone and settings, one a seed.
-        trained_on: see `counts_of`.
+        positive, negative: what they learned from.
         cropper: cut the crops.
-        loras: see `Crops.loras`.
         fingerprint: by which datasets know the training.
     """
     first = classifiers[0]
     backbone = first.part.backbone
+    LearnedPictures.of((*positive.pictures, *negative.pictures)).write(folder)
     document = {
         "schema": SCHEMA,
         "kind": KIND,
@@ -93,8 +100,9 @@ def write_model(
         "backbone": {"backbone": backbone.name, **backbone.info.as_json()},
         "crop": cropper.describe(),
         "phantom": cropper.analyzer.phantom_only,
-        "trained_on": dict(trained_on),
-        "loras": sorted(loras),
+        "trained_on": counts_of(positive, negative),
+        "loras": sorted(positive.loras | negative.loras),
+        "bare": positive.bare or negative.bare,
         "fingerprint": fingerprint,
         "trainings": [save_classifier(folder, classifier) for classifier in classifiers],
         "versions": versions(),
@@ -140,14 +148,23 @@ class SavedModel:
 
     @property
     def learners(self) -> dict[str, tuple[str, ...]]:
-        """What learned from photographs, itself and its images' LoRAs, and by what datasets know each."""
+        """What learned from photographs, itself and its images' LoRAs, and by what datasets know each.
+
+        No dataset knows what it learned from in other folders.
+        """
         loras = [tuple(map(str, names)) for names in self.document.get("loras") or ()]
         found = {
             f"the LoRA{OF_IMAGES}" if len(loras) == 1 else f"LoRA {number}{OF_IMAGES}": names
             for number, names in enumerate(loras, start=1)
         }
-        own = self.document.get("fingerprint")
-        return {"the classifier": (str(own),), **found} if own else found
+        if self.document["bare"]:
+            found = {BARE: (), **found}
+        own = self.document["fingerprint"]
+        return {"the classifier": (own,), **found} if own else found
+
+    def learned_pictures(self) -> LearnedPictures | None:
+        """What it knows its own pictures by; None where the private file is not there."""
+        return LearnedPictures.read(self.folder)
 
     @property
     def backbone_name(self) -> str:
@@ -198,7 +215,7 @@ class SavedModel:
             if sha256_file(path) != training["sha256"]:
                 raise UserError(f"{path} is not the file that was trained; {_AGAIN}")
             top = _top(load_file(path), backbone, self.settings)
-        except (OSError, SafetensorError, KeyError, RuntimeError):
+        except (OSError, SafetensorError, KeyError, RuntimeError, IndexError):
             raise UserError(f"{path} is missing or damaged; {_AGAIN}") from None
         part = frozen_part_of(backbone, self.settings)
         return Classifier(self.task, self.settings, int(training["seed"]), part, top)
@@ -215,16 +232,17 @@ def read_model(folder: Path) -> SavedModel:
     document = read_json(path)
     if not isinstance(document, dict) or (document.get("schema"), document.get("kind")) != (SCHEMA, KIND):
         raise UserError(f"{path} describes no downstream model of schema {SCHEMA}; {_AGAIN}")
+    if (wrong := wrong_part(document)) is not None:
+        raise UserError(f"{path} is damaged at {wrong}; {_AGAIN}")
     try:
-        settings = dict(document["classifier"])
-        settings["view"] = View(settings["view"])
-        found = SavedModel(
-            Path(folder), document, Task.from_json(document["task"]), TrainSettings(**settings)
-        )
-        assert found.seeds and found.backbone_name and document["crop"] and "phantom" in document
-    except (AssertionError, KeyError, TypeError, ValueError):
-        raise UserError(f"{path} is damaged; {_AGAIN}") from None
-    return found
+        task = Task.from_json(document["task"])
+    except (KeyError, TypeError):
+        raise UserError(f"{path} is damaged at task; {_AGAIN}") from None
+    try:
+        settings = {**document["classifier"], "view": View(document["classifier"]["view"])}
+        return SavedModel(Path(folder), document, task, TrainSettings(**settings))
+    except (KeyError, TypeError, ValueError, UserError):
+        raise UserError(f"{path} is damaged at classifier; {_AGAIN}") from None
 
 
 def _top(tensors: dict[str, Any], backbone: Backbone, settings: TrainSettings) -> Top:

@@ -19,7 +19,7 @@ from .backbones import Backbone, check_backbone, refuse_photographs
 from .cropper import Cropper
 from .crops import Crops, joined, refuse_same_sets, refuse_shared
 from .experiment import VERSION, content_of
-from .model import FILE_NAME, counts_of, write_model
+from .model import FILE_NAME, write_model
 from .task import Task
 from .training import Classifier, TrainSettings, frozen_part_of, train_classifiers
 
@@ -108,8 +108,7 @@ class ModelTraining:
             classifiers.append(classifier)
         loras = positive.loras | negative.loras
         remember_place(out, {name for names in loras for name in names})
-        counts = counts_of(positive, negative)
-        return write_model(out, classifiers, counts, self.cropper, loras, fingerprint)
+        return write_model(out, classifiers, positive, negative, self.cropper, fingerprint)
 
     def _noted(self, positive: Crops, negative: Crops, out: Path) -> str | None:
         """The fingerprint under which the datasets note this training; None where it learns from none."""

@@ -12,8 +12,8 @@ from ..conditions.vocabulary import Vocabulary
 from ..dataset.folder import is_dataset
 from ..downstream.cropper import Cropper
 from ..downstream.crops import Crops, joined
-from ..downstream.held_out import HeldOut, each_once, people_of, trained_people
-from ..downstream.leak import joined as joined_people
+from ..downstream.held_out import HeldOut, trained_people
+from ..downstream.learned import LearnedPictures
 from ..downstream.task import Class, Task
 from ..downstream.trainings import Material
 from ..errors import UserError
@@ -86,9 +86,12 @@ class Holdings:
                 for name, (positive, negative) in self.foreign.items()
             },
         )
-        if self.phantom:  # drawn for the test alone
-            return material, None
-        return material, test.check(trained_people(self.folders.datasets()), paper=paper)
+        sources = [*learned, *photographs, *(crops for pair in material.foreign.values() for crops in pair)]
+        pictures = LearnedPictures.of(picture for crops in sources for picture in crops.pictures)
+        clauses = [test.check_pictures(pictures, paper=paper)]
+        if not self.phantom:  # phantoms are drawn for the test alone
+            clauses.append(test.check(trained_people(self.folders.datasets()), paper=paper))
+        return material, "; ".join(clause for clause in clauses if clause) or None
 
     def _classes(self, task: Task) -> list[tuple[int, Class]]:
         return [(1, task.positive), (0, task.negative)]
@@ -144,15 +147,14 @@ class Holdings:
         return None
 
     def _test(self, task: Task, healthy: tuple[Crops, Crops] | None) -> HeldOut:
-        crops, people = [], []
+        parts: list[tuple[Path, Crops]] = []
         for label, item in self._classes(task):
             if self.phantom:
                 folder = self._rendered(task, item)
             elif item.condition is None:
                 assert healthy is not None
                 folder = self.control or self.folders.photographs("control")
-                crops.append(healthy[1])
-                people.append(people_of(folder, healthy[1]))
+                parts.append((folder, healthy[1]))
                 continue
             else:
                 folder = self.folders.dataset(item.condition)
@@ -161,10 +163,8 @@ class Holdings:
                         f"the run {self.folders.root} has no photographs of {item.condition} to test on; "
                         f"make them a part of it: diffusioncleft run --photos {item.condition}=DIR"
                     )
-            found = self.cropper.test_set(folder, label)
-            crops.append(found)
-            people.append(people_of(folder, found))
-        return HeldOut(each_once(joined(crops)), joined_people(people))
+            parts.append((folder, self.cropper.test_set(folder, label)))
+        return HeldOut.of(parts)
 
     def _rendered(self, task: Task, item: Class) -> Path:
         """Phantoms of new people, drawn once; the manifest tells who is on each and of which groups."""

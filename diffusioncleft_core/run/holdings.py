@@ -13,6 +13,7 @@ from ..dataset.folder import is_dataset
 from ..dataset.trained import run_fingerprint
 from ..dataset.withdrawn import MARK, RUN_KEY, Withdrawal, merged, metadata_of, read_mark
 from ..downstream.document import training_names
+from ..downstream.learned import FILE_NAME as LEARNED
 from ..downstream.model import FILE_NAME as MODEL
 from ..errors import UserError
 from ..files import parse_json, read_json, sha256_model
@@ -143,10 +144,10 @@ class Search:
                     yield Held(SHEET, files[0], tuple(files), withdrawals=tuple(reached))
             elif reached := self._of(training_names(document)):
                 is_model = file.name == MODEL
-                mark = there([folder / MARK]) if is_model else []
+                beside = there([folder / MARK, folder / LEARNED]) if is_model else []
                 parts = sorted(folder.glob("seed-*.safetensors" if is_model else "*/seed-*.jsonl"))
                 kind = CLASSIFIER if is_model else FIGURES
-                yield Held(kind, file, (*parts, *mark, file), withdrawals=tuple(reached))
+                yield Held(kind, file, (*parts, *beside, file), withdrawals=tuple(reached))
             elif reached := self._of(report_loras(document)):
                 folders = RunFolders(folder)
                 page = folder / HTML

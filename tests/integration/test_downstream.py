@@ -1,6 +1,7 @@
 """`diffusioncleft downstream` as a person uses it: real processes, phantoms, the embedded models."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 from diffusioncleft.diffusioncleft_core.dataset.folder import dataset_rows
 from diffusioncleft.diffusioncleft_core.downstream.document import read_document
 from diffusioncleft.diffusioncleft_core.downstream.held_out import TOUCHED, read_held_out
+from diffusioncleft.diffusioncleft_core.downstream.learned import FILE_NAME as LEARNED
 from diffusioncleft.diffusioncleft_core.downstream.predictions import Predictions
 from diffusioncleft.diffusioncleft_core.faces.analyzer import PHANTOM_FOLDER
 from diffusioncleft.diffusioncleft_core.files import read_json, write_json
@@ -66,7 +68,7 @@ def test_a_model_trained_on_two_sets_tells_two_others_apart(command, sets, tmp_p
     told = command(
         "downstream", "evaluate", out, "--phantom", "--out", tmp_path / "private",
         "--test", f"new.positive={sets / 'pre_op_test'}", "--test", f"new.negative={sets / 'post_op_test'}",
-        "--test", f"own={sets / 'pre_op'}", "--test", f"own={sets / 'post_op'}",
+        "--test", f"own={sets / 'pre_op'}", "--test", f"own={sets / 'post_op'}", "--paper",
     )  # fmt: skip
     assert told.returncode == 0, told.stderr
     assert f"of {2 * N_TEST} right" in told.stdout
@@ -82,6 +84,9 @@ def test_a_model_trained_on_two_sets_tells_two_others_apart(command, sets, tmp_p
     assert (
         "no dataset at hand tells who is on" in task["test"]["leak"] and task["test"]["leak"] in told.stdout
     )
+    own = document["tasks"]["pre_post-own"]
+    marked = f"{2 * N_TRAIN} of the {2 * N_TRAIN} test images were learned from"
+    assert own["test"]["leak"].startswith(marked) and marked in own["reading"] and marked in told.stdout
     assert str(sets) not in json.dumps(document) and "0000.png" not in json.dumps(document)
     assert (tmp_path / "private" / "new").stat().st_mode & 0o077 == 0
     for seed in (0, 1):
@@ -219,6 +224,12 @@ def test_people_who_were_learned_from_are_refused_as_a_test_set_or_marked(
     test = read_document(out / "downstream.json")["tasks"]["pre_post"]["test"]
     assert "photographs of pre_op" in test["leak"] and test["leak"] in marked.stdout
     copies = shutil.copytree(dataset / "images", tmp_path / "copies")
+    told = refused(*known, "--test", f"real.positive={copies}", "--out", out)
+    assert "also on the training photographs of pre_op" in told, "known again by picture"
+    for path in copies.glob("*.png"):
+        with Image.open(path) as picture:
+            picture.convert("RGB").save(path.with_suffix(".jpg"), quality=95)
+        path.unlink()
     alike = command(*known, "--test", f"real.positive={copies}", "--out", tmp_path / "alike")
     assert alike.returncode == 0, alike.stderr
     test = read_document(tmp_path / "alike" / "downstream.json")["tasks"]["pre_post"]["test"]
@@ -229,6 +240,73 @@ def test_people_who_were_learned_from_are_refused_as_a_test_set_or_marked(
     assert task["test"]["leak"] is None and "training photographs" not in task["reading"]
     positives = Predictions.read(tmp_path / "clean" / "real" / "seed-0.jsonl").labels.sum()
     assert positives == len(dataset_rows(dataset, "holdout")) == 3
+
+
+def test_pictures_that_the_model_itself_learned_from_are_refused(command, refused, tmp_path, dataset):
+    """Bare folders, which no dataset tells of; copied, renamed and saved anew without loss."""
+    train = {}
+    for name, finding, seed in (("positive", "cleft", 11), ("negative", "scar", 12)):
+        train[name] = write_phantoms(tmp_path / name, finding, seed, 20)
+    model = tmp_path / "model"
+    sets = [part for name, folder in train.items() for part in (f"--{name}", folder)]
+    done = command("downstream", "train", *TRAIN, "--model", "probe", "--seeds", 1, "--out", model, *sets)
+    assert done.returncode == 0, done.stderr
+    evaluate = ("downstream", "evaluate", model, "--phantom", "--trained-on", dataset, "--out")
+    out = tmp_path / "out"
+    same = [part for name, folder in train.items() for part in ("--test", f"real.{name}={folder}")]
+    told = refused(*evaluate, out, *same)
+    assert "40 of the 40 test images were learned from, so figures could come from knowing" in told
+    assert "--paper" in told and not out.exists()
+    again = write_phantoms(tmp_path / "again", "cleft", 13, 20)
+    with Image.open(train["positive"] / "0003.png") as picture:
+        picture.save(again / "anew.tiff")
+    others = write_phantoms(tmp_path / "others", "scar", 14, 20)
+    mixed = ("--test", f"real.positive={again}", "--test", f"real.negative={others}")
+    assert "1 of the 41 test images was learned from" in refused(*evaluate, out, *mixed)
+    (again / "anew.tiff").unlink()
+    done = command(*evaluate, out, *mixed)
+    assert done.returncode == 0, done.stderr
+    leak = read_document(out / "downstream.json")["tasks"]["pre_post"]["test"]["leak"]
+    assert "no dataset at hand tells who is on the training photographs of the classifier (folders" in leak
+    (model / LEARNED).unlink()
+    done = command(*evaluate, tmp_path / "shared", *mixed)
+    assert done.returncode == 0, done.stderr
+    leak = read_document(tmp_path / "shared" / "downstream.json")["tasks"]["pre_post"]["test"]["leak"]
+    assert leak.startswith(f"the model's folder has no {LEARNED}")
+
+
+def test_photographs_in_a_bare_folder_are_known_again_by_picture_and_counted_as_the_figures_have_them(
+    command, refused, sets, probe, dataset, tmp_path
+):
+    """Byte copies of source photographs of a dataset that something was trained on."""
+    photographs = [path for path in sorted((dataset.parent / "photos").iterdir()) if path.suffix != ".csv"]
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for path in photographs:
+        shutil.copy(path, bare)
+    known = ("downstream", "evaluate", probe, "--phantom", "--trained-on", dataset)
+    tested = ("--test", f"real.positive={bare}", "--test", f"real.negative={sets / 'post_op_test'}")
+    told = refused(*known, *tested, "--out", tmp_path / "out")
+    assert "people in the test set are also on the training photographs of pre_op" in told
+    done = command(*known, *tested, "--paper", "--out", tmp_path / "marked")
+    assert done.returncode == 0, done.stderr
+    test = read_document(tmp_path / "marked" / "downstream.json")["tasks"]["pre_post"]["test"]
+    n, of = map(int, re.match(r"(\d+) of the (\d+) people", test["leak"]).groups())
+    assert of == test["n_subjects"] and n >= len(dataset_rows(dataset, "train")) - 1
+
+
+def test_people_without_labels_are_counted_as_the_figures_count_them(analyzer, tmp_path):
+    """Two photographs of one face are one person, in the clause on a leak too."""
+    cropper = small_cropper(analyzer)
+    folder = write_phantoms(tmp_path / "test", "cleft", 21, 6)
+    with Image.open(folder / "0000.png") as picture:
+        picture.resize((160, 160)).save(folder / "again.png")
+    others = write_phantoms(tmp_path / "others", "scar", 22, 6)
+    held_out = read_held_out(cropper, [(folder, 1), (others, 0)])
+    n = len(set(held_out.crops.people))
+    assert n < len(held_out.crops) == 13
+    told = held_out.check({"pre_op": held_out.people}, paper=True)
+    assert told.startswith(f"{n} of the {n} people in the test set")
 
 
 def test_the_day_a_test_set_was_first_looked_at_stays(dataset, tmp_path, analyzer):

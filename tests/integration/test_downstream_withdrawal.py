@@ -7,10 +7,17 @@ from downstream_phantoms import as_generated, write_phantoms
 from phantom_datasets import phantom_dataset
 
 from diffusioncleft.diffusioncleft_core.dataset.settings import read_roles
-from diffusioncleft.diffusioncleft_core.dataset.trained import trained_photographs, training_sources
+from diffusioncleft.diffusioncleft_core.dataset.trained import (
+    remember_training,
+    trained_photographs,
+    training_sources,
+)
 from diffusioncleft.diffusioncleft_core.dataset.withdrawn import Withdrawal
 from diffusioncleft.diffusioncleft_core.downstream.document import training_names
-from diffusioncleft.diffusioncleft_core.downstream.held_out import LEARNED, learned_people
+from diffusioncleft.diffusioncleft_core.downstream.held_out import LEARNED as UNKNOWN
+from diffusioncleft.diffusioncleft_core.downstream.held_out import learned_people
+from diffusioncleft.diffusioncleft_core.downstream.learned import FILE_NAME as LEARNED
+from diffusioncleft.diffusioncleft_core.downstream.model import BARE
 from diffusioncleft.diffusioncleft_core.files import read_json, write_json
 from diffusioncleft.diffusioncleft_core.run.holdings import CLASSIFIER, FIGURES, Search
 from diffusioncleft.diffusioncleft_core.run.withdrawal import erase_held
@@ -54,26 +61,38 @@ def test_a_model_knows_the_loras_of_its_images_and_goes_with_one_that_is_withdra
 def test_where_no_dataset_knows_a_lora_it_is_not_known_whom_it_learned_from():
     learners = {name: (sha256,) for name, sha256 in LORAS.items()}
     assert learned_people(learners, []) == dict.fromkeys(LORAS)
-    assert learned_people({}, []) == {LEARNED: None}
+    assert learned_people({}, []) == {UNKNOWN: None}
+
+
+def test_a_named_dataset_tells_nothing_of_what_it_did_not_record(tmp_path, analyzer):
+    dataset = phantom_dataset(tmp_path / "photos", "pre_op", tmp_path / "pre_op", analyzer, n=4, seed=5)
+    remember_training(dataset, "run-1", tmp_path)
+    learners = {"LoRA 1": ("run-1",), "LoRA 2": ("run-2",), BARE: ()}
+    named = learned_people(learners, [dataset])
+    assert set(named) == {"pre_op", "LoRA 2", BARE}, "the named dataset stands for what it recorded"
+    assert named["LoRA 2"] is named[BARE] is None
+    found = learned_people(learners, [], [dataset])
+    assert len(found["LoRA 1"]) == len(named["pre_op"]) and found["LoRA 2"] is None
 
 
 def test_a_classifier_that_learned_from_a_dataset_goes_with_a_consent(tmp_path, command, analyzer):
     folder = tmp_path / "private" / "pre_op"
     dataset = phantom_dataset(tmp_path / "photos", "pre_op", folder, analyzer, n=12, seed=5)
     write_phantoms(tmp_path / "post_op", "scar", 2, 12)
+    write_phantoms(tmp_path / "others", "scar", 3, 12)
     model, figures = tmp_path / "models" / "real", tmp_path / "judged"
     done = command(*TRAIN, "--positive", dataset, "--negative", tmp_path / "post_op", "--out", model)
     assert done.returncode == 0, done.stderr
-    test = ["--test", f"new={dataset}", "--test", f"new.negative={tmp_path / 'post_op'}"]
+    test = ["--test", f"new={dataset}", "--test", f"new.negative={tmp_path / 'others'}"]
     done = command("downstream", "evaluate", model, "--phantom", *test, "--out", figures)
     assert done.returncode == 0, done.stderr
     fingerprint = read_json(model / "model.json")["fingerprint"]
     assert trained_photographs(dataset)[fingerprint] == training_sources(read_roles(dataset))
     document = read_json(figures / "downstream.json")
     assert training_names(document) == [fingerprint]
-    assert document["tasks"]["pre_post"]["test"]["leak"] is None, (
-        "the dataset itself tells whom it learned from"
-    )
+    leak = document["tasks"]["pre_post"]["test"]["leak"]
+    assert f"photographs of {BARE}, so" in leak, "the dataset itself tells whom else it learned from"
+    assert (model / LEARNED).is_file()
     done = command("dataset", "purge", dataset, "--yes")
     assert done.returncode == 0, done.stderr
     said = done.stdout + done.stderr
@@ -81,4 +100,6 @@ def test_a_classifier_that_learned_from_a_dataset_goes_with_a_consent(tmp_path, 
     done = command("dataset", "withdraw", model, figures, "--yes")
     assert done.returncode == 0, done.stderr
     assert not [path for folder in (model, figures) for path in folder.rglob("seed-*")]
-    assert not (model / "model.json").exists() and not (figures / "downstream.json").exists()
+    assert (
+        not [*model.rglob("model.json"), *model.rglob(LEARNED)] and not (figures / "downstream.json").exists()
+    )

@@ -9,6 +9,8 @@ from downstream_phantoms import random_crops, small_cropper
 
 from diffusioncleft.diffusioncleft_core.downstream.backbones import load_backbone
 from diffusioncleft.diffusioncleft_core.downstream.crops import View
+from diffusioncleft.diffusioncleft_core.downstream.learned import FILE_NAME as LEARNED
+from diffusioncleft.diffusioncleft_core.downstream.learned import LearnedPictures
 from diffusioncleft.diffusioncleft_core.downstream.model import (
     counts_of,
     read_model,
@@ -224,16 +226,14 @@ def test_noise_is_met_with_a_strong_penalty_and_a_clear_sign_with_a_weak_one():
 def trained(backbone, reds, greens, analyzer, tmp_path):
     """A model's folder of two seeds, and its classifiers."""
     classifiers = list(train_classifiers(TASK, reds["train"], greens["train"], backbone, PROBE, [0, 1]))
-    counts = counts_of(reds["train"], greens["train"])
-    write_model(tmp_path / "model", classifiers, counts, small_cropper(analyzer))
+    write_model(tmp_path / "model", classifiers, reds["train"], greens["train"], small_cropper(analyzer))
     return tmp_path / "model", classifiers
 
 
 @pytest.mark.parametrize("settings", [PAPER, PROBE], ids=["paper", "probe"])
 def test_a_saved_model_says_what_the_trained_one_said(settings, backbone, reds, greens, analyzer, tmp_path):
     classifier = train_classifier(TASK, reds["train"], greens["train"], backbone, settings, seed=2)
-    counts = counts_of(reds["train"], greens["train"])
-    write_model(tmp_path / "model", [classifier], counts, small_cropper(analyzer))
+    write_model(tmp_path / "model", [classifier], reds["train"], greens["train"], small_cropper(analyzer))
     (opened,) = read_model(tmp_path / "model").classifiers(CPU)
     assert (opened.task, opened.settings, opened.seed) == (TASK, settings, 2)
     before, after = classifier.predict(reds["test"]), opened.predict(reds["test"])
@@ -248,7 +248,89 @@ def test_a_models_file_names_no_picture_no_person_and_no_path(trained, reds, tmp
     described = json.loads(text)
     assert described["trained_on"] == {"positive": 40, "negative": 40, "people": 80, "not_found": 0}
     assert described["phantom"] is True and described["backbone"]["phantom"] is True
-    assert {path.name for path in folder.iterdir()} == {"model.json", weights_name(0), weights_name(1)}
+    names = {"model.json", LEARNED, weights_name(0), weights_name(1)}
+    assert {path.name for path in folder.iterdir()} == names
+
+
+def test_a_model_knows_its_own_pictures_by_digests_that_mean_nothing_without_their_key(trained, reds, greens):
+    folder, _ = trained
+    file = folder / LEARNED
+    known = read_model(folder).learned_pictures()
+    learned = (*reds["train"].pictures, *greens["train"].pictures)
+    assert known.among(learned) == len(learned) == len(known.digests)
+    assert known.among((*reds["test"].pictures, learned[0])) == 1
+    assert file.stat().st_mode & 0o077 == 0
+    assert not [picture for picture in learned if picture in file.read_text("utf-8")]
+    assert not known.digests & LearnedPictures.of(learned).digests, "another key, other digests"
+    for damaged in ("[]", "{", '{"schema": 1, "key": "ab", "pictures": []}'):
+        file.write_text(damaged, "utf-8")
+        with pytest.raises(UserError, match=rf"{LEARNED} is (damaged|not valid JSON)"):
+            read_model(folder).learned_pictures()
+    file.unlink()
+    assert read_model(folder).learned_pictures() is None
+
+
+def without(document, *path):
+    """A copy of a JSON object without one of its parts."""
+    return changed(document, path, None, drop=True)
+
+
+def changed(document, path, value, *, drop=False):
+    """A copy of a JSON object with another value in one place, or without it."""
+    made = json.loads(json.dumps(document))
+    inside = made
+    for key in path[:-1]:
+        inside = inside[key]
+    if drop:
+        del inside[path[-1]]
+    else:
+        inside[path[-1]] = value
+    return made
+
+
+def test_each_damaged_part_of_a_models_file_is_named_in_one_sentence(trained):
+    folder, _ = trained
+    path = folder / "model.json"
+    sound = json.loads(path.read_text("utf-8"))
+    damages = [
+        (("backbone", "sha256"), None),
+        (("backbone",), "MobileNetV2"),
+        (("loras",), [1]),
+        (("loras",), "abc"),
+        (("loras",), [[]]),
+        (("crop",), [1]),
+        (("crop", "landmarks"), True),
+        (("task", "crop", "side"), -3),
+        (("task", "crop", "margin"), "a"),
+        (("task", "positive", "title"), 1),
+        (("task", "controls"), ["guess"]),
+        (("trained_on",), 5),
+        (("trained_on", "positive"), -1),
+        (("fingerprint",), 7),
+        (("bare",), "no"),
+        (("phantom",), 1),
+        (("classifier",), []),
+        (("classifier", "batch"), "many"),
+        (("classifier", "view"), [1]),
+        (("trainings",), [1]),
+        (("trainings", 1, "seed"), "0"),
+        (("trainings", 0, "validation_accuracy"), None),
+    ]
+    documents = [(where, changed(sound, where, value)) for where, value in damages]
+    documents += [(where, without(sound, *where)) for where in {where[:1] for where, _ in damages}]
+    documents += [(("trainings", 0, "C"), without(sound, "trainings", 0, "C"))]
+    for where, damaged in documents:
+        path.write_text(json.dumps(damaged), "utf-8")
+        with pytest.raises(UserError) as told:
+            read_model(folder)
+        sentence = str(told.value)
+        assert sentence.startswith(f"{path} is damaged at {where[0]}"), where
+        assert "train it again: diffusioncleft downstream train" in sentence and "\n" not in sentence
+    path.write_text('{"a":' + "[" * 100_000 + "]" * 100_000 + "}", "utf-8")
+    with pytest.raises(UserError, match=r"model\.json is not valid JSON \(it is nested too deeply\)"):
+        read_model(folder)
+    path.write_text(json.dumps(sound), "utf-8")
+    assert read_model(folder).seeds == [0, 1]
 
 
 def test_few_photographs_are_not_counted_in_a_models_file():
