@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ..environment import check_packages
 from ..errors import UserError
 
 
@@ -15,8 +16,7 @@ def person_folds(
 ) -> NDArray[np.int64]:
     """[N] number of the fold of each picture: a person's pictures share one, classes are spread evenly.
 
-    People are dealt out in an order of the seed, those with the most pictures first, each to the fold that
-    has least of their classes. There are fewer folds where a class has fewer people.
+    There are fewer folds where a class has fewer people.
 
     Args:
         people: [N] label of the person; one may have pictures of both classes.
@@ -27,6 +27,9 @@ def person_folds(
     Raises:
         UserError: a class has fewer than two people, or is not there at all.
     """
+    check_packages(["sklearn"])
+    from sklearn.model_selection import StratifiedGroupKFold
+
     groups = np.unique(np.asarray(people), return_inverse=True)[1]
     for label, name in ((1, "positive"), (0, "negative")):
         n = len(set(groups[labels == label].tolist()))
@@ -36,19 +39,11 @@ def person_folds(
                 f"the {name} class has {'no image' if not n else 'images of one person alone'}; "
                 "it takes two people or more, so that one can be kept apart"
             )
-    pictures = np.zeros((int(groups.max()) + 1, 2))
-    np.add.at(pictures, (groups, labels), 1)
-    shares = pictures / pictures.sum(axis=0)
-    order = np.random.default_rng([seed, 5]).permutation(len(pictures))
-    order = order[np.argsort(-pictures[order].sum(axis=1), kind="stable")]
-    held = np.zeros((folds, 2))
-    of_person = np.zeros(len(pictures), np.int64)
-    for person in order.tolist():
-        fullness = held @ shares[person], held.sum(axis=1)
-        fold = int(np.lexsort((fullness[1], fullness[0].round(12)))[0])
-        of_person[person] = fold
-        held[fold] += shares[person]
-    return of_person[groups]
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed % 2**32)
+    numbers = np.zeros(len(labels), np.int64)
+    for number, (_, test) in enumerate(splitter.split(groups, labels, groups)):
+        numbers[test] = number
+    return numbers
 
 
 def validation_split(

@@ -25,7 +25,7 @@ from .task import Task
 from .training import Classifier, TrainSettings, frozen_part_of, train_classifiers
 
 PACKAGES = ("sklearn",)
-"""Of the probe, which keeps to one thread by what comes with it."""
+"""Of splits by person and of the probe."""
 
 
 @dataclass(frozen=True)

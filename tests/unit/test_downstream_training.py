@@ -30,7 +30,7 @@ from diffusioncleft.diffusioncleft_core.errors import UserError
 
 CPU = torch.device("cpu")
 TASK = load_task("pre_post")
-PAPER = TrainSettings(epochs=10, batch=8)
+PAPER = TrainSettings(epochs=6, batch=8)
 PROBE = TrainSettings(kind="probe")
 
 
