@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
@@ -37,6 +37,47 @@ class View(StrEnum):
     """The whole picture with the face greyed out."""
 
 
+class Stack:
+    """[N, S, S, 3] uint8: pictures of other stacks, which are copied when they are looked at and not before.
+
+    An experiment picks and joins the same pictures for hundreds of trainings, most of which know their
+    features already.
+    """
+
+    def __init__(self, pictures: Sequence[Pixels]) -> None:
+        self._pictures = pictures
+
+    @classmethod
+    def joined(cls, stacks: Iterable[Pixels | Stack]) -> Stack:
+        """All pictures of several, one after the other."""
+        return cls([picture for stack in stacks for picture in cls._of(stack)])
+
+    @classmethod
+    def picked(cls, stack: Pixels | Stack, places: Sequence[int]) -> Stack:
+        """Some of the pictures."""
+        pictures = cls._of(stack)
+        return cls([pictures[place] for place in places])
+
+    @staticmethod
+    def _of(stack: Pixels | Stack) -> Sequence[Pixels]:
+        return stack._pictures if isinstance(stack, Stack) else list(stack)
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def __getitem__(self, place: Any) -> Any:
+        return np.asarray(self)[place]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        found = np.stack(self._pictures) if self._pictures else np.zeros((0, 1, 1, 3), np.uint8)
+        return found if dtype is None else found.astype(dtype)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As an array's."""
+        return (len(self), *(self._pictures[0].shape if self._pictures else (1, 1, 3)))
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Crops:
     """The crops of N pictures whose lip was found; private, like the pictures.
@@ -60,8 +101,8 @@ class Crops:
         bare: whether some are of a folder that is neither a dataset nor generated.
     """
 
-    pixels: Pixels
-    surroundings: Pixels
+    pixels: Pixels | Stack
+    surroundings: Pixels | Stack
     lips: NDArray[np.int16]
     labels: NDArray[np.int64]
     subjects: tuple[str | None, ...]
@@ -92,10 +133,10 @@ class Crops:
     def view(self, view: View) -> Pixels:
         """[N, S, S, 3] uint8: the crops as a classifier of that view sees them."""
         if view == View.WHOLE:
-            return self.pixels
+            return np.asarray(self.pixels)
         if view == View.BACKGROUND:
-            return self.surroundings
-        seen = self.pixels.copy()
+            return np.asarray(self.surroundings)
+        seen = np.array(self.pixels)
         side = self.pixels.shape[1]
         for picture, lip in zip(seen, self.lips, strict=True):
             x0, y0, x1, y1 = grown(lip, MASK_GROWTH, (side, side))
@@ -116,8 +157,8 @@ class Crops:
 
         return replace(
             self,
-            pixels=self.pixels[chosen],
-            surroundings=self.surroundings[chosen],
+            pixels=Stack.picked(self.pixels, chosen),
+            surroundings=Stack.picked(self.surroundings, chosen),
             lips=self.lips[chosen],
             labels=self.labels[chosen],
             subjects=picked(self.subjects),
@@ -142,8 +183,8 @@ def joined(parts: Sequence[Crops]) -> Crops:
     names = dict.fromkeys(name for part in parts for name in part.groups)
     return replace(
         first,
-        pixels=np.concatenate([part.pixels for part in parts]),
-        surroundings=np.concatenate([part.surroundings for part in parts]),
+        pixels=Stack.joined(part.pixels for part in parts),
+        surroundings=Stack.joined(part.surroundings for part in parts),
         lips=np.concatenate([part.lips for part in parts]),
         labels=np.concatenate([part.labels for part in parts]),
         subjects=tuple(subject for part in parts for subject in part.subjects),
