@@ -103,7 +103,8 @@ def run(args: argparse.Namespace) -> int:
     for task in document["tasks"].values():
         print("\n".join(told(task)))
     print(NOTICE)
-    print(f"figures: {args.out / FILE_NAME}; what was said of each image, private: {args.out}/NAME")
+    private = ", ".join(str(args.out / name) for name in sets)
+    print(f"figures: {args.out / FILE_NAME}; what was said of each image, private: {private}")
     return 0
 
 
