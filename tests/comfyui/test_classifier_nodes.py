@@ -167,8 +167,9 @@ def test_a_test_set_with_people_who_were_learned_from_is_refused_or_marked(serve
     """Before the queue where the datasets lie there, else by the node; a training never starts for it."""
     whole = {name: phantoms(f"{name}_op", seed, holdout=0.0) for name, seed in (("pre", 23), ("post", 24))}
     graph = {**of_datasets(), **whole}
+    pictures = "80 of the 80 test images were learned from"
     words = "in the test set are also on the training photographs of"
-    with pytest.raises(NodeFailed, match=words):
+    with pytest.raises(NodeFailed, match=pictures):
         server.run(graph)
     for condition, seed in (("pre", 23), ("post", 24)):
         graph[condition] = ours("Dataset", name=f"phantom_{condition}_op_40_128px_{seed}_0")
@@ -177,7 +178,7 @@ def test_a_test_set_with_people_who_were_learned_from_is_refused_or_marked(serve
     assert list(json.loads(str(told.value))["node_errors"]) == ["judge"]
     graph["judge"]["inputs"]["paper"] = True
     text = server.run(graph)["judge"]["text"][0]
-    assert f"80 of the 80 people {words} pre_op and post_op" in text
+    assert pictures in text and f"80 of the 80 people {words} pre_op and post_op" in text, text
 
 
 def test_the_people_of_a_sets_lora_are_known_without_being_named(server, evaluated, generated):
