@@ -355,7 +355,7 @@ def test_the_trainer_prints_events_only_and_ends_with_2_for_a_mistake(workplace,
     assert done.returncode == 2
     told = [json.loads(line) for line in done.stdout.splitlines()]
     assert [event["event"] for event in told if not event.get("private")] == ["error"]
-    assert "missing is no folder" in told[-1]["message"]
+    assert f"there is no folder {tmp_path / 'missing'}" in told[-1]["message"]
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("no", "float32"), ("bf16", "bfloat16")])
