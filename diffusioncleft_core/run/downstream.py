@@ -16,7 +16,7 @@ from ..downstream.task import Task, load_task
 from ..downstream.training import TrainSettings
 from ..errors import UserError
 from .dataset import folder_digests
-from .downstream_material import Holdings
+from .downstream_material import PHANTOM_TEST, Holdings
 from .generation import filtered_content, prompts_of
 from .run import WARNINGS, Run
 from .settings import downstream_backbone, face_pack_input, sampling_inputs
@@ -29,9 +29,8 @@ STAGE = "downstream"
 PHANTOM_BASE = 40
 """Faces of the base model alone that a run on phantoms draws; of photographs as many as of a condition."""
 PHANTOM_CURVE = (20, 50, 100)
-PHANTOM_TEST = 200
 PHANTOM_SETTINGS = ExperimentSettings(TrainSettings(kind=PROBE), seeds=5, folds=2)
-"""On phantoms: a linear probe and fewer to test on, in the time that a demo has."""
+"""On phantoms: a linear probe, in the time that a demo has."""
 
 
 def try_tasks(
