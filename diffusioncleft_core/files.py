@@ -237,6 +237,13 @@ def private_dir(path: Path) -> Path:
     return path
 
 
+def keep_from_git(folder: Path, pattern: str = "*") -> None:
+    """Put a .gitignore into `folder`, so that what is private in it is not committed; one there is kept."""
+    path = Path(folder) / ".gitignore"
+    if not path.is_file():
+        write_text(path, f"{pattern}\n")
+
+
 def _no_json(constant: str) -> float:
     raise ValueError(f"{constant} is no number")
 

@@ -20,6 +20,7 @@ from ..files import (
     atomic_path,
     explained,
     folder_lock,
+    keep_from_git,
     private_dir,
     read_json,
     write_bytes,
@@ -95,7 +96,7 @@ def create_dataset_folder(folder: Path) -> Path:
         write_bytes(folder / KEY, secrets.token_bytes(32))
     if not (folder / NOTICE).is_file():
         write_text(folder / NOTICE, _NOTICE)
-        write_text(folder / ".gitignore", "*\n")
+        keep_from_git(folder)
     return folder
 
 

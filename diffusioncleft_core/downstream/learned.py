@@ -20,11 +20,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import UserError
-from ..files import read_json, write_json
+from ..files import keep_from_git, read_json, write_json
 
 SCHEMA = 1
 FILE_NAME = "learned.private.json"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+def private_files(folder: Path) -> list[Path]:
+    """The file of a model's folder and what keeps it out of a repository, where that is all it does."""
+    ignoring = Path(folder) / ".gitignore"
+    ours = ignoring.is_file() and ignoring.read_bytes().decode("utf-8", "replace").split() == [FILE_NAME]
+    return [Path(folder) / FILE_NAME, *([ignoring] if ours else [])]
 
 
 @dataclass(frozen=True, repr=False)
@@ -53,6 +60,7 @@ class LearnedPictures:
         """Write the file, which its owner alone can read from the first byte on."""
         document = {"schema": SCHEMA, "key": self.key.hex(), "pictures": sorted(self.digests)}
         write_json(Path(folder) / FILE_NAME, document, private=True)
+        keep_from_git(folder, FILE_NAME)
 
     @classmethod
     def read(cls, folder: Path) -> LearnedPictures | None:

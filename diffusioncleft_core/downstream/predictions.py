@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import UserError
-from ..files import iterate_jsonl, private_dir, shown, write_jsonl
+from ..files import iterate_jsonl, keep_from_git, private_dir, shown, write_jsonl
 
 SCHEMA = 1
 FILE_NAME = "predictions.jsonl"
@@ -143,7 +143,7 @@ class Predictions:
 
     def write(self, path: Path) -> None:
         """Write the file; its folder gets access for its owner alone, because it tells of single images."""
-        private_dir(Path(path).parent)
+        keep_from_git(private_dir(Path(path).parent))
         write_jsonl(path, self.to_json())
 
     @classmethod

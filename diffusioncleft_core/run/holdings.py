@@ -13,7 +13,7 @@ from ..dataset.folder import is_dataset
 from ..dataset.trained import run_fingerprint
 from ..dataset.withdrawn import MARK, RUN_KEY, Withdrawal, merged, metadata_of, read_mark
 from ..downstream.document import training_names
-from ..downstream.learned import FILE_NAME as LEARNED
+from ..downstream.learned import private_files
 from ..downstream.model import FILE_NAME as MODEL
 from ..errors import UserError
 from ..files import parse_json, read_json, sha256_model
@@ -144,7 +144,7 @@ class Search:
                     yield Held(SHEET, files[0], tuple(files), withdrawals=tuple(reached))
             elif reached := self._of(training_names(document)):
                 is_model = file.name == MODEL
-                beside = there([folder / MARK, folder / LEARNED]) if is_model else []
+                beside = there([folder / MARK, *private_files(folder)]) if is_model else []
                 parts = sorted(folder.glob("seed-*.safetensors" if is_model else "*/seed-*.jsonl"))
                 kind = CLASSIFIER if is_model else FIGURES
                 yield Held(kind, file, (*parts, *beside, file), withdrawals=tuple(reached))

@@ -15,7 +15,15 @@ from ..dataset.folder import NOTICE, erase, is_dataset
 from ..dataset.photographs import photographs_in
 from ..dataset.rating_consent import remember_study
 from ..errors import UserError
-from ..files import explained, private_dir, sha256_bytes, shown, write_jsonl, write_text
+from ..files import (
+    explained,
+    keep_from_git,
+    private_dir,
+    sha256_bytes,
+    shown,
+    write_jsonl,
+    write_text,
+)
 from ..progress import progress
 from .blind import largest_side, write_blind
 from .choose import Drawn, Wanted, choose, pools_of, roles_of, unknown
@@ -132,7 +140,7 @@ def _write(
             write_items(partial / KEY, items)
             write_jsonl(partial / SOURCES, map(_recorded, sources))
             write_text(partial / PRIVATE / NOTICE, _NOTICE)
-            write_text(partial / PRIVATE / ".gitignore", "*\n")
+            keep_from_git(partial / PRIVATE)
             write_design(partial, replace(design, side=side))
         _refuse_taken(out)  # another call may have been faster
         with explained(out):

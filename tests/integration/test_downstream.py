@@ -268,6 +268,8 @@ def test_pictures_that_the_model_itself_learned_from_are_refused(command, refuse
     assert done.returncode == 0, done.stderr
     leak = read_document(out / "downstream.json")["tasks"]["pre_post"]["test"]["leak"]
     assert "no dataset at hand tells who is on the training photographs of the classifier (folders" in leak
+    assert (model / ".gitignore").read_text("utf-8") == f"{LEARNED}\n"
+    assert (out / "real" / ".gitignore").read_text("utf-8") == "*\n"
     (model / LEARNED).unlink()
     done = command(*evaluate, tmp_path / "shared", *mixed)
     assert done.returncode == 0, done.stderr

@@ -23,7 +23,7 @@ from diffusioncleft.diffusioncleft_core.run.holdings import CLASSIFIER, FIGURES,
 from diffusioncleft.diffusioncleft_core.run.withdrawal import erase_held
 
 TRAIN = ("downstream", "train", "--task", "pre_post", "--phantom", "--seeds", 1, "--model", "probe")
-LORAS = {"pre_op": "ab" * 32, "post_op": "cd" * 32}
+LORAS = {"pre_op": "a17c" * 16, "post_op": "c52e" * 16}
 
 
 @pytest.fixture
