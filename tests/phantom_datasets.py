@@ -34,3 +34,15 @@ def photograph(folder: Path, finding: str, seed: int, n: int = 5, **columns: str
         writer.writeheader()
         writer.writerows(rows)
     return folder
+
+
+def first_consent(photographs: Path, word: str) -> None:
+    """What the table in a folder of photographs says of the first one's consent."""
+    table = photographs / "metadata.csv"
+    with table.open(newline="", encoding="utf-8") as handle:
+        rows = list(csv.DictReader(handle))
+    rows[0]["consent"] = word
+    with table.open("w", newline="", encoding="utf-8") as handle:
+        writer = csv.DictWriter(handle, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)

@@ -22,6 +22,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -241,7 +242,8 @@ def _reload(base: Path, trained: Training, work: Path, seconds: float) -> dict[s
 def _compiled(sizes: Sizes, side: int, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     transformer = random_transformer(sizes, device, dtype)
     parameters = attach_peft(transformer, RANK, ALPHA)
-    return time_compiled(transformer, parameters, Loop(side), sizes.text_tokens, device, dtype)
+    timed = partial(time_loop, transformer, parameters, Loop(side), sizes.text_tokens, device, dtype)
+    return time_compiled(transformer, timed)
 
 
 def _roomy() -> str | None:

@@ -139,19 +139,12 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def time_compiled(
-    transformer: Any,
-    parameters: list[torch.nn.Parameter],
-    loop: Loop,
-    text_tokens: int,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> dict[str, Any]:
-    """The same loop before and after its repeated blocks are compiled, and the ratio."""
-    plain = time_loop(transformer, parameters, loop, text_tokens, device, dtype)
+def time_compiled(transformer: Any, timed: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """A loop over the transformer before and after its repeated blocks are compiled, and the ratio."""
+    plain = timed()
     started = time.perf_counter()
     transformer.compile_repeated_blocks()
-    compiled = time_loop(transformer, parameters, loop, text_tokens, device, dtype)
+    compiled = timed()
     return {
         "seconds_a_step": compiled["seconds_a_step"],
         "plain_seconds_a_step": plain["seconds_a_step"],

@@ -6,15 +6,12 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..files import explained, shown
+from ..imageset.places import RUN_PRIVATE, RUN_STAGES
 from .admission import list_photographs
 from .folder import NOTICE, is_dataset
 from .folder_consent import STATEMENT_FILE, TABLE
 from .matching import match_rows
 from .metadata import read_table
-
-_STAGES = "stages"
-_PRIVATE = "private"
-"""The folder of a run that alone holds what comes from photographs; its stages lie in it."""
 
 
 def photographs_in(folder: Path) -> str | None:
@@ -30,7 +27,7 @@ def photographs_in(folder: Path) -> str | None:
         where = f"{shown(folder)} {'is' if above == place else f'lies in {shown(above)},'}"
         if is_dataset(above):
             return f"{where} a dataset of photographs"
-        if (above / NOTICE).is_file() or (above.name == _PRIVATE and (above / _STAGES).is_dir()):
+        if (above / NOTICE).is_file() or (above.name == RUN_PRIVATE and (above / RUN_STAGES).is_dir()):
             return f"{where} a private folder"
         if (above / STATEMENT_FILE).is_file():
             return f"{shown(above)} has a {STATEMENT_FILE}, as photographs have,"

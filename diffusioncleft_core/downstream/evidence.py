@@ -22,7 +22,7 @@ from .reading import (
     reading,
 )
 from .resampling import RESAMPLES, observed, same_images
-from .scores import HEADLINE, UNKNOWN, by_group, figures, reliability, spread
+from .scores import HEADLINE, by_group, figures, reliability, spread
 from .task import Task
 
 Trainings = Sequence[Predictions]
@@ -181,15 +181,11 @@ def judged_by(figure: Mapping[str, Any]) -> Sequence[float] | None:
 
 
 def source_block(trainings: Trainings, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The figures of a source, of the groups that are known, its spread over trainings, its reliability."""
+    """The figures of a source, of its groups, its spread over trainings and its reliability."""
     found = figures(trainings, **options)
     return {
         **found,
-        "groups": {
-            kind: by_group(trainings, kind, **options)
-            for kind, groups in trainings[0].groups.items()
-            if {*groups} - {None, UNKNOWN}
-        },
+        "groups": {kind: by_group(trainings, kind, **options) for kind in trainings[0].groups},
         "seeds": told_spread(trainings, found),
         "reliability": reliability(trainings, **options),
     }

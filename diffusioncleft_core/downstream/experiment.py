@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from .cropper import Cropper
 
-VERSION = 2
+VERSION = 1
 """Of what the predictions depend on beside their inputs; counted up when a training comes out otherwise."""
 SALIENCY = "saliency"
 

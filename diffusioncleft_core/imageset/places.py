@@ -27,6 +27,9 @@ FACES_CACHE = ".faces"
 CROPS_CACHE = ".downstream"
 """Folder inside a set that keeps the crops of its lips and their features, likewise."""
 
+RUN_PRIVATE, RUN_STAGES = "private", "stages"
+"""Folder of a run that alone holds what comes from photographs, and in it the stages' records."""
+
 
 def set_lock(folder: Path) -> contextlib.AbstractContextManager[None]:
     """Keep other processes out of a set that is drawn or filtered; UserError while one is at work in it."""

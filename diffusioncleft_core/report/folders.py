@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..conditions.vocabulary import Condition
 from ..dataset.folder import is_dataset
+from ..imageset.places import RUN_PRIVATE, RUN_STAGES
 from ..recipe.document import FILE_NAME
 
 
@@ -18,11 +19,11 @@ class RunFolders:
 
     @property
     def private(self) -> Path:
-        return self.root / "private"
+        return self.root / RUN_PRIVATE
 
     @property
     def stages(self) -> Path:
-        return self.private / "stages"
+        return self.private / RUN_STAGES
 
     def photographs(self, condition: str) -> Path:
         return self.private / "phantom_photographs" / condition

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import read_json, sha256_bytes, write_json
+from ..imageset.places import RUN_STAGES
 from ..interruption import check_interrupted
 
 Results = dict[str, Any]
@@ -199,12 +200,12 @@ class Stages:
         return sorted(name.as_posix() for name in names)
 
     def _record(self, name: str) -> dict[str, Any] | None:
-        file = self.private / "stages" / f"{name}.json"
+        file = self.private / RUN_STAGES / f"{name}.json"
         return dict(read_json(file)) if file.exists() else None
 
     def _write(self, stage: Stage, state: str, seconds: float, results: Results) -> None:
         record = {"state": state, "inputs": stage.digests, "seconds": round(seconds, 3), "facts": results}
-        write_json(self.private / "stages" / f"{stage.name}.json", record)
+        write_json(self.private / RUN_STAGES / f"{stage.name}.json", record)
 
 
 def stage_table(rows: Sequence[StageRow]) -> str:

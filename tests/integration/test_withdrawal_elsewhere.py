@@ -1,6 +1,5 @@
 """A consent withdrawn after images were drawn outside a run, and by a LoRA under other keys."""
 
-import csv
 import json
 import os
 import shutil
@@ -9,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from phantom_datasets import first_consent
 
 from diffusioncleft.diffusioncleft_core.dataset.drawn import set_withdrawal
 from diffusioncleft.diffusioncleft_core.dataset.withdrawn import MARK, lora_withdrawal, metadata_of
@@ -63,15 +63,7 @@ class Clinic:
         )
 
     def consent(self, word: str) -> None:
-        """What the table says of the first photograph."""
-        table = self.photos / "metadata.csv"
-        with table.open(newline="", encoding="utf-8") as handle:
-            rows = list(csv.DictReader(handle))
-        rows[0]["consent"] = word
-        with table.open("w", newline="", encoding="utf-8") as handle:
-            writer = csv.DictWriter(handle, rows[0].keys())
-            writer.writeheader()
-            writer.writerows(rows)
+        first_consent(self.photos, word)
 
 
 @pytest.fixture(scope="module")

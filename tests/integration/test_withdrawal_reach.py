@@ -1,7 +1,6 @@
 """What a withdrawn consent reaches beside LoRAs and images: classifiers, studies, pages, single files."""
 
 import contextlib
-import csv
 import io
 import re
 import shlex
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from downstream_phantoms import drawn_and_accepted, write_phantoms
+from phantom_datasets import first_consent
 from safetensors.numpy import save_file
 
 from diffusioncleft.cli.main import main
@@ -39,15 +39,7 @@ def build(work: Path) -> str:
 
 
 def consent(work: Path, word: str) -> None:
-    """What the table says of the first photograph."""
-    table = work / "photos" / "metadata.csv"
-    with table.open(newline="", encoding="utf-8") as handle:
-        rows = list(csv.DictReader(handle))
-    rows[0]["consent"] = word
-    with table.open("w", newline="", encoding="utf-8") as handle:
-        writer = csv.DictWriter(handle, rows[0].keys())
-        writer.writeheader()
-        writer.writerows(rows)
+    first_consent(work / "photos", word)
 
 
 def lora(path: Path) -> Path:

@@ -248,7 +248,7 @@ def test_a_models_file_names_no_picture_no_person_and_no_path(trained, reds, tmp
     described = json.loads(text)
     assert described["trained_on"] == {"positive": 40, "negative": 40, "people": 80, "not_found": 0}
     assert described["phantom"] is True and described["backbone"]["phantom"] is True
-    names = {"model.json", LEARNED, weights_name(0), weights_name(1)}
+    names = {"model.json", LEARNED, ".gitignore", weights_name(0), weights_name(1)}
     assert {path.name for path in folder.iterdir()} == names
 
 

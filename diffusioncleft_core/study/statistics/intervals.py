@@ -31,9 +31,9 @@ Limits = tuple[Array, Array]
 
 LEVEL = 0.95
 ENOUGH_RATERS = 6
+"""Raters from which an interval speaks of raters like them; with fewer none that we tried held."""
 FEWEST_IMAGES = 5
 """Of each kind, from which a comparison says more than its interval."""
-"""Raters from which an interval speaks of raters like them; with fewer none that we tried held."""
 PRIOR_IMAGES = 2.0
 """Weight of the other cells' dispersion, in images."""
 LIKERT_DISPERSION, SHARE_DISPERSION = 0.4, 1.0
