@@ -14,6 +14,7 @@ from .common import (
     Figures,
     ImageSet,
     Node,
+    node_schema,
     output,
     seed_input,
     text_view,
@@ -37,10 +38,11 @@ class TrainClassifier(Node):
         from ..diffusioncleft_core.downstream.backbones import BACKBONES, DEFAULT, KINDS, PAPER
         from ..diffusioncleft_core.downstream.task import known_tasks
 
-        return io.Schema(
+        return node_schema(
             node_id=TRAINER,
             display_name="Cleft Train Classifier",
             category=CATEGORY,
+            search_aliases=["classifier", "downstream task", "image classification"],
             description=(
                 "Trains the paper's lip classifier, or a linear probe, on two classes of images: generated "
                 f"sets, or the training photographs of datasets. {NOT_A_DEVICE}."
@@ -147,10 +149,11 @@ class EvaluateClassifier(Node):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="DiffusionCleft_EvaluateClassifier",
             display_name="Cleft Evaluate Classifier",
             category=CATEGORY,
+            search_aliases=["classifier", "accuracy", "AUC", "downstream task"],
             description=(
                 "Figures of a classifier on images that nothing learned from, with 95 % intervals over "
                 "people. A test set with people whom the classifier or a LoRA learned from is refused. "

@@ -2,7 +2,8 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ Row = io.Custom("DIFFUSIONCLEFT_ROW")
 ImageSet = io.Custom("DIFFUSIONCLEFT_IMAGE_SET")
 Reference = io.Custom("DIFFUSIONCLEFT_REFERENCE")
 Training = io.Custom("DIFFUSIONCLEFT_TRAINING")
+TrainingOptions = io.Custom("DIFFUSIONCLEFT_TRAINING_OPTIONS")
 Classifier = io.Custom("DIFFUSIONCLEFT_CLASSIFIER")
 Figures = io.Custom("DIFFUSIONCLEFT_FIGURES")
 Verdicts = io.Custom("DIFFUSIONCLEFT_VERDICTS")
@@ -48,6 +50,17 @@ class Node(io.ComfyNode):
             # ComfyUI clones the classes, with what is wrapped already.
             if isinstance(method, classmethod) and not hasattr(method.__func__, "__wrapped__"):
                 setattr(cls, name, classmethod(wrap(method.__func__)))
+
+
+def node_schema(*, search_aliases: Sequence[str] = (), **fields: Any) -> io.Schema:
+    """A node's schema; search words go with it where a release knows them."""
+    known = "search_aliases" in inspect.signature(io.Schema).parameters
+    return io.Schema(**fields, **({"search_aliases": list(search_aliases)} if known else {}))
+
+
+def advanced() -> dict[str, Any]:
+    """The option of an input that folds it away, where a release knows it."""
+    return {"advanced": True} if "advanced" in inspect.signature(io.Int.Input).parameters else {}
 
 
 class FirmLow(float):

@@ -12,6 +12,7 @@ from .common import (
     Dataset,
     Node,
     core_progress,
+    node_schema,
     output,
     progress_bar,
     seed_input,
@@ -31,10 +32,11 @@ class LoadDataset(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         names = places.dataset_names()
-        return io.Schema(
+        return node_schema(
             node_id="DiffusionCleft_Dataset",
             display_name="Cleft Dataset",
             category=CATEGORY,
+            search_aliases=["training data", "photographs", "load dataset"],
             description=(
                 "A dataset made by 'diffusioncleft dataset build'. Its photographs are never shown; it lies "
                 "in the folder type diffusioncleft_datasets, which ComfyUI's server does not hand out."
@@ -76,10 +78,11 @@ class PhantomDataset(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         drawn = [name for name, condition in conditions().items() if condition.phantom is not None]
-        return io.Schema(
+        return node_schema(
             node_id="DiffusionCleft_PhantomDataset",
             display_name="Phantom Dataset",
             category=CATEGORY,
+            search_aliases=["synthetic dataset", "test data", "example dataset", "rendered faces"],
             description=(
                 "A dataset of rendered faces with clefts, made from no photograph. For trying the whole "
                 "pipeline, with the phantom's base model and face models. Made once, then found again."
@@ -123,10 +126,11 @@ class Captions(Node):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="DiffusionCleft_Captions",
             display_name="Cleft Captions",
             category=CATEGORY,
+            search_aliases=["edit captions", "dataset captions", "tags"],
             description=(
                 "Shows a dataset's captions by number, never by file name, and changes those that are "
                 "written in `edits`, where the dataset's owner allows that on the command line. The original "

@@ -6,12 +6,14 @@ from . import guard, places
 from .classifiers import EvaluateClassifier, TrainClassifier
 from .dataset import Captions, LoadDataset, PhantomDataset
 from .filters import ArtifactFilter, IdentityLeakFilter, ReferenceSet
+from .grids import LoraGrid, PictureGrid
 from .metrics import FaceIdentityRecognition, FrechetDistance, PerceptualDiversity, Report
 from .phantom import PhantomLoader
 from .prompts import PromptBuilder, PromptPlan
 from .rater_study import RaterStudy, StudyResults
 from .sets import LoadImageSet, SaveSyntheticSet
 from .training import LoraTrainer, TrainingStatus
+from .training_options import LoraTrainingOptions
 
 NODES: list[type[io.ComfyNode]] = [
     PromptBuilder,
@@ -20,7 +22,10 @@ NODES: list[type[io.ComfyNode]] = [
     PhantomDataset,
     Captions,
     LoraTrainer,
+    LoraTrainingOptions,
     TrainingStatus,
+    LoraGrid,
+    PictureGrid,
     PhantomLoader,
     ArtifactFilter,
     IdentityLeakFilter,

@@ -5,7 +5,21 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..diffusioncleft_core.ranges import PAPER_SIMILARITY
-from .common import AUTO, CATEGORY, Dataset, Node, Reference, Row, Verdicts, one, output, text_view
+from .annotated import MOST
+from .common import (
+    AUTO,
+    CATEGORY,
+    Dataset,
+    Node,
+    Reference,
+    Row,
+    Verdicts,
+    advanced,
+    node_schema,
+    one,
+    output,
+    text_view,
+)
 from .face_work import known_pack, pack_names
 from .queued import QueuedNode
 
@@ -16,10 +30,11 @@ class ReferenceSet(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
 
-        return io.Schema(
+        return node_schema(
             node_id="DiffusionCleft_ReferenceSet",
             display_name="Cleft Reference Set",
             category=CATEGORY,
+            search_aliases=["face embeddings", "training faces", "identity reference"],
             description=(
                 "Faces of the photographs a LoRA was trained on, for the identity leak filter and FIR. "
                 "Embedded once; the embeddings stay in the dataset's private folder."
@@ -62,10 +77,11 @@ class ArtifactFilter(Node):
     def define_schema(cls) -> io.Schema:
         from ..diffusioncleft_core.filters.artifacts import ARTIFACTS, all_limits
 
-        return io.Schema(
+        return node_schema(
             node_id="DiffusionCleft_ArtifactFilter",
             display_name="Cleft Artifact Filter",
             category=CATEGORY,
+            search_aliases=["quality filter", "face detection", "text detection", "reject bad images"],
             description=(
                 "Sets aside pictures with a known artifact. A picture without a face is set aside too."
             ),
@@ -123,10 +139,11 @@ class IdentityLeakFilter(Node):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="DiffusionCleft_IdentityLeakFilter",
             display_name="Cleft Identity Leak Filter",
             category=CATEGORY,
+            search_aliases=["face similarity", "identity", "privacy", "memorisation", "near duplicates"],
             description=(
                 "Sets aside pictures whose face resembles a training photograph, and near copies of one. A "
                 "picture without a face can't be compared and is set aside too."
@@ -221,6 +238,7 @@ def _limit_input(limit: Any) -> Any:
         max=limit.range.high,
         step=0.01,
         tooltip=limit.help,
+        **advanced(),
     )
 
 
@@ -253,14 +271,30 @@ def _outputs() -> list[Any]:
         output(io.Int, "n_accepted", tooltip="Pictures that passed."),
         output(io.Int, "n_rejected", tooltip="Pictures that were set aside."),
         output(Verdicts, "record", tooltip="All verdicts, for Save Synthetic Set or a further filter."),
+        output(
+            io.Image,
+            "shown",
+            tooltip=f"The first {MOST} pictures with boxes, landmarks, scores and verdict drawn on them.",
+        ),
+        output(
+            io.Image,
+            "neighbours",
+            tooltip=(
+                "Each of them beside the generated picture whose face is most like its own, never a "
+                "photograph; a white point where there are no two faces."
+            ),
+        ),
+        output(io.Float, "share_accepted", tooltip="Share of the pictures that passed, 0 to 1."),
+        output(io.String, "csv", tooltip="One line a picture: verdict, reasons, scores."),
     ]
 
 
 def _given(verdicts: Any) -> io.NodeOutput:
     from .common import blocked
-    from .pictures import tensors_of
+    from .pictures import batch_of, preview_synthetic, tensors_of
 
     accepted, rejected = verdicts.accepted, verdicts.rejected
+    shown = preview_synthetic(verdicts.drawn, "A generated picture and a filter's verdict on it.")
     # An empty list would stop the nodes behind with an IndexError of ComfyUI's own.
     return io.NodeOutput(
         tensors_of([item.pixels for item in accepted]) or [blocked()],
@@ -271,5 +305,9 @@ def _given(verdicts: Any) -> io.NodeOutput:
         len(accepted),
         len(rejected),
         verdicts.record,
-        ui=text_view(verdicts.table),
+        batch_of(verdicts.drawn),
+        batch_of(verdicts.neighbours),
+        len(accepted) / (len(accepted) + len(rejected)),
+        verdicts.csv,
+        ui={**shown, **text_view(verdicts.table)},
     )

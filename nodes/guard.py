@@ -2,9 +2,11 @@
 
 Its route for pictures of models (`/experiment/models/preview/<type>/<number>/<file>`) follows `..` and
 absolute names out of the models folder to any picture on the machine. A middleware refuses that, and refuses
-the private folders even where a link leads to them. `file_names` does the same for names in graphs.
+the private folders even where a link leads to them. `file_names` does the same for names in graphs. And it
+puts the pack's templates in order.
 """
 
+import json
 import logging
 import os
 from collections.abc import Awaitable, Callable
@@ -17,6 +19,8 @@ from . import door, file_names, places
 
 _ROUTE = "/experiment/models/preview/"
 _QUEUE = ("/prompt", "/api/prompt")
+_WORKFLOWS = Path(__file__).resolve().parents[1] / "workflows"
+_TEMPLATES = ("/workflow_templates", "/api/workflow_templates")
 
 
 def install() -> None:
@@ -36,6 +40,13 @@ def install() -> None:
         return await handler(request)
 
     @web.middleware
+    async def order_templates(request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
+        answer = await handler(request)
+        if request.path in _TEMPLATES and isinstance(getattr(answer, "text", None), str):
+            return web.json_response(in_order(json.loads(answer.text)))
+        return answer
+
+    @web.middleware
     async def check_graphs(request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
         if request.method == "POST" and request.path in _QUEUE:
             try:
@@ -48,13 +59,20 @@ def install() -> None:
         return await handler(request)
 
     try:
-        server.app.middlewares.extend([refuse_photographs, check_graphs])
+        server.app.middlewares.extend([refuse_photographs, order_templates, check_graphs])
     except RuntimeError:
         logging.warning(
             "DiffusionCleft was loaded into a running server and can't guard it: its route %s shows every "
             "picture on this machine to whoever reaches the server, and graphs are queued unchecked",
             _ROUTE,
         )
+
+
+def in_order(templates: Any) -> Any:
+    """ComfyUI's list of templates by pack, our own by name: the disk gives them in any order."""
+    ours = sorted(path.stem for path in _WORKFLOWS.glob("*.json"))
+    listed = templates.items() if isinstance(templates, dict) else ()
+    return {pack: ours if sorted(names) == ours else names for pack, names in listed} or templates
 
 
 def may_be_shown(match: Any) -> bool:

@@ -5,7 +5,18 @@ from typing import Any
 from comfy_api.latest import io
 
 from . import places
-from .common import CATEGORY, Dataset, Figures, ImageSet, Node, Reference, folder_input, output, seed_input
+from .common import (
+    CATEGORY,
+    Dataset,
+    Figures,
+    ImageSet,
+    Node,
+    Reference,
+    folder_input,
+    node_schema,
+    output,
+    seed_input,
+)
 from .face_work import known_pack
 from .filters import faces_input, threshold_input
 from .queued import QueuedNode
@@ -16,10 +27,11 @@ class FaceIdentityRecognition(Node):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="DiffusionCleft_FIR",
             display_name="Cleft FIR",
             category=CATEGORY,
+            search_aliases=["face identity recognition", "face similarity", "identity", "privacy metric"],
             description=(
                 "Face identity recognition, by pairs (as the paper) and by images, with 95 % intervals."
             ),
@@ -52,10 +64,11 @@ class FrechetDistance(Node):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="DiffusionCleft_FID",
             display_name="Cleft FID",
             category=CATEGORY,
+            search_aliases=["FID", "Frechet Inception distance", "image quality metric"],
             description="Fréchet Inception distance to the training photographs, as the paper measures it.",
             inputs=[
                 ImageSet.Input("image_set", tooltip="Generated images, two at least."),
@@ -88,10 +101,11 @@ class PerceptualDiversity(Node):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="DiffusionCleft_LPIPS",
             display_name="Cleft LPIPS",
             category=CATEGORY,
+            search_aliases=["LPIPS", "perceptual diversity", "diversity metric"],
             description=(
                 "Mean perceptual distance between random pairs of a set, as the paper measures diversity."
             ),
@@ -130,10 +144,11 @@ class Report(Node):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="DiffusionCleft_Report",
             display_name="Cleft Report",
             category=CATEGORY,
+            search_aliases=["report", "evaluation", "FID", "LPIPS", "face similarity"],
             description=(
                 "Measures FIR, FID, LPIPS and the face map of one or two sets and saves report.json and "
                 "report.html in the output folder. They hold no photograph and nothing that names one."

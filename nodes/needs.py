@@ -4,6 +4,7 @@ None means that only the run will tell: then nothing is refused.
 """
 
 from pathlib import Path
+from typing import Any
 
 from ..diffusioncleft_core.errors import UserError
 from . import places
@@ -12,6 +13,7 @@ from .face_work import known_pack, pack_of_datasets
 from .opened import DatasetHandle, open_dataset
 from .provenance import from_phantom
 from .queued import QueuedNode
+from .training_options import chosen
 
 _PHANTOM_DATASET = "DiffusionCleft_PhantomDataset"
 _DATASETS = ("DiffusionCleft_Dataset", "DiffusionCleft_Captions", _PHANTOM_DATASET)
@@ -39,6 +41,16 @@ def dataset_behind(node: QueuedNode | None) -> DatasetHandle | None:
         set_aside={},
         sha256="",
     )
+
+
+def options_behind(trainer: QueuedNode) -> dict[str, Any] | None:
+    """What Cleft Training Options will send to a trainer; None where only the run will tell."""
+    if "options" not in trainer.inputs:
+        return {}
+    node = trainer.source("options")
+    if node is None or node.kind != "DiffusionCleft_TrainingOptions" or node.values() != node.inputs:
+        return None
+    return chosen(node.values())
 
 
 def datasets_behind(node: QueuedNode, *names: str) -> list[DatasetHandle] | None:

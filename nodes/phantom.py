@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from .common import CATEGORY, Node
+from .common import CATEGORY, Node, node_schema
 from .queued import QueuedNode
 
 
@@ -11,10 +11,11 @@ class PhantomLoader(Node):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="DiffusionCleft_PhantomLoader",
             display_name="Phantom Loader",
             category=CATEGORY,
+            search_aliases=["tiny FLUX", "demo model", "model without download", "FLUX loader"],
             description=(
                 "A tiny FLUX.1 schnell trained on rendered faces, in place of the loaders of the real model: "
                 "every workflow of this pack runs with it, at 128 px, without a download. It has learned "

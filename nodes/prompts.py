@@ -10,7 +10,7 @@ from ..diffusioncleft_core.conditions.loader import load_vocabulary
 from ..diffusioncleft_core.conditions.plan import AttributeChoices, PlanRow, sampling_plan
 from ..diffusioncleft_core.conditions.vocabulary import Condition
 from ..diffusioncleft_core.errors import UserError
-from .common import CATEGORY, Node, Row, output, text_view
+from .common import CATEGORY, Node, Row, node_schema, output, text_view
 from .conditions import condition_of, conditions
 from .queued import QueuedNode
 
@@ -24,10 +24,11 @@ class PromptBuilder(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         attributes, own = _attribute_inputs()
-        return io.Schema(
+        return node_schema(
             node_id="DiffusionCleft_PromptBuilder",
             display_name="Cleft Prompt Builder",
             category=CATEGORY,
+            search_aliases=["cleft prompt", "prompt builder", "prompt generator"],
             description=(
                 "A prompt in the paper's form: trigger, whole face, cleft, appearance, closing phrase."
             ),
@@ -85,10 +86,11 @@ class PromptPlan(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         modes = list(dict.fromkeys(mode for item in conditions().values() for mode in item.modes))
-        return io.Schema(
+        return node_schema(
             node_id="DiffusionCleft_PromptPlan",
             display_name="Cleft Prompt Plan",
             category=CATEGORY,
+            search_aliases=["cleft prompt", "batch prompts", "prompt list", "dataset of prompts"],
             description=(
                 "Prompts and seeds as lists: what is connected runs once a row. The first rows of a plan "
                 "stay the same when it gets longer, so a long plan can be queued in pieces."

@@ -6,7 +6,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from . import places
-from .common import CATEGORY, Dataset, Figures, ImageSet, Node, output, seed_input, text_view
+from .common import CATEGORY, Dataset, Figures, ImageSet, Node, node_schema, output, seed_input, text_view
 from .queued import QueuedNode
 
 RATER_STUDY = "DiffusionCleft_RaterStudy"
@@ -22,10 +22,11 @@ class RaterStudy(Node):
     def define_schema(cls) -> io.Schema:
         from ..diffusioncleft_core.study.design_file import DESIGNS
 
-        return io.Schema(
+        return node_schema(
             node_id=RATER_STUDY,
             display_name="Cleft Rater Study",
             category=CATEGORY,
+            search_aliases=["user study", "expert rating", "visual Turing test"],
             description=(
                 "Draws pictures of generated sets and of photographs whose owners agreed to be shown to "
                 "raters, and writes them blind into a private folder. The text says how people rate them; "
@@ -138,10 +139,11 @@ class StudyResults(Node):
     def define_schema(cls) -> io.Schema:
         from ..diffusioncleft_core.study.design_file import DESIGNS
 
-        return io.Schema(
+        return node_schema(
             node_id="DiffusionCleft_StudyResults",
             display_name="Cleft Study Results",
             category=CATEGORY,
+            search_aliases=["user study", "ratings", "expert rating"],
             description=(
                 "Distributions, means, agreement and the difference to real pictures, each with its "
                 "interval, as 'diffusioncleft study analyse' has them. Reads the ratings anew each time."

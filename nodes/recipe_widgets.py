@@ -1,66 +1,85 @@
-"""The recipe's fields as widgets of the trainer node: default, range and tooltip come from the field."""
+"""The recipe's fields as widgets: default, range and tooltip come from the field."""
 
+import functools
 import math
 import typing
+from collections.abc import Mapping
 from typing import Any
 
 from comfy_api.latest import io
 
-from ..diffusioncleft_core.recipe.presets import named_recipe
+from ..diffusioncleft_core.recipe.presets import PRESETS, named_recipe
 from ..diffusioncleft_core.recipe.recipe import Field, recipe_fields
-from .common import AUTO
+from .common import AUTO, advanced
 
-ALWAYS = object()
-"""In place of a value: the widget always says something."""
-WIDGETS: dict[str, tuple[str, Any]] = {
-    "steps": ("optimizer.steps", 0),
-    "learning_rate": ("optimizer.learning_rate", 0.0),
-    "seed": ("objective.seed", ALWAYS),
-    "network_dim": ("network.rank", ALWAYS),
-    "network_alpha": ("network.alpha", ALWAYS),
-    "network_targets": ("network.targets", ALWAYS),
-    "resolution": ("data.resolution", AUTO),
-    "batch_size": ("data.batch_size", 0),
-    "gradient_accumulation": ("optimizer.accumulation_steps", ALWAYS),
-    "optimizer": ("optimizer.name", ALWAYS),
-    "lr_scheduler": ("optimizer.schedule", AUTO),
-    "lr_warmup_steps": ("optimizer.warmup_steps", 0),
-    "timestep_sampling": ("objective.timestep_sampling", AUTO),
-    "weight_decay": ("optimizer.weight_decay", ALWAYS),
-    "max_grad_norm": ("optimizer.max_grad_norm", ALWAYS),
-    "prior_loss_weight": ("objective.prior_loss_weight", ALWAYS),
-    "mixed_precision": ("memory.precision", ALWAYS),
-    "gradient_checkpointing": ("memory.gradient_checkpointing", ALWAYS),
-    "blocks_to_swap": ("memory.blocks_to_swap", ALWAYS),
-    "checkpoint_every": ("output.checkpoint_every_n_steps", ALWAYS),
-    "preview_every": ("previews.every_n_steps", ALWAYS),
-    "preview_size": ("previews.size", ALWAYS),
-    "save_every": ("output.save_every_n_steps", 0),
-    "output_preservation_weight": ("objective.output_preservation_weight", -1.0),
-    "region_weight": ("objective.region_weight", 0.0),
+WIDGETS: Mapping[str, str] = {
+    "steps": "optimizer.steps",
+    "preview_every": "previews.every_n_steps",
+    "network_dim": "network.rank",
+    "network_alpha": "network.alpha",
+    "network_targets": "network.targets",
+    "resolution": "data.resolution",
+    "batch_size": "data.batch_size",
+    "optimizer": "optimizer.name",
+    "learning_rate": "optimizer.learning_rate",
+    "lr_scheduler": "optimizer.schedule",
+    "lr_warmup_steps": "optimizer.warmup_steps",
+    "gradient_accumulation": "optimizer.accumulation_steps",
+    "weight_decay": "optimizer.weight_decay",
+    "max_grad_norm": "optimizer.max_grad_norm",
+    "seed": "objective.seed",
+    "timestep_sampling": "objective.timestep_sampling",
+    "sigmoid_scale": "objective.sigmoid_scale",
+    "shift": "objective.shift",
+    "output_preservation_weight": "objective.output_preservation_weight",
+    "region_weight": "objective.region_weight",
+    "prior_loss_weight": "objective.prior_loss_weight",
+    "prior_target": "objective.prior_target",
+    "mixed_precision": "memory.precision",
+    "gradient_checkpointing": "memory.gradient_checkpointing",
+    "blocks_to_swap": "memory.blocks_to_swap",
+    "preview_size": "previews.size",
+    "save_every": "output.save_every_n_steps",
+    "checkpoint_every": "output.checkpoint_every_n_steps",
 }
-"""Widgets that are fields of the recipe: the field, and the value that leaves the choice to the preset."""
-_NAMES = {path: widget for widget, (path, _) in WIDGETS.items()}
+"""Widgets that are fields of the recipe, by the field's path."""
+_NAMES = {path: widget for widget, path in WIDGETS.items()}
 
 
 def spelled(path: str) -> str:
-    """A field of the recipe as the node calls it."""
+    """A field of the recipe as the nodes call it."""
     return _NAMES.get(path, path)
 
 
-def recipe_widget(widget: str, *, note: str = "", largest: float | None = None, **options: Any) -> Any:
+@functools.cache
+def unset(widget: str) -> Any:
+    """The widget's value that leaves the field to the preset: the one of all presets where they agree."""
+    path = WIDGETS[widget]
+    entry = recipe_fields()[path]
+    values = {_value(path, name, phantom) for name in PRESETS for phantom in (False, True)}
+    if len(values) == 1:
+        return values.pop()
+    if entry.setting.choices or typing.get_origin(entry.kind) is tuple:
+        return AUTO
+    assert entry.setting.range is not None, path
+    return entry.kind(-1 if entry.setting.range.holds(entry.kind(0)) else 0)
+
+
+def recipe_widget(
+    widget: str, *, note: str = "", largest: float | None = None, basic: bool = True, **options: Any
+) -> Any:
     """The widget of a field.
 
     Args:
         widget: its name, in `WIDGETS`.
         note: what a user of ComfyUI must know beside the field's help.
         largest: the highest value that is offered; the field's own by default.
+        basic: shown at once; others are folded away where a release knows how to.
         options: of the input, as `step`; they take precedence over the field's.
     """
-    path, unset = WIDGETS[widget]
-    entry = recipe_fields()[path]
-    default = entry.default if unset is ALWAYS else unset
-    options = {"default": default, "tooltip": _tooltip(entry, unset, note)} | options
+    entry, default = recipe_fields()[WIDGETS[widget]], unset(widget)
+    options = {"default": default, "tooltip": _tooltip(entry, default, note)} | options
+    options |= {} if basic else advanced()
     if entry.kind is bool:
         return io.Boolean.Input(widget, **options)
     if typing.get_origin(entry.kind) is tuple:
@@ -69,28 +88,32 @@ def recipe_widget(widget: str, *, note: str = "", largest: float | None = None, 
         first = [] if default in entry.setting.choices else [default]
         return io.Combo.Input(widget, options=[*first, *entry.setting.choices], **options)
     allowed = entry.setting.range
-    assert allowed is not None, path
+    assert allowed is not None, entry.path
     low = allowed.low + (options.get("step", 0) if allowed.above else 0)
     high = allowed.high if largest is None else min(largest, allowed.high)
-    assert math.isfinite(low) and math.isfinite(high), path
+    assert math.isfinite(low) and math.isfinite(high), entry.path
     kind: Any = io.Int if allowed.kind is int else io.Float
     bounds = {"min": allowed.kind(min(low, default)), "max": allowed.kind(high)}
     return kind.Input(widget, **{**bounds, **options})
 
 
-def _tooltip(entry: Field, unset: Any, note: str) -> str:
-    """The field's help as sentences, with what the presets say of it where they are asked."""
-    told = entry.setting.help[0].upper() + entry.setting.help[1:] + "."
+def _value(path: str, preset: str, phantom: bool) -> Any:
+    return named_recipe(preset, phantom=phantom)[path]
+
+
+def _tooltip(entry: Field, default: Any, note: str) -> str:
+    """The field's help as sentences, with what the presets say of it where they don't agree."""
+    told = f"{entry.setting.help[0].upper()}{entry.setting.help[1:]}."
     presets = _by_preset(entry.path)
-    if unset is not ALWAYS and (unset != entry.default or ";" in presets):
-        told += f" {_shown(unset)}: the preset's, {presets}."
+    if ";" in presets:
+        told += f" {_shown(default)}: the preset's, {presets}."
     return f"{told} {note}".rstrip()
 
 
 def _by_preset(path: str) -> str:
     """A field's value in the presets: the paper's, then those that differ."""
-    paper, robust = named_recipe("paper")[path], named_recipe("robust")[path]
-    phantom, both = (named_recipe(name, phantom=True)[path] for name in ("paper", "robust"))
+    paper, robust = (_value(path, name, False) for name in ("paper", "robust"))
+    phantom, both = (_value(path, name, True) for name in ("paper", "robust"))
     told = [_shown(paper)]
     if robust != paper:
         told.append(f"robust {_shown(robust)}")

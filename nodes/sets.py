@@ -5,7 +5,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from . import places
-from .common import CATEGORY, ImageSet, Node, Row, Verdicts, folder_input, one, output, text_view
+from .common import CATEGORY, ImageSet, Node, Row, Verdicts, folder_input, node_schema, one, output, text_view
 from .queued import QueuedNode
 
 NO_SET = "(none found)"
@@ -16,10 +16,11 @@ class LoadImageSet(Node):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="DiffusionCleft_LoadImageSet",
             display_name="Load Image Set",
             category=CATEGORY,
+            search_aliases=["load images", "load folder", "synthetic dataset"],
             description=(
                 "Synthetic images with their manifest, as saved by Save Synthetic Set or the command line."
             ),
@@ -89,10 +90,11 @@ class SaveSyntheticSet(Node):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="DiffusionCleft_SaveSyntheticSet",
             display_name="Save Synthetic Set",
             category=CATEGORY,
+            search_aliases=["save images", "synthetic dataset", "watermark", "provenance", "manifest"],
             description=(
                 "Saves pictures into a folder of the output folder: PNG marked as synthetic, JSON sidecar, "
                 "manifest. Unlike Save Image it writes nothing of the graph. A picture already there is kept."

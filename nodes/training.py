@@ -8,9 +8,20 @@ from comfy_api.latest import io
 
 from ..diffusioncleft_core.errors import UserError
 from . import places
-from .common import AUTO, CATEGORY, NONE, PHANTOM, Dataset, Node, Training, blocked, output
+from .common import (
+    CATEGORY,
+    PHANTOM,
+    Dataset,
+    Node,
+    Training,
+    TrainingOptions,
+    blocked,
+    node_schema,
+    output,
+)
 from .queued import QueuedNode
 from .recipe_widgets import recipe_widget
+from .training_options import UNSET
 
 LATEST = "(latest)"
 WAIT, DETACHED = "wait", "detached"
@@ -21,7 +32,7 @@ class LoraTrainer(Node):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="DiffusionCleft_LoraTrainer",
             display_name="Cleft LoRA Trainer",
             category=CATEGORY,
@@ -29,45 +40,40 @@ class LoraTrainer(Node):
                 "Trains a LoRA in a process of its own. Stop it when you like: it saves a checkpoint, and "
                 "queueing the same graph again goes on from there."
             ),
-            inputs=[*_main_inputs(), *_recipe_inputs(), *_memory_inputs(), *_preview_inputs()],
+            search_aliases=["LoRA training", "train LoRA", "fine-tune", "FLUX trainer", "kohya"],
+            inputs=[*_main_inputs(), *_preview_inputs()],
             outputs=_outputs(),
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )
 
     @classmethod
-    def validate_inputs(
-        cls,
-        base_model: str | None = None,
-        vae: str | None = None,
-        clip_l: str | None = None,
-        t5xxl: str | None = None,
-        training_adapter: str | None = None,
-    ) -> bool | str:
-        """Only files in ComfyUI's model folders: a path in a graph is refused before anything opens it."""
-        wanted = (
-            (base_model, base_models(), "diffusion_models or models/diffusers"),
-            (vae, [AUTO, *places.model_files("vae")], "vae"),
-            (clip_l, [AUTO, *places.model_files("text_encoders")], "text_encoders"),
-            (t5xxl, [AUTO, *places.model_files("text_encoders")], "text_encoders"),
-            (training_adapter, [AUTO, NONE, *places.model_files("loras")], "loras"),
+    def validate_inputs(cls, base_model: str | None = None) -> bool | str:
+        """Only what lies in ComfyUI's model folders: a path in a graph is refused unopened."""
+        if base_model is None or base_model in base_models():
+            return True
+        return (
+            f"there is no {base_model!r} in ComfyUI's models/diffusion_models or models/diffusers; "
+            "put it there or choose another"
         )
-        for value, known, folder in wanted:
-            if value is not None and value not in known:
-                return f"there is no {value!r} in ComfyUI's models/{folder}; put it there or choose another"
-        return True
 
     @classmethod
     def check_before_queue(cls, node: QueuedNode) -> None:
         from ..trainer.launch import check_installed
-        from .needs import dataset_behind
+        from .needs import dataset_behind, options_behind
         from .training_settings import check_run
 
+        if moved := [name for name in UNSET if name in node.inputs]:
+            raise UserError(
+                f"{', '.join(moved)} moved to the node Cleft Training Options; connect one to options"
+            )
         check_installed()
         places.check_private(places.RUNS)
         values, dataset = node.values(), dataset_behind(node.source("dataset"))
-        if dataset is not None and values.keys() == node.inputs.keys() - {"dataset"}:
-            check_run({**values, "dataset": dataset})
+        options = options_behind(node)
+        linked = {"dataset", "options"}
+        if dataset is not None and options is not None and values.keys() >= node.inputs.keys() - linked:
+            check_run({**values, "dataset": dataset, "options": options})
 
     @classmethod
     def fingerprint_inputs(cls, mode: str = WAIT, **kwargs: Any) -> Any:
@@ -101,11 +107,12 @@ class TrainingStatus(Node):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="DiffusionCleft_TrainingStatus",
             display_name="Cleft Training Status",
             category=CATEGORY,
             description="State, loss and previews of a training; the LoRA's name as soon as it is done.",
+            search_aliases=["training progress", "loss curve", "stop training"],
             inputs=[
                 io.Combo.Input(
                     "run",
@@ -245,78 +252,15 @@ def _main_inputs() -> list[Any]:
             ),
         ),
         recipe_widget("steps"),
-        recipe_widget("learning_rate", step=1e-5, round=1e-7),
-        recipe_widget("seed", max=2**31 - 1),
     ]
-
-
-def _recipe_inputs() -> list[Any]:
-    return [
-        recipe_widget("network_dim"),
-        recipe_widget("network_alpha", largest=512.0, step=0.1),
-        recipe_widget("network_targets"),
-        recipe_widget("resolution"),
-        recipe_widget("batch_size", largest=64),
-        recipe_widget("gradient_accumulation", largest=64),
-        recipe_widget("optimizer", note="AdamW8bit needs bitsandbytes; without it AdamW is taken, and said."),
-        recipe_widget("lr_scheduler"),
-        recipe_widget("lr_warmup_steps"),
-        recipe_widget("timestep_sampling"),
-        recipe_widget("weight_decay", step=0.001),
-        recipe_widget("max_grad_norm", largest=100.0, step=0.1),
-        io.Int.Input(
-            "regularisation_images",
-            default=0,
-            min=0,
-            max=10_000,
-            tooltip="Images that the base model makes without the trigger, to train beside. 0: none.",
-        ),
-        recipe_widget("prior_loss_weight", step=0.1),
-        _model_file(
-            "training_adapter",
-            "loras",
-            "LoRA that is on while training only. auto (robust): a file in models/loras whose name holds "
-            "'training-adapter' or 'training_adapter'. Without one schnell loses its 4-step quality.",
-            NONE,
-        ),
-    ]
-
-
-def _memory_inputs() -> list[Any]:
-    return [
-        _model_file("vae", "vae", "Autoencoder of a single-file base model. auto: ae.safetensors."),
-        _model_file(
-            "clip_l", "text_encoders", "CLIP-L of a single-file base model. auto: clip_l.safetensors."
-        ),
-        _model_file(
-            "t5xxl",
-            "text_encoders",
-            "T5-XXL of a single-file base model. auto: t5xxl_fp16.safetensors or its like.",
-        ),
-        recipe_widget("mixed_precision", note="auto: bf16 on a GPU, float32 on the processor."),
-        recipe_widget("gradient_checkpointing"),
-        recipe_widget("blocks_to_swap", largest=57),
-        recipe_widget("checkpoint_every"),
-    ]
-
-
-def _model_file(name: str, folder: str, tooltip: str, *more: str) -> Any:
-    """A file in one of ComfyUI's model folders; auto chooses."""
-    options = [AUTO, *more, *places.model_files(folder)]
-    return io.Combo.Input(name, options=options, default=AUTO, tooltip=tooltip)
 
 
 def _preview_inputs() -> list[Any]:
     return [
-        io.String.Input(
-            "preview_prompts",
-            default="",
-            multiline=True,
-            tooltip="Prompts of the previews, one a line. Empty: one prompt of the dataset's condition.",
-        ),
         recipe_widget("preview_every", default=250),
-        recipe_widget("preview_size", step=16),
-        recipe_widget("save_every", optional=True),
-        recipe_widget("output_preservation_weight", optional=True, step=0.1),
-        recipe_widget("region_weight", optional=True, largest=100.0, step=0.5),
+        TrainingOptions.Input(
+            "options",
+            optional=True,
+            tooltip="Cleft Training Options: whatever is to differ from the preset.",
+        ),
     ]

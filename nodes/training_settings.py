@@ -16,7 +16,8 @@ from ..trainer.kohya import NAMES
 from . import places
 from .common import AUTO, NONE, PHANTOM
 from .opened import DatasetHandle
-from .recipe_widgets import ALWAYS, WIDGETS, spelled
+from .recipe_widgets import WIDGETS, spelled, unset
+from .training_options import UNSET
 
 _ADAPTER_NAMES = ("training-adapter", "training_adapter")
 _NO_ADAPTER = (
@@ -32,6 +33,10 @@ _WITHOUT_EFFECT = (
     "memory.gradient_checkpointing",
 )
 """Fields that the node does not offer, or that a run goes on with, where it was, when they change."""
+
+
+_PREVIEWS = ("previews.every_n_steps", "previews.size")
+"""Set where there is something to preview."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +84,16 @@ class RunPlan:
 
 
 def plan_run(inputs: dict[str, Any]) -> RunPlan:
-    """Check the widgets' values and turn them into a plan; UserError for what can't be trained."""
+    """Check the widgets' values and turn them into a plan; UserError for what can't be trained.
+
+    Args:
+        inputs: the trainer's; `options` is what Cleft Training Options sends, or None.
+    """
     import comfy.model_management
 
     from ..diffusioncleft_core.dataset.settings import training_facts
+
+    inputs = with_options(inputs)
 
     dataset: DatasetHandle = inputs["dataset"]
     phantom = inputs["base_model"] == PHANTOM
@@ -118,12 +129,18 @@ def plan_run(inputs: dict[str, Any]) -> RunPlan:
     )
 
 
+def with_options(inputs: dict[str, Any]) -> dict[str, Any]:
+    """The trainer's inputs with every option among them, those that nobody chose as the preset's."""
+    return {**UNSET, **(inputs.get("options") or {}), **inputs}
+
+
 def file_states(inputs: dict[str, Any]) -> list[list[int]]:
-    """Size, time and inode of every model file that the widgets stand for: another file under an old name is
-    noticed without reading it.
+    """Size, time and inode of every model file that the trainer's widgets stand for: another file under an
+    old name is noticed without reading it. Cleft Training Options tells of its own.
     """
     from ..diffusioncleft_core.flux.source import COMPONENTS
 
+    inputs = with_options(inputs)
     phantom = inputs["base_model"] == PHANTOM
     adapter, _ = _adapter(inputs["training_adapter"], wanted=inputs["preset"] == "robust" and not phantom)
     _, source = _base(inputs, phantom)
@@ -170,14 +187,11 @@ def _adapter(choice: str, *, wanted: bool) -> tuple[Path | None, list[str]]:
 def _choices(inputs: dict[str, Any]) -> dict[str, Any]:
     """What the widgets say of the recipe's fields; what is left to the preset is not among it."""
     chosen: dict[str, Any] = {}
-    for widget, (path, unset) in WIDGETS.items():
-        value = inputs.get(widget, unset)
-        if widget == "resolution":
-            value = _resolution(value)
-        if value is not ALWAYS and value != unset:
+    for widget, path in WIDGETS.items():
+        left = unset(widget)
+        value = _resolution(inputs[widget]) if widget == "resolution" else inputs[widget]
+        if value != left and path not in _PREVIEWS:
             chosen[path] = value
-    if "optimizer.schedule" in chosen:
-        chosen["optimizer.warmup_steps"] = inputs["lr_warmup_steps"]
     return checked_choices(chosen, spelled)
 
 

@@ -1,6 +1,6 @@
 """Verdicts on pictures as they travel between the filters and the set that is saved."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,13 +17,28 @@ class Judged:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """What a filter says of one picture, and the faces that it found in it, the largest first."""
+
+    told: dict[str, Any]
+    faces: Sequence[Any]
+
+
+@dataclass(frozen=True)
 class Verdicts:
-    """What a filter gives: pictures that passed, those that did not, a line for each, and the record."""
+    """What a filter gives: pictures that passed, those that did not, a line for each, and the record.
+
+    csv: a line a picture. drawn, neighbours: the first pictures [H, W, 3] uint8 with their verdicts on them,
+    and beside the generated picture whose face is most like theirs.
+    """
 
     accepted: list[Judged]
     rejected: list[Judged]
     table: str
     record: Record
+    csv: str
+    drawn: list[Any]
+    neighbours: list[Any]
 
 
 def picture_key(pixels: Any) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from workflow_graphs import build_all  # noqa: E402
+from workflow_graphs import FILES, build_all  # noqa: E402
 
 from diffusioncleft.cli.comfyui.convert import to_api  # noqa: E402
 from diffusioncleft.cli.comfyui.run import server_info  # noqa: E402
@@ -28,7 +28,7 @@ def main() -> None:
     info = server_info(ComfyServer(args.server))
     for name, graph in build_all(info).items():
         workflow = graph.ui()
-        write_json(args.out / f"{name}.json", workflow)
+        write_json(args.out / f"{FILES[name]}.json", workflow)
         write_json(args.out / "api" / f"{name}.json", to_api(workflow, info, name))
         print(name, len(graph.nodes), "nodes")
 

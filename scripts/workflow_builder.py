@@ -1,4 +1,6 @@
-"""Builds one workflow: nodes in columns, columns in groups, groups in a row; UI format, laid out by itself.
+"""Builds one workflow: nodes in columns, columns in groups, groups in rows; UI format, laid out by itself.
+
+The whole graph fits ComfyUI's first view of a template at a zoom at which text is drawn (`MOST`).
 
 Widget values are put in order by the server's own node definitions, by the code that the client reads
 workflows with, so that a UI file and its API twin can't drift apart.
@@ -10,19 +12,30 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from workflow_routes import Router
+
 from diffusioncleft.cli.comfyui.inputs import Input, inputs_of
 
 # Canvas units of ComfyUI's frontend: title bar, one slot, one widget, a text box.
 TITLE, SLOT, WIDGET, TEXT = 30, 20, 24, 110
-GAP, PAD, GROUP_TITLE = 40, 20, 45
-COLORS = {"data": "#3f789e", "model": "#a1309b", "draw": "#3f8f4f", "check": "#b58b2a", "measure": "#8a5a3c"}
+GAP, PAD, GROUP_TITLE = 30, 20, 40
+LANE = 6
+MOST = (2120, 1310)
+"""Width and height that a 1600 x 1000 window shows whole. ComfyUI opens a template at 3/4 of the window, and
+draws no text below a zoom of 0.58.
+"""
+# Pale: a group's title is drawn in its colour on a dark shade of the same.
+COLORS = {"data": "#c4e0ff", "model": "#efc8f5", "draw": "#c2f0cc", "check": "#f7e2a8", "measure": "#f6cfb4"}
 NOTE = "MarkdownNote"
 OURS = "DiffusionCleft_"
 
 
 @dataclass(eq=False)
 class Node:
-    """One node. inputs: literal values, or (node, output) for a link. height: at least so much."""
+    """One node. inputs: literal values, or (node, output) for a link. height: at least so much.
+
+    grows: takes what its column has left, to show more of a text or a picture.
+    """
 
     number: int
     kind: str
@@ -31,6 +44,7 @@ class Node:
     width: int
     height: int
     control: str = "fixed"
+    grows: bool = False
     pos: tuple[int, int] = (0, 0)
 
     def __getitem__(self, output: int) -> tuple[Node, int]:
@@ -56,9 +70,10 @@ class Group:
         kind: str,
         title: str | None = None,
         *,
-        width: int = 320,
+        width: int = 300,
         height: int = 0,
         control: str = "fixed",
+        grows: bool = False,
         **inputs: Any,
     ) -> Node:
         """Put a node under the last one. height: room for what it will show.
@@ -67,11 +82,12 @@ class Group:
         """
         inputs = {name.rstrip("_"): value for name, value in inputs.items()}
         node = self.graph.new_node(kind, title, inputs, width, height, control)
+        node.grows = grows
         self.columns[-1].append(node)
         return node
 
     def note(self, text: str, *, width: int = 320, height: int = 160) -> Node:
-        return self.add(NOTE, "Note", width=width, height=height, text=text)
+        return self.add(NOTE, "Note", width=width, height=height, grows=True, text=text)
 
 
 class Graph:
@@ -81,11 +97,18 @@ class Graph:
         self.name, self._info = name, info
         self.nodes: list[Node] = []
         self.groups: list[Group] = []
+        self._rows: list[list[Group]] = [[]]
+        self._laid_out = False
+
+    def row(self) -> None:
+        """Start the next row of groups."""
+        self._rows.append([])
 
     def group(self, title: str, color: str) -> Group:
         """A group to the right of the last one."""
         group = Group(self, title, COLORS[color])
         self.groups.append(group)
+        self._rows[-1].append(group)
         return group
 
     def new_node(
@@ -124,20 +147,39 @@ class Graph:
         return height
 
     def lay_out(self) -> None:
-        """Give every node its place and every group its box; all groups are as tall as the tallest."""
-        left = 0
-        tallest = max(self._tall(column) for group in self.groups for column in group.columns)
-        for group in self.groups:
-            start, left = left, left + PAD
-            for column in group.columns:
-                down = GROUP_TITLE
-                for node in column:
-                    node.pos = (left, down + TITLE)
-                    down += TITLE + node.height + GAP
-                left += max(node.width for node in column) + GAP
-            left += PAD - GAP
-            group.box = (start, 0, left - start, GROUP_TITLE + tallest + PAD)
-            left += GAP
+        """Give every node its place and every group its box: rows equally wide, and each row one height."""
+        widest = max(self._wide(row) for row in self._rows)
+        down = 0
+        for row in self._rows:
+            columns = [column for group in row for column in group.columns]
+            more = (widest - self._wide(row)) // len(columns)
+            tallest = max(self._tall(column) for column in columns)
+            left = 0
+            for group in row:
+                start, left = left, left + PAD
+                for column in group.columns:
+                    self._place(column, left, down + GROUP_TITLE, more, tallest)
+                    left += max(node.width for node in column) + GAP
+                left += PAD - GAP
+                group.box = (start, down, left - start, GROUP_TITLE + tallest + PAD)
+                left += GAP
+            down += GROUP_TITLE + tallest + PAD + GAP
+        if not (widest <= MOST[0] and down - GAP <= MOST[1]):
+            raise ValueError(f"{self.name} is {widest} x {down - GAP}; a first view takes {MOST}")
+
+    def _place(self, column: list[Node], left: int, top: int, more: int, tallest: int) -> None:
+        growing = [node for node in column if node.grows]
+        room = tallest - self._tall(column)
+        for node in column:
+            node.pos, node.width = (left, top + TITLE), node.width + more
+            node.height += room // len(growing) if node.grows else 0
+            top += TITLE + node.height + GAP
+
+    @staticmethod
+    def _wide(row: list[Group]) -> int:
+        columns = [column for group in row for column in group.columns]
+        inside = sum(max(node.width for node in column) + GAP for column in columns)
+        return inside + (2 * PAD - GAP) * len(row) + GAP * (len(row) - 1)
 
     @staticmethod
     def _tall(column: list[Node]) -> int:
@@ -145,7 +187,9 @@ class Graph:
 
     def ui(self) -> dict[str, Any]:
         """The workflow in UI format 0.4."""
-        self.lay_out()
+        if not self._laid_out:
+            self.lay_out()
+            self._laid_out = True
         links: list[list[Any]] = []
         written = {node: self._ui_node(node) for node in self.nodes}
         for node in self.nodes:
@@ -159,6 +203,7 @@ class Graph:
                 given = written[origin]["outputs"][output]
                 given["links"] = [*(given["links"] or []), number]
                 links.append([number, origin.number, output, node.number, slot, given["type"]])
+        reroutes, extensions = self._routes(links, written)
         for order, node in enumerate(self._order()):
             written[node]["order"] = order
             outputs = written[node]["outputs"]
@@ -182,9 +227,48 @@ class Graph:
                 for number, group in enumerate(self.groups, start=1)
             ],
             "config": {},
-            "extra": {"ds": {"scale": 0.6, "offset": [40, 60]}},
+            "extra": {
+                "ds": {"scale": 0.6, "offset": [180, 170]},
+                "linkExtensions": extensions,
+                "reroutes": reroutes,
+            },
             "version": 0.4,
         }
+
+    def _routes(
+        self, links: list[list[Any]], written: Mapping[Node, dict[str, Any]]
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """The points that lead links around nodes, and which of them each link ends with."""
+        by_number = {node.number: node for node in self.nodes}
+        boxes = [
+            (node.pos[0], node.pos[1] - TITLE, node.pos[0] + node.width, node.pos[1] + node.height)
+            for node in self.nodes
+        ]
+        below = {group.box[1] + group.box[3] - PAD + LANE for group in self.groups}
+        router = Router(boxes, sorted(below))
+        reroutes: list[dict[str, Any]] = []
+        extensions: list[dict[str, Any]] = []
+        for number, origin, output, target, slot, _ in links:
+            source, node = by_number[origin], by_number[target]
+            start = (source.pos[0] + source.width, source.pos[1] + SLOT * (output + 0.7))
+            end = (node.pos[0], node.pos[1] + self._input_height(written[node], slot))
+            last = None
+            for point in router.points(start, end):
+                found = {"id": len(reroutes) + 1, "pos": list(point), "linkIds": [number]}
+                reroutes.append(found | ({"parentId": last} if last else {}))
+                last = len(reroutes)
+            if last:
+                extensions.append({"id": number, "parentId": last})
+        return reroutes, extensions
+
+    @staticmethod
+    def _input_height(described: Mapping[str, Any], slot: int) -> float:
+        """How far below a node's top an input is drawn: sockets first, then widgets."""
+        sockets = [item for item in described["inputs"] if "widget" not in item]
+        if slot < len(sockets):
+            return SLOT * (slot + 0.7)
+        top = SLOT * max(len(sockets), len(described["outputs"])) + 14
+        return top + WIDGET * (slot - len(sockets)) + 10
 
     def _ui_node(self, node: Node) -> dict[str, Any]:
         """Sockets first, then widgets' inputs, as the frontend keeps them."""

@@ -22,7 +22,12 @@ PHANTOM_SIZE = 128
 _LOADERS = {"UNETLoader": 0, "DualCLIPLoader": 1, "VAELoader": 2}
 _LATENTS = {"EmptySD3LatentImage", "EmptyLatentImage"}
 _TRAINER = "DiffusionCleft_LoraTrainer"
-_LORAS = {"LoraLoaderModelOnly", "LoraLoader"}
+# class of a node that names LoRAs -> its inputs that do
+_LORAS = {
+    "LoraLoaderModelOnly": ("lora_name",),
+    "LoraLoader": ("lora_name",),
+    "DiffusionCleft_LoraGrid": ("lora_1", "lora_2", "lora_3", "lora_4"),
+}
 
 
 def swap_loaders(
@@ -57,8 +62,9 @@ def swap_loaders(
             inputs.update(width=size, height=size)
         if kind == _TRAINER:
             inputs["base_model"] = "phantom"
-        if kind in _LORAS and lora is not None and not isinstance(inputs.get("lora_name"), list):
-            inputs["lora_name"] = lora
+        for name in _LORAS.get(kind, ()) if lora is not None else ():
+            if inputs.get(name, "none") != "none" and not isinstance(inputs[name], list):
+                inputs[name] = lora
     for node_id in gone:
         del swapped[node_id]
     return swapped

@@ -6,7 +6,7 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
-from workflow_files import NAMES, SMALL, api_file, ui_file
+from workflow_files import FILES, NAMES, SMALL, api_file, ui_file
 
 from diffusioncleft.cli.comfyui.convert import BYPASSED, MUTED, to_api
 
@@ -67,9 +67,9 @@ def test_the_template_browser_offers_the_workflows_and_opens_one(canvas):
     canvas.page.evaluate("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
     dialog = canvas.page.locator("[role=dialog]")
     dialog.get_by_text("diffusioncleft", exact=True).first.click()
-    for name in NAMES:
-        dialog.get_by_text(name, exact=True).first.wait_for(timeout=15_000)
-    dialog.get_by_text("quick_start", exact=True).first.click()
+    for title in FILES.values():
+        dialog.get_by_text(title, exact=True).first.wait_for(timeout=15_000)
+    dialog.get_by_text(FILES["quick_start"], exact=True).first.click()
     canvas.page.wait_for_function(
         "count => app.graph.nodes.length === count", arg=len(ui_file("quick_start")["nodes"])
     )
@@ -200,10 +200,10 @@ def test_the_quick_start_runs_from_the_canvas_and_its_pictures_and_figures_appea
     canvas.page.wait_for_timeout(1500)
     assert canvas.node("Save Synthetic Set")["images"] == (16 if PICTURES else 4)
     assert canvas.node("Cleft LoRA Trainer")["images"] >= 1
-    assert canvas.node("Cleft FIR")["images"] == 1
+    assert canvas.node("Cleft Report")["images"] == 2
     assert "pictures accepted" in text_of(canvas, "All verdicts")
-    for name in ("FIR", "FID", "LPIPS"):
-        assert name in text_of(canvas, name)
+    for name in ("fir_images", "fid", "lpips"):
+        assert name in text_of(canvas, "Figures")
     assert canvas.dialogs() == ""
     assert_clean(canvas)
     look("quick_start_done")

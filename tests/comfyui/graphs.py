@@ -16,34 +16,10 @@ TRAINING = {
     "preset": "paper",
     "mode": "wait",
     "steps": 24,
-    "learning_rate": 0.0,
-    "seed": 0,
-    "network_dim": 16,
-    "network_alpha": 32.0,
-    "network_targets": "all",
-    "resolution": "auto",
-    "batch_size": 1,
-    "gradient_accumulation": 1,
-    "optimizer": "AdamW",
-    "lr_scheduler": "constant",
-    "lr_warmup_steps": 0,
-    "timestep_sampling": "uniform",
-    "weight_decay": 0.01,
-    "max_grad_norm": 1.0,
-    "regularisation_images": 0,
-    "prior_loss_weight": 1.0,
-    "training_adapter": "auto",
-    "vae": "auto",
-    "clip_l": "auto",
-    "t5xxl": "auto",
-    "mixed_precision": "auto",
-    "gradient_checkpointing": False,
-    "blocks_to_swap": 0,
-    "checkpoint_every": 250,
-    "preview_prompts": "",
     "preview_every": 0,
-    "preview_size": 0,
 }
+OPTIONS = {"optimizer": "AdamW", "lr_scheduler": "constant"}
+"""What trainings of tests differ in from the preset."""
 
 CLASSIFIER = {"task": "pre_post", "model": "probe", "backbone": "auto", "seeds": 2, "seed": 3}
 
@@ -57,10 +33,13 @@ def ours(kind: str, **inputs: Any) -> dict[str, Any]:
 
 
 def training(dataset: str, **settings: Any) -> Graph:
-    """A dataset and its trainer (node `train`)."""
+    """A dataset and its trainer (node `train`); settings that are not the trainer's go to its options."""
+    trainer = {name: settings.get(name, value) for name, value in TRAINING.items()}
+    options = {**OPTIONS, **{name: value for name, value in settings.items() if name not in TRAINING}}
     return {
         "data": ours("Dataset", name=dataset),
-        "train": ours("LoraTrainer", dataset=["data", 0], **{**TRAINING, **settings}),
+        "options": ours("TrainingOptions", **options),
+        "train": ours("LoraTrainer", dataset=["data", 0], options=["options", 0], **trainer),
     }
 
 

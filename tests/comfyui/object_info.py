@@ -27,10 +27,9 @@ _OF_THIS_MACHINE = {
     ("DiffusionCleft_Dataset", "name"),
     ("DiffusionCleft_LoadImageSet", "name"),
     ("DiffusionCleft_TrainingStatus", "run"),
-    *(
-        ("DiffusionCleft_LoraTrainer", name)
-        for name in ("base_model", "training_adapter", "vae", "clip_l", "t5xxl")
-    ),
+    ("DiffusionCleft_LoraTrainer", "base_model"),
+    *(("DiffusionCleft_LoraGrid", f"lora_{number}") for number in range(1, 5)),
+    *(("DiffusionCleft_TrainingOptions", name) for name in ("training_adapter", "vae", "clip_l", "t5xxl")),
     *(
         (f"DiffusionCleft_{node}", "faces")
         for node in ("ArtifactFilter", "ReferenceSet", "FIR", "Report", "TrainClassifier")
@@ -48,6 +47,7 @@ def _node(name: str, info: dict[str, Any]) -> dict[str, Any]:
     kept = json.loads(json.dumps({key: info[key] for key in _KEPT}))
     for kind in ("required", "optional"):
         for key, (_, settings) in kept["input"].get(kind, {}).items():
+            settings.pop("advanced", None)  # only newer releases know it
             if (name, key) in _OF_THIS_MACHINE:
                 settings["options"] = ["(what this machine has)"]
                 settings.pop("default", None)

@@ -15,7 +15,7 @@ def test_every_node_loads_within_two_seconds_under_a_frozen_name(server):
     assert seconds and float(seconds[1]) < 2, server.log[-2000:]
     info = server.get("/object_info")
     names = [name for name in info if name.startswith("DiffusionCleft_")]
-    assert len(names) == 21
+    assert len(names) == 24
     assert all(info[name]["category"] == "DiffusionCleft" for name in names)
 
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from comfy_server import ROOT
+from comfy_server import ROOT, GraphRefused
 from graphs import training
 from tiny_flux import build_tiny_flux
 
@@ -33,12 +33,19 @@ places.register()
 from pack.diffusioncleft_core.recipe.recipe import recipe_fields
 from pack.nodes.dataset import DatasetHandle
 from pack.nodes.training import LoraTrainer
+from pack.nodes.training_options import LoraTrainingOptions
 from pack.nodes.training_settings import plan_run
 handle = DatasetHandle('d', Path(dataset), 'pre_op', True, 10, 0, {}, 'x')
 defaults = {item.id: item.default for item in LoraTrainer.define_schema().inputs if hasattr(item, 'default')}
+offered = {item.id: item.default for item in LoraTrainingOptions.define_schema().inputs}
 told = []
 for choices in json.loads(wanted):
-    recipe = plan_run({**defaults, 'dataset': handle, 'name': 'x', **choices}).recipe_in(Path('run'))
+    own = {name: value for name, value in choices.items() if name in defaults}
+    changed = {name: value for name, value in choices.items() if name not in own}
+    options = LoraTrainingOptions.execute(**{**offered, **changed})[0]
+    assert options == changed, options
+    trainer = {**defaults, 'dataset': handle, 'name': 'x', 'options': options, **own}
+    recipe = plan_run(trainer).recipe_in(Path('run'))
     told.append({path: str(recipe[path]) for path in recipe_fields()})
 print(json.dumps(told))
 """
@@ -53,6 +60,7 @@ CHOICES = [
         {"output_preservation_weight": 0.5, "steps": 9},
         ["--output_preservation_weight=.5", "--max_train_steps=9"],
     ),
+    ({"lr_scheduler": "cosine", "lr_warmup_steps": 0}, ["--lr_scheduler=cosine", "--lr_warmup_steps=0"]),
     ({"resolution": "64, 128", "mixed_precision": "bf16"}, ["--resolution=64,128", "--mixed_precision=bf16"]),
 ]
 
@@ -80,6 +88,24 @@ def test_node_and_train_make_one_recipe_of_one_choice(comfyui, folder, tmp_path,
         recipe = parse_recipe(command)
         by_train = {path: str(recipe[path]) for path in recipe_fields()}
         assert {name for name in by_train if told[name] != by_train[name]} <= PLACES, (preset, options)
+
+
+@pytest.fixture(scope="module")
+def refusal(server, dataset):
+    def of(graph):
+        with pytest.raises(GraphRefused) as refused:
+            server.queue(graph)
+        return str(refused.value)
+
+    return of
+
+
+def test_a_graph_that_still_sets_a_moved_widget_on_the_trainer_is_refused_and_told_where_it_is(
+    dataset, refusal
+):
+    graph = training(dataset)
+    graph["train"]["inputs"]["learning_rate"] = 0.001
+    assert "learning_rate moved to the node Cleft Training Options" in refusal(graph)
 
 
 def test_a_trainer_process_computes_in_the_nodes_number_format(server, dataset):

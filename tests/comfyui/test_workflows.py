@@ -8,7 +8,17 @@ from comfy_server import PACK, ROOT
 from downstream_phantoms import drawn_and_accepted, write_phantoms
 from graphs import drawing, plan_of, saving
 from PIL import Image
-from workflow_files import NAMES, SMALL, api_file, build_datasets, generator, run_workflow, ui_file
+from workflow_files import (
+    FILES,
+    NAMES,
+    SMALL,
+    api_file,
+    build_datasets,
+    generator,
+    run_workflow,
+    ui_file,
+    ui_path,
+)
 from workflow_rules import broken_rules
 
 from diffusioncleft.cli import main as cli
@@ -74,15 +84,16 @@ def test_the_rules_find_what_is_broken():
 def test_the_committed_files_are_what_the_generator_makes_from_this_servers_nodes(server):
     info = server.get("/object_info")
     graphs = generator().build_all(info)
-    assert sorted(graphs) == NAMES
+    assert list(graphs) == NAMES
+    assert {path.stem for path in (ROOT / "workflows").glob("*.json")} == set(FILES.values())
     for name, graph in graphs.items():
         again = "run scripts/build_workflows.py"
         assert json.loads(json.dumps(graph.ui())) == ui_file(name), again
         assert to_api(ui_file(name), info) == api_file(name), again
 
 
-def test_the_template_browser_lists_every_workflow(server):
-    assert sorted(server.get("/workflow_templates")[PACK]) == NAMES
+def test_the_template_browser_lists_every_workflow_the_quick_start_first(server):
+    assert server.get("/workflow_templates")[PACK] == list(FILES.values())
 
 
 def test_the_quick_start_gives_a_lora_faces_verdicts_and_figures(quick_start, lora):
@@ -91,9 +102,11 @@ def test_the_quick_start_gives_a_lora_faces_verdicts_and_figures(quick_start, lo
     saved = [file for file in outputs["Save Synthetic Set"].files if file.endswith(".png")]
     assert len(saved) == 4
     assert "of 4 pictures accepted" in outputs["All verdicts"].values["text"][0]
-    for name in ("FIR", "FID", "LPIPS"):
-        assert name in outputs[name].values["text"][0]
-    assert outputs["Cleft FIR"].files, "the histogram"
+    for name in ("fir_images", "fid", "lpips"):
+        assert name in outputs["Figures"].values["text"][0]
+    plots = [file for file in outputs["Cleft Report"].files if file.startswith("previews")]
+    assert len(plots) == 2, "the histogram and the map"
+    assert len(outputs["Cleft Identity Leak Filter"].files) == 4, "pictures with their verdicts"
     manifest = next(folder.rglob("manifest.jsonl"))
     rows = [json.loads(line) for line in manifest.read_text().splitlines()]
     assert len(rows) == 4
@@ -129,9 +142,7 @@ def test_the_lora_changes_the_face(server, faces, lora, tmp_path):
 
 @pytest.mark.parametrize("condition", ["pre_op", "post_op"])
 def test_the_training_workflows_run_on_the_phantom(server, datasets, condition, tmp_path):
-    outputs = run_workflow(
-        server, f"train_{condition}", tmp_path, "LoraTrainer.steps=4", "LoraTrainer.regularisation_images=4"
-    )
+    outputs = run_workflow(server, f"train_{condition}", tmp_path, "LoraTrainer.steps=4")
     assert "done, step 4 of 4" in outputs["What was trained"].values["text"][0]
     assert outputs["Cleft LoRA Trainer"].files, "loss plot and previews"
 
@@ -193,12 +204,17 @@ def test_the_zero_shot_baseline_draws_both_probes_without_a_lora(server, tmp_pat
     assert {row["prompt"] for row in rows} == set(load_vocabulary().zero_shot)
 
 
-def test_the_grid_has_a_row_a_checkpoint_and_a_column_a_strength(server, lora, tmp_path):
+def test_the_grid_has_a_row_a_checkpoint_a_column_a_strength_and_a_label_a_cell(server, lora, tmp_path):
     outputs = run_workflow(server, "checkpoint_strength_grid", tmp_path, lora=lora)
-    (name,) = [file for file in outputs["Save Synthetic Set"].files if file.endswith(".png")]
+    (name,) = outputs["Picture Grid"].files
     grid = pixels(tmp_path / name)
-    assert grid.shape == (2 * 128 + 4, 3 * 128 + 2 * 4, 3)
-    assert np.abs(grid[:128, :128] - grid[:128, 2 * 132 : 2 * 132 + 128]).mean() > 0.1
+    side, caption = 384, (grid.shape[0] - 4) // 2 - 384
+    assert grid.shape == (2 * (side + caption) + 4, 3 * side + 2 * 4, 3) and 20 < caption < 80
+    weak, strong = grid[:side, :side], grid[:side, 2 * (side + 4) :]
+    assert np.abs(weak - strong).mean() > 0.1
+    assert (
+        np.abs(grid[side : side + caption, :side] - grid[side : side + caption, 2 * (side + 4) :]).max() > 50
+    )
 
 
 def test_a_plan_drives_the_shipped_graph_with_its_filters_and_makes_an_image_set(
@@ -207,7 +223,7 @@ def test_a_plan_drives_the_shipped_graph_with_its_filters_and_makes_an_image_set
     plan, folder = tmp_path / "plan.jsonl", tmp_path / "set"
     rows = sampling_plan(load_vocabulary().condition("pre_op"), 3, 7)
     write_plan(plan, rows)
-    command = ["comfy", "run", str(ROOT / "workflows" / "generate_pre_op.json"), "--server", server.url]
+    command = ["comfy", "run", str(ui_path("generate_pre_op")), "--server", server.url]
     command += ["--out", str(folder), "--phantom", "--lora", lora, "--plan", str(plan)]
     command += ["--prompt-input", "Prompt.text", "--seed-input", "KSampler.seed"]
     command += ["--set", "Save Synthetic Set.folder=plan"]

@@ -14,13 +14,17 @@ from diffusioncleft.cli.comfyui.inputs import apply_settings
 from diffusioncleft.cli.comfyui.run import run_graph, swap_loaders
 from diffusioncleft.cli.comfyui.server import ComfyServer as Client
 
-NAMES = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
 # The quick start in seconds instead of minutes.
 SMALL = ["PhantomDataset.count=12", "LoraTrainer.steps=20", "Prompt plan.count=4"]
 
 
+def ui_path(name: str) -> Path:
+    """The file of a workflow, which bears the template's title."""
+    return ROOT / "workflows" / f"{FILES[name]}.json"
+
+
 def ui_file(name: str) -> dict[str, Any]:
-    return json.loads((ROOT / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
+    return json.loads(ui_path(name).read_text(encoding="utf-8"))
 
 
 def api_file(name: str) -> dict[str, Any]:
@@ -59,3 +63,7 @@ def generator() -> ModuleType:
         return importlib.import_module("workflow_graphs")
     finally:
         sys.path.remove(scripts)
+
+
+FILES: dict[str, str] = generator().FILES
+NAMES = list(FILES)
