@@ -38,6 +38,14 @@ FIT = """(titles) => {
     app.canvas.ds.offset = [75 / scale - left, 95 / scale - top];
     app.canvas.setDirty(true, true);
 }"""
+FIRST_VIEW = """() => {
+    const boxes = app.graph.nodes.map(node => [...(node.boundingRect ?? node.getBounding())]);
+    const left = Math.min(...boxes.map(box => box[0])), top = Math.min(...boxes.map(box => box[1]));
+    const right = Math.max(...boxes.map(box => box[0] + box[2]));
+    const bottom = Math.max(...boxes.map(box => box[1] + box[3]));
+    app.canvas.ds.fitToBounds([left, top, right - left, bottom - top]);
+    app.canvas.setDirty(true, true);
+}"""
 SET = """([title, name, value]) => {
     const node = app.graph.nodes.find(node => node.title === title);
     node.widgets.find(widget => widget.name === name).value = value;
@@ -85,6 +93,11 @@ class Canvas:
     def dialogs(self) -> str:
         """The text of every open dialog: missing nodes, missing models, errors."""
         return " ".join(self.page.locator("[role=dialog]").all_inner_texts())
+
+    def first_view(self) -> None:
+        """Show the graph as a template that is opened: whole, at three quarters of the window."""
+        self.page.evaluate(FIRST_VIEW)
+        self.page.wait_for_timeout(600)
 
     def picture(self, path: Path, *groups: str) -> None:
         """A screenshot of the whole graph, or of the nodes of the named groups."""

@@ -1,0 +1,160 @@
+"""Pictures of the workflow templates, from one real run of each on phantoms.
+
+    python scripts/template_pictures.py --work build/templates      # a quarter of an hour on two idle cores
+
+Writes the cards that ComfyUI's template browser shows (workflows/*.jpg), the pictures of docs/templates.md,
+the film of the quick start, and how long each run took (docs/images/templates/seconds.json). It starts a
+ComfyUI of its own (`COMFYUI_PATH`) and needs chromium and playwright. Run it again when the phantom or a
+template looks different; `--only cards` composes the cards from what an earlier run left.
+"""
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+for folder in ("scripts", "tests", "tests/comfyui", "tests/browser"):
+    sys.path.insert(0, str(ROOT / folder))
+
+from template_cards import write_cards  # noqa: E402
+from workflow_graphs import FILES  # noqa: E402
+
+from diffusioncleft.diffusioncleft_core.files import write_json  # noqa: E402
+
+PICTURES = ROOT / "docs" / "images" / "templates"
+FILM = ROOT / "docs" / "images" / "quick-start.gif"
+WINDOW = {"width": 1600, "height": 1000}
+FRAME_SECONDS, FRAME_WIDTH = 2.0, 960
+SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False, "Comfy.Graph.CanvasInfo": False}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--work", type=Path, required=True, help="folder of the server and of what is made")
+    parser.add_argument("--photographs", type=int, default=40, help="phantoms a dataset (default 40)")
+    parser.add_argument("--only", choices=("cards",), help="compose the cards from an earlier run's files")
+    args = parser.parse_args()
+    if args.only is None:
+        run_all(args.work, args.photographs)
+    write_cards(args.work / "made", ROOT / "workflows")
+
+
+def run_all(work: Path, photographs: int) -> None:
+    """Run every template on phantoms; pictures and durations are written as they come."""
+    from comfy_server import PACK, ComfyServer, find_comfyui, server_environment
+    from playwright.sync_api import sync_playwright
+    from workflow_files import build_datasets
+
+    comfyui = find_comfyui()
+    if comfyui is None:
+        raise SystemExit("no ComfyUI checkout: set COMFYUI_PATH")
+    base = work / "server"
+    server = ComfyServer(comfyui, base, server_environment() | {"OMP_NUM_THREADS": "2"})
+    for place in (base / "custom_nodes").iterdir():
+        place.unlink()
+    (base / "custom_nodes" / "diffusioncleft").symlink_to(ROOT, target_is_directory=True)
+    assert PACK != "diffusioncleft"
+    build_datasets(base / "private datasets", work / "photographs", photographs)
+    server.start()
+    try:
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(
+                executable_path=os.environ.get("CHROMIUM_PATH", "/usr/bin/chromium"),
+                args=["--headless", "--no-sandbox", "--disable-gpu"],
+            )
+            seconds = _run_each(server, browser, work / "made")
+            browser.close()
+    finally:
+        server.kill()
+    write_json(PICTURES / "seconds.json", seconds)
+
+
+def _run_each(server: Any, browser: Any, made: Path) -> dict[str, int]:
+    """Seconds of each run by the template's name."""
+    from canvas import Canvas
+    from workflow_files import run_workflow, ui_file
+
+    for name, value in SETTINGS.items():
+        server.raw(f"/api/settings/{name}", value)
+    canvas = Canvas.open(browser.new_page(viewport=WINDOW), server.url)
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    canvas.load(ui_file("quick_start"))
+    seconds = {"quick_start": _film(canvas, server)}
+    canvas.first_view()
+    _picture(canvas, "quick_start")
+    run_workflow(server, "quick_start", made / "quick_start", phantom=False)  # all but the drawing is kept
+    loras: dict[str, str] = {}
+    for name in FILES:
+        if name == "quick_start":
+            continue
+        began = time.monotonic()
+        condition = "post_op" if "post_op" in name else "pre_op"
+        outputs = run_workflow(server, name, made / name, *_settings(name), lora=loras.get(condition))
+        seconds[name] = round(time.monotonic() - began)
+        if name.startswith("train_"):
+            text = outputs["What was trained"].values["text"][0]
+            loras[condition] = next(
+                line.removeprefix("LoRA: ") for line in text.splitlines() if line.startswith("LoRA: ")
+            )
+        if name.startswith("generate_"):
+            for seed in range(2, 10):
+                run_workflow(server, name, made / name, f"PromptBuilder.seed={seed}", lora=loras[condition])
+        canvas.load(ui_file(name))
+        canvas.first_view()
+        canvas.page.keyboard.press("Escape")
+        _picture(canvas, name)
+        print(name, seconds[name], "s", flush=True)
+    return seconds
+
+
+def _settings(name: str) -> list[str]:
+    if name.startswith("generate_"):
+        return ["PromptBuilder.seed=1"]
+    return ["TrainClassifier.model=probe", "TrainClassifier.seeds=2"] if name == "classifier" else []
+
+
+def _picture(canvas: Any, name: str) -> None:
+    canvas.page.screenshot(path=str(PICTURES / f"{name}.jpg"), type="jpeg", quality=72)
+
+
+def _film(canvas: Any, server: Any) -> int:
+    """Press Run on the open graph, and film it until it is done; its seconds."""
+    import io
+
+    from PIL import Image
+
+    frames: list[Any] = []
+
+    def shoot() -> None:
+        with Image.open(io.BytesIO(canvas.page.screenshot())) as shot:
+            height = round(shot.height * FRAME_WIDTH / shot.width)
+            frames.append(shot.convert("RGB").resize((FRAME_WIDTH, height), Image.Resampling.LANCZOS))
+
+    canvas.first_view()
+    shoot()
+    canvas.page.get_by_role("button", name="Run", exact=True).first.click()
+    while not any((queue := server.get("/queue")).values()):
+        canvas.page.wait_for_timeout(200)
+    began = time.monotonic()
+    (prompt,) = [entry[1] for entry in [*queue["queue_running"], *queue["queue_pending"]]]
+    while prompt not in server.get(f"/history/{prompt}"):
+        canvas.page.wait_for_timeout(int(1000 * FRAME_SECONDS))
+        shoot()
+    seconds = round(time.monotonic() - began)
+    canvas.page.wait_for_timeout(2500)
+    shoot()
+    most = 40  # what lasts long is shown faster
+    kept = [frames[round(place * (len(frames) - 1) / most)] for place in range(most)] + [frames[-1]] * 12
+    palette = frames[-1].quantize(96, dither=Image.Dither.NONE)
+    small = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in kept]
+    small[0].save(FILM, save_all=True, append_images=small[1:], duration=180, loop=0, optimize=True)
+    return seconds
+
+
+if __name__ == "__main__":
+    main()
