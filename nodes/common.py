@@ -12,7 +12,8 @@ from comfy_api.latest import io
 
 from ..diffusioncleft_core.errors import UserError, system_sentence
 from ..diffusioncleft_core.ranges import Range
-from .places import is_private, without_private_paths
+from .places import is_private
+from .words import for_browser
 
 CATEGORY = "DiffusionCleft"
 AUTO, NONE, PHANTOM = "auto", "none", "phantom"
@@ -38,6 +39,16 @@ class ImageSetHandle:
     folder: Path
     condition: str
     phantom: bool
+
+
+_MOST_LINE, _MOST_LINES = 500, 50_000
+"""Characters of a text of one line, and of several."""
+
+
+class Refusal(UserError):
+    """A user's mistake as a node says it."""
+
+    __module__ = "builtins"  # ComfyUI shows the class with its module, which here is a path of the machine
 
 
 class Node(io.ComfyNode):
@@ -86,6 +97,21 @@ def check_numbers(schema: Any, values: Mapping[str, Any]) -> None:
                 allowed.check(value, name)
 
 
+def check_texts(schema: Any, values: Mapping[str, Any]) -> None:
+    """Raise UserError, by the input's name, for a text that is too long or holds control characters."""
+    for item in schema.inputs:
+        if item.get_io_type() != "STRING":
+            continue
+        given = values.get(item.id)
+        for text in given if isinstance(given, list) else [given]:
+            if isinstance(text, str):
+                most = _MOST_LINES if item.multiline or item.force_input else _MOST_LINE
+                if len(text) > most:
+                    raise UserError(f"{item.id} has {len(text)} characters; {most} are allowed")
+                if any(ord(letter) < 32 and letter not in "\n\r\t" for letter in text):
+                    raise UserError(f"{item.id} holds control characters; write it anew")
+
+
 def _with_firm_bounds(define_schema: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(define_schema)
     def wrapped(cls: Any) -> Any:
@@ -108,18 +134,20 @@ def _guarded(execute: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(execute)
     def wrapped(cls: Any, **inputs: Any) -> Any:
         try:
-            check_numbers(cls.define_schema(), inputs)
+            schema = cls.define_schema()
+            check_numbers(schema, inputs)
+            check_texts(schema, inputs)
             return execute(cls, **inputs)
         except UserError as error:
-            message = without_private_paths(str(error))
+            message = for_browser(str(error))
         except OSError as error:
             if isinstance(error.filename, str) and is_private(Path(error.filename)):
                 message = f"a file in a private folder can't be used ({error.strerror}); check the dataset"
             elif sentence := system_sentence(error):
-                message = without_private_paths(sentence)
+                message = for_browser(sentence)
             else:
                 raise
-        raise UserError(message)
+        raise Refusal(message)
 
     return wrapped
 

@@ -12,7 +12,9 @@ from typing import Any
 
 from ..diffusioncleft_core.errors import UserError
 from . import file_names, places
+from .common import check_texts
 from .queued import QueuedNode
+from .words import for_browser
 
 _OURS = "DiffusionCleft_"
 Graph = Mapping[str, Any]
@@ -47,7 +49,7 @@ def _withdrawn(nodes: list[QueuedNode]) -> list[tuple[str, str]]:
         try:
             refuse_withdrawn(places.model_file("loras", name), known)
         except UserError as error:
-            found.append((node.unique_id, places.without_private_paths(str(error))))
+            found.append((node.unique_id, for_browser(str(error))))
     return found
 
 
@@ -55,13 +57,15 @@ def _needs(nodes: list[QueuedNode]) -> list[tuple[str, str]]:
     """What the pack's nodes miss, each in its own words."""
     found = []
     for node in nodes:
-        check = getattr(_class_of(node), "check_before_queue", None)
-        if check is None:
-            continue
+        kind = _class_of(node)
+        check = getattr(kind, "check_before_queue", None)
         try:
-            check(node)
+            if node.kind.startswith(_OURS):
+                check_texts(kind.define_schema(), node.values())
+            if check is not None:
+                check(node)
         except UserError as error:
-            found.append((node.unique_id, places.without_private_paths(str(error))))
+            found.append((node.unique_id, for_browser(str(error))))
         except Exception as error:  # what a check can't tell, the run will
             logging.debug("DiffusionCleft: %s was not checked: %r", node.kind, error)
     return found

@@ -104,7 +104,7 @@ def report(given: Sequence[tuple[Any, Any]], folder: str, faces: str) -> Measure
     sets: list[ImageSetHandle] = [image_set for image_set, _ in pairs]
     datasets: list[DatasetHandle] = [dataset for _, dataset in pairs]
     phantom = all(item.phantom for item in sets) and all(item.phantom for item in datasets)
-    out = places.own_output_folder(folder)
+    out = places.report_folder(folder, *(item.folder for item in sets))
     analyzer = analyzer_of(pack_of_datasets(faces, datasets))
     measured = _measure(sets, datasets, analyzer, _networks("fid", "lpips", phantom=phantom))
     frame = _frame(sets, phantom)

@@ -28,6 +28,8 @@ STUDIES = "diffusioncleft_studies"
 PRIVATE = (DATASETS, RUNS, STUDIES)
 """Folder types that hold photographs, or what comes from them."""
 VOCABULARIES = "diffusioncleft_vocabularies"
+_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?$", re.IGNORECASE)
+_LONGEST = 120
 _NO_FILE = ".diffusioncleft-lists-no-file"
 _BELOW = r"""[/\\]([^/\\\s'",;:]+)([/\\][^\s'",;:]*)?"""
 """In a message: the folder below a root, and what lies in it."""
@@ -94,7 +96,7 @@ def check_private(kind: str) -> None:
 def new_dataset_folder(name: str) -> Path:
     """Where a dataset that this pack makes itself (phantoms) will lie."""
     check_private(DATASETS)
-    return private_dir(roots(DATASETS)[0]) / _plain(name, "dataset")
+    return private_dir(roots(DATASETS)[0]) / _new_name(name, "dataset")
 
 
 def run_path(name: str) -> Path:
@@ -135,7 +137,7 @@ def check_study_name(name: str | None) -> bool | str:
     """What a node's validation says of the name that a study is to have; True where it is not known yet."""
     try:
         if name is not None:
-            _plain(name.strip(), "study")
+            _new_name(name.strip(), "study")
     except UserError as error:
         return str(error)
     return True
@@ -203,8 +205,20 @@ def output_folder(name: str) -> Path:
 def own_output_folder(name: str) -> Path:
     """The same for writing: UserError for a folder of a run of the command line as well."""
     folder = output_folder(name)
+    for part in name.strip().replace("\\", "/").split("/"):
+        _portable(part, name)
     if any(_is_run(above) for above in _up_to_output(folder)):
         raise UserError(f"{name!r} belongs to a run of the command line; give a folder of its own")
+    return folder
+
+
+def report_folder(name: str, *measured: Path) -> Path:
+    """The same for a report: UserError for the folder of a set that is not among the measured ones."""
+    folder = own_output_folder(name)
+    own = {path.resolve() for path in measured}
+    for above in _up_to_output(folder):
+        if (above / MANIFEST).is_file() and above.resolve() not in own:
+            raise UserError(f"{name!r} is the folder of another set; give the report one of its own")
     return folder
 
 
@@ -318,6 +332,27 @@ def _plain(name: str, what: str) -> str:
     if not name or not all(letter.isalnum() or letter in "._- " for letter in name) or name.startswith("."):
         raise UserError(f"{name!r} is no name of a {what}; names hold letters, digits, '-', '_' and '.'")
     return name
+
+
+def _new_name(name: str, what: str) -> str:
+    """The same for a folder that is made: every system must be able to hold it."""
+    _portable(_plain(name, what), name)
+    return name
+
+
+def _portable(part: str, name: str) -> None:
+    """Raise UserError for a part of a folder's name that some system can't hold: sets are copied."""
+    if part in ("", ".", ".."):
+        return  # said by whoever looks where it leads
+    if _DEVICE.match(part) or part[-1] in ". " or part[0] == " ":
+        why = f"{part!r} is no folder's name on Windows"
+    elif any(letter in '<>:"|?*' or ord(letter) < 32 for letter in part):
+        why = "names can't hold < > : \" | ? * on Windows"
+    elif len(part) > _LONGEST or len(name) > 2 * _LONGEST:
+        why = f"a part of it may have {_LONGEST} letters, the whole {2 * _LONGEST}"
+    else:
+        return
+    raise UserError(f"{name!r} can't be a folder: {why}; give another name")
 
 
 def _folders(root: Path) -> list[Path]:

@@ -15,6 +15,9 @@ _REAL_LOADERS = ("UNETLoader", "CheckpointLoaderSimple")
 _UNKNOWN = "unknown"
 LOADER_STRENGTH = number(-100, 100)
 _LORA_LOADERS = ("LoraLoaderModelOnly", "LoraLoader")
+_TRAINED_LOADERS = ("LoraModelLoader",)
+"""ComfyUI's loader of what its own TrainLoraNode gave, which is no file."""
+_STRENGTHS = ("strength_model", "strength", "lora_strength", "weight")
 _WORDS = ("text", "t5xxl", "clip_l", "sampler_name", "scheduler", "weight_dtype", "upscale_method")
 # Inputs that lead to a prompt's text and to a seed's number.
 _TEXTS = ("text", "t5xxl", "value", "positive", "conditioning")
@@ -196,17 +199,50 @@ def _lora(nodes: list[Mapping[str, Any]], name: str, strength: float) -> dict[st
     from ..diffusioncleft_core.dataset.withdrawn import refuse_withdrawn
 
     loaders = [node["inputs"] for node in nodes if node.get("class_type") in _LORA_LOADERS]
-    if not name and loaders:
-        found = loaders[0]
-        name = found["lora_name"] if isinstance(found.get("lora_name"), str) else ""
-        given = found.get("strength_model")
+    if not name:
+        if loaders:
+            found = loaders[0]
+            name = found["lora_name"] if isinstance(found.get("lora_name"), str) else ""
+            given = found.get("strength_model")
+        else:
+            name, given = _named_elsewhere(nodes)
         if isinstance(given, (int, float)):
             strength = LOADER_STRENGTH.check(given, "the LoRA loader's strength_model")
     if name:
         lora = places.model_file("loras", name)
         refuse_withdrawn(lora, places.withdrawals())
         return traced(lora, _model_digest("loras", name), strength)
-    return {"sha256": _UNKNOWN, "strength": strength} if loaders else None
+    return {"sha256": _UNKNOWN, "strength": strength} if loaders or _patched(nodes) else None
+
+
+def _named_elsewhere(nodes: list[Mapping[str, Any]]) -> tuple[str, Any]:
+    """The LoRA that a loader of another pack names, nearest first, and its strength; "" where none does.
+
+    Such loaders name it in a widget of any name, or in a row of a list: {"on": true, "lora": name, …}.
+    """
+    files = set(places.model_files("loras"))
+    for node in nodes:
+        if node.get("class_type") in _LORA_LOADERS or str(node.get("class_type")).startswith(OURS):
+            continue
+        inputs = node.get("inputs", {})
+        rows = [row for row in inputs.values() if isinstance(row, dict) and row.get("on", True)]
+        for given in (inputs, *rows):
+            if name := next((v for v in given.values() if isinstance(v, str) and v in files), ""):
+                return name, next((given[key] for key in _STRENGTHS if key in given), None)
+    return "", None
+
+
+def _patched(nodes: list[Mapping[str, Any]]) -> bool:
+    """Whether another pack, or ComfyUI's loader of a LoRA that was just trained, changed the model."""
+    import nodes as comfyui
+
+    for node in nodes:
+        kind = comfyui.NODE_CLASS_MAPPINGS.get(str(node.get("class_type")))
+        own = str(getattr(kind, "RELATIVE_PYTHON_MODULE", "nodes")).startswith(("nodes", "comfy_extras"))
+        changes = "model" in node.get("inputs", {}) and "MODEL" in (getattr(kind, "RETURN_TYPES", ()) or ())
+        if node.get("class_type") in _TRAINED_LOADERS or (changes and not own):
+            return True
+    return False
 
 
 def _sampler(nodes: list[Mapping[str, Any]]) -> dict[str, Any]:

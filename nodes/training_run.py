@@ -25,6 +25,7 @@ from ..diffusioncleft_core.files import (
 from . import places
 from .training_settings import RunPlan, plan_run
 from .training_view import NodeView
+from .words import for_browser
 
 STATE_FILE = "run.json"
 PREPARING, TRAINING, INTERRUPTED, FAILED, DONE = "preparing", "training", "interrupted", "failed", "done"
@@ -284,7 +285,7 @@ class _Listener:
             self._view.picture(Path(event["path"]))
         elif kind in ("warning", "notice"):
             known = state.setdefault("warnings", [])
-            text = places.without_private_paths(event["message"])
+            text = for_browser(event["message"])
             known += [text] if text not in known else []
 
     def _show(self, done: int, total: int, text: str) -> None:
@@ -323,7 +324,7 @@ def _free_memory() -> None:
 
 def _first_line(error: Exception) -> str:
     lines = str(error).splitlines()
-    return places.without_private_paths(lines[0] if lines else type(error).__name__)
+    return for_browser(lines[0] if lines else type(error).__name__)
 
 
 def _duration(seconds: float) -> str:
