@@ -54,7 +54,7 @@ def fir(image_set: ImageSetHandle, known: ReferenceHandle, threshold: float, whi
     ]
     text = "\n".join(lines)
     values = (float(pairs["value"]), float(images["value"]), float(images["ci95"][1]))
-    return Measured((*values, _image(plot), text, measured), text, [plot])
+    return Measured((*values, _image(plot), text, measured, figures_csv(measured)), text, [plot])
 
 
 def fid(image_set: ImageSetHandle, dataset: DatasetHandle, which: str) -> Measured:
@@ -72,7 +72,7 @@ def fid(image_set: ImageSetHandle, dataset: DatasetHandle, which: str) -> Measur
         *_notes(figure),
     ]
     text = "\n".join(lines)
-    return Measured((float(figure["value"]), text, measured), text)
+    return Measured((float(figure["value"]), text, measured, figures_csv(measured)), text)
 
 
 def lpips(image_set: ImageSetHandle, which: str, pairs: int, seed: int) -> Measured:
@@ -90,7 +90,8 @@ def lpips(image_set: ImageSetHandle, which: str, pairs: int, seed: int) -> Measu
         *_notes(sampled),
     ]
     text = "\n".join(lines)
-    return Measured((float(sampled["value"]), float(every["value"]), text, measured), text)
+    values = (float(sampled["value"]), float(every["value"]))
+    return Measured((*values, text, measured, figures_csv(measured)), text)
 
 
 def report(given: Sequence[tuple[Any, Any]], folder: str, faces: str) -> Measured:
@@ -126,7 +127,7 @@ def report(given: Sequence[tuple[Any, Any]], folder: str, faces: str) -> Measure
     plane = map_plot(document)
     name = f"{places.shown_name(out)}/report.html"
     text = "\n".join([f"saved {name} and report.json", *_summary(document)])
-    outputs = (name, batch_of(plots), _image(plane), text, document)
+    outputs = (name, batch_of(plots), _image(plane), text, document, figures_csv(document))
     files = [places.shown_file(file) for file in (*written, out / "report.json")]
     return Measured(outputs, text, [*plots, plane], files)
 
@@ -239,6 +240,23 @@ def _summary(document: dict[str, Any]) -> list[str]:
                 words = _percent(figure) if metric.startswith("fir") else f"{value:.3f}"
                 lines.append(f"{name} {metric} ({variant}): {words}")
     return [*lines, *document["notes"]]
+
+
+def figures_csv(document: dict[str, Any]) -> str:
+    """Every figure of a document as a line that a spreadsheet takes."""
+    from ..diffusioncleft_core.spreadsheet import csv_text
+
+    rows = []
+    for name, metrics in document["sets"].items():
+        for metric, profiles in metrics.items():
+            for profile, variants in profiles.items():
+                for variant, figure in variants.items():
+                    if isinstance(figure, dict) and isinstance(figure.get("value"), (int, float)):
+                        low, high = figure.get("ci95") or (None, None)
+                        value = figure["value"]
+                        rows.append((name, metric, profile, variant, value, low, high, figure.get("n")))
+    names = ("set", "metric", "profile", "variant", "value", "ci95_low", "ci95_high", "n")
+    return csv_text(names, rows)
 
 
 def _percent(figure: dict[str, Any]) -> str:

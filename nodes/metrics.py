@@ -48,6 +48,7 @@ class FaceIdentityRecognition(Node):
                 output(io.Image, "histogram", tooltip="Similarities of all pairs (the paper's Fig. 2)."),
                 output(io.String, "text", tooltip="The figures in words."),
                 output(Figures, "figures", tooltip="The figures as in report.json."),
+                _csv_output(),
             ],
             is_output_node=True,
         )
@@ -79,6 +80,7 @@ class FrechetDistance(Node):
                 output(io.Float, "fid", tooltip="The distance; smaller is nearer."),
                 output(io.String, "text", tooltip="The figure in words."),
                 output(Figures, "figures", tooltip="The figure as in report.json."),
+                _csv_output(),
             ],
             is_output_node=True,
         )
@@ -122,6 +124,7 @@ class PerceptualDiversity(Node):
                 output(io.Float, "lpips_all_pairs", tooltip="Mean over all pairs, exact."),
                 output(io.String, "text", tooltip="The figures in words."),
                 output(Figures, "figures", tooltip="The figures as in report.json."),
+                _csv_output(),
             ],
             is_output_node=True,
         )
@@ -171,6 +174,7 @@ class Report(Node):
                 output(io.Image, "pca", tooltip="Face embeddings in two dimensions (Fig. 7)."),
                 output(io.String, "text", tooltip="The figures in words."),
                 output(Figures, "figures", tooltip="The document of report.json."),
+                _csv_output(),
             ],
             is_output_node=True,
         )
@@ -204,6 +208,12 @@ class Report(Node):
         from .metric_work import report
 
         return given(report([(image_set, dataset), (image_set_2, dataset_2)], folder, faces))
+
+
+def _csv_output() -> Any:
+    return output(
+        io.String, "csv", tooltip="One line a figure: set, metric, profile, variant, value, interval, n."
+    )
 
 
 def which_input() -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from ..diffusioncleft_core.report.drawing import Drawing
 
 TOO_FEW = "too few to show"
+_NARROW, _WIDE, _LOWER = 0.8, 0.8, 0.95
+"""How much narrower and lower a page's plot is drawn around its text, which a node shows small."""
 
 
 def similarity_plot(name: str, variants: Mapping[str, Any], document: Mapping[str, Any]) -> Any:
@@ -71,17 +74,21 @@ def _picture(drawing: Drawing | None, title: str, instead: str) -> Any:
     import numpy as np
     from PIL import Image
 
-    from ..diffusioncleft_core.report.drawing import SINGLE, Drawing
+    from ..diffusioncleft_core.report.drawing import DPI, SINGLE, Drawing
 
     if drawing is None:
         drawing = Drawing("note", title, instead, (SINGLE, 55), lambda figure: _note(figure, instead), (), ())
     painted = drawing.paint
+    narrow = drawing.size[0] <= SINGLE
+    shrunk = _NARROW if narrow else _WIDE
 
     def paint(figure: Figure) -> None:
         painted(figure)
-        figure.axes[0].set_title(title, loc="left", fontsize="medium")
+        lines = textwrap.wrap(title, 42 if narrow else 90)
+        figure.axes[0].set_title("\n".join(lines), loc="left", fontsize="medium")
 
-    (png,) = replace(drawing, paint=paint).render("png")
+    size = (drawing.size[0] * shrunk, drawing.size[1] * _LOWER)
+    (png,) = replace(drawing, paint=paint, size=size).render("png", dpi=round(DPI / shrunk))
     with Image.open(io.BytesIO(png)) as image:
         return np.array(image.convert("RGB"))
 

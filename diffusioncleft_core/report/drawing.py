@@ -92,8 +92,8 @@ class Drawing:
     phantom: bool = False
     warnings: Sequence[str] = ()
 
-    def render(self, *forms: str) -> list[bytes]:
-        """The plot as `svg`, `pdf` or `png` (300 dpi), in the order of `forms`."""
+    def render(self, *forms: str, dpi: int = DPI) -> list[bytes]:
+        """The plot as `svg`, `pdf` or `png` (of so many dpi), in the order of `forms`."""
         from matplotlib.figure import Figure
 
         with _own_style(self.name):
@@ -102,7 +102,7 @@ class Drawing:
             warnings = [*([PHANTOM_NOTE] if self.phantom else []), *self.warnings]
             if warnings:
                 figure.suptitle("\n".join(warnings), fontsize=SMALL, x=0.01, ha="left", color=ALARM)
-            return [_saved(figure, form) for form in forms]
+            return [_saved(figure, form, dpi) for form in forms]
 
     @cached_property
     def svg(self) -> bytes:
@@ -140,9 +140,9 @@ class Drawing:
         return f"{head}<svg {role} {opening}>\n{words}{inner}"
 
 
-def _saved(figure: Figure, form: str) -> bytes:
+def _saved(figure: Figure, form: str, dpi: int) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=form, dpi=DPI, metadata=dict(_NO_METADATA[form]))
+    figure.savefig(buffer, format=form, dpi=dpi, metadata=dict(_NO_METADATA[form]))
     return buffer.getvalue()
 
 

@@ -137,7 +137,7 @@ def loss_plot(name: str, curve: Mapping[str, Any], labels: Labels, *, phantom: b
         f"{steps[-1]:,} steps. Band: 10 to 90 % of the steps of a part."
     )
     colours = {"loss": colour_of(labels.series(name)), "reg_loss": CONTROL}
-    sources = {"loss": "photographs", "reg_loss": "regularisation images"}
+    sources = {"loss": "photographs", "reg_loss": "regularisation"}
 
     def paint(figure: Figure) -> None:
         axes = plain_axes(figure)
@@ -147,6 +147,7 @@ def loss_plot(name: str, curve: Mapping[str, Any], labels: Labels, *, phantom: b
             axes.plot(steps, part["mean"], line, color=colours[key], label=f"mean, {sources[key]}")
         axes.set(xlim=(0, steps[-1]), xlabel="step", ylabel="loss")
         axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]))
+        axes.locator_params(axis="x", integer=True)
         axes.xaxis.set_major_formatter("{x:,.0f}")
         legend_below(figure, axes)
 
