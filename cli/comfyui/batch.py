@@ -24,8 +24,8 @@ from ...diffusioncleft_core.files import (
     sha256_bytes,
     write_bytes,
 )
-from ...diffusioncleft_core.imageset.manifest import ImageRow, write_image_set
-from ...diffusioncleft_core.imageset.places import REJECTED, image_name, place_for, sidecar_of
+from ...diffusioncleft_core.imageset.manifest import ImageRow, add_row, write_image_set
+from ...diffusioncleft_core.imageset.places import MANIFEST, REJECTED, image_name, place_for, sidecar_of
 from ...diffusioncleft_core.progress import progress
 from .inputs import PREFIX, Graph
 from .outputs import fetch, fetch_sidecar, files_in, is_rejected, keep_sidecar, safe_name
@@ -153,6 +153,9 @@ def run_batch(
             for place, row in enumerate(rows)
             if not is_done(folder, journal.get(row.index), graphs[place])
         ]
+        # Whoever reads the folder meanwhile, or after a crash, finds every finished row in the manifest.
+        waiting = {rows[place].index for place in open_rows}
+        write_manifest(folder, [row for row in rows if row.index not in waiting], journal)
         skipped, made, failed = len(rows) - len(open_rows), 0, []
         in_a_row = 0
         try:
@@ -165,6 +168,8 @@ def run_batch(
                     append_jsonl(folder / JOURNAL_NAME, record)
                     journal[rows[place].index] = record
                     if record["status"] == "done":
+                        for image in _image_rows(rows[place], record):
+                            add_row(folder, image)
                         made, in_a_row = made + 1, 0
                     else:
                         failed.append(rows[place].index)
@@ -205,14 +210,17 @@ def is_done(folder: Path, record: Mapping[str, Any] | None, graph: Graph) -> boo
 
 def write_manifest(folder: Path, rows: Sequence[PlanRow], journal: Mapping[int, Mapping[str, Any]]) -> None:
     """Write the image set's manifest: one row an image of the finished rows of the plan."""
-    listed = [
-        ImageRow.from_json({**picture, **_described(row)}, JOURNAL_NAME)
-        for row in rows
-        if journal.get(row.index, {}).get("status") == "done"
-        for picture in journal[row.index].get("pictures", [])
-    ]
-    if listed:
+    listed = [image for row in rows for image in _image_rows(row, journal.get(row.index, {}))]
+    if listed or (folder / MANIFEST).is_file():
         write_image_set(folder, listed)
+
+
+def _image_rows(row: PlanRow, record: Mapping[str, Any]) -> list[ImageRow]:
+    """The manifest's rows of a finished row of the plan."""
+    if record.get("status") != "done":
+        return []
+    pictures = record.get("pictures", [])
+    return [ImageRow.from_json({**picture, **_described(row)}, JOURNAL_NAME) for picture in pictures]
 
 
 class _Window:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from argparse import ArgumentTypeError
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ...diffusioncleft_core.errors import UserError
 from ...diffusioncleft_core.ranges import Range
 from ...diffusioncleft_core.text import nearest
 
-_SCALARS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+DYNAMIC, GROWING = "COMFY_DYNAMICCOMBO_V3", "COMFY_AUTOGROW_V3"
+"""A combo each of whose options has inputs of its own, named `combo.input`; a socket that grows, `name.0`."""
+_SCALARS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", DYNAMIC}
 NUMBERS: Mapping[str, type[int] | type[float]] = {"INT": int, "FLOAT": float}
 _UPLOADS = ("image_upload", "animated_image_upload", "video_upload", "audio_upload", "file_upload")
 # The frontend gives these names a control even where the node does not ask for one.
@@ -72,6 +74,9 @@ def _inputs(definition: Mapping[str, Any]) -> Iterator[Input]:
             kind, settings = spec[0], spec[1] if len(spec) > 1 and isinstance(spec[1], Mapping) else {}
             if isinstance(kind, list):
                 yield Input(name, "COMBO", group == "required", settings, tuple(kind))
+            elif kind == DYNAMIC:
+                keys = tuple(option["key"] for option in settings.get("options") or [])
+                yield Input(name, kind, group == "required", settings, keys)
             elif kind == "COMBO":
                 options = settings.get("options")
                 known = None if options is None or settings.get("remote") else tuple(options)
@@ -80,25 +85,49 @@ def _inputs(definition: Mapping[str, Any]) -> Iterator[Input]:
                 yield Input(name, str(kind), group == "required", settings)
 
 
+def with_chosen(declared: Iterable[Input], value_of: Callable[[Input], Any]) -> Iterator[tuple[Input, Any]]:
+    """Widgets and their values, in the frontend's order: behind a dynamic combo those of what is chosen."""
+    for item in declared:
+        if not item.is_widget:
+            continue
+        value = value_of(item)
+        yield item, value
+        if item.kind == DYNAMIC:
+            chosen = [option for option in item.settings.get("options") or [] if option["key"] == value]
+            inside = inputs_of({"input": chosen[0].get("inputs") or {}}) if chosen else []
+            yield from with_chosen([replace(one, name=f"{item.name}.{one.name}") for one in inside], value_of)
+
+
 def widget_values(node: Mapping[str, Any], definition: Mapping[str, Any]) -> dict[str, Any]:
     """Values of a UI-format node's widgets by name.
 
-    The file stores them as a list, in the order of the declared inputs, with the values of the frontend's own
-    helpers between them. Values that are missing at the end take their defaults; too many raise UserError,
-    because then the file was made for another version of the node.
+    The file stores them by name, as today's frontend does beside its list, or as a list alone, in the order
+    of the declared inputs, with the values of the frontend's own helpers between them. Values that are
+    missing at the end take their defaults; too many raise UserError, because then the file was made for
+    another version of the node.
     """
-    stored = node.get("widgets_values") or []
-    widgets = [declared for declared in inputs_of(definition) if declared.is_widget]
+    declared = inputs_of(definition)
+    stored: Any = node.get("widgets_values_named") or node.get("widgets_values") or []
     if isinstance(stored, Mapping):
-        return {widget.name: stored.get(widget.name, widget.default) for widget in widgets}
-    values, place = {}, 0
-    for widget in widgets:
-        values[widget.name] = stored[place] if place < len(stored) else widget.default
+        chosen = with_chosen(declared, lambda item: stored.get(item.name, item.default))
+        values = {item.name: value for item, value in chosen}
+        growing = tuple(f"{item.name}." for item in declared if item.kind == GROWING)
+        return values | {
+            name: value for name, value in stored.items() if growing and name.startswith(growing)
+        }
+    place = 0
+
+    def taken(item: Input) -> Any:
+        nonlocal place
+        value = stored[place] if place < len(stored) else item.default
         place += 1
-        if widget.has_control and place < len(stored) and stored[place] in CONTROLS:
+        if item.has_control and place < len(stored) and stored[place] in CONTROLS:
             place += 1
-        if widget.has_upload and place < len(stored) and stored[place] in ("image", "video", "audio", "file"):
+        if item.has_upload and place < len(stored) and stored[place] in ("image", "video", "audio", "file"):
             place += 1
+        return value
+
+    values = {item.name: value for item, value in with_chosen(declared, taken)}
     left = [value for value in stored[place:] if value not in (None, "")]
     if left and definition.get("python_module", "").startswith("custom_nodes"):
         left = []  # an extension's own script may have added widgets that the server knows nothing of
@@ -199,7 +228,10 @@ def find_nodes(graph: Graph, name: str) -> list[str]:
 
 def _input(graph: Graph, node_id: str, wanted: str, object_info: Mapping[str, Any]) -> Input:
     kind = graph[node_id]["class_type"]
-    declared = {found.name: found for found in inputs_of(object_info.get(kind, {}))}
+    given = graph[node_id]["inputs"]
+    top = inputs_of(object_info.get(kind, {}))
+    declared = {found.name: found for found in top}
+    declared |= {item.name: item for item, _ in with_chosen(top, lambda item: given.get(item.name))}
     allowed = [name for name, found in declared.items() if found.is_widget]
     listed = ", ".join(allowed) or "(none)"
     if wanted not in declared:

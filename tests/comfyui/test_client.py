@@ -171,8 +171,9 @@ def test_a_run_outlives_the_connections_it_follows_by(server, tmp_path):
     assert (tmp_path / "out" / name).stat().st_size > 100
 
 
-def test_ctrl_c_takes_the_prompt_off_the_server_and_leaves_the_others(
-    server, workflow, tmp_path, offline_env
+@pytest.mark.parametrize(("asked", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_takes_the_prompt_off_the_server_and_leaves_the_others(
+    server, workflow, tmp_path, offline_env, asked, code
 ):
     workflow.write_text(json.dumps(sampling(MOST_STEPS)))
     command = [sys.executable, "-m", "diffusioncleft", "comfy", "run", str(workflow)]
@@ -184,9 +185,10 @@ def test_ctrl_c_takes_the_prompt_off_the_server_and_leaves_the_others(
     )
     until(lambda: server.get("/queue")["queue_running"])
     other = server.queue(SAVE)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(asked)
     _, error = process.communicate(timeout=60)
-    assert process.returncode == 130, error
+    assert process.returncode == code, error
+    assert "KSampler" in error, "a pipe is told what runs"
     assert server.wait(other)["status"]["status_str"] == "success"
     assert queue_is_empty(server)
 
@@ -264,6 +266,8 @@ def test_an_interrupted_batch_goes_on_with_the_rows_that_are_left(
     command = [sys.executable, "-m", "diffusioncleft", "comfy", "run", str(workflow), "--server", server.url]
     process = subprocess.Popen([*command, "--out", str(folder), *batch], env=offline_env)
     until(lambda: (folder / "batch.jsonl").exists() and len(journal(folder)) >= 3)
+    listed = (folder / "manifest.jsonl").read_text().splitlines()
+    assert len(listed) >= 2, "the manifest grows with the rows"
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
     assert queue_is_empty(server)

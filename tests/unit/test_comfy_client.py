@@ -149,6 +149,7 @@ def test_what_is_no_workflow_is_refused_in_one_sentence():
         node(2, "Save", inputs=[("images", "IMAGE", 1)]),
         links=[(1, 1, 0, 1, 0, "*")],
     )
+    endless = node(1, "sub")
     for damaged in (
         [],
         {},
@@ -158,7 +159,7 @@ def test_what_is_no_workflow_is_refused_in_one_sentence():
         {"1": {"class_type": "Loader"}, "2": "a"},
         workflow(node(1, "Unknown")),
         workflow(node(1, "Loader"), links=[(1, 2)]),
-        {**simple(), "definitions": {"subgraphs": [{}]}},
+        {**workflow(endless), "definitions": {"subgraphs": [{"id": "sub", "nodes": [endless]}]}},
         circle,
     ):
         with pytest.raises(UserError):
