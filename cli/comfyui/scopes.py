@@ -14,7 +14,7 @@ from ...diffusioncleft_core.errors import UserError
 MUTED, BYPASSED = 2, 4
 NOTES = frozenset({"Note", "MarkdownNote"})
 VIRTUAL = frozenset({"Reroute", "PrimitiveNode"}) | NOTES
-_MOST_HOPS, _MOST_DEPTH = 1000, 50
+_MOST_HOPS, _MOST_DEPTH = 300, 50
 _INSIDE, _OUTSIDE = -10, -20
 """Ids of the nodes that stand for a subgraph's inputs and outputs inside it."""
 Node = Mapping[str, Any]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -28,9 +30,12 @@ class ProgressBar:
         self._shown = 0.0
 
     def __enter__(self) -> ProgressBar:
-        self._bar = progress(len(self._titles), "nodes", unit="node")
-        # Nodes take from milliseconds to hours: a rate, and a time left by it, would mislead.
-        self._bar.bar_format = "{desc}: {n_fmt}/{total_fmt} |{bar}| {elapsed}{postfix}"
+        if sys.stderr.isatty() or os.environ.get("DIFFUSIONCLEFT_PROGRESS") == "0":
+            self._bar = progress(len(self._titles), "nodes", unit="node")
+            # Nodes take from milliseconds to hours: a rate, and a time left by it, would mislead.
+            self._bar.bar_format = "{desc}: {n_fmt}/{total_fmt} |{bar}| {elapsed}{postfix}"
+        else:
+            self._bar = _Lines(len(self._titles))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -82,6 +87,28 @@ class ProgressBar:
         new = {node for node in nodes if node in self._titles} - self._done
         self._done |= new
         self._bar.update(len(new))
+
+
+class _Lines:
+    """The bar where standard error is a pipe or a file: what runs, as a line now and then."""
+
+    mininterval = 5.0
+
+    def __init__(self, total: int) -> None:
+        self._total, self._done = total, 0
+
+    def set_postfix_str(self, text: str, *, refresh: bool) -> None:
+        if refresh:
+            print(f"nodes: {self._done}/{self._total}, {text}", file=sys.stderr, flush=True)
+
+    def update(self, count: int) -> None:
+        self._done += count
+
+    def reset(self) -> None:
+        self._done = 0
+
+    def close(self) -> None:
+        pass
 
 
 # Seconds: between two questions, until a broken websocket is tried again, and for how long a prompt may be in

@@ -94,6 +94,12 @@ def test_every_output_of_every_node_is_downloaded_as_the_server_has_it(server, r
         assert content == (server.base / "output" / name).read_bytes()
 
 
+def test_a_pipe_is_told_what_runs(run, monkeypatch):
+    monkeypatch.setenv("DIFFUSIONCLEFT_PROGRESS", "1")
+    status, _, error = run()
+    assert status == 0 and "nodes: 0/3, EmptyImage" in error
+
+
 def test_a_failing_node_ends_the_command_with_its_message(run):
     status, _, error = run("--set", "SaveImage.filename_prefix=../../../../evil")
     assert status == 2
@@ -171,9 +177,9 @@ def test_a_run_outlives_the_connections_it_follows_by(server, tmp_path):
     assert (tmp_path / "out" / name).stat().st_size > 100
 
 
-@pytest.mark.parametrize(("asked", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_takes_the_prompt_off_the_server_and_leaves_the_others(
-    server, workflow, tmp_path, offline_env, asked, code
+    server, workflow, tmp_path, offline_env, asked
 ):
     workflow.write_text(json.dumps(sampling(MOST_STEPS)))
     command = [sys.executable, "-m", "diffusioncleft", "comfy", "run", str(workflow)]
@@ -187,8 +193,7 @@ def test_a_signal_takes_the_prompt_off_the_server_and_leaves_the_others(
     other = server.queue(SAVE)
     process.send_signal(asked)
     _, error = process.communicate(timeout=60)
-    assert process.returncode == code, error
-    assert "KSampler" in error, "a pipe is told what runs"
+    assert process.returncode == 130, error
     assert server.wait(other)["status"]["status_str"] == "success"
     assert queue_is_empty(server)
 
