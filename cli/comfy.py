@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 HELP = "run a ComfyUI workflow on a server, once or for every row of a plan, and fetch what it makes"
 EXAMPLES = """\
 examples:
-  diffusioncleft comfy run workflows/quick_start.json --out quick_start
-  diffusioncleft comfy run workflows/pre_op.json --server http://gpu:8188 --out faces \\
+  diffusioncleft comfy run workflows/api/quick_start.json --out quick_start
+  diffusioncleft comfy run graph.json --server http://gpu:8188 --out faces \\
       --set "KSampler.seed=5" --set "LoraLoaderModelOnly.lora_name=pre_op.safetensors"
-  diffusioncleft comfy run workflows/pre_op.json --phantom --lora pre_op.safetensors --out faces
-  diffusioncleft comfy run workflows/pre_op.json --plan plan.jsonl --out faces \\
+  diffusioncleft comfy run graph.json --phantom --lora pre_op.safetensors --out faces
+  diffusioncleft comfy run graph.json --plan plan.jsonl --out faces \\
       --prompt-input CLIPTextEncode.text --seed-input KSampler.seed
-  diffusioncleft comfy inputs workflows/pre_op.json
-  diffusioncleft comfy convert workflows/pre_op.json pre_op_api.json
+  diffusioncleft comfy inputs graph.json
+  diffusioncleft comfy convert graph.json pre_op_api.json
 
 NODE in NODE.INPUT is a node's id, title or class. Ctrl-C stops the queued prompt on the server too. With
 --plan, the same command goes on where it stopped; rows that failed are tried again.

@@ -185,16 +185,15 @@ class IdentityLeakFilter(Node):
         rows, earlier = inputs.get("rows"), one(inputs.get("earlier"))
         if not one(inputs["enabled"]):
             return _given(pass_through(images, rows, earlier))
-        return _given(
-            check_identity(
-                images,
-                rows,
-                earlier,
-                one(inputs.get("reference")),
-                float(one(inputs["threshold"])),
-                near_copies=bool(one(inputs.get("near_copies"), True)),
-            )
+        found = check_identity(
+            images,
+            rows,
+            earlier,
+            one(inputs.get("reference")),
+            float(one(inputs["threshold"])),
+            near_copies=bool(one(inputs.get("near_copies"), True)),
         )
+        return _given(found, show=True)
 
 
 def threshold_input(means: str) -> Any:
@@ -289,12 +288,14 @@ def _outputs() -> list[Any]:
     ]
 
 
-def _given(verdicts: Any) -> io.NodeOutput:
+def _given(verdicts: Any, *, show: bool = False) -> io.NodeOutput:
+    """The outputs. show: the pictures on the node too, as the last filter does, which has all verdicts."""
     from .common import blocked
     from .pictures import batch_of, preview_synthetic, tensors_of
 
     accepted, rejected = verdicts.accepted, verdicts.rejected
-    shown = preview_synthetic(verdicts.drawn, "A generated picture and a filter's verdict on it.")
+    drawn = verdicts.drawn if show else []
+    shown = preview_synthetic(drawn, "A generated picture and a filter's verdict on it.") if drawn else {}
     # An empty list would stop the nodes behind with an IndexError of ComfyUI's own.
     return io.NodeOutput(
         tensors_of([item.pixels for item in accepted]) or [blocked()],

@@ -22,7 +22,7 @@ for folder in ("scripts", "tests", "tests/comfyui", "tests/browser"):
 from template_cards import write_cards  # noqa: E402
 from workflow_graphs import FILES  # noqa: E402
 
-from diffusioncleft.diffusioncleft_core.files import write_json  # noqa: E402
+from diffusioncleft.diffusioncleft_core.files import read_json, write_json  # noqa: E402
 
 PICTURES = ROOT / "docs" / "images" / "templates"
 FILM = ROOT / "docs" / "images" / "quick-start.gif"
@@ -37,14 +37,18 @@ def main() -> None:
     )
     parser.add_argument("--work", type=Path, required=True, help="folder of the server and of what is made")
     parser.add_argument("--photographs", type=int, default=40, help="phantoms a dataset (default 40)")
+    parser.add_argument("--steps", type=int, default=0, help="steps of a training (0: the preset's)")
+    parser.add_argument(
+        "--keep-film", action="store_true", help="the film stays; for a work folder that has its LoRA already"
+    )
     parser.add_argument("--only", choices=("cards",), help="compose the cards from an earlier run's files")
     args = parser.parse_args()
     if args.only is None:
-        run_all(args.work, args.photographs)
+        run_all(args)
     write_cards(args.work / "made", ROOT / "workflows")
 
 
-def run_all(work: Path, photographs: int) -> None:
+def run_all(args: argparse.Namespace) -> None:
     """Run every template on phantoms; pictures and durations are written as they come."""
     from comfy_server import PACK, ComfyServer, find_comfyui, server_environment
     from playwright.sync_api import sync_playwright
@@ -53,13 +57,14 @@ def run_all(work: Path, photographs: int) -> None:
     comfyui = find_comfyui()
     if comfyui is None:
         raise SystemExit("no ComfyUI checkout: set COMFYUI_PATH")
-    base = work / "server"
+    base = args.work / "server"
     server = ComfyServer(comfyui, base, server_environment() | {"OMP_NUM_THREADS": "2"})
     for place in (base / "custom_nodes").iterdir():
         place.unlink()
     (base / "custom_nodes" / "diffusioncleft").symlink_to(ROOT, target_is_directory=True)
     assert PACK != "diffusioncleft"
-    build_datasets(base / "private datasets", work / "photographs", photographs)
+    if not (base / "private datasets" / "post_op").exists():
+        build_datasets(base / "private datasets", args.work / "photographs", args.photographs)
     server.start()
     try:
         with sync_playwright() as playwright:
@@ -67,14 +72,17 @@ def run_all(work: Path, photographs: int) -> None:
                 executable_path=os.environ.get("CHROMIUM_PATH", "/usr/bin/chromium"),
                 args=["--headless", "--no-sandbox", "--disable-gpu"],
             )
-            seconds = _run_each(server, browser, work / "made")
+            seconds = _run_each(server, browser, args)
             browser.close()
     finally:
         server.kill()
-    write_json(PICTURES / "seconds.json", seconds)
+    if args.keep_film:
+        del seconds["quick_start"]  # its training was done before
+    known = PICTURES / "seconds.json"
+    write_json(known, {**(read_json(known) if known.is_file() else {}), **seconds})
 
 
-def _run_each(server: Any, browser: Any, made: Path) -> dict[str, int]:
+def _run_each(server: Any, browser: Any, args: argparse.Namespace) -> dict[str, int]:
     """Seconds of each run by the template's name."""
     from canvas import Canvas
     from workflow_files import run_workflow, ui_file
@@ -84,7 +92,8 @@ def _run_each(server: Any, browser: Any, made: Path) -> dict[str, int]:
     canvas = Canvas.open(browser.new_page(viewport=WINDOW), server.url)
     PICTURES.mkdir(parents=True, exist_ok=True)
     canvas.load(ui_file("quick_start"))
-    seconds = {"quick_start": _film(canvas, server)}
+    made = args.work / "made"
+    seconds = {"quick_start": _film(canvas, server, None if args.keep_film else FILM)}
     canvas.first_view()
     _picture(canvas, "quick_start")
     run_workflow(server, "quick_start", made / "quick_start", phantom=False)  # all but the drawing is kept
@@ -94,7 +103,9 @@ def _run_each(server: Any, browser: Any, made: Path) -> dict[str, int]:
             continue
         began = time.monotonic()
         condition = "post_op" if "post_op" in name else "pre_op"
-        outputs = run_workflow(server, name, made / name, *_settings(name), lora=loras.get(condition))
+        outputs = run_workflow(
+            server, name, made / name, *_settings(name, args.steps), lora=loras.get(condition)
+        )
         seconds[name] = round(time.monotonic() - began)
         if name.startswith("train_"):
             text = outputs["What was trained"].values["text"][0]
@@ -112,7 +123,9 @@ def _run_each(server: Any, browser: Any, made: Path) -> dict[str, int]:
     return seconds
 
 
-def _settings(name: str) -> list[str]:
+def _settings(name: str, steps: int) -> list[str]:
+    if name.startswith("train_"):
+        return [f"LoraTrainer.steps={steps}"]
     if name.startswith("generate_"):
         return ["PromptBuilder.seed=1"]
     return ["TrainClassifier.model=probe", "TrainClassifier.seeds=2"] if name == "classifier" else []
@@ -122,7 +135,7 @@ def _picture(canvas: Any, name: str) -> None:
     canvas.page.screenshot(path=str(PICTURES / f"{name}.jpg"), type="jpeg", quality=72)
 
 
-def _film(canvas: Any, server: Any) -> int:
+def _film(canvas: Any, server: Any, film: Path | None) -> int:
     """Press Run on the open graph, and film it until it is done; its seconds."""
     import io
 
@@ -148,11 +161,13 @@ def _film(canvas: Any, server: Any) -> int:
     seconds = round(time.monotonic() - began)
     canvas.page.wait_for_timeout(2500)
     shoot()
+    if film is None:
+        return seconds
     most = 40  # what lasts long is shown faster
     kept = [frames[round(place * (len(frames) - 1) / most)] for place in range(most)] + [frames[-1]] * 12
     palette = frames[-1].quantize(96, dither=Image.Dither.NONE)
     small = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in kept]
-    small[0].save(FILM, save_all=True, append_images=small[1:], duration=180, loop=0, optimize=True)
+    small[0].save(film, save_all=True, append_images=small[1:], duration=180, loop=0, optimize=True)
     return seconds
 
 

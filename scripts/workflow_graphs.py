@@ -59,7 +59,7 @@ def quick_start(graph: Graph) -> None:
     trainer = data.add(
         f"{OURS}LoraTrainer",
         width=340,
-        height=460,
+        height=540,
         grows=True,
         dataset=dataset[0],
         name="quick_start",
