@@ -14,7 +14,7 @@ from . import places
 _COMMAND = re.compile(r"`[^`]*`|'diffusioncleft [^']*'|diffusioncleft [a-z]+[^;,.()\n]*")
 """A command to be run in a shell stays whole."""
 _IN_BRACKETS = re.compile(r" ?\(-{2}[a-z][\w-]*( [A-Z]+)?\)")
-_OPTION = re.compile(r"(?<![\w-])-{2}([a-z][\w-]*)")
+_OPTION = re.compile(r"(?<![\w-])-{2}([a-z][\w-]*)( folder\b)?")
 _NAMES = {"out": "folder", "ae": "vae", "size": "resolution", "backbone": "backbone", "lr": "learning_rate"}
 _PATH = re.compile(r"""(?<![\w:/.~])(?:~|[A-Za-z]:)?[/\\](?:[^\s/\\'",;:()]+[/\\])+([^\s/\\'",;:()]*)""")
 """An absolute path of two parts or more, of either system."""

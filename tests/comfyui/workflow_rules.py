@@ -4,7 +4,8 @@ The published schema (docs.comfy.org/specs/workflow_json_0.4) is under a licence
 take text from, so its demands are written out here.
 """
 
-from itertools import combinations
+import math
+from itertools import combinations, pairwise
 from typing import Any
 
 TITLE = 30
@@ -117,3 +118,59 @@ def _holds(outer: tuple[float, ...], inner: tuple[float, ...]) -> bool:
 
 def _number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def covered_links(workflow: dict[str, Any]) -> list[str]:
+    """Links of which a part lies behind a node, as drawn from output over the points on it to the input."""
+    boxes = {
+        node["id"]: (
+            node["pos"][0],
+            node["pos"][1] - TITLE,
+            node["pos"][0] + node["size"][0],
+            node["pos"][1] + node["size"][1],
+        )
+        for node in workflow["nodes"]
+    }
+    points = {item["id"]: item for item in workflow["extra"]["reroutes"]}
+    last = {item["id"]: item["parentId"] for item in workflow["extra"]["linkExtensions"]}
+    nodes = {node["id"]: node for node in workflow["nodes"]}
+    found = []
+    for number, origin, output, target, slot, _ in workflow["links"]:
+        way, place = [], last.get(number)
+        while place is not None:
+            way.append(tuple(points[place]["pos"]))
+            place = points[place].get("parentId")
+        start = (boxes[origin][2], nodes[origin]["pos"][1] + 20 * (output + 0.7))
+        end = (boxes[target][0], nodes[target]["pos"][1] + _slot_height(nodes[target], slot))
+        line = [start, *reversed(way), end] if way else _curve(start, end)
+        if any(_behind(a, b, box) for a, b in pairwise(line) for box in boxes.values()):
+            found.append(f"{nodes[origin]['type']} to {nodes[target]['type']}")
+    return found
+
+
+def _slot_height(node: dict[str, Any], slot: int) -> float:
+    sockets = [item for item in node["inputs"] if "widget" not in item]
+    if slot < len(sockets):
+        return 20 * (slot + 0.7)
+    return 20 * max(len(sockets), len(node["outputs"])) + 24 + 24 * (slot - len(sockets))
+
+
+def _curve(start: tuple[float, float], end: tuple[float, float]) -> list[tuple[float, float]]:
+    """The cubic that ComfyUI draws where no point leads a link."""
+    handle = math.dist(start, end) / 4
+    line = []
+    for t in (step / 40 for step in range(41)):
+        a, b, c, d = (1 - t) ** 3, 3 * (1 - t) ** 2 * t, 3 * (1 - t) * t * t, t**3
+        x = a * start[0] + b * (start[0] + handle) + c * (end[0] - handle) + d * end[0]
+        line.append((x, (a + b) * start[1] + (c + d) * end[1]))
+    return line
+
+
+def _behind(a: tuple[float, ...], b: tuple[float, ...], box: tuple[float, ...]) -> bool:
+    """Whether the line from a to b is inside the box, but for its rim."""
+    count = max(2, int(math.dist(a, b) // 10))
+    for step in range(count + 1):
+        x, y = (a[axis] + (b[axis] - a[axis]) * step / count for axis in (0, 1))
+        if box[0] + 3 < x < box[2] - 3 and box[1] + 3 < y < box[3] - 3:
+            return True
+    return False
