@@ -40,13 +40,18 @@ from ..diffusioncleft_core.flux.source import FluxSource, phantom_source
 DTYPE = torch.float32
 
 
-def phantom_model() -> Any:
-    """The transformer as a MODEL: a `ModelPatcher` of ComfyUI's FluxSchnell."""
+def phantom_model(disable_dynamic: bool = True) -> Any:
+    """The transformer as a MODEL: a `ModelPatcher` of ComfyUI's FluxSchnell.
+
+    It is never a dynamic one. ComfyUI calls this again where it needs a fresh copy, as its trainer does.
+    """
     offload = management.unet_offload_device()
     with _this_comfyui("the transformer"):
         model = _transformer(offload)
         _fill(model.diffusion_model, _transformer_state(model.diffusion_model))
-        return comfy.model_patcher.ModelPatcher(model, management.get_torch_device(), offload)
+        patcher = comfy.model_patcher.ModelPatcher(model, management.get_torch_device(), offload)
+    patcher.cached_patcher_init = (phantom_model, ())
+    return patcher
 
 
 def phantom_clip() -> Any:

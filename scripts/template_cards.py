@@ -97,7 +97,8 @@ def _fitted(picture: Image.Image, width: int, height: int) -> Image.Image:
 
 
 _LOOKS: dict[str, Callable[[Path], Image.Image]] = {
-    "quick_start": _verdicts,
+    "generate_pre_op": _verdicts,
+    "generate_post_op": _verdicts,
     "train_pre_op": _previews,
     "train_post_op": _previews,
     "checkpoint_strength_grid": _grid,

@@ -96,7 +96,7 @@ def _run_each(server: Any, browser: Any, args: argparse.Namespace) -> dict[str, 
     seconds = {"quick_start": _film(canvas, server, None if args.keep_film else FILM)}
     canvas.first_view()
     _picture(canvas, "quick_start")
-    run_workflow(server, "quick_start", made / "quick_start", phantom=False)  # all but the drawing is kept
+    run_workflow(server, "quick_start", made / "quick_start", phantom=False)  # from what is kept
     loras: dict[str, str] = {}
     for name in FILES:
         if name == "quick_start":

@@ -413,4 +413,4 @@ def figures(group: Group, saved: Node, reference: Node, dataset: Node) -> None:
     lpips = group.add(f"{OURS}LPIPS", image_set=saved[0])
     group.column()
     for title, node, output in (("FIR", fir, 4), ("FID", fid, 1), ("LPIPS", lpips, 2)):
-        group.add("PreviewAny", title, width=260, height=100, grows=True, source=node[output])
+        group.add("PreviewAny", title, width=260, height=124, grows=True, source=node[output])

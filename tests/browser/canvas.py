@@ -46,6 +46,14 @@ FIRST_VIEW = """() => {
     app.canvas.ds.fitToBounds([left, top, right - left, bottom - top]);
     app.canvas.setDirty(true, true);
 }"""
+ON_SCREEN = """() => {
+    const view = app.canvas.canvas.getBoundingClientRect(), {scale, offset} = app.canvas.ds;
+    const boxes = app.graph.nodes.map(node => [...(node.boundingRect ?? node.getBounding())]);
+    const across = x => view.left + (x + offset[0]) * scale, down = y => view.top + (y + offset[1]) * scale;
+    return [across(Math.min(...boxes.map(box => box[0]))), down(Math.min(...boxes.map(box => box[1]))),
+            across(Math.max(...boxes.map(box => box[0] + box[2]))),
+            down(Math.max(...boxes.map(box => box[1] + box[3])))];
+}"""
 SET = """([title, name, value]) => {
     const node = app.graph.nodes.find(node => node.title === title);
     node.widgets.find(widget => widget.name === name).value = value;

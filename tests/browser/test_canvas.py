@@ -6,6 +6,7 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
+from canvas import ON_SCREEN
 from workflow_files import FILES, NAMES, SMALL, api_file, ui_file
 
 from diffusioncleft.cli.comfyui.convert import BYPASSED, MUTED, to_api
@@ -58,6 +59,18 @@ def assert_clean(canvas):
         assert any(holds(group["box"], node["box"]) for group in groups), node["title"]
 
 
+def assert_first_view(canvas):
+    """As ComfyUI opens a template in a window of 1600 x 1000: whole, with text, nothing under the toolbar."""
+    size = canvas.page.viewport_size
+    canvas.page.set_viewport_size({"width": 1600, "height": 1000})
+    canvas.page.wait_for_timeout(300)
+    canvas.first_view()
+    assert canvas.page.evaluate("() => !app.canvas.low_quality"), "too small for text"
+    left, top, right, bottom = canvas.page.evaluate(ON_SCREEN)
+    assert left > 70 and top > 92 and right < 1600 and bottom < 1000
+    canvas.page.set_viewport_size(size)
+
+
 def text_of(canvas, title):
     """The text of a Preview Any node, whatever a release calls its widget."""
     return next(iter(canvas.node(title)["values"].values()))
@@ -84,6 +97,7 @@ def test_a_template_opens_whole_and_the_frontend_exports_our_api_file(canvas, lo
     assert canvas.dialogs() == ""
     assert_clean(canvas)
     assert without_views(canvas.export()) == api_file(name)
+    assert_first_view(canvas)
     assert look(name).stat().st_size > 10_000
 
 

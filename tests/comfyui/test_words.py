@@ -22,7 +22,7 @@ def test_a_refusal_bears_a_short_name_and_no_module(server):
 )
 def test_a_folder_that_windows_cant_hold_is_refused(server, folder):
     graph = {**drawing(), "save": saving(["picture", 0], folder)}
-    with pytest.raises(GraphRefused, match="can't be a folder|control characters"):
+    with pytest.raises(GraphRefused, match=r"can't be a folder|control characters"):
         server.queue(graph)
 
 

@@ -19,7 +19,7 @@ from workflow_files import (
     ui_file,
     ui_path,
 )
-from workflow_rules import broken_rules
+from workflow_rules import broken_rules, covered_links
 
 from diffusioncleft.cli import main as cli
 from diffusioncleft.cli.comfyui.convert import to_api
@@ -70,6 +70,11 @@ def test_a_workflow_file_keeps_the_rules_of_its_format_and_of_a_clean_canvas(nam
     assert broken_rules(ui_file(name)) == []
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_no_link_runs_behind_a_node(name):
+    assert covered_links(ui_file(name)) == []
+
+
 def test_the_rules_find_what_is_broken():
     workflow = ui_file("train_pre_op")
     del workflow["nodes"][2]["size"]
@@ -79,6 +84,9 @@ def test_the_rules_find_what_is_broken():
     workflow["links"][0][5] = "IMAGE"
     told = " ".join(broken_rules(workflow))
     assert "overlaps" in told and "disagree" in told
+    workflow = ui_file("quick_start")
+    workflow["extra"]["linkExtensions"] = []
+    assert covered_links(workflow)
 
 
 def test_the_committed_files_are_what_the_generator_makes_from_this_servers_nodes(server):
