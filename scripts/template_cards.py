@@ -9,6 +9,8 @@ from PIL import Image, ImageDraw, ImageFont
 from workflow_graphs import FILES
 
 SIDE, BAND = 640, 200
+_WIDE = 1500
+"""Pixels of a plot that is too wide for half a card."""
 PAPER, INK, FAINT = "#16181d", "#ffffff", "#aab2bd"
 WORDS = {
     "quick_start": (
@@ -55,9 +57,11 @@ def _faces(folder: Path) -> Image.Image:
 
 
 def _previews(folder: Path) -> Image.Image:
-    """What nodes showed: pictures with verdicts, plots."""
-    shown = [Image.open(path).convert("RGB") for path in sorted((folder / "previews").glob("*.png"))]
-    return _tiles(shown[:2], 2)
+    """What nodes showed, two of a kind at most: plots, each once."""
+    files = {path.read_bytes(): path for path in sorted((folder / "previews").glob("*.png"))}
+    shown = [Image.open(path).convert("RGB") for path in files.values()]
+    narrow = [picture for picture in shown if picture.width < _WIDE] or shown
+    return _tiles(narrow[:2], len(narrow[:2]))
 
 
 def _verdicts(folder: Path) -> Image.Image:
