@@ -41,10 +41,10 @@ def with_verdict(
         for x, y in face.landmarks:
             spot = (x * scale - line, y * scale - line, x * scale + line, y * scale + line)
             draw.ellipse([float(value) for value in spot], fill=_INK, outline=colour)
-    return _captioned(picture, [verdict_words(verdict, checked=checked), *_scores(verdict, faces)], colour)
+    return _captioned(picture, [_words(verdict, checked=checked), *_scores(verdict, faces)], colour)
 
 
-def verdict_words(verdict: Mapping[str, Any], *, checked: bool = True) -> str:
+def _words(verdict: Mapping[str, Any], *, checked: bool = True) -> str:
     """A verdict in a few words."""
     if not verdict.get("accepted", True):
         return f"set aside: {', '.join(verdict.get('reasons', [])).replace('_', ' ')}"

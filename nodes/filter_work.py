@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..diffusioncleft_core.errors import UserError
-from .annotated import MOST, beside, verdict_words, with_verdict
+from .annotated import MOST, beside, with_verdict
 from .common import progress_bar, stop_if_interrupted
 from .face_work import ReferenceHandle, analyzer_of
 from .pictures import pixels_of
@@ -170,7 +170,10 @@ def _csv(judged: Sequence[Mapping[str, Any]], faces: Sequence[Sequence[Any]]) ->
 
 def _line(found: Mapping[str, Any], *, checked: bool) -> str:
     """One picture's verdict in words."""
-    words = verdict_words(found, checked=checked)
+    if not found.get("accepted", True):
+        words = f"set aside: {', '.join(found.get('reasons', []))}"
+    else:
+        words = "accepted" if checked else "not checked"
     identity = found.get("identity")
     if identity and identity["max_similarity"] is not None:
         words += f" (similarity {identity['max_similarity']:.2f})"

@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.ranges import number
+from ..diffusioncleft_core.text import counted
 from . import places
 from .common import CATEGORY, NONE, Node, node_schema, one, output
 from .queued import QueuedNode
@@ -127,7 +128,8 @@ class PictureGrid(Node):
         told = told or [str(place) for place in range(1, len(pictures) + 1)]
         if len(told) != len(pictures):
             raise UserError(
-                f"there are {len(pictures)} pictures and {len(told)} labels; connect one a picture"
+                f"there are {counted(len(pictures), 'picture')} and {counted(len(told), 'label')}; "
+                "connect one label a picture"
             )
         if len(pictures) > _MOST_CELLS:
             raise UserError(f"there are {len(pictures)} pictures; a grid takes {_MOST_CELLS} at most")

@@ -9,7 +9,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..diffusioncleft_core.recipe.presets import PRESETS, named_recipe
-from ..diffusioncleft_core.recipe.recipe import Field, recipe_fields
+from ..diffusioncleft_core.recipe.recipe import Field, Recipe, recipe_fields
 from .common import AUTO, advanced
 
 WIDGETS: Mapping[str, str] = {
@@ -98,7 +98,12 @@ def recipe_widget(
 
 
 def _value(path: str, preset: str, phantom: bool) -> Any:
-    return named_recipe(preset, phantom=phantom)[path]
+    return _recipe(preset, phantom)[path]
+
+
+@functools.cache
+def _recipe(preset: str, phantom: bool) -> Recipe:
+    return named_recipe(preset, phantom=phantom)
 
 
 def _tooltip(entry: Field, default: Any, note: str) -> str:

@@ -14,7 +14,9 @@ def test_a_refusal_bears_a_short_name_and_no_module(server):
     history = server.wait(server.queue(graph))
     (failed,) = [data for name, data in history["status"]["messages"] if name == "execution_error"]
     assert failed["exception_type"] == "Refusal"
-    assert failed["exception_message"].strip() == "1 pictures have 3 labels; connect one a picture"
+    assert (
+        failed["exception_message"].strip() == "there are 1 picture and 3 labels; connect one label a picture"
+    )
 
 
 @pytest.mark.parametrize(
