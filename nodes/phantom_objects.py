@@ -310,9 +310,13 @@ def _check(module: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
 
 @contextlib.contextmanager
 def _this_comfyui(what: str) -> Iterator[None]:
-    """Whatever fails while ComfyUI's own classes are put together means one thing to the user."""
+    """Whatever fails while ComfyUI's own classes are put together means one thing to the user.
+
+    Nodes run in inference mode, whose tensors nothing could be trained on.
+    """
     try:
-        yield
+        with torch.inference_mode(False), torch.no_grad():
+            yield
     except UserError:
         raise
     except Exception as error:

@@ -20,7 +20,7 @@ from diffusioncleft.cli.comfyui.inputs import Input, inputs_of
 TITLE, SLOT, WIDGET, TEXT = 30, 20, 24, 110
 GAP, PAD, GROUP_TITLE = 30, 20, 40
 LANE = 6
-MOST = (2120, 1310)
+MOST = (2120, 1350)
 """Width and height that a 1600 x 1000 window shows whole. ComfyUI opens a template at 3/4 of the window, and
 draws no text below a zoom of 0.58.
 """

@@ -59,7 +59,7 @@ def quick_start(graph: Graph) -> None:
     trainer = data.add(
         f"{OURS}LoraTrainer",
         width=340,
-        height=540,
+        height=570,
         grows=True,
         dataset=dataset[0],
         name="quick_start",
@@ -394,7 +394,7 @@ def filters(group: Group, images: Any, rows: Any, reference: Node) -> Node:
     group.column()
     return group.add(
         f"{OURS}IdentityLeakFilter",
-        height=548,
+        height=560,
         grows=True,
         images=images,
         rows=rows,
