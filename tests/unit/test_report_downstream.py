@@ -233,6 +233,11 @@ def test_plots_lie_in_the_folder_with_the_numbers_that_they_show(evidence, tmp_p
     assert not any("learning-curve" in path.name for path in (tmp_path / "figures").iterdir()), "old ones go"
 
 
+def test_no_bin_at_an_end_of_the_scale_is_cut(evidence):
+    svg = drawings(evidence)["reliability-lip_anomaly"].svg.decode("utf-8")
+    assert "<use " in svg and not re.search(r'<g clip-path="[^"]*">\s*<use ', svg)
+
+
 def test_the_curve_shows_the_line_to_beat_and_its_lowest_interval(evidence):
     found = drawings(evidence)["learning-curve-lip_anomaly"]
     line = evidence["tasks"]["lip_anomaly"]["controls"][6]["figures"]["balanced_accuracy"]["value"]
