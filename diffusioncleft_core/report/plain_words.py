@@ -151,7 +151,7 @@ SHARE = (
     "holds the photographs, what was computed from them, and a page that shows them beside synthetic images; "
     "that of a rater study (`study/private` where the study is named `study`) holds copies of photographs "
     "that raters are shown, and tells which they are.",
-    "For the board to decide, with the table above: the synthetic images, and the files that the model "
+    "For the board to decide, with the tables above: the synthetic images, and the files that the model "
     "learned into (LoRAs). Synthetic images that were set aside are not part of what is handed on.",
     "Of the run’s folder `loras` those files alone, named `.safetensors`, and `recipe.json` beside them: the "
     "rest of it (`loss.jsonl`, `previews`, `state`) tells how long the model learned, and with that how many "
