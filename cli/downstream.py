@@ -122,7 +122,7 @@ def train(args: argparse.Namespace) -> int:
     backbone = load_backbone(backbone_name(args), device, args.weights)
     frozen_part_of(backbone, settings)
     analyzer = face_analyzer(args, device)
-    cropper = Cropper.of(task.crop, analyzer, args.cache)
+    cropper = Cropper.of(task.crop, analyzer, args.cache, warn)
     seeds = range(args.seed, args.seed + args.seeds)
     training = ModelTraining(task, cropper, backbone, settings, seeds, warn)
     positive, negative = training.crops(args.positive, args.negative)

@@ -66,7 +66,7 @@ def train(lesson: Lesson) -> tuple[ClassifierHandle, float, str]:
     with _at_work():
         training = ModelTraining(
             task,
-            Cropper.of(task.crop, analyzer_of(pack), _cache),
+            Cropper.of(task.crop, analyzer_of(pack), _cache, _warn),
             load_backbone(backbone, pick_device(None)),
             TrainSettings(kind=lesson.model),
             lesson.seeds,
@@ -113,7 +113,7 @@ def evaluate(
     datasets = [item.folder for item in learned if isinstance(item, DatasetHandle)]
     tested = classifier.folder / f"tested-{_digest(positive, negative)}"
     with _at_work():
-        cropper = Cropper.of(model.task.crop, analyzer_of(classifier.pack), _cache)
+        cropper = Cropper.of(model.task.crop, analyzer_of(classifier.pack), _cache, _warn)
         evidence = Judge.of(model, cropper, pick_device(None)).evaluate(
             labelled,
             learned_people(model.learners, datasets, places.dataset_folders()),

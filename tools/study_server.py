@@ -29,18 +29,31 @@ REMARK = Question("remark", {"en": "Anything else?", "es": "¿Algo más?"}, TEXT
 
 
 def make_study(
-    folder: Path, *, n: int = 6, practice: int = 1, repeats: int = 0, more: bool = False, side: int = 128
+    folder: Path,
+    *,
+    n: int = 6,
+    practice: int = 1,
+    repeats: int = 0,
+    more: bool = False,
+    side: int = 128,
+    ends: tuple[int, int] = (1, 5),
 ) -> Study:
     """A study of `n` phantoms, a third of them `real`, by hand: the paper's two questions.
 
     more: real or generated, what looks wrong, and a remark too.
+    ends: of the scales.
     """
     private_dir(folder / PRIVATE)
     paper = load_design("paper_plus")
     sets = tuple(
         SetDesign(origin, count, origin, phantom=True) for origin, count in ((GENERATED, 4), (REAL, 2))
     )
-    questions = (*paper.questions, REMARK) if more else paper.questions[:2]
+    words = ({"en": "least", "es": "menos"}, {"en": "most", "es": "más"})
+    scales = paper.questions[:2]
+    if ends != (1, 5):
+        anchors = dict(zip(ends, words, strict=True))
+        scales = tuple(replace(one, low=ends[0], high=ends[1], anchors=anchors) for one in scales)
+    questions = (*scales, *paper.questions[2:], REMARK) if more else scales
     design = replace(paper, name="small", sets=sets, questions=questions, conditions=(), practice=practice)
     write_design(folder, design)
     rng = np.random.default_rng(7)

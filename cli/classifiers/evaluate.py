@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...diffusioncleft_core.errors import UserError
+from ..options import warn
 from .options import add_model_options, face_analyzer, picked_device
 
 if TYPE_CHECKING:
+    from ...diffusioncleft_core.downstream.evaluate_model import Examined, Judge
+    from ...diffusioncleft_core.downstream.leak import People
+    from ...diffusioncleft_core.downstream.model import SavedModel
     from ...diffusioncleft_core.downstream.predictions import Predictions
     from ...diffusioncleft_core.downstream.task import Task
 
@@ -83,29 +88,52 @@ def run(args: argparse.Namespace) -> int:
     for file in (args.out / FILE_NAME, *(args.out / name / TOUCHED for name in sets)):
         check_output(file)
     device = picked_device(args)
+    if args.phantom or args.faces is None:  # before a face pack is looked for
+        check_kind(args, model, phantom=args.phantom)
     analyzer = face_analyzer(args, device)
-    if model.phantom != analyzer.phantom_only:
-        kind = "phantoms: give --phantom" if model.phantom else "photographs: leave --phantom out"
-        raise UserError(f"the model {args.model} was trained on {kind}")
-    cropper = Cropper.of(model.task.crop, analyzer, args.cache)
+    check_kind(args, model, phantom=analyzer.phantom_only)
+    cropper = Cropper.of(model.task.crop, analyzer, args.cache, warn)
     judge = Judge.of(model, cropper, device, args.weights, args.backbone)
     at_hand = [folder for labelled in sets.values() for folder, _ in labelled if is_dataset(folder)]
     learned = learned_people(model.learners, args.trained_on, at_hand)
+    tests = {name: examined(judge, name, sets, learned, paper=args.paper) for name in sets}
     found = {}
-    for name, labelled in sets.items():
-        evidence = judge.evaluate(labelled, learned, args.out / name, paper=args.paper)
+    for name, test in tests.items():
+        evidence = judge.judged(test, args.out / name)
         for seed, predictions in zip(model.seeds, evidence.sources[SOURCE], strict=True):
             print(f"{name}, seed {seed}: {counted(predictions)}")
         found[model.task.name if len(sets) == 1 else f"{model.task.name}-{name}"] = evidence
     document = downstream_document(found)
     remember_place(args.out, training_names(document))
     write_document(args.out / FILE_NAME, document)
-    for task in document["tasks"].values():
-        print("\n".join(told(task)))
+    for name, task in zip(sets, document["tasks"].values(), strict=True):
+        print("\n".join([*([f"test set {name}:"] if len(sets) > 1 else []), *told(task)]))
     print(NOTICE)
     private = ", ".join(str(args.out / name) for name in sets)
     print(f"figures: {args.out / FILE_NAME}; what was said of each image, private: {private}")
     return 0
+
+
+def check_kind(args: argparse.Namespace, model: SavedModel, *, phantom: bool) -> None:
+    """UserError where a model of phantoms would judge photographs, or the other way round."""
+    if model.phantom != phantom:
+        kind = "phantoms: give --phantom" if model.phantom else "photographs: leave --phantom out"
+        raise UserError(f"the model {args.model} was trained on {kind}")
+
+
+def examined(
+    judge: Judge,
+    name: str,
+    sets: Mapping[str, list[tuple[Path, int]]],
+    learned: Mapping[str, People | None],
+    *,
+    paper: bool,
+) -> Examined:
+    """One of the test sets; a refusal says which where there are several."""
+    try:
+        return judge.examined(sets[name], learned, paper=paper)
+    except UserError as error:
+        raise UserError(f"test set {name}: {error}" if len(sets) > 1 else str(error)) from error
 
 
 def named_set(text: str) -> tuple[str, str, Path]:
@@ -123,10 +151,12 @@ def test_sets(named: list[tuple[str, str, Path]], task: Task) -> dict[str, list[
     """Folders and labels by the test set's name; UserError where a class is not told or missing, or both
     have the same folder.
     """
+    from ...diffusioncleft_core.downstream.document import check_name
     from ...diffusioncleft_core.downstream.held_out import refuse_same_classes
 
     sets: dict[str, list[tuple[Path, int]]] = {}
     for name, side, folder in named:
+        check_name(name, "a test set")
         label = int(side == "positive") if side else told_label(folder, task)
         if label is None:
             raise UserError(

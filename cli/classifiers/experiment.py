@@ -62,22 +62,27 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train and test, write the document, and print what comes first in it."""
     from ...diffusioncleft_core.conditions.loader import load_vocabulary
+    from ...diffusioncleft_core.dataset.folder import holds_phantoms
     from ...diffusioncleft_core.downstream.backbones import load_backbone, refuse_photographs
     from ...diffusioncleft_core.downstream.cropper import Cropper
     from ...diffusioncleft_core.downstream.document import FILE_NAME, NOTICE
     from ...diffusioncleft_core.downstream.experiment import ExperimentSettings
     from ...diffusioncleft_core.downstream.task import load_task
     from ...diffusioncleft_core.downstream.training import TrainSettings, frozen_part_of
+    from ...diffusioncleft_core.downstream.trainings import check_foreign
     from ...diffusioncleft_core.outputs import check_output
     from ...diffusioncleft_core.report.downstream_words import told
     from ...diffusioncleft_core.report.folders import RunFolders
     from ...diffusioncleft_core.run.downstream import try_tasks
     from ...diffusioncleft_core.run.downstream_material import Holdings
 
+    check_foreign([name for name, _ in args.foreign])
     chosen = [sized(load_task(name), args.side) for name in args.task or tasks()]
     folders = RunFolders(args.run)
     if not (args.run / "generated").is_dir():
         raise UserError(f"{args.run} is no folder of a run: it has no generated images; name a run's folder")
+    if not (args.phantom or args.faces) and any(map(holds_phantoms, folders.datasets())):
+        raise UserError(f"the photographs of the run {args.run} are phantoms: give --phantom")
     for file in (folders.root / FILE_NAME, folders.downstream / FILE_NAME):
         check_output(file)
     settings = ExperimentSettings(TrainSettings(kind=args.model), args.seeds, args.seed, args.folds)

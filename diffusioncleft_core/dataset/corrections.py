@@ -43,7 +43,8 @@ def readmit(folder: Path, file: str) -> SetAside:
     matching = [item for item in entries if file_key(item.file) == file_key(file) or shown(item.file) == file]
     if not matching:
         raise UserError(
-            f"{file} is not on the list of {folder}; 'diffusioncleft dataset show' names those set aside"
+            f"{file} is not on the list of {folder}; those set aside are named by: diffusioncleft dataset "
+            f"show {folder} --list"
         )
     for item in matching:
         if item.overrulable and item.source is not None:

@@ -21,7 +21,7 @@ from ..files import inside, sha256_bytes
 from ..imageset.cache import ContentCache, Tensors, entry_key
 from ..imageset.decode import INGEST_VERSION, Rejected, normalise, pixel_sha256, read_bytes
 from ..imageset.manifest import ImageRow, filtered_rows, raw_rows, read_image_set
-from ..imageset.places import CROPS_CACHE, FACES_CACHE
+from ..imageset.places import CROPS_CACHE, FACES_CACHE, named
 from ..progress import progress
 from .crops import GREY, Crops, Pixels, grown
 from .lips import LIPS_VERSION, LandmarkModel, Lip, cut_square, lip_box, load_landmark_model, within
@@ -49,12 +49,14 @@ class Cropper:
         analyzer: finds the faces.
         landmarks: the face pack's own model of 68 or 106 landmarks; without one the lip comes from five.
         cache_dir: a private folder in the place of a generated set's own, or what gives one by the set.
+        warn: told how many images of a set show no lip, and by name which ones are damaged or missing.
     """
 
     crop: Crop
     analyzer: FaceAnalyzer
     landmarks: LandmarkModel | None = None
     cache_dir: Path | Callable[[Path], Path] | None = None
+    warn: Callable[[str], None] = lambda message: None
 
     @classmethod
     def of(
@@ -62,9 +64,10 @@ class Cropper:
         crop: Crop,
         analyzer: FaceAnalyzer,
         cache_dir: Path | Callable[[Path], Path] | None = None,
+        warn: Callable[[str], None] = lambda message: None,
     ) -> Cropper:
         """With the landmark model that the analyzer's face pack may hold."""
-        return cls(crop, analyzer, load_landmark_model(analyzer.pack), cache_dir)
+        return cls(crop, analyzer, load_landmark_model(analyzer.pack), cache_dir, warn)
 
     def describe(self) -> dict[str, Any]:
         """How the lip is found, for a model's file; `pack`: SHA-256 of the face models."""
@@ -95,11 +98,14 @@ class Cropper:
             cut = self._cut(folder, row, record, kept, points)
             if cut is not None:
                 found.append((row, record, *cut))
+        damaged = [row.file for row, record in zip(rows, records, strict=True) if record.unreadable]
         if not found:
             raise UserError(
-                f"no lip was found in the {len(rows)} images of {folder}; "
+                f"no lip was found in the {len(rows)} images of {folder}"
+                f"{f', {len(damaged)} of them damaged' if damaged else ''}; "
                 "check that they show faces, or name another face pack"
             )
+        self._tell(folder, len(rows), len(rows) - len(found) - len(damaged), damaged)
         stacks = {
             name: np.stack([entry[3][name].numpy() for entry in found])
             for name in ("pixels", "surroundings", "lip")
@@ -138,6 +144,16 @@ class Cropper:
         """The crops of a test set: of a dataset the hold-out, all photographs where nothing is held out."""
         roles = tested_roles(folder) if is_dataset(folder) else ()
         return self.read(folder, label, roles=roles, description=f"lips, {Path(folder).name}")
+
+    def _tell(self, folder: Path, n: int, lipless: int, damaged: Sequence[str]) -> None:
+        """Say what of a set is not among its crops."""
+        if damaged:
+            self.warn(
+                f"{len(damaged)} of {n} images of {folder} are damaged or missing and count as images "
+                f"without a lip: {named(damaged)}"
+            )
+        if lipless:
+            self.warn(f"no lip was found in {lipless} of {n} images of {folder}; they are left out")
 
     def _kept_in(self, folder: Path, own: str) -> Path:
         """Where what is computed from a set's images is kept; own: the name of a generated set's cache."""

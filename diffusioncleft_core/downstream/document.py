@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ NOT_A_DEVICE = "Not a diagnostic device"
 NOTICE = f"{NOT_A_DEVICE}: these figures are of what generated images are good for, not of a patient."
 TOLD = ("value", "ci95", "n", "n_subjects")
 _DIGITS = 6
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 
 
 def write_document(path: Path, document: Mapping[str, Any]) -> None:
@@ -46,6 +48,19 @@ def check_document(document: Any, where: str = FILE_NAME) -> dict[str, Any]:
             "this version"
         ) from None
     return dict(found)
+
+
+def check_name(name: str, what: str) -> str:
+    """The name of a test set or a source, which stands in the document and may be a folder's.
+
+    Raises:
+        UserError: it can't be one; `what` says whose it is.
+    """
+    if not _NAME.fullmatch(name):
+        raise UserError(
+            f"{what} can't be called {name!r}: give up to 40 letters, digits, _ and -, the first no sign"
+        )
+    return name
 
 
 def training_names(document: Mapping[str, Any]) -> list[str]:

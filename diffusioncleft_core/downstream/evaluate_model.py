@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from .cropper import Cropper
 from .evidence import TaskEvidence
-from .held_out import read_held_out
+from .held_out import HeldOut, read_held_out
 from .leak import People
 from .model import SavedModel
 from .training import Classifier
@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 
 SOURCE = "its training sets"
 """What the model learned from, which its folder does not name."""
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A test set that may be judged. `leak`: of `leak.check_leak` and `leak.check_pictures`."""
+
+    held_out: HeldOut
+    leak: str | None
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,20 @@ class Judge:
             dates: private folder that remembers when a test set was first looked at (default: `private`).
 
         Raises:
+            UserError: as `examined`.
+        """
+        return self.judged(self.examined(labelled, learned, paper=paper), private, dates=dates)
+
+    def examined(
+        self,
+        labelled: Sequence[tuple[Path, int]],
+        learned: Mapping[str, People | None],
+        *,
+        paper: bool = False,
+    ) -> Examined:
+        """A test set, and whether something learned from it; arguments as `evaluate`. Nothing is written.
+
+        Raises:
             UserError: as `Cropper.read`, `leak.check_pictures` and `leak.check_leak`.
         """
         held_out = read_held_out(self.cropper, labelled)
@@ -79,7 +101,11 @@ class Judge:
             held_out.check_pictures(self.model.learned_pictures(), paper=paper),
             held_out.check(learned, paper=paper),
         ]
-        leak = "; ".join(clause for clause in clauses if clause) or None
+        return Examined(held_out, "; ".join(clause for clause in clauses if clause) or None)
+
+    def judged(self, test: Examined, private: Path, *, dates: Path | None = None) -> TaskEvidence:
+        """What the classifiers say of a test set; arguments as `evaluate`."""
+        held_out = test.held_out
         trainings = [classifier.predict(held_out.crops) for classifier in self.classifiers]
         for classifier, predictions in zip(self.classifiers, trainings, strict=True):
             predictions.write(private / f"seed-{classifier.seed}.jsonl")
@@ -88,6 +114,6 @@ class Judge:
             {SOURCE: trainings},
             touched=held_out.touched(dates or private),
             model=self.model.describe(),
-            leak=leak,
+            leak=test.leak,
             photographs=not self.model.phantom,
         )

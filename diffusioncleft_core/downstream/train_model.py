@@ -124,11 +124,6 @@ class ModelTraining:
         crops = self.cropper.training_set(folder, label)
         for message in unlisted(folder):
             self.warn(message)
-        if crops.n_not_found:
-            total = len(crops) + crops.n_not_found
-            self.warn(
-                f"no lip was found in {crops.n_not_found} of {total} images of {folder}; they are left out"
-            )
         return crops
 
 

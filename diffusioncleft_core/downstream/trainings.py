@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..errors import UserError
 from .crops import Crops, View, joined
+from .document import check_name
 from .held_out import HeldOut
 from .split import person_folds
-from .task import Control, Task
+from .task import CONTROLS, Control, Task
 
 SOURCE = "generated"
 """The source that the controls are of."""
@@ -19,6 +21,18 @@ VIEWS: Mapping[str, View] = {
     "lip_alone": View.LIP_ALONE,
     "background": View.BACKGROUND,
 }
+
+
+def check_foreign(names: Sequence[str]) -> None:
+    """Raise UserError for sources of others whose figures would stand under another one's name."""
+    for place, name in enumerate(names):
+        check_name(name, "a foreign source")
+        if name == SOURCE or name in CONTROLS:
+            raise UserError(
+                f"a foreign source can't be called {name}, which is a training of its own; rename it"
+            )
+        if name in names[:place]:
+            raise UserError(f"two foreign sources are called {name}; give each a name of its own")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -41,6 +55,9 @@ class Material:
     base: Crops | None = None
     photographs: Crops | None = None
     foreign: Mapping[str, tuple[Crops, Crops]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_foreign(list(self.foreign))
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -156,7 +156,7 @@ def inspect_lora(path: Path) -> dict[str, Any]:
         "ranks": sorted({module.rank for module in modules.values()}),
         "alphas": sorted({module.alpha for module in modules.values() if math.isfinite(module.alpha)}),
         "scales": sorted({module.scale for module in modules.values() if math.isfinite(module.alpha)}),
-        "dtypes": sorted({str(module.down.dtype).removeprefix("torch.") for module in modules.values()}),
+        "dtypes": list(parsed.precisions),
         "parameters": sum(module.down.numel() + module.up.numel() for module in modules.values()),
         "delta_norm": None
         if not_finite

@@ -81,6 +81,8 @@ class ParsedLora:
     """Tensors of the text encoders, which were not taken."""
     adapter: str = ""
     """PEFT's name of the adapter, where the keys hold it."""
+    precisions: tuple[str, ...] = ()
+    """Number formats of the file's matrices: float32, float8_e4m3fn …; float8 is widened when it is read."""
 
     def without_effect(self) -> list[str]:
         """Sentences about modules that change nothing: an alpha of 0, or up matrices that are all zero."""
@@ -143,6 +145,7 @@ def parse(
             pair.
     """
     adapters: set[str] = set()
+    precisions: set[str] = set()
     downs: dict[str, torch.Tensor] = {}
     ups: dict[str, torch.Tensor] = {}
     alphas: dict[str, float] = {}
@@ -163,6 +166,8 @@ def parse(
                 f"the file holds {kinds[0]} ({key}), not a plain LoRA; only plain LoRAs are read: convert it "
                 "to one first"
             )
+        if not key.endswith(".alpha"):
+            precisions.add(str(tensor.dtype).removeprefix("torch."))
         if tensor.dtype in (torch.float8_e4m3fn, torch.float8_e5m2):
             tensor = tensor.float()
         if key.endswith(".alpha") and tensor.numel() == 1:
@@ -212,7 +217,8 @@ def parse(
             if part in modules:
                 raise UserError(f"the LoRA has {part} twice, in two forms; get a clean file")
             modules[part] = value
-    return ParsedLora(modules, " and ".join(sorted(forms)), bool(alphas), left_out, "".join(adapters))
+    form = " and ".join(sorted(forms))
+    return ParsedLora(modules, form, bool(alphas), left_out, "".join(adapters), tuple(sorted(precisions)))
 
 
 def _ending(key: str, endings: tuple[str, ...]) -> str | None:

@@ -163,6 +163,7 @@ def reliability_plot(
             [row["value"] for row in told],
             "o",
             color=colour_of(OURS),
+            clip_on=False,
             label="bin of scores, 95 %",
         )
         axes.set(

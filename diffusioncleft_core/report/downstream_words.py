@@ -7,8 +7,8 @@ from typing import Any
 
 from .blocks import count
 
-FIRST = ("accuracy", "balanced_accuracy", "auc")
-"""Figures that come first."""
+FIRST = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "auc": "AUC"}
+"""Figures that come first, and how they are called."""
 
 
 def told(task: Mapping[str, Any]) -> list[str]:
@@ -16,8 +16,8 @@ def told(task: Mapping[str, Any]) -> list[str]:
     source = next(iter(task["sources"].values()))
     test = task["test"]
     lines = [f"{task['title']}, n = {count(test['n'])} images of {count(test['n_subjects'])} people:"]
-    for metric in FIRST:
-        lines.append(f"  {metric.replace('_', ' ')}: {figure(source[metric], share=metric != 'auc')}")
+    for metric, name in FIRST.items():
+        lines.append(f"  {name}: {figure(source[metric], share=metric != 'auc')}")
     if test["n_not_found"] != 0:
         lines.append(f"  images without a lip, which count apart: {count(test['n_not_found'])}")
     if test["leak"] and test["leak"] not in task["reading"]:

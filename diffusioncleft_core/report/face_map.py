@@ -34,6 +34,10 @@ SIZE = (DOUBLE, 95.0)
 SMALLEST_SYMBOL = 2.5
 """Points of its side."""
 SHAPES = ("s", "D", "^", "v")
+CONTROL_FACES = (
+    "Control: other faces that were given to compare with (--control), or healthy drawings on a run of "
+    "phantoms; not the photographs that were kept apart."
+)
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,8 @@ def embedding_section(document: Mapping[str, Any]) -> Section:
         f"area is the cell’s share of its group; cells of fewer than {FEWEST} are blank, so that no person "
         "is a point."
     )
+    if pca.get("control") or pca.get("control_counts"):
+        lead += f" {CONTROL_FACES}"
     groups = groups_of(pca, labels)
     drawing = face_map(pca, groups)
     notes = [group.legend + "." for group in groups if group.photographs and not group.drawn]

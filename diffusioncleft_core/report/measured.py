@@ -258,8 +258,8 @@ def notes_of(sets: Mapping[str, Any]) -> Text:
             for variants in profiles.values():
                 for figure in variants.values():
                     if isinstance(figure, Mapping) and figure.get("note") and figure.get("value") is not None:
-                        rest = metric.partition("_")[2].replace("_", " ")
-                        label = f"{family_of(metric)} {rest}".strip()
+                        family = family_of(metric)
+                        label = family + metric[len(family) :].replace("_", " ")
                         metrics_of.setdefault(sentence(str(figure["note"])), {})[label] = None
     lines = [f"{', '.join(labels)}: {note}" for note, labels in metrics_of.items()]
     return Text(lines, listed=True, heading="Notes on the figures")
@@ -281,9 +281,8 @@ def extractors(sets: Mapping[str, Any]) -> Text:
 
 
 def family_of(metric: str) -> str:
-    """`FIR` of `fir_pairs`; `Near` of `near_copies`."""
-    family = metric.partition("_")[0]
-    return family.capitalize() if metric.startswith("near_copies") else family.upper()
+    """`FIR` of `fir_pairs`; `Near copies` of `near_copies_control`."""
+    return "Near copies" if metric.startswith("near_copies") else metric.partition("_")[0].upper()
 
 
 def extractor_line(extractor: Mapping[str, Any]) -> str:

@@ -45,9 +45,8 @@ WITHDRAWN = (
     "No image is shown: the LoRA that drew them learned from a photograph whose consent was withdrawn. "
     "`diffusioncleft dataset withdraw` erases them."
 )
-MAY_NOT_BE_SHOWN = (
-    "may not be shown: too like a training face, or with a face that was not compared, or without one."
-)
+WHY_NOT = "too like a training face, or with a face that was not compared, or without one."
+MAY_NOT_BE_SHOWN = f"may not be shown: {WHY_NOT}"
 NOT_COMPARED = (
     "No image is shown: they were not compared with the training faces, and one may look like a person. "
     "`diffusioncleft filter` compares them."
@@ -168,7 +167,9 @@ def rejected_panels(
             continue
         hidden = len(mine) - len(may_show)
         said = f"{len(shown) or 'None'} of {len(mine):,} shown."
-        if hidden:
+        if hidden == len(mine):
+            said = f"None of {hidden:,} may be shown: {WHY_NOT}"
+        elif hidden:
             said += f" {hidden:,} {MAY_NOT_BE_SHOWN}"
         what = "Synthetic phantom face" if phantom else "Synthetic face"
         named = REASONS.get(reason, reason.replace("_", " "))

@@ -6,12 +6,15 @@ Every number is one that the run recorded; what it did not record or measure is 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from ..conditions.vocabulary import ALL
 from ..dataset.withdrawn import SAID
 from ..downstream.document import NOT_A_DEVICE
+from ..downstream.reading import CHANCE_LEVEL, LINE, NEEDED, SHUFFLED
 from ..filters.decisions import SAID as VERDICTS
-from ..filters.identity import IDENTITY_LEAK
+from ..filters.identity import IDENTITY_LEAK, NEAR_COPY_LEAK
 from ..imageset.decode import REASONS
 from ..small_counts import FEWEST
 from ..statistics import clopper_pearson
@@ -73,7 +76,7 @@ HOW_COMPARED = (
     "{control} A range is what the count allows with 95 % certainty; few images give a wide one."
 )
 OF_ALL = (
-    " The row of all images compares each with the photographs of every group, so that it can count more "
+    " The row “{all}” compares every image with the photographs of every group, so that it can count more "
     "than the rows above it."
 )
 WITH_CONTROL = (
@@ -83,6 +86,58 @@ WITH_CONTROL = (
 WITHOUT_CONTROL = (
     f"Photographs that were kept apart, of other people, would be the control; there were none, or {FEW}."
 )
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """A way of being like a photograph: its figure in `sets` with its profile, and the control's.
+
+    caption: of the table; more, less: what is said where the ranges lie apart.
+    """
+
+    metric: str
+    profile: str
+    control: str
+    caption: str
+    more: str
+    less: str
+
+
+PERSON = Likeness(
+    "fir_images",
+    "paper",
+    "fir_control_images",
+    "Images that count as a person whose photograph the model learned from",
+    "Synthetic images look like these people more often than other people do.",
+    "Synthetic images look like these people less often than other people do.",
+)
+COPY = Likeness(
+    "near_copies",
+    "robust",
+    "near_copies_control",
+    "Images that are nearly a copy of a photograph the model learned from",
+    "Synthetic images are nearly copies more often than photographs of other people are.",
+    "Synthetic images are nearly copies less often than photographs of other people are.",
+)
+HOW_COPIES = (
+    "A second program looks for copies that the first may take for another person: one of these photographs, "
+    "of any group, that comes back in grey or other colours, mirrored, a little turned or cut, or half "
+    "covered."
+)
+NO_COPIES = f"Whether synthetic images are nearly copies of photographs was {NOT_MEASURED}."
+BY_THE_LIP = (
+    "It went by the lip, as far as the checks can tell: where the lip was hidden, or what was learned was "
+    "meaningless, programs did no better than guessing. "
+)
+NOT_BY_THE_LIP = (
+    "It may have gone by something else than the lip: a check that was to rule this out failed, so the "
+    "number counts for little. "
+)
+NOT_KNOWN_BY_WHAT = (
+    "Whether it went by the lip, or by something else in the pictures, is not known: checks that would tell "
+    "were not made, or were too small. "
+)
+NO_BETTER = "That it does better than guessing is not shown. "
 SEEN_BEFORE = (
     "People in these may be among those whose photographs the images were learned from, so the number may be "
     "too high. "
@@ -96,7 +151,7 @@ SHARE = (
     "holds the photographs, what was computed from them, and a page that shows them beside synthetic images; "
     "that of a rater study (`study/private` where the study is named `study`) holds copies of photographs "
     "that raters are shown, and tells which they are.",
-    "For the board to decide, with the table above: the synthetic images, and the files that the model "
+    "For the board to decide, with the tables above: the synthetic images, and the files that the model "
     "learned into (LoRAs). Synthetic images that were set aside are not part of what is handed on.",
     "Of the run’s folder `loras` those files alone, named `.safetensors`, and `recipe.json` beside them: the "
     "rest of it (`loss.jsonl`, `previews`, `state`) tells how long the model learned, and with that how many "
@@ -166,34 +221,58 @@ def counted(facts: Mapping[str, Any], key: str) -> str:
 
 
 def findings(sets: Mapping[str, Any], labels: Labels) -> list[Block]:
-    """How many synthetic images count as a person in the photographs, beside the control."""
+    """How many synthetic images are like the people, and like the photographs, beside the control."""
     heading = "What was compared, and what was found"
-    rows = []
-    thresholds: list[float] = []
-    controlled = False
-    tag = ""
-    for name in present(sets, labels):
-        found = figure_of(sets, name, "fir_images", "paper", "raw")
-        control = figure_of(sets, name, "fir_control_images", "robust", "holdout")
-        if not found or found.get("value") is None:
-            rows.append(Row(labels.name(name), [Cell(NOT_MEASURED), Cell(""), Cell("", numeric=False)]))
-            continue
-        thresholds.append(found.get("threshold"))
-        tag = PHANTOM_TAG if (found.get("extractor") or {}).get("phantom") else tag
-        controlled = controlled or bool(control and control.get("value") is not None)
-        cells = [share(found), share(control), Cell(compared(found, control), numeric=False)]
-        rows.append(Row(labels.name(name), cells))
-    if not thresholds:
+    people = measured_of(sets, labels, PERSON)
+    if not people:
         said = f"Whether synthetic images are like people in the photographs was {NOT_MEASURED}."
         return [Text([said], heading=heading)]
     explained = HOW_COMPARED.format(
-        threshold=f"{thresholds[0]:g}",
-        all=OF_ALL if len(rows) > 1 else "",
-        control=WITH_CONTROL if controlled else WITHOUT_CONTROL,
+        threshold=f"{people[0]['threshold']:g}",
+        all=OF_ALL.format(all=labels.name(ALL)) if ALL in sets and len(sets) > 1 else "",
+        control=WITH_CONTROL if measured_of(sets, labels, PERSON, control=True) else WITHOUT_CONTROL,
     )
+    copies = bool(measured_of(sets, labels, COPY))
+    return [
+        Text([explained], heading=heading),
+        beside_control(sets, labels, PERSON),
+        Text([HOW_COPIES if copies else NO_COPIES]),
+        *([beside_control(sets, labels, COPY)] if copies else []),
+    ]
+
+
+def measured_of(
+    sets: Mapping[str, Any], labels: Labels, like: Likeness, *, control: bool = False
+) -> list[Mapping[str, Any]]:
+    """The figures of the raw sets, or of their controls, that have a value."""
+    found = [likeness_of(sets, name, like)[control] for name in present(sets, labels)]
+    return [figure for figure in found if figure and figure.get("value") is not None]
+
+
+def likeness_of(
+    sets: Mapping[str, Any], name: str, like: Likeness
+) -> tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]:
+    """A set's figure and its control's."""
+    return (
+        figure_of(sets, name, like.metric, like.profile, "raw"),
+        figure_of(sets, name, like.control, "robust", "holdout"),
+    )
+
+
+def beside_control(sets: Mapping[str, Any], labels: Labels, like: Likeness) -> Table:
+    """A row a set: its count, the control's, and what the two say."""
+    rows = []
+    for name in present(sets, labels):
+        found, control = likeness_of(sets, name, like)
+        if not found or found.get("value") is None:
+            rows.append(Row(labels.name(name), [Cell(NOT_MEASURED), Cell(""), Cell("", numeric=False)]))
+            continue
+        cells = [share(found), share(control), Cell(compared(found, control, like), numeric=False)]
+        rows.append(Row(labels.name(name), cells))
+    figures = measured_of(sets, labels, like)
+    phantom = any((figure.get("extractor") or {}).get("phantom") for figure in figures)
     columns = ("", "Synthetic images", "Control: other people", "What the two say")
-    caption = "Images that count as a person whose photograph the model learned from"
-    return [Text([explained], heading=heading), Table(caption, columns, rows, tag=tag)]
+    return Table(like.caption, columns, rows, tag=PHANTOM_TAG if phantom else "")
 
 
 def share(figure: Mapping[str, Any] | None) -> Cell:
@@ -204,15 +283,15 @@ def share(figure: Mapping[str, Any] | None) -> Cell:
     return Cell(f"{figure['k']:,} of {figure['n']:,}", said)
 
 
-def compared(figure: Mapping[str, Any], control: Mapping[str, Any] | None) -> str:
+def compared(figure: Mapping[str, Any], control: Mapping[str, Any] | None, like: Likeness) -> str:
     """What the two ranges allow to say, and nothing beyond."""
     if not control or control.get("value") is None:
         return "Without a control it can’t be said whether this is many or few."
     (low, high), (control_low, control_high) = figure["ci95"], control["ci95"]
     if low > control_high:
-        return "Synthetic images look like these people more often than other people do."
+        return like.more
     if high < control_low:
-        return "Synthetic images look like these people less often than other people do."
+        return like.less
     return "The ranges overlap: a difference from other people is not shown, and not ruled out."
 
 
@@ -223,11 +302,13 @@ def set_aside_images(filters: Mapping[str, Any], labels: Labels) -> list[str]:
     lines = []
     for name, part in filters.items():
         alike, n = part["by_kind"].get(IDENTITY_LEAK, 0), part["n"]
+        copies = part["by_kind"].get(NEAR_COPY_LEAK)
         found = clopper_pearson(alike, n)
         if found.value is not None:
             lines.append(
                 f"{labels.name(name)}: of {n:,} synthetic images {alike:,} were set aside as too like a "
-                f"photograph of any group ({rough(found.value)}; range {spread(found.ci95)}), and "
+                f"photograph of any group ({rough(found.value)}; range {spread(found.ci95)}), "
+                f"{f'{copies:,} as nearly a copy of one, ' if copies else ''}and "
                 f"{part['rejected']:,} for any reason."
             )
         lines.append(f"{labels.name(name)}: {reviewed(part.get('reviewed') or {})}")
@@ -258,9 +339,23 @@ def uses(downstream: Mapping[str, Any]) -> list[str]:
             f"A computer program that learned from {source.replace('_', ' ')} images told “"
             f"{classes['positive']}” from “{classes['negative']}” rightly in {rough(accuracy['value'])} of "
             f"{accuracy['n']:,} {shown} (range {spread(accuracy['ci95'])}). {beside(task, figures)}"
-            f"{task['reading']} {SEEN_BEFORE if test.get('leak') else ''}{NOT_A_DEVICE}."
+            f"{by_what(task, figures)}{SEEN_BEFORE if test.get('leak') else ''}{NOT_A_DEVICE}."
         )
     return lines
+
+
+def by_what(task: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
+    """What the controls leave of the claim that a program went by the lip, as `reading` says it to others."""
+    auc = figures["auc"]
+    ends = auc.get("ci95_trainings") or auc.get("ci95")
+    controls = task.get("controls") or ()
+    passed = {item["name"]: item["passed"] for item in controls if item["expected"] != LINE}
+    if passed.get(SHUFFLED) is not False and (ends is None or ends[0] <= CHANCE_LEVEL):
+        return NO_BETTER
+    if False in passed.values():
+        return NOT_BY_THE_LIP
+    stands = None not in map(passed.get, (*NEEDED, *passed)) and not task["test"].get("leak")
+    return BY_THE_LIP if stands else NOT_KNOWN_BY_WHAT
 
 
 def beside(task: Mapping[str, Any], figures: Mapping[str, Any]) -> str:

@@ -53,7 +53,7 @@ def ages_plot(document: Mapping[str, Any], labels: Labels) -> Plot | None:
                     if row.origin == origin:
                         at = ages.index(row.age) + shift
                         axes.plot([at, at], row.figure["ci95"], color=colour, linewidth=1.0)
-                        axes.plot(at, row.figure["value"], SHAPES[number % 4], color=colour)
+                        axes.plot(at, row.figure["value"], SHAPES[number % 4], color=colour, clip_on=False)
                 axes.plot([], [], SHAPES[number % 4], color=colour, label=titled(origin))
             axes.set_xticks(range(len(ages)))
             axes.set_xticklabels(ages)

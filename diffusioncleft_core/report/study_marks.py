@@ -72,7 +72,9 @@ def marks_plot(document: Mapping[str, Any], name: str, part: Mapping[str, Any]) 
                 axes.add_patch(Ellipse((x, y), width, height, fill=False, edgecolor=CONTROL, linewidth=0.6))
             axes.plot([0.5, 0.47, 0.53], [0.46, 0.57, 0.57], color=CONTROL, linewidth=0.6)
             x_places, y_places = zip(*own, strict=True)
-            axes.plot(x_places, y_places, "o", color=colours[origin], alpha=0.5, markeredgewidth=0)
+            axes.plot(
+                x_places, y_places, "o", color=colours[origin], alpha=0.5, markeredgewidth=0, clip_on=False
+            )
             axes.set(xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[], xlabel=f"{titled(origin)}: {len(own)}")
             axes.spines[["top", "right"]].set_visible(True)
 

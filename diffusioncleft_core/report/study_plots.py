@@ -132,7 +132,7 @@ def means_plot(document: Mapping[str, Any], labels: Labels) -> Plot | None:
             for name, cell in own:
                 place = groups.index((name, cell["condition"])) + shift
                 axes.plot(cell["mean"]["ci95"], [place, place], color=colour, linewidth=1.0)
-                axes.plot(cell["mean"]["value"], place, SHAPES[number % 4], color=colour)
+                axes.plot(cell["mean"]["value"], place, SHAPES[number % 4], color=colour, clip_on=False)
             axes.plot([], [], SHAPES[number % 4], color=colour, label=titled(origin))
         axes.set_yticks(range(len(groups)))
         axes.set_yticklabels([f"{titled(name)}, {condition_words(of, labels)}" for name, of in groups])

@@ -182,7 +182,7 @@ def goal_of(label: str, figure: Mapping[str, Any]) -> str:
     if goal is None:
         return ""
     word, bound = goal
-    return f"{word} {bound:.0%}: {verdict(figure, word, bound)}"
+    return f"{word} {100 * bound:.0f} %: {verdict(figure, word, bound)}"
 
 
 def verdict(figure: Mapping[str, Any], word: str, bound: float) -> str:

@@ -123,7 +123,8 @@ def build(run: Run, condition: Condition, photographs: Photographs) -> Results:
             run.warn(message)
         if not result.count("train"):
             raise UserError(
-                f"no {condition.name} photograph can be trained on: see `diffusioncleft dataset show {out}`"
+                f"no {condition.name} photograph can be trained on; what was set aside, and why: "
+                f"diffusioncleft dataset show {out} --list"
             )
         return {
             "training_images": result.count("train"),

@@ -28,6 +28,7 @@ from ..report.nearest import NEAREST_FILE
 from ..report.run_folder import HTML, PRIVATE_HTML
 from ..study.folder import is_study, open_study
 from ..weight_file import SOURCE_KEY
+from .stages import SUPERSEDED
 
 LORA, CHECKPOINTS, IMAGES, SHEET, CLASSIFIER, FIGURES, REPORT, PAGE, DERIVED, SHOWN = (
     "LoRA", "checkpoints, previews and losses", "images", "sheet", "classifier", "figures of classifiers",
@@ -245,15 +246,21 @@ def there(paths: Iterable[Path]) -> list[Path]:
 
 
 def _derived(folders: RunFolders, found: Sequence[Held]) -> Iterator[Held]:
-    """In a run's private part: face records, nearest pairs, and the results of stages whose outputs go."""
+    """In a run's private part: face records, nearest pairs, and the results of stages whose outputs go.
+
+    Where what the photograph reaches was made anew since, its face records alone are left.
+    """
     root = folders.root
-    if not any(item.place.is_relative_to(root) for item in found):
+    inside = [item.place.relative_to(root) for item in found if item.place.is_relative_to(root)]
+    if not inside:
         return
     generated = (root / "generated").resolve()
     stale = [item.place.name for item in found if item.place.parent == generated]
     stages = [f"{stage}-{name}" for stage in ("generation", "oracle") for name in stale]
     stages += ["filters", "measurements", "downstream", "study"] if stale else []
-    names = ["faces", "downstream", NEAREST_FILE, PRIVATE_HTML, *(f"stages/{stage}.json" for stage in stages)]
+    names = ["faces"]
+    if not (folders.report.is_file() and all(SUPERSEDED in place.parts for place in inside)):
+        names += ["downstream", NEAREST_FILE, PRIVATE_HTML, *(f"stages/{stage}.json" for stage in stages)]
     files = there(folders.private / name for name in names)
     if files:
         yield Held(DERIVED, folders.private, tuple(files))

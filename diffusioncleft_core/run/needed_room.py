@@ -28,7 +28,8 @@ def disk(settings: RunSettings) -> Need:
     there = sum(path.stat().st_size for path in settings.out.rglob("*") if path.is_file())
     wanted = max(0, sum(parts.values()) - there)
     listed = ", ".join(f"{what} {gib(size)}" for what, size in parts.items() if size)
-    told = f"{gib(free)} free at {place}; about {gib(wanted)} to be written ({listed})"
+    less = f", less {gib(there)} that is there" if there else ""
+    told = f"{gib(free)} free at {place}; about {gib(wanted)} to be written ({listed}{less})"
     return Need("disk", told, told if free < wanted else None, required=False)
 
 

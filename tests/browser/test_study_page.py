@@ -10,7 +10,7 @@ import pytest
 from diffusioncleft.tools.study_server import StudyServer, make_study
 
 PICTURES = os.environ.get("DIFFUSIONCLEFT_SCREENSHOTS", "")
-DESK, TABLET, PHONE = (1280, 800), (820, 1180), (390, 844)
+DESK, TABLET, PHONE, SIDEWAYS = (1280, 800), (820, 1180), (390, 844), (844, 390)
 LEVELS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 
@@ -170,6 +170,30 @@ def test_the_keyboard_goes_back_and_corrects_without_scripts_too(serving, browse
     assert sorted(one.value for one in saved(server)) == [1, 1, 4, 4]
 
 
+def test_a_digit_answers_the_scale_it_is_typed_in_and_no_other(serving, browse):
+    """On a scale to 10 a 1 may go on as 10, but in no other question, nor once another is chosen."""
+    page = browse()
+    page.goto(serving(n=1, practice=0, ends=(0, 10)).invite("Anna"))
+    begin_by_keyboard(page)
+
+    def chosen():
+        return page.eval_on_selector_all("input:checked", "all => all.map(one => one.value)")
+
+    page.keyboard.press("1")
+    page.keyboard.press("Tab")
+    page.keyboard.press("0")
+    assert chosen() == ["1", "0"]
+    page.focus("[name='answer.realism']:checked")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("0")
+    assert chosen() == ["0", "0"]
+    page.focus("[name='answer.realism']:checked")
+    page.keyboard.press("1")
+    page.keyboard.press("0")
+    assert chosen() == ["10", "0"]
+    assert focused(page) == "answer.plausibility"
+
+
 @pytest.mark.parametrize(
     ("size", "scheme"),
     [(DESK, "light"), (DESK, "dark"), (TABLET, "light"), (PHONE, "dark")],
@@ -223,7 +247,7 @@ def test_axe_finds_nothing_on_any_page(serving, browse, look, size, scheme):
 
 def test_a_scale_and_its_words_are_in_sight_beside_the_picture_without_scrolling(serving, browse):
     server = serving(n=2, practice=0, side=512)
-    for size in (DESK, TABLET, PHONE):
+    for size in (DESK, TABLET, PHONE, SIDEWAYS):
         page = browse(size)
         page.goto(server.invite(f"{size}"))
         page.click("a.main")

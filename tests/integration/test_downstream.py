@@ -122,6 +122,60 @@ def test_images_without_a_lip_are_counted_and_told_of(command, sets, tmp_path):
     assert read_json(tmp_path / "model" / "model.json")["trained_on"]["not_found"] == 1
 
 
+def test_damaged_images_are_named_where_they_are_learned_from_and_tested_on(command, sets, probe, tmp_path):
+    folder = shutil.copytree(sets / "pre_op_test", tmp_path / "some", ignore=shutil.ignore_patterns(".*"))
+    torn = folder / "0003.png"
+    torn.write_bytes(torn.read_bytes()[:200])
+    told = (
+        f"1 of {N_TEST} images of {folder} are damaged or missing and count as images without a lip: 0003.png"
+    )
+    learned = command(
+        "downstream", "train", *TRAIN, "--model", "probe", "--seeds", 1, "--out", tmp_path / "model",
+        "--positive", folder, "--negative", sets / "post_op_test",
+    )  # fmt: skip
+    tested = command(
+        "downstream", "evaluate", probe, "--phantom", "--out", tmp_path / "out",
+        "--test", f"real.positive={folder}", "--test", f"real.negative={sets / 'post_op_test'}",
+    )  # fmt: skip
+    for done in (learned, tested):
+        assert done.returncode == 0, done.stderr
+        assert told in done.stderr and "no lip was found" not in done.stderr
+    assert (
+        read_document(tmp_path / "out" / "downstream.json")["tasks"]["pre_post"]["test"]["n_not_found"] == 1
+    )
+
+
+def test_the_name_of_a_test_set_leads_nowhere(refused, sets, probe, tmp_path):
+    evaluate = ("downstream", "evaluate", probe, "--phantom", "--out", tmp_path / "out")
+    for name in (tmp_path / "elsewhere", "up/one", "a name", "-x", "x" * 41):
+        both = [
+            f"--test={name}.{side}={sets / folder}"
+            for side, folder in (("positive", "pre_op_test"), ("negative", "post_op_test"))
+        ]
+        assert f"a test set can't be called {str(name)!r}" in refused(*evaluate, *both)
+    assert not (tmp_path / "out").exists() and not (tmp_path / "elsewhere").exists()
+
+
+def test_of_several_test_sets_each_is_named_and_nothing_is_written_where_one_is_refused(
+    command, refused, sets, probe, tmp_path
+):
+    out = tmp_path / "out"
+    evaluate = ("downstream", "evaluate", probe, "--phantom", "--out", out)
+    bare = (f"real.positive={sets / 'pre_op_test'}", f"real.negative={sets / 'post_op_test'}")
+    real = ("--test", bare[0], "--test", bare[1])
+    learned = ("--test", f"seen={sets / 'pre_op'}", "--test", f"seen={sets / 'post_op'}")
+    assert "error: test set seen: 120 of the 120 test images were learned from" in refused(
+        *evaluate, *real, *learned
+    )
+    assert not out.exists()
+    done = command(*evaluate, *real, *learned, "--paper")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    title = "Unrepaired against repaired cleft lip, n = "
+    for name, n in (("real", 60), ("seen", 120)):
+        assert lines[lines.index(f"test set {name}:") + 1].startswith(f"{title}{n} images")
+
+
 def test_a_mistake_is_one_line_and_leaves_nothing_behind(refused, sets, tmp_path):
     pre, post = sets / "pre_op", sets / "post_op"
     both = ("--positive", pre, "--negative", post)
@@ -181,6 +235,10 @@ def test_a_test_set_must_tell_its_classes(refused, sets, probe, tmp_path):
     assert "is no downstream model" in refused(
         "downstream", "evaluate", bare, "--phantom", "--out", tmp_path / "x", "--test", f"real={pre}"
     )
+    assert "trained on phantoms: give --phantom" in refused(
+        "downstream", "evaluate", probe, "--out", tmp_path / "x", "--test", f"real={pre}",
+        "--test", f"real={sets / 'post_op'}",
+    ), "before a face pack is looked for"  # fmt: skip
     assert "trained on phantoms: give --phantom" in refused(
         "downstream", "evaluate", probe, "--faces", other_pack(tmp_path), "--out", tmp_path / "x",
         "--test", f"real={pre}", "--test", f"real={sets / 'post_op'}",

@@ -138,12 +138,29 @@ def test_a_runs_datasets_are_the_folders_that_were_built(root, tmp_path, analyze
     assert folders.datasets() == [built]
 
 
+def test_a_run_on_phantoms_is_told_from_one_on_photographs_before_weights_are_looked_for(
+    refused, tmp_path, analyzer
+):
+    folders = RunFolders(tmp_path / "run")
+    folders.generated("pre_op").mkdir(parents=True)
+    folders.private.mkdir()
+    phantom_dataset(tmp_path / "photos", "pre_op", folders.dataset("pre_op"), analyzer, n=4, seed=1)
+    told = refused("downstream", "run", tmp_path / "run", "--weights", tmp_path)
+    assert f"the photographs of the run {tmp_path / 'run'} are phantoms: give --phantom" in told
+
+
 def test_a_mistake_is_one_line(refused, tmp_path):
     (tmp_path / "empty").mkdir()
     run = ("downstream", "run", tmp_path / "empty", "--phantom")
     assert "is no folder of a run" in refused(*run)
     assert "there is no task 'lips'" in refused(*run, "--task", "lips")
     assert "is no NAME=POSITIVE,NEGATIVE" in refused(*run, "--foreign", "gan=images")
+    for name in ("generated", "real", "shuffled_labels"):
+        assert f"a foreign source can't be called {name}" in refused(*run, "--foreign", f"{name}=a,b")
+    assert "a foreign source can't be called '/tmp/gan'" in refused(*run, "--foreign", "/tmp/gan=a,b")
+    assert "two foreign sources are called gan" in refused(
+        *run, "--foreign", "gan=a,b", "--foreign", "gan=c,d"
+    )
     assert "there is no task 'lips'" in refused(
         "run", "--phantom", "--out", tmp_path / "run", "--downstream", "lips"
     )

@@ -130,17 +130,23 @@ def test_the_same_run_elsewhere_skips_every_stage(copy):
         ("tokenizer_2/tokenizer_config.json", "base model's T5"),
     ],
 )
-def test_another_part_of_the_base_model_repeats_what_was_made_with_it(copy, part, word):
+def test_another_part_of_the_base_model_asks_for_all_that_was_made_with_it(copy, part, word):
     root, settings = copy
     if part.endswith(".json"):
         change_json(root / "base" / part, note="another")
     else:
         change_tensor(root / "base" / part)
-    done, said = run(settings)
-    assert done == EVERY
-    assert [
-        line for line in said if line.startswith("training-pre_op … made anew") and f"{word} changed" in line
-    ]
+    rows = {row.name: row for row in plan_run(settings)}
+    assert {name for name, row in rows.items() if row.state is not State.DONE} >= EVERY
+    assert f"{word} changed" in rows["regularization-pre_op"].why
+    without = plan_run(replace(settings, regularization_images=0))
+    assert f"{word} changed" in next(row.why for row in without if row.name == "training-pre_op")
+
+
+def test_another_base_model_repeats_what_was_made_with_it_and_keeps_the_earlier(copy):
+    root, settings = copy
+    change_tensor(root / "base" / "transformer" / "diffusion_pytorch_model.safetensors")
+    assert run(settings)[0] == EVERY
     assert list((root / "run" / "superseded" / "training-pre_op-1").rglob("clp.safetensors"))
     record = read_json(root / "run" / "generated" / "pre_op" / "generation.json")
     assert record["base"]["sha256"] == settings.source.fingerprint()

@@ -158,9 +158,12 @@ def test_erased_and_made_anew_nothing_of_the_photograph_is_left(env, before, aft
     for part in ("training-pre_op-1", "generation-pre_op-1", "renamed.safetensors"):
         assert part in listed
     assert copy.is_file()
+    nearest = (out / "private" / "nearest.json").read_bytes()
     done = cleft(env, "dataset", "withdraw", out, copy.parent, "--yes")
     assert done.returncode == 0, done.stderr
     assert not copy.exists() and copy.parent.is_dir()
+    assert (out / "private" / "nearest.json").read_bytes() == nearest, "of the new images alone"
+    assert not (out / "private" / "faces").exists(), "it knew faces of the old images"
     assert not (out / "superseded").exists()
     assert not list(out.rglob(MARK))
     assert "nothing in" in cleft(env, "dataset", "withdraw", out, copy.parent).stdout
@@ -173,7 +176,7 @@ def test_erased_and_made_anew_nothing_of_the_photograph_is_left(env, before, aft
     assert "Withdrawn" not in (out / "report.html").read_text("utf-8")
     again = run(env, before / "photos", out)
     assert again.returncode == 0, again.stderr
-    assert "training-pre_op: done before" in again.stderr
+    assert "training-pre_op: done before" in again.stderr and "measurements: done before" in again.stderr
 
 
 def refusal_of_erasure(done: subprocess.CompletedProcess[str]) -> str:

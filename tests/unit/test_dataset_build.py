@@ -572,3 +572,9 @@ def test_captions_that_cannot_be_told_set_one_photograph_aside_and_others_are_na
     assert any("read as Windows-1252 (1): photo-0001.TXT" in told for told in result.notices)
     assert any("were not read (1): photo-0002.caption; rename" in told for told in result.notices)
     assert not any("photo-" in told for told in result.warnings)
+
+
+def test_a_name_that_was_not_set_aside_is_answered_with_the_command_that_names_those(build, dataset):
+    build()
+    with pytest.raises(UserError, match=r"nobody\.jpg is not on the list .*dataset show \S+ --list$"):
+        readmit(dataset, "nobody.jpg")

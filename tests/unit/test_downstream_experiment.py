@@ -16,6 +16,7 @@ from diffusioncleft.diffusioncleft_core.downstream.held_out import HeldOut, each
 from diffusioncleft.diffusioncleft_core.downstream.task import CONTROLS, load_task
 from diffusioncleft.diffusioncleft_core.downstream.training import TrainSettings, train_classifier
 from diffusioncleft.diffusioncleft_core.downstream.trainings import (
+    SOURCE,
     Material,
     crossed,
     halves,
@@ -90,6 +91,12 @@ def test_every_control_source_and_point_of_the_curve_is_trained(task, material, 
     assert block["sources"]["generated"]["auc"]["value"] > 0.9
     assert verdicts["lip_masked"] and verdicts["lip_alone"] and verdicts["background"]
     assert (tmp_path / "p").stat().st_mode & 0o077 == 0
+
+
+def test_no_foreign_source_stands_in_for_a_training_of_the_tasks_own(material):
+    for name in (SOURCE, "real", "base_as_both"):
+        with pytest.raises(UserError, match=f"can't be called {name}"):
+            replace(material, foreign={name: classes(marked(40, 6))})
 
 
 def test_what_there_is_no_material_for_is_not_run(task, short, material, backbone, analyzer, tmp_path):

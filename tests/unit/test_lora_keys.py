@@ -309,6 +309,7 @@ def test_a_float8_lora_is_read(tmp_path):
     name = "transformer_blocks.0.attn.to_k"
     expected = modules[name].down.to(torch.float8_e4m3fn).float()
     assert torch.equal(read.state[f"{name}.lora_A.weight"], expected)
+    assert lora_file.inspect_lora(tmp_path / "a.safetensors")["dtypes"] == ["float8_e4m3fn"]
 
 
 def test_a_damaged_peft_configuration_is_named(tmp_path):

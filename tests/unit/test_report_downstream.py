@@ -16,6 +16,13 @@ from diffusioncleft.diffusioncleft_core.downstream.scores import UNKNOWN
 from diffusioncleft.diffusioncleft_core.report.drawing import PHANTOM_NOTE
 from diffusioncleft.diffusioncleft_core.report.html import UNREADABLE, page_of, write_html, write_shared
 from diffusioncleft.diffusioncleft_core.report.pictures import ReportPictures
+from diffusioncleft.diffusioncleft_core.report.plain_words import (
+    BY_THE_LIP,
+    NO_BETTER,
+    NOT_BY_THE_LIP,
+    NOT_KNOWN_BY_WHAT,
+    by_what,
+)
 from diffusioncleft.diffusioncleft_core.report.summary import summarize
 
 FEW = 100
@@ -233,6 +240,11 @@ def test_plots_lie_in_the_folder_with_the_numbers_that_they_show(evidence, tmp_p
     assert not any("learning-curve" in path.name for path in (tmp_path / "figures").iterdir()), "old ones go"
 
 
+def test_no_bin_at_an_end_of_the_scale_is_cut(evidence):
+    svg = drawings(evidence)["reliability-lip_anomaly"].svg.decode("utf-8")
+    assert "<use " in svg and not re.search(r'<g clip-path="[^"]*">\s*<use ', svg)
+
+
 def test_the_curve_shows_the_line_to_beat_and_its_lowest_interval(evidence):
     found = drawings(evidence)["learning-curve-lip_anomaly"]
     line = evidence["tasks"]["lip_anomaly"]["controls"][6]["figures"]["balanced_accuracy"]["value"]
@@ -261,7 +273,29 @@ def test_the_board_reads_a_sentence_in_plain_words(evidence, tmp_path):
         f"rightly in {value} of 240 photographs (range {low} to"
     ) in said
     assert "With both kinds counted alike that is" in said and "where guessing gives 50 %" in said
-    assert evidence["tasks"]["lip_anomaly"]["reading"] in said
+    assert BY_THE_LIP.strip() in said and "The reading that it learned the lip stands" not in said
+
+
+def told_to_a_board(evidence):
+    (block,) = evidence["tasks"].values()
+    return by_what(block, block["sources"]["generated"])
+
+
+@pytest.mark.parametrize(
+    ("parts", "reading", "told"),
+    [
+        ({"whole": True}, "learned the lip stands", BY_THE_LIP),
+        ({"background": 1.5}, "does not stand", NOT_BY_THE_LIP),
+        ({"leak": LEAK}, "is not shown", NOT_KNOWN_BY_WHAT),
+        ({"n": 12}, "can’t be told", NOT_KNOWN_BY_WHAT),
+        ({"generated": 0.0}, "nothing to explain", NO_BETTER),
+        ({"generated": 0.0, "shuffled_labels": 2.0}, "The evaluation leaks", NOT_BY_THE_LIP),
+    ],
+)
+def test_the_board_is_told_in_its_own_words_what_the_reading_says(parts, reading, told):
+    evidence = evidence_of(**parts)
+    assert reading in evidence["tasks"]["lip_anomaly"]["reading"]
+    assert told_to_a_board(evidence) == told
 
 
 def test_the_summary_holds_the_reading_and_a_line_for_each_source(evidence):

@@ -107,6 +107,39 @@ def test_a_finding_stands_beside_its_control_with_both_ranges(said, ci95, verdic
     assert words.count(verdict) == 2
 
 
+def test_copies_that_a_recogniser_does_not_see_stand_beside_their_control_too(said):
+    report = of_people()
+    copies = {"value": 0.02, "ci95": [0.0055, 0.0504], "k": 4, "n": 200, "threshold": 0.2}
+    others = {"value": 0.0, "ci95": [0.0, 0.0036], "k": 0, "n": 1020, "threshold": 0.2}
+    for metrics in report["sets"].values():
+        metrics["near_copies"] = {"robust": {"raw": copies}}
+    report["sets"]["pre_op"]["near_copies_control"] = {"robust": {"holdout": others}}
+    words = said(report)
+    assert "nearly a copy of a photograph the model learned from" in words
+    assert (
+        "Pre-op 4 of 200 2.0 %; range 0.5 % to 5.0 % 0 of 1,020 0 %; range 0 % to 0.4 % Synthetic images are "
+        "nearly copies more often than photographs of other people are." in words
+    )
+    assert "Post-op 4 of 200 2.0 %; range 0.5 % to 5.0 % not measured Without a control" in words
+    assert "nearly copies of photographs was not measured" not in words
+    report["filters"]["pre_op"]["by_kind"]["near_copy"] = 4
+    assert "4 as nearly a copy of one, and 18 for any reason" in said(report)
+
+
+def test_copies_that_were_not_looked_for_are_said_not_to_be(said):
+    report = of_people()
+    assert "Whether synthetic images are nearly copies of photographs was not measured." in said(report)
+    assert "nearly a copy" not in said(report)
+
+
+def test_the_row_that_compares_with_every_group_is_called_by_its_name(said):
+    words = said(of_people())
+    assert "The row “Both” compares every image with the photographs of every group" in words
+    report = of_people()
+    del report["sets"]["all"]
+    assert "The row “" not in said(report)
+
+
 def test_without_a_control_nothing_is_concluded(said):
     words = said(of_people())
     assert "5 of 2,000 0.3 %; range 0.1 % to 0.6 % not measured Without a control" in words

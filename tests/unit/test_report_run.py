@@ -187,7 +187,7 @@ def test_rejected_images_are_shown_by_reason_with_the_synthetic_mark(run, shared
     assert [int(picture.path.name[:6]) for picture in text.pictures] == [TEXT]
     assert text.pictures[0].badge == "synthetic" and "rejected (text or watermark)" in text.pictures[0].alt
     for title in ("Pre-op: no face (unassessed)", "Pre-op: too like a training face"):
-        assert not panels[title].pictures and "1 may not be shown" in panels[title].note
+        assert not panels[title].pictures and "None of 1 may be shown: too like" in panels[title].note
     part = shared.split('id="rejections"')[1].split("</section>")[0]
     assert "<h3>Pre-op: text or watermark</h3>" in part and '<span class="tag">synthetic</span>' in part
 

@@ -107,6 +107,14 @@ def test_every_plot_says_that_raters_are_simulated(document):
         assert "simulated raters" in drawing.svg.decode("utf-8"), drawing.name
 
 
+def test_no_mark_of_a_value_is_cut_at_the_end_of_a_scale(document):
+    """A mean of 5 is drawn whole."""
+    drawings = {one.name: one.svg.decode("utf-8") for one in study_page(document).drawings}
+    for name in ("study-ages", "study-means"):
+        assert "<use " in drawings[name]
+        assert not re.search(r'<g clip-path="[^"]*">\s*<use ', drawings[name]), name
+
+
 def test_ages_are_told_and_drawn_by_condition():
     """Each point of the plot is the mean of the images of one set, age group and condition."""
     own = table()

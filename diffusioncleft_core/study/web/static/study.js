@@ -65,18 +65,21 @@ function saving(form) {
 
 // Digits count only while a scale has the focus.
 function digits(form) {
-  let typed = "";
+  let typed = ""; // digits of a number that may go on, and the answer that they stand for so far
+  let pending = null;
   form.addEventListener("keydown", (event) => {
     const scale = event.target.closest("[data-kind=scale], [data-kind=choice]");
     if (!scale || !/^[0-9]$/.test(event.key) || event.ctrlKey || event.metaKey || event.altKey) return;
     const inputs = [...scale.querySelectorAll("input")];
     const values = scale.dataset.kind === "scale" ? inputs.map((one) => one.value) : inputs.map((_, at) => `${at + 1}`);
+    if (event.target !== pending) typed = "";
     typed = values.includes(typed + event.key) ? typed + event.key : event.key;
     const chosen = inputs[values.indexOf(typed)];
     if (!chosen) return;
     event.preventDefault();
     chosen.checked = true;
     chosen.focus();
+    pending = chosen;
     if (values.some((value) => value !== typed && value.startsWith(typed))) return;
     typed = "";
     const all = [...form.querySelectorAll("fieldset, .text, button.main")];
