@@ -90,7 +90,7 @@ class ProgressBar:
 
 
 class _Lines:
-    """The bar where standard error is a pipe or a file: what runs, as a line now and then."""
+    """The bar where standard error is a pipe or a file: what runs, as a line now and then, and the end."""
 
     mininterval = 5.0
 
@@ -108,7 +108,7 @@ class _Lines:
         self._done = 0
 
     def close(self) -> None:
-        pass
+        print(f"nodes: {self._done}/{self._total}", file=sys.stderr, flush=True)
 
 
 # Seconds: between two questions, until a broken websocket is tried again, and for how long a prompt may be in

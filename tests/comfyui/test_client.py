@@ -96,8 +96,8 @@ def test_every_output_of_every_node_is_downloaded_as_the_server_has_it(server, r
 
 def test_a_pipe_is_told_what_runs(run, monkeypatch):
     monkeypatch.setenv("DIFFUSIONCLEFT_PROGRESS", "1")
-    status, _, error = run()
-    assert status == 0 and "nodes: 0/3, EmptyImage" in error
+    status, _, error = run("--set", "EmptyImage.color=4711")
+    assert status == 0 and "nodes: 3/3\n" in error
 
 
 def test_a_failing_node_ends_the_command_with_its_message(run):

@@ -105,7 +105,8 @@ def test_a_plot_of_nothing_is_a_sentence_and_no_error(tmp_path):
         assert picture.min() < 128 and not any(holds(picture, colour) for colour in COLOURS.values())
 
 
-def test_nodes_draw_no_plots_of_their_own(repository):
-    assert not [
-        path for path in (repository / "nodes").glob("*.py") if "ImageDraw" in path.read_text("utf-8")
+def test_nodes_write_words_on_pictures_in_one_place_and_draw_no_plots_of_their_own(repository):
+    drawing = [
+        path.name for path in (repository / "nodes").glob("*.py") if "ImageDraw" in path.read_text("utf-8")
     ]
+    assert drawing == ["annotated.py"]

@@ -202,6 +202,7 @@ OWN_FILES = {
     "diffusioncleft_core/study/web/signin.py": "our own secret",
     "diffusioncleft_core/study/web/store.py": "our own database",
     "diffusioncleft_core/weights/registry.py": "shipped",
+    "nodes/guard.py": "our own answer",
     "nodes/phantom_objects.py": "shipped",
     "trainer/checkpoint.py": "a safetensors header",
     "trainer/launch.py": "the trainer's events",
