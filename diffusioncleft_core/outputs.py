@@ -1,12 +1,16 @@
-"""Whether a place can be written, asked before the work whose results are to lie there."""
+"""Where results are to lie: whether it can be written, asked before the work, and what names can't be."""
 
 import contextlib
 import errno
 import os
+import re
 import secrets
 from pathlib import Path
 
 from .files import TEMPORARY_PREFIX, explained
+
+WINDOWS_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?$", re.IGNORECASE)
+"""Names that no file or folder can have on Windows, with or without a suffix; to be matched."""
 
 
 def can_write(folder: Path) -> bool:

@@ -1,6 +1,7 @@
 """Pictures with words on them: what a filter found, what a cell of a grid is.
 
-Small pictures are enlarged first, so that the words can be read.
+Small pictures are enlarged first, so that the words can be read, and large ones made smaller: dozens of them
+travel as one batch.
 """
 
 from __future__ import annotations
@@ -9,12 +10,15 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .verdicts import verdict_words
+
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw
 
-MOST = 64
+MOST = 32
 """Pictures that are drawn on at most."""
-_READABLE = 384
+_READABLE, _LARGEST = 384, 512
+"""px: a picture is enlarged until its shorter side has the first; its longer side has the second at most."""
 _GOOD, _BAD, _UNCHECKED, _PAPER, _INK = "#00a878", "#e4572e", "#8a8f98", "#16181d", "#ffffff"
 
 
@@ -33,7 +37,7 @@ def with_verdict(
 
     accepted = bool(verdict.get("accepted", True))
     colour = (_GOOD if accepted else _BAD) if checked else _UNCHECKED
-    picture, scale = _enlarged(pixels)
+    picture, scale = _sized(pixels)
     draw = ImageDraw.Draw(picture)
     line = max(2, picture.width // 160)
     for face in faces:
@@ -41,32 +45,51 @@ def with_verdict(
         for x, y in face.landmarks:
             spot = (x * scale - line, y * scale - line, x * scale + line, y * scale + line)
             draw.ellipse([float(value) for value in spot], fill=_INK, outline=colour)
-    return _captioned(picture, [_words(verdict, checked=checked), *_scores(verdict, faces)], colour)
-
-
-def _words(verdict: Mapping[str, Any], *, checked: bool = True) -> str:
-    """A verdict in a few words."""
-    if not verdict.get("accepted", True):
-        return f"set aside: {', '.join(verdict.get('reasons', [])).replace('_', ' ')}"
-    return "accepted" if checked else "not checked"
+    words = verdict_words(verdict, checked=checked).replace("_", " ")
+    return _captioned(picture, [words, *_scores(verdict, faces)], colour)
 
 
 def labelled(pixels: Any, label: str) -> Any:
     """A picture [H, W, 3] uint8 with its label below it."""
-    return _captioned(_enlarged(pixels)[0], [label], _UNCHECKED)
+    return _captioned(_sized(pixels)[0], [label], _UNCHECKED)
 
 
 def beside(left: Any, right: Any | None, label: str) -> Any:
     """Two pictures [H, W, 3] uint8 side by side, at one height, and a label below them."""
     from PIL import Image
 
-    first = _enlarged(left)[0]
-    second = _enlarged(right)[0] if right is not None else Image.new("RGB", first.size, _PAPER)
+    first = _sized(left)[0]
+    second = _sized(right)[0] if right is not None else Image.new("RGB", first.size, _PAPER)
     second = second.resize((max(1, round(second.width * first.height / second.height)), first.height))
     pair = Image.new("RGB", (first.width + 6 + second.width, first.height), _PAPER)
     pair.paste(first, (0, 0))
     pair.paste(second, (first.width + 6, 0))
     return _captioned(pair, [label], _UNCHECKED)
+
+
+def neighbours(pictures: Sequence[Any], faces: Sequence[Sequence[Any]]) -> list[Any]:
+    """The first pictures with a face, each beside that of them all whose face is most like it.
+
+    Args:
+        pictures: generated ones, [H, W, 3] uint8; never photographs.
+        faces: of each picture, the largest first; `embedding` has length 1.
+    """
+    import numpy as np
+
+    places = [place for place in range(len(pictures)) if faces[place]]
+    if len(places) < 2:
+        return []
+    embeddings = np.stack([np.asarray(faces[place][0].embedding, np.float32) for place in places])
+    likeness = embeddings[:MOST] @ embeddings.T
+    np.fill_diagonal(likeness, -2.0)
+    return [
+        beside(
+            pictures[place],
+            pictures[places[int(row.argmax())]],
+            f"{place + 1} and {places[int(row.argmax())] + 1}: similarity {row.max():.2f}",
+        )
+        for place, row in zip(places, likeness, strict=False)
+    ]
 
 
 def tiled(pictures: Sequence[Any], columns: int) -> Any:
@@ -94,12 +117,16 @@ def _scores(verdict: Mapping[str, Any], faces: Sequence[Any]) -> list[str]:
     return [", ".join(told)] if told else []
 
 
-def _enlarged(pixels: Any) -> tuple[Image.Image, int]:
-    """The picture, and by which whole number it was enlarged."""
+def _sized(pixels: Any) -> tuple[Image.Image, float]:
+    """The picture at a size that shows its words, and by what it was enlarged: a whole number, or below 1."""
     from PIL import Image
 
     picture = Image.fromarray(pixels)
-    scale = max(1, math.ceil(_READABLE / min(picture.size)))
+    if max(picture.size) > _LARGEST:
+        scale = _LARGEST / max(picture.size)
+        size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+        return picture.resize(size, Image.Resampling.LANCZOS), scale
+    scale = min(math.ceil(_READABLE / min(picture.size)), _LARGEST // max(picture.size))
     return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST), scale
 
 

@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..diffusioncleft_core.errors import UserError
-from .annotated import MOST, beside, with_verdict
+from .annotated import MOST, neighbours, with_verdict
 from .common import progress_bar, stop_if_interrupted
 from .face_work import ReferenceHandle, analyzer_of
 from .pictures import pixels_of
 from .set_work import rows_for
-from .verdicts import Judged, Record, Seen, Verdicts, of_both, picture_key
+from .verdicts import Judged, Record, Seen, Verdicts, of_both, picture_key, verdict_words
 
 _SHOWN = 200
 """Lines of the verdict table that a node shows."""
@@ -120,28 +120,8 @@ def _judge(images: Any, rows: Any, earlier: Record | None, verdict: Callable[[An
             with_verdict(pixels, found, seen, checked=verdict is not None)
             for pixels, found, seen in zip(pictures[:MOST], judged, faces, strict=False)
         ],
-        neighbours=_neighbours(pictures[:MOST], faces),
+        neighbours=neighbours(pictures, faces),
     )
-
-
-def _neighbours(pictures: Sequence[Any], faces: Sequence[Sequence[Any]]) -> list[Any]:
-    """Each picture with a face beside the generated one whose face is most like it: never a photograph."""
-    import numpy as np
-
-    places = [place for place in range(len(pictures)) if faces[place]]
-    if len(places) < 2:
-        return []
-    embeddings = np.stack([np.asarray(faces[place][0].embedding, np.float32) for place in places])
-    likeness = embeddings @ embeddings.T
-    np.fill_diagonal(likeness, -2.0)
-    return [
-        beside(
-            pictures[place],
-            pictures[places[int(row.argmax())]],
-            f"{place + 1} and {places[int(row.argmax())] + 1}: similarity {row.max():.2f}",
-        )
-        for place, row in zip(places, likeness, strict=True)
-    ]
 
 
 def _csv(judged: Sequence[Mapping[str, Any]], faces: Sequence[Sequence[Any]]) -> str:
@@ -170,10 +150,7 @@ def _csv(judged: Sequence[Mapping[str, Any]], faces: Sequence[Sequence[Any]]) ->
 
 def _line(found: Mapping[str, Any], *, checked: bool) -> str:
     """One picture's verdict in words."""
-    if not found.get("accepted", True):
-        words = f"set aside: {', '.join(found.get('reasons', []))}"
-    else:
-        words = "accepted" if checked else "not checked"
+    words = verdict_words(found, checked=checked)
     identity = found.get("identity")
     if identity and identity["max_similarity"] is not None:
         words += f" (similarity {identity['max_similarity']:.2f})"

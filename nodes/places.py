@@ -17,7 +17,7 @@ import folder_paths
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.files import inside, private_dir
 from ..diffusioncleft_core.imageset.places import MANIFEST
-from ..diffusioncleft_core.outputs import can_write
+from ..diffusioncleft_core.outputs import WINDOWS_DEVICE, can_write
 
 if TYPE_CHECKING:
     from ..diffusioncleft_core.dataset.withdrawn import Withdrawal
@@ -28,7 +28,6 @@ STUDIES = "diffusioncleft_studies"
 PRIVATE = (DATASETS, RUNS, STUDIES)
 """Folder types that hold photographs, or what comes from them."""
 VOCABULARIES = "diffusioncleft_vocabularies"
-_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?$", re.IGNORECASE)
 _LONGEST = 120
 _NO_FILE = ".diffusioncleft-lists-no-file"
 _BELOW = r"""[/\\]([^/\\\s'",;:]+)([/\\][^\s'",;:]*)?"""
@@ -344,7 +343,7 @@ def _portable(part: str, name: str) -> None:
     """Raise UserError for a part of a folder's name that some system can't hold: sets are copied."""
     if part in ("", ".", ".."):
         return  # said by whoever looks where it leads
-    if _DEVICE.match(part) or part[-1] in ". " or part[0] == " ":
+    if WINDOWS_DEVICE.match(part) or part[-1] in ". " or part[0] == " ":
         why = f"{part!r} is no folder's name on Windows"
     elif any(letter in '<>:"|?*' or ord(letter) < 32 for letter in part):
         why = "names can't hold < > : \" | ? * on Windows"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..diffusioncleft_core.report.drawing import Drawing
 
 TOO_FEW = "too few to show"
-_NARROW, _WIDE, _LOWER = 0.8, 0.8, 0.95
+_NARROWER, _LOWER = 0.8, 0.95
 """How much narrower and lower a page's plot is drawn around its text, which a node shows small."""
 
 
@@ -80,15 +80,14 @@ def _picture(drawing: Drawing | None, title: str, instead: str) -> Any:
         drawing = Drawing("note", title, instead, (SINGLE, 55), lambda figure: _note(figure, instead), (), ())
     painted = drawing.paint
     narrow = drawing.size[0] <= SINGLE
-    shrunk = _NARROW if narrow else _WIDE
 
     def paint(figure: Figure) -> None:
         painted(figure)
         lines = textwrap.wrap(title, 42 if narrow else 90)
         figure.axes[0].set_title("\n".join(lines), loc="left", fontsize="medium")
 
-    size = (drawing.size[0] * shrunk, drawing.size[1] * _LOWER)
-    (png,) = replace(drawing, paint=paint, size=size).render("png", dpi=round(DPI / shrunk))
+    size = (drawing.size[0] * _NARROWER, drawing.size[1] * _LOWER)
+    (png,) = replace(drawing, paint=paint, size=size).render("png", dpi=round(DPI / _NARROWER))
     with Image.open(io.BytesIO(png)) as image:
         return np.array(image.convert("RGB"))
 

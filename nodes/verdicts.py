@@ -41,6 +41,13 @@ class Verdicts:
     neighbours: list[Any]
 
 
+def verdict_words(told: Mapping[str, Any], *, checked: bool) -> str:
+    """A verdict in a few words, with the reasons' own names; checked: whether anything looked at it."""
+    if not told.get("accepted", True):
+        return f"set aside: {', '.join(told.get('reasons', []))}"
+    return "accepted" if checked else "not checked"
+
+
 def picture_key(pixels: Any) -> str:
     """SHA-256 of a picture's size and pixels."""
     from ..diffusioncleft_core.files import sha256_bytes

@@ -14,6 +14,7 @@ from ...diffusioncleft_core.files import sha256_bytes, write_bytes, write_json
 from ...diffusioncleft_core.imageset.manifest import ImageRow, listed_rows, write_image_set
 from ...diffusioncleft_core.imageset.places import REJECTED, place_for, sidecar_of
 from ...diffusioncleft_core.imageset.synthetic import generated_row
+from ...diffusioncleft_core.outputs import WINDOWS_DEVICE
 from .inputs import Graph
 from .server import ComfyServer, ConnectionLost
 
@@ -57,7 +58,6 @@ def add_to_manifest(folder: Path, rows: Iterable[ImageRow]) -> None:
 OUTPUTS_NAME = "outputs.json"
 PREVIEWS = "previews"
 _MOST_NAME = 150
-_RESERVED = re.compile(r"^(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?$", re.IGNORECASE)
 
 
 @dataclass
@@ -144,7 +144,7 @@ def safe_name(name: str) -> str:
     """The last part of a server's file name, with nothing in it that leads elsewhere on any system."""
     last = PurePosixPath(name.replace("\\", "/")).name
     cleaned = re.sub(r"[^\w.\- ()\[\]]", "_", last).strip(". ")[-_MOST_NAME:]
-    if not cleaned or _RESERVED.match(cleaned):
+    if not cleaned or WINDOWS_DEVICE.match(cleaned):
         return f"file_{cleaned or 'unnamed'}"
     return cleaned
 

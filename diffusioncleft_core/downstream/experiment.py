@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from .cropper import Cropper
 
-VERSION = 1
+VERSION = 3
 """Of what the predictions depend on beside their inputs; counted up when a training comes out otherwise."""
 SALIENCY = "saliency"
 

@@ -28,17 +28,6 @@ from diffusioncleft.diffusioncleft_core.study.web.answers import read_answers
 from diffusioncleft.diffusioncleft_core.study.web.store import Store, stored_ratings
 from diffusioncleft.tools.study_server import make_study
 
-MINIMAL_CHOICE = """
-name = "mine"
-title = "Mine"
-[sets.generated]
-n = 8
-[questions.grade]
-kind = "choice"
-text = "How severe?"
-choices = { none = "None", mild = "Mild", severe = "Severe" }
-"""
-
 
 def rated_by_two(study: Study) -> None:
     """Anna and Ben answer everything."""
