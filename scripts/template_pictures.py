@@ -27,6 +27,11 @@ from diffusioncleft.diffusioncleft_core.files import read_json, write_json  # no
 PICTURES = ROOT / "docs" / "images" / "templates"
 FILM = ROOT / "docs" / "images" / "quick-start.gif"
 WINDOW = {"width": 1600, "height": 1000}
+MODELS = (
+    "diffusion_models/flux1-schnell.safetensors", "text_encoders/clip_l.safetensors",
+    "text_encoders/t5xxl_fp16.safetensors", "vae/ae.safetensors",
+    "loras/pre_op.safetensors", "loras/pre_op-step000500.safetensors", "loras/post_op.safetensors",
+)  # fmt: skip
 FRAME_SECONDS, FRAME_WIDTH = 2.0, 960
 SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False, "Comfy.Graph.CanvasInfo": False}
 
@@ -41,10 +46,17 @@ def main() -> None:
     parser.add_argument(
         "--keep-film", action="store_true", help="the film stays; for a work folder that has its LoRA already"
     )
-    parser.add_argument("--only", choices=("cards",), help="compose the cards from an earlier run's files")
+    parser.add_argument(
+        "--only",
+        choices=("cards", "views"),
+        help="cards: compose them from an earlier run's files; views: docs/templates.md's graphs "
+        "as they open, all but the quick start, which is shown when it has run",
+    )
     args = parser.parse_args()
-    if args.only is None:
+    if args.only != "cards":
         run_all(args)
+    if args.only == "views":
+        return
     write_cards(args.work / "made", ROOT / "workflows")
 
 
@@ -63,6 +75,9 @@ def run_all(args: argparse.Namespace) -> None:
         place.unlink()
     (base / "custom_nodes" / "diffusioncleft").symlink_to(ROOT, target_is_directory=True)
     assert PACK != "diffusioncleft"
+    for place in MODELS:  # names alone, so that the frontend doesn't miss them; phantoms are drawn with
+        (base / "models" / place).parent.mkdir(parents=True, exist_ok=True)
+        (base / "models" / place).touch()
     if not (base / "private datasets" / "post_op").exists():
         build_datasets(base / "private datasets", args.work / "photographs", args.photographs)
     server.start()
@@ -72,25 +87,43 @@ def run_all(args: argparse.Namespace) -> None:
                 executable_path=os.environ.get("CHROMIUM_PATH", "/usr/bin/chromium"),
                 args=["--headless", "--no-sandbox", "--disable-gpu"],
             )
-            seconds = _run_each(server, browser, args)
+            canvas = _opened(server, browser)
+            seconds = {} if args.only == "views" else _run_each(server, canvas, args)
+            for name in FILES:
+                if name != "quick_start":
+                    _view(canvas, name)
             browser.close()
     finally:
         server.kill()
-    if args.keep_film:
+    if args.keep_film and seconds:
         del seconds["quick_start"]  # its training was done before
     known = PICTURES / "seconds.json"
     write_json(known, {**(read_json(known) if known.is_file() else {}), **seconds})
 
 
-def _run_each(server: Any, browser: Any, args: argparse.Namespace) -> dict[str, int]:
-    """Seconds of each run by the template's name."""
+def _opened(server: Any, browser: Any) -> Any:
     from canvas import Canvas
-    from workflow_files import run_workflow, ui_file
 
     for name, value in SETTINGS.items():
         server.raw(f"/api/settings/{name}", value)
-    canvas = Canvas.open(browser.new_page(viewport=WINDOW), server.url)
     PICTURES.mkdir(parents=True, exist_ok=True)
+    return Canvas.open(browser.new_page(viewport=WINDOW), server.url)
+
+
+def _view(canvas: Any, name: str) -> None:
+    """A template as it opens, in docs/templates.md."""
+    from workflow_files import ui_file
+
+    canvas.load(ui_file(name))
+    canvas.first_view()
+    canvas.page.keyboard.press("Escape")
+    _picture(canvas, name)
+
+
+def _run_each(server: Any, canvas: Any, args: argparse.Namespace) -> dict[str, int]:
+    """Seconds of each run by the template's name."""
+    from workflow_files import run_workflow, ui_file
+
     canvas.load(ui_file("quick_start"))
     made = args.work / "made"
     seconds = {"quick_start": _film(canvas, server, None if args.keep_film else FILM)}
@@ -115,10 +148,6 @@ def _run_each(server: Any, browser: Any, args: argparse.Namespace) -> dict[str, 
         if name.startswith("generate_"):
             for seed in range(2, 10):
                 run_workflow(server, name, made / name, f"PromptBuilder.seed={seed}", lora=loras[condition])
-        canvas.load(ui_file(name))
-        canvas.first_view()
-        canvas.page.keyboard.press("Escape")
-        _picture(canvas, name)
         print(name, seconds[name], "s", flush=True)
     return seconds
 
