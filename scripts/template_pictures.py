@@ -114,8 +114,7 @@ def _view(canvas: Any, name: str) -> None:
     """A template as it opens, in docs/templates.md."""
     from workflow_files import ui_file
 
-    canvas.load(ui_file(name))
-    canvas.first_view()
+    canvas.open_template(ui_file(name), FILES[name])
     canvas.page.keyboard.press("Escape")
     _picture(canvas, name)
 
@@ -124,10 +123,9 @@ def _run_each(server: Any, canvas: Any, args: argparse.Namespace) -> dict[str, i
     """Seconds of each run by the template's name."""
     from workflow_files import run_workflow, ui_file
 
-    canvas.load(ui_file("quick_start"))
+    canvas.open_template(ui_file("quick_start"), FILES["quick_start"])
     made = args.work / "made"
     seconds = {"quick_start": _film(canvas, server, None if args.keep_film else FILM)}
-    canvas.first_view()
     _picture(canvas, "quick_start")
     run_workflow(server, "quick_start", made / "quick_start", phantom=False)  # from what is kept
     loras: dict[str, str] = {}
@@ -177,7 +175,6 @@ def _film(canvas: Any, server: Any, film: Path | None) -> int:
             height = round(shot.height * FRAME_WIDTH / shot.width)
             frames.append(shot.convert("RGB").resize((FRAME_WIDTH, height), Image.Resampling.LANCZOS))
 
-    canvas.first_view()
     shoot()
     canvas.page.get_by_role("button", name="Run", exact=True).first.click()
     while not any((queue := server.get("/queue")).values()):

@@ -20,9 +20,15 @@ from diffusioncleft.cli.comfyui.inputs import Input, inputs_of
 TITLE, SLOT, WIDGET, TEXT = 30, 20, 24, 110
 GAP, PAD, GROUP_TITLE = 30, 20, 40
 LANE = 6
+LETTER = 12
+"""Width of a letter of a group's title, on the average."""
 MOST = (2120, 1350)
 """Width and height that a 1600 x 1000 window shows whole. ComfyUI opens a template at 3/4 of the window, and
 draws no text below a zoom of 0.58.
+"""
+CORNER, FREE, LEAST = (72, 100), ((1180, 800), (1440, 557)), 0.6
+"""Where the first group's corner is put on the screen, the pixels beyond it that are free in a window of
+1600 x 1000, left of the small map or above it, and the zoom below which an older frontend draws no text.
 """
 # Pale: a group's title is drawn in its colour on a dark shade of the same.
 COLORS = {"data": "#c4e0ff", "model": "#efc8f5", "draw": "#c2f0cc", "check": "#f7e2a8", "measure": "#f6cfb4"}
@@ -228,12 +234,19 @@ class Graph:
             ],
             "config": {},
             "extra": {
-                "ds": {"scale": 0.6, "offset": [180, 170]},
+                "ds": self._first_view(),
                 "linkExtensions": extensions,
                 "reroutes": reroutes,
             },
             "version": 0.4,
         }
+
+    def _first_view(self) -> dict[str, Any]:
+        """Scale and offset that older frontends open the template with; today's fits it by itself."""
+        right = max(group.box[0] + group.box[2] for group in self.groups)
+        bottom = max(group.box[1] + group.box[3] for group in self.groups)
+        scale = max(LEAST, *(min(wide / right, high / bottom, 1.0) for wide, high in FREE))
+        return {"scale": round(scale, 3), "offset": [round(CORNER[0] / scale), round(CORNER[1] / scale)]}
 
     def _routes(
         self, links: list[list[Any]], written: Mapping[Node, dict[str, Any]]
@@ -245,7 +258,12 @@ class Graph:
             for node in self.nodes
         ]
         below = {group.box[1] + group.box[3] - PAD + LANE for group in self.groups}
-        router = Router(boxes, sorted(below))
+        words = [
+            (left, top, left + LETTER * (len(group.title) + 1), top + GROUP_TITLE - 4)
+            for group in self.groups
+            for left, top, _, _ in [group.box]
+        ]
+        router = Router(boxes, sorted(below), words)
         reroutes: list[dict[str, Any]] = []
         extensions: list[dict[str, Any]] = []
         for number, origin, output, target, slot, _ in links:

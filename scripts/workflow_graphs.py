@@ -53,12 +53,12 @@ def build_all(info: dict[str, Any]) -> dict[str, Graph]:
 def quick_start(graph: Graph) -> None:
     """Train, generate, filter and measure on the phantom."""
     data = graph.group("1  Train a LoRA on phantoms", "data")
-    data.note(note("quick_start"), width=360, height=150)
-    dataset = data.add(f"{OURS}PhantomDataset", width=360, condition="pre_op", count=100, size=PHANTOM_PX)
+    data.note(note("quick_start"), width=330, height=150)
+    dataset = data.add(f"{OURS}PhantomDataset", width=330, condition="pre_op", count=100, size=PHANTOM_PX)
     data.column()
     trainer = data.add(
         f"{OURS}LoraTrainer",
-        width=340,
+        width=330,
         height=570,
         grows=True,
         dataset=dataset[0],
@@ -77,7 +77,7 @@ def quick_start(graph: Graph) -> None:
 
     graph.row()
     check = graph.group("3  Filter", "check")
-    check.note(note("filters"), height=200)
+    check.note(note("filters"), width=280, height=200)
     reference = training_faces(check, dataset)
     check.column()
     leaks = filters(check, images, plan[2], reference)
@@ -85,7 +85,7 @@ def quick_start(graph: Graph) -> None:
     measure = graph.group("4  Save and measure", "measure")
     saved = measure.add(
         f"{OURS}SaveSyntheticSet",
-        width=320,
+        width=300,
         height=440,
         grows=True,
         images=images,
@@ -97,7 +97,7 @@ def quick_start(graph: Graph) -> None:
     measure.column()
     made = measure.add(
         f"{OURS}Report",
-        width=320,
+        width=310,
         height=440,
         grows=True,
         image_set=saved[0],
@@ -105,8 +105,8 @@ def quick_start(graph: Graph) -> None:
         folder="diffusioncleft/quick_start_report",
     )
     measure.column()
-    measure.add("PreviewAny", "Figures", height=170, grows=True, source=made[3])
-    measure.add("PreviewAny", "All verdicts", height=170, grows=True, source=leaks[VERDICTS])
+    measure.add("PreviewAny", "Figures", width=270, height=170, grows=True, source=made[3])
+    measure.add("PreviewAny", "All verdicts", width=270, height=170, grows=True, source=leaks[VERDICTS])
 
 
 def generation(graph: Graph, condition: str) -> None:
@@ -216,7 +216,7 @@ def evaluate(graph: Graph) -> None:
     report.add("PreviewAny", "Figures", width=340, height=300, grows=True, source=made[3])
     graph.row()
     for number, condition in enumerate(TITLES, start=3):
-        measured = graph.group(f"{number}  Faces {TITLES[condition]}, one by one", "measure")
+        measured = graph.group(f"{number}  Faces {TITLES[condition]}", "measure")
         figures(measured, sets[condition], reference, datasets[condition])
 
 

@@ -15,15 +15,21 @@ from itertools import pairwise
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
 _EDGE, _STEP, _LANES, _MOST = 8, 6, 4, 7
+_OUTSIDE = 20
+"""How far a group reaches beyond its first column: a link enters there without crossing the group's title."""
 _SAMPLES = 48
 
 
 @dataclass
 class Router:
-    """boxes: of all nodes with their titles (left, top, right, bottom). corridors: heights of free rows."""
+    """boxes: of all nodes with their titles (left, top, right, bottom). corridors: heights of free rows.
+
+    words: boxes of the groups' titles, which no link crosses either.
+    """
 
     boxes: Sequence[Box]
     corridors: Sequence[float]
+    words: Sequence[Box] = ()
     _used: Counter[float] = field(default_factory=Counter)
 
     def points(self, start: Point, end: Point) -> list[Point]:
@@ -41,21 +47,22 @@ class Router:
 
     def _ways(self, start: Point, end: Point) -> Iterator[list[Point]]:
         right = start[0] + _EDGE + _STEP * (self._used[start[0]] % _LANES)
-        left = end[0] - _EDGE - _STEP * (self._used[start[0]] % _LANES)
+        near = end[0] - _EDGE - _STEP * (self._used[start[0]] % _LANES)
         if end[0] > start[0]:
             yield [(right, start[1]), (right, end[1])]
         gaps = [top - _EDGE for _, top, _, _ in self.boxes]
         for height in dict.fromkeys([*self.corridors, *gaps]):
             lane = height + (_STEP * (self._used[height] % _MOST) if height in self.corridors else 0)
-            yield [(right, start[1]), (right, lane), (left, lane), (left, end[1])]
+            for left in (near, near - _OUTSIDE):
+                yield [(right, start[1]), (right, lane), (left, lane), (left, end[1])]
 
     def _covered(self, line: Sequence[Point]) -> bool:
-        """Whether a part of the line lies behind a node."""
+        """Whether a part of the line lies behind a node or across a group's title."""
         return any(
             left + 2 < x < right - 2 and top + 2 < y < bottom - 2
             for (ax, ay), (bx, by) in pairwise(line)
             for x, y in _between((ax, ay), (bx, by))
-            for left, top, right, bottom in self.boxes
+            for left, top, right, bottom in (*self.boxes, *self.words)
         )
 
 

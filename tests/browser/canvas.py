@@ -38,14 +38,10 @@ FIT = """(titles) => {
     app.canvas.ds.offset = [75 / scale - left, 95 / scale - top];
     app.canvas.setDirty(true, true);
 }"""
-FIRST_VIEW = """() => {
-    const boxes = app.graph.nodes.map(node => [...(node.boundingRect ?? node.getBounding())]);
-    const left = Math.min(...boxes.map(box => box[0])), top = Math.min(...boxes.map(box => box[1]));
-    const right = Math.max(...boxes.map(box => box[0] + box[2]));
-    const bottom = Math.max(...boxes.map(box => box[1] + box[3]));
-    app.canvas.ds.fitToBounds([left, top, right - left, bottom - top]);
-    app.canvas.setDirty(true, true);
-}"""
+OPEN_TEMPLATE = (
+    """([workflow, name]) => app.loadGraphData(workflow, true, true, name, {openSource: 'template'})"""
+)
+DRAWS_TEXT = "() => !app.canvas.low_quality && app.canvas.ds.scale > 0.572"  # 8 of 14 px
 ON_SCREEN = """() => {
     const view = app.canvas.canvas.getBoundingClientRect(), {scale, offset} = app.canvas.ds;
     const boxes = app.graph.nodes.map(node => [...(node.boundingRect ?? node.getBounding())]);
@@ -102,10 +98,10 @@ class Canvas:
         """The text of every open dialog: missing nodes, missing models, errors."""
         return " ".join(self.page.locator("[role=dialog]").all_inner_texts())
 
-    def first_view(self) -> None:
-        """Show the graph as a template that is opened: whole, at three quarters of the window."""
-        self.page.evaluate(FIRST_VIEW)
-        self.page.wait_for_timeout(600)
+    def open_template(self, workflow: dict[str, Any], name: str) -> None:
+        """Open a workflow as the template browser does: each release shows it in its own way."""
+        self.page.evaluate(OPEN_TEMPLATE, [workflow, name])
+        self.page.wait_for_timeout(1200)
 
     def picture(self, path: Path, *groups: str) -> None:
         """A screenshot of the whole graph, or of the nodes of the named groups."""

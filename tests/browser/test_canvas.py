@@ -6,13 +6,11 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
-from canvas import ON_SCREEN
+from canvas import DRAWS_TEXT, ON_SCREEN
 from workflow_files import FILES, NAMES, SMALL, api_file, ui_file
 
 from diffusioncleft.cli.comfyui.convert import BYPASSED, MUTED, to_api
 
-LEAST_ZOOM = 0.572
-"""From here on the frontend of today draws text: 8 of 14 px."""
 PICTURES = os.environ.get("DIFFUSIONCLEFT_SCREENSHOTS", "")
 
 
@@ -61,15 +59,13 @@ def assert_clean(canvas):
         assert any(holds(group["box"], node["box"]) for group in groups), node["title"]
 
 
-def assert_first_view(canvas):
-    """As ComfyUI opens a template in a window of 1600 x 1000: whole, with text, nothing under the toolbar."""
-    if not canvas.page.evaluate("() => 'low_quality' in app.canvas && 'min_font_size_for_lod' in app.canvas"):
-        return  # an old frontend draws text later: the largest graphs need a turn of the wheel there
+def assert_first_view(canvas, name):
+    """As this release opens a template in 1600 x 1000: whole, with text, nothing under the toolbar."""
     size = canvas.page.viewport_size
     canvas.page.set_viewport_size({"width": 1600, "height": 1000})
-    canvas.page.wait_for_timeout(300)
-    canvas.first_view()
-    assert canvas.page.evaluate("() => app.canvas.ds.scale") > LEAST_ZOOM, "too small for text"
+    canvas.page.wait_for_timeout(500)
+    canvas.open_template(ui_file(name), FILES[name])
+    assert canvas.page.evaluate(DRAWS_TEXT), "too small for text"
     left, top, right, bottom = canvas.page.evaluate(ON_SCREEN)
     assert left > 70 and top > 92 and right < 1600 and bottom < 1000
     canvas.page.set_viewport_size(size)
@@ -101,7 +97,7 @@ def test_a_template_opens_whole_and_the_frontend_exports_our_api_file(canvas, lo
     assert canvas.dialogs() == ""
     assert_clean(canvas)
     assert without_views(canvas.export()) == api_file(name)
-    assert_first_view(canvas)
+    assert_first_view(canvas, name)
     assert look(name).stat().st_size > 10_000
 
 

@@ -71,7 +71,7 @@ def test_a_workflow_file_keeps_the_rules_of_its_format_and_of_a_clean_canvas(nam
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_link_runs_behind_a_node(name):
+def test_no_link_runs_behind_a_node_or_across_a_groups_title(name):
     assert covered_links(ui_file(name)) == []
 
 

@@ -120,8 +120,12 @@ def _number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+LETTER = 11
+"""At least so wide is a letter of a group's title."""
+
+
 def covered_links(workflow: dict[str, Any]) -> list[str]:
-    """Links of which a part lies behind a node, as drawn from output over the points on it to the input."""
+    """Links of which a part lies behind a node or across a group's title, as drawn from output to input."""
     boxes = {
         node["id"]: (
             node["pos"][0],
@@ -131,6 +135,11 @@ def covered_links(workflow: dict[str, Any]) -> list[str]:
         )
         for node in workflow["nodes"]
     }
+    titles = [
+        (left, top, left + LETTER * len(group["title"]), top + 36)
+        for group in workflow["groups"]
+        for left, top, _, _ in [group["bounding"]]
+    ]
     points = {item["id"]: item for item in workflow["extra"]["reroutes"]}
     last = {item["id"]: item["parentId"] for item in workflow["extra"]["linkExtensions"]}
     nodes = {node["id"]: node for node in workflow["nodes"]}
@@ -143,7 +152,7 @@ def covered_links(workflow: dict[str, Any]) -> list[str]:
         start = (boxes[origin][2], nodes[origin]["pos"][1] + 20 * (output + 0.7))
         end = (boxes[target][0], nodes[target]["pos"][1] + _slot_height(nodes[target], slot))
         line = [start, *reversed(way), end] if way else _curve(start, end)
-        if any(_behind(a, b, box) for a, b in pairwise(line) for box in boxes.values()):
+        if any(_behind(a, b, box) for a, b in pairwise(line) for box in [*boxes.values(), *titles]):
             found.append(f"{nodes[origin]['type']} to {nodes[target]['type']}")
     return found
 
