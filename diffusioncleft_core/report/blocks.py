@@ -189,13 +189,22 @@ Block = Table | Plots | Gallery | Text
 
 @dataclass(frozen=True)
 class Section:
-    """A section of the page. `missing`: one line that says what is not there and how to get it."""
+    """A section of the page.
+
+    missing: one line that says what is not there and how to get it. group: what several sections in a row
+    are parts of, which the navigation says once and each heading says.
+    """
 
     id: str
     title: str
     lead: str = ""
     blocks: Sequence[Block] = field(default_factory=tuple)
     missing: str = ""
+    group: str = ""
+
+    @property
+    def heading(self) -> str:
+        return f"{self.group}: {self.title[0].lower()}{self.title[1:]}" if self.group else self.title
 
 
 SUPPRESSED = "<5"

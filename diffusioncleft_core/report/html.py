@@ -9,6 +9,7 @@ import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -67,6 +68,11 @@ class Page:
     loras: Sequence[str] = ()
 
     @property
+    def navigation(self) -> list[tuple[str, list[Section]]]:
+        """The sections by their group in the page's order; "" for those without one."""
+        return [(group, list(found)) for group, found in groupby(self.sections, lambda each: each.group)]
+
+    @property
     def drawings(self) -> list[Drawing]:
         """Every plot of the page."""
         blocks = (block for section in self.sections for block in section.blocks)
@@ -114,10 +120,7 @@ def study_part(document: Mapping[str, Any]) -> list[Section]:
         return []
     try:
         whose = "Rater study, simulated raters" if study["simulated"] else "Rater study"
-        return [
-            replace(section, title=f"{whose}: {section.title[0].lower()}{section.title[1:]}")
-            for section in study_sections(study)
-        ]
+        return [replace(section, group=whose) for section in study_sections(study)]
     except UNLIKE:
         return [Section("study", "The rater study", missing=UNREADABLE)]
 

@@ -253,3 +253,34 @@ def test_what_cant_be_measured_is_a_message_on_the_node(server, dataset):
     rejected["inputs"]["image_set_2"] = ["save", 0]
     with pytest.raises(GraphRefused, match="connect both or neither"):
         server.run({**one, "m": rejected})
+
+
+@pytest.mark.parametrize("place", ["neighbour", "neighbour/deep/er", "neighbour/../neighbour"])
+def test_a_report_is_not_written_into_a_set_that_it_does_not_measure(server, dataset, drawn, place):
+    output = server.base / "output"
+    neighbour = output / "neighbour"
+    if not neighbour.exists():
+        shutil.copytree(output / drawn, neighbour)
+    before = {path: path.read_bytes() for path in neighbour.rglob("*") if path.is_file()}
+    graph = {
+        "set": load(drawn),
+        "data": ours("Dataset", name=dataset),
+        "report": ours("Report", image_set=["set", 0], dataset=["data", 0], folder=place, faces="auto"),
+    }
+    with pytest.raises((NodeFailed, GraphRefused), match=r"folder of another set|can't be a folder|\.\."):
+        server.run(graph)
+    assert before == {path: path.read_bytes() for path in neighbour.rglob("*") if path.is_file()}
+    assert not (neighbour / "deep").exists()
+
+
+def test_a_report_may_lie_in_the_set_that_it_measures(server, dataset, drawn):
+    folder = server.base / "output" / "its own"
+    shutil.copytree(server.base / "output" / drawn, folder)
+    graph = {
+        "set": load("its own"),
+        "data": ours("Dataset", name=dataset),
+        "report": ours("Report", image_set=["set", 0], dataset=["data", 0], folder="its own", faces="auto"),
+    }
+    server.run(graph)
+    assert (folder / "report.html").is_file()
+    shutil.rmtree(folder)

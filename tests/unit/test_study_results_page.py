@@ -54,6 +54,20 @@ def test_a_runs_report_has_the_study_and_a_foreign_one_costs_that_part_alone(doc
     assert UNREADABLE in path.read_text("utf-8")
 
 
+def test_the_navigation_names_the_study_once_and_each_heading_says_whose_it_is(document, tmp_path):
+    path = write_html({"study": document}, None, tmp_path / "report.html")
+    text = path.read_text("utf-8")
+    navigation = text[text.index("<nav") : text.index("</nav>")]
+    assert navigation.count("Rater study, simulated raters") == 1
+    sections = re.findall(r'<section id="(study-[\w-]+)"', text)
+    assert len(sections) > 4
+    parts = navigation[navigation.index("Rater study, simulated raters") :].split("</ul>")[0]
+    assert re.findall(r'href="#([\w-]+)"', parts) == sections
+    assert text.count("<h2") == text.count("<li><a ")
+    assert len(re.findall(r"<h2[^>]*>Rater study, simulated raters: \w", text)) == len(sections)
+    assert problems(text) == []
+
+
 def marked(*, real=10):
     """Ratings in which the first of two raters marks one in five generated and every real picture."""
     items, ratings = answers(real=real)
