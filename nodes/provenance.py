@@ -1,7 +1,7 @@
 """What pictures were made with, read from the graph, as hashes and numbers: no name of a file or folder."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,12 +52,17 @@ def from_phantom(hidden: Any, start: str = "images") -> bool | None:
     return False if False in found else True if True in found else None
 
 
-def made_with(hidden: Any, lora_name: str, strength: float) -> dict[str, Any]:
-    """Base model, LoRA, sampler and versions, as a sidecar records them."""
+def made_with(
+    hidden: Any, lora_name: str, strength: float, models: Sequence[Any] | None = None
+) -> dict[str, Any]:
+    """Base model, LoRA, sampler and versions, as a sidecar records them.
+
+    models: the MODELs that drew, where they are connected; what lies on them says more than the graph.
+    """
     nodes = list(upstream(hidden, "images"))
     return {
         "base": _base(nodes),
-        "lora": _lora(nodes, lora_name, strength),
+        "lora": _lora_on(models, nodes) if models else _lora(nodes, lora_name, strength),
         "sampler": _sampler(nodes),
         "versions": _versions(),
     }
@@ -126,6 +131,7 @@ def _recipe(hidden: Any, graph: Mapping[str, Any]) -> str:
     from ..diffusioncleft_core.files import sha256_bytes
 
     known: dict[str, str] = {}
+    loras = set(places.model_files("loras"))
 
     def digest(link: Any) -> str:
         name = str(link[0])
@@ -134,18 +140,22 @@ def _recipe(hidden: Any, graph: Mapping[str, Any]) -> str:
             known[name] = described(graph.get(name, {}))
         return f"{known[name]}:{link[1]}"
 
+    def content(name: str, value: Any) -> Any:
+        if isinstance(value, dict):  # another pack's row: {"on": true, "lora": name, ...}
+            return {key: content(key, each) for key, each in sorted(value.items())}
+        if isinstance(value, str) and value in loras:
+            return _model_digest("loras", value)
+        return value if isinstance(value, (int, float)) or name in _WORDS else None
+
     def described(node: Mapping[str, Any]) -> str:
         kind, inputs = str(node.get("class_type")), node.get("inputs", {})
         if kind.startswith(OURS):
             return digest(inputs["images"]) if isinstance(inputs.get("images"), list) else kind
         kept = {}
         for name, value in sorted(inputs.items()):
-            if isinstance(value, list) and len(value) == 2:
-                kept[name] = digest(value)
-            elif kind in _LORA_LOADERS and name == "lora_name" and isinstance(value, str):
-                kept[name] = _model_digest("loras", value)
-            elif isinstance(value, (int, float)) or name in _WORDS:
-                kept[name] = value
+            told = digest(value) if isinstance(value, list) and len(value) == 2 else content(name, value)
+            if told is not None:
+                kept[name] = told
         return sha256_bytes(json.dumps([kind, kept], sort_keys=True, default=str).encode())
 
     node = graph.get(str(hidden.unique_id), {}) if hidden else {}
@@ -195,32 +205,70 @@ def _model_digest(kind: str, name: str) -> str:
 
 
 def _lora(nodes: list[Mapping[str, Any]], name: str, strength: float) -> dict[str, Any] | None:
+    """The LoRA that is given by name, and those that loaders name, as a record."""
+    loaders = [node["inputs"] for node in nodes if node.get("class_type") in _LORA_LOADERS]
+    linked = any(not isinstance(given.get("lora_name"), str) for given in loaders)
+    found = [*_named_by(loaders, strength), *_named_elsewhere(nodes)]
+    if name:
+        found = [(name, strength), *(lora for lora in found if lora[0] != name)]
+    whole = bool(name) or (not linked and (bool(found) or not _patched(nodes)))
+    return _record(found, whole, strength)
+
+
+def _lora_on(models: Sequence[Any], nodes: list[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """The LoRAs whose tensors lie on the models, all of which drew."""
+    from .patches import on_model
+
+    found = list(dict.fromkeys(on_model(model) for model in models))
+    loras = dict.fromkeys(lora for each in found if each for lora in each.loras)
+    # hooks lie on the prompt, and what lies on no model may still be hidden in it
+    hooked = any(str(node.get("class_type")).startswith("CreateHook") for node in nodes)
+    whole = len(found) == 1 and not hooked and (not _patched(nodes) if found == [None] else found[0].whole)
+    return _record([*loras, *(_named_elsewhere(nodes) if hooked else [])], whole)
+
+
+def _record(loras: Sequence[tuple[str, float]], whole: bool, strength: float = 1.0) -> dict[str, Any] | None:
+    """What a sidecar says: the nearest LoRA, and the `others` that drew with it.
+
+    whole: these are all that changed the model. Where they are not, the LoRA is unknown, and those that are
+    known are among the others: by each of them a consent that is withdrawn later finds the picture.
+    """
     from ..diffusioncleft_core.dataset.drawn import traced
     from ..diffusioncleft_core.dataset.withdrawn import refuse_withdrawn
+    from ..diffusioncleft_core.imageset.synthetic import OTHERS
 
-    loaders = [node["inputs"] for node in nodes if node.get("class_type") in _LORA_LOADERS]
-    if not name:
-        if loaders:
-            found = loaders[0]
-            name = found["lora_name"] if isinstance(found.get("lora_name"), str) else ""
-            given = found.get("strength_model")
-        else:
-            name, given = _named_elsewhere(nodes)
-        if isinstance(given, (int, float)):
-            strength = LOADER_STRENGTH.check(given, "the LoRA loader's strength_model")
-    if name:
-        lora = places.model_file("loras", name)
-        refuse_withdrawn(lora, places.withdrawals())
-        return traced(lora, _model_digest("loras", name), strength)
-    return {"sha256": _UNKNOWN, "strength": strength} if loaders or _patched(nodes) else None
+    known = []
+    for name, given in dict.fromkeys(loras):
+        file = places.model_file("loras", name)
+        refuse_withdrawn(file, places.withdrawals())
+        known.append(traced(file, _model_digest("loras", name), given))
+    if not whole:
+        known.insert(0, {"sha256": _UNKNOWN, "strength": strength})
+    if not known:
+        return None
+    return {**known[0], OTHERS: known[1:]} if known[1:] else known[0]
 
 
-def _named_elsewhere(nodes: list[Mapping[str, Any]]) -> tuple[str, Any]:
-    """The LoRA that a loader of another pack names, nearest first, and its strength; "" where none does.
+def _named_by(loaders: Sequence[Mapping[str, Any]], otherwise: float) -> list[tuple[str, float]]:
+    """LoRAs in ComfyUI's own loaders, nearest first; one of strength 0 counts where it is the only one.
 
-    Such loaders name it in a widget of any name, or in a row of a list: {"on": true, "lora": name, …}.
+    otherwise: the strength of a loader that takes it from a link.
     """
-    files = set(places.model_files("loras"))
+    found = []
+    for given in loaders:
+        name, told = given.get("lora_name"), given.get("strength_model")
+        if isinstance(name, str):
+            strength = told if isinstance(told, (int, float)) else otherwise
+            found.append((name, LOADER_STRENGTH.check(strength, "the LoRA loader's strength_model")))
+    return [lora for lora in found if lora[1]] or found[:1]
+
+
+def _named_elsewhere(nodes: list[Mapping[str, Any]]) -> list[tuple[str, float]]:
+    """LoRAs that loaders of other packs name, nearest first, and their strengths.
+
+    Such loaders name it in a widget of any name, or in rows of a list: {"on": true, "lora": name, …}.
+    """
+    files, found = set(places.model_files("loras")), []
     for node in nodes:
         if node.get("class_type") in _LORA_LOADERS or str(node.get("class_type")).startswith(OURS):
             continue
@@ -228,8 +276,10 @@ def _named_elsewhere(nodes: list[Mapping[str, Any]]) -> tuple[str, Any]:
         rows = [row for row in inputs.values() if isinstance(row, dict) and row.get("on", True)]
         for given in (inputs, *rows):
             if name := next((v for v in given.values() if isinstance(v, str) and v in files), ""):
-                return name, next((given[key] for key in _STRENGTHS if key in given), None)
-    return "", None
+                told = next((given[key] for key in _STRENGTHS if key in given), None)
+                strength = told if isinstance(told, (int, float)) else 1.0
+                found.append((name, LOADER_STRENGTH.check(strength, "the LoRA loader's strength")))
+    return found
 
 
 def _patched(nodes: list[Mapping[str, Any]]) -> bool:

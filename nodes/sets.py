@@ -129,6 +129,14 @@ class SaveSyntheticSet(Node):
                         "the set's folder rejected, so that figures before and after filtering can be told."
                     ),
                 ),
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip=(
+                        "The model that drew. Its LoRA is then known by what lies on it, whichever pack's "
+                        "loader put it there."
+                    ),
+                ),
             ],
             outputs=[
                 output(ImageSet, "image_set", tooltip="The set, for metrics and the report."),
@@ -154,7 +162,7 @@ class SaveSyntheticSet(Node):
         from .set_work import save_images
 
         lora = (one(inputs.get("lora_name"), "") or "", float(one(inputs.get("lora_strength"), 1.0)))
-        record = made_with(cls.hidden, *lora)
+        record = made_with(cls.hidden, *lora, models=inputs.get("model"))
         saved = save_images(
             places.own_output_folder(one(inputs["folder"])),
             images,

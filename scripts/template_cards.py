@@ -8,7 +8,8 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 from workflow_graphs import FILES
 
-SIDE, BAND = 640, 200
+SIDE, BAND, HEAD = 640, 200, 76
+"""HEAD: under the badge that the template browser lays over a card's corner."""
 _WIDE = 1500
 """Pixels of a plot that is too wide for half a card."""
 PAPER, INK, FAINT = "#16181d", "#ffffff", "#aab2bd"
@@ -34,7 +35,7 @@ def write_cards(made: Path, folder: Path) -> None:
     for name, file in FILES.items():
         card = Image.new("RGB", (SIDE, SIDE), PAPER)
         picture = _LOOKS.get(name, _faces)(made / name)
-        card.paste(_fitted(picture, SIDE, SIDE - BAND), (0, 0))
+        card.paste(_fitted(picture, SIDE, SIDE - BAND - HEAD), (0, HEAD))
         _write(card, *WORDS[name])
         card.save(folder / f"{file}.jpg", quality=82, optimize=True)
 

@@ -31,6 +31,8 @@ DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlg
 
 TRAINING = "training"
 """In a record of a LoRA: what it came from, which its conversion leaves as it is."""
+OTHERS = "others"
+"""In a record of a LoRA: records of those that drew together with it."""
 
 _XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
@@ -109,9 +111,11 @@ def is_ours(path: Path) -> bool:
 
 
 def drawn_by(lora: object) -> set[str]:
-    """By what a record of a LoRA knows it: the file's hash, and what it came from."""
+    """By what a record of a LoRA knows it: the file's hash, and what it came from; the same of its others."""
     known = lora if isinstance(lora, Mapping) else {}
-    return {name for key in ("sha256", TRAINING) if isinstance(name := known.get(key), str)}
+    names = {name for key in ("sha256", TRAINING) if isinstance(name := known.get(key), str)}
+    others = known.get(OTHERS)
+    return names.union(*map(drawn_by, others)) if isinstance(others, list) else names
 
 
 def lora_of_image(path: Path) -> set[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+SLOW = 300_000
+"""Milliseconds that a page may take on a machine that does other work."""
 READY = """() => window.app?.graph && window.app.extensionManager
     && Object.keys(window.LiteGraph?.registered_node_types ?? {}).includes('DiffusionCleft_PromptBuilder')"""
 NODES = """() => app.graph.nodes.map(node => ({
@@ -64,8 +66,9 @@ class Canvas:
 
     @classmethod
     def open(cls, page: Any, url: str) -> Canvas:
-        page.goto(url)
-        page.wait_for_function(READY, timeout=90_000)
+        page.set_default_timeout(SLOW)
+        page.goto(url, timeout=SLOW)
+        page.wait_for_function(READY)
         page.wait_for_timeout(1000)
         return cls(page, url)
 

@@ -67,7 +67,7 @@ def canvas_server(tmp_path_factory):
             json.dumps(value).encode(),
             {"Content-Type": "application/json"},
         )
-        urllib.request.urlopen(request, timeout=30).close()
+        urllib.request.urlopen(request, timeout=300).close()
     yield server
     server.kill()
 

@@ -81,7 +81,7 @@ def test_the_template_browser_offers_the_workflows_and_opens_one(canvas):
     dialog = canvas.page.locator("[role=dialog]")
     dialog.get_by_text("diffusioncleft", exact=True).first.click()
     for title in FILES.values():
-        dialog.get_by_text(title, exact=True).first.wait_for(timeout=15_000)
+        dialog.get_by_text(title, exact=True).first.wait_for()
     dialog.get_by_text(FILES["quick_start"], exact=True).first.click()
     canvas.page.wait_for_function(
         "count => app.graph.nodes.length === count", arg=len(ui_file("quick_start")["nodes"])
@@ -183,7 +183,7 @@ def test_a_graph_that_lacks_a_model_says_so_on_the_canvas_and_nothing_runs(canva
     canvas.load(ui_file("quick_start"))
     canvas.set("Cleft Artifact Filter", "faces", "buffalo_l")
     canvas.page.get_by_role("button", name="Run", exact=True).first.click()
-    canvas.page.get_by_text("the face pack 'buffalo_l' is in none of").first.wait_for(timeout=120_000)
+    canvas.page.get_by_text("the face pack 'buffalo_l' is in none of").first.wait_for()
     assert not any(canvas_server.get("/queue").values())
     canvas.page.keyboard.press("Escape")
 

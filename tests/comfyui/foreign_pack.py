@@ -1,4 +1,4 @@
-"""A pack of somebody else's, as they are: a loader of LoRAs in rows, one that hides its file, a saver."""
+"""A pack of somebody else's, as they are: it loads LoRAs in rows, by number or unseen, and has a saver."""
 
 CODE = '''
 import comfy.sd
@@ -35,6 +35,23 @@ class RowsLoader:
         return (model,)
 
 
+class NumberLoader:
+    """Loads the LoRA with this number: no widget names it."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"model": ("MODEL",), "number": ("INT", {"default": 0}), "power": ("FLOAT", {})}}
+
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "load"
+
+    def load(self, model, number, power):
+        name = sorted(folder_paths.get_filename_list("loras"))[number]
+        path = folder_paths.get_full_path_or_raise("loras", name)
+        state = comfy.utils.load_torch_file(path, safe_load=True)
+        return (comfy.sd.load_lora_for_models(model, None, state, power, 0)[0],)
+
+
 class HiddenLoader:
     """Patches the model with something that no widget names."""
 
@@ -66,6 +83,7 @@ class ForeignSaver:
 
 NODE_CLASS_MAPPINGS = {
     "ForeignRowsLoader": RowsLoader,
+    "ForeignNumberLoader": NumberLoader,
     "ForeignHiddenLoader": HiddenLoader,
     "ForeignSaver": ForeignSaver,
 }

@@ -97,6 +97,101 @@ def test_what_another_pack_does_to_the_model_unseen_is_unknown_and_not_none(serv
     assert plain["lora"] is None
 
 
+def by_number(power=0.75, model=None):
+    """A loader that names no file, on the phantom."""
+    return node("ForeignNumberLoader", model=model or ["load", 0], number=0, power=power)
+
+
+def test_a_lora_that_no_widget_names_is_known_by_what_lies_on_the_model(server, lora):
+    graph = drawing()
+    graph["quiet"] = by_number()
+    graph["sample"]["inputs"]["model"] = ["quiet", 0]
+    (told,) = saved(server, graph, "others/quiet", ["picture", 0], model=["quiet", 0])
+    assert told["lora"]["sha256"] == lora[1] and told["lora"]["strength"] == 0.75
+    assert told["lora"]["training"], "by it a withdrawn consent finds the picture"
+    (untold,) = saved(server, graph, "others/unseen", ["picture", 0])
+    assert untold["lora"]["sha256"] == "unknown"
+
+
+@pytest.mark.parametrize("kind", ["LoraLoader", "LoraLoaderModelOnly"])
+def test_comfyuis_own_loaders_leave_the_lora_on_the_model_too(server, lora, kind):
+    name, digest = lora
+    graph = drawing()
+    both = {"clip": ["load", 1], "strength_clip": 1.0} if kind == "LoraLoader" else {}
+    graph["core"] = node(kind, model=["load", 0], lora_name=name, strength_model=-0.5, **both)
+    graph["sample"]["inputs"]["model"] = ["core", 0]
+    (told,) = saved(server, graph, f"others/{kind}", ["picture", 0], model=["core", 0])
+    assert told["lora"]["sha256"] == digest and told["lora"]["strength"] == -0.5
+
+
+@pytest.fixture(scope="module")
+def second_lora(server, lora):
+    """Name and SHA-256 of a LoRA from elsewhere; by name it stands behind ours."""
+    from safetensors.torch import load_file, save_file
+
+    loras = server.base / "models" / "loras"
+    state = load_file(loras / lora[0])
+    path = loras / "style.safetensors"
+    save_file({key: tensor if "alpha" in key else tensor + 0.01 for key, tensor in state.items()}, path)
+    return path.name, sha256_model(path)
+
+
+def test_of_two_loras_both_are_recorded_so_that_a_withdrawn_consent_reaches_the_picture(
+    server, lora, second_lora
+):
+    from diffusioncleft.diffusioncleft_core.imageset.synthetic import drawn_by
+
+    graph = drawing()
+    graph["first"] = node(
+        "LoraLoaderModelOnly", model=["load", 0], lora_name=second_lora[0], strength_model=0.5
+    )
+    graph["quiet"] = by_number(model=["first", 0])
+    graph["sample"]["inputs"]["model"] = ["quiet", 0]
+    (told,) = saved(server, graph, "others/two", ["picture", 0], model=["quiet", 0])
+    assert {lora[1], second_lora[1]} <= drawn_by(told["lora"])
+    named = drawing()
+    named["first"] = graph["first"]
+    named["near"] = node("LoraLoaderModelOnly", model=["first", 0], lora_name=lora[0], strength_model=1.0)
+    named["sample"]["inputs"]["model"] = ["near", 0]
+    (told,) = saved(server, named, "others/two named", ["picture", 0])
+    assert told["lora"]["sha256"] == lora[1]
+    assert [(each["sha256"], each["strength"]) for each in told["lora"]["others"]] == [(second_lora[1], 0.5)]
+
+
+def test_a_merge_is_unknown_and_an_untouched_model_has_no_lora(server, lora):
+    graph = drawing()
+    graph["first"] = by_number()
+    graph["merged"] = node("ModelMergeSimple", model1=["load", 0], model2=["first", 0], ratio=0.5)
+    graph["sample"]["inputs"]["model"] = ["merged", 0]
+    (told,) = saved(server, graph, "others/merged", ["picture", 0], model=["merged", 0])
+    assert told["lora"]["sha256"] == "unknown"
+    (plain,) = saved(server, drawing(), "others/bare", ["picture", 0], model=["load", 0])
+    assert plain["lora"] is None
+
+
+def test_a_withdrawn_lora_is_refused_though_no_widget_names_it(server, lora):
+    from diffusioncleft.diffusioncleft_core.dataset.withdrawn import (
+        MARK,
+        RUN_KEY,
+        SAID,
+        Withdrawal,
+        add_marks,
+    )
+
+    loras = server.base / "models" / "loras"
+    training = read_lora(loras / lora[0]).metadata[RUN_KEY]
+    add_marks(loras, [Withdrawal(training, (), "2026-01-01", "a dataset")])
+    graph = drawing()
+    graph["quiet"] = by_number(0.25)
+    graph["sample"]["inputs"]["model"] = ["quiet", 0]
+    try:
+        with pytest.raises(NodeFailed, match=SAID):
+            saved(server, graph, "others/withdrawn", ["picture", 0], model=["quiet", 0])
+    finally:
+        (loras / MARK).unlink()
+    assert not list((server.base / "output").glob("others/withdrawn/*.png"))
+
+
 def test_what_comfyuis_own_trainer_gave_draws_and_is_unknown(server):
     known = server.get("/object_info")
     if "LoraModelLoader" not in known:
@@ -259,3 +354,139 @@ def test_a_grid_of_loras_runs_comfyuis_loader_once_a_cell(server, lora):
     outputs = server.run(graph)
     _, height, width, _ = map(int, outputs["size_of"]["text"][0].split("x"))
     assert width == 2 * 384 + 4 and 384 < height < 480
+
+
+def second(graph, latent, name="again", denoise=0.5):
+    """Another sampler behind the first one, as graphs with two passes have it."""
+    again = json.loads(json.dumps(graph["sample"]))
+    again["inputs"] |= {"latent_image": latent, "denoise": denoise}
+    graph[name] = again
+    graph["picture"]["inputs"]["samples"] = [name, 0]
+
+
+def test_a_picture_drawn_over_another_one_is_saved_with_the_last_prompt_and_seed(server):
+    graph = drawing()
+    graph["first"] = graph["picture"] | {}
+    graph["picture"] = json.loads(json.dumps(graph["picture"]))
+    graph["back"] = node("VAEEncode", pixels=["first", 0], vae=["load", 2])
+    second(graph, ["back", 0])
+    graph["again"]["inputs"]["seed"] = 12
+    (sidecar,) = saved(server, graph, "others/over", ["picture", 0])
+    assert sidecar["seed"] == 12 and sidecar["sampler"]["denoise"] == 0.5
+
+
+def test_a_masked_part_is_drawn_anew_and_filtered(server):
+    graph = drawing()
+    graph["first"] = graph["picture"] | {}
+    graph["picture"] = json.loads(json.dumps(graph["picture"]))
+    graph["mask"] = node("SolidMask", value=1.0, width=SIDE, height=SIDE)
+    graph["back"] = node(
+        "VAEEncodeForInpaint", pixels=["first", 0], vae=["load", 2], mask=["mask", 0], grow_mask_by=6
+    )
+    second(graph, ["back", 0], denoise=1.0)
+    graph["check"] = filtering(["picture", 0])
+    (sidecar,) = saved(server, graph, "others/inpainted", ["picture", 0], verdicts=["check", 7])
+    assert "accepted" in sidecar["verdicts"]
+
+
+def test_two_passes_with_a_larger_latent_give_a_larger_picture(server):
+    graph = drawing()
+    graph["larger"] = node(
+        "LatentUpscaleBy", samples=["sample", 0], upscale_method="nearest-exact", scale_by=1.5
+    )
+    second(graph, ["larger", 0])
+    graph["seen"] = node("ForeignSaver", pictures=["picture", 0])
+    outputs = server.run({**graph, "save": saving(["picture", 0], "others/larger")})
+    assert outputs["seen"]["text"] == ["1x192x192x3"] and outputs["save"]["files"]
+
+
+def test_prompts_that_were_mixed_or_zeroed_draw_pictures_that_are_saved(server):
+    graph = drawing()
+    graph["other"] = node("CLIPTextEncode", clip=["load", 1], text="[CLP] A boy's whole face.")
+    graph["mixed"] = node(
+        "ConditioningAverage",
+        conditioning_to=["text", 0],
+        conditioning_from=["other", 0],
+        conditioning_to_strength=0.7,
+    )
+    graph["nothing"] = node("ConditioningZeroOut", conditioning=["text", 0])
+    graph["sample"]["inputs"] |= {"positive": ["mixed", 0], "negative": ["nothing", 0]}
+    assert len(saved(server, graph, "others/prompts", ["picture", 0])) == 1
+
+
+def test_a_lora_on_the_prompt_alone_is_never_said_to_be_none(server, lora):
+    name, digest = lora
+    graph = drawing()
+    graph["hook"] = node("CreateHookLoraModelOnly", lora_name=name, strength_model=0.5)
+    graph["hooked"] = node(
+        "ConditioningSetProperties",
+        cond_NEW=["text", 0],
+        strength=1.0,
+        set_cond_area="default",
+        hooks=["hook", 0],
+    )
+    graph["sample"]["inputs"]["positive"] = ["hooked", 0]
+    (told,) = saved(server, graph, "others/hook", ["picture", 0])
+    assert told["lora"]["sha256"] == digest and told["lora"]["strength"] == 0.5
+    (seen,) = saved(server, graph, "others/hook on", ["picture", 0], model=["load", 0])
+    assert seen["lora"]["sha256"] == "unknown" and seen["lora"]["others"][0]["sha256"] == digest
+
+
+def test_what_was_bypassed_or_muted_on_the_canvas_leaves_nothing_behind(server):
+    """In UI format: a bypassed LoRA loader passes the model on, a muted saver isn't there."""
+    from workflow_files import ui_file
+
+    from diffusioncleft.cli.comfyui.convert import BYPASSED, MUTED, to_api
+
+    info = server.get("/object_info")
+    workflow = ui_file("quick_start")
+    kinds = {node_["type"]: node_ for node_ in workflow["nodes"]}
+    kinds["LoraLoaderModelOnly"]["mode"] = BYPASSED
+    kinds["DiffusionCleft_LoraTrainer"]["mode"] = MUTED
+    kinds["DiffusionCleft_Report"]["mode"] = MUTED
+    next(item for item in workflow["nodes"] if item.get("title") == "Figures")["mode"] = MUTED
+    graph = to_api(workflow, info)
+    types = [item["class_type"] for item in graph.values()]
+    assert "LoraLoaderModelOnly" not in types and "DiffusionCleft_LoraTrainer" not in types
+    for item in graph.values():
+        if item["class_type"] == "DiffusionCleft_PromptPlan":
+            item["inputs"]["count"] = 2
+        if item["class_type"] == "DiffusionCleft_PhantomDataset":
+            item["inputs"]["count"] = 8
+        if item["class_type"] == "DiffusionCleft_SaveSyntheticSet":
+            item["inputs"]["folder"] = "others/bypassed"
+    server.run(graph)
+    found = sorted((server.base / "output" / "others" / "bypassed").rglob("[0-9]*.json"))
+    assert len(found) == 2
+    assert all(json.loads(path.read_text())["lora"] is None for path in found)
+
+
+def test_pictures_go_on_to_what_makes_films_and_strips_of_them(server):
+    graph = drawing(["plan", 0], ["plan", 1])
+    graph["plan"] = plan_of(3)
+    graph["check"] = filtering(["picture", 0], rows=["plan", 2])
+    graph["set"] = saving(["picture", 0], "others/film", rows=["plan", 2], verdicts=["check", 7])
+    graph["film"] = node(
+        "SaveAnimatedWEBP",
+        images=["check", 8],
+        filename_prefix="others/film",
+        fps=2.0,
+        lossless=False,
+        quality=80,
+        method="default",
+    )
+    graph["second"] = node("ImageFromBatch", image=["check", 8], batch_index=1, length=1)
+    graph["seen"] = node("ForeignSaver", pictures=["second", 0])
+    outputs = server.run(graph)
+    assert outputs["film"]["images"] and outputs["seen"]["text"][0].startswith("1x")
+
+
+def test_a_picture_from_the_input_folder_is_filtered_and_saved_without_prompt_or_lora(server):
+    from PIL import Image
+
+    Image.new("RGB", (96, 64), "white").save(server.base / "input" / "blank.png")
+    graph = {"given": node("LoadImage", image="blank.png"), "check": filtering(["given", 0])}
+    graph["check"]["inputs"]["faces"] = "phantom"
+    (sidecar,) = saved(server, graph, "others/given", ["given", 0], verdicts=["check", 7])
+    assert sidecar["lora"] is None and sidecar["base"]["sha256"] == "unknown"
+    assert not sidecar["verdicts"]["accepted"]

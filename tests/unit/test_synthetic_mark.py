@@ -9,7 +9,12 @@ import torch
 from PIL import Image
 from synthetic_mark import assert_marked
 
-from diffusioncleft.diffusioncleft_core.imageset.synthetic import contact_sheet, is_ours, write_image
+from diffusioncleft.diffusioncleft_core.imageset.synthetic import (
+    contact_sheet,
+    drawn_by,
+    is_ours,
+    write_image,
+)
 from diffusioncleft.nodes.pictures import preview_synthetic
 from diffusioncleft.trainer.preview import PreviewPrompt, _save
 
@@ -65,3 +70,11 @@ def test_a_picture_that_is_shown_on_a_node_carries_the_mark_too(tmp_path, monkey
     (shown,) = preview_synthetic([PIXELS], "Preview of a training.")["images"]
     assert shown["type"] == "temp"
     assert_marked(tmp_path / shown["filename"], "Preview of a training.", sidecar=False)
+
+
+def test_a_record_of_several_loras_is_known_by_each_of_them():
+    others = [{"sha256": "b" * 64, "strength": 0.5, "training": "c" * 64}, {"sha256": "d" * 64}]
+    record = {"sha256": "unknown", "strength": 1.0, "others": others}
+    assert drawn_by(record) == {"unknown", "b" * 64, "c" * 64, "d" * 64}
+    assert drawn_by({"sha256": "a" * 64, "others": "damaged"}) == {"a" * 64}
+    assert drawn_by(None) == set()
