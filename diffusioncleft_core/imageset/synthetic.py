@@ -133,6 +133,7 @@ def lora_of_image(path: Path) -> set[str]:
                 said = image.info
             if said.get("Software") == SOFTWARE:
                 found |= {str(said[key]) for key in ("lora_sha256", "lora_training") if key in said}
+                found |= set(str(said.get("lora_others", "")).split())
     return found - {"none"}
 
 
@@ -163,6 +164,11 @@ def write_image(folder: Path, pixels: npt.NDArray[np.uint8], record: Mapping[str
         "lora_sha256": str(lora["sha256"]) if lora else "none",
         "lora_strength": str(lora["strength"]) if lora else "0",
         **({"lora_training": str(lora[TRAINING])} if lora and TRAINING in lora else {}),
+        **(
+            {"lora_others": " ".join(sorted(drawn_by({OTHERS: lora[OTHERS]})))}
+            if lora and OTHERS in lora
+            else {}
+        ),
         "base_sha256": str(record["base"]["sha256"]),
     }
     path = folder / image_name(int(record["index"]), int(record["seed"]))

@@ -9,10 +9,12 @@ import torch
 from PIL import Image
 from synthetic_mark import assert_marked
 
+from diffusioncleft.diffusioncleft_core.imageset.places import sidecar_of
 from diffusioncleft.diffusioncleft_core.imageset.synthetic import (
     contact_sheet,
     drawn_by,
     is_ours,
+    lora_of_image,
     write_image,
 )
 from diffusioncleft.nodes.pictures import preview_synthetic
@@ -78,3 +80,12 @@ def test_a_record_of_several_loras_is_known_by_each_of_them():
     assert drawn_by(record) == {"unknown", "b" * 64, "c" * 64, "d" * 64}
     assert drawn_by({"sha256": "a" * 64, "others": "damaged"}) == {"a" * 64}
     assert drawn_by(None) == set()
+
+
+def test_a_picture_without_its_sidecar_still_names_every_lora_that_drew_it(tmp_path):
+    lora = {"sha256": "a" * 64, "strength": 1.0, "others": [{"sha256": "b" * 64, "training": "c" * 64}]}
+    row = {"index": 0, "seed": 1, "prompt": "a face", "base": {"sha256": "e" * 64}, "lora": lora}
+    written = write_image(tmp_path, PIXELS, row)
+    path = tmp_path / written["file"]
+    sidecar_of(path).unlink()
+    assert lora_of_image(path) == {"a" * 64, "b" * 64, "c" * 64}
