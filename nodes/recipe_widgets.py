@@ -18,6 +18,7 @@ WIDGETS: Mapping[str, str] = {
     "network_dim": "network.rank",
     "network_alpha": "network.alpha",
     "network_targets": "network.targets",
+    "network_qkv": "network.qkv",
     "resolution": "data.resolution",
     "batch_size": "data.batch_size",
     "optimizer": "optimizer.name",
@@ -39,6 +40,7 @@ WIDGETS: Mapping[str, str] = {
     "gradient_checkpointing": "memory.gradient_checkpointing",
     "blocks_to_swap": "memory.blocks_to_swap",
     "preview_size": "previews.size",
+    "save_precision": "output.save_precision",
     "save_every": "output.save_every_n_steps",
     "checkpoint_every": "output.checkpoint_every_n_steps",
 }

@@ -110,6 +110,7 @@ def _basic_inputs() -> list[Any]:
 def _further_inputs() -> list[Any]:
     return [
         _field("network_targets", basic=False),
+        _field("network_qkv", basic=False),
         _model_file(
             "training_adapter",
             "network: training adapter",
@@ -137,6 +138,7 @@ def _further_inputs() -> list[Any]:
         _field("gradient_checkpointing", basic=False),
         _field("blocks_to_swap", basic=False, largest=57),
         _field("preview_size", basic=False, step=16),
+        _field("save_precision", basic=False),
         _field("save_every", basic=False),
         _field("checkpoint_every", basic=False),
         _model_file("vae", "model: vae", "Autoencoder of a single-file base model. auto: ae.safetensors."),

@@ -12,7 +12,7 @@ import glob
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ from ..diffusioncleft_core.flux.lora import (
     lora_state,
     set_active,
 )
-from ..diffusioncleft_core.flux.lora_file import save_kohya
+from ..diffusioncleft_core.flux.lora_file import PRECISIONS, save_kohya
 from ..diffusioncleft_core.flux.sampling import no_cudnn_attention
 from ..diffusioncleft_core.outputs import can_write
 from ..diffusioncleft_core.progress import watched
@@ -139,6 +139,7 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
         if checkpoint:
             checkpoints.restore(checkpoint, parameters, optimizer)
 
+        precision = PRECISIONS[recipe.output.save_precision]
         write_recipe(output_dir / FILE_NAME, told_recipe(recipe, len(images.train)))
         order = DataOrder(images.images, recipe.data.batch_size, recipe.objective.seed)
         objective = Objective(recipe, prepared, transformer, activate, device, dtype)
@@ -169,7 +170,7 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
 
         def save_lora(to: Path, step: int) -> None:
             metadata = lora_metadata(recipe, prepared, made_from, step, total)
-            save_kohya(to, lora_state(transformer, LORA), recipe.network.alpha, metadata)
+            save_kohya(to, lora_state(transformer, LORA), recipe.network.alpha, metadata, precision)
             told = [item for dataset in datasets for item in remember_lora(dataset, run, to)]
             if told:
                 events.emit("warning", message=f"the LoRA {SAID} while it was trained: it is marked so")
@@ -184,7 +185,7 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
             activate(True, False)
             transformer.eval()
             try:
-                with autocast(device, dtype):
+                with _rounded(parameters, precision), autocast(device, dtype):
                     previewer.preview(transformer, step, interruption.raise_if_requested)
             finally:
                 transformer.train()
@@ -329,6 +330,7 @@ def _attach(
         LORA,
         recipe.network.targets,
         seed=recipe.objective.seed,
+        joint=recipe.network.qkv == "joint",
     )
     known = {id(parameter) for parameter in lora_parameters(transformer, LORA)}
     parameters = {name: entry for name, entry in transformer.named_parameters() if id(entry) in known}
@@ -338,6 +340,21 @@ def _attach(
         set_active(transformer, [LORA] * lora + [ADAPTER] * adapter)
 
     return parameters, activate
+
+
+@contextlib.contextmanager
+def _rounded(parameters: Mapping[str, torch.nn.Parameter], precision: torch.dtype) -> Iterator[None]:
+    """Within the block the LoRA is as its file will hold it, so that a preview shows the file."""
+    exact = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+    with torch.no_grad():
+        for parameter in parameters.values():
+            parameter.copy_(parameter.to(precision))
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(exact[name])
 
 
 def _step_path(path: Path, step: int) -> Path:

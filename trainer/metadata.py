@@ -35,6 +35,8 @@ def fingerprinted(
         optional += ["objective.output_preservation_weight", "objective.other_trigger"]
     if recipe.objective.region_weight != 1:
         optional += ["objective.region_weight"]
+    if recipe.network.qkv != "separate":  # the only one there was, so checkpoints do not name it
+        optional += ["network.qkv"]
     values = {NAMES[path]: recipe[path] for path in [*tensors, *optional]}
     if recipe.objective.output_preservation_weight:
         values["trigger"] = prepared.trigger

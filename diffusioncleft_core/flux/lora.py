@@ -89,6 +89,7 @@ def attach_lora(
     targets: str | Sequence[str] = "all",
     *,
     seed: int | None = None,
+    joint: bool = False,
 ) -> list[str]:
     """Put a new trainable LoRA, in float32 whatever the base's format, beside what is active already.
 
@@ -101,6 +102,8 @@ def attach_lora(
         name: the adapter's.
         targets: see `target_modules`.
         seed: for the down matrices; None draws from torch's global generator.
+        joint: modules that are one in BFL's form (q, k, v; with a single block's MLP) share one down matrix,
+            as in kohya's scripts; else each has its own.
 
     Returns:
         The modules it stands on, for the record.
@@ -117,6 +120,8 @@ def attach_lora(
     for layer in _layers(transformer, name).values():
         for matrix in (layer.lora_A[name], layer.lora_B[name]):
             matrix.to(torch.float32)
+    if joint:
+        _share_down(transformer, name)
     set_active(transformer, [*active_adapters(transformer), name])
     return modules
 
@@ -233,13 +238,14 @@ def set_strength(transformer: Any, name: str, strength: float) -> None:
 
 
 def lora_parameters(transformer: Any, name: str = "default") -> list[torch.nn.Parameter]:
-    """An adapter's parameters in the model's order."""
+    """An adapter's parameters in the model's order, each once."""
     _require(transformer, [name])
-    return [
+    parameters = [
         parameter
         for layer in _layers(transformer, name).values()
         for parameter in (layer.lora_A[name].weight, layer.lora_B[name].weight)
     ]
+    return list({id(parameter): parameter for parameter in parameters}.values())
 
 
 def lora_state(transformer: Any, name: str = "default") -> dict[str, torch.Tensor]:
@@ -317,6 +323,19 @@ def _inject(
         assert layer.r[name] == ranks[module]
         assert layer.lora_alpha[name] == alphas[module]
     set_active(transformer, before)
+
+
+def _share_down(transformer: Any, name: str) -> None:
+    """Let the parts of each BFL module take the first part's down matrix: one parameter, one gradient."""
+    layers = _layers(transformer, name)
+    for build, count in (
+        (double_block, transformer.config.num_layers),
+        (single_block, transformer.config.num_single_layers),
+    ):
+        for pair in (pair for index in range(count) for pair in build(index)):
+            present = [layers[part] for part in pair.parts if part in layers]
+            for layer in present[1:]:
+                layer.lora_A[name] = present[0].lora_A[name]
 
 
 def _layers(transformer: Any, name: str | None = None) -> dict[str, Any]:

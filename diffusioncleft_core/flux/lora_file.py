@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -33,6 +34,12 @@ TELLING_METADATA = (
     "ss_vae_name",
 )
 """kohya's metadata that name files, folders or captions; our own files have none of them."""
+
+
+PRECISIONS: Mapping[str, torch.dtype] = MappingProxyType(
+    {"bf16": torch.bfloat16, "fp16": torch.float16, "float": torch.float32}
+)
+"""Number formats that a LoRA is saved in, by kohya's names."""
 
 
 SCALE_METADATA = ("effective_scale", "ss_network_alpha")
@@ -76,16 +83,38 @@ def save_kohya(
     state: Mapping[str, torch.Tensor],
     alpha: float | Mapping[str, float],
     metadata: Mapping[str, str],
+    precision: torch.dtype | None = None,
 ) -> None:
     """Write a canonical state in kohya's keys, atomically.
 
     Args:
         path: the safetensors file.
-        state: `<module>.lora_A.weight`, `<module>.lora_B.weight`; its precision is kept.
+        state: `<module>.lora_A.weight`, `<module>.lora_B.weight`.
         alpha: one alpha, or one a module.
         metadata: text by name; it goes into the file as it is, so it must name no file, folder or caption.
+        precision: the matrices' number format, one of `PRECISIONS`; None keeps the state's own. Alphas are
+            float32 in any case.
+
+    Raises:
+        UserError: a value is too large for the number format.
     """
-    _save(Path(path), write(from_state(state, alpha), "kohya"), metadata)
+    _save(Path(path), write(from_state(in_precision(state, precision), alpha), "kohya"), metadata)
+
+
+def in_precision(
+    state: Mapping[str, torch.Tensor], precision: torch.dtype | None
+) -> Mapping[str, torch.Tensor]:
+    """The state in another number format; None leaves it. A value that it can't hold raises UserError."""
+    if precision is None:
+        return state
+    rounded = {key: value.to(precision) for key, value in state.items()}
+    for key, value in rounded.items():
+        if bool(torch.isfinite(state[key]).all()) and not bool(torch.isfinite(value).all()):
+            raise UserError(
+                f"the LoRA's values of {key.partition('.lora_')[0]} are too large for "
+                f"{str(precision).removeprefix('torch.')}; save it in bf16 or float"
+            )
+    return rounded
 
 
 def convert_lora(

@@ -130,6 +130,7 @@ OPTIMIZERS = ("AdamW8bit", "AdamW")
 SCHEDULES = ("constant", "constant_with_warmup", "linear", "cosine")
 TIMESTEP_SAMPLINGS = ("uniform", "sigmoid", "shift", "schnell")
 TARGETS = ("all", "attention", "no_modulation")
+SAVE_PRECISIONS = ("bf16", "fp16", "float")
 LOSS_WEIGHT = number(0, 1e6)
 
 
@@ -211,6 +212,12 @@ class Network(_Group):
     )
     targets: str = setting(
         "all", "linear layers of the transformer blocks that get the LoRA", choices=TARGETS, tensors=True
+    )
+    qkv: str = setting(
+        "joint",
+        "whether q, k and v of a block, and a single block's MLP, share one down matrix as in kohya's scripts "
+        "(joint) or have one each, for a larger file (separate)",
+        choices=("joint", "separate"),
     )
     training_adapter: Path | None = setting(
         None,
@@ -321,6 +328,7 @@ class Output(_Group):
         Path("output"), "folder for the LoRA, checkpoints, previews and the loss history", location=True
     )
     name: str = setting("lora", "name of the LoRA file, without extension", location=True)
+    save_precision: str = setting("bf16", "number format of the LoRA file", choices=SAVE_PRECISIONS)
     save_every_n_steps: int = setting(
         0, "also save the LoRA every so many steps (0: only at the end)", range=NONE_OR_MORE
     )

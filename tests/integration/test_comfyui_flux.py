@@ -23,7 +23,8 @@ SCRIPT = Path(__file__).resolve().parents[1] / "comfyui_flux.py"
     not (COMFYUI / "comfy").is_dir() or not all(map(importlib.util.find_spec, ("einops", "torchsde"))),
     reason="no ComfyUI checkout with its requirements here",
 )
-def test_comfyui_gives_the_same_velocity_with_every_form_of_the_lora(tmp_path, offline_env):
+@pytest.mark.parametrize("joint", [False, True])
+def test_comfyui_gives_the_same_velocity_with_every_form_of_the_lora(tmp_path, offline_env, joint):
     folder = build_tiny_flux(tmp_path / "flux")
     single = build_single_files(folder, tmp_path / "single")
     transformer = load_transformer(FluxSource(folder=folder), torch.device("cpu"), torch.float32)
@@ -36,9 +37,10 @@ def test_comfyui_gives_the_same_velocity_with_every_form_of_the_lora(tmp_path, o
     }
     save_file(inputs, tmp_path / "inputs.safetensors")
     expected = {"base": sampling.predict_velocity(transformer, **inputs).detach()}
-    lora.attach_lora(transformer, 4, 8, seed=1)
-    for up in lora.lora_parameters(transformer)[1::2]:
-        torch.nn.init.normal_(up, std=0.05, generator=generator)
+    lora.attach_lora(transformer, 4, 8, seed=1, joint=joint)
+    for name, up in transformer.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(up, std=0.05, generator=generator)
     trained = sampling.predict_velocity(transformer, **inputs).detach()
     assert (trained - expected["base"]).abs().max() > 1e-2
     files = [tmp_path / f"{form}.safetensors" for form in ("kohya", "diffusers", "comfyui")]

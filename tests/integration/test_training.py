@@ -87,6 +87,7 @@ def _settings(workplace: Path, output_dir: Path, **values) -> Recipe:
             "checkpoint_every_n_steps": 5,
             "num_cpu_threads": 1,
             "device": "cpu",
+            "save_precision": "float",
             **values,
         }
     )
