@@ -49,10 +49,16 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what a crash left of atomic writes in `folder`; nobody else may be writing there."""
+def remove_leftovers(folder: Path, *, older_than: float = 0.0) -> None:
+    """Remove what a crash left of atomic writes in `folder`.
+
+    older_than: seconds since it was written. Where others may be writing now, give more than a write takes.
+    """
+    newest = time.time() - older_than
     for left in Path(folder).glob(f"{TEMPORARY_PREFIX}*"):
-        left.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            if not older_than or left.stat().st_mtime <= newest:
+                left.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

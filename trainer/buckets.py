@@ -2,29 +2,50 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
+from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.recipe.recipe import SIZE_STEP
 
 MAX_ASPECT = 4.0
 
 
+@dataclass(frozen=True)
+class BucketSides:
+    """What the sides of all buckets keep to, px: multiples of `step`, from `low` to `high` (0: no bound)."""
+
+    step: int = SIZE_STEP
+    low: int = 0
+    high: int = 0
+
+    def hold(self, side: int) -> bool:
+        """Whether a side lies between the bounds."""
+        return side >= self.low and (not self.high or side <= self.high)
+
+
+PLAIN_SIDES = BucketSides()
+
+
 @lru_cache(maxsize=64)
-def bucket_sizes(base: int, step: int) -> tuple[tuple[int, int], ...]:
-    """All (width, height) of one base resolution: multiples of `step`, area at most base², aspect at most
-    4:1.
+def bucket_sizes(base: int, sides: BucketSides) -> tuple[tuple[int, int], ...]:
+    """All (width, height) of one base resolution: multiples of the step, area at most base², aspect at most
+    4:1, sides within the bounds; empty when the bounds leave none.
 
     For each width the tallest height that still fits, so that buckets lie close under the base's area.
     """
-    sizes = []
+    sizes, step = [], sides.step
     for width in range(step, int(base * math.sqrt(MAX_ASPECT)) + 1, step):
         height = base * base // width // step * step
-        if height and max(width, height) <= MAX_ASPECT * min(width, height):
+        kept = sides.hold(width) and sides.hold(height)
+        if height and kept and max(width, height) <= MAX_ASPECT * min(width, height):
             sizes.append((width, height))
     return tuple(sizes)
 
 
-def assign_bucket(width: int, height: int, bases: Sequence[int], step: int = SIZE_STEP) -> tuple[int, int]:
+def assign_bucket(
+    width: int, height: int, bases: Sequence[int], sides: BucketSides = PLAIN_SIDES
+) -> tuple[int, int]:
     """Return the (width, height) that an image of `width` by `height` pixels is trained at.
 
     Of the base resolutions the largest whose bucket the image covers without being enlarged; an image that
@@ -38,11 +59,16 @@ def assign_bucket(width: int, height: int, bases: Sequence[int], step: int = SIZ
 
     smallest: tuple[int, int] | None = None
     for base in sorted(bases, reverse=True):
-        smallest = min(bucket_sizes(base, step), key=distance)
+        if not (sizes := bucket_sizes(base, sides)):
+            continue
+        smallest = min(sizes, key=distance)
         if smallest[0] <= width and smallest[1] <= height:
             return smallest
     if smallest is None:
-        raise ValueError("there is no base resolution")
+        raise UserError(
+            f"no bucket of --resolution {','.join(map(str, bases))} has its sides between --min_bucket_reso "
+            f"{sides.low} and --max_bucket_reso {sides.high}; change one of them"
+        )
     return smallest
 
 

@@ -13,7 +13,7 @@ import torch
 
 from ..diffusioncleft_core.dataset import folder as dataset_folder
 from ..diffusioncleft_core.errors import UserError
-from ..diffusioncleft_core.files import private_dir, write_bytes
+from ..diffusioncleft_core.files import private_dir, remove_leftovers, write_bytes
 from ..diffusioncleft_core.flux.sampling import encode_images, encode_prompts
 from ..diffusioncleft_core.imageset.cache import ContentCache, Tensors
 from ..diffusioncleft_core.imageset.decode import pixel_sha256
@@ -22,6 +22,7 @@ from .data import TrainImage, bucket_pixels, read_pixels
 
 _VERSION = 1
 _DATASET_CACHE = "training"
+_LEFT_SECONDS = 86_400.0
 _LATENTS_AT_ONCE = 1_048_576  # pixels in one call of the autoencoder
 _CHANGED = (
     "an image changed while the trainer was reading it; leave the folder alone and run the same command again"
@@ -56,6 +57,8 @@ class Caches:
             self._places[folder] = self._place_of(folder)
         place = self._places[folder]
         if (place, kind) not in self._open:
+            if place is not None:  # other runs may be writing into it
+                remove_leftovers(place / kind, older_than=_LEFT_SECONDS)
             self._open[place, kind] = ContentCache(place, kind)
         return self._open[place, kind]
 
@@ -75,6 +78,11 @@ class PrivateFolder:
 
     cache: Path
     key: bytes
+
+    @property
+    def key_id(self) -> str:
+        """Tells one key from another, and nothing of it."""
+        return hashlib.blake2b(b"which key", key=self.key, digest_size=8).hexdigest()
 
     def fingerprint(self, images: Iterable[TrainImage]) -> str:
         """Keyed BLAKE2b over what is trained on: pixels, captions, repeats and roles, in whatever order."""

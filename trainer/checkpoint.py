@@ -1,12 +1,13 @@
 """Checkpoints: all that a run needs to go on to the same tensors, bit for bit, in one safetensors file.
 
 Data order, noise levels and noise are functions of (seed, step), so a checkpoint holds the step, the LoRA's
-weights and the optimizer's state, and no state of a random generator. Nothing in it is a pickle.
+weights and the optimizer's state, and no state of a random generator. Nothing in it is a pickle. A checksum
+over all of it tells a file whose disk changed a bit.
 """
 
-import contextlib
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,16 +25,21 @@ from ..diffusioncleft_core.weight_file import stand_in
 _Memory = tuple[int, torch.Size, tuple[int, ...], torch.dtype, torch.device]
 _FORMAT = "diffusioncleft training checkpoint 1"
 _KEPT = 2
+KEYED = ("images", "regions")
+"""What of a run's origins is a fingerprint under the secret key of the cache."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`step` optimizer steps are done; `made_from` is what the run's result depends on."""
+    """`step` optimizer steps are done; `made_from` is what the run's result depends on, and `key_id` tells
+    which secret key its fingerprints of images were made with (empty in files of earlier versions).
+    """
 
     step: int
     made_from: dict[str, Any]
     parameters: dict[str, torch.Tensor]
     optimizer: dict[str, Any]
+    key_id: str = ""
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
@@ -46,6 +52,7 @@ def save_checkpoint(
     made_from: Mapping[str, Any],
     parameters: Mapping[str, torch.nn.Parameter],
     optimizer: Any,
+    key_id: str = "",
 ) -> Path:
     """Write the checkpoint of `step`, then delete all but the last two. A crash leaves the earlier ones
     whole.
@@ -54,6 +61,9 @@ def save_checkpoint(
     known = {_memory(tensor): name for name, tensor in reversed(tensors.items())}
     structure = _split(optimizer.state_dict(), "optimizer", tensors, known)
     header = {"format": _FORMAT, "step": step, "matters": dict(made_from), "optimizer": structure}
+    header |= {"key": key_id} if key_id else {}
+    tensors = {name: tensor.cpu() for name, tensor in tensors.items()}
+    header["sha256"] = _checksum(header, tensors)
     path = checkpoint_path(folder, step)
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={"checkpoint": json.dumps(header)})
@@ -62,11 +72,25 @@ def save_checkpoint(
     return path
 
 
-def latest_checkpoint(folder: Path) -> Checkpoint | None:
-    """Return the newest whole checkpoint of a folder, None if there is none."""
-    for path in reversed(_checkpoints(folder)):
-        with contextlib.suppress(UserError):
-            return read_checkpoint(path)
+def latest_checkpoint(folder: Path, warn: Callable[[str], None] = lambda message: None) -> Checkpoint | None:
+    """Return the newest whole checkpoint of a folder, None if there is none at all.
+
+    `warn` gets a sentence on each that is damaged. Checkpoints of which none is whole raise UserError.
+    """
+    paths = _checkpoints(folder)
+    for path in reversed(paths):
+        try:
+            found = read_checkpoint(path)
+        except UserError:
+            warn(
+                f"the checkpoint {path} is damaged, so it is not used; the run goes on from the one before it"
+            )
+            continue
+        return found
+    if paths:
+        raise UserError(
+            f"no checkpoint in {folder} is whole; check the disk, and start anew with --resume no"
+        )
     return None
 
 
@@ -81,12 +105,16 @@ def read_checkpoint(path: Path) -> Checkpoint:
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         if header["format"] != _FORMAT:
             raise KeyError("format")
+        told = header.pop("sha256", None)  # earlier versions wrote none
+        if told is not None and told != _checksum(header, tensors):
+            raise ValueError("checksum")
         parameters = {
             name.removeprefix("parameter/"): tensor
             for name, tensor in tensors.items()
             if name.startswith("parameter/")
         }
-        return Checkpoint(header["step"], header["matters"], parameters, _join(header["optimizer"], tensors))
+        optimizer = _join(header["optimizer"], tensors)
+        return Checkpoint(header["step"], header["matters"], parameters, optimizer, header.get("key", ""))
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path} is damaged or no checkpoint of this trainer; give another, or --resume no"
@@ -113,13 +141,31 @@ def refuse_withdrawn_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
         )
 
 
-def check_made_from(checkpoint: Checkpoint, made_from: Mapping[str, Any], output_dir: Path) -> None:
-    """Raise UserError, with what changed, if other settings, images or models made the checkpoint."""
+def check_made_from(
+    checkpoint: Checkpoint,
+    made_from: Mapping[str, Any],
+    output_dir: Path,
+    *,
+    key_id: str = "",
+    warn: Callable[[str], None] = lambda message: None,
+) -> None:
+    """Raise UserError, with what changed, if other settings, images or models made the checkpoint.
+
+    With another `key_id` than the checkpoint's, as when the cache that held the key was removed, fingerprints
+    of equal images differ: they are not compared, and `warn` gets a sentence that says so.
+    """
     old, new = checkpoint.made_from, json.loads(json.dumps(dict(made_from)))
+    keyed: tuple[str, ...] = ()
+    if checkpoint.key_id and key_id and checkpoint.key_id != key_id:
+        keyed = KEYED
+        warn(
+            f"the secret key by which the run in {output_dir} knew its images is gone, as when its cache was "
+            "removed: the run goes on, and whether the images are the same can't be told"
+        )
     changed = [
         f"{name} was {_short(old.get(name))}, is {_short(new.get(name))}"
         for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name)
+        if old.get(name) != new.get(name) and name not in keyed
     ]
     if changed:
         raise UserError(
@@ -138,6 +184,17 @@ def remove_checkpoints(folder: Path) -> None:
 
 def _checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*.safetensors"), key=lambda path: (len(path.name), path.name))
+
+
+def _checksum(header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 over the header without its checksum, and every tensor with its name, type and shape."""
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        if tensor.numel():
+            digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _split(value: Any, name: str, tensors: dict[str, torch.Tensor], known: dict[_Memory | None, str]) -> Any:

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, NoReturn
 
 from ..diffusioncleft_core.errors import UserError
-from ..diffusioncleft_core.ranges import sides
+from ..diffusioncleft_core.ranges import LEARNING_RATE, sides
 from ..diffusioncleft_core.recipe.checks import check_places, check_recipe, without_effect
 from ..diffusioncleft_core.recipe.document import read_recipe
 from ..diffusioncleft_core.recipe.presets import (
@@ -19,13 +19,17 @@ from ..diffusioncleft_core.recipe.presets import (
     completed_recipe,
     named_recipe,
 )
-from ..diffusioncleft_core.recipe.recipe import Field, Recipe, Subset, recipe_fields
+from ..diffusioncleft_core.recipe.recipe import Field, Recipe, recipe_fields
 from .dataset_toml import read_dataset_config, read_toml, refuse_escapes
-from .kohya import ALWAYS, FIELDS, REFUSED, refusal, spelled
+from .kohya import FIELDS, NAMES, spelled
+from .kohya_options import ALWAYS, REFUSED, TRANSLATED, WITHOUT_EFFECT, refusal, remark
+from .network_args import qkv_of
 
 AS_GIVEN = "as_given"
 """In place of a preset: the settings are complete, as between a program and the trainer that it starts."""
 _ABOVE_A_RECIPE = ("preset", "recipe")
+_ALSO: dict[str, dict[str, str]] = {"output.save_precision": {"fp32": "float", "float32": "float"}}
+"""Other words for a field's choices."""
 _OPTIONS = MappingProxyType({name: recipe_fields()[path] for name, path in FIELDS.items()})
 
 
@@ -63,6 +67,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         common: dict[str, Any] = {"help": text.replace("%", "%%"), "default": argparse.SUPPRESS}
         if entry.kind is bool:
             parser.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, **common)
+        elif _several_texts(entry):
+            parser.add_argument(f"--{name}", nargs="*", metavar="NAME=VALUE", **common)
         else:
             choices = entry.setting.choices or None
             parser.add_argument(f"--{name}", type=_reader(entry), choices=choices, **common)
@@ -72,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=False,
         help="save a checkpoint and stop when standard input ends or says stop",
     )
-    for name in sorted({*ALWAYS, *REFUSED}):
+    for name in sorted({*ALWAYS, *REFUSED, *WITHOUT_EFFECT, *TRANSLATED}):
         parser.add_argument(
             f"--{name}", action=_Kohya, nargs="*", help=argparse.SUPPRESS, default=argparse.SUPPRESS
         )
@@ -100,12 +106,16 @@ def recipe_from(namespace: argparse.Namespace, *, places: bool = True) -> Recipe
     values = _given(namespace)
     config_file = getattr(namespace, "config_file", None)
     if config_file:
-        values = _read_config_file(config_file) | values
+        values = _read_config_file(config_file)[0] | values
     above = {name: values.pop(name) for name in _ABOVE_A_RECIPE if name in values}
     choices = {FIELDS[name]: value for name, value in values.items()}
     if choices.get("data.config"):
-        subsets, from_toml = read_dataset_config(choices["data.config"])
-        choices = from_toml | choices | {"data.subsets": subsets}
+        dataset = read_dataset_config(choices["data.config"])
+        choices |= {**dataset.settings, "data.subsets": dataset.subsets}
+    if "network.qkv" not in choices and (qkv := qkv_of(choices.get("network.args", ()))):
+        choices["network.qkv"] = qkv
+    if choices.get("optimizer.epochs"):
+        choices.pop("optimizer.steps", None)  # as in kohya's scripts
     preset = above.get("preset", "paper")
     if preset == AS_GIVEN:
         recipe = PAPER.replaced(choices)
@@ -119,11 +129,25 @@ def recipe_from(namespace: argparse.Namespace, *, places: bool = True) -> Recipe
 
 
 def unheard(namespace: argparse.Namespace, recipe: Recipe) -> list[str]:
-    """Sentences on the options that were given and have no effect beside the others."""
-    values = _given(namespace)
+    """Sentences on the options that were given and have no effect, or another than they seem to."""
+    values, noted = _given(namespace), list(getattr(namespace, "kohya", None) or ())
     if config_file := getattr(namespace, "config_file", None):
-        values = _read_config_file(config_file) | values
-    return without_effect(recipe, [FIELDS[name] for name in values if name in FIELDS], spelled)
+        below, remarked = _read_config_file(config_file)
+        values = below | values
+        noted = [*remarked, *noted]
+    remarks = [said for name, value in noted if (said := remark(name, value))]
+    if values.get("max_train_epochs") and values.get("max_train_steps"):
+        remarks.append("--max_train_steps has no effect beside --max_train_epochs, as in kohya's scripts")
+    if recipe.data.config:
+        dataset = read_dataset_config(recipe.data.config)
+        remarks += dataset.remarks
+        remarks += [
+            f"--{NAMES[path]} has no effect: {recipe.data.config} takes precedence, as in kohya's scripts"
+            for path, told in dataset.settings.items()
+            if values.get(NAMES[path], told) != told
+        ]
+    given = [FIELDS[name] for name in values if name in FIELDS]
+    return [*remarks, *without_effect(recipe, given, spelled)]
 
 
 def to_arguments(recipe: Recipe) -> list[str]:
@@ -135,27 +159,13 @@ def to_arguments(recipe: Recipe) -> list[str]:
             continue
         if isinstance(value, bool):
             arguments.append(f"--{'' if value else 'no-'}{name}")
+        elif _several_texts(entry):
+            arguments += [f"--{name}", *value]
         else:
             arguments.append(f"--{name}={_shown(value)}")
     if recipe.data.subsets and recipe.data.config is None:
         raise ValueError("subsets travel to another process as a dataset TOML")
     return arguments
-
-
-def image_folders(recipe: Recipe) -> tuple[Subset, ...]:
-    """Return the folders to train on, whichever way they were given."""
-    data = recipe.data
-    if data.subsets:
-        return data.subsets
-    shared: dict[str, Any] = {
-        "class_tokens": data.class_tokens,
-        "caption_extension": data.caption_extension,
-    }
-    assert data.train_dir is not None
-    folders = [Subset(data.train_dir, **shared)]
-    if data.reg_dir is not None:
-        folders.append(Subset(data.reg_dir, is_reg=True, **shared))
-    return tuple(folders)
 
 
 def _below(above: dict[str, Any], *, phantom: bool) -> Recipe:
@@ -184,8 +194,16 @@ def _shown(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
+def _several_texts(entry: Field) -> bool:
+    """Whether an option takes any number of texts."""
+    return typing.get_origin(entry.kind) is tuple and typing.get_args(entry.kind)[0] is str
+
+
 def _reader(entry: Field) -> Any:
-    """The function that reads an option's value."""
+    """The function that reads an option's value; of names in whatever case, as kohya's scripts do."""
+    if entry.setting.choices:
+        known = {choice.lower(): choice for choice in entry.setting.choices} | _ALSO.get(entry.path, {})
+        return lambda text: known.get(text.lower(), text)
     return entry.setting.range or (sides if typing.get_origin(entry.kind) is tuple else entry.kind)
 
 
@@ -207,22 +225,42 @@ def _refuse(namespace: argparse.Namespace) -> None:
 
 def _given(namespace: argparse.Namespace) -> dict[str, Any]:
     names = (*_ABOVE_A_RECIPE, *_OPTIONS)
-    return {name: getattr(namespace, name) for name in names if hasattr(namespace, name)}
+    values = {name: getattr(namespace, name) for name in names if hasattr(namespace, name)}
+    for name, value in values.items():
+        if name in _OPTIONS and _several_texts(_OPTIONS[name]):
+            values[name] = tuple(value)
+    for name, value in getattr(namespace, "kohya", None) or ():
+        if name == "unet_lr":
+            try:
+                values["learning_rate"] = LEARNING_RATE(value)
+            except argparse.ArgumentTypeError as error:
+                raise UserError(f"--unet_lr: {error}") from None
+        elif name in ("use_8bit_adam", "use_lion_optimizer"):
+            values["optimizer_type"] = "Lion" if "lion" in name else "AdamW8bit"
+        elif (name, value) == ("weighting_scheme", "logit_normal"):
+            sampling = values.get("timestep_sampling", "sigma")
+            values["timestep_sampling"] = "logit_normal" if sampling == "sigma" else sampling
+    return values
 
 
-def _read_config_file(path: Path) -> dict[str, Any]:
-    """Read kohya's `--config_file`: settings as TOML, in sections or not."""
+def _read_config_file(path: Path) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """Read kohya's `--config_file`: settings as TOML, in sections or not; and its options that are no field.
+
+    A missing file is looked for with `.toml` behind its name, as kohya's scripts write it.
+    """
+    if not path.exists() and path.suffix != ".toml":
+        path = path.with_name(f"{path.name}.toml")
     flat: dict[str, Any] = {}
     for key, value in read_toml(path).items():
         flat |= value if isinstance(value, dict) else {key: value}
     arguments: list[str] = []
     for key, value in flat.items():
-        if value is False and key in (*ALWAYS, *REFUSED):
-            continue  # an option that is switched off
         if isinstance(value, str):
             refuse_escapes(value, path, key)
         text = "" if value is True else ",".join(map(str, value)) if isinstance(value, list) else str(value)
-        if isinstance(value, bool) and key in _OPTIONS:
+        if key in _OPTIONS and _several_texts(_OPTIONS[key]):
+            arguments += [f"--{key}", *map(str, value if isinstance(value, list) else [value])]
+        elif isinstance(value, bool) and key in _OPTIONS:
             arguments.append(f"--{'' if value else 'no-'}{key}")
         else:
             arguments.append(f"--{key}={text}" if text else f"--{key}")
@@ -233,4 +271,4 @@ def _read_config_file(path: Path) -> dict[str, Any]:
         _refuse(namespace)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    return _given(namespace)
+    return _given(namespace), list(getattr(namespace, "kohya", None) or ())

@@ -17,7 +17,7 @@ from ..diffusioncleft_core.imageset.manifest import ImageRow, read_image_set, un
 from ..diffusioncleft_core.imageset.places import MANIFEST, is_set_aside, named
 from ..diffusioncleft_core.recipe.recipe import Subset
 from ..diffusioncleft_core.small_counts import told
-from .buckets import assign_bucket, cover_box
+from .buckets import PLAIN_SIDES, BucketSides, assign_bucket, cover_box
 
 MAX_SIDE = 4096  # larger photographs are reduced while they are read
 _TRAINED_ROLES = {False: (None, "train"), True: (None, "train", "generated", "control")}
@@ -67,7 +67,10 @@ class Collected:
 
 
 def collect_images(
-    subsets: Sequence[Subset], bases: Sequence[int], step: int, each: Callable[[], None] = lambda: None
+    subsets: Sequence[Subset],
+    bases: Sequence[int],
+    sides: BucketSides = PLAIN_SIDES,
+    each: Callable[[], None] = lambda: None,
 ) -> Collected:
     """Read the images of all folders. `each` is called before every image and may raise to stop.
 
@@ -83,7 +86,7 @@ def collect_images(
     left_out: list[str] = []
     uncaptioned: list[str] = []
     for subset in sorted(subsets, key=lambda entry: entry.is_reg):
-        found, omitted, bare = _images_of(subset, bases, step, each)
+        found, omitted, bare = _images_of(subset, subset.resolution or bases, sides, each)
         images += found
         left_out += omitted
         uncaptioned += bare
@@ -106,7 +109,7 @@ def collect_images(
 
 
 def _images_of(
-    subset: Subset, bases: Sequence[int], step: int, each: Callable[[], None]
+    subset: Subset, bases: Sequence[int], sides: BucketSides, each: Callable[[], None]
 ) -> tuple[list[TrainImage], list[str], list[str]]:
     """One folder's images, sentences on what was left out of it, and the images without a caption.
 
@@ -135,7 +138,7 @@ def _images_of(
         if caption is None:
             uncaptioned.append(row.file)
             continue
-        bucket = assign_bucket(pixels.shape[1], pixels.shape[0], bases, step)
+        bucket = assign_bucket(pixels.shape[1], pixels.shape[0], bases, sides)
         images.append(
             TrainImage(
                 folder / row.file,

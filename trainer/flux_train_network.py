@@ -38,7 +38,7 @@ from ..diffusioncleft_core.dataset.trained import remember_lora, remember_traini
 from ..diffusioncleft_core.dataset.withdrawn import SAID
 from ..diffusioncleft_core.environment import pick_device
 from ..diffusioncleft_core.errors import UserError, system_sentence
-from ..diffusioncleft_core.files import sha256_model
+from ..diffusioncleft_core.files import remove_leftovers, sha256_model
 from ..diffusioncleft_core.flux.components import load_transformer, load_vae
 from ..diffusioncleft_core.flux.lora import (
     attach_lora,
@@ -46,6 +46,7 @@ from ..diffusioncleft_core.flux.lora import (
     lora_parameters,
     lora_state,
     set_active,
+    start_from,
 )
 from ..diffusioncleft_core.flux.lora_file import PRECISIONS, save_kohya
 from ..diffusioncleft_core.flux.sampling import no_cudnn_attention
@@ -56,11 +57,14 @@ from ..diffusioncleft_core.recipe.presets import told_recipe
 from ..diffusioncleft_core.recipe.recipe import STEPS_PER_IMAGE, Recipe
 from . import checkpoint as checkpoints
 from . import memory
-from .config import TrainResult, image_folders, parse_arguments, recipe_from, unheard
+from .config import TrainResult, parse_arguments, recipe_from, unheard
 from .data import DataOrder
+from .epochs import in_steps
 from .events import EVENT_SECONDS, Events, LossHistory, standard_output_events
+from .folders import image_folders
 from .interruption import Interrupted, Interruption, output_lock
 from .metadata import fingerprinted, lora_metadata, saved_steps
+from .network_args import layer_ranks
 from .objective import Objective, autocast
 from .optimizer import build_optimizer, learning_rate
 from .prepare import base_model, loading_progress, prepare
@@ -97,20 +101,30 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
         _reproducible(recipe, device),
         watched(loading_progress(events, interruption)),
     ):
+        for folder in (output_dir, states, output_dir / "previews"):
+            remove_leftovers(folder)  # of a run that was killed while it wrote
+
         # The base model, the images, and their latents and captions, encoded once.
         source = base_model(recipe)
-        prepared = prepare(recipe, source, device, dtype, events, interruption)
+        encoders_dtype = (
+            torch.bfloat16 if dtype == torch.float16 else dtype
+        )  # they overflow in half precision
+        prepared = prepare(recipe, source, device, encoders_dtype, events, interruption)
         images = prepared.collected
+        order = DataOrder(images.images, recipe.data.batch_size, recipe.objective.seed)
+        recipe = in_steps(recipe, order)
         total = recipe.optimizer.steps or STEPS_PER_IMAGE * len(images.train)
         adapter = _adapter(recipe, events)
         adapter_sha256 = sha256_model(adapter) if adapter else None
+        if (weights := recipe.network.weights) and not weights.is_file():
+            raise UserError(f"there is no file {weights}; check --network_weights")
         made_from = fingerprinted(recipe, prepared, total, str(dtype), adapter_sha256)
         run = run_fingerprint(made_from)
         folders = {image.folder for image in images.images}
         datasets = [folder for folder in folders if is_dataset(folder) and can_write(folder)]
 
         # Where an earlier run stopped.
-        checkpoint = _checkpoint(recipe, states, made_from)
+        checkpoint = _checkpoint(recipe, states, made_from, prepared.key_id, events)
         start = checkpoint.step if checkpoint else 0
         path = output_dir / f"{recipe.output.name}.safetensors"
         if start > total:
@@ -141,14 +155,13 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
 
         precision = PRECISIONS[recipe.output.save_precision]
         write_recipe(output_dir / FILE_NAME, told_recipe(recipe, len(images.train)))
-        order = DataOrder(images.images, recipe.data.batch_size, recipe.objective.seed)
         objective = Objective(recipe, prepared, transformer, activate, device, dtype)
         seconds = 0.0 if recipe.output.report_every_step else EVENT_SECONDS
         history = LossHistory(output_dir / "loss.jsonl", events, start, total, seconds=seconds)
         previewer = Previewer(
             prepared.previews,
             prepared.text,
-            lambda: load_vae(source, device, dtype),
+            lambda: load_vae(source, device, encoders_dtype),
             output_dir / "previews",
             events,
             device,
@@ -178,7 +191,9 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
 
         def save_checkpoint(step: int) -> None:
             history.flush()
-            saved = checkpoints.save_checkpoint(states, step, made_from, parameters, optimizer)
+            saved = checkpoints.save_checkpoint(
+                states, step, made_from, parameters, optimizer, prepared.key_id
+            )
             events.emit("checkpoint", path=str(saved), step=step)
 
         def preview(step: int) -> None:
@@ -191,12 +206,25 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
                 transformer.train()
                 activate(True, True)
 
+        def give_what_is_due(step: int, *, missing_only: bool = False) -> None:
+            """The LoRA and the previews of `step`, where the recipe asks for them there."""
+            every = recipe.output.save_every_n_steps
+            file = _step_path(path, step)
+            if every and step and step % every == 0 and step < total and not (missing_only and file.exists()):
+                history.flush()
+                save_lora(file, step)
+                _forget_old(path, step, recipe.output.save_last_n_steps)
+            every = recipe.previews.every_n_steps
+            due = recipe.previews.at_first if step == 0 else every and step % every == 0
+            if due and not (missing_only and previewer.has_all(step)):
+                preview(step)
+
         transformer.train()
         activate(True, True)
-        if recipe.previews.at_first and start == 0:
-            preview(0)
         done = start
         try:
+            # Before the first step; or what a run that was stopped at this step had no time for.
+            give_what_is_due(start, missing_only=start > 0)
             for step in range(start + 1, total + 1):
                 interruption.raise_if_requested()
                 rate = learning_rate(recipe, step, total)
@@ -206,25 +234,19 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
                 for part in range(recipe.optimizer.accumulation_steps):
                     number = (step - 1) * recipe.optimizer.accumulation_steps + part
                     losses += objective.backward(order.draw(number), number)
+                finite = objective.unscale(parameters.values())
                 if recipe.optimizer.max_grad_norm:
                     torch.nn.utils.clip_grad_norm_(parameters.values(), recipe.optimizer.max_grad_norm)
-                optimizer.step()
+                if finite:
+                    optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
                 history.add(step, losses, rate)
                 done = step
 
+                # First what is due, then the checkpoint that counts the step: a kill loses neither.
+                give_what_is_due(step)
                 if step % recipe.output.checkpoint_every_n_steps == 0 or step == total:
                     save_checkpoint(step)
-                if (
-                    recipe.output.save_every_n_steps
-                    and step % recipe.output.save_every_n_steps == 0
-                    and step < total
-                ):
-                    history.flush()
-                    save_lora(_step_path(path, step), step)
-                    _forget_old(path, step, recipe.output.save_last_n_steps)
-                if recipe.previews.every_n_steps and step % recipe.previews.every_n_steps == 0:
-                    preview(step)
         except Interrupted as interrupted:
             save_checkpoint(done)
             raise Interrupted(str(interrupted), done, total) from interrupted
@@ -284,7 +306,7 @@ def _device(recipe: Recipe) -> tuple[torch.device, torch.dtype]:
         torch.cuda.set_device(device)
     auto = "bf16" if device.type == "cuda" else "no"
     precision = auto if recipe.memory.precision == "auto" else recipe.memory.precision
-    return device, torch.bfloat16 if precision == "bf16" else torch.float32
+    return device, {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision, torch.float32)
 
 
 def _adapter(recipe: Recipe, events: Events) -> Path | None:
@@ -302,18 +324,24 @@ def _adapter(recipe: Recipe, events: Events) -> Path | None:
     return adapter
 
 
-def _checkpoint(recipe: Recipe, states: Path, made_from: dict[str, Any]) -> checkpoints.Checkpoint | None:
+def _checkpoint(
+    recipe: Recipe, states: Path, made_from: dict[str, Any], key_id: str, events: Events
+) -> checkpoints.Checkpoint | None:
     """Return where to go on: the output folder's newest checkpoint, a given one, or None to start anew."""
+
+    def warn(message: str) -> None:
+        events.emit("warning", message=message, private=True)
+
     if recipe.output.resume == "no":
         checkpoints.remove_checkpoints(states)
         return None
     if recipe.output.resume == "auto":
-        checkpoint = checkpoints.latest_checkpoint(states)
+        checkpoint = checkpoints.latest_checkpoint(states, warn)
     else:
         checkpoint = checkpoints.read_checkpoint(Path(recipe.output.resume))
     if checkpoint is not None:
         checkpoints.refuse_withdrawn_checkpoint(checkpoint, recipe.output.folder)
-        checkpoints.check_made_from(checkpoint, made_from, recipe.output.folder)
+        checkpoints.check_made_from(checkpoint, made_from, recipe.output.folder, key_id=key_id, warn=warn)
     return checkpoint
 
 
@@ -323,15 +351,18 @@ def _attach(
     """Attach the LoRA and the training adapter; return the LoRA's parameters and a switch (lora, adapter)."""
     if recipe.network.training_adapter is not None:
         load_lora(transformer, recipe.network.training_adapter, name=ADAPTER)
+    size = transformer.config
     attach_lora(
         transformer,
-        recipe.network.rank,
+        layer_ranks(recipe.network.args, recipe.network.rank, size.num_layers, size.num_single_layers),
         recipe.network.alpha,
         LORA,
         recipe.network.targets,
         seed=recipe.objective.seed,
         joint=recipe.network.qkv == "joint",
     )
+    if recipe.network.weights is not None:
+        start_from(transformer, recipe.network.weights, LORA)
     known = {id(parameter) for parameter in lora_parameters(transformer, LORA)}
     parameters = {name: entry for name, entry in transformer.named_parameters() if id(entry) in known}
 

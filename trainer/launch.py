@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -48,16 +49,17 @@ def train(
         recipe: complete.
         on_event: gets every event (see `events.Events`) in the calling thread, and `stopping` once the child
             is asked to end, which takes a while where it is loading a model.
-        stop: when it returns True, or at Ctrl-C, the child saves a checkpoint and ends.
+        stop: when it returns True, or at Ctrl-C or SIGTERM, the child saves a checkpoint and ends, and this
+            process waits for it.
         grace: seconds after which what still runs is killed, as at a second Ctrl-C.
 
     Raises:
         UserError: a mistake in settings or data, or memory ran out.
         Interrupted: after `stop`.
-        KeyboardInterrupt: after Ctrl-C.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM.
         RuntimeError: a fault of the trainer.
     """
-    with _child(recipe) as child:
+    with _signals() as asked, _child(recipe) as child:
         listener = _Listener(child)
         deadline: float | None = None
         by_keyboard = False
@@ -68,6 +70,12 @@ def train(
                     if event["event"] == "end":
                         break
                     on_event(event)
+                if asked.count("SIGINT") > 1:
+                    raise KeyboardInterrupt
+                if asked and not by_keyboard:
+                    by_keyboard = True
+                    deadline = deadline or _ask_to_stop(child, grace)
+                    on_event({"event": "stopping", "message": STOPPING})
                 if deadline is None and stop():
                     deadline = _ask_to_stop(child, grace)
                     on_event({"event": "stopping", "message": STOPPING})
@@ -158,6 +166,30 @@ class _Listener:
             self._lines.append(text)
             if debug:
                 print(text, file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[str]]:
+    """Take note of Ctrl-C and SIGTERM, by name, in place of an exception at any line; a list of those so far.
+
+    Only a program's main thread may: elsewhere signals stay as they are.
+    """
+    asked: list[str] = []
+    before: dict[int, Any] = {}
+
+    def note(number: int, frame: Any) -> None:
+        asked.append(signal.Signals(number).name)
+
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGINT", "SIGTERM"):
+            number = getattr(signal, name)
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                before[number] = signal.signal(number, note)
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

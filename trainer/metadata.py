@@ -1,7 +1,9 @@
 """What is written into the LoRA file, and what a checkpoint has to agree with."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
@@ -10,14 +12,51 @@ from ..diffusioncleft_core.dataset.consent import NOT_RECORDED, RECORDED, consen
 from ..diffusioncleft_core.dataset.trained import run_fingerprint
 from ..diffusioncleft_core.dataset.withdrawn import RUN_KEY
 from ..diffusioncleft_core.environment import versions
+from ..diffusioncleft_core.files import sha256_file
 from ..diffusioncleft_core.recipe.document import METADATA_KEY, recipe_document
-from ..diffusioncleft_core.recipe.presets import told_recipe
+from ..diffusioncleft_core.recipe.presets import steps_tell, told_recipe
 from ..diffusioncleft_core.recipe.recipe import Recipe, recipe_fields
 from ..diffusioncleft_core.small_counts import told, told_parts
+from .data import DataOrder
+from .epochs import steps_an_epoch
 from .kohya import NAMES
+from .network_args import pairs_of
 from .optimizer import optimizer_name
 from .prepare import Prepared
 from .triggers import trigger_form
+
+_ADDED = (
+    "network.args",
+    "optimizer.args",
+    "optimizer.cycles",
+    "optimizer.power",
+    "optimizer.min_lr_ratio",
+    "optimizer.decay_steps",
+    "optimizer.timescale",
+    "objective.logit_mean",
+    "objective.logit_std",
+    "objective.min_timestep",
+    "objective.max_timestep",
+)
+
+
+_ALWAYS_SO: Mapping[str, Any] = MappingProxyType(
+    {
+        **dict.fromkeys(("ss_cache_latents", "ss_enable_bucket", "ss_bucket_no_upscale"), True),
+        **dict.fromkeys(
+            (
+                "ss_v2", "ss_full_fp16", "ss_lowram", "ss_fp8_base", "ss_fp8_base_unet", "ss_flip_aug",
+                "ss_color_aug", "ss_random_crop", "ss_shuffle_caption", "ss_zero_terminal_snr",
+                "ss_debiased_estimation", "ss_apply_t5_attn_mask",
+            ),
+            False,
+        ),
+        **dict.fromkeys(("ss_caption_dropout_rate", "ss_noise_offset", "ss_network_dropout"), 0.0),
+        "ss_loss_type": "l2",
+        "ss_model_prediction_type": "raw",
+    }
+)  # fmt: skip
+"""kohya's names of what is the same in every run of this trainer."""
 
 
 def fingerprinted(
@@ -37,7 +76,12 @@ def fingerprinted(
         optional += ["objective.region_weight"]
     if recipe.network.qkv != "separate":  # the only one there was, so checkpoints do not name it
         optional += ["network.qkv"]
+    # What later versions added counts where it is not as it was before: older checkpoints go on.
+    defaults = Recipe()
+    optional += [path for path in _ADDED if recipe[path] != defaults[path]]
     values = {NAMES[path]: recipe[path] for path in [*tensors, *optional]}
+    if recipe.network.weights is not None:
+        values["network weights"] = sha256_file(recipe.network.weights)
     if recipe.objective.output_preservation_weight:
         values["trigger"] = prepared.trigger
     values |= {
@@ -46,7 +90,7 @@ def fingerprinted(
         "number format": number_format,
         "training adapter": adapter_sha256,
     }
-    if recipe.optimizer.schedule in ("linear", "cosine"):
+    if recipe.optimizer.schedule not in ("constant", "constant_with_warmup", "inverse_sqrt"):
         values["max_train_steps"] = total
     return values
 
@@ -63,20 +107,39 @@ def lora_metadata(
     captions = [image.caption for image in collected.train]
     images = len(collected.train)
     shared = told_recipe(recipe, images)
-    counted = shared is recipe
+    counted = not steps_tell(recipe, images)
+    epoch = steps_an_epoch(recipe, DataOrder(collected.images, recipe.data.batch_size, recipe.objective.seed))
+    chosen = recipe.objective
+    name = prepared.trigger and f"{prepared.trigger}, "
     asked = all(consent_recorded(folder) for folder in {image.folder for image in collected.images})
     values: dict[str, Any] = {
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.architecture": "flux-1-schnell/lora",
         "modelspec.implementation": "https://github.com/black-forest-labs/flux",
+        "modelspec.title": f"{name}a LoRA for FLUX.1 schnell",
+        "modelspec.resolution": "{0}x{0}".format(max(recipe.data.resolution)),
+        "modelspec.trigger_phrase": prepared.trigger,
+        "modelspec.timestep_range": None
+        if (chosen.min_timestep, chosen.max_timestep) == (0, 1000)
+        else f"{chosen.min_timestep},{chosen.max_timestep}",
         "ss_base_model_version": "flux1",
         "ss_network_module": "networks.lora_flux",
         "ss_network_dim": recipe.network.rank,
         "ss_network_alpha": recipe.network.alpha,
+        "ss_network_args": json.dumps(pairs_of(recipe.network.args, "network_args"))
+        if recipe.network.args
+        else None,
         "ss_learning_rate": recipe.optimizer.learning_rate,
+        "ss_unet_lr": recipe.optimizer.learning_rate,
         "ss_lr_scheduler": recipe.optimizer.schedule,
         "ss_lr_warmup_steps": recipe.optimizer.warmup_steps,
-        "ss_optimizer": made_from["optimizer"],
+        "ss_optimizer": made_from["optimizer"]
+        + (f"({','.join(recipe.optimizer.args)})" if recipe.optimizer.args else ""),
+        "ss_max_grad_norm": recipe.optimizer.max_grad_norm,
+        "ss_num_epochs": -(-total // epoch) if counted else None,
+        "ss_epoch": -(-step // epoch) if counted else None,
+        "ss_num_batches_per_epoch": told(epoch * recipe.optimizer.accumulation_steps) if counted else None,
+        "ss_batch_size_per_device": recipe.data.batch_size,
         "ss_steps": step if counted else None,
         "ss_max_train_steps": total if counted else None,
         "ss_seed": recipe.objective.seed,
@@ -86,12 +149,22 @@ def lora_metadata(
         "ss_total_batch_size": recipe.data.batch_size,
         "ss_gradient_accumulation_steps": recipe.optimizer.accumulation_steps,
         "ss_gradient_checkpointing": recipe.memory.gradient_checkpointing,
-        "ss_mixed_precision": "bf16" if "bfloat16" in made_from["number format"] else "no",
+        "ss_mixed_precision": {"torch.bfloat16": "bf16", "torch.float16": "fp16"}.get(
+            made_from["number format"], "no"
+        ),
+        "ss_blocks_to_swap": recipe.memory.blocks_to_swap,
+        "ss_min_bucket_reso": recipe.data.bucket_min_side or None,
+        "ss_max_bucket_reso": recipe.data.bucket_max_side or None,
+        "ss_bucket_reso_steps": recipe.data.bucket_step,
+        **_ALWAYS_SO,
         "ss_resolution": ",".join(map(str, recipe.data.resolution)),
         "bucket_counts": json.dumps(told_parts(collected.bucket_counts())),
         "ss_timestep_sampling": recipe.objective.timestep_sampling,
-        "ss_discrete_flow_shift": recipe.objective.shift
-        if recipe.objective.timestep_sampling == "shift"
+        "ss_sigmoid_scale": chosen.sigmoid_scale
+        if chosen.timestep_sampling in ("sigmoid", "shift", "flux_shift")
+        else None,
+        "ss_discrete_flow_shift": chosen.shift
+        if chosen.timestep_sampling in ("shift", "sigma", "logit_normal")
         else None,
         "ss_guidance_scale": 1.0,
         "trigger": prepared.trigger,

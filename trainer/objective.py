@@ -2,7 +2,8 @@
 
 import contextlib
 import hashlib
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +15,8 @@ from .data import Draw
 from .prepare import Prepared, preserved_triggers
 
 SCHNELL_STEPS = 4
+HALF_LOSS_SCALE = 1024.0
+"""Of the loss under float16, whose smallest numbers gradients fall below."""
 
 
 @dataclass(frozen=True)
@@ -21,12 +24,35 @@ class NoiseLevels:
     """Distribution of the noise level sigma in [0, 1].
 
     `uniform`: U(0, 1). `sigmoid`: sigmoid(scale * N(0, 1)). `shift`: the same, then s*t / (1 + (s-1)*t).
+    `flux_shift`: the same with FLUX.1 dev's shift, which grows with the picture. `sigma`: U(0, 1), shifted.
+    `logit_normal`: 1 - sigmoid(mean + std * N(0, 1)), shifted, as kohya's `sigma` with that weighting (Esser
+    et al. 2024, eq. 19, where u = 1 is the clean image).
     `schnell`: one of the levels at which schnell is sampled in 4 steps (1, 0.75, 0.5, 0.25).
+
+    `low` and `high` bound the noise that is trained: [0, 1] is mapped linearly onto [low, high].
     """
 
     kind: str = "uniform"
     sigmoid_scale: float = 1.0
     shift: float = 3.0
+    logit_mean: float = 0.0
+    logit_std: float = 1.0
+    low: float = 0.0
+    high: float = 1.0
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> "NoiseLevels":
+        """The recipe's."""
+        chosen = recipe.objective
+        return cls(
+            chosen.timestep_sampling,
+            chosen.sigmoid_scale,
+            chosen.shift,
+            chosen.logit_mean,
+            chosen.logit_std,
+            chosen.min_timestep / 1000,
+            chosen.max_timestep / 1000,
+        )
 
 
 def seeded(seed: int, *parts: int | str) -> torch.Generator:
@@ -37,17 +63,45 @@ def seeded(seed: int, *parts: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
 
 
-def sample_sigmas(sampling: NoiseLevels, count: int, generator: torch.Generator) -> torch.Tensor:
-    """Draw [count] noise levels, float32."""
-    if sampling.kind == "uniform":
+def sample_sigmas(
+    sampling: NoiseLevels, count: int, generator: torch.Generator, tokens: int = 256
+) -> torch.Tensor:
+    """Draw [count] noise levels, float32. tokens: of the picture, a token 2 x 2 cells of the latent."""
+    sigmas = _unbounded_sigmas(sampling, count, generator, tokens)
+    if (sampling.low, sampling.high) == (0.0, 1.0):
+        return sigmas
+    return sampling.low + (sampling.high - sampling.low) * sigmas
+
+
+def _unbounded_sigmas(
+    sampling: NoiseLevels, count: int, generator: torch.Generator, tokens: int
+) -> torch.Tensor:
+    kind = sampling.kind
+    if kind == "uniform":
         return torch.rand(count, generator=generator)
-    if sampling.kind == "schnell":
+    if kind == "schnell":
         levels = torch.tensor(schnell_sigmas(SCHNELL_STEPS)[:SCHNELL_STEPS])
         return levels[torch.randint(SCHNELL_STEPS, (count,), generator=generator)]
-    sigmas = torch.sigmoid(sampling.sigmoid_scale * torch.randn(count, generator=generator))
-    if sampling.kind == "shift":
-        sigmas = sampling.shift * sigmas / (1 + (sampling.shift - 1) * sigmas)
+    if kind == "sigma":
+        return _shifted(torch.rand(count, generator=generator), sampling.shift)
+    normal = torch.randn(count, generator=generator)
+    if kind == "logit_normal":
+        return _shifted(1 - torch.sigmoid(sampling.logit_mean + sampling.logit_std * normal), sampling.shift)
+    sigmas = torch.sigmoid(sampling.sigmoid_scale * normal)
+    if kind == "shift":
+        return _shifted(sigmas, sampling.shift)
+    if kind == "flux_shift":
+        return _shifted(sigmas, math.exp(flux_mu(tokens)))
     return sigmas
+
+
+def flux_mu(tokens: int) -> float:
+    """FLUX.1 dev's log-shift of a picture of so many tokens: 0.5 at 256, 1.15 at 4096, linear between."""
+    return 0.5 + (1.15 - 0.5) * (tokens - 256) / (4096 - 256)
+
+
+def _shifted(sigmas: torch.Tensor, shift: float) -> torch.Tensor:
+    return shift * sigmas / (1 + (shift - 1) * sigmas)
 
 
 @dataclass(frozen=True)
@@ -80,7 +134,8 @@ def noisy_batch(
     Rectified flow as in FLUX.1 (Esser et al. 2024, eq. 13, unweighted). Noise is drawn on the CPU in float32,
     so that it is the same on every device.
     """
-    sigma = sample_sigmas(sampling, len(latents), generator)
+    tokens = (latents.shape[-2] // 2) * (latents.shape[-1] // 2)
+    sigma = sample_sigmas(sampling, len(latents), generator, tokens)
     noise = torch.randn(latents.shape, generator=generator)
     level = sigma[:, None, None, None]
     noisy = (1 - level) * latents + level * noise
@@ -140,9 +195,8 @@ class Objective:
         """`activate(lora, adapter)` switches the LoRA and the training adapter on and off."""
         self._recipe, self._prepared, self._transformer = recipe, prepared, transformer
         self._activate, self._device, self._dtype = activate, device, dtype
-        self._noise_levels = NoiseLevels(
-            recipe.objective.timestep_sampling, recipe.objective.sigmoid_scale, recipe.objective.shift
-        )
+        self._noise_levels = NoiseLevels.of(recipe)
+        self._loss_scale = HALF_LOSS_SCALE if dtype == torch.float16 else 1.0
         self._base_target = recipe.objective.prior_target == "base"
         self._preserved = preserved_triggers(recipe)
 
@@ -170,12 +224,26 @@ class Objective:
             reg = losses[count : count + len(group.reg)].sum() / max(1, len(draw.reg))
             kept = losses[count + len(group.reg) :].sum() / len(draw.train)
             loss = train + self._recipe.objective.prior_loss_weight * reg
-            ((loss + self._recipe.objective.output_preservation_weight * kept) * share).backward()
+            loss = loss + self._recipe.objective.output_preservation_weight * kept
+            (loss * share * self._loss_scale).backward()
             reg = reg + kept
             totals += torch.stack([train, reg]).detach() * share
         if not draw.reg and not self._preserved:
             totals[1] = torch.nan
         return totals
+
+    def unscale(self, parameters: Iterable[torch.nn.Parameter]) -> bool:
+        """Take the loss scale of half precision out of the gradients; False where one overflowed.
+
+        Such a step is left out, as `torch.amp.GradScaler` does; the scale is a constant, so that a checkpoint
+        has nothing more to hold.
+        """
+        if self._loss_scale == 1.0:
+            return True
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        for gradient in gradients:
+            gradient /= self._loss_scale
+        return all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
 
     def _forwards(self, draw: Draw) -> list[Draw]:
         """Split a batch by the size of its images, the training images' size first."""

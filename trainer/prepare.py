@@ -14,10 +14,11 @@ from ..diffusioncleft_core.imageset.cache import Tensors
 from ..diffusioncleft_core.progress import Watcher
 from ..diffusioncleft_core.recipe.recipe import Recipe
 from . import memory
+from .buckets import BucketSides
 from .cache import Caches, PrivateFolder, cached_latents, cached_text, private_folder
-from .config import image_folders
 from .data import Collected, collect_images
 from .events import EVENT_SECONDS, Events
+from .folders import image_folders
 from .interruption import Interruption
 from .preview import PreviewPrompt, read_prompts
 from .triggers import check_preserved, counterpart, known_trigger
@@ -33,6 +34,7 @@ class Prepared:
         latents: one [16, h, w] float32 an image.
         text: embeddings by caption, the empty one and previews included.
         trigger: empty if it is not known.
+        key_id: tells which secret key made the fingerprints of images.
     """
 
     collected: Collected
@@ -41,6 +43,7 @@ class Prepared:
     previews: list[PreviewPrompt]
     fingerprints: dict[str, str]
     trigger: str = ""
+    key_id: str = ""
 
     def counterparts(self, indices: tuple[int, ...], other: str | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Return text [B, T, D] and pooled text [B, P] of the captions without their trigger, or under
@@ -98,9 +101,8 @@ def prepare(
     """
     previews = read_prompts(recipe)
     folders = image_folders(recipe)
-    collected = collect_images(
-        folders, recipe.data.resolution, recipe.data.bucket_step, interruption.raise_if_requested
-    )
+    sides = BucketSides(recipe.data.bucket_step, recipe.data.bucket_min_side, recipe.data.bucket_max_side)
+    collected = collect_images(folders, recipe.data.resolution, sides, interruption.raise_if_requested)
     for message in collected.left_out:
         events.emit("warning", message=message, private=True)
     trained = list(dict.fromkeys(image.caption for image in collected.train))
@@ -135,7 +137,7 @@ def prepare(
         encoding_progress(events, interruption, "latents"),
     )
     memory.release()
-    return Prepared(collected, latents, text, previews, fingerprints, trigger)
+    return Prepared(collected, latents, text, previews, fingerprints, trigger, private.key_id)
 
 
 def captions_by_folder(

@@ -99,6 +99,13 @@ class Previewer:
                 self._vae.to("cpu")
             memory.release()
 
+    def has_all(self, step: int) -> bool:
+        """Whether the pictures of `step` are there."""
+        return all(self._path(step, index).exists() for index in range(len(self._prompts)))
+
+    def _path(self, step: int, index: int) -> Path:
+        return self._folder / f"step_{step:06d}_{index:02d}.png"
+
     def _preview(self, transformer: torch.nn.Module, step: int, each: Callable[[], None]) -> None:
         latents = []
         for prompt in self._prompts:
@@ -115,8 +122,12 @@ class Previewer:
         self._vae.to(self._device)
         for index, (prompt, one) in enumerate(zip(self._prompts, latents, strict=True)):
             each()
-            image = decode_latents(self._vae, one.to(self._device))[0]
-            path = self._folder / f"step_{step:06d}_{index:02d}.png"
+            dtype = next(
+                self._vae.parameters()
+            ).dtype  # float16, in which others compute, is too narrow for it
+            with torch.autocast(self._device.type, dtype, enabled=dtype != torch.float32):
+                image = decode_latents(self._vae, one.to(self._device))[0]
+            path = self._path(step, index)
             _save(path, image, prompt, step)
             self._events.emit("preview", path=str(path), prompt=prompt.prompt, seed=prompt.seed, step=step)
 

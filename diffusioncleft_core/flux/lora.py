@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import torch
 
 from ..errors import UserError
 from .lora_file import Lora, convert_lora, inspect_lora, read_lora, save_kohya
-from .transformer_keys import double_block, single_block
+from .transformer_keys import ModulePair, double_block, single_block
 
 __all__ = [
     "Lora",
@@ -38,6 +38,7 @@ __all__ = [
     "save_kohya",
     "set_active",
     "set_strength",
+    "start_from",
     "target_modules",
 ]
 
@@ -59,14 +60,7 @@ def target_modules(transformer: Any, targets: str | Sequence[str] = "all") -> li
     Raises:
         UserError: an unknown preset, or an ending that no module has.
     """
-    config = transformer.config
-    names = [
-        part
-        for build, count in ((double_block, config.num_layers), (single_block, config.num_single_layers))
-        for index in range(count)
-        for pair in build(index)
-        for part in pair.parts
-    ]
+    names = [part for pair in _pairs(transformer) for part in pair.parts]
     if isinstance(targets, str):
         if targets not in PRESETS:
             raise UserError(
@@ -83,7 +77,7 @@ def target_modules(transformer: Any, targets: str | Sequence[str] = "all") -> li
 
 def attach_lora(
     transformer: Any,
-    rank: int,
+    rank: int | Callable[[ModulePair], int],
     alpha: float,
     name: str = "default",
     targets: str | Sequence[str] = "all",
@@ -98,7 +92,7 @@ def attach_lora(
 
     Args:
         transformer: a frozen `FluxTransformer2DModel`.
-        rank, alpha: ΔW = alpha / rank · up · down.
+        rank, alpha: ΔW = alpha / rank · up · down. A function gives the rank of each BFL layer; 0: no LoRA.
         name: the adapter's.
         targets: see `target_modules`.
         seed: for the down matrices; None draws from torch's global generator.
@@ -109,7 +103,10 @@ def attach_lora(
         The modules it stands on, for the record.
     """
     modules = target_modules(transformer, targets)
-    ranks = dict.fromkeys(modules, rank)
+    ranks = dict.fromkeys(modules, rank) if isinstance(rank, int) else _ranks(transformer, modules, rank)
+    modules = list(ranks)
+    if not modules:
+        raise UserError("no layer gets a LoRA: all are left out, or have the rank 0; choose more")
     alphas = dict.fromkeys(modules, float(alpha))
     if seed is None:
         _inject(transformer, name, ranks, alphas, trainable=True)
@@ -172,6 +169,35 @@ def load_lora(
     set_strength(transformer, name, strength)
     set_active(transformer, [*active_adapters(transformer), name])
     return lora.metadata
+
+
+@torch.no_grad()
+def start_from(transformer: Any, path: Path, name: str) -> None:
+    """Copy a LoRA file's weights into an adapter that is there already; the file's ΔW stays what it is.
+
+    Raises:
+        UserError: unreadable, on other layers or of other ranks than the adapter, or each of q, k and v has a
+            down matrix of its own where the adapter shares one.
+    """
+    lora, layers = read_lora(path), _layers(transformer, name)
+    state = {key: value.float() for key, value in lora.state.items()}
+    for module, alpha in lora.alphas.items():
+        if (layer := layers.get(module)) is not None and f"{module}.lora_B.weight" in state:
+            up = state[f"{module}.lora_B.weight"]
+            state[f"{module}.lora_B.weight"] = up * (alpha / up.shape[1] / layer.scaling[name])
+    try:
+        load_lora_state(transformer, name, state)
+    except UserError:
+        raise UserError(
+            f"the LoRA {Path(path).name} is on other layers or of another rank than the one to be trained; "
+            "start with the settings it was trained with"
+        ) from None
+    for module, layer in layers.items():
+        if not torch.equal(layer.lora_A[name].weight.cpu(), state[f"{module}.lora_A.weight"]):
+            raise UserError(
+                f"the LoRA {Path(path).name} has a down matrix for each of q, k and v, and the one to be "
+                "trained shares one: train it with --network_qkv separate"
+            )
 
 
 def remove_lora(transformer: Any, name: str) -> None:
@@ -325,17 +351,27 @@ def _inject(
     set_active(transformer, before)
 
 
+def _ranks(transformer: Any, modules: Sequence[str], rank: Callable[[ModulePair], int]) -> dict[str, int]:
+    """The rank of each module that is not 0."""
+    by_part = {part: rank(pair) for pair in _pairs(transformer) for part in pair.parts}
+    return {module: by_part[module] for module in modules if by_part[module]}
+
+
+def _pairs(transformer: Any) -> Iterator[ModulePair]:
+    """The linear layers of the blocks, in the model's order."""
+    config = transformer.config
+    for build, count in ((double_block, config.num_layers), (single_block, config.num_single_layers)):
+        for index in range(count):
+            yield from build(index)
+
+
 def _share_down(transformer: Any, name: str) -> None:
     """Let the parts of each BFL module take the first part's down matrix: one parameter, one gradient."""
     layers = _layers(transformer, name)
-    for build, count in (
-        (double_block, transformer.config.num_layers),
-        (single_block, transformer.config.num_single_layers),
-    ):
-        for pair in (pair for index in range(count) for pair in build(index)):
-            present = [layers[part] for part in pair.parts if part in layers]
-            for layer in present[1:]:
-                layer.lora_A[name] = present[0].lora_A[name]
+    for pair in _pairs(transformer):
+        present = [layers[part] for part in pair.parts if part in layers]
+        for layer in present[1:]:
+            layer.lora_A[name] = present[0].lora_A[name]
 
 
 def _layers(transformer: Any, name: str | None = None) -> dict[str, Any]:

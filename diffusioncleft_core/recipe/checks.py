@@ -67,7 +67,7 @@ def check_places(recipe: Recipe, spell: Spelling = by_path) -> Recipe:
         raise UserError(
             f"there is no base model; give {spell('model.base')} FLUX.1-schnell, or {spell('model.phantom')}"
         )
-    if (recipe.previews.every_n_steps or recipe.previews.at_first) and recipe.previews.prompts is None:
+    if _draws_previews(recipe) and recipe.previews.prompts is None:
         raise UserError(f"previews need prompts; give {spell('previews.prompts')} FILE, one prompt a line")
     _refuse_without_effect(recipe, spell, places=True)
     return recipe
@@ -77,6 +77,16 @@ def _check_sizes(recipe: Recipe, spell: Spelling) -> None:
     step = recipe.data.bucket_step
     if step % SIZE_STEP:
         raise UserError(f"{spell('data.bucket_step')} is {step}; FLUX needs a multiple of {SIZE_STEP}")
+    low, high = recipe.data.bucket_min_side, recipe.data.bucket_max_side
+    if high and high < max(low, step):
+        raise UserError(
+            f"{spell('data.bucket_max_side')} is {high}: below the smallest side, {max(low, step)}; give more"
+        )
+    if recipe.objective.min_timestep >= recipe.objective.max_timestep:
+        raise UserError(
+            f"{spell('objective.min_timestep')} {recipe.objective.min_timestep} is not below "
+            f"{spell('objective.max_timestep')} {recipe.objective.max_timestep}"
+        )
     smallest = max(step, _SMALLEST)
     if not recipe.data.resolution or min(recipe.data.resolution) < smallest:
         raise UserError(
@@ -95,6 +105,11 @@ class _Rule:
     """Whether it goes by locations, which a recipe file has not."""
 
 
+def _draws_previews(recipe: Recipe) -> bool:
+    previews = recipe.previews
+    return previews.every_n_steps > 0 or previews.every_n_epochs > 0 or previews.at_first
+
+
 def _regularised(recipe: Recipe) -> bool:
     return recipe.data.reg_dir is not None or any(subset.is_reg for subset in recipe.data.subsets)
 
@@ -107,13 +122,48 @@ _RULES = (
     ),
     _Rule(
         ("objective.sigmoid_scale",),
-        lambda r: r.objective.timestep_sampling in ("sigmoid", "shift"),
-        "it belongs to {objective.timestep_sampling} sigmoid and shift; choose one of them or leave it out",
+        lambda r: r.objective.timestep_sampling in ("sigmoid", "shift", "flux_shift"),
+        "it belongs to {objective.timestep_sampling} sigmoid, shift and flux_shift; choose one of these",
     ),
     _Rule(
         ("objective.shift",),
-        lambda r: r.objective.timestep_sampling == "shift",
-        "it belongs to {objective.timestep_sampling} shift; choose that or leave it out",
+        lambda r: r.objective.timestep_sampling in ("shift", "sigma", "logit_normal"),
+        "it belongs to {objective.timestep_sampling} shift, sigma and logit_normal; choose one of these",
+    ),
+    _Rule(
+        ("objective.logit_mean", "objective.logit_std"),
+        lambda r: r.objective.timestep_sampling == "logit_normal",
+        "it belongs to {objective.timestep_sampling} logit_normal; choose that or leave it out",
+    ),
+    _Rule(
+        ("optimizer.cycles",),
+        lambda r: r.optimizer.schedule in ("cosine_with_restarts", "cosine_with_min_lr"),
+        "it belongs to {optimizer.schedule} cosine_with_restarts and cosine_with_min_lr",
+    ),
+    _Rule(
+        ("optimizer.power",),
+        lambda r: r.optimizer.schedule == "polynomial",
+        "it belongs to {optimizer.schedule} polynomial",
+    ),
+    _Rule(
+        ("optimizer.min_lr_ratio",),
+        lambda r: r.optimizer.schedule in ("cosine_with_min_lr", "warmup_stable_decay"),
+        "it belongs to {optimizer.schedule} cosine_with_min_lr and warmup_stable_decay",
+    ),
+    _Rule(
+        ("optimizer.decay_steps",),
+        lambda r: r.optimizer.schedule == "warmup_stable_decay",
+        "it belongs to {optimizer.schedule} warmup_stable_decay",
+    ),
+    _Rule(
+        ("optimizer.timescale",),
+        lambda r: r.optimizer.schedule == "inverse_sqrt",
+        "it belongs to {optimizer.schedule} inverse_sqrt",
+    ),
+    _Rule(
+        ("optimizer.beta1", "optimizer.beta2", "optimizer.epsilon", "optimizer.weight_decay"),
+        lambda r: r.optimizer.name.startswith("AdamW"),
+        "it belongs to AdamW; give it as one of the optimizer's own arguments, {optimizer.args}",
     ),
     _Rule(
         ("objective.prior_loss_weight", "objective.prior_target"),
@@ -140,12 +190,12 @@ _RULES = (
     ),
     _Rule(
         ("output.save_last_n_steps",),
-        lambda r: r.output.save_every_n_steps > 0,
+        lambda r: r.output.save_every_n_steps > 0 or r.output.save_every_n_epochs > 0,
         "no LoRA is saved on the way; give {output.save_every_n_steps} too",
     ),
     _Rule(
         ("previews.prompts",),
-        lambda r: r.previews.every_n_steps > 0 or r.previews.at_first,
+        _draws_previews,
         "no preview is asked for; give {previews.every_n_steps} or {previews.at_first}",
         needs_places=True,
     ),

@@ -101,7 +101,7 @@ def completed_recipe(recipe: Recipe, facts: TrainingFacts, choices: Changes = Ma
         known["data.prompt_form"] = "bracketed" if facts.bracketed else "bare"
     if recipe.objective.output_preservation_weight:
         known["objective.other_trigger"] = facts.other_trigger
-    if not recipe.optimizer.steps:
+    if not (recipe.optimizer.steps or recipe.optimizer.epochs):
         known["optimizer.steps"] = STEPS_PER_IMAGE * (facts.images or 0)
     return recipe.replaced(
         {path: value for path, value in known.items() if value is not None and path not in choices}
@@ -112,8 +112,21 @@ def told_recipe(recipe: Recipe, images: int) -> Recipe:
     """`recipe` as it may stand beside a LoRA of so many training images.
 
     Of fewer than five it has no steps where those follow from the images: ten an image tell how few there
-    are. Read back, it gives the same training.
+    are. What epochs give is left to them. Read back, it gives the same training.
     """
-    if not is_small(images) or recipe.optimizer.steps not in (0, STEPS_PER_IMAGE * images):
+    by_epochs = {
+        "optimizer.steps": recipe.optimizer.epochs,
+        "output.save_every_n_steps": recipe.output.save_every_n_epochs,
+        "previews.every_n_steps": recipe.previews.every_n_epochs,
+    }
+    if hidden := [path for path, epochs in by_epochs.items() if epochs]:
+        recipe = recipe.replaced(dict.fromkeys(hidden, 0))
+    if not steps_tell(recipe, images) or recipe.optimizer.epochs:
         return recipe
     return recipe.replaced({"optimizer.steps": 0, "previews.every_n_steps": 0})
+
+
+def steps_tell(recipe: Recipe, images: int) -> bool:
+    """Whether the number of steps would tell how few training images there are."""
+    follow = recipe.optimizer.epochs or recipe.optimizer.steps in (0, STEPS_PER_IMAGE * images)
+    return is_small(images) and bool(follow)

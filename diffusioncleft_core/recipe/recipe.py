@@ -50,13 +50,17 @@ def setting(
 
 @dataclass(frozen=True)
 class Subset:
-    """A folder of images, `num_repeats` times an epoch; `class_tokens` is the caption where there is none."""
+    """A folder of images, `num_repeats` times an epoch; `class_tokens` is the caption where there is none.
+
+    `resolution`: base sizes of this folder's images alone; None: the recipe's.
+    """
 
     image_dir: Path
     is_reg: bool = False
     num_repeats: int = 1
     class_tokens: str | None = None
     caption_extension: str = ".txt"
+    resolution: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         COUNT.check(self.num_repeats, "num_repeats")
@@ -100,8 +104,13 @@ class Field:
     def _checked_tuple(self, value: Any, spelled: str) -> tuple[Any, ...]:
         if not isinstance(value, (tuple, list)):
             raise UserError(f"{spelled} is {value!r}; give a list")
-        if typing.get_args(self.kind)[0] is int:
+        of = typing.get_args(self.kind)[0]
+        if of is int:
             return tuple(sorted({SIDE.check(side, spelled) for side in value}))
+        if of is not str:
+            return tuple(value)
+        if not all(isinstance(part, str) for part in value):
+            raise UserError(f"{spelled} is {value!r}; give texts, as NAME=VALUE")
         return tuple(value)
 
 
@@ -126,9 +135,19 @@ SIZE_STEP = 16
 STEPS_PER_IMAGE = 10
 PAPER_SIDE, PHANTOM_SIDE = 768, 128
 """Sides of drawn pictures, px: the paper's, and the phantom's."""
-OPTIMIZERS = ("AdamW8bit", "AdamW")
-SCHEDULES = ("constant", "constant_with_warmup", "linear", "cosine")
-TIMESTEP_SAMPLINGS = ("uniform", "sigmoid", "shift", "schnell")
+OPTIMIZERS = ("AdamW8bit", "AdamW", "Adafactor", "Lion", "Lion8bit", "Prodigy")
+SCHEDULES = (
+    "constant",
+    "constant_with_warmup",
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "cosine_with_min_lr",
+    "polynomial",
+    "inverse_sqrt",
+    "warmup_stable_decay",
+)
+TIMESTEP_SAMPLINGS = ("uniform", "sigmoid", "shift", "flux_shift", "sigma", "logit_normal", "schnell")
 TARGETS = ("all", "attention", "no_modulation")
 SAVE_PRECISIONS = ("bf16", "fp16", "float")
 LOSS_WEIGHT = number(0, 1e6)
@@ -183,6 +202,12 @@ class Data(_Group):
         "sides of buckets are multiples of this, itself a multiple of 16",
         range=whole(SIZE_STEP, 1024),
     )
+    bucket_min_side: int = setting(
+        0, "no side of a bucket is shorter, px (0: as the aspect ratio has it)", range=whole(0, 4096)
+    )
+    bucket_max_side: int = setting(
+        0, "no side of a bucket is longer, px (0: as the aspect ratio has it)", range=whole(0, 4096)
+    )
     batch_size: int = setting(1, "training images in a batch", range=COUNT, tensors=True)
     cache_on_disk: bool = setting(True, "keep latents and text embeddings on disk, keyed by content")
     cache_dir: Path | None = setting(
@@ -215,10 +240,17 @@ class Network(_Group):
     )
     qkv: str = setting(
         "joint",
-        "whether q, k and v of a block, and a single block's MLP, share one down matrix as in kohya's scripts "
-        "(joint) or have one each, for a larger file (separate)",
+        "joint: q, k and v of a block, and a single block's MLP, share one down matrix, as in kohya's "
+        "scripts; separate: each has its own, for a larger file",
         choices=("joint", "separate"),
     )
+    args: tuple[str, ...] = setting(
+        (),
+        "ranks by layer or block, as NAME=VALUE: img_attn_dim, txt_attn_dim, img_mlp_dim, txt_mlp_dim, "
+        "img_mod_dim, txt_mod_dim, single_dim, single_mod_dim (0: no LoRA there), train_blocks, "
+        "train_double_block_indices, train_single_block_indices (0,4-6), network_reg_dims (REGEX=RANK,...)",
+    )
+    weights: Path | None = setting(None, "LoRA file of the same rank and layers to start from", location=True)
     training_adapter: Path | None = setting(
         None,
         "LoRA that is on while training and off in previews and in the saved file (schnell needs one)",
@@ -236,9 +268,22 @@ class Optimizer(_Group):
     beta2: float = setting(0.999, "AdamW's second beta", range=number(0, 1, below=True), tensors=True)
     epsilon: float = setting(1e-8, "AdamW's epsilon", range=number(0, 1), tensors=True)
     weight_decay: float = setting(0.01, "AdamW's weight decay", range=number(0, 100), tensors=True)
+    args: tuple[str, ...] = setting(
+        (), "further arguments of the optimizer, as NAME=VALUE (betas=0.9,0.99 weight_decay=0.1)"
+    )
     max_grad_norm: float = setting(1.0, "clip the gradient's norm (0: do not)", range=number(0), tensors=True)
     schedule: str = setting("constant", "learning-rate schedule", choices=SCHEDULES, tensors=True)
     warmup_steps: int = setting(0, "linear warm-up over so many steps", range=NONE_OR_MORE, tensors=True)
+    cycles: float = setting(
+        1.0, "cycles of cosine_with_restarts and cosine_with_min_lr", range=number(0, 1000)
+    )
+    power: float = setting(1.0, "power of polynomial", range=number(0, 100))
+    min_lr_ratio: float = setting(
+        0.0, "lowest rate of cosine_with_min_lr and warmup_stable_decay, as a share", range=number(0, 1)
+    )
+    decay_steps: int = setting(0, "steps of warmup_stable_decay's fall at the end", range=NONE_OR_MORE)
+    timescale: int = setting(0, "timescale of inverse_sqrt (0: the warm-up, or 10,000)", range=NONE_OR_MORE)
+    epochs: int = setting(0, "epochs, in place of steps (0: by steps)", range=NONE_OR_MORE)
     steps: int = setting(
         0, "optimizer steps (0: ten times the number of training images)", range=NONE_OR_MORE
     )
@@ -276,13 +321,20 @@ class Objective(_Group):
     )
     sigmoid_scale: float = setting(
         1.0,
-        "standard deviation before the sigmoid (sigmoid and shift)",
+        "standard deviation before the sigmoid (sigmoid, shift and flux_shift)",
         range=number(0, above=True),
         tensors=True,
     )
     shift: float = setting(
-        3.0, "shift of sigma towards noise (shift only)", range=number(0, above=True), tensors=True
+        3.0,
+        "shift of sigma towards noise (shift, sigma and logit_normal)",
+        range=number(0, above=True),
+        tensors=True,
     )
+    logit_mean: float = setting(0.0, "mean of logit_normal", range=number(-100, 100))
+    logit_std: float = setting(1.0, "standard deviation of logit_normal", range=number(0, 100, above=True))
+    min_timestep: int = setting(0, "least noise that is trained, in thousandths", range=whole(0, 999))
+    max_timestep: int = setting(1000, "most noise that is trained, in thousandths", range=whole(1, 1000))
     seed: int = setting(
         0, "seed of data order, noise levels, noise and the LoRA's first weights", range=SEED, tensors=True
     )
@@ -292,7 +344,9 @@ class Objective(_Group):
 class Memory(_Group):
     """Where and in what form the model lies."""
 
-    precision: str = setting("auto", "number format of the base model", choices=("auto", "no", "bf16"))
+    precision: str = setting(
+        "auto", "number format of the base model", choices=("auto", "no", "fp16", "bf16")
+    )
     gradient_checkpointing: bool = setting(False, "compute activations twice to save memory")
     blocks_to_swap: int = setting(
         0, "keep the weights of so many blocks in main memory and stream them", range=NONE_OR_MORE
@@ -311,6 +365,7 @@ class Previews(_Group):
         None, "text file, one preview prompt a line, with kohya's --w --h --d --s", location=True
     )
     every_n_steps: int = setting(0, "preview every so many steps", range=NONE_OR_MORE)
+    every_n_epochs: int = setting(0, "preview after every so many epochs", range=NONE_OR_MORE)
     at_first: bool = setting(False, "preview before the first step too")
     size: int = setting(
         0,
@@ -332,6 +387,7 @@ class Output(_Group):
     save_every_n_steps: int = setting(
         0, "also save the LoRA every so many steps (0: only at the end)", range=NONE_OR_MORE
     )
+    save_every_n_epochs: int = setting(0, "also save the LoRA after every so many epochs", range=NONE_OR_MORE)
     save_last_n_steps: int = setting(
         0, "of these keep only those of the last so many steps (0: all)", range=NONE_OR_MORE
     )

@@ -146,7 +146,7 @@ def test_measurements_count_and_name_what_they_cannot_read(junk, analyzer):
 
 def test_the_trainer_takes_all_and_names_what_it_leaves_out(junk):
     collected = collect_images(
-        [Subset(junk, class_tokens="a girl"), Subset(junk, is_reg=True, class_tokens="a girl")], (64,), 16
+        [Subset(junk, class_tokens="a girl"), Subset(junk, is_reg=True, class_tokens="a girl")], (64,)
     )
     assert len(collected.train) == len(collected.reg) == 3
     told = "\n".join(collected.left_out)

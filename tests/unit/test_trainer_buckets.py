@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from diffusioncleft.trainer.buckets import assign_bucket, bucket_sizes, cover_box
+from diffusioncleft.trainer.buckets import BucketSides, assign_bucket, bucket_sizes, cover_box
 from diffusioncleft.trainer.data import bucket_pixels
 
 PAPER = (256, 512, 768, 1024)
@@ -14,12 +14,12 @@ PAPER = (256, 512, 768, 1024)
 @pytest.mark.parametrize("base", PAPER)
 @pytest.mark.parametrize("step", [16, 64])
 def test_buckets_lie_close_under_the_area_of_their_base(base, step):
-    for width, height in bucket_sizes(base, step):
+    for width, height in bucket_sizes(base, BucketSides(step)):
         assert width % step == 0
         assert height % step == 0
         assert base * base - step * width < width * height <= base * base
         assert max(width, height) <= 4 * min(width, height)
-    assert (base, base) in bucket_sizes(base, step)
+    assert (base, base) in bucket_sizes(base, BucketSides(step))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.recipe.recipe import Recipe, Subset
 from diffusioncleft.trainer.config import parse_recipe, to_arguments
-from diffusioncleft.trainer.kohya import ALWAYS, REFUSED
+from diffusioncleft.trainer.kohya_options import ALWAYS, REFUSED, TRANSLATED
 
 BASE = ["--pretrained_model_name_or_path", "flux", "--train_data_dir", "photos"]
 
@@ -28,7 +28,7 @@ def test_recipe_survive_the_way_to_the_child_process():
     assert parse_recipe(to_arguments(recipe)) == recipe
 
 
-@pytest.mark.parametrize("option", sorted(set(REFUSED) - set(ALWAYS)))
+@pytest.mark.parametrize("option", sorted(set(REFUSED) - set(ALWAYS) - set(TRANSLATED)))
 def test_every_kohya_option_that_is_not_honoured_is_refused_by_name(option):
     with pytest.raises(UserError, match=f"--{option} is not honoured: "):
         parse_recipe([*BASE, f"--{option}", "7"])
@@ -48,8 +48,8 @@ def test_what_is_always_on_is_accepted_and_anything_else_refused(option):
         (["--learning_rat", "1"], "unrecognized arguments: --learning_rat"),
         (["--learning_rate", "fast"], "--learning_rate"),
         (["--learning_rate", "0"], "--learning_rate: '0' is not a number above 0"),
-        (["--optimizer_type", "Lion"], "--optimizer_type"),
-        (["--mixed_precision", "fp16"], "--mixed_precision"),
+        (["--optimizer_type", "Sophia"], "--optimizer_type"),
+        (["--mixed_precision", "fp8"], "--mixed_precision"),
         (["--resolution", "huge"], "--resolution"),
         (["--bucket_reso_steps", "24"], "multiple of 16"),
         (["--output_name", "../x"], "--output_name"),
@@ -105,7 +105,7 @@ batch_size = 2
         ("[[datasets]]\n[[datasets.subsets]]\nimage_dir='a'\nflip_aug=true", "flip_aug is not honoured"),
         ("[[datasets]]\n[[datasets.subsets]]\nimage_dir='a'\nnum_repeats=0", "num_repeats"),
         ("[[datasets]]\n[[datasets.subsets]]\nimage_dir='a'\ncolour=1", "there is no option colour"),
-        ("[[datasets]]\nmin_bucket_reso=1\n[[datasets.subsets]]\nimage_dir='a'", "min_bucket_reso"),
+        ("[[datasets]]\nmin_bucket_reso=-1\n[[datasets.subsets]]\nimage_dir='a'", "min_bucket_reso"),
         ("[[datasets]]\n[[datasets.subsets]]\nimage_dir='a'\nis_reg=true", "no training images"),
         ("[[datasets]]\n[[datasets.subsets]]\nnum_repeats=1", "image_dir"),
         ("[datasets]\nx=1", "datasets"),

@@ -107,13 +107,13 @@ def test_an_unreadable_image_never_costs_the_good_ones(tmp_path):
     good = (tmp_path / "a.png").read_bytes()
     (tmp_path / "c.png").write_bytes(good[: len(good) // 2])
     (tmp_path / "c.txt").write_text("a girl")
-    collected = collect_images([Subset(tmp_path)], (64,), 16)
+    collected = collect_images([Subset(tmp_path)], (64,))
     assert [entry.caption for entry in collected.images] == ["a girl", "a girl"]
     assert [word in collected.left_out[0] for word in ("(1)", "c.png")] == [True, True]
     (tmp_path / "b.txt").unlink()
     with pytest.raises(UserError, match="1 images have no caption"):
-        collect_images([Subset(tmp_path)], (64,), 16)
-    assert len(collect_images([Subset(tmp_path, class_tokens="x")], (64,), 16).images) == 2
+        collect_images([Subset(tmp_path)], (64,))
+    assert len(collect_images([Subset(tmp_path, class_tokens="x")], (64,)).images) == 2
 
 
 @pytest.mark.parametrize("kind", ["constant", "constant_with_warmup", "linear", "cosine"])
@@ -162,9 +162,9 @@ def test_a_folder_for_regularisation_that_gives_no_image_is_a_mistake(tmp_path):
         row = {"file": "a.png", "role": role, "caption": "a girl"}
         (tmp_path / name / "manifest.jsonl").write_text(json.dumps(row))
     folders = [Subset(tmp_path / "photos"), Subset(tmp_path / "reg", is_reg=True)]
-    assert len(collect_images(folders[:1], (64,), 16).images) == 1
+    assert len(collect_images(folders[:1], (64,)).images) == 1
     with pytest.raises(UserError, match="no regularisation image"):
-        collect_images(folders, (64,), 16)
+        collect_images(folders, (64,))
 
 
 @pytest.mark.parametrize("name", ["AdamW8bit", "AdamW"])
@@ -318,7 +318,7 @@ def test_captions_of_every_usual_kind_are_trained_on_and_the_rest_is_named(tmp_p
     for number, (name, (beside, text, encoding)) in enumerate(captions.items()):
         Image.new("RGB", (64, 64), (number, 0, 0)).save(tmp_path / name)
         (tmp_path / beside).write_bytes(text.encode(encoding))
-    found = collect_images([Subset(tmp_path)], (64,), 16)
+    found = collect_images([Subset(tmp_path)], (64,))
     assert {image.path.name: image.caption for image in found.images} == dict.fromkeys(
         ("utf8.png", "mark.png", "windows.png", "notepad.png", "upper.png", "taggui.png"), "a girl’s face"
     )
@@ -331,5 +331,5 @@ def test_an_image_with_a_caption_under_another_suffix_is_named_with_it(tmp_path)
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
     (tmp_path / "a.caption").write_text("a girl")
     with pytest.raises(UserError, match=r"no caption \(a.png \(beside a.caption; caption_extension names"):
-        collect_images([Subset(tmp_path)], (64,), 16)
-    assert collect_images([Subset(tmp_path, caption_extension=".caption")], (64,), 16).train
+        collect_images([Subset(tmp_path)], (64,))
+    assert collect_images([Subset(tmp_path, caption_extension=".caption")], (64,)).train

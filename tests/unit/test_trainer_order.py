@@ -101,7 +101,7 @@ def test_the_order_is_that_of_every_version():
 
 def test_the_buckets_of_a_run_are_counted(tmp_path):
     folder(tmp_path, {"file": "a.png"}, {"file": "b.png", "size": (96, 64)}, {"file": "c.png"})
-    collected = collect_images([Subset(tmp_path, class_tokens="x")], (64,), 16)
+    collected = collect_images([Subset(tmp_path, class_tokens="x")], (64,))
     assert collected.bucket_counts() == {"64x64": 2, "80x48": 1}
 
 
@@ -130,7 +130,7 @@ def test_a_manifest_gives_roles_captions_and_regions(tmp_path):
         Subset(set_, is_reg=True, num_repeats=3, class_tokens="a face"),
         Subset(set_, class_tokens="x"),
     ]
-    found = collect_images(subsets, (64,), 16)
+    found = collect_images(subsets, (64,))
     assert [(i.path.stem, i.caption, i.is_reg, i.repeats) for i in found.images] == [
         ("train", "caption train", False, 1),
         ("bare", "only a prompt", False, 1),
@@ -153,7 +153,7 @@ def test_a_manifest_gives_roles_captions_and_regions(tmp_path):
     rows.append({"file": "none too.png"})
     folder(set_, *map(dict, rows), manifest=True)
     with pytest.raises(UserError, match=r"^4 images have no caption"):
-        collect_images([Subset(set_), Subset(set_, is_reg=True)], (64,), 16)
+        collect_images([Subset(set_), Subset(set_, is_reg=True)], (64,))
 
 
 def test_a_caption_file_is_read_by_its_extension_without_its_mark(tmp_path):
@@ -162,7 +162,7 @@ def test_a_caption_file_is_read_by_its_extension_without_its_mark(tmp_path):
     (tmp_path / "a.b.txt").write_text("another")
     (tmp_path / "c.caption").write_bytes(b"caf\xe9")
     (tmp_path / "d.caption").write_text(" \n")
-    found = collect_images([Subset(tmp_path, class_tokens="x", caption_extension=".caption")], (64,), 16)
+    found = collect_images([Subset(tmp_path, class_tokens="x", caption_extension=".caption")], (64,))
     assert [entry.caption for entry in found.images] == [
         "a girl with scars",
         "café",
@@ -176,7 +176,7 @@ def test_images_that_cannot_be_read_are_named_and_the_others_go_on(tmp_path):
     )
     (set_ / "b.png").write_bytes(b"no picture")
     (set_ / "c.png").unlink()
-    found = collect_images([Subset(set_)], (64,), 16)
+    found = collect_images([Subset(set_)], (64,))
     assert [entry.caption for entry in found.images] == ["a", "d"]
     assert any("can't be read" in told and "b.png" in told and "c.png" in told for told in found.left_out)
 
@@ -184,7 +184,7 @@ def test_images_that_cannot_be_read_are_named_and_the_others_go_on(tmp_path):
 def test_of_an_animation_the_first_frame_is_trained_on(tmp_path):
     frames = [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], lossless=True)
-    (found,) = collect_images([Subset(tmp_path, class_tokens="x")], (64,), 16).images
+    (found,) = collect_images([Subset(tmp_path, class_tokens="x")], (64,)).images
     assert (read_pixels(found.path)[0, 0] == (255, 0, 0)).all()
 
 
@@ -198,14 +198,14 @@ def test_every_image_asks_whether_to_go_on(tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        collect_images([Subset(tmp_path, class_tokens="x")], (64,), 16, each)
+        collect_images([Subset(tmp_path, class_tokens="x")], (64,), each=each)
     assert len(calls) == 2
 
 
 def test_no_image_to_train_on_is_a_mistake(tmp_path):
     set_ = folder(tmp_path / "set", {"file": "a.png", "role": "holdout", "caption": "x"}, manifest=True)
     with pytest.raises(UserError, match="no training image"):
-        collect_images([Subset(set_)], (64,), 16)
+        collect_images([Subset(set_)], (64,))
 
 
 def test_what_a_filter_rejected_is_not_trained_on(tmp_path):
@@ -217,7 +217,7 @@ def test_what_a_filter_rejected_is_not_trained_on(tmp_path):
     ]
     (tmp_path / "set" / "rejected").mkdir(parents=True)
     set_ = folder(tmp_path / "set", *rows, manifest=True)
-    found = collect_images([Subset(set_), Subset(set_, is_reg=True)], (64,), 16)
+    found = collect_images([Subset(set_), Subset(set_, is_reg=True)], (64,))
     assert [entry.caption for entry in found.train] == ["good", "unseen"]
     assert [entry.caption for entry in found.reg] == ["good", "unseen"]
     assert found.left_out.count("2 images that a filter rejected were left out") == 2
