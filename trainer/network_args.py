@@ -1,11 +1,15 @@
 """kohya's `network_args`: ranks by layer and block, for BFL's layers as kohya's scripts name them."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from ..diffusioncleft_core.errors import UserError
-from ..diffusioncleft_core.flux.transformer_keys import ModulePair
+
+if TYPE_CHECKING:  # the command line's options import no torch
+    from ..diffusioncleft_core.flux.transformer_keys import ModulePair
 
 _DIMS: Mapping[str, tuple[str, ...]] = {
     "img_attn_dim": ("img_attn",),
@@ -33,8 +37,6 @@ _REFUSED: Mapping[str, str] = {
     "loraplus_text_encoder_lr_ratio": "the text encoders stay frozen",
 }
 
-Ranks = Callable[[ModulePair], int]
-
 
 def pairs_of(arguments: Sequence[str], option: str) -> dict[str, str]:
     """`NAME=VALUE` arguments by name; UserError for one that has no value."""
@@ -53,7 +55,7 @@ def qkv_of(arguments: Sequence[str]) -> str | None:
     return None if value is None else "separate" if value == "True" else "joint"
 
 
-def layer_ranks(arguments: Sequence[str], rank: int, double: int, single: int) -> Ranks:
+def layer_ranks(arguments: Sequence[str], rank: int, double: int, single: int) -> Callable[[ModulePair], int]:
     """The rank of each BFL layer, 0 where it gets no LoRA.
 
     As in kohya's scripts a regular expression comes first, then the kind of layer, then whether its block is
