@@ -74,6 +74,24 @@ def put_lora(
     return {key: value for key, value in transformer.named_parameters() if f".{name}." in key}
 
 
+JOINT = (
+    ("transformer_blocks", ("attn.to_q", "attn.to_k", "attn.to_v")),
+    ("transformer_blocks", ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj")),
+    ("single_transformer_blocks", ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp")),
+)
+"""Layers that are one in FLUX.1's own code, where kohya's LoRA has one down matrix for them."""
+
+
+def share_down(transformer: Any, name: str) -> dict[str, torch.nn.Parameter]:
+    """Let the layers of each group take the first one's down matrix; the adapter's parameters, each once."""
+    for blocks, layers in JOINT:
+        for block in getattr(transformer, blocks):
+            first, *others = (block.get_submodule(layer) for layer in layers)
+            for other in others:
+                other.lora_A[name].weight = first.lora_A[name].weight
+    return {key: value for key, value in transformer.named_parameters() if f".{name}." in key}
+
+
 def generator(*parts: int | str) -> torch.Generator:
     """A generator seeded by the first eight bytes of BLAKE2b over the parts, a bit shorter than 64."""
     digest = hashlib.blake2b("/".join(str(part) for part in parts).encode(), digest_size=8).digest()

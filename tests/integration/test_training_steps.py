@@ -14,6 +14,7 @@ from reference_training import (
     loss_terms,
     put_lora,
     rate,
+    share_down,
     total,
 )
 from safetensors.torch import load_file, save_file
@@ -119,6 +120,8 @@ def expected_run(workplace, encoded, values, *, reg, adapter):
                 value.data.copy_(state[key])
                 value.requires_grad_(False)
     parameters = put_lora(model, "default", 4, 6.0, values["seed"], layers)
+    if values.get("network_qkv") != "separate":
+        parameters = share_down(model, "default")
     for name, value in model.named_parameters():
         value.requires_grad_(name in parameters)
     plain.train()
@@ -165,7 +168,10 @@ def training_images(examples, *, reg):
 BASE = {"adam_eps": 1.0, "weight_decay": 0.1, "learning_rate": 1.0, "seed": 5}
 RUNS = {
     "plain": {"max_grad_norm": 0.0},
-    "clipped": {"max_grad_norm": 0.02, "train_batch_size": 2, "adam_beta1": 0.5, "adam_beta2": 0.9},
+    "clipped": {
+        "network_qkv": "separate",
+        "max_grad_norm": 0.02, "train_batch_size": 2, "adam_beta1": 0.5, "adam_beta2": 0.9,
+    },
     "warm-up, accumulation": {
         "lr_scheduler": "cosine", "lr_warmup_steps": 2, "gradient_accumulation_steps": 3,
         "max_grad_norm": 0.05,
@@ -175,6 +181,7 @@ RUNS = {
     },
     "constant with warm-up": {"lr_scheduler": "constant_with_warmup", "lr_warmup_steps": 3},
     "everything": {
+        "network_qkv": "separate",
         "train_batch_size": 2, "gradient_accumulation_steps": 2, "reg": True, "adapter": True,
         "prior_loss_weight": 0.6, "prior_target": "base", "output_preservation_weight": 0.5,
         "other_trigger": "CLPrep", "region_weight": 4.0, "timestep_sampling": "shift",
