@@ -39,7 +39,7 @@ from ..diffusioncleft_core.dataset.withdrawn import SAID
 from ..diffusioncleft_core.environment import pick_device
 from ..diffusioncleft_core.errors import UserError, system_sentence
 from ..diffusioncleft_core.files import remove_leftovers, sha256_model
-from ..diffusioncleft_core.flux.components import load_transformer, load_vae
+from ..diffusioncleft_core.flux.components import base_form, load_transformer, load_vae
 from ..diffusioncleft_core.flux.lora import (
     attach_lora,
     load_lora,
@@ -118,7 +118,8 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
         adapter_sha256 = sha256_model(adapter) if adapter else None
         if (weights := recipe.network.weights) and not weights.is_file():
             raise UserError(f"there is no file {weights}; check --network_weights")
-        made_from = fingerprinted(recipe, prepared, total, str(dtype), adapter_sha256)
+        form = base_form(source, recipe.memory.base_format)
+        made_from = fingerprinted(recipe, prepared, total, str(dtype), form, adapter_sha256)
         run = run_fingerprint(made_from)
         folders = {image.folder for image in images.images}
         datasets = [folder for folder in folders if is_dataset(folder) and can_write(folder)]
@@ -141,12 +142,9 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
 
         # The transformer, frozen, with the LoRA to train and the adapter that keeps schnell a 4-step model.
         transformer = load_transformer(
-            source, torch.device("cpu") if recipe.memory.blocks_to_swap else device, dtype
+            source, device, dtype, recipe.memory.base_format, recipe.memory.blocks_to_swap
         )
         parameters, activate = _attach(transformer, recipe)
-        if recipe.memory.blocks_to_swap:
-            memory.stream_blocks(transformer, recipe.memory.blocks_to_swap, device)
-            transformer.to(device)
         if recipe.memory.gradient_checkpointing:
             transformer.enable_gradient_checkpointing()
         optimizer = build_optimizer(recipe, list(parameters.values()), events)
@@ -179,6 +177,7 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
             memory=memory.describe(transformer, device),
             device=str(device),
             dtype=str(dtype).removeprefix("torch."),
+            base_format=form,
         )
 
         def save_lora(to: Path, step: int) -> None:

@@ -69,6 +69,7 @@ FIELDS: Mapping[str, str] = {
     "max_timestep": "objective.max_timestep",
     "seed": "objective.seed",
     "mixed_precision": "memory.precision",
+    "base_format": "memory.base_format",
     "gradient_checkpointing": "memory.gradient_checkpointing",
     "blocks_to_swap": "memory.blocks_to_swap",
     "device": "memory.device",

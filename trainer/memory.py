@@ -4,13 +4,11 @@ import gc
 import math
 import os
 import sys
-from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import nn
 
-from ..diffusioncleft_core.errors import UserError
+from ..diffusioncleft_core.flux.packed import PLAIN, FrozenLinear
 
 OUT_OF_MEMORY_HINT = (
     "try, in this order: --gradient_checkpointing, --blocks_to_swap 20 (up to 56), a smaller --resolution, "
@@ -41,80 +39,22 @@ def peaks(device: torch.device) -> dict[str, int]:
     return found
 
 
-class StreamedLinear(nn.Module):
-    """A frozen linear layer whose weight stays in main memory and visits the device when it is needed.
-
-    It gives what `nn.Linear` gives, with a copy of the weight in the forward pass and another in the backward
-    pass. The weight is no parameter, so that moving the model to the device leaves it where it is.
-    """
-
-    def __init__(self, linear: nn.Linear, pin: bool) -> None:
-        super().__init__()
-        weight = linear.weight.detach().to("cpu")
-        self.host_weight = weight.pin_memory() if pin else weight
-        self.bias = linear.bias
-        self.in_features, self.out_features = linear.in_features, linear.out_features
-
-    @property
-    def weight(self) -> torch.Tensor:
-        return self.host_weight
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        product: torch.Tensor = _StreamedProduct.apply(x, self.host_weight, self.bias)
-        return product
-
-
-class _StreamedProduct(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        ctx.host_weight = weight
-        return nn.functional.linear(x, weight.to(x.device, non_blocking=True), bias)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        return gradient @ ctx.host_weight.to(gradient.device, non_blocking=True), None, None
-
-
-def stream_blocks(transformer: nn.Module, count: int, device: torch.device) -> None:
-    """Keep the linear weights of the last `count` transformer blocks in main memory. Call once all LoRAs are
-    attached.
-
-    From the last block backwards; LoRAs, embeddings, norms and biases move with the model. More blocks than
-    there are, or than may be spared (one must stay), raise UserError.
-    """
-    blocks = [
-        *getattr(transformer, "transformer_blocks", ()),
-        *getattr(transformer, "single_transformer_blocks", ()),
-    ]
-    if count >= len(blocks):
-        raise UserError(
-            f"--blocks_to_swap is {count}; this model has {len(blocks)} blocks, so at most {len(blocks) - 1}"
-        )
-    for block in blocks[len(blocks) - count :]:
-        for parent, name, linear in list(_linears(block)):
-            setattr(parent, name, StreamedLinear(linear, pin=device.type == "cuda"))
-
-
 def describe(transformer: nn.Module, device: torch.device) -> str:
     """Say in one line how the memory is used: for the start of a run."""
-    streamed = sum(m.host_weight.nbytes for m in transformer.modules() if isinstance(m, StreamedLinear))
+    layers = [module for module in transformer.modules() if isinstance(module, FrozenLinear)]
+    streamed = sum(layer.packed.nbytes for layer in layers if layer.streamed)
     resident = sum(parameter.nbytes for parameter in transformer.parameters())
+    resident += sum(layer.packed.nbytes for layer in layers if not layer.streamed)
+    forms = sorted({layer.packed.form for layer in layers} - {PLAIN})
     text = f"{_gib(resident)} of weights on {device.type}"
     if streamed:
         text += f", {_gib(streamed)} streamed from main memory"
+    if forms:
+        text += f", the blocks' in {' and '.join(forms)}"
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         text += f", {_gib(free)} of {_gib(total)} free"
     return text
-
-
-def _linears(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
-    for parent in module.modules():
-        for name, child in parent.named_children():
-            if type(child) is nn.Linear and not isinstance(
-                parent, nn.ModuleDict
-            ):  # there peft keeps the LoRAs
-                yield parent, name, child
 
 
 def _host_peak() -> int:

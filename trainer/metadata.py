@@ -13,6 +13,7 @@ from ..diffusioncleft_core.dataset.trained import run_fingerprint
 from ..diffusioncleft_core.dataset.withdrawn import RUN_KEY
 from ..diffusioncleft_core.environment import versions
 from ..diffusioncleft_core.files import sha256_file
+from ..diffusioncleft_core.flux.packed import PLAIN
 from ..diffusioncleft_core.recipe.document import METADATA_KEY, recipe_document
 from ..diffusioncleft_core.recipe.presets import steps_tell, told_recipe
 from ..diffusioncleft_core.recipe.recipe import Recipe, recipe_fields
@@ -60,7 +61,12 @@ _ALWAYS_SO: Mapping[str, Any] = MappingProxyType(
 
 
 def fingerprinted(
-    recipe: Recipe, prepared: Prepared, total: int, number_format: str, adapter_sha256: str | None
+    recipe: Recipe,
+    prepared: Prepared,
+    total: int,
+    number_format: str,
+    base_format: str,
+    adapter_sha256: str | None,
 ) -> dict[str, Any]:
     """Everything that the run's tensors depend on, for a checkpoint to be compared with.
 
@@ -90,6 +96,8 @@ def fingerprinted(
         "number format": number_format,
         "training adapter": adapter_sha256,
     }
+    if base_format != PLAIN:
+        values["base format"] = base_format
     if recipe.optimizer.schedule not in ("constant", "constant_with_warmup", "inverse_sqrt"):
         values["max_train_steps"] = total
     return values
@@ -157,6 +165,7 @@ def lora_metadata(
         "ss_max_bucket_reso": recipe.data.bucket_max_side or None,
         "ss_bucket_reso_steps": recipe.data.bucket_step,
         **_ALWAYS_SO,
+        "base_format": made_from.get("base format", PLAIN),
         "ss_resolution": ",".join(map(str, recipe.data.resolution)),
         "bucket_counts": json.dumps(told_parts(collected.bucket_counts())),
         "ss_timestep_sampling": recipe.objective.timestep_sampling,

@@ -1,15 +1,14 @@
 """Optimizers and learning-rate schedules."""
 
 import ast
-import importlib
 import importlib.util
 import math
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
+from ..diffusioncleft_core.environment import offline_import
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.recipe.recipe import Optimizer, Recipe
 from .events import Events
@@ -44,7 +43,7 @@ def build_optimizer(recipe: Recipe, parameters: Sequence[torch.nn.Parameter], ev
         **further,
     }
     if chosen.name == "AdamW8bit":
-        bitsandbytes = _offline_import("bitsandbytes")
+        bitsandbytes = offline_import("bitsandbytes")
         if bitsandbytes is not None:
             return _built(bitsandbytes.optim.AdamW8bit, parameters, common)
         events.emit(
@@ -118,7 +117,7 @@ def _above(least: float, share: float) -> float:
 
 def _of_package(chosen: Optimizer, parameters: Sequence[torch.nn.Parameter], further: dict[str, Any]) -> Any:
     module, name, package = _PACKAGES[chosen.name]
-    loaded = _offline_import(module)
+    loaded = offline_import(module)
     if loaded is None:
         raise UserError(f"--optimizer_type {chosen.name} needs a package: pip install {package}")
     arguments = {"lr": chosen.learning_rate, **further}
@@ -137,18 +136,3 @@ def _built(kind: Any, parameters: Sequence[torch.nn.Parameter], arguments: dict[
         return kind(parameters, **arguments)
     except (TypeError, ValueError) as error:
         raise UserError(f"{kind.__name__} does not take these --optimizer_args: {error}") from error
-
-
-def _offline_import(name: str) -> Any:
-    """Import a package without a network: on some processors bitsandbytes would ask a hub for a kernel."""
-    before = os.environ.get("HF_HUB_OFFLINE")
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    try:
-        return importlib.import_module(name)
-    except (ImportError, OSError, RuntimeError):
-        return None
-    finally:
-        if before is None:
-            del os.environ["HF_HUB_OFFLINE"]
-        else:
-            os.environ["HF_HUB_OFFLINE"] = before

@@ -22,8 +22,10 @@ from ..progress import progress
 from . import encoder_keys as text_keys
 from . import encoder_keys as vae_keys
 from . import transformer_keys
+from .gguf_file import open_gguf
+from .packed import PLAIN, STORED, FrozenLinear, Packed, pack
 from .source import FluxSource
-from .tensors import Tensors, open_tensors
+from .tensors import Tensors, is_gguf, open_tensors
 
 T5_LENGTH = 256
 """schnell's text length in tokens; a tokenizer with a smaller maximum (the phantom's) uses that."""
@@ -50,38 +52,171 @@ def shipped_config(name: str) -> dict[str, Any]:
     return config
 
 
-def load_transformer(source: FluxSource, device: torch.device, dtype: torch.dtype) -> Any:
-    """The `FluxTransformer2DModel`, frozen, in evaluation mode.
+def load_transformer(
+    source: FluxSource,
+    device: torch.device,
+    dtype: torch.dtype,
+    form: str = PLAIN,
+    streamed_blocks: int = 0,
+) -> Any:
+    """The `FluxTransformer2DModel`, frozen, in evaluation mode, loaded tensor by tensor.
+
+    Args:
+        source: the base model's files.
+        device: where it is to be.
+        dtype: of what is not packed, and of everything that is computed.
+        form: of the blocks' matrices: `plain`; `stored`, as they lie in the file; or one of
+            `packed.FORMATS`, in which a file that is stored so already is left as it is.
+        streamed_blocks: the linear weights of the last so many blocks stay in main memory.
 
     Raises:
-        UserError: FLUX.1 dev and other variants, quantised forms that are not supported, missing keys.
+        UserError: FLUX.1 dev and other variants, quantised forms that are not supported, missing keys, more
+            streamed blocks than may be spared (one must stay), a package that `form` needs and is missing.
     """
     from diffusers import FluxTransformer2DModel
 
     with open_transformer(source) as tensors:
         config = _transformer_config(source, tensors)
-        keys = tensors.names()
-        if transformer_keys.is_bfl(keys):
-            hidden = int(config["num_attention_heads"]) * int(config["attention_head_dim"])
-            with _read(tensors) as get:
-                state = transformer_keys.bfl_to_diffusers(keys, lambda key: get(key, dtype), hidden)
-        else:
-            with _read(tensors) as get:
-                state = {key: get(key, dtype) for key in keys}
         model = _empty(FluxTransformer2DModel.from_config, config)
-        return _fill(model, state, tensors, device)
+        filling = _Filling(model, tensors, device, dtype, form, _last_blocks(config, streamed_blocks))
+        with _read(tensors) as counted:
+            for name, value in _diffusers_tensors(tensors, config, dtype, form, counted):
+                filling.put(name, value)
+        return filling.done()
+
+
+def base_form(source: FluxSource, form: str) -> str:
+    """The form in which `load_transformer` keeps most of the weights: `plain`, or what they are packed in."""
+    if form != STORED:
+        return form
+    with open_transformer(source) as tensors:
+        return tensors.form()
+
+
+def block_names(config: Mapping[str, Any]) -> list[str]:
+    """The transformer's blocks in the order of the forward pass."""
+    double, single = int(config["num_layers"]), int(config["num_single_layers"])
+    names = [f"transformer_blocks.{index}" for index in range(double)]
+    return names + [f"single_transformer_blocks.{index}" for index in range(single)]
+
+
+def _last_blocks(config: Mapping[str, Any], count: int) -> frozenset[str]:
+    names = block_names(config)
+    if count >= len(names) and count:
+        raise UserError(
+            f"--blocks_to_swap is {count}; this model has {len(names)} blocks, so at most {len(names) - 1}"
+        )
+    return frozenset(names[len(names) - count :])
+
+
+def pack_blocks(transformer: Any, form: str, dtype: torch.dtype, streamed_blocks: int = 0) -> None:
+    """Pack the linear layers of a transformer that is there already, where they are.
+
+    Args:
+        transformer: with LoRAs or without; those stay as they are.
+        form: see `load_transformer`; a layer that is packed already stays in its form.
+        dtype: the base model's number format.
+        streamed_blocks: the weights of the last so many blocks go to main memory.
+    """
+    last = _last_blocks(transformer.config, streamed_blocks)
+    for name in block_names(transformer.config):
+        if form == PLAIN and name not in last:
+            continue
+        for parent, child, linear in list(_linears(transformer.get_submodule(name))):
+            if isinstance(linear, FrozenLinear):
+                packed = linear.packed
+            else:
+                packed = pack(linear.weight.detach(), form)
+            if name in last:
+                packed = packed.mapped(lambda part: part.to("cpu"))
+            setattr(parent, child, FrozenLinear(packed, linear.bias, dtype, streamed=name in last))
+
+
+def _linears(module: torch.nn.Module) -> Iterator[tuple[torch.nn.Module, str, torch.nn.Linear]]:
+    for parent in module.modules():
+        for name, child in parent.named_children():
+            # In a ModuleDict peft keeps its LoRAs.
+            if isinstance(child, torch.nn.Linear) and not isinstance(parent, torch.nn.ModuleDict):
+                yield parent, name, child
+
+
+def _diffusers_tensors(
+    tensors: Tensors, config: Mapping[str, Any], dtype: torch.dtype, form: str, counted: Callable[[], None]
+) -> Iterator[tuple[str, transformer_keys.Weight]]:
+    """All tensors by diffusers' keys, the blocks' matrices packed where the file's form is to stay."""
+
+    def get(key: str) -> transformer_keys.Weight:
+        counted()
+        packed = tensors.packed(key) if form != PLAIN and _is_matrix(key) else None
+        return packed if packed and form in (STORED, packed.form) else tensors.get(key, dtype)
+
+    keys = tensors.names()
+    if transformer_keys.is_bfl(keys):
+        hidden = int(config["num_attention_heads"]) * int(config["attention_head_dim"])
+        yield from transformer_keys.bfl_to_diffusers(keys, get, hidden)
+    else:
+        for key in keys:
+            yield key, get(key)
+
+
+def _is_matrix(key: str) -> bool:
+    """Whether a key is of the weight of a block's linear layer (a norm's scale is `.weight` too)."""
+    return "blocks." in key and key.endswith(".weight")
+
+
+class _Filling:
+    """A transformer without weights on its way to one with all of them."""
+
+    def __init__(
+        self,
+        model: Any,
+        tensors: Tensors,
+        device: torch.device,
+        dtype: torch.dtype,
+        form: str,
+        streamed: frozenset[str],
+    ) -> None:
+        self._model, self._tensors, self._device, self._dtype = model, tensors, device, dtype
+        self._form, self._streamed = form, streamed
+        self._expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+        self._found: dict[str, tuple[int, ...]] = {}
+
+    def put(self, name: str, value: transformer_keys.Weight) -> None:
+        """Give one parameter its values; what the model has not is told when all are there."""
+        self._found[name] = tuple(value.shape)
+        if self._expected.get(name) != self._found[name]:
+            return
+        parent, _, leaf = name.rpartition(".")
+        module = self._model.get_submodule(parent)
+        streamed = ".".join(name.split(".")[:2]) in self._streamed
+        quantised = self._form not in (PLAIN, STORED)
+        linear = isinstance(module, torch.nn.Linear) and _is_matrix(name)
+        if linear and (streamed or quantised or isinstance(value, Packed)):
+            if isinstance(value, torch.Tensor):
+                value = pack(
+                    value.to(self._device) if quantised else value, self._form if quantised else PLAIN
+                )
+            home = torch.device("cpu") if streamed else self._device
+            packed = value.mapped(lambda part: part.to(home))
+            layer = FrozenLinear(packed, module.bias, self._dtype, streamed=streamed)
+            self._model.set_submodule(parent, layer)
+        else:
+            assert isinstance(value, torch.Tensor)
+            module._parameters[leaf] = torch.nn.Parameter(value.to(self._device), requires_grad=False)
+
+    def done(self) -> Any:
+        """The model, once its tensors were found to be all that it has."""
+        _check_shapes(self._expected, self._found, self._tensors)
+        self._model.requires_grad_(False)
+        self._model.eval()
+        return self._model.to(self._device)
 
 
 @contextlib.contextmanager
-def _read(tensors: Tensors) -> Iterator[Callable[[str, torch.dtype], torch.Tensor]]:
-    """Reads one tensor after the other, with progress: a large model takes minutes."""
+def _read(tensors: Tensors) -> Iterator[Callable[[], None]]:
+    """To be called at each tensor that is read: a large model takes minutes."""
     with progress(len(tensors.names()), f"loading {tensors.what}", unit="tensor", leave=False) as bar:
-
-        def get(key: str, dtype: torch.dtype) -> torch.Tensor:
-            bar.update()
-            return tensors.get(key, dtype)
-
-        yield get
+        yield lambda: bar.update(1)
 
 
 def check_transformer(source: FluxSource) -> None:
@@ -92,9 +227,11 @@ def check_transformer(source: FluxSource) -> None:
 
 def open_transformer(source: FluxSource) -> contextlib.AbstractContextManager[Tensors]:
     """The transformer's tensors by name, unread."""
-    return open_tensors(
-        source.files("transformer"), "the transformer", transformer_keys.PROBES, transformer_keys.PREFIXES
-    )
+    files = source.files("transformer")
+    found = ("the transformer", transformer_keys.PROBES, transformer_keys.PREFIXES)
+    if len(files) == 1 and is_gguf(files[0]):
+        return open_gguf(files[0], *found)
+    return open_tensors(files, *found)
 
 
 def adapted_sides(tensors: Tensors) -> int:
@@ -176,13 +313,14 @@ def _load_t5(source: FluxSource, device: torch.device, dtype: torch.dtype) -> An
         )
         model = _empty(T5EncoderModel, T5Config.from_dict(config))
         state: dict[str, torch.Tensor] = {}
-        with _read(tensors) as get:
+        with _read(tensors) as counted:
             for key in tensors.names():
+                counted()
                 own = text_keys.t5_key(key)
                 if own is not None:
                     # fp16 overflows in this layer; transformers keeps it in fp32 as well.
                     wide = dtype == torch.float16 and own.endswith(".wo.weight")
-                    state[own] = get(key, torch.float32 if wide else dtype)
+                    state[own] = tensors.get(key, torch.float32 if wide else dtype)
         tokens = state.get("shared.weight", state.get("encoder.embed_tokens.weight"))
         if tokens is not None:
             state["shared.weight"] = state["encoder.embed_tokens.weight"] = tokens
@@ -229,11 +367,22 @@ def _empty(build: Any, config: Any) -> Any:
 
 def _fill(model: Any, state: Mapping[str, torch.Tensor], tensors: Tensors, device: torch.device) -> Any:
     """Give `model` its weights, check that each has one and that none is left, freeze it and move it."""
-    name = tensors.files[0].name
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    missing = sorted(set(expected) - set(state))
-    unexpected = sorted(set(state) - set(expected))
-    wrong = sorted(key for key in set(expected) & set(state) if expected[key] != tuple(state[key].shape))
+    _check_shapes(expected, {key: tuple(value.shape) for key, value in state.items()}, tensors)
+    model.load_state_dict(dict(state), strict=True, assign=True)
+    model.requires_grad_(False)
+    model.eval()
+    return model.to(device)
+
+
+def _check_shapes(
+    expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], tensors: Tensors
+) -> None:
+    """Raise UserError unless exactly the expected tensors were found."""
+    name = tensors.files[0].name
+    missing = sorted(set(expected) - set(found))
+    unexpected = sorted(set(found) - set(expected))
+    wrong = sorted(key for key in set(expected) & set(found) if expected[key] != found[key])
     for keys, fault in ((missing, "lacks"), (unexpected, "has unknown"), (wrong, "has wrongly shaped")):
         if keys:
             more = f" and {len(keys) - 2} more" if len(keys) > 2 else ""
@@ -241,10 +390,6 @@ def _fill(model: Any, state: Mapping[str, torch.Tensor], tensors: Tensors, devic
                 f"{tensors.what}: {name} {fault} tensors ({', '.join(keys[:2])}{more}); it is damaged or "
                 "another model"
             )
-    model.load_state_dict(dict(state), strict=True, assign=True)
-    model.requires_grad_(False)
-    model.eval()
-    return model.to(device)
 
 
 def _first_line(error: Exception) -> str:

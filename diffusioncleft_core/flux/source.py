@@ -15,7 +15,7 @@ from ..files import sha256_model
 from ..home import below_home, expanded
 from . import encoder_keys as text_keys
 from . import encoder_keys as vae_keys
-from .tensors import check_file, safetensors_in
+from .tensors import check_file, is_gguf, safetensors_in
 
 _TRANSFORMER_FOLDERS = ("diffusion_models", "unet", "checkpoints")
 _VAE_NAMES = ("ae.safetensors", "flux_ae.safetensors", "flux1-ae.safetensors")
@@ -173,7 +173,7 @@ class FluxSource:
             tokenizer_clip, tokenizer_t5: tokenizer folders; see `locate.find_tokenizer`.
 
         Raises:
-            UserError: a file that is not there or is refused by its kind (GGUF, pickle).
+            UserError: a file that is not there or is refused by its kind (a pickle; GGUF, but for `base`).
         """
         tokenizers = {
             "tokenizer_clip": expanded(tokenizer_clip) if tokenizer_clip is not None else None,
@@ -188,7 +188,7 @@ class FluxSource:
             source = cls(folder=path, **tokenizers)
             source.check_folder()
             return source
-        check_file(path, "the transformer")
+        check_file(path, "the transformer", gguf=True)
         held = _parts_in(path)
         given = {"vae": vae, "clip_l": clip_l, "t5xxl": t5xxl}
         files = {
@@ -320,6 +320,8 @@ def phantom_source() -> FluxSource:
 
 def _parts_in(path: Path) -> set[str]:
     """Which of vae, clip_l, t5xxl an all-in-one checkpoint holds besides the transformer."""
+    if is_gguf(path):
+        return set()
     try:
         with safe_open(str(path), framework="pt", device="cpu") as handle:
             names = set(handle.keys())

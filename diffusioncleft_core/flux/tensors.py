@@ -1,12 +1,15 @@
 """Reading one component's tensors from safetensors files, whatever wrapping and precision they come in.
 
-Nothing but safetensors is opened: a pickle could run code. float8 weights are brought back to the working
-precision, with their scales where the file has them; what cannot be read exactly is refused by its name.
+Nothing but safetensors, and GGUF for the transformer, is opened: a pickle could run code. float8 and GGUF
+weights are brought back to the working precision, with their scales, or given packed as they lie in the file;
+what cannot be read exactly is refused by its name.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,6 +22,7 @@ from ..errors import UserError
 from ..files import read_json
 from ..text import opened
 from ..weight_file import stand_in
+from .packed import PLAIN, Packed
 
 _PICKLES = {".ckpt", ".pt", ".pth", ".bin", ".pkl"}
 _QUANT_SUFFIXES = (".scale_weight", ".scale_input", ".weight_scale", ".input_scale", ".comfy_quant")
@@ -34,8 +38,21 @@ _FOREIGN_QUANT = (
 )
 
 
-def check_file(path: Path, what: str) -> None:
+def is_gguf(path: Path) -> bool:
+    """Whether a file is GGUF, by its ending or its first bytes."""
+    if path.suffix.lower() == ".gguf":
+        return True
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        return file.read(4) == b"GGUF"
+    return False
+
+
+def check_file(path: Path, what: str, *, gguf: bool = False) -> None:
     """Refuse what is not a readable safetensors file, by the name of what it is.
+
+    Args:
+        path, what: the file, and what it should hold.
+        gguf: whether GGUF is read too.
 
     Raises:
         UserError: missing, a folder, empty, GGUF, a pickle (by its ending or its first bytes), or what
@@ -48,9 +65,13 @@ def check_file(path: Path, what: str) -> None:
     with opened(path, what) as file:
         magic = file.read(9)
     if path.suffix.lower() == ".gguf" or magic[:4] == b"GGUF":
+        if gguf and magic[:4] == b"GGUF":
+            return
         raise UserError(
-            f"{what}: {path.name} is a GGUF file, which is not supported; use the bf16, fp16 or fp8 "
-            "safetensors file"
+            f"{what}: {path.name} is a GGUF file, which is read for the transformer alone; use the bf16, "
+            "fp16 or fp8 safetensors file"
+            if not gguf
+            else f"{what}: {path.name} is empty or damaged, no GGUF file; download it again"
         )
     is_safetensors = magic[8:] == b"{"  # after the length of the header, whose bytes can be any
     if path.suffix.lower() in _PICKLES or (magic[:2] in (b"PK", b"\x80\x02") and not is_safetensors):
@@ -108,6 +129,24 @@ class Tensors:
         elif tensor.dtype in (torch.float8_e4m3fn, torch.float8_e5m2):
             tensor = tensor.to(torch.float32)
         return tensor.to(dtype)
+
+    def packed(self, key: str) -> Packed | None:
+        """A matrix as it lies in the file, on the CPU; None for one that is stored wide."""
+        shape = self.shape(key)
+        if len(shape) != 2 or self.stored_dtype(key) not in _FLOAT8:
+            return None
+        scale = self._scales.get(key)
+        scales = () if scale is None else (scale.to(torch.float32).reshape(-1, 1),)
+        return Packed("fp8", (shape[0], shape[1]), (self._raw(key), *scales))
+
+    def form(self) -> str:
+        """How most of the weights are stored: `plain`, `fp8`, or a GGUF type."""
+        counts: dict[str, int] = {}
+        for key in self.names():
+            kind = self.stored_dtype(key)
+            form = "fp8" if kind in _FLOAT8 else PLAIN if kind in _FLOATS else kind
+            counts[form] = counts.get(form, 0) + math.prod(self.shape(key))
+        return max(counts, key=lambda form: counts[form])
 
     def _raw(self, key: str) -> torch.Tensor:
         handle, full = self._where[key]
@@ -173,7 +212,10 @@ class Tensors:
 
 @contextmanager
 def open_tensors(
-    paths: Sequence[Path], what: str, probes: Sequence[str], prefixes: Sequence[str]
+    paths: Sequence[Path],
+    what: str,
+    probes: Sequence[str],
+    prefixes: Sequence[str],
 ) -> Iterator[Tensors]:
     """Open a component's files and find it in them.
 
@@ -198,11 +240,17 @@ def open_tensors(
                     f"{what}: {path.name} is damaged or no safetensors file ({error}); download it again"
                 ) from error
         names = {key for _, handle in handles for key in handle.keys()}  # noqa: SIM118
-        for prefix in prefixes:
-            if any(prefix + probe in names for probe in probes):
-                yield Tensors(what, handles, prefix)
-                return
-        raise UserError(f"{what}: {paths[0].name} does not hold it ({describe(names)})")
+        yield Tensors(what, handles, find_prefix(names, paths[0], what, probes, prefixes))
+
+
+def find_prefix(
+    names: set[str], path: Path, what: str, probes: Sequence[str], prefixes: Sequence[str]
+) -> str:
+    """The wrapping under which a file holds the component; UserError where it holds none."""
+    for prefix in prefixes:
+        if any(prefix + probe in names for probe in probes):
+            return prefix
+    raise UserError(f"{what}: {path.name} does not hold it ({describe(names)})")
 
 
 def describe(names: set[str]) -> str:

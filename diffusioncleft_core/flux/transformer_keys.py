@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from ..errors import UserError
+from .packed import Packed
 from .tensors import Tensors
+
+Weight = torch.Tensor | Packed
 
 
 @dataclass(frozen=True)
@@ -219,20 +222,19 @@ def _swap(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def bfl_to_diffusers(
-    keys: list[str], get: Callable[[str], torch.Tensor], hidden: int
-) -> dict[str, torch.Tensor]:
-    """BFL's state dict in diffusers' keys.
+    keys: list[str], get: Callable[[str], Weight], hidden: int
+) -> Iterator[tuple[str, Weight]]:
+    """BFL's state dict in diffusers' keys, tensor by tensor: no more than one of them is in memory.
 
     Args:
         keys: the BFL keys there are.
-        get: reads one of them; called once a key, so that a large file is never in memory twice.
+        get: reads one of them, as a tensor or, a block's matrix, packed; called once a key.
         hidden: the model's width.
 
-    Returns:
-        The converted tensors; a key the table does not know stays as it is, for the caller's check.
+    Yields:
+        Key and tensor; a key the table does not know stays as it is, for the caller's check.
     """
     left = set(keys)
-    result: dict[str, torch.Tensor] = {}
     double, single = count_blocks(keys, "double_blocks"), count_blocks(keys, "single_blocks")
     for pair in linear_modules(double, single):
         for end in ("weight", "bias"):
@@ -242,21 +244,24 @@ def bfl_to_diffusers(
             left.discard(key)
             tensor = get(key)
             if pair.swap_halves:
+                assert isinstance(tensor, torch.Tensor)
                 tensor = _swap(tensor)
             if len(pair.parts) == 1:
-                result[f"{pair.parts[0]}.{end}"] = tensor
+                yield f"{pair.parts[0]}.{end}", tensor
                 continue
-            sizes = pair.split_sizes(tensor.shape[0], hidden)
-            for part, rows in zip(pair.parts, torch.split(tensor, sizes), strict=True):
-                result[f"{part}.{end}"] = rows.clone()
+            start = 0
+            for part, size in zip(pair.parts, pair.split_sizes(tensor.shape[0], hidden), strict=True):
+                stop = start + size
+                rows = tensor.rows(start, stop) if isinstance(tensor, Packed) else tensor[start:stop].clone()
+                yield f"{part}.{end}", rows
+                start = stop
     for vector in norm_scales(double, single):
         for name in vector.bfl_names:
             if name in left:
                 left.discard(name)
-                result[vector.diffusers] = get(name)
+                yield vector.diffusers, get(name)
     for key in sorted(left):
-        result[key] = get(key)
-    return result
+        yield key, get(key)
 
 
 def diffusers_to_bfl(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

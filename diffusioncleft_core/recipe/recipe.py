@@ -148,6 +148,7 @@ SCHEDULES = (
     "warmup_stable_decay",
 )
 TIMESTEP_SAMPLINGS = ("uniform", "sigmoid", "shift", "flux_shift", "sigma", "logit_normal", "schnell")
+BASE_FORMATS = ("stored", "plain", "fp8", "int8", "nf4")
 TARGETS = ("all", "attention", "no_modulation")
 SAVE_PRECISIONS = ("bf16", "fp16", "float")
 LOSS_WEIGHT = number(0, 1e6)
@@ -346,6 +347,12 @@ class Memory(_Group):
 
     precision: str = setting(
         "auto", "number format of the base model", choices=("auto", "no", "fp16", "bf16")
+    )
+    base_format: str = setting(
+        "stored",
+        "form of the frozen base model's large weights: stored (as in its file, so that fp8 and GGUF stay "
+        "small), plain (widened to the number format), or fp8, int8, nf4 (quantised while it is read)",
+        choices=BASE_FORMATS,
     )
     gradient_checkpointing: bool = setting(False, "compute activations twice to save memory")
     blocks_to_swap: int = setting(

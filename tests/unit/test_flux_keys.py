@@ -36,7 +36,7 @@ def test_transformer_conversion_equals_diffusers_own_at_full_width():
     shapes = transformer_shapes(num_layers=1, num_single_layers=1, guidance_embeds=True)
     ours = transformer_keys.diffusers_to_bfl(distinct(shapes))
     theirs = convert_flux_transformer_checkpoint_to_diffusers(dict(ours))
-    back = transformer_keys.bfl_to_diffusers(list(ours), ours.__getitem__, hidden=3072)
+    back = dict(transformer_keys.bfl_to_diffusers(list(ours), ours.__getitem__, hidden=3072))
     assert set(back) == set(theirs) == set(shapes)
     for key, value in theirs.items():
         assert torch.equal(back[key], value), key
@@ -55,7 +55,7 @@ def test_transformer_round_trip_at_small_width():
     state = distinct(shapes)
     bfl = transformer_keys.diffusers_to_bfl(state)
     assert bfl["single_blocks.2.linear1.weight"].shape[0] == 7 * 128
-    back = transformer_keys.bfl_to_diffusers(list(bfl), bfl.__getitem__, hidden=128)
+    back = dict(transformer_keys.bfl_to_diffusers(list(bfl), bfl.__getitem__, hidden=128))
     assert set(back) == set(state)
     assert all(torch.equal(back[key], state[key]) for key in state)
 

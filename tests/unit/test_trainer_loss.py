@@ -20,7 +20,9 @@ from reference_training import (
 from trainer_settings import trainer_settings
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
+from diffusioncleft.diffusioncleft_core.flux.components import pack_blocks
 from diffusioncleft.diffusioncleft_core.flux.lora import attach_lora, lora_parameters, set_active
+from diffusioncleft.diffusioncleft_core.flux.packed import PLAIN, FrozenLinear
 from diffusioncleft.trainer import memory
 from diffusioncleft.trainer.data import Collected, Draw, TrainImage
 from diffusioncleft.trainer.objective import (
@@ -372,7 +374,7 @@ def plain(adapted):
 def test_saving_memory_gives_the_same_gradients(adapted, plain, count, checkpointing):
     transformer = copy.deepcopy(adapted.ours)
     if count:
-        memory.stream_blocks(transformer, count, CPU)
+        pack_blocks(transformer, PLAIN, torch.float32, count)
     if checkpointing:
         transformer.enable_gradient_checkpointing()
     losses, gradients = gradients_of(transformer, adapted)
@@ -385,10 +387,8 @@ def test_saving_memory_gives_the_same_gradients(adapted, plain, count, checkpoin
 
 def test_streamed_weights_are_those_of_the_last_blocks_and_no_parameters(adapted):
     transformer = copy.deepcopy(adapted.ours)
-    memory.stream_blocks(transformer, 3, CPU)
-    streamed = {
-        name for name, module in transformer.named_modules() if isinstance(module, memory.StreamedLinear)
-    }
+    pack_blocks(transformer, PLAIN, torch.float32, 3)
+    streamed = {name for name, module in transformer.named_modules() if isinstance(module, FrozenLinear)}
     blocks = {".".join(name.split(".")[:2]) for name in streamed}
     assert blocks == {"transformer_blocks.1", "single_transformer_blocks.0", "single_transformer_blocks.1"}
     kept = {name for name, _ in transformer.named_parameters()}
@@ -408,13 +408,13 @@ def test_the_start_of_a_run_says_what_is_streamed():
     transformer = tiny_transformer()
     before = sum(value.nbytes for value in transformer.parameters())
     assert memory.describe(transformer, CPU) == "1 MiB of weights on cpu"
-    memory.stream_blocks(transformer, 3, CPU)
+    pack_blocks(transformer, PLAIN, torch.float32, 3)
     assert memory.describe(transformer, CPU) == "1 MiB of weights on cpu, 1 MiB streamed from main memory"
-    streamed = [m for m in transformer.modules() if isinstance(m, memory.StreamedLinear)]
+    streamed = [m for m in transformer.modules() if isinstance(m, FrozenLinear)]
     kept = sum(value.nbytes for value in transformer.parameters())
     assert kept + sum(module.weight.nbytes for module in streamed) == before
     with pytest.raises(UserError, match="this model has 4 blocks, so at most 3"):
-        memory.stream_blocks(tiny_transformer(), 4, CPU)
+        pack_blocks(tiny_transformer(), PLAIN, torch.float32, 4)
 
 
 def test_large_weights_are_told_in_gib_and_small_ones_in_mib():
