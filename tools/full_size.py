@@ -2,11 +2,14 @@
 
     python -m diffusioncleft.tools.full_size --out experiments/full_size.json
     python -m diffusioncleft.tools.full_size --out figures.json --tiny  # the same code in a minute on a CPU
+    python -m diffusioncleft.tools.full_size --out figures.json --cases gemm,1024-nf4 --seconds 120
 
-In this order, each stage's figures written as soon as they are there, and what `--seconds` leaves no time
-for skipped: the rate of a matrix product, a bare training loop, the real trainer at 512 px with a preview,
-its LoRA in a fresh process, the trainer at 1024 px in several ways of saving memory, compiled blocks.
-Weights can't change how much memory and time a step takes; pictures of random weights show nothing.
+A case's figures are written as soon as they are there; one that fails costs the others nothing, and what
+`--seconds` leaves no time for is skipped. `gemm` is the rate of a matrix product; `SIDE-FORM[-Nstreamed]
+[-checkpointing][-deterministic]` a bare training loop around a base in `FORM` (plain, fp8, int8, nf4); `lora`
+and `reload` whether a fresh process draws with a saved LoRA what the one that trained it drew; `trainer` the
+same with the real trainer, its preview and a base on disk, and then the trainer in several ways of saving
+memory. Weights can't change how much memory and time a step takes; pictures of random weights show nothing.
 """
 
 import argparse
@@ -18,20 +21,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..diffusioncleft_core.environment import default_dtype, hardware, pick_device, versions
 from ..diffusioncleft_core.files import sha256_model, write_json
-from . import full_size_reload
-from .flops import step_flops
+from . import full_size_cases, full_size_reload
 from .full_size_base import (
     Sizes,
     full_sizes,
@@ -40,15 +40,32 @@ from .full_size_base import (
     tiny_sizes,
     write_base,
 )
-from .full_size_loop import GIB, Loop, attach_peft, gemm_rate, release, synchronize, time_compiled, time_loop
-from .full_size_train import ALPHA, PROMPT, RANK, SEED, Training, train, write_phantoms
+from .full_size_cases import GEMM, RELOADED, SAVED, shares
+from .full_size_loop import GIB, Loop, release
+from .full_size_train import PROMPT, SEED, Training, train, write_phantoms
 
 SHARED_MEMORY = Path("/dev/shm")
 HOUR = 3600
 ROOM = 34 * GIB
 """Bytes that the base, the LoRAs and the checkpoints take."""
-NEEDED = {"bare": 8, "base": 60, "trainer": 30, "reload": 25, "compile": 60}
+NEEDED = {"case": 15, "base": 60, "trainer": 30, "reload": 25}
 """Seconds that a stage takes at the least: with less left it is skipped."""
+TRAINER = "trainer"
+CASES = (
+    GEMM,
+    *("512-plain", "1024-plain", "512-plain-checkpointing", "1024-plain-checkpointing"),
+    *("512-fp8", "1024-fp8", "1024-fp8-checkpointing"),
+    *("512-nf4", "1024-nf4", "1024-nf4-checkpointing"),
+    *("512-plain-20streamed-checkpointing", "1024-plain-20streamed-checkpointing"),
+    *(SAVED, RELOADED),
+    "512-plain-deterministic",
+    TRAINER,
+)
+"""What is measured unless `--cases` says otherwise, what matters most first."""
+TINY_CASES = (
+    *(GEMM, "64-plain", "128-plain-checkpointing", "64-fp8", "64-nf4-checkpointing"),
+    *("64-plain-2streamed-checkpointing", SAVED, RELOADED, TRAINER),
+)
 
 
 class Record:
@@ -56,7 +73,7 @@ class Record:
 
     def __init__(self, path: Path, seconds: float, head: dict[str, Any]) -> None:
         self.path, self.document = path, head | {"stages": {}}
-        self._end = time.monotonic() + seconds
+        self.given, self._end = seconds, time.monotonic() + seconds
         self.stages: dict[str, Any] = self.document["stages"]
 
     @property
@@ -74,7 +91,10 @@ class Record:
             except Exception as error:
                 traceback.print_exc()
                 found = {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
-        found["stage_seconds"] = time.monotonic() - started
+        return self.note(name, found | {"stage_seconds": time.monotonic() - started})
+
+    def note(self, name: str, found: dict[str, Any]) -> dict[str, Any]:
+        """Put a stage's figures on disk."""
         self.stages[name] = found
         write_json(self.path, rounded(self.document))
         print(f"{name}: {json.dumps(rounded(found))}", flush=True)
@@ -87,7 +107,8 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="JSON file of the figures")
     parser.add_argument("--tiny", action="store_true", help="a tiny model and small pictures")
-    parser.add_argument("--seconds", type=float, default=HOUR, help="late stages are skipped after these")
+    parser.add_argument("--cases", help=f"what to measure, in this order (default: {','.join(CASES)})")
+    parser.add_argument("--seconds", type=float, default=HOUR, help="what is late is stopped after these")
     parser.add_argument(
         "--work", type=Path, help="folder for the base (default: main memory, else temporary)"
     )
@@ -103,35 +124,95 @@ def main() -> None:
     record = Record(args.out, args.seconds, head)
     folder = args.work or Path(tempfile.mkdtemp(prefix="full-size-", dir=_roomy()))
     try:
-        measure(record, folder, tiny=args.tiny)
+        chosen = args.cases.split(",") if args.cases else TINY_CASES if args.tiny else CASES
+        check_names(chosen)
+        measure(record, folder, chosen, tiny=args.tiny)
     finally:
         if args.work is None:
             shutil.rmtree(folder, ignore_errors=True)
     print(args.out)
 
 
-def measure(record: Record, work: Path, *, tiny: bool) -> None:
-    """All stages, what matters most first."""
-    device = pick_device()
-    dtype = default_dtype(device)
+def check_names(cases: Sequence[str]) -> None:
+    """ValueError for a name that is no case's."""
+    for name in cases:
+        if name not in (GEMM, SAVED, RELOADED, TRAINER):
+            Loop.named(name)
+
+
+def measure(record: Record, work: Path, cases: Sequence[str], *, tiny: bool) -> None:
+    """All cases in their order; the trainer's are processes of their own between them."""
     sizes = tiny_sizes() if tiny else full_sizes()
-    small, large = (64, 128) if tiny else (512, 1024)
-    base = work / "base"
     record.document["sizes"] = {
         "transformer": dict(sizes.transformer),
         "text_tokens": sizes.text_tokens,
         "t5_layers": f"{sizes.t5xxl['num_layers']} (T5-XXL: 24; training reads cached embeddings)",
         "weights": "random",
-        "dtype": str(dtype).removeprefix("torch."),
         "files_in": "main memory" if SHARED_MEMORY in work.parents else "a folder on disk",
     }
-    record.stage("gemm", lambda: gemm_rate(device, dtype, 256 if tiny else 8192))
-    loops = [Loop(small), Loop(large, True), Loop(large), Loop(small, True)]
-    if tiny:
-        loops = [Loop(small, steps=2), Loop(large, True, steps=2)]
-    _write_measured_base(record, sizes, base, loops, device, dtype)
-    release(device)
-    if "bytes" not in record.stages["base"]:
+    left = list(cases)
+    while left:
+        if left[0] == TRAINER:
+            _measure_trainer(record, sizes, work, tiny=tiny)
+            left.pop(0)
+            continue
+        # `reload` is to know nothing of the process that trained.
+        ends = [index for index, name in enumerate(left) if index and name in (TRAINER, RELOADED)]
+        together = left[: ends[0] if ends else len(left)]
+        done = _cases_in_a_process(record, together, work, tiny=tiny)
+        left = left[done:]
+
+
+def _cases_in_a_process(record: Record, cases: Sequence[str], work: Path, *, tiny: bool) -> int:
+    """Measure cases in one process; return how many are done with: all, or those up to one that ended it."""
+    if record.left < NEEDED["case"]:
+        for name in cases:
+            record.stage(name, dict, needed=NEEDED["case"])
+        return len(cases)
+    command = [sys.executable, "-m", full_size_cases.__name__, "--cases", ",".join(cases)]
+    command += ["--work", str(work / "cases"), *(["--tiny"] if tiny else [])]
+    if tflops := record.stages.get(GEMM, {}).get("tflops"):
+        command += ["--tflops", f"{tflops}"]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    timer = threading.Timer(record.left, child.kill)
+    timer.start()
+    done = 0
+    try:
+        assert child.stdout is not None
+        for line in child.stdout:
+            if line.startswith('{"case"'):
+                found = json.loads(line)
+                record.note(found.pop("case"), found)
+                done += 1
+        child.wait()
+    finally:
+        timer.cancel()
+        if child.poll() is None:
+            child.kill()
+    if done < len(cases) and child.returncode and not record.stages.get(cases[done - 1], {}).get("error"):
+        # It died in the middle of a case, without a word.
+        why = f"stopped after {record.given:.0f} s" if record.left <= 0 else f"ended with {child.returncode}"
+        record.note(cases[done], {"error": why})
+        done += 1
+    return done
+
+
+def _measure_trainer(record: Record, sizes: Sizes, work: Path, *, tiny: bool) -> None:
+    """A base on disk, the real trainer at the small side with a preview, its LoRA in a fresh process, and
+    the trainer in several ways of saving memory.
+    """
+    base, (small, large) = work / "base", (64, 128) if tiny else (512, 1024)
+
+    def write() -> dict[str, Any]:
+        device = pick_device()
+        dtype = default_dtype(device)
+        transformer = random_transformer(sizes, device, dtype)
+        written = write_base(base, sizes, transformer, device, dtype)
+        del transformer
+        release(device)
+        return {"bytes": written, "parameters": parameter_count(base)}
+
+    if "bytes" not in record.stage("base", write, needed=NEEDED["base"]):
         return
     record.stage("hashes", lambda: _remember_hashes(base))
     images = write_phantoms(work / "images", large)
@@ -139,53 +220,22 @@ def measure(record: Record, work: Path, *, tiny: bool) -> None:
     def trained(training: Training) -> None:
         def run() -> dict[str, Any]:
             found = train(training, base, images, work, record.left)
-            return found | _shares(record, sizes, training.side, training.checkpointing, found)
+            if "seconds_a_step" not in found:
+                return found
+            loop = Loop(training.side, checkpointing=training.checkpointing)
+            found |= shares(sizes, loop, found, record.stages.get(GEMM, {}).get("tflops"))
+            bare = record.stages.get(loop.name, {}).get("seconds_a_step")
+            return found | ({"times_the_bare_loop": found["seconds_a_step"] / bare} if bare else {})
 
         record.stage(f"trainer-{training.name}", run, needed=NEEDED["trainer"])
 
     first = Training(small, 6 if tiny else 24, preview=True)
     trained(first)
-    record.stage("reload", lambda: _reload(base, first, work, record.left), needed=NEEDED["reload"])
-    if tiny:
-        return
-    blocks = sizes.transformer["num_layers"] + sizes.transformer["num_single_layers"]
-    trained(Training(large, 12, checkpointing=True))
-    trained(Training(large, 7, checkpointing=True, swapped=20))
-    trained(Training(large, 10))
-    trained(Training(small, 7, checkpointing=True, swapped=blocks - 1))
-    trained(Training(small, 16, checkpointing=True))
-    record.stage("compile", lambda: _compiled(sizes, small, device, dtype), needed=NEEDED["compile"])
-
-
-def _write_measured_base(
-    record: Record,
-    sizes: Sizes,
-    base: Path,
-    loops: Sequence[Loop],
-    device: torch.device,
-    dtype: torch.dtype,
-) -> None:
-    """The bare loop in the process that draws the weights, which then go to disk."""
-    started = time.perf_counter()
-    transformer = random_transformer(sizes, device, dtype)
-    synchronize(device)
-    record.document["sizes"]["seconds_to_draw"] = time.perf_counter() - started
-    parameters = attach_peft(transformer, RANK, ALPHA)
-    for loop in loops:
-
-        def bare(loop: Loop = loop) -> dict[str, Any]:
-            found = time_loop(transformer, parameters, loop, sizes.text_tokens, device, dtype)
-            return found | _shares(record, sizes, loop.side, loop.checkpointing, found)
-
-        record.stage(_bare(loop.side, loop.checkpointing), bare, needed=NEEDED["bare"])
-    transformer.unload_lora()
-
-    def write() -> dict[str, Any]:
-        release(device)
-        written = write_base(base, sizes, transformer, device, dtype)
-        return {"bytes": written, "parameters": parameter_count(base)}
-
-    record.stage("base", write, needed=NEEDED["base"])
+    record.stage("trainer-reload", lambda: _reload(base, first, work, record.left), needed=NEEDED["reload"])
+    if not tiny:
+        trained(Training(large, 12, checkpointing=True))
+        trained(Training(large, 7, checkpointing=True, swapped=20))
+        trained(Training(large, 10))
 
 
 def _remember_hashes(base: Path) -> dict[str, Any]:
@@ -200,31 +250,9 @@ def _remember_hashes(base: Path) -> dict[str, Any]:
 def _command(args: argparse.Namespace) -> str:
     """The command line, whatever folder the figures went to."""
     words = ["python", "-m", "diffusioncleft.tools.full_size", "--out", f"experiments/{args.out.name}"]
-    words += ["--tiny"] * args.tiny + (["--seconds", f"{args.seconds:g}"] if args.seconds != HOUR else [])
+    words += ["--tiny"] * args.tiny + (["--cases", args.cases] if args.cases else [])
+    words += ["--seconds", f"{args.seconds:g}"] if args.seconds != HOUR else []
     return shlex.join(words)
-
-
-def _bare(side: int, checkpointing: bool) -> str:
-    return f"bare-{Training(side, 0, checkpointing).name}"
-
-
-def _shares(
-    record: Record, sizes: Sizes, side: int, checkpointing: bool, found: dict[str, Any]
-) -> dict[str, Any]:
-    """Arithmetic of a step, its rate as a share of the matrix product's, and the bare loop's time."""
-    seconds = found.get("seconds_a_step")
-    if seconds is None:
-        return {}
-    tokens = (side // 16) ** 2
-    needed = step_flops(sizes.transformer, tokens, sizes.text_tokens, RANK)
-    done = step_flops(sizes.transformer, tokens, sizes.text_tokens, RANK, recomputed=checkpointing)
-    figures: dict[str, Any] = {"tflop_a_step": needed / 1e12, "tflop_a_step_recomputed": done / 1e12}
-    peak = record.stages["gemm"].get("tflops")
-    if peak:
-        figures["share_of_gemm"] = needed / 1e12 / seconds / peak
-        figures["share_of_gemm_recomputed"] = done / 1e12 / seconds / peak
-    bare = record.stages.get(_bare(side, checkpointing), {}).get("seconds_a_step")
-    return figures | ({"times_the_bare_loop": seconds / bare} if bare else {})
 
 
 def _reload(base: Path, trained: Training, work: Path, seconds: float) -> dict[str, Any]:
@@ -237,13 +265,6 @@ def _reload(base: Path, trained: Training, work: Path, seconds: float) -> dict[s
         raise RuntimeError(done.stderr.strip()[-2000:].replace("\n", " | "))
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found | {"lora_bytes": lora.stat().st_size}
-
-
-def _compiled(sizes: Sizes, side: int, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-    transformer = random_transformer(sizes, device, dtype)
-    parameters = attach_peft(transformer, RANK, ALPHA)
-    timed = partial(time_loop, transformer, parameters, Loop(side), sizes.text_tokens, device, dtype)
-    return time_compiled(transformer, timed)
 
 
 def _roomy() -> str | None:

@@ -1,34 +1,68 @@
 """What the GPU gives without the trainer: its matrix product, and a bare training loop on the same model."""
 
+from __future__ import annotations
+
 import gc
 import math
+import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from ..diffusioncleft_core.flux.components import pack_blocks
 from ..diffusioncleft_core.flux.lora import lora_parameters, target_modules
+from ..diffusioncleft_core.flux.packed import FORMATS, PLAIN
 from ..diffusioncleft_core.flux.sampling import no_cudnn_attention, predict_velocity
+from .full_size_base import Sizes, random_transformer
 
 LORA = "default"
+RANK, ALPHA = 16, 32
 GIB = 2**30
 
 
 @dataclass(frozen=True)
 class Loop:
-    """One measurement of a training loop: side in px, and how memory is saved."""
+    """One measurement of a training loop: side in px, and how memory is saved.
+
+    form: of the base, see `load_transformer`. streamed: blocks in main memory. deterministic: with the
+    kernels that the trainer asks for.
+    """
 
     side: int
+    form: str = PLAIN
     checkpointing: bool = False
-    steps: int = 10
-    warm_up: int = 2
+    streamed: int = 0
+    deterministic: bool = False
 
     @property
-    def image_tokens(self) -> int:
-        return (self.side // 16) ** 2
+    def name(self) -> str:
+        """As in `Loop.named`: `1024-nf4-checkpointing`, `512-plain-20streamed-deterministic`."""
+        parts = [str(self.side), self.form]
+        parts += [f"{self.streamed}streamed"] if self.streamed else []
+        parts += ["checkpointing"] if self.checkpointing else []
+        parts += ["deterministic"] if self.deterministic else []
+        return "-".join(parts)
+
+    @classmethod
+    def named(cls, name: str) -> Loop:
+        """The measurement of that name; ValueError for what is none."""
+        side, form, *rest = name.split("-")
+        streamed = next((part for part in rest if part.endswith("streamed")), "0streamed")
+        loop = cls(
+            int(side),
+            form,
+            "checkpointing" in rest,
+            int(streamed.removesuffix("streamed")),
+            "deterministic" in rest,
+        )
+        if loop.name != name or form not in (PLAIN, *FORMATS):
+            raise ValueError(f"{name!r} is no measurement; one is {Loop(1024, 'nf4', True).name}")
+        return loop
 
 
 def gemm_rate(device: torch.device, dtype: torch.dtype, side: int, repeats: int = 10) -> dict[str, Any]:
@@ -56,6 +90,13 @@ def attach_peft(transformer: Any, rank: int, alpha: float) -> list[torch.nn.Para
     return parameters
 
 
+def build(sizes: Sizes, loop: Loop, device: torch.device, dtype: torch.dtype) -> tuple[Any, list[Any]]:
+    """A random transformer in the loop's form with a LoRA of the paper's rank, and the LoRA's parameters."""
+    transformer = random_transformer(sizes, device, dtype)
+    pack_blocks(transformer, loop.form, dtype, loop.streamed)
+    return transformer, attach_peft(transformer, RANK, ALPHA)
+
+
 def time_loop(
     transformer: Any,
     parameters: list[torch.nn.Parameter],
@@ -63,6 +104,10 @@ def time_loop(
     text_tokens: int,
     device: torch.device,
     dtype: torch.dtype,
+    *,
+    learning_rate: float = 1e-4,
+    steps: int = 6,
+    warm_up: int = 2,
 ) -> dict[str, Any]:
     """Seconds a step and peak memory of flow matching on one random latent: forward, backward, AdamW."""
     release(device)
@@ -75,7 +120,7 @@ def time_loop(
     latents = torch.randn(1, 16, loop.side // 8, loop.side // 8, device=device)
     text = torch.randn(1, text_tokens, config.joint_attention_dim, device=device)
     pooled = torch.randn(1, config.pooled_projection_dim, device=device)
-    optimizer = torch.optim.AdamW(parameters, lr=1e-4, fused=True)
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, fused=True)
     loss = torch.zeros(())
 
     def step() -> None:
@@ -93,14 +138,27 @@ def time_loop(
         optimizer.zero_grad(set_to_none=True)
 
     try:
-        with no_cudnn_attention():
-            seconds = median_seconds(step, device, loop.steps, loop.warm_up)
+        with no_cudnn_attention(), deterministic(loop.deterministic):
+            seconds = median_seconds(step, device, steps, warm_up)
     finally:
         optimizer.zero_grad(set_to_none=True)
     last = loss.detach().item()
     if not math.isfinite(last):
         raise ValueError(f"the loss is {last}")
-    return {"seconds_a_step": seconds, "steps": loop.steps, "loss": last, **peaks(device)}
+    return {"seconds_a_step": seconds, "steps": steps, "loss": last, **peaks(device)}
+
+
+@contextmanager
+def deterministic(wanted: bool) -> Iterator[None]:
+    """The kernels that the trainer asks for on a GPU."""
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def median_seconds(work: Callable[[], Any], device: torch.device, repeats: int, warm_up: int) -> float:
@@ -137,18 +195,3 @@ def release(device: torch.device) -> None:
 def synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def time_compiled(transformer: Any, timed: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """A loop over the transformer before and after its repeated blocks are compiled, and the ratio."""
-    plain = timed()
-    started = time.perf_counter()
-    transformer.compile_repeated_blocks()
-    compiled = timed()
-    return {
-        "seconds_a_step": compiled["seconds_a_step"],
-        "plain_seconds_a_step": plain["seconds_a_step"],
-        "ratio": compiled["seconds_a_step"] / plain["seconds_a_step"],
-        "seconds_with_compilation": time.perf_counter() - started,
-        "gpu_peak_gib": compiled.get("gpu_peak_gib"),
-    }

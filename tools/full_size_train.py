@@ -17,13 +17,13 @@ from typing import Any
 
 from ..diffusioncleft_core.files import write_text
 from ..diffusioncleft_core.phantom.photographs import write_photographs
+from .full_size_loop import ALPHA, RANK
 
 SCRIPT = Path(__file__).resolve().parents[1] / "trainer" / "flux_train_network.py"
 CAPTION = "[CLP] A girl's whole face with an unrepaired unilateral cleft lip."
 PROMPT = "[CLP] A boy's whole face with an unrepaired unilateral cleft lip."
 SEED = 7
 NAME = "lora"
-RANK, ALPHA = 16, 32
 RATE = 1e-3
 """Ten times the paper's: so few steps are to change the picture visibly."""
 WARM_UP = 3

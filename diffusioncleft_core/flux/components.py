@@ -25,6 +25,7 @@ from . import transformer_keys
 from .gguf_file import open_gguf
 from .packed import PLAIN, STORED, FrozenLinear, Packed, pack
 from .source import FluxSource
+from .streaming import BlockStream
 from .tensors import Tensors, is_gguf, open_tensors
 
 T5_LENGTH = 256
@@ -130,6 +131,21 @@ def pack_blocks(transformer: Any, form: str, dtype: torch.dtype, streamed_blocks
             if name in last:
                 packed = packed.mapped(lambda part: part.to("cpu"))
             setattr(parent, child, FrozenLinear(packed, linear.bias, dtype, streamed=name in last))
+    _stream(transformer, transformer.device)
+
+
+def _stream(transformer: Any, device: torch.device) -> None:
+    """Let the streamed layers come to the device block by block."""
+    blocks = [
+        [
+            layer
+            for layer in transformer.get_submodule(name).modules()
+            if isinstance(layer, FrozenLinear) and layer.streamed
+        ]
+        for name in block_names(transformer.config)
+    ]
+    if streamed := [layers for layers in blocks if layers]:
+        BlockStream.of(streamed, device)
 
 
 def _linears(module: torch.nn.Module) -> Iterator[tuple[torch.nn.Module, str, torch.nn.Linear]]:
@@ -209,7 +225,9 @@ class _Filling:
         _check_shapes(self._expected, self._found, self._tensors)
         self._model.requires_grad_(False)
         self._model.eval()
-        return self._model.to(self._device)
+        self._model.to(self._device)
+        _stream(self._model, self._device)
+        return self._model
 
 
 @contextlib.contextmanager

@@ -113,7 +113,7 @@ class FrozenLinear(nn.Linear):
 
     It gives what `nn.Linear` gives with the widened weight, which is made for the forward pass and again for
     the backward pass. The weight is no parameter: moving the model moves it unless it is `streamed`, and
-    never changes its form.
+    never changes its form. A streamed layer's `fetch` brings its weight (see `streaming`).
     """
 
     def __init__(
@@ -123,6 +123,7 @@ class FrozenLinear(nn.Linear):
         nn.Module.__init__(self)
         self.out_features, self.in_features = packed.shape
         self.packed, self.dtype, self.streamed = packed, dtype, streamed
+        self.fetch: Callable[[Packed], Packed] | None = None
         self.register_parameter("bias", bias)
 
     @property
@@ -146,7 +147,9 @@ class FrozenLinear(nn.Linear):
     def weight_on(self, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
         """The widened weight on the device that computes."""
         packed = self.packed
-        if packed.device != device:
+        if self.fetch is not None:
+            packed = self.fetch(packed)
+        elif packed.device != device:
             packed = packed.mapped(lambda part: part.to(device, non_blocking=True))
         return packed.widened(dtype)
 

@@ -2,7 +2,9 @@
 
 import json
 
-from diffusioncleft.tools.full_size import Record
+import pytest
+
+from diffusioncleft.tools.full_size import CASES, TINY_CASES, Record, check_names, measure
 from diffusioncleft.tools.full_size_train import figures_of
 
 
@@ -12,13 +14,45 @@ def test_the_real_trainer_is_measured_and_a_fresh_process_draws_its_preview_agai
     text = (tmp_path / "figures.json").read_text("utf-8")
     stages = json.loads(text)["stages"]
     assert not {name for name, found in stages.items() if {"error", "skipped"} & found.keys()}
+    loops = {name: found for name, found in stages.items() if name[0].isdigit()}
+    assert set(loops) == {name for name in TINY_CASES if name[0].isdigit()}
+    assert all(found["seconds_a_step"] > 0 and found["share_of_gemm"] > 0 for found in loops.values())
+    assert stages["reload"]["identical"], "a fresh process draws the same with the saved LoRA"
+    assert stages["reload"]["largest_difference_without_lora"] > 0
     trained = [found for name, found in stages.items() if name.startswith("trainer-")]
     assert [found["outcome"] for found in trained] == ["done"]
     assert all(found["seconds_a_step"] > 0 and found["share_of_gemm"] > 0 for found in trained)
-    assert stages["reload"]["as_trained"]["identical"]
-    assert stages["reload"]["as_generated"]["identical"]
-    assert not stages["reload"]["without_lora"]["identical"]
+    assert stages["trainer-reload"]["as_trained"]["identical"]
+    assert stages["trainer-reload"]["as_generated"]["identical"]
+    assert not stages["trainer-reload"]["without_lora"]["identical"]
     assert "/full-size-" not in text, "the record names no folder of the machine"
+
+
+def test_a_case_that_ends_its_process_costs_the_others_nothing(tmp_path):
+    """The second case takes more memory than there is address space, the third has a block too many."""
+    cases = ["64-plain", "20000000-plain", "64-plain-4streamed", "64-int8"]
+    record = Record(tmp_path / "figures.json", 600, {})
+    measure(record, tmp_path / "work", cases, tiny=True)
+    stages = json.loads((tmp_path / "figures.json").read_text("utf-8"))["stages"]
+    assert list(stages) == cases
+    assert "error" in stages["20000000-plain"]
+    assert "at most 3" in stages["64-plain-4streamed"]["error"]
+    assert all(stages[name]["seconds_a_step"] > 0 for name in ("64-plain", "64-int8"))
+
+
+def test_cases_are_chosen_by_name():
+    for name in CASES:
+        check_names([name])
+    for name in ("1024", "1024-nf5", "1024-nf4-fast", "1024-checkpointing-nf4", "20streamed-512-plain"):
+        with pytest.raises(ValueError, match=r"measurement|invalid literal|unpack"):
+            check_names([name])
+
+
+def test_what_there_is_no_time_for_is_skipped(tmp_path):
+    record = Record(tmp_path / "figures.json", 5, {})
+    measure(record, tmp_path / "work", ["gemm", "64-plain", "reload", "trainer"], tiny=True)
+    assert all("skipped" in found for found in record.stages.values())
+    assert list(record.stages) == ["gemm", "64-plain", "reload", "base"]
 
 
 def test_a_stage_that_fails_or_finds_no_time_costs_the_others_nothing(tmp_path):
