@@ -145,7 +145,10 @@ def _usable_cores() -> int:
 
 
 def offline_import(name: str) -> Any:
-    """The module, or None where it is not installed; bitsandbytes would on some processors ask a hub for a kernel."""
+    """The module, or None where it is not installed.
+
+    Without a network: on some processors bitsandbytes would ask a hub for a kernel.
+    """
     if name in sys.modules:
         return sys.modules[name]
     before = os.environ.get("HF_HUB_OFFLINE")

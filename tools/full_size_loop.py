@@ -78,15 +78,17 @@ def gemm_rate(device: torch.device, dtype: torch.dtype, side: int, repeats: int 
     return {"side": side, "dtype": str(dtype).removeprefix("torch."), "tflops": 2 * side**3 / seconds / 1e12}
 
 
-def attach_peft(transformer: Any, rank: int, alpha: float) -> list[torch.nn.Parameter]:
-    """peft's LoRA, as a script without this project would put it: on every linear layer, float32."""
+def attach_peft(transformer: Any, rank: int, alpha: float, device: torch.device) -> list[torch.nn.Parameter]:
+    """peft's LoRA, as a script without this project would put it: on every linear layer, in float32 on the
+    device, also around blocks that are streamed there.
+    """
     from peft import LoraConfig
 
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=target_modules(transformer), bias="none")
     transformer.add_adapter(config, adapter_name=LORA)
     parameters = lora_parameters(transformer, LORA)
     for parameter in parameters:
-        parameter.data = parameter.data.float()
+        parameter.data = parameter.data.to(device, torch.float32)
     return parameters
 
 
@@ -94,7 +96,7 @@ def build(sizes: Sizes, loop: Loop, device: torch.device, dtype: torch.dtype) ->
     """A random transformer in the loop's form with a LoRA of the paper's rank, and the LoRA's parameters."""
     transformer = random_transformer(sizes, device, dtype)
     pack_blocks(transformer, loop.form, dtype, loop.streamed)
-    return transformer, attach_peft(transformer, RANK, ALPHA)
+    return transformer, attach_peft(transformer, RANK, ALPHA, device)
 
 
 def time_loop(

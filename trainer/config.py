@@ -237,6 +237,8 @@ def _given(namespace: argparse.Namespace) -> dict[str, Any]:
                 raise UserError(f"--unet_lr: {error}") from None
         elif name in ("use_8bit_adam", "use_lion_optimizer"):
             values["optimizer_type"] = "Lion" if "lion" in name else "AdamW8bit"
+        elif name in ("fp8_base", "fp8_base_unet", "nf4_base"):
+            values.setdefault("base_format", name[:3])
         elif (name, value) == ("weighting_scheme", "logit_normal"):
             sampling = values.get("timestep_sampling", "sigma")
             values["timestep_sampling"] = "logit_normal" if sampling == "sigma" else sampling

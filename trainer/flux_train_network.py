@@ -144,7 +144,7 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
         transformer = load_transformer(
             source, device, dtype, recipe.memory.base_format, recipe.memory.blocks_to_swap
         )
-        parameters, activate = _attach(transformer, recipe)
+        parameters, activate = _attach(transformer, recipe, device)
         if recipe.memory.gradient_checkpointing:
             transformer.enable_gradient_checkpointing()
         optimizer = build_optimizer(recipe, list(parameters.values()), events)
@@ -345,9 +345,12 @@ def _checkpoint(
 
 
 def _attach(
-    transformer: Any, recipe: Recipe
+    transformer: Any, recipe: Recipe, device: torch.device
 ) -> tuple[dict[str, torch.nn.Parameter], Callable[[bool, bool], None]]:
-    """Attach the LoRA and the training adapter; return the LoRA's parameters and a switch (lora, adapter)."""
+    """Attach the LoRA and the training adapter; return the LoRA's parameters and a switch (lora, adapter).
+
+    Both lie on `device`, also those around weights that are streamed there.
+    """
     if recipe.network.training_adapter is not None:
         load_lora(transformer, recipe.network.training_adapter, name=ADAPTER)
     size = transformer.config
@@ -362,6 +365,7 @@ def _attach(
     )
     if recipe.network.weights is not None:
         start_from(transformer, recipe.network.weights, LORA)
+    transformer.to(device)
     known = {id(parameter) for parameter in lora_parameters(transformer, LORA)}
     parameters = {name: entry for name, entry in transformer.named_parameters() if id(entry) in known}
 

@@ -36,7 +36,6 @@ _CACHED_TEXT = (
 )
 _CACHED_LATENTS = "latents are cached, so an image can't change from step to step; leave it out"
 _ENCODERS = "the text encoders stay frozen; leave it out"
-_QUANTISED = "the base is not quantised until that is built in; use --blocks_to_swap to save memory"
 _LOGGING = "the history is in loss.jsonl and in the events on standard output; leave it out"
 _UPLOAD = "nothing is sent anywhere; copy the file yourself"
 _COMPILE = "compiled blocks are not supported; leave it out"
@@ -81,6 +80,9 @@ TRANSLATED: Mapping[str, str] = {
     "unet_lr": "--learning_rate, which it takes precedence over",
     "use_8bit_adam": "--optimizer_type AdamW8bit",
     "use_lion_optimizer": "--optimizer_type Lion",
+    "fp8_base": "--base_format fp8",
+    "fp8_base_unet": "--base_format fp8",
+    "nf4_base": "--base_format nf4",
     "weighting_scheme": "logit_normal is --timestep_sampling logit_normal",
 }
 """Options that are another name of a field's; of `weighting_scheme` only `logit_normal`."""
@@ -150,9 +152,6 @@ REFUSED: Mapping[str, str] = {
     "base_weights": "use --training_adapter for a LoRA that is on while training",
     "base_weights_multiplier": "use --training_adapter for a LoRA that is on while training",
     "cpu": "use --device cpu",
-    "fp8_base": _QUANTISED,
-    "fp8_base_unet": _QUANTISED,
-    "nf4_base": _QUANTISED,
     "full_fp16": "half precision overflows in FLUX; use --mixed_precision bf16",
     "full_bf16": "the LoRA and its optimizer stay in fp32; use --mixed_precision bf16",
     "deepspeed": _ONE_PROCESS,

@@ -103,6 +103,8 @@ def test_a_refused_option_that_is_off_is_what_happens_anyway(tmp_path):
         ("--optimizer_type adamw8bit", "optimizer.name", "AdamW8bit"),
         ("--optimizer_type PRODIGY", "optimizer.name", "Prodigy"),
         ("--use_8bit_adam", "optimizer.name", "AdamW8bit"),
+        ("--fp8_base", "memory.base_format", "fp8"),
+        ("--nf4_base", "memory.base_format", "nf4"),
         ("--use_lion_optimizer", "optimizer.name", "Lion"),
         ("--learning_rate 1e-4 --unet_lr 5e-5", "optimizer.learning_rate", 5e-5),
         ("--save_precision fp16", "output.save_precision", "fp16"),
@@ -185,7 +187,6 @@ def test_folders_with_repeats_are_kohyas(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--fp8_base", "--fp8_base is not honoured: "),
         ("--min_timestep 500 --max_timestep 400", "is not below --max_timestep 400"),
         ("--lr_scheduler_num_cycles 3", "--lr_scheduler_num_cycles 3.0 would have no effect"),
         ("--optimizer_type Lion --adam_beta1 0.8", "--optimizer_args"),

@@ -14,6 +14,8 @@ from diffusioncleft.diffusioncleft_core.flux.packed import PLAIN, STORED, Frozen
 from diffusioncleft.diffusioncleft_core.flux.sampling import predict_velocity
 from diffusioncleft.diffusioncleft_core.flux.source import FluxSource, phantom_source
 from diffusioncleft.diffusioncleft_core.flux.tensors import Tensors
+from diffusioncleft.diffusioncleft_core.recipe.presets import named_recipe
+from diffusioncleft.trainer.flux_train_network import _attach
 
 CPU = torch.device("cpu")
 STREAMED = 5
@@ -134,3 +136,12 @@ def test_loading_holds_one_tensor_of_the_file_at_a_time_in_main_memory(sources, 
     # The one that is read, as stored and as widened, beside the one that was read before it.
     assert max(most) <= 4
     assert len(most) > 100
+
+
+def test_a_lora_lies_where_it_computes_though_its_blocks_stay_in_main_memory():
+    elsewhere = torch.device("meta")  # any other device than the processor's
+    transformer = load_transformer(phantom_source(), torch.device("cpu"), torch.float32, streamed_blocks=3)
+    parameters, _ = _attach(transformer, named_recipe("robust", phantom=True), elsewhere)
+    assert {parameter.device for parameter in parameters.values()} == {elsewhere}
+    streamed = [m for m in transformer.modules() if isinstance(m, FrozenLinear) and m.streamed]
+    assert streamed and {layer.packed.device.type for layer in streamed} == {"cpu"}
