@@ -37,6 +37,7 @@ WIDGETS: Mapping[str, str] = {
     "prior_loss_weight": "objective.prior_loss_weight",
     "prior_target": "objective.prior_target",
     "mixed_precision": "memory.precision",
+    "base_format": "memory.base_format",
     "gradient_checkpointing": "memory.gradient_checkpointing",
     "blocks_to_swap": "memory.blocks_to_swap",
     "preview_size": "previews.size",

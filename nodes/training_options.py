@@ -135,6 +135,7 @@ def _further_inputs() -> list[Any]:
         _field("prior_loss_weight", basic=False, step=0.1),
         _field("prior_target", basic=False),
         _field("mixed_precision", basic=False, note="auto: bf16 on a GPU, float32 on the processor."),
+        _field("base_format", basic=False),
         _field("gradient_checkpointing", basic=False),
         _field("blocks_to_swap", basic=False, largest=57),
         _field("preview_size", basic=False, step=16),
