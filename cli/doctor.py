@@ -35,7 +35,12 @@ The block on standard output names no person, computer, file or photograph: past
 stands above it, on standard error, may name your files. A real base model needs a CUDA GPU. Exit status: 0
 nothing failed, 1 a step failed, 2 a mistake in the options. docs/doctor.md explains every step.
 """
-RECIPE_OPTIONS = ("network.training_adapter", "memory.blocks_to_swap", "memory.gradient_checkpointing")
+RECIPE_OPTIONS = (
+    "network.training_adapter",
+    "memory.base_format",
+    "memory.blocks_to_swap",
+    "memory.gradient_checkpointing",
+)
 MARK = "diffusioncleft-doctor"
 SEARCHED = (
     "DIFFUSIONCLEFT_FACE_PACKS",

@@ -62,6 +62,7 @@ RECIPE_OPTIONS = (
     "data.resolution",
     "network.training_adapter",
     "optimizer.name",
+    "memory.base_format",
     "memory.blocks_to_swap",
     "memory.gradient_checkpointing",
     "optimizer.steps",

@@ -162,3 +162,14 @@ def build_single_files(folder: Path, out: Path) -> dict[str, Path]:
     shutil.copytree(folder / "tokenizer_2", out / "tokenizer_t5", dirs_exist_ok=True)
     assert json.loads((folder / "model_index.json").read_text("utf-8"))["_class_name"] == "FluxPipeline"
     return files
+
+
+def save_fp8(path: Path, transformer: Path) -> Path:
+    """The transformer's file with its matrices in fp8."""
+    from safetensors.torch import load_file
+
+    state = load_file(transformer)
+    narrow = {
+        key: value.to(torch.float8_e4m3fn) if value.ndim == 2 else value for key, value in state.items()
+    }
+    return save_single(path, narrow)

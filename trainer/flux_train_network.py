@@ -12,7 +12,7 @@ import glob
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +40,7 @@ from ..diffusioncleft_core.environment import pick_device
 from ..diffusioncleft_core.errors import UserError, system_sentence
 from ..diffusioncleft_core.files import remove_leftovers, sha256_model
 from ..diffusioncleft_core.flux.components import base_form, load_transformer, load_vae
-from ..diffusioncleft_core.flux.lora import (
-    attach_lora,
-    load_lora,
-    lora_parameters,
-    lora_state,
-    set_active,
-    start_from,
-)
+from ..diffusioncleft_core.flux.lora import lora_state
 from ..diffusioncleft_core.flux.lora_file import PRECISIONS, save_kohya
 from ..diffusioncleft_core.flux.sampling import no_cudnn_attention
 from ..diffusioncleft_core.outputs import can_write
@@ -64,14 +57,11 @@ from .events import EVENT_SECONDS, Events, LossHistory, standard_output_events
 from .folders import image_folders
 from .interruption import Interrupted, Interruption, output_lock
 from .metadata import fingerprinted, lora_metadata, saved_steps
-from .network_args import layer_ranks
+from .network import LORA, attach, rounded
 from .objective import Objective, autocast
 from .optimizer import build_optimizer, learning_rate
 from .prepare import base_model, loading_progress, prepare
 from .preview import Previewer
-
-LORA = "default"
-ADAPTER = "training_adapter"
 
 
 def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainResult:
@@ -144,7 +134,7 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
         transformer = load_transformer(
             source, device, dtype, recipe.memory.base_format, recipe.memory.blocks_to_swap
         )
-        parameters, activate = _attach(transformer, recipe, device)
+        parameters, activate = attach(transformer, recipe, device)
         if recipe.memory.gradient_checkpointing:
             transformer.enable_gradient_checkpointing()
         optimizer = build_optimizer(recipe, list(parameters.values()), events)
@@ -199,7 +189,7 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
             activate(True, False)
             transformer.eval()
             try:
-                with _rounded(parameters, precision), autocast(device, dtype):
+                with rounded(parameters, precision), autocast(device, dtype):
                     previewer.preview(transformer, step, interruption.raise_if_requested)
             finally:
                 transformer.train()
@@ -342,53 +332,6 @@ def _checkpoint(
         checkpoints.refuse_withdrawn_checkpoint(checkpoint, recipe.output.folder)
         checkpoints.check_made_from(checkpoint, made_from, recipe.output.folder, key_id=key_id, warn=warn)
     return checkpoint
-
-
-def _attach(
-    transformer: Any, recipe: Recipe, device: torch.device
-) -> tuple[dict[str, torch.nn.Parameter], Callable[[bool, bool], None]]:
-    """Attach the LoRA and the training adapter; return the LoRA's parameters and a switch (lora, adapter).
-
-    Both lie on `device`, also those around weights that are streamed there.
-    """
-    if recipe.network.training_adapter is not None:
-        load_lora(transformer, recipe.network.training_adapter, name=ADAPTER)
-    size = transformer.config
-    attach_lora(
-        transformer,
-        layer_ranks(recipe.network.args, recipe.network.rank, size.num_layers, size.num_single_layers),
-        recipe.network.alpha,
-        LORA,
-        recipe.network.targets,
-        seed=recipe.objective.seed,
-        joint=recipe.network.qkv == "joint",
-    )
-    if recipe.network.weights is not None:
-        start_from(transformer, recipe.network.weights, LORA)
-    transformer.to(device)
-    known = {id(parameter) for parameter in lora_parameters(transformer, LORA)}
-    parameters = {name: entry for name, entry in transformer.named_parameters() if id(entry) in known}
-
-    def activate(lora: bool, adapter: bool) -> None:
-        adapter = adapter and recipe.network.training_adapter is not None
-        set_active(transformer, [LORA] * lora + [ADAPTER] * adapter)
-
-    return parameters, activate
-
-
-@contextlib.contextmanager
-def _rounded(parameters: Mapping[str, torch.nn.Parameter], precision: torch.dtype) -> Iterator[None]:
-    """Within the block the LoRA is as its file will hold it, so that a preview shows the file."""
-    exact = {name: parameter.detach().clone() for name, parameter in parameters.items()}
-    with torch.no_grad():
-        for parameter in parameters.values():
-            parameter.copy_(parameter.to(precision))
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for name, parameter in parameters.items():
-                parameter.copy_(exact[name])
 
 
 def _step_path(path: Path, step: int) -> Path:

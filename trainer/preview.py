@@ -122,9 +122,8 @@ class Previewer:
         self._vae.to(self._device)
         for index, (prompt, one) in enumerate(zip(self._prompts, latents, strict=True)):
             each()
-            dtype = next(
-                self._vae.parameters()
-            ).dtype  # float16, in which others compute, is too narrow for it
+            # In its own format: float16, in which the transformer may compute, is too narrow for it.
+            dtype = next(self._vae.parameters()).dtype
             with torch.autocast(self._device.type, dtype, enabled=dtype != torch.float32):
                 image = decode_latents(self._vae, one.to(self._device))[0]
             path = self._path(step, index)

@@ -87,8 +87,8 @@ def room(checkup: Checkup) -> Figures:
         figures |= {"gpu_free_gib": gib(free), "gpu_gib": gib(total)}
         if weights > free and not settings.recipe.memory.blocks_to_swap:
             checkup.note(
-                "the transformer does not fit on the GPU whole: train with --blocks-to-swap 20 or more; the "
-                "test pictures are drawn layer by layer"
+                "the transformer does not fit on the GPU whole: train with --base-format nf4, or with "
+                "--blocks-to-swap 20 or more; the test pictures are drawn layer by layer"
             )
     elif settings.device.type == "cpu" and parameters > LARGE:
         why = "torch sees no GPU" if not torch.cuda.is_available() else "--device cpu was asked for"

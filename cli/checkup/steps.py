@@ -79,8 +79,8 @@ Figure = str | int | float | bool
 Figures = dict[str, Figure]
 FAULT_HINT = "this is a fault of the program: please report it with this result"
 MEMORY_HINT = (
-    "close what else uses the memory; then, in this order: --gradient-checkpointing, --blocks-to-swap 20 (up "
-    "to 56), a smaller --resolution"
+    "close what else uses the memory; then, in this order: --gradient-checkpointing, --base-format int8 or "
+    "nf4, --blocks-to-swap 20 (up to 56), a smaller --resolution"
 )
 
 

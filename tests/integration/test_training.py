@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from noise_pictures import noise_pictures, stop_at_a_checkpoint
 from PIL import Image
 from recipes import changed, recipe_of
 from safetensors import safe_open
@@ -43,15 +44,7 @@ STEPS = 60
 CAPTION = "[CLP] A girl's whole face with a cleft lip."
 
 
-def _photographs(folder: Path, count: int, caption: str, name: str, seed: int) -> Path:
-    random = np.random.default_rng(seed)
-    folder.mkdir(parents=True)
-    for index in range(count):
-        height, width = [(64, 64), (80, 64), (64, 64)][index % 3]
-        pixels = random.integers(0, 255, (height, width, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{name}{index}.png")
-        (folder / f"{name}{index}.txt").write_text(caption)
-    return folder
+SIZES = ((64, 64), (80, 64), (64, 64))
 
 
 @pytest.fixture(scope="session")
@@ -67,8 +60,8 @@ def workplace(tmp_path_factory):
     spec.loader.exec_module(module)
     folder = tmp_path_factory.mktemp("training")
     module.build_tiny_flux(folder / "flux")
-    _photographs(folder / "photos", 5, CAPTION, "Jane Roe ", 1)
-    _photographs(folder / "reg", 4, "A girl's whole face.", "healthy", 2)
+    noise_pictures(folder / "photos", 5, CAPTION, name="Jane Roe ", sizes=SIZES)
+    noise_pictures(folder / "reg", 4, "A girl's whole face.", name="healthy", seed=2, sizes=SIZES)
     (folder / "prompts.txt").write_text("[CLP] a boy with a cleft lip --d 7\na girl --w 80 --s 2\n")
     return folder
 
@@ -147,14 +140,8 @@ def test_a_resumed_run_is_bit_identical(workplace, tmp_path, optimizer):
     )
     whole, _ = _train(settings)
 
-    interruption = Interruption()
     interrupted = changed(settings, output_dir=tmp_path / "b", checkpoint_every_n_steps=7)
-    with pytest.raises(Interrupted):
-        train(
-            interrupted,
-            Events(lambda event: interruption.request("test") if event["event"] == "checkpoint" else None),
-            interruption,
-        )
+    stop_at_a_checkpoint(interrupted)
     assert not (tmp_path / "b" / "lora.safetensors").exists()
     again, events = _train(interrupted)
     assert next(event for event in events if event["event"] == "start")["step"] == 7

@@ -2,14 +2,13 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from noise_pictures import noise_pictures
 from recipes import recipe_of
 from safetensors import safe_open
 from safetensors.torch import load_file
-from tiny_flux import build_single_files, build_tiny_flux, save_single
+from tiny_flux import build_single_files, build_tiny_flux, save_fp8
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.trainer.events import Events
@@ -22,15 +21,8 @@ def workplace(tmp_path_factory):
     """A tiny FLUX.1 as single files, its transformer in fp8, and five images."""
     folder = tmp_path_factory.mktemp("formats")
     files = build_single_files(build_tiny_flux(folder / "flux"), folder / "files")
-    state = load_file(files["transformer"])
-    fp8 = {key: value.to(torch.float8_e4m3fn) if value.ndim == 2 else value for key, value in state.items()}
-    save_single(folder / "files" / "fp8.safetensors", fp8)
-    (folder / "photos").mkdir()
-    random = np.random.default_rng(1)
-    for index in range(5):
-        pixels = random.integers(0, 255, (64, 64, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / "photos" / f"{index}.png")
-        (folder / "photos" / f"{index}.txt").write_text("[CLP] A girl's whole face with a cleft lip.")
+    save_fp8(folder / "files" / "fp8.safetensors", files["transformer"])
+    noise_pictures(folder / "photos", 5)
     return folder
 
 

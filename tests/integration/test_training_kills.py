@@ -8,10 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from noise_pictures import noise_pictures
 from recipes import changed, recipe_of
 from safetensors.torch import load_file
 from tiny_flux import build_tiny_flux
@@ -31,12 +30,7 @@ def workplace(tmp_path_factory):
     """A folder with the model, photographs and preview prompts."""
     folder = tmp_path_factory.mktemp("kills")
     build_tiny_flux(folder / "flux")
-    (folder / "photos").mkdir()
-    random = np.random.default_rng(1)
-    for index in range(3):
-        pixels = random.integers(0, 255, (64, 64, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / "photos" / f"{index}.png")
-        (folder / "photos" / f"{index}.txt").write_text("[CLP] A girl's whole face with a cleft lip.")
+    noise_pictures(folder / "photos", 3)
     (folder / "prompts.txt").write_text("[CLP] a boy with a cleft lip --s 1\na girl --s 1\n")
     return folder
 

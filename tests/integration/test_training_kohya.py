@@ -2,10 +2,9 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from noise_pictures import noise_pictures, stop_at_a_checkpoint
 from recipes import changed, recipe_of
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -15,7 +14,7 @@ from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.recipe.document import read_recipe
 from diffusioncleft.trainer.events import Events
 from diffusioncleft.trainer.flux_train_network import train
-from diffusioncleft.trainer.interruption import Interrupted, Interruption
+from diffusioncleft.trainer.interruption import Interruption
 
 
 @pytest.fixture(scope="module")
@@ -23,12 +22,8 @@ def workplace(tmp_path_factory):
     """A folder with the model and six photographs in folders with repeats."""
     folder = tmp_path_factory.mktemp("kohya")
     build_tiny_flux(folder / "flux")
-    random = np.random.default_rng(1)
-    for index in range(6):
-        place = folder / "photos" / ("2_girl" if index < 2 else "1_boy")
-        place.mkdir(parents=True, exist_ok=True)
-        pixels = random.integers(0, 255, (64, 64, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(place / f"{index}.png")
+    noise_pictures(folder / "photos" / "2_girl", 2, None)
+    noise_pictures(folder / "photos" / "1_boy", 4, None, seed=2)
     (folder / "prompts.txt").write_text("a boy --s 1\n")
     return folder
 
@@ -94,14 +89,8 @@ def test_other_optimizers_learn_and_resume_bit_identically(settings, tmp_path, n
     recipe = changed(settings, optimizer_type=name, optimizer_args=further, learning_rate=rate)
     whole, events = trained(recipe)
     assert next(event for event in events if event["event"] == "start")["optimizer"] == name
-    interruption = Interruption()
     stopped = changed(recipe, output_dir=tmp_path / "stopped", checkpoint_every_n_steps=2)
-    with pytest.raises(Interrupted):
-        train(
-            stopped,
-            Events(lambda event: interruption.request("test") if event["event"] == "checkpoint" else None),
-            interruption,
-        )
+    stop_at_a_checkpoint(stopped)
     again, _ = trained(stopped)
     expected, found = load_file(whole), load_file(again)
     assert all(torch.equal(expected[key], found[key]) for key in expected)

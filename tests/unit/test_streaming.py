@@ -4,8 +4,7 @@ import weakref
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from tiny_flux import build_single_files, build_tiny_flux, save_single
+from tiny_flux import build_single_files, build_tiny_flux, save_fp8
 
 from diffusioncleft.diffusioncleft_core.flux import streaming
 from diffusioncleft.diffusioncleft_core.flux.components import load_transformer
@@ -15,7 +14,7 @@ from diffusioncleft.diffusioncleft_core.flux.sampling import predict_velocity
 from diffusioncleft.diffusioncleft_core.flux.source import FluxSource, phantom_source
 from diffusioncleft.diffusioncleft_core.flux.tensors import Tensors
 from diffusioncleft.diffusioncleft_core.recipe.presets import named_recipe
-from diffusioncleft.trainer.flux_train_network import _attach
+from diffusioncleft.trainer.network import attach
 
 CPU = torch.device("cpu")
 STREAMED = 5
@@ -105,9 +104,7 @@ def sources(tmp_path_factory):
     """A tiny model as a folder, as a BFL single file in float32, and as one in fp8."""
     folder = tmp_path_factory.mktemp("files")
     files = build_single_files(build_tiny_flux(folder / "flux"), folder / "files")
-    state = load_file(files["transformer"])
-    fp8 = {key: value.to(torch.float8_e4m3fn) if value.ndim == 2 else value for key, value in state.items()}
-    small = save_single(folder / "fp8.safetensors", fp8)
+    small = save_fp8(folder / "fp8.safetensors", files["transformer"])
     return {
         "folder": FluxSource(folder=folder / "flux"),
         "bfl": FluxSource(transformer=files["transformer"]),
@@ -141,7 +138,7 @@ def test_loading_holds_one_tensor_of_the_file_at_a_time_in_main_memory(sources, 
 def test_a_lora_lies_where_it_computes_though_its_blocks_stay_in_main_memory():
     elsewhere = torch.device("meta")  # any other device than the processor's
     transformer = load_transformer(phantom_source(), torch.device("cpu"), torch.float32, streamed_blocks=3)
-    parameters, _ = _attach(transformer, named_recipe("robust", phantom=True), elsewhere)
+    parameters, _ = attach(transformer, named_recipe("robust", phantom=True), elsewhere)
     assert {parameter.device for parameter in parameters.values()} == {elsewhere}
     streamed = [m for m in transformer.modules() if isinstance(m, FrozenLinear) and m.streamed]
     assert streamed and {layer.packed.device.type for layer in streamed} == {"cpu"}

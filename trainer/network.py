@@ -1,0 +1,67 @@
+"""The LoRA that is trained and the training adapter beside it, on the transformer."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+
+from ..diffusioncleft_core.flux.lora import (
+    attach_lora,
+    load_lora,
+    lora_parameters,
+    set_active,
+    start_from,
+)
+from ..diffusioncleft_core.recipe.recipe import Recipe
+from .network_args import layer_ranks
+
+LORA = "default"
+ADAPTER = "training_adapter"
+
+
+def attach(
+    transformer: Any, recipe: Recipe, device: torch.device
+) -> tuple[dict[str, torch.nn.Parameter], Callable[[bool, bool], None]]:
+    """Attach the LoRA and the training adapter; return the LoRA's parameters and a switch (lora, adapter).
+
+    Both lie on `device`, also those around weights that are streamed there.
+    """
+    if recipe.network.training_adapter is not None:
+        load_lora(transformer, recipe.network.training_adapter, name=ADAPTER)
+    size = transformer.config
+    attach_lora(
+        transformer,
+        layer_ranks(recipe.network.args, recipe.network.rank, size.num_layers, size.num_single_layers),
+        recipe.network.alpha,
+        LORA,
+        recipe.network.targets,
+        seed=recipe.objective.seed,
+        joint=recipe.network.qkv == "joint",
+    )
+    if recipe.network.weights is not None:
+        start_from(transformer, recipe.network.weights, LORA)
+    transformer.to(device)
+    known = {id(parameter) for parameter in lora_parameters(transformer, LORA)}
+    parameters = {name: entry for name, entry in transformer.named_parameters() if id(entry) in known}
+
+    def activate(lora: bool, adapter: bool) -> None:
+        adapter = adapter and recipe.network.training_adapter is not None
+        set_active(transformer, [LORA] * lora + [ADAPTER] * adapter)
+
+    return parameters, activate
+
+
+@contextlib.contextmanager
+def rounded(parameters: Mapping[str, torch.nn.Parameter], precision: torch.dtype) -> Iterator[None]:
+    """Within the block the LoRA is as its file will hold it, so that a preview shows the file."""
+    exact = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+    with torch.no_grad():
+        for parameter in parameters.values():
+            parameter.copy_(parameter.to(precision))
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(exact[name])
