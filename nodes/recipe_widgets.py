@@ -9,7 +9,8 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..diffusioncleft_core.recipe.presets import PRESETS, named_recipe
-from ..diffusioncleft_core.recipe.recipe import Field, Recipe, recipe_fields
+from ..diffusioncleft_core.recipe.recipe import Recipe, recipe_fields
+from ..diffusioncleft_core.recipe.setting import Field
 from .common import AUTO, advanced
 
 WIDGETS: Mapping[str, str] = {

@@ -19,7 +19,8 @@ from ..diffusioncleft_core.recipe.presets import (
     completed_recipe,
     named_recipe,
 )
-from ..diffusioncleft_core.recipe.recipe import Field, Recipe, recipe_fields
+from ..diffusioncleft_core.recipe.recipe import Recipe, recipe_fields
+from ..diffusioncleft_core.recipe.setting import Field
 from .dataset_toml import read_dataset_config, read_toml, refuse_escapes
 from .kohya import FIELDS, NAMES, spelled
 from .kohya_options import ALWAYS, REFUSED, TRANSLATED, WITHOUT_EFFECT, refusal, remark

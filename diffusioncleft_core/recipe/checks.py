@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from ..errors import UserError
 from .presets import Changes
-from .recipe import SIZE_STEP, Recipe, Spelling, recipe_fields
+from .recipe import SIZE_STEP, Recipe, recipe_fields
+from .setting import Spelling
 
 _SMALLEST = 64
 _LORA_SUFFIX = ".safetensors"

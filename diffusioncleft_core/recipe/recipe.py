@@ -6,129 +6,13 @@ Defaults are the paper's where it names a value, else kohya's; `presets.py` hold
 from __future__ import annotations
 
 import functools
-import types
-import typing
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
-from ..ranges import COUNT, LEARNING_RATE, NONE_OR_MORE, SAMPLING_STEPS, SEED, SIDE, Range, number, whole
-
-Spelling = Callable[[str], str]
-"""From a field's path (`optimizer.learning_rate`) to its name at a door (`--learning_rate`)."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What is known of a field, beside its type and default.
-
-    location: a path, a device, or other words of this machine and its photographs; what it stands for counts
-    by its content, and nothing that is shared holds it. tensors: the trained tensors always depend on it.
-    """
-
-    help: str
-    range: Range | None = None
-    choices: tuple[str, ...] = ()
-    location: bool = False
-    tensors: bool = False
-
-
-def setting(
-    default: Any,
-    help: str,
-    *,
-    range: Range | None = None,
-    choices: tuple[str, ...] = (),
-    location: bool = False,
-    tensors: bool = False,
-) -> Any:
-    """A dataclass field that is one of a recipe's."""
-    return field(default=default, metadata={"setting": Setting(help, range, choices, location, tensors)})
-
-
-@dataclass(frozen=True)
-class Subset:
-    """A folder of images, `num_repeats` times an epoch; `class_tokens` is the caption where there is none.
-
-    `resolution`: base sizes of this folder's images alone; None: the recipe's.
-    """
-
-    image_dir: Path
-    is_reg: bool = False
-    num_repeats: int = 1
-    class_tokens: str | None = None
-    caption_extension: str = ".txt"
-    resolution: tuple[int, ...] | None = None
-
-    def __post_init__(self) -> None:
-        COUNT.check(self.num_repeats, "num_repeats")
-
-
-@dataclass(frozen=True)
-class Field:
-    """One field of a recipe: `kind` is its type without None, `optional` whether None is a value."""
-
-    group: str
-    name: str
-    kind: Any
-    optional: bool
-    default: Any
-    setting: Setting
-
-    @property
-    def path(self) -> str:
-        """Group and name, as in a recipe file."""
-        return f"{self.group}.{self.name}"
-
-    def check(self, value: Any, spelled: str) -> Any:
-        """Return `value` in the field's type; UserError, by the name at the door, for what it can't be."""
-        if value is None and self.optional:
-            return None
-        if self.setting.range is not None:
-            return self.setting.range.check(value, spelled)
-        if self.setting.choices:
-            if value not in self.setting.choices:
-                known = ", ".join(self.setting.choices)
-                raise UserError(f"{spelled} {value!r} is unknown; choose one of: {known}")
-            return value
-        if typing.get_origin(self.kind) is tuple:
-            return self._checked_tuple(value, spelled)
-        if self.kind is Path and isinstance(value, str):
-            return Path(value)
-        if not isinstance(value, self.kind):
-            raise UserError(f"{spelled} is {value!r}; give {_NOUNS[self.kind]}")
-        return value
-
-    def _checked_tuple(self, value: Any, spelled: str) -> tuple[Any, ...]:
-        if not isinstance(value, (tuple, list)):
-            raise UserError(f"{spelled} is {value!r}; give a list")
-        of = typing.get_args(self.kind)[0]
-        if of is int:
-            return tuple(sorted({SIDE.check(side, spelled) for side in value}))
-        if of is not str:
-            return tuple(value)
-        if not all(isinstance(part, str) for part in value):
-            raise UserError(f"{spelled} is {value!r}; give texts, as NAME=VALUE")
-        return tuple(value)
-
-
-_NOUNS = {bool: "true or false", str: "a text", Path: "a path"}
-
-
-def fields_of(group: str, kind: type) -> tuple[Field, ...]:
-    """The fields of one group's dataclass."""
-    hints = typing.get_type_hints(kind)
-    found = []
-    for name, entry in kind.__dataclass_fields__.items():  # type: ignore[attr-defined]
-        hint, optional = hints[name], False
-        if typing.get_origin(hint) in (typing.Union, types.UnionType):
-            optional = True
-            hint = next(part for part in typing.get_args(hint) if part is not type(None))
-        found.append(Field(group, name, hint, optional, entry.default, entry.metadata["setting"]))
-    return tuple(found)
-
+from ..ranges import COUNT, LEARNING_RATE, NONE_OR_MORE, SAMPLING_STEPS, SEED, number, whole
+from .setting import Field, Group, fields_of_group, setting
 
 SIZE_STEP = 16
 """Sides of pictures are multiples of it: the autoencoder's 8 times the transformer's 2 x 2 patches."""
@@ -154,23 +38,26 @@ SAVE_PRECISIONS = ("bf16", "fp16", "float")
 LOSS_WEIGHT = number(0, 1e6)
 
 
-class _Group:
-    """A group of fields that holds only what each of them takes."""
+@dataclass(frozen=True)
+class Subset:
+    """A folder of images, `num_repeats` times an epoch; `class_tokens` is the caption where there is none.
+
+    `resolution`: base sizes of this folder's images alone; None: the recipe's.
+    """
+
+    image_dir: Path
+    is_reg: bool = False
+    num_repeats: int = 1
+    class_tokens: str | None = None
+    caption_extension: str = ".txt"
+    resolution: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        kind: Any = type(self)
-        for entry in _fields_of_group(kind):
-            value = getattr(self, entry.name)
-            object.__setattr__(self, entry.name, entry.check(value, entry.path))
-
-
-@functools.cache
-def _fields_of_group(kind: Any) -> tuple[Field, ...]:
-    return fields_of(kind.__name__.lower(), kind)
+        COUNT.check(self.num_repeats, "num_repeats")
 
 
 @dataclass(frozen=True)
-class Model(_Group):
+class Model(Group):
     """The base model."""
 
     base: Path | None = setting(
@@ -185,7 +72,7 @@ class Model(_Group):
 
 
 @dataclass(frozen=True)
-class Data(_Group):
+class Data(Group):
     """The images, their captions and sizes. `subsets`: the folders of a dataset TOML."""
 
     config: Path | None = setting(None, "dataset TOML in kohya's form", location=True)
@@ -226,7 +113,7 @@ class Data(_Group):
 
 
 @dataclass(frozen=True)
-class Network(_Group):
+class Network(Group):
     """The LoRA."""
 
     rank: int = setting(16, "rank of the LoRA", range=whole(1, 4096), tensors=True)
@@ -260,7 +147,7 @@ class Network(_Group):
 
 
 @dataclass(frozen=True)
-class Optimizer(_Group):
+class Optimizer(Group):
     """How the weights move, and for how long."""
 
     name: str = setting("AdamW8bit", "optimizer", choices=OPTIMIZERS)
@@ -292,7 +179,7 @@ class Optimizer(_Group):
 
 
 @dataclass(frozen=True)
-class Objective(_Group):
+class Objective(Group):
     """The loss, its noise, and the seed of both."""
 
     prior_loss_weight: float = setting(
@@ -342,7 +229,7 @@ class Objective(_Group):
 
 
 @dataclass(frozen=True)
-class Memory(_Group):
+class Memory(Group):
     """Where and in what form the model lies."""
 
     precision: str = setting(
@@ -365,7 +252,7 @@ class Memory(_Group):
 
 
 @dataclass(frozen=True)
-class Previews(_Group):
+class Previews(Group):
     """Pictures drawn on the way."""
 
     prompts: Path | None = setting(
@@ -383,7 +270,7 @@ class Previews(_Group):
 
 
 @dataclass(frozen=True)
-class Output(_Group):
+class Output(Group):
     """What is written, where, and how a run stops and goes on."""
 
     folder: Path = setting(
@@ -445,5 +332,5 @@ class Recipe:
 def recipe_fields() -> dict[str, Field]:
     """Every field of a recipe by its path, in the groups' order."""
     kinds: list[Any] = [type(entry.default) for entry in fields(Recipe)]
-    groups = [_fields_of_group(kind) for kind in kinds]
+    groups = [fields_of_group(kind) for kind in kinds]
     return {entry.path: entry for group in groups for entry in group}
