@@ -41,6 +41,8 @@ WIDGETS: Mapping[str, str] = {
     "base_format": "memory.base_format",
     "gradient_checkpointing": "memory.gradient_checkpointing",
     "blocks_to_swap": "memory.blocks_to_swap",
+    "compile": "memory.compile",
+    "deterministic": "memory.deterministic",
     "preview_size": "previews.size",
     "save_precision": "output.save_precision",
     "save_every": "output.save_every_n_steps",

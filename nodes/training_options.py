@@ -138,6 +138,8 @@ def _further_inputs() -> list[Any]:
         _field("base_format", basic=False),
         _field("gradient_checkpointing", basic=False),
         _field("blocks_to_swap", basic=False, largest=57),
+        _field("compile", basic=False, note="Needs triton on a GPU."),
+        _field("deterministic", basic=False),
         _field("preview_size", basic=False, step=16),
         _field("save_precision", basic=False),
         _field("save_every", basic=False),

@@ -30,6 +30,8 @@ _WITHOUT_EFFECT = (
     "data.cache_on_disk",
     "data.caption_extension",
     "memory.blocks_to_swap",
+    "memory.deterministic",
+    "memory.dynamo_backend",
     "memory.gradient_checkpointing",
 )
 """Fields that the node does not offer, or that a run goes on with, where it was, when they change."""

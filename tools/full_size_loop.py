@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import gc
 import math
-import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +16,7 @@ from ..diffusioncleft_core.flux.components import pack_blocks
 from ..diffusioncleft_core.flux.lora import lora_parameters, target_modules
 from ..diffusioncleft_core.flux.packed import FORMATS, PLAIN
 from ..diffusioncleft_core.flux.sampling import no_cudnn_attention, predict_velocity
+from ..trainer.kernels import deterministic
 from .full_size_base import Sizes, random_transformer
 
 LORA = "default"
@@ -148,19 +147,6 @@ def time_loop(
     if not math.isfinite(last):
         raise ValueError(f"the loss is {last}")
     return {"seconds_a_step": seconds, "steps": steps, "loss": last, **peaks(device)}
-
-
-@contextmanager
-def deterministic(wanted: bool) -> Iterator[None]:
-    """The kernels that the trainer asks for on a GPU."""
-    if wanted:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(False)
 
 
 def median_seconds(work: Callable[[], Any], device: torch.device, repeats: int, warm_up: int) -> float:

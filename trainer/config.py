@@ -23,7 +23,7 @@ from ..diffusioncleft_core.recipe.recipe import Recipe, recipe_fields
 from ..diffusioncleft_core.recipe.setting import Field
 from .dataset_toml import read_dataset_config, read_toml, refuse_escapes
 from .kohya import FIELDS, NAMES, spelled
-from .kohya_options import ALWAYS, REFUSED, TRANSLATED, WITHOUT_EFFECT, refusal, remark
+from .kohya_options import ALWAYS, FALSE, REFUSED, TRANSLATED, WITHOUT_EFFECT, refusal, remark
 from .network_args import qkv_of
 
 AS_GIVEN = "as_given"
@@ -240,6 +240,8 @@ def _given(namespace: argparse.Namespace) -> dict[str, Any]:
             values["optimizer_type"] = "Lion" if "lion" in name else "AdamW8bit"
         elif name in ("fp8_base", "fp8_base_unet", "nf4_base"):
             values.setdefault("base_format", name[:3])
+        elif name == "torch_compile":
+            values.setdefault("compile", value.lower() not in FALSE)
         elif (name, value) == ("weighting_scheme", "logit_normal"):
             sampling = values.get("timestep_sampling", "sigma")
             values["timestep_sampling"] = "logit_normal" if sampling == "sigma" else sampling

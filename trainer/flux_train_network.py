@@ -7,12 +7,10 @@ r"""Train a LoRA on FLUX.1 schnell: the recipe, to be read from top to bottom.
 docs/training.md explains the options, the events on standard output and how a run is stopped and continued.
 """
 
-import contextlib
 import glob
 import os
 import sys
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +40,6 @@ from ..diffusioncleft_core.files import remove_leftovers, sha256_model
 from ..diffusioncleft_core.flux.components import base_form, load_transformer, load_vae
 from ..diffusioncleft_core.flux.lora import lora_state
 from ..diffusioncleft_core.flux.lora_file import PRECISIONS, save_kohya
-from ..diffusioncleft_core.flux.sampling import no_cudnn_attention
 from ..diffusioncleft_core.outputs import can_write
 from ..diffusioncleft_core.progress import watched
 from ..diffusioncleft_core.recipe.document import FILE_NAME, write_recipe
@@ -56,6 +53,7 @@ from .epochs import in_steps
 from .events import EVENT_SECONDS, Events, LossHistory, standard_output_events
 from .folders import image_folders
 from .interruption import Interrupted, Interruption, output_lock
+from .kernels import compile_blocks, kernels, uncompiled
 from .metadata import fingerprinted, lora_metadata, saved_steps
 from .network import LORA, attach, rounded
 from .objective import Objective, autocast
@@ -88,7 +86,7 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
     device, dtype = _device(recipe)
     with (
         output_lock(output_dir),
-        _reproducible(recipe, device),
+        kernels(recipe, device),
         watched(loading_progress(events, interruption)),
     ):
         for folder in (output_dir, states, output_dir / "previews"):
@@ -137,6 +135,8 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
         parameters, activate = attach(transformer, recipe, device)
         if recipe.memory.gradient_checkpointing:
             transformer.enable_gradient_checkpointing()
+        several_sizes = len({latents.shape for latents in prepared.latents}) > 1
+        compile_blocks(transformer, recipe, several_sizes=several_sizes)
         optimizer = build_optimizer(recipe, list(parameters.values()), events)
         if checkpoint:
             checkpoints.restore(checkpoint, parameters, optimizer)
@@ -189,7 +189,7 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
             activate(True, False)
             transformer.eval()
             try:
-                with rounded(parameters, precision), autocast(device, dtype):
+                with rounded(parameters, precision), autocast(device, dtype), uncompiled():
                     previewer.preview(transformer, step, interruption.raise_if_requested)
             finally:
                 transformer.train()
@@ -345,31 +345,6 @@ def _forget_old(path: Path, step: int, kept: int) -> None:
             number = old.stem.rpartition("-step")[2]
             if number.isdigit() and int(number) <= step - kept:
                 old.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _reproducible(recipe: Recipe, device: torch.device) -> Iterator[None]:
-    """Choose deterministic kernels on the GPU and the number of threads, and put both back.
-
-    On the processor the kernels are deterministic for one number of threads.
-    """
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    memory_filling: Any = torch.utils.deterministic
-    fill = memory_filling.fill_uninitialized_memory
-    if recipe.memory.cpu_threads:
-        torch.set_num_threads(recipe.memory.cpu_threads)
-    if device.type == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        memory_filling.fill_uninitialized_memory = False  # it would write every tensor twice
-    try:
-        with no_cudnn_attention():
-            yield
-    finally:
-        memory_filling.fill_uninitialized_memory = fill
-        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
-        torch.set_num_threads(threads)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ ALWAYS: Mapping[str, tuple[str, ...]] = {
     "full_path": ("",),
     "no_half_vae": ("",),
     "sample_sampler": ("euler",),
-    "dynamo_backend": ("no",),
     "text_encoder_lr": ("0",),
     "caption_dropout_rate": ("0", "0.0"),
     "network_dropout": ("0", "0.0"),
@@ -38,7 +37,6 @@ _CACHED_LATENTS = "latents are cached, so an image can't change from step to ste
 _ENCODERS = "the text encoders stay frozen; leave it out"
 _LOGGING = "the history is in loss.jsonl and in the events on standard output; leave it out"
 _UPLOAD = "nothing is sent anywhere; copy the file yourself"
-_COMPILE = "compiled blocks are not supported; leave it out"
 _ONE_PROCESS = "training runs in one process; leave it out"
 _EPOCHS = "give --save_last_n_steps"
 _HOLDOUT = "a hold-out is reserved by diffusioncleft dataset build --holdout; leave it out"
@@ -83,6 +81,7 @@ TRANSLATED: Mapping[str, str] = {
     "fp8_base": "--base_format fp8",
     "fp8_base_unet": "--base_format fp8",
     "nf4_base": "--base_format nf4",
+    "torch_compile": "--compile",
     "weighting_scheme": "logit_normal is --timestep_sampling logit_normal",
 }
 """Options that are another name of a field's; of `weighting_scheme` only `logit_normal`."""
@@ -168,8 +167,6 @@ REFUSED: Mapping[str, str] = {
         ),
         _ONE_PROCESS,
     ),
-    "torch_compile": _COMPILE,
-    "dynamo_backend": _COMPILE,
     "fused_backward_pass": "the optimizer steps once all gradients are there; leave it out",
     "fused_optimizer_groups": "the optimizer steps once all gradients are there; leave it out",
     "blockwise_fused_optimizers": "the optimizer steps once all gradients are there; leave it out",
@@ -227,7 +224,7 @@ REFUSED: Mapping[str, str] = {
 }
 
 
-_FALSE = ("false", "no", "0", "off")
+FALSE = ("false", "no", "0", "off")
 
 
 def refusal(option: str, value: str) -> str | None:
@@ -241,7 +238,7 @@ def refusal(option: str, value: str) -> str | None:
         return None
     if allowed is not None and (value in allowed or value.lower() in allowed):
         return None
-    if option in WITHOUT_EFFECT or (value.lower() in _FALSE and (allowed == ("",) or option in REFUSED)):
+    if option in WITHOUT_EFFECT or (value.lower() in FALSE and (allowed == ("",) or option in REFUSED)):
         return None
     if option in REFUSED:
         return f"--{option} is not honoured: {REFUSED[option]}"
@@ -256,7 +253,7 @@ def refusal(option: str, value: str) -> str | None:
 def remark(option: str, value: str) -> str | None:
     """What a user should know of an option that is accepted and does nothing; None: nothing."""
     if option in WITHOUT_EFFECT:
-        return None if value.lower() in _FALSE else f"--{option} has no effect: {WITHOUT_EFFECT[option]}"
-    if ALWAYS.get(option) == ("",) and value.lower() in _FALSE:
+        return None if value.lower() in FALSE else f"--{option} has no effect: {WITHOUT_EFFECT[option]}"
+    if ALWAYS.get(option) == ("",) and value.lower() in FALSE:
         return f"--{option} {value} has no effect: it is always on here"
     return None

@@ -38,6 +38,8 @@ _ADDED = (
     "objective.logit_std",
     "objective.min_timestep",
     "objective.max_timestep",
+    "memory.compile",
+    "memory.dynamo_backend",
 )
 
 

@@ -1,7 +1,7 @@
 """The LoRA that is trained and the training adapter beside it, on the transformer."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -25,7 +25,8 @@ def attach(
 ) -> tuple[dict[str, torch.nn.Parameter], Callable[[bool, bool], None]]:
     """Attach the LoRA and the training adapter; return the LoRA's parameters and a switch (lora, adapter).
 
-    Both lie on `device`, also those around weights that are streamed there.
+    Both lie on `device`, also those around weights that are streamed there. The switch costs nothing: all
+    layers look into one list. What is switched off still asks for gradients, so that is done without them.
     """
     if recipe.network.training_adapter is not None:
         load_lora(transformer, recipe.network.training_adapter, name=ADAPTER)
@@ -45,11 +46,33 @@ def attach(
     known = {id(parameter) for parameter in lora_parameters(transformer, LORA)}
     parameters = {name: entry for name, entry in transformer.named_parameters() if id(entry) in known}
 
+    adapters = [ADAPTER] * (recipe.network.training_adapter is not None)
+    active = set_active(transformer, [LORA, *adapters])
+    layers = _layers(transformer)
+    assert all(layer.active_adapters is active for layer in layers), "peft copied the list of adapters"
+    _leave_casts_to_autocast(layers)
+
     def activate(lora: bool, adapter: bool) -> None:
-        adapter = adapter and recipe.network.training_adapter is not None
-        set_active(transformer, [LORA] * lora + [ADAPTER] * adapter)
+        active[:] = [LORA] * lora + adapters * adapter
 
     return parameters, activate
+
+
+def _layers(transformer: Any) -> list[Any]:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return [module for module in transformer.modules() if isinstance(module, BaseTunerLayer)]
+
+
+def _leave_casts_to_autocast(layers: Iterable[Any]) -> None:
+    """Keep peft from casting each input to the LoRA's float32, which autocast casts back at once.
+
+    The result is the same to the last bit. Variants such as DoRA compute with the input's format: they keep
+    their cast.
+    """
+    for layer in layers:
+        if getattr(layer, "lora_A", None) and not layer.lora_variant:
+            layer.cast_input_dtype_enabled = False
 
 
 @contextlib.contextmanager

@@ -226,21 +226,21 @@ def active_adapters(transformer: Any) -> list[str]:
     return []
 
 
-def set_active(transformer: Any, names: str | Sequence[str]) -> None:
-    """Let exactly these adapters take part; none with an empty list. Trainable ones take gradients when
-    active.
+def set_active(transformer: Any, names: str | Sequence[str]) -> list[str]:
+    """Let exactly these adapters take part, none with an empty list; trainable ones then take gradients.
+
+    Returns: the names, in the one list that all layers look into: changing it switches them without a walk.
     """
     wanted = [names] if isinstance(names, str) else list(names)
     _require(transformer, wanted)
     trainable = {name for name in wanted if not transformer.peft_config[name].inference_mode}
     for layer in _layers(transformer).values():
         layer.enable_adapters(bool(wanted))
-        if not wanted:
-            continue
-        layer.set_adapter(wanted)
-        for matrices in (layer.lora_A, layer.lora_B):
-            for name, matrix in matrices.items():
+        if wanted:
+            layer.set_adapter(wanted)
+            for name, matrix in (*layer.lora_A.items(), *layer.lora_B.items()):
                 matrix.requires_grad_(name in trainable)
+    return wanted
 
 
 @contextmanager

@@ -173,6 +173,16 @@ _RULES = (
         needs_places=True,
     ),
     _Rule(
+        ("memory.compile",),
+        lambda r: r.memory.dynamo_backend != "no",
+        "{memory.dynamo_backend} no compiles nothing; leave it out",
+    ),
+    _Rule(
+        ("memory.dynamo_backend",),
+        lambda r: r.memory.compile or r.memory.dynamo_backend == "no",
+        "nothing is compiled; give {memory.compile} too",
+    ),
+    _Rule(
         ("objective.other_trigger",),
         lambda r: r.objective.output_preservation_weight > 0,
         "it is for output preservation; give {objective.output_preservation_weight} too",

@@ -33,6 +33,7 @@ SCHEDULES = (
 )
 TIMESTEP_SAMPLINGS = ("uniform", "sigmoid", "shift", "flux_shift", "sigma", "logit_normal", "schnell")
 BASE_FORMATS = ("stored", "plain", "fp8", "int8", "nf4")
+DYNAMO_BACKENDS = ("inductor", "aot_eager", "cudagraphs", "no")
 TARGETS = ("all", "attention", "no_modulation")
 SAVE_PRECISIONS = ("bf16", "fp16", "float")
 LOSS_WEIGHT = number(0, 1e6)
@@ -246,6 +247,15 @@ class Memory(Group):
         0, "keep the weights of so many blocks in main memory and stream them", range=NONE_OR_MORE
     )
     device: str = setting("auto", "cuda, cuda:1, mps or cpu (auto: the best there is)", location=True)
+    compile: bool = setting(
+        False, "compile the transformer's blocks once, in minutes, for a faster step (torch.compile)"
+    )
+    dynamo_backend: str = setting(
+        "inductor", "compiler of the blocks; aot_eager needs no C++ compiler", choices=DYNAMO_BACKENDS
+    )
+    deterministic: bool = setting(
+        True, "on a GPU, deterministic kernels: a run that was stopped ends on the same bits, a slower step"
+    )
     cpu_threads: int = setting(
         0, "threads for computing on the processor (0: as started)", range=NONE_OR_MORE
     )
