@@ -54,6 +54,7 @@ bench: $(READY)
 	$(PY) -m benchmarks.measurements
 	$(PY) -m benchmarks.downstream
 	$(PY) -m benchmarks.study_load
+	$(PY) -m benchmarks.train_step
 
 experiments: $(READY)
 	$(PY) scripts/experiments.py
