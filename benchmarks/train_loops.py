@@ -44,9 +44,9 @@ class Base:
     dtype: torch.dtype
 
     @classmethod
-    def embedded(cls, device: torch.device) -> "Base":
-        """phantom-flux."""
-        source, dtype = phantom_source(), default_dtype(device)
+    def embedded(cls, device: torch.device, dtype: torch.dtype | None = None) -> "Base":
+        """phantom-flux, in the device's usual format."""
+        source, dtype = phantom_source(), dtype or default_dtype(device)
         length = load_text_encoders(source, torch.device("cpu"), dtype).t5_length
         return cls(load_transformer(source, device, dtype), length, device, dtype)
 

@@ -13,7 +13,6 @@ is the median of each repetition's, per FLOP where a recipe computes more than o
 """
 
 import argparse
-import copy
 import datetime
 import os
 import shlex
@@ -99,8 +98,7 @@ def casts(base: Base, side: int, folder: Path) -> dict[str, int]:
     """
     from torch.profiler import ProfilerActivity, profile
 
-    narrow = Base(copy.deepcopy(base.transformer).to(torch.bfloat16), base.text_tokens, base.device,
-                  torch.bfloat16)  # fmt: skip
+    narrow = Base.embedded(base.device, torch.bfloat16)
     step, transformer = trainer_step(named_recipe("paper"), narrow, side, folder)
     counted = {}
     for name, wanted in (("left_to_autocast", False), ("with_peft", True)):

@@ -384,3 +384,21 @@ def test_a_device_that_does_not_exist_is_refused_before_anything_is_written(work
     with pytest.raises(UserError, match="cuda:99"):
         launch.train(_settings(workplace, tmp_path / "out", device="cuda:99"))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_with_compiled_blocks_ends_on_the_tensors_of_a_plain_one(workplace, tmp_path):
+    """aot_eager, which computes with the plain path's kernels; one size, as each is compiled for itself."""
+    noise_pictures(tmp_path / "photos", 2, CAPTION, sizes=((64, 64),))
+    common = {
+        "train_data_dir": tmp_path / "photos",
+        "reg_data_dir": None,
+        "max_train_steps": 3,
+        "resolution": (64,),
+    }
+    plain, _ = _train(_settings(workplace, tmp_path / "plain", **common))
+    compiled, _ = _train(
+        _settings(workplace, tmp_path / "out", **common, compile=True, dynamo_backend="aot_eager")
+    )
+    assert _same(plain.path, compiled.path)
+    with pytest.raises(UserError, match="compile"):
+        _train(_settings(workplace, tmp_path / "out", **{**common, "max_train_steps": 4}))
