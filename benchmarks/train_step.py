@@ -67,7 +67,11 @@ def timed(steps: Mapping[str, Step], device: torch.device, rounds: int, warm_up:
 
 
 def figures(
-    steps: Mapping[str, Step], flops: Mapping[str, int], images: int, found: Mapping[str, Any], tflops: float
+    steps: Mapping[str, Step],
+    flops: Mapping[str, int],
+    images: int,
+    found: Mapping[str, Any],
+    gemm: Mapping[str, Any],
 ) -> dict[str, Any]:
     """What the times say: each loop's speed, and the trainer's ratios to the loops beside it."""
     result: dict[str, Any] = {}
@@ -78,8 +82,11 @@ def figures(
             "processor_seconds_a_step": statistics.median(found["processor"][name]),
             "images_a_second": images / seconds,
             "model_tflop_a_step": flops[name] / 1e12,
-            "share_of_gemm": flops[name] / 1e12 / seconds / tflops,
+            "share_of_gemm": flops[name] / 1e12 / seconds / gemm["tflops"],
         }
+        if "processor_tflops" in gemm:
+            rate = flops[name] / 1e12 / statistics.median(found["processor"][name])
+            result[name]["share_of_gemm_processor"] = rate / gemm["processor_tflops"]
         if name in found["memory"]:
             result[name]["gpu_allocated_peak_gib"] = found["memory"][name]
     for name in (name for name in steps if name.startswith("trainer")):
@@ -177,9 +184,19 @@ def recipes(args: argparse.Namespace) -> dict[str, Recipe]:
     return {name: named_recipe(name, phantom=not args.full_size).replaced(changes) for name in args.presets}
 
 
+def _gemm(base: Base) -> dict[str, Any]:
+    """The rate of a matrix product; on a processor that others use too, by its own time as well."""
+    if base.device.type == "cuda":
+        return gemm_rate(base.device, base.dtype, 8192)
+    side = 512
+    a, b = (torch.randn(side, side, dtype=base.dtype, device=base.device) for _ in range(2))
+    seconds = _microseconds(lambda: torch.mm(a, b), 30) / 1e6
+    return gemm_rate(base.device, base.dtype, side) | {"processor_tflops": 2 * side**3 / seconds / 1e12}
+
+
 def measure(args: argparse.Namespace, base: Base) -> dict[str, Any]:
     """All figures of the base."""
-    gemm = gemm_rate(base.device, base.dtype, 8192 if base.device.type == "cuda" else 512)
+    gemm = _gemm(base)
     chosen = recipes(args)
     first = next(iter(chosen.values()))
     found: dict[str, Any] = {"gemm": gemm, "steps": {}}
@@ -193,13 +210,22 @@ def measure(args: argparse.Namespace, base: Base) -> dict[str, Any]:
                 }  # fmt: skip
                 times = timed(steps, base.device, args.rounds, args.warm_up)
                 images = recipe.data.batch_size * recipe.optimizer.accumulation_steps
-                found["steps"][f"{preset}_{side}"] = figures(steps, flops, images, times, gemm["tflops"])
+                found["steps"][f"{preset}_{side}"] = figures(steps, flops, images, times, gemm)
                 print(f"{preset} {side} px: {rounded(found['steps'][f'{preset}_{side}'])}", flush=True)
         if not args.full_size:
             found["casts_a_step_bf16_autocast"] = casts(base, args.sides[0], Path(folder))
     found["switch_off_and_on_microseconds_full_size"] = switch_microseconds(named_recipe("robust"))
     found["adamw_milliseconds"] = optimizer_milliseconds(base, first)
     return found | {"peaks": peaks(base.device)}
+
+
+def _command(arguments: Sequence[str]) -> str:
+    """The command line without the folder of the figures."""
+    words = list(arguments)
+    if "--out" in words:
+        place = words.index("--out")
+        del words[place : place + 2]
+    return shlex.join(["python", "-m", "benchmarks.train_step", *words])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -231,7 +257,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     result = {
         "schema": 1,
         "what": "a training step by itself and beside two plain loops; medians of alternating rounds",
-        "command": shlex.join(["python", "-m", "benchmarks.train_step", *(arguments or sys.argv[1:])]),
+        "command": _command(sys.argv[1:] if arguments is None else arguments),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "model": "FLUX.1's sizes, random weights" if args.full_size else "phantom-flux",
         "base_format": args.base_format,

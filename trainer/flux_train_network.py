@@ -85,8 +85,8 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
     states = output_dir / "state"
     device, dtype = _device(recipe)
     with (
-        output_lock(output_dir),
         kernels(recipe, device),
+        output_lock(output_dir),
         watched(loading_progress(events, interruption)),
     ):
         for folder in (output_dir, states, output_dir / "previews"):
@@ -189,7 +189,7 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
             activate(True, False)
             transformer.eval()
             try:
-                with rounded(parameters, precision), autocast(device, dtype), uncompiled():
+                with rounded(parameters, precision), autocast(device, dtype), uncompiled(recipe):
                     previewer.preview(transformer, step, interruption.raise_if_requested)
             finally:
                 transformer.train()

@@ -76,8 +76,10 @@ def compile_blocks(transformer: Any, recipe: Recipe, *, several_sizes: bool) -> 
             block.compile(backend=recipe.memory.dynamo_backend, dynamic=several_sizes)
 
 
-def uncompiled() -> contextlib.AbstractContextManager[Any]:
+def uncompiled(recipe: Recipe) -> contextlib.AbstractContextManager[Any]:
     """Within the block nothing compiled runs: previews are drawn as `generate` draws."""
+    if not recipe.memory.compile:
+        return contextlib.nullcontext()
     stance: contextlib.AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
     return stance
 
