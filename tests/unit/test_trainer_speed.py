@@ -95,7 +95,7 @@ def few_blocks(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("form", "streamed", "checkpointing"), [("", 0, True), ("int8", 0, False), (PLAIN, 1, False)]
+    ("form", "streamed", "checkpointing"), [("", 0, True), ("nf4", 0, False), (PLAIN, 1, False)]
 )
 def test_compiled_blocks_give_the_gradients_of_the_plain_ones(few_blocks, form, streamed, checkpointing):
     """aot_eager runs the plain path's own kernels in the compiled graph's order: nothing may differ."""
