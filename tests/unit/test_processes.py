@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -101,7 +102,7 @@ def together(request, tmp_path_factory):
     }
     workers = [
         subprocess.Popen(
-            [sys.executable, str(folder / "worker.py"), os.path.dirname(__file__)],
+            [sys.executable, str(folder / "worker.py"), str(Path(__file__).parent)],
             stdout=subprocess.PIPE,
             env={**environment, "RANK": str(index), "LOCAL_RANK": str(index)},
             text=True,
