@@ -293,7 +293,7 @@ def main(arguments: list[str] | None = None) -> int:
         processes.leave()
     except Exception as error:
         ending = ending_of(error)
-        speaks, status = processes.speaks_for_all(ending.status, error)
+        speaks, status = processes.speaks_for_all(ending.status)
         if speaks:
             if ending.ours:
                 traceback.print_exc()

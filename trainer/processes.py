@@ -101,12 +101,12 @@ class Processes:
 
     def _checked(self, named: torch.device | None) -> torch.device | None:
         """The device of several processes: None, a CUDA device each, or the processor."""
-        if named is not None and (named.index is not None or named.type == "mps"):
+        if named is not None and (":" in str(named) or named.type == "mps"):
             raise UserError(
                 f"{self.count} processes can't share the device {named}; leave out --device, and choose GPUs "
                 "with CUDA_VISIBLE_DEVICES"
             )
-        if (named is None and not torch.cuda.is_available()) or (named and named.type == "cpu"):
+        if named.type == "cpu" if named else not torch.cuda.is_available():
             return torch.device("cpu")
         here = int(os.environ.get("LOCAL_WORLD_SIZE", self.count))
         if here > (there := torch.cuda.device_count()):
@@ -180,7 +180,7 @@ class Processes:
         if self.count > 1:
             self._texts(b"")
 
-    def speaks_for_all(self, code: int, error: BaseException) -> tuple[bool, int]:
+    def speaks_for_all(self, code: int) -> tuple[bool, int]:
         """Whether this process is the first to end, so that it says why; and the exit status of all."""
         if self.count == 1:
             return True, code
@@ -203,8 +203,10 @@ class Processes:
 
         if self.one_has_ended():
             raise LostProcess(self.count)
-        store = self._store() if self._control is not None else None
-        for index in range(self.count if store else 0):
+        if self._control is None:
+            return
+        store = self._store()
+        for index in range(self.count):
             if store.check([f"process {index}"]):
                 host, _, pid = store.get(f"process {index}").decode().rpartition(" ")
                 with contextlib.suppress(psutil.Error):
@@ -229,13 +231,13 @@ class Processes:
     def _store(self) -> Any:
         """The launcher's key-value store; it needs no answer from the other processes."""
         if self._opened is None:
-            store = distributed.TCPStore(
+            store = distributed.TCPStore(  # type: ignore[attr-defined]
                 os.environ["MASTER_ADDR"],
                 int(os.environ["MASTER_PORT"]),
                 is_master=False,
                 timeout=datetime.timedelta(seconds=_STORE_SECONDS),
             )
-            self._opened = distributed.PrefixStore("diffusioncleft", store)
+            self._opened = distributed.PrefixStore("diffusioncleft", store)  # type: ignore[attr-defined]
         return self._opened
 
     def _texts(self, text: bytes) -> list[bytes]:

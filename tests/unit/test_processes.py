@@ -59,7 +59,7 @@ if processes.index == processes.count - 1:
 try:
     processes.wait()
 except LostProcess as lost:
-    print(json.dumps([str(lost), *processes.speaks_for_all(1, lost)]), flush=True)
+    print(json.dumps([str(lost), *processes.speaks_for_all(1)]), flush=True)
     os._exit(0)
 """
 LAYERS = ((3, 7), (5,), (2, 2, 2))
