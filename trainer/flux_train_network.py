@@ -62,7 +62,7 @@ from .objective import Objective, autocast
 from .optimizer import build_optimizer, learning_rate
 from .prepare import base_model, loading_progress, prepare
 from .preview import Previewer
-from .processes import Processes
+from .processes import DRIFTED, Processes
 from .step_sum import StepSum
 
 
@@ -257,7 +257,10 @@ def train(
                     # First what is due, then the checkpoint that counts the step: a kill loses neither.
                     if processes.first:
                         give_what_is_due(step)
-                        if step % recipe.output.checkpoint_every_n_steps == 0 or step == total:
+                    if step % recipe.output.checkpoint_every_n_steps == 0 or step == total:
+                        if not processes.same(*parameters.values()):
+                            events.emit("warning", message=DRIFTED)
+                        if processes.first:
                             save_checkpoint(step)
         except Interrupted as interrupted:
             if processes.first:

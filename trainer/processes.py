@@ -32,6 +32,11 @@ _DIFFERENT = (
     "same options, versions and a shared file system"
 )
 
+DRIFTED = (
+    "the weights in the processes have drifted apart, as on GPUs of different kinds: what is saved is the "
+    "first process's, and another number of processes would not repeat it"
+)
+
 
 class LostProcess(RuntimeError):
     """Another process of the training is gone."""
@@ -161,19 +166,24 @@ class Processes:
                     self.agree(str(interrupted))
             raise
 
+    def same(self, *values: Any) -> bool:
+        """Whether all processes have the same values: tensors bit for bit, the rest by `repr`."""
+        if self.count == 1:
+            return True
+        digest = hashlib.sha256()
+        for value in values:
+            is_tensor = isinstance(value, torch.Tensor)
+            digest.update(
+                value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+                if is_tensor
+                else repr(value).encode()
+            )
+        return len(set(self._texts(digest.hexdigest().encode()))) == 1
+
     def check_same(self, *values: Any) -> None:
         """Raise UserError in all processes if one of them has other values."""
-        if self.count > 1:
-            digest = hashlib.sha256()
-            for value in values:
-                is_tensor = isinstance(value, torch.Tensor)
-                digest.update(
-                    value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
-                    if is_tensor
-                    else repr(value).encode()
-                )
-            if len(set(self._texts(digest.hexdigest().encode()))) > 1:
-                raise UserError(_DIFFERENT)
+        if not self.same(*values):
+            raise UserError(_DIFFERENT)
 
     def wait(self) -> None:
         """Wait for all others."""

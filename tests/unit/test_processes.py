@@ -41,6 +41,7 @@ for step in (1, 2):
     sums.append([losses.tolist(), [parameter.grad.double().flatten().tolist() for parameter in parameters]])
 said["sums"] = sums
 processes.check_same(*parameters, "one", 2)
+said["same"] = [processes.same(parameters[0]), processes.same(parameters[0] + 1e-6 * processes.index)]
 try:
     processes.check_same(processes.index if processes.index else 0)
 except UserError as error:
@@ -133,6 +134,7 @@ def test_what_stops_one_stops_all_with_its_reason(together):
 
 def test_processes_that_see_other_things_refuse(together):
     assert all("do not see the same images" in lines[0]["different"] for lines in together[0])
+    assert all(lines[0]["same"] == [True, False] for lines in together[0])
 
 
 def test_one_that_is_killed_ends_the_others_and_one_of_them_says_so(together):
