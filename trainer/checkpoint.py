@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ _FORMAT = "diffusioncleft training checkpoint 1"
 _KEPT = 2
 KEYED = ("images", "regions")
 """What of a run's origins is a fingerprint under the secret key of the cache."""
+_EXPLAINED = MappingProxyType({"gradient_accumulation_steps": "times the number of processes"})
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ def check_made_from(
             "removed: the run goes on, and whether the images are the same can't be told"
         )
     changed = [
-        f"{name} was {_short(old.get(name))}, is {_short(new.get(name))}"
+        f"{_explained(name)} was {_short(old.get(name))}, is {_short(new.get(name))}"
         for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name) and name not in keyed
     ]
@@ -236,6 +238,10 @@ def _join(structure: dict[str, Any], tensors: Mapping[str, torch.Tensor]) -> Any
         rows = [_join(entry, tensors) for entry in content]
         return tuple(rows) if kind == "tuple" else rows
     return content
+
+
+def _explained(name: str) -> str:
+    return f"{name} ({_EXPLAINED[name]})" if name in _EXPLAINED else name
 
 
 def _short(value: Any) -> str:

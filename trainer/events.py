@@ -70,7 +70,7 @@ class LossHistory:
 
     def __init__(
         self,
-        path: Path,
+        path: Path | None,
         events: Events,
         start: int,
         total: int,
@@ -78,13 +78,17 @@ class LossHistory:
         every: int = 50,
         seconds: float = EVENT_SECONDS,
     ) -> None:
-        """Go on from step `start`: what an interrupted run wrote beyond it is dropped from the file."""
+        """Go on from step `start`: what an interrupted run wrote beyond it is dropped from the file.
+
+        path: None: another process writes it.
+        """
         self._path, self._events, self._total = path, events, total
         self._every, self._seconds = every, seconds
         self._pending: list[tuple[int, torch.Tensor, float]] = []
         self._last_time = time.monotonic()
-        rows = [row for row in (read_jsonl(path) if path.exists() else []) if row.get("step", 0) <= start]
-        write_jsonl(path, rows)
+        if path is not None:
+            rows = read_jsonl(path) if path.exists() else []
+            write_jsonl(path, [row for row in rows if row.get("step", 0) <= start])
 
     def add(self, step: int, losses: torch.Tensor, lr: float) -> None:
         """Take the losses of `step`: [2], the image's and the regularisation's (NaN where there is none)."""
@@ -108,8 +112,9 @@ class LossHistory:
             if not math.isnan(reg_loss):
                 row["reg_loss"] = reg_loss
             rows.append(row)
-        with explained(self._path), open(self._path, "a", encoding="utf-8", newline="\n") as handle:
-            handle.write("".join(json.dumps(row) + "\n" for row in rows))
+        if self._path is not None:
+            with explained(self._path), open(self._path, "a", encoding="utf-8", newline="\n") as handle:
+                handle.write("".join(json.dumps(row) + "\n" for row in rows))
         now = time.monotonic()
         seconds = (now - self._last_time) / len(rows)
         mean = {

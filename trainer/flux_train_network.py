@@ -7,6 +7,7 @@ r"""Train a LoRA on FLUX.1 schnell: the recipe, to be read from top to bottom.
 docs/training.md explains the options, the events on standard output and how a run is stopped and continued.
 """
 
+import contextlib
 import glob
 import os
 import sys
@@ -34,8 +35,7 @@ from ..diffusioncleft_core.dataset.consent import check_consent, check_records
 from ..diffusioncleft_core.dataset.folder import is_dataset
 from ..diffusioncleft_core.dataset.trained import remember_lora, remember_training, run_fingerprint
 from ..diffusioncleft_core.dataset.withdrawn import SAID
-from ..diffusioncleft_core.environment import pick_device
-from ..diffusioncleft_core.errors import UserError, system_sentence
+from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.files import remove_leftovers, sha256_model
 from ..diffusioncleft_core.flux.components import base_form, load_transformer, load_vae
 from ..diffusioncleft_core.flux.lora import lora_state
@@ -49,6 +49,7 @@ from . import checkpoint as checkpoints
 from . import memory
 from .config import TrainResult, parse_arguments, recipe_from, unheard
 from .data import DataOrder
+from .endings import ending_of
 from .epochs import in_steps
 from .events import EVENT_SECONDS, Events, LossHistory, standard_output_events
 from .folders import image_folders
@@ -60,21 +61,33 @@ from .objective import Objective, autocast
 from .optimizer import build_optimizer, learning_rate
 from .prepare import base_model, loading_progress, prepare
 from .preview import Previewer
+from .processes import DRIFTED, Processes
+from .step_sum import StepSum
 
 
-def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainResult:
+def train(
+    recipe: Recipe, events: Events, interruption: Interruption, processes: Processes | None = None
+) -> TrainResult:
     """Train, or go on training, one LoRA.
 
     Args:
-        recipe: complete.
+        recipe: complete; its `accumulation_steps` are each process's.
         events: gets what happens.
         interruption: says when to stop.
+        processes: this process among those that train together; None: it is the only one.
 
     Raises:
         UserError: a mistake in settings or data, or consent is required and not recorded.
         Interrupted: it was asked to stop, and a checkpoint is on disk: the same call then goes on, and ends
             with the tensors that it would have had without the stop.
     """
+    processes = processes or Processes()
+    if not processes.first:  # the first one speaks and writes
+        events = Events(lambda event: None)
+    device, dtype = _device(recipe, processes)
+    batches = recipe.optimizer.accumulation_steps * processes.count
+    recipe = recipe.replaced({"optimizer.accumulation_steps": batches})  # as one process would have it
+
     # Whether the people in the images were asked, before anything is read or written.
     trained_on = [subset.image_dir for subset in image_folders(recipe)]
     if missing := [folder for folder in trained_on if not Path(folder).is_dir()]:
@@ -83,21 +96,22 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
         events.emit("warning", message=message, private=True)
     output_dir = recipe.output.folder
     states = output_dir / "state"
-    device, dtype = _device(recipe)
     with (
         kernels(recipe, device),
-        output_lock(output_dir),
+        output_lock(output_dir) if processes.first else contextlib.nullcontext(),
         watched(loading_progress(events, interruption)),
     ):
-        for folder in (output_dir, states, output_dir / "previews"):
-            remove_leftovers(folder)  # of a run that was killed while it wrote
+        if processes.first:
+            for folder in (output_dir, states, output_dir / "previews"):
+                remove_leftovers(folder)  # of a run that was killed while it wrote
 
         # The base model, the images, and their latents and captions, encoded once.
         source = base_model(recipe)
         encoders_dtype = (
             torch.bfloat16 if dtype == torch.float16 else dtype
         )  # they overflow in half precision
-        prepared = prepare(recipe, source, device, encoders_dtype, events, interruption)
+        with processes.first_before_others(interruption):
+            prepared = prepare(recipe, source, device, encoders_dtype, events, interruption)
         images = prepared.collected
         order = DataOrder(images.images, recipe.data.batch_size, recipe.objective.seed)
         recipe = in_steps(recipe, order)
@@ -111,10 +125,12 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
         run = run_fingerprint(made_from)
         folders = {image.folder for image in images.images}
         datasets = [folder for folder in folders if is_dataset(folder) and can_write(folder)]
+        datasets = datasets if processes.first else []
 
         # Where an earlier run stopped.
         checkpoint = _checkpoint(recipe, states, made_from, prepared.key_id, events)
         start = checkpoint.step if checkpoint else 0
+        processes.check_same(made_from, start, total)
         path = output_dir / f"{recipe.output.name}.safetensors"
         if start > total:
             raise UserError(
@@ -141,11 +157,16 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
         if checkpoint:
             checkpoints.restore(checkpoint, parameters, optimizer)
 
+        processes.check_same(*parameters.values())
+
         precision = PRECISIONS[recipe.output.save_precision]
-        write_recipe(output_dir / FILE_NAME, told_recipe(recipe, len(images.train)))
+        if processes.first:
+            write_recipe(output_dir / FILE_NAME, told_recipe(recipe, len(images.train)))
         objective = Objective(recipe, prepared, transformer, activate, device, dtype)
         seconds = 0.0 if recipe.output.report_every_step else EVENT_SECONDS
-        history = LossHistory(output_dir / "loss.jsonl", events, start, total, seconds=seconds)
+        losses_file = output_dir / "loss.jsonl" if processes.first else None
+        history = LossHistory(losses_file, events, start, total, seconds=seconds)
+        step_sum = StepSum(parameters.values(), processes, apart=batches > 1 and bool(images.reg))
         previewer = Previewer(
             prepared.previews,
             prepared.text,
@@ -168,6 +189,7 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
             device=str(device),
             dtype=str(dtype).removeprefix("torch."),
             base_format=form,
+            processes=processes.count,
         )
 
         def save_lora(to: Path, step: int) -> None:
@@ -212,35 +234,43 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
         activate(True, True)
         done = start
         try:
-            # Before the first step; or what a run that was stopped at this step had no time for.
-            give_what_is_due(start, missing_only=start > 0)
-            for step in range(start + 1, total + 1):
-                interruption.raise_if_requested()
-                rate = learning_rate(recipe, step, total)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                losses = torch.zeros(2, device=device)
-                for part in range(recipe.optimizer.accumulation_steps):
-                    number = (step - 1) * recipe.optimizer.accumulation_steps + part
-                    losses += objective.backward(order.draw(number), number)
-                finite = objective.unscale(parameters.values())
-                if recipe.optimizer.max_grad_norm:
-                    torch.nn.utils.clip_grad_norm_(parameters.values(), recipe.optimizer.max_grad_norm)
-                if finite:
-                    optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-                history.add(step, losses, rate)
-                done = step
+            with processes.together():
+                # Before the first step; or what a run that was stopped at this step had no time for.
+                if processes.first:
+                    give_what_is_due(start, missing_only=start > 0)
+                for step in range(start + 1, total + 1):
+                    processes.agree(interruption.reason())
+                    rate = learning_rate(recipe, step, total)
+                    for group in optimizer.param_groups:
+                        group["lr"] = rate
+                    for number in processes.batches(step, batches):
+                        step_sum.add(objective.backward(order.draw(number), number))
+                    losses = step_sum.finish()
+                    finite = objective.unscale(parameters.values())
+                    if recipe.optimizer.max_grad_norm:
+                        torch.nn.utils.clip_grad_norm_(parameters.values(), recipe.optimizer.max_grad_norm)
+                    if finite:
+                        optimizer.step()
+                    optimizer.zero_grad(set_to_none=True)
+                    history.add(step, losses, rate)
+                    done = step
 
-                # First what is due, then the checkpoint that counts the step: a kill loses neither.
-                give_what_is_due(step)
-                if step % recipe.output.checkpoint_every_n_steps == 0 or step == total:
-                    save_checkpoint(step)
+                    # First what is due, then the checkpoint that counts the step: a kill loses neither.
+                    if processes.first:
+                        give_what_is_due(step)
+                    if step % recipe.output.checkpoint_every_n_steps == 0 or step == total:
+                        if not processes.same(*parameters.values()):
+                            events.emit("warning", message=DRIFTED)
+                        if processes.first:
+                            save_checkpoint(step)
         except Interrupted as interrupted:
-            save_checkpoint(done)
+            if processes.first:
+                save_checkpoint(done)
+            processes.wait()  # or the launcher would end the first while it saves
             raise Interrupted(str(interrupted), done, total) from interrupted
         history.flush()
-        save_lora(path, done)
+        if processes.first:
+            save_lora(path, done)
         events.emit("done", path=str(path), step=done, peaks=memory.peaks(device))
         return TrainResult(path, done)
 
@@ -251,46 +281,34 @@ def main(arguments: list[str] | None = None) -> int:
     """
     os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched behind the user's back
     events = standard_output_events()
+    processes = Processes.of_environment()
     try:
         namespace = parse_arguments(sys.argv[1:] if arguments is None else arguments)
         recipe = recipe_from(namespace)
-        for message in unheard(namespace, recipe):
+        for message in unheard(namespace, recipe) if processes.first else ():
             events.emit("warning", message=message)
-        interruption = Interruption(recipe.output.stop_file)
-        with interruption.of_process(stdin=namespace.stop_with_stdin):
-            train(recipe, events, interruption)
-    except Interrupted as stop:
-        events.emit("interrupted", step=stop.step, total=stop.total, reason=str(stop))
-        return 130
-    except UserError as error:
-        message, _, hint = str(error).partition("; ")
-        events.emit("error", kind="user", message=message, hint=hint)
-        return 2
+        interruption = Interruption(recipe.output.stop_file, processes.one_has_ended)
+        with interruption.of_process(stdin=namespace.stop_with_stdin and processes.first):
+            try:
+                train(recipe, events, interruption, processes)
+            except Interrupted:
+                processes.raise_if_one_is_gone()
+                raise
+        processes.leave()
     except Exception as error:
-        sentence = system_sentence(error) if isinstance(error, OSError) else None
-        if sentence:
-            message, _, hint = sentence.partition("; ")
-            events.emit("error", kind="user", message=message, hint=hint)
-            return 2
-        traceback.print_exc()
-        if memory.is_out_of_memory(error):
-            events.emit("error", kind="memory", message="out of memory", hint=memory.OUT_OF_MEMORY_HINT)
-        else:
-            message = f"{type(error).__name__}: {error}".splitlines()[0]
-            events.emit("error", kind="fault", message=message, hint="the traceback is on standard error")
-        return 1
+        ending = ending_of(error)
+        speaks, status = processes.speaks_for_all(ending.status)
+        if speaks:
+            if ending.ours:
+                traceback.print_exc()
+            events.emit(ending.event, **ending.fields)
+        return status
     return 0
 
 
-def _device(recipe: Recipe) -> tuple[torch.device, torch.dtype]:
+def _device(recipe: Recipe, processes: Processes) -> tuple[torch.device, torch.dtype]:
     """Return where to train and the base model's number format."""
-    from accelerate import Accelerator
-
-    named = None if recipe.memory.device == "auto" else pick_device(recipe.memory.device)
-    accelerator = Accelerator(cpu=named is not None and named.type == "cpu", mixed_precision="no")
-    if accelerator.num_processes > 1:
-        raise UserError("training runs in one process; start with accelerate launch --num_processes 1")
-    device = named or torch.device(accelerator.device)
+    device = processes.join(recipe.memory.device)
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
     auto = "bf16" if device.type == "cuda" else "no"

@@ -37,12 +37,12 @@ _CACHED_LATENTS = "latents are cached, so an image can't change from step to ste
 _ENCODERS = "the text encoders stay frozen; leave it out"
 _LOGGING = "the history is in loss.jsonl and in the events on standard output; leave it out"
 _UPLOAD = "nothing is sent anywhere; copy the file yourself"
-_ONE_PROCESS = "training runs in one process; leave it out"
+_WHOLE_MODEL = "every process holds the whole base; use --base_format or --blocks_to_swap"
 _EPOCHS = "give --save_last_n_steps"
 _HOLDOUT = "a hold-out is reserved by diffusioncleft dataset build --holdout; leave it out"
 _METADATA = "the metadata of the file is written from the run; leave it out"
 _RESUME = "a run goes on where it stopped; use --resume"
-_ONE_PROCESS_TOLD = "training runs in one process"
+_NO_DDP = "the few gradients of a LoRA are summed without DistributedDataParallel"
 _HISTORY = "the history is in loss.jsonl and in the events on standard output"
 
 _NO_LOADER = "everything is encoded before the first step, and no worker loads images while it trains"
@@ -60,9 +60,9 @@ WITHOUT_EFFECT: Mapping[str, str] = {
     "text_encoder_batch_size": _SPEED_OF_CACHE,
     "skip_cache_check": "the cache is keyed by content, so there is nothing to check",
     "cache_info": "the cache is keyed by content, so there is nothing to keep",
-    "ddp_timeout": _ONE_PROCESS_TOLD,
-    "ddp_gradient_as_bucket_view": _ONE_PROCESS_TOLD,
-    "ddp_static_graph": _ONE_PROCESS_TOLD,
+    "ddp_timeout": _NO_DDP,
+    "ddp_gradient_as_bucket_view": _NO_DDP,
+    "ddp_static_graph": _NO_DDP,
     "console_log_level": _HISTORY,
     "console_log_file": _HISTORY,
     "console_log_simple": _HISTORY,
@@ -153,7 +153,7 @@ REFUSED: Mapping[str, str] = {
     "cpu": "use --device cpu",
     "full_fp16": "half precision overflows in FLUX; use --mixed_precision bf16",
     "full_bf16": "the LoRA and its optimizer stay in fp32; use --mixed_precision bf16",
-    "deepspeed": _ONE_PROCESS,
+    "deepspeed": _WHOLE_MODEL,
     **dict.fromkeys(
         (
             "zero_stage",
@@ -165,7 +165,7 @@ REFUSED: Mapping[str, str] = {
             "zero3_save_16bit_model",
             "fp16_master_weights_and_gradients",
         ),
-        _ONE_PROCESS,
+        _WHOLE_MODEL,
     ),
     "fused_backward_pass": "the optimizer steps once all gradients are there; leave it out",
     "fused_optimizer_groups": "the optimizer steps once all gradients are there; leave it out",
