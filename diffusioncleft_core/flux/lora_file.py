@@ -98,7 +98,7 @@ def save_kohya(
     Raises:
         UserError: a value is too large for the number format.
     """
-    _save(Path(path), write(from_state(in_precision(state, precision), alpha), "kohya"), metadata)
+    save_tensors(Path(path), write(from_state(in_precision(state, precision), alpha), "kohya"), metadata)
 
 
 def in_precision(
@@ -143,7 +143,7 @@ def convert_lora(
             )
         for name in SCALE_METADATA:
             metadata.pop(name, None)
-    _save(Path(target), write(parsed.modules, format), metadata)
+    save_tensors(Path(target), write(parsed.modules, format), metadata)
     if parsed.left_out:
         warnings.append(
             f"{parsed.left_out} tensors of text encoders were left out: the LoRA's effect differs from the "
@@ -259,13 +259,18 @@ def _peft_alphas(parsed: ParsedLora, config: Mapping[str, Any]) -> dict[str, flo
     return alphas
 
 
-def _save(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file whose bytes depend on nothing but its content.
+def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file atomically; its bytes depend on nothing but its content.
 
     safetensors writes the metadata in an order that differs from process to process; here they are sorted.
     """
     plain = {**{str(key): str(value) for key, value in metadata.items()}, "format": "pt"}
-    data = save({key: value.detach().cpu() for key, value in tensors.items()}, plain)
+    whole = {key: value.detach().cpu() for key, value in tensors.items()}
+    seen: set[int] = set()
+    for key, value in whole.items():  # safetensors writes no memory twice
+        whole[key] = value.clone() if value.data_ptr() in seen else value
+        seen.add(value.data_ptr())
+    data = save(whole, plain)
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
