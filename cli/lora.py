@@ -118,9 +118,9 @@ def weighted(text: str) -> tuple[Path, float]:
 def run(args: argparse.Namespace) -> int:
     """Run one action."""
     if args.action == "inspect":
-        from ..diffusioncleft_core.flux.lora_file import inspect_lora
+        from ..diffusioncleft_core.flux.lora_forms import inspect_any
 
-        described = inspect_lora(args.file)
+        described = inspect_any(args.file)
         print(json.dumps(described, indent=2, ensure_ascii=False) if args.json else _text(described))
         return 0
     if args.out.suffix != ".safetensors":

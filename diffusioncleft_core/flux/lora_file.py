@@ -210,7 +210,8 @@ def _read_sound(path: Path, *, transformer_only: bool = False) -> tuple[ParsedLo
     return parsed, metadata
 
 
-def _read(path: Path, *, transformer_only: bool = False) -> tuple[ParsedLora, dict[str, str]]:
+def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """A safetensors file's tensors and metadata; UserError for any other file."""
     check_file(path, "the LoRA")
     try:
         with safe_open(str(path), framework="pt", device="cpu") as handle:
@@ -220,6 +221,11 @@ def _read(path: Path, *, transformer_only: bool = False) -> tuple[ParsedLora, di
         raise UserError(
             f"the LoRA {path.name} is damaged or no safetensors file ({error}); get it again"
         ) from error
+    return tensors, metadata
+
+
+def _read(path: Path, *, transformer_only: bool = False) -> tuple[ParsedLora, dict[str, str]]:
+    tensors, metadata = read_tensors(path)
     try:
         parsed = parse(tensors, transformer_only=transformer_only)
         if not parsed.has_alphas and (config := _peft_config(path, metadata)):
@@ -249,7 +255,7 @@ def _peft_config(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
 def _peft_alphas(parsed: ParsedLora, config: Mapping[str, Any]) -> dict[str, float]:
     """Alphas by module from a PEFT configuration (`lora_alpha`, `alpha_pattern`, rank-stabilised scaling)."""
     if config.get("use_dora"):
-        raise UserError("the file is a DoRA, not a plain LoRA; only plain LoRAs are read")
+        raise UserError("the file is a DoRA in PEFT's form, which is not read; convert it to a plain LoRA")
     pattern: Mapping[str, float] = config.get("alpha_pattern") or {}
     alphas = {}
     for name, module in parsed.modules.items():

@@ -163,8 +163,8 @@ def parse(
         kinds += [kind for end, kind in _OTHER_ENDINGS if key.endswith(end)]
         if kinds:
             raise UserError(
-                f"the file holds {kinds[0]} ({key}), not a plain LoRA; only plain LoRAs are read: convert it "
-                "to one first"
+                f"the file holds {kinds[0]} ({key}), not the plain LoRA that this is for: convert "
+                "it to one first"
             )
         if not key.endswith(".alpha"):
             precisions.add(str(tensor.dtype).removeprefix("torch."))
@@ -197,7 +197,7 @@ def parse(
     modules: dict[str, LoraModule] = {}
     forms: set[str] = set()
     for name, down in downs.items():
-        form, target = _resolve(name)
+        form, target = resolve(name)
         forms.add(form)
         up = ups[name]
         if down.ndim == 4:
@@ -225,7 +225,7 @@ def _ending(key: str, endings: tuple[str, ...]) -> str | None:
     return next((end for end in endings if key.endswith(end)), None)
 
 
-def _resolve(name: str) -> tuple[str, str | ModulePair]:
+def resolve(name: str) -> tuple[str, str | ModulePair]:
     """The form a module's name is written in, and what it is: a diffusers module or a BFL one."""
     dotted, flat, flat_parts = _tables()
     for prefix, form in (("lora_unet_", "kohya"), ("lora_transformer_", "kohya"), ("lycoris_", "lycoris")):

@@ -138,12 +138,21 @@ def errors(exact: Mapping[str, LoraModule], given: Mapping[str, LoraModule]) -> 
     """How far the LoRA `given` is from `exact`, of the same layers."""
     found = {
         name: (
-            0.0 if module is given[name] else norm_of([(1.0, module), (-1.0, given[name])]),
+            0.0 if _same(module, given[name]) else norm_of([(1.0, module), (-1.0, given[name])]),
             norm_of([(1.0, module)]),
         )
         for name, module in exact.items()
     }
     return of_layers(found)
+
+
+def _same(one: LoraModule, other: LoraModule) -> bool:
+    return (
+        one.alpha == other.alpha
+        and one.down.shape == other.down.shape
+        and torch.equal(one.down.float(), other.down.float())
+        and torch.equal(one.up.float(), other.up.float())
+    )
 
 
 def of_layers(found: Mapping[str, tuple[float, float]]) -> Errors:
