@@ -43,8 +43,8 @@ def inspect_any(path: Path) -> dict[str, Any]:
         described = _described(path, "DoRA", dora.lora.alphas, ranks, scales, matrices, dora.lora.metadata)
         if not dora.over_base:
             described["warnings"].append(
-                "its scales go with the norm of the changed weight, as LyCORIS has it; ComfyUI divides by that of "
-                "the base weight and gives another result"
+                "its scales go with the norm of the changed weight, as LyCORIS has it; ComfyUI divides by "
+                "that of the base weight and gives another result"
             )
         return described
     return inspect_lora(path)

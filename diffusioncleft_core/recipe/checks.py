@@ -79,7 +79,7 @@ def _check_form(recipe: Recipe, spell: Spelling) -> None:
     if recipe.network.form == "dora" and recipe.memory.blocks_to_swap:
         raise UserError(
             f"{spell('network.form')} dora needs each weight of the base at every step, so it does not go "
-            f"with {spell('memory.blocks_to_swap')} {recipe.memory.blocks_to_swap}; use 0, or form lora or lokr"
+            f"with {spell('memory.blocks_to_swap')} {recipe.memory.blocks_to_swap}; use 0, lora or lokr"
         )
 
 
