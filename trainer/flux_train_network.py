@@ -38,8 +38,7 @@ from ..diffusioncleft_core.dataset.withdrawn import SAID
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.files import remove_leftovers, sha256_model
 from ..diffusioncleft_core.flux.components import base_form, load_transformer, load_vae
-from ..diffusioncleft_core.flux.lora import lora_state
-from ..diffusioncleft_core.flux.lora_file import PRECISIONS, save_kohya
+from ..diffusioncleft_core.flux.lora_file import PRECISIONS
 from ..diffusioncleft_core.outputs import can_write
 from ..diffusioncleft_core.progress import watched
 from ..diffusioncleft_core.recipe.document import FILE_NAME, write_recipe
@@ -56,7 +55,7 @@ from .folders import image_folders
 from .interruption import Interrupted, Interruption, output_lock
 from .kernels import compile_blocks, kernels, uncompiled
 from .metadata import fingerprinted, lora_metadata, saved_steps
-from .network import LORA, attach, rounded
+from .network import attach, rounded, save_network
 from .objective import Objective, autocast
 from .optimizer import build_optimizer, learning_rate
 from .prepare import base_model, loading_progress, prepare
@@ -194,7 +193,7 @@ def train(
 
         def save_lora(to: Path, step: int) -> None:
             metadata = lora_metadata(recipe, prepared, made_from, step, total)
-            save_kohya(to, lora_state(transformer, LORA), recipe.network.alpha, metadata, precision)
+            save_network(to, transformer, recipe, metadata, precision)
             told = [item for dataset in datasets for item in remember_lora(dataset, run, to)]
             if told:
                 events.emit("warning", message=f"the LoRA {SAID} while it was trained: it is marked so")

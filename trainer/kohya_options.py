@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 # Options whose only value here is the one that is listed: given so, they are accepted; else they are refused.
 ALWAYS: Mapping[str, tuple[str, ...]] = {
-    "network_module": ("networks.lora_flux",),
+    "network_module": ("networks.lora_flux", "lycoris.kohya"),
     "network_train_unet_only": ("",),
     "cache_latents": ("",),
     "cache_text_encoder_outputs": ("",),
@@ -144,7 +144,7 @@ REFUSED: Mapping[str, str] = {
     "text_encoder_lr": _ENCODERS,
     "network_train_text_encoder_only": _ENCODERS,
     "train_text_encoder": _ENCODERS,
-    "network_module": "the only network is a LoRA on FLUX; leave it out",
+    "network_module": "the networks are a LoRA on FLUX and LyCORIS' LoKr; use --network_form",
     "network_dropout": "the LoRA has no dropout; leave it out",
     "scale_weight_norms": "LoRA weights are not renormalised; leave it out",
     "dim_from_weights": "give --network_dim and --network_alpha of the file",

@@ -27,6 +27,8 @@ from .prepare import Prepared
 from .triggers import trigger_form
 
 _ADDED = (
+    "network.form",
+    "network.factor",
     "network.args",
     "optimizer.args",
     "optimizer.cycles",
@@ -133,12 +135,10 @@ def lora_metadata(
         if (chosen.min_timestep, chosen.max_timestep) == (0, 1000)
         else f"{chosen.min_timestep},{chosen.max_timestep}",
         "ss_base_model_version": "flux1",
-        "ss_network_module": "networks.lora_flux",
+        "ss_network_module": "lycoris.kohya" if recipe.network.form == "lokr" else "networks.lora_flux",
         "ss_network_dim": recipe.network.rank,
         "ss_network_alpha": recipe.network.alpha,
-        "ss_network_args": json.dumps(pairs_of(recipe.network.args, "network_args"))
-        if recipe.network.args
-        else None,
+        "ss_network_args": json.dumps(network_args) if (network_args := _network_args(recipe)) else None,
         "ss_learning_rate": recipe.optimizer.learning_rate,
         "ss_unet_lr": recipe.optimizer.learning_rate,
         "ss_lr_scheduler": recipe.optimizer.schedule,
@@ -193,6 +193,16 @@ def lora_metadata(
         "software": f"diffusioncleft {versions()['diffusioncleft']}",
     }
     return {name: str(value) for name, value in values.items() if value not in (None, "")}
+
+
+def _network_args(recipe: Recipe) -> dict[str, str]:
+    """kohya's and LyCORIS' arguments of the network, with those that its form stands for."""
+    form = {
+        "lora": {},
+        "dora": {"use_dora": "True"},
+        "lokr": {"algo": "lokr", "factor": str(recipe.network.factor or -1)},
+    }[recipe.network.form]
+    return pairs_of(recipe.network.args, "network_args") | form
 
 
 def saved_steps(path: Path, made_from: dict[str, Any]) -> int | None:

@@ -2,16 +2,23 @@
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..diffusioncleft_core.flux.adapters import tuner_layers
+from ..diffusioncleft_core.flux.dora import save_dora
+from ..diffusioncleft_core.flux.lokr import attach_lokr, save_lokr, start_lokr
 from ..diffusioncleft_core.flux.lora import (
     attach_lora,
     load_lora,
     lora_parameters,
+    lora_state,
+    save_kohya,
     set_active,
     start_from,
+    target_ranks,
 )
 from ..diffusioncleft_core.recipe.recipe import Recipe
 from .network_args import layer_ranks
@@ -30,25 +37,31 @@ def attach(
     """
     if recipe.network.training_adapter is not None:
         load_lora(transformer, recipe.network.training_adapter, name=ADAPTER)
-    size = transformer.config
-    attach_lora(
-        transformer,
-        layer_ranks(recipe.network.args, recipe.network.rank, size.num_layers, size.num_single_layers),
-        recipe.network.alpha,
-        LORA,
-        recipe.network.targets,
-        seed=recipe.objective.seed,
-        joint=recipe.network.qkv == "joint",
-    )
-    if recipe.network.weights is not None:
-        start_from(transformer, recipe.network.weights, LORA)
+    network, size, seed = recipe.network, transformer.config, recipe.objective.seed
+    ranks = layer_ranks(network.args, network.rank, size.num_layers, size.num_single_layers)
+    if network.form == "lokr":
+        targeted = target_ranks(transformer, ranks, network.targets)
+        attach_lokr(transformer, targeted, network.alpha, LORA, factor=network.factor, seed=seed)
+    else:
+        attach_lora(
+            transformer,
+            ranks,
+            network.alpha,
+            LORA,
+            network.targets,
+            seed=seed,
+            joint=network.qkv == "joint",
+            use_dora=network.form == "dora",
+        )
+    if network.weights is not None:
+        (start_lokr if network.form == "lokr" else start_from)(transformer, network.weights, LORA)
     transformer.to(device)
     known = {id(parameter) for parameter in lora_parameters(transformer, LORA)}
     parameters = {name: entry for name, entry in transformer.named_parameters() if id(entry) in known}
 
     adapters = [ADAPTER] * (recipe.network.training_adapter is not None)
     active = set_active(transformer, [LORA, *adapters])
-    layers = _layers(transformer)
+    layers = tuner_layers(transformer)
     assert all(layer.active_adapters is active for layer in layers), "peft copied the list of adapters"
     _leave_casts_to_autocast(layers)
 
@@ -56,12 +69,6 @@ def attach(
         active[:] = [LORA] * lora + adapters * adapter
 
     return parameters, activate
-
-
-def _layers(transformer: Any) -> list[Any]:
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    return [module for module in transformer.modules() if isinstance(module, BaseTunerLayer)]
 
 
 def _leave_casts_to_autocast(layers: Iterable[Any]) -> None:
@@ -75,13 +82,28 @@ def _leave_casts_to_autocast(layers: Iterable[Any]) -> None:
             layer.cast_input_dtype_enabled = False
 
 
+def save_network(
+    path: Path, transformer: Any, recipe: Recipe, metadata: Mapping[str, str], precision: torch.dtype
+) -> None:
+    """Write what is trained into its file, in the keys of its form, atomically."""
+    if recipe.network.form == "lokr":
+        save_lokr(path, transformer, LORA, metadata, precision)
+        return
+    state, alpha = lora_state(transformer, LORA), recipe.network.alpha
+    if recipe.network.form == "dora":
+        save_dora(path, transformer, LORA, state, alpha, metadata, precision)
+    else:
+        save_kohya(path, state, alpha, metadata, precision)
+
+
 @contextlib.contextmanager
 def rounded(parameters: Mapping[str, torch.nn.Parameter], precision: torch.dtype) -> Iterator[None]:
     """Within the block the LoRA is as its file will hold it, so that a preview shows the file."""
     exact = {name: parameter.detach().clone() for name, parameter in parameters.items()}
     with torch.no_grad():
-        for parameter in parameters.values():
-            parameter.copy_(parameter.to(precision))
+        for name, parameter in parameters.items():
+            if "lora_magnitude_vector" not in name:  # in the file in float32
+                parameter.copy_(parameter.to(precision))
     try:
         yield
     finally:

@@ -33,6 +33,7 @@ def check_recipe(recipe: Recipe, spell: Spelling = by_path) -> Recipe:
     The output's name may be given with the suffix of its file, which it does not keep.
     """
     _check_sizes(recipe, spell)
+    _check_form(recipe, spell)
     name = recipe.output.name
     if name.lower().endswith(_LORA_SUFFIX):
         name = name[: -len(_LORA_SUFFIX)]
@@ -72,6 +73,14 @@ def check_places(recipe: Recipe, spell: Spelling = by_path) -> Recipe:
         raise UserError(f"previews need prompts; give {spell('previews.prompts')} FILE, one prompt a line")
     _refuse_without_effect(recipe, spell, places=True)
     return recipe
+
+
+def _check_form(recipe: Recipe, spell: Spelling) -> None:
+    if recipe.network.form == "dora" and recipe.memory.blocks_to_swap:
+        raise UserError(
+            f"{spell('network.form')} dora needs each weight of the base at every step, so it does not go "
+            f"with {spell('memory.blocks_to_swap')} {recipe.memory.blocks_to_swap}; use 0, lora or lokr"
+        )
 
 
 def _check_sizes(recipe: Recipe, spell: Spelling) -> None:
@@ -116,6 +125,11 @@ def _regularised(recipe: Recipe) -> bool:
 
 
 _RULES = (
+    _Rule(
+        ("network.factor",),
+        lambda r: r.network.form == "lokr",
+        "it belongs to {network.form} lokr; choose that or leave it out",
+    ),
     _Rule(
         ("optimizer.warmup_steps",),
         lambda r: r.optimizer.schedule != "constant",

@@ -34,6 +34,7 @@ SCHEDULES = (
 TIMESTEP_SAMPLINGS = ("uniform", "sigmoid", "shift", "flux_shift", "sigma", "logit_normal", "schnell")
 BASE_FORMATS = ("stored", "plain", "fp8", "int8", "nf4")
 DYNAMO_BACKENDS = ("inductor", "aot_eager", "cudagraphs", "no")
+FORMS = ("lora", "dora", "lokr")
 TARGETS = ("all", "attention", "no_modulation")
 SAVE_PRECISIONS = ("bf16", "fp16", "float")
 LOSS_WEIGHT = number(0, 1e6)
@@ -117,6 +118,12 @@ class Data(Group):
 class Network(Group):
     """The LoRA."""
 
+    form: str = setting(
+        "lora",
+        "lora; dora: the magnitude of each output's weights is trained apart from their direction; lokr: a "
+        "Kronecker product of two small matrices, in a smaller file",
+        choices=FORMS,
+    )
     rank: int = setting(16, "rank of the LoRA", range=whole(1, 4096), tensors=True)
     alpha: float = setting(
         32.0,
@@ -132,6 +139,11 @@ class Network(Group):
         "joint: q, k and v of a block, and a single block's MLP, share one down matrix, as in kohya's "
         "scripts; separate: each has its own, for a larger file",
         choices=("joint", "separate"),
+    )
+    factor: int = setting(
+        0,
+        "sides of a LoKr's first matrix: this or the nearest divisor below (0: near the square root)",
+        range=whole(0, 4096),
     )
     args: tuple[str, ...] = setting(
         (),
