@@ -17,7 +17,7 @@ from ..diffusioncleft_core.imageset.manifest import ImageRow, read_image_set, un
 from ..diffusioncleft_core.imageset.places import MANIFEST, is_set_aside, named
 from ..diffusioncleft_core.recipe.recipe import Subset
 from ..diffusioncleft_core.small_counts import told
-from .buckets import PLAIN_SIDES, BucketSides, assign_bucket, cover_box
+from .buckets import PLAIN_SIDES, BucketSides, assign_buckets, cover_box
 
 MAX_SIDE = 4096  # larger photographs are reduced while they are read
 _TRAINED_ROLES = {False: (None, "train"), True: (None, "train", "generated", "control")}
@@ -27,7 +27,7 @@ _TRAINED_ROLES = {False: (None, "train"), True: (None, "train", "generated", "co
 class TrainImage:
     """One image: where it lies, the folder of its set, its caption, the SHA-256 of its normalised pixels, its
     bucket (width, height) and, where it is known, the box of the finding as (x0, y0, x1, y1) in px of the
-    bucket.
+    bucket; `once_more`: the photograph stands before it already, at a larger size.
     """
 
     path: Path
@@ -38,6 +38,7 @@ class TrainImage:
     sha256: str
     bucket: tuple[int, int]
     region: tuple[float, float, float, float] | None = None
+    once_more: bool = False
 
     @property
     def bucket_name(self) -> str:
@@ -61,9 +62,20 @@ class Collected:
     def reg(self) -> tuple[TrainImage, ...]:
         return tuple(image for image in self.images if image.is_reg)
 
+    @property
+    def photographs(self) -> int:
+        """Number of training images, one that is trained at several sizes once."""
+        return sum(not image.once_more for image in self.train)
+
+    @property
+    def reg_photographs(self) -> int:
+        """The same of regularisation images."""
+        return sum(not image.once_more for image in self.reg)
+
     def bucket_counts(self) -> dict[str, int]:
-        """Number of training images a bucket, as `512x768: 40`."""
-        return dict(sorted(Counter(image.bucket_name for image in self.train).items()))
+        """Number of training images a bucket, as `512x768: 40`, each at its largest size."""
+        counts = Counter(image.bucket_name for image in self.train if not image.once_more)
+        return dict(sorted(counts.items()))
 
 
 def collect_images(
@@ -71,8 +83,13 @@ def collect_images(
     bases: Sequence[int],
     sides: BucketSides = PLAIN_SIDES,
     each: Callable[[], None] = lambda: None,
+    *,
+    every_base: bool = False,
 ) -> Collected:
     """Read the images of all folders. `each` is called before every image and may raise to stop.
+
+    An image stands there once, at the largest base resolution that it covers; with `every_base` once for each
+    that it covers.
 
     A folder with a manifest gives its rows of role `train` (for regularisation generated and control images
     too), with their captions or prompts; another folder gives its images with caption files beside them. What
@@ -87,7 +104,7 @@ def collect_images(
     uncaptioned: list[str] = []
     for subset in sorted(subsets, key=lambda entry: entry.is_reg):
         found, omitted, bare = _images_of(subset, subset.resolution or bases, sides, each)
-        images += found
+        images += [image for image in found if every_base or not image.once_more]
         left_out += omitted
         uncaptioned += bare
     if uncaptioned:
@@ -111,7 +128,7 @@ def collect_images(
 def _images_of(
     subset: Subset, bases: Sequence[int], sides: BucketSides, each: Callable[[], None]
 ) -> tuple[list[TrainImage], list[str], list[str]]:
-    """One folder's images, sentences on what was left out of it, and the images without a caption.
+    """One folder's images at every base, sentences on what was left out, and the images without a caption.
 
     What is called by a photograph's hash is counted and not named: these sentences reach a report.
     """
@@ -138,19 +155,21 @@ def _images_of(
         if caption is None:
             uncaptioned.append(row.file)
             continue
-        bucket = assign_bucket(pixels.shape[1], pixels.shape[0], bases, sides)
-        images.append(
+        sha256, (height, width) = pixel_sha256(pixels), pixels.shape[:2]
+        images += [
             TrainImage(
                 folder / row.file,
                 folder,
                 caption,
                 subset.is_reg,
                 subset.num_repeats,
-                pixel_sha256(pixels),
+                sha256,
                 bucket,
-                region_in_bucket(row.region, pixels.shape[1], pixels.shape[0], bucket),
+                region_in_bucket(row.region, width, height, bucket),
+                once_more=place > 0,
             )
-        )
+            for place, bucket in enumerate(assign_buckets(width, height, bases, sides))
+        ]
     omitted = outdated(folder) if private else unlisted(folder)
     if rejected := len(rows) - len(kept):
         number = (told(rejected) or "a few") if private else rejected

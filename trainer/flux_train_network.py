@@ -103,7 +103,7 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
         images = prepared.collected
         order = DataOrder(images.images, recipe.data.batch_size, recipe.objective.seed)
         recipe = in_steps(recipe, order)
-        total = recipe.optimizer.steps or STEPS_PER_IMAGE * len(images.train)
+        total = recipe.optimizer.steps or STEPS_PER_IMAGE * images.photographs
         adapter = _adapter(recipe, events)
         adapter_sha256 = sha256_model(adapter) if adapter else None
         if (weights := recipe.network.weights) and not weights.is_file():
@@ -142,7 +142,7 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
             checkpoints.restore(checkpoint, parameters, optimizer)
 
         precision = PRECISIONS[recipe.output.save_precision]
-        write_recipe(output_dir / FILE_NAME, told_recipe(recipe, len(images.train)))
+        write_recipe(output_dir / FILE_NAME, told_recipe(recipe, images.photographs))
         objective = Objective(recipe, prepared, transformer, activate, device, dtype)
         seconds = 0.0 if recipe.output.report_every_step else EVENT_SECONDS
         history = LossHistory(output_dir / "loss.jsonl", events, start, total, seconds=seconds)
@@ -158,8 +158,8 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
             "start",
             step=start,
             total=total,
-            images=len(images.train),
-            regularisation=len(images.reg),
+            images=images.photographs,
+            regularisation=images.reg_photographs,
             buckets=images.bucket_counts(),
             parameters=sum(parameter.numel() for parameter in parameters.values()),
             optimizer=type(optimizer).__name__,

@@ -17,7 +17,7 @@ from ..diffusioncleft_core.flux.packed import PLAIN
 from ..diffusioncleft_core.recipe.document import METADATA_KEY, recipe_document
 from ..diffusioncleft_core.recipe.presets import steps_tell, told_recipe
 from ..diffusioncleft_core.recipe.recipe import Recipe, recipe_fields
-from ..diffusioncleft_core.small_counts import told, told_parts
+from ..diffusioncleft_core.small_counts import is_small, told, told_parts
 from .data import DataOrder
 from .epochs import steps_an_epoch
 from .kohya import NAMES
@@ -113,9 +113,10 @@ def lora_metadata(
     """
     collected = prepared.collected
     captions = [image.caption for image in collected.train]
-    images = len(collected.train)
+    images = collected.photographs
     shared = told_recipe(recipe, images)
     counted = not steps_tell(recipe, images)
+    epochs_counted = counted and not is_small(images)  # so many batches an epoch would tell them
     epoch = steps_an_epoch(recipe, DataOrder(collected.images, recipe.data.batch_size, recipe.objective.seed))
     chosen = recipe.objective
     name = prepared.trigger and f"{prepared.trigger}, "
@@ -144,15 +145,17 @@ def lora_metadata(
         "ss_optimizer": made_from["optimizer"]
         + (f"({','.join(recipe.optimizer.args)})" if recipe.optimizer.args else ""),
         "ss_max_grad_norm": recipe.optimizer.max_grad_norm,
-        "ss_num_epochs": -(-total // epoch) if counted else None,
-        "ss_epoch": -(-step // epoch) if counted else None,
-        "ss_num_batches_per_epoch": told(epoch * recipe.optimizer.accumulation_steps) if counted else None,
+        "ss_num_epochs": -(-total // epoch) if epochs_counted else None,
+        "ss_epoch": -(-step // epoch) if epochs_counted else None,
+        "ss_num_batches_per_epoch": told(epoch * recipe.optimizer.accumulation_steps)
+        if epochs_counted
+        else None,
         "ss_batch_size_per_device": recipe.data.batch_size,
         "ss_steps": step if counted else None,
         "ss_max_train_steps": total if counted else None,
         "ss_seed": recipe.objective.seed,
         "ss_num_train_images": told(images),
-        "ss_num_reg_images": len(collected.reg),
+        "ss_num_reg_images": collected.reg_photographs,
         "ss_prior_loss_weight": recipe.objective.prior_loss_weight if collected.reg else None,
         "ss_total_batch_size": recipe.data.batch_size,
         "ss_gradient_accumulation_steps": recipe.optimizer.accumulation_steps,

@@ -102,7 +102,13 @@ def prepare(
     previews = read_prompts(recipe)
     folders = image_folders(recipe)
     sides = BucketSides(recipe.data.bucket_step, recipe.data.bucket_min_side, recipe.data.bucket_max_side)
-    collected = collect_images(folders, recipe.data.resolution, sides, interruption.raise_if_requested)
+    collected = collect_images(
+        folders,
+        recipe.data.resolution,
+        sides,
+        interruption.raise_if_requested,
+        every_base=recipe.data.multi_resolution,
+    )
     for message in collected.left_out:
         events.emit("warning", message=message, private=True)
     trained = list(dict.fromkeys(image.caption for image in collected.train))

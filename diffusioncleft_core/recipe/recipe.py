@@ -85,6 +85,10 @@ class Data(Group):
     resolution: tuple[int, ...] = setting(
         (256, 512, 768, 1024), "base resolutions in px, separated by commas"
     )
+    multi_resolution: bool = setting(
+        False,
+        "train each image at every base resolution that it is large enough for, not at the largest alone",
+    )
     bucket_step: int = setting(
         SIZE_STEP,
         "sides of buckets are multiples of this, itself a multiple of 16",

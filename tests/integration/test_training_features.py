@@ -1,0 +1,118 @@
+"""Several sizes of an image, caption dropout, the LoRA's average: what each changes, and that a run that was
+interrupted ends on the same bits with it.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from noise_pictures import noise_pictures, stop_at_a_checkpoint
+from recipes import changed, recipe_of
+from safetensors import safe_open
+from safetensors.torch import load_file
+from tiny_flux import build_tiny_flux
+
+from diffusioncleft.trainer.events import Events
+from diffusioncleft.trainer.flux_train_network import train
+from diffusioncleft.trainer.interruption import Interrupted, Interruption
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A base model and photographs of three sizes, the smallest of which fills the smallest base alone."""
+    folder = tmp_path_factory.mktemp("features")
+    build_tiny_flux(folder / "flux")
+    noise_pictures(folder / "photos", 6, name="Jane Roe ", sizes=((64, 64), (96, 96), (128, 96)))
+    noise_pictures(folder / "reg", 2, "A girl's whole face.", name="healthy", seed=2, sizes=((96, 96),))
+    return folder
+
+
+@pytest.fixture
+def settings(workplace, tmp_path):
+    return recipe_of(
+        pretrained_model_name_or_path=workplace / "flux",
+        train_data_dir=workplace / "photos",
+        resolution=(64, 96),
+        cache_dir=workplace / "cache",
+        output_dir=tmp_path / "out",
+        max_train_steps=8,
+        checkpoint_every_n_steps=3,
+        learning_rate=1e-2,
+        optimizer_type="AdamW",
+        num_cpu_threads=1,
+        device="cpu",
+        save_precision="float",
+    )
+
+
+def trained(settings):
+    events = []
+    return train(settings, Events(events.append), Interruption()).path, events
+
+
+def rows(path: Path) -> list[dict]:
+    return [json.loads(line) for line in (path.parent / "loss.jsonl").read_text().splitlines()]
+
+
+def same(one: Path, other: Path) -> bool:
+    first, second = load_file(one), load_file(other)
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+def metadata(path: Path) -> dict[str, str]:
+    with safe_open(path, "pt") as file:
+        return file.metadata()
+
+
+def assert_goes_on_to_the_same_bits(settings, whole: Path, folder: Path) -> None:
+    """The run once more, stopped at its first checkpoint and continued, against the undisturbed one."""
+    interrupted = changed(settings, output_dir=folder)
+    stop_at_a_checkpoint(interrupted)
+    again, events = trained(interrupted)
+    assert next(event for event in events if event["event"] == "start")["step"] == 3
+    assert same(whole, again)
+    assert rows(whole) == rows(again)
+    assert metadata(whole) == metadata(again)
+
+
+def test_an_image_is_trained_at_every_size_that_it_fills(workplace, settings, tmp_path):
+    settings = changed(settings, multi_resolution=True, reg_data_dir=workplace / "reg")
+    path, events = trained(settings)
+    start = next(event for event in events if event["event"] == "start")
+    assert (start["images"], start["regularisation"]) == (6, 2)
+    assert start["buckets"] == {"64x64": 2, "80x112": 2, "96x96": 2}
+    told = metadata(path)
+    assert (told["ss_num_train_images"], told["ss_num_batches_per_epoch"]) == ("6", "10")
+    latents = {tuple(entry.shape[1:]) for entry in cached(workplace)}
+    assert latents == {(8, 8), (12, 12), (10, 6), (14, 10)}
+    assert_goes_on_to_the_same_bits(settings, path, tmp_path / "again")
+
+
+def test_steps_count_photographs_whatever_the_number_of_sizes(settings):
+    interruption, told = Interruption(), []
+
+    def stop_at_once(event):
+        told.append(event)
+        if event["event"] == "start":
+            interruption.request("test")
+
+    with pytest.raises(Interrupted):
+        train(changed(settings, multi_resolution=True, max_train_steps=0), Events(stop_at_once), interruption)
+    assert next(event for event in told if event["event"] == "start")["total"] == 60
+
+
+def cached(workplace: Path) -> list[torch.Tensor]:
+    files = sorted((workplace / "cache" / "latents").rglob("*.safetensors"))
+    return [load_file(file)["latents"] for file in files]
+
+
+def test_few_photographs_at_several_sizes_do_not_tell_how_few_they_are(workplace, settings, tmp_path):
+    noise_pictures(tmp_path / "few", 3, sizes=((96, 96),))
+    path, _ = trained(
+        changed(settings, multi_resolution=True, train_data_dir=tmp_path / "few", train_batch_size=1)
+    )
+    told = metadata(path)
+    untold = ("ss_num_train_images", "ss_num_batches_per_epoch", "ss_num_epochs", "ss_epoch")
+    assert [name for name in untold if name in told] == []
+    assert set(json.loads(told["bucket_counts"]).values()) == {None}
