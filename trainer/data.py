@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -237,11 +237,12 @@ def region_in_bucket(
 @dataclass(frozen=True)
 class Draw:
     """What one forward is made of: indices into the images, all of one bucket; `reg` is empty without
-    regularisation.
+    regularisation. epoch: counted from 1.
     """
 
     train: tuple[int, ...]
     reg: tuple[int, ...]
+    epoch: int = field(default=1, compare=False)
 
 
 class DataOrder:
@@ -275,9 +276,10 @@ class DataOrder:
         bucket = self._bucket_of[train[0]]
         pool = self._pools[bucket]
         if not pool:
-            return Draw(train, ())
+            return Draw(train, (), epoch + 1)
         first = number * self._batch_size
-        return Draw(train, tuple(self._reg(bucket, pool, first + offset) for offset in range(len(train))))
+        reg = tuple(self._reg(bucket, pool, first + offset) for offset in range(len(train)))
+        return Draw(train, reg, epoch + 1)
 
     def _plan(self, epoch: int) -> Iterator[tuple[int, ...]]:
         random = np.random.default_rng([self._seed, 1, epoch])

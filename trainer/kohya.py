@@ -61,6 +61,8 @@ FIELDS: Mapping[str, str] = {
     "output_preservation_weight": "objective.output_preservation_weight",
     "other_trigger": "objective.other_trigger",
     "region_weight": "objective.region_weight",
+    "caption_dropout_rate": "objective.caption_dropout_rate",
+    "caption_dropout_every_n_epochs": "objective.caption_dropout_every_n_epochs",
     "timestep_sampling": "objective.timestep_sampling",
     "sigmoid_scale": "objective.sigmoid_scale",
     "discrete_flow_shift": "objective.shift",
@@ -94,6 +96,8 @@ DATASET_FIELDS: Mapping[str, str] = {
     "bucket_reso_steps": "data.bucket_step",
     "min_bucket_reso": "data.bucket_min_side",
     "max_bucket_reso": "data.bucket_max_side",
+    "caption_dropout_rate": "objective.caption_dropout_rate",
+    "caption_dropout_every_n_epochs": "objective.caption_dropout_every_n_epochs",
 }
 """The recipe's field of each key of a dataset TOML."""
 NAMES: Mapping[str, str] = {path: name for name, path in FIELDS.items()}

@@ -25,7 +25,6 @@ ALWAYS: Mapping[str, tuple[str, ...]] = {
     "sample_sampler": ("euler",),
     "dynamo_backend": ("no",),
     "text_encoder_lr": ("0",),
-    "caption_dropout_rate": ("0", "0.0"),
     "network_dropout": ("0", "0.0"),
     "noise_offset": ("0", "0.0"),
 }
@@ -99,8 +98,6 @@ REFUSED: Mapping[str, str] = {
     "secondary_separator": _CACHED_TEXT,
     "enable_wildcard": _CACHED_TEXT,
     "caption_tag_dropout_rate": _CACHED_TEXT,
-    "caption_dropout_every_n_epochs": _CACHED_TEXT,
-    "caption_dropout_rate": "caption dropout is not supported; leave it out",
     "token_warmup_min": _CACHED_TEXT,
     "token_warmup_step": _CACHED_TEXT,
     "caption_prefix": "write the prefix into the captions",

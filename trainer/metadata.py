@@ -38,6 +38,8 @@ _ADDED = (
     "objective.logit_std",
     "objective.min_timestep",
     "objective.max_timestep",
+    "objective.caption_dropout_rate",
+    "objective.caption_dropout_every_n_epochs",
 )
 
 
@@ -52,7 +54,7 @@ _ALWAYS_SO: Mapping[str, Any] = MappingProxyType(
             ),
             False,
         ),
-        **dict.fromkeys(("ss_caption_dropout_rate", "ss_noise_offset", "ss_network_dropout"), 0.0),
+        **dict.fromkeys(("ss_noise_offset", "ss_network_dropout"), 0.0),
         "ss_loss_type": "l2",
         "ss_model_prediction_type": "raw",
     }
@@ -168,6 +170,8 @@ def lora_metadata(
         "ss_max_bucket_reso": recipe.data.bucket_max_side or None,
         "ss_bucket_reso_steps": recipe.data.bucket_step,
         **_ALWAYS_SO,
+        "ss_caption_dropout_rate": chosen.caption_dropout_rate,
+        "ss_caption_dropout_every_n_epochs": chosen.caption_dropout_every_n_epochs,
         "base_format": made_from.get("base format", PLAIN),
         "ss_resolution": ",".join(map(str, recipe.data.resolution)),
         "bucket_counts": json.dumps(told_parts(collected.bucket_counts())),

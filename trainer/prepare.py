@@ -54,9 +54,17 @@ class Prepared:
         entries = [self.text[caption] for caption in captions]
         return torch.stack([e["text"] for e in entries]), torch.stack([e["pooled"] for e in entries])
 
-    def images(self, indices: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return latents [B, 16, h, w], text [B, T, D] and pooled text [B, P] of images of one bucket."""
-        texts = [self.text[self.collected.images[index].caption] for index in indices]
+    def images(
+        self, indices: tuple[int, ...], uncaptioned: tuple[bool, ...] = ()
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return latents [B, 16, h, w], text [B, T, D] and pooled text [B, P] of images of one bucket.
+
+        Those that are `uncaptioned`, a value an image, stand under the empty caption.
+        """
+        captions = [self.collected.images[index].caption for index in indices]
+        for at, bare in enumerate(uncaptioned):
+            captions[at] = EMPTY_CAPTION if bare else captions[at]
+        texts = [self.text[caption] for caption in captions]
         return (
             torch.stack([self.latents[index] for index in indices]),
             torch.stack([entry["text"] for entry in texts]),

@@ -208,6 +208,12 @@ class Objective(Group):
         "weight of the loss where the finding lies, in datasets that know it (1: as elsewhere)",
         range=number(0, above=True),
     )
+    caption_dropout_rate: float = setting(
+        0.0, "share of images that are trained under the empty caption", range=number(0, 1)
+    )
+    caption_dropout_every_n_epochs: int = setting(
+        0, "train every so many epochs under the empty caption throughout (0: none)", range=NONE_OR_MORE
+    )
     timestep_sampling: str = setting(
         "uniform", "distribution of the noise level sigma", choices=TIMESTEP_SAMPLINGS, tensors=True
     )

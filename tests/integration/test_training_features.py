@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from tiny_flux import build_tiny_flux
 
+from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.trainer.events import Events
 from diffusioncleft.trainer.flux_train_network import train
 from diffusioncleft.trainer.interruption import Interrupted, Interruption
@@ -116,3 +117,43 @@ def test_few_photographs_at_several_sizes_do_not_tell_how_few_they_are(workplace
     untold = ("ss_num_train_images", "ss_num_batches_per_epoch", "ss_num_epochs", "ss_epoch")
     assert [name for name in untold if name in told] == []
     assert set(json.loads(told["bucket_counts"]).values()) == {None}
+
+
+def test_under_rate_1_captions_do_not_matter_and_at_half_some_do(workplace, settings, tmp_path):
+    """The same noise in all; at half, the first image has the loss of the one or of the other."""
+    sizes = ((64, 64), (96, 96), (128, 96))
+    other = noise_pictures(tmp_path / "other", 6, "[CLP] An old man.", name="Jane Roe ", sizes=sizes)
+    captioned, _ = trained(settings)
+    bare, _ = trained(changed(settings, caption_dropout_rate=1.0, output_dir=tmp_path / "bare"))
+    also, _ = trained(
+        changed(settings, caption_dropout_rate=1.0, output_dir=tmp_path / "also", train_data_dir=other)
+    )
+    half, _ = trained(changed(settings, caption_dropout_rate=0.5, output_dir=tmp_path / "half"))
+    assert same(bare, also)
+    first = [next(row["loss"] for row in rows(path)) for path in (captioned, bare, half)]
+    assert first[0] != first[1]
+    assert first[2] in first[:2]
+    assert not same(captioned, bare) and not same(half, bare) and not same(half, captioned)
+    assert metadata(half)["ss_caption_dropout_rate"] == "0.5"
+    with pytest.raises(UserError, match=r"caption_dropout_rate was 0\.5"):
+        trained(changed(settings, caption_dropout_rate=0.25, output_dir=tmp_path / "half", max_train_steps=9))
+
+
+def test_every_so_many_epochs_go_without_captions(settings, tmp_path):
+    """Six photographs an epoch: with every second one bare, the first six steps are as without dropout."""
+    plain, _ = trained(settings)
+    settings = changed(settings, caption_dropout_every_n_epochs=2, output_dir=tmp_path / "bare")
+    losses = [[row["loss"] for row in rows(path)] for path in (plain, trained(settings)[0])]
+    assert losses[0][:6] == losses[1][:6]
+    assert losses[0][6] != losses[1][6]
+
+
+def test_a_run_with_caption_dropout_goes_on_to_the_same_bits(workplace, settings, tmp_path):
+    settings = changed(
+        settings,
+        caption_dropout_rate=0.5,
+        train_batch_size=2,
+        reg_data_dir=workplace / "reg",
+        output_preservation_weight=1.0,
+    )
+    assert_goes_on_to_the_same_bits(settings, trained(settings)[0], tmp_path / "again")
