@@ -8,7 +8,7 @@ over all of it tells a file whose disk changed a bit.
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,27 @@ from ..diffusioncleft_core.weight_file import stand_in
 _Memory = tuple[int, torch.Size, tuple[int, ...], torch.dtype, torch.device]
 _FORMAT = "diffusioncleft training checkpoint 1"
 _KEPT = 2
+_BESIDE = "beside/"
 KEYED = ("images", "regions")
 """What of a run's origins is a fingerprint under the secret key of the cache."""
 
 
 @dataclass(frozen=True)
+class Beside:
+    """What a run keeps beside weights and optimizer: tensors by name, and JSON values by name."""
+
+    tensors: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+NOTHING_BESIDE = Beside()
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """`step` optimizer steps are done; `made_from` is what the run's result depends on, and `key_id` tells
-    which secret key its fingerprints of images were made with (empty in files of earlier versions).
+    which secret key its fingerprints of images were made with (empty in files of earlier versions). beside:
+    what else the run keeps.
     """
 
     step: int
@@ -40,6 +53,7 @@ class Checkpoint:
     parameters: dict[str, torch.Tensor]
     optimizer: dict[str, Any]
     key_id: str = ""
+    beside: Beside = NOTHING_BESIDE
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
@@ -53,15 +67,18 @@ def save_checkpoint(
     parameters: Mapping[str, torch.nn.Parameter],
     optimizer: Any,
     key_id: str = "",
+    beside: Beside = NOTHING_BESIDE,
 ) -> Path:
     """Write the checkpoint of `step`, then delete all but the last two. A crash leaves the earlier ones
     whole.
     """
     tensors = {f"parameter/{name}": parameter.detach().contiguous() for name, parameter in parameters.items()}
+    tensors |= {f"{_BESIDE}{name}": tensor for name, tensor in beside.tensors.items()}
     known = {_memory(tensor): name for name, tensor in reversed(tensors.items())}
     structure = _split(optimizer.state_dict(), "optimizer", tensors, known)
     header = {"format": _FORMAT, "step": step, "matters": dict(made_from), "optimizer": structure}
     header |= {"key": key_id} if key_id else {}
+    header |= {"beside": dict(beside.values)} if beside.values else {}
     tensors = {name: tensor.cpu() for name, tensor in tensors.items()}
     header["sha256"] = _checksum(header, tensors)
     path = checkpoint_path(folder, step)
@@ -108,17 +125,18 @@ def read_checkpoint(path: Path) -> Checkpoint:
         told = header.pop("sha256", None)  # earlier versions wrote none
         if told is not None and told != _checksum(header, tensors):
             raise ValueError("checksum")
-        parameters = {
-            name.removeprefix("parameter/"): tensor
-            for name, tensor in tensors.items()
-            if name.startswith("parameter/")
-        }
-        optimizer = _join(header["optimizer"], tensors)
-        return Checkpoint(header["step"], header["matters"], parameters, optimizer, header.get("key", ""))
+        optimizer, key = _join(header["optimizer"], tensors), header.get("key", "")
+        beside = Beside(_below(_BESIDE, tensors), header.get("beside", {}))
+        parameters = _below("parameter/", tensors)
+        return Checkpoint(header["step"], header["matters"], parameters, optimizer, key, beside)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path} is damaged or no checkpoint of this trainer; give another, or --resume no"
         ) from error
+
+
+def _below(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def restore(checkpoint: Checkpoint, parameters: Mapping[str, torch.nn.Parameter], optimizer: Any) -> None:

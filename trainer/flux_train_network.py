@@ -50,14 +50,16 @@ from ..diffusioncleft_core.recipe.presets import told_recipe
 from ..diffusioncleft_core.recipe.recipe import STEPS_PER_IMAGE, Recipe
 from . import checkpoint as checkpoints
 from . import memory
+from .checkpoint import Beside
 from .config import TrainResult, parse_arguments, recipe_from, unheard
 from .data import DataOrder
+from .ema import Average
 from .epochs import in_steps
 from .events import EVENT_SECONDS, Events, LossHistory, standard_output_events
 from .folders import image_folders
 from .interruption import Interrupted, Interruption, output_lock
 from .metadata import fingerprinted, lora_metadata, saved_steps
-from .network import LORA, attach, rounded
+from .network import LORA, attach, replaced, rounded
 from .objective import Objective, autocast
 from .optimizer import build_optimizer, learning_rate
 from .prepare import base_model, loading_progress, prepare
@@ -138,8 +140,10 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
         if recipe.memory.gradient_checkpointing:
             transformer.enable_gradient_checkpointing()
         optimizer = build_optimizer(recipe, list(parameters.values()), events)
+        average = Average(parameters, recipe.optimizer.ema_decay)
         if checkpoint:
             checkpoints.restore(checkpoint, parameters, optimizer)
+            average.restore(checkpoint.beside.tensors)
 
         precision = PRECISIONS[recipe.output.save_precision]
         write_recipe(output_dir / FILE_NAME, told_recipe(recipe, images.photographs))
@@ -172,7 +176,8 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
 
         def save_lora(to: Path, step: int) -> None:
             metadata = lora_metadata(recipe, prepared, made_from, step, total)
-            save_kohya(to, lora_state(transformer, LORA), recipe.network.alpha, metadata, precision)
+            with replaced(parameters, average.weights):
+                save_kohya(to, lora_state(transformer, LORA), recipe.network.alpha, metadata, precision)
             told = [item for dataset in datasets for item in remember_lora(dataset, run, to)]
             if told:
                 events.emit("warning", message=f"the LoRA {SAID} while it was trained: it is marked so")
@@ -181,7 +186,7 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
         def save_checkpoint(step: int) -> None:
             history.flush()
             saved = checkpoints.save_checkpoint(
-                states, step, made_from, parameters, optimizer, prepared.key_id
+                states, step, made_from, parameters, optimizer, prepared.key_id, Beside(average.tensors)
             )
             events.emit("checkpoint", path=str(saved), step=step)
 
@@ -189,7 +194,8 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
             activate(True, False)
             transformer.eval()
             try:
-                with rounded(parameters, precision), autocast(device, dtype):
+                shown = replaced(parameters, average.weights)
+                with shown, rounded(parameters, precision), autocast(device, dtype):
                     previewer.preview(transformer, step, interruption.raise_if_requested)
             finally:
                 transformer.train()
@@ -228,6 +234,7 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
                     torch.nn.utils.clip_grad_norm_(parameters.values(), recipe.optimizer.max_grad_norm)
                 if finite:
                     optimizer.step()
+                    average.update(step, parameters)
                 optimizer.zero_grad(set_to_none=True)
                 history.add(step, losses, rate)
                 done = step

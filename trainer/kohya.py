@@ -56,6 +56,7 @@ FIELDS: Mapping[str, str] = {
     "max_train_steps": "optimizer.steps",
     "train_batch_size": "data.batch_size",
     "gradient_accumulation_steps": "optimizer.accumulation_steps",
+    "ema_decay": "optimizer.ema_decay",
     "prior_loss_weight": "objective.prior_loss_weight",
     "prior_target": "objective.prior_target",
     "output_preservation_weight": "objective.output_preservation_weight",

@@ -40,6 +40,7 @@ _ADDED = (
     "objective.max_timestep",
     "objective.caption_dropout_rate",
     "objective.caption_dropout_every_n_epochs",
+    "optimizer.ema_decay",
 )
 
 
@@ -185,6 +186,7 @@ def lora_metadata(
         "ss_guidance_scale": 1.0,
         "trigger": prepared.trigger,
         "prompt_form": recipe.data.prompt_form or trigger_form(captions, prepared.trigger),
+        "ema_decay": recipe.optimizer.ema_decay or None,
         "effective_scale": recipe.network.alpha / recipe.network.rank,
         "training_adapter_sha256": made_from["training adapter"],
         "prior_target": recipe.objective.prior_target if collected.reg else None,

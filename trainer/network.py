@@ -53,15 +53,26 @@ def attach(
 
 
 @contextlib.contextmanager
-def rounded(parameters: Mapping[str, torch.nn.Parameter], precision: torch.dtype) -> Iterator[None]:
-    """Within the block the LoRA is as its file will hold it, so that a preview shows the file."""
-    exact = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+def replaced(
+    parameters: Mapping[str, torch.nn.Parameter], values: Mapping[str, torch.Tensor]
+) -> Iterator[None]:
+    """Within the block the parameters that `values` names have its values."""
+    exact = {name: parameters[name].detach().clone() for name in values}
     with torch.no_grad():
-        for parameter in parameters.values():
-            parameter.copy_(parameter.to(precision))
+        for name, value in values.items():
+            parameters[name].copy_(value)
     try:
         yield
     finally:
         with torch.no_grad():
-            for name, parameter in parameters.items():
-                parameter.copy_(exact[name])
+            for name, value in exact.items():
+                parameters[name].copy_(value)
+
+
+def rounded(
+    parameters: Mapping[str, torch.nn.Parameter], precision: torch.dtype
+) -> contextlib.AbstractContextManager[None]:
+    """Within the block the LoRA is as its file will hold it, so that a preview shows the file."""
+    return replaced(
+        parameters, {name: parameter.detach().to(precision) for name, parameter in parameters.items()}
+    )

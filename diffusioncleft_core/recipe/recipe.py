@@ -180,6 +180,11 @@ class Optimizer(Group):
         0, "optimizer steps (0: ten times the number of training images)", range=NONE_OR_MORE
     )
     accumulation_steps: int = setting(1, "batches in a step", range=COUNT, tensors=True)
+    ema_decay: float = setting(
+        0.0,
+        "decay of the LoRA's exponential moving average, which previews and file then hold (0: none)",
+        range=number(0, 1, below=True),
+    )
 
 
 @dataclass(frozen=True)

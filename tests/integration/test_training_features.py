@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from noise_pictures import noise_pictures, stop_at_a_checkpoint
+from PIL import Image
 from recipes import changed, recipe_of
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -157,3 +158,50 @@ def test_a_run_with_caption_dropout_goes_on_to_the_same_bits(workplace, settings
         output_preservation_weight=1.0,
     )
     assert_goes_on_to_the_same_bits(settings, trained(settings)[0], tmp_path / "again")
+
+
+def test_the_file_is_the_average_of_the_weights_over_the_steps(settings, tmp_path):
+    """Recomputed from the LoRA of every step, which a run without average saves."""
+    decay = 0.4
+    plain, _ = trained(changed(settings, save_every_n_steps=1))
+    averaged, _ = trained(changed(settings, ema_decay=decay, output_dir=tmp_path / "averaged"))
+    steps = [load_file(plain.with_name(f"lora-step{step:06d}.safetensors")) for step in range(1, 8)]
+    steps.append(load_file(plain))
+    found = load_file(averaged)
+    moved = 0.0
+    for key, value in found.items():
+        if ".lora_up." not in key:  # they begin at nothing
+            continue
+        expected = torch.zeros_like(value)
+        for step, weights in enumerate(steps, 1):
+            used = min(decay, (1 + step) / (10 + step))
+            expected = used * expected + (1 - used) * weights[key]
+        torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-7)
+        moved = max(moved, (value - steps[-1][key]).abs().max().item())
+    assert moved > 1e-4
+    assert rows(plain) == rows(averaged)  # what is trained is the same
+    assert metadata(averaged)["ema_decay"] == "0.4" and "ema_decay" not in metadata(plain)
+
+
+def test_previews_are_the_averages_too(workplace, settings, tmp_path):
+    """Of a run whose last checkpoint's weights differ: drawn again from the file, which is the average."""
+    (tmp_path / "prompts.txt").write_text("[CLP] a boy --d 7 --s 1\n")
+    settings = changed(settings, sample_prompts=tmp_path / "prompts.txt", sample_every_n_steps=8)
+    averaged, _ = trained(changed(settings, ema_decay=0.9))
+    again = changed(settings, network_weights=averaged, output_dir=tmp_path / "again", max_train_steps=1)
+    trained(changed(again, sample_at_first=True, sample_every_n_steps=0))
+    plain, _ = trained(changed(settings, output_dir=tmp_path / "plain"))
+    pictures = [
+        Image.open(folder / "previews" / f"step_{step:06d}_00.png").convert("RGB").tobytes()
+        for folder, step in ((averaged.parent, 8), (tmp_path / "again", 0), (plain.parent, 8))
+    ]
+    assert pictures[0] == pictures[1] != pictures[2]
+
+
+def test_a_run_with_an_average_goes_on_to_the_same_bits(settings, tmp_path):
+    settings = changed(settings, ema_decay=0.9, save_every_n_steps=4)
+    whole, _ = trained(settings)
+    assert_goes_on_to_the_same_bits(settings, whole, tmp_path / "again")
+    assert same(*(path / "lora-step000004.safetensors" for path in (whole.parent, tmp_path / "again")))
+    with pytest.raises(UserError, match=r"ema_decay was 0\.9, is 0\.5"):
+        trained(changed(settings, ema_decay=0.5, max_train_steps=9))
