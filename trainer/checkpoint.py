@@ -20,13 +20,15 @@ from ..diffusioncleft_core.dataset.trained import run_fingerprint
 from ..diffusioncleft_core.dataset.withdrawn import SAID, known_withdrawals, read_mark, withdrawal_of
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.files import TEMPORARY_PREFIX, atomic_path
+from ..diffusioncleft_core.recipe.recipe import Recipe
 from ..diffusioncleft_core.weight_file import stand_in
+from .events import Events
 
 _Memory = tuple[int, torch.Size, tuple[int, ...], torch.dtype, torch.device]
 _FORMAT = "diffusioncleft training checkpoint 1"
 _KEPT = 2
 _BESIDE = "beside/"
-KEYED = ("images", "regions")
+KEYED = ("images", "regions", "hold-out")
 """What of a run's origins is a fingerprint under the secret key of the cache."""
 
 
@@ -147,6 +149,27 @@ def restore(checkpoint: Checkpoint, parameters: Mapping[str, torch.nn.Parameter]
         for name, parameter in parameters.items():
             parameter.copy_(checkpoint.parameters[name])
     optimizer.load_state_dict(checkpoint.optimizer)
+
+
+def found_checkpoint(
+    recipe: Recipe, states: Path, made_from: Mapping[str, Any], key_id: str, events: Events
+) -> Checkpoint | None:
+    """Return where to go on: the output folder's newest checkpoint, a given one, or None to start anew."""
+
+    def warn(message: str) -> None:
+        events.emit("warning", message=message, private=True)
+
+    if recipe.output.resume == "no":
+        remove_checkpoints(states)
+        return None
+    if recipe.output.resume == "auto":
+        checkpoint = latest_checkpoint(states, warn)
+    else:
+        checkpoint = read_checkpoint(Path(recipe.output.resume))
+    if checkpoint is not None:
+        refuse_withdrawn_checkpoint(checkpoint, recipe.output.folder)
+        check_made_from(checkpoint, made_from, recipe.output.folder, key_id=key_id, warn=warn)
+    return checkpoint
 
 
 def refuse_withdrawn_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:

@@ -103,15 +103,12 @@ def collect_images(
     left_out: list[str] = []
     uncaptioned: list[str] = []
     for subset in sorted(subsets, key=lambda entry: entry.is_reg):
-        found, omitted, bare = _images_of(subset, subset.resolution or bases, sides, each)
+        roles = _TRAINED_ROLES[subset.is_reg]
+        found, omitted, bare = _images_of(subset, roles, subset.resolution or bases, sides, each)
         images += [image for image in found if every_base or not image.once_more]
         left_out += omitted
         uncaptioned += bare
-    if uncaptioned:
-        raise UserError(
-            f"{len(uncaptioned)} images have no caption ({named(uncaptioned)}); put a caption file "
-            "beside each, or give class_tokens, or build a dataset with 'diffusioncleft dataset build'"
-        )
+    _refuse_uncaptioned(uncaptioned)
     collected = Collected(tuple(images), tuple(left_out))
     if not collected.train:
         raise UserError(
@@ -125,8 +122,61 @@ def collect_images(
     return collected
 
 
+def collect_held_out(
+    subsets: Sequence[Subset],
+    trained: Collected,
+    bases: Sequence[int],
+    sides: BucketSides = PLAIN_SIDES,
+    each: Callable[[], None] = lambda: None,
+) -> Collected:
+    """Read the images to validate on, each at its largest size, in the order of their pixels' hashes.
+
+    A folder with a manifest gives its rows of role `holdout`; another one its images, where none of them is
+    trained on. An image whose very pixels are trained on is left out and counted.
+
+    Raises:
+        UserError: there is none, or one has no caption.
+    """
+    known, sources = ({getattr(image, name) for image in trained.train} for name in ("sha256", "folder"))
+    images: dict[str, TrainImage] = {}
+    left_out: list[str] = []
+    uncaptioned: list[str] = []
+    for subset in subsets:
+        listed = (subset.image_dir / MANIFEST).is_file()
+        if not listed and subset.image_dir in sources:
+            continue
+        roles = ("holdout",) if listed else (None,)
+        found, omitted, bare = _images_of(subset, roles, subset.resolution or bases, sides, each)
+        images |= {image.sha256: image for image in found if not image.once_more}
+        left_out += omitted
+        uncaptioned += bare
+    _refuse_uncaptioned(uncaptioned)
+    kept = tuple(images[key] for key in sorted(images) if key not in known)
+    if len(kept) < len(images):
+        number = told(len(images) - len(kept)) or "a few"
+        left_out.append(f"{number} held-out images are trained on too: they are not validated on")
+    if not kept:
+        raise UserError(
+            "there is no held-out image to validate on; give --validation_data_dir FOLDER, or build the "
+            "dataset with --holdout"
+        )
+    return Collected(kept, tuple(left_out))
+
+
+def _refuse_uncaptioned(names: Sequence[str]) -> None:
+    if names:
+        raise UserError(
+            f"{len(names)} images have no caption ({named(names)}); put a caption file "
+            "beside each, or give class_tokens, or build a dataset with 'diffusioncleft dataset build'"
+        )
+
+
 def _images_of(
-    subset: Subset, bases: Sequence[int], sides: BucketSides, each: Callable[[], None]
+    subset: Subset,
+    roles: Sequence[str | None],
+    bases: Sequence[int],
+    sides: BucketSides,
+    each: Callable[[], None],
 ) -> tuple[list[TrainImage], list[str], list[str]]:
     """One folder's images at every base, sentences on what was left out, and the images without a caption.
 
@@ -138,7 +188,7 @@ def _images_of(
     uncaptioned: list[str] = []
     unreadable: list[str] = []
     wrong: list[str] = []
-    rows = _rows(subset)
+    rows = [row for row in read_image_set(subset.image_dir) if row.role in roles]
     kept = [row for row in rows if row.accepted is not False and not is_set_aside(row.file)]
     for row in kept:
         each()
@@ -301,10 +351,6 @@ class DataOrder:
                 np.random.default_rng([self._seed, 2, *bucket, round_]).permutation(pool).tolist()
             )
         return int(self._shuffled[key][at])
-
-
-def _rows(subset: Subset) -> list[ImageRow]:
-    return [row for row in read_image_set(subset.image_dir) if row.role in _TRAINED_ROLES[subset.is_reg]]
 
 
 def _caption(subset: Subset, row: ImageRow, captions: CaptionFiles) -> str | None:

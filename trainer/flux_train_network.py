@@ -56,14 +56,15 @@ from .data import DataOrder
 from .ema import Average
 from .epochs import in_steps
 from .events import EVENT_SECONDS, Events, LossHistory, standard_output_events
-from .folders import image_folders
+from .folders import held_out_folders, image_folders
 from .interruption import Interrupted, Interruption, output_lock
 from .metadata import fingerprinted, lora_metadata, saved_steps
-from .network import LORA, attach, replaced, rounded
+from .network import LORA, attach, replaced, rounded, training_adapter
 from .objective import Objective, autocast
 from .optimizer import build_optimizer, learning_rate
 from .prepare import base_model, loading_progress, prepare
 from .preview import Previewer
+from .validation import Best, Validation
 
 
 def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainResult:
@@ -80,7 +81,7 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
             with the tensors that it would have had without the stop.
     """
     # Whether the people in the images were asked, before anything is read or written.
-    trained_on = [subset.image_dir for subset in image_folders(recipe)]
+    trained_on = [subset.image_dir for subset in (*image_folders(recipe), *held_out_folders(recipe))]
     if missing := [folder for folder in trained_on if not Path(folder).is_dir()]:
         raise UserError(f"there is no folder {missing[0]}; give the folder of the training images")
     for message in [*check_consent(trained_on), *check_records(trained_on, recipe.data.cache_dir)]:
@@ -106,7 +107,7 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
         order = DataOrder(images.images, recipe.data.batch_size, recipe.objective.seed)
         recipe = in_steps(recipe, order)
         total = recipe.optimizer.steps or STEPS_PER_IMAGE * images.photographs
-        adapter = _adapter(recipe, events)
+        adapter = training_adapter(recipe, events)
         adapter_sha256 = sha256_model(adapter) if adapter else None
         if (weights := recipe.network.weights) and not weights.is_file():
             raise UserError(f"there is no file {weights}; check --network_weights")
@@ -117,16 +118,20 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
         datasets = [folder for folder in folders if is_dataset(folder) and can_write(folder)]
 
         # Where an earlier run stopped.
-        checkpoint = _checkpoint(recipe, states, made_from, prepared.key_id, events)
+        checkpoint = checkpoints.found_checkpoint(recipe, states, made_from, prepared.key_id, events)
         start = checkpoint.step if checkpoint else 0
         path = output_dir / f"{recipe.output.name}.safetensors"
+        if recipe.validation.every_n_steps > total:
+            raise UserError(f"--validate_every_n_steps is beyond the {total} steps; give less")
         if start > total:
             raise UserError(
                 f"{output_dir} is at step {start}, beyond --max_train_steps {total}; use --resume no"
             )
-        if start == total and saved_steps(path, made_from) == total:
-            events.emit("done", path=str(path), step=start)
-            return TrainResult(path, start)
+        best = Best(recipe.validation.early_stop, checkpoint)
+        behind = best.step or total
+        if (start == total or best.ended) and saved_steps(path, made_from) == behind:
+            events.emit("done", path=str(path), step=behind)
+            return TrainResult(path, behind)
 
         # The datasets know what learns from them before it does: a consent may be withdrawn later.
         for dataset in datasets:
@@ -148,6 +153,7 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
         precision = PRECISIONS[recipe.output.save_precision]
         write_recipe(output_dir / FILE_NAME, told_recipe(recipe, images.photographs))
         objective = Objective(recipe, prepared, transformer, activate, device, dtype)
+        validation = Validation(recipe, prepared, transformer, device, dtype)
         seconds = 0.0 if recipe.output.report_every_step else EVENT_SECONDS
         history = LossHistory(output_dir / "loss.jsonl", events, start, total, seconds=seconds)
         previewer = Previewer(
@@ -174,9 +180,10 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
             base_format=form,
         )
 
-        def save_lora(to: Path, step: int) -> None:
+        def save_lora(to: Path, step: int, final: Best | None = None) -> None:
             metadata = lora_metadata(recipe, prepared, made_from, step, total)
-            with replaced(parameters, average.weights):
+            metadata |= final.metadata if final else {}
+            with replaced(parameters, (final and final.weights) or average.weights):
                 save_kohya(to, lora_state(transformer, LORA), recipe.network.alpha, metadata, precision)
             told = [item for dataset in datasets for item in remember_lora(dataset, run, to)]
             if told:
@@ -185,8 +192,9 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
 
         def save_checkpoint(step: int) -> None:
             history.flush()
+            beside = Beside({**average.tensors, **best.beside.tensors}, best.beside.values)
             saved = checkpoints.save_checkpoint(
-                states, step, made_from, parameters, optimizer, prepared.key_id, Beside(average.tensors)
+                states, step, made_from, parameters, optimizer, prepared.key_id, beside
             )
             events.emit("checkpoint", path=str(saved), step=step)
 
@@ -221,6 +229,8 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
             # Before the first step; or what a run that was stopped at this step had no time for.
             give_what_is_due(start, missing_only=start > 0)
             for step in range(start + 1, total + 1):
+                if best.ended:
+                    break
                 interruption.raise_if_requested()
                 rate = learning_rate(recipe, step, total)
                 for group in optimizer.param_groups:
@@ -236,20 +246,28 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
                     optimizer.step()
                     average.update(step, parameters)
                 optimizer.zero_grad(set_to_none=True)
-                history.add(step, losses, rate)
+                loss = None
+                if validation.due(step):
+                    with replaced(parameters, average.weights):
+                        loss = validation.loss(step)
+                        best.take(step, loss, parameters)
+                history.add(step, losses, rate, loss)
                 done = step
 
                 # First what is due, then the checkpoint that counts the step: a kill loses neither.
                 give_what_is_due(step)
-                if step % recipe.output.checkpoint_every_n_steps == 0 or step == total:
+                if step % recipe.output.checkpoint_every_n_steps == 0 or step == total or best.ended:
                     save_checkpoint(step)
         except Interrupted as interrupted:
             save_checkpoint(done)
             raise Interrupted(str(interrupted), done, total) from interrupted
         history.flush()
-        save_lora(path, done)
-        events.emit("done", path=str(path), step=done, peaks=memory.peaks(device))
-        return TrainResult(path, done)
+        kept = best.step or done
+        save_lora(path, kept, best)
+        if best.step:
+            events.emit("notice", message=best.told(done))
+        events.emit("done", path=str(path), step=kept, peaks=memory.peaks(device))
+        return TrainResult(path, kept)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -303,42 +321,6 @@ def _device(recipe: Recipe) -> tuple[torch.device, torch.dtype]:
     auto = "bf16" if device.type == "cuda" else "no"
     precision = auto if recipe.memory.precision == "auto" else recipe.memory.precision
     return device, {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision, torch.float32)
-
-
-def _adapter(recipe: Recipe, events: Events) -> Path | None:
-    """The training adapter's file; its absence on a real, distilled base is worth a warning."""
-    adapter = recipe.network.training_adapter
-    if adapter is None:
-        if not recipe.model.phantom:
-            events.emit(
-                "warning",
-                message="training schnell without --training_adapter unlearns its 4 steps",
-            )
-        return None
-    if not adapter.is_file():
-        raise UserError(f"there is no file {adapter}; check --training_adapter")
-    return adapter
-
-
-def _checkpoint(
-    recipe: Recipe, states: Path, made_from: dict[str, Any], key_id: str, events: Events
-) -> checkpoints.Checkpoint | None:
-    """Return where to go on: the output folder's newest checkpoint, a given one, or None to start anew."""
-
-    def warn(message: str) -> None:
-        events.emit("warning", message=message, private=True)
-
-    if recipe.output.resume == "no":
-        checkpoints.remove_checkpoints(states)
-        return None
-    if recipe.output.resume == "auto":
-        checkpoint = checkpoints.latest_checkpoint(states, warn)
-    else:
-        checkpoint = checkpoints.read_checkpoint(Path(recipe.output.resume))
-    if checkpoint is not None:
-        checkpoints.refuse_withdrawn_checkpoint(checkpoint, recipe.output.folder)
-        checkpoints.check_made_from(checkpoint, made_from, recipe.output.folder, key_id=key_id, warn=warn)
-    return checkpoint
 
 
 def _step_path(path: Path, step: int) -> Path:

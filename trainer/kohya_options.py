@@ -27,6 +27,7 @@ ALWAYS: Mapping[str, tuple[str, ...]] = {
     "text_encoder_lr": ("0",),
     "network_dropout": ("0", "0.0"),
     "noise_offset": ("0", "0.0"),
+    "validation_split": ("0", "0.0"),
 }
 
 _PLAIN_LOSS = "the loss is the plain flow-matching loss; leave it out"
@@ -40,7 +41,10 @@ _UPLOAD = "nothing is sent anywhere; copy the file yourself"
 _COMPILE = "compiled blocks are not supported; leave it out"
 _ONE_PROCESS = "training runs in one process; leave it out"
 _EPOCHS = "give --save_last_n_steps"
-_HOLDOUT = "a hold-out is reserved by diffusioncleft dataset build --holdout; leave it out"
+_HOLDOUT = (
+    "a share drawn at random would put pictures of one person on both sides; give --validation_data_dir, or "
+    "reserve people by diffusioncleft dataset build --holdout"
+)
 _METADATA = "the metadata of the file is written from the run; leave it out"
 _RESUME = "a run goes on where it stopped; use --resume"
 _ONE_PROCESS_TOLD = "training runs in one process"
@@ -216,10 +220,6 @@ REFUSED: Mapping[str, str] = {
     "in_json": "captions come from manifest.jsonl or from caption files; leave it out",
     "token_string": "train a LoRA, not an embedding; leave it out",
     "validation_split": _HOLDOUT,
-    "validation_seed": _HOLDOUT,
-    "validate_every_n_epochs": "there is no validation loss; leave it out",
-    "max_validation_steps": "there is no validation loss; leave it out",
-    "validate_every_n_steps": "there is no validation loss; leave it out",
     "debug_dataset": "use diffusioncleft dataset show",
 }
 

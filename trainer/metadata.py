@@ -89,6 +89,9 @@ def fingerprinted(
     defaults = Recipe()
     optional += [path for path in _ADDED if recipe[path] != defaults[path]]
     values = {NAMES[path]: recipe[path] for path in [*tensors, *optional]}
+    if recipe.validation.early_stop:  # else validation changes nothing of what is trained
+        chosen = ("every_n_steps", "seed", "early_stop")
+        values |= {NAMES[f"validation.{name}"]: recipe[f"validation.{name}"] for name in chosen}
     if recipe.network.weights is not None:
         values["network weights"] = sha256_file(recipe.network.weights)
     if recipe.objective.output_preservation_weight:

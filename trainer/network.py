@@ -2,10 +2,12 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.flux.lora import (
     attach_lora,
     load_lora,
@@ -14,6 +16,7 @@ from ..diffusioncleft_core.flux.lora import (
     start_from,
 )
 from ..diffusioncleft_core.recipe.recipe import Recipe
+from .events import Events
 from .network_args import layer_ranks
 
 LORA = "default"
@@ -50,6 +53,21 @@ def attach(
         set_active(transformer, [LORA] * lora + [ADAPTER] * adapter)
 
     return parameters, activate
+
+
+def training_adapter(recipe: Recipe, events: Events) -> Path | None:
+    """The training adapter's file; its absence on a real, distilled base is worth a warning."""
+    adapter = recipe.network.training_adapter
+    if adapter is None:
+        if not recipe.model.phantom:
+            events.emit(
+                "warning",
+                message="training schnell without --training_adapter unlearns its 4 steps",
+            )
+        return None
+    if not adapter.is_file():
+        raise UserError(f"there is no file {adapter}; check --training_adapter")
+    return adapter
 
 
 @contextlib.contextmanager

@@ -178,6 +178,11 @@ _RULES = (
         "it is for output preservation; give {objective.output_preservation_weight} too",
     ),
     _Rule(
+        ("validation.data_dir", "validation.max_images", "validation.seed", "validation.early_stop"),
+        lambda r: r.validation.every_n_steps > 0 or r.validation.every_n_epochs > 0,
+        "nothing is validated; give {validation.every_n_steps} too",
+    ),
+    _Rule(
         ("data.class_tokens", "data.caption_extension"),
         lambda r: not r.data.subsets,
         "the folders are those of {data.config}; write it into that file",
