@@ -78,8 +78,13 @@ class LossHistory:
         *,
         every: int = 50,
         seconds: float = EVENT_SECONDS,
+        track: Callable[[Event], None] = lambda row: None,
     ) -> None:
-        """Go on from step `start`: what an interrupted run wrote beyond it is dropped from the file."""
+        """Go on from step `start`: what an interrupted run wrote beyond it is dropped from the file.
+
+        track: gets every row that is written.
+        """
+        self._track = track
         self._path, self._events, self._total = path, events, total
         self._every, self._seconds = every, seconds
         self._pending: list[tuple[int, torch.Tensor, dict[str, float]]] = []
@@ -117,6 +122,8 @@ class LossHistory:
             rows.append(row)
         with explained(self._path), open(self._path, "a", encoding="utf-8", newline="\n") as handle:
             handle.write("".join(json.dumps(row) + "\n" for row in rows))
+        for row in rows:
+            self._track(row)
         now = time.monotonic()
         seconds = (now - self._last_time) / len(rows)
         mean = {

@@ -64,6 +64,7 @@ from .objective import Objective, autocast
 from .optimizer import build_optimizer, learning_rate
 from .prepare import base_model, loading_progress, prepare
 from .preview import Previewer
+from .trackers import check_trackers, tracking
 from .validation import Best, Validation
 
 
@@ -86,6 +87,7 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
         raise UserError(f"there is no folder {missing[0]}; give the folder of the training images")
     for message in [*check_consent(trained_on), *check_records(trained_on, recipe.data.cache_dir)]:
         events.emit("warning", message=message, private=True)
+    check_trackers(recipe)
     output_dir = recipe.output.folder
     states = output_dir / "state"
     device, dtype = _device(recipe)
@@ -93,6 +95,7 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
         output_lock(output_dir),
         _reproducible(recipe, device),
         watched(loading_progress(events, interruption)),
+        contextlib.ExitStack() as stack,
     ):
         for folder in (output_dir, states, output_dir / "previews"):
             remove_leftovers(folder)  # of a run that was killed while it wrote
@@ -155,7 +158,8 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
         objective = Objective(recipe, prepared, transformer, activate, device, dtype)
         validation = Validation(recipe, prepared, transformer, device, dtype)
         seconds = 0.0 if recipe.output.report_every_step else EVENT_SECONDS
-        history = LossHistory(output_dir / "loss.jsonl", events, start, total, seconds=seconds)
+        track = stack.enter_context(tracking(told_recipe(recipe, images.photographs), start))
+        history = LossHistory(output_dir / "loss.jsonl", events, start, total, seconds=seconds, track=track)
         previewer = Previewer(
             prepared.previews,
             prepared.text,

@@ -36,7 +36,6 @@ _CACHED_TEXT = (
 )
 _CACHED_LATENTS = "latents are cached, so an image can't change from step to step; leave it out"
 _ENCODERS = "the text encoders stay frozen; leave it out"
-_LOGGING = "the history is in loss.jsonl and in the events on standard output; leave it out"
 _UPLOAD = "nothing is sent anywhere; copy the file yourself"
 _COMPILE = "compiled blocks are not supported; leave it out"
 _ONE_PROCESS = "training runs in one process; leave it out"
@@ -71,10 +70,8 @@ WITHOUT_EFFECT: Mapping[str, str] = {
     "console_log_level": _HISTORY,
     "console_log_file": _HISTORY,
     "console_log_simple": _HISTORY,
-    "log_prefix": _HISTORY,
-    "log_tracker_name": _HISTORY,
-    "log_config": _HISTORY,
-    "wandb_run_name": _HISTORY,
+    "log_prefix": "a run logs into --logging_dir, under --log_tracker_name",
+    "log_config": "trackers always get the recipe, without what names a place",
 }
 """Options that change how kohya's scripts compute and not what: accepted, and a warning says why they do
 nothing here."""
@@ -196,10 +193,8 @@ REFUSED: Mapping[str, str] = {
     "huggingface_repo_visibility": _UPLOAD,
     "save_state_to_huggingface": _UPLOAD,
     "async_upload": _UPLOAD,
-    "logging_dir": _LOGGING,
-    "log_with": _LOGGING,
-    "log_tracker_config": _LOGGING,
-    "wandb_api_key": _LOGGING,
+    "log_tracker_config": "trackers get the losses and the recipe; leave it out",
+    "wandb_api_key": "a key on a command line is seen by all; run 'wandb login', and give --wandb_online",
     "training_comment": _METADATA,
     "no_metadata": "the metadata say how to use the file and name no photograph; leave it out",
     "metadata_title": _METADATA,

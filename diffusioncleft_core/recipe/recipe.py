@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..ranges import COUNT, LEARNING_RATE, NONE_OR_MORE, SAMPLING_STEPS, SEED, number, whole
+from .observing import Tracking, Validation
 from .setting import Field, Group, fields_of_group, setting
 
 SIZE_STEP = 16
@@ -244,28 +245,6 @@ class Objective(Group):
 
 
 @dataclass(frozen=True)
-class Validation(Group):
-    """The loss on images that are not trained on."""
-
-    data_dir: Path | None = setting(
-        None,
-        "held-out images: a built dataset, or a plain folder with captions (default: the hold-out of the "
-        "datasets that are trained on)",
-        location=True,
-    )
-    every_n_steps: int = setting(0, "validate every so many steps (0: never)", range=NONE_OR_MORE)
-    every_n_epochs: int = setting(0, "validate after every so many epochs", range=NONE_OR_MORE)
-    max_images: int = setting(0, "validate on so many images at most (0: on all)", range=NONE_OR_MORE)
-    seed: int | None = setting(None, "seed of the validation's noise (default: the run's seed)", range=SEED)
-    early_stop: int = setting(
-        0,
-        "stop after so many validations without improvement, and keep the LoRA of the least validation loss "
-        "(0: train to the end)",
-        range=NONE_OR_MORE,
-    )
-
-
-@dataclass(frozen=True)
 class Memory(Group):
     """Where and in what form the model lies."""
 
@@ -350,6 +329,7 @@ class Recipe:
     validation: Validation = Validation()
     memory: Memory = Memory()
     previews: Previews = Previews()
+    tracking: Tracking = Tracking()
     output: Output = Output()
 
     def __getitem__(self, path: str) -> Any:
