@@ -62,6 +62,7 @@ from .metadata import fingerprinted, lora_metadata, saved_steps
 from .network import LORA, attach, replaced, rounded, training_adapter
 from .objective import Objective, autocast
 from .optimizer import build_optimizer, learning_rate
+from .pictures import RunPictures
 from .prepare import base_model, loading_progress, prepare
 from .preview import Previewer
 from .trackers import check_trackers, tracking
@@ -168,6 +169,7 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
             events,
             device,
         )
+        pictures = RunPictures(output_dir, prepared.previews, phantom=recipe.model.phantom)
         events.emit(
             "start",
             step=start,
@@ -201,6 +203,7 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
                 states, step, made_from, parameters, optimizer, prepared.key_id, beside
             )
             events.emit("checkpoint", path=str(saved), step=step)
+            pictures.draw(step)
 
         def preview(step: int) -> None:
             activate(True, False)
@@ -266,6 +269,7 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
             save_checkpoint(done)
             raise Interrupted(str(interrupted), done, total) from interrupted
         history.flush()
+        pictures.draw(done, at_once=True)
         kept = best.step or done
         save_lora(path, kept, best)
         if best.step:

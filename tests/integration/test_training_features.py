@@ -12,6 +12,7 @@ from PIL import Image
 from recipes import changed, recipe_of
 from safetensors import safe_open
 from safetensors.torch import load_file
+from synthetic_mark import assert_marked
 from tiny_flux import build_tiny_flux
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
@@ -196,6 +197,17 @@ def test_previews_are_the_averages_too(workplace, settings, tmp_path):
         for folder, step in ((averaged.parent, 8), (tmp_path / "again", 0), (plain.parent, 8))
     ]
     assert pictures[0] == pictures[1] != pictures[2]
+
+
+def test_a_run_ends_with_its_pictures(settings, tmp_path):
+    (tmp_path / "prompts.txt").write_text("[CLP] a boy --s 1\n[CLP] a girl --s 1\n")
+    path, _ = trained(
+        changed(settings, sample_prompts=tmp_path / "prompts.txt", sample_every_n_steps=4, sample_size=64)
+    )
+    assert Image.open(path.parent / "loss.png").width > 1200
+    grid = Image.open(path.parent / "previews" / "grid.png")
+    assert grid.width == 2 * 264 + 8  # steps 4 and 8
+    assert_marked(path.parent / "previews" / "grid.png", "Previews by step")
 
 
 def test_a_run_with_an_average_goes_on_to_the_same_bits(settings, tmp_path):
