@@ -85,7 +85,7 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
     # Whether the people in the images were asked, before anything is read or written.
     trained_on = [subset.image_dir for subset in (*image_folders(recipe), *held_out_folders(recipe))]
     if missing := [folder for folder in trained_on if not Path(folder).is_dir()]:
-        raise UserError(f"there is no folder {missing[0]}; give the folder of the training images")
+        raise UserError(f"there is no folder {missing[0]}; check the folders of the images")
     for message in [*check_consent(trained_on), *check_records(trained_on, recipe.data.cache_dir)]:
         events.emit("warning", message=message, private=True)
     check_trackers(recipe)

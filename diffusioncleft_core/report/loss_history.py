@@ -57,7 +57,9 @@ def loss_history(rows: Sequence[Mapping[str, float]], *, phantom: bool = False) 
             highest += [float(np.percentile(values, 99)), float(mean.max())]
         if validated:
             at, values = zip(*validated, strict=True)
-            above.plot(at, values, "o-", color=COLOURS["second"], markersize=3, label="validation")
+            above.plot(
+                at, values, "o-", color=COLOURS["second"], markersize=3, clip_on=False, label="validation"
+            )
             highest.append(max(values))
         above.set(ylabel="loss", ylim=(0, 1.08 * max(highest) or 1.0))
         below.plot(steps, [row["lr"] for row in rows], color=COLOURS["third"])
