@@ -80,6 +80,8 @@ def show(bars: Phases, event: dict[str, Any]) -> None:
         bars.advance("training", event["step"], event["total"], "step")
     elif kind == "step":
         bars.advance("training", event["step"], event["total"], "step", loss=f"{event['loss']:.3f}")
+    elif kind == "validation":
+        _say(bars, f"validation loss at step {event['step']}: {event['loss']:.4f}")
     elif kind in ("warning", "notice"):
         _say(bars, f"{kind}: {event['message']}")
     elif kind == "stopping":

@@ -8,7 +8,7 @@ over all of it tells a file whose disk changed a bit.
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -21,20 +21,35 @@ from ..diffusioncleft_core.dataset.trained import run_fingerprint
 from ..diffusioncleft_core.dataset.withdrawn import SAID, known_withdrawals, read_mark, withdrawal_of
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.files import TEMPORARY_PREFIX, atomic_path
+from ..diffusioncleft_core.recipe.recipe import Recipe
 from ..diffusioncleft_core.weight_file import stand_in
+from .events import Events
 
 _Memory = tuple[int, torch.Size, tuple[int, ...], torch.dtype, torch.device]
 _FORMAT = "diffusioncleft training checkpoint 1"
 _KEPT = 2
-KEYED = ("images", "regions")
+_BESIDE = "beside/"
+KEYED = ("images", "regions", "hold-out")
 """What of a run's origins is a fingerprint under the secret key of the cache."""
 _EXPLAINED = MappingProxyType({"gradient_accumulation_steps": "times the number of processes"})
 
 
 @dataclass(frozen=True)
+class Beside:
+    """What a run keeps beside weights and optimizer: tensors by name, and JSON values by name."""
+
+    tensors: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+NOTHING_BESIDE = Beside()
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """`step` optimizer steps are done; `made_from` is what the run's result depends on, and `key_id` tells
-    which secret key its fingerprints of images were made with (empty in files of earlier versions).
+    which secret key its fingerprints of images were made with (empty in files of earlier versions). beside:
+    what else the run keeps.
     """
 
     step: int
@@ -42,6 +57,7 @@ class Checkpoint:
     parameters: dict[str, torch.Tensor]
     optimizer: dict[str, Any]
     key_id: str = ""
+    beside: Beside = NOTHING_BESIDE
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
@@ -55,15 +71,18 @@ def save_checkpoint(
     parameters: Mapping[str, torch.nn.Parameter],
     optimizer: Any,
     key_id: str = "",
+    beside: Beside = NOTHING_BESIDE,
 ) -> Path:
     """Write the checkpoint of `step`, then delete all but the last two. A crash leaves the earlier ones
     whole.
     """
     tensors = {f"parameter/{name}": parameter.detach().contiguous() for name, parameter in parameters.items()}
+    tensors |= {f"{_BESIDE}{name}": tensor for name, tensor in beside.tensors.items()}
     known = {_memory(tensor): name for name, tensor in reversed(tensors.items())}
     structure = _split(optimizer.state_dict(), "optimizer", tensors, known)
     header = {"format": _FORMAT, "step": step, "matters": dict(made_from), "optimizer": structure}
     header |= {"key": key_id} if key_id else {}
+    header |= {"beside": dict(beside.values)} if beside.values else {}
     tensors = {name: tensor.cpu() for name, tensor in tensors.items()}
     header["sha256"] = _checksum(header, tensors)
     path = checkpoint_path(folder, step)
@@ -110,17 +129,18 @@ def read_checkpoint(path: Path) -> Checkpoint:
         told = header.pop("sha256", None)  # earlier versions wrote none
         if told is not None and told != _checksum(header, tensors):
             raise ValueError("checksum")
-        parameters = {
-            name.removeprefix("parameter/"): tensor
-            for name, tensor in tensors.items()
-            if name.startswith("parameter/")
-        }
-        optimizer = _join(header["optimizer"], tensors)
-        return Checkpoint(header["step"], header["matters"], parameters, optimizer, header.get("key", ""))
+        optimizer, key = _join(header["optimizer"], tensors), header.get("key", "")
+        beside = Beside(_below(_BESIDE, tensors), header.get("beside", {}))
+        parameters = _below("parameter/", tensors)
+        return Checkpoint(header["step"], header["matters"], parameters, optimizer, key, beside)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path} is damaged or no checkpoint of this trainer; give another, or --resume no"
         ) from error
+
+
+def _below(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def restore(checkpoint: Checkpoint, parameters: Mapping[str, torch.nn.Parameter], optimizer: Any) -> None:
@@ -131,6 +151,27 @@ def restore(checkpoint: Checkpoint, parameters: Mapping[str, torch.nn.Parameter]
         for name, parameter in parameters.items():
             parameter.copy_(checkpoint.parameters[name])
     optimizer.load_state_dict(checkpoint.optimizer)
+
+
+def found_checkpoint(
+    recipe: Recipe, states: Path, made_from: Mapping[str, Any], key_id: str, events: Events
+) -> Checkpoint | None:
+    """Return where to go on: the output folder's newest checkpoint, a given one, or None to start anew."""
+
+    def warn(message: str) -> None:
+        events.emit("warning", message=message, private=True)
+
+    if recipe.output.resume == "no":
+        remove_checkpoints(states)
+        return None
+    if recipe.output.resume == "auto":
+        checkpoint = latest_checkpoint(states, warn)
+    else:
+        checkpoint = read_checkpoint(Path(recipe.output.resume))
+    if checkpoint is not None:
+        refuse_withdrawn_checkpoint(checkpoint, recipe.output.folder)
+        check_made_from(checkpoint, made_from, recipe.output.folder, key_id=key_id, warn=warn)
+    return checkpoint
 
 
 def refuse_withdrawn_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:

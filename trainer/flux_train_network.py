@@ -13,7 +13,6 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
 
 if not __package__:  # started as a file: load the folder above as the package that this file belongs to
     import importlib
@@ -46,22 +45,27 @@ from ..diffusioncleft_core.recipe.presets import told_recipe
 from ..diffusioncleft_core.recipe.recipe import STEPS_PER_IMAGE, Recipe
 from . import checkpoint as checkpoints
 from . import memory
+from .checkpoint import Beside
 from .config import TrainResult, parse_arguments, recipe_from, unheard
 from .data import DataOrder
+from .ema import Average
 from .endings import ending_of
 from .epochs import in_steps
 from .events import EVENT_SECONDS, Events, LossHistory, standard_output_events
-from .folders import image_folders
+from .folders import held_out_folders, image_folders
 from .interruption import Interrupted, Interruption, output_lock
 from .kernels import compile_blocks, kernels, uncompiled
 from .metadata import fingerprinted, lora_metadata, saved_steps
-from .network import attach, rounded, save_network
+from .network import attach, replaced, rounded, save_network, training_adapter
 from .objective import Objective, autocast
 from .optimizer import build_optimizer, learning_rate
+from .pictures import RunPictures
 from .prepare import base_model, loading_progress, prepare
 from .preview import Previewer
 from .processes import DRIFTED, Processes
 from .step_sum import StepSum
+from .trackers import check_trackers, tracking
+from .validation import Best, Validation
 
 
 def train(
@@ -88,17 +92,19 @@ def train(
     recipe = recipe.replaced({"optimizer.accumulation_steps": batches})  # as one process would have it
 
     # Whether the people in the images were asked, before anything is read or written.
-    trained_on = [subset.image_dir for subset in image_folders(recipe)]
+    trained_on = [subset.image_dir for subset in (*image_folders(recipe), *held_out_folders(recipe))]
     if missing := [folder for folder in trained_on if not Path(folder).is_dir()]:
-        raise UserError(f"there is no folder {missing[0]}; give the folder of the training images")
+        raise UserError(f"there is no folder {missing[0]}; check the folders of the images")
     for message in [*check_consent(trained_on), *check_records(trained_on, recipe.data.cache_dir)]:
         events.emit("warning", message=message, private=True)
+    check_trackers(recipe)
     output_dir = recipe.output.folder
     states = output_dir / "state"
     with (
         kernels(recipe, device),
         output_lock(output_dir) if processes.first else contextlib.nullcontext(),
         watched(loading_progress(events, interruption)),
+        contextlib.ExitStack() as stack,
     ):
         if processes.first:
             for folder in (output_dir, states, output_dir / "previews"):
@@ -114,8 +120,8 @@ def train(
         images = prepared.collected
         order = DataOrder(images.images, recipe.data.batch_size, recipe.objective.seed)
         recipe = in_steps(recipe, order)
-        total = recipe.optimizer.steps or STEPS_PER_IMAGE * len(images.train)
-        adapter = _adapter(recipe, events)
+        total = recipe.optimizer.steps or STEPS_PER_IMAGE * images.photographs
+        adapter = training_adapter(recipe, events)
         adapter_sha256 = sha256_model(adapter) if adapter else None
         if (weights := recipe.network.weights) and not weights.is_file():
             raise UserError(f"there is no file {weights}; check --network_weights")
@@ -127,17 +133,21 @@ def train(
         datasets = datasets if processes.first else []
 
         # Where an earlier run stopped.
-        checkpoint = _checkpoint(recipe, states, made_from, prepared.key_id, events)
+        checkpoint = checkpoints.found_checkpoint(recipe, states, made_from, prepared.key_id, events)
         start = checkpoint.step if checkpoint else 0
         processes.check_same(made_from, start, total)
         path = output_dir / f"{recipe.output.name}.safetensors"
+        if recipe.validation.every_n_steps > total:
+            raise UserError(f"--validate_every_n_steps is beyond the {total} steps; give less")
         if start > total:
             raise UserError(
                 f"{output_dir} is at step {start}, beyond --max_train_steps {total}; use --resume no"
             )
-        if start == total and saved_steps(path, made_from) == total:
-            events.emit("done", path=str(path), step=start)
-            return TrainResult(path, start)
+        best = Best(recipe.validation.early_stop, checkpoint)
+        behind = best.step or total
+        if (start == total or best.ended) and saved_steps(path, made_from) == behind:
+            events.emit("done", path=str(path), step=behind)
+            return TrainResult(path, behind)
 
         # The datasets know what learns from them before it does: a consent may be withdrawn later.
         for dataset in datasets:
@@ -153,18 +163,23 @@ def train(
         several_sizes = len({latents.shape for latents in prepared.latents}) > 1
         compile_blocks(transformer, recipe, several_sizes=several_sizes)
         optimizer = build_optimizer(recipe, list(parameters.values()), events)
+        average = Average(parameters, recipe.optimizer.ema_decay)
         if checkpoint:
             checkpoints.restore(checkpoint, parameters, optimizer)
+            average.restore(checkpoint.beside.tensors)
 
         processes.check_same(*parameters.values())
 
         precision = PRECISIONS[recipe.output.save_precision]
         if processes.first:
-            write_recipe(output_dir / FILE_NAME, told_recipe(recipe, len(images.train)))
+            write_recipe(output_dir / FILE_NAME, told_recipe(recipe, images.photographs))
         objective = Objective(recipe, prepared, transformer, activate, device, dtype)
+        validation = Validation(recipe, prepared, transformer, device, dtype)
         seconds = 0.0 if recipe.output.report_every_step else EVENT_SECONDS
         losses_file = output_dir / "loss.jsonl" if processes.first else None
-        history = LossHistory(losses_file, events, start, total, seconds=seconds)
+        told = told_recipe(recipe, images.photographs)
+        track = stack.enter_context(tracking(told, start)) if processes.first else None
+        history = LossHistory(losses_file, events, start, total, seconds=seconds, track=track)
         step_sum = StepSum(parameters.values(), processes, apart=batches > 1 and bool(images.reg))
         previewer = Previewer(
             prepared.previews,
@@ -174,12 +189,13 @@ def train(
             events,
             device,
         )
+        pictures = RunPictures(output_dir, prepared.previews, phantom=recipe.model.phantom)
         events.emit(
             "start",
             step=start,
             total=total,
-            images=len(images.train),
-            regularisation=len(images.reg),
+            images=images.photographs,
+            regularisation=images.reg_photographs,
             buckets=images.bucket_counts(),
             parameters=sum(parameter.numel() for parameter in parameters.values()),
             optimizer=type(optimizer).__name__,
@@ -191,9 +207,11 @@ def train(
             processes=processes.count,
         )
 
-        def save_lora(to: Path, step: int) -> None:
+        def save_lora(to: Path, step: int, final: Best | None = None) -> None:
             metadata = lora_metadata(recipe, prepared, made_from, step, total)
-            save_network(to, transformer, recipe, metadata, precision)
+            metadata |= final.metadata if final else {}
+            with replaced(parameters, (final and final.weights) or average.weights):
+                save_network(to, transformer, recipe, metadata, precision)
             told = [item for dataset in datasets for item in remember_lora(dataset, run, to)]
             if told:
                 events.emit("warning", message=f"the LoRA {SAID} while it was trained: it is marked so")
@@ -201,16 +219,19 @@ def train(
 
         def save_checkpoint(step: int) -> None:
             history.flush()
+            beside = Beside({**average.tensors, **best.beside.tensors}, best.beside.values)
             saved = checkpoints.save_checkpoint(
-                states, step, made_from, parameters, optimizer, prepared.key_id
+                states, step, made_from, parameters, optimizer, prepared.key_id, beside
             )
             events.emit("checkpoint", path=str(saved), step=step)
+            pictures.draw(step)
 
         def preview(step: int) -> None:
             activate(True, False)
             transformer.eval()
             try:
-                with rounded(parameters, precision), autocast(device, dtype), uncompiled(recipe):
+                shown = replaced(parameters, average.weights)
+                with shown, rounded(parameters, precision), autocast(device, dtype), uncompiled(recipe):
                     previewer.preview(transformer, step, interruption.raise_if_requested)
             finally:
                 transformer.train()
@@ -238,6 +259,8 @@ def train(
                 if processes.first:
                     give_what_is_due(start, missing_only=start > 0)
                 for step in range(start + 1, total + 1):
+                    if best.ended:
+                        break
                     processes.agree(interruption.reason())
                     rate = learning_rate(recipe, step, total)
                     for group in optimizer.param_groups:
@@ -250,14 +273,20 @@ def train(
                         torch.nn.utils.clip_grad_norm_(parameters.values(), recipe.optimizer.max_grad_norm)
                     if finite:
                         optimizer.step()
+                        average.update(step, parameters)
                     optimizer.zero_grad(set_to_none=True)
-                    history.add(step, losses, rate)
+                    loss = None
+                    if validation.due(step):
+                        with replaced(parameters, average.weights):
+                            loss = validation.loss(step)
+                            best.take(step, loss, parameters)
+                    history.add(step, losses, rate, loss)
                     done = step
 
                     # First what is due, then the checkpoint that counts the step: a kill loses neither.
                     if processes.first:
                         give_what_is_due(step)
-                    if step % recipe.output.checkpoint_every_n_steps == 0 or step == total:
+                    if step % recipe.output.checkpoint_every_n_steps == 0 or step == total or best.ended:
                         if not processes.same(*parameters.values()):
                             events.emit("warning", message=DRIFTED)
                         if processes.first:
@@ -268,10 +297,14 @@ def train(
             processes.wait()  # or the launcher would end the first while it saves
             raise Interrupted(str(interrupted), done, total) from interrupted
         history.flush()
+        kept = best.step or done
         if processes.first:
-            save_lora(path, done)
-        events.emit("done", path=str(path), step=done, peaks=memory.peaks(device))
-        return TrainResult(path, done)
+            pictures.draw(done, at_once=True)
+            save_lora(path, kept, best)
+        if best.step:
+            events.emit("notice", message=best.told(done))
+        events.emit("done", path=str(path), step=kept, peaks=memory.peaks(device))
+        return TrainResult(path, kept)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -313,42 +346,6 @@ def _device(recipe: Recipe, processes: Processes) -> tuple[torch.device, torch.d
     auto = "bf16" if device.type == "cuda" else "no"
     precision = auto if recipe.memory.precision == "auto" else recipe.memory.precision
     return device, {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision, torch.float32)
-
-
-def _adapter(recipe: Recipe, events: Events) -> Path | None:
-    """The training adapter's file; its absence on a real, distilled base is worth a warning."""
-    adapter = recipe.network.training_adapter
-    if adapter is None:
-        if not recipe.model.phantom:
-            events.emit(
-                "warning",
-                message="training schnell without --training_adapter unlearns its 4 steps",
-            )
-        return None
-    if not adapter.is_file():
-        raise UserError(f"there is no file {adapter}; check --training_adapter")
-    return adapter
-
-
-def _checkpoint(
-    recipe: Recipe, states: Path, made_from: dict[str, Any], key_id: str, events: Events
-) -> checkpoints.Checkpoint | None:
-    """Return where to go on: the output folder's newest checkpoint, a given one, or None to start anew."""
-
-    def warn(message: str) -> None:
-        events.emit("warning", message=message, private=True)
-
-    if recipe.output.resume == "no":
-        checkpoints.remove_checkpoints(states)
-        return None
-    if recipe.output.resume == "auto":
-        checkpoint = checkpoints.latest_checkpoint(states, warn)
-    else:
-        checkpoint = checkpoints.read_checkpoint(Path(recipe.output.resume))
-    if checkpoint is not None:
-        checkpoints.refuse_withdrawn_checkpoint(checkpoint, recipe.output.folder)
-        checkpoints.check_made_from(checkpoint, made_from, recipe.output.folder, key_id=key_id, warn=warn)
-    return checkpoint
 
 
 def _step_path(path: Path, step: int) -> Path:

@@ -24,9 +24,9 @@ ALWAYS: Mapping[str, tuple[str, ...]] = {
     "no_half_vae": ("",),
     "sample_sampler": ("euler",),
     "text_encoder_lr": ("0",),
-    "caption_dropout_rate": ("0", "0.0"),
     "network_dropout": ("0", "0.0"),
     "noise_offset": ("0", "0.0"),
+    "validation_split": ("0", "0.0"),
 }
 
 _PLAIN_LOSS = "the loss is the plain flow-matching loss; leave it out"
@@ -35,11 +35,13 @@ _CACHED_TEXT = (
 )
 _CACHED_LATENTS = "latents are cached, so an image can't change from step to step; leave it out"
 _ENCODERS = "the text encoders stay frozen; leave it out"
-_LOGGING = "the history is in loss.jsonl and in the events on standard output; leave it out"
 _UPLOAD = "nothing is sent anywhere; copy the file yourself"
 _WHOLE_MODEL = "every process holds the whole base; use --base_format or --blocks_to_swap"
 _EPOCHS = "give --save_last_n_steps"
-_HOLDOUT = "a hold-out is reserved by diffusioncleft dataset build --holdout; leave it out"
+_HOLDOUT = (
+    "a share drawn at random would put pictures of one person on both sides; give --validation_data_dir, or "
+    "reserve people by diffusioncleft dataset build --holdout"
+)
 _METADATA = "the metadata of the file is written from the run; leave it out"
 _RESUME = "a run goes on where it stopped; use --resume"
 _NO_DDP = "the few gradients of a LoRA are summed without DistributedDataParallel"
@@ -66,10 +68,8 @@ WITHOUT_EFFECT: Mapping[str, str] = {
     "console_log_level": _HISTORY,
     "console_log_file": _HISTORY,
     "console_log_simple": _HISTORY,
-    "log_prefix": _HISTORY,
-    "log_tracker_name": _HISTORY,
-    "log_config": _HISTORY,
-    "wandb_run_name": _HISTORY,
+    "log_prefix": "a run logs into --logging_dir, under --log_tracker_name",
+    "log_config": "trackers always get the recipe, without what names a place",
 }
 """Options that change how kohya's scripts compute and not what: accepted, and a warning says why they do
 nothing here."""
@@ -98,8 +98,6 @@ REFUSED: Mapping[str, str] = {
     "secondary_separator": _CACHED_TEXT,
     "enable_wildcard": _CACHED_TEXT,
     "caption_tag_dropout_rate": _CACHED_TEXT,
-    "caption_dropout_every_n_epochs": _CACHED_TEXT,
-    "caption_dropout_rate": "caption dropout is not supported; leave it out",
     "token_warmup_min": _CACHED_TEXT,
     "token_warmup_step": _CACHED_TEXT,
     "caption_prefix": "write the prefix into the captions",
@@ -192,10 +190,8 @@ REFUSED: Mapping[str, str] = {
     "huggingface_repo_visibility": _UPLOAD,
     "save_state_to_huggingface": _UPLOAD,
     "async_upload": _UPLOAD,
-    "logging_dir": _LOGGING,
-    "log_with": _LOGGING,
-    "log_tracker_config": _LOGGING,
-    "wandb_api_key": _LOGGING,
+    "log_tracker_config": "trackers get the losses and the recipe; leave it out",
+    "wandb_api_key": "a key on a command line is seen by all; run 'wandb login', and give --wandb_online",
     "training_comment": _METADATA,
     "no_metadata": "the metadata say how to use the file and name no photograph; leave it out",
     "metadata_title": _METADATA,
@@ -216,10 +212,6 @@ REFUSED: Mapping[str, str] = {
     "in_json": "captions come from manifest.jsonl or from caption files; leave it out",
     "token_string": "train a LoRA, not an embedding; leave it out",
     "validation_split": _HOLDOUT,
-    "validation_seed": _HOLDOUT,
-    "validate_every_n_epochs": "there is no validation loss; leave it out",
-    "max_validation_steps": "there is no validation loss; leave it out",
-    "validate_every_n_steps": "there is no validation loss; leave it out",
     "debug_dataset": "use diffusioncleft dataset show",
 }
 

@@ -17,7 +17,7 @@ from ..diffusioncleft_core.flux.packed import PLAIN
 from ..diffusioncleft_core.recipe.document import METADATA_KEY, recipe_document
 from ..diffusioncleft_core.recipe.presets import steps_tell, told_recipe
 from ..diffusioncleft_core.recipe.recipe import Recipe, recipe_fields
-from ..diffusioncleft_core.small_counts import told, told_parts
+from ..diffusioncleft_core.small_counts import is_small, told, told_parts
 from .data import DataOrder
 from .epochs import steps_an_epoch
 from .kohya import NAMES
@@ -42,6 +42,9 @@ _ADDED = (
     "objective.max_timestep",
     "memory.compile",
     "memory.dynamo_backend",
+    "objective.caption_dropout_rate",
+    "objective.caption_dropout_every_n_epochs",
+    "optimizer.ema_decay",
 )
 
 
@@ -56,7 +59,7 @@ _ALWAYS_SO: Mapping[str, Any] = MappingProxyType(
             ),
             False,
         ),
-        **dict.fromkeys(("ss_caption_dropout_rate", "ss_noise_offset", "ss_network_dropout"), 0.0),
+        **dict.fromkeys(("ss_noise_offset", "ss_network_dropout"), 0.0),
         "ss_loss_type": "l2",
         "ss_model_prediction_type": "raw",
     }
@@ -90,6 +93,9 @@ def fingerprinted(
     defaults = Recipe()
     optional += [path for path in _ADDED if recipe[path] != defaults[path]]
     values = {NAMES[path]: recipe[path] for path in [*tensors, *optional]}
+    if recipe.validation.early_stop:  # else validation changes nothing of what is trained
+        chosen = ("every_n_steps", "seed", "early_stop")
+        values |= {NAMES[f"validation.{name}"]: recipe[f"validation.{name}"] for name in chosen}
     if recipe.network.weights is not None:
         values["network weights"] = sha256_file(recipe.network.weights)
     if recipe.objective.output_preservation_weight:
@@ -117,9 +123,10 @@ def lora_metadata(
     """
     collected = prepared.collected
     captions = [image.caption for image in collected.train]
-    images = len(collected.train)
+    images = collected.photographs
     shared = told_recipe(recipe, images)
     counted = not steps_tell(recipe, images)
+    epochs_counted = counted and not is_small(images)  # so many batches an epoch would tell them
     epoch = steps_an_epoch(recipe, DataOrder(collected.images, recipe.data.batch_size, recipe.objective.seed))
     chosen = recipe.objective
     name = prepared.trigger and f"{prepared.trigger}, "
@@ -146,15 +153,17 @@ def lora_metadata(
         "ss_optimizer": made_from["optimizer"]
         + (f"({','.join(recipe.optimizer.args)})" if recipe.optimizer.args else ""),
         "ss_max_grad_norm": recipe.optimizer.max_grad_norm,
-        "ss_num_epochs": -(-total // epoch) if counted else None,
-        "ss_epoch": -(-step // epoch) if counted else None,
-        "ss_num_batches_per_epoch": told(epoch * recipe.optimizer.accumulation_steps) if counted else None,
+        "ss_num_epochs": -(-total // epoch) if epochs_counted else None,
+        "ss_epoch": -(-step // epoch) if epochs_counted else None,
+        "ss_num_batches_per_epoch": told(epoch * recipe.optimizer.accumulation_steps)
+        if epochs_counted
+        else None,
         "ss_batch_size_per_device": recipe.data.batch_size,
         "ss_steps": step if counted else None,
         "ss_max_train_steps": total if counted else None,
         "ss_seed": recipe.objective.seed,
         "ss_num_train_images": told(images),
-        "ss_num_reg_images": len(collected.reg),
+        "ss_num_reg_images": collected.reg_photographs,
         "ss_prior_loss_weight": recipe.objective.prior_loss_weight if collected.reg else None,
         "ss_total_batch_size": recipe.data.batch_size,
         "ss_gradient_accumulation_steps": recipe.optimizer.accumulation_steps,
@@ -167,6 +176,8 @@ def lora_metadata(
         "ss_max_bucket_reso": recipe.data.bucket_max_side or None,
         "ss_bucket_reso_steps": recipe.data.bucket_step,
         **_ALWAYS_SO,
+        "ss_caption_dropout_rate": chosen.caption_dropout_rate,
+        "ss_caption_dropout_every_n_epochs": chosen.caption_dropout_every_n_epochs,
         "base_format": made_from.get("base format", PLAIN),
         "ss_resolution": ",".join(map(str, recipe.data.resolution)),
         "bucket_counts": json.dumps(told_parts(collected.bucket_counts())),
@@ -180,6 +191,7 @@ def lora_metadata(
         "ss_guidance_scale": 1.0,
         "trigger": prepared.trigger,
         "prompt_form": recipe.data.prompt_form or trigger_form(captions, prepared.trigger),
+        "ema_decay": recipe.optimizer.ema_decay or None,
         "effective_scale": recipe.network.alpha / recipe.network.rank,
         "training_adapter_sha256": made_from["training adapter"],
         "prior_target": recipe.objective.prior_target if collected.reg else None,

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.flux.adapters import tuner_layers
 from ..diffusioncleft_core.flux.dora import save_dora
 from ..diffusioncleft_core.flux.lokr import attach_lokr, save_lokr, start_lokr
@@ -21,6 +22,7 @@ from ..diffusioncleft_core.flux.lora import (
     target_ranks,
 )
 from ..diffusioncleft_core.recipe.recipe import Recipe
+from .events import Events
 from .network_args import layer_ranks
 
 LORA = "default"
@@ -96,17 +98,47 @@ def save_network(
         save_kohya(path, state, alpha, metadata, precision)
 
 
+def training_adapter(recipe: Recipe, events: Events) -> Path | None:
+    """The training adapter's file; its absence on a real, distilled base is worth a warning."""
+    adapter = recipe.network.training_adapter
+    if adapter is None:
+        if not recipe.model.phantom:
+            events.emit(
+                "warning",
+                message="training schnell without --training_adapter unlearns its 4 steps",
+            )
+        return None
+    if not adapter.is_file():
+        raise UserError(f"there is no file {adapter}; check --training_adapter")
+    return adapter
+
+
 @contextlib.contextmanager
-def rounded(parameters: Mapping[str, torch.nn.Parameter], precision: torch.dtype) -> Iterator[None]:
-    """Within the block the LoRA is as its file will hold it, so that a preview shows the file."""
-    exact = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+def replaced(
+    parameters: Mapping[str, torch.nn.Parameter], values: Mapping[str, torch.Tensor]
+) -> Iterator[None]:
+    """Within the block the parameters that `values` names have its values."""
+    exact = {name: parameters[name].detach().clone() for name in values}
     with torch.no_grad():
-        for name, parameter in parameters.items():
-            if "lora_magnitude_vector" not in name:  # in the file in float32
-                parameter.copy_(parameter.to(precision))
+        for name, value in values.items():
+            parameters[name].copy_(value)
     try:
         yield
     finally:
         with torch.no_grad():
-            for name, parameter in parameters.items():
-                parameter.copy_(exact[name])
+            for name, value in exact.items():
+                parameters[name].copy_(value)
+
+
+def rounded(
+    parameters: Mapping[str, torch.nn.Parameter], precision: torch.dtype
+) -> contextlib.AbstractContextManager[None]:
+    """Within the block the LoRA is as its file will hold it, so that a preview shows the file."""
+    return replaced(
+        parameters,
+        {
+            name: parameter.detach().to(precision)
+            for name, parameter in parameters.items()
+            if "lora_magnitude_vector" not in name  # in the file in float32
+        },
+    )

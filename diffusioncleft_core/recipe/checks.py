@@ -38,10 +38,11 @@ def check_recipe(recipe: Recipe, spell: Spelling = by_path) -> Recipe:
     if name.lower().endswith(_LORA_SUFFIX):
         name = name[: -len(_LORA_SUFFIX)]
         recipe = recipe.replaced({"output.name": name})
-    if not name or name.startswith(".") or any(letter in name for letter in '/\\:*?"<>|\0'):
-        raise UserError(
-            f"{spell('output.name')} {name!r} is no plain file name; leave out folders and special characters"
-        )
+    for path, given in (("output.name", name), ("tracking.tracker_name", recipe.tracking.tracker_name)):
+        if not given or given.startswith(".") or any(letter in given for letter in '/\\:*?"<>|\0'):
+            raise UserError(
+                f"{spell(path)} {given!r} is no plain file name; leave out folders and special characters"
+            )
     if not recipe.data.caption_extension.startswith("."):
         extension = recipe.data.caption_extension
         raise UserError(f"{spell('data.caption_extension')} {extension!r} needs its dot: .txt")
@@ -200,6 +201,23 @@ _RULES = (
         ("objective.other_trigger",),
         lambda r: r.objective.output_preservation_weight > 0,
         "it is for output preservation; give {objective.output_preservation_weight} too",
+    ),
+    _Rule(
+        ("validation.data_dir", "validation.max_images", "validation.seed", "validation.early_stop"),
+        lambda r: r.validation.every_n_steps > 0 or r.validation.every_n_epochs > 0,
+        "nothing is validated; give {validation.every_n_steps} too",
+    ),
+    _Rule(
+        ("tracking.tracker_name",),
+        lambda r: r.tracking.log_with is not None or r.tracking.logging_dir is not None,
+        "nothing is tracked; give {tracking.log_with} too",
+        needs_places=True,
+    ),
+    _Rule(
+        ("tracking.wandb_run_name", "tracking.wandb_online"),
+        lambda r: r.tracking.log_with in ("wandb", "all"),
+        "it is for wandb; give {tracking.log_with} wandb too",
+        needs_places=True,
     ),
     _Rule(
         ("data.class_tokens", "data.caption_extension"),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..ranges import COUNT, LEARNING_RATE, NONE_OR_MORE, SAMPLING_STEPS, SEED, number, whole
+from .observing import Tracking, Validation
 from .setting import Field, Group, fields_of_group, setting
 
 SIZE_STEP = 16
@@ -86,6 +87,10 @@ class Data(Group):
     caption_extension: str = setting(".txt", "extension of caption files")
     resolution: tuple[int, ...] = setting(
         (256, 512, 768, 1024), "base resolutions in px, separated by commas"
+    )
+    multi_resolution: bool = setting(
+        False,
+        "train each image at every base resolution that it is large enough for, not at the largest alone",
     )
     bucket_step: int = setting(
         SIZE_STEP,
@@ -189,6 +194,11 @@ class Optimizer(Group):
         0, "optimizer steps (0: ten times the number of training images)", range=NONE_OR_MORE
     )
     accumulation_steps: int = setting(1, "batches in a step", range=COUNT, tensors=True)
+    ema_decay: float = setting(
+        0.0,
+        "decay of the LoRA's exponential moving average, which previews and file then hold (0: none)",
+        range=number(0, 1, below=True),
+    )
 
 
 @dataclass(frozen=True)
@@ -216,6 +226,12 @@ class Objective(Group):
         1.0,
         "weight of the loss where the finding lies, in datasets that know it (1: as elsewhere)",
         range=number(0, above=True),
+    )
+    caption_dropout_rate: float = setting(
+        0.0, "share of images that are trained under the empty caption", range=number(0, 1)
+    )
+    caption_dropout_every_n_epochs: int = setting(
+        0, "train every so many epochs under the empty caption throughout (0: none)", range=NONE_OR_MORE
     )
     timestep_sampling: str = setting(
         "uniform", "distribution of the noise level sigma", choices=TIMESTEP_SAMPLINGS, tensors=True
@@ -332,8 +348,10 @@ class Recipe:
     network: Network = Network()
     optimizer: Optimizer = Optimizer()
     objective: Objective = Objective()
+    validation: Validation = Validation()
     memory: Memory = Memory()
     previews: Previews = Previews()
+    tracking: Tracking = Tracking()
     output: Output = Output()
 
     def __getitem__(self, path: str) -> Any:

@@ -36,7 +36,7 @@ LORA, CHECKPOINTS, IMAGES, SHEET, CLASSIFIER, FIGURES, REPORT, PAGE, DERIVED, SH
 _CHECKPOINTS = "state"
 _HEADER = "checkpoint"
 """Where the trainer's checkpoints say what they were made from."""
-BESIDE_CHECKPOINTS = (_CHECKPOINTS, "previews", "loss.jsonl")
+BESIDE_CHECKPOINTS = (_CHECKPOINTS, "previews", "loss.jsonl", "loss.png", "logs")
 _BESIDE_IMAGES = (MANIFEST, SETTINGS, FACES_CACHE, CROPS_CACHE, ".embeddings", ".measure", MARK)
 _LARGEST_JSON = 4 << 20
 """Bytes up to which a JSON file may be a sidecar or a report."""
