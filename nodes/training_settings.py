@@ -151,7 +151,7 @@ def file_states(inputs: dict[str, Any]) -> list[list[int]]:
 
 def check_run(inputs: dict[str, Any]) -> None:
     """Raise the UserError that preparing this run, or opening its base model, would; nothing is written."""
-    from ..diffusioncleft_core.flux.components import check_transformer
+    from ..diffusioncleft_core.flux.transformer import check_transformer
 
     plan = plan_run(inputs)
     plan.recipe_in(Path("run"))

@@ -39,10 +39,11 @@ from ..diffusioncleft_core.dataset.withdrawn import SAID
 from ..diffusioncleft_core.environment import pick_device
 from ..diffusioncleft_core.errors import UserError, system_sentence
 from ..diffusioncleft_core.files import remove_leftovers, sha256_model
-from ..diffusioncleft_core.flux.components import base_form, load_transformer, load_vae
+from ..diffusioncleft_core.flux.components import load_vae
 from ..diffusioncleft_core.flux.lora import lora_state
 from ..diffusioncleft_core.flux.lora_file import PRECISIONS, save_kohya
 from ..diffusioncleft_core.flux.sampling import no_cudnn_attention
+from ..diffusioncleft_core.flux.transformer import base_form, load_transformer
 from ..diffusioncleft_core.outputs import can_write
 from ..diffusioncleft_core.progress import watched
 from ..diffusioncleft_core.recipe.document import FILE_NAME, write_recipe

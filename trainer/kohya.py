@@ -72,6 +72,7 @@ FIELDS: Mapping[str, str] = {
     "base_format": "memory.base_format",
     "gradient_checkpointing": "memory.gradient_checkpointing",
     "blocks_to_swap": "memory.blocks_to_swap",
+    "memory": "memory.limit",
     "device": "memory.device",
     "num_cpu_threads": "memory.cpu_threads",
     "sample_prompts": "previews.prompts",

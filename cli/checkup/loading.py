@@ -9,15 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ...diffusioncleft_core.conditions.prompts import plain_text
-from ...diffusioncleft_core.flux.components import (
-    load_text_encoders,
-    load_transformer,
-    load_vae,
-    place,
-    shipped_config,
-)
+from ...diffusioncleft_core.flux.components import load_text_encoders, load_vae, shipped_config
 from ...diffusioncleft_core.flux.lora import load_lora
 from ...diffusioncleft_core.flux.lora_file import convert_lora
+from ...diffusioncleft_core.flux.placement import place
 from ...diffusioncleft_core.flux.sampling import (
     decode_latents,
     encode_images,
@@ -26,6 +21,7 @@ from ...diffusioncleft_core.flux.sampling import (
     pack_latents,
     sample,
 )
+from ...diffusioncleft_core.flux.transformer import load_transformer
 from ...diffusioncleft_core.generation.sampler import release_memory
 from .checkup import PICTURE_SEED, DoctorSettings
 from .steps import Failed, Figures

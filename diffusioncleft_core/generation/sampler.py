@@ -20,10 +20,12 @@ from ..conditions.plan import PlanRow
 from ..conditions.prompts import plain_text
 from ..errors import UserError
 from ..files import atomic_path, sha256_bytes
-from ..flux.components import load_text_encoders, load_transformer, load_vae, place, stream_changed
+from ..flux.components import load_text_encoders, load_vae
 from ..flux.lora import load_lora, remove_lora
+from ..flux.placement import place, stream_changed
 from ..flux.sampling import PromptEmbedding, decode_latents, encode_prompts, initial_noise, sample
 from ..flux.source import FluxSource
+from ..flux.transformer import load_transformer
 from ..progress import progress
 from .settings import ImageSize, Sampling
 

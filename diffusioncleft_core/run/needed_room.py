@@ -57,7 +57,8 @@ def disk_bytes(settings: RunSettings) -> dict[str, int]:
 
 def transformer_size(settings: RunSettings) -> tuple[int, int]:
     """The transformer's parameters, and a LoRA's for each rank; zeros where it can't be read."""
-    from ..flux.components import adapted_sides, open_transformer
+    from ..flux.components import adapted_sides
+    from ..flux.transformer import open_transformer
 
     try:
         with open_transformer(settings.source) as tensors:
@@ -71,7 +72,7 @@ def memory(settings: RunSettings) -> Iterator[Need]:
     import psutil
     import torch
 
-    from ..flux.components import RESERVE_BYTES
+    from ..flux.placement import RESERVE_BYTES
 
     device = settings.sampling.device
     weights = transformer_size(settings)[0] * settings.sampling.dtype.itemsize
