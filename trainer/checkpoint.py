@@ -32,7 +32,8 @@ KEYED = ("images", "regions")
 @dataclass(frozen=True)
 class Checkpoint:
     """`step` optimizer steps are done; `made_from` is what the run's result depends on, and `key_id` tells
-    which secret key its fingerprints of images were made with (empty in files of earlier versions).
+    which secret key its fingerprints of images were made with (empty in files of earlier versions). `memory`:
+    how the base lay in memory (None in those).
     """
 
     step: int
@@ -40,6 +41,7 @@ class Checkpoint:
     parameters: dict[str, torch.Tensor]
     optimizer: dict[str, Any]
     key_id: str = ""
+    memory: dict[str, Any] | None = None
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
@@ -53,6 +55,7 @@ def save_checkpoint(
     parameters: Mapping[str, torch.nn.Parameter],
     optimizer: Any,
     key_id: str = "",
+    memory: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write the checkpoint of `step`, then delete all but the last two. A crash leaves the earlier ones
     whole.
@@ -62,6 +65,7 @@ def save_checkpoint(
     structure = _split(optimizer.state_dict(), "optimizer", tensors, known)
     header = {"format": _FORMAT, "step": step, "matters": dict(made_from), "optimizer": structure}
     header |= {"key": key_id} if key_id else {}
+    header |= {"memory": dict(memory)} if memory else {}
     tensors = {name: tensor.cpu() for name, tensor in tensors.items()}
     header["sha256"] = _checksum(header, tensors)
     path = checkpoint_path(folder, step)
@@ -114,7 +118,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
             if name.startswith("parameter/")
         }
         optimizer = _join(header["optimizer"], tensors)
-        return Checkpoint(header["step"], header["matters"], parameters, optimizer, header.get("key", ""))
+        key, memory = header.get("key", ""), header.get("memory")
+        return Checkpoint(header["step"], header["matters"], parameters, optimizer, key, memory)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path} is damaged or no checkpoint of this trainer; give another, or --resume no"

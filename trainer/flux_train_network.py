@@ -13,6 +13,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,10 @@ from ..diffusioncleft_core.dataset.withdrawn import SAID
 from ..diffusioncleft_core.environment import pick_device
 from ..diffusioncleft_core.errors import UserError, system_sentence
 from ..diffusioncleft_core.files import remove_leftovers, sha256_model
-from ..diffusioncleft_core.flux.components import load_vae
 from ..diffusioncleft_core.flux.lora import lora_state
 from ..diffusioncleft_core.flux.lora_file import PRECISIONS, save_kohya
 from ..diffusioncleft_core.flux.sampling import no_cudnn_attention
+from ..diffusioncleft_core.flux.training_memory import planned_recipe
 from ..diffusioncleft_core.flux.transformer import base_form, load_transformer
 from ..diffusioncleft_core.outputs import can_write
 from ..diffusioncleft_core.progress import watched
@@ -50,7 +51,7 @@ from ..diffusioncleft_core.recipe.document import FILE_NAME, write_recipe
 from ..diffusioncleft_core.recipe.presets import told_recipe
 from ..diffusioncleft_core.recipe.recipe import STEPS_PER_IMAGE, Recipe
 from . import checkpoint as checkpoints
-from . import memory
+from . import memory, memory_plan
 from .config import TrainResult, parse_arguments, recipe_from, unheard
 from .data import DataOrder
 from .epochs import in_steps
@@ -109,15 +110,25 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
         adapter_sha256 = sha256_model(adapter) if adapter else None
         if (weights := recipe.network.weights) and not weights.is_file():
             raise UserError(f"there is no file {weights}; check --network_weights")
-        form = base_form(source, recipe.memory.base_format)
+
+        # Where an earlier run stopped, and how the base lies in memory: on its form the tensors depend.
+        checkpoint = _checkpoint(recipe, states, events)
+        start = checkpoint.step if checkpoint else 0
+        plan = memory_plan.plan(
+            recipe, source, prepared, device, dtype, checkpoint, events, done=start >= total
+        )
+        recipe = planned_recipe(recipe, plan.layout)
+        form = base_form(source, plan.layout.form)
         made_from = fingerprinted(recipe, prepared, total, str(dtype), form, adapter_sha256)
         run = run_fingerprint(made_from)
         folders = {image.folder for image in images.images}
         datasets = [folder for folder in folders if is_dataset(folder) and can_write(folder)]
 
-        # Where an earlier run stopped.
-        checkpoint = _checkpoint(recipe, states, made_from, prepared.key_id, events)
-        start = checkpoint.step if checkpoint else 0
+        if checkpoint is not None:
+            checkpoints.refuse_withdrawn_checkpoint(checkpoint, output_dir)
+            checkpoints.check_made_from(
+                checkpoint, made_from, output_dir, key_id=prepared.key_id, warn=partial(_warn, events)
+            )
         path = output_dir / f"{recipe.output.name}.safetensors"
         if start > total:
             raise UserError(
@@ -132,11 +143,9 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
             remember_training(dataset, run, output_dir)
 
         # The transformer, frozen, with the LoRA to train and the adapter that keeps schnell a 4-step model.
-        transformer = load_transformer(
-            source, device, dtype, recipe.memory.base_format, recipe.memory.blocks_to_swap
-        )
+        transformer = load_transformer(source, device, dtype, plan.layout.form, plan.layout.streamed)
         parameters, activate = attach(transformer, recipe, device)
-        if recipe.memory.gradient_checkpointing:
+        if plan.layout.checkpointing:
             transformer.enable_gradient_checkpointing()
         optimizer = build_optimizer(recipe, list(parameters.values()), events)
         if checkpoint:
@@ -144,13 +153,14 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
 
         precision = PRECISIONS[recipe.output.save_precision]
         write_recipe(output_dir / FILE_NAME, told_recipe(recipe, len(images.train)))
+
         objective = Objective(recipe, prepared, transformer, activate, device, dtype)
         seconds = 0.0 if recipe.output.report_every_step else EVENT_SECONDS
         history = LossHistory(output_dir / "loss.jsonl", events, start, total, seconds=seconds)
         previewer = Previewer(
             prepared.previews,
             prepared.text,
-            lambda: load_vae(source, device, encoders_dtype),
+            lambda: memory_plan.preview_vae(source, device, encoders_dtype, plan),
             output_dir / "previews",
             events,
             device,
@@ -181,8 +191,9 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
 
         def save_checkpoint(step: int) -> None:
             history.flush()
+            layout = memory_plan.recorded(plan.layout)
             saved = checkpoints.save_checkpoint(
-                states, step, made_from, parameters, optimizer, prepared.key_id
+                states, step, made_from, parameters, optimizer, prepared.key_id, layout
             )
             events.emit("checkpoint", path=str(saved), step=step)
 
@@ -314,25 +325,18 @@ def _adapter(recipe: Recipe, events: Events) -> Path | None:
     return adapter
 
 
-def _checkpoint(
-    recipe: Recipe, states: Path, made_from: dict[str, Any], key_id: str, events: Events
-) -> checkpoints.Checkpoint | None:
+def _warn(events: Events, message: str) -> None:
+    events.emit("warning", message=message, private=True)
+
+
+def _checkpoint(recipe: Recipe, states: Path, events: Events) -> checkpoints.Checkpoint | None:
     """Return where to go on: the output folder's newest checkpoint, a given one, or None to start anew."""
-
-    def warn(message: str) -> None:
-        events.emit("warning", message=message, private=True)
-
     if recipe.output.resume == "no":
         checkpoints.remove_checkpoints(states)
         return None
     if recipe.output.resume == "auto":
-        checkpoint = checkpoints.latest_checkpoint(states, warn)
-    else:
-        checkpoint = checkpoints.read_checkpoint(Path(recipe.output.resume))
-    if checkpoint is not None:
-        checkpoints.refuse_withdrawn_checkpoint(checkpoint, recipe.output.folder)
-        checkpoints.check_made_from(checkpoint, made_from, recipe.output.folder, key_id=key_id, warn=warn)
-    return checkpoint
+        return checkpoints.latest_checkpoint(states, partial(_warn, events))
+    return checkpoints.read_checkpoint(Path(recipe.output.resume))
 
 
 def _step_path(path: Path, step: int) -> Path:

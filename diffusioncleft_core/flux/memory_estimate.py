@@ -1,8 +1,8 @@
 """What training a LoRA takes of a GPU's memory and of main memory: the sum of its parts.
 
 The factors were fitted to the peaks measured at FLUX.1's full size on an H100, with a LoRA of rank 16 on
-every linear layer: experiments/full_size.json and full_size_forms.json. tests/unit/test_memory_estimate.py holds
-the estimate to each of those peaks.
+every linear layer: experiments/full_size.json and full_size_forms.json. tests/unit/test_memory_estimate.py
+holds the estimate to each of those peaks.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Estimate:
 
     @property
     def tiled(self) -> bool:
-        """Whether previews are decoded in tiles, so that they need no more than training."""
+        """Whether a preview that is decoded whole would need more than training."""
         return self.preview > self.spared
 
     @property

@@ -1,9 +1,10 @@
 """How the base model lies in memory while a LoRA is trained around it: the fastest way that fits.
 
-Measured at full size on an H100 (experiments/full_size_forms.json), seconds a step at 1024 px: bf16 0.80, 8 bits
-0.90, nf4 0.90; computed twice (gradient checkpointing): bf16 1.46, 8 bits 1.53, nf4 1.71. So fewer bits come
-before checkpointing. nf4 comes last although it is as fast: its gradients are at a cosine of 0.979 to
-float32's, int8's at 0.9999 (docs/training.md).
+Measured at full size on an H100 (experiments/full_size_forms.json), seconds a step at 1024 px: bf16 0.80, fp8
+0.90, nf4 0.90; computed twice (gradient checkpointing): bf16 1.46, fp8 1.53, nf4 1.71. So fewer bits come
+before checkpointing. int8, which was not among them, is stored and widened as fp8 is, and nearer to bf16. nf4
+comes last although it is as fast: its gradients are at a cosine of 0.979 to float32's, int8's at 0.9999
+(docs/training.md).
 """
 
 from __future__ import annotations
@@ -57,12 +58,22 @@ class Room:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """A layout, what it takes, and in one line what was taken and why."""
+    """A layout, what it takes, and in one line what was taken and why.
+
+    fits: whether there is room by the estimate. planned: whether memory was looked at; else everything is as
+    on a processor, previews in one piece.
+    """
 
     layout: Layout
     estimate: Estimate
     told: str
     fits: bool = True
+    planned: bool = True
+
+    @property
+    def tiles_previews(self) -> bool:
+        """Whether previews are decoded in tiles, so that they need no more than training."""
+        return self.planned and self.estimate.tiled
 
 
 def choose(size: ModelSize, work: Work, room: Room, wishes: Wishes = Wishes()) -> MemoryPlan:
@@ -79,9 +90,7 @@ def choose(size: ModelSize, work: Work, room: Room, wishes: Wishes = Wishes()) -
         UserError: nothing fits; it says what is missing and what to change.
     """
     refused: list[tuple[Layout, Estimate]] = []
-    for rung in _ladder(size, wishes, nf4=room.nf4):
-        layout = _fewest(size, work, room, rung) if rung.streamed == _FEWEST else rung
-        found = estimate(size, work, layout)
+    for layout, found in _tried(size, work, room, wishes):
         if _fits(found, room):
             return MemoryPlan(layout, found, _told(layout, found, room, refused))
         refused.append((layout, found))
@@ -101,6 +110,13 @@ def described(layout: Layout) -> str:
     if layout.streamed:
         told.append(f"{layout.streamed} {'block' if layout.streamed == 1 else 'blocks'} streamed")
     return ", ".join(told)
+
+
+def _tried(size: ModelSize, work: Work, room: Room, wishes: Wishes) -> Iterator[tuple[Layout, Estimate]]:
+    """The layouts of the ladder, those that stream with the fewest blocks that the device needs."""
+    for rung in _ladder(size, wishes, nf4=room.nf4):
+        layout = _fewest(size, work, room, rung) if rung.streamed == _FEWEST else rung
+        yield layout, estimate(size, work, layout)
 
 
 def _ladder(size: ModelSize, wishes: Wishes, *, nf4: bool) -> Iterator[Layout]:
@@ -159,14 +175,11 @@ def _refusal(size: ModelSize, work: Work, room: Room, wishes: Wishes, last: tupl
     """What is missing in the smallest layout, and what to change."""
     layout, found = last
     advice = []
-    if _fits_device(found, room):
-        advice.append("free main memory")
-    else:
-        if (side := _side_that_fits(size, work, room, layout)) is not None:
-            advice.append(f"take --resolution {side}")
-        if work.samples > 1:
-            advice.append(f"fewer samples at once than {work.samples} (batch, regularisation, preservation)")
-        advice.append("close what else uses the GPU")
+    if (side := _side_that_fits(size, work, room, wishes)) is not None:
+        advice.append(f"take --resolution {side}")
+    if work.samples > 1:
+        advice.append(f"fewer samples at once than {work.samples} (batch, regularisation, preservation)")
+    advice.append("free main memory" if _fits_device(found, room) else "close what else uses the GPU")
     if not room.nf4 and wishes.form == AUTO and size.form == PLAIN:
         advice.append("install bitsandbytes for a base in nf4 (pip install bitsandbytes)")
     if wishes != Wishes():
@@ -174,15 +187,15 @@ def _refusal(size: ModelSize, work: Work, room: Room, wishes: Wishes, last: tupl
     return f"training does not fit: {described(layout)} {_needs(layout, found, room)}; {', or '.join(advice)}"
 
 
-def _side_that_fits(size: ModelSize, work: Work, room: Room, layout: Layout) -> int | None:
-    """The largest resolution at which `layout` fits, px."""
-    now = _SIDE_STEP * int(work.tokens**0.5 * TOKEN_SIDE // _SIDE_STEP)
-    for side in range(now, _SMALLEST_SIDE - 1, -_SIDE_STEP):
-        smaller = replace(work, tokens=min(work.tokens, picture_tokens(side) + work.text_tokens))
-        if smaller.tokens < work.tokens and _fits(estimate(size, smaller, layout), room):
+def _side_that_fits(size: ModelSize, work: Work, room: Room, wishes: Wishes) -> int | None:
+    """The largest resolution below the present one at which something fits, px."""
+    now = int((work.tokens - work.text_tokens) ** 0.5 * TOKEN_SIDE)
+    for side in range(now // _SIDE_STEP * _SIDE_STEP, _SMALLEST_SIDE - 1, -_SIDE_STEP):
+        smaller = replace(work, tokens=picture_tokens(side) + work.text_tokens)
+        if side < now and any(_fits(found, room) for _, found in _tried(size, smaller, room, wishes)):
             return side
     return None
 
 
 def _gib(size: float) -> str:
-    return f"{size / GIB:.1f} GiB"
+    return f"{size / GIB:.2f} GiB"

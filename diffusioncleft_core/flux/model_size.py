@@ -78,13 +78,13 @@ class ModelSize:
 
     def weight_bytes(self, form: str, itemsize: int, streamed: int = 0) -> int:
         """Bytes of all weights but the linear layers of the last `streamed` blocks."""
-        resident = self.blocks[: len(self.blocks) - streamed]
+        resident = self.blocks[: max(0, len(self.blocks) - streamed)]
         rest = self.outer + sum(block.rest for block in self.blocks)
         return rest * itemsize + sum(block.matrix_bytes(form, itemsize) for block in resident)
 
     def streamed_bytes(self, form: str, itemsize: int, streamed: int) -> list[int]:
         """Bytes of the linear layers of each of the last `streamed` blocks."""
-        last = self.blocks[len(self.blocks) - streamed :]
+        last = self.blocks[max(0, len(self.blocks) - streamed) :]
         return [block.matrix_bytes(form, itemsize) for block in last]
 
 

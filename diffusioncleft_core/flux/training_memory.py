@@ -46,7 +46,7 @@ def plan_training(
     dtype: torch.dtype,
     room: Room | None,
     batch: Batch | None = None,
-    recorded: Layout | None = None,
+    recorded: Wishes | None = None,
 ) -> MemoryPlan:
     """How the base of a training lies in memory.
 
@@ -57,8 +57,9 @@ def plan_training(
         room: what is free; None: not planned, as on a processor. Then, and for the embedded phantom, the
             base is as in its file, whole on the device, and nothing is computed twice.
         batch: of the images; None goes by the recipe's resolution.
-        recorded: the layout with which the run began. It is taken for what the recipe leaves open. Where it
-            does not fit any more, its form stays, on which the tensors depend, and the rest is chosen anew.
+        recorded: of the layout with which the run began, what its checkpoint tells. It is taken for what the
+            recipe leaves open. Where it does not fit any more, its form stays, on which the tensors depend,
+            and the rest is chosen anew.
 
     Raises:
         UserError: nothing fits.
@@ -72,18 +73,14 @@ def plan_training(
             bool(wishes.checkpointing),
             wishes.streamed or 0,
         )
-        return MemoryPlan(layout, estimate(size, work, layout), described(layout))
-    if recorded is None:
-        return choose(size, work, room, own)
+        return MemoryPlan(layout, estimate(size, work, layout), described(layout), planned=False)
     plan = choose(size, work, room, wishes)
+    if wishes == own:
+        return plan
     if plan.fits:
         return replace(plan, told=f"{plan.told}; as the run began")
     plan = choose(size, work, room, replace(own, form=wishes.form))
-    return replace(
-        plan,
-        told=f"{plan.told}; the run began otherwise ({described(recorded)}), for which there "
-        "is no room now: its form stays, and its tensors with it",
-    )
+    return replace(plan, told=f"{plan.told}; the run began otherwise, for which there is no room now")
 
 
 def planned_recipe(recipe: Recipe, layout: Layout) -> Recipe:
@@ -150,7 +147,7 @@ def _wishes(memory: Memory) -> Wishes:
     return Wishes(memory.base_format, memory.gradient_checkpointing, memory.blocks_to_swap)
 
 
-def _filled(own: Wishes, recorded: Layout) -> Wishes:
+def _filled(own: Wishes, recorded: Wishes) -> Wishes:
     return Wishes(
         recorded.form if own.form == AUTO else own.form,
         recorded.checkpointing if own.checkpointing is None else own.checkpointing,
