@@ -16,7 +16,7 @@ from ..trainer.kohya import NAMES
 from . import places
 from .common import AUTO, NONE, PHANTOM
 from .opened import DatasetHandle
-from .recipe_widgets import WIDGETS, spelled, unset
+from .recipe_widgets import WIDGETS, field_value, spelled, unset
 from .training_options import UNSET
 
 _ADAPTER_NAMES = ("training-adapter", "training_adapter")
@@ -191,7 +191,7 @@ def _choices(inputs: dict[str, Any]) -> dict[str, Any]:
         left = unset(widget)
         value = _resolution(inputs[widget]) if widget == "resolution" else inputs[widget]
         if value != left and path not in _PREVIEWS:
-            chosen[path] = value
+            chosen[path] = field_value(widget, value)
     return checked_choices(chosen, spelled)
 
 

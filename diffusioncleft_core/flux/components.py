@@ -18,6 +18,7 @@ from ..errors import UserError
 from . import encoder_keys as text_keys
 from . import encoder_keys as vae_keys
 from .filling import counted_reading, empty, fill, folder_config
+from .offload import has_room, stream_layers
 from .source import FluxSource
 from .tensors import open_tensors
 
@@ -25,6 +26,9 @@ T5_LENGTH = 256
 """schnell's text length in tokens; a tokenizer with a smaller maximum (the phantom's) uses that."""
 
 CLIP_LENGTH = 77
+
+TEXT_RESERVE_BYTES = 1 << 30
+"""GPU memory that encoding a text needs beside T5's weights."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ class TextEncoders:
     text_encoder_2: Any
     t5_length: int
     clip_length: int
+    t5_device: torch.device | None = None
+    """Where T5 computes, which is not where a streamed one lies."""
 
 
 def shipped_config(name: str) -> dict[str, Any]:
@@ -59,8 +65,17 @@ def load_vae(source: FluxSource, device: torch.device, dtype: torch.dtype) -> An
         return fill(model, state, tensors, device)
 
 
-def load_text_encoders(source: FluxSource, device: torch.device, dtype: torch.dtype) -> TextEncoders:
-    """CLIP-L and T5 with their tokenizers, frozen, in evaluation mode."""
+def load_text_encoders(
+    source: FluxSource, device: torch.device, dtype: torch.dtype, free_bytes: int | None = None
+) -> TextEncoders:
+    """CLIP-L and T5 with their tokenizers, frozen, in evaluation mode.
+
+    T5-XXL has 9.5 GB of weights in bfloat16: one that the device can't hold is streamed to it by layers.
+
+    Args:
+        source, device, dtype: see `load_transformer`.
+        free_bytes: see `has_room`.
+    """
     tokenizer = _load_tokenizer(source.tokenizer_folder("clip"), "CLIP")
     tokenizer_2 = _load_tokenizer(source.tokenizer_folder("t5"), "T5")
     text_encoder = _load_clip(source, tokenizer, device, dtype)
@@ -71,9 +86,10 @@ def load_text_encoders(source: FluxSource, device: torch.device, dtype: torch.dt
         tokenizer=tokenizer,
         text_encoder=text_encoder,
         tokenizer_2=tokenizer_2,
-        text_encoder_2=_load_t5(source, device, dtype),
+        text_encoder_2=_load_t5(source, device, dtype, free_bytes),
         t5_length=min(T5_LENGTH, tokenizer_2.model_max_length),
         clip_length=clip_length,
+        t5_device=device,
     )
 
 
@@ -98,7 +114,7 @@ def _load_clip(source: FluxSource, tokenizer: Any, device: torch.device, dtype: 
         return fill(model, state, tensors, device)
 
 
-def _load_t5(source: FluxSource, device: torch.device, dtype: torch.dtype) -> Any:
+def _load_t5(source: FluxSource, device: torch.device, dtype: torch.dtype, free_bytes: int | None) -> Any:
     from transformers import T5Config, T5EncoderModel
 
     files = source.files("t5xxl")
@@ -117,8 +133,14 @@ def _load_t5(source: FluxSource, device: torch.device, dtype: torch.dtype) -> An
         tokens = state.get("shared.weight", state.get("encoder.embed_tokens.weight"))
         if tokens is not None:
             state["shared.weight"] = state["encoder.embed_tokens.weight"] = tokens
-        model = fill(model, state, tensors, device)
+        weights = sum(
+            tensor.nbytes for name, tensor in state.items() if name != "encoder.embed_tokens.weight"
+        )
+        whole = has_room(weights, device, free_bytes, TEXT_RESERVE_BYTES)
+        model = fill(model, state, tensors, device if whole else torch.device("cpu"))
         model.tie_weights()
+        if not whole:
+            stream_layers(model, device)
         return model
 
 

@@ -1,4 +1,4 @@
-"""The transformer on its device, or streamed to it where it is too big."""
+"""The transformer to draw with: whole on its device, or streamed to it where it is too big."""
 
 from __future__ import annotations
 
@@ -6,37 +6,44 @@ from typing import Any
 
 import torch
 
+from .model_size import model_size
+from .offload import has_room, stream_layers
+from .packed import PLAIN
+from .source import FluxSource
+from .transformer import load_transformer, open_transformer
+
 RESERVE_BYTES = 3 << 30
 """GPU memory that pictures and activations need beside the transformer's weights."""
 
 
-def place(transformer: Any, device: torch.device, free_bytes: int | None = None) -> bool:
-    """Bring the transformer to `device`, or let diffusers stream it layer by layer where it is too big.
+def load_placed(
+    source: FluxSource, device: torch.device, dtype: torch.dtype, free_bytes: int | None = None
+) -> tuple[Any, bool]:
+    """The transformer to draw with, and whether it is on `device` whole.
 
-    FLUX.1 has 24 GB of weights in bfloat16, as much as the GPU of many a user holds.
+    What fits is read to the device tensor by tensor, and never lies in main memory as a whole.
 
     Args:
-        transformer: on the CPU.
-        device: where it is to work.
-        free_bytes: memory on the device; None asks CUDA, and trusts any other device.
-
-    Returns:
-        Whether it is there whole.
+        source, device, dtype: see `load_transformer`.
+        free_bytes: see `has_room`.
     """
-    if free_bytes is None and device.type == "cuda":
-        free_bytes = torch.cuda.mem_get_info(device)[0]
+    with open_transformer(source) as tensors:
+        weights = model_size(tensors).weight_bytes(PLAIN, dtype.itemsize)
+    whole = has_room(weights, device, free_bytes, RESERVE_BYTES)
+    transformer = load_transformer(source, device if whole else torch.device("cpu"), dtype)
+    if not whole:
+        stream_layers(transformer, device)
+    return transformer, whole
+
+
+def place(transformer: Any, device: torch.device, free_bytes: int | None = None) -> bool:
+    """Bring a transformer that is on the CPU to `device`, or let it be streamed; return whether it is whole.
+
+    FLUX.1 has 24 GB of weights in bfloat16, as much as the GPU of many a user holds.
+    """
     weights = sum(parameter.nbytes for parameter in transformer.parameters())
-    if free_bytes is None or weights + RESERVE_BYTES <= free_bytes:
+    if has_room(weights, device, free_bytes, RESERVE_BYTES):
         transformer.to(device)
         return True
-    transformer.enable_group_offload(
-        onload_device=device, offload_device=torch.device("cpu"), offload_type="leaf_level"
-    )
+    stream_layers(transformer, device)
     return False
-
-
-def stream_changed(transformer: Any) -> None:
-    """After a LoRA came or went: let a streamed transformer stream the layers that it has now."""
-    from diffusers.hooks.group_offloading import _maybe_remove_and_reapply_group_offloading
-
-    _maybe_remove_and_reapply_group_offloading(transformer)
