@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from .packed import BITS, PLAIN, STORED
@@ -95,10 +96,21 @@ def _fused_besides(key: str) -> int:
 
 def model_size(tensors: Tensors) -> ModelSize:
     """The size of the transformer in open files, of BFL's keys or diffusers'."""
+    shapes = {key: tensors.shape(key) for key in tensors.names()}
+    return _sized(shapes, tensors.packed_bytes, tensors.form())
+
+
+def size_of_shapes(shapes: Mapping[str, tuple[int, ...]]) -> ModelSize:
+    """The size of a transformer that is stored plain, by the shapes of its parameters."""
+    return _sized(shapes, lambda key: None, PLAIN)
+
+
+def _sized(
+    shapes: Mapping[str, tuple[int, ...]], packed_bytes: Callable[[str], int | None], form: str
+) -> ModelSize:
     blocks: dict[tuple[bool, int], BlockSize] = {}
     outer = sides = width = 0
-    for key in tensors.names():
-        shape = tensors.shape(key)
+    for key, shape in shapes.items():
         count = math.prod(shape)
         if key in ("img_in.weight", "x_embedder.weight"):
             width = shape[0]
@@ -108,11 +120,11 @@ def model_size(tensors: Tensors) -> ModelSize:
             continue
         if len(shape) == 2:
             sides += sum(shape) + shape[1] * _fused_besides(key)
-            kept = tensors.packed_bytes(key)
+            kept = packed_bytes(key)
             part = BlockSize(count, shape[0], 0, 0 if kept is None else count, kept or 0)
         else:
             part = BlockSize(rest=count)
         place = (found[1] is not None, int(found[2]))
         blocks[place] = blocks.get(place, BlockSize()) + part
     ordered = tuple(blocks[place] for place in sorted(blocks))
-    return ModelSize(width, ordered, outer, sides, tensors.form())
+    return ModelSize(width, ordered, outer, sides, form)

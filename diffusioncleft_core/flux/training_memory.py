@@ -130,13 +130,18 @@ def room_on(device: torch.device, card: float | None = None) -> Room | None:
 
     if device.type != "cuda" and card is None:
         return None
-    free = None if card is None else int(card * GIB * CARD_SHARE) - CONTEXT_BYTES
+    free = None if card is None else card_bytes(card)
     if device.type == "cuda":
         there = torch.cuda.mem_get_info(device)[0]
         free = there if free is None else min(free, there)
     assert free is not None
     host = max(0, psutil.virtual_memory().available - HOST_RESERVE_BYTES)
     return Room(free, host, nf4=_eight_bit())
+
+
+def card_bytes(card: float) -> int:
+    """What a process can have of a card of `card` GB on which nothing else runs."""
+    return int(card * GIB * CARD_SHARE) - CONTEXT_BYTES
 
 
 def _eight_bit() -> bool:

@@ -3,7 +3,6 @@
 import pytest
 import torch
 from recipes import recipe_of
-from schnell_size import TRAINABLE, schnell_size
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.flux.memory_estimate import (
@@ -24,14 +23,17 @@ from diffusioncleft.diffusioncleft_core.flux.training_memory import (
     room_on,
     work_of,
 )
+from diffusioncleft.tools.full_size_base import transformer_size
 
 CPU = torch.device("cpu")
+TRAINABLE = 85_917_696
+"""Of a LoRA of rank 16 on every linear layer, counted by the trainer: experiments/full_size.json."""
 HOST = 32 * GIB
 
 
 @pytest.fixture(scope="module")
 def schnell():
-    return schnell_size()
+    return transformer_size()
 
 
 @pytest.fixture(scope="module")
