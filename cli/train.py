@@ -78,6 +78,8 @@ def show(bars: Phases, event: dict[str, Any]) -> None:
         reg = f", {counted(reg, 'regularisation image')}" if reg else ""
         _say(bars, f"training on {counted(event['images'], 'image')}{reg}: {event['memory']}")
         bars.advance("training", event["step"], event["total"], "step")
+    elif kind == "memory":
+        _say(bars, f"memory: {event['message']}")
     elif kind == "step":
         bars.advance("training", event["step"], event["total"], "step", loss=f"{event['loss']:.3f}")
     elif kind == "validation":

@@ -46,6 +46,7 @@ WIDGETS: Mapping[str, str] = {
     "base_format": "memory.base_format",
     "gradient_checkpointing": "memory.gradient_checkpointing",
     "blocks_to_swap": "memory.blocks_to_swap",
+    "memory_limit": "memory.limit",
     "compile": "memory.compile",
     "deterministic": "memory.deterministic",
     "preview_size": "previews.size",
@@ -54,6 +55,8 @@ WIDGETS: Mapping[str, str] = {
     "checkpoint_every": "output.checkpoint_every_n_steps",
 }
 """Widgets that are fields of the recipe, by the field's path."""
+SWITCH: Mapping[str, bool] = {"on": True, "off": False}
+"""The words of a yes or no that may also be left to the trainer."""
 _NAMES = {path: widget for widget, path in WIDGETS.items()}
 
 
@@ -64,13 +67,15 @@ def spelled(path: str) -> str:
 
 @functools.cache
 def unset(widget: str) -> Any:
-    """The widget's value that leaves the field to the preset: the one of all presets where they agree."""
+    """The widget's value that leaves the field to the preset: the one of all presets where they agree, and
+    leave it not to the trainer.
+    """
     path = WIDGETS[widget]
     entry = recipe_fields()[path]
     values = {_value(path, name, phantom) for name in PRESETS for phantom in (False, True)}
-    if len(values) == 1:
+    if len(values) == 1 and None not in values:
         return values.pop()
-    if entry.setting.choices or typing.get_origin(entry.kind) is tuple:
+    if entry.kind is bool or entry.setting.choices or typing.get_origin(entry.kind) is tuple:
         return AUTO
     assert entry.setting.range is not None, path
     return entry.kind(-1 if entry.setting.range.holds(entry.kind(0)) else 0)
@@ -91,6 +96,8 @@ def recipe_widget(
     entry, default = recipe_fields()[WIDGETS[widget]], unset(widget)
     options = {"default": default, "tooltip": _tooltip(entry, default, note)} | options
     options |= {} if basic else advanced()
+    if entry.kind is bool and entry.optional:
+        return io.Combo.Input(widget, options=[default, *SWITCH], **options)
     if entry.kind is bool:
         return io.Boolean.Input(widget, **options)
     if typing.get_origin(entry.kind) is tuple:
@@ -106,6 +113,12 @@ def recipe_widget(
     kind: Any = io.Int if allowed.kind is int else io.Float
     bounds = {"min": allowed.kind(min(low, default)), "max": allowed.kind(high)}
     return kind.Input(widget, **{**bounds, **options})
+
+
+def field_value(widget: str, value: Any) -> Any:
+    """What a widget's value is in the recipe."""
+    entry = recipe_fields()[WIDGETS[widget]]
+    return SWITCH.get(value, value) if entry.kind is bool else value
 
 
 def _value(path: str, preset: str, phantom: bool) -> Any:

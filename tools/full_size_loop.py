@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from ..diffusioncleft_core.flux.components import pack_blocks
 from ..diffusioncleft_core.flux.lora import lora_parameters, target_modules
 from ..diffusioncleft_core.flux.packed import FORMATS, PLAIN
 from ..diffusioncleft_core.flux.sampling import no_cudnn_attention, predict_velocity
+from ..diffusioncleft_core.flux.transformer import pack_blocks
 from ..trainer.kernels import deterministic
 from .full_size_base import Sizes, random_transformer
 

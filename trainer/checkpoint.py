@@ -153,25 +153,26 @@ def restore(checkpoint: Checkpoint, parameters: Mapping[str, torch.nn.Parameter]
     optimizer.load_state_dict(checkpoint.optimizer)
 
 
-def found_checkpoint(
-    recipe: Recipe, states: Path, made_from: Mapping[str, Any], key_id: str, events: Events
-) -> Checkpoint | None:
+def found_checkpoint(recipe: Recipe, states: Path, events: Events) -> Checkpoint | None:
     """Return where to go on: the output folder's newest checkpoint, a given one, or None to start anew."""
-
-    def warn(message: str) -> None:
-        events.emit("warning", message=message, private=True)
-
     if recipe.output.resume == "no":
         remove_checkpoints(states)
         return None
     if recipe.output.resume == "auto":
-        checkpoint = latest_checkpoint(states, warn)
-    else:
-        checkpoint = read_checkpoint(Path(recipe.output.resume))
-    if checkpoint is not None:
-        refuse_withdrawn_checkpoint(checkpoint, recipe.output.folder)
-        check_made_from(checkpoint, made_from, recipe.output.folder, key_id=key_id, warn=warn)
-    return checkpoint
+        return latest_checkpoint(states, _warner(events))
+    return read_checkpoint(Path(recipe.output.resume))
+
+
+def check_checkpoint(
+    checkpoint: Checkpoint, made_from: Mapping[str, Any], folder: Path, key_id: str, events: Events
+) -> None:
+    """Raise UserError for a checkpoint that this run in `folder` can't or mustn't go on from."""
+    refuse_withdrawn_checkpoint(checkpoint, folder)
+    check_made_from(checkpoint, made_from, folder, key_id=key_id, warn=_warner(events))
+
+
+def _warner(events: Events) -> Callable[[str], None]:
+    return lambda message: events.emit("warning", message=message, private=True)
 
 
 def refuse_withdrawn_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:

@@ -36,15 +36,16 @@ from ..diffusioncleft_core.dataset.trained import remember_lora, remember_traini
 from ..diffusioncleft_core.dataset.withdrawn import SAID
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.files import remove_leftovers, sha256_model
-from ..diffusioncleft_core.flux.components import base_form, load_transformer, load_vae
 from ..diffusioncleft_core.flux.lora_file import PRECISIONS
+from ..diffusioncleft_core.flux.training_memory import planned_recipe
+from ..diffusioncleft_core.flux.transformer import base_form, load_transformer
 from ..diffusioncleft_core.outputs import can_write
 from ..diffusioncleft_core.progress import watched
 from ..diffusioncleft_core.recipe.document import FILE_NAME, write_recipe
 from ..diffusioncleft_core.recipe.presets import told_recipe
 from ..diffusioncleft_core.recipe.recipe import STEPS_PER_IMAGE, Recipe
 from . import checkpoint as checkpoints
-from . import memory
+from . import memory, memory_plan
 from .checkpoint import Beside
 from .config import TrainResult, parse_arguments, recipe_from, unheard
 from .data import DataOrder
@@ -125,16 +126,23 @@ def train(
         adapter_sha256 = sha256_model(adapter) if adapter else None
         if (weights := recipe.network.weights) and not weights.is_file():
             raise UserError(f"there is no file {weights}; check --network_weights")
-        form = base_form(source, recipe.memory.base_format)
+
+        # Where an earlier run stopped, and how the base lies in memory: on its form the tensors depend.
+        checkpoint = checkpoints.found_checkpoint(recipe, states, events)
+        start = checkpoint.step if checkpoint else 0
+        plan = memory_plan.plan(
+            recipe, source, prepared, device, dtype, checkpoint, events, done=start >= total
+        )
+        recipe = planned_recipe(recipe, plan.layout)
+        form = base_form(source, plan.layout.form)
         made_from = fingerprinted(recipe, prepared, total, str(dtype), form, adapter_sha256)
         run = run_fingerprint(made_from)
         folders = {image.folder for image in images.images}
         datasets = [folder for folder in folders if is_dataset(folder) and can_write(folder)]
         datasets = datasets if processes.first else []
 
-        # Where an earlier run stopped.
-        checkpoint = checkpoints.found_checkpoint(recipe, states, made_from, prepared.key_id, events)
-        start = checkpoint.step if checkpoint else 0
+        if checkpoint is not None:
+            checkpoints.check_checkpoint(checkpoint, made_from, output_dir, prepared.key_id, events)
         processes.check_same(made_from, start, total)
         path = output_dir / f"{recipe.output.name}.safetensors"
         if recipe.validation.every_n_steps > total:
@@ -154,11 +162,9 @@ def train(
             remember_training(dataset, run, output_dir)
 
         # The transformer, frozen, with the LoRA to train and the adapter that keeps schnell a 4-step model.
-        transformer = load_transformer(
-            source, device, dtype, recipe.memory.base_format, recipe.memory.blocks_to_swap
-        )
+        transformer = load_transformer(source, device, dtype, plan.layout.form, plan.layout.streamed)
         parameters, activate = attach(transformer, recipe, device)
-        if recipe.memory.gradient_checkpointing:
+        if plan.layout.checkpointing:
             transformer.enable_gradient_checkpointing()
         several_sizes = len({latents.shape for latents in prepared.latents}) > 1
         compile_blocks(transformer, recipe, several_sizes=several_sizes)
@@ -184,7 +190,7 @@ def train(
         previewer = Previewer(
             prepared.previews,
             prepared.text,
-            lambda: load_vae(source, device, encoders_dtype),
+            lambda: memory_plan.preview_vae(source, device, encoders_dtype, plan),
             output_dir / "previews",
             events,
             device,
@@ -219,7 +225,10 @@ def train(
 
         def save_checkpoint(step: int) -> None:
             history.flush()
-            beside = Beside({**average.tensors, **best.beside.tensors}, best.beside.values)
+            beside = Beside(
+                {**average.tensors, **best.beside.tensors},
+                {**best.beside.values, "memory": memory_plan.recorded(plan.layout)},
+            )
             saved = checkpoints.save_checkpoint(
                 states, step, made_from, parameters, optimizer, prepared.key_id, beside
             )

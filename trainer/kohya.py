@@ -84,6 +84,7 @@ FIELDS: Mapping[str, str] = {
     "base_format": "memory.base_format",
     "gradient_checkpointing": "memory.gradient_checkpointing",
     "blocks_to_swap": "memory.blocks_to_swap",
+    "memory": "memory.limit",
     "compile": "memory.compile",
     "dynamo_backend": "memory.dynamo_backend",
     "deterministic": "memory.deterministic",

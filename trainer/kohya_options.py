@@ -48,7 +48,7 @@ _NO_DDP = "the few gradients of a LoRA are summed without DistributedDataParalle
 _HISTORY = "the history is in loss.jsonl and in the events on standard output"
 
 _NO_LOADER = "everything is encoded before the first step, and no worker loads images while it trains"
-_MEMORY = "weights lie where --blocks_to_swap puts them, and are read by memory map"
+_MEMORY = "weights lie where --memory and --blocks_to_swap put them, and are read by memory map"
 _SPEED_OF_CACHE = "images and captions are encoded once, in batches that fit"
 
 WITHOUT_EFFECT: Mapping[str, str] = {

@@ -171,7 +171,8 @@ def encode_prompts(text: TextEncoders, prompts: Sequence[str], device: torch.dev
         if prompt in known:
             continue
         clip_ids = _token_ids(text.tokenizer, prompt, text.clip_length).to(text.text_encoder.device)
-        t5_ids = _token_ids(text.tokenizer_2, prompt, text.t5_length).to(text.text_encoder_2.device)
+        t5_ids = _token_ids(text.tokenizer_2, prompt, text.t5_length)
+        t5_ids = t5_ids.to(text.t5_device or text.text_encoder_2.device)
         pooled = text.text_encoder(clip_ids, output_hidden_states=False).pooler_output[0]
         embeds = text.text_encoder_2(t5_ids, output_hidden_states=False)[0][0]
         known[prompt] = PromptEmbedding(embeds.to(device), pooled.to(device))

@@ -232,6 +232,12 @@ _RULES = (
         needs_places=True,
     ),
     _Rule(
+        ("memory.limit",),
+        lambda r: not r.model.phantom,
+        "{model.phantom} trains the embedded model, which fits anywhere; leave it out",
+        needs_places=True,
+    ),
+    _Rule(
         ("output.save_last_n_steps",),
         lambda r: r.output.save_every_n_steps > 0 or r.output.save_every_n_epochs > 0,
         "no LoRA is saved on the way; give {output.save_every_n_steps} too",

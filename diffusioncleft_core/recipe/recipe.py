@@ -33,7 +33,7 @@ SCHEDULES = (
     "warmup_stable_decay",
 )
 TIMESTEP_SAMPLINGS = ("uniform", "sigmoid", "shift", "flux_shift", "sigma", "logit_normal", "schnell")
-BASE_FORMATS = ("stored", "plain", "fp8", "int8", "nf4")
+BASE_FORMATS = ("auto", "stored", "plain", "fp8", "int8", "nf4")
 DYNAMO_BACKENDS = ("inductor", "aot_eager", "cudagraphs", "no")
 FORMS = ("lora", "dora", "lokr")
 TARGETS = ("all", "attention", "no_modulation")
@@ -265,14 +265,25 @@ class Memory(Group):
         "auto", "number format of the base model", choices=("auto", "no", "fp16", "bf16")
     )
     base_format: str = setting(
-        "stored",
-        "form of the frozen base model's large weights: stored (as in its file, so that fp8 and GGUF stay "
-        "small), plain (widened to the number format), or fp8, int8, nf4 (quantised while it is read)",
+        "auto",
+        "form of the frozen base model's large weights: auto (what the memory allows; an fp8 or GGUF file "
+        "as it is), stored (as in its file), plain (widened to the number format), or fp8, int8, nf4 "
+        "(quantised while it is read)",
         choices=BASE_FORMATS,
     )
-    gradient_checkpointing: bool = setting(False, "compute activations twice to save memory")
-    blocks_to_swap: int = setting(
-        0, "keep the weights of so many blocks in main memory and stream them", range=NONE_OR_MORE
+    gradient_checkpointing: bool | None = setting(
+        None, "compute activations twice to save memory (default: where memory asks for it)"
+    )
+    blocks_to_swap: int | None = setting(
+        None,
+        "keep the weights of so many blocks in main memory and stream them (default: as memory asks for)",
+        range=NONE_OR_MORE,
+    )
+    limit: float | None = setting(
+        None,
+        "plan for a card of so many GB: 8, 12, 16, 24, 40, 80 (default: for what is free)",
+        range=number(1, 4096),
+        location=True,
     )
     device: str = setting("auto", "cuda, cuda:1, mps or cpu (auto: the best there is)", location=True)
     compile: bool = setting(

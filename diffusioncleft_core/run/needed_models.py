@@ -15,9 +15,9 @@ ADAPTER = "diffusioncleft weights fetch schnell-training-adapter"
 
 def base_model(settings: RunSettings) -> Iterator[Need]:
     """The base model's parts, one by one, and the training adapter."""
-    from ..flux.components import check_transformer
     from ..flux.lora_file import read_lora
     from ..flux.tensors import check_file
+    from ..flux.transformer import check_transformer
     from ..weights.registry import find_entry, find_model
 
     source, absent = settings.source, settings.absent

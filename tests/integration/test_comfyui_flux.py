@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from tiny_flux import build_single_files, build_tiny_flux
 
 from diffusioncleft.diffusioncleft_core.flux import dora, lokr, lora, sampling
-from diffusioncleft.diffusioncleft_core.flux.components import load_transformer
 from diffusioncleft.diffusioncleft_core.flux.source import FluxSource
+from diffusioncleft.diffusioncleft_core.flux.transformer import load_transformer
 
 COMFYUI = Path(os.environ.get("COMFYUI_PATH", "~/comfy/ComfyUI")).expanduser()
 pytestmark = pytest.mark.skipif(

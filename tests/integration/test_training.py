@@ -19,11 +19,7 @@ from safetensors.torch import load_file
 from synthetic_mark import assert_marked
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
-from diffusioncleft.diffusioncleft_core.flux.components import (
-    load_text_encoders,
-    load_transformer,
-    load_vae,
-)
+from diffusioncleft.diffusioncleft_core.flux.components import load_text_encoders, load_vae
 from diffusioncleft.diffusioncleft_core.flux.lora import load_lora
 from diffusioncleft.diffusioncleft_core.flux.sampling import (
     decode_latents,
@@ -32,6 +28,7 @@ from diffusioncleft.diffusioncleft_core.flux.sampling import (
     sample,
 )
 from diffusioncleft.diffusioncleft_core.flux.source import FluxSource
+from diffusioncleft.diffusioncleft_core.flux.transformer import load_transformer
 from diffusioncleft.diffusioncleft_core.recipe.recipe import Recipe
 from diffusioncleft.trainer import launch
 from diffusioncleft.trainer.config import to_arguments
