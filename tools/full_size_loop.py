@@ -15,8 +15,7 @@ import torch
 from ..diffusioncleft_core.flux.components import pack_blocks
 from ..diffusioncleft_core.flux.lora import lora_parameters, target_modules
 from ..diffusioncleft_core.flux.packed import FORMATS, PLAIN
-from ..diffusioncleft_core.flux.sampling import no_cudnn_attention, predict_velocity
-from ..trainer.kernels import deterministic
+from ..diffusioncleft_core.flux.sampling import deterministic, no_cudnn_attention, predict_velocity
 from .full_size_base import Sizes, random_transformer
 
 LORA = "default"
