@@ -9,12 +9,9 @@ from typing import Any
 import torch
 
 from diffusioncleft.diffusioncleft_core.environment import default_dtype
-from diffusioncleft.diffusioncleft_core.flux.components import (
-    load_text_encoders,
-    load_transformer,
-    pack_blocks,
-)
+from diffusioncleft.diffusioncleft_core.flux.components import load_text_encoders
 from diffusioncleft.diffusioncleft_core.flux.source import phantom_source
+from diffusioncleft.diffusioncleft_core.flux.transformer import load_transformer, pack_blocks
 from diffusioncleft.diffusioncleft_core.recipe.recipe import Recipe
 from diffusioncleft.tools.flops import recipe_flops, step_flops
 from diffusioncleft.tools.full_size_base import full_sizes, random_transformer

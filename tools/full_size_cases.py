@@ -24,8 +24,7 @@ import torch
 from ..diffusioncleft_core.environment import default_dtype, pick_device
 from ..diffusioncleft_core.flux.lora import load_lora, lora_state
 from ..diffusioncleft_core.flux.lora_file import save_kohya
-from ..diffusioncleft_core.flux.sampling import initial_noise, no_cudnn_attention, sample
-from ..trainer.kernels import deterministic
+from ..diffusioncleft_core.flux.sampling import deterministic, initial_noise, no_cudnn_attention, sample
 from .flops import step_flops
 from .full_size_base import Sizes, full_sizes, random_transformer, tiny_sizes
 from .full_size_loop import (

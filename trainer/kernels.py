@@ -1,7 +1,6 @@
 """The kernels that a training computes with: deterministic ones, and the transformer's blocks compiled."""
 
 import contextlib
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +8,7 @@ import torch
 
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.flux.packed import FrozenLinear
-from ..diffusioncleft_core.flux.sampling import no_cudnn_attention
+from ..diffusioncleft_core.flux.sampling import deterministic, no_cudnn_attention
 from ..diffusioncleft_core.recipe.recipe import Recipe
 
 _VARIANTS = 64
@@ -36,24 +35,6 @@ def kernels(recipe: Recipe, device: torch.device) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(threads)
-
-
-@contextlib.contextmanager
-def deterministic(wanted: bool) -> Iterator[None]:
-    """Deterministic kernels of the GPU where there are some; the settings are put back."""
-    before = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    memory_filling: Any = torch.utils.deterministic
-    fill = memory_filling.fill_uninitialized_memory
-    if wanted:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        memory_filling.fill_uninitialized_memory = False  # it would write every tensor twice
-    try:
-        yield
-    finally:
-        memory_filling.fill_uninitialized_memory = fill
-        torch.use_deterministic_algorithms(before, warn_only=warn_only)
 
 
 def compile_blocks(transformer: Any, recipe: Recipe, *, several_sizes: bool) -> None:

@@ -18,13 +18,13 @@ from ..errors import UserError
 from ..files import atomic_path, private_dir, read_json, write_json
 from ..progress import progress
 from ..weight_file import SOURCE_KEY
-from .components import open_transformer
 from .lora_file import PRECISIONS, in_precision, save_tensors
 from .lora_keys import LoraFormat, from_state, write
 from .lora_merge import Written, tell_ranks
 from .lora_rank import of_layers
 from .source import FluxSource, find_transformer
 from .tensors import Tensors, check_file
+from .transformer import open_transformer
 from .transformer_keys import ModulePair, bfl_to_diffusers, count_blocks, double_block, is_bfl, single_block
 
 _EXACT_SIDE = 1024

@@ -14,8 +14,8 @@ from tiny_flux import build_tiny_flux
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.flux import lora
-from diffusioncleft.diffusioncleft_core.flux.components import load_transformer
 from diffusioncleft.diffusioncleft_core.flux.source import FluxSource
+from diffusioncleft.diffusioncleft_core.flux.transformer import load_transformer
 from diffusioncleft.trainer.config import parse_recipe, to_arguments
 from diffusioncleft.trainer.events import Events
 from diffusioncleft.trainer.flux_train_network import train

@@ -14,10 +14,11 @@ from safetensors.torch import load_file
 from tiny_flux import build_tiny_flux
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
-from diffusioncleft.diffusioncleft_core.flux.components import load_text_encoders, load_transformer, load_vae
+from diffusioncleft.diffusioncleft_core.flux.components import load_text_encoders, load_vae
 from diffusioncleft.diffusioncleft_core.flux.lora import load_lora
 from diffusioncleft.diffusioncleft_core.flux.sampling import encode_images, encode_prompts, predict_velocity
 from diffusioncleft.diffusioncleft_core.flux.source import FluxSource
+from diffusioncleft.diffusioncleft_core.flux.transformer import load_transformer
 from diffusioncleft.diffusioncleft_core.imageset.decode import pixel_sha256
 from diffusioncleft.trainer.events import Events
 from diffusioncleft.trainer.flux_train_network import train

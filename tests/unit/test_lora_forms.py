@@ -8,9 +8,9 @@ from tiny_flux import build_tiny_flux
 from diffusioncleft.cli.main import main
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.flux import dora, lokr, lora, sampling
-from diffusioncleft.diffusioncleft_core.flux.components import load_transformer, pack_blocks
 from diffusioncleft.diffusioncleft_core.flux.lora_file import save_tensors
 from diffusioncleft.diffusioncleft_core.flux.source import FluxSource
+from diffusioncleft.diffusioncleft_core.flux.transformer import load_transformer, pack_blocks
 from diffusioncleft.trainer.network_args import fields_of, layer_ranks
 
 CPU = torch.device("cpu")

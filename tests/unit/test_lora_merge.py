@@ -15,12 +15,12 @@ from diffusioncleft.diffusioncleft_core.dataset.drawn import lora_names
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.files import sha256_file
 from diffusioncleft.diffusioncleft_core.flux import lora, lora_extract
-from diffusioncleft.diffusioncleft_core.flux.components import load_transformer
 from diffusioncleft.diffusioncleft_core.flux.lora_extract import decomposed, extract_lora
 from diffusioncleft.diffusioncleft_core.flux.lora_file import read_lora, save_tensors
 from diffusioncleft.diffusioncleft_core.flux.lora_keys import LoraModule, from_state, write
 from diffusioncleft.diffusioncleft_core.flux.lora_merge import merge_loras, resize_lora
 from diffusioncleft.diffusioncleft_core.flux.source import FluxSource
+from diffusioncleft.diffusioncleft_core.flux.transformer import load_transformer
 from diffusioncleft.diffusioncleft_core.flux.transformer_keys import (
     diffusers_to_bfl,
     double_block,

@@ -9,11 +9,11 @@ from reference_training import tiny_transformer
 from torch.profiler import ProfilerActivity, profile
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
-from diffusioncleft.diffusioncleft_core.flux.components import pack_blocks
 from diffusioncleft.diffusioncleft_core.flux.lora import active_adapters, attach_lora, load_lora
 from diffusioncleft.diffusioncleft_core.flux.lora_file import save_kohya
 from diffusioncleft.diffusioncleft_core.flux.packed import PLAIN
 from diffusioncleft.diffusioncleft_core.flux.sampling import predict_velocity
+from diffusioncleft.diffusioncleft_core.flux.transformer import pack_blocks
 from diffusioncleft.trainer.config import parse_recipe
 from diffusioncleft.trainer.events import Events
 from diffusioncleft.trainer.kernels import compile_blocks, kernels, uncompiled
