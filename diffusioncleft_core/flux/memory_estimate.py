@@ -63,7 +63,7 @@ class Work:
         samples: that go through the transformer at once.
         lora_parameters: that are trained.
         optimizer_bytes: an entry of `OPTIMIZER_BYTES`.
-        adapter_bytes: of a training adapter beside the LoRA.
+        beside_bytes: of a training adapter, and of an average of the LoRA (EMA).
         preview_pixels: of the largest preview; 0: none.
         itemsize: bytes of a number of the base that is not packed.
     """
@@ -72,7 +72,7 @@ class Work:
     samples: int
     lora_parameters: int
     optimizer_bytes: int = OPTIMIZER_BYTES["AdamW8bit"]
-    adapter_bytes: int = 0
+    beside_bytes: int = 0
     preview_pixels: int = 0
     itemsize: int = 2
     text_tokens: int = 256
@@ -129,7 +129,7 @@ def estimate(size: ModelSize, work: Work, layout: Layout) -> Estimate:
     preview = VAE_BYTES + DECODED_PIXEL_BYTES * work.preview_pixels if work.preview_pixels else 0
     return Estimate(
         weights=size.weight_bytes(layout.form, work.itemsize, layout.streamed) + slots,
-        lora=2 * gradients + work.optimizer_bytes * work.lora_parameters + work.adapter_bytes,
+        lora=2 * gradients + work.optimizer_bytes * work.lora_parameters + work.beside_bytes,
         activations=activations,
         host=sum(streamed),
         preview=preview,

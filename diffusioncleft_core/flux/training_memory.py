@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ..recipe.recipe import PAPER_SIDE, Memory, Recipe
+from ..recipe.recipe import PAPER_SIDE, Recipe
 from .memory_estimate import GIB, OPTIMIZER_BYTES, Layout, Work, estimate, picture_tokens
 from .memory_plan import AUTO, MemoryPlan, Room, Wishes, choose, described
 from .model_size import ModelSize
@@ -22,6 +22,7 @@ CONTEXT_BYTES = GIB // 2
 """Of a card's memory, what the driver keeps for a process."""
 CARD_SHARE = 0.985
 """What a card reports of the size that it is sold by: 79.2 of 80 GiB, measured on an H100."""
+FLOAT_BYTES = 4
 HOST_RESERVE_BYTES = 2 * GIB
 """Free main memory that page-locked blocks leave to everything else."""
 _RANK = re.compile(r"=(\d+)(?=,|$)")
@@ -64,7 +65,7 @@ def plan_training(
     Raises:
         UserError: nothing fits.
     """
-    own = _wishes(recipe.memory)
+    own = _wishes(recipe)
     wishes = own if recorded is None else _filled(own, recorded)
     work = work_of(recipe, size, dtype, batch)
     if room is None or recipe.model.phantom:
@@ -107,12 +108,16 @@ def work_of(recipe: Recipe, size: ModelSize, dtype: torch.dtype, batch: Batch | 
     if optimizer == "AdamW8bit" and not _eight_bit():
         optimizer = "AdamW"
     adapter = recipe.network.training_adapter
+    parameters = size.adapted_sides * _largest_rank(recipe)
+    beside = adapter.stat().st_size if adapter is not None and adapter.is_file() else 0
+    if recipe.optimizer.ema_decay:
+        beside += FLOAT_BYTES * parameters
     return Work(
         tokens=known.tokens + TEXT_TOKENS,
         samples=recipe.data.batch_size * (1 + regularised + preserved),
-        lora_parameters=size.adapted_sides * _largest_rank(recipe),
+        lora_parameters=parameters,
         optimizer_bytes=OPTIMIZER_BYTES[optimizer],
-        adapter_bytes=adapter.stat().st_size if adapter is not None and adapter.is_file() else 0,
+        beside_bytes=beside,
         preview_pixels=known.preview_pixels,
         itemsize=dtype.itemsize,
         text_tokens=TEXT_TOKENS,
@@ -148,8 +153,11 @@ def _eight_bit() -> bool:
     return importlib.util.find_spec("bitsandbytes") is not None
 
 
-def _wishes(memory: Memory) -> Wishes:
-    return Wishes(memory.base_format, memory.gradient_checkpointing, memory.blocks_to_swap)
+def _wishes(recipe: Recipe) -> Wishes:
+    """What the recipe chooses; a DoRA reads whole weights, so that its blocks can't be streamed."""
+    memory = recipe.memory
+    streamed = 0 if memory.blocks_to_swap is None and recipe.network.form == "dora" else memory.blocks_to_swap
+    return Wishes(memory.base_format, memory.gradient_checkpointing, streamed)
 
 
 def _filled(own: Wishes, recorded: Wishes) -> Wishes:
