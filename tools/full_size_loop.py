@@ -14,13 +14,8 @@ import torch
 
 from ..diffusioncleft_core.flux.lora import lora_parameters, target_modules
 from ..diffusioncleft_core.flux.packed import FORMATS, PLAIN
-<<<<<<< .merge_file_FGTBPK
-from ..diffusioncleft_core.flux.sampling import no_cudnn_attention, predict_velocity
-from ..diffusioncleft_core.flux.transformer import pack_blocks
-from ..trainer.kernels import deterministic
-=======
 from ..diffusioncleft_core.flux.sampling import deterministic, no_cudnn_attention, predict_velocity
->>>>>>> .merge_file_BQ42WR
+from ..diffusioncleft_core.flux.transformer import pack_blocks
 from .full_size_base import Sizes, random_transformer
 
 LORA = "default"
