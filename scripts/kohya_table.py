@@ -13,7 +13,7 @@ BEGIN, END = "<!-- kohya's options: scripts/kohya_table.py -->\n", "<!-- end of 
 OURS = (
     "phantom", "tokenizer_clip", "tokenizer_t5", "cache_dir", "checkpoint_every_n_steps",
     "network_targets", "network_qkv", "training_adapter", "adam_beta1", "adam_beta2", "adam_eps",
-    "weight_decay", "prior_target", "output_preservation_weight", "other_trigger", "region_weight",
+    "weight_decay", "prior_target", "output_preservation_weight", "other_trigger", "region_weight", "balance_by",
     "device", "num_cpu_threads", "sample_size", "sample_steps", "report_every_step", "trigger",
     "prompt_form", "stop_file",
 )  # fmt: skip

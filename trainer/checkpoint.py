@@ -25,7 +25,7 @@ from ..diffusioncleft_core.weight_file import stand_in
 _Memory = tuple[int, torch.Size, tuple[int, ...], torch.dtype, torch.device]
 _FORMAT = "diffusioncleft training checkpoint 1"
 _KEPT = 2
-KEYED = ("images", "regions")
+KEYED = ("images", "regions", "balanced")
 """What of a run's origins is a fingerprint under the secret key of the cache."""
 
 

@@ -51,7 +51,7 @@ from ..diffusioncleft_core.recipe.recipe import STEPS_PER_IMAGE, Recipe
 from . import checkpoint as checkpoints
 from . import memory
 from .config import TrainResult, parse_arguments, recipe_from, unheard
-from .data import DataOrder
+from .data import data_order
 from .epochs import in_steps
 from .events import EVENT_SECONDS, Events, LossHistory, standard_output_events
 from .folders import image_folders
@@ -101,7 +101,7 @@ def train(recipe: Recipe, events: Events, interruption: Interruption) -> TrainRe
         )  # they overflow in half precision
         prepared = prepare(recipe, source, device, encoders_dtype, events, interruption)
         images = prepared.collected
-        order = DataOrder(images.images, recipe.data.batch_size, recipe.objective.seed)
+        order = data_order(images.images, recipe)
         recipe = in_steps(recipe, order)
         total = recipe.optimizer.steps or STEPS_PER_IMAGE * len(images.train)
         adapter = _adapter(recipe, events)

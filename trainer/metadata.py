@@ -18,7 +18,7 @@ from ..diffusioncleft_core.recipe.document import METADATA_KEY, recipe_document
 from ..diffusioncleft_core.recipe.presets import steps_tell, told_recipe
 from ..diffusioncleft_core.recipe.recipe import Recipe, recipe_fields
 from ..diffusioncleft_core.small_counts import told, told_parts
-from .data import DataOrder
+from .data import data_order
 from .epochs import steps_an_epoch
 from .kohya import NAMES
 from .network_args import pairs_of
@@ -27,6 +27,7 @@ from .prepare import Prepared
 from .triggers import trigger_form
 
 _ADDED = (
+    "data.balance_by",
     "network.args",
     "optimizer.args",
     "optimizer.cycles",
@@ -116,7 +117,7 @@ def lora_metadata(
     images = len(collected.train)
     shared = told_recipe(recipe, images)
     counted = not steps_tell(recipe, images)
-    epoch = steps_an_epoch(recipe, DataOrder(collected.images, recipe.data.batch_size, recipe.objective.seed))
+    epoch = steps_an_epoch(recipe, data_order(collected.images, recipe))
     chosen = recipe.objective
     name = prepared.trigger and f"{prepared.trigger}, "
     asked = all(consent_recorded(folder) for folder in {image.folder for image in collected.images})
@@ -182,6 +183,7 @@ def lora_metadata(
         "training_adapter_sha256": made_from["training adapter"],
         "prior_target": recipe.objective.prior_target if collected.reg else None,
         "output_preservation_weight": recipe.objective.output_preservation_weight or None,
+        "balance_by": recipe.data.balance_by,
         "region_weight": recipe.objective.region_weight if recipe.objective.region_weight != 1 else None,
         "dataset_fingerprint": prepared.fingerprints["images"],
         "consent": RECORDED if asked else NOT_RECORDED,
