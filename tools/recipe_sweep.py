@@ -11,7 +11,7 @@ import argparse
 import shlex
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -30,6 +30,7 @@ from ..trainer.events import Events
 from ..trainer.flux_train_network import train
 from ..trainer.interruption import Interruption
 
+CONDITIONS = ("pre_op", "post_op")
 STEADY = {"previews.every_n_steps": 0, "previews.prompts": None, "output.checkpoint_every_n_steps": 100000}
 BALANCED = {"data.balance_by": "cleft_type,side"}
 BATCH8 = {"data.batch_size": 8, "optimizer.learning_rate": 6e-3, "optimizer.steps": 700}
@@ -43,26 +44,34 @@ RECIPES: Mapping[str, Changes] = {
 """Changes to the demo's `robust` recipe, by the name in the table."""
 
 
-def demo_run(work: Path, seed: int = 0, preset: str = "robust") -> Run:
-    """The demo's run in `work` with its datasets built, and nothing else done."""
+def demo_run(work: Path, wanted: Collection[str], seed: int = 0) -> Run:
+    """The demo's run in `work` with the datasets of the conditions `wanted` built, and nothing else done."""
     parser = argparse.ArgumentParser()
     run_command.configure(parser)
-    given = ["--phantom", "--preset", preset, "--seed", str(seed), "--out", str(work)]
+    given = ["--phantom", "--seed", str(seed), "--out", str(work)]
     run = Run(run_command.settings_from(parser.parse_args(given)))
-    for condition in run.conditions:
+    last = max(place for place, condition in enumerate(run.conditions) if condition.name in wanted)
+    for condition in run.conditions[: last + 1]:  # people are held out of all datasets alike
         photographs = render_photographs(run, condition)
         run.facts[condition.name]["dataset"] = build(run, condition, photographs)
     return run
 
 
 def train_with(run: Run, condition: Condition, changes: Changes, out: Path) -> tuple[Path, float]:
-    """Train the condition's LoRA with `changes`, in this process; its file, and the processor's seconds."""
+    """Train the condition's LoRA with `changes`, in this process; its file, and the processor's seconds.
+
+    The seconds are those of the call that finished it.
+    """
     recipe = training_recipe(run, condition).replaced(
         {**STEADY, "output.folder": out, "output.name": "lora", **changes}
     )
-    begun = time.process_time()
-    result = train(recipe, Events(lambda event: None), Interruption())
-    return result.path, time.process_time() - begun
+    taken = out / "seconds.json"
+    begun, interruption = time.process_time(), Interruption()
+    with interruption.of_process(stdin=False):
+        result = train(recipe, Events(lambda event: None), interruption)
+    if not taken.is_file():
+        write_json(taken, round(time.process_time() - begun, 1))
+    return result.path, float(read_json(taken))
 
 
 def figures_of(
@@ -84,9 +93,13 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=RECIPES)
-    parser.add_argument("--conditions", nargs="+", default=["pre_op", "post_op"])
+    parser.add_argument("--conditions", nargs="+", default=list(CONDITIONS), choices=CONDITIONS)
     parser.add_argument("--strengths", nargs="+", type=float, default=[1.0, 1.5])
+    parser.add_argument(
+        "--full-only", action="store_true", help="draw the full prompt alone, not what shows selectivity"
+    )
     parser.add_argument("--n", type=int, default=120, help="images a cell (default 120)")
+    parser.add_argument("--steps", type=int, help="optimizer steps, in place of the recipes' own")
     parser.add_argument("--seed", type=int, default=0, help="seed of the run (default 0, the demo's)")
     parser.add_argument("--work", type=Path, default=Path("build/recipe_sweep"))
     parser.add_argument("--out", type=Path, default=Path("experiments/recipe_sweep.json"))
@@ -96,20 +109,22 @@ def main() -> int:
         "command": shlex.join(["python", "-m", "diffusioncleft.tools.recipe_sweep", *sys.argv[1:]]),
         "date": date.today().isoformat(),
     }
-    run = demo_run(args.work / f"seed{args.seed}", args.seed)
+    run = demo_run(args.work / f"seed{args.seed}", args.conditions, args.seed)
+    fewer = {"optimizer.steps": args.steps} if args.steps else {}
     for name in args.recipes:
         for condition in (c for c in run.conditions if c.name in args.conditions):
             where = args.work / f"seed{args.seed}" / name / condition.name
-            lora, seconds = train_with(run, condition, RECIPES[name], where)
+            changes = {**RECIPES[name], **fewer}
+            lora, seconds = train_with(run, condition, changes, where)
             for strength in args.strengths:
-                key = f"{name}/{condition.name}/strength{strength:g}/seed{args.seed}/n{args.n}"
+                cells = "full" if args.full_only else "all"
+                key = f"{name}/{condition.name}/strength{strength:g}/seed{args.seed}/{cells}/n{args.n}"
                 if key in document["figures"]:
                     continue
-                figures = figures_of(run, condition, lora, args.n, strength)
-                before = document["figures"].get(key.rpartition("/")[0], {})
+                figures = figures_of(run, condition, lora, args.n, strength, selectivity=not args.full_only)
                 document["figures"][key] = {
-                    "changes": {path: str(value) for path, value in RECIPES[name].items()},
-                    "training_cpu_seconds": before.get("training_cpu_seconds", round(seconds, 1)),
+                    "changes": {path: str(value) for path, value in changes.items()},
+                    "training_cpu_seconds": seconds,
                     **figures,
                 }
                 write_json(args.out, document)
