@@ -19,76 +19,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ..diffusioncleft_core.conditions.loader import load_vocabulary
 from ..diffusioncleft_core.conditions.plan import PlanRow, sampling_plan
 from ..diffusioncleft_core.conditions.vocabulary import Condition
-from ..diffusioncleft_core.dataset.build import build_dataset
-from ..diffusioncleft_core.dataset.settings import BuildSettings, Photographs
 from ..diffusioncleft_core.faces.analyzer import PHANTOM, FaceAnalyzer, load_face_analyzer
-from ..diffusioncleft_core.files import read_json, write_bytes, write_json, write_text
+from ..diffusioncleft_core.files import read_json, write_bytes, write_json
 from ..diffusioncleft_core.flux.source import phantom_source
-from ..diffusioncleft_core.generation.settings import GenerationSettings, Sampling
+from ..diffusioncleft_core.generation.settings import GenerationSettings
 from ..diffusioncleft_core.imageset.decode import read_image
-from ..diffusioncleft_core.imageset.manifest import ImageRow, read_image_set
+from ..diffusioncleft_core.imageset.manifest import read_image_set
 from ..diffusioncleft_core.phantom.experiment import FULL, Cell, asked, draw_cells
-from ..diffusioncleft_core.phantom.face import CLEFT
 from ..diffusioncleft_core.phantom.oracle import finding_rate, load_oracle
-from ..diffusioncleft_core.phantom.photographs import write_photographs
-from ..diffusioncleft_core.recipe.presets import chosen_recipe, named_recipe
-from ..diffusioncleft_core.recipe.recipe import PHANTOM_SIDE
 from ..diffusioncleft_core.run.settings import PHANTOM_STRENGTH
-from ..trainer.events import Events
-from ..trainer.flux_train_network import train
-from ..trainer.interruption import Interruption
 from .memorisation_plot import memorisation_drawing
+from .phantom_training import CONDITION, captioned_folder, phantom_people, phantom_sampling, train_phantom
 
-CONDITION = "pre_op"
 CAPTIONS = ("full", "trigger")
-DRAWN_BATCH = 16
 RESAMPLES = 2000
-
-
-def phantom_people(work: Path, people: int, seed: int, analyzer: FaceAnalyzer) -> Path:
-    """A built dataset of twice as many people, half of them held out."""
-    photographs, out = work / "photographs", work / "dataset"
-    table = write_photographs(photographs, 2 * people, CLEFT, seed, PHANTOM_SIDE, subjects=2 * people)
-    condition = load_vocabulary().condition(CONDITION)
-    settings = BuildSettings(holdout=0.5, seed=seed, phantom=True)
-    build_dataset(Photographs(photographs, table), condition, out, analyzer, settings=settings)
-    return out
-
-
-def training_folder(dataset: Path, rows: Sequence[ImageRow], captions: str, trigger: str, out: Path) -> Path:
-    """A plain folder of the training images, with their captions or with the trigger alone."""
-    for number, row in enumerate(rows):
-        write_bytes(out / f"{number:03d}.png", (dataset / row.file).read_bytes())
-        write_text(out / f"{number:03d}.txt", (row.caption or "") if captions == "full" else trigger)
-    return out
-
-
-def train_lora(images: Path, trigger: str, rank: int, steps: int, seed: int, out: Path) -> Path:
-    """The paper's recipe on the phantom with another rank and number of steps; alpha is twice the rank."""
-    recipe = chosen_recipe(
-        named_recipe("paper", phantom=True),
-        {
-            "data.train_dir": images,
-            "data.trigger": trigger,
-            "data.cache_dir": images.with_name("cache"),
-            "network.rank": rank,
-            "network.alpha": 2.0 * rank,
-            "optimizer.steps": steps,
-            "objective.seed": seed,
-            "memory.device": "cpu",
-            "output.folder": out,
-            "output.name": "lora",
-        },
-    )
-    interruption = Interruption()
-    with interruption.of_process(stdin=False):
-        return train(recipe, Events(lambda event: None), interruption).path
 
 
 def embedded(images: Sequence[NDArray[np.uint8]], analyzer: FaceAnalyzer) -> NDArray[np.float32]:
@@ -145,16 +94,8 @@ def measure(
     analyzer: FaceAnalyzer,
 ) -> dict[str, Any]:
     """Draw the prompts with a LoRA (None: the base alone); obedience, and how near the training faces are."""
-    sampling = Sampling(
-        torch.device("cpu"),
-        torch.float32,
-        width=PHANTOM_SIDE,
-        height=PHANTOM_SIDE,
-        batch=DRAWN_BATCH,
-        strength=PHANTOM_STRENGTH,
-    )
     cell = Cell(FULL, tuple(rows))
-    settings = GenerationSettings(phantom_source(), sampling, lora)
+    settings = GenerationSettings(phantom_source(), phantom_sampling(strength=PHANTOM_STRENGTH), lora)
     pictures = draw_cells(settings, [cell], [])[0][FULL]
     assert condition.phantom is not None
     rate = finding_rate(condition.phantom.finding, load_oracle().read(pictures), asked(rows))
@@ -208,9 +149,19 @@ def main() -> int:
             continue
         lora = None
         if captions != "base":
-            images = training_folder(dataset, train_rows, captions, trigger, args.work / captions / "images")
-            out = args.work / captions / f"rank{rank}-steps{steps}"
-            lora = train_lora(images, condition.trigger, rank, steps * len(train_rows), args.seed, out)
+            told = [row.caption or "" if captions == "full" else trigger for row in train_rows]
+            images = [dataset / row.file for row in train_rows]
+            lora = train_phantom(
+                {
+                    "data.train_dir": captioned_folder(images, told, args.work / captions / "images"),
+                    "data.trigger": condition.trigger,
+                    "network.rank": rank,
+                    "network.alpha": 2.0 * rank,
+                    "optimizer.steps": steps * len(train_rows),
+                    "objective.seed": args.seed,
+                },
+                args.work / captions / f"rank{rank}-steps{steps}",
+            )
         figures = measure(lora, condition, plan, faces, analyzer)
         document["loras"][name] = {
             "captions": captions,
