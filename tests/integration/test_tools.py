@@ -15,6 +15,11 @@ CALLS = {
         *("--people", "3", "--ranks", "2", "--steps", "1", "--captions", "trigger", "--n", "2"),
         *("--work", "work", "--out", "figures/figures.json", "--plot", "figures/a.png"),
     ],
+    "evaluate_steps": [
+        *("--n", "2", "--seeds", "1", "--people", "3", "--steps", "2", "--every", "1"),
+        *("--adapter-steps", "1", "--adapter-images", "5", "--work", "work"),
+        *("--out", "figures/figures.json", "--plot", "figures/a.png"),
+    ],
     "evaluate_base": [
         "--n",
         "1",
