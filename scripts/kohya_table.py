@@ -16,6 +16,7 @@ OURS = (
     "network_form", "lokr_factor", "network_targets", "network_qkv", "training_adapter",
     "adam_beta1", "adam_beta2", "adam_eps",
     "weight_decay", "prior_target", "output_preservation_weight", "other_trigger", "region_weight",
+    "balance_by",
     "memory", "compile", "deterministic", "device", "num_cpu_threads", "sample_size", "sample_steps",
     "report_every_step", "trigger", "prompt_form", "stop_file",
 )  # fmt: skip

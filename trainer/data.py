@@ -1,7 +1,7 @@
 """The images of a run, and the order in which steps take them."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,8 +15,9 @@ from ..diffusioncleft_core.imageset.captions import CaptionFiles
 from ..diffusioncleft_core.imageset.decode import INGEST_VERSION, Rejected, pixel_sha256, read_image
 from ..diffusioncleft_core.imageset.manifest import ImageRow, read_image_set, unlisted
 from ..diffusioncleft_core.imageset.places import MANIFEST, is_set_aside, named
-from ..diffusioncleft_core.recipe.recipe import Subset
+from ..diffusioncleft_core.recipe.recipe import Recipe, Subset
 from ..diffusioncleft_core.small_counts import told
+from .balance import BalancedBatches, Group, attribute_names, group_of
 from .buckets import PLAIN_SIDES, BucketSides, assign_buckets, cover_box
 
 MAX_SIDE = 4096  # larger photographs are reduced while they are read
@@ -26,8 +27,8 @@ _TRAINED_ROLES = {False: (None, "train"), True: (None, "train", "generated", "co
 @dataclass(frozen=True)
 class TrainImage:
     """One image: where it lies, the folder of its set, its caption, the SHA-256 of its normalised pixels, its
-    bucket (width, height) and, where it is known, the box of the finding as (x0, y0, x1, y1) in px of the
-    bucket; `once_more`: the photograph stands before it already, at a larger size.
+    bucket (width, height), where it is known the box of the finding as (x0, y0, x1, y1) in px of the bucket,
+    and what its manifest says of it; `once_more`: the photograph stands before it already, at a larger size.
     """
 
     path: Path
@@ -38,6 +39,7 @@ class TrainImage:
     sha256: str
     bucket: tuple[int, int]
     region: tuple[float, float, float, float] | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
     once_more: bool = False
 
     @property
@@ -216,6 +218,7 @@ def _images_of(
                 sha256,
                 bucket,
                 region_in_bucket(row.region, width, height, bucket),
+                row.attributes,
                 once_more=place > 0,
             )
             for place, bucket in enumerate(assign_buckets(width, height, bases, sides))
@@ -295,15 +298,26 @@ class Draw:
     epoch: int = field(default=1, compare=False)
 
 
+def data_order(images: Sequence[TrainImage], recipe: Recipe) -> "DataOrder":
+    """The order of a recipe's batches."""
+    names = attribute_names(recipe.data.balance_by)
+    return DataOrder(images, recipe.data.batch_size, recipe.objective.seed, names)
+
+
 class DataOrder:
     """Which images a batch takes, as a pure function of (seed, number of the batch).
 
     An epoch takes every training image `repeats` times: shuffled within its bucket, cut into batches, the
     batches shuffled. Every training image is paired with a regularisation image, of its own bucket if there
     is one (the two then share a forward), which are taken in their own shuffled order.
+
+    With `balance_by` the training images are drawn so that these attributes' values are equally frequent (see
+    `BalancedBatches`), and an epoch is as many full batches as hold as many images.
     """
 
-    def __init__(self, images: Sequence[TrainImage], batch_size: int, seed: int) -> None:
+    def __init__(
+        self, images: Sequence[TrainImage], batch_size: int, seed: int, balance_by: Sequence[str] = ()
+    ) -> None:
         self._batch_size, self._seed = batch_size, seed
         self._buckets: dict[tuple[int, int], list[int]] = {}
         pools: dict[tuple[int, int], list[int]] = {}
@@ -314,22 +328,37 @@ class DataOrder:
         self._pools = {bucket: pools.get(bucket, everything) for bucket in self._buckets}
         self._bucket_of = {index: image.bucket for index, image in enumerate(images)}
         self.batches_an_epoch = sum(-(-len(group) // batch_size) for group in self._buckets.values())
+        self._balanced = self._balance(images, balance_by) if balance_by else None
+        if self._balanced:
+            drawn = sum(len(group) for group in self._buckets.values())
+            self.batches_an_epoch = -(-drawn // batch_size)
         self._epoch: tuple[int, list[tuple[int, ...]]] = (-1, [])
         self._shuffled: dict[tuple[tuple[int, int], int], list[int]] = {}
 
     def draw(self, number: int) -> Draw:
         """Return the images of batch `number`, counted from 0 over the whole run."""
-        epoch, position = divmod(number, self.batches_an_epoch)
-        if self._epoch[0] != epoch:
-            self._epoch = (epoch, list(self._plan(epoch)))
-        train = self._epoch[1][position]
+        train = self._balanced.batch(number) if self._balanced else self._shuffled_batch(number)
+        epoch = number // self.batches_an_epoch + 1
         bucket = self._bucket_of[train[0]]
         pool = self._pools[bucket]
         if not pool:
-            return Draw(train, (), epoch + 1)
+            return Draw(train, (), epoch)
         first = number * self._batch_size
         reg = tuple(self._reg(bucket, pool, first + offset) for offset in range(len(train)))
-        return Draw(train, reg, epoch + 1)
+        return Draw(train, reg, epoch)
+
+    def _balance(self, images: Sequence[TrainImage], names: Sequence[str]) -> BalancedBatches:
+        pools: dict[Group, list[int]] = {}
+        for index, image in enumerate(images):
+            if not image.is_reg:
+                pools.setdefault(group_of(image.attributes, names), []).extend([index] * image.repeats)
+        return BalancedBatches(pools, self._bucket_of, self._batch_size, self._seed)
+
+    def _shuffled_batch(self, number: int) -> tuple[int, ...]:
+        epoch, position = divmod(number, self.batches_an_epoch)
+        if self._epoch[0] != epoch:
+            self._epoch = (epoch, list(self._plan(epoch)))
+        return self._epoch[1][position]
 
     def _plan(self, epoch: int) -> Iterator[tuple[int, ...]]:
         random = np.random.default_rng([self._seed, 1, epoch])

@@ -48,7 +48,7 @@ from . import checkpoint as checkpoints
 from . import memory, memory_plan
 from .checkpoint import Beside
 from .config import TrainResult, parse_arguments, recipe_from, unheard
-from .data import DataOrder
+from .data import data_order
 from .ema import Average
 from .endings import ending_of
 from .epochs import in_steps
@@ -119,7 +119,7 @@ def train(
         with processes.first_before_others(interruption):
             prepared = prepare(recipe, source, device, encoders_dtype, events, interruption)
         images = prepared.collected
-        order = DataOrder(images.images, recipe.data.batch_size, recipe.objective.seed)
+        order = data_order(images.images, recipe)
         recipe = in_steps(recipe, order)
         total = recipe.optimizer.steps or STEPS_PER_IMAGE * images.photographs
         adapter = training_adapter(recipe, events)

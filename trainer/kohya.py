@@ -57,6 +57,7 @@ FIELDS: Mapping[str, str] = {
     "max_train_epochs": "optimizer.epochs",
     "max_train_steps": "optimizer.steps",
     "train_batch_size": "data.batch_size",
+    "balance_by": "data.balance_by",
     "gradient_accumulation_steps": "optimizer.accumulation_steps",
     "ema_decay": "optimizer.ema_decay",
     "prior_loss_weight": "objective.prior_loss_weight",

@@ -18,7 +18,7 @@ from ..diffusioncleft_core.recipe.document import METADATA_KEY, recipe_document
 from ..diffusioncleft_core.recipe.presets import steps_tell, told_recipe
 from ..diffusioncleft_core.recipe.recipe import Recipe, recipe_fields
 from ..diffusioncleft_core.small_counts import is_small, told, told_parts
-from .data import DataOrder
+from .data import data_order
 from .epochs import steps_an_epoch
 from .kohya import NAMES
 from .network_args import pairs_of
@@ -29,6 +29,7 @@ from .triggers import trigger_form
 _ADDED = (
     "network.form",
     "network.factor",
+    "data.balance_by",
     "network.args",
     "optimizer.args",
     "optimizer.cycles",
@@ -127,7 +128,7 @@ def lora_metadata(
     shared = told_recipe(recipe, images)
     counted = not steps_tell(recipe, images)
     epochs_counted = counted and not is_small(images)  # so many batches an epoch would tell them
-    epoch = steps_an_epoch(recipe, DataOrder(collected.images, recipe.data.batch_size, recipe.objective.seed))
+    epoch = steps_an_epoch(recipe, data_order(collected.images, recipe))
     chosen = recipe.objective
     name = prepared.trigger and f"{prepared.trigger}, "
     asked = all(consent_recorded(folder) for folder in {image.folder for image in collected.images})
@@ -196,6 +197,7 @@ def lora_metadata(
         "training_adapter_sha256": made_from["training adapter"],
         "prior_target": recipe.objective.prior_target if collected.reg else None,
         "output_preservation_weight": recipe.objective.output_preservation_weight or None,
+        "balance_by": recipe.data.balance_by,
         "region_weight": recipe.objective.region_weight if recipe.objective.region_weight != 1 else None,
         "dataset_fingerprint": prepared.fingerprints["images"],
         "consent": RECORDED if asked else NOT_RECORDED,

@@ -14,6 +14,7 @@ from ..diffusioncleft_core.imageset.cache import Tensors
 from ..diffusioncleft_core.progress import Watcher
 from ..diffusioncleft_core.recipe.recipe import Recipe
 from . import memory
+from .balance import attribute_names, check_balanced
 from .buckets import BucketSides
 from .cache import Caches, PrivateFolder, cached_latents, cached_text, private_folder
 from .data import Collected, TrainImage, collect_held_out, collect_images
@@ -149,6 +150,9 @@ def prepare(
     }
     if recipe.validation.early_stop:
         fingerprints["hold-out"] = private.fingerprint(held_out)
+    if names := attribute_names(recipe.data.balance_by):
+        check_balanced([image.attributes for image in collected.train], names)
+        fingerprints["balanced"] = private.fingerprint_of_attributes(collected.images, names)
     if recipe.objective.region_weight != 1 and not any(image.region for image in collected.train):
         events.emit("warning", message="no image says where its finding lies: --region_weight has no effect")
     number_format = str(dtype)

@@ -104,6 +104,11 @@ class Data(Group):
         0, "no side of a bucket is longer, px (0: as the aspect ratio has it)", range=whole(0, 4096)
     )
     batch_size: int = setting(1, "training images in a batch", range=COUNT, tensors=True)
+    balance_by: str | None = setting(
+        None,
+        "draw images so that the values of these attributes of a built dataset are equally frequent, as "
+        "cleft_type,side",
+    )
     cache_on_disk: bool = setting(True, "keep latents and text embeddings on disk, keyed by content")
     cache_dir: Path | None = setting(
         None,

@@ -146,6 +146,33 @@ def test_a_resumed_run_is_bit_identical(workplace, tmp_path, optimizer):
     assert (tmp_path / "a" / "loss.jsonl").read_text() == (tmp_path / "b" / "loss.jsonl").read_text()
 
 
+def test_a_resumed_balanced_run_is_bit_identical_and_another_balance_is_refused(workplace, tmp_path):
+    folder = noise_pictures(tmp_path / "photos", 7, None, sizes=SIZES)
+    told = [{"cleft_type": "bilateral" if index < 2 else "unilateral"} for index in range(7)]
+
+    def describe(said):
+        rows = [
+            {"file": f"{index}.png", "caption": CAPTION, "attributes": words}
+            for index, words in enumerate(said)
+        ]
+        (folder / "manifest.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+    describe(told)
+    settings = _settings(workplace, tmp_path / "a", max_train_steps=8)
+    settings = changed(settings, train_data_dir=folder, train_batch_size=2, balance_by="cleft_type")
+    whole, _ = _train(settings)
+    interrupted = changed(settings, output_dir=tmp_path / "b", checkpoint_every_n_steps=5)
+    stop_at_a_checkpoint(interrupted)
+    describe([*told[:6], {"cleft_type": "bilateral"}])
+    with pytest.raises(UserError, match="balanced was"):
+        _train(interrupted)
+    describe(told)
+    again, _ = _train(interrupted)
+    assert _same(whole.path, again.path)
+    with pytest.raises(UserError, match="no training image says its side; they say cleft_type"):
+        _train(changed(settings, output_dir=tmp_path / "c", balance_by="cleft_type,side"))
+
+
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 def test_killed_terminated_and_orphaned_runs_go_on_to_the_same_tensors(
     workplace, tmp_path, straight, offline_env
