@@ -31,6 +31,8 @@ OWN_CACHE = ".measure"
 DATASET_CACHE = "features"
 """In a dataset's cache: erased with it, and whenever a photograph is withdrawn."""
 VECTORS, LPIPS, MOMENTS = "vectors", "lpips", "moments"
+_RESULT = 2
+"""Version of what is kept of LPIPS' pairs."""
 _KEPT_MOMENTS = 4
 """Sums of LPIPS' features that a folder keeps: each takes up to 50 MB at 768 px."""
 
@@ -250,8 +252,7 @@ def _lpips_of_pairs(
         places = np.flatnonzero(np.logical_or.reduce(list(left.values())))
         measured = perceptual_pass(worker.phi, left, wanted, order=places.tolist())
         for name in left:
-            mean, n_pairs = measured.pairs_mean(pairs[name])
-            lpips[name] = Perceptual(mean, n_pairs, measured.all_pairs[name], measured.n_images[name])
+            lpips[name] = measured.perceptual(name, pairs[name])
             cache, key = kept[name]
             cache.keep_value(key, asdict(lpips[name]))
     return {name: lpips[name] for name in members}
@@ -263,7 +264,7 @@ def _kept_result(
     """Where the LPIPS of one set is kept, and the key of all that it depends on."""
     inside = [worker.images[place] for place in np.flatnonzero(mask).tolist()]
     chosen = [[worker.images[i].sha256, worker.images[j].sha256] for i, j in pairs.tolist()]
-    key = entry_key([image.sha256 for image in inside], chosen, worker.size, *_depends_on(network))
+    key = entry_key(_RESULT, [image.sha256 for image in inside], chosen, worker.size, *_depends_on(network))
     owners = list(dict.fromkeys(image.folder for image in inside))
     return ContentCache(caches.shared(owners), LPIPS), key
 
