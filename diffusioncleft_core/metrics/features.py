@@ -18,7 +18,7 @@ from ..dataset.folder import is_dataset, owned_cache
 from ..imageset.cache import ContentCache, entry_key
 from ..imageset.decode import INGEST_VERSION
 from ..progress import progress
-from .extractors import SMALLEST_SIDE, Extractors, PerceptualFeatures
+from .extractors import SMALLEST_SIDE, Extractors, PerceptualFeatures, resized
 from .lpips import NO_MOMENTS, Moments, Pairs, Perceptual, draw_pairs, perceptual_pass
 from .sets import Mask, MeasuredImage, Population
 
@@ -221,18 +221,6 @@ class _Pass:
             if "features" in kept and len(kept["features"]) == self.extractors.vectors[name].dimensions:
                 self._found[place] = kept["features"].numpy()
         return self._found.get(place)
-
-
-def resized(pixels: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
-    """`pixels` [H, W, 3] at `size` (width, height), bicubic with Pillow's antialiasing; as they are if equal.
-
-    The aspect ratio is not kept: LPIPS compares position by position.
-    """
-    from PIL import Image
-
-    if (pixels.shape[1], pixels.shape[0]) == size:
-        return pixels
-    return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC), dtype=np.uint8)
 
 
 def _lpips_of_pairs(
