@@ -137,9 +137,9 @@ def networks(settings: RunSettings) -> Iterator[Need]:
 
 def classifiers(settings: RunSettings) -> Iterator[Need]:
     """The tasks of the classifiers, and what they stand on."""
-    from ..downstream.backbones import BACKBONES
     from ..downstream.task import load_task
     from ..downstream.train_model import check_classifiers
+    from ..weights.backbones import BACKBONES
 
     def known() -> str:
         return ", ".join(load_task(name).title for name in settings.downstream)
