@@ -18,6 +18,7 @@ WIDGETS: Mapping[str, str] = {
     "preview_every": "previews.every_n_steps",
     "network_dim": "network.rank",
     "network_alpha": "network.alpha",
+    "network_form": "network.form",
     "network_targets": "network.targets",
     "network_qkv": "network.qkv",
     "resolution": "data.resolution",

@@ -110,6 +110,7 @@ def _basic_inputs() -> list[Any]:
 def _further_inputs() -> list[Any]:
     return [
         _field("multi_resolution", basic=False),
+        _field("network_form", basic=False, note="A DoRA file is read by ComfyUI, not by diffusers."),
         _field("network_targets", basic=False),
         _field("network_qkv", basic=False),
         _model_file(
