@@ -1,0 +1,233 @@
+"""The leak audit of a set: how often its faces are a training photograph's, beside how often other people's are.
+
+A recogniser takes strangers for one another now and then, so a count of matches means nothing alone. Every
+attack here has a control in which there is nothing to find, with as many people to be found among:
+
+    photographs    hold-out photographs, and training photographs against those of other people
+    holdout        hold-out photographs alone
+    control_faces  other faces (--control)
+    unseen         the generated images against hold-out photographs, which the model has not seen
+    calibration    what the pack's own calibration, of very many pairs, lets expect by chance
+
+What the attack finds beyond its control is the residual risk, as Anonymeter has it (Giomi et al., PoPETs 2023).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import gammaln
+
+from ..small_counts import FEWEST
+from ..statistics import Proportion, clopper_pearson, clustered_share, residual
+from .clustered import clustered_pairs
+from .fir import BY_CONSTRUCTION, NO_FACE, share_as_json
+from .gallery import Gallery, People
+from .nearest import nearest_figures
+from .threshold import AuditThreshold
+
+Array = NDArray[np.float32]
+NO_CONTROL = "There is no control: it takes five photographs of other people, held out or of other subjects."
+ONE_FEWER = (
+    "Hold-out photographs, and training photographs against those of all other people, which are one fewer."
+)
+UNSEEN = (
+    "Generated images against hold-out photographs, and against as many people of the training photographs."
+)
+
+def matches(probes: Array, people: People, threshold: float) -> NDArray[np.bool_]:
+    """[M, people]: whether a probe [M, 512] matches a photograph of each person."""
+    person = people.numbers
+    found = np.zeros((len(probes), people.n_people), bool)
+    for number in range(people.n_people):
+        found[:, number] = (probes @ people.faces[person == number].T >= threshold).any(axis=1)
+    return found
+
+
+def among(matched: NDArray[np.int64], people: int, drawn: int) -> NDArray[np.float64]:
+    """Chance that one of `matched` [M] people of `people` is among `drawn` of them, drawn at random.
+
+    Exact, by the hypergeometric distribution: it brings galleries of unequal size to one size.
+    """
+    if drawn >= people:
+        return (matched > 0).astype(np.float64)
+    left = people - np.asarray(matched, np.float64)
+    none = np.zeros(len(left))
+    can = left >= drawn
+
+    def log_choices(n: Any, k: Any) -> Any:
+        return gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
+
+    none[can] = np.exp(log_choices(left[can], drawn) - log_choices(people, drawn))
+    return 1 - none
+
+
+@dataclass(frozen=True)
+class Control:
+    """A control's share, and the attack's with as many people to be found among."""
+
+    share: Proportion
+    attack: Proportion
+    note: str = ""
+
+
+def other_people(train: People, holdout: People, threshold: float) -> Proportion:
+    """How often photographs match one of another person: hold-out against training, and training against the
+    training photographs of others.
+
+    A match of two training photographs counts twice, once from each side, so they are worth half.
+    """
+    hits: list[float] = []
+    who: list[str] = []
+    own = train.in_fives()
+    if len(own) and train.n_people > 1:
+        subjects = np.array(train.subjects, object)
+        cosines = own.faces @ train.faces.T
+        cosines[np.array(own.subjects, object)[:, None] == subjects[None]] = -1
+        hits += (cosines.max(axis=1) >= threshold).astype(float).tolist()
+        who += own.subjects
+    half = len(hits)
+    if len(holdout) >= FEWEST and len(train):
+        outside = holdout.in_fives()
+        hits += ((outside.faces @ train.faces.T).max(axis=1) >= threshold).astype(float).tolist()
+        who += [f"held out {name}" for name in outside.subjects]
+    if not hits:
+        return clopper_pearson(0, 0)
+    worth = (half / 2 + len(hits) - half) / len(hits)
+    return _by_person(np.array(hits), who, worth)
+
+
+def _by_person(hits: NDArray[np.float64], who: Sequence[str], worth: float = 1.0) -> Proportion:
+    _, person = np.unique(np.array(who, object).astype(str), return_inverse=True)
+    return clustered_share(np.bincount(person, hits), np.bincount(person).astype(float), worth=worth)
+
+
+def controls_of(generated: Array, gallery: Gallery, threshold: float) -> dict[str, Control]:
+    """Every control that there is, by name; see the module. generated: faces [M, 512] of a set."""
+    train, holdout, others = gallery.train, gallery.holdout, gallery.control
+    attack = attack_share(generated, train, threshold)
+    found = {}
+    photographs = other_people(train, holdout, threshold)
+    if photographs.n:
+        found["photographs"] = Control(photographs, attack, ONE_FEWER)
+    if len(holdout) >= FEWEST and len(train):
+        hits = matches(holdout.faces, train, threshold).any(axis=1).astype(float)
+        found["holdout"] = Control(_by_person(hits, holdout.subjects), attack)
+    if others is not None and len(others) >= FEWEST and len(train):
+        hits = matches(others.faces, train, threshold).any(axis=1)
+        found["control_faces"] = Control(clopper_pearson(int(hits.sum()), len(hits)), attack)
+    if len(holdout) >= FEWEST and len(train) and len(generated):
+        here = matches(generated, train, threshold)
+        there = matches(generated, holdout, threshold)
+        size = min(here.shape[1], there.shape[1])
+        rates = [among(item.sum(axis=1), item.shape[1], size) for item in (here, there)]
+        first, second = (clustered_share(rate, np.ones(len(rate))) for rate in rates)
+        found["unseen"] = Control(second, first, UNSEEN)
+    return found
+
+
+def attack_share(generated: Array, train: People, threshold: float) -> Proportion:
+    """Share of generated faces [M, 512] that match a training photograph."""
+    if not len(train) or not len(generated):
+        return clopper_pearson(0, 0)
+    best = (generated @ train.faces.T).max(axis=1)
+    return clopper_pearson(int((best >= threshold).sum()), len(best))
+
+
+BY_CHANCE = "What the face pack's calibration lets expect by chance: no photograph of these people is in it."
+MEASURED = ("photographs", "holdout", "unseen", "control_faces")
+"""The first control there is stands behind the residual risk where the pack brings no calibration."""
+
+
+def headline_of(controls: dict[str, Control]) -> str | None:
+    """The control that stands behind the residual risk: the pack's calibration, unless a control that was
+    measured here finds more than it allows; else the first of `MEASURED`.
+    """
+    measured = [name for name in MEASURED if name in controls]
+    if "calibration" not in controls:
+        return next(iter(measured), None)
+    highest = controls["calibration"].share.ci95[1]
+    above = [name for name in measured if controls[name].share.ci95[0] > highest]
+    return next(iter(above), "calibration")
+
+
+def leak_figures(
+    generated: Array,
+    gallery: Gallery,
+    threshold: AuditThreshold,
+    counts: dict[str, Any],
+    *,
+    filtered: bool = False,
+) -> dict[str, Any]:
+    """The audit's figures of one variant of a set: {metric: figure or {control: figure}}.
+
+    Args:
+        generated: faces [M, 512] of the images that have one.
+        gallery: what they are compared with.
+        threshold: from which a face counts as a photograph's.
+        counts: n_images, n_no_face, n_unreadable, n_several, extractor.
+        filtered: whether a filter has taken matches out.
+    """
+    cosine, train = threshold.value, gallery.train
+    shared = {**counts, "threshold": cosine, "n_reference": len(train)}
+    pairs = clustered_pairs(generated @ train.faces.T, cosine, train.subjects)
+    note = {"note": BY_CONSTRUCTION} if filtered else {} if len(generated) else {"note": NO_FACE}
+    attack = attack_share(generated, train, cosine)
+    found: dict[str, Any] = {
+        "fir_pairs": share_as_json(pairs) | shared | note,
+        "leak_images": share_as_json(attack) | shared | note,
+    }
+    controls = controls_of(generated, gallery, cosine)
+    expected = threshold.by_chance(train.n_people)
+    if expected is not None and len(train):
+        controls["calibration"] = Control(expected, attack, BY_CHANCE)
+    if not filtered:
+        extractor = {"extractor": counts["extractor"], "threshold": cosine}
+        found["leak_control"] = {
+            name: share_as_json(control.share)
+            | {"n_images": control.share.n if name != "calibration" else None, **extractor, "attack": share_as_json(control.attack)}
+            | {"residual": share_as_json(residual(control.attack, control.share))}
+            | ({"note": control.note} if control.note else {})
+            for name, control in controls.items()
+        }
+    found["residual_risk"] = _risk(attack, headline_of(controls), controls, threshold) | shared
+    if found["residual_risk"]["value"] is not None and note:
+        found["residual_risk"] |= note
+    if not filtered:
+        found |= nearest_figures(generated, train, gallery.holdout, shared)
+    return found
+
+
+def _risk(
+    attack: Proportion, name: str | None, controls: dict[str, Control], threshold: AuditThreshold
+) -> dict[str, Any]:
+    """Residual risk, and how much could be missed: by the interval, and by what the recogniser misses."""
+    empty = {"value": None, "ci95": None, "k": None, "n": attack.n, "could_be_missed": None, "control": None}
+    if attack.value is None:
+        return empty | {"note": NO_FACE}
+    if name is None:
+        return empty | {"note": NO_CONTROL}
+    control = controls[name]
+    risk = residual(control.attack, control.share)
+    finds = threshold.true_match
+    missed = risk.ci95[1] / (finds[0] if finds and finds[0] > 0 else 1.0)
+    return share_as_json(risk) | {
+        "could_be_missed": min(1.0, missed),
+        "true_match": None if finds is None else list(finds),
+        "attack": share_as_json(control.attack),
+        "control": {"name": name, **share_as_json(control.share)},
+    }
+
+
+def bounded_by_unassessed(risk: dict[str, Any]) -> dict[str, Any]:
+    """The figure with `upper_of_all`: how many of all images could leak, were each without a face one."""
+    missed, n = risk.get("could_be_missed"), risk["n_images"]
+    unassessed = risk["n_no_face"] + risk["n_unreadable"]
+    total = n + unassessed
+    if missed is None or not total:
+        return risk | {"upper_of_all": None}
+    return risk | {"upper_of_all": (missed * n + unassessed) / total}
