@@ -11,6 +11,7 @@ import datetime
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 from ..diffusioncleft_core.faces.analyzer import PHANTOM_FOLDER, load_face_analyzer
 from ..diffusioncleft_core.faces.calibration import RATES, calibrate
@@ -41,15 +42,26 @@ def main() -> int:
         "of": "phantoms that the recogniser was not trained on",
         "command": shlex.join(["python", "-m", "diffusioncleft.tools.calibrate_faces", *options]),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "thresholds": [
-            {key: value for key, value in row.as_json().items() if key != "reason"}
-            for row in stated
-            if row.threshold is not None
-        ],
+        "thresholds": [rounded(row.as_json()) for row in stated if row.threshold is not None],
     }
     write_json(args.out, {**read_json(args.out), "calibration": calibration})
     print(args.out)
     return 0
+
+
+def rounded(row: dict[str, Any]) -> dict[str, Any]:
+    """A threshold with as many digits as mean something."""
+    return {
+        **{key: row[key] for key in ("rate", "method", "n_pairs", "n_people")},
+        "threshold": round(row["threshold"], 4),
+        "ci95": [round(end, 4) for end in row["ci95"]],
+        "rate_ci95": [float(f"{end:.3g}") for end in row["rate_ci95"]],
+        "true_match": {
+            **row["true_match"],
+            "value": round(row["true_match"]["value"], 4),
+            "ci95": [round(end, 4) for end in row["true_match"]["ci95"]],
+        },
+    }
 
 
 if __name__ == "__main__":

@@ -18,6 +18,9 @@ from .leak import NO_CONTROL, bounded_by_unassessed, leak_figures
 from .sets import ALL, Group, Mask, Population
 from .threshold import FALSE_MATCH_RATE, AuditThreshold, audit_threshold
 
+AUDIT_VERSION = 1
+"""Raised whenever a figure of the audit changes: sets that a run has measured are then measured again."""
+
 
 def audit_figures(
     population: Population,
@@ -108,7 +111,10 @@ def copies_risk(metrics: Mapping[str, Any]) -> dict[str, Any]:
             Proportion(item["value"], (item["ci95"][0], item["ci95"][1]), item["k"], item["n"])
             for item in (figure, control)
         ]
-        beside = {"attack": share_as_json(shares[0]), "control": {"name": "holdout", **share_as_json(shares[1])}}
+        beside = {
+            "attack": share_as_json(shares[0]),
+            "control": {"name": "holdout", **share_as_json(shares[1])},
+        }
         note = {"note": figure["note"]} if figure.get("note") else {}
         found[variant] = {**kept, **share_as_json(residual(*shares)), **beside, **note}
     return {"residual_copies": {"robust": found}} if found else {}

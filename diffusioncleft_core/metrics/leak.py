@@ -39,13 +39,16 @@ UNSEEN = (
     "Generated images against hold-out photographs, and against as many people of the training photographs."
 )
 
+
 def matches(probes: Array, people: People, threshold: float) -> NDArray[np.bool_]:
     """[M, people]: whether a probe [M, 512] matches a photograph of each person."""
+    if not len(people):
+        return np.zeros((len(probes), 0), bool)
     person = people.numbers
-    found = np.zeros((len(probes), people.n_people), bool)
-    for number in range(people.n_people):
-        found[:, number] = (probes @ people.faces[person == number].T >= threshold).any(axis=1)
-    return found
+    order = np.argsort(person, kind="stable")
+    first = np.searchsorted(person[order], np.arange(people.n_people))
+    at_least = probes @ people.faces[order].T >= threshold
+    return np.asarray(np.logical_or.reduceat(at_least, first, axis=1), bool)
 
 
 def among(matched: NDArray[np.int64], people: int, drawn: int) -> NDArray[np.float64]:
@@ -106,36 +109,32 @@ def _by_person(hits: NDArray[np.float64], who: Sequence[str], worth: float = 1.0
     return clustered_share(np.bincount(person, hits), np.bincount(person).astype(float), worth=worth)
 
 
-def controls_of(generated: Array, gallery: Gallery, threshold: float) -> dict[str, Control]:
-    """Every control that there is, by name; see the module. generated: faces [M, 512] of a set."""
+def attacked(generated: Array, gallery: Gallery, threshold: float) -> tuple[Proportion, dict[str, Control]]:
+    """The share of generated faces [M, 512] that match a training photograph, and every control that was
+    measured, by name; see the module.
+    """
     train, holdout, others = gallery.train, gallery.holdout, gallery.control
-    attack = attack_share(generated, train, threshold)
+    if not len(train) or not len(generated):
+        return clopper_pearson(0, 0), {}
+    here = matches(generated, train, threshold)
+    attack = clopper_pearson(int(here.any(axis=1).sum()), len(here))
     found = {}
     photographs = other_people(train, holdout, threshold)
     if photographs.n:
         found["photographs"] = Control(photographs, attack, ONE_FEWER)
-    if len(holdout) >= FEWEST and len(train):
+    if len(holdout) >= FEWEST:
         hits = matches(holdout.faces, train, threshold).any(axis=1).astype(float)
         found["holdout"] = Control(_by_person(hits, holdout.subjects), attack)
-    if others is not None and len(others) >= FEWEST and len(train):
+    if others is not None and len(others) >= FEWEST:
         hits = matches(others.faces, train, threshold).any(axis=1)
         found["control_faces"] = Control(clopper_pearson(int(hits.sum()), len(hits)), attack)
-    if len(holdout) >= FEWEST and len(train) and len(generated):
-        here = matches(generated, train, threshold)
+    if len(holdout) >= FEWEST:
         there = matches(generated, holdout, threshold)
         size = min(here.shape[1], there.shape[1])
         rates = [among(item.sum(axis=1), item.shape[1], size) for item in (here, there)]
         first, second = (clustered_share(rate, np.ones(len(rate))) for rate in rates)
         found["unseen"] = Control(second, first, UNSEEN)
-    return found
-
-
-def attack_share(generated: Array, train: People, threshold: float) -> Proportion:
-    """Share of generated faces [M, 512] that match a training photograph."""
-    if not len(train) or not len(generated):
-        return clopper_pearson(0, 0)
-    best = (generated @ train.faces.T).max(axis=1)
-    return clopper_pearson(int((best >= threshold).sum()), len(best))
+    return attack, found
 
 
 BY_CHANCE = "What the face pack's calibration lets expect by chance: no photograph of these people is in it."
@@ -175,31 +174,42 @@ def leak_figures(
     cosine, train = threshold.value, gallery.train
     shared = {**counts, "threshold": cosine, "n_reference": len(train)}
     pairs = clustered_pairs(generated @ train.faces.T, cosine, train.subjects)
+    attack, controls, risk = residual_risk(generated, gallery, threshold)
     note = {"note": BY_CONSTRUCTION} if filtered else {} if len(generated) else {"note": NO_FACE}
-    attack = attack_share(generated, train, cosine)
     found: dict[str, Any] = {
         "fir_pairs": share_as_json(pairs) | shared | note,
         "leak_images": share_as_json(attack) | shared | note,
     }
-    controls = controls_of(generated, gallery, cosine)
-    expected = threshold.by_chance(train.n_people)
-    if expected is not None and len(train):
-        controls["calibration"] = Control(expected, attack, BY_CHANCE)
     if not filtered:
         extractor = {"extractor": counts["extractor"], "threshold": cosine}
         found["leak_control"] = {
             name: share_as_json(control.share)
-            | {"n_images": control.share.n if name != "calibration" else None, **extractor, "attack": share_as_json(control.attack)}
+            | {
+                "n_images": control.share.n if name != "calibration" else None,
+                **extractor,
+                "attack": share_as_json(control.attack),
+            }
             | {"residual": share_as_json(residual(control.attack, control.share))}
             | ({"note": control.note} if control.note else {})
             for name, control in controls.items()
         }
-    found["residual_risk"] = _risk(attack, headline_of(controls), controls, threshold) | shared
+    found["residual_risk"] = risk | shared
     if found["residual_risk"]["value"] is not None and note:
         found["residual_risk"] |= note
     if not filtered:
         found |= nearest_figures(generated, train, gallery.holdout, shared)
     return found
+
+
+def residual_risk(
+    generated: Array, gallery: Gallery, threshold: AuditThreshold
+) -> tuple[Proportion, dict[str, Control], dict[str, Any]]:
+    """The attack's share, its controls, and the residual risk with the one that stands behind it."""
+    attack, controls = attacked(generated, gallery, threshold.value)
+    expected = threshold.by_chance(gallery.train.n_people)
+    if expected is not None and attack.n:
+        controls["calibration"] = Control(expected, attack, BY_CHANCE)
+    return attack, controls, _risk(attack, headline_of(controls), controls, threshold)
 
 
 def _risk(

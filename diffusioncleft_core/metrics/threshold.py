@@ -55,7 +55,10 @@ class AuditThreshold:
     def by_chance(self, people: int) -> Proportion | None:
         """Share of strangers' images that match one of so many people by chance, where the pack states the
         rate: it knows many more pairs than a set has controls.
+
+        people: rounded up to fives, because their number would else follow.
         """
+        people = -(-people // FEWEST) * FEWEST
         if self.source != PACK or self.stated is None or self.stated.rate_ci95 is None:
             return None
         rates = (self.stated.rate, *self.stated.rate_ci95)

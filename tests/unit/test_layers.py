@@ -15,6 +15,7 @@ ROOMS = (
     ("faces",),
     ("dataset", "weights"),
     ("generation", "filters", "metrics", "downstream", "study"),
+    ("audit",),
     ("phantom", "report"),
     ("run",),
 )
