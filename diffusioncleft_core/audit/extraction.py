@@ -111,8 +111,8 @@ def extraction(
 
     Returns:
         {"cliques": {"learned", "unseen", "residual"}, "found": {...}, "near_copies": {...}}: shares of
-        captions whose drawings hold a clique of at least half of them, whose drawings show a training face, and a
-        training photograph's pixels; `seeds`, `threshold`.
+        captions whose drawings hold a clique of at least half of them, whose drawings show a training face,
+        and a training photograph's pixels; `seeds`, `threshold`.
     """
     keep_from_git(private_dir(work))
     learned, unseen = probe_captions(dataset, probe)

@@ -1,4 +1,4 @@
-"""The leak audit of all measured sets: threshold, attacks, controls and residual risk, by group and variant."""
+"""The leak audit of all measured sets: threshold, attacks, controls and residual risk, by group."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class People:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Gallery:
-    """What one set's faces are compared with: its training photographs, and people it has not learned from."""
+    """What a set's faces are compared with: its training photographs, and people not learned from."""
 
     train: People
     holdout: People

@@ -1,4 +1,4 @@
-"""The leak audit of a set: how often its faces are a training photograph's, beside how often other people's are.
+"""The leak audit of a set: how often its faces are a training photograph's, and how often others' are.
 
 A recogniser takes strangers for one another now and then, so a count of matches means nothing alone. Every
 attack here has a control in which there is nothing to find, with as many people to be found among:
@@ -9,7 +9,8 @@ attack here has a control in which there is nothing to find, with as many people
     unseen         the generated images against hold-out photographs, which the model has not seen
     calibration    what the pack's own calibration, of very many pairs, lets expect by chance
 
-What the attack finds beyond its control is the residual risk, as Anonymeter has it (Giomi et al., PoPETs 2023).
+What the attack finds beyond its control is the residual risk, as Anonymeter has it (Giomi et al., PoPETs
+2023).
 """
 
 from __future__ import annotations
@@ -78,63 +79,101 @@ class Control:
     note: str = ""
 
 
-def other_people(train: People, holdout: People, threshold: float) -> Proportion:
-    """How often photographs match one of another person: hold-out against training, and training against the
-    training photographs of others.
+Marks = NDArray[np.bool_]
 
-    A match of two training photographs counts twice, once from each side, so they are worth half.
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Matches:
+    """Who matched whom at a threshold: all that the audit counts.
+
+    Attributes:
+        generated: [M, people] each image and each person of the training photographs.
+        unseen: [M, people] each image and each person of the hold-out.
+        train: [n] training photographs, a multiple of five of them, and any other person's.
+        holdout: [h] hold-out photographs and any training photograph.
+        control: [c] control faces and any training photograph.
+        train_people, holdout_people: who is on each of `train` and `holdout`.
     """
-    hits: list[float] = []
-    who: list[str] = []
-    own = train.in_fives()
-    if len(own) and train.n_people > 1:
-        subjects = np.array(train.subjects, object)
-        cosines = own.faces @ train.faces.T
-        cosines[np.array(own.subjects, object)[:, None] == subjects[None]] = -1
-        hits += (cosines.max(axis=1) >= threshold).astype(float).tolist()
-        who += own.subjects
-    half = len(hits)
-    if len(holdout) >= FEWEST and len(train):
-        outside = holdout.in_fives()
-        hits += ((outside.faces @ train.faces.T).max(axis=1) >= threshold).astype(float).tolist()
-        who += [f"held out {name}" for name in outside.subjects]
-    if not hits:
-        return clopper_pearson(0, 0)
-    worth = (half / 2 + len(hits) - half) / len(hits)
-    return _by_person(np.array(hits), who, worth)
+
+    generated: Marks
+    unseen: Marks
+    train: Marks
+    holdout: Marks
+    control: Marks
+    train_people: Sequence[str]
+    holdout_people: Sequence[str]
+
+    @classmethod
+    def of(cls, generated: Array, gallery: Gallery, threshold: float) -> Matches:
+        """Compare the faces [M, 512] of a set, and every control's, with the training photographs."""
+        train, holdout, control = gallery.train, gallery.holdout, gallery.control
+        own = train.in_fives() if train.n_people > 1 else People.nobody()
+        others = np.zeros(len(own), bool)
+        if len(own):
+            cosines = own.faces @ train.faces.T
+            subjects = np.array(train.subjects, object)
+            cosines[np.array(own.subjects, object)[:, None] == subjects[None]] = -1
+            others = np.asarray(cosines.max(axis=1) >= threshold, bool)
+        none = np.zeros(0, bool)
+        return cls(
+            generated=matches(generated, train, threshold),
+            unseen=matches(generated, holdout, threshold),
+            train=others,
+            holdout=any_of(matches(holdout.faces, train, threshold)) if len(holdout) else none,
+            control=any_of(matches(control.faces, train, threshold)) if control else none,
+            train_people=own.subjects,
+            holdout_people=holdout.subjects,
+        )
+
+    @property
+    def attack(self) -> Proportion:
+        """Share of the images that match a training photograph."""
+        return clopper_pearson(int(any_of(self.generated).sum()), len(self.generated))
+
+    def other_people(self) -> Proportion:
+        """How often photographs match one of another person: hold-out against training, and training against
+        the training photographs of others.
+
+        A match of two training photographs counts twice, once from each side, so they are worth half.
+        """
+        held = len(self.holdout) // FEWEST * FEWEST
+        hits = np.concatenate([self.train, self.holdout[:held]]).astype(np.float64)
+        who = [*self.train_people, *(f"held out {name}" for name in self.holdout_people[:held])]
+        if not len(hits):
+            return clopper_pearson(0, 0)
+        return _by_person(hits, who, (len(self.train) / 2 + held) / len(hits))
+
+    def controls(self) -> dict[str, Control]:
+        """Every control that was measured, by name; see the module."""
+        if not self.generated.size:
+            return {}
+        attack, found = self.attack, {}
+        photographs = self.other_people()
+        if photographs.n:
+            found["photographs"] = Control(photographs, attack, ONE_FEWER)
+        if len(self.control) >= FEWEST:
+            share = clopper_pearson(int(self.control.sum()), len(self.control))
+            found["control_faces"] = Control(share, attack)
+        if len(self.holdout) >= FEWEST:
+            hits = self.holdout.astype(np.float64)
+            found["holdout"] = Control(_by_person(hits, self.holdout_people), attack)
+            both = (self.generated, self.unseen)
+            size = min(item.shape[1] for item in both)
+            rates = [among(item.sum(axis=1), item.shape[1], size) for item in both]
+            first, second = (clustered_share(rate, np.ones(len(rate))) for rate in rates)
+            found["unseen"] = Control(second, first, UNSEEN)
+        return found
+
+
+def any_of(found: Marks) -> Marks:
+    """[M]: whether each probe matches anybody."""
+    return np.asarray(found.any(axis=1), bool)
 
 
 def _by_person(hits: NDArray[np.float64], who: Sequence[str], worth: float = 1.0) -> Proportion:
     _, person = np.unique(np.array(who, object).astype(str), return_inverse=True)
-    return clustered_share(np.bincount(person, hits), np.bincount(person).astype(float), worth=worth)
-
-
-def attacked(generated: Array, gallery: Gallery, threshold: float) -> tuple[Proportion, dict[str, Control]]:
-    """The share of generated faces [M, 512] that match a training photograph, and every control that was
-    measured, by name; see the module.
-    """
-    train, holdout, others = gallery.train, gallery.holdout, gallery.control
-    if not len(train) or not len(generated):
-        return clopper_pearson(0, 0), {}
-    here = matches(generated, train, threshold)
-    attack = clopper_pearson(int(here.any(axis=1).sum()), len(here))
-    found = {}
-    photographs = other_people(train, holdout, threshold)
-    if photographs.n:
-        found["photographs"] = Control(photographs, attack, ONE_FEWER)
-    if len(holdout) >= FEWEST:
-        hits = matches(holdout.faces, train, threshold).any(axis=1).astype(float)
-        found["holdout"] = Control(_by_person(hits, holdout.subjects), attack)
-    if others is not None and len(others) >= FEWEST:
-        hits = matches(others.faces, train, threshold).any(axis=1)
-        found["control_faces"] = Control(clopper_pearson(int(hits.sum()), len(hits)), attack)
-    if len(holdout) >= FEWEST:
-        there = matches(generated, holdout, threshold)
-        size = min(here.shape[1], there.shape[1])
-        rates = [among(item.sum(axis=1), item.shape[1], size) for item in (here, there)]
-        first, second = (clustered_share(rate, np.ones(len(rate))) for rate in rates)
-        found["unseen"] = Control(second, first, UNSEEN)
-    return attack, found
+    trials = np.bincount(person).astype(np.float64)
+    return clustered_share(np.bincount(person, hits).astype(np.float64), trials, worth=worth)
 
 
 BY_CHANCE = "What the face pack's calibration lets expect by chance: no photograph of these people is in it."
@@ -174,7 +213,7 @@ def leak_figures(
     cosine, train = threshold.value, gallery.train
     shared = {**counts, "threshold": cosine, "n_reference": len(train)}
     pairs = clustered_pairs(generated @ train.faces.T, cosine, train.subjects)
-    attack, controls, risk = residual_risk(generated, gallery, threshold)
+    attack, controls, risk = residual_risk(Matches.of(generated, gallery, cosine), threshold)
     note = {"note": BY_CONSTRUCTION} if filtered else {} if len(generated) else {"note": NO_FACE}
     found: dict[str, Any] = {
         "fir_pairs": share_as_json(pairs) | shared | note,
@@ -202,11 +241,13 @@ def leak_figures(
 
 
 def residual_risk(
-    generated: Array, gallery: Gallery, threshold: AuditThreshold
+    found: Matches, threshold: AuditThreshold
 ) -> tuple[Proportion, dict[str, Control], dict[str, Any]]:
     """The attack's share, its controls, and the residual risk with the one that stands behind it."""
-    attack, controls = attacked(generated, gallery, threshold.value)
-    expected = threshold.by_chance(gallery.train.n_people)
+    people = found.generated.shape[1]
+    attack = found.attack if people else clopper_pearson(0, 0)
+    controls = found.controls()
+    expected = threshold.by_chance(people)
     if expected is not None and attack.n:
         controls["calibration"] = Control(expected, attack, BY_CHANCE)
     return attack, controls, _risk(attack, headline_of(controls), controls, threshold)

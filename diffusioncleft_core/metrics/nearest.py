@@ -29,8 +29,8 @@ RATIO = (
     "lower means nearer to one person than to the next."
 )
 AUTHENTIC = (
-    "Share of images that are farther from their nearest training face than that is from the next one; copies "
-    "are not."
+    "Share of images that are farther from their nearest training face than that is from the next one; "
+    "copies are not."
 )
 _ROWS = 1024
 
@@ -76,7 +76,7 @@ def distance_ratios(
     if own is not None:
         nearest[np.array(own, object).astype(str)[:, None] == names[None]] = -1
     first, second = (-np.partition(-nearest, 1, axis=1)[:, :2]).T
-    return np.sqrt(np.maximum(1 - first, 0) / np.maximum(1 - second, 1e-12))
+    return np.asarray(np.sqrt(np.maximum(1 - first, 0) / np.maximum(1 - second, 1e-12)), np.float64)
 
 
 def low_quantile(values: NDArray[np.float64]) -> tuple[float, list[float]]:

@@ -35,8 +35,8 @@ MISSING = (
     "No audit was made: `diffusioncleft measure` makes it where FIR is measured with training photographs."
 )
 LEAD = (
-    "Every attack stands beside a control in which there is nothing to find. Residual risk is what the attack "
-    "finds beyond it: (attack − control) / (1 − control), as Anonymeter has it."
+    "Every attack stands beside a control in which there is nothing to find. Residual risk is what the "
+    "attack finds beyond it: (attack − control) / (1 − control), as Anonymeter has it."
 )
 
 

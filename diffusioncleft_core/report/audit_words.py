@@ -9,10 +9,10 @@ from .blocks import NONE, Labels, percent
 
 HEADING = "What the search for leaks found"
 EXPLAINED = (
-    "A stricter search takes two faces for one person’s only from a likeness of {threshold:.2f} on{rate}, and "
-    "takes away what chance alone would find. {control}What is left is the share of images that show somebody "
-    "whose photograph the model learned from. A search proves no more than that it found nothing: the "
-    "sentences below say how much it could have missed."
+    "A stricter search takes two faces for one person’s only from a likeness of {threshold:.2f} on{rate}, "
+    "and takes away what chance alone would find. {control}What is left is the share of images that show "
+    "somebody whose photograph the model learned from. A search proves no more than that it found nothing: "
+    "the sentences below say how much it could have missed."
 )
 RATE = " (where it takes {rate} of pairs of strangers for one person)"
 BY_CHANCE = "What chance finds is known from many other {faces}. "
@@ -109,8 +109,8 @@ def provenance(threshold: Mapping[str, Any]) -> str:
     if stated:
         low, high = stated["ci95"]
         line += (
-            f" (95 %: {low:.3f} to {high:.3f}) at a false-match rate of {one_in(stated['rate'])} pairs, from {said}"
-            f" ({stated['n_pairs']:,} pairs of {stated['n_people']:,} people; {stated['method']})"
+            f" (95 %: {low:.3f} to {high:.3f}) at a false-match rate of {one_in(stated['rate'])} pairs, from "
+            f"{said} ({stated['n_pairs']:,} pairs of {stated['n_people']:,} people; {stated['method']})"
         )
     else:
         line += f", from {said}"
@@ -126,8 +126,9 @@ def membership_sentence(membership: Mapping[str, Any]) -> str:
         return "Whether the model file tells which photographs it learned from could not be measured."
     low, high = figure["ci95"]
     chances = (
-        f"A photograph that was learned from is told from one that was not in {percent(round(figure['value'], 3))} "
-        f"of such pairs (range {percent(round(low, 3))} to {percent(round(high, 3))}; guessing gives 50 %)"
+        "A photograph that was learned from is told from one that was not in "
+        f"{percent(round(figure['value'], 3))} of such pairs (range {percent(round(low, 3))} to "
+        f"{percent(round(high, 3))}; guessing gives 50 %)"
     )
     if low > AUC_LINE:
         return f"{chances}: the model file gives away which photographs it learned from."
@@ -151,8 +152,8 @@ def extraction_sentences(extraction: Mapping[str, Any]) -> list[str]:
             beside = f"; of descriptions that it never saw, {unseen['k']:,} of {unseen['n']:,}"
         count = f"{learned['k']:,}" if learned["k"] else NONE
         lines.append(
-            f"Asked {extraction['seeds']} times with each of {learned['n']:,} descriptions that it learned from, "
-            f"the model {found} with {count} of them (up to {high} could do so){beside}."
+            f"Asked {extraction['seeds']} times with each of {learned['n']:,} descriptions that it learned "
+            f"from, the model {found} with {count} of them (up to {high} could do so){beside}."
         )
     return lines
 
