@@ -146,7 +146,7 @@ def of_setting(
     """Coverage and width at every rate. People who calibrate are in no set."""
     pool = compared.pool
     rest = np.setdiff1d(np.arange(len(pool.first)), compared.again)
-    calibrating, others = rest[: len(rest) // 2], rest[len(rest) // 2 :]
+    calibrating, others = np.split(rest, [3 * len(rest) // 4])
     found = stated(pool, calibrating, setting.rate)
     assert found.threshold is not None
     # Who has no calibration of the pack knows neither its rate nor what it misses.

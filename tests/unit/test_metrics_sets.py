@@ -244,7 +244,7 @@ def test_faces_belong_to_their_images_and_lie_with_their_owner(tmp_path, analyze
     others = np.stack([embedding(control / f"{seed}.png") for seed in (0, 1)])
     assert np.allclose(found.control, others, atol=1e-5) and found.control_is_synthetic is synthetic
     assert len(found.holdout["pre_op"]) == len(found.references.embeddings) == 1
-    assert np.allclose(found.holdout["pre_op"], embedding(held / "images" / "1.png")[None], atol=1e-5)
+    assert np.allclose(found.holdout["pre_op"].faces, embedding(held / "images" / "1.png")[None], atol=1e-5)
     assert np.allclose(found.references.embeddings, embedding(held / "images" / "0.png")[None], atol=1e-5)
     assert any(cache.iterdir()) and not list(tmp_path.glob("*/.faces"))
     again = faces_of(population.images, analyzer, None, "faces")
