@@ -21,7 +21,7 @@ help:
 	@echo "make lint         ruff and mypy"
 	@echo "make format       let ruff rewrite the layout and the safe findings"
 	@echo "make bench        timings, kept in benchmarks/"
-	@echo "make experiments  the measurements at n >= 500 a cell; half an hour on two cores (DIFFUSIONCLEFT_REAL=dir: real faces too; FULL_SIZE=1: training at FLUX.1's full size, on a GPU of 80 GB)"
+	@echo "make experiments  the measurements at n >= 500 a cell; an hour and a half on two cores (DIFFUSIONCLEFT_REAL=dir: real faces too; FULL_SIZE=1: training at FLUX.1's full size, on a GPU of 80 GB)"
 	@echo "make clean        remove the environment and the caches, nothing you made"
 
 setup: $(READY)
@@ -58,6 +58,9 @@ bench: $(READY)
 experiments: $(READY)
 	$(PY) scripts/experiments.py
 	$(PY) -m diffusioncleft.tools.downstream_coverage
+	$(PY) -m diffusioncleft.tools.audit_coverage --out experiments/audit_coverage.json
+	$(PY) -m diffusioncleft.tools.audit_planted $(if $(DIFFUSIONCLEFT_REAL),--real "$(DIFFUSIONCLEFT_REAL)") --out experiments/audit_planted.json
+	$(PY) -m diffusioncleft.tools.memorising_loras --out experiments/audit_memorising.json
 	$(PY) -m diffusioncleft.tools.study_coverage --out experiments/study_coverage.json
 	$(PY) -m diffusioncleft.tools.study_kills --out experiments/study_kills.json
 	$(if $(DIFFUSIONCLEFT_REAL),$(PY) -m diffusioncleft.tools.evaluate_eyes --out experiments/real_eyes.json)
