@@ -76,19 +76,22 @@ def residual(attack: Proportion, control: Proportion) -> Proportion:
     """How much more often an attack succeeds than its control: (attack - control) / (1 - control).
 
     The residual risk of Giomi et al. (Anonymeter, PoPETs 2023, eq. 3), 0 where the control succeeds as often.
-    The interval puts those of both shares together without taking them for normal: by the method of variance
-    estimates recovery (Zou & Donner, Stat Med 27, 2008), with the same derivatives as Anonymeter.
+    An attack succeeds by chance as well, so a control that was seen to succeed more often is taken for as
+    often: what is subtracted too much would hide leaks. The interval puts those of both shares together
+    without taking them for normal: by the method of variance estimates recovery (Zou & Donner, Stat Med 27,
+    2008), with the same derivatives as Anonymeter.
     """
-    if attack.value is None or control.value is None or control.value >= 1:
+    if attack.value is None or control.value is None or min(attack.value, control.value) >= 1:
         return Proportion(None, (0.0, 1.0), attack.k, attack.n)
-    left = 1 - control.value
-    value = (attack.value - control.value) / left
+    chance = min(control.value, attack.value)
+    ends = (max(control.ci95[1], chance), min(control.ci95[0], chance))
+    left = 1 - chance
+    value = (attack.value - chance) / left
     low, high = (
-        float(np.hypot((a - attack.value) / left, (c - control.value) * (1 - attack.value) / left**2))
-        for a, c in zip(attack.ci95, reversed(control.ci95), strict=True)
+        float(np.hypot((a - attack.value) / left, (c - chance) * (1 - attack.value) / left**2))
+        for a, c in zip(attack.ci95, ends, strict=True)
     )
-    ends = (min(1.0, max(0.0, value - low)), min(1.0, max(0.0, value + high)))
-    return Proportion(min(1.0, max(0.0, value)), ends, attack.k, attack.n)
+    return Proportion(value, (max(0.0, value - low), min(1.0, value + high)), attack.k, attack.n)
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ from diffusioncleft.diffusioncleft_core.metrics.fir import (
     fir_sweep,
     identity_figures,
 )
+from diffusioncleft.diffusioncleft_core.metrics.gallery import People
 from diffusioncleft.diffusioncleft_core.metrics.measure import (
     FLOOR,
     NOT_PAIRED,
@@ -180,8 +181,11 @@ def test_each_condition_has_its_own_held_out_people_and_all_have_everyones():
         [], [Group("pre_op", marks(range(4)), None), Group("post_op", marks([6, 7]), None)]
     )
     population.groups.append(Group("all", marks(range(8)), None))
-    held = {"pre_op": np.stack([direction(e0=0.7)] * 5), "post_op": np.stack([direction(e30=1)] * 6)}
-    held["other"] = np.zeros((0, 512), np.float32)
+    held = {
+        "pre_op": People.strangers(np.stack([direction(e0=0.7)] * 5)),
+        "post_op": People.strangers(np.stack([direction(e30=1)] * 6)),
+        "other": People.nobody(),
+    }
     others = np.eye(512, dtype=np.float32)[40:46]
     faces = MeasuredFaces(FACES, PHOTOGRAPHS, held, others, False, PACK)
     found = face_figures(population, faces, 0.65)
