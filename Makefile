@@ -62,6 +62,9 @@ experiments: $(READY)
 	$(PY) -m diffusioncleft.tools.evaluate_steps
 	$(if $(SWEEP),$(PY) -m diffusioncleft.tools.recipe_sweep)
 	$(PY) -m diffusioncleft.tools.downstream_coverage
+	$(PY) -m diffusioncleft.tools.audit_coverage --out experiments/audit_coverage.json
+	$(PY) -m diffusioncleft.tools.audit_planted $(if $(DIFFUSIONCLEFT_REAL),--real "$(DIFFUSIONCLEFT_REAL)") --out experiments/audit_planted.json
+	$(PY) -m diffusioncleft.tools.memorising_loras --out experiments/audit_memorising.json
 	$(PY) -m diffusioncleft.tools.study_coverage --out experiments/study_coverage.json
 	$(PY) -m diffusioncleft.tools.study_kills --out experiments/study_kills.json
 	$(if $(DIFFUSIONCLEFT_REAL),$(PY) -m diffusioncleft.tools.evaluate_eyes --out experiments/real_eyes.json)

@@ -15,7 +15,7 @@ from .options import warn
 if TYPE_CHECKING:
     from ..diffusioncleft_core.faces.analyzer import FaceAnalyzer
 
-HELP = "measure generated sets as the paper did: FIR, FID, LPIPS, raw and filtered, with intervals"
+HELP = "measure generated sets: FIR, FID, LPIPS as the paper did, and a leak audit with its controls"
 EXAMPLES = """\
 examples:
   diffusioncleft measure demo/generated/pre_op demo/generated/post_op --phantom \\
@@ -23,8 +23,10 @@ examples:
   diffusioncleft measure pre_op post_op --reference private/pre_op private/post_op --faces buffalo_l \\
       --out measured.json
   diffusioncleft measure all=cleftgan/images --metrics lpips --out cleftgan.json
-  diffusioncleft measure pre_op --reference private/pre_op --extractor dinov2=transformers:dinov2-base \
+  diffusioncleft measure pre_op --reference private/pre_op --extractor dinov2=transformers:dinov2-base \\
       --out measured.json
+  diffusioncleft measure pre_op --reference private/pre_op --faces buffalo_l --second-faces auraface \
+      --control healthy --metrics fir --out audited.json
 
 A SET is a folder that `generate` made, or CONDITION=FOLDER for a bare folder of images. FID needs
 pytorch-fid's Inception and LPIPS torchvision's AlexNet: `diffusioncleft weights list`. Run the same command
@@ -34,6 +36,8 @@ FIR = "fir"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
+    from ..diffusioncleft_core.metrics.threshold import FALSE_MATCH_RATE, STATED_RATE
+
     metrics = known_metrics()
     parser.add_argument("sets", nargs="+", metavar="SET", help="generated set, or CONDITION=FOLDER")
     parser.add_argument(
@@ -71,9 +75,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=PAPER_SIMILARITY,
         help="cosine of the same person (default %(default)s)",
     )
+    parser.add_argument(
+        "--false-match-rate",
+        type=STATED_RATE,
+        default=FALSE_MATCH_RATE,
+        metavar="RATE",
+        help="of two strangers' faces, that the leak audit's own threshold states (default %(default)g)",
+    )
+    parser.add_argument(
+        "--second-faces",
+        metavar="PACK",
+        help="another face model pack for the leak audit, best one that filtered nothing",
+    )
     parser.add_argument("--pairs", type=COUNT, default=2000, help="random pairs for LPIPS (default 2000)")
     parser.add_argument("--seed", type=SEED, default=0, help="of the pairs and of the halvings (default 0)")
-    parser.add_argument("--control", type=Path, metavar="DIR", help="other faces for the plane of embeddings")
+    parser.add_argument(
+        "--control", type=Path, metavar="DIR", help="other people's faces, for the leak audit and the plane"
+    )
     parser.add_argument(
         "--cache", type=Path, metavar="DIR", help="where features are kept (default: .measure in each set)"
     )
@@ -113,7 +131,10 @@ def run(args: argparse.Namespace) -> int:
         args.reference,
         face_analyzer(args, device.type) if FIR in wanted else None,
         extractors,
-        MeasureSettings(args.threshold, args.pairs, args.seed, args.control, args.cache),
+        MeasureSettings(
+            args.threshold, args.pairs, args.seed, args.control, args.cache, args.false_match_rate
+        ),
+        second=second_analyzer(args, device.type) if FIR in wanted else None,
         warn=warn,
     )
     loras = set_provenance(sets)
@@ -162,6 +183,18 @@ def face_analyzer(args: argparse.Namespace, device: str) -> FaceAnalyzer:
     if args.phantom:
         return load_face_analyzer("phantom", device=device)
     return load_face_analyzer(args.faces or "buffalo_l", device=device)
+
+
+def second_analyzer(args: argparse.Namespace, device: str) -> FaceAnalyzer | None:
+    """The pack that --second-faces names; UserError where it is the first one again."""
+    from ..diffusioncleft_core.faces.analyzer import load_face_analyzer
+
+    if args.second_faces is None:
+        return None
+    first = "phantom" if args.phantom else args.faces or "buffalo_l"
+    if args.second_faces == first:
+        raise UserError(f"--second-faces {first} is the first pack again; name another, or leave it out")
+    return load_face_analyzer(args.second_faces, device=device)
 
 
 def known_metrics() -> tuple[str, ...]:
@@ -217,7 +250,7 @@ def sets_from(texts: list[str]) -> dict[str, Path]:
 
 
 def summary(sets: Mapping[str, Any]) -> list[str]:
-    """One line a figure of the paper's profile, and one of near copies."""
+    """One line a figure of the paper's profile, one of near copies, and the audit's."""
     shown_metrics = ("fir_pairs", "fir_images", *known_metrics()[1:])
     lines = []
     for name, metrics in sets.items():
@@ -226,6 +259,7 @@ def summary(sets: Mapping[str, Any]) -> list[str]:
                 lines.append(f"{name:<8} {metric:<10} {variant:<8} {shown(figure)}")
         for variant, figure in metrics.get("near_copies", {}).get("robust", {}).items():
             lines.append(f"{name:<8} {'near_copies':<10} {variant:<8} {shown(figure)}")
+        lines += [f"{name:<8} {line}" for line in audit_lines(metrics)]
     if any(
         figure["extractor"]["phantom"]
         for metrics in sets.values()
@@ -233,6 +267,29 @@ def summary(sets: Mapping[str, Any]) -> list[str]:
         for figure in metrics.get(metric, {}).get("paper", {}).values()
     ):
         lines.append("phantom models: these values say nothing about photographs")
+    return lines
+
+
+def audit_lines(metrics: Mapping[str, Any]) -> list[str]:
+    """The audit's attack and control, its residual risk, and what it says."""
+    from ..diffusioncleft_core.report.audit_words import risk_sentence
+
+    lines = []
+    for suffix in ("", "_second"):
+        risk = metrics.get(f"residual_risk{suffix}", {}).get("robust", {}).get("raw")
+        if risk is None:
+            continue
+        label = f"residual_risk{suffix}"
+        if risk["value"] is None:
+            lines.append(f"{label} raw      not measured: {risk.get('note', '')}")
+            continue
+        low, high = risk["ci95"]
+        lines.append(
+            f"{label} raw      {100 * risk['value']:.3f} %  ({100 * low:.3f} to {100 * high:.3f}); "
+            f"found {100 * risk['attack']['value']:.3f} %, control ({risk['control']['name']}) "
+            f"{100 * risk['control']['value']:.3f} %; from {risk['threshold']:.3f} on"
+        )
+        lines.append(risk_sentence(risk))
     return lines
 
 

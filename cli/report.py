@@ -18,7 +18,7 @@ examples:
   diffusioncleft report runs/first
   diffusioncleft report runs/first --zero-shot zero_shot/schnell --other-model SDXL=zero_shot/sdxl
   diffusioncleft report runs/first --nearest buffalo_l
-  diffusioncleft report runs/first --measured measured.json
+  diffusioncleft report runs/first --measured measured.json --audited audit_pre_op.json
   diffusioncleft report report.json --out report.html
 
 The page is one file and may be shared: no photograph is in it. Its plots lie in the folder `figures` beside
@@ -32,6 +32,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: report.html beside report.json")
     parser.add_argument(
         "--measured", type=Path, metavar="JSON", help="figures that `diffusioncleft measure` wrote"
+    )
+    parser.add_argument(
+        "--audited",
+        type=Path,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="JSON",
+        help="what `diffusioncleft audit` wrote, a file a LoRA",
     )
     parser.add_argument(
         "--zero-shot", type=Path, metavar="DIR", help="images of the base model without a LoRA"
@@ -64,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
         conditions_of,
         read_report,
         told_trainings,
+        with_audits,
         with_decisions,
         with_loss_curves,
         with_measures,
@@ -80,7 +90,8 @@ def run(args: argparse.Namespace) -> int:
     sets = (
         [report.folders.generated(name) for name in conditions_of(report.document)] if report.folders else []
     )
-    document = with_withdrawal(with_measures(with_loss_curves(report), args.measured), sets=sets)
+    measured = with_audits(with_measures(with_loss_curves(report), args.measured), args.audited)
+    document = with_withdrawal(measured, sets=sets)
     if WITHDRAWN_NOTE in document.get("notes", []):
         warn(WITHDRAWN_NOTE)
     pictures = collect_pictures(

@@ -177,6 +177,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "(default: all that come along)",
     )
     judging.add_argument(
+        "--audit",
+        type=NONE_OR_MORE,
+        default=0,
+        metavar="K",
+        help="audit each LoRA: K drawings of every caption it learned from, and its loss (default 0: none)",
+    )
+    judging.add_argument(
         "--study",
         action="store_true",
         help="phantoms: make a rater study of the images, rated by a program, which the report says",
@@ -282,6 +289,7 @@ def settings_from(args: argparse.Namespace) -> RunSettings:
         metrics=metrics_from(args.metrics),
         downstream=downstream_from(args.downstream),
         study=args.study,
+        audit=args.audit,
         recipe=recipe_from(
             args, RECIPE_OPTIONS, {"data.resolution": (sampling.width,)} if args.phantom else {}
         ),

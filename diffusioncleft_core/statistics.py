@@ -3,7 +3,8 @@
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from scipy.stats import beta, norm
+from numpy.typing import NDArray
+from scipy.stats import beta, norm, t
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,61 @@ def beta_interval(k: float, n: float, level: float = 0.95) -> tuple[float, float
     low = 0.0 if k <= 0 else float(beta.ppf(tail, k, n - k + 1))
     high = 1.0 if k >= n else float(beta.ppf(1 - tail, k + 1, n - k))
     return low, high
+
+
+def clustered_share(
+    hits: NDArray[np.float64],
+    trials: NDArray[np.float64],
+    level: float = 0.95,
+    *,
+    worth: float = 1.0,
+) -> Proportion:
+    """A share of trials that come in clusters, such as a person's pictures, with the clusters independent.
+
+    Clopper and Pearson's interval for the number of independent trials that would vary as much, by the ratio
+    estimator's variance over clusters, and fewer of them where clusters are few (Korn & Graubard, Survey
+    Methodology 24, 1998). It is never narrower than that of as many independent trials.
+
+    Args:
+        hits, trials: [C] of each cluster.
+        level: of the interval.
+        worth: what a trial counts for, 0 to 1: half, where each success makes one in another cluster too.
+    """
+    n = float(trials.sum())
+    if not n:
+        return Proportion(None, (0.0, 1.0), 0, 0)
+    clusters = int((trials > 0).sum())
+    value = float(hits.sum()) / n
+    independent = float(clusters)  # where nothing varies
+    if clusters > 1 and (spread := float(np.square(hits - value * trials).sum())) > 1e-12:
+        varies = clusters / (clusters - 1) * spread / n**2
+        few = float((t.ppf((1 + level) / 2, max(1.0, n - 1)) / t.ppf((1 + level) / 2, clusters - 1)) ** 2)
+        independent = min(n, value * (1 - value) / varies * few)
+    independent *= worth
+    ends = beta_interval(value * independent, independent, level)
+    return Proportion(value, ends, round(float(hits.sum())), round(n))
+
+
+def residual(attack: Proportion, control: Proportion) -> Proportion:
+    """How much more often an attack succeeds than its control: (attack - control) / (1 - control).
+
+    The residual risk of Giomi et al. (Anonymeter, PoPETs 2023, eq. 3), 0 where the control succeeds as often.
+    An attack succeeds by chance as well, so a control that was seen to succeed more often is taken for as
+    often: what is subtracted too much would hide leaks. The interval puts those of both shares together
+    without taking them for normal: by the method of variance estimates recovery (Zou & Donner, Stat Med 27,
+    2008), with the same derivatives as Anonymeter.
+    """
+    if attack.value is None or control.value is None or min(attack.value, control.value) >= 1:
+        return Proportion(None, (0.0, 1.0), attack.k, attack.n)
+    chance = min(control.value, attack.value)
+    ends = (max(control.ci95[1], chance), min(control.ci95[0], chance))
+    left = 1 - chance
+    value = (attack.value - chance) / left
+    low, high = (
+        float(np.hypot((a - attack.value) / left, (c - chance) * (1 - attack.value) / left**2))
+        for a, c in zip(attack.ci95, ends, strict=True)
+    )
+    return Proportion(value, (max(0.0, value - low), min(1.0, value + high)), attack.k, attack.n)
 
 
 @dataclass(frozen=True)

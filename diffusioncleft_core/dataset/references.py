@@ -34,6 +34,8 @@ class ReferenceSet:
     """[N, 512], L2 norm 1: the largest face of every photograph that has one."""
     conditions: tuple[str, ...]
     """[N]: the condition of each row of `embeddings`."""
+    subjects: tuple[str, ...] = ()
+    """[N]: who is on it, an opaque label of one dataset: it tells people apart, and nothing of them."""
     n_photographs: Mapping[str, int] = field(default_factory=dict)
     n_no_face: Mapping[str, int] = field(default_factory=dict)
     n_several: Mapping[str, int] = field(default_factory=dict)
@@ -104,6 +106,7 @@ def read_references(
     conditions: list[str] = []
     records: list[FaceRecord] = []
     thumbnails: list[Grey] = []
+    subjects: list[str] = []
     for folder in dict.fromkeys(Path(item) for item in folders):
         rows, found = dataset_records(folder, analyzer, roles=roles)
         if not any(record.has_face for record in found):
@@ -111,6 +114,7 @@ def read_references(
                 f"no face was found in the {'/'.join(roles)} photographs of {folder}; "
                 "build the dataset again, or use the face pack it was built with"
             )
+        subjects += subjects_of(rows, prefix=f"{len(subjects)} ")
         conditions += [row.condition or "unknown" for row in rows]
         records += found
         thumbnails += dataset_thumbnails(folder, rows)
@@ -120,6 +124,7 @@ def read_references(
     return ReferenceSet(
         embeddings=embeddings,
         conditions=tuple(conditions[place] for place in places),
+        subjects=tuple(subjects[place] for place in places),
         n_photographs={name: conditions.count(name) for name in names},
         n_no_face={name: sum(c == name and not r.has_face for c, r in pairs) for name in names},
         n_several={name: sum(c == name and r.has_several for c, r in pairs) for name in names},
@@ -127,6 +132,11 @@ def read_references(
         fingerprint=_fingerprint(folders, roles),
         copies=CopyIndex(thumbnails, NEAR_COPY_PHANTOM if analyzer.phantom_only else NEAR_COPY),
     )
+
+
+def subjects_of(rows: Sequence[ImageRow], prefix: str = "") -> list[str]:
+    """Who is on each photograph; one of which that is not known shows somebody of its own."""
+    return [f"{prefix}{row.subject or f'photograph {place}'}" for place, row in enumerate(rows)]
 
 
 def _fingerprint(folders: Sequence[Path], roles: Sequence[str]) -> str:

@@ -18,6 +18,7 @@ from ..files import read_json, sha256_model
 from ..home import below_home, expanded
 from ..ranges import number, whole
 from ..weight_file import stand_in
+from .calibration import Calibration
 
 PHANTOM = "phantom"
 """Name of the embedded pack, which knows phantoms and nothing else."""
@@ -39,6 +40,8 @@ class FacePack:
     det_thresh: float
     phantom_only: bool
     """True for models trained on phantoms: never to be used on photographs."""
+    calibration: Calibration | None = None
+    """Thresholds at stated false-match rates; None where the pack brings none along."""
 
     def weights(self) -> dict[str, str]:
         """sha256 of every ONNX file in the pack, by file name."""
@@ -98,7 +101,9 @@ def _not_found(pack: str, places: Sequence[Path]) -> str:
 
 
 def read_pack(folder: Path) -> FacePack:
-    """Read a pack's folder and its optional `pack.json` (name, det_size, det_thresh, phantom_only)."""
+    """Read a pack's folder and its optional `pack.json` (name, det_size, det_thresh, phantom_only,
+    calibration).
+    """
     if not any(folder.glob("*.onnx")):
         raise UserError(f"the face pack {folder} holds no .onnx file; put a detector and a recogniser there")
     for model in sorted(folder.glob("*.onnx")):
@@ -122,6 +127,9 @@ def read_pack(folder: Path) -> FacePack:
         det_size=int(det_size),
         det_thresh=float(det_thresh),
         phantom_only=bool(settings.get("phantom_only", False)) or folder.resolve() == PHANTOM_FOLDER,
+        calibration=Calibration.from_json(settings["calibration"], str(description))
+        if "calibration" in settings
+        else None,
     )
 
 

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from ..dataset import references
 from ..dataset.folder import owned_cache
-from ..dataset.references import ReferenceSet, read_references
+from ..dataset.references import ReferenceSet, read_references, subjects_of
 from ..faces.analyzer import FaceAnalyzer
 from ..faces.records import FaceRecord, embedding_matrix, face_records
 from ..imageset.manifest import read_image_set, unlisted
 from ..imageset.places import FACES_CACHE
 from ..small_counts import FEWEST, is_small, told
 from .fir import Faces, control_figures, embedder_info, identity_figures
+from .gallery import People
 from .sets import ALL, MeasuredImage, Population, Warn, measured_set, name_damaged
 
 Array = NDArray[np.floating[Any]]
@@ -181,8 +182,8 @@ class MeasuredFaces:
     generated: Faces
     """In the order of the population's images."""
     references: ReferenceSet | None
-    holdout: Mapping[str, NDArray[np.float32]]
-    """By condition, [n, 512]: photographs that were not trained on."""
+    holdout: Mapping[str, People]
+    """By condition: photographs that were not trained on."""
     control: NDArray[np.float32] | None
     """[n, 512]: faces of other people, for the plane alone."""
     control_is_synthetic: bool
@@ -234,7 +235,9 @@ def face_figures(population: Population, faces: MeasuredFaces, threshold: float)
         sets[group.name], histograms = identity_figures(group, faces.generated, known, info, threshold)
         if histograms:
             similarity[group.name] = histograms
-        others = [found for name, found in faces.holdout.items() if group.name in (name, ALL) and len(found)]
+        others = [
+            found.faces for name, found in faces.holdout.items() if group.name in (name, ALL) and len(found)
+        ]
         # Beside the others' the union's count would tell a small one.
         if known is not None and others and not any(is_small(len(found)) for found in others):
             outside = np.concatenate(others)
@@ -256,18 +259,18 @@ def faces_of(
     return Faces.of([records[place] for place in range(len(images))])
 
 
-def holdout_faces(datasets: Sequence[Path], analyzer: FaceAnalyzer) -> dict[str, NDArray[np.float32]]:
-    """Embeddings [n, 512] of the hold-out photographs, by condition."""
-    found: dict[str, NDArray[np.float32]] = {}
+def holdout_faces(datasets: Sequence[Path], analyzer: FaceAnalyzer) -> dict[str, People]:
+    """The faces of the hold-out photographs, by condition."""
+    found: dict[str, People] = {}
     for folder in datasets:
         rows, records = references.dataset_records(
             folder, analyzer, roles=("holdout",), description="faces, hold-out"
         )
+        subjects = subjects_of(rows)
         for name in dict.fromkeys(row.condition or "unknown" for row in rows):
-            pairs = zip(rows, records, strict=True)
-            found[name] = embedding_matrix(
-                [item for row, item in pairs if (row.condition or "unknown") == name]
-            )[0]
+            own = [place for place, row in enumerate(rows) if (row.condition or "unknown") == name]
+            embeddings, with_face = embedding_matrix([records[place] for place in own])
+            found[name] = People(embeddings, tuple(subjects[own[place]] for place in with_face))
     return found
 
 

@@ -32,6 +32,22 @@ sets.<pre_op|post_op|all>.<metric>.<profile>.<variant> is a Figure, or a list of
     fir_control_pairs, fir_control_images
                      robust   holdout        hold-out photographs against the training images: what faces of
                                              other people score
+    fir_pairs        robust   raw, filtered  share of pairs at or above the audit's threshold; the interval
+                                             resamples images and people
+    leak_images      robust   raw, filtered  share of images with such a pair
+    leak_control     robust   photographs, holdout, control_faces, unseen
+                                             the same where there is nothing to find (`leak`), each with its
+                                             `attack`, as many people to be found among, and `residual`
+    residual_risk    robust   raw, filtered  what leak_images finds beyond its first control, with `attack`,
+                                             `control`, `could_be_missed` (upper end by what the recogniser
+                                             misses too) and `upper_of_all` (were every image that could not
+                                             be assessed a leak)
+    residual_copies  robust   raw, filtered  near copies beyond those among hold-out photographs
+    distance_ratio   robust   raw            lower twentieth of the distances to the nearest training face by
+                                             those to the next person's, with its `control` (`nearest`)
+    authenticity     robust   raw            share of images farther from their nearest training face than
+                                             that is from the next, with its `control`
+    …_second         robust                  all of these but copies by a second recogniser (--second-faces)
 
 Another extractor than Inception gives the same over its vectors: its Frechet distance by its own name
 (`dinov2`, `dinov2_holdout`), the rest with it in front (`dinov2_kid`).
@@ -57,6 +73,8 @@ Another extractor than Inception gives the same over its vectors: its Frechet di
                   photographs, and whoever shows it must say so
     note          one sentence for the reader, or absent
 
+figures.audit = null, or {"threshold": {"value", "source", "wanted", "stated", "reason", "paper",
+    "extractor"}, "second": the same or null}: the audit's threshold (`threshold.AuditThreshold`)
 figures.similarity.<pre_op|post_op|all>.<raw|filtered> = {"edges": [n + 1 cosines from -1 to 1],
     "counts": [n], "mean": float, "threshold": 0.6, "n_pairs": int, "extractor": {...}}; counts and mean are
     null with fewer than 5 training photographs; where n_pairs is null counts are thousandths.
@@ -88,6 +106,7 @@ from ..dataset.folder import holds_phantoms
 from ..errors import UserError
 from ..faces.analyzer import FaceAnalyzer
 from ..ranges import COSINE, COUNT, PAPER_SIMILARITY
+from .audit import audit_figures, copies_risk
 from .copies import copy_figures
 from .distributions import distribution_figures, noted, sides_of
 from .extractors import Extractors
@@ -95,6 +114,7 @@ from .faces import face_figures, look_at_faces
 from .features import FeatureCaches, PairSampling, PopulationFeatures, common_size, extract_features
 from .lpips import NO_PERCEPTUAL, PAPER_PAIRS, Perceptual
 from .sets import Group, Mask, Population, Warn, generated_population, name_damaged, reference_population
+from .threshold import FALSE_MATCH_RATE, STATED_RATE
 from .untold import without_small_counts
 
 NOT_PAIRED = "It takes two images that can be read."
@@ -112,6 +132,7 @@ class MeasureSettings:
         control: a folder of other faces for the plane.
         cache_dir: a private folder for what is computed from generated images (by default a folder of its own
             in each set).
+        false_match_rate: of impostor pairs, that the audit's threshold states.
     """
 
     threshold: float = PAPER_SIMILARITY
@@ -119,8 +140,10 @@ class MeasureSettings:
     seed: int = 0
     control: Path | None = None
     cache_dir: Path | None = None
+    false_match_rate: float = FALSE_MATCH_RATE
 
     def __post_init__(self) -> None:
+        STATED_RATE.check(self.false_match_rate, "the false-match rate")
         COSINE.check(self.threshold, "the threshold")
         COUNT.check(self.pairs, "the number of pairs")
 
@@ -132,6 +155,7 @@ def measure_sets(
     extractors: Extractors,
     settings: MeasureSettings | None = None,
     *,
+    second: FaceAnalyzer | None = None,
     warn: Warn = lambda message: None,
 ) -> dict[str, Any]:
     """Measure generated sets beside the training photographs; the result is described above.
@@ -145,6 +169,7 @@ def measure_sets(
         analyzer: None leaves FIR and the face figures out.
         extractors: a metric whose network is not in it is left out.
         settings: threshold, pairs, seed and folders.
+        second: another recogniser, which filtered nothing, for the leak audit.
         warn: told what could not be measured.
 
     Raises:
@@ -155,19 +180,27 @@ def measure_sets(
     warn = functools.cache(warn)  # both passes meet the same damaged images
     population = generated_population(generated, warn)
     sets: dict[str, Any] = {group.name: {} for group in population.groups}
-    figures: dict[str, Any] = {"similarity": {}, "pca": None}
+    figures: dict[str, Any] = {"similarity": {}, "pca": None, "audit": None}
     with_face: dict[str, int] = {}
     if analyzer is not None:
         faces = look_at_faces(population, references, settings.control, analyzer, settings.cache_dir, warn)
         found = face_figures(population, faces, settings.threshold)
         sets, figures = found["sets"], found["figures"]
+        audit = audit_figures(population, faces, analyzer.pack, settings.false_match_rate)
+        figures["audit"] = {"threshold": audit["threshold"], "second": None}
+        if second is not None:
+            others = look_at_faces(population, references, settings.control, second, settings.cache_dir, warn)
+            again = audit_figures(population, others, second.pack, settings.false_match_rate, "_second")
+            figures["audit"]["second"] = again["threshold"]
+            merge(audit["sets"], again["sets"])
+        merge(sets, audit["sets"])
         if faces.references is not None:
             with_face = dict(Counter(faces.references.conditions))
             copies = copy_figures(
                 population, references, faces.references, settings.cache_dir, phantom=analyzer.phantom_only
             )
             for name, metrics in copies.items():
-                sets[name] |= metrics
+                sets[name] |= metrics | copies_risk(metrics)
     if extractors:
         drawn, real, held = all_features(population, references, extractors, settings, warn)
         for group in drawn.population.groups:
@@ -179,6 +212,13 @@ def measure_sets(
                 sets[group.name] |= perceptual_figures(group, drawn, real, info)
     trained = Counter(image.condition for image in reference_population(references).images)
     return without_small_counts({"sets": sets, "figures": figures}, trained, with_face)
+
+
+def merge(sets: dict[str, Any], more: Mapping[str, Any]) -> None:
+    """Add the figures of `more` to `sets`, in place, profile by profile."""
+    for name, metrics in more.items():
+        for metric, profiles in metrics.items():
+            sets.setdefault(name, {}).setdefault(metric, {}).update(profiles)
 
 
 def all_features(

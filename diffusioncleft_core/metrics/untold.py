@@ -20,6 +20,10 @@ PER = 1000
 """A histogram whose number of pairs is untold has counts of so many."""
 PAIRED = ("fir_pairs", "fir_control_pairs")
 AGAINST_ALL = "fir_images_any"
+AUDITED = ("leak_", "residual_risk", "distance_ratio", "authenticity")
+"""How the names of the leak audit's metrics begin. Their controls count photographs in fives."""
+UNSEEN = "unseen"
+"""The control whose value tells how many people there are to be found."""
 
 
 def without_small_counts(
@@ -38,6 +42,9 @@ def without_small_counts(
             if metric.startswith("fir_"):
                 hides = touches(ALL if metric == AGAINST_ALL else name, few | faceless)
                 metrics[metric] = mapped(metrics[metric], face_figure, metric) if hides else metrics[metric]
+            elif metric.startswith(AUDITED):
+                if touches(name, few | faceless):
+                    metrics[metric] = mapped(without_unseen(metrics[metric]), audit_figure)
             elif touches(name, few):
                 metrics[metric] = mapped(metrics[metric], feature_figure, metric, name in few)
             elif metric == "lpips_reference":
@@ -72,6 +79,22 @@ def face_figure(figure: Any, metric: str) -> Any:
         return [{**row, "pairs": {**row["pairs"], **no_share()}} for row in figure]
     hidden: dict[str, Any] = {"n_reference": None}
     return {**figure, **hidden, **({**no_share(), "note": UNTOLD} if metric in PAIRED else {})}
+
+
+def without_unseen(profiles: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        profile: {variant: figure for variant, figure in variants.items() if variant != UNSEEN}
+        for profile, variants in profiles.items()
+    }
+
+
+def audit_figure(figure: Mapping[str, Any]) -> dict[str, Any]:
+    """A figure of the audit without the number of photographs, and untold where it rests on `unseen`."""
+    hidden = {"n_reference": None} if "n_reference" in figure else {}
+    if (figure.get("control") or {}).get("name") != UNSEEN:
+        return {**figure, **hidden}
+    derived = dict.fromkeys(("could_be_missed", "upper_of_all", "attack", "control"))
+    return {**figure, **hidden, **derived, **no_share(), "note": UNTOLD}
 
 
 def no_share() -> dict[str, Any]:

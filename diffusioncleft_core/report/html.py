@@ -21,6 +21,7 @@ from ..filters.apply import content_key
 from ..filters.decisions import REVIEW_KIND, REVIEW_SCHEMA, SAID
 from ..imageset.places import name_of
 from ..ranges import PAPER_SIMILARITY
+from .audit import audit_section
 from .blocks import Gallery, Labels, Photo, Plots, Section, Text, labels_of
 from .downstream import downstream_section
 from .drawing import Drawing, save_drawings
@@ -86,6 +87,7 @@ def page_of(document: Mapping[str, Any], pictures: ReportPictures) -> Page:
         part("plain-words", "In plain words", lambda: plain_words_section(document)),
         *([notes] if (notes := notes_section(document)).blocks else []),
         part("figures", "Figures", lambda: measured_section(document)),
+        part("audit", "Leak audit", lambda: audit_section(document)),
         *(
             [part("downstream", "What the images are good for", lambda: downstream_section(document))]
             if document.get("downstream")

@@ -31,6 +31,8 @@ METRICS = {
 }
 BESIDE = {
     "fir_images_any": ("FIR of images against every condition’s training photographs", "paper"),
+    "leak_images": ("Images with a training face, at the audit’s threshold (see Leak audit)", "robust"),
+    "fir_pairs": ("FIR of pairs at the audit’s threshold, interval over images and people", "robust"),
     "near_copies": ("Near copies of training photographs, share of generated images", "robust"),
     "lpips_all_pairs": ("LPIPS over all pairs, exact", "robust"),
     "kid": ("KID to the training images (0: alike)", "robust"),
@@ -53,9 +55,18 @@ OVER_OTHERS = {
     "_vendi": BESIDE["vendi"],
 }
 """Rows for each further extractor, by what follows its name."""
-SHARES = ("fir_", "near_copies", "precision", "recall", "coverage")
+SHARES = (
+    *("fir_", "near_copies", "leak_", "residual_", "authenticity"),
+    *("precision", "recall", "coverage"),
+)
 """How the names of metrics begin that are shares."""
 ACRONYMS = ("fir", "fid", "kid", "lpips")
+LEAKS = "Leak audit"
+FAMILIES = {
+    "near_copies": "Near copies",
+    **dict.fromkeys(("leak_", "residual_", "distance_ratio", "authenticity"), LEAKS),
+}
+"""What metrics belong to, by how their names begin; others by their first word."""
 OF_PHOTOGRAPHS = {
     "kid_floor": "KID of hold-out photographs to the training images",
     "vendi_reference": "Vendi score of the training images",
@@ -298,8 +309,7 @@ def notes_of(sets: Mapping[str, Any]) -> Text:
             for variants in profiles.values():
                 for figure in variants.values():
                     if isinstance(figure, Mapping) and figure.get("note") and figure.get("value") is not None:
-                        family = family_of(metric)
-                        label = family + metric[len(family) :].replace("_", " ")
+                        label = label_of(metric)
                         metrics_of.setdefault(sentence(str(figure["note"])), {})[label] = None
     lines = [f"{', '.join(labels)}: {note}" for note, labels in metrics_of.items()]
     return Text(lines, listed=True, heading="Notes on the figures")
@@ -322,10 +332,17 @@ def extractors(sets: Mapping[str, Any]) -> Text:
 
 def family_of(metric: str) -> str:
     """`FIR` of `fir_pairs`; `Near copies` of `near_copies_control`."""
-    if metric.startswith("near_copies"):
-        return "Near copies"
     name = metric.partition("_")[0]
-    return name.upper() if name in ACRONYMS else name.capitalize()
+    own = name.upper() if name in ACRONYMS else name.capitalize()
+    return next((family for start, family in FAMILIES.items() if metric.startswith(start)), own)
+
+
+def label_of(metric: str) -> str:
+    """`FIR control pairs` of `fir_control_pairs`; `Leak audit (residual risk)` of `residual_risk`."""
+    family = family_of(metric)
+    if family == LEAKS:
+        return f"{family} ({metric.replace('_', ' ')})"
+    return family + metric[len(family) :].replace("_", " ")
 
 
 def extractor_line(extractor: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from ..filters.identity import IDENTITY_LEAK, NEAR_COPY_LEAK
 from ..imageset.decode import REASONS
 from ..small_counts import FEWEST
 from ..statistics import clopper_pearson
+from .audit_words import HEADING, copies_sentence, explained, lora_sentences, risk_sentence
 from .blocks import PHANTOM_TAG, Block, Cell, Labels, Row, Section, Table, Text, labels_of, percent, sentence
 from .measured import figure_of, present
 
@@ -172,6 +173,7 @@ def plain_words_section(document: Mapping[str, Any]) -> Section:
         Text([ON_PHANTOMS if phantom else ON_PEOPLE], heading="Whose photographs"),
         *photographs(document.get("training") or {}, labels),
         *findings(document.get("sets") or {}, labels),
+        *leaks(document, labels),
         Text(set_aside_images(document.get("filters") or {}, labels), listed=True),
         Text(uses(document.get("downstream") or {}), heading="What the synthetic images are good for"),
         Text(limits(document, phantom=phantom), listed=True, heading="What this can’t show"),
@@ -239,6 +241,29 @@ def findings(sets: Mapping[str, Any], labels: Labels) -> list[Block]:
         Text([HOW_COPIES if copies else NO_COPIES]),
         *([beside_control(sets, labels, COPY)] if copies else []),
     ]
+
+
+def leaks(document: Mapping[str, Any], labels: Labels) -> list[Block]:
+    """What the leak audit found against its control, in sentences; and of the model file itself."""
+    sets = document.get("sets") or {}
+    found = {name: figure_of(sets, name, "residual_risk", "robust", "raw") for name in present(sets, labels)}
+    threshold = ((document.get("figures") or {}).get("audit") or {}).get("threshold")
+    lines = []
+    for name, risk in found.items():
+        if not risk:
+            continue
+        lines.append(f"{labels.name(name)}: {risk_sentence(risk)}")
+        second = figure_of(sets, name, "residual_risk_second", "robust", "raw")
+        if second:
+            lines.append(f"{labels.name(name)}, by a second program: {risk_sentence(second)}")
+        copies = figure_of(sets, name, "residual_copies", "robust", "raw")
+        if copies:
+            lines.append(f"{labels.name(name)}: {copies_sentence(copies)}")
+    blocks: list[Block] = []
+    if lines and threshold:
+        said = explained(threshold, phantom=bool(document.get("phantom")))
+        blocks = [Text([said], heading=HEADING), Text(lines, listed=True)]
+    return [*blocks, Text(lora_sentences(document.get("audit") or {}, labels), listed=True)]
 
 
 def measured_of(
@@ -381,7 +406,6 @@ def limits(document: Mapping[str, Any], *, phantom: bool) -> list[str]:
         "in no number here.",
         *upper_ends(document.get("sets") or {}, labels_of(document)),
         "Likeness to people who are in none of the photographs was not looked for.",
-        f"What the model file itself gives away, beyond the images made with it, was {NOT_MEASURED}.",
         *([] if rated(document) else [UNRATED]),
         "Nothing here shows a use or a harm for a patient.",
     ]

@@ -172,6 +172,19 @@ def with_study(report: RunReport, warn: Callable[[str], None]) -> RunReport:
     return replace(report, document={**report.document, "study": found})
 
 
+def with_audits(document: Mapping[str, Any], audits: Sequence[Path]) -> dict[str, Any]:
+    """The document with what `diffusioncleft audit` wrote into these files, by condition."""
+    found = dict(document.get("audit") or {})
+    for path in audits:
+        other = read_report(path).document
+        if not other.get("condition") or "membership" not in other:
+            raise UserError(f"{path} is no audit of a LoRA; give a file that `diffusioncleft audit` wrote")
+        if bool(other.get("phantom")) != bool(document.get("phantom")):
+            raise UserError(f"{path} and the run are not both of phantoms: give the run's own audit")
+        found[str(other["condition"])] = other
+    return {**document, "audit": found} if found else dict(document)
+
+
 def with_measures(document: Mapping[str, Any], measured: Path | None) -> dict[str, Any]:
     """The document with the `sets` and `figures` of another one, which `diffusioncleft measure` wrote."""
     if measured is None:

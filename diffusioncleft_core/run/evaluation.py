@@ -188,6 +188,7 @@ def measure_images(run: Run, control: Path | None) -> Results:
     """
     from ..imageset.copies import COPIES_VERSION, NEAR_COPY, NEAR_COPY_PHANTOM
     from ..imageset.decode import INGEST_VERSION
+    from ..metrics.audit import AUDIT_VERSION
     from ..metrics.extractors import load_extractors
     from ..metrics.measure import MeasureSettings, measure_sets
     from ..report.nearest import nearest_pairs, write_nearest
@@ -226,6 +227,7 @@ def measure_images(run: Run, control: Path | None) -> Results:
             "threshold": settings.threshold,
             "metrics": sorted(settings.metrics),
             "seed": settings.seed,
+            "leak audit": AUDIT_VERSION,
             "near copies": [COPIES_VERSION, NEAR_COPY, NEAR_COPY_PHANTOM],
             "decoder": INGEST_VERSION,
             "networks": metric_weights(settings),
@@ -290,6 +292,7 @@ def write_report(
     seconds: float,
     downstream: Results | None = None,
     study: Results | None = None,
+    audited: Results | None = None,
 ) -> None:
     """report.json, summary.md and the two pages; made anew each time, they cost little."""
     from ..report.blocks import labels_of
@@ -306,6 +309,7 @@ def write_report(
         "figures": measured["figures"],
         **({"downstream": downstream} if downstream else {}),
         **({"study": study} if study else {}),
+        **({"audit": audited} if audited else {}),
     }
     document["figures"] = {**document["figures"], "loss": loss_curves(folders, told_trainings(document))}
     write_json(inside(folders.root, folders.report.name), document)

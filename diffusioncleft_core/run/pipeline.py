@@ -18,6 +18,7 @@ from ..errors import UserError
 from ..files import TEMPORARY_PREFIX, folder_lock, private_dir
 from ..recipe.document import write_recipe
 from ..report.folders import RunFolders
+from .audit import audit_loras
 from .dataset import build, control_faces, render_photographs
 from .downstream import read_evidence, try_classifiers
 from .evaluation import draw_zero_shot, filter_images, measure_images, write_report
@@ -65,9 +66,10 @@ def run_pipeline(
     run = Run(settings, warn=warn, say=say)
     with run_lock(run.folders):
         remove_half_written(run.folders.root)
-        filtered, measured = run_stages(run, train)
+        filtered, measured, audited = run_stages(run, train)
         say("report …")
-        write_report(run, filtered, measured, time.monotonic() - begun, read_evidence(run), told_study(run))
+        seconds = time.monotonic() - begun
+        write_report(run, filtered, measured, seconds, read_evidence(run), told_study(run), audited)
     return RunResult(run.folders, run.stages.rows, run.facts, run.warnings)
 
 
@@ -114,8 +116,8 @@ def plan_notes(settings: RunSettings) -> list[str]:
     ]
 
 
-def run_stages(run: Run, train: Train) -> tuple[Results, Results]:
-    """Every stage in the order of the story; results of the filters and of the measurements."""
+def run_stages(run: Run, train: Train) -> tuple[Results, Results, Results]:
+    """Every stage in the order of the story; results of the filters, the measurements and the audits."""
     settings, facts = run.settings, run.facts
     for condition in run.conditions:
         photographs = render_photographs(run, condition)
@@ -141,8 +143,9 @@ def run_stages(run: Run, train: Train) -> tuple[Results, Results]:
         draw_zero_shot(run)
     control = control_faces(run)
     measured = measure_images(run, control)
+    audited = audit_loras(run) if settings.audit else {}
     if settings.downstream:
         try_classifiers(run, control)
     if settings.study:
         demonstrate_study(run)
-    return filtered, measured
+    return filtered, measured, audited

@@ -78,6 +78,7 @@ class RunSettings:
         metrics: out of `METRICS`, beside FIR.
         downstream: tasks of the classifiers that try the images, by name or file; none by default.
         study: make a rater study of the images and let a program rate it, on phantoms.
+        audit: drawings a caption with which each LoRA is audited; 0: none.
         recipe: of all trainings, without what the datasets add.
         redo: make everything anew.
         absent: parts of the base model that were not found (`base` for all of it), by the error that says so.
@@ -106,6 +107,7 @@ class RunSettings:
     metrics: tuple[str, ...] = METRICS
     downstream: tuple[str, ...] = ()
     study: bool = False
+    audit: int = ranged(NONE_OR_MORE, default=0)
     recipe: Recipe = field(default_factory=Recipe)
     redo: bool = False
     absent: Mapping[str, UserError] = field(default_factory=dict)

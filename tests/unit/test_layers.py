@@ -15,11 +15,12 @@ ROOMS = (
     ("faces",),
     ("dataset", "weights"),
     ("generation", "filters", "metrics", "downstream", "study"),
+    ("audit",),
     ("phantom", "report"),
     ("run",),
 )
 """Rooms of the core from the lowest up; a room imports lower ones, and of its own floor none."""
-ABOVE = {"trainer": {CORE}, "tools": {CORE}, "nodes": {CORE, "trainer"}, "cli": {CORE, "trainer"}}
+ABOVE = {"trainer": {CORE}, "tools": {CORE, "trainer"}, "nodes": {CORE, "trainer"}, "cli": {CORE, "trainer"}}
 """What stands on the core."""
 
 

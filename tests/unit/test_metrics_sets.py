@@ -41,6 +41,7 @@ from diffusioncleft.diffusioncleft_core.metrics.fir import (
     fir_sweep,
     identity_figures,
 )
+from diffusioncleft.diffusioncleft_core.metrics.gallery import People
 from diffusioncleft.diffusioncleft_core.metrics.measure import (
     NOT_PAIRED,
     REFERENCE_SIZE,
@@ -179,8 +180,11 @@ def test_each_condition_has_its_own_held_out_people_and_all_have_everyones():
         [], [Group("pre_op", marks(range(4)), None), Group("post_op", marks([6, 7]), None)]
     )
     population.groups.append(Group("all", marks(range(8)), None))
-    held = {"pre_op": np.stack([direction(e0=0.7)] * 5), "post_op": np.stack([direction(e30=1)] * 6)}
-    held["other"] = np.zeros((0, 512), np.float32)
+    held = {
+        "pre_op": People.strangers(np.stack([direction(e0=0.7)] * 5)),
+        "post_op": People.strangers(np.stack([direction(e30=1)] * 6)),
+        "other": People.nobody(),
+    }
     others = np.eye(512, dtype=np.float32)[40:46]
     faces = MeasuredFaces(FACES, PHOTOGRAPHS, held, others, False, PACK)
     found = face_figures(population, faces, 0.65)
@@ -243,7 +247,7 @@ def test_faces_belong_to_their_images_and_lie_with_their_owner(tmp_path, analyze
     others = np.stack([embedding(control / f"{seed}.png") for seed in (0, 1)])
     assert np.allclose(found.control, others, atol=1e-5) and found.control_is_synthetic is synthetic
     assert len(found.holdout["pre_op"]) == len(found.references.embeddings) == 1
-    assert np.allclose(found.holdout["pre_op"], embedding(held / "images" / "1.png")[None], atol=1e-5)
+    assert np.allclose(found.holdout["pre_op"].faces, embedding(held / "images" / "1.png")[None], atol=1e-5)
     assert np.allclose(found.references.embeddings, embedding(held / "images" / "0.png")[None], atol=1e-5)
     assert any(cache.iterdir()) and not list(tmp_path.glob("*/.faces"))
     again = faces_of(population.images, analyzer, None, "faces")
