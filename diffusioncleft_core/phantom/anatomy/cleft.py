@@ -13,7 +13,7 @@ import numpy as np
 from .face import COMPLETE, INCOMPLETE, Cleft
 from .field import Array
 from .measures import Measures
-from .nose import NoseChange, Wing
+from .nose import NoseChange, Wing, nostril
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class Gap:
     """Where it ends; above `high_y` when complete."""
     half: float
     """Half breadth at the free edge."""
+    high_half: float
+    """Half breadth at the nostril's floor; 0 where the gap ends below it."""
     furrow: float
     """Depth of the furrow in the skin above the apex."""
     band: float
@@ -47,23 +49,28 @@ class Gap:
     def breadth(self, y: Array) -> Array:
         """Half breadth at heights y; negative above the apex, where there is no gap."""
         t = (y - np.float32(self.apex_y)) / np.float32(self.low_y - self.apex_y)
-        open_ = np.float32(self.half) * np.power(np.clip(t, 0, 1.3), np.float32(0.62))
+        if self.high_half:
+            s = np.clip((y - np.float32(self.high_y)) / np.float32(self.low_y - self.high_y), 0, 1.25)
+            return np.float32(self.high_half) + np.float32(self.half - self.high_half) * np.power(s, np.float32(0.9))
+        open_ = np.float32(self.half) * np.power(np.clip(t, 0, 1.3), np.float32(0.66))
         return open_ + np.minimum(t, 0) * np.float32(6.0)
 
 
 def extent(severity: float) -> float:
     """How far up the lip a gap reaches, as a share of the height from the free edge to the nostril's floor.
 
-    0.10 to 0.30 for a microform, up to 0.88 for an incomplete cleft, beyond 1 for a complete one.
+    0.10 to 0.30 for a microform, up to 0.88 for an incomplete cleft, all of it for a complete one.
     """
     if severity < INCOMPLETE:
         return 0.10 + 0.20 * severity / INCOMPLETE
     if severity < COMPLETE:
         return 0.38 + 0.50 * (severity - INCOMPLETE) / (COMPLETE - INCOMPLETE)
-    return 1.25 + 0.35 * (severity - COMPLETE) / (1 - COMPLETE)
+    return 1.0
 
 
-def gaps(cleft: Cleft | None, m: Measures, lip_top: float, lip_low: float) -> tuple[Gap, ...]:
+def gaps(
+    cleft: Cleft | None, m: Measures, lip_top: float, lip_low: float, nose: NoseChange
+) -> tuple[Gap, ...]:
     """The gaps of a cleft between the nostril's floor `lip_top` and the free edge `lip_low` (y, mm)."""
     if cleft is None:
         return ()
@@ -75,18 +82,22 @@ def gaps(cleft: Cleft | None, m: Measures, lip_top: float, lip_low: float) -> tu
             continue
         reach = extent(severity)
         wide = 0.55 + 0.45 * severity if severity >= INCOMPLETE else 0.30 + 0.6 * severity
-        half = k * (5.4 if both else 5.9) * wide
+        half = k * (4.6 if both else 5.8) * wide
+        pit = nostril(m, nose, direction)
+        complete = severity >= COMPLETE
+        inner = 6.6 * k if both and severity >= INCOMPLETE else 0.78 * m.peak
         found.append(
             Gap(
                 direction=direction,
-                low_x=direction * (m.peak * (1.08 if both else 0.92) + 0.62 * half),
-                high_x=direction * (0.52 * m.ala + (1.4 * k if severity >= COMPLETE else 0.0)),
+                low_x=direction * (inner + half),
+                high_x=pit.x,
                 low_y=lip_low,
-                high_y=lip_top,
-                apex_y=lip_low - reach * (lip_low - lip_top),
+                high_y=pit.y + 0.2 * pit.b if complete else lip_top,
+                apex_y=pit.y if complete else lip_low - reach * (lip_low - lip_top),
                 half=half,
+                high_half=(0.34 + 0.9 * (severity - COMPLETE)) * pit.a if complete else 0.0,
                 furrow=0.5 * k * (1 if severity < COMPLETE else 0),
-                band=k * 3.6,
+                band=k * 4.8,
                 severity=severity,
             )
         )
@@ -103,7 +114,7 @@ def nose_of_cleft(cleft: Cleft, m: Measures) -> NoseChange:
         pull = pull * (0.35 + 0.65 * severity)
         complete = max(0.0, (severity - COMPLETE) / (1 - COMPLETE)) * 0.5 + 0.5 * (severity >= COMPLETE)
         wings[direction] = Wing(
-            out=k * (1.2 * severity + 4.2 * pull),
+            out=k * (1.4 * severity + 4.8 * pull),
             down=k * (0.4 * severity + 2.3 * pull),
             back=k * (0.8 * severity + 3.6 * pull),
             flat=min(1.0, 0.15 * severity + 0.85 * pull),

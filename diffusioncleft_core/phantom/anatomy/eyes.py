@@ -53,7 +53,7 @@ def eye(
     """
     k = m.fissure / 15
     cx = direction * m.pupil
-    part, window = area.window(cx - 27 * k, -19 * k, cx + 27 * k, 19 * k)
+    part, window = area.window(cx - 36 * k, -28 * k, cx + 36 * k, 28 * k)
     x, y = part.x, part.y
     s = (x - np.float32(cx)) * direction
     u = s / np.float32(m.fissure)
@@ -61,8 +61,8 @@ def eye(
     arch = np.maximum(1 - inner * inner, 0)
     tilt = -np.float32(m.tilt) * inner * 0.5
     squint = 1 - 0.24 * held.smile - 0.25 * held.cry
-    rise = np.float32(0.50 * m.aperture * squint * (1 - held.closed))
-    sink = np.float32(0.50 * m.aperture * (1 - 0.30 * held.smile) * (1 - 0.12 * held.closed))
+    rise = np.float32(0.43 * m.aperture * squint * (1 - held.closed))
+    sink = np.float32(0.53 * m.aperture * (1 - 0.30 * held.smile) * (1 - 0.12 * held.closed))
     # The upper lid is highest towards the nose, the lower one lowest towards the temple.
     top = tilt - rise * np.power(arch, np.float32(0.62)) * (1 - 0.16 * inner)
     low = tilt + sink * np.power(arch, np.float32(0.80)) * (1 + 0.20 * inner)
@@ -77,12 +77,12 @@ def eye(
     radius = m.iris / 2
     iris = step(r, radius + soft, radius - soft) * ball
     pupil = step(r, 1.95 + soft * 0.7, 1.95 - soft * 0.7) * ball
-    fibre = 1 + 0.10 * step(r, 3.6, 2.4) - 0.45 * step(r, radius - 1.5, radius) + 0 * r
+    fibre = 1 + 0.10 * step(r, 3.6, 2.4) - 0.55 * step(r, radius - 1.6, radius - 0.2) + 0 * r
     if part.density > 0.9:
         angle = np.arctan2(gy, gx) * np.float32(30 / np.pi)
         fibre = fibre + 0.16 * strands(angle + 40, r * 0.5, (face.seed * 0 + 7, direction + 2))
-    under = np.clip((y - top) / np.float32(3.6 * k), 0, 1)
-    shade = (0.50 + 0.50 * under) * (1 - 0.38 * np.power(np.abs(inner), np.float32(2.2)))
+    under = np.clip((y - top) / np.float32(4.2 * k), 0, 1)
+    shade = (0.36 + 0.64 * under) * (1 - 0.38 * np.power(np.abs(inner), np.float32(2.2)))
     lx, ly = light
     glint = step(np.hypot(gx - direction * 2.2 * lx, gy - 2.2 * ly + 0.3), 1.15, 0.45) * ball
     inner_corner = step(u, -0.72, -0.93) * ball
@@ -91,9 +91,9 @@ def eye(
     # Lid margin, fold and lashes.
     over = top - y
     female = face.attributes["subject"] in ("woman", "girl")
-    length = (2.3 if female else 1.6) * k * (0.55 + 0.45 * np.clip(u + 0.6, 0, 1.4))
+    length = (2.5 if female else 1.8) * k * (0.55 + 0.45 * np.clip(u + 0.6, 0, 1.4))
     near = step(np.abs(u), 1.12, 0.92)
-    line = ridge(over - 0.15, 0.48 if not female else 0.58) * step(np.abs(u), 1.03, 0.95)
+    line = ridge(over - 0.05, 0.62 if not female else 0.78) * step(np.abs(u), 1.03, 0.95)
     hair = step(over, -0.4, 0.1) * step(over - length, 0.0, -1.2) * near
     if part.density > 1.0:
         comb = strands((s + over * (0.55 + 0.5 * inner)) / 0.62 + 200, over * 0.1 + 5, (11, direction + 2))
@@ -128,13 +128,13 @@ def brows(area: Plane, m: Measures, held: Mood, direction: int) -> tuple[Array, 
     line = line + held.cry * (-2.4 + 5.5 * u) * k + 0.8 * held.cry
     half = np.float32(0.5 * m.brow_width) * (0.55 + 0.9 * u) * np.power(np.maximum(1 - u, 0), np.float32(0.55)) * 1.45
     v = part.y - line
-    edge = step(np.abs(v) - half, 0.9 * k, -1.3 * k) * step(s, -20 * k, -14.5 * k) * step(s, 22 * k, 18 * k)
+    edge = step(np.abs(v) - half, 1.3 * k, -1.4 * k) * step(s, -20 * k, -14.5 * k) * step(s, 22 * k, 18 * k)
     if part.density > 0.8:
         lean = s - v * (0.35 - 1.5 * u)
         comb = strands(lean / 0.7 + 300, u * 6 + v * 0.2 + 20, (13, direction + 2))
-        edge = edge * np.clip(0.62 + 0.40 * comb, 0.05, 1.0)
+        edge = edge * np.clip(0.80 + 0.34 * comb, 0.10, 1.0)
     else:
-        edge = edge * 0.62
+        edge = edge * 0.78
     return np.asarray(edge * np.float32(m.brow_density), np.float32), window
 
 

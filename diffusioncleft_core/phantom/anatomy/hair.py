@@ -86,10 +86,10 @@ def _outer(area: Plane, m: Measures, worn: Style) -> Array:
     knots = [
         (top - 0.5, -3.0),
         (top, 0.0),
-        (top + 0.012 * -v, 0.20 * head),
-        (top + 0.06 * -v, 0.46 * head),
-        (top + 0.18 * -v, 0.735 * head),
-        (top + 0.38 * -v, 0.94 * head),
+        (top + 0.012 * -v, 0.175 * head),
+        (top + 0.06 * -v, 0.405 * head),
+        (top + 0.18 * -v, 0.67 * head),
+        (top + 0.38 * -v, 0.89 * head),
         (0.40 * v, head * 1.015),
     ]
     if worn.long:
@@ -149,7 +149,7 @@ def hair(area: Plane, face: AnatomyFace, m: Measures, shape: Outline, inside: Ar
         sparse = np.clip(0.72 + 0.30 * locks + 0.30 * single, 0, 1)
         cover = cover * sparse * (1 - worn.thin * step(over, 26 * k, 3 * k))
     height = _volume(area, m, shape, worn, inside, skin, over, outer)
-    bulge = blur(np.gradient(height, axis=0).astype(np.float32) * np.float32(area.density), 2.5 * area.density)
+    bulge = blur(np.gradient(height, axis=0).astype(np.float32) * np.float32(area.density), 7.0 * area.density)
     deep = {"straight": 0.55, "wavy": 0.8, "curly": 0.9, "coily": 0.8}[worn.texture]
     relief = deep * k * (0.50 * locks + 0.95 * bulk) + wave * k
     if area.density > 0.8:
@@ -173,7 +173,7 @@ def _volume(
     round_ = dome - 88 * k * (1 - np.sqrt(np.maximum(1 - u * u, 0))) - np.float32(6 * k)
     depth = step(over, 0.0, 15 * k)
     on_skull = skin + np.float32(min(worn.thick, 10 * k)) * (0.22 + 0.78 * depth) * (0.5 if worn.thin else 1.0)
-    edge = step(inside, -1.0 * k, 12 * k)
+    edge = step(np.minimum(inside, 0.9 * (y - np.float32(m.vertex))), -1.0 * k, 14 * k)
     height = round_ + edge * (on_skull - round_)
     if worn.long:
         fall = np.float32(-36 * k) - 34 * k * np.power(u, 6) - 9 * k * step(y, 0, 80 * k)
@@ -218,11 +218,29 @@ def _waved(psi: Array, area: Plane, worn: Style, k: float) -> tuple[Array, Array
         drift = noise((9, 33), area, 30 * k)
         phase = y * np.float32(0.135 / k) + psi * 0.055 + 1.3 * drift
         return psi + 3.4 * k * np.sin(phase), 1.2 * np.cos(phase), y
-    drift = noise((9, 31), area, 11.0 * k) * 2.6 + noise((9, 32), area, 26 * k) * 2.0
-    fine = 1.0 if worn.texture == "curly" else 1.9
-    turn = y * np.float32(0.34 * fine / k) + drift * fine
-    lock = psi * np.float32(0.40 * fine / k) + 1.7 * noise((9, 34), area, 14.0 * k)
-    # Ringlets: round beads where the turns of neighbouring locks meet.
-    bead = np.sin(turn) * np.cos(lock)
-    bent = psi + np.float32(4.2 * k / fine) * np.sin(turn + 0.8 * np.sin(lock))
-    return bent, (1.9 / fine) * bead + 0.5 * np.cos(2 * turn + lock), turn * np.float32(3.0 * k / fine)
+    return _curled(psi, area, (9.5 if worn.texture == "curly" else 4.6) * k)
+
+
+def _curled(psi: Array, area: Plane, cell: float) -> tuple[Array, Array, Array]:
+    """Curls: each strand winds round the middle of its lock; locks lie on a jittered grid of `cell` mm."""
+    u = (psi + 0.35 * cell * noise((9, 34), area, 2.2 * cell)) / np.float32(cell)
+    v = (area.y + 0.35 * cell * noise((9, 35), area, 2.2 * cell)) / np.float32(1.15 * cell)
+    jitter = np.random.default_rng((9, 36)).uniform(0.15, 0.85, (3, 64, 64)).astype(np.float32)
+    i, j = np.floor(v).astype(np.int32), np.floor(u).astype(np.int32)
+    best = np.full(u.shape, 9, np.float32)
+    dx, dy, kind = (np.zeros(u.shape, np.float32) for _ in range(3))
+    for di in (-1, 0, 1):
+        for dj in (-1, 0, 1):
+            a, b = (i + di) % 64, (j + dj) % 64
+            x = u - (j + dj) - jitter[0, a, b]
+            y = v - (i + di) - jitter[1, a, b]
+            far = x * x + y * y + 0.35 * jitter[2, a, b]
+            nearer = far < best
+            best = np.where(nearer, far, best)
+            dx, dy, kind = np.where(nearer, x, dx), np.where(nearer, y, dy), np.where(nearer, jitter[2, a, b], kind)
+    r = np.sqrt(dx * dx + dy * dy)
+    angle = np.arctan2(dy, dx)
+    wound = (r * 1.0 + 0.11 * angle * np.sign(kind - 0.5)) * np.float32(cell) + 37 * kind
+    loop = np.cos(r * 9.5 + angle * np.sign(kind - 0.5))
+    relief = np.float32(0.30 * cell) * (0.75 - r) - np.float32(0.2 * cell) * kind + np.float32(0.045 * cell) * loop
+    return wound, relief.astype(np.float32), (angle * 1.5 + 9 * kind) * np.float32(cell * 0.6)

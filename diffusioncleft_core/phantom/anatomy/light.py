@@ -58,9 +58,9 @@ def illuminate(area: Plane, height: Array, light: Light, turn: NDArray[np.float6
     above = nx * np.float32(up[0]) + ny * np.float32(up[1]) + nz * np.float32(up[2])
     open_ = occlusion(area, height)
     reached = shadow(area, height, toward)
-    wrap = np.float32(0.22)
+    wrap = np.float32(0.18)
     diffuse = np.maximum((facing + wrap) / (1 + wrap), 0) * (0.35 + 0.65 * reached)
-    ambient = (0.80 + 0.26 * above) * open_
+    ambient = (0.50 + 0.34 * nz + 0.26 * above) * open_
     key_colour, around = tint(light)
     level = max(0.45, float(toward[2]) * 0.8 + 0.25)
     key = np.float32(light.key / level)
@@ -75,7 +75,7 @@ def illuminate(area: Plane, height: Array, light: Light, turn: NDArray[np.float6
         bleed = (1.0, 0.86, 0.82)[channel]
         total[..., channel] = key * key_colour[channel] * diffuse_light
         total[..., channel] += rest * around[channel] * ambient * (bleed + (1 - bleed) * open_)
-    return Lit(total * np.float32(light.exposure), (nx, ny, nz), open_, reached)
+    return Lit(total * np.float32(1.10 * light.exposure), (nx, ny, nz), open_, reached)
 
 
 def occlusion(area: Plane, height: Array) -> Array:

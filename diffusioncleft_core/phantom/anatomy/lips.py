@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from .cleft import Gap, gaps
-from .face import AnatomyFace
+from .face import COMPLETE, AnatomyFace
 from .field import Array, Plane, Window, bump, curve, noise, ridge, softmin, step
 from .measures import Measures
+from .nose import NoseChange
 from .repair import Scar, scars
 
 
@@ -54,6 +55,8 @@ class LipLines:
     """Knots of the upper vermilion's border, from the picture's left to right."""
     free: list[tuple[float, float]]
     """Knots of the upper lip's free edge."""
+    whole: list[tuple[float, float]]
+    """The same of a whole lip: what the lower lip meets, so that no cleft moves it."""
     opening: float
     """How far the mouth is open in the middle."""
     upper_rise: float
@@ -76,7 +79,7 @@ def lip_lines(face: AnatomyFace, m: Measures, held: Mood) -> LipLines:
     k = m.mouth / 25
     opening = 0.62 * m.mouth * held.open
     corner_x = m.mouth * (1 + 0.15 * held.smile + 0.07 * held.cry - 0.05 * held.open * (1 - held.cry))
-    corner_y = m.stomion - 3.6 * k * held.smile + 1.6 * k * held.cry + 0.42 * opening
+    corner_y = m.stomion - 0.7 * k - 3.6 * k * held.smile + 1.6 * k * held.cry + 0.42 * opening
     rise = (0.20 * opening + 0.8 * k * held.smile) if held.open else 0.0
     edge = m.stomion - rise - 0.4 * k * held.smile
     thick = m.upper_vermilion * (1 - 0.22 * held.smile)
@@ -123,19 +126,13 @@ def lip_lines(face: AnatomyFace, m: Measures, held: Mood) -> LipLines:
         (0.84 * c, corner_y - 0.26 * thick + 0.10 * (edge - corner_y)),
         (c, corner_y),
     ]
-    free = [
-        (-c, corner_y),
-        (-0.66 * c, edge + 0.58 * (corner_y - edge) - 0.2 * k),
-        (-0.30 * c, edge - 0.45 * k + 0.10 * (corner_y - edge) - notch[-1]),
-        (0.0, middle_edge),
-        (0.30 * c, edge - 0.45 * k + 0.10 * (corner_y - edge) - notch[1]),
-        (0.66 * c, edge + 0.58 * (corner_y - edge) - 0.2 * k),
-        (c, corner_y),
-    ]
+    free = _free(c, corner_y, edge, k, notch, middle_edge)
+    whole = _free(c, corner_y, edge, k, dict.fromkeys((-1, 1), 0.0), edge + 0.5 * k)
     return LipLines(
         corner=(c, corner_y),
         upper=upper,
         free=free,
+        whole=whole,
         opening=opening,
         upper_rise=rise,
         lower=m.lower_vermilion * (1 - 0.16 * held.smile),
@@ -145,20 +142,22 @@ def lip_lines(face: AnatomyFace, m: Measures, held: Mood) -> LipLines:
     )
 
 
-def lower_lines(x: Array, lines: LipLines, m: Measures) -> tuple[Array, Array]:
+def _free(
+    c: float, corner_y: float, edge: float, k: float, notch: dict[int, float], middle: float
+) -> list[tuple[float, float]]:
+    beside, far = edge - 0.45 * k + 0.10 * (corner_y - edge), edge + 0.58 * (corner_y - edge) - 0.2 * k
+    left, right = (-0.30 * c, beside - notch[-1]), (0.30 * c, beside - notch[1])
+    return [(-c, corner_y), (-0.66 * c, far), left, (0.0, middle), right, (0.66 * c, far), (c, corner_y)]
+
+
+def lower_lines(x: Array, lines: LipLines) -> tuple[Array, Array]:
     """y of the lower lip's free edge and of its border with the skin, by x."""
     u = np.clip(np.abs(x) / np.float32(lines.corner[0]), 0, 1)
-    free = curve(x, _whole_free(lines))
+    free = curve(x, lines.whole)
     sag = np.float32(lines.opening) * np.power(1 - u * u, np.float32(0.62))
     edge = free + sag
     body = np.power(np.maximum(1 - np.power(u, np.float32(2.3)), 0), np.float32(0.72))
     return edge, edge + np.float32(lines.lower) * body
-
-
-def _whole_free(lines: LipLines) -> list[tuple[float, float]]:
-    """The free edge that the lower lip meets: of a whole upper lip, so that no cleft moves the lower one."""
-    c, y, e = lines.corner[0], lines.corner[1], lines.edge
-    return [(-c, y), (-0.5 * c, e + 0.36 * (y - e)), (0.0, e + 0.2), (0.5 * c, e + 0.36 * (y - e)), (c, y)]
 
 
 @dataclass(frozen=True)
@@ -187,7 +186,7 @@ class Mouth:
     scars: tuple[Scar, ...]
 
 
-def mouth(area: Plane, face: AnatomyFace, m: Measures, held: Mood) -> Mouth:
+def mouth(area: Plane, face: AnatomyFace, m: Measures, held: Mood, nose: NoseChange) -> Mouth:
     """The mouth of a face over its part of the plane."""
     lines = lip_lines(face, m, held)
     k = m.mouth / 25
@@ -196,12 +195,13 @@ def mouth(area: Plane, face: AnatomyFace, m: Measures, held: Mood) -> Mouth:
     x, y = part.x, part.y
     soft = max(0.30 * k, 0.55 / part.density)
     upper, free = curve(x, lines.upper), curve(x, lines.free)
-    low_free, low_edge = lower_lines(x, lines, m)
+    low_free, low_edge = lower_lines(x, lines)
     within = step(np.abs(x), c + 0.5 * k, c - 1.5 * k)
-    found = gaps(face.cleft, m, lines.top, float(lines.edge))
+    found = gaps(face.cleft, m, lines.top, float(lines.edge), nose)
     # The tissue of the upper lip: how far (mm) inside its free edge and the margins of gaps.
     to_edge = free - y
-    tissue = to_edge + np.zeros_like(y)
+    # A closed mouth shows no slit.
+    tissue = to_edge + (0.6 * k if lines.opening < 0.5 else 0.0) + np.zeros_like(y)
     red = y - upper
     margin = np.full(part.shape, 99, np.float32)
     for gap in found:
@@ -209,9 +209,9 @@ def mouth(area: Plane, face: AnatomyFace, m: Measures, held: Mood) -> Mouth:
         above = y < np.float32(gap.apex_y)
         away = np.where(above, np.hypot(x - gap.middle(y), y - np.float32(gap.apex_y)), away)
         margin = np.minimum(margin, away)
-        tissue = softmin(tissue, away, 3.4 * k * min(1.0, gap.severity * 1.5))
+        tissue = softmin(tissue, away, (2.6 if len(found) > 1 else 5.0) * k * min(1.0, gap.severity * 1.5))
         up = np.clip((gap.low_y - y) / np.float32(max(gap.low_y - gap.apex_y, 1.0)), 0, 1)
-        band = np.float32(gap.band) * (1 - np.float32(0.62) * up)
+        band = np.float32(gap.band) * (1 - np.float32(0.55) * up)
         red = -softmin(-red, away - band, 3.0 * k)
     flesh = step(tissue, -soft, soft)
     lower_lip = step(y - low_free, -soft, soft) * step(low_edge - y, -soft, soft) * within
@@ -219,24 +219,20 @@ def mouth(area: Plane, face: AnatomyFace, m: Measures, held: Mood) -> Mouth:
     upper_red = flesh * step(red, -soft, soft) * (1 - covered) * (within if not found else np.maximum(within, 0))
     inside = (1 - flesh) * (1 - covered) * within
     if found:
-        gapped = np.zeros(part.shape, np.float32)
-        for gap in found:
-            away = np.abs(x - gap.middle(y)) - gap.breadth(y)
-            gapped = np.maximum(gapped, step(away, soft, -soft) * (y > gap.apex_y))
         gap_mask = np.clip((1 - flesh) * (1 - covered), 0, 1) * step(y, lines.edge + 3 * k, lines.edge + 1.2 * k)
         near = np.zeros(part.shape, np.float32)
         for gap in found:
             near = np.maximum(near, step(np.abs(x - gap.middle(y)) - gap.breadth(y), 5.0 * k, 2.5 * k))
-        gap_mask = gap_mask * near * step(y, lines.top - 4.2 * k, lines.top - 2.2 * k)
+        gap_mask = gap_mask * near
         inside = np.maximum(inside, gap_mask)
-        flesh = np.maximum(flesh, step(y, lines.top - 2.2 * k, lines.top - 4.2 * k))
     else:
         gap_mask = np.zeros(part.shape, np.float32)
     marks = scars(face.repair, m, lines.top, lines.peaks)
     scar, pink = _scars(part, marks, free, k)
     height = _height(part, face, m, lines, held, (upper, free, low_free, low_edge), tissue, margin, inside, found)
     height -= 0.22 * scar
-    teeth, tongue, gum = _behind(part, face, m, lines, inside, gap_mask, found, low_free)
+    teeth, tongue, gum, mound = _behind(part, face, m, lines, inside, gap_mask, found, low_free)
+    height += mound
     white = ridge(red + 0.9 * k, 0.75 * k) * (1 - covered) * flesh * within
     return Mouth(
         part, window, height, np.maximum(upper_red, lower_lip), lower_lip, inside, gap_mask, teeth, tongue, gum,
@@ -273,7 +269,7 @@ def _height(
     x, y, k = part.x, part.y, m.mouth / 25
     c = lines.corner[0]
     u = np.clip(np.abs(x) / np.float32(c), 0, 1)
-    taper = np.sqrt(np.maximum(1 - u * u * u, 0))
+    taper = np.power(np.maximum(1 - np.power(u, np.float32(2.6)), 0), np.float32(0.85))
     full = np.float32(m.fullness * k)
     # The skin of the upper lip runs out towards the border, the vermilion rolls in from there to the free edge.
     t_up = np.clip((y - upper) / np.maximum(free - upper, 0.8), 0, 1)
@@ -342,8 +338,8 @@ def _behind(
     gap: Array,
     found: tuple[Gap, ...],
     low_free: Array,
-) -> tuple[Array, Array, Array]:
-    """Teeth, tongue and gum that an open mouth or a gap shows, as shares of the picture."""
+) -> tuple[Array, Array, Array, Array]:
+    """Teeth, tongue and gum that an open mouth or a gap shows, and the gum's relief, mm."""
     x, y, k = part.x, part.y, m.mouth / 25
     toothless = face.attributes["subject"] == "baby"
     bite = lines.edge + (1.2 if toothless else 5.2) * k - 0.10 * lines.opening - 1.2 * k
@@ -359,13 +355,22 @@ def _behind(
         teeth = teeth * step(np.abs(x), 0.86 * m.mouth, 0.62 * m.mouth) * inside
     high = step(y - (neck + (2.6 * k if toothless else 0.6 * k) - 1.4 * k * arch), 0.9 * k, -0.9 * k)
     gum = high * inside * (1 - teeth)
+    mound = np.zeros(part.shape, np.float32)
     for one in found:
-        # A complete cleft parts the gum as well: the palate's dark depth.
-        if one.severity >= 0.75:
-            gum = gum * (1 - 0.75 * ridge(x - one.middle(y) - one.direction * 0.4 * one.half, 1.5 * k) * (y > lines.top - 9))
+        across = (x - one.middle(y)) / np.float32(max(one.half, 1.0)) * one.direction
+        down = (y - np.float32(lines.top)) / np.float32(lines.edge - lines.top)
+        if one.severity >= COMPLETE:
+            # A complete cleft parts the gum as well; between its ends the palate's depth shows.
+            parted = ridge(across - 0.25 + 0.5 * (down - 0.6), 0.26)
+            ends = step(down, 0.12, 0.62) * (1 - 0.85 * parted)
+        else:
+            ends = step(down, 0.0, 0.7) * np.ones_like(across)
+        here = gap * (np.sign(x) == one.direction) if len(found) > 1 else gap
+        gum = np.maximum(gum * (1 - here), ends * here)
+        mound = mound + here * (3.2 * k * ends * (0.45 + 0.55 * np.sin(np.pi * np.clip(down, 0.05, 1))))
     tongue = step(y - low_free + (0.40 * lines.opening + 1.0) * (1 - 0.5 * arch), -1.5 * k, 1.5 * k) * inside
     tongue = tongue * (1 - teeth) * (1 - gap) * (0.0 if lines.opening < 2 * k else 1.0)
-    return teeth, np.asarray(tongue, np.float32), gum
+    return teeth, np.asarray(tongue, np.float32), gum, mound
 
 
 def lip_texture(mouth_: Mouth, seed: int) -> Array:

@@ -56,15 +56,15 @@ class Nostril:
 def nostril(m: Measures, change: NoseChange, direction: int) -> Nostril:
     """The opening of one side."""
     wing = change.wings[direction]
-    inner = 0.22 * m.ala
-    outer = 0.80 * m.ala + 0.75 * wing.out
+    inner = 0.25 * m.ala
+    outer = 0.76 * m.ala + 0.75 * wing.out
     middle = (inner + outer) / 2
     half = (outer - inner) / 2 * (1 - 0.45 * wing.small) * (1 + 0.10 * wing.flat)
     return Nostril(
         x=0.55 * change.columella_x + direction * middle,
         y=m.subnasale - 2.1 * m.ala / 16 + 0.55 * wing.down + 0.4 * wing.flat,
         a=half,
-        b=2.5 * m.ala / 16 * (1 - 0.42 * wing.flat) * (1 - 0.35 * wing.small) + 0.8 * wing.floor,
+        b=2.0 * m.ala / 16 * (1 - 0.42 * wing.flat) * (1 - 0.35 * wing.small) + 0.8 * wing.floor,
         turn=direction * (17 - 14 * wing.flat),
     )
 
@@ -76,7 +76,7 @@ def tip_point(m: Measures, change: NoseChange) -> tuple[float, float]:
 
 def nose_window(area: Plane, m: Measures) -> tuple[Plane, Window]:
     """The part of the plane that the nose lies in."""
-    return area.window(-2.6 * m.ala, -16, 2.6 * m.ala, m.subnasale + 12)
+    return area.window(-3.6 * m.ala, -26, 3.6 * m.ala, m.subnasale + 14)
 
 
 def nose_height(area: Plane, m: Measures, change: NoseChange) -> Array:
@@ -89,8 +89,9 @@ def nose_height(area: Plane, m: Measures, change: NoseChange) -> Array:
     height = curve(
         y,
         [
-            (-15, 0.0),
-            (-8, 0.55 * m.root),
+            (-24, 0.0),
+            (-17, 0.06 * m.root),
+            (-9, 0.55 * m.root),
             (-1, m.root),
             (0.25 * sn, m.root + 0.24 * (m.prominence - m.root) + m.hump),
             (0.50 * sn, m.root + 0.55 * (m.prominence - m.root) + 0.6 * m.hump),
@@ -119,7 +120,7 @@ def nose_height(area: Plane, m: Measures, change: NoseChange) -> Array:
     # The side walls spread to the cheeks.
     slope = curve(y, [(-12, 0.0), (2, 0.10), (0.5 * sn, 0.30), (sn - 8 * k, 0.34), (sn, 0.10), (sn + 4, 0.0)])
     total += slope * m.prominence * np.exp(-0.5 * np.square(dx / np.float32(0.95 * m.ala)))
-    total += 1.5 * k * (1 - 0.6 * change.tip_flat) * bump(x, y, (tip_x, tip_y), (0.62 * m.tip, 0.62 * m.tip))
+    total += 2.1 * k * (1 - 0.6 * change.tip_flat) * bump(x, y, (tip_x, tip_y - 0.5 * k), (0.62 * m.tip, 0.62 * m.tip))
     for direction in (-1, 1):
         total += _wing(area, m, change, direction)
     return total

@@ -64,7 +64,7 @@ def nose_of_repair(repair: Repair, m: Measures) -> NoseChange:
         wings[direction] = Wing(
             out=k * 1.7 * pull, down=k * 1.2 * pull, back=k * 1.6 * pull, flat=0.62 * pull, small=0.45 * pull
         )
-    drop = 3.4 * k * repair.tip_ptosis
+    drop = 2.8 * k * repair.tip_ptosis
     if repair.side == "bilateral":
         return NoseChange(wings, 0.0, drop, 0.25 * pull + 0.35 * repair.tip_ptosis, 0.0)
     direction = next(iter(repair.by_side()))

@@ -56,7 +56,7 @@ def lip_colour(skin: Array, redness: float, painted: bool) -> Array:
     """Vermilion: the same skin with the blood shining through, linear RGB [3]."""
     level = float(skin @ np.array([0.2126, 0.7152, 0.0722], np.float32))
     dark = float(np.clip((0.22 - level) / 0.16, 0, 1))
-    tint = np.array([0.90, 0.47, 0.50], np.float32) * (1 - dark) + np.array([0.98, 0.68, 0.70], np.float32) * dark
+    tint = np.array([0.90, 0.43, 0.50], np.float32) * (1 - dark) + np.array([0.98, 0.68, 0.70], np.float32) * dark
     red = skin * (1 - redness * (1 - tint) * 1.18)
     if painted:
         red = red * np.array([1.0, 0.80, 0.84], np.float32)

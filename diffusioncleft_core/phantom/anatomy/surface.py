@@ -7,7 +7,7 @@ import numpy as np
 from .cleft import nose_of_cleft
 from .eyes import Eye, brows, eye, sclera_veins
 from .face import AnatomyFace
-from .field import Array, Plane, blur, plane, step
+from .field import Array, Plane, blur, curve, plane, ridge, step
 from .hair import COLOURS, Hair, hair, style
 from .light import direction, illuminate, shine
 from .lips import Mood, Mouth, jaw_drop, lip_texture, mood, mouth
@@ -22,12 +22,12 @@ MUCOSA = np.array([0.30, 0.075, 0.072], np.float32)
 DEPTH = np.array([0.085, 0.016, 0.016], np.float32)
 TONGUE = np.array([0.40, 0.135, 0.125], np.float32)
 TEETH = np.array([0.66, 0.61, 0.50], np.float32)
-SCLERA = np.array([0.60, 0.56, 0.53], np.float32)
+SCLERA = np.array([0.52, 0.47, 0.44], np.float32)
 IRIS: dict[str, tuple[float, float, float]] = {
     "brown": (0.30, 0.175, 0.095),
-    "green": (0.37, 0.45, 0.27),
-    "blue": (0.36, 0.50, 0.66),
-    "hazel": (0.50, 0.355, 0.165),
+    "green": (0.35, 0.40, 0.27),
+    "blue": (0.36, 0.44, 0.53),
+    "hazel": (0.46, 0.33, 0.16),
 }
 """sRGB of irises."""
 
@@ -71,7 +71,7 @@ def head(face: AnatomyFace, m: Measures, density: float, bottom: float) -> Head:
     change = nose_change(face, m)
     shape = outline(area, m, drop)
     height, inside = skull(area, shape)
-    lips = mouth(area, face, m, held)
+    lips = mouth(area, face, m, held, change)
     height += features(area, m, held.smile, held.cry, drop) + wrinkles(area, m, held.cry)
     part, window = nose_window(area, m)
     height[window] += nose_height(part, m, change)
@@ -137,12 +137,10 @@ def _materials(
     # The mouth.
     w = lips.window
     part = lips.plane
-    pale = base * 0.42 + 0.58 * np.array([0.80, 0.52, 0.47], np.float32) * np.float32(0.35 + 0.75 * level)
-    if level < 0.2:
-        pale = base * 0.50 + np.array([0.27, 0.155, 0.135], np.float32)
-    rosy = base * np.array([0.99, 0.74, 0.76], np.float32)
+    pale = base + (np.array([0.92, 0.74, 0.71], np.float32) - base) * np.float32(0.30 + 0.20 * min(level / 0.4, 1.0))
+    rosy = base * np.array([0.97, 0.66, 0.69], np.float32)
     _over(colour, w, colour[w] * 1.10, 0.7 * lips.roll)
-    _over(colour, w, rosy, 0.55 * lips.redness * (1 - lips.vermilion))
+    _over(colour, w, rosy, 0.75 * lips.redness * (1 - lips.vermilion))
     lower = np.float32(1.10 if level < 0.2 else 1.04)
     tone = red * (1 + (lower - 1) * lips.lower[..., None])
     deep = 1 - 0.22 * np.clip((lips.lines.edge + 1.0 * k - part.y) / np.float32(8 * k), -1, 1)[..., None] * 0
@@ -158,13 +156,15 @@ def _materials(
     _over(colour, w, hollow, lips.inside)
     wet[w] += 0.13 * lips.vermilion + 0.16 * lips.inside * np.maximum(lips.teeth, lips.gum) + 0.08 * lips.scar
     dull[w] *= 1 - 0.5 * lips.inside
+    seam = ridge(part.y - curve(part.x, lips.lines.whole), 0.55 * k) * lips.vermilion
+    dark[w] *= 1 - (0.45 if lips.lines.opening < 0.5 else 0.0) * seam
     bare[w] *= (1 - lips.vermilion) * (1 - lips.inside)
     # Nostrils.
     part, w = area.window(-2.2 * m.ala, m.subnasale - 14, 2.2 * m.ala, m.subnasale + 8)
     for d in (-1, 1):
         depth = nostril_depth(part, nostril(m, change, d))
         _over(colour, w, base * np.array([0.42, 0.22, 0.20], np.float32), depth)
-        dark[w] *= 1 - 0.72 * depth
+        dark[w] *= 1 - 0.60 * depth
         dull[w] *= 1 - depth
     # Eyes.
     iris = srgb_to_linear(IRIS[face.attributes["eyes"]])
@@ -205,5 +205,5 @@ def _haired(area: Plane, face: AnatomyFace, cap: Hair, colour: Array, toward: Ar
     band = np.square(np.square(np.square(np.square(across))))
     sheen = {"straight": 0.085, "wavy": 0.065, "curly": 0.045, "coily": 0.02}[face.attributes["hair_texture"]]
     tone = np.square(cap.tone) * 0.95
-    lit = base * tone[..., None] + (sheen * band * cap.tone)[..., None] * (0.35 + 1.6 * base)
+    lit = base * tone[..., None] + (sheen * band * cap.tone)[..., None] * (0.12 + 2.2 * base)
     return colour + cap.cover[..., None] * (lit - colour)

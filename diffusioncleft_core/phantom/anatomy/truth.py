@@ -68,9 +68,9 @@ def _lids(m: Measures, d: int, head: Head) -> list[tuple[float, float]]:
     def lid(u: float, upper: bool) -> tuple[float, float]:
         arch = max(1 - u * u, 0.0)
         tilt = -m.tilt * u * 0.5
-        low = tilt + 0.5 * m.aperture * (1 - 0.3 * head.mood.smile) * (1 - 0.12 * shut) * arch**0.8 * (1 + 0.2 * u)
-        top = tilt - 0.5 * m.aperture * squint * (1 - shut) * arch**0.62 * (1 - 0.16 * u)
-        top = min(top + 0.46 * m.aperture * arch**0.8 * shut * (1 + 0.2 * u), low)
+        low = tilt + 0.53 * m.aperture * (1 - 0.3 * head.mood.smile) * (1 - 0.12 * shut) * arch**0.8 * (1 + 0.2 * u)
+        top = tilt - 0.43 * m.aperture * squint * (1 - shut) * arch**0.62 * (1 - 0.16 * u)
+        top = min(top + 0.4876 * m.aperture * arch**0.8 * shut * (1 + 0.2 * u), low)
         return d * (m.pupil + u * m.fissure), top if upper else low
 
     inner, outer = lid(-1, True), lid(1, True)
@@ -91,7 +91,7 @@ def _lips(m: Measures, head: Head) -> list[tuple[float, float]]:
     px = lines.peaks[1][0]
     upper = at([-0.60 * c, -px, 0.0, px, 0.60 * c], lines.upper)
     x_low = np.array([0.62 * c, 0.32 * c, 0.0, -0.32 * c, -0.62 * c], np.float32)
-    free, edge = lower_lines(x_low, lines, m)
+    free, edge = lower_lines(x_low, lines)
     low = [(float(x), float(y)) for x, y in zip(x_low, edge, strict=True)]
     inner_up = at([-0.34 * c, 0.0, 0.34 * c], lines.free)
     inner_low = [(float(x_low[i]), float(free[i])) for i in (1, 2, 3)]
