@@ -136,9 +136,9 @@ def mix(a: Array, b: Array, share: Array) -> Array:
 
 def strands(across: Array, along: Array, seed: tuple[int, ...]) -> Array:
     """Values of single hairs, N(0, 1): they change from hair to hair (`across`, in hairs) and slowly `along`."""
-    table = np.random.default_rng(seed).standard_normal((64, 1024), dtype=np.float32)
-    u = np.mod(across, np.float32(1022)).astype(np.float32)
-    v = np.mod(along, np.float32(62)).astype(np.float32)
+    table = np.random.default_rng(seed).standard_normal((48, 256), dtype=np.float32)
+    u = np.mod(across, np.float32(254)).astype(np.float32)
+    v = np.mod(along, np.float32(46)).astype(np.float32)
     u, v = np.broadcast_arrays(u, v)
     found = cv2.remap(table, np.ascontiguousarray(u), np.ascontiguousarray(v), cv2.INTER_LINEAR)
     return np.asarray(found, np.float32)

@@ -146,7 +146,7 @@ def hair(area: Plane, face: AnatomyFace, m: Measures, shape: Outline, inside: Ar
         over = np.maximum(over, np.where(y < 12 * k, 0.2 - inside, np.float32(-9)))
     cover = step(over, -0.8 * k, 2.0 * k) * step(outside, -0.5 * k, 0.9 * k)
     if worn.thin:
-        sparse = np.clip(0.72 + 0.30 * locks + 0.30 * single, 0, 1)
+        sparse = np.clip(0.86 + 0.16 * locks + 0.16 * single, 0, 1)
         cover = cover * sparse * (1 - worn.thin * step(over, 26 * k, 3 * k))
     height = _volume(area, m, shape, worn, inside, skin, over, outer)
     bulge = blur(np.gradient(height, axis=0).astype(np.float32) * np.float32(area.density), 7.0 * area.density)
@@ -155,7 +155,8 @@ def hair(area: Plane, face: AnatomyFace, m: Measures, shape: Outline, inside: Ar
     if area.density > 0.8:
         relief = relief + 0.13 * k * single
     height = height + relief * (0.35 if worn.thin else 1.0)
-    tone = 1 + 0.17 * locks + 0.13 * bulk + (0.19 * single if area.density > 0.8 else 0)
+    quiet = 0.5 if worn.thin else 1.0
+    tone = 1 + quiet * (0.17 * locks + 0.13 * bulk + (0.19 * single if area.density > 0.8 else 0))
     return Hair(cover, height.astype(np.float32), np.clip(tone, 0.35, 1.8), bulge)
 
 

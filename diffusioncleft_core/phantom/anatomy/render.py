@@ -56,7 +56,7 @@ class AnatomyRendering:
 
 def oversampling(size: int) -> float:
     """How many points a pixel the picture is computed with, each way."""
-    return 2.0 if size <= 256 else 1.5 if size <= 512 else 1.0
+    return 1.5 if size <= 512 else 1.0
 
 
 def render(face: AnatomyFace, size: int = 128) -> AnatomyRendering:
@@ -105,8 +105,10 @@ def _composed(
     behind = hair_behind(face, m, cam, size)
     if behind:
         _lay(picture, *behind)
-    rgb, cover, bare = body(face, m, cam, size, skin, made.drop)
-    _lay(picture, rgb, cover)
+    rgb, cover, low, window = body(face, m, cam, size, skin, made.drop)
+    _lay(picture, rgb, cover, window)
+    bare = np.zeros((size, size), np.float32)
+    bare[window] = low
     for side in (-1, 1):
         one = ear(face, m, cam, size, skin, side)
         if one:
@@ -124,7 +126,6 @@ def _masks(made: Head, neck: Array, columns: Array, rows: Array, size: int) -> M
     lip[w], gap[w], scar[w] = made.mouth.vermilion, made.mouth.gap, made.mouth.scar
     shown = 1 - made.worn.cover
     stack = cv2.merge([made.skin, lip * shown, gap * shown, scar * shown])
-    stack = cv2.merge([*cv2.split(stack)])
     seen = cv2.remap(stack, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
     covered = cv2.remap(made.cover, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
     seen[..., 0] = np.maximum(seen[..., 0], neck * (1 - covered))

@@ -57,12 +57,14 @@ def _mm(cam: Camera3D, size: int) -> tuple[Array, Array]:
     return x[None], y[:, None]
 
 
-def body(face: AnatomyFace, m: Measures, cam: Camera3D, size: int, skin: Array, drop: float) -> tuple[Array, Array, Array]:
-    """Neck, shoulders and clothes: linear RGB [S, S, 3], their cover [S, S] and the neck's skin [S, S]."""
+def body(face: AnatomyFace, m: Measures, cam: Camera3D, size: int, skin: Array, drop: float) -> tuple[Array, Array, Array, tuple[slice, slice]]:
+    """Neck, shoulders and clothes: linear RGB [H, S, 3], cover and bare skin [H, S], and the rows they lie in."""
     x, y = _mm(cam, size)
     k = m.head_half / 74
     jaw = (cam.turn @ (np.array([0.0, m.gnathion + drop - 8, -30 * k]) - cam.pivot))[:2]
     chin_y = float(jaw[1])
+    first = min(max(int(np.searchsorted(y[:, 0], chin_y - 46 * k)), 0), size - 1)
+    y = y[first:]
     base_y = m.gnathion + drop - cam.pivot[1] + {"baby": 2, "man": 24}.get(face.attributes["subject"], 20) * k
     lean = np.clip((base_y - y) / np.float32(max(base_y - chin_y + 45 * k, 1)), 0, 1) * np.float32(jaw[0] * 0.55)
     away = x - lean
@@ -102,7 +104,8 @@ def body(face: AnatomyFace, m: Measures, cam: Camera3D, size: int, skin: Array, 
     cloth_rgb = srgb_to_linear(face.view.clothing) * (shade * cast * np.float32(light.exposure))[..., None]
     bare = np.maximum(neck * (y > chin_y - 45 * k), trunk)
     rgb = neck_rgb + cloth[..., None] * (cloth_rgb - neck_rgb)
-    return rgb.astype(np.float32), np.maximum(bare, cloth), bare * (1 - cloth)
+    rows = slice(first, size), slice(0, size)
+    return rgb.astype(np.float32), np.maximum(bare, cloth), bare * (1 - cloth), rows
 
 
 def hair_behind(face: AnatomyFace, m: Measures, cam: Camera3D, size: int) -> tuple[Array, Array] | None:
