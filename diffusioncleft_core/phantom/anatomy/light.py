@@ -70,12 +70,13 @@ def illuminate(area: Plane, height: Array, light: Light, turn: NDArray[np.float6
     scattered = blur(key_light, sigma)
     red = key_light + (scattered - key_light) * (0.78 * skin)
     green = key_light + (scattered - key_light) * (0.34 * skin)
-    total = np.empty((*area.shape, 3), np.float32)
+    total = []
     for channel, diffuse_light in enumerate((red, green, key_light)):
         bleed = (1.0, 0.86, 0.82)[channel]
-        total[..., channel] = key * key_colour[channel] * diffuse_light
-        total[..., channel] += rest * around[channel] * ambient * (bleed + (1 - bleed) * open_)
-    return Lit(total * np.float32(1.10 * light.exposure), (nx, ny, nz), open_, reached)
+        bounced = ambient * (np.float32(bleed) + np.float32(1 - bleed) * open_)
+        gain = np.float32(1.10 * light.exposure)
+        total.append((key * gain * key_colour[channel]) * diffuse_light + (rest * gain * around[channel]) * bounced)
+    return Lit(np.asarray(cv2.merge(total), np.float32), (nx, ny, nz), open_, reached)
 
 
 def occlusion(area: Plane, height: Array) -> Array:

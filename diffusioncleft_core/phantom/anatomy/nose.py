@@ -116,7 +116,7 @@ def nose_height(area: Plane, m: Measures, change: NoseChange) -> Array:
         ],
     )
     u = np.abs(dx) / half
-    total = height * np.exp(-0.5 * np.power(u, 2.2))
+    total = height * np.exp(-0.5 * u * u)
     # The side walls spread to the cheeks.
     slope = curve(y, [(-12, 0.0), (2, 0.10), (0.5 * sn, 0.30), (sn - 8 * k, 0.34), (sn, 0.10), (sn + 4, 0.0)])
     total += slope * m.prominence * np.exp(-0.5 * np.square(dx / np.float32(0.95 * m.ala)))

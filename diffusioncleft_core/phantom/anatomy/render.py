@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from .camera import developed
 from .face import AnatomyFace
-from .field import Array, Window
+from .field import Array, Window, wide
 from .glasses import wear_glasses
 from .measures import Measures, measures
 from .pose import Camera3D, camera, cast
@@ -93,7 +93,7 @@ def render(face: AnatomyFace, size: int = 128) -> AnatomyRendering:
 
 def _lay(under: Array, layer: Array, cover: Array, window: Window | None = None) -> None:
     here = under if window is None else under[window]
-    here += cover[..., None] * (layer - here)
+    here += wide(np.asarray(cover, np.float32)) * (layer - here)
 
 
 def _composed(

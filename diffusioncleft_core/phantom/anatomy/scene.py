@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from .face import AnatomyFace
-from .field import Array, blur, curve, step, strands
+from .field import Array, blur, curve, step, strands, tinted, wide
 from .hair import COLOURS, style
 from .light import direction, tint
 from .measures import Measures
@@ -81,14 +81,16 @@ def body(face: AnatomyFace, m: Measures, cam: Camera3D, size: int, skin: Array, 
     muscle = 0.10 * np.exp(-0.5 * np.square((np.abs(away) - m.neck_half * (0.85 - 0.62 * np.minimum(t, 1.1))) / np.float32(7 * k)))
     hollow = 0.16 * np.exp(-0.5 * (np.square(away / np.float32(8 * k)) + np.square((y - base_y - 2 * k) / np.float32(9 * k))))
     under = 0.40 + 0.60 * step(y, chin_y - 2 * k, chin_y + 36 * k)
-    lit = (np.float32(light.key) * facing[..., None] * key * (0.45 + 0.55 * under[..., None])) + np.float32(1 - light.key) * around
-    neck_rgb = skin * lit * np.float32(light.exposure) * (under * (1 + muscle - hollow))[..., None]
+    direct = facing * (0.45 + 0.55 * under)
+    form = np.float32(light.exposure) * under * (1 + muscle - hollow)
+    neck_rgb = tinted(direct * form, np.float32(light.key) * key * skin)
+    neck_rgb += tinted(form, np.float32(1 - light.key) * around * skin)
     collar = base_y + (3 + 16 * face.view.collar) * k
     # Shoulders slope from the neck; the collar dips in the middle.
-    wide = {"baby": 1.15, "kid": 1.5, "girl": 1.5, "boy": 1.55, "woman": 1.75, "man": 1.95}[face.attributes["subject"]]
-    reach = np.float32(wide * m.head_half)
+    span = {"baby": 1.15, "kid": 1.5, "girl": 1.5, "boy": 1.55, "woman": 1.75, "man": 1.95}[face.attributes["subject"]]
+    reach = np.float32(span * m.head_half)
     s = np.abs(x) / reach
-    slope = base_y - 5 * k + 30 * k * np.power(np.maximum(s - 0.25, 0), 1.15) + 90 * k * np.power(np.maximum(s - 0.85, 0), 1.7)
+    slope = base_y - 5 * k + 30 * k * np.maximum(s - 0.25, 0) + 90 * k * np.power(np.maximum(s - 0.85, 0), 1.7)
     trunk = step(y - slope, -soft, soft) * step(s, 1.25, 1.2)
     opening = np.float32(m.neck_half * (1.06 + 0.16 * face.view.collar))
     neckline = collar - (collar - base_y + 7 * k) * np.power(np.clip(np.abs(x) / opening, 0, 1.3), 2.4 if face.seed % 2 else 1.3)
@@ -101,9 +103,9 @@ def body(face: AnatomyFace, m: Measures, cam: Camera3D, size: int, skin: Array, 
         weave = 0.03 * np.sin(x * 5.2) * np.sin(y * 5.2)
     shade = np.clip(0.80 + 0.13 * folds + np.float32(0.30 * toward[0]) * np.clip(x / reach, -1, 1) - 0.25 * rim + weave, 0.2, 1.4)
     cast = 1 - 0.32 * np.exp(-0.5 * (np.square(away / np.float32(m.jaw_half)) + np.square((y - base_y) / np.float32(22 * k))))
-    cloth_rgb = srgb_to_linear(face.view.clothing) * (shade * cast * np.float32(light.exposure))[..., None]
+    cloth_rgb = tinted(shade * cast * np.float32(light.exposure), srgb_to_linear(face.view.clothing))
     bare = np.maximum(neck * (y > chin_y - 45 * k), trunk)
-    rgb = neck_rgb + cloth[..., None] * (cloth_rgb - neck_rgb)
+    rgb = neck_rgb + wide(cloth) * (cloth_rgb - neck_rgb)
     rows = slice(first, size), slice(0, size)
     return rgb.astype(np.float32), np.maximum(bare, cloth), bare * (1 - cloth), rows
 
@@ -124,7 +126,7 @@ def hair_behind(face: AnatomyFace, m: Measures, cam: Camera3D, size: int) -> tup
     lock = strands((s + wave) / np.float32(2.6 * k) + 400, y * 0.02 + 20, (face.seed * 0 + 6, 2))
     cover = step(np.abs(s) - half - lock * (0.8 + 0.2 * flare), 1.2, -1.2) * (y > -60 * k)
     tone = np.clip(0.36 + 0.10 * lock, 0.12, 1)
-    rgb = srgb_to_linear(COLOURS[face.attributes["hair_color"]]) * tone[..., None]
+    rgb = tinted(tone, srgb_to_linear(COLOURS[face.attributes["hair_color"]]))
     return rgb.astype(np.float32), np.asarray(cover, np.float32)
 
 

@@ -89,12 +89,11 @@ def outline(area: Plane, m: Measures, drop: float = 0.0) -> Outline:
 def skull(area: Plane, shape: Outline, grow: float = 0.0) -> tuple[Array, Array]:
     """Height of the smooth head [H, W] mm, and how far (mm) each point lies inside its outline.
 
-    The section is a superellipse; beyond the outline the surface falls off steeply. `grow` mm widens it.
+    The section is an ellipse; beyond the outline the surface falls off steeply. `grow` mm widens it.
     """
     half = np.maximum(shape.half + np.float32(grow), 0.5)
     u = np.abs(area.x) / half
-    flat = np.float32(2.15)
-    inside = np.maximum(1 - np.power(np.minimum(u, 1.0), flat), 0)
+    inside = np.maximum(1 - np.square(np.minimum(u, 1.0)), 0)
     height = shape.middle - shape.depth * (1 - np.sqrt(inside))
     over = np.maximum(u - 1, 0) * half
     return height - 4.0 * over, shape.half + np.float32(grow) - np.abs(area.x)

@@ -6,6 +6,7 @@ Hourseau (Int J Cosmet Sci 1991): above 55 degrees very light, 41 to 55 light, 2
 khaki. a* and b* stay within what spectrophotometers read on faces (a* 6 to 15, b* 11 to 24).
 """
 
+import cv2
 import numpy as np
 
 from .face import AnatomyFace
@@ -92,8 +93,11 @@ def skin_colour(area: Plane, face: AnatomyFace, m: Measures) -> Array:
         brown += _stubble(area, face, m) * (1 - 0.5 * dark)
     if not baby:
         blood += _blemishes(area, face, m)
-    absorbed = blood[..., None] * absorb_blood + brown[..., None] * absorb_brown
-    return base * np.exp(-absorbed)
+    planes = [
+        np.float32(colour) * np.exp(-(blood * np.float32(b) + brown * np.float32(m_)))
+        for colour, b, m_ in zip(base, absorb_blood, absorb_brown, strict=True)
+    ]
+    return np.asarray(cv2.merge(planes), np.float32)
 
 
 def _freckles(area: Plane, m: Measures, seed: int, dark: float) -> Array:

@@ -7,7 +7,7 @@ import numpy as np
 from .cleft import nose_of_cleft
 from .eyes import Eye, brows, eye, sclera_veins
 from .face import AnatomyFace
-from .field import Array, Plane, blur, curve, plane, ridge, step
+from .field import Array, Plane, blur, curve, plane, ridge, step, tinted, wide
 from .hair import COLOURS, Hair, hair, style
 from .light import direction, illuminate, shine
 from .lips import Mood, Mouth, jaw_drop, lip_texture, mood, mouth
@@ -96,7 +96,7 @@ def head(face: AnatomyFace, m: Measures, density: float, bottom: float) -> Head:
     colour, dull, wet, dark, bare = _materials(area, face, m, lips, (pair[0], pair[1]), change, skin)
     colour = _haired(area, face, cap, colour, toward)
     gloss = shine(lit, face.view.light, turn, dull * (1 - cap.cover), wet * (1 - cap.cover))
-    light = colour * lit.light * dark[..., None] + gloss[..., None]
+    light = colour * lit.light * wide(dark) + wide(gloss)
     for one in pair:
         w = one.window
         light[w] += (0.85 * one.glint * (1 - cap.cover[w]) * face.view.light.exposure)[..., None]
@@ -108,7 +108,9 @@ def head(face: AnatomyFace, m: Measures, density: float, bottom: float) -> Head:
 
 def _over(colour: Array, window: tuple[slice, slice], layer: Array, share: Array) -> None:
     here = colour[window]
-    here += share[..., None] * (layer - here)
+    if layer.ndim == 1:
+        layer = tinted(np.ones(here.shape[:2], np.float32), layer)
+    here += wide(np.asarray(share, np.float32)) * (layer - here)
 
 
 def _materials(
@@ -205,5 +207,5 @@ def _haired(area: Plane, face: AnatomyFace, cap: Hair, colour: Array, toward: Ar
     band = np.square(np.square(np.square(np.square(across))))
     sheen = {"straight": 0.085, "wavy": 0.065, "curly": 0.045, "coily": 0.02}[face.attributes["hair_texture"]]
     tone = np.square(cap.tone) * 0.95
-    lit = base * tone[..., None] + (sheen * band * cap.tone)[..., None] * (0.12 + 2.2 * base)
-    return colour + cap.cover[..., None] * (lit - colour)
+    lit = tinted(tone, base) + tinted(sheen * band * cap.tone, 0.12 + 2.2 * base)
+    return colour + wide(cap.cover) * (lit - colour)

@@ -33,10 +33,11 @@ def landmarks68(face: AnatomyFace, m: Measures, head: Head, cam: Camera3D) -> ND
     """[68, 2] px in iBUG's order: jaw, brows, nose, eyes, outer and inner lips; from the picture's left."""
     k = m.pupil / 31
     jaw = []
+    rows, halves = head_rows(head), head_half(head)
     chin = m.gnathion + head.drop
     for t in np.linspace(-1, 1, 17):
         y = 6 + (chin - 4) * np.sin(np.pi / 2 * (1 - abs(t))) ** 0.92
-        half = float(np.interp(y, head_rows(head), head_half(head)))
+        half = float(np.interp(y, rows, halves))
         jaw.append((float(np.sign(t)) * half * 0.97 if t else 0.0, float(min(y, chin - 1))))
     points = list(jaw)
     for d in (-1, 1):
