@@ -51,7 +51,9 @@ class Gap:
         t = (y - np.float32(self.apex_y)) / np.float32(self.low_y - self.apex_y)
         if self.high_half:
             s = np.clip((y - np.float32(self.high_y)) / np.float32(self.low_y - self.high_y), 0, 1.25)
-            return np.float32(self.high_half) + np.float32(self.half - self.high_half) * np.power(s, np.float32(0.9))
+            # The segments bulge towards each other half-way and part again at the free edge.
+            bulge = 0.16 * self.half * np.sin(np.pi * np.minimum(s, 1))
+            return np.float32(self.high_half) + np.float32(self.half - self.high_half) * s - bulge
         open_ = np.float32(self.half) * np.power(np.clip(t, 0, 1.3), np.float32(0.66))
         return open_ + np.minimum(t, 0) * np.float32(6.0)
 

@@ -367,6 +367,7 @@ def _behind(
             ends = step(down, 0.0, 0.7) * np.ones_like(across)
         here = gap * (np.sign(x) == one.direction) if len(found) > 1 else gap
         gum = np.maximum(gum * (1 - here), ends * here)
+        teeth = teeth * (1 - here)
         mound = mound + here * (3.2 * k * ends * (0.45 + 0.55 * np.sin(np.pi * np.clip(down, 0.05, 1))))
     tongue = step(y - low_free + (0.40 * lines.opening + 1.0) * (1 - 0.5 * arch), -1.5 * k, 1.5 * k) * inside
     tongue = tongue * (1 - teeth) * (1 - gap) * (0.0 if lines.opening < 2 * k else 1.0)

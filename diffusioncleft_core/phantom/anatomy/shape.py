@@ -122,7 +122,7 @@ def features(area: Plane, m: Measures, smile: float, cry: float, drop: float) ->
     line = (m.ala + 2.4 * k) + (corner_x + 6.5 * k - m.ala - 2.4 * k) * np.power(t, 1.25)
     along = step(y, m.subnasale - 10 * k, m.subnasale + 2 * k) * step(y, corner_y + 9 * k, corner_y - 6 * k)
     side = x - line
-    total += fold * along * (-1.25 * ridge(side, 1.7 * k) + 1.5 * ridge(side - 5.5 * k, 4.6 * k))
+    total += fold * along * (-1.1 * ridge(side, 2.3 * k) + 1.5 * ridge(side - 5.5 * k, 4.6 * k))
     # Muzzle: the teeth carry the lips forward.
     total += 4.2 * k * bump(x, y, (0.0, m.stomion + 0.3 * drop), (0.92 * m.mouth, 13 * k))
     # Corner of the mouth, sulcus, chin.

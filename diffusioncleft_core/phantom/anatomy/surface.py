@@ -18,7 +18,7 @@ from .repair import nose_of_repair
 from .shape import features, outline, skull, wrinkles
 from .skin import base_colour, lip_colour, pores, skin_colour, srgb_to_linear
 
-MUCOSA = np.array([0.30, 0.075, 0.072], np.float32)
+MUCOSA = np.array([0.20, 0.048, 0.046], np.float32)
 DEPTH = np.array([0.085, 0.016, 0.016], np.float32)
 TONGUE = np.array([0.40, 0.135, 0.125], np.float32)
 TEETH = np.array([0.66, 0.61, 0.50], np.float32)
@@ -151,7 +151,7 @@ def _materials(
     hollow = np.broadcast_to(DEPTH, (*part.shape, 3)).copy()
     back = 0.55 + 0.45 * step(part.y, lips.lines.top, lips.lines.edge)
     hollow += (MUCOSA - DEPTH) * (0.30 * lips.gap * back)[..., None]
-    hollow += lips.gum[..., None] * (MUCOSA * 1.15 - hollow)
+    hollow += lips.gum[..., None] * (MUCOSA * np.float32(0.75 + 0.5 * min(level / 0.4, 1.0)) - hollow)
     hollow += lips.tongue[..., None] * (TONGUE - hollow)
     curve_ = (1 - 0.45 * np.square(np.clip(part.x / np.float32(m.mouth), -1, 1)))[..., None]
     hollow += lips.teeth[..., None] * (TEETH * curve_ - hollow)
