@@ -73,7 +73,7 @@ def style(face: AnatomyFace, m: Measures) -> Style:
         fringe=(0.30 + 0.55 * abs(float(z[4]))) if wears_fringe else 0.0,
         texture=texture,
         ears=float(z[5] > 0.1) if long else 1.0,
-        thin=0.45 if subject == "baby" and not long else 0.0,
+        thin=0.22 if subject == "baby" and not long else 0.0,
     )
 
 

@@ -71,7 +71,7 @@ def nostril(m: Measures, change: NoseChange, direction: int) -> Nostril:
 
 def tip_point(m: Measures, change: NoseChange) -> tuple[float, float]:
     """x and y of the pronasale."""
-    return change.tip_x, m.subnasale - m.tip_lift + change.tip_down
+    return change.tip_x, m.subnasale - max(m.tip_lift - change.tip_down, 4.4 * m.ala / 16)
 
 
 def nose_window(area: Plane, m: Measures) -> tuple[Plane, Window]:

@@ -47,7 +47,7 @@ def rotation(view: View) -> NDArray[np.float64]:
 
 def camera(view: View, m: Measures, size: int) -> Camera3D:
     """The camera that shows the whole head in a frame of `size` px."""
-    frame = 1.36 * (m.gnathion - m.vertex) / view.scale
+    frame = 1.42 * (m.gnathion - m.vertex) / view.scale
     scale = size / frame
     pivot = np.array([0.0, 0.25 * m.gnathion, -62.0 * m.head_half / 74])
     middle = (m.vertex + m.gnathion) / 2 - 0.012 * frame

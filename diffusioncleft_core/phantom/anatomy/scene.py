@@ -155,7 +155,7 @@ def ear(face: AnatomyFace, m: Measures, cam: Camera3D, size: int, skin: Array, s
     # The outline: broad above, a lobe below.
     edge = np.sqrt(np.maximum(1 - v * v, 0)) * (0.80 - 0.26 * v) + 0.08 * step(v, 0.35, 0.8) * step(v, 1.0, 0.8)
     soft = max(0.05, 0.9 / cam.scale / shown)
-    cover = step(u - edge, soft, -soft) * step(u, -0.9, -0.7) * step(np.abs(v), 1.0, 0.97)
+    cover = step(u - edge, soft, -soft) * step(u, -0.9, -0.7) * step(v * v + 1.3 * np.square(np.minimum(u - 0.12, 0)), 1.0, 0.9)
     rim = np.exp(-0.5 * np.square((u - edge + 0.16) / 0.10))
     inner = step(u - edge + 0.30, 0.05, -0.10)
     anti = np.exp(-0.5 * np.square((u - 0.62 * edge + 0.10 * v) / 0.09)) * step(v, 0.55, 0.1)
