@@ -35,7 +35,7 @@ def mood(face: AnatomyFace) -> Mood:
     s = face.view.strength
     moods = {
         "neutral": Mood(),
-        "smile": Mood(smile=s, open=0.22 * max(0.0, s - 0.4)),
+        "smile": Mood(smile=s, open=0.45 * max(0.0, s - 0.4)),
         "cry": Mood(cry=s, open=0.75 * s, closed=0.72 * s),
         "open": Mood(open=0.35 + 0.35 * s),
         "closed": Mood(closed=1.0),
@@ -79,7 +79,7 @@ def lip_lines(face: AnatomyFace, m: Measures, held: Mood) -> LipLines:
     k = m.mouth / 25
     opening = 0.62 * m.mouth * held.open
     corner_x = m.mouth * (1 + 0.15 * held.smile + 0.07 * held.cry - 0.05 * held.open * (1 - held.cry))
-    corner_y = m.stomion - 0.7 * k - 3.6 * k * held.smile + 1.6 * k * held.cry + 0.42 * opening
+    corner_y = m.stomion - 1.2 * k - 5.6 * k * held.smile + 1.6 * k * held.cry + 0.42 * opening
     rise = (0.20 * opening + 0.8 * k * held.smile) if held.open else 0.0
     edge = m.stomion - rise - 0.4 * k * held.smile
     thick = m.upper_vermilion * (1 - 0.22 * held.smile)
@@ -352,7 +352,7 @@ def _behind(
         between = step(np.minimum(cell, 1 - cell) * np.float32(width), 0.15 * k, 0.75 * k)
         tips = bite - 1.1 * k * np.power(np.abs(cell - 0.5) * 2, 4) - 2.2 * k * arch
         teeth = step(y - tips, 0.3 * k, -0.3 * k) * step(y, neck - 0.8 * k, neck + 0.8 * k) * between
-        teeth = teeth * step(np.abs(x), 0.86 * m.mouth, 0.62 * m.mouth) * inside
+        teeth = teeth * step(np.abs(x), 0.86 * m.mouth, 0.62 * m.mouth) * inside * (lines.opening > 1)
     high = step(y - (neck + (2.6 * k if toothless else 0.6 * k) - 1.4 * k * arch), 0.9 * k, -0.9 * k)
     gum = high * inside * (1 - teeth)
     mound = np.zeros(part.shape, np.float32)
@@ -362,7 +362,7 @@ def _behind(
         if one.severity >= COMPLETE:
             # A complete cleft parts the gum as well; between its ends the palate's depth shows.
             parted = ridge(across - 0.25 + 0.5 * (down - 0.6), 0.26)
-            ends = step(down, 0.12, 0.62) * (1 - 0.85 * parted)
+            ends = step(down, 0.12, 0.62) * (1 - 0.65 * parted)
         else:
             ends = step(down, 0.0, 0.7) * np.ones_like(across)
         here = gap * (np.sign(x) == one.direction) if len(found) > 1 else gap

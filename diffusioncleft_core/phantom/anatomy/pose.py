@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .face import View
-from .field import Array, Plane
+from .field import Array, Plane, step
 from .measures import Measures
 
 
@@ -82,6 +82,15 @@ def cast(area: Plane, height: Array, cam: Camera3D, size: int) -> tuple[Array, A
         above = oz + t * dz - found[..., 0]
         t = t - np.clip(above / np.maximum(dz - found[..., 1], np.float32(0.45)), -12, 12)
     return area.columns(ox + t * dx), area.rows(oy + t * dy), t
+
+
+def facing(columns: Array, rows: Array) -> Array:
+    """0 where the turned surface is seen so much more than the frontal plane shows of it that it would smear, else 1.
+
+    What a frontal plane can't hold, the far side of the hair, is cut there.
+    """
+    area_ = _slope(columns, 1) * _slope(rows, 0) - _slope(columns, 0) * _slope(rows, 1)
+    return step(np.abs(area_), 0.10, 0.26)
 
 
 def _slope(height: Array, axis: int) -> Array:

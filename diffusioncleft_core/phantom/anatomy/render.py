@@ -11,7 +11,7 @@ from .face import AnatomyFace
 from .field import Array, Window, wide
 from .glasses import wear_glasses
 from .measures import Measures, measures
-from .pose import Camera3D, camera, cast
+from .pose import Camera3D, camera, cast, facing
 from .scene import backdrop, body, ear, hair_behind
 from .skin import base_colour
 from .surface import Head, head
@@ -115,7 +115,7 @@ def _composed(
             _lay(picture, *one)
     columns, rows, _ = cast(made.plane, made.height, cam, size)
     seen = cv2.remap(cv2.merge([made.light, made.cover]), columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-    _lay(picture, seen[..., :3], np.clip(seen[..., 3], 0, 1))
+    _lay(picture, seen[..., :3], np.clip(seen[..., 3], 0, 1) * facing(columns, rows))
     return picture, bare, columns, rows
 
 

@@ -104,7 +104,7 @@ def features(area: Plane, m: Measures, smile: float, cry: float, drop: float) ->
     x, y = np.abs(area.x), area.y
     k, wide = m.subnasale / 48, m.pupil / 31
     chin = m.gnathion + drop
-    corner_x, corner_y = m.mouth * (1 + 0.14 * smile), m.stomion - 4.0 * k * smile
+    corner_x, corner_y = m.mouth * (1 + 0.14 * smile), m.stomion - 1.0 * k - 5.6 * k * smile
     # Sockets, and the brow over them.
     total = -5.2 * wide * bump(x, y, (m.pupil, 0.5), (13.5 * wide, 8.5 * wide))
     total -= 3.4 * wide * bump(x, y, (0.52 * m.pupil, -2), (6.0 * wide, 7 * wide))

@@ -19,7 +19,7 @@ from .shape import features, outline, skull, wrinkles
 from .skin import base_colour, lip_colour, pores, skin_colour, srgb_to_linear
 
 MUCOSA = np.array([0.20, 0.048, 0.046], np.float32)
-DEPTH = np.array([0.085, 0.016, 0.016], np.float32)
+DEPTH = np.array([0.105, 0.021, 0.021], np.float32)
 TONGUE = np.array([0.40, 0.135, 0.125], np.float32)
 TEETH = np.array([0.66, 0.61, 0.50], np.float32)
 SCLERA = np.array([0.52, 0.47, 0.44], np.float32)
@@ -100,8 +100,10 @@ def head(face: AnatomyFace, m: Measures, density: float, bottom: float) -> Head:
     for one in pair:
         w = one.window
         light[w] += (0.85 * one.glint * (1 - cap.cover[w]) * face.view.light.exposure)[..., None]
+    # No deeper than the ears: what lies behind them is not to be seen within 20 degrees.
+    deepest = np.float32(-80 * m.head_half / 74)
     return Head(
-        area, np.where(cover > 0.02, surface, surface - 6), light, cover, bare * skin, lips, (pair[0], pair[1]), held,
+        area, np.maximum(np.where(cover > 0.02, surface, surface - 6), deepest), light, cover, bare * skin, lips, (pair[0], pair[1]), held,
         change, cap, drop, height,
     )  # fmt: skip
 
