@@ -116,9 +116,9 @@ def nose_of_cleft(cleft: Cleft, m: Measures) -> NoseChange:
         pull = pull * (0.35 + 0.65 * severity)
         complete = max(0.0, (severity - COMPLETE) / (1 - COMPLETE)) * 0.5 + 0.5 * (severity >= COMPLETE)
         wings[direction] = Wing(
-            out=k * (1.4 * severity + 4.8 * pull),
-            down=k * (0.4 * severity + 2.3 * pull),
-            back=k * (0.8 * severity + 3.6 * pull),
+            out=k * (1.4 * severity + 5.4 * pull),
+            down=k * (0.4 * severity + 2.9 * pull),
+            back=k * (0.8 * severity + 4.2 * pull),
             flat=min(1.0, 0.15 * severity + 0.85 * pull),
             floor=complete,
         )
@@ -127,5 +127,5 @@ def nose_of_cleft(cleft: Cleft, m: Measures) -> NoseChange:
         lean = (sides[1] - sides[-1]) * 2.2 * k
         return NoseChange(wings, -0.5 * lean, 1.0 * mean * k, 0.75 * mean, -lean)
     direction, severity = next(iter(sides.items()))
-    lean = -direction * k * (0.6 * severity + 3.6 * cleft.nasal_asymmetry * (0.35 + 0.65 * severity))
+    lean = -direction * k * (0.6 * severity + 4.4 * cleft.nasal_asymmetry * (0.35 + 0.65 * severity))
     return NoseChange(wings, 0.62 * lean, 0.4 * cleft.nasal_asymmetry * k, 0.25 * cleft.nasal_asymmetry, lean)

@@ -247,7 +247,7 @@ def _scars(part: Plane, marks: tuple[Scar, ...], free: Array, k: float) -> tuple
         away = part.x - mark.line(part.y)
         along = step(part.y, mark.high[1] - 1.5 * k, mark.high[1]) * step(part.y - free, 0.4, -1.2)
         scar = np.maximum(scar, np.float32(min(1.0, mark.strength)) * ridge(away, mark.breadth) * along)
-        pink = np.maximum(pink, np.float32(mark.strength) * ridge(away, 2.6 * k) * along)
+        pink = np.maximum(pink, np.float32(mark.strength) * ridge(away, 3.2 * mark.breadth) * along)
         sill = bump(part.x, part.y, (mark.high[0] + mark.direction * 2.2 * k, mark.high[1] + 0.4), (2.4 * k, 0.55 * k))
         scar = np.maximum(scar, np.float32(0.7 * mark.strength) * sill)
     return scar, pink

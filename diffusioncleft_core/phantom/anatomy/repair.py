@@ -48,7 +48,7 @@ def scars(repair: Repair | None, m: Measures, lip_top: float, peaks: dict[int, t
             high=(direction * 0.46 * m.ala, lip_top - 0.5),
             low=peaks[direction],
             bulge=1.9 * k if repair.curved else 0.15 * k,
-            breadth=k * (0.50 + 0.42 * strength),
+            breadth=k * (0.50 + 0.42 * strength) * (1 + 1.8 * max(0.0, repair.flat - 0.7)),
             strength=strength,
         )
         for direction, strength in repair.by_side().items()

@@ -141,7 +141,10 @@ def _materials(
     # The mouth.
     w = lips.window
     part = lips.plane
+    # A scar is paler than a darker skin; on a light one it is pink, which is what is seen there.
     pale = base + (np.array([0.92, 0.74, 0.71], np.float32) - base) * np.float32(0.30 + 0.20 * min(level / 0.4, 1.0))
+    if level > 0.34:
+        pale = base * np.array([0.96, 0.56, 0.58], np.float32)
     rosy = base * np.array([0.97, 0.66, 0.69], np.float32)
     _over(colour, w, colour[w] * 1.10, 0.7 * lips.roll)
     _over(colour, w, rosy, 0.75 * lips.redness * (1 - lips.vermilion))
@@ -153,7 +156,7 @@ def _materials(
     hollow = np.broadcast_to(DEPTH, (*part.shape, 3)).copy()
     back = 0.55 + 0.45 * step(part.y, lips.lines.top, lips.lines.edge)
     hollow += (MUCOSA - DEPTH) * (0.30 * lips.gap * back)[..., None]
-    hollow += lips.gum[..., None] * (MUCOSA * np.float32(0.75 + 0.5 * min(level / 0.4, 1.0)) - hollow)
+    hollow += lips.gum[..., None] * (MUCOSA * np.float32(1.20 - 0.05 * min(level / 0.4, 1.0)) - hollow)
     hollow += lips.tongue[..., None] * (TONGUE - hollow)
     curve_ = (1 - 0.45 * np.square(np.clip(part.x / np.float32(m.mouth), -1, 1)))[..., None]
     hollow += lips.teeth[..., None] * (TEETH * curve_ - hollow)
