@@ -78,16 +78,33 @@ def main() -> None:
     out = parser.parse_args().out
     people = ("woman", "man", "girl", "boy", "kid", "baby")
     tones = [
-        [(skin, whole(person(40 + i, subject=who, skin=skin, **MIXED[(i + j) % 6]))) for j, skin in enumerate(TONES)]
+        [
+            (skin, whole(person(40 + i, subject=who, skin=skin, **MIXED[(i + j) % 6])))
+            for j, skin in enumerate(TONES)
+        ]
         for i, who in enumerate(people[:4])
     ]
     sheet(tones, out / "phantom_tones.png")
     sheet(
-        [[(who, whole(person(60 + n, subject=who, skin=list(TONES)[(n + i) % 6], **MIXED[(i + n) % 6]))) for i, who in enumerate(SUBJECTS)] for n in range(2)],
+        [
+            [
+                (who, whole(person(60 + n, subject=who, skin=list(TONES)[(n + i) % 6], **MIXED[(i + n) % 6])))
+                for i, who in enumerate(SUBJECTS)
+            ]
+            for n in range(2)
+        ],
         out / "phantom_ages.png",
     )
-    woman = person(71, subject="woman", skin="medium", hair_length="long", hair_texture="wavy", hair_color="brown")
-    views = [("yaw -20", View(yaw=-20)), ("yaw 20", View(yaw=20)), ("pitch -10", View(pitch=-10)), ("pitch 10", View(pitch=10)), ("roll 10", View(roll=10))]
+    woman = person(
+        71, subject="woman", skin="medium", hair_length="long", hair_texture="wavy", hair_color="brown"
+    )
+    views = [
+        ("yaw -20", View(yaw=-20)),
+        ("yaw 20", View(yaw=20)),
+        ("pitch -10", View(pitch=-10)),
+        ("pitch 10", View(pitch=10)),
+        ("roll 10", View(roll=10)),
+    ]
     lights = [
         ("light -60", View(light=Light(azimuth=-60, key=0.75))),
         ("light 60", View(light=Light(azimuth=60, key=0.75))),
@@ -104,20 +121,40 @@ def main() -> None:
         out / "phantom_views.png",
     )
     baby = person(12, subject="baby", skin="fair", **SHORT)
-    dark = person(31, subject="baby", skin="dark", hair_length="short", hair_texture="curly", hair_color="black")
+    dark = person(
+        31, subject="baby", skin="dark", hair_length="short", hair_texture="curly", hair_color="black"
+    )
     rows: list[list[Cell]] = []
     for who, side in ((baby, "left"), (dark, "right"), (baby, "bilateral")):
         rows.append(
-            [(f"{side}, {s:.2f}", mouth_of(replace(who, cleft=Cleft(side, s, min(1.0, s))))) for s in (0.1, 0.3, 0.5, 0.7, 0.85, 1.0)]  # type: ignore[arg-type]
+            [
+                (f"{side}, {s:.2f}", mouth_of(replace(who, cleft=Cleft(side, s, min(1.0, s)))))
+                for s in (0.1, 0.3, 0.5, 0.7, 0.85, 1.0)
+            ]  # type: ignore[arg-type]
         )
-    rows.append([(f"bilateral, {a:.2f}/{b:.2f}", mouth_of(replace(dark, cleft=Cleft("bilateral", a, 0.5, b)))) for a, b in ((0.4, 0.4), (0.6, 0.4), (0.6, 0.9), (0.9, 0.5), (1.0, 0.8), (1.0, 1.0))])
+    rows.append(
+        [
+            (f"bilateral, {a:.2f}/{b:.2f}", mouth_of(replace(dark, cleft=Cleft("bilateral", a, 0.5, b))))
+            for a, b in ((0.4, 0.4), (0.6, 0.4), (0.6, 0.9), (0.9, 0.5), (1.0, 0.8), (1.0, 1.0))
+        ]
+    )
     sheet(rows, out / "phantom_clefts.png")
     girl = person(21, subject="girl", skin="olive", **SHORT)
     rows = []
     for who, side, curved in ((girl, "left", False), (dark, "right", True), (girl, "bilateral", False)):
         rows.append(
             [
-                (f"{side}, {s:.1f}", mouth_of(replace(who, repair=Repair(side, s, s, s, s if side == "bilateral" else 0.0, 1 - 0.8 * s, curved, s))))  # type: ignore[arg-type]
+                (
+                    f"{side}, {s:.1f}",
+                    mouth_of(
+                        replace(
+                            who,
+                            repair=Repair(
+                                side, s, s, s, s if side == "bilateral" else 0.0, 1 - 0.8 * s, curved, s
+                            ),
+                        )
+                    ),
+                )  # type: ignore[arg-type]
                 for s in (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
             ]
         )
@@ -126,13 +163,25 @@ def main() -> None:
     for n, skin in enumerate(TONES):
         before = random_face(np.random.default_rng(300 + n), finding=CLEFT, attributes={"skin": skin})
         after = before.repaired(np.random.default_rng(n))
-        pairs[0].append((f"before: {before.attributes['cleft_type']}, {before.attributes['severity']}", whole(before)))
+        pairs[0].append(
+            (f"before: {before.attributes['cleft_type']}, {before.attributes['severity']}", whole(before))
+        )
         pairs[1].append((f"after: {after.attributes['scar']}", whole(after)))
     sheet(pairs, out / "phantom_pairs.png")
     sizes: list[Cell] = []
     for size in (64, 128, 256, 512, 1024):
         picture = render(replace(baby, cleft=Cleft("left", 0.6, 0.5)), size).image
-        sizes.append((f"{size} px", np.asarray(cv2.resize(picture, (256, 256), interpolation=cv2.INTER_NEAREST if size < 256 else cv2.INTER_AREA), np.uint8)))
+        sizes.append(
+            (
+                f"{size} px",
+                np.asarray(
+                    cv2.resize(
+                        picture, (256, 256), interpolation=cv2.INTER_NEAREST if size < 256 else cv2.INTER_AREA
+                    ),
+                    np.uint8,
+                ),
+            )
+        )
     sheet([sizes], out / "phantom_sizes.png")
 
 

@@ -30,7 +30,9 @@ SEED = 20_261_127
 KINDS: Mapping[str, str | None] = {"healthy": None, "pre_op": CLEFT, "post_op": SCAR}
 
 
-def detection(faces: FaceAnalyzer, finding: str | None, n: int, size: int = 512, seed: int = SEED) -> dict[str, Any]:
+def detection(
+    faces: FaceAnalyzer, finding: str | None, n: int, size: int = 512, seed: int = SEED
+) -> dict[str, Any]:
     """Share of `n` renders with exactly one face, its median score, and the landmarks' errors.
 
     An error is the mean distance of the five landmarks from the truth, as a share of the distance of the eyes.
@@ -55,7 +57,9 @@ def detection(faces: FaceAnalyzer, finding: str | None, n: int, size: int = 512,
     }
 
 
-def recognition(faces: FaceAnalyzer, people: int, views: int, size: int = 512, seed: int = SEED) -> dict[str, Any]:
+def recognition(
+    faces: FaceAnalyzer, people: int, views: int, size: int = 512, seed: int = SEED
+) -> dict[str, Any]:
     """AUC of the cosine similarity of two pictures for being of one person; healthy faces."""
     vectors, who = [], []
     for person in range(people):
@@ -84,7 +88,9 @@ def recognition(faces: FaceAnalyzer, people: int, views: int, size: int = 512, s
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
     parser.add_argument("--n", type=int, default=300, help="renders a kind (default 300)")
     parser.add_argument("--people", type=int, default=100, help="people of the recognition (default 100)")
@@ -92,7 +98,9 @@ def main() -> None:
     if REAL not in os.environ:
         parser.error(f"set {REAL} to a folder with pack/")
     faces = load_face_analyzer(Path(os.environ[REAL]) / "pack")
-    kinds = {name: detection(faces, finding, args.n) for name, finding in progress(list(KINDS.items()), "kinds")}
+    kinds = {
+        name: detection(faces, finding, args.n) for name, finding in progress(list(KINDS.items()), "kinds")
+    }
     write_json(
         args.out,
         {

@@ -151,9 +151,7 @@ def _png(face: PhantomFace | AnatomyFace, size: int) -> bytes:
     return data.getvalue()
 
 
-def _visit(
-    finding: str, seed: int, person: int, visit: int, drawing: Drawing
-) -> PhantomFace | AnatomyFace:
+def _visit(finding: str, seed: int, person: int, visit: int, drawing: Drawing) -> PhantomFace | AnatomyFace:
     """The person, and what is the same at each visit, depend on the subject alone."""
     draw = np.random.default_rng([seed, person])
     if drawing == "anatomy":

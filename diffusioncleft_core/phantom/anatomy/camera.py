@@ -19,7 +19,9 @@ def developed(light: Array, size: int, how: Camera, seed: int) -> NDArray[np.uin
         grain = np.random.default_rng([seed, 3]).standard_normal((size, size, 3), dtype=np.float32)
         shared = np.random.default_rng([seed, 4]).standard_normal((size, size, 1), dtype=np.float32)
         # Shot noise: its standard deviation grows with the root of the light.
-        light = light + np.float32(how.noise) * np.sqrt(np.maximum(light, 0.004)) * (0.5 * grain + 0.8 * shared)
+        light = light + np.float32(how.noise) * np.sqrt(np.maximum(light, 0.004)) * (
+            0.5 * grain + 0.8 * shared
+        )
     picture = encoded(light)
     if how.jpeg is not None:
         done, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, how.jpeg])

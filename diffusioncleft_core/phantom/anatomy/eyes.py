@@ -66,7 +66,10 @@ def eye(
     # The upper lid is highest towards the nose, the lower one lowest towards the temple.
     top = tilt - rise * np.power(arch, np.float32(0.62)) * (1 - 0.16 * inner)
     low = tilt + sink * np.power(arch, np.float32(0.80)) * (1 + 0.20 * inner)
-    top = np.minimum(top + (sink * 0.92 + rise * 0) * np.power(arch, np.float32(0.8)) * held.closed * (1 + 0.2 * inner), low)
+    top = np.minimum(
+        top + (sink * 0.92 + rise * 0) * np.power(arch, np.float32(0.8)) * held.closed * (1 + 0.2 * inner),
+        low,
+    )
     soft = max(0.22, 0.5 / part.density)
     within = step(np.abs(u), 1.02, 0.96)
     ball = step(y - top, -soft, soft) * step(low - y, -soft, soft) * within
@@ -102,13 +105,20 @@ def eye(
         hair = hair * 0.42
     down = step(y - low, -0.2, 0.3) * step(y - low, 1.5, 0.4) * near * (0.16 if female else 0.10)
     if held.closed > 0.6:
-        hair, line = np.flipud(hair) * 0 + step(-over, -0.3, 0.2) * step(-over - length, 0.0, -1.2) * near * 0.5, line * 0.8
+        hair, line = (
+            np.flipud(hair) * 0 + step(-over, -0.3, 0.2) * step(-over - length, 0.0, -1.2) * near * 0.5,
+            line * 0.8,
+        )
     lashes = np.clip(np.maximum(np.maximum(0.92 * line, 0.85 * hair), down), 0, 1)
     fold = np.float32(m.lid_fold * (1 + 1.1 * held.closed)) * np.power(arch, np.float32(0.4)) + 0.5
     crease = ridge(over - fold, 0.75 * k) * step(np.abs(inner), 1.0, 0.82) * step(np.abs(u), 1.15, 0.95)
     outer = np.hypot(s, y + 1.0)
     lid = step(outer, 1.35 * m.fissure, 0.8 * m.fissure) * (1 - ball)
-    globe = 4.4 * k * np.exp(-0.5 * (np.square(s / np.float32(10.0 * k)) + np.square((y + 0.6) / np.float32(7.6 * k))))
+    globe = (
+        4.4
+        * k
+        * np.exp(-0.5 * (np.square(s / np.float32(10.0 * k)) + np.square((y + 0.6) / np.float32(7.6 * k))))
+    )
     height = globe - 0.9 * k * ball - 0.75 * k * crease + 0.45 * k * ridge(over - 1.0, 0.9) * within
     height += 0.35 * k * ridge(y - low - 1.1, 0.8) * within - 0.4 * ridge(y - low - 3.4 * k, 1.6) * within
     return Eye(
@@ -124,9 +134,16 @@ def brows(area: Plane, m: Measures, held: Mood, direction: int) -> tuple[Array, 
     part, window = area.window(cx - 26 * k, m.brow - 15 * k, cx + 28 * k, m.brow + 15 * k)
     s = (part.x - np.float32(cx)) * direction
     u = np.clip((s + 18 * k) / np.float32(39 * k), 0, 1)
-    line = m.brow + 1.2 * k - m.brow_arch * np.sin(np.pi * np.power(u, np.float32(1.35))) + 3.0 * k * u * u * u
+    line = (
+        m.brow + 1.2 * k - m.brow_arch * np.sin(np.pi * np.power(u, np.float32(1.35))) + 3.0 * k * u * u * u
+    )
     line = line + held.cry * (-2.4 + 5.5 * u) * k + 0.8 * held.cry
-    half = np.float32(0.5 * m.brow_width) * (0.55 + 0.9 * u) * np.power(np.maximum(1 - u, 0), np.float32(0.55)) * 1.45
+    half = (
+        np.float32(0.5 * m.brow_width)
+        * (0.55 + 0.9 * u)
+        * np.power(np.maximum(1 - u, 0), np.float32(0.55))
+        * 1.45
+    )
     v = part.y - line
     edge = step(np.abs(v) - half, 1.3 * k, -1.4 * k) * step(s, -20 * k, -14.5 * k) * step(s, 22 * k, 18 * k)
     if part.density > 0.8:

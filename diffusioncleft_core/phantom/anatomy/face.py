@@ -177,7 +177,9 @@ def random_view(rng: np.random.Generator, subject: str) -> View:
     mood = [0.66, 0.12, 0.10, 0.07, 0.05] if baby else [0.68, 0.20, 0.01, 0.08, 0.03]
     hue = rng.uniform(0, 2 * np.pi)
     ground = np.clip(rng.uniform(0.35, 0.85) + 0.07 * np.cos(hue + np.array([0.0, 2.1, 4.2])), 0, 1)
-    cloth = np.clip(rng.uniform(0.12, 0.85) + rng.uniform(0, 0.3) * np.cos(hue + 2 + np.array([0, 2.1, 4.2])), 0.03, 0.95)
+    cloth = np.clip(
+        rng.uniform(0.12, 0.85) + rng.uniform(0, 0.3) * np.cos(hue + 2 + np.array([0, 2.1, 4.2])), 0.03, 0.95
+    )
     return View(
         yaw=float(np.clip(rng.normal(0, 6.5), -20, 20)),
         pitch=float(np.clip(rng.normal(0, 3.5), -10, 10)),
@@ -261,7 +263,11 @@ def random_cleft(rng: np.random.Generator, wanted: Mapping[str, str]) -> Cleft:
     side = _random_side(rng, wanted)
     other = None
     if side == "bilateral" and rng.random() < 0.4:
-        other = float(extent * rng.uniform(0.75, 1.0)) if severity == "incomplete" else float(rng.uniform(0.76, 1))
+        other = (
+            float(extent * rng.uniform(0.75, 1.0))
+            if severity == "incomplete"
+            else float(rng.uniform(0.76, 1))
+        )
     return Cleft(side, float(extent), strength, other)
 
 

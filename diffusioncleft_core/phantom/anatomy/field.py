@@ -53,7 +53,9 @@ def plane(half_width: float, top: float, bottom: float, density: float) -> Plane
     w, h = round(2 * half_width * density), round((bottom - top) * density)
     x = (np.arange(w, dtype=np.float32) + 0.5) / density - half_width
     y = (np.arange(h, dtype=np.float32) + 0.5) / density + top
-    return Plane(x[None].astype(np.float32), y[:, None].astype(np.float32), density, (2 * half_width, bottom - top))
+    return Plane(
+        x[None].astype(np.float32), y[:, None].astype(np.float32), density, (2 * half_width, bottom - top)
+    )
 
 
 def curve(at: Array, knots: list[tuple[float, float]]) -> Array:
@@ -81,7 +83,9 @@ def step(value: Array, low: float, high: float) -> Array:
     return t * t * (3 - 2 * t)
 
 
-def bump(x: Array, y: Array, at: tuple[float, float], spread: tuple[float, float], turn: float = 0.0) -> Array:
+def bump(
+    x: Array, y: Array, at: tuple[float, float], spread: tuple[float, float], turn: float = 0.0
+) -> Array:
     """A Gaussian hill of height 1 at `at` with standard deviations `spread` (mm), turned by degrees."""
     dx, dy = x - np.float32(at[0]), y - np.float32(at[1])
     if turn == 0.0:

@@ -37,8 +37,21 @@ def wear_glasses(light: Array, face: AnatomyFace, m: Measures, made: Head, cam: 
         cv2.polylines(mask, [arm], False, 255, width, cv2.LINE_AA, _SHIFT)
     u = np.linspace(-1, 1, 12)
     bridge = np.column_stack([u * (m.pupil - half_w + 1.5), -1.5 - 2.5 * (1 - u * u), np.full(12, ahead + 1)])
-    cv2.polylines(mask, [np.round(cam.project(bridge) * 2**_SHIFT).astype(np.int32)], False, 255, max(1, round(thick * cam.scale)), cv2.LINE_AA, _SHIFT)
-    cast = np.roll(cv2.GaussianBlur(mask, (0, 0), 1.5 * cam.scale), round(2.5 * cam.scale), axis=0).astype(np.float32) / 255
+    cv2.polylines(
+        mask,
+        [np.round(cam.project(bridge) * 2**_SHIFT).astype(np.int32)],
+        False,
+        255,
+        max(1, round(thick * cam.scale)),
+        cv2.LINE_AA,
+        _SHIFT,
+    )
+    cast = (
+        np.roll(cv2.GaussianBlur(mask, (0, 0), 1.5 * cam.scale), round(2.5 * cam.scale), axis=0).astype(
+            np.float32
+        )
+        / 255
+    )
     glass = lens.astype(np.float32) / 255
     light = light * (1 - 0.35 * cast)[..., None]
     light = light + (0.012 * glass)[..., None]

@@ -7,7 +7,7 @@ import numpy as np
 from .face import AnatomyFace
 from .field import Array, Plane, blur, curve, noise, step, strands
 from .measures import Measures
-from .shape import Outline, skull
+from .shape import Outline
 
 # sRGB 0 to 1 of lit hair: black is never 0, red is copper, blonde is no yellow.
 COLOURS: dict[str, tuple[float, float, float]] = {
@@ -149,7 +149,9 @@ def hair(area: Plane, face: AnatomyFace, m: Measures, shape: Outline, inside: Ar
         sparse = np.clip(0.86 + 0.16 * locks + 0.16 * single, 0, 1)
         cover = cover * sparse * (1 - worn.thin * step(over, 26 * k, 3 * k))
     height = _volume(area, m, shape, worn, inside, skin, over, outer)
-    bulge = blur(np.gradient(height, axis=0).astype(np.float32) * np.float32(area.density), 7.0 * area.density)
+    bulge = blur(
+        np.gradient(height, axis=0).astype(np.float32) * np.float32(area.density), 7.0 * area.density
+    )
     deep = {"straight": 0.55, "wavy": 0.8, "curly": 0.9, "coily": 0.8}[worn.texture]
     relief = deep * k * (0.50 * locks + 0.95 * bulk) + wave * k
     if area.density > 0.8:
@@ -161,7 +163,14 @@ def hair(area: Plane, face: AnatomyFace, m: Measures, shape: Outline, inside: Ar
 
 
 def _volume(
-    area: Plane, m: Measures, shape: Outline, worn: Style, inside: Array, skin: Array, over: Array, outer: Array
+    area: Plane,
+    m: Measures,
+    shape: Outline,
+    worn: Style,
+    inside: Array,
+    skin: Array,
+    over: Array,
+    outer: Array,
 ) -> Array:
     """The smooth surface of the hair: skull and volume, and what hangs beside the face, mm [H, W]."""
     x, y, k = area.x, area.y, m.head_half / 74
@@ -173,7 +182,9 @@ def _volume(
     dome = np.float32(-84 * k) + 92 * k * np.sqrt(np.maximum(1 - (1 - rise) ** 2.4, 0))
     round_ = dome - 88 * k * (1 - np.sqrt(np.maximum(1 - u * u, 0))) - np.float32(6 * k)
     depth = step(over, 0.0, 15 * k)
-    on_skull = skin + np.float32(min(worn.thick, 10 * k)) * (0.22 + 0.78 * depth) * (0.5 if worn.thin else 1.0)
+    on_skull = skin + np.float32(min(worn.thick, 10 * k)) * (0.22 + 0.78 * depth) * (
+        0.5 if worn.thin else 1.0
+    )
     edge = step(np.minimum(inside, 0.9 * (y - np.float32(m.vertex))), -1.0 * k, 14 * k)
     height = round_ + edge * (on_skull - round_)
     if worn.long:
@@ -204,7 +215,11 @@ def _hairline(area: Plane, m: Measures, worn: Style) -> Array:
     if worn.fringe:
         ease = np.clip((x - np.float32(worn.parting)) / np.float32(f), -1, 1)
         low = tr + worn.fringe * (m.brow - 2 - tr)
-        cut = low + 12 * k * ease * ease * (1 if worn.fringe < 0.6 else 0.2) + 1.6 * k * noise((7, 41), area, 9 * k)
+        cut = (
+            low
+            + 12 * k * ease * ease * (1 if worn.fringe < 0.6 else 0.2)
+            + 1.6 * k * noise((7, 41), area, 9 * k)
+        )
         line = np.maximum(line, np.where(np.abs(x) < 0.90 * f, cut, line))
     return line
 
@@ -238,10 +253,16 @@ def _curled(psi: Array, area: Plane, cell: float) -> tuple[Array, Array, Array]:
             far = x * x + y * y + 0.35 * jitter[2, a, b]
             nearer = far < best
             best = np.where(nearer, far, best)
-            dx, dy, kind = np.where(nearer, x, dx), np.where(nearer, y, dy), np.where(nearer, jitter[2, a, b], kind)
+            dx, dy, kind = (
+                np.where(nearer, x, dx),
+                np.where(nearer, y, dy),
+                np.where(nearer, jitter[2, a, b], kind),
+            )
     r = np.sqrt(dx * dx + dy * dy)
     angle = np.arctan2(dy, dx)
     wound = (r * 1.0 + 0.11 * angle * np.sign(kind - 0.5)) * np.float32(cell) + 37 * kind
     loop = np.cos(r * 9.5 + angle * np.sign(kind - 0.5))
-    relief = np.float32(0.30 * cell) * (0.75 - r) - np.float32(0.2 * cell) * kind + np.float32(0.045 * cell) * loop
+    relief = (
+        np.float32(0.30 * cell) * (0.75 - r) - np.float32(0.2 * cell) * kind + np.float32(0.045 * cell) * loop
+    )
     return wound, relief.astype(np.float32), (angle * 1.5 + 9 * kind) * np.float32(cell * 0.6)

@@ -75,7 +75,9 @@ def illuminate(area: Plane, height: Array, light: Light, turn: NDArray[np.float6
         bleed = (1.0, 0.86, 0.82)[channel]
         bounced = ambient * (np.float32(bleed) + np.float32(1 - bleed) * open_)
         gain = np.float32(1.10 * light.exposure)
-        total.append((key * gain * key_colour[channel]) * diffuse_light + (rest * gain * around[channel]) * bounced)
+        total.append(
+            (key * gain * key_colour[channel]) * diffuse_light + (rest * gain * around[channel]) * bounced
+        )
     return Lit(np.asarray(cv2.merge(total), np.float32), (nx, ny, nz), open_, reached)
 
 
@@ -99,8 +101,13 @@ def shadow(area: Plane, height: Array, toward: NDArray[np.float64]) -> Array:
     hidden = np.zeros_like(small)
     for reach in (4.0, 7.0, 11.0, 16.0, 23.0, 33.0):
         move = np.array([[1, 0, -ux * reach * density], [0, 1, -uy * reach * density]], np.float32)
-        there = cv2.warpAffine(small, move, (small.shape[1], small.shape[0]), borderMode=cv2.BORDER_CONSTANT, borderValue=-200.0)
-        hidden = np.maximum(hidden, np.clip((there - np.float32(reach * climb) - small + 0.6) / np.float32(1.5 + 0.22 * reach), 0, 1))
+        there = cv2.warpAffine(
+            small, move, (small.shape[1], small.shape[0]), borderMode=cv2.BORDER_CONSTANT, borderValue=-200.0
+        )
+        hidden = np.maximum(
+            hidden,
+            np.clip((there - np.float32(reach * climb) - small + 0.6) / np.float32(1.5 + 0.22 * reach), 0, 1),
+        )
     hidden = blur(np.asarray(hidden, np.float32), 1.2 * density)
     return np.asarray(1 - cv2.resize(hidden, (w, h), interpolation=cv2.INTER_LINEAR), np.float32)
 

@@ -85,8 +85,10 @@ def lip_lines(face: AnatomyFace, m: Measures, held: Mood) -> LipLines:
     thick = m.upper_vermilion * (1 - 0.22 * held.smile)
     repair = face.repair
     bow = m.bow * (repair.bow if repair else 1.0)
-    peak_y = {d: edge - thick - 0.55 * bow for d in (-1, 1)}
-    peak_x = {d: m.peak * (1 + 0.12 * held.smile) for d in (-1, 1)}
+    if repair:  # A bow that is hardly there goes with a thin vermilion.
+        thick *= 0.74 + 0.26 * repair.bow
+    peak_y = dict.fromkeys((-1, 1), edge - thick - 0.55 * bow)
+    peak_x = dict.fromkeys((-1, 1), m.peak * (1 + 0.12 * held.smile))
     dip = edge - thick + 0.45 * bow
     notch = dict.fromkeys((-1, 1), 0.0)
     middle_edge = edge + 0.5 * k
@@ -104,7 +106,7 @@ def lip_lines(face: AnatomyFace, m: Measures, held: Mood) -> LipLines:
         if worst >= 0.25:
             middle_edge -= 2.6 * k * worst
             dip = middle_edge - (2.6 + 1.6 * (1 - worst)) * k
-            peak_y = {d: dip + 0.5 * k for d in (-1, 1)}
+            peak_y = dict.fromkeys((-1, 1), dip + 0.5 * k)
     elif cleft:
         # The healthy peak stays; the bow rises towards the gap.
         d = next(iter(cleft.by_side()))
@@ -112,7 +114,7 @@ def lip_lines(face: AnatomyFace, m: Measures, held: Mood) -> LipLines:
         peak_y[d] -= lift
         dip -= 0.35 * lift
     c = corner_x
-    side = {d: (0.58 * c, edge - 0.62 * thick + 0.36 * (corner_y - edge)) for d in (-1, 1)}
+    side = dict.fromkeys((-1, 1), (0.58 * c, edge - 0.62 * thick + 0.36 * (corner_y - edge)))
     upper = [
         (-c, corner_y),
         (-0.84 * c, corner_y - 0.26 * thick + 0.10 * (edge - corner_y)),
@@ -216,10 +218,14 @@ def mouth(area: Plane, face: AnatomyFace, m: Measures, held: Mood, nose: NoseCha
     flesh = step(tissue, -soft, soft)
     lower_lip = step(y - low_free, -soft, soft) * step(low_edge - y, -soft, soft) * within
     covered = step(y - low_free, -soft, soft)
-    upper_red = flesh * step(red, -soft, soft) * (1 - covered) * (within if not found else np.maximum(within, 0))
+    upper_red = (
+        flesh * step(red, -soft, soft) * (1 - covered) * (within if not found else np.maximum(within, 0))
+    )
     inside = (1 - flesh) * (1 - covered) * within
     if found:
-        gap_mask = np.clip((1 - flesh) * (1 - covered), 0, 1) * step(y, lines.edge + 3 * k, lines.edge + 1.2 * k)
+        gap_mask = np.clip((1 - flesh) * (1 - covered), 0, 1) * step(
+            y, lines.edge + 3 * k, lines.edge + 1.2 * k
+        )
         near = np.zeros(part.shape, np.float32)
         for gap in found:
             near = np.maximum(near, step(np.abs(x - gap.middle(y)) - gap.breadth(y), 5.0 * k, 2.5 * k))
@@ -229,7 +235,9 @@ def mouth(area: Plane, face: AnatomyFace, m: Measures, held: Mood, nose: NoseCha
         gap_mask = np.zeros(part.shape, np.float32)
     marks = scars(face.repair, m, lines.top, lines.peaks)
     scar, pink = _scars(part, marks, free, k)
-    height = _height(part, face, m, lines, held, (upper, free, low_free, low_edge), tissue, margin, inside, found)
+    height = _height(
+        part, face, m, lines, held, (upper, free, low_free, low_edge), tissue, margin, inside, found
+    )
     height -= 0.22 * scar
     teeth, tongue, gum, mound = _behind(part, face, m, lines, inside, gap_mask, found, low_free)
     height += mound
@@ -248,7 +256,14 @@ def _scars(part: Plane, marks: tuple[Scar, ...], free: Array, k: float) -> tuple
         along = step(part.y, mark.high[1] - 1.5 * k, mark.high[1]) * step(part.y - free, 0.4, -1.2)
         scar = np.maximum(scar, np.float32(min(1.0, mark.strength)) * ridge(away, mark.breadth) * along)
         pink = np.maximum(pink, np.float32(mark.strength) * ridge(away, 3.2 * mark.breadth) * along)
-        sill = bump(part.x, part.y, (mark.high[0] + mark.direction * 2.2 * k, mark.high[1] + 0.4), (2.4 * k, 0.55 * k))
+        if mark.patch:
+            at = 0.45 * (mark.high[0] + mark.low[0]), 0.5 * (mark.high[1] + mark.low[1])
+            height = max(0.36 * (mark.low[1] - mark.high[1]), 1.0)
+            spot = np.clip(bump(part.x, part.y, at, (3.2 * k, abs(height))) * 1.5, 0, 1) * along
+            scar = np.maximum(scar, np.float32(0.62 * mark.patch * min(1.0, mark.strength)) * spot)
+        sill = bump(
+            part.x, part.y, (mark.high[0] + mark.direction * 2.2 * k, mark.high[1] + 0.4), (2.4 * k, 0.55 * k)
+        )
         scar = np.maximum(scar, np.float32(0.7 * mark.strength) * sill)
     return scar, pink
 
@@ -275,7 +290,9 @@ def _height(
     t_up = np.clip((y - upper) / np.maximum(free - upper, 0.8), 0, 1)
     skin_t = np.clip((y - np.float32(lines.top)) / np.maximum(upper - np.float32(lines.top), 2.0), 0, 1)
     rise = 2.5 * full * taper * skin_t * skin_t
-    roll = full * taper * (1.3 * np.sin(np.pi * np.minimum(t_up * 0.92 + 0.04, 1)) - 1.9 * np.power(t_up, 2.6))
+    roll = (
+        full * taper * (1.3 * np.sin(np.pi * np.minimum(t_up * 0.92 + 0.04, 1)) - 1.9 * np.power(t_up, 2.6))
+    )
     roll = roll * (y > upper)
     height = np.where(y < low_free, rise + roll, 0)
     t_low = np.clip((y - low_free) / np.maximum(low_edge - low_free, 0.8), 0, 1)
@@ -284,7 +301,16 @@ def _height(
     fade = full * taper * 2.2 * (1 - after) * (1 - after)
     below = np.where(y < low_edge, body, np.minimum(body, fade + 0.0))
     height = np.where(y < low_free, height, below)
-    height += 0.30 * full * taper * (y >= low_free) * (bump(x, y, (0.24 * c, lines.edge + lines.opening + 4 * k), (0.17 * c, 3 * k)) + bump(x, y, (-0.24 * c, lines.edge + lines.opening + 4 * k), (0.17 * c, 3 * k)))
+    height += (
+        0.30
+        * full
+        * taper
+        * (y >= low_free)
+        * (
+            bump(x, y, (0.24 * c, lines.edge + lines.opening + 4 * k), (0.17 * c, 3 * k))
+            + bump(x, y, (-0.24 * c, lines.edge + lines.opening + 4 * k), (0.17 * c, 3 * k))
+        )
+    )
     # The line between the lips.
     seam = ridge(y - 0.5 * (free + low_free), 0.75 * k) * step(np.abs(x), c + 1.5 * k, c - 1 * k)
     height -= 1.5 * k * seam * (1 if lines.opening < 1 else 0.3)

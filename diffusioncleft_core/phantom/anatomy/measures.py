@@ -130,7 +130,7 @@ _MIDDLE: dict[str, tuple[float, float, float, float, float, float]] = {
     "mouth": (16.0, 20.5, 20.3, 21, 25, 27),
     "upper_vermilion": (5.6, 6.8, 7.0, 6.6, 7.8, 7.0),
     "lower_vermilion": (6.4, 7.8, 8.0, 7.6, 9.4, 8.8),
-    "bow": (1.7, 1.8, 1.9, 1.7, 2.0, 1.6),
+    "bow": (1.9, 2.1, 2.2, 2.0, 2.4, 1.9),
     "peak": (4.0, 4.6, 4.5, 4.7, 5.2, 5.8),
     "philtrum": (0.9, 1.0, 1.0, 1.0, 1.0, 1.1),
     "fullness": (0.9, 0.95, 1.0, 0.9, 1.1, 0.85),
@@ -177,7 +177,9 @@ def measures(subject: str, identity: NDArray[np.float64]) -> Measures:
         spread = _SPREAD[name]
         step = spread[0] if isinstance(spread, tuple) else abs(middle) * spread
         value[name] = float(middle + step * deviation)
-    lower = (value["gnathion"] - value["subnasale"]) / (_MIDDLE["gnathion"][column] - _MIDDLE["subnasale"][column])
+    lower = (value["gnathion"] - value["subnasale"]) / (
+        _MIDDLE["gnathion"][column] - _MIDDLE["subnasale"][column]
+    )
     lip = (_MIDDLE["stomion"][column] - _MIDDLE["subnasale"][column]) * (0.35 + 0.65 * lower)
     value["stomion"] = value["subnasale"] + lip + value["stomion"] - _MIDDLE["stomion"][column]
     for name in ("freckles", "moles", "wrinkles", "cheek", "cheekbone", "brow_ridge", "fold", "philtrum"):

@@ -120,7 +120,12 @@ def nose_height(area: Plane, m: Measures, change: NoseChange) -> Array:
     # The side walls spread to the cheeks.
     slope = curve(y, [(-12, 0.0), (2, 0.10), (0.5 * sn, 0.30), (sn - 8 * k, 0.34), (sn, 0.10), (sn + 4, 0.0)])
     total += slope * m.prominence * np.exp(-0.5 * np.square(dx / np.float32(0.95 * m.ala)))
-    total += 2.1 * k * (1 - 0.6 * change.tip_flat) * bump(x, y, (tip_x, tip_y - 0.5 * k), (0.62 * m.tip, 0.62 * m.tip))
+    total += (
+        2.1
+        * k
+        * (1 - 0.6 * change.tip_flat)
+        * bump(x, y, (tip_x, tip_y - 0.5 * k), (0.62 * m.tip, 0.62 * m.tip))
+    )
     for direction in (-1, 1):
         total += _wing(area, m, change, direction)
     return total
@@ -132,7 +137,9 @@ def _wing(area: Plane, m: Measures, change: NoseChange, direction: int) -> Array
     out = m.ala + wing.out
     at = (direction * (out - 4.1 * k), m.subnasale - 5.0 * k + wing.down)
     high = m.prominence * (0.43 - 0.17 * wing.flat) - 0.6 * wing.back
-    body = high * bump(x, y, at, (3.5 * k * (1 + 0.16 * wing.flat), 4.5 * k * (1 - 0.12 * wing.flat)), -direction * 14)
+    body = high * bump(
+        x, y, at, (3.5 * k * (1 + 0.16 * wing.flat), 4.5 * k * (1 - 0.12 * wing.flat)), -direction * 14
+    )
     # The alar groove parts the wing from the cheek and from the side wall.
     fx, fy = (x - np.float32(at[0])) * direction, y - np.float32(at[1])
     radius = np.sqrt(np.square(fx) + np.square(fy * np.float32(0.86)))

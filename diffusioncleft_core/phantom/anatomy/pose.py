@@ -112,7 +112,11 @@ def _march(
     """Depth t [size, size] of the first surface along each ray, found on every fourth pixel."""
     coarse = max(32, min(size // 4, 96))
     ox, oy, oz = (
-        cv2.resize(np.broadcast_to(o, (size, size)).astype(np.float32), (coarse, coarse), interpolation=cv2.INTER_AREA)
+        cv2.resize(
+            np.broadcast_to(o, (size, size)).astype(np.float32),
+            (coarse, coarse),
+            interpolation=cv2.INTER_AREA,
+        )
         for o in origin
     )
     dx, dy, dz = ray
@@ -131,4 +135,6 @@ def _march(
     before = np.take_along_axis(above, first[None] - 1, 0)[0]
     share = np.clip(before / np.maximum(before - after, 1e-3), 0, 1)
     t = steps[first - 1] + share * (steps[first] - steps[first - 1])
-    return np.asarray(cv2.resize(t.astype(np.float32), (size, size), interpolation=cv2.INTER_LINEAR), np.float32)
+    return np.asarray(
+        cv2.resize(t.astype(np.float32), (size, size), interpolation=cv2.INTER_LINEAR), np.float32
+    )

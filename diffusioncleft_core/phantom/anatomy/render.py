@@ -114,7 +114,9 @@ def _composed(
         if one:
             _lay(picture, *one)
     columns, rows, _ = cast(made.plane, made.height, cam, size)
-    seen = cv2.remap(cv2.merge([made.light, made.cover]), columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    seen = cv2.remap(
+        cv2.merge([made.light, made.cover]), columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT
+    )
     _lay(picture, seen[..., :3], np.clip(seen[..., 3], 0, 1) * facing(columns, rows))
     return picture, bare, columns, rows
 

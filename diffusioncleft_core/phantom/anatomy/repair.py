@@ -28,6 +28,8 @@ class Scar:
     breadth: float
     """Standard deviation of its profile, mm."""
     strength: float
+    patch: float
+    """0 to 1: how far the scar spreads over the philtrum (philtrum scarring)."""
 
     def line(self, y: Array) -> Array:
         """x at heights y."""
@@ -37,7 +39,9 @@ class Scar:
         return x - np.float32(self.direction * self.bulge) * inward
 
 
-def scars(repair: Repair | None, m: Measures, lip_top: float, peaks: dict[int, tuple[float, float]]) -> tuple[Scar, ...]:
+def scars(
+    repair: Repair | None, m: Measures, lip_top: float, peaks: dict[int, tuple[float, float]]
+) -> tuple[Scar, ...]:
     """The scars of a repair; `peaks` are the bow's peaks by direction."""
     if repair is None or repair.scar <= 0:
         return ()
@@ -50,6 +54,7 @@ def scars(repair: Repair | None, m: Measures, lip_top: float, peaks: dict[int, t
             bulge=1.9 * k if repair.curved else 0.15 * k,
             breadth=k * (0.50 + 0.42 * strength) * (1 + 1.8 * max(0.0, repair.flat - 0.7)),
             strength=strength,
+            patch=max(0.0, (repair.flat - 0.7) / 0.3),
         )
         for direction, strength in repair.by_side().items()
     )

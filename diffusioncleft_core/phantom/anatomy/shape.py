@@ -108,11 +108,19 @@ def features(area: Plane, m: Measures, smile: float, cry: float, drop: float) ->
     # Sockets, and the brow over them.
     total = -5.2 * wide * bump(x, y, (m.pupil, 0.5), (13.5 * wide, 8.5 * wide))
     total -= 3.4 * wide * bump(x, y, (0.52 * m.pupil, -2), (6.0 * wide, 7 * wide))
-    total += (1.0 + 2.4 * m.brow_ridge) * bump(x, y, (0.78 * m.pupil, m.brow + 1.5), (15 * wide, 5.2 * wide), -5)
-    total -= 1.8 * (1 + 0.6 * m.brow_ridge) * bump(x, y, (m.face_half * 0.93, -18 * wide), (9 * wide, 17 * wide))
+    total += (1.0 + 2.4 * m.brow_ridge) * bump(
+        x, y, (0.78 * m.pupil, m.brow + 1.5), (15 * wide, 5.2 * wide), -5
+    )
+    total -= (
+        1.8 * (1 + 0.6 * m.brow_ridge) * bump(x, y, (m.face_half * 0.93, -18 * wide), (9 * wide, 17 * wide))
+    )
     total += 1.6 * wide * bump(x, y, (0.45 * m.head_half, 0.62 * m.vertex), (17 * wide, 17 * wide))
     # Cheekbones, the fat of the cheeks, the hollow under the cheekbone.
-    total += (3.4 + 2.0 * m.cheekbone) * wide * bump(x, y, (1.36 * m.pupil, 0.50 * m.subnasale), (12 * wide, 9 * k), 24)
+    total += (
+        (3.4 + 2.0 * m.cheekbone)
+        * wide
+        * bump(x, y, (1.36 * m.pupil, 0.50 * m.subnasale), (12 * wide, 9 * k), 24)
+    )
     total -= 2.4 * m.cheekbone * bump(x, y, (1.50 * m.pupil, m.stomion - 6 * k), (10 * wide, 13 * k), 12)
     total += 6.5 * m.cheek * wide * bump(x, y, (1.32 * m.pupil, m.subnasale + 7 * k), (13 * wide, 14 * k))
     total += 3.2 * smile * wide * bump(x, y, (1.2 * m.pupil, 0.62 * m.subnasale), (11 * wide, 9 * k), 20)
@@ -130,7 +138,9 @@ def features(area: Plane, m: Measures, smile: float, cry: float, drop: float) ->
     low = m.stomion + drop + m.lower_vermilion
     sulcus = low + 0.27 * (chin - low)
     total -= (1.5 + 0.8 * m.chin) * k * bump(x, y, (0.0, sulcus), (0.62 * m.mouth, 3.6 * k))
-    total += (1.6 + 2.2 * m.chin) * k * bump(x, y, (0.0, low + 0.62 * (chin - low)), (m.chin_half * 0.72, 7.5 * k))
+    total += (
+        (1.6 + 2.2 * m.chin) * k * bump(x, y, (0.0, low + 0.62 * (chin - low)), (m.chin_half * 0.72, 7.5 * k))
+    )
     total += cry * 0.8 * bump(x, y, (0.0, low + 0.5 * (chin - low)), (9 * k, 5 * k))
     return total
 

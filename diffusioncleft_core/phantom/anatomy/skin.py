@@ -34,9 +34,7 @@ def lab_to_linear(lab: tuple[float, float, float]) -> Array:
     fy = (lab[0] + 16) / 116
     f = np.array([fy + lab[1] / 500, fy, fy - lab[2] / 200])
     xyz = np.where(f > 6 / 29, f**3, 3 * (6 / 29) ** 2 * (f - 4 / 29)) * np.array([0.95047, 1.0, 1.08883])
-    matrix = np.array(
-        [[3.2406, -1.5372, -0.4986], [-0.9689, 1.8758, 0.0415], [0.0557, -0.2040, 1.0570]]
-    )
+    matrix = np.array([[3.2406, -1.5372, -0.4986], [-0.9689, 1.8758, 0.0415], [0.0557, -0.2040, 1.0570]])
     return np.clip(matrix @ xyz, 0.002, 1).astype(np.float32)
 
 
@@ -57,7 +55,10 @@ def lip_colour(skin: Array, redness: float, painted: bool) -> Array:
     """Vermilion: the same skin with the blood shining through, linear RGB [3]."""
     level = float(skin @ np.array([0.2126, 0.7152, 0.0722], np.float32))
     dark = float(np.clip((0.22 - level) / 0.16, 0, 1))
-    tint = np.array([0.90, 0.43, 0.50], np.float32) * (1 - dark) + np.array([0.98, 0.68, 0.70], np.float32) * dark
+    tint = (
+        np.array([0.90, 0.43, 0.50], np.float32) * (1 - dark)
+        + np.array([0.98, 0.68, 0.70], np.float32) * dark
+    )
     red = skin * (1 - redness * (1 - tint) * 1.18)
     if painted:
         red = red * np.array([1.0, 0.80, 0.84], np.float32)
@@ -80,7 +81,9 @@ def skin_colour(area: Plane, face: AnatomyFace, m: Measures) -> Array:
     blood += 0.35 * bump(x, y, (0.0, m.gnathion - 12 * k), (13 * k, 9 * k))
     blood += 0.28 * noise((seed, 41), area, 13 * k) + 0.14 * noise((seed, 42), area, 4.5 * k)
     # Melanin: lids and the skin under the eyes, and a slow mottling.
-    brown = 0.55 * bump(x, y, (m.pupil, 1.0), (15 * k, 8.5 * k)) + 0.35 * bump(x, y, (0.8 * m.pupil, 10 * k), (9 * k, 4 * k))
+    brown = 0.55 * bump(x, y, (m.pupil, 1.0), (15 * k, 8.5 * k)) + 0.35 * bump(
+        x, y, (0.8 * m.pupil, 10 * k), (9 * k, 4 * k)
+    )
     brown += 0.18 * noise((seed, 43), area, 22 * k) + 0.10 * noise((seed, 44), area, 3.0 * k)
     brown -= 0.30 * bump(x, y, (0.0, m.brow + 0.5 * (m.trichion - m.brow)), (30 * k, 15 * k))
     if area.density > 1.4:

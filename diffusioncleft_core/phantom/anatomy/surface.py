@@ -132,7 +132,11 @@ def _materials(
     y = area.y
     x = np.abs(area.x)
     dull = np.full(area.shape, 0.030, np.float32)
-    zone = np.exp(-0.5 * np.square(x / np.float32(16 * k))) * step(y, 40 * k, 20 * k) * step(y, m.trichion, m.trichion + 20)
+    zone = (
+        np.exp(-0.5 * np.square(x / np.float32(16 * k)))
+        * step(y, 40 * k, 20 * k)
+        * step(y, m.trichion, m.trichion + 20)
+    )
     dull = dull * (0.75 + 0.9 * zone) * np.float32(1.0 + 0.5 * max(0.0, 0.25 - level) / 0.25)
     wet = 0.016 * zone
     dark = np.ones(area.shape, np.float32)
@@ -142,7 +146,9 @@ def _materials(
     w = lips.window
     part = lips.plane
     # A scar is paler than a darker skin; on a light one it is pink, which is what is seen there.
-    pale = base + (np.array([0.92, 0.74, 0.71], np.float32) - base) * np.float32(0.30 + 0.20 * min(level / 0.4, 1.0))
+    pale = base + (np.array([0.92, 0.74, 0.71], np.float32) - base) * np.float32(
+        0.30 + 0.20 * min(level / 0.4, 1.0)
+    )
     if level > 0.34:
         pale = base * np.array([0.96, 0.56, 0.58], np.float32)
     rosy = base * np.array([0.97, 0.66, 0.69], np.float32)
@@ -179,7 +185,9 @@ def _materials(
         w = one.window
         _over(colour, w, colour[w] * np.array([0.92, 0.84, 0.83], np.float32), 0.55 * one.lid)
         _over(colour, w, colour[w] * np.array([0.62, 0.52, 0.50], np.float32), 0.55 * one.crease)
-        white = SCLERA * (1 - sclera_veins(one.plane, 5)[..., None] * np.array([0.02, 0.16, 0.16], np.float32))
+        white = SCLERA * (
+            1 - sclera_veins(one.plane, 5)[..., None] * np.array([0.02, 0.16, 0.16], np.float32)
+        )
         ball = white + one.iris[..., None] * (iris * one.fibre[..., None] - white)
         ball = ball + one.pupil[..., None] * (np.float32(0.006) - ball)
         _over(colour, w, ball * one.shade[..., None], one.ball)

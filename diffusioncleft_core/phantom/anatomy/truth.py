@@ -24,7 +24,9 @@ class _Gapped(Protocol):
 def _on(head: Head, points: list[tuple[float, float]]) -> Points:
     """[N, 3] mm: the points of the frontal plane with the surface's height."""
     p = np.array(points, np.float64)
-    j = np.clip(head.plane.columns(p[:, 0].astype(np.float32)).round().astype(int), 0, head.plane.shape[1] - 1)
+    j = np.clip(
+        head.plane.columns(p[:, 0].astype(np.float32)).round().astype(int), 0, head.plane.shape[1] - 1
+    )
     i = np.clip(head.plane.rows(p[:, 1].astype(np.float32)).round().astype(int), 0, head.plane.shape[0] - 1)
     return np.column_stack([p, head.smooth[i, j]])
 
@@ -69,7 +71,9 @@ def _lids(m: Measures, d: int, head: Head) -> list[tuple[float, float]]:
     def lid(u: float, upper: bool) -> tuple[float, float]:
         arch = max(1 - u * u, 0.0)
         tilt = -m.tilt * u * 0.5
-        low = tilt + 0.53 * m.aperture * (1 - 0.3 * head.mood.smile) * (1 - 0.12 * shut) * arch**0.8 * (1 + 0.2 * u)
+        low = tilt + 0.53 * m.aperture * (1 - 0.3 * head.mood.smile) * (1 - 0.12 * shut) * arch**0.8 * (
+            1 + 0.2 * u
+        )
         top = tilt - 0.43 * m.aperture * squint * (1 - shut) * arch**0.62 * (1 - 0.16 * u)
         top = min(top + 0.4876 * m.aperture * arch**0.8 * shut * (1 + 0.2 * u), low)
         return d * (m.pupil + u * m.fissure), top if upper else low
@@ -134,7 +138,14 @@ def lip_box(landmarks: NDArray[np.float32], size: int) -> NDArray[np.float32]:
     pad = 0.10 * float(mouth[:, 0].max() - mouth[:, 0].min())
     base = float(landmarks[31:36, 1].min())
     return np.clip(
-        np.array([mouth[:, 0].min() - pad, min(base, mouth[:, 1].min()) - pad, mouth[:, 0].max() + pad, mouth[:, 1].max() + pad]),
+        np.array(
+            [
+                mouth[:, 0].min() - pad,
+                min(base, mouth[:, 1].min()) - pad,
+                mouth[:, 0].max() + pad,
+                mouth[:, 1].max() + pad,
+            ]
+        ),
         0,
         size,
     ).astype(np.float32)
