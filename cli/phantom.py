@@ -48,7 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--drawing",
         choices=("flat", "anatomy"),
         default="flat",
-        help="flat, which the embedded models know (default), or anatomy, a shaded head that they do not know yet",
+        help="flat, which the embedded models know (default), or anatomy, a shaded head, which they do not",
     )
 
 

@@ -1,4 +1,5 @@
-"""Draw the anatomical phantom's sheets for docs/phantom.md: `python scripts/phantom_sheets.py --out docs/images`."""
+"""Draw the anatomical phantom's sheets for docs/phantom.md: `python scripts/phantom_sheets.py --out
+docs/images`."""
 
 import argparse
 from collections.abc import Sequence

@@ -1,8 +1,10 @@
 """Measure the anatomical phantom with a face pack that has never seen it.
 
-    DIFFUSIONCLEFT_REAL=DIR python -m diffusioncleft.tools.evaluate_anatomy --out experiments/phantom_anatomy.json
+    DIFFUSIONCLEFT_REAL=DIR python -m diffusioncleft.tools.evaluate_anatomy \
+        --out experiments/phantom_anatomy.json
 
-DIR holds `pack/`, a face pack trained on photographs. Its detector runs once, at its own size and without the retry
+DIR holds `pack/`, a face pack trained on photographs. Its detector runs once, at its own size and without
+the retry
 ladder, on renders at 512 px; its recogniser compares people across pose, light and expression.
 """
 
@@ -35,7 +37,8 @@ def detection(
 ) -> dict[str, Any]:
     """Share of `n` renders with exactly one face, its median score, and the landmarks' errors.
 
-    An error is the mean distance of the five landmarks from the truth, as a share of the distance of the eyes.
+    An error is the mean distance of the five landmarks from the truth, as a share of the distance of the
+    eyes.
     """
     one, scores, errors = 0, [], []
     first = str(faces.pack.det_size)

@@ -45,7 +45,8 @@ def write_photographs(
 ) -> Path:
     """Write `n` PNG files of `size` px and their metadata.csv; returns the CSV's path.
 
-    `finding` is what they show, out of `face.FINDINGS`, `drawing` how. `subjects` people are photographed in turn (default:
+    `finding` is what they show, out of `face.FINDINGS`, `drawing` how. `subjects` people are photographed
+    in turn (default:
     9 people in 10 photographs), so that some appear more than once. File names are opaque numbers. The first
     photographs are the same for every larger `n`.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -199,7 +200,7 @@ def test_a_gap_grows_with_severity_from_microform_to_the_nostril() -> None:
         render(replace(face, cleft=Cleft("left", s, 0.3)), 256).masks.cleft.sum()
         for s in (0.1, 0.3, 0.5, 0.7, 0.9)
     ]
-    assert all(a < b for a, b in zip(open_, open_[1:], strict=False)), open_
+    assert all(a < b for a, b in pairwise(open_)), open_
     assert extent(0.2) < 0.35 < extent(0.3) < extent(0.74) < 0.9 < extent(0.8)
 
 

@@ -25,8 +25,9 @@ def developed(light: Array, size: int, how: Camera, seed: int) -> NDArray[np.uin
     picture = encoded(light)
     if how.jpeg is not None:
         done, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, how.jpeg])
-        if done:
-            picture = np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
+        read = cv2.imdecode(data, cv2.IMREAD_COLOR) if done else None
+        if read is not None:
+            picture = np.ascontiguousarray(read[..., ::-1])
     return picture
 
 

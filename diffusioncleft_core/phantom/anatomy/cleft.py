@@ -1,8 +1,10 @@
 """Unrepaired clefts of the lip: where the gap runs, and what it does to lip and nose.
 
 After the surgical descriptions (Millard, Cleft Craft, 1976; Mulliken, Plast Reconstr Surg 2008, on microform
-clefts; LAHSHAL, Kriens 1989: incomplete and complete): the gap lies in the line of the philtral column, from the
-free edge of the lip towards the nostril's floor. A microform notches the vermilion and furrows the skin above it,
+clefts; LAHSHAL, Kriens 1989: incomplete and complete): the gap lies in the line of the philtral column,
+from the
+free edge of the lip towards the nostril's floor. A microform notches the vermilion and furrows the skin
+above it,
 an incomplete cleft ends in the lip, a complete one opens into the nostril. The lower lip has no part in it.
 """
 
@@ -44,7 +46,7 @@ class Gap:
         """x of the gap's middle at heights y."""
         t = (y - np.float32(self.high_y)) / np.float32(self.low_y - self.high_y)
         t = np.clip(t, -0.6, 1.4)
-        return np.float32(self.high_x) + np.float32(self.low_x - self.high_x) * t
+        return np.asarray(np.float32(self.high_x) + np.float32(self.low_x - self.high_x) * t)
 
     def breadth(self, y: Array) -> Array:
         """Half breadth at heights y; negative above the apex, where there is no gap."""
@@ -53,9 +55,9 @@ class Gap:
             s = np.clip((y - np.float32(self.high_y)) / np.float32(self.low_y - self.high_y), 0, 1.25)
             # The segments bulge towards each other half-way and part again at the free edge.
             bulge = 0.16 * self.half * np.sin(np.pi * np.minimum(s, 1))
-            return np.float32(self.high_half) + np.float32(self.half - self.high_half) * s - bulge
+            return np.asarray(np.float32(self.high_half) + np.float32(self.half - self.high_half) * s - bulge)
         open_ = np.float32(self.half) * np.power(np.clip(t, 0, 1.3), np.float32(0.66))
-        return open_ + np.minimum(t, 0) * np.float32(6.0)
+        return np.asarray(open_ + np.minimum(t, 0) * np.float32(6.0))
 
 
 def extent(severity: float) -> float:

@@ -1,6 +1,7 @@
 """Eyes and brows: lids with their fold and lashes, sclera, iris, pupil, and the light that they reflect.
 
-The iris is as large as in people: a visible diameter of 11.7 mm (Rüfer, Schröder and Erb, Cornea 2005, white to
+The iris is as large as in people: a visible diameter of 11.7 mm (Rüfer, Schröder and Erb, Cornea 2005,
+white to
 white) against 60 to 64 mm between an adult's pupils; an infant's is nearly as large.
 """
 

@@ -24,7 +24,8 @@ class Cleft:
 
     side: Side
     severity: float
-    """0 (no cleft) to 1: below 0.25 a microform, from 0.75 on complete. Of a bilateral cleft its left side."""
+    """0 (no cleft) to 1: below 0.25 a microform, from 0.75 on complete. Of a bilateral cleft its left
+    side."""
     nasal_asymmetry: float
     """0 (none) to 1 (ala flat, low and back, columella and tip towards the healthy side)."""
     other: float | None = None
@@ -289,7 +290,8 @@ def random_repair(rng: np.random.Generator, wanted: Mapping[str, str]) -> Repair
 def describe_cleft(cleft: Cleft) -> dict[str, str]:
     """The words for a cleft: cleft_type, severity and, of a unilateral one, side and nasal_asymmetry.
 
-    The vocabulary has no microform: it is called incomplete. A bilateral cleft is as complete as its milder side.
+    The vocabulary has no microform: it is called incomplete. A bilateral cleft is as complete as its
+    milder side.
     """
     mildest = min(cleft.by_side().values())
     severity = "complete" if mildest >= COMPLETE else "incomplete"

@@ -1,12 +1,14 @@
 """The frontal plane that a head is computed on, and the few functions that everything is made of."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]
+"""Arrays of this package: float32 where nothing else is said."""
 Window = tuple[slice, slice]
 
 
@@ -134,7 +136,8 @@ def noise(seed: tuple[int, ...], area: Plane, cell: float, stretch: float = 1.0)
 
 
 def wide(plane_: Array) -> Array:
-    """[H, W] three times over, [H, W, 3]: much faster to compute with than a broadcast along the last axis."""
+    """[H, W] three times over, [H, W, 3]: much faster to compute with than a broadcast along the last
+    axis."""
     return np.asarray(cv2.merge([plane_, plane_, plane_]), np.float32)
 
 
@@ -144,7 +147,8 @@ def tinted(plane_: Array, colour: Array) -> Array:
 
 
 def strands(across: Array, along: Array, seed: tuple[int, ...]) -> Array:
-    """Values of single hairs, N(0, 1): they change from hair to hair (`across`, in hairs) and slowly `along`."""
+    """Values of single hairs, N(0, 1): they change from hair to hair (`across`, in hairs) and slowly
+    `along`."""
     table = np.random.default_rng(seed).standard_normal((48, 256), dtype=np.float32)
     u = np.mod(across, np.float32(254)).astype(np.float32)
     v = np.mod(along, np.float32(46)).astype(np.float32)

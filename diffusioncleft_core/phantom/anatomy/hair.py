@@ -113,7 +113,8 @@ def _outer(area: Plane, m: Measures, worn: Style) -> Array:
 
 
 def hair(area: Plane, face: AnatomyFace, m: Measures, shape: Outline, inside: Array, skin: Array) -> Hair:
-    """Hair in front of and around the head. `inside` is the head's distance to its outline, `skin` its height."""
+    """Hair in front of and around the head. `inside` is the head's distance to its outline, `skin` its
+    height."""
     worn = style(face, m)
     x, y, k = area.x, area.y, m.head_half / 74
     outer = _outer(area, m, worn)
@@ -225,7 +226,8 @@ def _hairline(area: Plane, m: Measures, worn: Style) -> Array:
 
 
 def _waved(psi: Array, area: Plane, worn: Style, k: float) -> tuple[Array, Array, Array]:
-    """The strands' coordinate bent by waves or curls, the relief of these (mm), and the way along a strand."""
+    """The strands' coordinate bent by waves or curls, the relief of these (mm), and the way along a
+    strand."""
     y = area.y + np.zeros_like(psi)
     flat = np.zeros(1, np.float32)
     if worn.texture == "straight":

@@ -1,6 +1,7 @@
 """Light on the head: diffuse with its scattering in the skin, shadow, occlusion, shine.
 
-The scattering widens the light under the skin most in red and least in blue (after Jensen et al., SIGGRAPH 2001,
+The scattering widens the light under the skin most in red and least in blue (after Jensen et al., SIGGRAPH
+2001,
 and the texture-space blur of Borshukov and Lewis, 2003), which warms the edge of every shadow.
 """
 
@@ -50,7 +51,8 @@ def normals(height: Array, density: float) -> tuple[Array, Array, Array]:
 
 
 def illuminate(area: Plane, height: Array, light: Light, turn: NDArray[np.float64], skin: Array) -> Lit:
-    """Light a surface. `turn` [3, 3] is the head's rotation, `skin` [H, W] how far a point is skin (and scatters)."""
+    """Light a surface. `turn` [3, 3] is the head's rotation, `skin` [H, W] how far a point is skin (and
+    scatters)."""
     toward = direction(light) @ turn
     up = np.array([0.0, -1.0, 0.0]) @ turn
     nx, ny, nz = normals(height, area.density)
@@ -113,7 +115,8 @@ def shadow(area: Plane, height: Array, toward: NDArray[np.float64]) -> Array:
 
 
 def shine(lit: Lit, light: Light, turn: NDArray[np.float64], dull: Array, wet: Array) -> Array:
-    """Specular light [H, W]: a broad lobe of strength `dull` and a narrow one of strength `wet` (Blinn and Phong)."""
+    """Specular light [H, W]: a broad lobe of strength `dull` and a narrow one of strength `wet` (Blinn and
+    Phong)."""
     toward = direction(light)
     half = toward + np.array([0.0, 0.0, 1.0])
     half = (half / np.linalg.norm(half)) @ turn

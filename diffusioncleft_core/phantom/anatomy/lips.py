@@ -1,6 +1,7 @@
 """The mouth: lip borders, vermilion, philtrum, what an open mouth or a gap shows, and scars.
 
-Heights and borders of the lips are those of `measures`; that the vermilion turns up along the margins of a gap,
+Heights and borders of the lips are those of `measures`; that the vermilion turns up along the margins of a
+gap,
 and thins out towards its end, is how every drawing of the anatomy has it (Millard, Cleft Craft, 1976).
 """
 
@@ -243,8 +244,8 @@ def mouth(area: Plane, face: AnatomyFace, m: Measures, held: Mood, nose: NoseCha
     height += mound
     white = ridge(red + 0.9 * k, 0.75 * k) * (1 - covered) * flesh * within
     return Mouth(
-        part, window, height, np.maximum(upper_red, lower_lip), lower_lip, inside, gap_mask, teeth, tongue, gum,
-        scar, pink, white, lines, found, marks,
+        part, window, height, np.maximum(upper_red, lower_lip), lower_lip, inside, gap_mask, teeth, tongue,
+        gum, scar, pink, white, lines, found, marks,
     )  # fmt: skip
 
 
@@ -286,7 +287,8 @@ def _height(
     u = np.clip(np.abs(x) / np.float32(c), 0, 1)
     taper = np.power(np.maximum(1 - np.power(u, np.float32(2.6)), 0), np.float32(0.85))
     full = np.float32(m.fullness * k)
-    # The skin of the upper lip runs out towards the border, the vermilion rolls in from there to the free edge.
+    # The skin of the upper lip runs out towards the border, the vermilion rolls in from there to the free
+    # edge.
     t_up = np.clip((y - upper) / np.maximum(free - upper, 0.8), 0, 1)
     skin_t = np.clip((y - np.float32(lines.top)) / np.maximum(upper - np.float32(lines.top), 2.0), 0, 1)
     rise = 2.5 * full * taper * skin_t * skin_t
@@ -330,7 +332,7 @@ def _height(
             severe = min(face.cleft.by_side().values())
             front = 5.0 * k * severe * ridge(x, 5.6 * k) * step(y, lines.top - 6 * k, lines.top + 2 * k)
             height += front * (y < low_free) * step(y, lines.edge + 4 * k, lines.edge - 1 * k)
-    return height - (5.0 * k) * inside
+    return np.asarray(height - (5.0 * k) * inside, np.float32)
 
 
 def _philtrum(part: Plane, face: AnatomyFace, m: Measures, lines: LipLines, upper: Array) -> Array:
@@ -405,4 +407,4 @@ def lip_texture(mouth_: Mouth, seed: int) -> Array:
     if mouth_.plane.density < 1.2:
         return np.zeros(mouth_.plane.shape, np.float32)
     lines = noise((seed, 71), mouth_.plane, 0.9, 5.0) + 0.6 * noise((seed, 72), mouth_.plane, 0.5, 5.0)
-    return 0.085 * lines * mouth_.vermilion
+    return np.asarray(0.085 * lines * mouth_.vermilion, np.float32)

@@ -1,8 +1,10 @@
 """The measures of one head in millimetres: the subject sets the middle, the identity the deviation.
 
 Middles follow the anthropometry of Farkas (Anthropometry of the Head and Face, 2nd ed., Raven Press 1994:
-zy-zy, go-go, eu-eu, n-gn, n-sn, sn-prn, al-al, en-en, ex-ex, ch-ch, sn-sto, ls-sto, sto-li), rounded to what a
-picture can show. The baby is about six months old, child subjects about seven years. Deviations are wider than
+zy-zy, go-go, eu-eu, n-gn, n-sn, sn-prn, al-al, en-en, ex-ex, ch-ch, sn-sto, ls-sto, sto-li), rounded to
+what a
+picture can show. The baby is about six months old, child subjects about seven years. Deviations are wider
+than
 a population's (about 6 to 9 % each way), so that people are told apart at 128 px.
 """
 
@@ -153,11 +155,13 @@ _SPREAD: dict[str, float | tuple[float]] = {
     "vertex": 0.03, "trichion": 0.10, "head_half": 0.03, "face_half": 0.05, "jaw_half": 0.085,
     "gnathion": 0.05, "chin_half": 0.20, "pupil": 0.055, "fissure": 0.06, "aperture": 0.11, "tilt": (1.3,),
     "iris": 0.015, "lid_fold": (1.3,), "brow": 0.10, "brow_arch": (1.3,), "brow_width": 0.24,
-    "brow_density": 0.16, "subnasale": 0.065, "prominence": 0.11, "root": 0.30, "bridge": 0.16, "hump": (0.9,),
+    "brow_density": 0.16, "subnasale": 0.065, "prominence": 0.11, "root": 0.30, "bridge": 0.16, "hump":
+    (0.9,),
     "tip": 0.13, "tip_lift": 0.14, "ala": 0.105, "stomion": 0.02, "mouth": 0.085, "upper_vermilion": 0.19,
     "lower_vermilion": 0.17, "bow": 0.34, "peak": 0.15, "philtrum": 0.40, "fullness": 0.22,
     "cheekbone": (0.45,), "cheek": (0.35,), "brow_ridge": (0.3,), "chin": (0.35,), "fold": (0.12,),
-    "ear": 0.07, "ear_out": 0.2, "neck_half": 0.06, "lip_redness": (0.2,), "freckles": (0.35,), "moles": (0.8,),
+    "ear": 0.07, "ear_out": 0.2, "neck_half": 0.06, "lip_redness": (0.2,), "freckles": (0.35,), "moles":
+    (0.8,),
     "wrinkles": (0.2,), "widow": (0.6,),
 }  # fmt: skip
 

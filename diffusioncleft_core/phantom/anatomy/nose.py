@@ -1,6 +1,7 @@
 """The nose: bridge, tip, wings, columella and nostrils, each side by itself.
 
-A nose beside a unilateral cleft follows the descriptions of the cleft lip nasal deformity (Huffman and Lierle,
+A nose beside a unilateral cleft follows the descriptions of the cleft lip nasal deformity (Huffman and
+Lierle,
 Plast Reconstr Surg 1949; Fisher and Sommerlad, Plast Reconstr Surg 2011): the base of the wing lies lower,
 further out and further back, the wing is flat, columella and tip lean to the healthy side.
 """
@@ -148,7 +149,7 @@ def _wing(area: Plane, m: Measures, change: NoseChange, direction: int) -> Array
     rim = step(y, m.subnasale + wing.down + 4.0 * k, m.subnasale + wing.down - 1.0 * k)
     pit = nostril(m, change, direction)
     hole = nostril_depth(area, pit)
-    return (body - groove) * rim - 3.2 * k * hole
+    return np.asarray((body - groove) * rim - 3.2 * k * hole)
 
 
 def nostril_depth(area: Plane, pit: Nostril) -> Array:

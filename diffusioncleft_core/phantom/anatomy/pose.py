@@ -57,7 +57,8 @@ def camera(view: View, m: Measures, size: int) -> Camera3D:
 
 
 def cast(area: Plane, height: Array, cam: Camera3D, size: int) -> tuple[Array, Array, Array]:
-    """Columns and rows of the plane that each pixel sees, [size, size] each, and its depth in the picture, mm.
+    """Columns and rows of the plane that each pixel sees, [size, size] each, and its depth in the picture,
+    mm.
 
     A coarse march from the camera finds the surface in front, three damped Newton steps the point on it.
     """
@@ -85,7 +86,8 @@ def cast(area: Plane, height: Array, cam: Camera3D, size: int) -> tuple[Array, A
 
 
 def facing(columns: Array, rows: Array) -> Array:
-    """0 where the turned surface is seen so much more than the frontal plane shows of it that it would smear, else 1.
+    """0 where the turned surface is seen so much more than the frontal plane shows of it that it would
+    smear, else 1.
 
     What a frontal plane can't hold, the far side of the hair, is cut there.
     """

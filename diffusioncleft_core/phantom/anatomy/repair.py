@@ -1,8 +1,10 @@
 """Repaired clefts: the scar and what surgery leaves of the asymmetry.
 
-After Millard (Cleft Craft, 1976: rotation-advancement, its scar in the line of the philtral column and round the
+After Millard (Cleft Craft, 1976: rotation-advancement, its scar in the line of the philtral column and
+round the
 base of the columella), Mulliken (bilateral repair; the tip and the philtrum that stay abnormal) and the usual
-names of secondary deformities: peak of the bow off level, whistle deformity, flat philtrum, small nostril, ptosis
+names of secondary deformities: peak of the bow off level, whistle deformity, flat philtrum, small nostril,
+ptosis
 of the nasal tip.
 """
 
@@ -36,7 +38,7 @@ class Scar:
         t = np.clip((y - np.float32(self.high[1])) / np.float32(self.low[1] - self.high[1]), 0, 1.3)
         x = np.float32(self.high[0]) + np.float32(self.low[0] - self.high[0]) * t
         inward = np.sin(np.pi * np.minimum(t, 1.0) ** np.float32(0.7)).astype(np.float32)
-        return x - np.float32(self.direction * self.bulge) * inward
+        return np.asarray(x - np.float32(self.direction * self.bulge) * inward)
 
 
 def scars(

@@ -1,4 +1,5 @@
-"""What lies round the head: the room behind it, the hair that hangs there, neck, shoulders and clothes, ears."""
+"""What lies round the head: the room behind it, the hair that hangs there, neck, shoulders and clothes,
+ears."""
 
 import cv2
 import numpy as np
@@ -49,7 +50,8 @@ def backdrop(face: AnatomyFace, size: int) -> Array:
 
 def _soft(picture: Array, size: int, sigma: float) -> Array:
     small = cv2.GaussianBlur(picture.astype(np.float32), (0, 0), float(sigma))
-    return np.clip(cv2.resize(small, (size, size), interpolation=cv2.INTER_CUBIC), 0.004, 1.4)
+    large = cv2.resize(small, (size, size), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(np.clip(large, 0.004, 1.4), np.float32)
 
 
 def _mm(cam: Camera3D, size: int) -> tuple[Array, Array]:
@@ -62,7 +64,8 @@ def _mm(cam: Camera3D, size: int) -> tuple[Array, Array]:
 def body(
     face: AnatomyFace, m: Measures, cam: Camera3D, size: int, skin: Array, drop: float
 ) -> tuple[Array, Array, Array, tuple[slice, slice]]:
-    """Neck, shoulders and clothes: linear RGB [H, S, 3], cover and bare skin [H, S], and the rows they lie in."""
+    """Neck, shoulders and clothes: linear RGB [H, S, 3], cover and bare skin [H, S], and the rows they lie
+    in."""
     x, y = _mm(cam, size)
     k = m.head_half / 74
     jaw = (cam.turn @ (np.array([0.0, m.gnathion + drop - 8, -30 * k]) - cam.pivot))[:2]

@@ -1,4 +1,5 @@
-"""The head's surface: skull, forehead, brow, sockets, cheeks, jaw and chin, as height over the frontal plane."""
+"""The head's surface: skull, forehead, brow, sockets, cheeks, jaw and chin, as height over the frontal
+plane."""
 
 from dataclasses import dataclass
 
@@ -10,7 +11,8 @@ from .measures import Measures
 
 @dataclass(frozen=True)
 class Outline:
-    """The skull by rows: half breadth, height of the middle line, depth from there to the side; mm, [H, 1]."""
+    """The skull by rows: half breadth, height of the middle line, depth from there to the side; mm, [H,
+    1]."""
 
     half: Array
     middle: Array

@@ -1,8 +1,10 @@
 """The skin's colour: measured tones, redder and darker places, freckles, moles, blemishes, stubble, pores.
 
 Tones are CIELAB colours with the individual typology angle ITA = atan((L* - 50) / b*) of Chardon, Cretois and
-Hourseau (Int J Cosmet Sci 1991): above 55 degrees very light, 41 to 55 light, 28 to 41 intermediate, 10 to 28 tan,
--30 to 10 brown, below dark. Table 1's words map to them; olive is a tan skin with less red (hue angle 66 degrees), no
+Hourseau (Int J Cosmet Sci 1991): above 55 degrees very light, 41 to 55 light, 28 to 41 intermediate, 10 to
+28 tan,
+-30 to 10 brown, below dark. Table 1's words map to them; olive is a tan skin with less red (hue angle 66
+degrees), no
 khaki. a* and b* stay within what spectrophotometers read on faces (a* 6 to 15, b* 11 to 24).
 """
 
@@ -35,13 +37,13 @@ def lab_to_linear(lab: tuple[float, float, float]) -> Array:
     f = np.array([fy + lab[1] / 500, fy, fy - lab[2] / 200])
     xyz = np.where(f > 6 / 29, f**3, 3 * (6 / 29) ** 2 * (f - 4 / 29)) * np.array([0.95047, 1.0, 1.08883])
     matrix = np.array([[3.2406, -1.5372, -0.4986], [-0.9689, 1.8758, 0.0415], [0.0557, -0.2040, 1.0570]])
-    return np.clip(matrix @ xyz, 0.002, 1).astype(np.float32)
+    return np.asarray(np.clip(matrix @ xyz, 0.002, 1), np.float32)
 
 
 def srgb_to_linear(colour: tuple[float, float, float]) -> Array:
     """sRGB 0 to 1 to linear light, [3] (IEC 61966-2-1)."""
     c = np.asarray(colour, np.float64)
-    return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4).astype(np.float32)
+    return np.asarray(np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4), np.float32)
 
 
 def base_colour(face: AnatomyFace) -> Array:
@@ -109,7 +111,7 @@ def _freckles(area: Plane, m: Measures, seed: int, dark: float) -> Array:
     k = m.pupil / 31
     spots = np.clip(noise((seed, 46), area, 2.3 * k) - 0.85, 0, 1.6) * 1.3
     where = bump(np.abs(area.x), area.y, (0.75 * m.pupil, 0.52 * m.subnasale), (24 * k, 16 * k))
-    return np.float32(1.5 * min(1.0, m.freckles)) * spots * where
+    return np.asarray(np.float32(1.5 * min(1.0, m.freckles)) * spots * where)
 
 
 def _moles(area: Plane, face: AnatomyFace, m: Measures) -> Array:

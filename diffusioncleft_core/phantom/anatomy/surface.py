@@ -103,7 +103,8 @@ def head(face: AnatomyFace, m: Measures, density: float, bottom: float) -> Head:
     # No deeper than the ears: what lies behind them is not to be seen within 20 degrees.
     deepest = np.float32(-80 * m.head_half / 74)
     return Head(
-        area, np.maximum(np.where(cover > 0.02, surface, surface - 6), deepest), light, cover, bare * skin, lips, (pair[0], pair[1]), held,
+        area, np.maximum(np.where(cover > 0.02, surface, surface - 6), deepest), light, cover, bare * skin,
+        lips, (pair[0], pair[1]), held,
         change, cap, drop, height,
     )  # fmt: skip
 
@@ -207,7 +208,8 @@ def _materials(
 
 
 def _haired(area: Plane, face: AnatomyFace, cap: Hair, colour: Array, toward: Array) -> Array:
-    """Hair over skin: its colour by strand, with the bands that shine across it (after Kajiya and Kay, 1989)."""
+    """Hair over skin: its colour by strand, with the bands that shine across it (after Kajiya and Kay,
+    1989)."""
     base = srgb_to_linear(COLOURS[face.attributes["hair_color"]])
     slope_y = np.clip(cap.bulk, -3, 3)
     # Strands run down the surface: tangent (0, 1, slope); light and eye lie in the plane across it.
