@@ -13,7 +13,7 @@ from ..diffusioncleft_core.recipe.recipe import SAVE_PRECISIONS
 from .options import warn
 
 if TYPE_CHECKING:
-    from ..diffusioncleft_core.flux.lora_merge import Written
+    from ..diffusioncleft_core.loras.merge import Written
 
 HELP = "inspect, convert, merge, resize and extract LoRA files"
 RANK = whole(1, 4096)
@@ -145,7 +145,7 @@ def _convert(args: argparse.Namespace) -> list[Path]:
 
 
 def _merge(args: argparse.Namespace) -> list[Path]:
-    from ..diffusioncleft_core.flux.lora_merge import merge_loras
+    from ..diffusioncleft_core.loras.merge import merge_loras
 
     _tell(
         merge_loras(
@@ -162,7 +162,7 @@ def _merge(args: argparse.Namespace) -> list[Path]:
 
 
 def _resize(args: argparse.Namespace) -> list[Path]:
-    from ..diffusioncleft_core.flux.lora_merge import resize_lora
+    from ..diffusioncleft_core.loras.merge import resize_lora
 
     precision = args.save_precision
     _tell(
@@ -175,7 +175,7 @@ def _resize(args: argparse.Namespace) -> list[Path]:
 
 
 def _extract(args: argparse.Namespace) -> list[Path]:
-    from ..diffusioncleft_core.flux.lora_extract import extract_lora
+    from ..diffusioncleft_core.loras.extract import extract_lora
 
     written = extract_lora(
         args.base,

@@ -18,7 +18,11 @@ if not __package__:  # started as a file: load the folder above as the package t
     import importlib
     import importlib.util
 
-    _root = Path(__file__).resolve().parents[1]
+    # Python looks for every module in this file's folder first: `kernels` or `events` of a package that is
+    # looked for elsewhere would be found here.
+    _here = Path(__file__).resolve().parent
+    sys.path[:] = [entry for entry in sys.path if not entry or Path(entry).resolve() != _here]
+    _root = _here.parent
     _spec = importlib.util.spec_from_file_location(
         "diffusioncleft", _root / "__init__.py", submodule_search_locations=[str(_root)]
     )

@@ -123,7 +123,7 @@ def write_people(
     """
     if finding is None:
         write_healthy(folder, n, seed, size)
-        faces = dict(_healthy(n, seed))
+        faces: dict[str, PhantomFace | AnatomyFace] = dict(_healthy(n, seed))
     else:
         write_photographs(folder, n, finding, seed, size, subjects=n)
         faces = {name: face for name, face, _ in _photographed(finding, n, seed, n)}

@@ -1,4 +1,4 @@
-"""Models of photographs see the anatomical phantom as a face; the figures at large n: tools/evaluate_anatomy.py."""
+"""Models of photographs see the anatomical phantom as a face; at large n: tools/evaluate_anatomy.py."""
 
 import pytest
 

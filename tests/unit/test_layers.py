@@ -14,7 +14,7 @@ ROOMS = (
     ("imageset", "flux"),
     ("faces",),
     ("dataset", "weights"),
-    ("generation", "filters", "metrics", "downstream", "study"),
+    ("generation", "filters", "loras", "metrics", "downstream", "study"),
     ("audit",),
     ("phantom", "report"),
     ("run",),

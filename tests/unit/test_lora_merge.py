@@ -14,11 +14,9 @@ from diffusioncleft.diffusioncleft_core.dataset.consent import NOT_RECORDED, REC
 from diffusioncleft.diffusioncleft_core.dataset.drawn import lora_names
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.files import sha256_file
-from diffusioncleft.diffusioncleft_core.flux import lora, lora_extract
-from diffusioncleft.diffusioncleft_core.flux.lora_extract import decomposed, extract_lora
+from diffusioncleft.diffusioncleft_core.flux import lora
 from diffusioncleft.diffusioncleft_core.flux.lora_file import read_lora, save_tensors
 from diffusioncleft.diffusioncleft_core.flux.lora_keys import LoraModule, from_state, write
-from diffusioncleft.diffusioncleft_core.flux.lora_merge import merge_loras, resize_lora
 from diffusioncleft.diffusioncleft_core.flux.source import FluxSource
 from diffusioncleft.diffusioncleft_core.flux.transformer import load_transformer
 from diffusioncleft.diffusioncleft_core.flux.transformer_keys import (
@@ -26,6 +24,9 @@ from diffusioncleft.diffusioncleft_core.flux.transformer_keys import (
     double_block,
     single_block,
 )
+from diffusioncleft.diffusioncleft_core.loras import extract
+from diffusioncleft.diffusioncleft_core.loras.extract import decomposed, extract_lora
+from diffusioncleft.diffusioncleft_core.loras.merge import merge_loras, resize_lora
 
 CPU = torch.device("cpu")
 HIDDEN, DOUBLE, SINGLE = 64, 2, 2
@@ -283,7 +284,7 @@ def test_a_large_difference_is_decomposed_as_exactly_by_the_range_finder(monkeyp
     generator = torch.Generator().manual_seed(0)
     planted = torch.randn(160, 5, generator=generator) @ torch.randn(5, 120, generator=generator)
     noisy = planted + 0.01 * torch.randn(160, 120, generator=generator)
-    monkeypatch.setattr(lora_extract, "_EXACT_SIDE", 0)
+    monkeypatch.setattr(extract, "_EXACT_SIDE", 0)
     up, down = decomposed(noisy, 5)
     exact = (noisy - best(noisy, 5)).norm()
     assert (noisy - up @ down).norm() <= 1.0001 * exact
@@ -314,12 +315,12 @@ def test_a_stopped_extraction_goes_on_with_what_is_done(folder, tuned, tmp_path,
         done.append(1)
         return decomposed(difference, rank)
 
-    monkeypatch.setattr(lora_extract, "decomposed", stops)
+    monkeypatch.setattr(extract, "decomposed", stops)
     with pytest.raises(KeyboardInterrupt):
         extract_lora(folder, path, out, 3)
     assert not out.exists()
     again = []
-    monkeypatch.setattr(lora_extract, "decomposed", lambda *given: again.append(1) or decomposed(*given))
+    monkeypatch.setattr(extract, "decomposed", lambda *given: again.append(1) or decomposed(*given))
     extract_lora(folder, path, out, 3)
     assert len(again) == len(layers()) - 7
     assert out.read_bytes() == (tmp_path / "whole.safetensors").read_bytes()

@@ -64,7 +64,10 @@ def reads_numbers(action: argparse.Action) -> bool:
 
 
 NUMERIC = [
-    (words, action) for words, parser in parsers() for action in parser._actions if reads_numbers(action)
+    (words, action)
+    for words, parser in parsers()
+    for action in parser._actions
+    if action.option_strings and reads_numbers(action)
 ]
 
 
@@ -90,6 +93,12 @@ def test_no_option_takes_what_is_not_finite_or_has_no_end(words, action, capsys)
     allowed = action.type
     if isinstance(allowed, Range):
         assert not math.isinf(allowed.low)
+
+
+@pytest.mark.parametrize("text", NOT_FINITE)
+def test_weights_of_loras_are_finite(text, tmp_path, capsys):
+    assert cli.main(["lora", "merge", f"a.safetensors:{text}", "--out", str(tmp_path / "c.safetensors")]) == 2
+    assert text in capsys.readouterr().err
 
 
 def test_no_option_is_read_as_a_number_behind_the_check():

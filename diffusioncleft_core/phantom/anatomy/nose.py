@@ -129,7 +129,8 @@ def nose_height(area: Plane, m: Measures, change: NoseChange) -> Array:
     )
     for direction in (-1, 1):
         total += _wing(area, m, change, direction)
-    return total
+    found: Array = total
+    return found
 
 
 def _wing(area: Plane, m: Measures, change: NoseChange, direction: int) -> Array:

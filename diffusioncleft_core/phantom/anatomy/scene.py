@@ -122,7 +122,7 @@ def body(
         x / np.float32(11 * k) + y / np.float32(30 * k) + 500, y * 0.012 + x * 0.004 + 20, (face.seed, 13)
     )
     folds = blur(np.asarray(folds, np.float32), 2.0 * cam.scale)
-    weave = 0.0
+    weave: float | Array = 0.0
     if cam.scale > 2.0:
         weave = 0.03 * np.sin(x * 5.2) * np.sin(y * 5.2)
     shade = np.clip(

@@ -132,7 +132,7 @@ def _materials(
     k = m.mouth / 25
     y = area.y
     x = np.abs(area.x)
-    dull = np.full(area.shape, 0.030, np.float32)
+    dull: Array = np.full(area.shape, 0.030, np.float32)
     zone = (
         np.exp(-0.5 * np.square(x / np.float32(16 * k)))
         * step(y, 40 * k, 20 * k)
@@ -223,4 +223,5 @@ def _haired(area: Plane, face: AnatomyFace, cap: Hair, colour: Array, toward: Ar
     sheen = {"straight": 0.085, "wavy": 0.065, "curly": 0.045, "coily": 0.02}[face.attributes["hair_texture"]]
     tone = np.square(cap.tone) * 0.95
     lit = tinted(tone, base) + tinted(sheen * band * cap.tone, 0.12 + 2.2 * base)
-    return colour + wide(cap.cover) * (lit - colour)
+    found: Array = colour + wide(cap.cover) * (lit - colour)
+    return found

@@ -112,7 +112,8 @@ def head_half(head: Head) -> Points:
     """Half breadth (mm) of the head by rows, without hair."""
     covered = (head.cover > 0.5) & (np.abs(head.plane.x) < 1e3)
     width = np.abs(np.where(covered, head.plane.x, 0)).max(axis=1)
-    return width.astype(np.float64)
+    found: Points = width.astype(np.float64)
+    return found
 
 
 def five(landmarks: NDArray[np.float32], pupils: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -137,7 +138,7 @@ def lip_box(landmarks: NDArray[np.float32], size: int) -> NDArray[np.float32]:
     mouth = landmarks[48:]
     pad = 0.10 * float(mouth[:, 0].max() - mouth[:, 0].min())
     base = float(landmarks[31:36, 1].min())
-    return np.clip(
+    found: NDArray[np.float32] = np.clip(
         np.array(
             [
                 mouth[:, 0].min() - pad,
@@ -149,3 +150,4 @@ def lip_box(landmarks: NDArray[np.float32], size: int) -> NDArray[np.float32]:
         0,
         size,
     ).astype(np.float32)
+    return found

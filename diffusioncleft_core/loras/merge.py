@@ -15,11 +15,19 @@ from ..dataset.withdrawn import origins
 from ..environment import versions
 from ..errors import UserError
 from ..files import sha256_file
+from ..flux.lora_file import (
+    PEFT_METADATA,
+    PRECISIONS,
+    SCALE_METADATA,
+    Lora,
+    in_precision,
+    read_lora,
+    save_tensors,
+)
+from ..flux.lora_keys import LoraFormat, LoraModule, from_state, to_state, write
+from ..flux.lora_rank import Errors, errors, joint_groups, layer_of, rank_of, summed, truncated_all
 from ..progress import progress
 from ..weight_file import MERGED_KEY, SOURCE_KEY
-from .lora_file import PEFT_METADATA, PRECISIONS, SCALE_METADATA, Lora, in_precision, read_lora, save_tensors
-from .lora_keys import LoraFormat, LoraModule, from_state, to_state, write
-from .lora_rank import Errors, errors, joint_groups, layer_of, rank_of, summed, truncated_all
 
 _BASE = "base_model_sha256"
 _SHARED = (_BASE, "ss_base_model_version", "ss_network_module", "modelspec.sai_model_spec",

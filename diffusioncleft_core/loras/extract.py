@@ -16,16 +16,23 @@ from ..dataset.consent import NOT_RECORDED
 from ..environment import versions
 from ..errors import UserError
 from ..files import atomic_path, private_dir, read_json, write_json
+from ..flux.lora_file import PRECISIONS, in_precision, save_tensors
+from ..flux.lora_keys import LoraFormat, from_state, write
+from ..flux.lora_rank import of_layers
+from ..flux.source import FluxSource, find_transformer
+from ..flux.tensors import Tensors, check_file
+from ..flux.transformer import open_transformer
+from ..flux.transformer_keys import (
+    ModulePair,
+    bfl_to_diffusers,
+    count_blocks,
+    double_block,
+    is_bfl,
+    single_block,
+)
 from ..progress import progress
 from ..weight_file import SOURCE_KEY
-from .lora_file import PRECISIONS, in_precision, save_tensors
-from .lora_keys import LoraFormat, from_state, write
-from .lora_merge import Written, tell_ranks
-from .lora_rank import of_layers
-from .source import FluxSource, find_transformer
-from .tensors import Tensors, check_file
-from .transformer import open_transformer
-from .transformer_keys import ModulePair, bfl_to_diffusers, count_blocks, double_block, is_bfl, single_block
+from .merge import Written, tell_ranks
 
 _EXACT_SIDE = 1024
 """Up to this smaller side a difference is decomposed exactly; above by Halko's randomised range finder."""
