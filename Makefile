@@ -21,7 +21,7 @@ help:
 	@echo "make lint         ruff and mypy"
 	@echo "make format       let ruff rewrite the layout and the safe findings"
 	@echo "make bench        timings, kept in benchmarks/"
-	@echo "make experiments  the measurements at n >= 500 a cell; about two hours on two cores (DIFFUSIONCLEFT_REAL=dir: real faces too; SWEEP=1: more training recipes, an hour and more; FULL_SIZE=1: training at FLUX.1's full size, on a GPU of 80 GB)"
+	@echo "make experiments  the measurements at n >= 500 a cell; about three hours on two cores (DIFFUSIONCLEFT_REAL=dir: real faces too; SWEEP=1: more training recipes, an hour and more; FULL_SIZE=1: training at FLUX.1's full size, on a GPU of 80 GB)"
 	@echo "make clean        remove the environment and the caches, nothing you made"
 
 setup: $(READY)

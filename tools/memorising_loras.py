@@ -18,40 +18,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ..diffusioncleft_core.audit.document import AuditSettings, audit_lora
-from ..diffusioncleft_core.conditions.loader import load_vocabulary
-from ..diffusioncleft_core.dataset.build import build_dataset
-from ..diffusioncleft_core.dataset.settings import BuildSettings, Photographs
 from ..diffusioncleft_core.faces.analyzer import FaceAnalyzer, load_face_analyzer
 from ..diffusioncleft_core.files import read_json, write_json
 from ..diffusioncleft_core.flux.source import phantom_source
-from ..diffusioncleft_core.generation.settings import GenerationSettings, Sampling
-from ..diffusioncleft_core.phantom.face import CLEFT
-from ..diffusioncleft_core.phantom.photographs import write_photographs
-from ..diffusioncleft_core.recipe.presets import TrainingFacts, completed_recipe, named_recipe
-from ..diffusioncleft_core.recipe.recipe import PHANTOM_SIDE
-from ..trainer.events import Events
-from ..trainer.flux_train_network import train
-from ..trainer.interruption import Interruption
+from ..diffusioncleft_core.generation.settings import GenerationSettings
 from .evaluate_faces import area
-
-CONDITION = "pre_op"
+from .phantom_training import phantom_people, phantom_sampling, train_phantom
 
 
 @dataclass(frozen=True)
 class Kind:
-    """So many people, of whom a share is kept apart; all are seen equally often in `steps` steps."""
+    """So many people to learn from, and as many held out; `steps` is the same for both kinds."""
 
     name: str
     people: int
-    holdout: float
     steps: int
 
 
 def kinds(steps: int) -> tuple[Kind, Kind]:
-    return Kind("memorising", 20, 0.5, steps), Kind("healthy", 80, 0.15, steps)
+    return Kind("memorising", 10, steps), Kind("healthy", 60, steps)
 
 
 def audited(
@@ -59,29 +46,12 @@ def audited(
 ) -> dict[str, Any]:
     """Train one LoRA and audit it."""
     place = work / f"{kind.name}-{seed}-{kind.steps}"
-    photographs = place / "photographs"
-    number = 1000 * seed + kind.people
-    table = write_photographs(photographs, kind.people, CLEFT, number, PHANTOM_SIDE, subjects=kind.people)
-    condition = load_vocabulary().condition(CONDITION)
-    built = BuildSettings(phantom=True, holdout=kind.holdout, seed=seed)
-    dataset = place / "dataset"
-    build_dataset(Photographs(photographs, table), condition, dataset, analyzer, settings=built)
-    recipe = completed_recipe(named_recipe("paper", phantom=True), TrainingFacts(trigger=condition.trigger))
-    recipe = recipe.replaced(
-        {
-            "optimizer.steps": kind.steps,
-            "objective.seed": seed,
-            "data.train_dir": dataset,
-            "output.folder": place / "lora",
-            "output.name": "lora",
-            "memory.device": "cpu",
-        }
-    )
+    dataset = phantom_people(place, kind.people, 1000 * seed + kind.people, analyzer)
     started = time.process_time()
-    lora = train(recipe, Events(lambda event: None), Interruption()).path
+    choices = {"optimizer.steps": kind.steps, "objective.seed": seed, "data.train_dir": dataset}
+    lora = train_phantom(choices, place / "lora")
     trained = time.process_time() - started
-    sampling = Sampling(torch.device("cpu"), torch.float32, width=PHANTOM_SIDE, height=PHANTOM_SIDE, batch=16)
-    generation = GenerationSettings(phantom_source(), sampling, lora)
+    generation = GenerationSettings(phantom_source(), phantom_sampling(), lora)
     found = audit_lora(generation, dataset, analyzer, place / "private", settings)
     return {
         "kind": kind.name,
@@ -104,11 +74,13 @@ SIGNALS = {
 
 
 def told_apart(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """AUC of every signal over all LoRAs, with the exact interval where all are told apart."""
+    """AUC of every signal over all LoRAs, and its values."""
     found = {}
     for name, signal in SIGNALS.items():
         values = {
-            kind: np.array([signal(row) for row in rows if row["kind"] == kind], np.float64)
+            kind: np.array(
+                [value for row in rows if row["kind"] == kind and (value := signal(row)) is not None]
+            )
             for kind in ("memorising", "healthy")
         }
         if not all(map(len, values.values())):

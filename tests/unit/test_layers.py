@@ -20,7 +20,12 @@ ROOMS = (
     ("run",),
 )
 """Rooms of the core from the lowest up; a room imports lower ones, and of its own floor none."""
-ABOVE = {"trainer": {CORE}, "tools": {CORE, "trainer", "cli"}, "nodes": {CORE, "trainer"}, "cli": {CORE, "trainer"}}
+ABOVE = {
+    "trainer": {CORE},
+    "tools": {CORE, "trainer", "cli"},
+    "nodes": {CORE, "trainer"},
+    "cli": {CORE, "trainer"},
+}
 """What stands on the core."""
 
 

@@ -1,0 +1,113 @@
+"""The leak audit on the report's first page, and in its own section."""
+
+import re
+
+import numpy as np
+import pytest
+from html_checks import problems
+from report_documents import CONDITIONS, document
+
+from diffusioncleft.diffusioncleft_core.faces.calibration import StatedThreshold
+from diffusioncleft.diffusioncleft_core.metrics.gallery import Gallery, People
+from diffusioncleft.diffusioncleft_core.metrics.leak import bounded_by_unassessed, leak_figures
+from diffusioncleft.diffusioncleft_core.metrics.threshold import PACK, PAPER, AuditThreshold
+from diffusioncleft.diffusioncleft_core.report.audit_words import NOT_RUN, provenance, risk_sentence
+from diffusioncleft.diffusioncleft_core.report.html import UNREADABLE, write_html
+
+STATED = StatedThreshold(
+    1e-5, 0.8, (0.79, 0.81), (5e-6, 2e-5), "counted", 10**6, 1500, "", {"value": 0.99, "ci95": [0.98, 1.0]}
+)
+CALIBRATED = AuditThreshold(0.8, PACK, STATED, 1e-5)
+EXTRACTOR = {"name": "pack", "sha256": "ab" * 32, "phantom": False, "licence": "MIT"}
+JARGON = r"\b(FIR|cosine|embedding|threshold|hold-?out|residual|AUC|n =|raw|recogniser)\b"
+
+
+def faces(n: int, seed: int) -> np.ndarray:
+    drawn = np.random.default_rng(seed).normal(size=(n, 512)).astype(np.float32)
+    return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+
+
+def risk_of(leaks: int, faceless: int = 0) -> dict:
+    return audited(leaks, faceless)["residual_risk"]
+
+
+def audited(leaks: int, faceless: int = 0) -> dict:
+    train = faces(100, 1)
+    counts = {
+        "n_images": 200,
+        "n_no_face": faceless,
+        "n_unreadable": 0,
+        "n_several": 0,
+        "extractor": EXTRACTOR,
+    }
+    gallery = Gallery(People.strangers(train), People.strangers(faces(20, 2)))
+    generated = np.concatenate([train[:leaks], faces(200 - leaks, 3)])
+    found = leak_figures(generated, gallery, CALIBRATED, counts)
+    return {**found, "residual_risk": bounded_by_unassessed(found["residual_risk"])}
+
+
+def reported(leaks: int) -> dict:
+    report = document(phantom=False)
+    for name in CONDITIONS:
+        for metric, figure in audited(leaks, 3).items():
+            part = figure if metric == "leak_control" else {"raw": figure}
+            report["sets"][name].setdefault(metric, {})["robust"] = part
+    report["figures"] = {
+        "audit": {"threshold": CALIBRATED.as_json() | {"extractor": EXTRACTOR}, "second": None}
+    }
+    return report
+
+
+def section(report: dict, name: str, path) -> str:
+    text = write_html(report, None, path).read_text("utf-8")
+    assert problems(text) == [] and UNREADABLE not in text
+    found = re.search(rf'<section id="{name}".*?</section>', text, re.DOTALL)[0]
+    return " ".join(re.sub(r"<[^>]+>", " ", found).replace("\u00a0", " ").split())
+
+
+def test_nothing_found_says_how_much_could_be_missed():
+    said = risk_sentence(risk_of(0)).replace("\u00a0", " ")
+    assert re.fullmatch(
+        r"None found by these attacks among 200 images; up to [12]\.\d % could be missed\.", said
+    )
+
+
+def test_the_upper_end_is_never_rounded_down():
+    risk = risk_of(0)
+    said = float(re.search(r"up to ([\d.]+)", risk_sentence(risk))[1])
+    assert said / 100 >= risk["could_be_missed"]
+
+
+def test_leaks_beyond_chance_and_matches_within_it_read_differently():
+    assert "are leaks, beyond what chance finds" in risk_sentence(risk_of(20))
+    within = risk_of(1) | {"ci95": [0.0, 0.03]}
+    assert "no more than chance allows" in risk_sentence(within)
+
+
+def test_images_without_a_face_are_told_with_what_they_would_add():
+    said = risk_sentence(risk_of(0, faceless=10))
+    assert "10 more could not be searched; were each of them a leak, it would be up to" in said
+    assert "could not be searched" not in risk_sentence(risk_of(0))
+
+
+@pytest.mark.parametrize("leaks", [0, 20])
+def test_a_board_reads_the_audit_on_the_first_page_without_a_word_of_the_trade(tmp_path, leaks):
+    words = section(reported(leaks), "plain-words", tmp_path / "report.html")
+    assert "What the search for leaks found" in words and NOT_RUN in words
+    assert re.findall(JARGON, words, re.IGNORECASE) == []
+
+
+def test_the_section_has_attack_control_and_what_could_be_missed(tmp_path):
+    words = section(reported(20), "audit", tmp_path / "report.html")
+    assert "By chance, as the face pack’s calibration lets expect" in words
+    assert "20 of 200" in words and "Photographs against those of other people" in words
+    assert "The paper’s 0.6 stands beside it" in words
+
+
+def test_a_report_without_an_audit_says_how_to_get_one(tmp_path):
+    assert "No audit was made" in section({"schema": 1}, "audit", tmp_path / "report.html")
+
+
+def test_what_can_not_be_stated_is_said():
+    reason = "can't be stated at 1 in 100,000 with n = 45 pairs of 10 people"
+    assert reason in provenance(AuditThreshold(0.6, PAPER, None, 1e-5, reason).as_json())
