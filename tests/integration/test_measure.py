@@ -121,10 +121,12 @@ def test_every_condition_and_both_have_every_figure(document):
         assert [row["threshold"] for row in figure(document, group, "fir_sweep")][::4] == [0.3, 0.5, 0.7]
         assert figure(document, group, "lpips_reference", "real", "robust")["value"] > 0
         assert figure(document, group, "fir_control_images", "holdout", "robust")["k"] == 0
-    assert (
-        figure(document, "all", "fid_floor", "real", "robust")["n"]
-        == figure(document, "all", "fid")["n_reference"] // 2
-    )
+    drawn = figure(document, "all", "fid")
+    floor = figure(document, "all", "fid_floor", "real", "robust")
+    matched = figure(document, "all", "fid_matched", profile="robust")
+    assert floor["n"] == matched["n"] == min(drawn["n"], drawn["n_reference"] // 2)
+    for metric in ("kid", "kid_holdout", "fid_holdout", "precision", "coverage", "vendi"):
+        assert figure(document, "all", metric, profile="robust")["value"] is not None, metric
     for metric in ("fid", "lpips"):
         assert "seeded-random" in figure(document, "pre_op", metric)["extractor"]["name"]
         assert "says nothing about photographs" in figure(document, "pre_op", metric)["note"]
@@ -193,7 +195,8 @@ def test_an_extractor_is_added_with_one_entry(datasets, generated, tmp_path, mon
     assert (
         found["value"] == pytest.approx(expected, rel=1e-4) and found["extractor"]["name"] == "mean colours"
     )
-    assert set(document["sets"]["pre_op"]) <= {"fd_colour", "fd_colour_floor"}
+    assert all(metric.startswith("fd_colour") for metric in document["sets"]["pre_op"])
+    assert {"fd_colour", "fd_colour_kid", "fd_colour_vendi"} <= set(document["sets"]["pre_op"])
 
 
 def test_measuring_again_looks_at_no_image_again_and_says_the_same(
@@ -254,7 +257,7 @@ def test_one_image_gives_words_instead_of_numbers(datasets, generated, tmp_path,
     arguments = [f"pre_op={one}", "--phantom", "--reference", *datasets.values(), "--out", out]
     assert measure(*arguments, "--metrics", "fid,lpips") == 0
     document = json.loads(out.read_text(encoding="utf-8"))
-    for metric, words in (("fid", "two images that can be read on each side"), ("lpips", "two images")):
+    for metric, words in (("fid", "2 images that can be read on each side"), ("lpips", "two images")):
         found = figure(document, "pre_op", metric)
         assert found["value"] is None
         assert words in found["note"]
