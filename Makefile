@@ -21,7 +21,7 @@ help:
 	@echo "make lint         ruff and mypy"
 	@echo "make format       let ruff rewrite the layout and the safe findings"
 	@echo "make bench        timings, kept in benchmarks/"
-	@echo "make experiments  the measurements at n >= 500 a cell; half an hour on two cores (DIFFUSIONCLEFT_REAL=dir: real faces too; FULL_SIZE=1: training at FLUX.1's full size, on a GPU of 80 GB)"
+	@echo "make experiments  the measurements at n >= 500 a cell; about two hours on two cores (DIFFUSIONCLEFT_REAL=dir: real faces too; SWEEP=1: more training recipes, an hour and more; FULL_SIZE=1: training at FLUX.1's full size, on a GPU of 80 GB)"
 	@echo "make clean        remove the environment and the caches, nothing you made"
 
 setup: $(READY)
@@ -54,9 +54,13 @@ bench: $(READY)
 	$(PY) -m benchmarks.measurements
 	$(PY) -m benchmarks.downstream
 	$(PY) -m benchmarks.study_load
+	$(PY) -m benchmarks.train_step
 
 experiments: $(READY)
 	$(PY) scripts/experiments.py
+	$(PY) -m diffusioncleft.tools.memorisation
+	$(PY) -m diffusioncleft.tools.evaluate_steps
+	$(if $(SWEEP),$(PY) -m diffusioncleft.tools.recipe_sweep)
 	$(PY) -m diffusioncleft.tools.downstream_coverage
 	$(PY) -m diffusioncleft.tools.study_coverage --out experiments/study_coverage.json
 	$(PY) -m diffusioncleft.tools.study_kills --out experiments/study_kills.json

@@ -19,7 +19,6 @@ from PIL import Image
 from torch.nn.functional import cross_entropy
 from torchvision.models import mobilenet_v2
 
-from diffusioncleft.diffusioncleft_core.downstream.backbones import Backbone, phantom
 from diffusioncleft.diffusioncleft_core.downstream.cropper import Cropper
 from diffusioncleft.diffusioncleft_core.downstream.network import LipClassifier, frozen_part
 from diffusioncleft.diffusioncleft_core.downstream.task import Crop
@@ -28,6 +27,7 @@ from diffusioncleft.diffusioncleft_core.faces.analyzer import load_face_analyzer
 from diffusioncleft.diffusioncleft_core.files import write_json
 from diffusioncleft.diffusioncleft_core.phantom.face import random_face
 from diffusioncleft.diffusioncleft_core.phantom.render import render
+from diffusioncleft.diffusioncleft_core.weights.backbones import Backbone, phantom
 from diffusioncleft.diffusioncleft_core.weights.networks import NetworkInfo, draw_from_seed
 
 RESULTS = Path(__file__).resolve().parent / "results"

@@ -67,7 +67,11 @@ def lpips(n: int, side: int, rounds: int) -> dict[str, object]:
 
     def ours() -> float:
         members = {"all": np.ones(n, bool)}
-        found = perceptual_pass(lambda place: network(pictures[place]), members, []).all_pairs["all"]
+        found = (
+            perceptual_pass(lambda place: network(pictures[place]), members, [])
+            .moments["all"]
+            .all_pairs_mean()
+        )
         assert found is not None
         return found
 

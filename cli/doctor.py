@@ -40,6 +40,7 @@ RECIPE_OPTIONS = (
     "memory.base_format",
     "memory.blocks_to_swap",
     "memory.gradient_checkpointing",
+    "memory.limit",
 )
 MARK = "diffusioncleft-doctor"
 SEARCHED = (

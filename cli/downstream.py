@@ -103,7 +103,6 @@ def run(args: argparse.Namespace) -> int:
 
 def train(args: argparse.Namespace) -> int:
     """Train, once a seed, and write the model's folder."""
-    from ..diffusioncleft_core.downstream.backbones import load_backbone
     from ..diffusioncleft_core.downstream.cropper import Cropper
     from ..diffusioncleft_core.downstream.crops import View, refuse_same_sets
     from ..diffusioncleft_core.downstream.task import load_task
@@ -113,6 +112,7 @@ def train(args: argparse.Namespace) -> int:
         words_of,
     )
     from ..diffusioncleft_core.downstream.training import TrainSettings, frozen_part_of
+    from ..diffusioncleft_core.weights.backbones import load_backbone
 
     refuse_same_sets(args.positive, args.negative)
     refuse_used_folder(args.out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ examples:
   diffusioncleft measure pre_op post_op --reference private/pre_op private/post_op --faces buffalo_l \\
       --out measured.json
   diffusioncleft measure all=cleftgan/images --metrics lpips --out cleftgan.json
+  diffusioncleft measure pre_op --reference private/pre_op --extractor dinov2=transformers:dinov2-base \
+      --out measured.json
 
 A SET is a folder that `generate` made, or CONDITION=FOLDER for a bare folder of images. FID needs
 pytorch-fid's Inception and LPIPS torchvision's AlexNet: `diffusioncleft weights list`. Run the same command
@@ -53,6 +56,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=",".join(metrics),
         metavar="A,B",
         help=f"some of {', '.join(metrics)} (default all)",
+    )
+    parser.add_argument(
+        "--extractor",
+        action="append",
+        default=[],
+        metavar="NAME=MODEL",
+        help="measure the distances over another network too, under this name: efficientnet-lite0, "
+        "timm:FOLDER or transformers:FOLDER (DINOv2, CLIP); may be given several times",
     )
     parser.add_argument(
         "--threshold",
@@ -93,7 +104,10 @@ def run(args: argparse.Namespace) -> int:
     for message in not_kept(sets.values(), args.reference, args.cache):
         warn(message)
     device = pick_device(args.device)
-    extractors = load_extractors(wanted, phantom=args.phantom, device=device, own=args.weights)
+    further = extractors_from(args.extractor)
+    extractors = load_extractors(
+        wanted, phantom=args.phantom, device=device, own=args.weights, further=further
+    )
     figures = measure_sets(
         sets,
         args.reference,
@@ -164,6 +178,22 @@ def metrics_from(text: str) -> set[str]:
     if unknown or not wanted:
         raise UserError(f"--metrics {text!r} names {unknown or 'nothing'}; choose from: {', '.join(known)}")
     return wanted
+
+
+def extractors_from(texts: Iterable[str]) -> dict[str, str]:
+    """Backbone by the name that its figures get, from NAME=MODEL."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, separator, model = text.partition("=")
+        if not separator or not model or not re.fullmatch(r"[a-z][a-z0-9]{0,19}", name):
+            raise UserError(
+                f"--extractor {text!r} is not NAME=MODEL with a name of small letters and digits; "
+                "give it as dinov2=transformers:FOLDER"
+            )
+        if name in known_metrics() or name in found:
+            raise UserError(f"--extractor {name}: there are figures of that name; choose another")
+        found[name] = model
+    return found
 
 
 def sets_from(texts: list[str]) -> dict[str, Path]:

@@ -65,6 +65,7 @@ RECIPE_OPTIONS = (
     "memory.base_format",
     "memory.blocks_to_swap",
     "memory.gradient_checkpointing",
+    "memory.limit",
     "optimizer.steps",
 )
 """Fields of the recipe that are options here; all others come by --recipe."""

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from ..diffusioncleft_core.progress import Phases
+from ..diffusioncleft_core.ranges import COUNT
 from ..diffusioncleft_core.recipe.document import recipe_text
 from ..diffusioncleft_core.text import counted
 from .options import warn
@@ -18,6 +19,8 @@ examples:
   diffusioncleft train --phantom --preset robust --train_data_dir private/pre_op --output_dir loras
   diffusioncleft train --preset robust --learning_rate 2e-4 --print_recipe > recipe.json
   diffusioncleft train --recipe recipe.json --pretrained_model_name_or_path FLUX.1-schnell \\
+      --train_data_dir private/pre_op --output_dir loras
+  diffusioncleft train --num_processes 4 --pretrained_model_name_or_path FLUX.1-schnell \\
       --train_data_dir private/pre_op --output_dir loras
 
 The same command goes on where an interrupted run stopped. docs/training.md explains the options.
@@ -33,6 +36,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--print_recipe",
         action="store_true",
         help="print the recipe that these options mean, without its paths, and train nothing",
+    )
+    parser.add_argument(
+        "--num_processes",
+        type=COUNT,
+        default=1,
+        metavar="N",
+        help="train in N processes, a GPU each: N times --gradient_accumulation_steps batches in a step "
+        "(default: 1; for several machines use accelerate launch, see docs/training.md)",
     )
 
 
@@ -50,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         warn(message)
     with Phases() as bars:
         try:
-            result = train(recipe, partial(show, bars))
+            result = train(recipe, partial(show, bars), processes=args.num_processes)
         except Interrupted as error:
             raise KeyboardInterrupt from error
     print(result.path)
@@ -67,8 +78,12 @@ def show(bars: Phases, event: dict[str, Any]) -> None:
         reg = f", {counted(reg, 'regularisation image')}" if reg else ""
         _say(bars, f"training on {counted(event['images'], 'image')}{reg}: {event['memory']}")
         bars.advance("training", event["step"], event["total"], "step")
+    elif kind == "memory":
+        _say(bars, f"memory: {event['message']}")
     elif kind == "step":
         bars.advance("training", event["step"], event["total"], "step", loss=f"{event['loss']:.3f}")
+    elif kind == "validation":
+        _say(bars, f"validation loss at step {event['step']}: {event['loss']:.4f}")
     elif kind in ("warning", "notice"):
         _say(bars, f"{kind}: {event['message']}")
     elif kind == "stopping":

@@ -6,6 +6,8 @@ from .text import opened
 
 SOURCE_KEY = "source_sha256"
 """What a converted LoRA's metadata call the SHA-256 of the file that it was first converted from."""
+MERGED_KEY = "merged_from"
+"""What a merged LoRA's metadata call all that its sources are known by, with spaces between."""
 _HEAD = 512
 _PAGES = (b"<!doctype", b"<html", b"<?xml", b"<head")
 _PRINTABLE = frozenset(range(32, 256)) | {9, 10, 13}

@@ -54,12 +54,12 @@ class Lesson:
 
 def train(lesson: Lesson) -> tuple[ClassifierHandle, float, str]:
     """The classifier, mean accuracy on its validation parts, and words. What was trained before is found."""
-    from ..diffusioncleft_core.downstream.backbones import load_backbone
     from ..diffusioncleft_core.downstream.cropper import Cropper
     from ..diffusioncleft_core.downstream.task import load_task
     from ..diffusioncleft_core.downstream.train_model import ModelTraining
     from ..diffusioncleft_core.downstream.training import TrainSettings
     from ..diffusioncleft_core.environment import pick_device
+    from ..diffusioncleft_core.weights.backbones import load_backbone
 
     pack, backbone = chosen_models([item.phantom for item in lesson.sources], lesson.faces, lesson.backbone)
     task = load_task(lesson.task)
@@ -136,7 +136,7 @@ def chosen_models(phantom: Sequence[bool | None], faces: str, backbone: str) -> 
     Raises:
         UserError: phantoms and photographs meet, or photographs and what knows phantoms alone.
     """
-    from ..diffusioncleft_core.downstream.backbones import BACKBONES, DEFAULT
+    from ..diffusioncleft_core.weights.backbones import BACKBONES, DEFAULT
 
     check_kind(phantom)
     photographs = False in phantom

@@ -35,8 +35,8 @@ class TrainClassifier(Node):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        from ..diffusioncleft_core.downstream.backbones import BACKBONES, DEFAULT, KINDS, PAPER
         from ..diffusioncleft_core.downstream.task import known_tasks
+        from ..diffusioncleft_core.weights.backbones import BACKBONES, DEFAULT, KINDS, PAPER
 
         return node_schema(
             node_id=TRAINER,

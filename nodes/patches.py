@@ -31,11 +31,11 @@ def on_model(model: Any) -> Found | None:
     whole = not (getattr(model, "injections", None) or getattr(model, "hook_patches", None))
     for patches in getattr(model, "patches", {}).values():
         for strength, patch, kept, *_ in patches:
-            tensors = list(_tensors(getattr(patch, "weights", patch)))
-            if not tensors or kept != 1.0 or any(each.numel() > _MOST for each in tensors):
+            parts = list(_tensors(getattr(patch, "weights", patch)))
+            if not parts or kept != 1.0 or any(each.numel() > _MOST for each in parts):
                 whole = False  # a merge, or what no LoRA file holds
                 continue
-            stacks.setdefault(float(strength), {}).update((_digest(each), each) for each in tensors)
+            stacks.setdefault(float(strength), {}).update((_digest(each), each) for each in parts)
     if not stacks:
         return None if whole else Found((), False)
     found = []
@@ -56,7 +56,7 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
 
 def _digest(tensor: torch.Tensor) -> str:
     data = tensor.detach().to("cpu").contiguous()
-    content = data.flatten().view(torch.uint8).numpy() if data.numel() else b""
+    content = data.flatten().view(torch.uint8).numpy().tobytes() if data.numel() else b""
     return f"{data.dtype} {list(data.shape)} {sha256(content).hexdigest()}"
 
 

@@ -220,10 +220,11 @@ def _lora_on(models: Sequence[Any], nodes: list[Mapping[str, Any]]) -> dict[str,
     from .patches import on_model
 
     found = list(dict.fromkeys(on_model(model) for model in models))
-    loras = dict.fromkeys(lora for each in found if each for lora in each.loras)
+    changed = [each for each in found if each]
+    loras = dict.fromkeys(lora for each in changed for lora in each.loras)
     # hooks lie on the prompt, and what lies on no model may still be hidden in it
     hooked = any(str(node.get("class_type")).startswith("CreateHook") for node in nodes)
-    whole = len(found) == 1 and not hooked and (not _patched(nodes) if found == [None] else found[0].whole)
+    whole = len(found) == 1 and not hooked and (changed[0].whole if changed else not _patched(nodes))
     return _record([*loras, *(_named_elsewhere(nodes) if hooked else [])], whole)
 
 

@@ -18,9 +18,11 @@ WIDGETS: Mapping[str, str] = {
     "preview_every": "previews.every_n_steps",
     "network_dim": "network.rank",
     "network_alpha": "network.alpha",
+    "network_form": "network.form",
     "network_targets": "network.targets",
     "network_qkv": "network.qkv",
     "resolution": "data.resolution",
+    "multi_resolution": "data.multi_resolution",
     "batch_size": "data.batch_size",
     "optimizer": "optimizer.name",
     "learning_rate": "optimizer.learning_rate",
@@ -29,6 +31,7 @@ WIDGETS: Mapping[str, str] = {
     "gradient_accumulation": "optimizer.accumulation_steps",
     "weight_decay": "optimizer.weight_decay",
     "max_grad_norm": "optimizer.max_grad_norm",
+    "ema_decay": "optimizer.ema_decay",
     "seed": "objective.seed",
     "timestep_sampling": "objective.timestep_sampling",
     "sigmoid_scale": "objective.sigmoid_scale",
@@ -37,16 +40,24 @@ WIDGETS: Mapping[str, str] = {
     "region_weight": "objective.region_weight",
     "prior_loss_weight": "objective.prior_loss_weight",
     "prior_target": "objective.prior_target",
+    "caption_dropout_rate": "objective.caption_dropout_rate",
+    "validate_every": "validation.every_n_steps",
+    "early_stop": "validation.early_stop",
     "mixed_precision": "memory.precision",
     "base_format": "memory.base_format",
     "gradient_checkpointing": "memory.gradient_checkpointing",
     "blocks_to_swap": "memory.blocks_to_swap",
+    "memory_limit": "memory.limit",
+    "compile": "memory.compile",
+    "deterministic": "memory.deterministic",
     "preview_size": "previews.size",
     "save_precision": "output.save_precision",
     "save_every": "output.save_every_n_steps",
     "checkpoint_every": "output.checkpoint_every_n_steps",
 }
 """Widgets that are fields of the recipe, by the field's path."""
+SWITCH: Mapping[str, bool] = {"on": True, "off": False}
+"""The words of a yes or no that may also be left to the trainer."""
 _NAMES = {path: widget for widget, path in WIDGETS.items()}
 
 
@@ -57,13 +68,15 @@ def spelled(path: str) -> str:
 
 @functools.cache
 def unset(widget: str) -> Any:
-    """The widget's value that leaves the field to the preset: the one of all presets where they agree."""
+    """The widget's value that leaves the field to the preset: the one of all presets where they agree, and
+    leave it not to the trainer.
+    """
     path = WIDGETS[widget]
     entry = recipe_fields()[path]
     values = {_value(path, name, phantom) for name in PRESETS for phantom in (False, True)}
-    if len(values) == 1:
+    if len(values) == 1 and None not in values:
         return values.pop()
-    if entry.setting.choices or typing.get_origin(entry.kind) is tuple:
+    if entry.kind is bool or entry.setting.choices or typing.get_origin(entry.kind) is tuple:
         return AUTO
     assert entry.setting.range is not None, path
     return entry.kind(-1 if entry.setting.range.holds(entry.kind(0)) else 0)
@@ -84,6 +97,8 @@ def recipe_widget(
     entry, default = recipe_fields()[WIDGETS[widget]], unset(widget)
     options = {"default": default, "tooltip": _tooltip(entry, default, note)} | options
     options |= {} if basic else advanced()
+    if entry.kind is bool and entry.optional:
+        return io.Combo.Input(widget, options=[default, *SWITCH], **options)
     if entry.kind is bool:
         return io.Boolean.Input(widget, **options)
     if typing.get_origin(entry.kind) is tuple:
@@ -99,6 +114,12 @@ def recipe_widget(
     kind: Any = io.Int if allowed.kind is int else io.Float
     bounds = {"min": allowed.kind(min(low, default)), "max": allowed.kind(high)}
     return kind.Input(widget, **{**bounds, **options})
+
+
+def field_value(widget: str, value: Any) -> Any:
+    """What a widget's value is in the recipe."""
+    entry = recipe_fields()[WIDGETS[widget]]
+    return SWITCH.get(value, value) if entry.kind is bool else value
 
 
 def _value(path: str, preset: str, phantom: bool) -> Any:

@@ -109,6 +109,8 @@ def _basic_inputs() -> list[Any]:
 
 def _further_inputs() -> list[Any]:
     return [
+        _field("multi_resolution", basic=False),
+        _field("network_form", basic=False, note="A DoRA file is read by ComfyUI, not by diffusers."),
         _field("network_targets", basic=False),
         _field("network_qkv", basic=False),
         _model_file(
@@ -127,6 +129,7 @@ def _further_inputs() -> list[Any]:
         _field("gradient_accumulation", basic=False, largest=64),
         _field("weight_decay", basic=False, step=0.001),
         _field("max_grad_norm", basic=False, largest=100.0, step=0.1),
+        _field("ema_decay", basic=False, largest=0.9999, step=0.001),
         _field("timestep_sampling", basic=False),
         _field("sigmoid_scale", basic=False, largest=100.0, step=0.1),
         _field("shift", basic=False, largest=100.0, step=0.1),
@@ -134,10 +137,16 @@ def _further_inputs() -> list[Any]:
         _field("region_weight", basic=False, largest=100.0, step=0.5),
         _field("prior_loss_weight", basic=False, step=0.1),
         _field("prior_target", basic=False),
+        _field("caption_dropout_rate", basic=False, step=0.01),
+        _field("validate_every", basic=False, note="On the dataset's hold-out."),
+        _field("early_stop", basic=False, note="Needs validate_every."),
         _field("mixed_precision", basic=False, note="auto: bf16 on a GPU, float32 on the processor."),
         _field("base_format", basic=False),
         _field("gradient_checkpointing", basic=False),
-        _field("blocks_to_swap", basic=False, largest=57),
+        _field("blocks_to_swap", basic=False, largest=57, note="-1: as the memory asks for."),
+        _field("memory_limit", basic=False, largest=192.0, step=1.0, note="0: what is free."),
+        _field("compile", basic=False, note="Needs triton on a GPU."),
+        _field("deterministic", basic=False),
         _field("preview_size", basic=False, step=16),
         _field("save_precision", basic=False),
         _field("save_every", basic=False),

@@ -16,7 +16,7 @@ from ..trainer.kohya import NAMES
 from . import places
 from .common import AUTO, NONE, PHANTOM
 from .opened import DatasetHandle
-from .recipe_widgets import WIDGETS, spelled, unset
+from .recipe_widgets import WIDGETS, field_value, spelled, unset
 from .training_options import UNSET
 
 _ADAPTER_NAMES = ("training-adapter", "training_adapter")
@@ -30,6 +30,8 @@ _WITHOUT_EFFECT = (
     "data.cache_on_disk",
     "data.caption_extension",
     "memory.blocks_to_swap",
+    "memory.deterministic",
+    "memory.dynamo_backend",
     "memory.gradient_checkpointing",
 )
 """Fields that the node does not offer, or that a run goes on with, where it was, when they change."""
@@ -151,7 +153,7 @@ def file_states(inputs: dict[str, Any]) -> list[list[int]]:
 
 def check_run(inputs: dict[str, Any]) -> None:
     """Raise the UserError that preparing this run, or opening its base model, would; nothing is written."""
-    from ..diffusioncleft_core.flux.components import check_transformer
+    from ..diffusioncleft_core.flux.transformer import check_transformer
 
     plan = plan_run(inputs)
     plan.recipe_in(Path("run"))
@@ -191,7 +193,7 @@ def _choices(inputs: dict[str, Any]) -> dict[str, Any]:
         left = unset(widget)
         value = _resolution(inputs[widget]) if widget == "resolution" else inputs[widget]
         if value != left and path not in _PREVIEWS:
-            chosen[path] = value
+            chosen[path] = field_value(widget, value)
     return checked_choices(chosen, spelled)
 
 

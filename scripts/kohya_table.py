@@ -11,11 +11,14 @@ from diffusioncleft.trainer.kohya_options import ALWAYS, REFUSED, TRANSLATED, WI
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "training.md"
 BEGIN, END = "<!-- kohya's options: scripts/kohya_table.py -->\n", "<!-- end of kohya's options -->\n"
 OURS = (
-    "phantom", "tokenizer_clip", "tokenizer_t5", "cache_dir", "checkpoint_every_n_steps",
-    "network_targets", "network_qkv", "training_adapter", "adam_beta1", "adam_beta2", "adam_eps",
+    "phantom", "multi_resolution", "ema_decay", "validation_data_dir", "early_stop", "wandb_online",
+    "tokenizer_clip", "tokenizer_t5", "cache_dir", "checkpoint_every_n_steps",
+    "network_form", "lokr_factor", "network_targets", "network_qkv", "training_adapter",
+    "adam_beta1", "adam_beta2", "adam_eps",
     "weight_decay", "prior_target", "output_preservation_weight", "other_trigger", "region_weight",
-    "device", "num_cpu_threads", "sample_size", "sample_steps", "report_every_step", "trigger",
-    "prompt_form", "stop_file",
+    "balance_by",
+    "memory", "compile", "deterministic", "device", "num_cpu_threads", "sample_size", "sample_steps",
+    "report_every_step", "trigger", "prompt_form", "stop_file",
 )  # fmt: skip
 """Fields whose option kohya's trainer has not."""
 

@@ -1,8 +1,8 @@
 """Run as a child: what ComfyUI's own FLUX computes from a single file and LoRA files, without its server.
 
 Arguments: the ComfyUI checkout, the transformer's single file, inputs.safetensors (latents, sigma,
-prompt_embeds, pooled), outputs.safetensors, then LoRA files. The outputs are `base` and `0`, `1` … for the
-LoRA files.
+prompt_embeds, pooled), outputs.safetensors, then LoRA files, each with `@` and its strength behind it where
+that is not 1. The outputs are `base` and `0`, `1` … for the LoRA files.
 """
 
 import dataclasses
@@ -62,11 +62,12 @@ def main() -> None:
         return flow.contiguous()
 
     results = {"base": velocity()}
-    for index, path in enumerate(loras):
+    for index, told in enumerate(loras):
+        path, _, strength = told.partition("@")
         patcher = comfy.model_patcher.ModelPatcher(model, cpu, cpu)
         names = comfy.lora.model_lora_keys_unet(model, {})
         converted = comfy.lora_convert.convert_lora(comfy.utils.load_torch_file(path))
-        patcher.add_patches(comfy.lora.load_lora(converted, names), 1.0)
+        patcher.add_patches(comfy.lora.load_lora(converted, names), float(strength or 1))
         patcher.patch_model()
         results[str(index)] = velocity()
         patcher.unpatch_model()

@@ -7,6 +7,8 @@ rope are left out.
 from collections.abc import Mapping
 from typing import Any
 
+from ..diffusioncleft_core.recipe.recipe import Recipe
+
 MLP_RATIO = 4
 
 
@@ -59,6 +61,18 @@ def step_flops(
     if recomputed:
         total += _modulations(config) + _tokens(config, sequence) + lora
     return total
+
+
+def recipe_flops(recipe: Recipe, config: Mapping[str, Any], image_tokens: int, text_tokens: int) -> int:
+    """Operations of one step of a recipe without regularisation images, nothing computed again: what its
+    model needs.
+
+    Output preservation computes each image once more, and once without LoRA and gradients.
+    """
+    images = recipe.data.batch_size * recipe.optimizer.accumulation_steps
+    kept = recipe.objective.output_preservation_weight > 0
+    step = step_flops(config, image_tokens, text_tokens, recipe.network.rank)
+    return images * (step * (1 + kept) + kept * forward_flops(config, image_tokens, text_tokens))
 
 
 def _tokens(config: Mapping[str, Any], sequence: int) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ..diffusioncleft_core.flux.components import CLIP_LENGTH, T5_LENGTH, shipped_config
+from ..diffusioncleft_core.flux.model_size import ModelSize, size_of_shapes
 from ..diffusioncleft_core.flux.source import phantom_source
 
 SHARD = "5GB"
@@ -54,6 +55,16 @@ def tiny_sizes() -> Sizes:
         t5xxl={**full.t5xxl, **t5, "vocab_size": 1000},
         text_tokens=32,
     )
+
+
+def transformer_size() -> ModelSize:
+    """FLUX.1 schnell's, stored plain: from its configuration, without any weight."""
+    from accelerate import init_empty_weights
+    from diffusers import FluxTransformer2DModel
+
+    with init_empty_weights():
+        model = FluxTransformer2DModel.from_config(dict(full_sizes().transformer))
+    return size_of_shapes({key: tuple(value.shape) for key, value in model.state_dict().items()})
 
 
 def random_transformer(sizes: Sizes, device: torch.device, dtype: torch.dtype, seed: int = 0) -> Any:

@@ -24,7 +24,7 @@ import torch
 from ..diffusioncleft_core.environment import default_dtype, pick_device
 from ..diffusioncleft_core.flux.lora import load_lora, lora_state
 from ..diffusioncleft_core.flux.lora_file import save_kohya
-from ..diffusioncleft_core.flux.sampling import initial_noise, no_cudnn_attention, sample
+from ..diffusioncleft_core.flux.sampling import deterministic, initial_noise, no_cudnn_attention, sample
 from .flops import step_flops
 from .full_size_base import Sizes, full_sizes, random_transformer, tiny_sizes
 from .full_size_loop import (
@@ -33,7 +33,6 @@ from .full_size_loop import (
     RANK,
     Loop,
     build,
-    deterministic,
     gemm_rate,
     release,
     synchronize,
@@ -137,9 +136,6 @@ def shares(sizes: Sizes, loop: Loop, found: dict[str, Any], tflops: float | None
     tokens = (loop.side // 16) ** 2
     flops = partial(step_flops, sizes.transformer, tokens, sizes.text_tokens, RANK)
     needed, done = flops() / 1e12, flops(recomputed=loop.checkpointing) / 1e12
-    done = (
-        step_flops(sizes.transformer, tokens, sizes.text_tokens, RANK, recomputed=loop.checkpointing) / 1e12
-    )
     figures: dict[str, Any] = {"tflop_a_step": needed, "tflop_a_step_recomputed": done}
     if tflops:
         seconds = found["seconds_a_step"]

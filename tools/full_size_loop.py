@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import gc
 import math
-import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from ..diffusioncleft_core.flux.components import pack_blocks
 from ..diffusioncleft_core.flux.lora import lora_parameters, target_modules
 from ..diffusioncleft_core.flux.packed import FORMATS, PLAIN
-from ..diffusioncleft_core.flux.sampling import no_cudnn_attention, predict_velocity
+from ..diffusioncleft_core.flux.sampling import deterministic, no_cudnn_attention, predict_velocity
+from ..diffusioncleft_core.flux.transformer import pack_blocks
 from .full_size_base import Sizes, random_transformer
 
 LORA = "default"
@@ -99,6 +97,43 @@ def build(sizes: Sizes, loop: Loop, device: torch.device, dtype: torch.dtype) ->
     return transformer, attach_peft(transformer, RANK, ALPHA, device)
 
 
+def bare_step(
+    transformer: Any,
+    parameters: list[torch.nn.Parameter],
+    side: int,
+    text_tokens: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    learning_rate: float = 1e-4,
+    batch: int = 1,
+) -> Callable[[], torch.Tensor]:
+    """A step of flow matching on random latents: forward, backward, AdamW and nothing else; it gives the
+    loss.
+    """
+    config = transformer.config
+    latents = torch.randn(batch, 16, side // 8, side // 8, device=device)
+    text = torch.randn(batch, text_tokens, config.joint_attention_dim, device=device)
+    pooled = torch.randn(batch, config.pooled_projection_dim, device=device)
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, fused=True)
+
+    def step() -> torch.Tensor:
+        noise = torch.randn_like(latents)
+        sigma = torch.rand(batch, device=device)
+        level = sigma[:, None, None, None]
+        noisy = (1 - level) * latents + level * noise
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+            velocity = predict_velocity(transformer, noisy, sigma, text, pooled)
+        loss = (velocity - (noise - latents)).square().mean()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return loss.detach()
+
+    return step
+
+
 def time_loop(
     transformer: Any,
     parameters: list[torch.nn.Parameter],
@@ -111,56 +146,32 @@ def time_loop(
     steps: int = 6,
     warm_up: int = 2,
 ) -> dict[str, Any]:
-    """Seconds a step and peak memory of flow matching on one random latent: forward, backward, AdamW."""
+    """Seconds and peak memory of a bare step on one picture."""
     release(device)
     transformer.train()
     if loop.checkpointing:
         transformer.enable_gradient_checkpointing()
     else:
         transformer.disable_gradient_checkpointing()
-    config = transformer.config
-    latents = torch.randn(1, 16, loop.side // 8, loop.side // 8, device=device)
-    text = torch.randn(1, text_tokens, config.joint_attention_dim, device=device)
-    pooled = torch.randn(1, config.pooled_projection_dim, device=device)
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, fused=True)
+    step = bare_step(
+        transformer, parameters, loop.side, text_tokens, device, dtype, learning_rate=learning_rate
+    )
     loss = torch.zeros(())
 
-    def step() -> None:
+    def counted() -> None:
         nonlocal loss
-        noise = torch.randn_like(latents)
-        sigma = torch.rand(1, device=device)
-        level = sigma[:, None, None, None]
-        noisy = (1 - level) * latents + level * noise
-        with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-            velocity = predict_velocity(transformer, noisy, sigma, text, pooled)
-        loss = (velocity - (noise - latents)).square().mean()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        loss = step()
 
     try:
         with no_cudnn_attention(), deterministic(loop.deterministic):
-            seconds = median_seconds(step, device, steps, warm_up)
+            seconds = median_seconds(counted, device, steps, warm_up)
     finally:
-        optimizer.zero_grad(set_to_none=True)
-    last = loss.detach().item()
+        for parameter in parameters:
+            parameter.grad = None
+    last = loss.item()
     if not math.isfinite(last):
         raise ValueError(f"the loss is {last}")
     return {"seconds_a_step": seconds, "steps": steps, "loss": last, **peaks(device)}
-
-
-@contextmanager
-def deterministic(wanted: bool) -> Iterator[None]:
-    """The kernels that the trainer asks for on a GPU."""
-    if wanted:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(False)
 
 
 def median_seconds(work: Callable[[], Any], device: torch.device, repeats: int, warm_up: int) -> float:

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.functional import cross_entropy, smooth_l1_loss
 
-from ..diffusioncleft_core.downstream.backbones import phantom_network
 from ..diffusioncleft_core.downstream.lips import cut_square
+from ..diffusioncleft_core.weights.backbones import phantom_network
 from ..diffusioncleft_core.weights.networks import draw_from_seed
 from .pool import training_parser
 

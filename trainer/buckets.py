@@ -43,33 +43,33 @@ def bucket_sizes(base: int, sides: BucketSides) -> tuple[tuple[int, int], ...]:
     return tuple(sizes)
 
 
-def assign_bucket(
+def assign_buckets(
     width: int, height: int, bases: Sequence[int], sides: BucketSides = PLAIN_SIDES
-) -> tuple[int, int]:
-    """Return the (width, height) that an image of `width` by `height` pixels is trained at.
+) -> tuple[tuple[int, int], ...]:
+    """Return the (width, height) at each base resolution that an image of `width` by `height` pixels can be
+    trained at, the largest first.
 
-    Of the base resolutions the largest whose bucket the image covers without being enlarged; an image that
-    covers none takes the smallest base and is enlarged. Within a base: the bucket of the nearest aspect ratio
-    (in logarithm), of equally near ones the larger.
+    Those are the buckets that the image covers without being enlarged; an image that covers none takes the
+    smallest base and is enlarged. Within a base: the bucket of the nearest aspect ratio (in logarithm), of
+    equally near ones the larger.
     """
     aspect = math.log(width / height)
 
     def distance(size: tuple[int, int]) -> tuple[float, int]:
         return abs(math.log(size[0] / size[1]) - aspect), -size[0] * size[1]
 
-    smallest: tuple[int, int] | None = None
-    for base in sorted(bases, reverse=True):
-        if not (sizes := bucket_sizes(base, sides)):
-            continue
-        smallest = min(sizes, key=distance)
-        if smallest[0] <= width and smallest[1] <= height:
-            return smallest
-    if smallest is None:
+    nearest = [
+        min(sizes, key=distance)
+        for base in sorted(bases, reverse=True)
+        if (sizes := bucket_sizes(base, sides))
+    ]
+    if not nearest:
         raise UserError(
             f"no bucket of --resolution {','.join(map(str, bases))} has its sides between --min_bucket_reso "
             f"{sides.low} and --max_bucket_reso {sides.high}; change one of them"
         )
-    return smallest
+    covered = [bucket for bucket in nearest if bucket[0] <= width and bucket[1] <= height]
+    return tuple(dict.fromkeys(covered or nearest[-1:]))
 
 
 def cover_box(width: int, height: int, bucket: tuple[int, int]) -> tuple[float, float, float, float]:

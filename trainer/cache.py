@@ -18,6 +18,7 @@ from ..diffusioncleft_core.flux.sampling import encode_images, encode_prompts
 from ..diffusioncleft_core.imageset.cache import ContentCache, Tensors
 from ..diffusioncleft_core.imageset.decode import pixel_sha256
 from ..diffusioncleft_core.outputs import can_write
+from .balance import group_of
 from .data import TrainImage, bucket_pixels, read_pixels
 
 _VERSION = 1
@@ -91,6 +92,12 @@ class PrivateFolder:
     def fingerprint_of_regions(self, images: Iterable[TrainImage]) -> str:
         """The same over where the findings lie."""
         return self._digest([i.sha256, i.bucket, i.region] for i in images)
+
+    def fingerprint_of_attributes(self, images: Iterable[TrainImage], names: Sequence[str]) -> str:
+        """The same over what the training images' manifests say of the attributes `names`."""
+        return self._digest(
+            [i.sha256, i.bucket, group_of(i.attributes, names)] for i in images if not i.is_reg
+        )
 
     def _digest(self, values: Iterable[list[Any]]) -> str:
         rows = sorted(map(json.dumps, values))

@@ -8,8 +8,9 @@ over all of it tells a file whose disk changed a bit.
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -20,19 +21,35 @@ from ..diffusioncleft_core.dataset.trained import run_fingerprint
 from ..diffusioncleft_core.dataset.withdrawn import SAID, known_withdrawals, read_mark, withdrawal_of
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.files import TEMPORARY_PREFIX, atomic_path
+from ..diffusioncleft_core.recipe.recipe import Recipe
 from ..diffusioncleft_core.weight_file import stand_in
+from .events import Events
 
 _Memory = tuple[int, torch.Size, tuple[int, ...], torch.dtype, torch.device]
 _FORMAT = "diffusioncleft training checkpoint 1"
 _KEPT = 2
-KEYED = ("images", "regions")
+_BESIDE = "beside/"
+KEYED = ("images", "regions", "hold-out", "balanced")
 """What of a run's origins is a fingerprint under the secret key of the cache."""
+_EXPLAINED = MappingProxyType({"gradient_accumulation_steps": "times the number of processes"})
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What a run keeps beside weights and optimizer: tensors by name, and JSON values by name."""
+
+    tensors: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+NOTHING_BESIDE = Beside()
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """`step` optimizer steps are done; `made_from` is what the run's result depends on, and `key_id` tells
-    which secret key its fingerprints of images were made with (empty in files of earlier versions).
+    which secret key its fingerprints of images were made with (empty in files of earlier versions). beside:
+    what else the run keeps.
     """
 
     step: int
@@ -40,6 +57,7 @@ class Checkpoint:
     parameters: dict[str, torch.Tensor]
     optimizer: dict[str, Any]
     key_id: str = ""
+    beside: Beside = NOTHING_BESIDE
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
@@ -53,15 +71,18 @@ def save_checkpoint(
     parameters: Mapping[str, torch.nn.Parameter],
     optimizer: Any,
     key_id: str = "",
+    beside: Beside = NOTHING_BESIDE,
 ) -> Path:
     """Write the checkpoint of `step`, then delete all but the last two. A crash leaves the earlier ones
     whole.
     """
     tensors = {f"parameter/{name}": parameter.detach().contiguous() for name, parameter in parameters.items()}
+    tensors |= {f"{_BESIDE}{name}": tensor for name, tensor in beside.tensors.items()}
     known = {_memory(tensor): name for name, tensor in reversed(tensors.items())}
     structure = _split(optimizer.state_dict(), "optimizer", tensors, known)
     header = {"format": _FORMAT, "step": step, "matters": dict(made_from), "optimizer": structure}
     header |= {"key": key_id} if key_id else {}
+    header |= {"beside": dict(beside.values)} if beside.values else {}
     tensors = {name: tensor.cpu() for name, tensor in tensors.items()}
     header["sha256"] = _checksum(header, tensors)
     path = checkpoint_path(folder, step)
@@ -108,17 +129,18 @@ def read_checkpoint(path: Path) -> Checkpoint:
         told = header.pop("sha256", None)  # earlier versions wrote none
         if told is not None and told != _checksum(header, tensors):
             raise ValueError("checksum")
-        parameters = {
-            name.removeprefix("parameter/"): tensor
-            for name, tensor in tensors.items()
-            if name.startswith("parameter/")
-        }
-        optimizer = _join(header["optimizer"], tensors)
-        return Checkpoint(header["step"], header["matters"], parameters, optimizer, header.get("key", ""))
+        optimizer, key = _join(header["optimizer"], tensors), header.get("key", "")
+        beside = Beside(_below(_BESIDE, tensors), header.get("beside", {}))
+        parameters = _below("parameter/", tensors)
+        return Checkpoint(header["step"], header["matters"], parameters, optimizer, key, beside)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path} is damaged or no checkpoint of this trainer; give another, or --resume no"
         ) from error
+
+
+def _below(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def restore(checkpoint: Checkpoint, parameters: Mapping[str, torch.nn.Parameter], optimizer: Any) -> None:
@@ -129,6 +151,28 @@ def restore(checkpoint: Checkpoint, parameters: Mapping[str, torch.nn.Parameter]
         for name, parameter in parameters.items():
             parameter.copy_(checkpoint.parameters[name])
     optimizer.load_state_dict(checkpoint.optimizer)
+
+
+def found_checkpoint(recipe: Recipe, states: Path, events: Events) -> Checkpoint | None:
+    """Return where to go on: the output folder's newest checkpoint, a given one, or None to start anew."""
+    if recipe.output.resume == "no":
+        remove_checkpoints(states)
+        return None
+    if recipe.output.resume == "auto":
+        return latest_checkpoint(states, _warner(events))
+    return read_checkpoint(Path(recipe.output.resume))
+
+
+def check_checkpoint(
+    checkpoint: Checkpoint, made_from: Mapping[str, Any], folder: Path, key_id: str, events: Events
+) -> None:
+    """Raise UserError for a checkpoint that this run in `folder` can't or mustn't go on from."""
+    refuse_withdrawn_checkpoint(checkpoint, folder)
+    check_made_from(checkpoint, made_from, folder, key_id=key_id, warn=_warner(events))
+
+
+def _warner(events: Events) -> Callable[[str], None]:
+    return lambda message: events.emit("warning", message=message, private=True)
 
 
 def refuse_withdrawn_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
@@ -163,7 +207,7 @@ def check_made_from(
             "removed: the run goes on, and whether the images are the same can't be told"
         )
     changed = [
-        f"{name} was {_short(old.get(name))}, is {_short(new.get(name))}"
+        f"{_explained(name)} was {_short(old.get(name))}, is {_short(new.get(name))}"
         for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name) and name not in keyed
     ]
@@ -236,6 +280,10 @@ def _join(structure: dict[str, Any], tensors: Mapping[str, torch.Tensor]) -> Any
         rows = [_join(entry, tensors) for entry in content]
         return tuple(rows) if kind == "tuple" else rows
     return content
+
+
+def _explained(name: str) -> str:
+    return f"{name} ({_EXPLAINED[name]})" if name in _EXPLAINED else name
 
 
 def _short(value: Any) -> str:

@@ -23,8 +23,8 @@ from ..diffusioncleft_core.recipe.recipe import Recipe, recipe_fields
 from ..diffusioncleft_core.recipe.setting import Field
 from .dataset_toml import read_dataset_config, read_toml, refuse_escapes
 from .kohya import FIELDS, NAMES, spelled
-from .kohya_options import ALWAYS, REFUSED, TRANSLATED, WITHOUT_EFFECT, refusal, remark
-from .network_args import qkv_of
+from .kohya_options import ALWAYS, FALSE, REFUSED, TRANSLATED, WITHOUT_EFFECT, refusal, remark
+from .network_args import fields_of
 
 AS_GIVEN = "as_given"
 """In place of a preset: the settings are complete, as between a program and the trainer that it starts."""
@@ -113,8 +113,11 @@ def recipe_from(namespace: argparse.Namespace, *, places: bool = True) -> Recipe
     if choices.get("data.config"):
         dataset = read_dataset_config(choices["data.config"])
         choices |= {**dataset.settings, "data.subsets": dataset.subsets}
-    if "network.qkv" not in choices and (qkv := qkv_of(choices.get("network.args", ()))):
-        choices["network.qkv"] = qkv
+    for path, value in fields_of(choices.get("network.args", ())).items():
+        if choices.setdefault(path, value) != value and path != "network.qkv":
+            raise UserError(
+                f"{spelled(path)} {choices[path]} and --network_args say different things ({value}); give one"
+            )
     if choices.get("optimizer.epochs"):
         choices.pop("optimizer.steps", None)  # as in kohya's scripts
     preset = above.get("preset", "paper")
@@ -147,6 +150,10 @@ def unheard(namespace: argparse.Namespace, recipe: Recipe) -> list[str]:
             for path, told in dataset.settings.items()
             if values.get(NAMES[path], told) != told
         ]
+    if recipe.network.form == "lokr" and "network_qkv" in values:
+        remarks.append(
+            f"--network_qkv {values['network_qkv']} has no effect: in a LoKr each layer has its own"
+        )
     given = [FIELDS[name] for name in values if name in FIELDS]
     return [*remarks, *without_effect(recipe, given, spelled)]
 
@@ -240,6 +247,8 @@ def _given(namespace: argparse.Namespace) -> dict[str, Any]:
             values["optimizer_type"] = "Lion" if "lion" in name else "AdamW8bit"
         elif name in ("fp8_base", "fp8_base_unet", "nf4_base"):
             values.setdefault("base_format", name[:3])
+        elif name == "torch_compile":
+            values.setdefault("compile", value.lower() not in FALSE)
         elif (name, value) == ("weighting_scheme", "logit_normal"):
             sampling = values.get("timestep_sampling", "sigma")
             values["timestep_sampling"] = "logit_normal" if sampling == "sigma" else sampling

@@ -1,8 +1,8 @@
 """The images of a run, and the order in which steps take them."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +15,10 @@ from ..diffusioncleft_core.imageset.captions import CaptionFiles
 from ..diffusioncleft_core.imageset.decode import INGEST_VERSION, Rejected, pixel_sha256, read_image
 from ..diffusioncleft_core.imageset.manifest import ImageRow, read_image_set, unlisted
 from ..diffusioncleft_core.imageset.places import MANIFEST, is_set_aside, named
-from ..diffusioncleft_core.recipe.recipe import Subset
+from ..diffusioncleft_core.recipe.recipe import Recipe, Subset
 from ..diffusioncleft_core.small_counts import told
-from .buckets import PLAIN_SIDES, BucketSides, assign_bucket, cover_box
+from .balance import BalancedBatches, Group, attribute_names, group_of
+from .buckets import PLAIN_SIDES, BucketSides, assign_buckets, cover_box
 
 MAX_SIDE = 4096  # larger photographs are reduced while they are read
 _TRAINED_ROLES = {False: (None, "train"), True: (None, "train", "generated", "control")}
@@ -26,8 +27,8 @@ _TRAINED_ROLES = {False: (None, "train"), True: (None, "train", "generated", "co
 @dataclass(frozen=True)
 class TrainImage:
     """One image: where it lies, the folder of its set, its caption, the SHA-256 of its normalised pixels, its
-    bucket (width, height) and, where it is known, the box of the finding as (x0, y0, x1, y1) in px of the
-    bucket.
+    bucket (width, height), where it is known the box of the finding as (x0, y0, x1, y1) in px of the bucket,
+    and what its manifest says of it; `once_more`: the photograph stands before it already, at a larger size.
     """
 
     path: Path
@@ -38,6 +39,8 @@ class TrainImage:
     sha256: str
     bucket: tuple[int, int]
     region: tuple[float, float, float, float] | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    once_more: bool = False
 
     @property
     def bucket_name(self) -> str:
@@ -61,9 +64,20 @@ class Collected:
     def reg(self) -> tuple[TrainImage, ...]:
         return tuple(image for image in self.images if image.is_reg)
 
+    @property
+    def photographs(self) -> int:
+        """Number of training images, one that is trained at several sizes once."""
+        return sum(not image.once_more for image in self.train)
+
+    @property
+    def reg_photographs(self) -> int:
+        """The same of regularisation images."""
+        return sum(not image.once_more for image in self.reg)
+
     def bucket_counts(self) -> dict[str, int]:
-        """Number of training images a bucket, as `512x768: 40`."""
-        return dict(sorted(Counter(image.bucket_name for image in self.train).items()))
+        """Number of training images a bucket, as `512x768: 40`, each at its largest size."""
+        counts = Counter(image.bucket_name for image in self.train if not image.once_more)
+        return dict(sorted(counts.items()))
 
 
 def collect_images(
@@ -71,8 +85,13 @@ def collect_images(
     bases: Sequence[int],
     sides: BucketSides = PLAIN_SIDES,
     each: Callable[[], None] = lambda: None,
+    *,
+    every_base: bool = False,
 ) -> Collected:
     """Read the images of all folders. `each` is called before every image and may raise to stop.
+
+    An image stands there once, at the largest base resolution that it covers; with `every_base` once for each
+    that it covers.
 
     A folder with a manifest gives its rows of role `train` (for regularisation generated and control images
     too), with their captions or prompts; another folder gives its images with caption files beside them. What
@@ -86,15 +105,12 @@ def collect_images(
     left_out: list[str] = []
     uncaptioned: list[str] = []
     for subset in sorted(subsets, key=lambda entry: entry.is_reg):
-        found, omitted, bare = _images_of(subset, subset.resolution or bases, sides, each)
-        images += found
+        roles = _TRAINED_ROLES[subset.is_reg]
+        found, omitted, bare = _images_of(subset, roles, subset.resolution or bases, sides, each)
+        images += [image for image in found if every_base or not image.once_more]
         left_out += omitted
         uncaptioned += bare
-    if uncaptioned:
-        raise UserError(
-            f"{len(uncaptioned)} images have no caption ({named(uncaptioned)}); put a caption file "
-            "beside each, or give class_tokens, or build a dataset with 'diffusioncleft dataset build'"
-        )
+    _refuse_uncaptioned(uncaptioned)
     collected = Collected(tuple(images), tuple(left_out))
     if not collected.train:
         raise UserError(
@@ -108,10 +124,63 @@ def collect_images(
     return collected
 
 
+def collect_held_out(
+    subsets: Sequence[Subset],
+    trained: Collected,
+    bases: Sequence[int],
+    sides: BucketSides = PLAIN_SIDES,
+    each: Callable[[], None] = lambda: None,
+) -> Collected:
+    """Read the images to validate on, each at its largest size, in the order of their pixels' hashes.
+
+    A folder with a manifest gives its rows of role `holdout`; another one its images, where none of them is
+    trained on. An image whose very pixels are trained on is left out and counted.
+
+    Raises:
+        UserError: there is none, or one has no caption.
+    """
+    known, sources = ({getattr(image, name) for image in trained.train} for name in ("sha256", "folder"))
+    images: dict[str, TrainImage] = {}
+    left_out: list[str] = []
+    uncaptioned: list[str] = []
+    for subset in subsets:
+        listed = (subset.image_dir / MANIFEST).is_file()
+        if not listed and subset.image_dir in sources:
+            continue
+        roles = ("holdout",) if listed else (None,)
+        found, omitted, bare = _images_of(subset, roles, subset.resolution or bases, sides, each)
+        images |= {image.sha256: image for image in found if not image.once_more}
+        left_out += omitted
+        uncaptioned += bare
+    _refuse_uncaptioned(uncaptioned)
+    kept = tuple(images[key] for key in sorted(images) if key not in known)
+    if len(kept) < len(images):
+        number = told(len(images) - len(kept)) or "a few"
+        left_out.append(f"{number} held-out images are trained on too: they are not validated on")
+    if not kept:
+        raise UserError(
+            "there is no held-out image to validate on; give --validation_data_dir FOLDER, or build the "
+            "dataset with --holdout"
+        )
+    return Collected(kept, tuple(left_out))
+
+
+def _refuse_uncaptioned(names: Sequence[str]) -> None:
+    if names:
+        raise UserError(
+            f"{len(names)} images have no caption ({named(names)}); put a caption file "
+            "beside each, or give class_tokens, or build a dataset with 'diffusioncleft dataset build'"
+        )
+
+
 def _images_of(
-    subset: Subset, bases: Sequence[int], sides: BucketSides, each: Callable[[], None]
+    subset: Subset,
+    roles: Sequence[str | None],
+    bases: Sequence[int],
+    sides: BucketSides,
+    each: Callable[[], None],
 ) -> tuple[list[TrainImage], list[str], list[str]]:
-    """One folder's images, sentences on what was left out of it, and the images without a caption.
+    """One folder's images at every base, sentences on what was left out, and the images without a caption.
 
     What is called by a photograph's hash is counted and not named: these sentences reach a report.
     """
@@ -121,7 +190,7 @@ def _images_of(
     uncaptioned: list[str] = []
     unreadable: list[str] = []
     wrong: list[str] = []
-    rows = _rows(subset)
+    rows = [row for row in read_image_set(subset.image_dir) if row.role in roles]
     kept = [row for row in rows if row.accepted is not False and not is_set_aside(row.file)]
     for row in kept:
         each()
@@ -138,19 +207,22 @@ def _images_of(
         if caption is None:
             uncaptioned.append(row.file)
             continue
-        bucket = assign_bucket(pixels.shape[1], pixels.shape[0], bases, sides)
-        images.append(
+        sha256, (height, width) = pixel_sha256(pixels), pixels.shape[:2]
+        images += [
             TrainImage(
                 folder / row.file,
                 folder,
                 caption,
                 subset.is_reg,
                 subset.num_repeats,
-                pixel_sha256(pixels),
+                sha256,
                 bucket,
-                region_in_bucket(row.region, pixels.shape[1], pixels.shape[0], bucket),
+                region_in_bucket(row.region, width, height, bucket),
+                row.attributes,
+                once_more=place > 0,
             )
-        )
+            for place, bucket in enumerate(assign_buckets(width, height, bases, sides))
+        ]
     omitted = outdated(folder) if private else unlisted(folder)
     if rejected := len(rows) - len(kept):
         number = (told(rejected) or "a few") if private else rejected
@@ -218,11 +290,18 @@ def region_in_bucket(
 @dataclass(frozen=True)
 class Draw:
     """What one forward is made of: indices into the images, all of one bucket; `reg` is empty without
-    regularisation.
+    regularisation. epoch: counted from 1.
     """
 
     train: tuple[int, ...]
     reg: tuple[int, ...]
+    epoch: int = field(default=1, compare=False)
+
+
+def data_order(images: Sequence[TrainImage], recipe: Recipe) -> "DataOrder":
+    """The order of a recipe's batches."""
+    names = attribute_names(recipe.data.balance_by)
+    return DataOrder(images, recipe.data.batch_size, recipe.objective.seed, names)
 
 
 class DataOrder:
@@ -231,9 +310,14 @@ class DataOrder:
     An epoch takes every training image `repeats` times: shuffled within its bucket, cut into batches, the
     batches shuffled. Every training image is paired with a regularisation image, of its own bucket if there
     is one (the two then share a forward), which are taken in their own shuffled order.
+
+    With `balance_by` the training images are drawn so that these attributes' values are equally frequent (see
+    `BalancedBatches`), and an epoch is as many full batches as hold as many images.
     """
 
-    def __init__(self, images: Sequence[TrainImage], batch_size: int, seed: int) -> None:
+    def __init__(
+        self, images: Sequence[TrainImage], batch_size: int, seed: int, balance_by: Sequence[str] = ()
+    ) -> None:
         self._batch_size, self._seed = batch_size, seed
         self._buckets: dict[tuple[int, int], list[int]] = {}
         pools: dict[tuple[int, int], list[int]] = {}
@@ -244,21 +328,37 @@ class DataOrder:
         self._pools = {bucket: pools.get(bucket, everything) for bucket in self._buckets}
         self._bucket_of = {index: image.bucket for index, image in enumerate(images)}
         self.batches_an_epoch = sum(-(-len(group) // batch_size) for group in self._buckets.values())
+        self._balanced = self._balance(images, balance_by) if balance_by else None
+        if self._balanced:
+            drawn = sum(len(group) for group in self._buckets.values())
+            self.batches_an_epoch = -(-drawn // batch_size)
         self._epoch: tuple[int, list[tuple[int, ...]]] = (-1, [])
         self._shuffled: dict[tuple[tuple[int, int], int], list[int]] = {}
 
     def draw(self, number: int) -> Draw:
         """Return the images of batch `number`, counted from 0 over the whole run."""
-        epoch, position = divmod(number, self.batches_an_epoch)
-        if self._epoch[0] != epoch:
-            self._epoch = (epoch, list(self._plan(epoch)))
-        train = self._epoch[1][position]
+        train = self._balanced.batch(number) if self._balanced else self._shuffled_batch(number)
+        epoch = number // self.batches_an_epoch + 1
         bucket = self._bucket_of[train[0]]
         pool = self._pools[bucket]
         if not pool:
-            return Draw(train, ())
+            return Draw(train, (), epoch)
         first = number * self._batch_size
-        return Draw(train, tuple(self._reg(bucket, pool, first + offset) for offset in range(len(train))))
+        reg = tuple(self._reg(bucket, pool, first + offset) for offset in range(len(train)))
+        return Draw(train, reg, epoch)
+
+    def _balance(self, images: Sequence[TrainImage], names: Sequence[str]) -> BalancedBatches:
+        pools: dict[Group, list[int]] = {}
+        for index, image in enumerate(images):
+            if not image.is_reg:
+                pools.setdefault(group_of(image.attributes, names), []).extend([index] * image.repeats)
+        return BalancedBatches(pools, self._bucket_of, self._batch_size, self._seed)
+
+    def _shuffled_batch(self, number: int) -> tuple[int, ...]:
+        epoch, position = divmod(number, self.batches_an_epoch)
+        if self._epoch[0] != epoch:
+            self._epoch = (epoch, list(self._plan(epoch)))
+        return self._epoch[1][position]
 
     def _plan(self, epoch: int) -> Iterator[tuple[int, ...]]:
         random = np.random.default_rng([self._seed, 1, epoch])
@@ -280,10 +380,6 @@ class DataOrder:
                 np.random.default_rng([self._seed, 2, *bucket, round_]).permutation(pool).tolist()
             )
         return int(self._shuffled[key][at])
-
-
-def _rows(subset: Subset) -> list[ImageRow]:
-    return [row for row in read_image_set(subset.image_dir) if row.role in _TRAINED_ROLES[subset.is_reg]]
 
 
 def _caption(subset: Subset, row: ImageRow, captions: CaptionFiles) -> str | None:

@@ -79,6 +79,8 @@ def _subset(above: dict[str, Any], row: dict[str, Any], path: Path, remarks: dic
     for key, value in row.items():
         if key in _SUBSET_KEYS:
             values[key] = value
+        elif key in DATASET_FIELDS:
+            raise UserError(f"{path}: {key} is one for the run; write it under [general] or [[datasets]]")
         else:
             _refuse(key, value, path, remarks)
     folder = values.pop("image_dir", None)

@@ -16,5 +16,6 @@ def in_steps(recipe: Recipe, order: DataOrder) -> Recipe:
         "optimizer.steps": recipe.optimizer.epochs,
         "output.save_every_n_steps": recipe.output.save_every_n_epochs,
         "previews.every_n_steps": recipe.previews.every_n_epochs,
+        "validation.every_n_steps": recipe.validation.every_n_epochs,
     }
     return recipe.replaced({path: epochs * each for path, epochs in pairs.items() if epochs})

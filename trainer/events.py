@@ -23,7 +23,8 @@ class Events:
     """Sends events to a function.
 
     `start` (step, total, images, regularisation), `load` and `prepare` (what, done, total), `step` (step,
-    total, loss, lr, seconds a step, reg_loss), `preview` (path, prompt, step), `checkpoint` (step, path),
+    total, loss, lr, seconds a step, reg_loss), `validation` (step, loss), `preview` (path, prompt, step),
+    `checkpoint` (step, path),
     `saved` (path, step), `warning` and `notice` (message; private: it may name a file), `interrupted` (step,
     reason), `done` (path, step, peaks), `error` (message, hint, kind).
     """
@@ -70,25 +71,37 @@ class LossHistory:
 
     def __init__(
         self,
-        path: Path,
+        path: Path | None,
         events: Events,
         start: int,
         total: int,
         *,
         every: int = 50,
         seconds: float = EVENT_SECONDS,
+        track: Callable[[Event], None] | None = None,
     ) -> None:
-        """Go on from step `start`: what an interrupted run wrote beyond it is dropped from the file."""
+        """Go on from step `start`: what an interrupted run wrote beyond it is dropped from the file.
+
+        path: None: another process writes it. track: gets every row that is written.
+        """
+        self._track = track
         self._path, self._events, self._total = path, events, total
         self._every, self._seconds = every, seconds
-        self._pending: list[tuple[int, torch.Tensor, float]] = []
+        self._pending: list[tuple[int, torch.Tensor, dict[str, float]]] = []
         self._last_time = time.monotonic()
-        rows = [row for row in (read_jsonl(path) if path.exists() else []) if row.get("step", 0) <= start]
-        write_jsonl(path, rows)
+        if path is not None:
+            rows = read_jsonl(path) if path.exists() else []
+            write_jsonl(path, [row for row in rows if row.get("step", 0) <= start])
 
-    def add(self, step: int, losses: torch.Tensor, lr: float) -> None:
-        """Take the losses of `step`: [2], the image's and the regularisation's (NaN where there is none)."""
-        self._pending.append((step, losses, lr))
+    def add(self, step: int, losses: torch.Tensor, lr: float, validation: float | None = None) -> None:
+        """Take the losses of `step`: [2], the image's and the regularisation's (NaN where there is none), and
+        that of the validation after it, which has an event of its own.
+        """
+        more = {"lr": lr}
+        if validation is not None:
+            more["val_loss"] = validation
+            self._events.emit("validation", step=step, loss=validation, total=self._total)
+        self._pending.append((step, losses, more))
         if len(self._pending) >= self._every or time.monotonic() - self._last_time >= self._seconds:
             self.flush()
 
@@ -98,18 +111,22 @@ class LossHistory:
             return
         values = torch.stack([losses for _, losses, _ in self._pending]).tolist()
         rows: list[Event] = []
-        for (step, _, lr), (loss, reg_loss) in zip(self._pending, values, strict=True):
+        for (step, _, more), (loss, reg_loss) in zip(self._pending, values, strict=True):
             if not math.isfinite(loss) or math.isinf(reg_loss):
                 raise UserError(
                     f"the loss is not finite at step {step}; lower --learning_rate, or check the base "
                     "model's files"
                 )
-            row = {"step": step, "loss": loss, "lr": lr}
+            row = {"step": step, "loss": loss, **more}
             if not math.isnan(reg_loss):
                 row["reg_loss"] = reg_loss
             rows.append(row)
-        with explained(self._path), open(self._path, "a", encoding="utf-8", newline="\n") as handle:
-            handle.write("".join(json.dumps(row) + "\n" for row in rows))
+        if self._path is not None:
+            with explained(self._path), open(self._path, "a", encoding="utf-8", newline="\n") as handle:
+                handle.write("".join(json.dumps(row) + "\n" for row in rows))
+            if self._track is not None:
+                for row in rows:
+                    self._track(row)
         now = time.monotonic()
         seconds = (now - self._last_time) / len(rows)
         mean = {
@@ -117,6 +134,7 @@ class LossHistory:
             for name in ("loss", "reg_loss")
             if name in rows[-1]
         }
-        self._events.emit("step", **(rows[-1] | mean), total=self._total, seconds=round(seconds, 5))
+        last = {name: value for name, value in rows[-1].items() if name != "val_loss"}
+        self._events.emit("step", **(last | mean), total=self._total, seconds=round(seconds, 5))
         self._pending.clear()
         self._last_time = now

@@ -26,6 +26,16 @@ def image_folders(recipe: Recipe) -> tuple[Subset, ...]:
     return tuple(folders)
 
 
+def held_out_folders(recipe: Recipe) -> tuple[Subset, ...]:
+    """Return the folders to validate on: the given one, else those of the training images."""
+    if not (recipe.validation.every_n_steps or recipe.validation.every_n_epochs):
+        return ()
+    data, given = recipe.data, recipe.validation.data_dir
+    if given is not None:
+        return (Subset(given, class_tokens=data.class_tokens, caption_extension=data.caption_extension),)
+    return tuple(folder for folder in image_folders(recipe) if not folder.is_reg)
+
+
 _REPEATED = re.compile(r"([1-9]\d{0,5})_(.*)")
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 # Options whose only value here is the one that is listed: given so, they are accepted; else they are refused.
 ALWAYS: Mapping[str, tuple[str, ...]] = {
-    "network_module": ("networks.lora_flux",),
+    "network_module": ("networks.lora_flux", "lycoris.kohya"),
     "network_train_unet_only": ("",),
     "cache_latents": ("",),
     "cache_text_encoder_outputs": ("",),
@@ -23,11 +23,10 @@ ALWAYS: Mapping[str, tuple[str, ...]] = {
     "full_path": ("",),
     "no_half_vae": ("",),
     "sample_sampler": ("euler",),
-    "dynamo_backend": ("no",),
     "text_encoder_lr": ("0",),
-    "caption_dropout_rate": ("0", "0.0"),
     "network_dropout": ("0", "0.0"),
     "noise_offset": ("0", "0.0"),
+    "validation_split": ("0", "0.0"),
 }
 
 _PLAIN_LOSS = "the loss is the plain flow-matching loss; leave it out"
@@ -36,19 +35,20 @@ _CACHED_TEXT = (
 )
 _CACHED_LATENTS = "latents are cached, so an image can't change from step to step; leave it out"
 _ENCODERS = "the text encoders stay frozen; leave it out"
-_LOGGING = "the history is in loss.jsonl and in the events on standard output; leave it out"
 _UPLOAD = "nothing is sent anywhere; copy the file yourself"
-_COMPILE = "compiled blocks are not supported; leave it out"
-_ONE_PROCESS = "training runs in one process; leave it out"
+_WHOLE_MODEL = "every process holds the whole base; use --base_format or --blocks_to_swap"
 _EPOCHS = "give --save_last_n_steps"
-_HOLDOUT = "a hold-out is reserved by diffusioncleft dataset build --holdout; leave it out"
+_HOLDOUT = (
+    "a share drawn at random would put pictures of one person on both sides; give --validation_data_dir, or "
+    "reserve people by diffusioncleft dataset build --holdout"
+)
 _METADATA = "the metadata of the file is written from the run; leave it out"
 _RESUME = "a run goes on where it stopped; use --resume"
-_ONE_PROCESS_TOLD = "training runs in one process"
+_NO_DDP = "the few gradients of a LoRA are summed without DistributedDataParallel"
 _HISTORY = "the history is in loss.jsonl and in the events on standard output"
 
 _NO_LOADER = "everything is encoded before the first step, and no worker loads images while it trains"
-_MEMORY = "weights lie where --blocks_to_swap puts them, and are read by memory map"
+_MEMORY = "weights lie where --memory and --blocks_to_swap put them, and are read by memory map"
 _SPEED_OF_CACHE = "images and captions are encoded once, in batches that fit"
 
 WITHOUT_EFFECT: Mapping[str, str] = {
@@ -62,16 +62,14 @@ WITHOUT_EFFECT: Mapping[str, str] = {
     "text_encoder_batch_size": _SPEED_OF_CACHE,
     "skip_cache_check": "the cache is keyed by content, so there is nothing to check",
     "cache_info": "the cache is keyed by content, so there is nothing to keep",
-    "ddp_timeout": _ONE_PROCESS_TOLD,
-    "ddp_gradient_as_bucket_view": _ONE_PROCESS_TOLD,
-    "ddp_static_graph": _ONE_PROCESS_TOLD,
+    "ddp_timeout": _NO_DDP,
+    "ddp_gradient_as_bucket_view": _NO_DDP,
+    "ddp_static_graph": _NO_DDP,
     "console_log_level": _HISTORY,
     "console_log_file": _HISTORY,
     "console_log_simple": _HISTORY,
-    "log_prefix": _HISTORY,
-    "log_tracker_name": _HISTORY,
-    "log_config": _HISTORY,
-    "wandb_run_name": _HISTORY,
+    "log_prefix": "a run logs into --logging_dir, under --log_tracker_name",
+    "log_config": "trackers always get the recipe, without what names a place",
 }
 """Options that change how kohya's scripts compute and not what: accepted, and a warning says why they do
 nothing here."""
@@ -83,6 +81,7 @@ TRANSLATED: Mapping[str, str] = {
     "fp8_base": "--base_format fp8",
     "fp8_base_unet": "--base_format fp8",
     "nf4_base": "--base_format nf4",
+    "torch_compile": "--compile",
     "weighting_scheme": "logit_normal is --timestep_sampling logit_normal",
 }
 """Options that are another name of a field's; of `weighting_scheme` only `logit_normal`."""
@@ -99,8 +98,6 @@ REFUSED: Mapping[str, str] = {
     "secondary_separator": _CACHED_TEXT,
     "enable_wildcard": _CACHED_TEXT,
     "caption_tag_dropout_rate": _CACHED_TEXT,
-    "caption_dropout_every_n_epochs": _CACHED_TEXT,
-    "caption_dropout_rate": "caption dropout is not supported; leave it out",
     "token_warmup_min": _CACHED_TEXT,
     "token_warmup_step": _CACHED_TEXT,
     "caption_prefix": "write the prefix into the captions",
@@ -145,7 +142,7 @@ REFUSED: Mapping[str, str] = {
     "text_encoder_lr": _ENCODERS,
     "network_train_text_encoder_only": _ENCODERS,
     "train_text_encoder": _ENCODERS,
-    "network_module": "the only network is a LoRA on FLUX; leave it out",
+    "network_module": "the networks are a LoRA on FLUX and LyCORIS' LoKr; use --network_form",
     "network_dropout": "the LoRA has no dropout; leave it out",
     "scale_weight_norms": "LoRA weights are not renormalised; leave it out",
     "dim_from_weights": "give --network_dim and --network_alpha of the file",
@@ -154,7 +151,7 @@ REFUSED: Mapping[str, str] = {
     "cpu": "use --device cpu",
     "full_fp16": "half precision overflows in FLUX; use --mixed_precision bf16",
     "full_bf16": "the LoRA and its optimizer stay in fp32; use --mixed_precision bf16",
-    "deepspeed": _ONE_PROCESS,
+    "deepspeed": _WHOLE_MODEL,
     **dict.fromkeys(
         (
             "zero_stage",
@@ -166,10 +163,8 @@ REFUSED: Mapping[str, str] = {
             "zero3_save_16bit_model",
             "fp16_master_weights_and_gradients",
         ),
-        _ONE_PROCESS,
+        _WHOLE_MODEL,
     ),
-    "torch_compile": _COMPILE,
-    "dynamo_backend": _COMPILE,
     "fused_backward_pass": "the optimizer steps once all gradients are there; leave it out",
     "fused_optimizer_groups": "the optimizer steps once all gradients are there; leave it out",
     "blockwise_fused_optimizers": "the optimizer steps once all gradients are there; leave it out",
@@ -195,10 +190,8 @@ REFUSED: Mapping[str, str] = {
     "huggingface_repo_visibility": _UPLOAD,
     "save_state_to_huggingface": _UPLOAD,
     "async_upload": _UPLOAD,
-    "logging_dir": _LOGGING,
-    "log_with": _LOGGING,
-    "log_tracker_config": _LOGGING,
-    "wandb_api_key": _LOGGING,
+    "log_tracker_config": "trackers get the losses and the recipe; leave it out",
+    "wandb_api_key": "a key on a command line is seen by all; run 'wandb login', and give --wandb_online",
     "training_comment": _METADATA,
     "no_metadata": "the metadata say how to use the file and name no photograph; leave it out",
     "metadata_title": _METADATA,
@@ -219,15 +212,11 @@ REFUSED: Mapping[str, str] = {
     "in_json": "captions come from manifest.jsonl or from caption files; leave it out",
     "token_string": "train a LoRA, not an embedding; leave it out",
     "validation_split": _HOLDOUT,
-    "validation_seed": _HOLDOUT,
-    "validate_every_n_epochs": "there is no validation loss; leave it out",
-    "max_validation_steps": "there is no validation loss; leave it out",
-    "validate_every_n_steps": "there is no validation loss; leave it out",
     "debug_dataset": "use diffusioncleft dataset show",
 }
 
 
-_FALSE = ("false", "no", "0", "off")
+FALSE = ("false", "no", "0", "off")
 
 
 def refusal(option: str, value: str) -> str | None:
@@ -241,7 +230,7 @@ def refusal(option: str, value: str) -> str | None:
         return None
     if allowed is not None and (value in allowed or value.lower() in allowed):
         return None
-    if option in WITHOUT_EFFECT or (value.lower() in _FALSE and (allowed == ("",) or option in REFUSED)):
+    if option in WITHOUT_EFFECT or (value.lower() in FALSE and (allowed == ("",) or option in REFUSED)):
         return None
     if option in REFUSED:
         return f"--{option} is not honoured: {REFUSED[option]}"
@@ -256,7 +245,7 @@ def refusal(option: str, value: str) -> str | None:
 def remark(option: str, value: str) -> str | None:
     """What a user should know of an option that is accepted and does nothing; None: nothing."""
     if option in WITHOUT_EFFECT:
-        return None if value.lower() in _FALSE else f"--{option} has no effect: {WITHOUT_EFFECT[option]}"
-    if ALWAYS.get(option) == ("",) and value.lower() in _FALSE:
+        return None if value.lower() in FALSE else f"--{option} has no effect: {WITHOUT_EFFECT[option]}"
+    if ALWAYS.get(option) == ("",) and value.lower() in FALSE:
         return f"--{option} {value} has no effect: it is always on here"
     return None

@@ -40,8 +40,9 @@ def train(
     stop: Callable[[], bool] = lambda: False,
     *,
     grace: float = GRACE_SECONDS,
+    processes: int = 1,
 ) -> TrainResult:
-    """Train in a child process under `accelerate launch` and return its result.
+    """Train in a child process, or in several, under `accelerate launch` and return its result.
 
     If this process dies, the child notices, saves a checkpoint and ends too.
 
@@ -52,6 +53,7 @@ def train(
         stop: when it returns True, or at Ctrl-C or SIGTERM, the child saves a checkpoint and ends, and this
             process waits for it.
         grace: seconds after which what still runs is killed, as at a second Ctrl-C.
+        processes: how many train together, a GPU each.
 
     Raises:
         UserError: a mistake in settings or data, or memory ran out.
@@ -59,7 +61,7 @@ def train(
         KeyboardInterrupt: after Ctrl-C or SIGTERM.
         RuntimeError: a fault of the trainer.
     """
-    with _signals() as asked, _child(recipe) as child:
+    with _signals() as asked, _child(command(recipe, processes)) as child:
         listener = _Listener(child)
         deadline: float | None = None
         by_keyboard = False
@@ -90,15 +92,15 @@ def train(
     return listener.result(by_keyboard=by_keyboard, stopped=deadline is not None)
 
 
-def command(recipe: Recipe) -> list[str]:
+def command(recipe: Recipe, processes: int = 1) -> list[str]:
     """Return the command line that `train` starts."""
     asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
-    threads = int(asked) if asked.isdigit() else _usable_cores()
+    threads = int(asked) if asked.isdigit() else max(1, _usable_cores() // processes)
     # -P: a file of the working folder, such as a random.py, takes no library's place.
     launcher = [sys.executable, "-P", "-m", "accelerate.commands.launch", "--quiet"]
     launcher += [
         "--num_processes",
-        "1",
+        str(processes),
         "--num_machines",
         "1",
         "--mixed_precision",
@@ -107,7 +109,10 @@ def command(recipe: Recipe) -> list[str]:
         "no",
     ]
     launcher += ["--num_cpu_threads_per_process", str(threads)]  # else the launcher sets OMP_NUM_THREADS=1
-    launcher += ["--cpu"] if recipe.memory.device == "cpu" else []
+    if processes > 1:  # on the processor too, where --cpu would start one; port 0: any that is free
+        launcher += ["--multi_gpu", "--main_process_port", "0"]
+    elif recipe.memory.device == "cpu":
+        launcher += ["--cpu"]
     return [*launcher, str(_SCRIPT), *to_arguments(recipe), "--stop_with_stdin"]
 
 
@@ -193,7 +198,7 @@ def _signals() -> Iterator[list[str]]:
 
 
 @contextlib.contextmanager
-def _child(recipe: Recipe) -> "Iterator[subprocess.Popen[bytes]]":
+def _child(arguments: list[str]) -> "Iterator[subprocess.Popen[bytes]]":
     """The child in a process group of its own, where a Ctrl-C at the terminal does not reach it; gone
     afterwards.
     """
@@ -204,7 +209,7 @@ def _child(recipe: Recipe) -> "Iterator[subprocess.Popen[bytes]]":
     )
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUTF8": "1", "TOKENIZERS_PARALLELISM": "false"}
     child = subprocess.Popen(
-        command(recipe),
+        arguments,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -11,8 +11,8 @@ from torch import nn
 from ..diffusioncleft_core.flux.packed import PLAIN, FrozenLinear
 
 OUT_OF_MEMORY_HINT = (
-    "try, in this order: --gradient_checkpointing, --blocks_to_swap 20 (up to 56), a smaller --resolution, "
-    "--train_batch_size 1, a smaller --sample_size; and close what else uses the GPU"
+    "try, in this order: --memory with fewer GB than the card has, so that the trainer plans for less, a "
+    "smaller --resolution, --train_batch_size 1, a smaller --sample_size; and close what else uses the GPU"
 )
 
 

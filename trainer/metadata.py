@@ -17,8 +17,8 @@ from ..diffusioncleft_core.flux.packed import PLAIN
 from ..diffusioncleft_core.recipe.document import METADATA_KEY, recipe_document
 from ..diffusioncleft_core.recipe.presets import steps_tell, told_recipe
 from ..diffusioncleft_core.recipe.recipe import Recipe, recipe_fields
-from ..diffusioncleft_core.small_counts import told, told_parts
-from .data import DataOrder
+from ..diffusioncleft_core.small_counts import is_small, told, told_parts
+from .data import data_order
 from .epochs import steps_an_epoch
 from .kohya import NAMES
 from .network_args import pairs_of
@@ -27,6 +27,9 @@ from .prepare import Prepared
 from .triggers import trigger_form
 
 _ADDED = (
+    "network.form",
+    "network.factor",
+    "data.balance_by",
     "network.args",
     "optimizer.args",
     "optimizer.cycles",
@@ -38,6 +41,11 @@ _ADDED = (
     "objective.logit_std",
     "objective.min_timestep",
     "objective.max_timestep",
+    "memory.compile",
+    "memory.dynamo_backend",
+    "objective.caption_dropout_rate",
+    "objective.caption_dropout_every_n_epochs",
+    "optimizer.ema_decay",
 )
 
 
@@ -52,7 +60,7 @@ _ALWAYS_SO: Mapping[str, Any] = MappingProxyType(
             ),
             False,
         ),
-        **dict.fromkeys(("ss_caption_dropout_rate", "ss_noise_offset", "ss_network_dropout"), 0.0),
+        **dict.fromkeys(("ss_noise_offset", "ss_network_dropout"), 0.0),
         "ss_loss_type": "l2",
         "ss_model_prediction_type": "raw",
     }
@@ -86,6 +94,9 @@ def fingerprinted(
     defaults = Recipe()
     optional += [path for path in _ADDED if recipe[path] != defaults[path]]
     values = {NAMES[path]: recipe[path] for path in [*tensors, *optional]}
+    if recipe.validation.early_stop:  # else validation changes nothing of what is trained
+        chosen = ("every_n_steps", "seed", "early_stop")
+        values |= {NAMES[f"validation.{name}"]: recipe[f"validation.{name}"] for name in chosen}
     if recipe.network.weights is not None:
         values["network weights"] = sha256_file(recipe.network.weights)
     if recipe.objective.output_preservation_weight:
@@ -113,10 +124,11 @@ def lora_metadata(
     """
     collected = prepared.collected
     captions = [image.caption for image in collected.train]
-    images = len(collected.train)
+    images = collected.photographs
     shared = told_recipe(recipe, images)
     counted = not steps_tell(recipe, images)
-    epoch = steps_an_epoch(recipe, DataOrder(collected.images, recipe.data.batch_size, recipe.objective.seed))
+    epochs_counted = counted and not is_small(images)  # so many batches an epoch would tell them
+    epoch = steps_an_epoch(recipe, data_order(collected.images, recipe))
     chosen = recipe.objective
     name = prepared.trigger and f"{prepared.trigger}, "
     asked = all(consent_recorded(folder) for folder in {image.folder for image in collected.images})
@@ -131,12 +143,10 @@ def lora_metadata(
         if (chosen.min_timestep, chosen.max_timestep) == (0, 1000)
         else f"{chosen.min_timestep},{chosen.max_timestep}",
         "ss_base_model_version": "flux1",
-        "ss_network_module": "networks.lora_flux",
+        "ss_network_module": "lycoris.kohya" if recipe.network.form == "lokr" else "networks.lora_flux",
         "ss_network_dim": recipe.network.rank,
         "ss_network_alpha": recipe.network.alpha,
-        "ss_network_args": json.dumps(pairs_of(recipe.network.args, "network_args"))
-        if recipe.network.args
-        else None,
+        "ss_network_args": json.dumps(network_args) if (network_args := _network_args(recipe)) else None,
         "ss_learning_rate": recipe.optimizer.learning_rate,
         "ss_unet_lr": recipe.optimizer.learning_rate,
         "ss_lr_scheduler": recipe.optimizer.schedule,
@@ -144,15 +154,17 @@ def lora_metadata(
         "ss_optimizer": made_from["optimizer"]
         + (f"({','.join(recipe.optimizer.args)})" if recipe.optimizer.args else ""),
         "ss_max_grad_norm": recipe.optimizer.max_grad_norm,
-        "ss_num_epochs": -(-total // epoch) if counted else None,
-        "ss_epoch": -(-step // epoch) if counted else None,
-        "ss_num_batches_per_epoch": told(epoch * recipe.optimizer.accumulation_steps) if counted else None,
+        "ss_num_epochs": -(-total // epoch) if epochs_counted else None,
+        "ss_epoch": -(-step // epoch) if epochs_counted else None,
+        "ss_num_batches_per_epoch": told(epoch * recipe.optimizer.accumulation_steps)
+        if epochs_counted
+        else None,
         "ss_batch_size_per_device": recipe.data.batch_size,
         "ss_steps": step if counted else None,
         "ss_max_train_steps": total if counted else None,
         "ss_seed": recipe.objective.seed,
         "ss_num_train_images": told(images),
-        "ss_num_reg_images": len(collected.reg),
+        "ss_num_reg_images": collected.reg_photographs,
         "ss_prior_loss_weight": recipe.objective.prior_loss_weight if collected.reg else None,
         "ss_total_batch_size": recipe.data.batch_size,
         "ss_gradient_accumulation_steps": recipe.optimizer.accumulation_steps,
@@ -165,6 +177,8 @@ def lora_metadata(
         "ss_max_bucket_reso": recipe.data.bucket_max_side or None,
         "ss_bucket_reso_steps": recipe.data.bucket_step,
         **_ALWAYS_SO,
+        "ss_caption_dropout_rate": chosen.caption_dropout_rate,
+        "ss_caption_dropout_every_n_epochs": chosen.caption_dropout_every_n_epochs,
         "base_format": made_from.get("base format", PLAIN),
         "ss_resolution": ",".join(map(str, recipe.data.resolution)),
         "bucket_counts": json.dumps(told_parts(collected.bucket_counts())),
@@ -178,10 +192,12 @@ def lora_metadata(
         "ss_guidance_scale": 1.0,
         "trigger": prepared.trigger,
         "prompt_form": recipe.data.prompt_form or trigger_form(captions, prepared.trigger),
+        "ema_decay": recipe.optimizer.ema_decay or None,
         "effective_scale": recipe.network.alpha / recipe.network.rank,
         "training_adapter_sha256": made_from["training adapter"],
         "prior_target": recipe.objective.prior_target if collected.reg else None,
         "output_preservation_weight": recipe.objective.output_preservation_weight or None,
+        "balance_by": recipe.data.balance_by,
         "region_weight": recipe.objective.region_weight if recipe.objective.region_weight != 1 else None,
         "dataset_fingerprint": prepared.fingerprints["images"],
         "consent": RECORDED if asked else NOT_RECORDED,
@@ -191,6 +207,16 @@ def lora_metadata(
         "software": f"diffusioncleft {versions()['diffusioncleft']}",
     }
     return {name: str(value) for name, value in values.items() if value not in (None, "")}
+
+
+def _network_args(recipe: Recipe) -> dict[str, str]:
+    """kohya's and LyCORIS' arguments of the network, with those that its form stands for."""
+    form = {
+        "lora": {},
+        "dora": {"use_dora": "True"},
+        "lokr": {"algo": "lokr", "factor": str(recipe.network.factor or -1)},
+    }[recipe.network.form]
+    return pairs_of(recipe.network.args, "network_args") | form
 
 
 def saved_steps(path: Path, made_from: dict[str, Any]) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..diffusioncleft_core.errors import UserError
 
@@ -23,7 +23,24 @@ _DIMS: Mapping[str, tuple[str, ...]] = {
 }
 """By argument what a layer's name must hold, in the order in which kohya's scripts ask."""
 _BLOCKS = {"train_double_block_indices": "double", "train_single_block_indices": "single"}
-_WITHOUT_EFFECT = ("verbose", "conv_dim", "conv_alpha")
+_WITHOUT_EFFECT = ("verbose", "conv_dim", "conv_alpha", "use_tucker", "use_cp")
+_FORMS: Mapping[str, str] = {"lora": "lora", "locon": "lora", "lokr": "lokr"}
+"""LyCORIS' algorithms that are honoured, and the forms that they are."""
+_OF_FORM = ("algo", "use_dora", "dora_wd", "factor", "split_qkv")
+_ONLY: Mapping[str, tuple[str, str]] = {
+    "decompose_both": ("False", "a LoKr's first matrix stays whole"),
+    "full_matrix": (
+        "False",
+        "a LoKr's second matrix is whole where --network_dim is large; give a larger one",
+    ),
+    "wd_on_output": ("True", "a DoRA's magnitudes are those of the outputs"),
+    "wd_on_out": ("True", "a DoRA's magnitudes are those of the outputs"),
+    "rs_lora": ("False", "the scale is alpha / rank; set --network_alpha"),
+    "bypass_mode": ("False", "there is one way to compute it"),
+    "train_norm": ("False", "only linear layers are trained"),
+    "use_scalar": ("False", "there is no further scale"),
+}
+"""LyCORIS' arguments of which one value is what happens here, and why."""
 _REFUSED: Mapping[str, str] = {
     "in_dims": "the layers outside the blocks get no LoRA",
     "rank_dropout": "the LoRA has no dropout",
@@ -49,10 +66,27 @@ def pairs_of(arguments: Sequence[str], option: str) -> dict[str, str]:
     return found
 
 
-def qkv_of(arguments: Sequence[str]) -> str | None:
-    """What `split_qkv` says of the recipe's `network.qkv`; None where it is not among the arguments."""
-    value = pairs_of(arguments, "network_args").get("split_qkv")
-    return None if value is None else "separate" if value == "True" else "joint"
+def fields_of(arguments: Sequence[str]) -> dict[str, Any]:
+    """The recipe's fields that some of the arguments stand for: `network.qkv`, `.form` and `.factor`.
+
+    Raises:
+        UserError: an algorithm of LyCORIS' that is not honoured, or one together with DoRA.
+    """
+    given = pairs_of(arguments, "network_args")
+    found: dict[str, Any] = {}
+    if "split_qkv" in given:
+        found["network.qkv"] = "separate" if given["split_qkv"] == "True" else "joint"
+    if "algo" in given:
+        if given["algo"].lower() not in _FORMS:
+            _refuse(f"algo={given['algo']}", f"give one of {', '.join(_FORMS)}")
+        found["network.form"] = _FORMS[given["algo"].lower()]
+    if any(given.get(name, "").lower() in ("true", "1") for name in ("use_dora", "dora_wd")):
+        if found.get("network.form") == "lokr":
+            _refuse("use_dora=True", "there is no LoKr with DoRA's magnitudes; choose one of them")
+        found["network.form"] = "dora"
+    if "factor" in given:
+        found["network.factor"] = 0 if given["factor"] == "-1" else _rank("factor", given["factor"])
+    return found
 
 
 def layer_ranks(arguments: Sequence[str], rank: int, double: int, single: int) -> Callable[[ModulePair], int]:
@@ -88,7 +122,10 @@ def layer_ranks(arguments: Sequence[str], rank: int, double: int, single: int) -
                 blocks["single" if value == "double" else "double"] = set()
         elif name in _REFUSED:
             _refuse(name, f"{_REFUSED[name]}; leave it out")
-        elif name != "split_qkv" and name not in _WITHOUT_EFFECT:
+        elif name in _ONLY:
+            if value.lower() != _ONLY[name][0].lower():
+                _refuse(f"{name}={value}", f"{_ONLY[name][1]}; leave it out")
+        elif name not in _OF_FORM and name not in _WITHOUT_EFFECT:
             _refuse(name, "it is unknown; docs/training.md lists those that are known")
 
     def rank_of(pair: ModulePair) -> int:

@@ -213,7 +213,8 @@ class Objective:
             count = len(group.train)
             generator = seeded(self._recipe.objective.seed, "noise", number, position)
             indices = group.train + group.reg
-            batch = noisy_batch(*self._prepared.images(indices), self._noise_levels, generator, self._device)
+            clean = self._prepared.images(indices, self._uncaptioned(draw.epoch, number, position, indices))
+            batch = noisy_batch(*clean, self._noise_levels, generator, self._device)
             if self._base_target and group.reg:
                 batch = replace(batch, target=self._base_targets(batch, count))
             if self._preserved and count:
@@ -231,6 +232,23 @@ class Objective:
         if not draw.reg and not self._preserved:
             totals[1] = torch.nan
         return totals
+
+    def _uncaptioned(
+        self, epoch: int, number: int, position: int, indices: tuple[int, ...]
+    ) -> tuple[bool, ...]:
+        """Which images of forward `position` of batch `number` lose their caption: by seed and place alone.
+
+        Both settings are as in kohya's scripts: a share of all, and epochs n, 2n, ... throughout. The
+        generator is its own, so that noise is the same with and without.
+        """
+        chosen = self._recipe.objective
+        if (every := chosen.caption_dropout_every_n_epochs) and epoch % every == 0:
+            return (True,) * len(indices)
+        if not chosen.caption_dropout_rate:
+            return ()
+        generator = seeded(chosen.seed, "caption dropout", number, position)
+        draws = torch.rand(len(indices), generator=generator)
+        return tuple((draws < chosen.caption_dropout_rate).tolist())
 
     def unscale(self, parameters: Iterable[torch.nn.Parameter]) -> bool:
         """Take the loss scale of half precision out of the gradients; False where one overflowed.

@@ -1,7 +1,7 @@
 """What a run needs before its first step: base model, images, latents and text embeddings."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,12 @@ from ..diffusioncleft_core.imageset.cache import Tensors
 from ..diffusioncleft_core.progress import Watcher
 from ..diffusioncleft_core.recipe.recipe import Recipe
 from . import memory
+from .balance import attribute_names, check_balanced
 from .buckets import BucketSides
 from .cache import Caches, PrivateFolder, cached_latents, cached_text, private_folder
-from .data import Collected, collect_images
+from .data import Collected, TrainImage, collect_held_out, collect_images
 from .events import EVENT_SECONDS, Events
-from .folders import image_folders
+from .folders import held_out_folders, image_folders
 from .interruption import Interruption
 from .preview import PreviewPrompt, read_prompts
 from .triggers import check_preserved, counterpart, known_trigger
@@ -35,6 +36,7 @@ class Prepared:
         text: embeddings by caption, the empty one and previews included.
         trigger: empty if it is not known.
         key_id: tells which secret key made the fingerprints of images.
+        held_out, held_out_latents: images to validate on, with one [16, h, w] float32 each.
     """
 
     collected: Collected
@@ -44,6 +46,13 @@ class Prepared:
     fingerprints: dict[str, str]
     trigger: str = ""
     key_id: str = ""
+    held_out: tuple[TrainImage, ...] = ()
+    held_out_latents: tuple[torch.Tensor, ...] = ()
+
+    def held_out_images(self) -> Iterator[tuple[torch.Tensor, str, str]]:
+        """Latents [16, h, w], caption and pixels' SHA-256 of each image to validate on."""
+        for latents, image in zip(self.held_out_latents, self.held_out, strict=True):
+            yield latents, image.caption, image.sha256
 
     def counterparts(self, indices: tuple[int, ...], other: str | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Return text [B, T, D] and pooled text [B, P] of the captions without their trigger, or under
@@ -54,9 +63,17 @@ class Prepared:
         entries = [self.text[caption] for caption in captions]
         return torch.stack([e["text"] for e in entries]), torch.stack([e["pooled"] for e in entries])
 
-    def images(self, indices: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return latents [B, 16, h, w], text [B, T, D] and pooled text [B, P] of images of one bucket."""
-        texts = [self.text[self.collected.images[index].caption] for index in indices]
+    def images(
+        self, indices: tuple[int, ...], uncaptioned: tuple[bool, ...] = ()
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return latents [B, 16, h, w], text [B, T, D] and pooled text [B, P] of images of one bucket.
+
+        Those that are `uncaptioned`, a value an image, stand under the empty caption.
+        """
+        captions = [self.collected.images[index].caption for index in indices]
+        for at, bare in enumerate(uncaptioned):
+            captions[at] = EMPTY_CAPTION if bare else captions[at]
+        texts = [self.text[caption] for caption in captions]
         return (
             torch.stack([self.latents[index] for index in indices]),
             torch.stack([entry["text"] for entry in texts]),
@@ -102,8 +119,21 @@ def prepare(
     previews = read_prompts(recipe)
     folders = image_folders(recipe)
     sides = BucketSides(recipe.data.bucket_step, recipe.data.bucket_min_side, recipe.data.bucket_max_side)
-    collected = collect_images(folders, recipe.data.resolution, sides, interruption.raise_if_requested)
-    for message in collected.left_out:
+    collected = collect_images(
+        folders,
+        recipe.data.resolution,
+        sides,
+        interruption.raise_if_requested,
+        every_base=recipe.data.multi_resolution,
+    )
+    left_out, held_out = collected.left_out, tuple[TrainImage, ...]()
+    if kept_back := held_out_folders(recipe):
+        found = collect_held_out(
+            kept_back, collected, recipe.data.resolution, sides, interruption.raise_if_requested
+        )
+        left_out += tuple(message for message in found.left_out if message not in left_out)
+        held_out = found.images[: recipe.validation.max_images or None]
+    for message in left_out:
         events.emit("warning", message=message, private=True)
     trained = list(dict.fromkeys(image.caption for image in collected.train))
     trigger = known_trigger(recipe.data.trigger, folders, trained)
@@ -118,11 +148,16 @@ def prepare(
         "images": private.fingerprint(collected.images),
         "regions": private.fingerprint_of_regions(collected.images),
     }
+    if recipe.validation.early_stop:
+        fingerprints["hold-out"] = private.fingerprint(held_out)
+    if names := attribute_names(recipe.data.balance_by):
+        check_balanced([image.attributes for image in collected.train], names)
+        fingerprints["balanced"] = private.fingerprint_of_attributes(collected.images, names)
     if recipe.objective.region_weight != 1 and not any(image.region for image in collected.train):
         events.emit("warning", message="no image says where its finding lies: --region_weight has no effect")
     number_format = str(dtype)
     text = cached_text(
-        captions_by_folder(collected, previews, trigger, preserved),
+        captions_by_folder(collected, held_out, previews, trigger, preserved),
         caches,
         fingerprints["text encoders"] + number_format,
         lambda: load_text_encoders(source, device, dtype),
@@ -130,25 +165,37 @@ def prepare(
     )
     memory.release()
     latents = cached_latents(
-        collected.images,
+        (*collected.images, *held_out),
         caches,
         fingerprints["autoencoder"] + number_format,
         lambda: load_vae(source, device, dtype),
         encoding_progress(events, interruption, "latents"),
     )
     memory.release()
-    return Prepared(collected, latents, text, previews, fingerprints, trigger, private.key_id)
+    count = len(collected.images)
+    return Prepared(
+        collected,
+        latents[:count],
+        text,
+        previews,
+        fingerprints,
+        trigger,
+        private.key_id,
+        held_out,
+        tuple(latents[count:]),
+    )
 
 
 def captions_by_folder(
     collected: Collected,
+    held_out: Iterable[TrainImage],
     previews: Sequence[PreviewPrompt],
     trigger: str,
     preserved: Sequence[str | None],
 ) -> dict[str, dict[Path | None, None]]:
     """All captions of a run, with the folders of the images they come from; None: from no image."""
     found: dict[str, dict[Path | None, None]] = {EMPTY_CAPTION: {None: None}}
-    for image in collected.images:
+    for image in (*collected.images, *held_out):
         found.setdefault(image.caption, {})[image.folder] = None
     for image in collected.train:
         for other in preserved:

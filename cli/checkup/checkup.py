@@ -18,6 +18,7 @@ from ..recipe_options import DEFAULT_PRESET
 if TYPE_CHECKING:
     import torch
 
+    from ...diffusioncleft_core.flux.model_size import ModelSize
     from ...diffusioncleft_core.flux.source import FluxSource
 
 PAPER_PHOTOGRAPHS = 301
@@ -101,6 +102,7 @@ Train = Callable[[Recipe, Callable[[Mapping[str, Any]], None], Callable[[], bool
 class Found:
     """What one step learned and others use. Times in seconds, sizes in bytes; None: not learned."""
 
+    size: ModelSize | None = None
     parameters: int | None = None
     text_parameters: int = 0
     lora_parameters: int = 0

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...diffusioncleft_core.environment import hardware, versions
+from ...diffusioncleft_core.errors import UserError
 from ...diffusioncleft_core.files import write_bytes
 from ...diffusioncleft_core.recipe.recipe import STEPS_PER_IMAGE
 from .checkup import PlannedRun
@@ -69,13 +70,13 @@ def disk(checkup: Checkup) -> Figures:
 
 
 def room(checkup: Checkup) -> Figures:
-    """The largest component's weights against the memory of the device and of the machine."""
+    """What training and the largest component take, against the memory of the device and of the machine."""
     import psutil
     import torch
 
     settings, found = checkup.settings, checkup.found
     parameters = max(found.parameters or 0, found.text_parameters)
-    weights = parameters * torch.empty((), dtype=settings.dtype).element_size()
+    weights = parameters * settings.dtype.itemsize
     host = psutil.virtual_memory()
     figures: Figures = {
         "weights_gib": gib(weights),
@@ -85,12 +86,8 @@ def room(checkup: Checkup) -> Figures:
     if settings.device.type == "cuda":
         free, total = torch.cuda.mem_get_info(settings.device)
         figures |= {"gpu_free_gib": gib(free), "gpu_gib": gib(total)}
-        if weights > free and not settings.recipe.memory.blocks_to_swap:
-            checkup.note(
-                "the transformer does not fit on the GPU whole: train with --base-format nf4, or with "
-                "--blocks-to-swap 20 or more; the test pictures are drawn layer by layer"
-            )
-    elif settings.device.type == "cpu" and parameters > LARGE:
+    figures |= planned_memory(checkup)
+    if settings.device.type == "cpu" and parameters > LARGE:
         why = "torch sees no GPU" if not torch.cuda.is_available() else "--device cpu was asked for"
         raise Failed(
             f"{why}: on a processor {parameters / 1e9:.0f} billion parameters take hours a picture and weeks "
@@ -98,9 +95,39 @@ def room(checkup: Checkup) -> Figures:
             "use a machine with a CUDA GPU; if it has one, install a CUDA build of torch and a driver for it",
             figures,
         )
-    if weights > host.available and (settings.device.type == "cpu" or settings.recipe.memory.blocks_to_swap):
+    if weights > host.available and settings.device.type == "cpu":
         checkup.note("main memory is smaller than the weights that have to lie in it: expect swapping")
     return figures
+
+
+def planned_memory(checkup: Checkup) -> Figures:
+    """How the trainer will lay the base out in memory, by its own plan; with --memory also for a card that is
+    not there.
+    """
+    import torch
+
+    from ...diffusioncleft_core.flux.training_memory import plan_training, room_on
+
+    settings, size = checkup.settings, checkup.found.size
+    limit = settings.recipe.memory.limit
+    if size is None:
+        return {}
+    room = room_on(settings.device, limit)
+    dtype = settings.dtype if settings.device.type == "cuda" or limit is None else torch.bfloat16
+    try:
+        plan = plan_training(settings.recipe, size, dtype, room)
+    except UserError as error:
+        message, _, hint = str(error).partition("; ")
+        raise Failed(message, hint) from error
+    if not plan.fits:
+        checkup.note(f"the memory may not suffice: {plan.told}")
+    return {
+        "training_plan": plan.told,
+        "training_gib": gib(plan.estimate.device),
+        "base_format": plan.layout.form,
+        "gradient_checkpointing": plan.layout.checkpointing,
+        "blocks_to_swap": plan.layout.streamed,
+    }
 
 
 CONDITIONS = 2

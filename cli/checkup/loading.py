@@ -9,15 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ...diffusioncleft_core.conditions.prompts import plain_text
-from ...diffusioncleft_core.flux.components import (
-    load_text_encoders,
-    load_transformer,
-    load_vae,
-    place,
-    shipped_config,
-)
+from ...diffusioncleft_core.flux.components import load_text_encoders, load_vae, shipped_config
 from ...diffusioncleft_core.flux.lora import load_lora
 from ...diffusioncleft_core.flux.lora_file import convert_lora
+from ...diffusioncleft_core.flux.offload import stream_changed
+from ...diffusioncleft_core.flux.placement import load_placed, place
 from ...diffusioncleft_core.flux.sampling import (
     decode_latents,
     encode_images,
@@ -26,6 +22,7 @@ from ...diffusioncleft_core.flux.sampling import (
     pack_latents,
     sample,
 )
+from ...diffusioncleft_core.flux.transformer import load_transformer
 from ...diffusioncleft_core.generation.sampler import release_memory
 from .checkup import PICTURE_SEED, DoctorSettings
 from .steps import Failed, Figures
@@ -97,8 +94,7 @@ def transformer(checkup: Checkup) -> Figures:
     """Load the transformer, draw the test prompt twice: the second time is the time of an image."""
     settings, found = checkup.settings, checkup.found
     begun = time.monotonic()
-    model = load_transformer(settings.source, CPU, settings.dtype)
-    whole = place(model, settings.device)
+    model, whole = load_placed(settings.source, settings.device, settings.dtype)
     loaded = time.monotonic() - begun
     vae = load_vae(settings.source, settings.device, settings.dtype)
     for _ in range(2):
@@ -177,10 +173,11 @@ def same_picture(checkup: Checkup) -> Figures:
 @torch.no_grad()
 def _ours(checkup: Checkup, lora: Path) -> torch.Tensor:
     settings = checkup.settings
-    transformer = load_transformer(settings.source, CPU, settings.dtype)
+    transformer, whole = load_placed(settings.source, settings.device, settings.dtype)
     load_lora(transformer, lora)
     transformer.eval()
-    place(transformer, settings.device)
+    if not whole:
+        stream_changed(transformer)
     return _draw(checkup, transformer, load_vae(settings.source, settings.device, settings.dtype))
 
 

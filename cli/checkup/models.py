@@ -17,7 +17,8 @@ from ...diffusioncleft_core.flux import (
 from ...diffusioncleft_core.flux import (
     transformer_keys,
 )
-from ...diffusioncleft_core.flux.components import adapted_sides, shipped_config
+from ...diffusioncleft_core.flux.components import shipped_config
+from ...diffusioncleft_core.flux.model_size import model_size
 from ...diffusioncleft_core.flux.tensors import Tensors, open_tensors
 from .steps import Failed, Figures, Skipped, gib
 
@@ -37,9 +38,10 @@ def transformer(checkup: Checkup) -> Figures:
         config = transformer_keys.infer_config(tensors, shipped_config("transformer"))
         figures = _described(tensors, files)
         found = checkup.found
+        found.size = model_size(tensors)
         found.parameters = int(figures["parameters"])
         found.hidden = int(config["num_attention_heads"]) * int(config["attention_head_dim"])
-        found.lora_parameters = checkup.settings.recipe.network.rank * adapted_sides(tensors)
+        found.lora_parameters = checkup.settings.recipe.network.rank * found.size.adapted_sides
         _compare(checkup, "transformer", config)
         return {
             **figures,

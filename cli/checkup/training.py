@@ -114,6 +114,7 @@ def ten_steps(checkup: Checkup) -> Figures:
     found.step_seconds = statistics.median(seconds[1:] or seconds)
     found.start_seconds, start = first["start"]
     _, done = first["done"]
+    _, planned = first["memory"]
     found.lora = Path(str(done["path"]))
     found.preview = Path(str(first["preview"][1]["path"])) if "preview" in first else None
     return {
@@ -128,8 +129,8 @@ def ten_steps(checkup: Checkup) -> Figures:
         "device": str(start["device"]),
         "dtype": str(start["dtype"]),
         "size": settings.resolution,
-        "blocks_to_swap": settings.recipe.memory.blocks_to_swap,
-        "gradient_checkpointing": settings.recipe.memory.gradient_checkpointing,
+        **{name: planned[name] for name in ("base_format", "gradient_checkpointing", "blocks_to_swap")},
+        "planned_gib": gib(int(planned["estimated"])),
         **{f"trainer_{name}_gib": gib(int(size)) for name, size in done.get("peaks", {}).items()},
     }
 

@@ -63,7 +63,6 @@ def run(args: argparse.Namespace) -> int:
     """Train and test, write the document, and print what comes first in it."""
     from ...diffusioncleft_core.conditions.loader import load_vocabulary
     from ...diffusioncleft_core.dataset.folder import holds_phantoms
-    from ...diffusioncleft_core.downstream.backbones import load_backbone, refuse_photographs
     from ...diffusioncleft_core.downstream.cropper import Cropper
     from ...diffusioncleft_core.downstream.document import FILE_NAME, NOTICE
     from ...diffusioncleft_core.downstream.experiment import ExperimentSettings
@@ -75,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
     from ...diffusioncleft_core.report.folders import RunFolders
     from ...diffusioncleft_core.run.downstream import try_tasks
     from ...diffusioncleft_core.run.downstream_material import Holdings
+    from ...diffusioncleft_core.weights.backbones import load_backbone, refuse_photographs
 
     check_foreign([name for name, _ in args.foreign])
     chosen = [sized(load_task(name), args.side) for name in args.task or tasks()]

@@ -60,7 +60,7 @@ def tasks() -> tuple[str, ...]:
 
 
 def backbones() -> tuple[str, ...]:
-    from ...diffusioncleft_core.downstream.backbones import BACKBONES
+    from ...diffusioncleft_core.weights.backbones import BACKBONES
 
     return tuple(BACKBONES)
 
@@ -82,8 +82,8 @@ def face_analyzer(args: argparse.Namespace, device: torch.device) -> FaceAnalyze
 
 def backbone_name(args: argparse.Namespace) -> str:
     """The backbone that is asked for, else the paper's, under --phantom the phantoms'."""
-    from ...diffusioncleft_core.downstream.backbones import DEFAULT
     from ...diffusioncleft_core.faces.analyzer import PHANTOM
+    from ...diffusioncleft_core.weights.backbones import DEFAULT
 
     return str(args.backbone or (PHANTOM if args.phantom else DEFAULT))
 

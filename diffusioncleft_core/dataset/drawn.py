@@ -1,9 +1,9 @@
 """Which LoRA drew what: by what sets and images name it, and where on this machine it was put.
 
-A record of a LoRA is `{"sha256", "strength"}`, with `training` where its file tells what it came from: that
-stays the same when the LoRA is converted, its hash does not. The user's own list on this machine holds the
-folders of sets, sheets and figures that were drawn outside a run, and of converted LoRAs, so that a consent
-withdrawn later reaches them.
+A record of a LoRA is `{"sha256", "strength"}`, with `training` where its file tells what it came from (of a
+merged one several names, with spaces between): that stays the same when the LoRA is converted, its hash does
+not. The user's own list on this machine holds the folders of sets, sheets and figures that were drawn outside
+a run, and of converted LoRAs, so that a consent withdrawn later reaches them.
 """
 
 import contextlib
@@ -18,8 +18,7 @@ from ..home import state_home
 from ..imageset.manifest import listed_rows
 from ..imageset.places import SETTINGS, list_images
 from ..imageset.synthetic import TRAINING, drawn_by, lora_of_image
-from ..weight_file import SOURCE_KEY
-from .withdrawn import RUN_KEY, SAID, Withdrawal, known_withdrawals, metadata_of, read_mark, withdrawal_of
+from .withdrawn import SAID, Withdrawal, known_withdrawals, metadata_of, origins, read_mark, withdrawal_of
 
 DRAWN = "drawn.jsonl"
 """In the user's state folder, beside the list of withdrawn LoRAs."""
@@ -27,8 +26,7 @@ DRAWN = "drawn.jsonl"
 
 def traced(lora: Path, sha256: str, strength: float) -> dict[str, Any]:
     """What sidecars and settings say of the LoRA file with this SHA-256."""
-    metadata = metadata_of(lora)
-    training = metadata.get(RUN_KEY) or metadata.get(SOURCE_KEY)
+    training = " ".join(sorted(origins(metadata_of(lora))))
     return {"sha256": sha256, "strength": strength, **({TRAINING: training} if training else {})}
 
 

@@ -7,7 +7,7 @@ and in the user's own list on this machine, for copies that lie elsewhere. No ma
 """
 
 import contextlib
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from ..errors import UserError
 from ..files import private_dir, read_json, read_jsonl, sha256_model, shown, write_json, write_jsonl
 from ..home import state_home
-from ..weight_file import SOURCE_KEY
+from ..weight_file import MERGED_KEY, SOURCE_KEY
 from .folder import WITHDRAWN
 
 MARK = "withdrawn.json"
@@ -143,9 +143,19 @@ def lora_withdrawal(lora: Path, known: Sequence[Withdrawal] | None = None) -> Wi
     if not known or not lora.is_file():
         return None
     metadata = metadata_of(lora)
+    names = origins(metadata)
+    return withdrawal_of(names if metadata.get(RUN_KEY) else {sha256_model(lora), *names}, known)
+
+
+def origins(metadata: Mapping[str, str]) -> set[str]:
+    """By what a LoRA's metadata tell where it came from.
+
+    The fingerprint of its training; without one the hash of the file that it was converted from, and the
+    names of those that it was merged from.
+    """
     if run := metadata.get(RUN_KEY):
-        return withdrawal_of({run}, known)
-    return withdrawal_of({sha256_model(lora), metadata.get(SOURCE_KEY, "")}, known)
+        return {run}
+    return {metadata.get(SOURCE_KEY, ""), *metadata.get(MERGED_KEY, "").split()} - {""}
 
 
 def withdrawal_of(names: Collection[str], known: Iterable[Withdrawal]) -> Withdrawal | None:

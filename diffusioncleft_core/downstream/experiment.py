@@ -17,7 +17,7 @@ from ..files import private_dir, read_json, write_json
 from ..imageset.cache import entry_key
 from ..progress import progress
 from ..ranges import COUNT, SEED, check_fields, ranged, whole
-from .backbones import PAPER, Backbone
+from ..weights.backbones import PAPER, Backbone
 from .crops import Crops, View
 from .document import rounded
 from .evidence import TaskEvidence

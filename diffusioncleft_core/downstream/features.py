@@ -11,7 +11,7 @@ import numpy as np
 
 from ..imageset.cache import ContentCache, entry_key
 from ..progress import progress
-from .backbones import Backbone
+from ..weights.backbones import Backbone
 from .crops import Crops, View
 
 if TYPE_CHECKING:

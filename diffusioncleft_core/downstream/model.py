@@ -31,7 +31,7 @@ from ..environment import versions
 from ..errors import UserError
 from ..files import atomic_path, read_json, sha256_file, write_json
 from ..small_counts import told
-from .backbones import LOCAL, PROBE, Backbone, load_backbone
+from ..weights.backbones import LOCAL, PROBE, Backbone, load_backbone
 from .cropper import Cropper
 from .crops import Crops, View, joined
 from .leak import OF_IMAGES

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..ranges import COUNT, CROP_SIDE, SEED, number, whole
-from .backbones import KINDS, PROBE
+from ..weights.backbones import KINDS, PROBE
 from .task import CONTROLS, MARGIN
 
 _N_LANDMARKS = (5, 68, 106)

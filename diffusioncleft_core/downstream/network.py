@@ -22,8 +22,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from .backbones import Backbone
-from .layers import Pool
+from ..weights.backbones import Backbone
+from ..weights.layers import Pool
 
 FROZEN_TENSORS = 57
 HIDDEN, DROPOUT, CLASSES = 128, 0.2, 2

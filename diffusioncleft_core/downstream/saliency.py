@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError
-from .backbones import PAPER
+from ..weights.backbones import PAPER
 from .crops import Crops, View
 from .features import features_of
 from .training import Classifier

@@ -15,7 +15,7 @@ from ..errors import UserError
 from ..imageset.cache import entry_key
 from ..imageset.manifest import unlisted
 from ..outputs import check_output
-from .backbones import Backbone, check_backbone, refuse_photographs
+from ..weights.backbones import Backbone, check_backbone, refuse_photographs
 from .cropper import Cropper
 from .crops import Crops, joined, refuse_same_sets, refuse_shared
 from .experiment import VERSION, content_of

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from ..progress import progress
 from ..ranges import COUNT, LEARNING_RATE, check_fields, number, ranged, whole
-from .backbones import KINDS, PAPER, PROBE, Backbone, refuse_photographs
+from ..weights.backbones import KINDS, PAPER, PROBE, Backbone, refuse_photographs
 from .crops import Crops, View, joined
 from .features import FrozenPart, features_of
 from .predictions import Predictions

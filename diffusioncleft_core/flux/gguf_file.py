@@ -82,6 +82,10 @@ class GgufTensors(Tensors):
             return None
         return Packed(kind, (shape[0], shape[1]), (self._bytes(key).reshape(shape[0], -1),))
 
+    def packed_bytes(self, key: str) -> int | None:
+        shape, kind = self.shape(key), self.stored_dtype(key)
+        return None if len(shape) != 2 or kind in _WIDE else int(self._found[key].n_bytes)
+
     def _bytes(self, key: str) -> torch.Tensor:
         """A tensor's bytes, uint8, mapped from the file."""
         import numpy as np

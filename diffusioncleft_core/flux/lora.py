@@ -1,4 +1,4 @@
-"""LoRA branches on a FLUX.1 transformer, by peft: attach, load, switch, scale, read out, remove.
+"""LoRA branches on a FLUX.1 transformer, by peft: attach, load, read out; and a DoRA's or LoKr's file loaded.
 
 Several adapters can be on the model at once, none is ever merged into it. A training adapter is loaded
 frozen beside the one being trained; `set_active` with the trained one alone gives exactly what the saved
@@ -8,15 +8,28 @@ file gives.
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..errors import UserError
+from . import dora, lokr
+from .adapters import (
+    active_adapters,
+    adapters,
+    check_fit,
+    inject,
+    layers_of,
+    lora_parameters,
+    only,
+    pattern,
+    remove_lora,
+    require,
+    set_active,
+    set_strength,
+)
 from .lora_file import Lora, convert_lora, inspect_lora, read_lora, save_kohya
 from .transformer_keys import ModulePair, double_block, single_block
 
@@ -40,6 +53,7 @@ __all__ = [
     "set_strength",
     "start_from",
     "target_modules",
+    "target_ranks",
 ]
 
 PRESETS = {
@@ -84,6 +98,7 @@ def attach_lora(
     *,
     seed: int | None = None,
     joint: bool = False,
+    use_dora: bool = False,
 ) -> list[str]:
     """Put a new trainable LoRA, in float32 whatever the base's format, beside what is active already.
 
@@ -98,27 +113,30 @@ def attach_lora(
         seed: for the down matrices; None draws from torch's global generator.
         joint: modules that are one in BFL's form (q, k, v; with a single block's MLP) share one down matrix,
             as in kohya's scripts; else each has its own.
+        use_dora: a DoRA: the magnitude of each output's weights is trained apart from their direction
+            (https://arxiv.org/abs/2402.09353).
 
     Returns:
         The modules it stands on, for the record.
     """
-    modules = target_modules(transformer, targets)
-    ranks = dict.fromkeys(modules, rank) if isinstance(rank, int) else _ranks(transformer, modules, rank)
+    ranks = target_ranks(transformer, rank, targets)
     modules = list(ranks)
-    if not modules:
-        raise UserError("no layer gets a LoRA: all are left out, or have the rank 0; choose more")
+    if use_dora:
+        dora.check_base(transformer, modules)
     alphas = dict.fromkeys(modules, float(alpha))
     if seed is None:
-        _inject(transformer, name, ranks, alphas, trainable=True)
+        _inject(transformer, name, ranks, alphas, trainable=True, use_dora=use_dora)
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            _inject(transformer, name, ranks, alphas, trainable=True)
-    for layer in _layers(transformer, name).values():
+            _inject(transformer, name, ranks, alphas, trainable=True, use_dora=use_dora)
+    for layer in layers_of(transformer, name).values():
         for matrix in (layer.lora_A[name], layer.lora_B[name]):
             matrix.to(torch.float32)
     if joint:
         _share_down(transformer, name)
+    if use_dora:
+        dora.begin(transformer, name)
     set_active(transformer, [*active_adapters(transformer), name])
     return modules
 
@@ -147,25 +165,27 @@ def load_lora(
     Raises:
         UserError: unreadable, or made for a transformer of another size.
     """
-    lora = read_lora(path)
+    if trainable and (lokr.is_lokr(path) or dora.is_dora(path)):
+        raise ValueError("a DoRA or LoKr file is loaded frozen; to train on, start_from copies it")
+    if lokr.is_lokr(path):
+        return lokr.load_lokr(transformer, path, strength, name)
+    file = dora.read_dora(path) if dora.is_dora(path) else None
+    lora = file.lora if file else read_lora(path)
     modules = {
         key.removesuffix(".lora_A.weight"): value for key, value in lora.state.items() if "lora_A" in key
     }
     ranks = {module: down.shape[0] for module, down in modules.items()}
     for module, down in modules.items():
-        layer = _submodule(transformer, module)
         up = lora.state[f"{module}.lora_B.weight"]
-        if layer is None or (down.shape[1], up.shape[0]) != (layer.in_features, layer.out_features):
-            raise UserError(
-                f"the LoRA {Path(path).name} does not fit this transformer ({module}); it was made for "
-                "another model"
-            )
+        check_fit(transformer, module, (up.shape[0], down.shape[1]), Path(path).name)
     _inject(transformer, name, ranks, lora.alphas, trainable=trainable)
     if trainable:
-        for layer in _layers(transformer, name).values():
+        for layer in layers_of(transformer, name).values():
             layer.lora_A[name].to(torch.float32)
             layer.lora_B[name].to(torch.float32)
     load_lora_state(transformer, name, lora.state)
+    if file:
+        dora.fix_gains(transformer, name, file)
     set_strength(transformer, name, strength)
     set_active(transformer, [*active_adapters(transformer), name])
     return lora.metadata
@@ -175,11 +195,16 @@ def load_lora(
 def start_from(transformer: Any, path: Path, name: str) -> None:
     """Copy a LoRA file's weights into an adapter that is there already; the file's ΔW stays what it is.
 
+    A DoRA starts from a DoRA's file or from a plain LoRA's, with its effect.
+
     Raises:
         UserError: unreadable, on other layers or of other ranks than the adapter, or each of q, k and v has a
             down matrix of its own where the adapter shares one.
     """
-    lora, layers = read_lora(path), _layers(transformer, name)
+    file = dora.read_dora(path) if dora.is_dora(path) else None
+    lora, layers = file.lora if file else read_lora(path), layers_of(transformer, name)
+    if file and not dora.on(transformer, name):
+        raise UserError(f"{Path(path).name} is a DoRA, and a plain LoRA is to be trained: give the form dora")
     state = {key: value.float() for key, value in lora.state.items()}
     for module, alpha in lora.alphas.items():
         if (layer := layers.get(module)) is not None and f"{module}.lora_B.weight" in state:
@@ -198,89 +223,17 @@ def start_from(transformer: Any, path: Path, name: str) -> None:
                 f"the LoRA {Path(path).name} has a down matrix for each of q, k and v, and the one to be "
                 "trained shares one: train it with --network_qkv separate"
             )
-
-
-def remove_lora(transformer: Any, name: str) -> None:
-    """Take an adapter off; with the last one the transformer is as it was before."""
-    still = [active for active in active_adapters(transformer) if active != name]
-    if adapters(transformer) == [name]:
-        transformer.unload_lora()
-        return
-    _require(transformer, [name])
-    transformer.delete_adapters(name)
-    set_active(transformer, still)
-
-
-def adapters(transformer: Any) -> list[str]:
-    """The names of the adapters on the transformer, in the order they came."""
-    return list(getattr(transformer, "peft_config", {}))
-
-
-def active_adapters(transformer: Any) -> list[str]:
-    """The names of the adapters that take part in the forward pass."""
-    for layer in _layers(transformer).values():
-        if layer.disable_adapters:
-            return []
-        known = adapters(transformer)
-        return [name for name in layer.active_adapters if name in known]
-    return []
-
-
-def set_active(transformer: Any, names: str | Sequence[str]) -> None:
-    """Let exactly these adapters take part; none with an empty list. Trainable ones take gradients when
-    active.
-    """
-    wanted = [names] if isinstance(names, str) else list(names)
-    _require(transformer, wanted)
-    trainable = {name for name in wanted if not transformer.peft_config[name].inference_mode}
-    for layer in _layers(transformer).values():
-        layer.enable_adapters(bool(wanted))
-        if not wanted:
-            continue
-        layer.set_adapter(wanted)
-        for matrices in (layer.lora_A, layer.lora_B):
-            for name, matrix in matrices.items():
-                matrix.requires_grad_(name in trainable)
-
-
-@contextmanager
-def only(transformer: Any, names: str | Sequence[str]) -> Iterator[None]:
-    """Within the block exactly these adapters take part (for previews: the trained one without its training
-    adapter).
-    """
-    before = active_adapters(transformer)
-    set_active(transformer, names)
-    try:
-        yield
-    finally:
-        set_active(transformer, before)
-
-
-def set_strength(transformer: Any, name: str, strength: float) -> None:
-    """Multiply an adapter's alpha / rank by `strength`, from now on; 1 is the file's own."""
-    _require(transformer, [name])
-    for layer in _layers(transformer, name).values():
-        layer.set_scale(name, strength)
-
-
-def lora_parameters(transformer: Any, name: str = "default") -> list[torch.nn.Parameter]:
-    """An adapter's parameters in the model's order, each once."""
-    _require(transformer, [name])
-    parameters = [
-        parameter
-        for layer in _layers(transformer, name).values()
-        for parameter in (layer.lora_A[name].weight, layer.lora_B[name].weight)
-    ]
-    return list({id(parameter): parameter for parameter in parameters}.values())
+    if dora.on(transformer, name):
+        dora.start(transformer, name, file)
 
 
 def lora_state(transformer: Any, name: str = "default") -> dict[str, torch.Tensor]:
     """A copy of an adapter's weights on the CPU in canonical keys, without the strength: what a file
     holds.
     """
-    _require(transformer, [name])
+    require(transformer, [name])
     state: dict[str, torch.Tensor] = {}
-    for module, layer in _layers(transformer, name).items():
+    for module, layer in layers_of(transformer, name).items():
         state[f"{module}.lora_A.weight"] = layer.lora_A[name].weight.detach().to("cpu", copy=True)
         state[f"{module}.lora_B.weight"] = layer.lora_B[name].weight.detach().to("cpu", copy=True)
     return state
@@ -288,8 +241,8 @@ def lora_state(transformer: Any, name: str = "default") -> dict[str, torch.Tenso
 
 def lora_alphas(transformer: Any, name: str = "default") -> dict[str, float]:
     """An adapter's alphas by module."""
-    _require(transformer, [name])
-    return {module: float(layer.lora_alpha[name]) for module, layer in _layers(transformer, name).items()}
+    require(transformer, [name])
+    return {module: float(layer.lora_alpha[name]) for module, layer in layers_of(transformer, name).items()}
 
 
 @torch.no_grad()
@@ -300,10 +253,10 @@ def load_lora_state(transformer: Any, name: str, state: Mapping[str, torch.Tenso
     Raises:
         UserError: the state is of other modules or ranks than the adapter.
     """
-    _require(transformer, [name])
+    require(transformer, [name])
     own = {
         f"{module}.{matrix}.weight": getattr(layer, matrix)[name].weight
-        for module, layer in _layers(transformer, name).items()
+        for module, layer in layers_of(transformer, name).items()
         for matrix in ("lora_A", "lora_B")
     }
     if {key: tuple(value.shape) for key, value in own.items()} != {
@@ -317,44 +270,48 @@ def load_lora_state(transformer: Any, name: str, state: Mapping[str, torch.Tenso
 
 
 def _inject(
-    transformer: Any, name: str, ranks: Mapping[str, int], alphas: Mapping[str, float], *, trainable: bool
+    transformer: Any,
+    name: str,
+    ranks: Mapping[str, int],
+    alphas: Mapping[str, float],
+    *,
+    trainable: bool,
+    use_dora: bool = False,
 ) -> None:
-    """Let peft wrap the modules; afterwards what was active before is active again."""
+    """Let peft put a LoRA on the modules that `ranks` names."""
     from peft import LoraConfig
 
-    if hasattr(torch.nn.ModuleDict(), name) or "." in name:
-        raise ValueError(f"torch reserves the name {name!r}; call the adapter otherwise (training_adapter)")
-    if name in adapters(transformer):
-        raise ValueError(f"there is an adapter called {name!r} already")
-    before = active_adapters(transformer)
     modules = list(ranks)
     rank, alpha = ranks[modules[0]], alphas[modules[0]]
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,
         target_modules=modules,
-        rank_pattern={f"^{re.escape(key)}": value for key, value in ranks.items() if value != rank},
-        alpha_pattern={f"^{re.escape(key)}": value for key, value in alphas.items() if value != alpha},
+        rank_pattern=pattern(ranks, rank),
+        alpha_pattern=pattern(alphas, alpha),
         lora_dropout=0.0,
         bias="none",
         init_lora_weights=True,
+        use_dora=use_dora,
     )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*Already found a `peft_config` attribute.*")
-        transformer.add_adapter(config, adapter_name=name)
-    transformer.peft_config[name].inference_mode = not trainable
-    placed = _layers(transformer, name)
-    assert set(placed) == set(modules), "peft did not wrap the modules it was told to"
-    for module, layer in placed.items():
+    for module, layer in inject(transformer, name, config, modules, trainable=trainable).items():
         assert layer.r[name] == ranks[module]
         assert layer.lora_alpha[name] == alphas[module]
-    set_active(transformer, before)
 
 
-def _ranks(transformer: Any, modules: Sequence[str], rank: Callable[[ModulePair], int]) -> dict[str, int]:
-    """The rank of each module that is not 0."""
-    by_part = {part: rank(pair) for pair in _pairs(transformer) for part in pair.parts}
-    return {module: by_part[module] for module in modules if by_part[module]}
+def target_ranks(
+    transformer: Any, rank: int | Callable[[ModulePair], int], targets: str | Sequence[str]
+) -> dict[str, int]:
+    """The rank of each module that is targeted and whose rank is not 0; UserError where none is."""
+    by_part = {
+        part: rank if isinstance(rank, int) else rank(pair)
+        for pair in _pairs(transformer)
+        for part in pair.parts
+    }
+    ranks = {module: by_part[module] for module in target_modules(transformer, targets) if by_part[module]}
+    if not ranks:
+        raise UserError("no layer gets a LoRA: all are left out, or have the rank 0; choose more")
+    return ranks
 
 
 def _pairs(transformer: Any) -> Iterator[ModulePair]:
@@ -367,34 +324,8 @@ def _pairs(transformer: Any) -> Iterator[ModulePair]:
 
 def _share_down(transformer: Any, name: str) -> None:
     """Let the parts of each BFL module take the first part's down matrix: one parameter, one gradient."""
-    layers = _layers(transformer, name)
+    layers = layers_of(transformer, name)
     for pair in _pairs(transformer):
         present = [layers[part] for part in pair.parts if part in layers]
         for layer in present[1:]:
             layer.lora_A[name] = present[0].lora_A[name]
-
-
-def _layers(transformer: Any, name: str | None = None) -> dict[str, Any]:
-    """peft's LoRA layers by diffusers module name: all, or those that carry the adapter `name`."""
-    from peft.tuners.lora import LoraLayer
-
-    return {
-        module: layer
-        for module, layer in transformer.named_modules()
-        if isinstance(layer, LoraLayer) and (name is None or name in layer.lora_A)
-    }
-
-
-def _submodule(transformer: Any, name: str) -> Any | None:
-    try:
-        layer = transformer.get_submodule(name)
-    except AttributeError:
-        return None
-    layer = getattr(layer, "base_layer", layer)
-    return layer if hasattr(layer, "in_features") else None
-
-
-def _require(transformer: Any, names: Sequence[str]) -> None:
-    absent = [name for name in names if name not in adapters(transformer)]
-    if absent:
-        raise ValueError(f"no adapter called {absent[0]!r}; there are {adapters(transformer)}")

@@ -98,7 +98,7 @@ def save_kohya(
     Raises:
         UserError: a value is too large for the number format.
     """
-    _save(Path(path), write(from_state(in_precision(state, precision), alpha), "kohya"), metadata)
+    save_tensors(Path(path), write(from_state(in_precision(state, precision), alpha), "kohya"), metadata)
 
 
 def in_precision(
@@ -143,7 +143,7 @@ def convert_lora(
             )
         for name in SCALE_METADATA:
             metadata.pop(name, None)
-    _save(Path(target), write(parsed.modules, format), metadata)
+    save_tensors(Path(target), write(parsed.modules, format), metadata)
     if parsed.left_out:
         warnings.append(
             f"{parsed.left_out} tensors of text encoders were left out: the LoRA's effect differs from the "
@@ -210,7 +210,8 @@ def _read_sound(path: Path, *, transformer_only: bool = False) -> tuple[ParsedLo
     return parsed, metadata
 
 
-def _read(path: Path, *, transformer_only: bool = False) -> tuple[ParsedLora, dict[str, str]]:
+def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """A safetensors file's tensors and metadata; UserError for any other file."""
     check_file(path, "the LoRA")
     try:
         with safe_open(str(path), framework="pt", device="cpu") as handle:
@@ -220,6 +221,11 @@ def _read(path: Path, *, transformer_only: bool = False) -> tuple[ParsedLora, di
         raise UserError(
             f"the LoRA {path.name} is damaged or no safetensors file ({error}); get it again"
         ) from error
+    return tensors, metadata
+
+
+def _read(path: Path, *, transformer_only: bool = False) -> tuple[ParsedLora, dict[str, str]]:
+    tensors, metadata = read_tensors(path)
     try:
         parsed = parse(tensors, transformer_only=transformer_only)
         if not parsed.has_alphas and (config := _peft_config(path, metadata)):
@@ -249,7 +255,7 @@ def _peft_config(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
 def _peft_alphas(parsed: ParsedLora, config: Mapping[str, Any]) -> dict[str, float]:
     """Alphas by module from a PEFT configuration (`lora_alpha`, `alpha_pattern`, rank-stabilised scaling)."""
     if config.get("use_dora"):
-        raise UserError("the file is a DoRA, not a plain LoRA; only plain LoRAs are read")
+        raise UserError("the file is a DoRA in PEFT's form, which is not read; convert it to a plain LoRA")
     pattern: Mapping[str, float] = config.get("alpha_pattern") or {}
     alphas = {}
     for name, module in parsed.modules.items():
@@ -259,13 +265,18 @@ def _peft_alphas(parsed: ParsedLora, config: Mapping[str, Any]) -> dict[str, flo
     return alphas
 
 
-def _save(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file whose bytes depend on nothing but its content.
+def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file atomically; its bytes depend on nothing but its content.
 
     safetensors writes the metadata in an order that differs from process to process; here they are sorted.
     """
     plain = {**{str(key): str(value) for key, value in metadata.items()}, "format": "pt"}
-    data = save({key: value.detach().cpu() for key, value in tensors.items()}, plain)
+    whole = {key: value.detach().cpu() for key, value in tensors.items()}
+    seen: set[int] = set()
+    for key, value in whole.items():  # safetensors writes no memory twice
+        whole[key] = value.clone() if value.data_ptr() in seen else value
+        seen.add(value.data_ptr())
+    data = save(whole, plain)
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))

@@ -12,7 +12,7 @@ is rank 48, alpha 96). diffusers' `_convert_kohya_flux_lora_to_diffusers` splits
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -163,8 +163,8 @@ def parse(
         kinds += [kind for end, kind in _OTHER_ENDINGS if key.endswith(end)]
         if kinds:
             raise UserError(
-                f"the file holds {kinds[0]} ({key}), not a plain LoRA; only plain LoRAs are read: convert it "
-                "to one first"
+                f"the file holds {kinds[0]} ({key}), not the plain LoRA that this is for: convert "
+                "it to one first"
             )
         if not key.endswith(".alpha"):
             precisions.add(str(tensor.dtype).removeprefix("torch."))
@@ -197,7 +197,7 @@ def parse(
     modules: dict[str, LoraModule] = {}
     forms: set[str] = set()
     for name, down in downs.items():
-        form, target = _resolve(name)
+        form, target = resolve(name)
         forms.add(form)
         up = ups[name]
         if down.ndim == 4:
@@ -225,7 +225,7 @@ def _ending(key: str, endings: tuple[str, ...]) -> str | None:
     return next((end for end in endings if key.endswith(end)), None)
 
 
-def _resolve(name: str) -> tuple[str, str | ModulePair]:
+def resolve(name: str) -> tuple[str, str | ModulePair]:
     """The form a module's name is written in, and what it is: a diffusers module or a BFL one."""
     dotted, flat, flat_parts = _tables()
     for prefix, form in (("lora_unet_", "kohya"), ("lora_transformer_", "kohya"), ("lycoris_", "lycoris")):
@@ -312,12 +312,7 @@ def fuse(pair: ModulePair, parts: Mapping[str, LoraModule]) -> LoraModule:
     for index, module in present:
         sizes[index] = module.up.shape[0]
     starts = [sum(sizes[:index]) for index in range(len(sizes))]
-    shared = all(
-        module.alpha == first.alpha
-        and module.down.shape == first.down.shape
-        and torch.equal(module.down, first.down)
-        for _, module in present
-    )
+    shared = share_down([module for _, module in present])
     rank = first.rank if shared else sum(module.rank for _, module in present)
     up = torch.zeros(sum(sizes), rank, dtype=first.up.dtype)
     column = 0
@@ -327,6 +322,17 @@ def fuse(pair: ModulePair, parts: Mapping[str, LoraModule]) -> LoraModule:
         column += 0 if shared else module.rank
     down = first.down if shared else torch.cat([module.down for _, module in present])
     return LoraModule(down, up, first.scale * rank)
+
+
+def share_down(parts: Sequence[LoraModule]) -> bool:
+    """Whether LoRAs of one BFL module's parts have one down matrix, as kohya's scripts train them."""
+    first = parts[0]
+    return all(
+        part.alpha == first.alpha
+        and part.down.shape == first.down.shape
+        and torch.equal(part.down, first.down)
+        for part in parts[1:]
+    )
 
 
 def write(modules: Mapping[str, LoraModule], form: LoraFormat) -> dict[str, torch.Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -78,6 +79,24 @@ def no_cudnn_attention() -> Iterator[None]:
         yield
     finally:
         torch.backends.cuda.enable_cudnn_sdp(before)
+
+
+@contextlib.contextmanager
+def deterministic(wanted: bool) -> Iterator[None]:
+    """Deterministic kernels of the GPU where there are some; the settings are put back."""
+    before = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    memory_filling: Any = torch.utils.deterministic
+    fill = memory_filling.fill_uninitialized_memory
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        memory_filling.fill_uninitialized_memory = False  # it would write every tensor twice
+    try:
+        yield
+    finally:
+        memory_filling.fill_uninitialized_memory = fill
+        torch.use_deterministic_algorithms(before, warn_only=warn_only)
 
 
 def predict_velocity(
@@ -171,7 +190,8 @@ def encode_prompts(text: TextEncoders, prompts: Sequence[str], device: torch.dev
         if prompt in known:
             continue
         clip_ids = _token_ids(text.tokenizer, prompt, text.clip_length).to(text.text_encoder.device)
-        t5_ids = _token_ids(text.tokenizer_2, prompt, text.t5_length).to(text.text_encoder_2.device)
+        t5_ids = _token_ids(text.tokenizer_2, prompt, text.t5_length)
+        t5_ids = t5_ids.to(text.t5_device or text.text_encoder_2.device)
         pooled = text.text_encoder(clip_ids, output_hidden_states=False).pooler_output[0]
         embeds = text.text_encoder_2(t5_ids, output_hidden_states=False)[0][0]
         known[prompt] = PromptEmbedding(embeds.to(device), pooled.to(device))

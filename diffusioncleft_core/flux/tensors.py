@@ -139,6 +139,14 @@ class Tensors:
         scales = () if scale is None else (scale.to(torch.float32).reshape(-1, 1),)
         return Packed("fp8", (shape[0], shape[1]), (self._raw(key), *scales))
 
+    def packed_bytes(self, key: str) -> int | None:
+        """Bytes of what `packed` gives, by the header; None for one that is stored wide."""
+        shape = self.shape(key)
+        if len(shape) != 2 or self.stored_dtype(key) not in _FLOAT8:
+            return None
+        scale = self._scales.get(key)
+        return math.prod(shape) + (0 if scale is None else 4 * scale.numel())
+
     def form(self) -> str:
         """How most of the weights are stored: `plain`, `fp8`, or a GGUF type."""
         counts: dict[str, int] = {}

@@ -10,7 +10,7 @@ from typing import Any
 from ..conditions.plan import PlanRow
 from ..dataset.drawn import refuse_withdrawn_set, remember_place
 from ..dataset.withdrawn import refuse_withdrawn
-from ..flux.lora_file import read_lora
+from ..flux.lora_forms import said_of
 from ..imageset.places import SETTINGS
 from ..imageset.synthetic import drawn_by
 from ..outputs import check_output
@@ -116,9 +116,8 @@ def lora_warnings(lora: Path | None, record: Mapping[str, Any], plan: Sequence[P
     """What the LoRA says against this use of it: no effect, another base model, another trigger."""
     if lora is None:
         return []
-    read = read_lora(lora)
-    metadata = read.metadata
-    warnings = [f"the LoRA changes less than it seems: {said}" for said in read.warnings]
+    metadata, told = said_of(lora)
+    warnings = [f"the LoRA changes less than it seems: {said}" for said in told]
     trained_on = metadata.get("base_model_sha256", "")
     if trained_on and trained_on != record["base"]["sha256"]:
         warnings.append(

@@ -20,8 +20,10 @@ from ..conditions.plan import PlanRow
 from ..conditions.prompts import plain_text
 from ..errors import UserError
 from ..files import atomic_path, sha256_bytes
-from ..flux.components import load_text_encoders, load_transformer, load_vae, place, stream_changed
+from ..flux.components import load_text_encoders, load_vae
 from ..flux.lora import load_lora, remove_lora
+from ..flux.offload import stream_changed
+from ..flux.placement import load_placed
 from ..flux.sampling import PromptEmbedding, decode_latents, encode_prompts, initial_noise, sample
 from ..flux.source import FluxSource
 from ..progress import progress
@@ -121,7 +123,7 @@ class ImageSampler:
         source: the base model.
         device: where it works.
         dtype: number format of its weights.
-        free_bytes: see `place`.
+        free_bytes: see `has_room`.
     """
 
     def __init__(
@@ -129,8 +131,8 @@ class ImageSampler:
     ) -> None:
         self.device = device
         self.dtype = dtype
-        self.transformer = load_transformer(source, torch.device("cpu"), dtype).eval()
-        self.streamed = not place(self.transformer, device, free_bytes)
+        self.transformer, whole = load_placed(source, device, dtype, free_bytes)
+        self.streamed = not whole
         self.vae = load_vae(source, device, dtype).eval()
         self._lora = False
 

@@ -113,7 +113,8 @@ def is_ours(path: Path) -> bool:
 def drawn_by(lora: object) -> set[str]:
     """By what a record of a LoRA knows it: the file's hash, and what it came from; the same of its others."""
     known = lora if isinstance(lora, Mapping) else {}
-    names = {name for key in ("sha256", TRAINING) if isinstance(name := known.get(key), str)}
+    told = [text for key in ("sha256", TRAINING) if isinstance(text := known.get(key), str)]
+    names = {name for text in told for name in text.split()}
     others = known.get(OTHERS)
     return names.union(*map(drawn_by, others)) if isinstance(others, list) else names
 
@@ -132,8 +133,8 @@ def lora_of_image(path: Path) -> set[str]:
             with Image.open(path, formats=["PNG"]) as image:
                 said = image.info
             if said.get("Software") == SOFTWARE:
-                found |= {str(said[key]) for key in ("lora_sha256", "lora_training") if key in said}
-                found |= set(str(said.get("lora_others", "")).split())
+                for key in ("lora_sha256", "lora_training", "lora_others"):
+                    found |= set(str(said.get(key, "")).split())
     return found - {"none"}
 
 

@@ -9,7 +9,11 @@ import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import UserError
 from ..files import sha256_model
@@ -18,8 +22,12 @@ from ..weights.networks import NetworkInfo, draw_from_seed, load_state, load_wei
 if TYPE_CHECKING:
     import torch
 
+    from ..weights.backbones import Backbone
+
 INCEPTION_SIDE = 299
 INCEPTION_DIMENSIONS = 2048
+BACKBONE_SIDE = 224
+"""Side in px at which an encoder that is no part of FID or LPIPS sees an image."""
 SMALLEST_SIDE = 64
 """AlexNet's convolutions and pools leave nothing of less than 63 px."""
 INSTALL = "run: pip install lpips pytorch-fid scipy"
@@ -135,6 +143,67 @@ def perceptual(trunk: Path | None, device: torch.device, seed: int = 0) -> Perce
     return PerceptualFeatures(network.eval().requires_grad_(False).to(device), info, device)
 
 
+@dataclass(frozen=True)
+class BackboneFeatures:
+    """A classifier's or encoder's features: images to the vectors that its last stage gives, pooled."""
+
+    network: torch.nn.Module
+    backbone: Backbone
+    device: torch.device
+
+    @property
+    def info(self) -> NetworkInfo:
+        """Of the backbone."""
+        return self.backbone.info
+
+    @property
+    def dimensions(self) -> int:
+        """Of the backbone."""
+        return self.backbone.dimensions
+
+    def prepare(self, pixels: Any) -> torch.Tensor:
+        """[3, 224, 224] float32, normalised as the network wants it, of `pixels` [H, W, 3] uint8.
+
+        The whole image, bicubic with antialiasing; the aspect ratio is not kept, as in FID.
+        """
+        return self.backbone.prepare(resized(pixels, (BACKBONE_SIDE, BACKBONE_SIDE))[None])[0]
+
+    def __call__(self, batch: torch.Tensor) -> torch.Tensor:
+        """[B, D] float32 of `batch` [B, 3, 224, 224]."""
+        import torch
+
+        with torch.inference_mode():
+            found: torch.Tensor = self.network(batch.to(self.device)).float().cpu()
+        return found
+
+
+def backbone_features(spec: str, device: torch.device, own: Path | None = None) -> BackboneFeatures:
+    """The extractor over a backbone, by a registered name, `timm:FOLDER` or `transformers:FOLDER`.
+
+    Raises:
+        UserError: there is no such one, or its weights or package are missing.
+    """
+    from torch import nn
+
+    from ..weights.backbones import load_backbone
+    from ..weights.layers import Pool
+
+    found = load_backbone(spec, device, own)
+    return BackboneFeatures(nn.Sequential(found.stages, Pool()).eval(), found, device)
+
+
+def resized(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """`pixels` [H, W, 3] at `size` (width, height), bicubic with Pillow's antialiasing; as they are if equal.
+
+    The aspect ratio is not kept: LPIPS compares position by position.
+    """
+    from PIL import Image
+
+    if (pixels.shape[1], pixels.shape[0]) == size:
+        return pixels
+    return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC), dtype=np.uint8)
+
+
 def lpips_heads() -> Path:
     """The linear heads that the lpips package ships for AlexNet."""
     return Path(_lpips_package().__file__).parent / "weights" / "v0.1" / "alex.pth"
@@ -237,7 +306,12 @@ class Extractors:
 
 
 def load_extractors(
-    metrics: Collection[str], *, phantom: bool, device: torch.device, own: Path | None = None
+    metrics: Collection[str],
+    *,
+    phantom: bool,
+    device: torch.device,
+    own: Path | None = None,
+    further: Mapping[str, str] = MappingProxyType({}),
 ) -> Extractors:
     """The networks of these metrics; names that need none are passed over.
 
@@ -246,6 +320,7 @@ def load_extractors(
         phantom: draws the weights from a seed, for phantoms alone; otherwise they come from this machine.
         device: where the networks work.
         own: a folder searched first.
+        further: backbones whose vectors are measured beside Inception's, by the name that their figures get.
 
     Raises:
         UserError: weights are missing or are not the pinned ones.
@@ -262,6 +337,7 @@ def load_extractors(
             found = network
         else:
             vectors[name] = network
+    vectors |= {name: backbone_features(spec, device, own) for name, spec in further.items()}
     return Extractors(vectors, found)
 
 

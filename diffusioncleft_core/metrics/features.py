@@ -18,7 +18,7 @@ from ..dataset.folder import is_dataset, owned_cache
 from ..imageset.cache import ContentCache, entry_key
 from ..imageset.decode import INGEST_VERSION
 from ..progress import progress
-from .extractors import SMALLEST_SIDE, Extractors, PerceptualFeatures
+from .extractors import SMALLEST_SIDE, Extractors, PerceptualFeatures, resized
 from .lpips import NO_MOMENTS, Moments, Pairs, Perceptual, draw_pairs, perceptual_pass
 from .sets import Mask, MeasuredImage, Population
 
@@ -31,6 +31,8 @@ OWN_CACHE = ".measure"
 DATASET_CACHE = "features"
 """In a dataset's cache: erased with it, and whenever a photograph is withdrawn."""
 VECTORS, LPIPS, MOMENTS = "vectors", "lpips", "moments"
+_RESULT = 2
+"""Version of what is kept of LPIPS' pairs."""
 _KEPT_MOMENTS = 4
 """Sums of LPIPS' features that a folder keeps: each takes up to 50 MB at 768 px."""
 
@@ -221,18 +223,6 @@ class _Pass:
         return self._found.get(place)
 
 
-def resized(pixels: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
-    """`pixels` [H, W, 3] at `size` (width, height), bicubic with Pillow's antialiasing; as they are if equal.
-
-    The aspect ratio is not kept: LPIPS compares position by position.
-    """
-    from PIL import Image
-
-    if (pixels.shape[1], pixels.shape[0]) == size:
-        return pixels
-    return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC), dtype=np.uint8)
-
-
 def _lpips_of_pairs(
     worker: _Pass,
     members: Mapping[str, Mask],
@@ -250,8 +240,7 @@ def _lpips_of_pairs(
         places = np.flatnonzero(np.logical_or.reduce(list(left.values())))
         measured = perceptual_pass(worker.phi, left, wanted, order=places.tolist())
         for name in left:
-            mean, n_pairs = measured.pairs_mean(pairs[name])
-            lpips[name] = Perceptual(mean, n_pairs, measured.all_pairs[name], measured.n_images[name])
+            lpips[name] = measured.perceptual(name, pairs[name])
             cache, key = kept[name]
             cache.keep_value(key, asdict(lpips[name]))
     return {name: lpips[name] for name in members}
@@ -263,7 +252,7 @@ def _kept_result(
     """Where the LPIPS of one set is kept, and the key of all that it depends on."""
     inside = [worker.images[place] for place in np.flatnonzero(mask).tolist()]
     chosen = [[worker.images[i].sha256, worker.images[j].sha256] for i, j in pairs.tolist()]
-    key = entry_key([image.sha256 for image in inside], chosen, worker.size, *_depends_on(network))
+    key = entry_key(_RESULT, [image.sha256 for image in inside], chosen, worker.size, *_depends_on(network))
     owners = list(dict.fromkeys(image.folder for image in inside))
     return ContentCache(caches.shared(owners), LPIPS), key
 

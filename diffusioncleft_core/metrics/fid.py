@@ -30,22 +30,26 @@ def frechet_distance(first: Array, second: Array) -> float:
     return float(max(shift @ shift + np.square(a).sum() + np.square(b).sum() - 2 * root, 0.0))
 
 
-def split_floor(features: Array, splits: int, seed: int) -> list[float]:
-    """The distance between two random halves of `features` [N, D], for each of `splits` halvings.
+def matched_sizes(n: int, n_reference: int) -> int:
+    """Images a side at which n generated images and half of the training images can be compared alike."""
+    return min(n, n_reference // 2)
+
+
+def split_floor(features: Array, splits: int, seed: int, size: int) -> list[float]:
+    """The distance between two random parts of `features` [N, D], `size` rows each, for each of `splits`.
 
     It is what a perfect sampler would still score at this size.
 
     Raises:
-        ValueError: there are fewer than four rows.
+        ValueError: the parts are of fewer than two rows, or there are not enough rows for both.
     """
-    if len(features) < 4:
-        raise ValueError("halves of two images need four")
+    if size < 2 or 2 * size > len(features):
+        raise ValueError(f"two parts of {size} rows need two rows each and {2 * size} in all")
     rng = np.random.default_rng(seed)
-    half = len(features) // 2
     found = []
     for _ in range(splits):
         order = rng.permutation(len(features))
-        found.append(frechet_distance(features[order[:half]], features[order[half:]]))
+        found.append(frechet_distance(features[order[:size]], features[order[size : 2 * size]]))
     return found
 
 

@@ -35,14 +35,42 @@ class Perceptual:
     n_pairs: int
     all_pairs_mean: float | None
     n_images: int
+    between: float = 0.0
+    """Covariance of two pairs' distances that share an image, as far as the random pairs tell; 0 at least."""
+    spread: float = 0.0
+    """Variance of a pair's distance."""
+    shared: int = 0
+    """In how many ordered ways two of the random pairs share an image."""
 
     @property
     def n_all_pairs(self) -> int:
         """How many pairs the set has."""
         return self.n_images * (self.n_images - 1) // 2
 
+    def pairs_interval(self) -> list[float] | None:
+        """At 95 %, of the mean over random pairs; they share images, so they are not independent."""
+        if self.pairs_mean is None or self.n_pairs < FEWEST_FOR_AN_INTERVAL:
+            return None
+        variance = (self.n_pairs * self.spread + self.shared * self.between) / self.n_pairs**2
+        return _normal(self.pairs_mean, variance)
+
+    def all_pairs_interval(self) -> list[float] | None:
+        """At 95 %, of the mean over all pairs: the variance of a U-statistic (Hoeffding 1948, eq. 5.13)."""
+        n = self.n_images
+        if self.all_pairs_mean is None or self.n_pairs < FEWEST_FOR_AN_INTERVAL or n < 3:
+            return None
+        variance = (4 * (n - 2) * self.between + 2 * self.spread) / (n * (n - 1))
+        return _normal(self.all_pairs_mean, variance)
+
+
+def _normal(mean: float, variance: float) -> list[float]:
+    reach = 1.959964 * float(np.sqrt(variance))
+    return [max(mean - reach, 0.0), mean + reach]
+
 
 NO_PERCEPTUAL = Perceptual(None, 0, None, 0)
+FEWEST_FOR_AN_INTERVAL = 30
+"""Random pairs."""
 
 
 def draw_pairs(members: Mapping[str, Mask], count: int, seed: int) -> dict[str, Pairs]:
@@ -145,20 +173,35 @@ class PerceptualResult:
     moments: dict[str, Moments]
     """Of the images that entered, by set."""
 
-    @property
-    def all_pairs(self) -> dict[str, float | None]:
-        """Mean over all pairs, by set."""
-        return {name: found.all_pairs_mean() for name, found in self.moments.items()}
+    def perceptual(self, name: str, pairs: Pairs) -> Perceptual:
+        """LPIPS of one set: over those of `pairs` [P, 2] that were measured, and over all."""
+        measured = [(i, j) for i, j in pairs.tolist() if (i, j) in self.distances]
+        moments = self.moments[name]
+        if not measured:
+            return Perceptual(None, 0, moments.all_pairs_mean(), moments.n)
+        values = np.array([self.distances[pair] for pair in measured])
+        return Perceptual(
+            float(values.mean()),
+            len(values),
+            moments.all_pairs_mean(),
+            moments.n,
+            *_components(measured, values),
+        )
 
-    @property
-    def n_images(self) -> dict[str, int]:
-        """Images that entered, by set."""
-        return {name: found.n for name, found in self.moments.items()}
 
-    def pairs_mean(self, pairs: Pairs) -> tuple[float | None, int]:
-        """Mean over those of `pairs` [P, 2] that were measured, and their number."""
-        values = [self.distances[i, j] for i, j in pairs.tolist() if (i, j) in self.distances]
-        return (float(np.mean(values)) if values else None), len(values)
+def _components(pairs: Sequence[tuple[int, int]], values: NDArray[np.float64]) -> tuple[float, float, int]:
+    """Covariance of two pairs that share an image, variance of a pair, and how often two share one."""
+    deviations = values - values.mean()
+    places = np.array(pairs)
+    size = int(places.max()) + 1
+    sums, squares, degrees = np.zeros(size), np.zeros(size), np.zeros(size, np.int64)
+    for side in places.T:
+        np.add.at(sums, side, deviations)
+        np.add.at(squares, side, deviations**2)
+        np.add.at(degrees, side, 1)
+    shared = int((degrees * (degrees - 1)).sum())
+    between = max(float((sums**2 - squares).sum()) / shared, 0.0) if shared else 0.0
+    return between, float(deviations.var(ddof=1)) if len(values) > 1 else 0.0, shared
 
 
 def perceptual_pass(

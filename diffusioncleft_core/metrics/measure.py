@@ -12,6 +12,13 @@ sets.<pre_op|post_op|all>.<metric>.<profile>.<variant> is a Figure, or a list of
     fir_sweep        paper    raw, filtered  list of {"threshold": 0.3, "pairs": {"value", "ci95", "k", "n"},
                                              "images": {...}} for 0.30, 0.35 ... 0.70
     fid              paper    raw, filtered  Frechet distance to the training images
+    fid_matched      robust   raw, filtered  the same at the size of fid_floor, mean over random draws
+    fid_holdout      robust   raw, filtered  to hold-out photographs: copying the training images does not
+                                             lower it
+    kid, kid_holdout robust   raw, filtered  kernel distance to either, unbiased at any number of images
+    precision, recall, density, coverage
+                     robust   raw, filtered  neighbourhoods of generated and training images
+    vendi            robust   raw, filtered  how many wholly different images the set amounts to
     lpips            paper    raw, filtered  mean over 2,000 random pairs
     lpips_all_pairs  robust   raw, filtered  mean over all pairs, exact
     lpips_reference  robust   real           the training images' own LPIPS, over all pairs
@@ -20,15 +27,21 @@ sets.<pre_op|post_op|all>.<metric>.<profile>.<variant> is a Figure, or a list of
     near_copies_control
                      robust   holdout        the same of hold-out photographs
     fid_floor        robust   real           training images against training images, mean over random halves
+    kid_floor        robust   holdout        hold-out photographs against the training images
+    vendi_reference  robust   real           the training images' own Vendi score
     fir_control_pairs, fir_control_images
                      robust   holdout        hold-out photographs against the training images: what faces of
                                              other people score
+
+Another extractor than Inception gives the same over its vectors: its Frechet distance by its own name
+(`dinov2`, `dinov2_holdout`), the rest with it in front (`dinov2_kid`).
 
 `filtered` is there only when the set went through the filters. A Figure:
 
     value         float, a proportion from 0 to 1 for fir_*, near_copies*; null where it could not be
                   measured, or where a number of photographs below 5 would follow from it; so for every count
-    ci95          [low, high] or null (Clopper-Pearson for fir_*, near_copies*)
+    ci95          [low, high] or null: Clopper-Pearson for fir_*, near_copies*; the jackknife over images for
+                  distances and neighbourhoods, at these sizes; Hoeffding's variance of pairs for lpips*
     k             fir_*, near_copies*: how many were at or above the threshold
     n             what the value is a mean or a share of: pairs (fir_pairs, lpips*), images (the others)
     n_images      images of the set that entered
@@ -39,7 +52,7 @@ sets.<pre_op|post_op|all>.<metric>.<profile>.<variant> is a Figure, or a list of
     threshold     fir_*, near_copies* only: a cosine, or a score of `imageset.copies`
     image_size    lpips* only: [width, height] in px at which images were compared; n_resized: how many were
                   brought to it
-    range         fid_floor only: [smallest, largest] of the halvings
+    range         fid_floor, fid_matched only: [smallest, largest] of the draws
     extractor     {"name", "sha256", "phantom": bool, "licence"}; phantom: the figure says nothing about
                   photographs, and whoever shows it must say so
     note          one sentence for the reader, or absent
@@ -67,34 +80,24 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from ..dataset.folder import holds_phantoms
 from ..errors import UserError
 from ..faces.analyzer import FaceAnalyzer
 from ..ranges import COSINE, COUNT, PAPER_SIMILARITY
 from .copies import copy_figures
+from .distributions import distribution_figures, noted, sides_of
 from .extractors import Extractors
 from .faces import face_figures, look_at_faces
 from .features import FeatureCaches, PairSampling, PopulationFeatures, common_size, extract_features
-from .fid import frechet_distance, split_floor
-from .fir import NO_REFERENCE
 from .lpips import NO_PERCEPTUAL, PAPER_PAIRS, Perceptual
 from .sets import Group, Mask, Population, Warn, generated_population, name_damaged, reference_population
 from .untold import without_small_counts
 
-SPLITS = 10
-FEWEST_FOR_A_SPLIT = 20
-SEEDED = "A seeded-random network computed this: the value says nothing about photographs."
-PAPER_FID = "To the training images, as in the paper: copies of them would lower it."
-SMALL_FID = "Fewer images than Inception has dimensions: the distance is biased upwards, more so the fewer."
-TOO_FEW = "It takes two images that can be read on each side."
 NOT_PAIRED = "It takes two images that can be read."
-FLOOR = "Random halves of the training images against each other; smaller sets than the others, so larger."
 REFERENCE_SIZE = "The training images at the generated images' size, over all pairs."
 
 
@@ -166,11 +169,11 @@ def measure_sets(
             for name, metrics in copies.items():
                 sets[name] |= metrics
     if extractors:
-        drawn, real = both_features(population, references, extractors, settings, warn)
+        drawn, real, held = all_features(population, references, extractors, settings, warn)
         for group in drawn.population.groups:
             for metric, network in extractors.vectors.items():
-                info = network.info.as_json()
-                sets[group.name] |= frechet_figures(metric, group, drawn, real, info, settings.seed)
+                sides = sides_of(metric, group, real, held, network.info.as_json(), settings.seed)
+                sets[group.name] |= distribution_figures(group, drawn, sides)
             if extractors.perceptual is not None:
                 info = extractors.perceptual.info.as_json()
                 sets[group.name] |= perceptual_figures(group, drawn, real, info)
@@ -178,14 +181,17 @@ def measure_sets(
     return without_small_counts({"sets": sets, "figures": figures}, trained, with_face)
 
 
-def both_features(
+def all_features(
     population: Population,
     references: Sequence[Path],
     extractors: Extractors,
     settings: MeasureSettings,
     warn: Warn,
-) -> tuple[PopulationFeatures, PopulationFeatures]:
-    """The features of the generated images and of the training photographs: every image is decoded once."""
+) -> tuple[PopulationFeatures, PopulationFeatures, PopulationFeatures]:
+    """The features of the generated images, and of the photographs that were trained on and held out.
+
+    Every image is decoded once; the hold-out enters no LPIPS.
+    """
     size = common_size(population.images)
     drawn = extract_features(
         population,
@@ -196,72 +202,25 @@ def both_features(
         "features, generated",
     )
     name_damaged(population.images, drawn.damaged(), warn)
-    photographs = reference_population(references)
-    real = extract_features(
-        photographs,
-        {group.name: group.raw for group in photographs.groups},
-        extractors,
-        PairSampling(size, 0),
-        FeatureCaches(),
-        "features, photographs",
+    real, held = (
+        extract_features(
+            photographs,
+            {group.name: group.raw for group in photographs.groups},
+            networks,
+            PairSampling(size, 0),
+            FeatureCaches(),
+            description,
+        )
+        for photographs, networks, description in (
+            (reference_population(references), extractors, "features, photographs"),
+            (
+                reference_population(references, "holdout"),
+                replace(extractors, perceptual=None),
+                "features, hold-out",
+            ),
+        )
     )
-    return drawn, real
-
-
-def frechet_figures(
-    metric: str,
-    group: Group,
-    drawn: PopulationFeatures,
-    real: PopulationFeatures,
-    extractor: dict[str, Any],
-    seed: int,
-) -> dict[str, Any]:
-    """`fid` of a group against its training photographs, and `fid_floor`; likewise of another extractor."""
-    photographs = real.decoded(metric, real.population.mask(group.name))
-    figures: dict[str, Any] = {metric: {"paper": {}}}
-    for variant, mask in group.variants().items():
-        images = drawn.decoded(metric, mask)
-        value = None
-        if len(images) >= 2 and len(photographs) >= 2:
-            value = frechet_distance(images, photographs)
-        figures[metric]["paper"][variant] = {
-            "value": value,
-            "ci95": None,
-            "n": len(images),
-            "n_images": len(images),
-            "n_reference": len(photographs),
-            "n_unreadable": int(mask.sum()) - len(images),
-            "extractor": extractor,
-            "note": frechet_note(value, len(images), len(photographs), images.shape[1], extractor),
-        }
-    if len(photographs) >= FEWEST_FOR_A_SPLIT:
-        values = split_floor(photographs, SPLITS, seed)
-        figures[f"{metric}_floor"] = {
-            "robust": {
-                "real": {
-                    "value": float(np.mean(values)),
-                    "ci95": None,
-                    "range": [min(values), max(values)],
-                    "n": len(photographs) // 2,
-                    "n_images": len(photographs),
-                    "n_reference": len(photographs),
-                    "n_unreadable": 0,
-                    "extractor": extractor,
-                    "note": noted(extractor, FLOOR),
-                }
-            }
-        }
-    return figures
-
-
-def frechet_note(
-    value: float | None, n: int, n_reference: int, dimensions: int, extractor: Mapping[str, Any]
-) -> str:
-    """What must be said of a Fréchet distance between n images and n_reference photographs."""
-    if value is None:
-        return TOO_FEW if n_reference else NO_REFERENCE
-    small = [SMALL_FID] if min(n, n_reference) < dimensions else []
-    return noted(extractor, " ".join([PAPER_FID, *small]))
+    return drawn, real, held
 
 
 def perceptual_figures(
@@ -273,11 +232,17 @@ def perceptual_figures(
         name = f"{group.name}.{variant}"
         found = drawn.lpips.get(name, NO_PERCEPTUAL)
         shared = shared_facts(found, drawn, name, mask, extractor)
-        figures["lpips"]["paper"][variant] = {"value": found.pairs_mean, "n": found.n_pairs, **shared}
-        figures["lpips_all_pairs"]["robust"][variant] = {
-            "value": found.all_pairs_mean,
-            "n": found.n_all_pairs,
+        figures["lpips"]["paper"][variant] = {
             **shared,
+            "value": found.pairs_mean,
+            "ci95": found.pairs_interval(),
+            "n": found.n_pairs,
+        }
+        figures["lpips_all_pairs"]["robust"][variant] = {
+            **shared,
+            "value": found.all_pairs_mean,
+            "ci95": found.all_pairs_interval(),
+            "n": found.n_all_pairs,
         }
     if group.name in real.lpips:
         found = real.lpips[group.name]
@@ -311,11 +276,6 @@ def shared_facts(
         "extractor": extractor,
         **({"note": note} if note else {}),
     }
-
-
-def noted(extractor: Mapping[str, Any], note: str) -> str:
-    """`note`, after the warning that a seeded-random network computed the value."""
-    return " ".join(filter(None, [SEEDED if extractor["phantom"] else "", note]))
 
 
 def refuse_photographs(references: Sequence[Path], extractors: Extractors) -> None:

@@ -126,12 +126,12 @@ def generated_population(generated: Mapping[str, Path], warn: Warn) -> Populatio
     return Population(images, groups_of(images, was_filtered))
 
 
-def reference_population(datasets: Sequence[Path]) -> Population:
-    """The training photographs of these datasets; empty when there is none."""
+def reference_population(datasets: Sequence[Path], role: str = "train") -> Population:
+    """The photographs of these datasets that have a role, the training ones by default; maybe none."""
     images = [
         MeasuredImage(Path(folder), row.file, row.condition or "unknown")
         for folder in dict.fromkeys(map(Path, datasets))
-        for row in dataset_rows(folder, "train")
+        for row in dataset_rows(folder, role)
     ]
     conditions = {image.condition: False for image in images}
     return Population(images, groups_of(images, {**conditions, ALL: False}) if images else [])

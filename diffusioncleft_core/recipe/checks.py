@@ -33,14 +33,16 @@ def check_recipe(recipe: Recipe, spell: Spelling = by_path) -> Recipe:
     The output's name may be given with the suffix of its file, which it does not keep.
     """
     _check_sizes(recipe, spell)
+    _check_form(recipe, spell)
     name = recipe.output.name
     if name.lower().endswith(_LORA_SUFFIX):
         name = name[: -len(_LORA_SUFFIX)]
         recipe = recipe.replaced({"output.name": name})
-    if not name or name.startswith(".") or any(letter in name for letter in '/\\:*?"<>|\0'):
-        raise UserError(
-            f"{spell('output.name')} {name!r} is no plain file name; leave out folders and special characters"
-        )
+    for path, given in (("output.name", name), ("tracking.tracker_name", recipe.tracking.tracker_name)):
+        if not given or given.startswith(".") or any(letter in given for letter in '/\\:*?"<>|\0'):
+            raise UserError(
+                f"{spell(path)} {given!r} is no plain file name; leave out folders and special characters"
+            )
     if not recipe.data.caption_extension.startswith("."):
         extension = recipe.data.caption_extension
         raise UserError(f"{spell('data.caption_extension')} {extension!r} needs its dot: .txt")
@@ -72,6 +74,14 @@ def check_places(recipe: Recipe, spell: Spelling = by_path) -> Recipe:
         raise UserError(f"previews need prompts; give {spell('previews.prompts')} FILE, one prompt a line")
     _refuse_without_effect(recipe, spell, places=True)
     return recipe
+
+
+def _check_form(recipe: Recipe, spell: Spelling) -> None:
+    if recipe.network.form == "dora" and recipe.memory.blocks_to_swap:
+        raise UserError(
+            f"{spell('network.form')} dora needs each weight of the base at every step, so it does not go "
+            f"with {spell('memory.blocks_to_swap')} {recipe.memory.blocks_to_swap}; use 0, lora or lokr"
+        )
 
 
 def _check_sizes(recipe: Recipe, spell: Spelling) -> None:
@@ -116,6 +126,11 @@ def _regularised(recipe: Recipe) -> bool:
 
 
 _RULES = (
+    _Rule(
+        ("network.factor",),
+        lambda r: r.network.form == "lokr",
+        "it belongs to {network.form} lokr; choose that or leave it out",
+    ),
     _Rule(
         ("optimizer.warmup_steps",),
         lambda r: r.optimizer.schedule != "constant",
@@ -173,9 +188,36 @@ _RULES = (
         needs_places=True,
     ),
     _Rule(
+        ("memory.compile",),
+        lambda r: r.memory.dynamo_backend != "no",
+        "{memory.dynamo_backend} no compiles nothing; leave it out",
+    ),
+    _Rule(
+        ("memory.dynamo_backend",),
+        lambda r: r.memory.compile or r.memory.dynamo_backend == "no",
+        "nothing is compiled; give {memory.compile} too",
+    ),
+    _Rule(
         ("objective.other_trigger",),
         lambda r: r.objective.output_preservation_weight > 0,
         "it is for output preservation; give {objective.output_preservation_weight} too",
+    ),
+    _Rule(
+        ("validation.data_dir", "validation.max_images", "validation.seed", "validation.early_stop"),
+        lambda r: r.validation.every_n_steps > 0 or r.validation.every_n_epochs > 0,
+        "nothing is validated; give {validation.every_n_steps} too",
+    ),
+    _Rule(
+        ("tracking.tracker_name",),
+        lambda r: r.tracking.log_with is not None or r.tracking.logging_dir is not None,
+        "nothing is tracked; give {tracking.log_with} too",
+        needs_places=True,
+    ),
+    _Rule(
+        ("tracking.wandb_run_name", "tracking.wandb_online"),
+        lambda r: r.tracking.log_with in ("wandb", "all"),
+        "it is for wandb; give {tracking.log_with} wandb too",
+        needs_places=True,
     ),
     _Rule(
         ("data.class_tokens", "data.caption_extension"),
@@ -187,6 +229,12 @@ _RULES = (
         ("model.clip_l", "model.t5xxl", "model.vae", "model.tokenizer_clip", "model.tokenizer_t5"),
         lambda r: not r.model.phantom,
         "{model.phantom} trains the embedded model, which is whole; leave it out",
+        needs_places=True,
+    ),
+    _Rule(
+        ("memory.limit",),
+        lambda r: not r.model.phantom,
+        "{model.phantom} trains the embedded model, which fits anywhere; leave it out",
         needs_places=True,
     ),
     _Rule(

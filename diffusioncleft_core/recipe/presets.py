@@ -118,6 +118,7 @@ def told_recipe(recipe: Recipe, images: int) -> Recipe:
         "optimizer.steps": recipe.optimizer.epochs,
         "output.save_every_n_steps": recipe.output.save_every_n_epochs,
         "previews.every_n_steps": recipe.previews.every_n_epochs,
+        "validation.every_n_steps": recipe.validation.every_n_epochs,
     }
     if hidden := [path for path, epochs in by_epochs.items() if epochs]:
         recipe = recipe.replaced(dict.fromkeys(hidden, 0))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..ranges import COUNT, LEARNING_RATE, NONE_OR_MORE, SAMPLING_STEPS, SEED, number, whole
+from .observing import Tracking, Validation
 from .setting import Field, Group, fields_of_group, setting
 
 SIZE_STEP = 16
@@ -32,7 +33,9 @@ SCHEDULES = (
     "warmup_stable_decay",
 )
 TIMESTEP_SAMPLINGS = ("uniform", "sigmoid", "shift", "flux_shift", "sigma", "logit_normal", "schnell")
-BASE_FORMATS = ("stored", "plain", "fp8", "int8", "nf4")
+BASE_FORMATS = ("auto", "stored", "plain", "fp8", "int8", "nf4")
+DYNAMO_BACKENDS = ("inductor", "aot_eager", "cudagraphs", "no")
+FORMS = ("lora", "dora", "lokr")
 TARGETS = ("all", "attention", "no_modulation")
 SAVE_PRECISIONS = ("bf16", "fp16", "float")
 LOSS_WEIGHT = number(0, 1e6)
@@ -85,6 +88,10 @@ class Data(Group):
     resolution: tuple[int, ...] = setting(
         (256, 512, 768, 1024), "base resolutions in px, separated by commas"
     )
+    multi_resolution: bool = setting(
+        False,
+        "train each image at every base resolution that it is large enough for, not at the largest alone",
+    )
     bucket_step: int = setting(
         SIZE_STEP,
         "sides of buckets are multiples of this, itself a multiple of 16",
@@ -97,6 +104,11 @@ class Data(Group):
         0, "no side of a bucket is longer, px (0: as the aspect ratio has it)", range=whole(0, 4096)
     )
     batch_size: int = setting(1, "training images in a batch", range=COUNT, tensors=True)
+    balance_by: str | None = setting(
+        None,
+        "draw images so that the values of these attributes of a built dataset are equally frequent, as "
+        "cleft_type,side",
+    )
     cache_on_disk: bool = setting(True, "keep latents and text embeddings on disk, keyed by content")
     cache_dir: Path | None = setting(
         None,
@@ -116,6 +128,12 @@ class Data(Group):
 class Network(Group):
     """The LoRA."""
 
+    form: str = setting(
+        "lora",
+        "lora; dora: the magnitude of each output's weights is trained apart from their direction; lokr: a "
+        "Kronecker product of two small matrices, in a smaller file",
+        choices=FORMS,
+    )
     rank: int = setting(16, "rank of the LoRA", range=whole(1, 4096), tensors=True)
     alpha: float = setting(
         32.0,
@@ -131,6 +149,11 @@ class Network(Group):
         "joint: q, k and v of a block, and a single block's MLP, share one down matrix, as in kohya's "
         "scripts; separate: each has its own, for a larger file",
         choices=("joint", "separate"),
+    )
+    factor: int = setting(
+        0,
+        "sides of a LoKr's first matrix: this or the nearest divisor below (0: near the square root)",
+        range=whole(0, 4096),
     )
     args: tuple[str, ...] = setting(
         (),
@@ -176,6 +199,11 @@ class Optimizer(Group):
         0, "optimizer steps (0: ten times the number of training images)", range=NONE_OR_MORE
     )
     accumulation_steps: int = setting(1, "batches in a step", range=COUNT, tensors=True)
+    ema_decay: float = setting(
+        0.0,
+        "decay of the LoRA's exponential moving average, which previews and file then hold (0: none)",
+        range=number(0, 1, below=True),
+    )
 
 
 @dataclass(frozen=True)
@@ -203,6 +231,12 @@ class Objective(Group):
         1.0,
         "weight of the loss where the finding lies, in datasets that know it (1: as elsewhere)",
         range=number(0, above=True),
+    )
+    caption_dropout_rate: float = setting(
+        0.0, "share of images that are trained under the empty caption", range=number(0, 1)
+    )
+    caption_dropout_every_n_epochs: int = setting(
+        0, "train every so many epochs under the empty caption throughout (0: none)", range=NONE_OR_MORE
     )
     timestep_sampling: str = setting(
         "uniform", "distribution of the noise level sigma", choices=TIMESTEP_SAMPLINGS, tensors=True
@@ -236,16 +270,36 @@ class Memory(Group):
         "auto", "number format of the base model", choices=("auto", "no", "fp16", "bf16")
     )
     base_format: str = setting(
-        "stored",
-        "form of the frozen base model's large weights: stored (as in its file, so that fp8 and GGUF stay "
-        "small), plain (widened to the number format), or fp8, int8, nf4 (quantised while it is read)",
+        "auto",
+        "form of the frozen base model's large weights: auto (what the memory allows; an fp8 or GGUF file "
+        "as it is), stored (as in its file), plain (widened to the number format), or fp8, int8, nf4 "
+        "(quantised while it is read)",
         choices=BASE_FORMATS,
     )
-    gradient_checkpointing: bool = setting(False, "compute activations twice to save memory")
-    blocks_to_swap: int = setting(
-        0, "keep the weights of so many blocks in main memory and stream them", range=NONE_OR_MORE
+    gradient_checkpointing: bool | None = setting(
+        None, "compute activations twice to save memory (default: where memory asks for it)"
+    )
+    blocks_to_swap: int | None = setting(
+        None,
+        "keep the weights of so many blocks in main memory and stream them (default: as memory asks for)",
+        range=NONE_OR_MORE,
+    )
+    limit: float | None = setting(
+        None,
+        "plan for a card of so many GB: 8, 12, 16, 24, 40, 80 (default: for what is free)",
+        range=number(1, 4096),
+        location=True,
     )
     device: str = setting("auto", "cuda, cuda:1, mps or cpu (auto: the best there is)", location=True)
+    compile: bool = setting(
+        False, "compile the transformer's blocks once, in minutes, for a faster step (torch.compile)"
+    )
+    dynamo_backend: str = setting(
+        "inductor", "compiler of the blocks; aot_eager needs no C++ compiler", choices=DYNAMO_BACKENDS
+    )
+    deterministic: bool = setting(
+        True, "on a GPU, deterministic kernels: a run that was stopped ends on the same bits, a slower step"
+    )
     cpu_threads: int = setting(
         0, "threads for computing on the processor (0: as started)", range=NONE_OR_MORE
     )
@@ -310,8 +364,10 @@ class Recipe:
     network: Network = Network()
     optimizer: Optimizer = Optimizer()
     objective: Objective = Objective()
+    validation: Validation = Validation()
     memory: Memory = Memory()
     previews: Previews = Previews()
+    tracking: Tracking = Tracking()
     output: Output = Output()
 
     def __getitem__(self, path: str) -> Any:

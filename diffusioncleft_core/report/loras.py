@@ -24,7 +24,7 @@ def report_loras(document: Mapping[str, Any]) -> list[str]:
         for key in ("loras", "trainings"):
             named = provenance.get(key)
             found += list(named.values()) if isinstance(named, Mapping) else []
-    return [lora for lora in found if isinstance(lora, str)]
+    return [name for lora in found if isinstance(lora, str) for name in lora.split()]
 
 
 def page_loras(path: Path) -> list[str]:

@@ -33,10 +33,32 @@ BESIDE = {
     "fir_images_any": ("FIR of images against every condition’s training photographs", "paper"),
     "near_copies": ("Near copies of training photographs, share of generated images", "robust"),
     "lpips_all_pairs": ("LPIPS over all pairs, exact", "robust"),
+    "kid": ("KID to the training images (0: alike)", "robust"),
+    "kid_holdout": ("KID to hold-out photographs (0: alike; copying does not help)", "robust"),
+    "fid_holdout": ("FID to hold-out photographs (copying does not help)", "robust"),
+    "fid_matched": ("FID at the size of the training images’ own (see below)", "robust"),
+    "precision": ("Precision: generated images that lie among the training images", "robust"),
+    "recall": ("Recall: training images that lie among the generated ones", "robust"),
+    "density": ("Density: neighbourhoods a generated image lies in, over those expected", "robust"),
+    "coverage": ("Coverage: training images with a generated one in their neighbourhood", "robust"),
+    "vendi": ("Vendi score: how many wholly different images the set amounts to", "robust"),
 }
-SHARES = ("fir_", "near_copies")
+OVER_OTHERS = {
+    "": ("Fréchet distance to the training images", "paper"),
+    "_holdout": ("Fréchet distance to hold-out photographs", "robust"),
+    "_kid": BESIDE["kid"],
+    "_kid_holdout": BESIDE["kid_holdout"],
+    "_precision": BESIDE["precision"],
+    "_recall": BESIDE["recall"],
+    "_vendi": BESIDE["vendi"],
+}
+"""Rows for each further extractor, by what follows its name."""
+SHARES = ("fir_", "near_copies", "precision", "recall", "coverage")
 """How the names of metrics begin that are shares."""
+ACRONYMS = ("fir", "fid", "kid", "lpips")
 OF_PHOTOGRAPHS = {
+    "kid_floor": "KID of hold-out photographs to the training images",
+    "vendi_reference": "Vendi score of the training images",
     "lpips_reference": "LPIPS of the training images themselves, all pairs",
     "fid_floor": "FID of one half of the training images to the other",
     "fir_control_pairs": "FIR of hold-out photographs, pairs: what other people score",
@@ -55,6 +77,7 @@ CAVEATS = (
     "A condition is compared with its own training images; a leak from another one is seen only against all "
     "of them.",
     "LPIPS has no good value of its own: hold it against the training images’ own LPIPS.",
+    "FID and KID to the training images reward copies; to hold-out photographs they do not.",
 )
 
 
@@ -112,8 +135,10 @@ def figures_of(sets: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def shown_value(metric: str, value: float | None) -> str:
     if value is None:
         return "not measured"
-    if metric.startswith(SHARES):
+    if metric.startswith(SHARES) or metric.endswith(("_precision", "_recall", "_coverage")):
         return percent(value)
+    if "kid" in metric:
+        return plain(value, 4)
     return plain(value, 3 if metric.startswith("lpips") or abs(value) < 10 else 2)
 
 
@@ -141,7 +166,7 @@ def sizes(metric: str, figure: Mapping[str, Any]) -> str:
     if figure.get("k") is not None:
         return f"{figure['k']:,} of {n:,}"
     reference = figure.get("n_reference")
-    against = metric == "fid" and reference is not None
+    against = metric.startswith(("fid", "kid")) and reference is not None
     return f"n = {n:,}" + (f" against {reference:,}" if against else "")
 
 
@@ -150,7 +175,7 @@ def remarks(figure: Mapping[str, Any]) -> list[str]:
     said = []
     if figure.get("range"):
         low, high = figure["range"]
-        said.append(f"{low:.2f} to {high:.2f} over the halvings")
+        said.append(f"{low:.2f} to {high:.2f} over the draws")
     if figure.get("note") and figure.get("value") is None:
         said.append(str(figure["note"]).rstrip("."))
     return said
@@ -199,7 +224,7 @@ def reported_alone(labels: Labels) -> Table:
 
 def beside(sets: Mapping[str, Any], labels: Labels) -> Table:
     rows: list[Row] = []
-    for metric, (label, profile) in BESIDE.items():
+    for metric, (label, profile) in {**BESIDE, **over_others(sets)}.items():
         lines = []
         for name in present(sets, labels):
             cells = our_cells(sets, name, metric, profile)
@@ -208,6 +233,21 @@ def beside(sets: Mapping[str, Any], labels: Labels) -> Table:
         rows += [Row(label, group=True), *lines] if lines else []
     columns = ("", "This run, raw", "This run, filtered")
     return Table("The same questions asked more strictly", columns, rows)
+
+
+def over_others(sets: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Rows of the extractors beside Inception, by metric: those that have a Fréchet distance of their own."""
+    names = dict.fromkeys(
+        metric
+        for metrics in sets.values()
+        for metric, profiles in metrics.items()
+        if metric not in METRICS and metric not in BESIDE and f"{metric}_kid" in metrics
+    )
+    return {
+        f"{name}{suffix}": (f"{label}, over {name}", profile)
+        for name in names
+        for suffix, (label, profile) in OVER_OTHERS.items()
+    }
 
 
 def of_photographs(sets: Mapping[str, Any], labels: Labels) -> Table:
@@ -282,7 +322,10 @@ def extractors(sets: Mapping[str, Any]) -> Text:
 
 def family_of(metric: str) -> str:
     """`FIR` of `fir_pairs`; `Near copies` of `near_copies_control`."""
-    return "Near copies" if metric.startswith("near_copies") else metric.partition("_")[0].upper()
+    if metric.startswith("near_copies"):
+        return "Near copies"
+    name = metric.partition("_")[0]
+    return name.upper() if name in ACRONYMS else name.capitalize()
 
 
 def extractor_line(extractor: Mapping[str, Any]) -> str:

@@ -154,8 +154,8 @@ SHARE = (
     "For the board to decide, with the tables above: the synthetic images, and the files that the model "
     "learned into (LoRAs). Synthetic images that were set aside are not part of what is handed on.",
     "Of the run’s folder `loras` those files alone, named `.safetensors`, and `recipe.json` beside them: the "
-    "rest of it (`loss.jsonl`, `previews`, `state`) tells how long the model learned, and with that how many "
-    "photographs there were.",
+    "rest of it (`loss.jsonl`, `loss.png`, `previews`, `state`) tells how long the model learned, and with "
+    "that how many photographs there were.",
     "When consent is withdrawn, building the dataset again erases the photograph and all that was computed "
     "from it, and marks every model that learned from it, its images and its reports. `diffusioncleft "
     "dataset withdraw` lists and erases those. What others were given, they must delete.",

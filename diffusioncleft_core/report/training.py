@@ -29,7 +29,7 @@ from .blocks import (
     plotted,
     sentence,
 )
-from .drawing import CONTROL, SINGLE, Drawing, colour_of, file_name, legend_below, plain_axes
+from .drawing import CONTROL, INK, SINGLE, Drawing, colour_of, file_name, legend_below, plain_axes
 from .summary import figure_rows, goal_of
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def loss_curve(path: Path, bins: int = BINS) -> dict[str, Any]:
     Returns:
         {"steps": [last step of each part], "loss": {"mean": [...], "low": [...], "high": [...]}} and
         "reg_loss" likewise where every step has one; low and high are the 10th and 90th percentiles of a
-        part.
+        part. "val_loss": {"steps": [...], "values": [...]} where the hold-out was validated on.
     """
     rows = [row for row in read_jsonl(path) if {"step", "loss"} <= row.keys()]
     parts = [part for part in np.array_split(np.arange(len(rows)), min(bins, len(rows)) or 1) if len(part)]
@@ -59,6 +59,11 @@ def loss_curve(path: Path, bins: int = BINS) -> dict[str, Any]:
                 "low": [round(float(np.percentile(values[part], 10)), 5) for part in parts],
                 "high": [round(float(np.percentile(values[part], 90)), 5) for part in parts],
             }
+    if validated := [row for row in rows if "val_loss" in row]:
+        curve["val_loss"] = {
+            "steps": [int(row["step"]) for row in validated],
+            "values": [round(float(row["val_loss"]), 5) for row in validated],
+        }
     return curve
 
 
@@ -138,6 +143,7 @@ def loss_plot(name: str, curve: Mapping[str, Any], labels: Labels, *, phantom: b
     )
     colours = {"loss": colour_of(labels.series(name)), "reg_loss": CONTROL}
     sources = {"loss": "photographs", "reg_loss": "regularisation"}
+    held_out = curve.get("val_loss") or {"steps": [], "values": []}
 
     def paint(figure: Figure) -> None:
         axes = plain_axes(figure)
@@ -145,16 +151,24 @@ def loss_plot(name: str, curve: Mapping[str, Any], labels: Labels, *, phantom: b
             axes.fill_between(steps, part["low"], part["high"], color=colours[key], alpha=0.2, linewidth=0)
             line = "-" if key == "loss" else "--"
             axes.plot(steps, part["mean"], line, color=colours[key], label=f"mean, {sources[key]}")
+        if held_out["steps"]:
+            axes.plot(
+                held_out["steps"], held_out["values"], "o:", color=INK, markersize=2.5, label="hold-out"
+            )
         axes.set(xlim=(0, steps[-1]), xlabel="step", ylabel="loss")
         axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]))
         axes.locator_params(axis="x", integer=True)
         axes.xaxis.set_major_formatter("{x:,.0f}")
         legend_below(figure, axes)
 
-    rows = [
+    rows: list[tuple[Any, ...]] = [
         (sources[key], *values)
         for key, part in shown.items()
         for values in zip(steps, part["mean"], part["low"], part["high"], strict=True)
+    ]
+    rows += [
+        ("hold-out", step, value, "", "")
+        for step, value in zip(held_out["steps"], held_out["values"], strict=True)
     ]
     columns = ("trained_on", "step", "mean_loss", "percentile_10", "percentile_90")
     return plotted(

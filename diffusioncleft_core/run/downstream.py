@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..downstream.backbones import PROBE, Backbone, refuse_photographs
 from ..downstream.cropper import Cropper
 from ..downstream.document import FILE_NAME, read_document, write_document
 from ..downstream.evidence import downstream_document
@@ -15,6 +14,7 @@ from ..downstream.experiment import ExperimentSettings, run_experiment
 from ..downstream.task import Task, load_task
 from ..downstream.training import TrainSettings
 from ..errors import UserError
+from ..weights.backbones import PROBE, Backbone, refuse_photographs
 from .dataset import folder_digests
 from .downstream_material import PHANTOM_TEST, Holdings
 from .generation import filtered_content, prompts_of
@@ -23,7 +23,7 @@ from .settings import downstream_backbone, face_pack_input, sampling_inputs
 from .stages import Results, Stage, always
 
 if TYPE_CHECKING:
-    from ..downstream.backbones import BackboneEntry
+    from ..weights.backbones import BackboneEntry
 
 STAGE = "downstream"
 PHANTOM_BASE = 40
@@ -103,8 +103,8 @@ def try_classifiers(run: Run, control: Path | None) -> Results:
 
     control: healthy faces.
     """
-    from ..downstream.backbones import BACKBONES, load_backbone
     from ..faces.analyzer import load_face_analyzer
+    from ..weights.backbones import BACKBONES, load_backbone
 
     settings, folders, facts = run.settings, run.folders, run.facts
     draw_base(run)
@@ -149,8 +149,8 @@ def try_classifiers(run: Run, control: Path | None) -> Results:
 
 def backbone_content(entry: BackboneEntry) -> str:
     """What the file of a network's weights is, or the embedded one's."""
-    from ..downstream.backbones import PHANTOM_WEIGHTS
     from ..files import sha256_model
+    from ..weights.backbones import PHANTOM_WEIGHTS
     from ..weights.registry import require_file
 
     return sha256_model(PHANTOM_WEIGHTS if entry.weights is None else require_file(entry.weights))

@@ -11,7 +11,7 @@ from typing import Any
 from ..dataset.drawn import loose_images, set_names
 from ..dataset.folder import is_dataset
 from ..dataset.trained import run_fingerprint
-from ..dataset.withdrawn import MARK, RUN_KEY, Withdrawal, merged, metadata_of, read_mark
+from ..dataset.withdrawn import MARK, RUN_KEY, Withdrawal, merged, metadata_of, origins, read_mark
 from ..downstream.document import training_names
 from ..downstream.learned import private_files
 from ..downstream.model import FILE_NAME as MODEL
@@ -27,7 +27,6 @@ from ..report.loras import page_loras, report_loras
 from ..report.nearest import NEAREST_FILE
 from ..report.run_folder import HTML, PRIVATE_HTML
 from ..study.folder import is_study, open_study
-from ..weight_file import SOURCE_KEY
 from .stages import SUPERSEDED
 
 LORA, CHECKPOINTS, IMAGES, SHEET, CLASSIFIER, FIGURES, REPORT, PAGE, DERIVED, SHOWN = (
@@ -37,7 +36,7 @@ LORA, CHECKPOINTS, IMAGES, SHEET, CLASSIFIER, FIGURES, REPORT, PAGE, DERIVED, SH
 _CHECKPOINTS = "state"
 _HEADER = "checkpoint"
 """Where the trainer's checkpoints say what they were made from."""
-BESIDE_CHECKPOINTS = (_CHECKPOINTS, "previews", "loss.jsonl")
+BESIDE_CHECKPOINTS = (_CHECKPOINTS, "previews", "loss.jsonl", "loss.png", "logs")
 _BESIDE_IMAGES = (MANIFEST, SETTINGS, FACES_CACHE, CROPS_CACHE, ".embeddings", ".measure", MARK)
 _LARGEST_JSON = 4 << 20
 """Bytes up to which a JSON file may be a sidecar or a report."""
@@ -189,7 +188,8 @@ class Search:
             return []
         metadata = metadata_of(file)
         training = metadata.get(RUN_KEY)
-        reached = self._of({training} if training else {sha256_model(file), metadata.get(SOURCE_KEY, "")})
+        names = origins(metadata)
+        reached = self._of(names if training else {sha256_model(file), *names})
         if not reached:
             return []
         digest = sha256_model(file)

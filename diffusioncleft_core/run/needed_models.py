@@ -15,9 +15,9 @@ ADAPTER = "diffusioncleft weights fetch schnell-training-adapter"
 
 def base_model(settings: RunSettings) -> Iterator[Need]:
     """The base model's parts, one by one, and the training adapter."""
-    from ..flux.components import check_transformer
     from ..flux.lora_file import read_lora
     from ..flux.tensors import check_file
+    from ..flux.transformer import check_transformer
     from ..weights.registry import find_entry, find_model
 
     source, absent = settings.source, settings.absent
@@ -137,9 +137,9 @@ def networks(settings: RunSettings) -> Iterator[Need]:
 
 def classifiers(settings: RunSettings) -> Iterator[Need]:
     """The tasks of the classifiers, and what they stand on."""
-    from ..downstream.backbones import BACKBONES
     from ..downstream.task import load_task
     from ..downstream.train_model import check_classifiers
+    from ..weights.backbones import BACKBONES
 
     def known() -> str:
         return ", ".join(load_task(name).title for name in settings.downstream)

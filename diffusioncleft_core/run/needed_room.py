@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ..errors import UserError
 from .need import GIB, Need, gib
 from .settings import RunSettings
+
+if TYPE_CHECKING:
+    from ..flux.model_size import ModelSize
 
 PIXEL_BYTES = 2
 """Of a generated PNG, which is noisy in its last bits."""
@@ -45,7 +48,8 @@ def disk_bytes(settings: RunSettings) -> dict[str, int]:
     output = settings.recipe.output
     steps = settings.recipe.optimizer.steps or 10 * found
     saved = 1 + (steps // output.save_every_n_steps if output.save_every_n_steps else 0)
-    lora = settings.recipe.network.rank * transformer_size(settings)[1]
+    size = transformer_size(settings)
+    lora = settings.recipe.network.rank * size.adapted_sides if size else 0
     prompts = 0 if settings.phantom else max(0, settings.n * TEXT_BYTES - GIB)
     return {
         "images": drawn * sampling.width * sampling.height * PIXEL_BYTES,
@@ -55,35 +59,37 @@ def disk_bytes(settings: RunSettings) -> dict[str, int]:
     }
 
 
-def transformer_size(settings: RunSettings) -> tuple[int, int]:
-    """The transformer's parameters, and a LoRA's for each rank; zeros where it can't be read."""
-    from ..flux.components import adapted_sides, open_transformer
+def transformer_size(settings: RunSettings) -> ModelSize | None:
+    """The transformer's size; None where it can't be read."""
+    from ..flux.model_size import model_size
+    from ..flux.transformer import open_transformer
 
     try:
         with open_transformer(settings.source) as tensors:
-            return sum(math.prod(tensors.shape(name)) for name in tensors.names()), adapted_sides(tensors)
+            return model_size(tensors)
     except (UserError, OSError):
-        return 0, 0
+        return None
 
 
 def memory(settings: RunSettings) -> Iterator[Need]:
-    """The memory that the transformer is trained in, beside its weights."""
+    """The memory that a LoRA is trained in, by the trainer's own plan."""
     import psutil
-    import torch
 
-    from ..flux.components import RESERVE_BYTES
+    from ..flux.training_memory import plan_training, room_on
 
-    device = settings.sampling.device
-    weights = transformer_size(settings)[0] * settings.sampling.dtype.itemsize
-    if not weights:
+    device, recipe, size = settings.sampling.device, settings.recipe, transformer_size(settings)
+    if size is None:
         return
-    if device.type == "cuda":
-        place, held = "the GPU", torch.cuda.get_device_properties(device).total_memory
-        reserve, advice = RESERVE_BYTES, "--blocks-to-swap streams blocks from main memory"
-    else:
-        place, held = "main memory", psutil.virtual_memory().total
-        reserve, advice = 0, "close what else runs, or use a machine with more"
-    told = f"{gib(held)} of {place}; the transformer's weights take {gib(weights)}"
-    short = weights + reserve > held and not settings.recipe.memory.blocks_to_swap
-    problem = f"{told}: {advice}; `diffusioncleft doctor` measures it" if short else None
-    yield Need("memory", told, problem, required=False)
+    room = room_on(device, recipe.memory.limit) if device.type == "cuda" else None
+    try:
+        plan = plan_training(recipe, size, settings.sampling.dtype, room)
+    except UserError as error:
+        yield Need("memory", problem=str(error), required=False)
+        return
+    if room is not None and not recipe.model.phantom:
+        yield Need("memory", plan.told, None if plan.fits else plan.told, required=False)
+        return
+    needed, held = plan.estimate.device + plan.estimate.host, psutil.virtual_memory().total
+    told = f"{plan.told}: about {gib(needed)} of {gib(held)} of memory"
+    advice = f"{told}: close what else runs, or use a machine with more; `diffusioncleft doctor` measures it"
+    yield Need("memory", told, advice if needed > held else None, required=False)

@@ -157,8 +157,8 @@ def face_pack_input(settings: RunSettings) -> dict[str, Any]:
 
 def downstream_backbone(settings: RunSettings) -> str:
     """What the classifiers stand on: the paper's network, of phantoms the embedded one."""
-    from ..downstream.backbones import DEFAULT
     from ..faces.analyzer import PHANTOM
+    from ..weights.backbones import DEFAULT
 
     return PHANTOM if settings.phantom else DEFAULT
 

@@ -96,6 +96,9 @@ def train_lora(run: Run, condition: Condition, train: Train, stop: Stop = lambda
             def on_event(event: Event) -> None:
                 if event.get("event") in ("warning", "notice"):
                     (run.warn if event.get("private") else note)(str(event["message"]))
+                if event.get("event") == "memory":
+                    bars.clear()
+                    say_on_stderr(f"{name}: {event['message']}")
                 if event.get("event") == "stopping":
                     bars.clear()
                     say_on_stderr(f"{name}: {event['message']}")

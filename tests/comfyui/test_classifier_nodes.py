@@ -91,7 +91,6 @@ def runs(server, pattern: str):
 
 
 def test_figures_and_model_are_the_cores(server, evaluated, tmp_path):
-    from diffusioncleft.diffusioncleft_core.downstream.backbones import load_backbone
     from diffusioncleft.diffusioncleft_core.downstream.cropper import Cropper
     from diffusioncleft.diffusioncleft_core.downstream.evaluate_model import Judge
     from diffusioncleft.diffusioncleft_core.downstream.evidence import downstream_document
@@ -102,6 +101,7 @@ def test_figures_and_model_are_the_cores(server, evaluated, tmp_path):
     from diffusioncleft.diffusioncleft_core.downstream.training import TrainSettings
     from diffusioncleft.diffusioncleft_core.faces.analyzer import load_face_analyzer
     from diffusioncleft.diffusioncleft_core.report.downstream_words import told
+    from diffusioncleft.diffusioncleft_core.weights.backbones import load_backbone
 
     task, cpu = load_task("pre_post"), torch.device("cpu")
     folders = [folder_of(server, "pre_op", 21), folder_of(server, "post_op", 22)]

@@ -77,7 +77,7 @@ def save_lora(path: Path, rng: np.random.Generator) -> None:
     """A LoRA of one of the phantom's layers."""
     import torch
 
-    from diffusioncleft.diffusioncleft_core.flux.components import load_transformer
+    from diffusioncleft.diffusioncleft_core.flux.transformer import load_transformer
 
     layer = load_transformer(phantom_source(), torch.device("cpu"), torch.float32).x_embedder
     down, up = (

@@ -8,7 +8,6 @@ import torch
 from downstream_phantoms import small_cropper, write_phantoms
 from PIL import Image
 
-from diffusioncleft.diffusioncleft_core.downstream.backbones import load_backbone
 from diffusioncleft.diffusioncleft_core.downstream.crops import joined
 from diffusioncleft.diffusioncleft_core.downstream.evidence import task_block
 from diffusioncleft.diffusioncleft_core.downstream.experiment import ExperimentSettings, run_experiment
@@ -18,6 +17,7 @@ from diffusioncleft.diffusioncleft_core.downstream.training import TrainSettings
 from diffusioncleft.diffusioncleft_core.downstream.trainings import Material
 from diffusioncleft.diffusioncleft_core.phantom.face import random_face
 from diffusioncleft.diffusioncleft_core.phantom.render import render
+from diffusioncleft.diffusioncleft_core.weights.backbones import load_backbone
 
 LEARNED, TESTED = 40, 40
 USED = ("lip_masked", "lip_alone", "background", "shuffled_labels", "base_as_both")

@@ -9,7 +9,6 @@ from downstream_phantoms import as_generated, write_phantoms
 from phantom_datasets import phantom_dataset
 
 from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
-from diffusioncleft.diffusioncleft_core.downstream.backbones import load_backbone
 from diffusioncleft.diffusioncleft_core.downstream.cropper import Cropper
 from diffusioncleft.diffusioncleft_core.downstream.document import read_document
 from diffusioncleft.diffusioncleft_core.downstream.experiment import ExperimentSettings
@@ -27,6 +26,7 @@ from diffusioncleft.diffusioncleft_core.run.downstream_material import Holdings
 from diffusioncleft.diffusioncleft_core.run.run import Run
 from diffusioncleft.diffusioncleft_core.run.settings import RunSettings
 from diffusioncleft.diffusioncleft_core.run.stages import State
+from diffusioncleft.diffusioncleft_core.weights.backbones import load_backbone
 
 IMAGES, TEST = 24, 40
 SMALL = ExperimentSettings(TrainSettings(kind="probe"), seeds=2, folds=2)

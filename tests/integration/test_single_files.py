@@ -18,6 +18,7 @@ from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.flux import components, sampling
 from diffusioncleft.diffusioncleft_core.flux import sampling as encoding
 from diffusioncleft.diffusioncleft_core.flux.source import FluxSource
+from diffusioncleft.diffusioncleft_core.flux.transformer import load_transformer
 
 CPU = torch.device("cpu")
 F8 = torch.float8_e4m3fn
@@ -58,7 +59,7 @@ def outputs(source: FluxSource) -> dict[str, torch.Tensor]:
     """Everything a model computes: embeddings, sampled latents, the image, an image's latents."""
     text = components.load_text_encoders(source, CPU, torch.float32)
     embedding = encoding.encode_prompts(text, [PROMPT], CPU)[0]
-    transformer = components.load_transformer(source, CPU, torch.float32)
+    transformer = load_transformer(source, CPU, torch.float32)
     noise = sampling.initial_noise(3, 32, 48)[None]
     latents = sampling.sample(transformer, noise, embedding.prompt_embeds[None], embedding.pooled[None])
     vae = components.load_vae(source, CPU, torch.float32)
@@ -172,12 +173,12 @@ def test_a_sharded_folder_gives_the_same_transformer(folder, tmp_path):
     shutil.rmtree(copy / "transformer")
     whole.save_pretrained(copy / "transformer", max_shard_size="300KB")
     assert len(list((copy / "transformer").glob("*.safetensors"))) > 1
-    loaded = components.load_transformer(FluxSource.from_arguments(copy), CPU, torch.float32)
+    loaded = load_transformer(FluxSource.from_arguments(copy), CPU, torch.float32)
     assert all(torch.equal(value, whole.state_dict()[key]) for key, value in loaded.state_dict().items())
 
 
 def weights_of(path: Path) -> dict[str, torch.Tensor]:
-    model = components.load_transformer(FluxSource(transformer=path), CPU, torch.float32)
+    model = load_transformer(FluxSource(transformer=path), CPU, torch.float32)
     return dict(model.state_dict())
 
 
@@ -241,7 +242,7 @@ def test_a_scaled_fp8_t5_is_dequantised(states, files, expected):
 
 def test_half_precision_is_what_was_asked_for(files):
     source = FluxSource.from_arguments(files["transformer"])
-    assert components.load_transformer(source, CPU, torch.bfloat16).dtype == torch.bfloat16
+    assert load_transformer(source, CPU, torch.bfloat16).dtype == torch.bfloat16
     text = components.load_text_encoders(source, CPU, torch.float16)
     feed_forward = text.text_encoder_2.encoder.block[0].layer[1].DenseReluDense
     assert feed_forward.wi_0.weight.dtype == torch.float16
@@ -275,17 +276,17 @@ def test_flux_dev_fill_and_other_models_are_refused_by_name(states, folder, tmp_
     ):
         path = save_single(tmp_path / "m.safetensors", {**state, **extra})
         with pytest.raises(UserError, match=message):
-            components.load_transformer(FluxSource(transformer=path), CPU, torch.float32)
+            load_transformer(FluxSource(transformer=path), CPU, torch.float32)
     absent = {key: value for key, value in state.items() if key != "single_blocks.1.linear2.bias"}
     path = save_single(tmp_path / "m.safetensors", absent)
     with pytest.raises(UserError, match=r"lacks tensors \(single_transformer_blocks\.1\.proj_out\.bias\)"):
-        components.load_transformer(FluxSource(transformer=path), CPU, torch.float32)
+        load_transformer(FluxSource(transformer=path), CPU, torch.float32)
     copy = tmp_path / "dev"
     shutil.copytree(folder, copy)
     config = copy / "transformer" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "guidance_embeds": True}))
     with pytest.raises(UserError, match=r"FLUX\.1 dev"):
-        components.load_transformer(FluxSource.from_arguments(copy), CPU, torch.float32)
+        load_transformer(FluxSource.from_arguments(copy), CPU, torch.float32)
 
 
 def test_missing_text_encoder_weights_are_named_and_never_random(states, files):

@@ -7,6 +7,19 @@ import pytest
 CALLS = {
     "study_coverage": ["--studies", "20", "--no-ordinal", "--out", "figures/figures.json"],
     "evaluate_oracle": ["--n", "2", "--out", "figures"],
+    "recipe_sweep": [
+        *("--recipes", "batch4-balanced", "--conditions", "pre_op", "--steps", "2", "--strengths", "1"),
+        *("--n", "1", "--work", "work", "--out", "figures/figures.json"),
+    ],
+    "memorisation": [
+        *("--people", "3", "--ranks", "2", "--steps", "1", "--captions", "trigger", "--n", "2"),
+        *("--work", "work", "--out", "figures/figures.json", "--plot", "figures/a.png"),
+    ],
+    "evaluate_steps": [
+        *("--n", "2", "--seeds", "1", "--people", "3", "--steps", "2", "--every", "1"),
+        *("--adapter-steps", "1", "--adapter-images", "5", "--work", "work"),
+        *("--out", "figures/figures.json", "--plot", "figures/a.png"),
+    ],
     "evaluate_base": [
         "--n",
         "1",

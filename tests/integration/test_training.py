@@ -19,11 +19,7 @@ from safetensors.torch import load_file
 from synthetic_mark import assert_marked
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
-from diffusioncleft.diffusioncleft_core.flux.components import (
-    load_text_encoders,
-    load_transformer,
-    load_vae,
-)
+from diffusioncleft.diffusioncleft_core.flux.components import load_text_encoders, load_vae
 from diffusioncleft.diffusioncleft_core.flux.lora import load_lora
 from diffusioncleft.diffusioncleft_core.flux.sampling import (
     decode_latents,
@@ -32,6 +28,7 @@ from diffusioncleft.diffusioncleft_core.flux.sampling import (
     sample,
 )
 from diffusioncleft.diffusioncleft_core.flux.source import FluxSource
+from diffusioncleft.diffusioncleft_core.flux.transformer import load_transformer
 from diffusioncleft.diffusioncleft_core.recipe.recipe import Recipe
 from diffusioncleft.trainer import launch
 from diffusioncleft.trainer.config import to_arguments
@@ -147,6 +144,33 @@ def test_a_resumed_run_is_bit_identical(workplace, tmp_path, optimizer):
     assert next(event for event in events if event["event"] == "start")["step"] == 7
     assert _same(whole.path, again.path)
     assert (tmp_path / "a" / "loss.jsonl").read_text() == (tmp_path / "b" / "loss.jsonl").read_text()
+
+
+def test_a_resumed_balanced_run_is_bit_identical_and_another_balance_is_refused(workplace, tmp_path):
+    folder = noise_pictures(tmp_path / "photos", 7, None, sizes=SIZES)
+    told = [{"cleft_type": "bilateral" if index < 2 else "unilateral"} for index in range(7)]
+
+    def describe(said):
+        rows = [
+            {"file": f"{index}.png", "caption": CAPTION, "attributes": words}
+            for index, words in enumerate(said)
+        ]
+        (folder / "manifest.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+    describe(told)
+    settings = _settings(workplace, tmp_path / "a", max_train_steps=8)
+    settings = changed(settings, train_data_dir=folder, train_batch_size=2, balance_by="cleft_type")
+    whole, _ = _train(settings)
+    interrupted = changed(settings, output_dir=tmp_path / "b", checkpoint_every_n_steps=5)
+    stop_at_a_checkpoint(interrupted)
+    describe([*told[:6], {"cleft_type": "bilateral"}])
+    with pytest.raises(UserError, match="balanced was"):
+        _train(interrupted)
+    describe(told)
+    again, _ = _train(interrupted)
+    assert _same(whole.path, again.path)
+    with pytest.raises(UserError, match="no training image says its side; they say cleft_type"):
+        _train(changed(settings, output_dir=tmp_path / "c", balance_by="cleft_type,side"))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
@@ -384,3 +408,21 @@ def test_a_device_that_does_not_exist_is_refused_before_anything_is_written(work
     with pytest.raises(UserError, match="cuda:99"):
         launch.train(_settings(workplace, tmp_path / "out", device="cuda:99"))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_with_compiled_blocks_ends_on_the_tensors_of_a_plain_one(workplace, tmp_path):
+    """aot_eager, which computes with the plain path's kernels; one size, as each is compiled for itself."""
+    noise_pictures(tmp_path / "photos", 2, CAPTION, sizes=((64, 64),))
+    common = {
+        "train_data_dir": tmp_path / "photos",
+        "reg_data_dir": None,
+        "max_train_steps": 3,
+        "resolution": (64,),
+    }
+    plain, _ = _train(_settings(workplace, tmp_path / "plain", **common))
+    compiled, _ = _train(
+        _settings(workplace, tmp_path / "out", **common, compile=True, dynamo_backend="aot_eager")
+    )
+    assert _same(plain.path, compiled.path)
+    with pytest.raises(UserError, match="compile"):
+        _train(_settings(workplace, tmp_path / "out", **{**common, "max_train_steps": 4}))

@@ -9,17 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from noise_pictures import noise_pictures
 from recipes import changed, recipe_of
-from safetensors.torch import load_file
 from tiny_flux import build_tiny_flux
+from trainings import same, trained
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.recipe.recipe import Recipe
 from diffusioncleft.trainer.config import to_arguments
-from diffusioncleft.trainer.events import Events
-from diffusioncleft.trainer.flux_train_network import train
 from diffusioncleft.trainer.interruption import Interrupted, Interruption
 
 STEPS = 12
@@ -56,22 +53,6 @@ def settings_of(workplace: Path, output_dir: Path, **values) -> Recipe:
 
 class Killed(Exception):
     """In place of a kill, at a line of our choice."""
-
-
-def trained(settings: Recipe, at=lambda event: None, interruption: Interruption | None = None):
-    """Train; `at` is called with each event, and may raise or interrupt."""
-    events = []
-
-    def write(event):
-        events.append(event)
-        at(event)
-
-    return train(settings, Events(write), interruption or Interruption()).path, events
-
-
-def same(one: Path, other: Path) -> bool:
-    first, second = load_file(one), load_file(other)
-    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
 
 
 def killed_at(name: str, step: int):

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from tiny_flux import build_tiny_flux
 from trainer_settings import trainer_settings
 
-from diffusioncleft.trainer.buckets import assign_bucket
+from diffusioncleft.trainer.buckets import assign_buckets
 from diffusioncleft.trainer.data import DataOrder, TrainImage
 from diffusioncleft.trainer.events import Events
 from diffusioncleft.trainer.flux_train_network import train
@@ -157,7 +157,7 @@ def expected_run(workplace, encoded, values, *, reg, adapter):
 def training_images(examples, *, reg):
     sizes = [row[1:3] for row in IMAGES[:3]] + [row[1:3] for row in REG]
     kept = [(index, size) for index, size in enumerate(sizes) if index < 3 or reg]
-    buckets = {size: assign_bucket(*size, (64,)) for size in sizes}
+    buckets = {size: assign_buckets(*size, (64,))[0] for size in sizes}
     return [
         TrainImage(Path(str(index)), Path(), "", index >= 3, 1, "", buckets[size]) for index, size in kept
     ]

@@ -9,11 +9,11 @@ from safetensors.torch import load_file
 from tiny_flux import build_single_files, build_tiny_flux, save_single
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
-from diffusioncleft.diffusioncleft_core.flux.components import load_transformer, pack_blocks
 from diffusioncleft.diffusioncleft_core.flux.lora import attach_lora, lora_parameters
 from diffusioncleft.diffusioncleft_core.flux.packed import FORMATS, PLAIN, STORED, FrozenLinear, pack
 from diffusioncleft.diffusioncleft_core.flux.sampling import predict_velocity
 from diffusioncleft.diffusioncleft_core.flux.source import FluxSource, phantom_source
+from diffusioncleft.diffusioncleft_core.flux.transformer import load_transformer, pack_blocks
 from diffusioncleft.diffusioncleft_core.flux.transformer_keys import diffusers_to_bfl
 
 CPU = torch.device("cpu")

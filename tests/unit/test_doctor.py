@@ -24,10 +24,10 @@ from diffusioncleft.cli.checkup.steps import Failed, Skipped, Step, run_steps
 from diffusioncleft.cli.checkup.training import telling
 from diffusioncleft.cli.doctor import workspace
 from diffusioncleft.diffusioncleft_core.errors import UserError
-from diffusioncleft.diffusioncleft_core.flux.components import load_transformer
 from diffusioncleft.diffusioncleft_core.flux.lora import attach_lora, lora_state
 from diffusioncleft.diffusioncleft_core.flux.lora_file import save_kohya
 from diffusioncleft.diffusioncleft_core.flux.source import examined_source, phantom_source
+from diffusioncleft.diffusioncleft_core.flux.transformer import load_transformer
 
 CPU = torch.device("cpu")
 

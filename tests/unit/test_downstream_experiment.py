@@ -9,7 +9,6 @@ import torch
 from downstream_phantoms import random_crops, small_cropper
 
 from diffusioncleft.diffusioncleft_core.downstream import features
-from diffusioncleft.diffusioncleft_core.downstream.backbones import Backbone, load_backbone
 from diffusioncleft.diffusioncleft_core.downstream.evidence import task_block
 from diffusioncleft.diffusioncleft_core.downstream.experiment import ExperimentSettings, run_experiment
 from diffusioncleft.diffusioncleft_core.downstream.held_out import HeldOut, each_once, people_of
@@ -24,6 +23,7 @@ from diffusioncleft.diffusioncleft_core.downstream.trainings import (
     shuffled,
 )
 from diffusioncleft.diffusioncleft_core.errors import UserError
+from diffusioncleft.diffusioncleft_core.weights.backbones import Backbone, load_backbone
 
 SETTINGS = ExperimentSettings(TrainSettings(kind="probe"), seeds=2, folds=2)
 

@@ -7,12 +7,6 @@ from downstream_phantoms import random_crops
 from torch import nn
 from torchvision.models import mobilenet_v2
 
-from diffusioncleft.diffusioncleft_core.downstream import backbones as registry
-from diffusioncleft.diffusioncleft_core.downstream.backbones import (
-    load_backbone,
-    refuse_photographs,
-    seeded,
-)
 from diffusioncleft.diffusioncleft_core.downstream.crops import View
 from diffusioncleft.diffusioncleft_core.downstream.features import FrozenPart, features_of
 from diffusioncleft.diffusioncleft_core.downstream.network import (
@@ -22,6 +16,12 @@ from diffusioncleft.diffusioncleft_core.downstream.network import (
     frozen_stages,
 )
 from diffusioncleft.diffusioncleft_core.errors import UserError
+from diffusioncleft.diffusioncleft_core.weights import backbones as registry
+from diffusioncleft.diffusioncleft_core.weights.backbones import (
+    load_backbone,
+    refuse_photographs,
+    seeded,
+)
 from diffusioncleft.diffusioncleft_core.weights.networks import draw_from_seed
 
 CPU = torch.device("cpu")

@@ -5,12 +5,12 @@ import pytest
 import torch
 from downstream_phantoms import random_crops
 
-from diffusioncleft.diffusioncleft_core.downstream.backbones import load_backbone
 from diffusioncleft.diffusioncleft_core.downstream.crops import joined
 from diffusioncleft.diffusioncleft_core.downstream.saliency import grad_cam, lip_saliency, share_on_lip
 from diffusioncleft.diffusioncleft_core.downstream.task import load_task
 from diffusioncleft.diffusioncleft_core.downstream.training import TrainSettings, train_classifier
 from diffusioncleft.diffusioncleft_core.errors import UserError
+from diffusioncleft.diffusioncleft_core.weights.backbones import load_backbone
 
 CPU = torch.device("cpu")
 TASK = load_task("pre_post")

@@ -7,7 +7,6 @@ import pytest
 import torch
 from downstream_phantoms import random_crops, small_cropper
 
-from diffusioncleft.diffusioncleft_core.downstream.backbones import load_backbone
 from diffusioncleft.diffusioncleft_core.downstream.crops import View
 from diffusioncleft.diffusioncleft_core.downstream.learned import FILE_NAME as LEARNED
 from diffusioncleft.diffusioncleft_core.downstream.learned import LearnedPictures
@@ -27,6 +26,7 @@ from diffusioncleft.diffusioncleft_core.downstream.training import (
     train_classifiers,
 )
 from diffusioncleft.diffusioncleft_core.errors import UserError
+from diffusioncleft.diffusioncleft_core.weights.backbones import load_backbone
 
 CPU = torch.device("cpu")
 TASK = load_task("pre_post")

@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from diffusioncleft.diffusioncleft_core.flux.components import shipped_config
 from diffusioncleft.diffusioncleft_core.flux.lora import attach_lora
 from diffusioncleft.diffusioncleft_core.flux.sampling import predict_velocity
+from diffusioncleft.diffusioncleft_core.recipe.presets import PRESETS, named_recipe
 from diffusioncleft.tools.flops import forward_flops, step_flops
 
 CONFIG = {
@@ -53,3 +54,16 @@ def test_a_training_step_is_counted_as_torch_counts_it(checkpointing):
 
 def test_the_full_size_takes_74_teraflop_forward_at_1024_px_and_512_tokens():
     assert forward_flops(shipped_config("transformer"), 64 * 64, 512) == pytest.approx(74.4e12, rel=0.005)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_recipes_step_on_the_embedded_model_is_counted_as_torch_counts_it(preset, tmp_path):
+    """What the benchmark divides by, against the trainer's real step."""
+    from benchmarks.train_loops import Base, trainer_step
+
+    base, recipe = Base.embedded(torch.device("cpu")), named_recipe(preset, phantom=True)
+    step, _ = trainer_step(recipe, base, 64, tmp_path)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        step()
+    assert base.flops(recipe, 64) == pytest.approx(counter.get_total_flops(), rel=1e-3)
+    assert base.flops(recipe, 64) > 2 * base.loop_flops(recipe, 64) * (preset == "robust")

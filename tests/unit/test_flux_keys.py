@@ -11,8 +11,9 @@ from tiny_flux import build_single_files, build_tiny_flux, save_single
 
 from diffusioncleft.diffusioncleft_core.flux import encoder_keys as vae_keys
 from diffusioncleft.diffusioncleft_core.flux import transformer_keys
-from diffusioncleft.diffusioncleft_core.flux.components import load_transformer, shipped_config
+from diffusioncleft.diffusioncleft_core.flux.components import shipped_config
 from diffusioncleft.diffusioncleft_core.flux.source import FluxSource
+from diffusioncleft.diffusioncleft_core.flux.transformer import load_transformer
 
 
 def distinct(shapes: dict[str, tuple[int, ...]], columns: int = 2) -> dict[str, torch.Tensor]:

@@ -199,3 +199,40 @@ def test_what_can_not_be_honoured_is_one_sentence(arguments, message):
     with pytest.raises(UserError) as caught:
         parse_recipe([*BASE, *arguments.split()])
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("place", ["general", "[datasets]"])
+def test_caption_dropout_in_the_dataset_toml_is_the_runs(tmp_path, place):
+    path = tmp_path / "data.toml"
+    start = "[[datasets]]\n" if place == "general" else ""
+    told = f"[{place}]\ncaption_dropout_rate = 0.1\ncaption_dropout_every_n_epochs = 3\n"
+    path.write_text(f"{told}{start}resolution = 512\n[[datasets.subsets]]\nimage_dir = 'photos'\n")
+    recipe = parse_recipe([*BASE[:2], "--dataset_config", str(path)])
+    chosen = recipe.objective
+    assert (chosen.caption_dropout_rate, chosen.caption_dropout_every_n_epochs) == (0.1, 3)
+    path.write_text("[[datasets]]\n[[datasets.subsets]]\nimage_dir = 'photos'\ncaption_dropout_rate = 0.1\n")
+    with pytest.raises(UserError, match="caption_dropout_rate is one for the run"):
+        parse_recipe([*BASE[:2], "--dataset_config", str(path)])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "path", "value"),
+    [
+        ("--caption_dropout_rate 0.1", "objective.caption_dropout_rate", 0.1),
+        ("--validate_every_n_steps 50 --validation_seed 0", "validation.seed", 0),
+        ("--validate_every_n_epochs 2 --max_validation_steps 10", "validation.max_images", 10),
+        ("--log_with all --wandb_run_name faces", "tracking.wandb_run_name", "faces"),
+        ("--logging_dir logs --log_tracker_name lora", "tracking.tracker_name", "lora"),
+        ("--validation_split 0.0", "validation.every_n_steps", 0),
+    ],
+)
+def test_dropout_validation_and_logging_are_honoured_as_kohya_has_them(arguments, path, value):
+    recipe = parse_recipe([*BASE, *arguments.split()])
+    assert recipe[path] == value
+    assert parse_recipe(to_arguments(recipe)) == recipe
+
+
+@pytest.mark.parametrize("given", ["--early_stop 3", "--validation_seed 4", "--max_validation_steps 5"])
+def test_what_belongs_to_a_validation_that_there_is_not_is_refused(given):
+    with pytest.raises(UserError, match="would have no effect: nothing is validated"):
+        parse_recipe([*BASE, *given.split()])

@@ -7,8 +7,8 @@ from tiny_flux import build_tiny_flux
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.flux import lora, sampling
-from diffusioncleft.diffusioncleft_core.flux.components import load_transformer
 from diffusioncleft.diffusioncleft_core.flux.source import FluxSource
+from diffusioncleft.diffusioncleft_core.flux.transformer import load_transformer
 
 CPU = torch.device("cpu")
 

@@ -420,7 +420,7 @@ def test_a_lora_that_its_alpha_switches_off_is_not_used_and_not_erased(tmp_path,
         lora_file.read_lora(off)
     name = next(iter(modules))
     modules[name] = replace(modules[name], alpha=4.0)
-    lora_file._save(part, lora_keys.write(modules, "kohya"), {})
+    lora_file.save_tensors(part, lora_keys.write(modules, "kohya"), {})
     assert "alpha is 0" in lora_file.read_lora(part).warnings[0]
     plan = ["--n", 1, "--condition", "pre_op", "--phantom", "--device", "cpu", "--out", tmp_path / "set"]
     done = command("generate", *plan, "--lora", off)

@@ -11,10 +11,10 @@ from tiny_flux import build_tiny_flux
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.flux import lora, sampling
-from diffusioncleft.diffusioncleft_core.flux.components import load_transformer
 from diffusioncleft.diffusioncleft_core.flux.lora_file import PRECISIONS
 from diffusioncleft.diffusioncleft_core.flux.lora_keys import LoraModule, write
 from diffusioncleft.diffusioncleft_core.flux.source import FluxSource
+from diffusioncleft.diffusioncleft_core.flux.transformer import load_transformer
 from diffusioncleft.diffusioncleft_core.flux.transformer_keys import double_block, single_block
 
 FULL, RANK = 3072, 16

@@ -42,11 +42,12 @@ def test_the_floor_is_the_distance_of_two_halves_that_share_no_image(rng, n):
     expected = []
     for _ in range(3):
         order = draws.permutation(n)
-        expected.append(frechet_distance(features[order[: n // 2]], features[order[n // 2 :]]))
-    assert split_floor(features, 3, 7) == expected
+        expected.append(frechet_distance(features[order[: n // 2]], features[order[n // 2 : n // 2 * 2]]))
+    assert split_floor(features, 3, 7, n // 2) == expected
     assert len(set(expected)) > 1
-    with pytest.raises(ValueError, match="need four"):
-        split_floor(features[:3], 1, 0)
+    for rows, size in ((3, 2), (8, 1)):
+        with pytest.raises(ValueError, match="need two rows each"):
+            split_floor(features[:rows], 1, 0, size)
 
 
 def test_the_sweep_counts_what_is_at_the_threshold_or_above():
@@ -217,7 +218,8 @@ def test_a_set_of_no_image_has_no_mean():
     found = perceptual_pass(
         lambda place: torch.ones(3), {"none": np.zeros(2, bool), "one": np.arange(2) < 1}, []
     )
-    assert found.all_pairs == {"none": None, "one": None}
-    assert found.n_images == {"none": 0, "one": 1}
-    assert found.pairs_mean(np.zeros((0, 2), np.int64)) == (None, 0)
+    for name, n in (("none", 0), ("one", 1)):
+        nothing = found.perceptual(name, np.zeros((0, 2), np.int64))
+        assert (nothing.pairs_mean, nothing.n_pairs, nothing.all_pairs_mean) == (None, 0, None)
+        assert (nothing.n_images, nothing.pairs_interval(), nothing.all_pairs_interval()) == (n, None, None)
     assert draw_pairs({}, 5, 0) == {}

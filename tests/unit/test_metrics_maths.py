@@ -66,7 +66,7 @@ def test_fid_of_one_image_or_of_unlike_features_is_refused(rng):
 
 
 def test_the_floor_of_one_distribution_is_above_zero(rng):
-    values = split_floor(rng.normal(size=(60, 32)), 5, 0)
+    values = split_floor(rng.normal(size=(60, 32)), 5, 0, 30)
     assert len(values) == 5
     assert min(values) > 1
 
@@ -130,10 +130,11 @@ def test_one_pass_gives_pairs_and_means_whatever_fits_in_memory(rng, budget):
     found = perceptual_pass(features, members, wanted, budget=budget)
     for name, mask in members.items():
         whole = [place for place in np.flatnonzero(mask).tolist() if place != 4]
-        assert found.all_pairs[name] == pytest.approx(brute_force(phis, whole), rel=1e-6)
-        assert found.n_images[name] == len(whole)
+        figures = found.perceptual(name, pairs[name])
+        assert figures.all_pairs_mean == pytest.approx(brute_force(phis, whole), rel=1e-6)
+        assert figures.n_images == len(whole)
         kept = [(i, j) for i, j in pairs[name].tolist() if 4 not in (i, j)]
-        mean, n = found.pairs_mean(pairs[name])
+        mean, n = figures.pairs_mean, figures.n_pairs
         assert n == len(kept)
         assert mean == pytest.approx(np.mean([((phis[i] - phis[j]) ** 2).sum() for i, j in kept]), rel=1e-6)
     if budget == 1 << 30:

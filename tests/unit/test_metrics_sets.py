@@ -15,6 +15,12 @@ from diffusioncleft.diffusioncleft_core.faces.records import FaceRecord, record_
 from diffusioncleft.diffusioncleft_core.files import sha256_file, write_json
 from diffusioncleft.diffusioncleft_core.imageset.decode import read_image
 from diffusioncleft.diffusioncleft_core.imageset.manifest import ImageRow, write_image_set
+from diffusioncleft.diffusioncleft_core.metrics.distributions import (
+    FLOOR,
+    SEEDED,
+    TOO_FEW,
+    noted,
+)
 from diffusioncleft.diffusioncleft_core.metrics.extractors import Extractors
 from diffusioncleft.diffusioncleft_core.metrics.faces import (
     MeasuredFaces,
@@ -36,17 +42,10 @@ from diffusioncleft.diffusioncleft_core.metrics.fir import (
     identity_figures,
 )
 from diffusioncleft.diffusioncleft_core.metrics.measure import (
-    FLOOR,
     NOT_PAIRED,
-    PAPER_FID,
     REFERENCE_SIZE,
-    SEEDED,
-    SMALL_FID,
-    TOO_FEW,
     MeasureSettings,
-    frechet_note,
     measure_sets,
-    noted,
 )
 from diffusioncleft.diffusioncleft_core.metrics.sets import (
     Group,
@@ -398,12 +397,13 @@ def test_the_photographs_own_figures_stand_beside(folders):
     assert (reference["n"], reference["n_reference"], reference["n_images"]) == (190, 20, 20)
     assert (reference["note"], reference["n_unreadable"]) == (REFERENCE_SIZE, 0)
     floor = sets["pre_op"]["fid_floor"]["robust"]["real"]
-    values = split_floor(colours(paths).astype(np.float32), 10, 3)
+    size = floor["n"]
+    values = split_floor(colours(paths).astype(np.float32), 10, 3, size)
     assert floor["value"] == pytest.approx(np.mean(values), rel=1e-4)
     assert floor["range"] == pytest.approx([min(values), max(values)], rel=1e-4)
-    assert (floor["n"], floor["n_images"], floor["n_reference"], floor["note"]) == (10, 20, 20, FLOOR)
+    assert (floor["n"], floor["n_images"], floor["n_reference"], floor["note"]) == (3, 20, 20, FLOOR)
     assert floor["n_unreadable"] == 0
-    assert "fid_floor" not in sets["post_op"] and sets["all"]["fid_floor"]["robust"]["real"]["n"] == 13
+    assert "fid_floor" not in sets["post_op"] and sets["all"]["fid_floor"]["robust"]["real"]["n"] == 5
     assert sets["post_op"]["lpips_reference"]["robust"]["real"]["n"] == 6 * 5 // 2
 
 
@@ -419,7 +419,7 @@ def test_a_random_sample_of_pairs_is_the_seeds(folders):
 def test_each_image_is_looked_at_once_and_again_only_when_it_or_the_network_changed(folders):
     fid, lpips = Colours(), Pixels()
     sets = measured(folders, fid=fid, lpips=lpips)
-    assert (sum(fid.batches), max(fid.batches), lpips.seen) == (6 + 26, 16, 6 + 26)
+    assert (sum(fid.batches), max(fid.batches), lpips.seen) == (6 + 26 + 2, 16, 6 + 26)
     again = measured(folders, fid=(fid := Colours()), lpips=(lpips := Pixels()))
     assert (fid.batches, lpips.seen, again) == ([], 0, sets)
     save(folders["generated"]["post_op"] / "1.png", 77)
@@ -428,7 +428,7 @@ def test_each_image_is_looked_at_once_and_again_only_when_it_or_the_network_chan
     assert changed["pre_op"] == sets["pre_op"]
     assert changed["post_op"]["fid"] != sets["post_op"]["fid"]
     measured(folders, fid=(fid := Colours("d" * 64)), lpips=(lpips := Pixels("q" * 64)))
-    assert sum(fid.batches) == lpips.seen == 6 + 26
+    assert (sum(fid.batches), lpips.seen) == (6 + 26 + 2, 6 + 26)
 
 
 def test_a_distance_alone_is_the_same_and_one_set_has_no_group_beside_it(folders):
@@ -455,7 +455,7 @@ def test_nothing_of_several_datasets_is_kept_in_one_place(folders, tmp_path):
 def test_words_stand_where_two_images_are_missing(folders):
     (folders["generated"]["post_op"] / "1.png").unlink()
     one = measured(folders)["post_op"]["fid"]["paper"]["raw"]
-    assert (one["value"], one["n"], one["n_reference"], one["note"]) == (None, 1, 6, TOO_FEW)
+    assert (one["value"], one["n"], one["n_reference"], one["note"]) == (None, 1, 6, TOO_FEW.format(2))
     folders["references"].pop()
     found = measured(folders)["post_op"]
     fid, lpips = found["fid"]["paper"]["raw"], found["lpips"]["paper"]["raw"]
@@ -463,9 +463,6 @@ def test_words_stand_where_two_images_are_missing(folders):
     assert (lpips["value"], lpips["n"], lpips["n_images"], lpips["note"]) == (None, 0, 1, NOT_PAIRED)
     assert "lpips_reference" not in found
     real, drawn = {"phantom": False}, {"phantom": True}
-    assert frechet_note(None, 1, 5, 3, real) == TOO_FEW
-    assert frechet_note(1.0, 3, 3, 3, real) == PAPER_FID
-    assert frechet_note(1.0, 2, 9, 3, real) == frechet_note(1.0, 9, 2, 3, real) == f"{PAPER_FID} {SMALL_FID}"
     assert (noted(real, ""), noted(drawn, ""), noted(drawn, FLOOR)) == ("", SEEDED, f"{SEEDED} {FLOOR}")
 
 

@@ -7,12 +7,12 @@ import torch
 from tiny_flux import build_single_files, build_tiny_flux, save_fp8
 
 from diffusioncleft.diffusioncleft_core.flux import streaming
-from diffusioncleft.diffusioncleft_core.flux.components import load_transformer
 from diffusioncleft.diffusioncleft_core.flux.lora import attach_lora, lora_parameters
 from diffusioncleft.diffusioncleft_core.flux.packed import PLAIN, STORED, FrozenLinear
 from diffusioncleft.diffusioncleft_core.flux.sampling import predict_velocity
 from diffusioncleft.diffusioncleft_core.flux.source import FluxSource, phantom_source
 from diffusioncleft.diffusioncleft_core.flux.tensors import Tensors
+from diffusioncleft.diffusioncleft_core.flux.transformer import load_transformer
 from diffusioncleft.diffusioncleft_core.recipe.presets import named_recipe
 from diffusioncleft.trainer.network import attach
 

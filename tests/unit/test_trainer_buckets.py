@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from diffusioncleft.trainer.buckets import BucketSides, assign_bucket, bucket_sizes, cover_box
+from diffusioncleft.trainer.buckets import BucketSides, assign_buckets, bucket_sizes, cover_box
 from diffusioncleft.trainer.data import bucket_pixels
 
 PAPER = (256, 512, 768, 1024)
@@ -37,7 +37,7 @@ def test_buckets_lie_close_under_the_area_of_their_base(base, step):
     ],
 )
 def test_an_image_takes_the_largest_paper_size_it_fills(size, bucket):
-    assert assign_bucket(*size, PAPER) == bucket
+    assert assign_buckets(*size, PAPER)[0] == bucket
 
 
 def test_only_images_below_the_smallest_size_are_enlarged():
@@ -45,11 +45,18 @@ def test_only_images_below_the_smallest_size_are_enlarged():
     for width, height in random.integers(300, 3000, (300, 2)).tolist():
         if max(width, height) > 3 * min(width, height) or width * height < 300 * 300:
             continue
-        bucket = assign_bucket(width, height, PAPER)
+        bucket = assign_buckets(width, height, PAPER)[0]
         if bucket[0] * bucket[1] > 256 * 256:
             assert bucket[0] <= width
             assert bucket[1] <= height
         assert abs(math.log(width / height) - math.log(bucket[0] / bucket[1])) < 0.15
+
+
+def test_an_image_can_be_trained_at_every_size_that_it_fills_and_at_no_other():
+    assert assign_buckets(900, 900, PAPER) == ((768, 768), (512, 512), (256, 256))
+    assert assign_buckets(2000, 1000, PAPER)[:2] == ((1440, 720), (1072, 544))
+    assert assign_buckets(200, 100, PAPER) == ((352, 176),)
+    assert assign_buckets(100, 100, (65, 64)) == ((64, 64),)  # one size of two bases counts once
 
 
 def test_covering_crops_the_centre_and_keeps_the_aspect_ratio():

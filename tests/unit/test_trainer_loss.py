@@ -20,9 +20,9 @@ from reference_training import (
 from trainer_settings import trainer_settings
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
-from diffusioncleft.diffusioncleft_core.flux.components import pack_blocks
 from diffusioncleft.diffusioncleft_core.flux.lora import attach_lora, lora_parameters, set_active
 from diffusioncleft.diffusioncleft_core.flux.packed import PLAIN, FrozenLinear
+from diffusioncleft.diffusioncleft_core.flux.transformer import pack_blocks
 from diffusioncleft.trainer import memory
 from diffusioncleft.trainer.data import Collected, Draw, TrainImage
 from diffusioncleft.trainer.objective import (

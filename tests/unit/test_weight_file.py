@@ -9,9 +9,9 @@ from safetensors.torch import save_file
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.faces.analyzer import PHANTOM_FOLDER, find_pack
-from diffusioncleft.diffusioncleft_core.flux.components import check_transformer
 from diffusioncleft.diffusioncleft_core.flux.lora_file import read_lora
 from diffusioncleft.diffusioncleft_core.flux.source import FluxSource, phantom_source
+from diffusioncleft.diffusioncleft_core.flux.transformer import check_transformer
 from diffusioncleft.diffusioncleft_core.recipe.document import read_recipe
 from diffusioncleft.diffusioncleft_core.weight_file import stand_in
 from diffusioncleft.diffusioncleft_core.weights.networks import read_state

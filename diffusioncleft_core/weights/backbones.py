@@ -15,8 +15,8 @@ from ..errors import UserError
 from ..faces.analyzer import PHANTOM, PHANTOM_FOLDER
 from ..files import read_json, sha256_model
 from ..home import expanded
-from ..weights.networks import NetworkInfo, draw_from_seed, load_state, read_state
-from ..weights.registry import require_file
+from .networks import NetworkInfo, draw_from_seed, load_state, read_state
+from .registry import require_file
 
 if TYPE_CHECKING:
     import torch
