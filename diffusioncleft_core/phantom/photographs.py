@@ -123,13 +123,13 @@ def write_people(
     """
     if finding is None:
         write_healthy(folder, n, seed, size)
-        faces: dict[str, PhantomFace | AnatomyFace] = dict(_healthy(n, seed))
+        words = {name: face.attributes for name, face in _healthy(n, seed)}
     else:
         write_photographs(folder, n, finding, seed, size, subjects=n)
-        faces = {name: face for name, face, _ in _photographed(finding, n, seed, n)}
-    people = {name: _PEOPLE[face.attributes["subject"]] for name, face in faces.items()}
+        words = {name: face.attributes for name, face, _ in _photographed(finding, n, seed, n)}
+    people = {name: _PEOPLE[attributes["subject"]] for name, attributes in words.items()}
     return {
-        name: {"skin_tone": faces[name].attributes["skin"], "age_group": age, "gender": gender}
+        name: {"skin_tone": words[name]["skin"], "age_group": age, "gender": gender}
         for name, (age, gender) in people.items()
     }
 

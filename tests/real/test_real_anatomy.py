@@ -1,4 +1,4 @@
-"""Models of photographs see the anatomical phantom as a face; at large n: tools/evaluate_anatomy.py."""
+"""The anatomical phantom before models of photographs; tools/evaluate_anatomy.py measures it at large n."""
 
 import pytest
 

@@ -68,7 +68,7 @@ def eye(
     top = tilt - rise * np.power(arch, np.float32(0.62)) * (1 - 0.16 * inner)
     low = tilt + sink * np.power(arch, np.float32(0.80)) * (1 + 0.20 * inner)
     top = np.minimum(
-        top + (sink * 0.92 + rise * 0) * np.power(arch, np.float32(0.8)) * held.closed * (1 + 0.2 * inner),
+        top + (sink * 0.92) * np.power(arch, np.float32(0.8)) * held.closed * (1 + 0.2 * inner),
         low,
     )
     soft = max(0.22, 0.5 / part.density)
@@ -81,10 +81,10 @@ def eye(
     radius = m.iris / 2
     iris = step(r, radius + soft, radius - soft) * ball
     pupil = step(r, 1.95 + soft * 0.7, 1.95 - soft * 0.7) * ball
-    fibre = 1 + 0.10 * step(r, 3.6, 2.4) - 0.55 * step(r, radius - 1.6, radius - 0.2) + 0 * r
+    fibre = 1 + 0.10 * step(r, 3.6, 2.4) - 0.55 * step(r, radius - 1.6, radius - 0.2)
     if part.density > 0.9:
         angle = np.arctan2(gy, gx) * np.float32(30 / np.pi)
-        fibre = fibre + 0.16 * strands(angle + 40, r * 0.5, (face.seed * 0 + 7, direction + 2))
+        fibre = fibre + 0.16 * strands(angle + 40, r * 0.5, (7, direction + 2))
     under = np.clip((y - top) / np.float32(4.2 * k), 0, 1)
     shade = (0.36 + 0.64 * under) * (1 - 0.38 * np.power(np.abs(inner), np.float32(2.2)))
     lx, ly = light
@@ -107,7 +107,7 @@ def eye(
     down = step(y - low, -0.2, 0.3) * step(y - low, 1.5, 0.4) * near * (0.16 if female else 0.10)
     if held.closed > 0.6:
         hair, line = (
-            np.flipud(hair) * 0 + step(-over, -0.3, 0.2) * step(-over - length, 0.0, -1.2) * near * 0.5,
+            step(-over, -0.3, 0.2) * step(-over - length, 0.0, -1.2) * near * 0.5,
             line * 0.8,
         )
     lashes = np.clip(np.maximum(np.maximum(0.92 * line, 0.85 * hair), down), 0, 1)

@@ -43,13 +43,11 @@ class Plane:
 
     def columns(self, x: Array) -> Array:
         """Where x (mm) lies, in columns."""
-        found: Array = (x - self.x[0, 0]) * np.float32(self.density)
-        return found
+        return np.asarray((x - self.x[0, 0]) * np.float32(self.density))
 
     def rows(self, y: Array) -> Array:
         """Where y (mm) lies, in rows."""
-        found: Array = (y - self.y[0, 0]) * np.float32(self.density)
-        return found
+        return np.asarray((y - self.y[0, 0]) * np.float32(self.density))
 
 
 def plane(half_width: float, top: float, bottom: float, density: float) -> Plane:
@@ -84,8 +82,7 @@ def curve(at: Array, knots: list[tuple[float, float]]) -> Array:
 def step(value: Array, low: float, high: float) -> Array:
     """0 at or below low, 1 at or above high, smooth between (Hermite). low > high falls."""
     t = np.clip((value - np.float32(low)) * np.float32(1 / (high - low)), 0, 1)
-    found: Array = t * t * (3 - 2 * t)
-    return found
+    return np.asarray(t * t * (3 - 2 * t))
 
 
 def bump(
@@ -96,8 +93,7 @@ def bump(
     if turn == 0.0:
         across = np.exp(dx * dx * np.float32(-0.5 / spread[0] ** 2))
         down = np.exp(dy * dy * np.float32(-0.5 / spread[1] ** 2))
-        found: Array = across * down
-        return found
+        return np.asarray(across * down)
     c, s = np.float32(np.cos(np.radians(turn))), np.float32(np.sin(np.radians(turn)))
     u, v = c * dx + s * dy, c * dy - s * dx
     return np.exp(u * u * np.float32(-0.5 / spread[0] ** 2) + v * v * np.float32(-0.5 / spread[1] ** 2))
@@ -111,8 +107,7 @@ def ridge(distance: Array, spread: float) -> Array:
 def softmin(a: Array, b: Array, radius: float) -> Array:
     """The lesser of two distances with a fillet of that radius (polynomial smooth minimum, Quilez)."""
     h = np.maximum(np.float32(radius) - np.abs(a - b), 0) * np.float32(1 / radius)
-    found: Array = np.minimum(a, b) - h * h * np.float32(radius * 0.25)
-    return found
+    return np.asarray(np.minimum(a, b) - h * h * np.float32(radius * 0.25))
 
 
 def blur(image: Array, sigma: float) -> Array:

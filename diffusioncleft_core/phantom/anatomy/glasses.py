@@ -17,8 +17,8 @@ def wear_glasses(light: Array, face: AnatomyFace, m: Measures, made: Head, cam: 
     """The picture [S, S, 3] (linear RGB) with glasses on the face."""
     draw = np.random.default_rng([int(abs(face.identity[39]) * 1e6), 5])
     round_, thick = float(draw.uniform(2.0, 4.5)), float(draw.uniform(1.0, 2.6)) * m.pupil / 31
-    red, green, blue = (float(c) for c in draw.uniform(0.04, 0.30) + draw.uniform(0, 0.12, 3))
-    colour = srgb_to_linear((red, green, blue))
+    shade, (red, green, blue) = float(draw.uniform(0.04, 0.30)), map(float, draw.uniform(0, 0.12, 3))
+    colour = srgb_to_linear((shade + red, shade + green, shade + blue))
     half_w, half_h = 0.80 * m.pupil, float(draw.uniform(0.52, 0.68)) * m.pupil
     ahead = 15.0 * m.pupil / 31
     mask = np.zeros(light.shape[:2], np.uint8)

@@ -301,7 +301,7 @@ def _height(
     body = full * taper * (0.6 + 3.4 * np.power(np.sin(np.pi * (0.10 + 0.72 * t_low)), 0.8))
     after = np.clip((y - low_edge) / np.float32(7 * k), 0, 1)
     fade = full * taper * 2.2 * (1 - after) * (1 - after)
-    below = np.where(y < low_edge, body, np.minimum(body, fade + 0.0))
+    below = np.where(y < low_edge, body, np.minimum(body, fade))
     height = np.where(y < low_free, height, below)
     height += (
         0.30
@@ -319,7 +319,6 @@ def _height(
     height += 0.16 * k * ridge(y - upper + 0.8 * k, 0.7 * k) * taper * (y < upper + 2)
     height = height + _philtrum(part, face, m, lines, upper)
     if found:
-        height = height * step(tissue, -0.5, 4 * k) if not found else height
         edge = step(tissue, 3.2 * k, -0.2 * k) * step(margin, 6 * k, 2 * k)
         height -= 2.3 * k * edge * (1 - inside) * (y < low_free)
         for gap in found:
@@ -350,7 +349,7 @@ def _philtrum(part: Plane, face: AnatomyFace, m: Measures, lines: LipLines, uppe
         for d, severity in face.cleft.by_side().items():
             keep[d] = 0.0 if severity >= 0.25 else 0.5
             groove *= 1 - 0.6 * min(1.0, severity * 1.5)
-    total = -m.philtrum * groove * ridge(x, 2.3 * k + 0 * k) * along
+    total = -m.philtrum * groove * ridge(x, 2.3 * k) * along
     for d in (-1, 1):
         line = d * (0.62 * m.peak) + (lines.peaks[d][0] - d * 0.62 * m.peak) * t
         total = total + 0.85 * m.philtrum * keep[d] * ridge(x - line, 1.35 * k) * along

@@ -129,8 +129,7 @@ def nose_height(area: Plane, m: Measures, change: NoseChange) -> Array:
     )
     for direction in (-1, 1):
         total += _wing(area, m, change, direction)
-    found: Array = total
-    return found
+    return np.asarray(total)
 
 
 def _wing(area: Plane, m: Measures, change: NoseChange, direction: int) -> Array:

@@ -71,7 +71,7 @@ def cast(area: Plane, height: Array, cam: Camera3D, size: int) -> tuple[Array, A
     oz = pz + back[2, 0] * q[None] + back[2, 1] * r[:, None]
     dx, dy, dz = (np.float32(back[i, 2]) for i in range(3))
     if abs(dx) < 1e-6 and abs(dy) < 1e-6:
-        u, v = area.columns(ox) - 0.0, area.rows(oy) - 0.0
+        u, v = area.columns(ox), area.rows(oy)
         return u, v, _sample(height, u, v) - pz
     t = _march(area, height, (ox, oy, oz), (dx, dy, dz), size)
     slope_x = _slope(height, 1) * np.float32(area.density) * dx

@@ -122,9 +122,7 @@ def body(
         x / np.float32(11 * k) + y / np.float32(30 * k) + 500, y * 0.012 + x * 0.004 + 20, (face.seed, 13)
     )
     folds = blur(np.asarray(folds, np.float32), 2.0 * cam.scale)
-    weave: float | Array = 0.0
-    if cam.scale > 2.0:
-        weave = 0.03 * np.sin(x * 5.2) * np.sin(y * 5.2)
+    weave = (0.03 if cam.scale > 2.0 else 0.0) * np.sin(x * 5.2) * np.sin(y * 5.2)
     shade = np.clip(
         0.80 + 0.13 * folds + np.float32(0.30 * toward[0]) * np.clip(x / reach, -1, 1) - 0.25 * rim + weave,
         0.2,
@@ -161,7 +159,7 @@ def hair_behind(face: AnatomyFace, m: Measures, cam: Camera3D, size: int) -> tup
         ],
     )
     wave = 0.0 if worn.texture == "straight" else 5 * np.sin(y * 0.16 + s * 0.07)
-    lock = strands((s + wave) / np.float32(2.6 * k) + 400, y * 0.02 + 20, (face.seed * 0 + 6, 2))
+    lock = strands((s + wave) / np.float32(2.6 * k) + 400, y * 0.02 + 20, (6, 2))
     cover = step(np.abs(s) - half - lock * (0.8 + 0.2 * flare), 1.2, -1.2) * (y > -60 * k)
     tone = np.clip(0.36 + 0.10 * lock, 0.12, 1)
     rgb = tinted(tone, srgb_to_linear(COLOURS[face.attributes["hair_color"]]))

@@ -157,8 +157,7 @@ def _materials(
     _over(colour, w, rosy, 0.75 * lips.redness * (1 - lips.vermilion))
     lower = np.float32(1.10 if level < 0.2 else 1.04)
     tone = red * (1 + (lower - 1) * lips.lower[..., None])
-    deep = 1 - 0.22 * np.clip((lips.lines.edge + 1.0 * k - part.y) / np.float32(8 * k), -1, 1)[..., None] * 0
-    _over(colour, w, tone * deep, lips.vermilion)
+    _over(colour, w, tone, lips.vermilion)
     _over(colour, w, pale, np.clip(0.86 * lips.scar * (1 - 0.55 * lips.vermilion), 0, 1))
     hollow = np.broadcast_to(DEPTH, (*part.shape, 3)).copy()
     back = 0.55 + 0.45 * step(part.y, lips.lines.top, lips.lines.edge)
@@ -223,5 +222,4 @@ def _haired(area: Plane, face: AnatomyFace, cap: Hair, colour: Array, toward: Ar
     sheen = {"straight": 0.085, "wavy": 0.065, "curly": 0.045, "coily": 0.02}[face.attributes["hair_texture"]]
     tone = np.square(cap.tone) * 0.95
     lit = tinted(tone, base) + tinted(sheen * band * cap.tone, 0.12 + 2.2 * base)
-    found: Array = colour + wide(cap.cover) * (lit - colour)
-    return found
+    return np.asarray(colour + wide(cap.cover) * (lit - colour))

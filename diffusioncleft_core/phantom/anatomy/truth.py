@@ -1,11 +1,8 @@
 """What is known of a picture: landmarks, lip contour, masks, boxes."""
 
-from typing import Protocol
-
 import numpy as np
 from numpy.typing import NDArray
 
-from .cleft import Gap
 from .face import AnatomyFace
 from .field import curve
 from .lips import lower_lines
@@ -15,10 +12,6 @@ from .pose import Camera3D
 from .surface import Head
 
 Points = NDArray[np.float64]
-
-
-class _Gapped(Protocol):
-    gaps: tuple[Gap, ...]
 
 
 def _on(head: Head, points: list[tuple[float, float]]) -> Points:
@@ -112,8 +105,7 @@ def head_half(head: Head) -> Points:
     """Half breadth (mm) of the head by rows, without hair."""
     covered = (head.cover > 0.5) & (np.abs(head.plane.x) < 1e3)
     width = np.abs(np.where(covered, head.plane.x, 0)).max(axis=1)
-    found: Points = width.astype(np.float64)
-    return found
+    return np.asarray(width, np.float64)
 
 
 def five(landmarks: NDArray[np.float32], pupils: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -138,16 +130,6 @@ def lip_box(landmarks: NDArray[np.float32], size: int) -> NDArray[np.float32]:
     mouth = landmarks[48:]
     pad = 0.10 * float(mouth[:, 0].max() - mouth[:, 0].min())
     base = float(landmarks[31:36, 1].min())
-    found: NDArray[np.float32] = np.clip(
-        np.array(
-            [
-                mouth[:, 0].min() - pad,
-                min(base, mouth[:, 1].min()) - pad,
-                mouth[:, 0].max() + pad,
-                mouth[:, 1].max() + pad,
-            ]
-        ),
-        0,
-        size,
-    ).astype(np.float32)
-    return found
+    low, high = mouth.min(0), mouth.max(0)
+    corners = [low[0] - pad, min(base, low[1]) - pad, high[0] + pad, high[1] + pad]
+    return np.asarray(np.clip(np.array(corners), 0, size), np.float32)
