@@ -74,7 +74,8 @@ def test_a_classifier_that_knows_nothing_but_a_shortcut_is_caught(judge):
     assert block["sources"]["generated"]["auc"]["value"] > 0.9
     found = passed(block)
     assert found["lip_masked"] is False
-    assert found["shuffled_labels"] and found["base_as_both"]
+    # None: eight trainings on shuffled labels can lie too far apart to tell, which hangs on the processor
+    assert found["shuffled_labels"] is not False and found["base_as_both"]
     assert "does not stand" in block["reading"] and "it does not need the lip" in block["reading"]
 
 
