@@ -139,7 +139,8 @@ def summary(figures: Mapping[str, Any]) -> str:
     parts = [f"obeys {obedience['value']:.3f} (lowest {tone} {low['value']:.3f})"]
     if kind := figures.get("cleft_type_accuracy"):
         side = kind["side_as_asked"]
-        parts.append(f"type {kind['value']:.3f} side {side['k']}/{side['n']}")
+        told = "none drawn" if kind["value"] is None else f"{kind['value']:.3f}"
+        parts.append(f"type {told} side {side['k']}/{side['n']}")
     parts += [f"{name} {cell['value']:.3f}" for name, cell in figures["trigger_selectivity"].items()]
     return ", ".join(parts)
 
