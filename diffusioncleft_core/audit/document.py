@@ -20,7 +20,6 @@ from ..metrics.sets import Warn
 from ..metrics.threshold import FALSE_MATCH_RATE, STATED_RATE
 from ..ranges import NONE_OR_MORE, whole
 from .extraction import LEAST_SEEDS, Probe, extraction
-from .membership import DRAWS, membership
 
 EXTRACTION, MEMBERSHIP = "extraction", "membership"
 PARTS = (EXTRACTION, MEMBERSHIP)
@@ -99,6 +98,8 @@ def audit_lora(
     }
     if MEMBERSHIP in settings.parts:
         photographs = not holds_phantoms(dataset)
+        from .membership import DRAWS, membership
+
         found[MEMBERSHIP] = membership(generation, dataset, photographs=photographs, seed=settings.seed)
         found[MEMBERSHIP]["draws"] = DRAWS
     if EXTRACTION in settings.parts:

@@ -7,10 +7,10 @@ import pytest
 from phantom_datasets import phantom_dataset
 
 from diffusioncleft.cli.main import main
-from diffusioncleft.diffusioncleft_core.flux.transformer import load_transformer
 from diffusioncleft.diffusioncleft_core.flux.lora import attach_lora, lora_state
 from diffusioncleft.diffusioncleft_core.flux.lora_file import save_kohya
 from diffusioncleft.diffusioncleft_core.flux.source import phantom_source
+from diffusioncleft.diffusioncleft_core.flux.transformer import load_transformer
 
 
 @pytest.fixture(scope="module")
