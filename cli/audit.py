@@ -27,7 +27,7 @@ set that is drawn already. docs/measurements.md explains the figures.
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    from ..diffusioncleft_core.audit.document import AUDIT_SEEDS, PARTS, SEEDS
+    from ..diffusioncleft_core.audit.choices import AUDIT_SEEDS, PARTS, SEEDS
     from ..diffusioncleft_core.metrics.threshold import FALSE_MATCH_RATE, STATED_RATE
 
     parser.add_argument("dataset", type=Path, metavar="DATASET", help="dataset that the LoRA learned from")

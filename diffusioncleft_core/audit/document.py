@@ -18,13 +18,9 @@ from ..metrics.faces import MeasuredFaces, holdout_faces
 from ..metrics.fir import Faces, embedder_info
 from ..metrics.sets import Warn
 from ..metrics.threshold import FALSE_MATCH_RATE, STATED_RATE
-from ..ranges import NONE_OR_MORE, whole
-from .extraction import LEAST_SEEDS, Probe, extraction
-
-EXTRACTION, MEMBERSHIP = "extraction", "membership"
-PARTS = (EXTRACTION, MEMBERSHIP)
-SEEDS = whole(LEAST_SEEDS, 64)
-AUDIT_SEEDS = 8
+from ..ranges import NONE_OR_MORE
+from .choices import AUDIT_SEEDS, EXTRACTION, MEMBERSHIP, PARTS, SEEDS
+from .extraction import Probe, extraction
 
 
 @dataclass(frozen=True)

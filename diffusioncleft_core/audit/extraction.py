@@ -33,7 +33,6 @@ from ..small_counts import is_small
 from ..statistics import Proportion, clopper_pearson, residual
 from .cliques import largest_clique
 
-LEAST_SEEDS = 2
 HALF = 0.5
 """Share of a caption's drawings that must be alike to count as one picture drawn again and again."""
 FEW = "Not told: it would be of fewer than five captions."
