@@ -25,7 +25,7 @@ examples:
   diffusioncleft measure all=cleftgan/images --metrics lpips --out cleftgan.json
   diffusioncleft measure pre_op --reference private/pre_op --extractor dinov2=transformers:dinov2-base \\
       --out measured.json
-  diffusioncleft measure pre_op --reference private/pre_op --faces buffalo_l --second-faces auraface \
+  diffusioncleft measure pre_op --reference private/pre_op --faces buffalo_l --second-faces auraface \\
       --control healthy --metrics fir --out audited.json
 
 A SET is a folder that `generate` made, or CONDITION=FOLDER for a bare folder of images. FID needs
