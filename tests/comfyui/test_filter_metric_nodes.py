@@ -243,7 +243,7 @@ def test_what_cant_be_measured_is_a_message_on_the_node(server, dataset):
         "save": saving(["picture", 0], "single", show=False),
         "data": ours("Dataset", name=dataset),
     }
-    with pytest.raises(NodeFailed, match="takes two images"):
+    with pytest.raises(NodeFailed, match="takes 2 images"):
         server.run({**one, "m": ours("FID", image_set=["save", 0], dataset=["data", 0], which="raw")})
     with pytest.raises(NodeFailed, match="two images"):
         server.run({**one, "m": ours("LPIPS", image_set=["save", 0], which="raw", pairs=10, seed=0)})

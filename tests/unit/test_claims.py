@@ -40,7 +40,7 @@ CLAIMS = [
         r"\b(risk[- ]free|leak[- ](free|proof)|leaks? nothing|tells? others nothing)\b",
         r"\bmemori[sz]es? (nobody|nothing|no[ -]one)\b",
         # the German texts of the nodes
-        r"\b(niemand(en|em)?|anonym\w*|garantier\w*)\b",
+        r"\b(niemand(en|em)?|anonym(?!eter\b)\w*|garantier\w*)\b",  # Anonymeter is a method's name
         r"\b(keine?n?|ohne) (einen |echten? |realen? )*(Mensch|Person|Patient)",
     )
 ]
