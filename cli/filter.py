@@ -18,7 +18,6 @@ from .options import (
     device_and_dtype,
     engine_from,
     limits_from,
-    refuse_set_aside,
     source_from,
     warn,
 )
@@ -181,7 +180,7 @@ def _refill(args: argparse.Namespace, filters: Filters, engine: Engine) -> None:
     from ..diffusioncleft_core.filters.apply import filter_set
     from ..diffusioncleft_core.filters.stage import refill_set
     from ..diffusioncleft_core.generation.folder import recorded_sampling
-    from ..diffusioncleft_core.generation.generate import generate
+    from ..diffusioncleft_core.generation.generate import draw_all
     from ..diffusioncleft_core.generation.settings import GenerationSettings
     from ..diffusioncleft_core.imageset.places import SETTINGS
 
@@ -191,7 +190,7 @@ def _refill(args: argparse.Namespace, filters: Filters, engine: Engine) -> None:
     settings = GenerationSettings(source_from(args), sampling, args.lora)
 
     def draw(plan: Any) -> None:
-        refuse_set_aside(generate(settings, plan, args.set, warn=warn, engine=engine).set_aside)
+        draw_all(settings, plan, args.set, warn=warn, engine=engine)
 
     def check() -> FilterResult:
         return filter_set(args.set, filters, engine=engine)

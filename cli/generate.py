@@ -18,7 +18,6 @@ from .options import (
     engine_from,
     parse_size,
     paths,
-    refuse_set_aside,
     sampling_from,
     source_from,
     strengths,
@@ -77,7 +76,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..diffusioncleft_core.generation.generate import generate
+    from ..diffusioncleft_core.generation.generate import draw_all
     from ..diffusioncleft_core.generation.settings import GenerationSettings
 
     plan = plan_from(args)
@@ -89,10 +88,9 @@ def run(args: argparse.Namespace) -> int:
     with engine_from(args) as engine:
         sampling = sampling_from(args, args.strength, engine)
         settings = GenerationSettings(source, sampling, args.lora)
-        result = generate(settings, plan, args.out, warn=warn, engine=engine)
+        result = draw_all(settings, plan, args.out, warn=warn, engine=engine)
     before = result.total - result.made
     print(f"{counted(result.made, 'image')} drawn, {before} there before: {result.folder}")
-    refuse_set_aside(result.set_aside)
     return 0
 
 

@@ -23,6 +23,7 @@ COMMANDS = {
     "prompt": ".prompt",
     "plan": ".plan",
     "measure": ".measure",
+    "export": ".export",
     "audit": ".audit",
     "downstream": ".downstream",
     "report": ".report",

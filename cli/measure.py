@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.ranges import COSINE, COUNT, PAPER_SIMILARITY, SEED
-from .options import warn
+from .options import add_ray_arguments, engine_from, warn
 
 if TYPE_CHECKING:
+    from ..diffusioncleft_core.cluster.work import Engine
     from ..diffusioncleft_core.faces.analyzer import FaceAnalyzer
 
 HELP = "measure generated sets: FIR, FID, LPIPS as the paper did, and a leak audit with its controls"
@@ -96,16 +97,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--cache", type=Path, metavar="DIR", help="where features are kept (default: .measure in each set)"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default auto)")
+    add_ray_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     from ..diffusioncleft_core.dataset.drawn import remember_place, set_names, set_provenance
     from ..diffusioncleft_core.dataset.folder import require_dataset
     from ..diffusioncleft_core.dataset.withdrawn import known_withdrawals
-    from ..diffusioncleft_core.environment import hardware, pick_device, versions
+    from ..diffusioncleft_core.environment import hardware, versions
     from ..diffusioncleft_core.files import write_json
-    from ..diffusioncleft_core.metrics.extractors import load_extractors
-    from ..diffusioncleft_core.metrics.measure import MeasureSettings, measure_sets
     from ..diffusioncleft_core.metrics.sets import refuse_nothing
     from ..diffusioncleft_core.outputs import check_output
     from ..diffusioncleft_core.report.plain_words import WITHDRAWN_NOTE
@@ -121,22 +121,8 @@ def run(args: argparse.Namespace) -> int:
     refuse_nothing(sets)
     for message in not_kept(sets.values(), args.reference, args.cache):
         warn(message)
-    device = pick_device(args.device)
-    further = extractors_from(args.extractor)
-    extractors = load_extractors(
-        wanted, phantom=args.phantom, device=device, own=args.weights, further=further
-    )
-    figures = measure_sets(
-        sets,
-        args.reference,
-        face_analyzer(args, device.type) if FIR in wanted else None,
-        extractors,
-        MeasureSettings(
-            args.threshold, args.pairs, args.seed, args.control, args.cache, args.false_match_rate
-        ),
-        second=second_analyzer(args, device.type) if FIR in wanted else None,
-        warn=warn,
-    )
+    with engine_from(args) as engine:
+        figures = measured(args, wanted, sets, engine)
     loras = set_provenance(sets)
     provenance = {"versions": versions(), "hardware": hardware(), "seed": args.seed, **loras}
     refuse_unreadable(figures["sets"])
@@ -150,6 +136,36 @@ def run(args: argparse.Namespace) -> int:
     print("\n".join(summary(figures["sets"])))
     print(f"written to {args.out}")
     return 0
+
+
+def measured(
+    args: argparse.Namespace, wanted: set[str], sets: Mapping[str, Path], engine: Engine
+) -> dict[str, Any]:
+    """The figures of the sets, measured by `engine`."""
+    from ..diffusioncleft_core.environment import pick_device
+    from ..diffusioncleft_core.metrics.extractors import load_extractors
+    from ..diffusioncleft_core.metrics.measure import MeasureSettings, measure_sets
+
+    device = pick_device(args.device)
+    extractors = load_extractors(
+        wanted,
+        phantom=args.phantom,
+        device=device,
+        own=args.weights,
+        further=extractors_from(args.extractor),
+    )
+    return measure_sets(
+        sets,
+        args.reference,
+        face_analyzer(args, device.type) if FIR in wanted else None,
+        extractors,
+        MeasureSettings(
+            args.threshold, args.pairs, args.seed, args.control, args.cache, args.false_match_rate
+        ),
+        second=second_analyzer(args, device.type) if FIR in wanted else None,
+        warn=warn,
+        engine=engine,
+    )
 
 
 def refuse_unreadable(sets: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 DTYPES |= {name: name for name in DTYPES.values()}
 PHANTOM_BATCH = 16
-TOLD_AT_MOST = 10
-"""Pieces of work that are named one by one when workers ended over them."""
 
 
 def add_base_arguments(parser: argparse.ArgumentParser) -> None:
@@ -185,17 +183,6 @@ def engine_from(args: argparse.Namespace) -> Iterator[Engine]:
     timeout = TIMEOUT if args.ray_timeout is None else args.ray_timeout
     with ray_engine(RaySettings(args.ray, args.ray_workers, timeout), warn) as engine:
         yield engine
-
-
-def refuse_set_aside(reasons: Mapping[Any, str]) -> None:
-    """Raise UserError where workers ended over some of the work, which then has no result."""
-    if reasons:
-        named = "; ".join(f"{name}: {reason}" for name, reason in list(reasons.items())[:TOLD_AT_MOST])
-        more = f"; and {len(reasons) - TOLD_AT_MOST} more" if len(reasons) > TOLD_AT_MOST else ""
-        raise UserError(
-            f"{len(reasons)} were set aside because they ended their workers ({named}{more}); everything "
-            "else is done, and the same command tries them again"
-        )
 
 
 def strengths(text: str) -> list[float]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from ..cluster.work import HERE, Engine, SetAside, Work
 from ..conditions.plan import PlanRow
 from ..dataset.drawn import refuse_withdrawn_set, remember_place
 from ..dataset.withdrawn import refuse_withdrawn
+from ..errors import UserError
 from ..flux.lora_forms import said_of
 from ..imageset.places import SETTINGS
 from ..imageset.synthetic import drawn_by
@@ -21,6 +24,8 @@ from .folder import PlannedSet, check_plan, open_planned_set, shared_record
 from .settings import GenerationSettings
 
 EMBEDDINGS_FOLDER = ".embeddings"
+NAMED_AT_MOST = 10
+"""Rows that are named one by one when workers ended over them."""
 STREAMED = (
     "the base model is bigger than the GPU's free memory, so it is streamed from main memory: slower, "
     "the same pictures"
@@ -88,6 +93,22 @@ def generate(
     return GenerationResult(out, len(plan) - len(set_aside), made, warnings, set_aside)
 
 
+def draw_all(
+    settings: GenerationSettings, plan: Sequence[PlanRow], out: Path, **options: Any
+) -> GenerationResult:
+    """`generate`, whose every image is there in the end; UserError where workers ended over some of them."""
+    result = generate(settings, plan, out, **options)
+    if result.set_aside:
+        named = "; ".join(f"{index}: {why}" for index, why in list(result.set_aside.items())[:NAMED_AT_MOST])
+        more = len(result.set_aside) - NAMED_AT_MOST
+        raise UserError(
+            f"{len(result.set_aside)} rows of the plan were set aside because they ended their workers "
+            f"({named}{f'; and {more} more' if more > 0 else ''}); the others are drawn, and the same "
+            "command tries these again"
+        )
+    return result
+
+
 def draw_pending(
     settings: GenerationSettings,
     planned: PlannedSet,
@@ -124,6 +145,9 @@ def draw_pending(
 def drawing_work(settings: GenerationSettings, planned: PlannedSet, engine: Engine) -> Work[Batch, Drawn]:
     """The batches of a set as work: in this process embeddings may lie in the set's folder meanwhile."""
     folder = None if engine.elsewhere else planned.folder / EMBEDDINGS_FOLDER
+    if engine.elsewhere:  # a worker sees the one GPU that is its own
+        device = torch.device(settings.sampling.device.type)
+        settings = replace(settings, sampling=replace(settings.sampling, device=device))
     rows = BLOCK_IN_MEMORY if engine.elsewhere else BLOCK
     return Work(
         Drawing(settings, planned.record, folder, elsewhere=engine.elsewhere),

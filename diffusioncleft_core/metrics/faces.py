@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..cluster.work import HERE, Engine
 from ..dataset import references
 from ..dataset.folder import owned_cache
 from ..dataset.references import ReferenceSet, read_references, subjects_of
@@ -197,6 +198,7 @@ def look_at_faces(
     analyzer: FaceAnalyzer,
     cache_dir: Path | None,
     warn: Warn,
+    engine: Engine = HERE,
 ) -> MeasuredFaces:
     """Look for the faces of generated images, photographs and control set, each once and kept with its owner.
 
@@ -207,8 +209,9 @@ def look_at_faces(
         analyzer: finds the faces.
         cache_dir: in the place of a generated set's own cache.
         warn: told what could not be read.
+        engine: who looks; the photographs are looked at in this process.
     """
-    generated = faces_of(population.images, analyzer, cache_dir, "faces, generated")
+    generated = faces_of(population.images, analyzer, cache_dir, "faces, generated", engine)
     name_damaged(population.images, generated.unreadable, warn)
     known = read_references(datasets, analyzer) if datasets else None
     held = holdout_faces(datasets, analyzer)
@@ -246,7 +249,11 @@ def face_figures(population: Population, faces: MeasuredFaces, threshold: float)
 
 
 def faces_of(
-    images: Sequence[MeasuredImage], analyzer: FaceAnalyzer, cache_dir: Path | None, description: str
+    images: Sequence[MeasuredImage],
+    analyzer: FaceAnalyzer,
+    cache_dir: Path | None,
+    description: str,
+    engine: Engine = HERE,
 ) -> Faces:
     """The faces of images of several folders, looked for once and kept where the filters keep them."""
     records: dict[int, FaceRecord] = {}
@@ -254,7 +261,7 @@ def faces_of(
         places = [place for place, image in enumerate(images) if image.folder == folder]
         files = [images[place].file for place in places]
         cache = owned_cache(folder, references.FACES_CACHE, cache_dir or folder / FACES_CACHE)
-        found = face_records(folder, files, analyzer, cache, description=description)
+        found = face_records(folder, files, analyzer, cache, description=description, engine=engine)
         records |= dict(zip(places, found, strict=True))
     return Faces.of([records[place] for place in range(len(images))])
 

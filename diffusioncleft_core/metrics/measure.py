@@ -102,6 +102,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..cluster.work import HERE, Engine
 from ..dataset.folder import holds_phantoms
 from ..errors import UserError
 from ..faces.analyzer import FaceAnalyzer
@@ -157,6 +158,7 @@ def measure_sets(
     *,
     second: FaceAnalyzer | None = None,
     warn: Warn = lambda message: None,
+    engine: Engine = HERE,
 ) -> dict[str, Any]:
     """Measure generated sets beside the training photographs; the result is described above.
 
@@ -171,6 +173,8 @@ def measure_sets(
         settings: threshold, pairs, seed and folders.
         second: another recogniser, which filtered nothing, for the leak audit.
         warn: told what could not be measured.
+        engine: who looks for faces and near copies and computes features: this process, or workers on Ray
+            that see the same folders.
 
     Raises:
         UserError: a folder is none, or every set is empty.
@@ -183,13 +187,14 @@ def measure_sets(
     figures: dict[str, Any] = {"similarity": {}, "pca": None, "audit": None}
     with_face: dict[str, int] = {}
     if analyzer is not None:
-        faces = look_at_faces(population, references, settings.control, analyzer, settings.cache_dir, warn)
+        look = functools.partial(look_at_faces, population, references, settings.control)
+        faces = look(analyzer, settings.cache_dir, warn, engine)
         found = face_figures(population, faces, settings.threshold)
         sets, figures = found["sets"], found["figures"]
         audit = audit_figures(population, faces, analyzer.pack, settings.false_match_rate)
         figures["audit"] = {"threshold": audit["threshold"], "second": None}
         if second is not None:
-            others = look_at_faces(population, references, settings.control, second, settings.cache_dir, warn)
+            others = look(second, settings.cache_dir, warn, engine)
             again = audit_figures(population, others, second.pack, settings.false_match_rate, "_second")
             figures["audit"]["second"] = again["threshold"]
             merge(audit["sets"], again["sets"])
@@ -197,12 +202,18 @@ def measure_sets(
         if faces.references is not None:
             with_face = dict(Counter(faces.references.conditions))
             copies = copy_figures(
-                population, references, faces.references, settings.cache_dir, phantom=analyzer.phantom_only
+                population,
+                references,
+                faces.references,
+                settings.cache_dir,
+                phantom=analyzer.phantom_only,
+                engine=engine,
+                analyzer=analyzer,
             )
             for name, metrics in copies.items():
                 sets[name] |= metrics | copies_risk(metrics)
     if extractors:
-        drawn, real, held = all_features(population, references, extractors, settings, warn)
+        drawn, real, held = all_features(population, references, extractors, settings, warn, engine)
         for group in drawn.population.groups:
             for metric, network in extractors.vectors.items():
                 sides = sides_of(metric, group, real, held, network.info.as_json(), settings.seed)
@@ -227,6 +238,7 @@ def all_features(
     extractors: Extractors,
     settings: MeasureSettings,
     warn: Warn,
+    engine: Engine = HERE,
 ) -> tuple[PopulationFeatures, PopulationFeatures, PopulationFeatures]:
     """The features of the generated images, and of the photographs that were trained on and held out.
 
@@ -240,6 +252,7 @@ def all_features(
         PairSampling(size, settings.pairs, settings.seed),
         FeatureCaches(settings.cache_dir),
         "features, generated",
+        engine,
     )
     name_damaged(population.images, drawn.damaged(), warn)
     real, held = (

@@ -1,6 +1,7 @@
 """Workers on Ray, real processes that are killed, hang and refuse: sets come out the same in every byte."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,14 +11,22 @@ from functools import partial
 import pytest
 import torch
 
+from diffusioncleft.diffusioncleft_core import phantom
 from diffusioncleft.diffusioncleft_core.cluster.settings import RaySettings
-from diffusioncleft.diffusioncleft_core.cluster.work import Done, SetAside, Work
+from diffusioncleft.diffusioncleft_core.cluster.work import HERE, Done, SetAside, Work
 from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
 from diffusioncleft.diffusioncleft_core.conditions.plan import sampling_plan, write_plan
+from diffusioncleft.diffusioncleft_core.dataset.build import build_dataset
+from diffusioncleft.diffusioncleft_core.dataset.settings import BuildSettings, Photographs
 from diffusioncleft.diffusioncleft_core.errors import UserError
+from diffusioncleft.diffusioncleft_core.faces.analyzer import load_face_analyzer
+from diffusioncleft.diffusioncleft_core.filters.apply import filter_set
+from diffusioncleft.diffusioncleft_core.filters.settings import FilterSettings, load_filters
 from diffusioncleft.diffusioncleft_core.flux.source import phantom_source
 from diffusioncleft.diffusioncleft_core.generation.generate import generate
 from diffusioncleft.diffusioncleft_core.generation.settings import GenerationSettings, Sampling
+from diffusioncleft.diffusioncleft_core.metrics.extractors import load_extractors
+from diffusioncleft.diffusioncleft_core.metrics.measure import measure_sets
 
 ray = pytest.importorskip("ray", reason="NO RAY: pip install 'diffusioncleft[scale]'")
 N, BATCH, SIDE = 10, 4, 64
@@ -165,7 +174,7 @@ def test_a_killed_command_goes_on_from_what_it_drew(plan, alone, tmp_path):
     words += ["--device", "cpu", "--out", out, "--ray", "--ray-workers", 1]
     command = [sys.executable, "-m", "diffusioncleft", "generate", *map(str, words)]
     with subprocess.Popen(command, cwd=tmp_path) as process:
-        limit = time.monotonic() + 400
+        limit = time.monotonic() + 900
         while not list(out.glob("0*.png")) and process.poll() is None and time.monotonic() < limit:
             time.sleep(0.05)
         process.kill()
@@ -195,3 +204,54 @@ def test_what_asks_for_ray_without_it_is_told_what_to_install(python):
 def test_options_that_contradict_each_other_are_refused(refused, tmp_path, options, sentence):
     words = ["generate", "--n", 1, "--condition", "pre_op", "--phantom", "--out", tmp_path / "x"]
     assert sentence in refused(*words, *options)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Phantoms as photographs in a dataset, and a set of others with artifacts and a copied photograph."""
+    root = tmp_path_factory.mktemp("pictures")
+    folder = root / "photographs"
+    phantom.write_photographs(folder, 8, "cleft", 5, subjects=8)
+    condition, faces = load_vocabulary().condition("pre_op"), load_face_analyzer("phantom")
+    photographs = Photographs(folder, folder / "metadata.csv")
+    build_dataset(photographs, condition, root / "dataset", faces, settings=BuildSettings(phantom=True))
+    phantom.write_photographs(root / "set", 8, "cleft", 11, subjects=8)
+    for name in ("metadata.csv", "CONSENT.txt"):
+        (root / "set" / name).unlink(missing_ok=True)
+    shutil.copy(next(folder.glob("*.png")), root / "set" / "copied.png")
+    (root / "set" / "torn.png").write_bytes(b"\x89PNG\r\n")
+    return root
+
+
+def filtered(folder, dataset, engine):
+    settings = FilterSettings("phantom", references=(dataset,))
+    result = filter_set(folder, load_filters(settings), engine=engine)
+    return {row.name: row.verdicts for row in result.rows}, result.checked
+
+
+def test_two_workers_filter_and_measure_to_the_figures_of_one_process(engine, pictures, tmp_path):
+    found = {}
+    for name, who in (("here", HERE), ("ray", engine)):
+        folder = shutil.copytree(pictures / "set", tmp_path / name)
+        verdicts, checked = filtered(folder, pictures / "dataset", who)
+        extractors = load_extractors({"fid"}, phantom=True, device=torch.device("cpu"))
+        measured = measure_sets(
+            {"pre_op": folder}, [pictures / "dataset"], load_face_analyzer("phantom"), extractors, engine=who
+        )
+        found[name] = (verdicts, checked, flat(measured))
+    assert found["ray"][:2] == found["here"][:2]
+    assert found["here"][1] == 10
+    assert "near_copy" in found["here"][0]["copied.png"]["reasons"]
+    assert found["here"][0]["torn.png"]["accepted"] is False
+    assert found["ray"][2].keys() == found["here"][2].keys()
+    for key, value in found["here"][2].items():
+        assert found["ray"][2][key] == pytest.approx(value, rel=1e-4, abs=1e-6), key
+
+
+def flat(value, name=""):
+    """Every number of a document by its path."""
+    if isinstance(value, dict):
+        return {k: v for key, part in value.items() for k, v in flat(part, f"{name}/{key}").items()}
+    if isinstance(value, list):
+        return {k: v for i, part in enumerate(value) for k, v in flat(part, f"{name}/{i}").items()}
+    return {name: value} if isinstance(value, (int, float)) else {}
