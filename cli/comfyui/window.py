@@ -113,6 +113,11 @@ Finish = Callable[[ComfyServer, int, "dict[str, Any] | str"], dict[str, Any]]
 """Downloads what a row's history entry names, and gives the journal's line."""
 
 
+def is_away(server: ComfyServer) -> bool:
+    """Whether the server does not answer even after its patience."""
+    return not server.wait_until_up(server.patience)
+
+
 @dataclass(frozen=True)
 class _Gone:
     """A server that did not answer for longer than its patience."""
@@ -145,7 +150,11 @@ def finished_rows(
             with Watcher(window.server) as watcher:
                 while not stop.is_set():
                     for place, entry in window.ended(watcher, waiting, graphs, ahead):
-                        answers.put((place, finish(window.server, place, entry)))
+                        record = finish(window.server, place, entry)
+                        if len(windows) > 1 and record["status"] != "done" and is_away(window.server):
+                            waiting.give_back([place])
+                            raise UserError(record["message"])
+                        answers.put((place, record))
                     time.sleep(IDLE)
         except UserError as error:
             waiting.give_back(window.places())

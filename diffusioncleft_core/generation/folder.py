@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,10 +66,17 @@ class PlannedSet:
         Returns:
             The indices of the images that are there.
         """
-        sidecars = [sidecar for row in self.plan if (sidecar := read_done(self.folder, row.index, row.seed))]
-        rows = [generated_row(sidecar, self._role) for sidecar in sidecars]
-        write_image_set(self.folder, [*rows, *self._refilled])
-        return {int(sidecar["index"]) for sidecar in sidecars}
+        done: set[int] = set()
+
+        def rows() -> Iterator[ImageRow]:
+            for row in self.plan:
+                sidecar = read_done(self.folder, row.index, row.seed)
+                if sidecar is not None:
+                    done.add(int(sidecar["index"]))
+                    yield generated_row(sidecar, self._role)
+
+        write_image_set(self.folder, itertools.chain(rows(), self._refilled))
+        return done
 
     def write(self, row: PlanRow, png: bytes) -> None:
         """Write the picture of a row, the bytes of `image_png`, with its sidecar; add it to the manifest."""

@@ -67,7 +67,7 @@ def write_shards(
     if not (folder / MANIFEST).is_file():
         raise UserError(f"{folder} has no {MANIFEST}; give a set that `diffusioncleft generate` made")
     refuse_others(out, suffix)
-    chosen = [row.name for row in _chosen(folder, accepted)]
+    chosen = {row.name for row in _chosen(folder, accepted)}
     if not chosen:
         what = "that the filters accepted (--all takes every one)" if accepted else "at all"
         raise UserError(f"{folder} holds no image {what}; run the filters, or generate it, first")
@@ -76,7 +76,7 @@ def write_shards(
     remove_leftovers(out)
     files = []
     with progress(len(chosen), "shards") as bar:
-        samples = _samples(folder, set(chosen), bar.update)
+        samples = _samples(folder, chosen, bar.update)
         for number in range(count):
             file = out / f"{folder.name}-{number:05d}-of-{count:05d}{suffix}"
             with atomic_path(file) as temporary:
