@@ -120,7 +120,7 @@ def draw_pending(
     """Draw `pending` batch by batch and write each as it comes; why a row was set aside, by its index."""
     at_once = settings.sampling.batch
     batches = batches_of(planned.plan, pending, at_once)
-    total, set_aside = len(planned.plan), {}
+    total, set_aside = len(planned.plan), dict[int, str]()
     done = total - len(pending)
     told = False
     with progress(total, "images") as bar:

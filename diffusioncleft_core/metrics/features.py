@@ -199,7 +199,7 @@ class _Pass:
         import torch
 
         assert image.sha256 is not None
-        kept = {"features": torch.from_numpy(vector)}
+        kept = {"features": torch.tensor(vector)}  # what Ray gives can not be written
         self._caches[image.folder].keep_tensors(self._key(name, image.sha256), kept)
         self._found[name, image.folder, image.sha256] = vector
 
