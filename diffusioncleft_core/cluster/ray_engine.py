@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..environment import usable_cores, versions
+from ..environment import keep_freed_memory, usable_cores, versions
 from ..errors import UserError
 from .board import DEATHS, Board, Ticket
 from .settings import LOCAL, RaySettings
@@ -61,6 +61,7 @@ class _Actor:
     def start(self, build: Callable[[], Any], expected: Mapping[str, str]) -> tuple[str, Any]:
         """Build the worker and give its process number; `expected`: versions that this host must have."""
         os.environ["DIFFUSIONCLEFT_PROGRESS"] = "0"
+        keep_freed_memory()
         here = versions()
         others = [
             f"{name} {here.get(name)} in place of {want}"
