@@ -196,24 +196,27 @@ def main() -> None:
                     "bytes_a_row": round(found["memory_mib"] * 2**20 / n),
                 }
                 print(n, name, steps[name][str(n)], flush=True)
+                write_json(args.out, document(steps))
                 if name == "plan":
                     run_step("make_set", Path(folder), n)
-    smallest, largest = str(min(args.sizes)), str(max(args.sizes))
-    growth = {
-        name: round(found[largest]["seconds_per_1000"] / max(found[smallest]["seconds_per_1000"], 1e-9), 2)
-        for name, found in steps.items()
+
+
+def document(steps: dict[str, dict[str, dict[str, float]]]) -> dict[str, object]:
+    """The result as JSON values; growth: seconds a row at the largest size by those at the smallest."""
+    growth = {}
+    for name, found in steps.items():
+        if len(found) > 1:
+            few, many = (
+                found[size]["seconds_per_1000"] for size in (min(found, key=int), max(found, key=int))
+            )
+            growth[name] = round(many / max(few, 1e-9), 2)
+    return {
+        "what": "book-keeping of a set of 64 px; one process a step; memory above an idle process",
+        "steps": steps,
+        "growth": growth,
+        "hardware": hardware(),
+        "versions": versions(),
     }
-    write_json(
-        args.out,
-        {
-            "what": "book-keeping of a set of 64 px; one process a step; memory above an idle process",
-            "sizes": args.sizes,
-            "steps": steps,
-            "growth": growth,
-            "hardware": hardware(),
-            "versions": versions(),
-        },
-    )
 
 
 if __name__ == "__main__":
