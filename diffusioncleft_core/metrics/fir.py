@@ -148,9 +148,9 @@ def identity_figures(
         }
         note = {"note": BY_CONSTRUCTION} if variant == "filtered" else {}
         every = None if references is None else references.similarities(faces.embeddings[entered])
-        own = every if group.name == ALL or references is None or every is None else None
-        if own is None and references is not None and every is not None:
-            own = every[:, references.index(group.name)]
+        own = every
+        if group.shows != ALL and references is not None and every is not None:
+            own = every[:, references.index(group.shows)]
         for name, similarities, share in (
             ("fir_pairs", own, fir_pairs),
             ("fir_images", own, fir_images),

@@ -90,21 +90,23 @@ def low_quantile(values: NDArray[np.float64]) -> tuple[float, list[float]]:
 def nearest_figures(
     generated: Array, train: People, holdout: People, shared: dict[str, Any]
 ) -> dict[str, Any]:
-    """`distance_ratio` and `authenticity` of a raw set, each with its control; without the last where there
-    are too few photographs.
+    """`distance_ratio` and `authenticity` of a raw set, each with its control; without the first where it is
+    not known who is on the photographs, and without both where there are too few.
     """
-    if len(generated) < FEWEST or train.n_people < FEWEST:
+    if min(len(generated), len(train)) < FEWEST:
         return {}
-    value, ends = low_quantile(distance_ratios(generated, train.faces, train.subjects))
-    own = train.in_fives()
-    others = distance_ratios(own.faces, train.faces, train.subjects, own.subjects)
-    control, control_ends = low_quantile(others)
-    ratio = {"value": value, "ci95": ends, "n": len(generated), **shared, "note": RATIO}
-    ratio["control"] = {"value": control, "ci95": control_ends, "n": len(own)}
     is_own = authentic(generated, train.faces)
     authenticity = share_as_json(clopper_pearson(int(is_own.sum()), len(is_own))) | shared
     authenticity |= {"note": AUTHENTIC, "control": None}
     if len(holdout) >= FEWEST:
         outside = authentic(holdout.faces, train.faces)
         authenticity["control"] = share_as_json(clopper_pearson(int(outside.sum()), len(outside)))
+    if train.n_people < FEWEST:
+        return {"authenticity": authenticity}
+    value, ends = low_quantile(distance_ratios(generated, train.faces, train.subjects))
+    own = train.in_fives()
+    others = distance_ratios(own.faces, train.faces, train.subjects, own.subjects)
+    control, control_ends = low_quantile(others)
+    ratio = {"value": value, "ci95": ends, "n": len(generated), **shared, "note": RATIO}
+    ratio["control"] = {"value": control, "ci95": control_ends, "n": len(own)}
     return {"distance_ratio": ratio, "authenticity": authenticity}

@@ -27,17 +27,23 @@ UNSEEN = "unseen"
 
 
 def without_small_counts(
-    measured: dict[str, Any], photographs: Mapping[str, int], faces: Mapping[str, int]
+    measured: dict[str, Any],
+    photographs: Mapping[str, int],
+    faces: Mapping[str, int],
+    shows: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """`measured` (see `measure`) without the counts that would tell of fewer than five photographs.
 
     photographs, faces: how many training photographs a condition has, and how many of them with a face.
+    shows: a set's condition, by its name, where these differ.
     """
+    shows = shows or {}
     few = {name for name, n in photographs.items() if is_small(n)}
     faceless = {name for name, n in faces.items() if is_small(photographs.get(name, n) - n)}
     sets = {name: dict(metrics) for name, metrics in measured["sets"].items()}
     figures = dict(measured["figures"])
-    for name, metrics in sets.items():
+    for own, metrics in sets.items():
+        name = shows.get(own, own)
         for metric in list(metrics):
             if metric.startswith("fir_"):
                 hides = touches(ALL if metric == AGAINST_ALL else name, few | faceless)
@@ -50,7 +56,7 @@ def without_small_counts(
             elif metric == "lpips_reference":
                 metrics[metric] = mapped(metrics[metric], with_told_defects)
     figures["similarity"] = {
-        name: mapped_variants(variants) if touches(name, few | faceless) else variants
+        name: mapped_variants(variants) if touches(shows.get(name, name), few | faceless) else variants
         for name, variants in figures["similarity"].items()
     }
     if figures.get("pca"):
@@ -61,8 +67,10 @@ def without_small_counts(
 
 
 def touches(name: str, hidden: Iterable[str]) -> bool:
-    """Whether a group's counts tell of one of the conditions: it is the condition, or the union."""
-    return bool(set(hidden)) if name == ALL else name in hidden
+    """Whether a group's counts tell of one of the conditions: it is the condition, or the union, or the
+    photographs are everybody's.
+    """
+    return bool(set(hidden)) if name == ALL else name in hidden or ALL in hidden
 
 
 def mapped(profiles: Mapping[str, Any], change: Any, *arguments: Any) -> dict[str, Any]:
