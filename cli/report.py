@@ -26,8 +26,8 @@ The page is one file and may be shared: no photograph is in it. Its plots lie in
 it, as SVG, PDF, PNG and CSV. With --nearest, or when the run has compared the faces already,
 report.private.html in the run's private folder shows the nearest pairs for human review.
 
-`compare` puts two runs side by side, or two files that `measure` wrote: each figure, and their difference with
-its interval, as comparison.html, .md and .json beside the second one's report.json.
+`compare` puts two runs side by side, or two files that `measure` wrote: each figure, and their difference
+with its interval, as comparison.html, .md and .json beside the second one's report.json.
 """
 
 

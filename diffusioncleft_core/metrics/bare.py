@@ -1,4 +1,4 @@
-"""Photographs, or other images, in a bare folder that sets are compared with: no dataset, but all it gives."""
+"""Photographs, or other images, in a bare folder that sets are compared with in the place of a dataset."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def ranking(
     order = sorted(
         figures, key=lambda name: figures[name]["value"] if lower_is_better else -figures[name]["value"]
     )
-    differences = []
+    differences: list[dict[str, Any]] = []
     for first, second in combinations(order, 2):
         value, ci95 = difference(figures[first], figures[second], estimates.get(first), estimates.get(second))
         p = None if ci95 is None else chance_of(value, ci95)

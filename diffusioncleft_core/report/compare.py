@@ -18,8 +18,8 @@ from .withdrawn import with_withdrawal
 NAMES = ("First run", "Second run")
 LEAD = (
     "The figures of two runs, and the second less the first. A difference is called beyond chance where it "
-    "stays so however many of its table are looked at (Holm). The intervals take the runs as independent: over "
-    "the same photographs they are wider than they need be."
+    "stays so however many of its table are looked at (Holm). The intervals take the runs as independent: "
+    "over the same photographs they are wider than they need be."
 )
 OTHER_NETWORK = "measured by another network or file of weights"
 OTHER_THRESHOLD = "counted at another threshold"
