@@ -77,6 +77,9 @@ figures.audit = null, or {"threshold": {"value", "source", "wanted", "stated", "
     "extractor"}, "second": the same or null}: the audit's threshold (`threshold.AuditThreshold`)
 figures.ranking = {condition: {metric: ...}} of the sets that were compared with the same photographs
     (`ranking`); empty where there is one of each
+figures.breakdown.<set>.<skin_tone|age_group|subject>.<what> = {"n": images, "n_reference": photographs that
+    show the same (null where so few that they are not told), "figures": {metric: Figure}}; the figures of
+    parts of fewer than 20 on either side are left out: too few
 figures.similarity.<pre_op|post_op|all>.<raw|filtered> = {"edges": [n + 1 cosines from -1 to 1],
     "counts": [n], "mean": float, "threshold": 0.6, "n_pairs": int, "extractor": {...}}; counts and mean are
     null with fewer than 5 training photographs; where n_pairs is null counts are thousandths.
@@ -110,6 +113,7 @@ from ..faces.analyzer import FaceAnalyzer
 from ..ranges import COSINE, COUNT, PAPER_SIMILARITY
 from .audit import audit_figures, copies_risk
 from .bare import refuse_people
+from .breakdown import add_distributions, add_identity, parts_with_figures, told_breakdown
 from .copies import copy_figures
 from .distributions import distribution_figures, noted, sides_of
 from .extractors import Extractors
@@ -129,7 +133,7 @@ from .sets import (
     reference_population,
 )
 from .threshold import FALSE_MATCH_RATE, STATED_RATE
-from .untold import without_small_counts
+from .untold import hides_counts, without_small_counts
 
 NOT_PAIRED = "It takes two images that can be read."
 REFERENCE_SIZE = "The training images at the generated images' size, over all pairs."
@@ -201,11 +205,28 @@ def measure_sets(
     sets: dict[str, Any] = {group.name: {} for group in population.groups}
     figures: dict[str, Any] = {"similarity": {}, "pca": None, "audit": None}
     estimates: dict[str, dict[str, Estimate]] = {}
+    photographs = reference_population(references, conditions=shows.values())
+    breakdown = {
+        group.name: parts_with_figures(
+            group, population.images, photographs.images, photographs.mask(group.shows)
+        )
+        for group in population.groups
+    }
     with_face: dict[str, int] = {}
     if analyzer is not None:
         faces = look_at_faces(population, references, settings.control, analyzer, settings.cache_dir, warn)
         of_faces = face_figures(population, faces, settings.threshold)
         sets, figures = of_faces["sets"], of_faces["figures"]
+        for group in population.groups:
+            add_identity(
+                breakdown[group.name],
+                group,
+                population.images,
+                faces.generated,
+                faces.references,
+                faces.extractor,
+                settings.threshold,
+            )
         audit = audit_figures(population, faces, analyzer.pack, settings.false_match_rate)
         figures["audit"] = {"threshold": audit["threshold"], "second": None}
         if second is not None:
@@ -233,11 +254,17 @@ def measure_sets(
                 found = distribution_figures(group, drawn, sides)
                 sets[group.name] |= found.figures
                 estimates[group.name] = estimates.get(group.name, {}) | found.estimates
+                add_distributions(breakdown[group.name], group, drawn, real, sides)
             if extractors.perceptual is not None:
                 info = extractors.perceptual.info.as_json()
                 sets[group.name] |= perceptual_figures(group, drawn, real, info)
-    trained = Counter(image.condition for image in reference_population(references).images)
+    trained = Counter(image.condition for image in photographs.images)
     told = without_small_counts({"sets": sets, "figures": figures}, trained, with_face, shows)
+    told["figures"]["breakdown"] = {
+        name: told_breakdown(parts, hidden=hides_counts(shows[name], trained, with_face))
+        for name, parts in breakdown.items()
+        if parts
+    }
     told["figures"]["ranking"] = rankings(told["sets"], shows, estimates)
     return told
 

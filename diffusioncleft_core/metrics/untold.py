@@ -38,8 +38,7 @@ def without_small_counts(
     shows: a set's condition, by its name, where these differ.
     """
     shows = shows or {}
-    few = {name for name, n in photographs.items() if is_small(n)}
-    faceless = {name for name, n in faces.items() if is_small(photographs.get(name, n) - n)}
+    few, faceless = small_counts(photographs, faces)
     sets = {name: dict(metrics) for name, metrics in measured["sets"].items()}
     figures = dict(measured["figures"])
     for own, metrics in sets.items():
@@ -64,6 +63,17 @@ def without_small_counts(
         hidden = {name: None if name in few | faceless else n for name, n in real.items()}
         figures["pca"] = {**figures["pca"], "n_real": hidden}
     return {"sets": sets, "figures": figures}
+
+
+def small_counts(photographs: Mapping[str, int], faces: Mapping[str, int]) -> tuple[set[str], set[str]]:
+    """The conditions with few photographs, and with few of them without a face."""
+    few = {name for name, n in photographs.items() if is_small(n)}
+    return few, {name for name, n in faces.items() if is_small(photographs.get(name, n) - n)}
+
+
+def hides_counts(name: str, photographs: Mapping[str, int], faces: Mapping[str, int]) -> bool:
+    """Whether counts of what is compared with a condition's photographs stay untold."""
+    return touches(name, set.union(*small_counts(photographs, faces)))
 
 
 def touches(name: str, hidden: Iterable[str]) -> bool:
