@@ -1,4 +1,4 @@
-"""Figures of several sets in order, and of the parts of a set, as the report's section on figures shows them."""
+"""Several sets in order, and the parts of a set, as the report's section on figures shows them."""
 
 from __future__ import annotations
 
