@@ -24,13 +24,18 @@ examples:
       --reference demo/private/pre_op demo/private/post_op --out measured.json
   diffusioncleft measure pre_op post_op --reference private/pre_op private/post_op --faces buffalo_l \\
       --out measured.json
-  diffusioncleft measure all=cleftgan/images --metrics lpips --out cleftgan.json
+  diffusioncleft measure cleftgan=cleftgan/images gestaltgan=gestaltgan/images --reference healthy \\
+      --faces buffalo_l --out measured.json
+  diffusioncleft measure ours:pre_op=pre_op theirs:pre_op=other/images --reference private/pre_op \\
+      --out measured.json
   diffusioncleft measure pre_op --reference private/pre_op --extractor dinov2=transformers:dinov2-base \\
       --out measured.json
   diffusioncleft measure pre_op --reference private/pre_op --faces buffalo_l --second-faces auraface \\
       --control healthy --metrics fir --out audited.json
 
-A SET is a folder that `generate` made, or CONDITION=FOLDER for a bare folder of images. FID needs
+A SET is a folder that `generate` made or a bare folder of images; NAME=FOLDER names it, CONDITION=FOLDER says
+what it shows, NAME:CONDITION=FOLDER does both. Sets that are compared with the same photographs are ranked.
+A reference is a dataset, or a bare folder: of every set, or CONDITION=FOLDER of one condition. FID needs
 pytorch-fid's Inception and LPIPS torchvision's AlexNet: `diffusioncleft weights list`. Run the same command
 again after an interruption: what is done stays. docs/measurements.md explains the figures.
 """
