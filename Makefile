@@ -53,6 +53,7 @@ format: $(READY)
 bench: $(READY)
 	$(PY) -m benchmarks
 	$(PY) -m benchmarks.measurements
+	$(PY) -m benchmarks.measurement_scale
 	$(PY) -m benchmarks.downstream
 	$(PY) -m benchmarks.study_load
 	$(PY) -m benchmarks.train_step

@@ -73,8 +73,10 @@ def compared(
     """The faces [M, D] of some images of a group, and their gallery: each condition's images are compared
     with its own photographs.
     """
-    conditions = [part.name for part in population.groups if part.name in known.conditions]
-    names = conditions if group.name == ALL and conditions else [group.name]
+    conditions = [
+        part.name for part in population.groups if part.name in known.conditions and part.name != ALL
+    ]
+    names = conditions if group.name == ALL and conditions else [group.shows]
     shown = np.array([image.condition for image in population.images], object)
     parts = [
         (

@@ -186,7 +186,7 @@ def _scores_of(thumbnails: Sequence[NDArray[np.uint8]], copies: CopyIndex) -> Sc
 
 
 def _belongs(group: Group, conditions: set[str | None]) -> bool:
-    return group.name == ALL or group.name in {name or "unknown" for name in conditions}
+    return group.shows == ALL or group.shows in {name or "unknown" for name in conditions}
 
 
 def _figure(scores: Scores, copies: CopyIndex, note: str | None) -> dict[str, Any]:

@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from ..cluster.work import HERE, Engine, SetAside, Work, builder
 from ..dataset.folder import is_dataset, owned_cache
+from ..files import private_dir
 from ..imageset.cache import ContentCache, entry_key
 from ..imageset.decode import INGEST_VERSION
+from ..outputs import can_write
 from ..progress import progress
 from .extractors import SMALLEST_SIDE, Extractors, PerceptualFeatures, resized
 from .lpips import NO_MOMENTS, Moments, Pairs, Perceptual, draw_pairs, perceptual_pass
@@ -32,7 +34,7 @@ OWN_CACHE = ".measure"
 DATASET_CACHE = "features"
 """In a dataset's cache: erased with it, and whenever a photograph is withdrawn."""
 VECTORS, LPIPS, MOMENTS = "vectors", "lpips", "moments"
-_RESULT = 2
+_RESULT = 3
 """Version of what is kept of LPIPS' pairs."""
 _KEPT_MOMENTS = 4
 """Sums of LPIPS' features that a folder keeps: each takes up to 50 MB at 768 px."""
@@ -324,7 +326,10 @@ def _lpips_of_pairs(
     if left:
         wanted = sorted({(i, j) for name in left for i, j in pairs[name].tolist()})
         places = np.flatnonzero(np.logical_or.reduce(list(left.values())))
-        measured = perceptual_pass(worker.phi, left, wanted, order=places.tolist())
+        owners = list(dict.fromkeys(worker.images[place].folder for place in places.tolist()))
+        spill = caches.shared(owners)
+        spill = private_dir(spill) if spill is not None and can_write(spill) else None
+        measured = perceptual_pass(worker.phi, left, wanted, order=places.tolist(), spill=spill)
         for name in left:
             lpips[name] = measured.perceptual(name, pairs[name])
             cache, key = kept[name]
