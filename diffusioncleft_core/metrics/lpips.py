@@ -294,7 +294,7 @@ def squared_distance(first: torch.Tensor, second: torch.Tensor) -> float:
 
 
 def halved(phi: torch.Tensor) -> torch.Tensor:
-    """Features [D] enlarged, and in half precision where they are many: an image of more than 320 px or so.
+    """Features [D] enlarged, and in half precision where they are many: of an image above 320 px or so.
 
     A distance over 2,655,360 numbers then differs by 5e-7 of itself. Fewer are kept whole: over 31,872 it would
     differ by 6e-5.
