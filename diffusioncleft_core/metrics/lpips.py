@@ -296,8 +296,8 @@ def squared_distance(first: torch.Tensor, second: torch.Tensor) -> float:
 def halved(phi: torch.Tensor) -> torch.Tensor:
     """Features [D] enlarged, and in half precision where they are many: of an image above 320 px or so.
 
-    A distance over 2,655,360 numbers then differs by 5e-7 of itself. Fewer are kept whole: over 31,872 it would
-    differ by 6e-5.
+    A distance over 2,655,360 numbers then differs by 5e-7 of itself. Fewer are kept whole: over 31,872 it
+    would differ by 6e-5.
     """
     import torch
 
