@@ -18,7 +18,7 @@ from .leak import NO_CONTROL, bounded_by_unassessed, leak_figures
 from .sets import ALL, Group, Mask, Population
 from .threshold import FALSE_MATCH_RATE, AuditThreshold, audit_threshold
 
-AUDIT_VERSION = 1
+AUDIT_VERSION = 2
 """Raised whenever a figure of the audit changes: sets that a run has measured are then measured again."""
 
 

@@ -94,7 +94,7 @@ def counted(similarities: Array | PairCounts, thresholds: Iterable[float]) -> Pa
     """The counts of a matrix of cosines [M, N]; what is counted already is returned."""
     if isinstance(similarities, PairCounts):
         return similarities
-    tally = _Tally(*similarities.shape, thresholds)
+    tally = _Tally(similarities.shape[0], similarities.shape[1], thresholds)
     for start in range(0, len(similarities), ROWS):
         tally.add(start, np.array(similarities[start : start + ROWS]))
     return tally.counts(float(similarities.sum(dtype=np.float64)))

@@ -136,7 +136,7 @@ def test_one_pass_gives_pairs_and_means_whatever_fits_in_memory(rng, budget):
         kept = [(i, j) for i, j in pairs[name].tolist() if 4 not in (i, j)]
         mean, n = figures.pairs_mean, figures.n_pairs
         assert n == len(kept)
-        assert mean == pytest.approx(np.mean([((phis[i] - phis[j]) ** 2).sum() for i, j in kept]), rel=1e-3)
+        assert mean == pytest.approx(np.mean([((phis[i] - phis[j]) ** 2).sum() for i, j in kept]), rel=1e-6)
     if budget == 1 << 30:
         assert sorted(calls) == list(range(12))
 
