@@ -56,9 +56,9 @@ def patch_code(pool: Path, n: int = 2500, seed: int = 0) -> tuple[NDArray[np.flo
         patches.append(pixels.reshape(side, 8, side, 8, 3).transpose(0, 2, 1, 3, 4).reshape(-1, 192))
         weight = np.ones((side, side))
         x1, y1, x2, y2 = (int(v) for v in marks[i, 14:18] / _PATCH)
-        weight[y1 : y2 + 1, x1 : x2 + 1] = 4
+        weight[y1 : y2 + 1, x1 : x2 + 1] = 12
         for x, y in marks[i, :4].reshape(2, 2) / _PATCH:
-            weight[int(y - 0.9) : int(y + 0.9) + 1, int(x - 1.1) : int(x + 1.1) + 1] = 6
+            weight[int(y - 0.9) : int(y + 0.9) + 1, int(x - 1.1) : int(x + 1.1) + 1] = 5
         weights.append(weight.ravel())
     x, w = np.concatenate(patches).astype(np.float64), np.concatenate(weights)
     w /= w.sum()

@@ -16,6 +16,7 @@ from ..diffusioncleft_core.phantom.anatomy.face import AnatomyFace, random_face
 from ..diffusioncleft_core.phantom.anatomy.lips import mood
 from ..diffusioncleft_core.phantom.anatomy.render import AnatomyRendering, render
 from . import FINDING_OF
+from .strokes import line, spot
 
 _CHUNK = 250
 _MARKED = 0.4
@@ -83,20 +84,8 @@ def draw_mark(made: AnatomyRendering, rng: np.random.Generator) -> tuple[NDArray
     shape = "line" if rng.random() < 0.75 else "spot"
     place = free[int(rng.integers(len(free)))]
     for _ in range(int(rng.integers(1, 4))):
-        y, x = place + rng.normal(0, 5 * k, 2)
-        if shape == "spot":
-            spread = k * rng.uniform(0.7, 2.2)
-            away = np.hypot(columns - x, rows - y)
-        else:
-            angle = rng.normal(np.pi / 2, 0.9)
-            reach, bend = k * rng.uniform(3, 12), rng.normal(0, 0.12)
-            spread = k * rng.uniform(0.45, 1.2)
-            u = (columns - x) * np.cos(angle) + (rows - y) * np.sin(angle)
-            v = (rows - y) * np.cos(angle) - (columns - x) * np.sin(angle) - bend * u * u / reach
-            away = np.hypot(v, np.maximum(np.abs(u) - reach, 0))
-        share = np.maximum(
-            share, np.float32(rng.uniform(0.35, 0.9)) * np.exp(-0.5 * np.square(away / spread))
-        )
+        at = place + rng.normal(0, 5 * k, 2)
+        share = np.maximum(share, (line if shape == "line" else spot)(size, at, rng))
     share = (share * skin)[..., None]
     picture += share * (np.array(tint, np.float32) * 255 - picture)
     chin = float(made.landmarks[3:, 1].mean())

@@ -1,5 +1,7 @@
 """Train the oracle on phantoms that went through the autoencoder, with the faults of samples added.
 
+Half of the pictures are seen mirrored, their left findings as right ones.
+
     python -m diffusioncleft.tools.train_oracle \\
         --pools POOL POOL_PRE POOL_POST --vae WORK/vae --out OUT --minutes 6
 """
@@ -15,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from ..diffusioncleft_core.phantom.oracle import HEADS, OracleNet
+from ..diffusioncleft_core.phantom.oracle import HEADS, SIDES, OracleNet
 from .encoder import encode_patches
 
 
@@ -60,6 +62,12 @@ def through_code(images: NDArray[np.uint8], code: Any, noise: float, seed: int) 
         x = x.transpose(0, 1, 3, 2, 4, 5).reshape(-1, 8 * side, 8 * side, 3)
         out[i : i + 500] = np.clip(x * 127.5 + 127.5, 0, 255)
     return out
+
+
+def mirrored(y: torch.Tensor) -> torch.Tensor:
+    """Labels [N, heads] of the mirrored pictures: left and right change places in the first two heads."""
+    other = torch.tensor([SIDES.index({"left": "right", "right": "left"}.get(side, side)) for side in SIDES])
+    return torch.cat([other[y[:, :2]], y[:, 2:]], 1)
 
 
 def augment(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -107,17 +115,24 @@ def main() -> None:
     y_all = torch.from_numpy(np.concatenate(labels))
     net = OracleNet()
     print(f"{sum(p.numel() for p in net.parameters())} parameters", flush=True)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=0.02)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3, weight_decay=0.02)
+    net = net.to(memory_format=torch.channels_last)
     generator = torch.Generator().manual_seed(args.seed)
     sizes = [len(v) for v in HEADS.values()]
     start, step = time.time(), 0
     while (share := (time.time() - start) / (60 * args.minutes)) < 1:
+        rate = 3e-3 * min(1, (step + 1) / 50) * max(0.01, 0.5 * (1 + np.cos(np.pi * share)))
         for group in optimizer.param_groups:
-            group["lr"] = 2e-3 * max(0.01, 0.5 * (1 + np.cos(np.pi * share)))
+            group["lr"] = rate
         pick = torch.randint(len(x_all), (64,), generator=generator)
-        logits = net(augment(x_all[pick].float() / 127.5 - 1, generator))
+        x, y = x_all[pick].float() / 127.5 - 1, y_all[pick]
+        x[:32], y[:32] = x[:32].flip(3), mirrored(y[:32])
+        logits = net(augment(x, generator))
         loss = sum(
-            (F.cross_entropy(part, y_all[pick, i]) for i, part in enumerate(logits.split(sizes, 1))),
+            (
+                (3 if i < 2 else 1) * F.cross_entropy(part, y[:, i])
+                for i, part in enumerate(logits.split(sizes, 1))
+            ),
             start=torch.zeros(()),
         )
         optimizer.zero_grad()
