@@ -127,6 +127,52 @@ def solve_encoder(vae: AutoencoderKL, mean: NDArray[np.float64], matrix: NDArray
     out.bias[_CODES:] = -20.0
 
 
+def code_of(vae: AutoencoderKL) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(matrix [16, 192], offset [16]) of a solved encoder: codes = matrix @ patch + offset."""
+    conv: Any = vae.encoder.down_blocks[2].downsamplers[0].conv
+    weight = conv.weight.detach().double().numpy()
+    matrix = np.zeros((_CODES, 8, 8, 3))
+    for y in range(8):
+        for x in range(8):
+            for colour in range(3):
+                first = 4 * colour + 2 * (y & 1) + (x & 1)
+                second = 4 * first + 2 * (y >> 1 & 1) + (x >> 1 & 1)
+                matrix[:, y, x, colour] = weight[:_CODES, second, y >> 2, x >> 2]
+    return matrix.reshape(_CODES, 192), conv.bias.detach().double().numpy()[:_CODES]
+
+
+def other_code(
+    old: AutoencoderKL, mean: NDArray[np.float64], matrix: NDArray[np.float64]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(A [16, 16], c [16]): `A @ z + c` is `old`'s code of what the code (mean, matrix) holds as z."""
+    theirs, offset = code_of(old)
+    a = theirs @ np.linalg.pinv(matrix)
+    return torch.from_numpy(a).float(), torch.from_numpy(theirs @ mean + offset).float()
+
+
+def from_other_code(
+    old: AutoencoderKL, mean: NDArray[np.float64], matrix: NDArray[np.float64]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(A [16, 16], c [16]): `A @ z + c` is the code (mean, matrix) of what `old`'s code holds as z."""
+    theirs, offset = code_of(old)
+    back = np.linalg.pinv(theirs)
+    return torch.from_numpy(matrix @ back).float(), torch.from_numpy(-matrix @ (back @ offset + mean)).float()
+
+
+@torch.no_grad()
+def take_decoder(
+    vae: AutoencoderKL, old: AutoencoderKL, mean: NDArray[np.float64], matrix: NDArray[np.float64]
+) -> None:
+    """Start the decoder as `old`'s, whose code may be another: the first layer translates."""
+    a, c = other_code(old, mean, matrix)
+    state = old.decoder.state_dict()
+    weight = state["conv_in.weight"].float()
+    shifted = c / SCALE + SHIFT - a.sum(1) * SHIFT
+    state["conv_in.bias"] = state["conv_in.bias"].float() + torch.einsum("ojhw,j->o", weight, shifted)
+    state["conv_in.weight"] = torch.einsum("ojhw,ji->oihw", weight, a)
+    vae.decoder.load_state_dict(state)
+
+
 @torch.no_grad()
 def prepare_decoder(vae: AutoencoderKL) -> None:
     """Start the decoder as a nearly linear map: silent residual branches, a constant in every last group.

@@ -33,14 +33,23 @@ def targets(words: dict[str, str]) -> list[int]:
 
 
 @torch.no_grad()
-def through_vae(vae: Any, images: NDArray[np.uint8], noise: float, seed: int) -> NDArray[np.uint8]:
-    """Pictures encoded, disturbed by up to `noise` of a latent's deviation, decoded: like samples."""
+def through_vae(
+    vae: Any, images: NDArray[np.uint8], noise: float, seed: int, code: Any = None
+) -> NDArray[np.uint8]:
+    """Pictures encoded, disturbed by up to `noise` of a latent's deviation, decoded: like samples.
+
+    `code` (mean and matrix) stands for the encoder that was solved for it, at a fraction of the time.
+    """
     generator = torch.Generator().manual_seed(seed)
     out = np.empty_like(images)
     spread = 1 / vae.config.scaling_factor
     for i in range(0, len(images), 32):
-        x = torch.from_numpy(np.asarray(images[i : i + 32])).permute(0, 3, 1, 2).float() / 127.5 - 1
-        z = vae.encode(x.contiguous(memory_format=torch.channels_last)).latent_dist.mean
+        part = np.asarray(images[i : i + 32])
+        if code is None:
+            x = torch.from_numpy(part).permute(0, 3, 1, 2).float() / 127.5 - 1
+            z = vae.encode(x.contiguous(memory_format=torch.channels_last)).latent_dist.mean
+        else:
+            z = encode_patches(part, code["mean"], code["matrix"]) * spread + vae.config.shift_factor
         amount = noise * spread * torch.rand(len(z), 1, 1, 1, generator=generator)
         z = z + amount * torch.randn(z.shape, generator=generator)
         y = vae.decode(z).sample.clamp(-1, 1)
@@ -105,11 +114,11 @@ def main() -> None:
     for number, pool in enumerate(args.pools):
         raw = np.load(pool / "images.npy", mmap_mode="r")[-args.each :]
         words = json.loads((pool / "attributes.json").read_text(encoding="utf-8"))[-args.each :]
-        decoded = through_vae(vae, raw[: args.decoded], 0.35, args.seed + number)
+        decoded = through_vae(vae, raw[: args.decoded], 0.35, args.seed + number, code)
         truth = np.array([targets(w) for w in words])
         rough = through_code(raw[: args.each // 2], code, 0.35, args.seed + number)
-        images += [raw, rough, *[decoded] * 4]
-        labels += [truth, truth[: args.each // 2], *[truth[: args.decoded]] * 4]
+        images += [raw, rough, *[decoded] * 6]
+        labels += [truth, truth[: args.each // 2], *[truth[: args.decoded]] * 6]
         print(f"{pool.name}: {len(raw)} pictures", flush=True)
     x_all = torch.from_numpy(np.concatenate(images)).permute(0, 3, 1, 2)
     y_all = torch.from_numpy(np.concatenate(labels))
@@ -139,7 +148,7 @@ def main() -> None:
         loss.backward()
         optimizer.step()
         step += 1
-        if step % 100 == 0:
+        if step % 25 == 0:
             print(f"{time.time() - start:5.0f} s  step {step}  loss {loss.item():.4f}", flush=True)
     args.out.mkdir(parents=True, exist_ok=True)
     state = {k: v.half() if v.is_floating_point() else v for k, v in net.state_dict().items()}

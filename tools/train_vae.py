@@ -21,7 +21,16 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from numpy.typing import NDArray
 
-from .encoder import SCALE, SHIFT, encode_patches, new_vae, patch_code, prepare_decoder, solve_encoder
+from .encoder import (
+    SCALE,
+    SHIFT,
+    encode_patches,
+    new_vae,
+    patch_code,
+    prepare_decoder,
+    solve_encoder,
+    take_decoder,
+)
 from .pool import training_parser
 from .strokes import line
 
@@ -120,7 +129,7 @@ def loss_of(
 def main() -> None:
     parser = training_parser(__doc__, minutes=20, batch=16, lr=1.5e-3)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--start", type=Path, help="go on from this autoencoder's decoder, at a falling rate")
+    parser.add_argument("--start", type=Path, help="go on from this autoencoder's decoder, whatever its code")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -130,7 +139,7 @@ def main() -> None:
     solve_encoder(vae, *code)
     prepare_decoder(vae)
     if args.start:
-        vae.decoder.load_state_dict(AutoencoderKL.from_pretrained(args.start).decoder.state_dict())
+        take_decoder(vae, AutoencoderKL.from_pretrained(args.start, torch_dtype=torch.float32), *code)
     vae.save_pretrained(args.out)
     vae = vae.to(memory_format=torch.channels_last)
     trained = list(vae.decoder.parameters())
@@ -152,7 +161,7 @@ def main() -> None:
         optimizer.step()
         psnr = 0.98 * psnr + 0.02 * now if step else now
         step += 1
-        if step % 50 == 0:
+        if step % 25 == 0:
             print(
                 f"{time.time() - start:6.0f} s  step {step}  loss {loss.item():.4f}  PSNR {psnr:.2f} dB",
                 flush=True,
