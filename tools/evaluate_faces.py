@@ -17,8 +17,8 @@ from ..diffusioncleft_core.environment import hardware, versions
 from ..diffusioncleft_core.faces.analyzer import Face, FaceAnalyzer, load_face_analyzer
 from ..diffusioncleft_core.files import write_json
 from ..diffusioncleft_core.phantom.anatomy.face import HEALTHY, random_face, random_identity
-from ..diffusioncleft_core.phantom.photographs import add_artifact
 from ..diffusioncleft_core.phantom.anatomy.render import AnatomyRendering, render
+from ..diffusioncleft_core.phantom.photographs import add_artifact
 from ..diffusioncleft_core.progress import progress
 from . import CONDITION_OF, FINDING_OF
 from .faces_pictures import CHILDREN, CONDITIONS, Image, background, wear
