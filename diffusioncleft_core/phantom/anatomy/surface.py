@@ -151,7 +151,7 @@ def _materials(
         0.38 + 0.20 * min(level / 0.4, 1.0)
     )
     if level > 0.34:
-        pale = base * np.array([0.95, 0.47, 0.49], np.float32)
+        pale = base * np.array([0.90, 0.33, 0.35], np.float32)
     rosy = base * np.array([0.97, 0.66, 0.69], np.float32)
     _over(colour, w, colour[w] * 1.10, 0.7 * lips.roll)
     _over(colour, w, rosy, 0.75 * lips.redness * (1 - lips.vermilion))
