@@ -41,6 +41,8 @@ class Head:
     light: Array
     """[H, W, 3] linear RGB as it is lit."""
     cover: Array
+    bald: Array
+    """Share that is head, whether hair covers it or not."""
     skin: Array
     """Share that is skin of the face."""
     mouth: Mouth
@@ -103,8 +105,8 @@ def head(face: AnatomyFace, m: Measures, density: float, bottom: float) -> Head:
     # No deeper than the ears: what lies behind them is not to be seen within 20 degrees.
     deepest = np.float32(-80 * m.head_half / 74)
     return Head(
-        area, np.maximum(np.where(cover > 0.02, surface, surface - 6), deepest), light, cover, bare * skin,
-        lips, (pair[0], pair[1]), held,
+        area, np.maximum(np.where(cover > 0.02, surface, surface - 6), deepest), light, cover, on_head,
+        bare * skin, lips, (pair[0], pair[1]), held,
         change, cap, drop, height,
     )  # fmt: skip
 
