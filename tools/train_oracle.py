@@ -102,10 +102,11 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=6000, help="pictures of each pool")
     parser.add_argument("--decoded", type=int, default=500, help="of these, decoded by the autoencoder")
     parser.add_argument("--minutes", type=float, default=6)
+    parser.add_argument("--start", type=Path, help="go on from this oracle.safetensors")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     from diffusers import AutoencoderKL
-    from safetensors.torch import save_file
+    from safetensors.torch import load_file, save_file
 
     torch.manual_seed(args.seed)
     vae = AutoencoderKL.from_pretrained(args.vae, torch_dtype=torch.float32).eval()
@@ -125,6 +126,8 @@ def main() -> None:
     net = OracleNet()
     print(f"{sum(p.numel() for p in net.parameters())} parameters", flush=True)
     optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3, weight_decay=0.02)
+    if args.start:
+        net.load_state_dict({k: v.float() for k, v in load_file(args.start).items()})
     net = net.to(memory_format=torch.channels_last)
     generator = torch.Generator().manual_seed(args.seed)
     sizes = [len(v) for v in HEADS.values()]
