@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from ..diffusioncleft_core.phantom.oracle import HEADS, SIDES, OracleNet
-from .encoder import encode_patches
+from .encoder import code_of, encode_patches
 
 
 def targets(words: dict[str, str]) -> list[int]:
@@ -33,23 +33,19 @@ def targets(words: dict[str, str]) -> list[int]:
 
 
 @torch.no_grad()
-def through_vae(
-    vae: Any, images: NDArray[np.uint8], noise: float, seed: int, code: Any = None
-) -> NDArray[np.uint8]:
+def through_vae(vae: Any, images: NDArray[np.uint8], noise: float, seed: int) -> NDArray[np.uint8]:
     """Pictures encoded, disturbed by up to `noise` of a latent's deviation, decoded: like samples.
 
-    `code` (mean and matrix) stands for the encoder that was solved for it, at a fraction of the time.
+    The encoder's code stands for the encoder, at a fraction of the time.
     """
+    matrix, offset = code_of(vae)
+    mean = -np.linalg.pinv(matrix) @ offset
     generator = torch.Generator().manual_seed(seed)
     out = np.empty_like(images)
     spread = 1 / vae.config.scaling_factor
     for i in range(0, len(images), 32):
         part = np.asarray(images[i : i + 32])
-        if code is None:
-            x = torch.from_numpy(part).permute(0, 3, 1, 2).float() / 127.5 - 1
-            z = vae.encode(x.contiguous(memory_format=torch.channels_last)).latent_dist.mean
-        else:
-            z = encode_patches(part, code["mean"], code["matrix"]) * spread + vae.config.shift_factor
+        z = encode_patches(part, mean, matrix) * spread + vae.config.shift_factor
         amount = noise * spread * torch.rand(len(z), 1, 1, 1, generator=generator)
         z = z + amount * torch.randn(z.shape, generator=generator)
         y = vae.decode(z).sample.clamp(-1, 1)
@@ -115,7 +111,7 @@ def main() -> None:
     for number, pool in enumerate(args.pools):
         raw = np.load(pool / "images.npy", mmap_mode="r")[-args.each :]
         words = json.loads((pool / "attributes.json").read_text(encoding="utf-8"))[-args.each :]
-        decoded = through_vae(vae, raw[: args.decoded], 0.35, args.seed + number, code)
+        decoded = through_vae(vae, raw[: args.decoded], 0.35, args.seed + number)
         truth = np.array([targets(w) for w in words])
         rough = through_code(raw[: args.each // 2], code, 0.35, args.seed + number)
         images += [raw, rough, *[decoded] * 6]
