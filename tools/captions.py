@@ -17,7 +17,7 @@ def base_caption(vocabulary: Vocabulary, attributes: Mapping[str, str], rng: np.
     """
     if rng.random() < 0.03:
         return ""
-    surroundings = {"mouth", "mole", "clothing", "background"}
+    surroundings = {"mouth", "glasses", "mark", "clothing", "background"}
     said = {
         k: v
         for k, v in attributes.items()
@@ -27,11 +27,12 @@ def base_caption(vocabulary: Vocabulary, attributes: Mapping[str, str], rng: np.
     text = build_prompt(condition, said, trigger="", cleft=False).replace(condition.closing, "").strip()
     seen = [
         f"{attributes['mouth'].capitalize()} mouth.",
-        "A mole on the cheek." if attributes["mole"] == "mole" else "",
+        "Glasses." if attributes["glasses"] == "glasses" else "",
+        f"A {attributes['mark']}." if attributes["mark"] != "none" else "",
         f"{attributes['clothing'].capitalize()} cloth.",
         f"{attributes['background'].capitalize()} background.",
     ]
-    said_too = [sentence for sentence in seen if sentence and rng.random() < 0.35]
+    said_too = [sentence for sentence in seen if sentence and rng.random() < 0.5]
     text = " ".join([text, *said_too])
     if rng.random() < 0.7:
         text = f"{text} {condition.closing}"

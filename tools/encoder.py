@@ -56,9 +56,9 @@ def patch_code(pool: Path, n: int = 2500, seed: int = 0) -> tuple[NDArray[np.flo
         patches.append(pixels.reshape(side, 8, side, 8, 3).transpose(0, 2, 1, 3, 4).reshape(-1, 192))
         weight = np.ones((side, side))
         x1, y1, x2, y2 = (int(v) for v in marks[i, 14:18] / _PATCH)
-        weight[y1 : y2 + 1, x1 : x2 + 1] = 4
+        weight[y1 : y2 + 1, x1 : x2 + 1] = 12
         for x, y in marks[i, :4].reshape(2, 2) / _PATCH:
-            weight[int(y - 0.9) : int(y + 0.9) + 1, int(x - 1.1) : int(x + 1.1) + 1] = 6
+            weight[int(y - 0.9) : int(y + 0.9) + 1, int(x - 1.1) : int(x + 1.1) + 1] = 5
         weights.append(weight.ravel())
     x, w = np.concatenate(patches).astype(np.float64), np.concatenate(weights)
     w /= w.sum()
@@ -125,6 +125,52 @@ def solve_encoder(vae: AutoencoderKL, mean: NDArray[np.float64], matrix: NDArray
         out.weight[k, 4 * k, 1, 1], out.weight[k, 4 * k + 1, 1, 1] = 1 / SCALE, -1 / SCALE
         out.bias[k] = SHIFT
     out.bias[_CODES:] = -20.0
+
+
+def code_of(vae: AutoencoderKL) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(matrix [16, 192], offset [16]) of a solved encoder: codes = matrix @ patch + offset."""
+    conv: Any = vae.encoder.down_blocks[2].downsamplers[0].conv
+    weight = conv.weight.detach().double().numpy()
+    matrix = np.zeros((_CODES, 8, 8, 3))
+    for y in range(8):
+        for x in range(8):
+            for colour in range(3):
+                first = 4 * colour + 2 * (y & 1) + (x & 1)
+                second = 4 * first + 2 * (y >> 1 & 1) + (x >> 1 & 1)
+                matrix[:, y, x, colour] = weight[:_CODES, second, y >> 2, x >> 2]
+    return matrix.reshape(_CODES, 192), conv.bias.detach().double().numpy()[:_CODES]
+
+
+def other_code(
+    old: AutoencoderKL, mean: NDArray[np.float64], matrix: NDArray[np.float64]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(A [16, 16], c [16]): `A @ z + c` is `old`'s code of what the code (mean, matrix) holds as z."""
+    theirs, offset = code_of(old)
+    a = theirs @ np.linalg.pinv(matrix)
+    return torch.from_numpy(a).float(), torch.from_numpy(theirs @ mean + offset).float()
+
+
+def from_other_code(
+    old: AutoencoderKL, mean: NDArray[np.float64], matrix: NDArray[np.float64]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(A [16, 16], c [16]): `A @ z + c` is the code (mean, matrix) of what `old`'s code holds as z."""
+    theirs, offset = code_of(old)
+    back = np.linalg.pinv(theirs)
+    return torch.from_numpy(matrix @ back).float(), torch.from_numpy(-matrix @ (back @ offset + mean)).float()
+
+
+@torch.no_grad()
+def take_decoder(
+    vae: AutoencoderKL, old: AutoencoderKL, mean: NDArray[np.float64], matrix: NDArray[np.float64]
+) -> None:
+    """Start the decoder as `old`'s, whose code may be another: the first layer translates."""
+    a, c = other_code(old, mean, matrix)
+    state = old.decoder.state_dict()
+    weight = state["conv_in.weight"].float()
+    shifted = c / SCALE + SHIFT - a.sum(1) * SHIFT
+    state["conv_in.bias"] = state["conv_in.bias"].float() + torch.einsum("ojhw,j->o", weight, shifted)
+    state["conv_in.weight"] = torch.einsum("ojhw,ji->oihw", weight, a)
+    vae.decoder.load_state_dict(state)
 
 
 @torch.no_grad()

@@ -3,16 +3,18 @@
     DIFFUSIONCLEFT_REAL=DIR python -m diffusioncleft.tools.evaluate_anatomy \
         --out experiments/phantom_anatomy.json
 
-DIR holds `pack/`, a face pack trained on photographs. Its detector runs once, at its own size and without
-the retry
-ladder, on renders at 512 px; its recogniser compares people across pose, light and expression.
+DIR holds `pack/`, a face pack trained on photographs. Its detector looks at renders of 512 px as at a user's
+photographs: where a face fills the picture, at a smaller size. Its recogniser compares people across pose,
+light and expression.
 """
 
 import argparse
 import os
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from sklearn.metrics import roc_auc_score
 
 from ..diffusioncleft_core.faces.analyzer import FaceAnalyzer, load_face_analyzer
 from ..diffusioncleft_core.files import write_json
-from ..diffusioncleft_core.phantom.anatomy.face import CLEFT, SCAR, random_face
+from ..diffusioncleft_core.phantom.anatomy.face import CLEFT, CLOSE, SCAR, WHOLE_HEAD, random_face
 from ..diffusioncleft_core.phantom.anatomy.render import render
 from ..diffusioncleft_core.progress import progress
 from ..diffusioncleft_core.statistics import clopper_pearson
@@ -33,28 +35,37 @@ KINDS: Mapping[str, str | None] = {"healthy": None, "pre_op": CLEFT, "post_op": 
 
 
 def detection(
-    faces: FaceAnalyzer, finding: str | None, n: int, size: int = 512, seed: int = SEED
+    faces: FaceAnalyzer,
+    finding: str | None,
+    n: int,
+    frame: float = WHOLE_HEAD,
+    size: int = 512,
+    seed: int = SEED,
 ) -> dict[str, Any]:
     """Share of `n` renders with exactly one face, its median score, and the landmarks' errors.
+
+    `frame` is that of the view: such a detector was made for a whole head and scores a close face lower.
 
     An error is the mean distance of the five landmarks from the truth, as a share of the distance of the
     eyes.
     """
-    one, scores, errors = 0, [], []
-    first = str(faces.pack.det_size)
+    one, scores, errors, rungs = 0, [], [], Counter[str]()
     for index in range(n):
-        made = render(random_face(np.random.default_rng([seed, index]), finding=finding), size)
-        found = [face for face in faces.analyze(made.image) if face.rung == first]
+        face = random_face(np.random.default_rng([seed, index]), finding=finding)
+        made = render(replace(face, view=replace(face.view, frame=frame)), size)
+        found = faces.analyze(made.image)
         one += len(found) == 1
         if found:
             best = max(found, key=lambda face: face.score)
             eyes = float(np.linalg.norm(made.landmarks[1] - made.landmarks[0]))
             scores.append(best.score)
+            rungs[best.rung] += 1
             errors.append(float(np.linalg.norm(best.landmarks - made.landmarks, axis=1).mean()) / eyes)
     interval = clopper_pearson(one, n).ci95
     return {
         "n": n,
         "one_face": {"value": one / n, "ci95": list(interval)},
+        "found_at": dict(rungs),
         "score": {"median": float(np.median(scores)), "p05": float(np.quantile(scores, 0.05))},
         "landmark_error": {"mean": float(np.mean(errors)), "p95": float(np.quantile(errors, 0.95))},
     }
@@ -102,7 +113,11 @@ def main() -> None:
         parser.error(f"set {REAL} to a folder with pack/")
     faces = load_face_analyzer(Path(os.environ[REAL]) / "pack")
     kinds = {
-        name: detection(faces, finding, args.n) for name, finding in progress(list(KINDS.items()), "kinds")
+        name: {
+            "whole_head": detection(faces, finding, args.n),
+            "close": detection(faces, finding, args.n, CLOSE),
+        }
+        for name, finding in progress(list(KINDS.items()), "kinds")
     }
     write_json(
         args.out,

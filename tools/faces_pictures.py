@@ -1,14 +1,21 @@
 """Raw material for the face models: a library of renderings, backgrounds, and the wear of real pictures."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..diffusioncleft_core.phantom.face import HEALTHY, PhantomFace, random_face, random_identity
-from ..diffusioncleft_core.phantom.render import render
+from ..diffusioncleft_core.phantom.anatomy.face import (
+    CLOSE,
+    HEALTHY,
+    WHOLE_HEAD,
+    AnatomyFace,
+    random_face,
+    random_identity,
+)
+from ..diffusioncleft_core.phantom.anatomy.render import render
 from ..diffusioncleft_core.progress import progress
 from . import CONDITION_OF, FINDING_OF
 
@@ -30,7 +37,7 @@ class Library:
     people: NDArray[np.int64]
     """[N] number of the person."""
     identities: NDArray[np.float32]
-    """[P, 24] identity vector of each person."""
+    """[P, 40] identity vector of each person."""
     attributes: list[dict[str, str]]
     """[N] attributes of each picture."""
     conditions: list[str]
@@ -47,7 +54,7 @@ def render_library(people: int, views: int, size: int, seed: int) -> Library:
     images = np.empty((total, size, size, 3), np.uint8)
     landmarks = np.empty((total, 5, 2), np.float32)
     boxes = np.empty((total, 4), np.float32)
-    identities = np.empty((people, 24), np.float32)
+    identities = np.empty((people, 40), np.float32)
     attributes: list[dict[str, str]] = []
     conditions: list[str] = []
     for person in progress(range(people), "rendering faces", unit="person"):
@@ -63,14 +70,17 @@ def render_library(people: int, views: int, size: int, seed: int) -> Library:
     return Library(images, landmarks, boxes, numbers, identities, attributes, conditions)
 
 
-def _another(face: PhantomFace, rng: np.random.Generator, turn: int) -> PhantomFace:
+def _another(face: AnatomyFace, rng: np.random.Generator, turn: int) -> AnatomyFace:
     condition = CONDITIONS[turn % 3]
     if condition == "pre_op" and face.attributes["subject"] not in CHILDREN:
         condition = "post_op"
     kept = {key: face.attributes[key] for key in HEALTHY}
     if rng.random() < 0.3:
         kept["hair_length"] = str(rng.choice(HEALTHY["hair_length"]))
-    return random_face(rng, finding=FINDING_OF[condition], attributes=kept, identity=face.identity)
+    seen = random_face(rng, finding=FINDING_OF[condition], attributes=kept, identity=face.identity)
+    if rng.random() < 0.3:  # from further away
+        seen = replace(seen, view=replace(seen.view, frame=float(rng.uniform(CLOSE, WHOLE_HEAD))))
+    return seen
 
 
 def wear(image: Image, rng: np.random.Generator, strength: float = 1.0) -> Image:

@@ -12,12 +12,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..diffusioncleft_core.phantom.canvas import geometry
-from ..diffusioncleft_core.phantom.face import PhantomFace, random_face
-from ..diffusioncleft_core.phantom.render import render
+from ..diffusioncleft_core.phantom.anatomy.face import AnatomyFace, random_face
+from ..diffusioncleft_core.phantom.anatomy.lips import mood
+from ..diffusioncleft_core.phantom.anatomy.render import AnatomyRendering, render
 from . import FINDING_OF
+from .strokes import line, spot
 
-_CHUNK = 500
+_CHUNK = 250
+_MARKED = 0.4
+"""Share of healthy phantoms with a light or dark line or spot somewhere on the skin."""
 
 
 def _chunk(
@@ -28,28 +31,67 @@ def _chunk(
     cv2.setNumThreads(1)
     seed, n, condition, size = task
     rng = np.random.default_rng(seed)
-    faces = [random_face(rng, finding=FINDING_OF[condition]) for _ in range(n)]
-    renderings = [render(face, size) for face in faces]
-    boxes = np.stack([np.concatenate([r.landmarks.ravel(), r.box, r.lips]) for r in renderings])
-    words = [r.attributes | surroundings(face) for r, face in zip(renderings, faces, strict=True)]
-    return np.stack([r.image for r in renderings]), boxes, words
+    images, boxes, words = [], [], []
+    for _ in range(n):
+        face = random_face(rng, finding=FINDING_OF[condition])
+        made = render(face, size)
+        marked = condition is None and rng.random() < _MARKED
+        image, mark = draw_mark(made, rng) if marked else (made.image, "none")
+        images.append(image)
+        boxes.append(np.concatenate([made.landmarks.ravel(), made.box, made.lips]))
+        words.append(made.attributes | surroundings(face) | {"mark": mark})
+    return np.stack(images), np.stack(boxes), words
 
 
-def surroundings(face: PhantomFace) -> dict[str, str]:
-    """What else there is to see beside Table 1: an open mouth, a mole, colours of cloth and background."""
+def surroundings(face: AnatomyFace) -> dict[str, str]:
+    """What else there is to see beside Table 1: the mouth, glasses, colours of cloth and background."""
 
     def colour(rgb: tuple[float, float, float]) -> str:
         low, high = min(rgb), max(rgb)
-        if high - low < 30:
+        if high - low < 0.08:
             return "grey"
         return ("reddish", "greenish", "bluish")[rgb.index(high)]
 
+    held = mood(face)
     return {
-        "mouth": "open" if face.pose.mouth_open > 0.3 else "closed",
-        "mole": "mole" if geometry(face).mole[2] else "none",
-        "clothing": colour(face.pose.clothing),
-        "background": colour(face.pose.background),
+        "mouth": "open" if held.open > 0.15 else "smiling" if held.smile > 0.3 else "closed",
+        "glasses": "glasses" if face.glasses else "none",
+        "clothing": colour(face.view.clothing),
+        "background": colour(face.view.ground) if face.view.background == "plain" else face.view.background,
     }
+
+
+def draw_mark(made: AnatomyRendering, rng: np.random.Generator) -> tuple[NDArray[np.uint8], str]:
+    """The picture with one to three soft lines or spots on the skin, and what they are called.
+
+    Lines of 1 to 3 px and spots, lighter, darker or redder than the skin, anywhere but round the mouth: small
+    things that a healthy face may have, so that a network can draw such things at all.
+    """
+    size = made.image.shape[0]
+    k = size / 128
+    x1, y1, x2, y2 = made.lips
+    rows, columns = np.mgrid[0:size, 0:size].astype(np.float32)
+    skin = made.masks.skin.copy()
+    skin[int(y1) : int(np.ceil(y2)) + 1, int(x1) : int(np.ceil(x2)) + 1] = 0
+    inside = (columns > made.box[0]) & (columns < made.box[2]) & (rows > made.box[1]) & (rows < made.box[3])
+    free = np.argwhere((skin > 0.9) & inside)
+    if not len(free):
+        return made.image, "none"
+    kind = str(rng.choice(["light", "dark", "red"]))
+    tint = {"light": (1.0, 0.93, 0.90), "dark": (0.16, 0.10, 0.08), "red": (0.72, 0.26, 0.26)}[kind]
+    picture = made.image.astype(np.float32)
+    share = np.zeros((size, size), np.float32)
+    shape = "line" if rng.random() < 0.75 else "spot"
+    place = free[int(rng.integers(len(free)))]
+    for _ in range(int(rng.integers(1, 4))):
+        at = place + rng.normal(0, 5 * k, 2)
+        share = np.maximum(share, (line if shape == "line" else spot)(size, at, rng))
+    share = (share * skin)[..., None]
+    picture += share * (np.array(tint, np.float32) * 255 - picture)
+    chin = float(made.landmarks[3:, 1].mean())
+    brow = float(made.landmarks[:2, 1].mean()) - 0.35 * (chin - float(made.landmarks[:2, 1].mean()))
+    where = "forehead" if place[0] < brow else "chin" if place[0] > chin else "cheek"
+    return np.clip(picture + 0.5, 0, 255).astype(np.uint8), f"{kind} {shape} on the {where}"
 
 
 def make_pool(out: Path, n: int, seed: int, condition: str | None, size: int, workers: int) -> None:

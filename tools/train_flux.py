@@ -3,9 +3,11 @@
     python -m diffusioncleft.tools.train_flux \\
         --pool POOL --vae WORK/vae --work WORK/flux --minutes 45
 
-The same command goes on after an interruption. Flow matching as in FLUX.1: x_t = (1 - s) x_0 + s e, the
-network predicts e - x_0; three in four sigmas are schnell's own four, the others uniform. Snapshots of the
-moving average go to WORK/flux/pipeline, a diffusers folder.
+The same command goes on after an interruption. `--start` takes transformer and text encoders of another
+pipeline, whatever its code: first and last layer translate, words that both know keep their vectors. Flow
+matching as in FLUX.1: x_t = (1 - s) x_0 + s e, the network predicts e - x_0; three in four sigmas are the
+four of schnell, the others uniform. Snapshots of the moving average go to WORK/flux/pipeline, a diffusers
+folder.
 """
 
 import json
@@ -25,7 +27,8 @@ from PIL import Image
 
 from ..diffusioncleft_core.conditions.loader import load_vocabulary
 from .captions import base_captions
-from .encoder import encode_patches
+from .encoder import encode_patches, from_other_code, other_code
+from .muon import Muon
 from .pool import training_parser
 from .text import LENGTH, WIDTH, clip_encoder, spread_words, t5_encoder, word_tokenizer
 
@@ -89,14 +92,46 @@ def unpack(packed: torch.Tensor) -> torch.Tensor:
 
 
 def encode_pool(pool: Path, vae: Path) -> torch.Tensor:
-    """Packed, normalised latents of the whole pool, [N, 64, 64] float16."""
+    """Packed, normalised latents of the whole pool and of its mirror image, [2N, 64, 64] float16."""
     images = np.load(pool / "images.npy", mmap_mode="r")
     code = np.load(vae / "code.npz")
     parts = [
-        pack(encode_patches(images[i : i + 500], code["mean"], code["matrix"])).half()
+        pack(encode_patches(images[i : i + 500, :, ::way], code["mean"], code["matrix"])).half()
+        for way in (1, -1)
         for i in range(0, len(images), 500)
     ]
     return torch.cat(parts)
+
+
+@torch.no_grad()
+def take(net: Net, tokenizers: tuple[Any, Any], start: Path, vae: Path) -> None:
+    """Begin with the weights of the pipeline in `start`.
+
+    Its code of patches may be another than `vae`'s, and its words others than the tokenizers'.
+    """
+    pipeline = FluxPipeline.from_pretrained(start, torch_dtype=torch.float32)
+    code = np.load(vae / "code.npz")
+    there, offset = other_code(pipeline.vae, code["mean"], code["matrix"])
+    back, shift = from_other_code(pipeline.vae, code["mean"], code["matrix"])
+    quarters = torch.eye(4)
+    state = pipeline.transformer.state_dict()
+    first, last = state["x_embedder.weight"], state["proj_out.weight"]
+    # Half of the offset: of a latent between all noise and none.
+    state["x_embedder.bias"] += 0.5 * first @ offset.repeat_interleave(4)
+    state["x_embedder.weight"] = first @ torch.kron(there, quarters)
+    state["proj_out.bias"] = torch.kron(back, quarters) @ state["proj_out.bias"] - shift.repeat_interleave(4)
+    state["proj_out.weight"] = torch.kron(back, quarters) @ last
+    net.transformer.load_state_dict(state)
+    olds = (pipeline.text_encoder, pipeline.tokenizer), (pipeline.text_encoder_2, pipeline.tokenizer_2)
+    for encoder, tokenizer, (old, old_tokenizer) in zip((net.clip, net.t5), tokenizers, olds, strict=True):
+        words, known = encoder.get_input_embeddings().weight, old.get_input_embeddings().weight
+        rows = words.clone()
+        for word, i in tokenizer.get_vocab().items():
+            if word in old_tokenizer.get_vocab():
+                rows[i] = known[old_tokenizer.get_vocab()[word]]
+        kept = {k: v for k, v in old.state_dict().items() if v.shape == encoder.state_dict()[k].shape}
+        encoder.load_state_dict(encoder.state_dict() | kept)
+        encoder.get_input_embeddings().weight.copy_(rows)
 
 
 def make_optimizers(net: Net, lr: float) -> list[torch.optim.Optimizer]:
@@ -109,17 +144,17 @@ def make_optimizers(net: Net, lr: float) -> list[torch.optim.Optimizer]:
         hidden = parameter.ndim == 2 and "transformer_blocks" in name and ".norm" not in name
         (inside if hidden else rest).append(parameter)
     return [
-        torch.optim.Muon(inside, lr=lr, weight_decay=0.01, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
+        Muon(inside, lr),
         torch.optim.AdamW(rest, lr=lr, weight_decay=0.0, betas=(0.9, 0.98)),
     ]
 
 
 def token_weights() -> torch.Tensor:
-    """[64, 1]: tokens over eyes, mouth and the rim of the hair count more; they are small and matter most."""
+    """[64, 1]: tokens over the face count more than hair and background, eyes and mouth most."""
     weight = torch.ones(GRID, GRID)
-    weight[0:3, 1:7] = 2.5
-    weight[3:5, 2:6] = 5.0
-    weight[5:7, 3:5] = 2.5
+    weight[0:7, 1:7] = 1.6
+    weight[2:4, 2:6] = 3.5
+    weight[4:7, 2:6] = 4.0
     return (weight / weight.mean()).reshape(-1, 1)
 
 
@@ -173,15 +208,14 @@ def main() -> None:
     clip_ids = clip_tokenizer(flat, **settings).input_ids.view(len(captions), 4, LENGTH)
     t5_ids = t5_tokenizer(flat, **settings).input_ids.view(len(captions), 4, LENGTH)
     shown = (clip_ids[:32, 0], t5_ids[:32, 0])
-    print(f"{len(latents)} phantoms, deviation {latents[:512].float().std():.3f}", flush=True)
+    print(f"{len(captions)} phantoms, deviation {latents[:512].float().std():.3f}", flush=True)
     for text in flat[:32:4]:
         print("  ", text)
 
     net = Net(clip_tokenizer, t5_tokenizer)
     average = Net(clip_tokenizer, t5_tokenizer)
     if args.start:
-        start = FluxTransformer2DModel.from_pretrained(args.start, subfolder="transformer")
-        net.transformer.load_state_dict(start.state_dict())
+        take(net, (clip_tokenizer, t5_tokenizer), args.start, args.vae)
     average.load_state_dict(net.state_dict())
     optimizers = make_optimizers(net, args.lr)
     state_path = args.work / "state.pt"
@@ -213,7 +247,8 @@ def main() -> None:
         own = schnell[torch.randint(4, (args.batch,), generator=rng)]
         sigma = torch.where(torch.arange(args.batch) % 4 == 0, uniform, own)
         s = sigma[:, None, None]
-        velocity = net((1 - s) * x0 + s * noise, sigma, clip_ids[pick, copy], t5_ids[pick, copy])
+        said = pick % len(captions)
+        velocity = net((1 - s) * x0 + s * noise, sigma, clip_ids[said, copy], t5_ids[said, copy])
         loss = (weight * (velocity - (noise - x0)).square()).mean()
         net.zero_grad()
         loss.backward()
@@ -223,25 +258,28 @@ def main() -> None:
         step += 1
         smooth = 0.99 * smooth + 0.01 * loss.item() if step > 1 else loss.item()
         with torch.no_grad():
-            keep = min(0.9995, (step + 1) / (step + 20))
+            keep = min(0.998, (step + 1) / (step + 20))
             for a, b in zip(average.parameters(), net.parameters(), strict=True):
                 a.lerp_(b, 1 - keep)
         now = time.time()
         spent, last = spent + now - last, now
-        if step % 100 == 0:
+        if step % 50 == 0:
             print(f"{spent:6.0f} s  step {step}  loss {smooth:.4f}  lr {rate:.2e}", flush=True)
         if now - saved > 240 or spent >= limit:
             state = {"net": net.state_dict(), "average": average.state_dict()}
             state["optimizers"] = [optimizer.state_dict() for optimizer in optimizers]
             vae = AutoencoderKL.from_pretrained(args.vae).eval()
-            torch.save(state | {"step": step, "spent": spent, "smooth": smooth}, state_path)
+            torch.save(
+                state | {"step": step, "spent": spent, "smooth": smooth}, state_path.with_suffix(".new")
+            )
+            state_path.with_suffix(".new").replace(state_path)
             sheet(average, vae, shown, args.work / "sheet.png")
             export(average, vae, (clip_tokenizer, t5_tokenizer), args.work / "pipeline")
             figures = {
                 "steps": step,
                 "minutes": spent / 60,
                 "batch": args.batch,
-                "phantoms": len(latents),
+                "phantoms": len(captions),
                 "loss": smooth,
             }
             (args.work / "training.json").write_text(json.dumps(figures, indent=2), encoding="utf-8")

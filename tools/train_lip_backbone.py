@@ -23,7 +23,7 @@ from ..diffusioncleft_core.weights.networks import draw_from_seed
 from .pool import training_parser
 
 SIDE = 96
-WORDS = ("subject", "skin", "hair_color", "eyes", "mouth", "mole")
+WORDS = ("subject", "skin", "hair_color", "eyes", "mouth", "glasses", "mark")
 MEAN = torch.tensor((0.485, 0.456, 0.406))[:, None, None]
 STD = torch.tensor((0.229, 0.224, 0.225))[:, None, None]
 

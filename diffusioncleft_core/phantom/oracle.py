@@ -30,24 +30,56 @@ HEADS: dict[str, tuple[str, ...]] = {
 SIZE = 128
 
 
+MOUTH = (slice(54, 118), slice(32, 96))
+"""Rows and columns that hold the mouth of a phantom of 128 px, wherever it looks."""
+
+
 class OracleNet(nn.Module):
-    """[N, 3, 128, 128] in [-1, 1] -> logits [N, 26], the heads' classes side by side."""
+    """[N, 3, 128, 128] in [-1, 1] -> logits [N, 26], the heads' classes side by side.
+
+    One part sees the whole picture, another the mouth alone without loss of resolution: a scar is two pixels
+    wide. Cleft and scar are read from both, the rest from the first.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        widths = (3, 16, 32, 64, 96, 128)
-        blocks: list[nn.Module] = []
-        for a, b in pairwise(widths):
-            blocks += [nn.Conv2d(a, b, 3, 2, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU(inplace=True)]
-            if b >= 32:
-                blocks += [nn.Conv2d(b, b, 3, 1, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU(inplace=True)]
-        self.features = nn.Sequential(*blocks)
+        self.features = _stages((3, 16, 32, 64, 96, 128), doubled=(64, 96, 128))
+        self.mix = nn.Sequential(nn.Conv2d(128, 24, 1), nn.ReLU(inplace=True), nn.Flatten())
+        fine = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True)]
+        self.mouth = nn.Sequential(*fine, *_stages((16, 32, 64, 96), doubled=(32, 64)))
+        self.mouth_mix = nn.Sequential(nn.Conv2d(96, 24, 1), nn.ReLU(inplace=True), nn.Flatten())
+        findings = len(HEADS["cleft"]) + len(HEADS["scar"])
+        self.findings = nn.Linear(24 * 16 + 24 * 64, findings)
+        self.words = nn.Linear(24 * 16, sum(map(len, HEADS.values())) - findings)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        whole = self.mix(self.features(x))
+        near = self.mouth_mix(self.mouth(x[:, :, MOUTH[0], MOUTH[1]]))
+        return torch.cat([self.findings(torch.cat([whole, near], 1)), self.words(whole)], 1)
+
+
+class FlatOracleNet(nn.Module):
+    """The oracle of the flat drawings, which the embedded weights still are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = _stages((3, 16, 32, 64, 96, 128), doubled=(32, 64, 96, 128))
         self.mix = nn.Sequential(nn.Conv2d(128, 24, 1), nn.ReLU(inplace=True), nn.Flatten())
         self.head = nn.Linear(24 * 16, sum(map(len, HEADS.values())))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.head(self.mix(self.features(x)))
         return logits
+
+
+def _stages(widths: tuple[int, ...], doubled: tuple[int, ...]) -> nn.Sequential:
+    """Convolutions that halve the side, one from each width to the next, with a second one at some."""
+    blocks: list[nn.Module] = []
+    for a, b in pairwise(widths):
+        blocks += [nn.Conv2d(a, b, 3, 2, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU(inplace=True)]
+        if b in doubled:
+            blocks += [nn.Conv2d(b, b, 3, 1, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU(inplace=True)]
+    return nn.Sequential(*blocks)
 
 
 @dataclass(frozen=True)
@@ -81,7 +113,7 @@ def _types(sides: NDArray[np.str_]) -> NDArray[np.str_]:
 class Oracle:
     """Reads pictures in batches on the CPU; build it with `load_oracle`."""
 
-    def __init__(self, net: OracleNet) -> None:
+    def __init__(self, net: nn.Module) -> None:
         self.net = net.eval()
 
     @torch.no_grad()
@@ -93,7 +125,7 @@ class Oracle:
         for i in range(0, len(images), batch):
             x = torch.from_numpy(np.ascontiguousarray(images[i : i + batch])).permute(0, 3, 1, 2)
             parts.append(self.net(x.float() / 127.5 - 1))
-        logits = torch.cat(parts) if parts else torch.zeros(0, self.net.head.out_features)
+        logits = torch.cat(parts) if parts else torch.zeros(0, sum(map(len, HEADS.values())))
         picked: dict[str, NDArray[np.str_]] = {}
         for (name, values), part in zip(
             HEADS.items(), logits.split([len(v) for v in HEADS.values()], 1), strict=True
@@ -107,8 +139,9 @@ def load_oracle(weights: Path = WEIGHTS) -> Oracle:
     """The embedded oracle. Raises FileNotFoundError where the weights are absent."""
     from safetensors.torch import load_file
 
-    net = OracleNet()
-    net.load_state_dict({name: tensor.float() for name, tensor in load_file(weights).items()})
+    state = load_file(weights)
+    net = OracleNet() if "findings.weight" in state else FlatOracleNet()
+    net.load_state_dict({name: tensor.float() for name, tensor in state.items()})
     return Oracle(net)
 
 

@@ -53,9 +53,9 @@ class Gap:
         t = (y - np.float32(self.apex_y)) / np.float32(self.low_y - self.apex_y)
         if self.high_half:
             s = np.clip((y - np.float32(self.high_y)) / np.float32(self.low_y - self.high_y), 0, 1.25)
-            # The segments bulge towards each other half-way and part again at the free edge.
-            bulge = 0.16 * self.half * np.sin(np.pi * np.minimum(s, 1))
-            return np.asarray(np.float32(self.high_half) + np.float32(self.half - self.high_half) * s - bulge)
+            # The margins lie close below the nostril and curve apart towards the free edge.
+            apart = 0.25 * s + 0.75 * np.power(s, np.float32(2.2))
+            return np.asarray(np.float32(self.high_half) + np.float32(self.half - self.high_half) * apart)
         open_ = np.float32(self.half) * np.power(np.clip(t, 0, 1.3), np.float32(0.66))
         return np.asarray(open_ + np.minimum(t, 0) * np.float32(6.0))
 
@@ -86,20 +86,20 @@ def gaps(
             continue
         reach = extent(severity)
         wide = 0.55 + 0.45 * severity if severity >= INCOMPLETE else 0.30 + 0.6 * severity
-        half = k * (4.6 if both else 5.8) * wide
+        half = k * (4.6 if both else 5.8) * wide * (1.18 if severity >= COMPLETE else 1.0)
         pit = nostril(m, nose, direction)
         complete = severity >= COMPLETE
         inner = 6.6 * k if both and severity >= INCOMPLETE else 0.78 * m.peak
         found.append(
             Gap(
                 direction=direction,
-                low_x=direction * (inner + half),
+                low_x=direction * (inner + min(half, 6.2 * k)),
                 high_x=pit.x,
                 low_y=lip_low,
                 high_y=pit.y + 0.2 * pit.b if complete else lip_top,
                 apex_y=pit.y if complete else lip_low - reach * (lip_low - lip_top),
                 half=half,
-                high_half=(0.34 + 0.9 * (severity - COMPLETE)) * pit.a if complete else 0.0,
+                high_half=(0.28 + 0.7 * (severity - COMPLETE)) * pit.a if complete else 0.0,
                 furrow=0.5 * k * (1 if severity < COMPLETE else 0),
                 band=k * 4.8,
                 severity=severity,

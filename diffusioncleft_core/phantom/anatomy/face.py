@@ -14,6 +14,9 @@ __all__ = ["CLEFT", "FINDINGS", "HEALTHY", "SCAR", "SUBJECTS", "Side"]
 EXPRESSIONS = ("neutral", "smile", "cry", "open", "closed")
 """`open` is a mouth open with teeth, `closed` closed eyes."""
 BACKGROUNDS = ("plain", "clinic", "outdoors")
+WHOLE_HEAD, CLOSE = 1.42, 0.94
+"""Heights of the frame, of the head's from the skull's top to the chin: the head with neck and shoulders; the
+face from the hairline to below the chin, as clinics photograph it: there the mouth is 1.5 times as wide."""
 INCOMPLETE, COMPLETE = 0.25, 0.75
 """From these severities on a cleft is incomplete (below: microform) and complete."""
 
@@ -101,6 +104,8 @@ class View:
     """Degrees up, -10 to 10."""
     roll: float = 0.0
     """Degrees clockwise, -10 to 10."""
+    frame: float = WHOLE_HEAD
+    """Height of the frame, of the head's: `WHOLE_HEAD`, `CLOSE` or between."""
     scale: float = 1.0
     shift: tuple[float, float] = (0.0, 0.0)
     """Shift of the face as a share of the frame."""
@@ -172,19 +177,21 @@ def random_identity(rng: np.random.Generator) -> NDArray[np.float64]:
     return rng.standard_normal(IDENTITY_SIZE)
 
 
-def random_view(rng: np.random.Generator, subject: str) -> View:
-    """A clinic's photograph: nearly frontal, lit from some side; babies cry more often and smile less."""
+def random_view(rng: np.random.Generator, subject: str, frame: float = CLOSE) -> View:
+    """A clinic's photograph: nearly frontal, mostly at rest, lit from some side; babies cry more often and
+    smile less."""
     baby = subject == "baby"
-    mood = [0.66, 0.12, 0.10, 0.07, 0.05] if baby else [0.68, 0.20, 0.01, 0.08, 0.03]
+    mood = [0.74, 0.10, 0.07, 0.06, 0.03] if baby else [0.78, 0.14, 0.01, 0.06, 0.01]
     hue = rng.uniform(0, 2 * np.pi)
     ground = np.clip(rng.uniform(0.35, 0.85) + 0.07 * np.cos(hue + np.array([0.0, 2.1, 4.2])), 0, 1)
     cloth = np.clip(
         rng.uniform(0.12, 0.85) + rng.uniform(0, 0.3) * np.cos(hue + 2 + np.array([0, 2.1, 4.2])), 0.03, 0.95
     )
     return View(
-        yaw=float(np.clip(rng.normal(0, 6.5), -20, 20)),
-        pitch=float(np.clip(rng.normal(0, 3.5), -10, 10)),
-        roll=float(np.clip(rng.normal(0, 2.6), -10, 10)),
+        yaw=float(np.clip(rng.normal(0, 5.0), -20, 20)),
+        pitch=float(np.clip(rng.normal(0, 3.0), -10, 10)),
+        roll=float(np.clip(rng.normal(0, 2.4), -10, 10)),
+        frame=frame,
         scale=float(rng.uniform(0.95, 1.06)),
         shift=(float(rng.normal(0, 0.012)), float(rng.normal(0, 0.012))),
         expression=str(rng.choice(EXPRESSIONS, p=mood)),
@@ -202,7 +209,7 @@ def random_view(rng: np.random.Generator, subject: str) -> View:
             noise=float(rng.uniform(0.003, 0.012)),
             jpeg=int(rng.integers(82, 97)) if rng.random() < 0.5 else None,
         ),
-        background=str(rng.choice(BACKGROUNDS, p=[0.5, 0.3, 0.2])),
+        background=str(rng.choice(BACKGROUNDS, p=[0.7, 0.18, 0.12])),
         ground=(float(ground[0]), float(ground[1]), float(ground[2])),
         clothing=(float(cloth[0]), float(cloth[1]), float(cloth[2])),
         collar=float(rng.uniform(0, 1)),
@@ -278,7 +285,7 @@ def random_repair(rng: np.random.Generator, wanted: Mapping[str, str]) -> Repair
     lip = rng.uniform(0.5, 1.0) if "lip" in asymmetry else rng.uniform(0.0, 0.2)
     nose = rng.uniform(0.5, 1.0) if "nose" in asymmetry else rng.uniform(0.0, 0.2)
     word = wanted.get("scar", "scar")
-    scar = rng.uniform(0.0, 0.12) if word == "none" else rng.uniform(0.55, 1.0)
+    scar = rng.uniform(0.0, 0.12) if word == "none" else rng.uniform(0.65, 1.0)
     side: Side = "bilateral" if word == "scars" else _random_side(rng, wanted)
     tip = rng.uniform(0.6, 1.0) if wanted.get("nasal_tip") == "ptosis" else 0.0
     bow = rng.uniform(0.0, 0.2) if wanted.get("cupids_bow") == "poorly defined" else rng.uniform(0.75, 1.0)

@@ -245,21 +245,23 @@ def _curled(psi: Array, area: Plane, cell: float) -> tuple[Array, Array, Array]:
     v = (area.y + 0.35 * cell * noise((9, 35), area, 2.2 * cell)) / np.float32(1.15 * cell)
     jitter = np.random.default_rng((9, 36)).uniform(0.15, 0.85, (3, 64, 64)).astype(np.float32)
     i, j = np.floor(v).astype(np.int32), np.floor(u).astype(np.int32)
+    at = (i % 64) * 64 + j % 64
+    u, v = u - j, v - i
     best = np.full(u.shape, 9, np.float32)
     dx, dy, kind = (np.zeros(u.shape, np.float32) for _ in range(3))
     for di in (-1, 0, 1):
         for dj in (-1, 0, 1):
-            a, b = (i + di) % 64, (j + dj) % 64
-            x = u - (j + dj) - jitter[0, a, b]
-            y = v - (i + di) - jitter[1, a, b]
-            far = x * x + y * y + 0.35 * jitter[2, a, b]
+            # The tables of the neighbours in that direction; rolled, so that one index serves all nine.
+            table = np.roll(jitter, (-di, -dj), (1, 2)).reshape(3, -1)
+            x = u - (table[0] + np.float32(dj))[at]
+            y = v - (table[1] + np.float32(di))[at]
+            one = table[2][at]
+            far = x * x + y * y + np.float32(0.35) * one
             nearer = far < best
-            best = np.where(nearer, far, best)
-            dx, dy, kind = (
-                np.where(nearer, x, dx),
-                np.where(nearer, y, dy),
-                np.where(nearer, jitter[2, a, b], kind),
-            )
+            np.copyto(best, far, where=nearer)
+            np.copyto(dx, x, where=nearer)
+            np.copyto(dy, y, where=nearer)
+            np.copyto(kind, one, where=nearer)
     r = np.sqrt(dx * dx + dy * dy)
     angle = np.arctan2(dy, dx)
     wound = (r * 1.0 + 0.11 * angle * np.sign(kind - 0.5)) * np.float32(cell) + 37 * kind

@@ -212,9 +212,10 @@ def mouth(area: Plane, face: AnatomyFace, m: Measures, held: Mood, nose: NoseCha
         above = y < np.float32(gap.apex_y)
         away = np.where(above, np.hypot(x - gap.middle(y), y - np.float32(gap.apex_y)), away)
         margin = np.minimum(margin, away)
-        tissue = softmin(tissue, away, (2.6 if len(found) > 1 else 5.0) * k * min(1.0, gap.severity * 1.5))
+        round_ = (3.2 if len(found) > 1 else 5.0) * (1.5 if gap.severity >= COMPLETE else 1.0)
+        tissue = softmin(tissue, away, round_ * k * min(1.0, gap.severity * 1.5))
         up = np.clip((gap.low_y - y) / np.float32(max(gap.low_y - gap.apex_y, 1.0)), 0, 1)
-        band = np.float32(gap.band) * (1 - np.float32(0.55) * up)
+        band = np.float32(gap.band) * (1 - np.float32(0.68) * up)
         red = -softmin(-red, away - band, 3.0 * k)
     flesh = step(tissue, -soft, soft)
     lower_lip = step(y - low_free, -soft, soft) * step(low_edge - y, -soft, soft) * within

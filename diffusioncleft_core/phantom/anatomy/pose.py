@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .face import View
+from .face import CLOSE, View
 from .field import Array, Plane, step
 from .measures import Measures
 
@@ -46,14 +46,18 @@ def rotation(view: View) -> NDArray[np.float64]:
 
 
 def camera(view: View, m: Measures, size: int) -> Camera3D:
-    """The camera that shows the whole head in a frame of `size` px."""
-    frame = 1.42 * (m.gnathion - m.vertex) / view.scale
+    """The camera that shows `view.frame` of the head at `size` px: the nearer, the less of the neck."""
+    frame = view.frame * (m.gnathion - m.vertex) / view.scale
     scale = size / frame
+    turn = rotation(view)
     pivot = np.array([0.0, 0.25 * m.gnathion, -62.0 * m.head_half / 74])
-    middle = (m.vertex + m.gnathion) / 2 - 0.012 * frame
-    x = size / 2 + view.shift[0] * size
-    y = size / 2 + view.shift[1] * size + (pivot[1] - middle) * scale
-    return Camera3D(rotation(view), pivot, scale, np.array([x, y]), frame)
+    # The photographer follows a turned face, though not all the way.
+    aim = turn @ (np.array([0.0, 0.25 * m.gnathion, 0.0]) - pivot)
+    below = (0.085 + 0.105 * (view.frame - CLOSE)) * frame
+    middle = m.gnathion + below - frame / 2
+    x = size / 2 + view.shift[0] * size - 0.6 * float(aim[0]) * scale
+    y = size / 2 + view.shift[1] * size + (pivot[1] - middle - 0.6 * float(aim[1])) * scale
+    return Camera3D(turn, pivot, scale, np.array([x, y]), frame)
 
 
 def cast(area: Plane, height: Array, cam: Camera3D, size: int) -> tuple[Array, Array, Array]:

@@ -56,7 +56,7 @@ class AnatomyRendering:
 
 def oversampling(size: int) -> float:
     """How many points a pixel the picture is computed with, each way."""
-    return 1.5 if size <= 512 else 1.0
+    return 1.25 if size <= 512 else 1.0
 
 
 def render(face: AnatomyFace, size: int = 128) -> AnatomyRendering:

@@ -54,7 +54,7 @@ def scars(
             high=(direction * 0.46 * m.ala, lip_top - 0.5),
             low=peaks[direction],
             bulge=1.9 * k if repair.curved else 0.15 * k,
-            breadth=k * (0.50 + 0.42 * strength) * (1 + 1.8 * max(0.0, repair.flat - 0.7)),
+            breadth=k * (0.55 + 0.85 * strength * strength) * (1 + 0.9 * max(0.0, repair.flat - 0.7)),
             strength=strength,
             patch=max(0.0, (repair.flat - 0.7) / 0.3),
         )

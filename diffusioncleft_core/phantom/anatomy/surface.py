@@ -41,6 +41,8 @@ class Head:
     light: Array
     """[H, W, 3] linear RGB as it is lit."""
     cover: Array
+    bald: Array
+    """Share that is head, whether hair covers it or not."""
     skin: Array
     """Share that is skin of the face."""
     mouth: Mouth
@@ -103,8 +105,8 @@ def head(face: AnatomyFace, m: Measures, density: float, bottom: float) -> Head:
     # No deeper than the ears: what lies behind them is not to be seen within 20 degrees.
     deepest = np.float32(-80 * m.head_half / 74)
     return Head(
-        area, np.maximum(np.where(cover > 0.02, surface, surface - 6), deepest), light, cover, bare * skin,
-        lips, (pair[0], pair[1]), held,
+        area, np.maximum(np.where(cover > 0.02, surface, surface - 6), deepest), light, cover, on_head,
+        bare * skin, lips, (pair[0], pair[1]), held,
         change, cap, drop, height,
     )  # fmt: skip
 
@@ -148,17 +150,17 @@ def _materials(
     part = lips.plane
     # A scar is paler than a darker skin; on a light one it is pink, which is what is seen there.
     pale = base + (np.array([0.92, 0.74, 0.71], np.float32) - base) * np.float32(
-        0.30 + 0.20 * min(level / 0.4, 1.0)
+        0.38 + 0.20 * min(level / 0.4, 1.0)
     )
     if level > 0.34:
-        pale = base * np.array([0.96, 0.56, 0.58], np.float32)
+        pale = base * np.array([0.90, 0.33, 0.35], np.float32)
     rosy = base * np.array([0.97, 0.66, 0.69], np.float32)
     _over(colour, w, colour[w] * 1.10, 0.7 * lips.roll)
     _over(colour, w, rosy, 0.75 * lips.redness * (1 - lips.vermilion))
     lower = np.float32(1.10 if level < 0.2 else 1.04)
     tone = red * (1 + (lower - 1) * lips.lower[..., None])
     _over(colour, w, tone, lips.vermilion)
-    _over(colour, w, pale, np.clip(0.86 * lips.scar * (1 - 0.55 * lips.vermilion), 0, 1))
+    _over(colour, w, pale, np.clip(0.95 * lips.scar * (1 - 0.45 * lips.vermilion), 0, 1))
     hollow = np.broadcast_to(DEPTH, (*part.shape, 3)).copy()
     back = 0.55 + 0.45 * step(part.y, lips.lines.top, lips.lines.edge)
     hollow += (MUCOSA - DEPTH) * (0.30 * lips.gap * back)[..., None]

@@ -103,8 +103,7 @@ def head_rows(head: Head) -> Points:
 
 def head_half(head: Head) -> Points:
     """Half breadth (mm) of the head by rows, without hair."""
-    covered = (head.cover > 0.5) & (np.abs(head.plane.x) < 1e3)
-    width = np.abs(np.where(covered, head.plane.x, 0)).max(axis=1)
+    width = np.abs(np.where(head.bald > 0.5, head.plane.x, 0)).max(axis=1)
     return np.asarray(width, np.float64)
 
 

@@ -1,0 +1,31 @@
+"""Soft lines and spots: small marks on skin, which no word of the findings names."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Share = NDArray[np.float32]
+
+
+def line(size: int, at: NDArray[np.float64], rng: np.random.Generator) -> Share:
+    """How much of each pixel a bent line of 1 to 3 px (at 128 px) covers, [size, size]; `at`: row, column."""
+    k = size / 128
+    rows, columns = np.mgrid[0:size, 0:size].astype(np.float32)
+    y, x = at
+    angle = rng.normal(np.pi / 2, 0.9)
+    reach, bend = k * rng.uniform(3, 12), rng.normal(0, 0.12)
+    spread = k * rng.uniform(0.45, 1.2)
+    u = (columns - x) * np.cos(angle) + (rows - y) * np.sin(angle)
+    v = (rows - y) * np.cos(angle) - (columns - x) * np.sin(angle) - bend * u * u / reach
+    return _soft(np.hypot(v, np.maximum(np.abs(u) - reach, 0)), spread, rng)
+
+
+def spot(size: int, at: NDArray[np.float64], rng: np.random.Generator) -> Share:
+    """The same of a round spot."""
+    k = size / 128
+    rows, columns = np.mgrid[0:size, 0:size].astype(np.float32)
+    spread = k * rng.uniform(0.7, 2.2)
+    return _soft(np.hypot(columns - at[1], rows - at[0]), spread, rng)
+
+
+def _soft(away: NDArray[np.floating], spread: float, rng: np.random.Generator) -> Share:
+    return np.asarray(rng.uniform(0.35, 0.9) * np.exp(-0.5 * np.square(away / spread)), np.float32)
