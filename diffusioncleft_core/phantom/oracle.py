@@ -58,20 +58,6 @@ class OracleNet(nn.Module):
         return torch.cat([self.findings(torch.cat([whole, near], 1)), self.words(whole)], 1)
 
 
-class FlatOracleNet(nn.Module):
-    """The oracle of the flat drawings, which the embedded weights still are."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.features = _stages((3, 16, 32, 64, 96, 128), doubled=(32, 64, 96, 128))
-        self.mix = nn.Sequential(nn.Conv2d(128, 24, 1), nn.ReLU(inplace=True), nn.Flatten())
-        self.head = nn.Linear(24 * 16, sum(map(len, HEADS.values())))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.head(self.mix(self.features(x)))
-        return logits
-
-
 def _stages(widths: tuple[int, ...], doubled: tuple[int, ...]) -> nn.Sequential:
     """Convolutions that halve the side, one from each width to the next, with a second one at some."""
     blocks: list[nn.Module] = []
@@ -113,7 +99,7 @@ def _types(sides: NDArray[np.str_]) -> NDArray[np.str_]:
 class Oracle:
     """Reads pictures in batches on the CPU; build it with `load_oracle`."""
 
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(self, net: OracleNet) -> None:
         self.net = net.eval()
 
     @torch.no_grad()
@@ -139,9 +125,8 @@ def load_oracle(weights: Path = WEIGHTS) -> Oracle:
     """The embedded oracle. Raises FileNotFoundError where the weights are absent."""
     from safetensors.torch import load_file
 
-    state = load_file(weights)
-    net = OracleNet() if "findings.weight" in state else FlatOracleNet()
-    net.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+    net = OracleNet()
+    net.load_state_dict({name: tensor.float() for name, tensor in load_file(weights).items()})
     return Oracle(net)
 
 
