@@ -13,7 +13,7 @@ OUT ?= demo
 TESTS ?=
 WORKERS ?= logical
 
-.PHONY: help setup demo test lint format bench experiments clean
+.PHONY: help setup demo test lint format bench cluster-demo experiments clean
 
 help:
 	@echo "make demo         the whole run on phantoms, into $(OUT)/"
@@ -21,6 +21,7 @@ help:
 	@echo "make lint         ruff and mypy"
 	@echo "make format       let ruff rewrite the layout and the safe findings"
 	@echo "make bench        timings, kept in benchmarks/"
+	@echo "make cluster-demo two local Ray nodes draw, filter and measure 400 phantoms as one process does, a worker being killed"
 	@echo "make experiments  the measurements at n >= 500 a cell; about three hours on two cores (DIFFUSIONCLEFT_REAL=dir: real faces too; SWEEP=1: more training recipes, an hour and more; FULL_SIZE=1: training at FLUX.1's full size, on a GPU of 80 GB)"
 	@echo "make clean        remove the environment and the caches, nothing you made"
 
@@ -52,9 +53,14 @@ format: $(READY)
 bench: $(READY)
 	$(PY) -m benchmarks
 	$(PY) -m benchmarks.measurements
+	$(PY) -m benchmarks.measurement_scale
 	$(PY) -m benchmarks.downstream
 	$(PY) -m benchmarks.study_load
 	$(PY) -m benchmarks.train_step
+	$(PY) -m benchmarks.scale
+
+cluster-demo: $(READY)
+	$(PY) -m diffusioncleft.tools.cluster_demo --n 400
 
 experiments: $(READY)
 	$(PY) scripts/experiments.py

@@ -24,6 +24,9 @@ examples:
   diffusioncleft comfy run graph.json --phantom --lora pre_op.safetensors --out faces
   diffusioncleft comfy run graph.json --plan plan.jsonl --out faces \\
       --prompt-input CLIPTextEncode.text --seed-input KSampler.seed
+  diffusioncleft comfy batch graph.json --plan plan.jsonl --out faces \\
+      --prompt-input CLIPTextEncode.text --seed-input KSampler.seed \\
+      --server http://a:8188 --server http://b:8188
   diffusioncleft comfy inputs graph.json
   diffusioncleft comfy convert graph.json pre_op_api.json
 
@@ -34,30 +37,18 @@ NODE in NODE.INPUT is a node's id, title or class. Ctrl-C stops the queued promp
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the actions' arguments."""
-    from .comfyui.server import PATIENCE
 
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     run_ = actions.add_parser("run", help="queue a workflow, follow it and download its outputs")
     _add_workflow(run_)
     run_.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for what it makes")
-    run_.add_argument(
-        "--patience",
-        type=number(0, above=True),
-        default=PATIENCE,
-        metavar="S",
-        help=f"seconds to wait for a lost server ({PATIENCE:g})",
-    )
-    batch = run_.add_argument_group("every row of a plan")
-    batch.add_argument("--plan", type=Path, metavar="FILE", help="a plan written by `diffusioncleft plan`")
-    batch.add_argument("--prompt-input", metavar="NODE.INPUT", help="where a row's prompt goes")
-    batch.add_argument("--seed-input", metavar="NODE.INPUT", help="where a row's seed goes")
-    batch.add_argument("--rows", type=COUNT, metavar="N", help="only the first N rows")
-    batch.add_argument(
-        "--ahead", type=COUNT, default=2, metavar="N", help="prompts in the server's queue at once (2)"
-    )
-    batch.add_argument(
-        "--most-failures", type=COUNT, default=10, metavar="N", help="stop after N failed rows in a row (10)"
-    )
+    _add_patience(run_)
+    _add_plan(run_.add_argument_group("every row of a plan"))
+    batch = actions.add_parser("batch", help="run a workflow for every row of a plan, on several servers")
+    _add_workflow(batch, several=True)
+    batch.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for what it makes")
+    _add_patience(batch)
+    _add_plan(batch, required=True)
     inputs = actions.add_parser("inputs", help="list what --set can change in a workflow")
     _add_workflow(inputs)
     convert = actions.add_parser("convert", help="write a workflow in API format")
@@ -68,11 +59,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run one action."""
     from ..diffusioncleft_core.outputs import check_output
-    from .comfyui.server import PATIENCE, ComfyServer
+    from .comfyui.server import DEFAULT_URL, PATIENCE, ComfyServer
 
     if args.action != "inputs":
-        check_output(args.out / "file" if args.action == "run" else args.api_file)
-    server = ComfyServer(args.server, vars(args).get("patience", PATIENCE))
+        check_output(args.api_file if args.action == "convert" else args.out / "file")
+    urls = args.server if isinstance(args.server, list) else [args.server or DEFAULT_URL]
+    servers = [ComfyServer(url, vars(args).get("patience", PATIENCE)) for url in urls]
+    if len({server.url for server in servers}) < len(servers):
+        raise UserError("--server names one server twice: name each once")
+    server = servers[0]
     graph, info = _graph(args, server)
     if args.action == "inputs":
         return _list_inputs(graph, info)
@@ -82,14 +77,56 @@ def run(args: argparse.Namespace) -> int:
         write_json(args.api_file, graph)
         print(f"wrote {args.api_file}")
         return 0
-    return _batch(args, server, graph, info) if args.plan else _once(args, server, graph)
+    if args.action == "run" and not args.plan:
+        return _once(args, server, graph)
+    for other in servers[1:]:
+        _check_classes(other, graph)
+    return _batch(args, servers, graph, info)
 
 
-def _add_workflow(parser: argparse.ArgumentParser) -> None:
+def _add_patience(parser: argparse.ArgumentParser) -> None:
+    from .comfyui.server import PATIENCE
+
+    parser.add_argument(
+        "--patience",
+        type=number(0, above=True),
+        default=PATIENCE,
+        metavar="S",
+        help=f"seconds to wait for a lost server ({PATIENCE:g})",
+    )
+
+
+def _add_plan(batch: argparse._ActionsContainer, *, required: bool = False) -> None:
+    batch.add_argument(
+        "--plan",
+        type=Path,
+        required=required,
+        metavar="FILE",
+        help="a plan written by `diffusioncleft plan`",
+    )
+    batch.add_argument(
+        "--prompt-input", required=required, metavar="NODE.INPUT", help="where a row's prompt goes"
+    )
+    batch.add_argument("--seed-input", metavar="NODE.INPUT", help="where a row's seed goes")
+    batch.add_argument("--rows", type=COUNT, metavar="N", help="only the first N rows")
+    batch.add_argument(
+        "--ahead", type=COUNT, default=2, metavar="N", help="prompts in a server's queue at once (2)"
+    )
+    batch.add_argument(
+        "--most-failures", type=COUNT, default=10, metavar="N", help="stop after N failed rows in a row (10)"
+    )
+
+
+def _add_workflow(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
     from .comfyui.server import DEFAULT_URL
 
     parser.add_argument("workflow", type=Path, help="a workflow file, UI or API format")
-    parser.add_argument("--server", default=DEFAULT_URL, metavar="URL", help=f"default {DEFAULT_URL}")
+    if several:
+        parser.add_argument(
+            "--server", action="append", required=True, metavar="URL", help="a server; once for each"
+        )
+    else:
+        parser.add_argument("--server", metavar="URL", help=f"default {DEFAULT_URL}")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NODE.INPUT=VALUE", help="change an input; repeatable"
     )
@@ -115,6 +152,15 @@ def _graph(args: argparse.Namespace, server: ComfyServer) -> tuple[Graph, dict[s
     return apply_settings(graph, args.set, info), info
 
 
+def _check_classes(server: ComfyServer, graph: Graph) -> None:
+    """Raise UserError where a further server lacks a node of the graph."""
+    from .comfyui.run import server_info
+
+    missing = sorted({node["class_type"] for node in graph.values()} - server_info(server).keys())
+    if missing:
+        raise UserError(f"{server.url} has no node {missing[0]}: give every server the same custom nodes")
+
+
 def _once(args: argparse.Namespace, server: ComfyServer, graph: Graph) -> int:
     from .comfyui.run import run_graph
 
@@ -131,7 +177,7 @@ def _once(args: argparse.Namespace, server: ComfyServer, graph: Graph) -> int:
     return 0
 
 
-def _batch(args: argparse.Namespace, server: ComfyServer, graph: Graph, info: dict[str, Any]) -> int:
+def _batch(args: argparse.Namespace, servers: list[ComfyServer], graph: Graph, info: dict[str, Any]) -> int:
     from ..diffusioncleft_core.conditions.plan import read_plan
     from .comfyui.batch import BatchLimits, RowGraph, run_batch
     from .comfyui.inputs import find_input
@@ -140,7 +186,7 @@ def _batch(args: argparse.Namespace, server: ComfyServer, graph: Graph, info: di
         raise UserError("--plan needs --prompt-input NODE.INPUT: where each row's prompt goes")
     rows = read_plan(args.plan)[: args.rows]
     result = run_batch(
-        server,
+        servers,
         RowGraph(
             graph,
             find_input(graph, args.prompt_input, info),

@@ -13,16 +13,20 @@ from ..diffusioncleft_core.text import counted
 from .options import (
     add_base_arguments,
     add_limit_argument,
+    add_ray_arguments,
     batch_from,
     device_and_dtype,
+    engine_from,
     limits_from,
     source_from,
     warn,
 )
 
 if TYPE_CHECKING:
-    from ..diffusioncleft_core.filters.apply import Filters
+    from ..diffusioncleft_core.cluster.work import Engine
+    from ..diffusioncleft_core.filters.apply import FilterResult, Filters
     from ..diffusioncleft_core.filters.artifacts import ArtifactFilter
+    from ..diffusioncleft_core.filters.settings import FilterSettings
 
 HELP = "set aside images with an artifact or with a face too like a training photograph's"
 EXAMPLES = """\
@@ -97,6 +101,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     refill.add_argument("--lora", type=Path, metavar="FILE", help="the LoRA that drew the set")
     refill.add_argument("--batch", type=COUNT, help="images at once (default 1; phantom 16)")
     add_base_arguments(parser)
+    add_ray_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -109,6 +114,7 @@ def run(args: argparse.Namespace) -> int:
         return _review(args)
     from ..diffusioncleft_core.filters.apply import filter_set
     from ..diffusioncleft_core.filters.artifacts import check_kinds
+    from ..diffusioncleft_core.filters.settings import load_filters
 
     kinds = None if args.kinds is None else check_kinds(args.kinds)
     if args.artifacts_only and args.reference:
@@ -122,14 +128,15 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("--phantom brings its own face models; leave out --faces, or --phantom")
     if not args.set.is_dir():
         raise UserError(f"{args.set} is no folder; give the folder of a generated set, or of images")
-    filters = _filters(args, kinds)
-    result = filter_set(args.set, filters)
-    for message in result.notices:
-        print(f"warning: {message}", file=sys.stderr)
-    known = len(result.rows) - result.checked
-    print(f"{counted(result.checked, 'image')} looked at, {known} known before: {args.set}")
-    if args.refill is not None:
-        _refill(args, filters)
+    filters = load_filters(_settings(args, kinds))
+    with engine_from(args) as engine:
+        result = filter_set(args.set, filters, engine=engine)
+        for message in result.notices:
+            print(f"warning: {message}", file=sys.stderr)
+        known = len(result.rows) - result.checked
+        print(f"{counted(result.checked, 'image')} looked at, {known} known before: {args.set}")
+        if args.refill is not None:
+            _refill(args, filters, engine)
     _tell(args.set)
     if args.photographs and filters.analyzer is not None:
         _tell_photographs(args, filters.artifacts)
@@ -145,46 +152,50 @@ def warn_of_withdrawal(folder: Path) -> None:
         warn(WITHDRAWN_SET)
 
 
-def _filters(args: argparse.Namespace, kinds: Any) -> Filters:
-    from ..diffusioncleft_core.dataset.references import read_references
-    from ..diffusioncleft_core.faces.analyzer import load_face_analyzer
-    from ..diffusioncleft_core.filters.apply import Filters
-    from ..diffusioncleft_core.filters.artifacts import ARTIFACTS, ArtifactFilter, needs_faces
-    from ..diffusioncleft_core.filters.identity import IdentityFilter
+def _settings(args: argparse.Namespace, kinds: Any) -> FilterSettings:
+    from ..diffusioncleft_core.faces.analyzer import find_pack
+    from ..diffusioncleft_core.filters.artifacts import ARTIFACTS, needs_faces
+    from ..diffusioncleft_core.filters.settings import FilterSettings
 
     kinds, limits = tuple(ARTIFACTS) if kinds is None else kinds, limits_from(args)
     if args.artifacts_only and not (args.faces or args.phantom or needs_faces(kinds)):
-        return Filters(ArtifactFilter(None, kinds=kinds, limits=limits))
+        return FilterSettings(None, kinds=kinds, limits=limits)
     pack = args.faces or ("phantom" if args.phantom else DEFAULT_FACES)
-    analyzer = load_face_analyzer(pack, device=args.device or "cpu")
-    if analyzer.phantom_only and not args.phantom:
+    if find_pack(pack).phantom_only and not args.phantom:
         raise UserError("the embedded face models know phantoms alone: name a face pack, or give --phantom")
-    identity = None
-    if args.reference:
-        reference = read_references(args.reference, analyzer)
-        identity = IdentityFilter(reference, args.threshold, near_copies=args.near_copies)
-    return Filters(ArtifactFilter(analyzer, kinds=kinds, limits=limits), identity)
+    return FilterSettings(
+        pack,
+        args.device or "cpu",
+        kinds,
+        limits,
+        tuple(args.reference),
+        args.threshold,
+        args.near_copies,
+    )
 
 
-def _refill(args: argparse.Namespace, filters: Filters) -> None:
+def _refill(args: argparse.Namespace, filters: Filters, engine: Engine) -> None:
     """Draw again with the settings that the set was drawn with; generation refuses others."""
     from ..diffusioncleft_core.files import read_json
     from ..diffusioncleft_core.filters.apply import filter_set
     from ..diffusioncleft_core.filters.stage import refill_set
     from ..diffusioncleft_core.generation.folder import recorded_sampling
-    from ..diffusioncleft_core.generation.generate import generate
+    from ..diffusioncleft_core.generation.generate import draw_all
     from ..diffusioncleft_core.generation.settings import GenerationSettings
     from ..diffusioncleft_core.imageset.places import SETTINGS
 
-    sampling = recorded_sampling(args.set, *device_and_dtype(args), batch_from(args))
+    sampling = recorded_sampling(args.set, *device_and_dtype(args, engine), batch_from(args))
     if read_json(args.set / SETTINGS).get("lora") and args.lora is None:
         raise UserError("the set was drawn with a LoRA: give it with --lora")
     settings = GenerationSettings(source_from(args), sampling, args.lora)
 
     def draw(plan: Any) -> None:
-        generate(settings, plan, args.set)
+        draw_all(settings, plan, args.set, warn=warn, engine=engine)
 
-    result = refill_set(args.set, draw, lambda: filter_set(args.set, filters), attempts=args.refill)
+    def check() -> FilterResult:
+        return filter_set(args.set, filters, engine=engine)
+
+    result = refill_set(args.set, draw, check, attempts=args.refill)
     print(
         f"{counted(result.made, 'image')} made again; rows of the plan still without an accepted image: "
         f"{result.missing}"

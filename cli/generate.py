@@ -12,8 +12,10 @@ from ..diffusioncleft_core.text import counted
 from .options import (
     add_attribute_arguments,
     add_base_arguments,
+    add_ray_arguments,
     add_vocabulary_argument,
     choices_from,
+    engine_from,
     parse_size,
     paths,
     sampling_from,
@@ -31,6 +33,8 @@ examples:
   diffusioncleft generate --plan plan.jsonl --base FLUX.1-schnell --lora clp.safetensors --out pre_op
   diffusioncleft generate --n 20 --condition pre_op --set skin=dark \\
       --base FLUX.1-schnell --lora clp.safetensors --out dark
+  diffusioncleft generate --plan plan.jsonl --base FLUX.1-schnell --lora clp.safetensors --out pre_op \\
+      --ray head:6379
   diffusioncleft generate --n 4 --condition pre_op --base FLUX.1-schnell --out grid \\
       --grid-loras clp-step000500.safetensors,clp.safetensors --grid-strengths 0.6,0.8,1.0
 
@@ -68,18 +72,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--grid-rows", type=COUNT, default=4, help="for the first so many rows of the plan (default 4)"
     )
     add_base_arguments(parser)
+    add_ray_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..diffusioncleft_core.generation.generate import generate
+    from ..diffusioncleft_core.generation.generate import draw_all
     from ..diffusioncleft_core.generation.settings import GenerationSettings
 
     plan = plan_from(args)
     if args.grid_strengths or args.grid_loras:
+        if args.ray is not None:
+            raise UserError("a grid is drawn in one process: leave out --ray, or the grid's options")
         return draw_grid(args, plan)
-    sampling = sampling_from(args, args.strength)
-    settings = GenerationSettings(source_from(args), sampling, args.lora)
-    result = generate(settings, plan, args.out, warn=warn)
+    source = source_from(args)
+    with engine_from(args) as engine:
+        sampling = sampling_from(args, args.strength, engine)
+        settings = GenerationSettings(source, sampling, args.lora)
+        result = draw_all(settings, plan, args.out, warn=warn, engine=engine)
     before = result.total - result.made
     print(f"{counted(result.made, 'image')} drawn, {before} there before: {result.folder}")
     return 0

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..diffusioncleft_core import __version__
+from ..diffusioncleft_core.environment import keep_freed_memory
 from ..diffusioncleft_core.errors import UserError, system_sentence
 from ..diffusioncleft_core.interruption import interrupt
 from ..diffusioncleft_core.text import nearest
@@ -23,6 +24,7 @@ COMMANDS = {
     "prompt": ".prompt",
     "plan": ".plan",
     "measure": ".measure",
+    "export": ".export",
     "audit": ".audit",
     "downstream": ".downstream",
     "report": ".report",
@@ -66,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # On some processors bitsandbytes warns of a package that nothing here needs.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     if argv is None:
+        keep_freed_memory()
         for name in ("SIGINT", "SIGTERM"):  # SIGTERM is a scheduler's way of saying Ctrl-C
             if hasattr(signal, name):
                 signal.signal(getattr(signal, name), interrupt)

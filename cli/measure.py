@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.ranges import COSINE, COUNT, PAPER_SIMILARITY, SEED
-from .options import warn
+from .figures import summary
+from .options import add_ray_arguments, engine_from, warn
+from .set_arguments import conditions_known, references_from, sets_from, told_names
 
 if TYPE_CHECKING:
+    from ..diffusioncleft_core.cluster.work import Engine
     from ..diffusioncleft_core.faces.analyzer import FaceAnalyzer
+    from ..diffusioncleft_core.metrics.sets import References
 
 HELP = "measure generated sets: FIR, FID, LPIPS as the paper did, and a leak audit with its controls"
 EXAMPLES = """\
@@ -22,13 +26,18 @@ examples:
       --reference demo/private/pre_op demo/private/post_op --out measured.json
   diffusioncleft measure pre_op post_op --reference private/pre_op private/post_op --faces buffalo_l \\
       --out measured.json
-  diffusioncleft measure all=cleftgan/images --metrics lpips --out cleftgan.json
+  diffusioncleft measure cleftgan=cleftgan/images gestaltgan=gestaltgan/images --reference healthy \\
+      --faces buffalo_l --out measured.json
+  diffusioncleft measure ours:pre_op=pre_op theirs:pre_op=other/images --reference private/pre_op \\
+      --out measured.json
   diffusioncleft measure pre_op --reference private/pre_op --extractor dinov2=transformers:dinov2-base \\
       --out measured.json
   diffusioncleft measure pre_op --reference private/pre_op --faces buffalo_l --second-faces auraface \\
       --control healthy --metrics fir --out audited.json
 
-A SET is a folder that `generate` made, or CONDITION=FOLDER for a bare folder of images. FID needs
+A SET is a folder that `generate` made or a bare folder of images; NAME=FOLDER names it, CONDITION=FOLDER says
+what it shows, NAME:CONDITION=FOLDER does both. Sets that are compared with the same photographs are ranked.
+A reference is a dataset, or a bare folder: of every set, or CONDITION=FOLDER of one condition. FID needs
 pytorch-fid's Inception and LPIPS torchvision's AlexNet: `diffusioncleft weights list`. Run the same command
 again after an interruption: what is done stays. docs/measurements.md explains the figures.
 """
@@ -39,15 +48,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     from ..diffusioncleft_core.metrics.threshold import FALSE_MATCH_RATE, STATED_RATE
 
     metrics = known_metrics()
-    parser.add_argument("sets", nargs="+", metavar="SET", help="generated set, or CONDITION=FOLDER")
+    parser.add_argument(
+        "sets", nargs="+", metavar="SET", help="generated set or folder of images, [NAME:][CONDITION=]FOLDER"
+    )
     parser.add_argument(
         "--reference",
         nargs="+",
         action="extend",
-        type=Path,
         default=[],
-        metavar="DATASET",
-        help="datasets with the training photographs; FIR and FID need them",
+        metavar="FOLDER",
+        help="datasets with the training photographs, or bare folders of images ([CONDITION=]FOLDER); FIR "
+        "and FID need them",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="JSON", help="the report's figures")
     parser.add_argument("--faces", help="face model pack, name or folder (default buffalo_l)")
@@ -96,16 +107,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--cache", type=Path, metavar="DIR", help="where features are kept (default: .measure in each set)"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default auto)")
+    add_ray_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     from ..diffusioncleft_core.dataset.drawn import remember_place, set_names, set_provenance
-    from ..diffusioncleft_core.dataset.folder import require_dataset
     from ..diffusioncleft_core.dataset.withdrawn import known_withdrawals
-    from ..diffusioncleft_core.environment import hardware, pick_device, versions
+    from ..diffusioncleft_core.environment import hardware, versions
     from ..diffusioncleft_core.files import write_json
-    from ..diffusioncleft_core.metrics.extractors import load_extractors
-    from ..diffusioncleft_core.metrics.measure import MeasureSettings, measure_sets
     from ..diffusioncleft_core.metrics.sets import refuse_nothing
     from ..diffusioncleft_core.outputs import check_output
     from ..diffusioncleft_core.report.plain_words import WITHDRAWN_NOTE
@@ -113,30 +122,17 @@ def run(args: argparse.Namespace) -> int:
 
     wanted = metrics_from(args.metrics)
     check_output(args.out)
-    sets = sets_from(args.sets)
-    if not args.reference and wanted - {"lpips"}:
+    references = references_from(args.reference, conditions_known())
+    given = sets_from(args.sets, conditions_known(references))
+    sets = {one.name: one.folder for one in given}
+    if not references and wanted - {"lpips"}:
         warn("no --reference: FIR and FID compare with training photographs, so they stay empty")
-    for folder in args.reference:
-        require_dataset(folder)
     refuse_nothing(sets)
-    for message in not_kept(sets.values(), args.reference, args.cache):
+    for message in not_kept([*sets.values(), *references.folders], references.datasets, args.cache):
         warn(message)
-    device = pick_device(args.device)
-    further = extractors_from(args.extractor)
-    extractors = load_extractors(
-        wanted, phantom=args.phantom, device=device, own=args.weights, further=further
-    )
-    figures = measure_sets(
-        sets,
-        args.reference,
-        face_analyzer(args, device.type) if FIR in wanted else None,
-        extractors,
-        MeasureSettings(
-            args.threshold, args.pairs, args.seed, args.control, args.cache, args.false_match_rate
-        ),
-        second=second_analyzer(args, device.type) if FIR in wanted else None,
-        warn=warn,
-    )
+    conditions = {one.name: one.condition for one in given if one.name != one.condition}
+    with engine_from(args) as engine:
+        figures = measured(args, wanted, sets, references, conditions, engine)
     loras = set_provenance(sets)
     provenance = {"versions": versions(), "hardware": hardware(), "seed": args.seed, **loras}
     refuse_unreadable(figures["sets"])
@@ -147,9 +143,50 @@ def run(args: argparse.Namespace) -> int:
     for folder in sets.values():
         remember_place(args.out.parent, set_names(folder))
     write_json(args.out, document)
-    print("\n".join(summary(figures["sets"])))
+    print("\n".join([*told_names(given), *summary(figures["sets"], figures["figures"]["ranking"])]))
     print(f"written to {args.out}")
     return 0
+
+
+def measured(
+    args: argparse.Namespace,
+    wanted: set[str],
+    sets: Mapping[str, Path],
+    references: References,
+    conditions: Mapping[str, str],
+    engine: Engine,
+) -> dict[str, Any]:
+    """The figures of the sets, measured by `engine`; conditions: of sets that are called otherwise."""
+    from ..diffusioncleft_core.environment import pick_device
+    from ..diffusioncleft_core.metrics.extractors import load_extractors
+    from ..diffusioncleft_core.metrics.measure import MeasureSettings, measure_sets
+
+    device = pick_device(args.device)
+    extractors = load_extractors(
+        wanted,
+        phantom=args.phantom,
+        device=device,
+        own=args.weights,
+        further=extractors_from(args.extractor),
+    )
+    return measure_sets(
+        sets,
+        references,
+        face_analyzer(args, device.type) if FIR in wanted else None,
+        extractors,
+        MeasureSettings(
+            args.threshold,
+            args.pairs,
+            args.seed,
+            args.control,
+            args.cache,
+            args.false_match_rate,
+            conditions,
+        ),
+        second=second_analyzer(args, device.type) if FIR in wanted else None,
+        warn=warn,
+        engine=engine,
+    )
 
 
 def refuse_unreadable(sets: Mapping[str, Any]) -> None:
@@ -227,80 +264,3 @@ def extractors_from(texts: Iterable[str]) -> dict[str, str]:
             raise UserError(f"--extractor {name}: there are figures of that name; choose another")
         found[name] = model
     return found
-
-
-def sets_from(texts: list[str]) -> dict[str, Path]:
-    """Folder by condition, from the manifest or from CONDITION=FOLDER."""
-    from ..diffusioncleft_core.metrics.sets import condition_of
-
-    sets: dict[str, Path] = {}
-    for text in texts:
-        name, separator, folder = text.partition("=")
-        named = bool(separator) and not Path(text).is_dir()
-        path = Path(folder) if named else Path(text)
-        if not path.is_dir():
-            raise UserError(f"{path} is no folder; give the folder of a generated set, or CONDITION=FOLDER")
-        condition = name if named else condition_of(path)
-        if not condition:
-            raise UserError(f"{path} has no manifest, so say what it shows: CONDITION={path}, or all={path}")
-        if condition in sets:
-            raise UserError(f"{sets[condition]} and {path} are both {condition}; measure them one at a time")
-        sets[condition] = path
-    return sets
-
-
-def summary(sets: Mapping[str, Any]) -> list[str]:
-    """One line a figure of the paper's profile, one of near copies, and the audit's."""
-    shown_metrics = ("fir_pairs", "fir_images", *known_metrics()[1:])
-    lines = []
-    for name, metrics in sets.items():
-        for metric in shown_metrics:
-            for variant, figure in metrics.get(metric, {}).get("paper", {}).items():
-                lines.append(f"{name:<8} {metric:<10} {variant:<8} {shown(figure)}")
-        for variant, figure in metrics.get("near_copies", {}).get("robust", {}).items():
-            lines.append(f"{name:<8} {'near_copies':<10} {variant:<8} {shown(figure)}")
-        lines += [f"{name:<8} {line}" for line in audit_lines(metrics)]
-    if any(
-        figure["extractor"]["phantom"]
-        for metrics in sets.values()
-        for metric in shown_metrics
-        for figure in metrics.get(metric, {}).get("paper", {}).values()
-    ):
-        lines.append("phantom models: these values say nothing about photographs")
-    return lines
-
-
-def audit_lines(metrics: Mapping[str, Any]) -> list[str]:
-    """The audit's attack and control, its residual risk, and what it says."""
-    from ..diffusioncleft_core.report.audit_words import risk_sentence
-
-    lines = []
-    for suffix in ("", "_second"):
-        risk = metrics.get(f"residual_risk{suffix}", {}).get("robust", {}).get("raw")
-        if risk is None:
-            continue
-        label = f"residual_risk{suffix}"
-        if risk["value"] is None:
-            lines.append(f"{label} raw      not measured: {risk.get('note', '')}")
-            continue
-        low, high = risk["ci95"]
-        lines.append(
-            f"{label} raw      {100 * risk['value']:.3f} %  ({100 * low:.3f} to {100 * high:.3f}); "
-            f"found {100 * risk['attack']['value']:.3f} %, control ({risk['control']['name']}) "
-            f"{100 * risk['control']['value']:.3f} %; from {risk['threshold']:.3f} on"
-        )
-        lines.append(risk_sentence(risk))
-    return lines
-
-
-def shown(figure: Mapping[str, Any]) -> str:
-    if figure["value"] is None:
-        return f"not measured: {figure.get('note', '')}"
-    if "k" not in figure:
-        return f"{figure['value']:.3f}  (n = {figure['n']})"
-    low, high = figure["ci95"]
-    faceless = f", {figure['n_no_face']} without a face" if "n_no_face" in figure else ""
-    return (
-        f"{100 * figure['value']:.4f} %  ({100 * low:.4f} to {100 * high:.4f}; "
-        f"{figure['k']} of {figure['n']}{faceless})"
-    )

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..diffusioncleft_core.cluster.settings import LOCAL, TIMEOUT
 from ..diffusioncleft_core.errors import UserError
-from ..diffusioncleft_core.ranges import SIDE, STRENGTH
+from ..diffusioncleft_core.ranges import COUNT, SIDE, STRENGTH, number
 from ..diffusioncleft_core.recipe.recipe import PAPER_SIDE, PHANTOM_SIDE
 
 if TYPE_CHECKING:
     import torch
 
+    from ..diffusioncleft_core.cluster.work import Engine
     from ..diffusioncleft_core.conditions.plan import AttributeChoices
     from ..diffusioncleft_core.conditions.vocabulary import Condition
     from ..diffusioncleft_core.flux.source import FluxSource
@@ -93,13 +96,18 @@ def base_files(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def device_and_dtype(args: argparse.Namespace) -> tuple[torch.device, torch.dtype]:
-    """The device and number format the options name, or this machine's best."""
+def device_and_dtype(
+    args: argparse.Namespace, engine: Engine | None = None
+) -> tuple[torch.device, torch.dtype]:
+    """The device and number format the options name, or the best of those that work."""
     import torch
 
     from ..diffusioncleft_core.environment import default_dtype, pick_device
 
-    device = pick_device(args.device)
+    if engine is None or not engine.elsewhere:
+        device = pick_device(args.device)
+    else:  # a worker sees the one GPU that is its own
+        device = torch.device((args.device or engine.device).partition(":")[0])
     dtype: torch.dtype = getattr(torch, DTYPES[args.dtype]) if args.dtype else default_dtype(device)
     return device, dtype
 
@@ -112,14 +120,17 @@ def parse_size(text: str) -> tuple[int, int]:
     return sides[0], sides[-1]
 
 
-def sampling_from(args: argparse.Namespace, strength: float) -> Sampling:
-    """How the options say that pictures are drawn; sizes are the paper's, on the phantom its own."""
+def sampling_from(args: argparse.Namespace, strength: float, engine: Engine | None = None) -> Sampling:
+    """How the options say that pictures are drawn; sizes are the paper's, on the phantom its own.
+
+    engine: who draws, if not this process: a cluster with GPUs draws on them.
+    """
     from ..diffusioncleft_core.generation.settings import Sampling
 
     side = PHANTOM_SIDE if args.phantom else PAPER_SIDE
     width, height = args.size or (side, side)
     return Sampling(
-        *device_and_dtype(args),
+        *device_and_dtype(args, engine),
         width=width,
         height=height,
         steps=args.steps,
@@ -131,6 +142,47 @@ def sampling_from(args: argparse.Namespace, strength: float) -> Sampling:
 def batch_from(args: argparse.Namespace) -> int:
     """Images at once: as given, else 1, and 16 of the tiny phantom."""
     return int(args.batch or (PHANTOM_BATCH if args.phantom else 1))
+
+
+def add_ray_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add where the work is done: in this process, or by workers on Ray."""
+    group = parser.add_argument_group("workers on Ray (pip install 'diffusioncleft[scale]'; docs/scale.md)")
+    group.add_argument(
+        "--ray",
+        nargs="?",
+        const=LOCAL,
+        metavar="ADDRESS",
+        help="share the work among workers: on this machine, or on the cluster at ADDRESS (auto, host:port)",
+    )
+    group.add_argument(
+        "--ray-workers",
+        type=COUNT,
+        metavar="N",
+        help="how many (default: one a GPU, without GPUs one a core)",
+    )
+    group.add_argument(
+        "--ray-timeout",
+        type=number(0, above=True),
+        metavar="S",
+        help=f"replace a worker that gives no result for so many seconds (default {TIMEOUT:g})",
+    )
+
+
+@contextlib.contextmanager
+def engine_from(args: argparse.Namespace) -> Iterator[Engine]:
+    """Who does the work, as the options say; UserError where they contradict each other."""
+    from ..diffusioncleft_core.cluster.ray_engine import ray_engine
+    from ..diffusioncleft_core.cluster.settings import RaySettings
+    from ..diffusioncleft_core.cluster.work import HERE
+
+    if args.ray is None:
+        if args.ray_workers is not None or args.ray_timeout is not None:
+            raise UserError("--ray-workers and --ray-timeout belong to --ray: give it too")
+        yield HERE
+        return
+    timeout = TIMEOUT if args.ray_timeout is None else args.ray_timeout
+    with ray_engine(RaySettings(args.ray, args.ray_workers, timeout), warn) as engine:
+        yield engine
 
 
 def strengths(text: str) -> list[float]:

@@ -20,15 +20,28 @@ examples:
   diffusioncleft report runs/first --nearest buffalo_l
   diffusioncleft report runs/first --measured measured.json --audited audit_pre_op.json
   diffusioncleft report report.json --out report.html
+  diffusioncleft report compare runs/first runs/second
 
 The page is one file and may be shared: no photograph is in it. Its plots lie in the folder `figures` beside
 it, as SVG, PDF, PNG and CSV. With --nearest, or when the run has compared the faces already,
 report.private.html in the run's private folder shows the nearest pairs for human review.
+
+`compare` puts two runs side by side, or two files that `measure` wrote: each figure, and their difference
+with its interval, as comparison.html, .md and .json beside the second one's report.json.
 """
 
 
+COMPARE, COMPARISON = "compare", "comparison"
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run, or its report.json")
+    parser.add_argument(
+        "run",
+        type=Path,
+        nargs="+",
+        metavar="RUN",
+        help="folder of a finished run, or its report.json; or: compare RUN_A RUN_B",
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: report.html beside report.json")
     parser.add_argument(
         "--measured", type=Path, metavar="JSON", help="figures that `diffusioncleft measure` wrote"
@@ -61,6 +74,43 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Make the page of one run, or of two that are compared."""
+    if len(args.run) == 3 and str(args.run[0]) == COMPARE:
+        return compare(args)
+    if len(args.run) != 1:
+        raise UserError("give one run, or two to compare: diffusioncleft report compare RUN_A RUN_B")
+    args.run = args.run[0]
+    return report_run(args)
+
+
+def compare(args: argparse.Namespace) -> int:
+    """Write the page of two runs side by side."""
+    from ..diffusioncleft_core.dataset.drawn import remember_place
+    from ..diffusioncleft_core.outputs import check_output
+    from ..diffusioncleft_core.report.compare import write_comparison
+    from ..diffusioncleft_core.report.loras import report_loras
+    from ..diffusioncleft_core.report.run_folder import read_report
+
+    given = [
+        name for name in ("measured", "audited", "zero_shot", "other_model", "nearest") if vars(args)[name]
+    ]
+    if given:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise UserError(f"{names}: compare takes the figures of two reports as they are; leave it out")
+    one, other = (read_report(path) for path in args.run[1:])
+    out = args.out or other.json.with_name(f"{COMPARISON}.html")
+    if out.suffix.lower() != ".html":
+        raise UserError(f"--out {out} is no .html: its Markdown and JSON get the same name beside it")
+    for suffix in (".html", ".md", ".json"):
+        check_output(out.with_suffix(suffix))
+    loras = [*report_loras(one.document), *report_loras(other.document)]
+    remember_place(out.parent, loras)
+    for path in write_comparison(one.document, other.document, out):
+        print(path)
+    return 0
+
+
+def report_run(args: argparse.Namespace) -> int:
     from ..diffusioncleft_core.dataset.drawn import remember_place
     from ..diffusioncleft_core.outputs import check_output
     from ..diffusioncleft_core.report.blocks import labels_of

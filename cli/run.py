@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,9 @@ from ..diffusioncleft_core.text import counted
 from .options import (
     add_base_arguments,
     add_limit_argument,
+    add_ray_arguments,
     add_vocabulary_argument,
+    engine_from,
     found_source,
     limits_from,
     named_folder,
@@ -203,6 +206,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="print all that the run needs, what is missing and how it is fetched, and start nothing",
     )
     add_base_arguments(parser)
+    add_ray_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -222,7 +226,8 @@ def run(args: argparse.Namespace) -> int:
         for line in plan_notes(settings):
             warn(line)
         return 0
-    result = run_pipeline(settings, start_trainer, warn=warn)
+    with engine_from(args) as engine:
+        result = run_pipeline(replace(settings, engine=engine), start_trainer, warn=warn)
     print(stage_table(result.rows))
     for name, stages in result.facts.items():
         tell_photographs(name, stages["dataset"], result.folders.dataset(name))

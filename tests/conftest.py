@@ -24,6 +24,9 @@ def pytest_configure() -> None:
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    from diffusioncleft.diffusioncleft_core.environment import keep_freed_memory
+
+    keep_freed_memory()
     os.environ.setdefault("DIFFUSIONCLEFT_PROGRESS", "0")  # what commands print doesn't hang on the machine
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     if workers > 1:

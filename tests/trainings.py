@@ -1,7 +1,8 @@
-"""A training in the test's own process, and whether two gave the same LoRA."""
+"""A training in the test's own process, what it left, and whether two gave the same LoRA."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,3 +32,16 @@ def same(one: Path, other: Path) -> bool:
 
     first, second = load_file(one), load_file(other)
     return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+def loss_rows(folder: Path) -> list[dict[str, Any]]:
+    """What a training's folder has of its loss, a step a row."""
+    return [json.loads(line) for line in (folder / "loss.jsonl").read_text().splitlines()]
+
+
+def metadata_of(lora: Path) -> dict[str, str]:
+    """The metadata of a LoRA file."""
+    from safetensors import safe_open
+
+    with safe_open(lora, "pt") as file:
+        return dict(file.metadata())

@@ -25,7 +25,7 @@ from ..diffusioncleft_core.faces.calibration import StatedThreshold, calibrate
 from ..diffusioncleft_core.files import write_json
 from ..diffusioncleft_core.metrics.clustered import clustered_pairs
 from ..diffusioncleft_core.metrics.fir import fir_pairs
-from ..diffusioncleft_core.metrics.leak import Matches, residual_risk
+from ..diffusioncleft_core.metrics.leak import Matched, Matches, residual_risk
 from ..diffusioncleft_core.metrics.threshold import PACK, PHOTOGRAPHS, AuditThreshold
 from ..diffusioncleft_core.progress import progress
 from ..diffusioncleft_core.ranges import PAPER_SIMILARITY
@@ -123,8 +123,8 @@ def audit_once(
     np.fill_diagonal(own, -1)
     few = len(rows) // FEWEST * FEWEST
     found = Matches(
-        generated=(part[:, places] >= threshold.value).T,
-        unseen=others.unseen[:, places].T,
+        generated=Matched.of((part[:, places] >= threshold.value).T),
+        unseen=Matched.of(others.unseen[:, places].T),
         train=(own >= threshold.value).any(axis=0)[:few],
         holdout=(part[:, first[held]] >= threshold.value).any(axis=0),
         control=np.zeros(0, bool),
@@ -213,7 +213,9 @@ def of_pairs(pool: FacePool, repetitions: int, seed: int) -> dict[str, Any]:
         people = [str(who) for who in columns]
         for name, part in (("strangers", strangers), ("few people again and again", strangers + leaks)):
             intervals = {
-                "images and people": clustered_pairs(part, PAPER_SIMILARITY, people, resamples=200),
+                "images and people": clustered_pairs(
+                    *np.nonzero(part >= PAPER_SIMILARITY), len(part), people, resamples=200
+                ),
                 "pairs as independent": fir_pairs(part, PAPER_SIMILARITY),
             }
             for kind, share in intervals.items():

@@ -14,6 +14,7 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from sklearn.metrics import roc_auc_score
 
 from ..diffusioncleft_core.faces.analyzer import FaceAnalyzer, load_face_analyzer
 from ..diffusioncleft_core.files import write_json
-from ..diffusioncleft_core.phantom.face import CLEFT, SCAR, random_face
+from ..diffusioncleft_core.phantom.face import CLEFT, CLOSE, SCAR, WHOLE_HEAD, random_face
 from ..diffusioncleft_core.phantom.render import render
 from ..diffusioncleft_core.progress import progress
 from ..diffusioncleft_core.statistics import clopper_pearson
@@ -34,16 +35,24 @@ KINDS: Mapping[str, str | None] = {"healthy": None, "pre_op": CLEFT, "post_op": 
 
 
 def detection(
-    faces: FaceAnalyzer, finding: str | None, n: int, size: int = 512, seed: int = SEED
+    faces: FaceAnalyzer,
+    finding: str | None,
+    n: int,
+    frame: float = WHOLE_HEAD,
+    size: int = 512,
+    seed: int = SEED,
 ) -> dict[str, Any]:
     """Share of `n` renders with exactly one face, its median score, and the landmarks' errors.
+
+    `frame` is that of the view: such a detector was made for a whole head and scores a close face lower.
 
     An error is the mean distance of the five landmarks from the truth, as a share of the distance of the
     eyes.
     """
     one, scores, errors, rungs = 0, [], [], Counter[str]()
     for index in range(n):
-        made = render(random_face(np.random.default_rng([seed, index]), finding=finding), size)
+        face = random_face(np.random.default_rng([seed, index]), finding=finding)
+        made = render(replace(face, view=replace(face.view, frame=frame)), size)
         found = faces.analyze(made.image)
         one += len(found) == 1
         if found:
@@ -104,7 +113,11 @@ def main() -> None:
         parser.error(f"set {REAL} to a folder with pack/")
     faces = load_face_analyzer(Path(os.environ[REAL]) / "pack")
     kinds = {
-        name: detection(faces, finding, args.n) for name, finding in progress(list(KINDS.items()), "kinds")
+        name: {
+            "whole_head": detection(faces, finding, args.n),
+            "close": detection(faces, finding, args.n, CLOSE),
+        }
+        for name, finding in progress(list(KINDS.items()), "kinds")
     }
     write_json(
         args.out,

@@ -38,6 +38,7 @@ from ..diffusioncleft_core.dataset.consent import check_consent, check_records
 from ..diffusioncleft_core.dataset.folder import is_dataset
 from ..diffusioncleft_core.dataset.trained import remember_lora, remember_training, run_fingerprint
 from ..diffusioncleft_core.dataset.withdrawn import SAID
+from ..diffusioncleft_core.environment import keep_freed_memory
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.files import remove_leftovers, sha256_model
 from ..diffusioncleft_core.flux.lora_file import PRECISIONS
@@ -325,6 +326,7 @@ def main(arguments: list[str] | None = None) -> int:
     checkpoint.
     """
     os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched behind the user's back
+    keep_freed_memory()
     events = standard_output_events()
     processes = Processes.of_environment()
     try:

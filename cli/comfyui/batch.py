@@ -29,9 +29,9 @@ from ...diffusioncleft_core.imageset.places import MANIFEST, REJECTED, image_nam
 from ...diffusioncleft_core.progress import progress
 from .inputs import PREFIX, Graph
 from .outputs import fetch, fetch_sidecar, files_in, is_rejected, keep_sidecar, safe_name
-from .run import LOST, MOST_RESTARTS, REQUEUED, cancel, new_id, queue_graph
-from .server import ComfyServer, Refused
-from .watch import PromptLost, Watcher, failure
+from .server import ComfyServer
+from .watch import failure
+from .window import finished_rows
 
 if TYPE_CHECKING:
     from ...diffusioncleft_core.conditions.plan import PlanRow
@@ -93,7 +93,7 @@ class BatchLimits:
     """How far a batch goes.
 
     Attributes:
-        ahead: prompts in the server's queue at once, so that it need not wait for the download of the last
+        ahead: prompts in each server's queue at once, so that it need not wait for the download of the last
             one.
         most_failures: after so many failed rows in a row the batch ends: then it is not the rows.
     """
@@ -120,7 +120,7 @@ def graph_key(graph: Graph) -> str:
 
 
 def run_batch(
-    server: ComfyServer,
+    servers: Sequence[ComfyServer],
     row_graph: RowGraph,
     rows: Sequence[PlanRow],
     folder: Path,
@@ -133,7 +133,7 @@ def run_batch(
     KeyboardInterrupt takes this batch's prompts off the server and is raised again; finished rows stay done.
 
     Args:
-        server: runs the graphs.
+        servers: run the graphs; a row goes to whichever is free, and those of one that is gone to others.
         row_graph: what runs for each row.
         rows: of a plan.
         folder: for the images; locked meanwhile.
@@ -141,8 +141,8 @@ def run_batch(
         say: prints one line.
 
     Raises:
-        UserError: another process fills the folder, a seed is too large for its input, the server stays away
-            longer than its patience, or too many rows in a row failed.
+        UserError: another process fills the folder, a seed is too large for its input, every server stays
+            away longer than its patience, or too many rows in a row failed.
     """
     with _filling(folder):
         journal = read_journal(folder)
@@ -159,12 +159,15 @@ def run_batch(
         skipped, made, failed = len(rows) - len(open_rows), 0, []
         in_a_row = 0
         try:
-            with Watcher(server) as watcher, progress(len(rows), "rows", unit="row") as bar:
+            with progress(len(rows), "rows", unit="row") as bar:
                 bar.initial = skipped
                 bar.update(skipped)
-                window = _Window(server, watcher, say)
-                for place, entry in window.ended(open_rows, graphs, max(1, limits.ahead)):
-                    record = _record(server, entry, graphs[place], rows[place], folder)
+
+                def finish(server: ComfyServer, place: int, entry: Mapping[str, Any] | str) -> dict[str, Any]:
+                    return _record(server, entry, graphs[place], rows[place], folder)
+
+                ahead = max(1, limits.ahead)
+                for place, record in finished_rows(servers, open_rows, graphs, ahead, finish, say):
                     append_jsonl(folder / JOURNAL_NAME, record)
                     journal[rows[place].index] = record
                     if record["status"] == "done":
@@ -221,61 +224,6 @@ def _image_rows(row: PlanRow, record: Mapping[str, Any]) -> list[ImageRow]:
         return []
     pictures = record.get("pictures", [])
     return [ImageRow.from_json({**picture, **_described(row)}, JOURNAL_NAME) for picture in pictures]
-
-
-class _Window:
-    """Keeps a few prompts in the server's queue and gives their histories in order."""
-
-    def __init__(self, server: ComfyServer, watcher: Watcher, say: Callable[[str], None]) -> None:
-        self._server, self._watcher, self._say = server, watcher, say
-        self._prompts: list[_Queued] = []
-
-    def ended(
-        self, places: Sequence[int], graphs: Sequence[Graph], ahead: int
-    ) -> Iterator[tuple[int, dict[str, Any] | str]]:
-        """Place and history entry of each row; a message in its stead where the server refused the graph."""
-        waiting = iter(places)
-        try:
-            while True:
-                while len(self._prompts) < ahead and (place := next(waiting, None)) is not None:
-                    self._prompts.append(_Queued(place, new_id()))
-                    self._queue(self._prompts[-1], graphs[place])
-                if not self._prompts:
-                    return
-                first = self._prompts[0]
-                result = first.refused or self._wait(first, graphs[first.place])
-                self._prompts.pop(0)
-                yield first.place, result
-        except (KeyboardInterrupt, UserError):
-            cancel(self._server, [prompt.name for prompt in self._prompts if not prompt.refused], self._say)
-            raise
-
-    def _queue(self, prompt: _Queued, graph: Graph) -> None:
-        try:
-            queue_graph(self._server, graph, prompt.name)
-        except Refused as error:
-            prompt.refused = str(error)
-
-    def _wait(self, prompt: _Queued, graph: Graph) -> dict[str, Any] | str:
-        for _ in range(MOST_RESTARTS + 1):
-            try:
-                return self._watcher.wait(prompt.name, lambda kind, data: None)
-            except PromptLost:
-                self._say(REQUEUED)
-                prompt.name = new_id()
-                self._queue(prompt, graph)
-                if prompt.refused:
-                    return prompt.refused
-        return LOST
-
-
-@dataclass
-class _Queued:
-    """A row in the server's queue. refused: the server's message when it did not take the graph."""
-
-    place: int
-    name: str
-    refused: str = ""
 
 
 def _record(

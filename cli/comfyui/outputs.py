@@ -187,6 +187,6 @@ def _download(server: ComfyServer, listed: Mapping[str, str]) -> bytes | None:
         try:
             return server.file(listed["filename"], listed["subfolder"], listed["type"])
         except ConnectionLost:
-            if not server.wait_until_up(60):
+            if not server.wait_until_up(min(60, server.patience)):
                 break
     raise UserError(f"the server went away before {listed['filename']!r} was fetched; run the command again")

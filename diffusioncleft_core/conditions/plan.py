@@ -140,10 +140,14 @@ def sampling_plan(
         extra: a phrase before the closing one.
 
     Raises:
-        UserError: a name or value is unknown, choices contradict each other, or n < 1.
+        UserError: a name or value is unknown, choices contradict each other, n < 1, or n > 1,000,000.
     """
     if n < 1:
         raise UserError(f"a plan needs at least one row, not {n}; give a larger count")
+    if n > REFILL_STRIDE:
+        raise UserError(
+            f"a plan holds at most {REFILL_STRIDE:,} rows, not {n:,}: make several, each with another seed"
+        )
     chooser = _Chooser(condition, choices, seed)
     rows = []
     for index in range(n):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..conditions.vocabulary import ALL
 from ..errors import UserError
 from ..faces.analyzer import FaceAnalyzer
 from ..faces.records import FaceRecord, embedding_matrix, face_records
@@ -35,7 +36,8 @@ class ReferenceSet:
     conditions: tuple[str, ...]
     """[N]: the condition of each row of `embeddings`."""
     subjects: tuple[str, ...] = ()
-    """[N]: who is on it, an opaque label of one dataset: it tells people apart, and nothing of them."""
+    """[N]: who is on it, an opaque label of one dataset: it tells people apart, and nothing of them. Empty
+    where that is not known, as in a bare folder."""
     n_photographs: Mapping[str, int] = field(default_factory=dict)
     n_no_face: Mapping[str, int] = field(default_factory=dict)
     n_several: Mapping[str, int] = field(default_factory=dict)
@@ -50,12 +52,15 @@ class ReferenceSet:
         return len(self.conditions)
 
     def of(self, condition: str) -> NDArray[np.float32]:
-        """Embeddings [n, 512] of one condition's photographs."""
-        return self.embeddings[self.index(condition)]
+        """Embeddings [n, 512] of the photographs that show this condition."""
+        return self.embeddings[np.flatnonzero(np.array(self.conditions, object) == condition)]
 
     def index(self, condition: str) -> NDArray[np.int64]:
-        """Places [n] of one condition's photographs among the rows of `embeddings`."""
-        return np.flatnonzero(np.array([name == condition for name in self.conditions], bool))
+        """Places [n] among the rows of `embeddings` of what a set of this condition is compared with: its
+        photographs and those of no one condition; for `all` everything.
+        """
+        shown = np.array(self.conditions, object)
+        return np.flatnonzero((shown == condition) | (shown == ALL) | (condition == ALL))
 
     def similarities(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """Cosine similarity [M, N] of `embeddings` [M, 512] (L2 norm 1) to every photograph."""
@@ -92,21 +97,38 @@ def dataset_records(
     return rows, [records[row.file] for row in rows]
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class FoundFaces:
+    """What was found in the photographs of a dataset or of a bare folder, in their order.
+
+    subjects: who is on each, "" where that is not known; fingerprint: tells sets of photographs apart.
+    """
+
+    conditions: Sequence[str]
+    subjects: Sequence[str]
+    records: Sequence[FaceRecord]
+    thumbnails: Sequence[Grey]
+    fingerprint: str
+
+
 def read_references(
-    folders: Sequence[Path], analyzer: FaceAnalyzer, *, roles: Sequence[str] = ("train",)
+    folders: Sequence[Path],
+    analyzer: FaceAnalyzer,
+    *,
+    roles: Sequence[str] = ("train",),
+    others: Sequence[FoundFaces] = (),
 ) -> ReferenceSet:
     """The faces of the photographs with one of `roles` in these dataset folders, of whatever condition.
+
+    others: photographs that lie in no dataset.
 
     Raises:
         UserError: no folder is given, or in a condition no face was found at all: nothing could be compared
             with it, and silence would look like safety.
     """
-    if not folders:
+    if not folders and not others:
         raise UserError("there is nothing to compare with; give the dataset of each condition (--reference)")
-    conditions: list[str] = []
-    records: list[FaceRecord] = []
-    thumbnails: list[Grey] = []
-    subjects: list[str] = []
+    parts: list[FoundFaces] = []
     for folder in dict.fromkeys(Path(item) for item in folders):
         rows, found = dataset_records(folder, analyzer, roles=roles)
         if not any(record.has_face for record in found):
@@ -114,13 +136,19 @@ def read_references(
                 f"no face was found in the {'/'.join(roles)} photographs of {folder}; "
                 "build the dataset again, or use the face pack it was built with"
             )
-        subjects += subjects_of(rows, prefix=f"{len(subjects)} ")
-        conditions += [row.condition or "unknown" for row in rows]
-        records += found
-        thumbnails += dataset_thumbnails(folder, rows)
+        subjects = subjects_of(rows, prefix=f"{sum(len(part.records) for part in parts)} ")
+        shown = [row.condition or "unknown" for row in rows]
+        fingerprint = str(_description(folder).get("fingerprint"))
+        parts.append(FoundFaces(shown, subjects, found, dataset_thumbnails(folder, rows), fingerprint))
+    parts += others
+    conditions = [name for part in parts for name in part.conditions]
+    subjects = [name for part in parts for name in part.subjects]
+    records = [record for part in parts for record in part.records]
     embeddings, places = embedding_matrix(records)
     names = list(dict.fromkeys(conditions))
     pairs = list(zip(conditions, records, strict=True))
+    # Datasets' own fingerprints are keyed with a secret that stays in each.
+    known = sorted(part.fingerprint for part in parts)
     return ReferenceSet(
         embeddings=embeddings,
         conditions=tuple(conditions[place] for place in places),
@@ -129,20 +157,17 @@ def read_references(
         n_no_face={name: sum(c == name and not r.has_face for c, r in pairs) for name in names},
         n_several={name: sum(c == name and r.has_several for c, r in pairs) for name in names},
         embedder=analyzer.describe(),
-        fingerprint=_fingerprint(folders, roles),
-        copies=CopyIndex(thumbnails, NEAR_COPY_PHANTOM if analyzer.phantom_only else NEAR_COPY),
+        fingerprint=sha256_bytes("\n".join([*known, *roles]).encode())[:16],
+        copies=CopyIndex(
+            [grey for part in parts for grey in part.thumbnails],
+            NEAR_COPY_PHANTOM if analyzer.phantom_only else NEAR_COPY,
+        ),
     )
 
 
 def subjects_of(rows: Sequence[ImageRow], prefix: str = "") -> list[str]:
     """Who is on each photograph; one of which that is not known shows somebody of its own."""
     return [f"{prefix}{row.subject or f'photograph {place}'}" for place, row in enumerate(rows)]
-
-
-def _fingerprint(folders: Sequence[Path], roles: Sequence[str]) -> str:
-    """Of the datasets' own fingerprints, which are keyed with a secret that stays in each."""
-    known = sorted(str(_description(Path(folder)).get("fingerprint")) for folder in folders)
-    return sha256_bytes("\n".join([*known, *roles]).encode())[:16]
 
 
 def _description(folder: Path) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """Face packs on disk, and their analysis by the unmodified `insightface.app.FaceAnalysis`."""
 
 import contextlib
+import functools
 import importlib.util
 import io
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -186,10 +187,13 @@ def retry_ladder(det_size: int) -> list[Rung]:
 
 
 class FaceAnalyzer:
-    """Finds faces and embeds them. Built by `load_face_analyzer`."""
+    """Finds faces and embeds them. Built by `load_face_analyzer`.
 
-    def __init__(self, pack: FacePack, app: Any) -> None:
-        self._app = app
+    `again`: builds it anew, in another process too; None where nothing can.
+    """
+
+    def __init__(self, pack: FacePack, app: Any, again: "Callable[[], FaceAnalyzer] | None" = None) -> None:
+        self._app, self.again = app, again
         self._fixed_size = _fixed_size(app.det_model)
         self.pack = pack if self._fixed_size is None else replace(pack, det_size=self._fixed_size)
         self._ladder = retry_ladder(self.pack.det_size)
@@ -316,7 +320,8 @@ def load_face_analyzer(
                 name=str(found.folder), allowed_modules=MODULES, providers=providers, sess_options=options
             )
             app.prepare(ctx_id=0, det_thresh=found.det_thresh, det_size=(found.det_size, found.det_size))
-            analyzer = FaceAnalyzer(found, app)
+            again = functools.partial(load_face_analyzer, found.folder, device=device)
+            analyzer = FaceAnalyzer(found, app, again)
     except Exception as error:
         raise UserError(
             f"the face pack {found.folder} could not be opened ({_first_line(error)}); "

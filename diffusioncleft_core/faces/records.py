@@ -1,10 +1,12 @@
 """One pass over the faces of a folder of images, kept, so that no later stage looks for them again."""
 
+from __future__ import annotations
+
 import base64
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..cluster.work import HERE, Engine, SetAside, Work, builder
 from ..files import inside, sha256_bytes
 from ..imageset.cache import ContentCache
 from ..imageset.decode import INGEST_VERSION, Rejected, normalise, read_bytes
@@ -83,7 +86,7 @@ class FaceRecord:
         return {name: value for name, value in row.items() if value is not None}
 
     @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> "FaceRecord":
+    def from_json(cls, row: Mapping[str, Any]) -> FaceRecord:
         """Read what `to_json` wrote. Raises KeyError, TypeError or ValueError when it is something else."""
         box, landmarks, embedding = row.get("box"), row.get("landmarks"), row.get("embedding")
         return cls(
@@ -138,6 +141,7 @@ def face_records(
     cache: Path | None = None,
     *,
     description: str = "faces",
+    engine: Engine = HERE,
 ) -> list[FaceRecord]:
     """The records of some images of a folder, in their order.
 
@@ -150,27 +154,81 @@ def face_records(
         analyzer: finds the faces.
         cache: a private folder that keeps records by the content of the file and the face pack's weights.
         description: of the progress bar.
+        engine: who looks: this process, or workers on Ray that see the same folder.
 
     Raises:
         UserError: a path leads out of `folder`.
     """
     known = ContentCache(cache, RECORDS)
-    settings = records_key(analyzer)
-    records = []
-    for name in progress(list(files), description):
-        path = inside(folder, name)
+    settings, names = records_key(analyzer), list(files)
+    records: dict[int, FaceRecord] = {}
+    wanted: dict[str, list[int]] = {}
+    with progress(len(names), description) as bar:
+        for place, name in enumerate(names):
+            try:
+                key = f"{sha256_bytes(read_bytes(inside(folder, name)))[:32]} {settings}"
+            except Rejected as rejection:
+                records[place] = FaceRecord(0, 0, unreadable=rejection.detail)
+            else:
+                record = _known_record(known, key)
+                if record is None:
+                    wanted.setdefault(key, []).append(place)
+                    continue
+                records[place] = record
+            bar.update()
+        looking = Looking(folder, builder(engine, analyzer, analyzer.again))
+        jobs = [Look(names[places[0]], key) for key, places in wanted.items()]
+        for result in engine.run(Work(looking, block=len(jobs) or 1), jobs):
+            if isinstance(result, SetAside):
+                record = FaceRecord(0, 0, unreadable=result.reason)
+            else:
+                record = result.found
+                if record.unreadable is None:
+                    known.keep_value(result.job.key, record.to_json())
+            records |= dict.fromkeys(wanted[result.job.key], record)
+            bar.set_postfix_str(engine.told(), refresh=False)
+            bar.update(len(wanted[result.job.key]))
+    return [records[place] for place in range(len(names))]
+
+
+@dataclass(frozen=True)
+class Look:
+    """An image to look at: its path in the folder, and what its record is kept under."""
+
+    file: str
+    key: str
+
+
+@dataclass(frozen=True)
+class Looking:
+    """How the worker is built that looks for the faces in images of `folder`."""
+
+    folder: Path
+    analyzer: Callable[[], FaceAnalyzer]
+
+    def __call__(self) -> FaceLooker:
+        return FaceLooker(self.folder, self.analyzer())
+
+
+class FaceLooker:
+    """Looks for the faces in images."""
+
+    def __init__(self, folder: Path, analyzer: FaceAnalyzer) -> None:
+        self._folder, self._analyzer = folder, analyzer
+
+    def prepare(self, jobs: Sequence[Look]) -> None:
+        """See `Worker.prepare`."""
+
+    def do(self, job: Look) -> FaceRecord:
+        """The record of an image; of one that can't be decoded, why."""
         try:
-            data = read_bytes(path)
-            key = f"{sha256_bytes(data)[:32]} {settings}"
-            record = _known_record(known, key)
-            if record is None:
-                image = normalise(data, first_frame=True).pixels
-                record = record_of(image, analyzer.analyze(image))
-                known.keep_value(key, record.to_json())
+            image = normalise(read_bytes(inside(self._folder, job.file)), first_frame=True).pixels
         except Rejected as rejection:
-            record = FaceRecord(0, 0, unreadable=rejection.detail)
-        records.append(record)
-    return records
+            return FaceRecord(0, 0, unreadable=rejection.detail)
+        return record_of(image, self._analyzer.analyze(image))
+
+    def close(self) -> None:
+        """See `Worker.close`."""
 
 
 def records_key(analyzer: FaceAnalyzer) -> str:

@@ -5,14 +5,17 @@ manifest is written, and then images are moved to where it says. A crash in betw
 call, of the filter or of the generation, and until then `current_place` finds every image.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ..cluster.work import HERE, Done, Engine, Work, builder
 from ..dataset.photographs import refuse_photograph_folder
 from ..errors import UserError
 from ..faces.analyzer import FaceAnalyzer
@@ -49,11 +52,13 @@ class Filters:
         artifacts: what images are rejected for beside likeness.
         identity: None leaves identity leaks unlooked for, and the verdicts say so by lacking that part.
         phantom_base: fingerprint of another base model than the embedded one that draws phantoms too.
+        again: builds them anew, in another process too; None where nothing can.
     """
 
     artifacts: ArtifactFilter
     identity: IdentityFilter | None = None
     phantom_base: str | None = None
+    again: Callable[[], Filters] | None = field(default=None, compare=False, repr=False)
 
     @property
     def analyzer(self) -> FaceAnalyzer | None:
@@ -72,7 +77,7 @@ class Filters:
         try:
             image = read_image(path)
         except Rejected:
-            return verdicts_of(unreadable_verdict(), None, self.key)
+            return unread_verdicts(self)
         identity = self.identity.check(record, image) if self.identity else None
         return verdicts_of(self.artifacts.check(image, record), identity, self.key)
 
@@ -102,7 +107,9 @@ class FilterResult:
         return len(self.rows) - self.accepted
 
 
-def filter_set(folder: Path, filters: Filters, *, cache: Path | None = None) -> FilterResult:
+def filter_set(
+    folder: Path, filters: Filters, *, cache: Path | None = None, engine: Engine = HERE
+) -> FilterResult:
     """Give every image of the set `folder` its verdict and move the rejected ones aside.
 
     Verdicts on the same content, made with the same filters and models, are kept, and so is what a person
@@ -112,6 +119,7 @@ def filter_set(folder: Path, filters: Filters, *, cache: Path | None = None) -> 
         folder: a generated set, or a folder of images.
         filters: what is looked for.
         cache: private folder for face records (default `.faces` in the set).
+        engine: who looks and judges: this process, or workers on Ray that see the same folders.
 
     Raises:
         UserError: `folder` is no set or a dataset of photographs, another process is filtering it, or face
@@ -123,31 +131,97 @@ def filter_set(folder: Path, filters: Filters, *, cache: Path | None = None) -> 
     with set_lock(folder):
         rows = read_image_set(folder)
         refuse_unmovable(folder, [row.file for row in rows])
-        records = _records(folder, rows, filters, cache or folder / FACES_CACHE)
-        settled, checked = [], 0
-        for row, record in progress(zip(rows, records, strict=True), "filters", total=len(rows)):
-            path = folder / row.file
-            image = content_key(path)
-            known = known_verdicts(folder, row)
-            if known.get("image", image) != image:  # another image of the same name
-                known = {}
-            verdicts = known
-            if (known.get("settings"), known.get("image")) != (filters.key, image):
-                verdicts = filters.judge(path, record) | {"image": image}
-                verdicts = with_decisions(verdicts, known)
-                checked += 1
-                keep_verdicts(folder, row, verdicts)
-            settled.append(replace(row, verdicts=verdicts))
-        settled = settle(folder, settled)
+        records = _records(folder, rows, filters, cache or folder / FACES_CACHE, engine)
+        verdicts, checked = _verdicts(folder, rows, records, filters, engine)
+        settled = settle(
+            folder, [replace(row, verdicts=found) for row, found in zip(rows, verdicts, strict=True)]
+        )
     return FilterResult(folder, tuple(settled), checked, tuple(_notices(folder, settled)))
 
 
-def _records(folder: Path, rows: Sequence[ImageRow], filters: Filters, cache: Path) -> list[FaceRecord]:
+def _verdicts(
+    folder: Path,
+    rows: Sequence[ImageRow],
+    records: Sequence[FaceRecord],
+    filters: Filters,
+    engine: Engine,
+) -> tuple[list[dict[str, Any]], int]:
+    """The verdicts on all images, and how many are new; each is kept as it comes."""
+    verdicts: dict[int, dict[str, Any]] = {}
+    jobs = []
+    with progress(len(rows), "filters") as bar:
+        for place, (row, record) in enumerate(zip(rows, records, strict=True)):
+            image = content_key(folder / row.file)
+            known = known_verdicts(folder, row)
+            if known.get("image", image) != image:  # another image of the same name
+                known = {}
+            verdicts[place] = known
+            if (known.get("settings"), known.get("image")) != (filters.key, image):
+                jobs.append(Judgement(place, row.file, image, record))
+            else:
+                bar.update()
+        judging = Judging(folder, builder(engine, filters, filters.again))
+        for result in engine.run(Work(judging, block=len(jobs) or 1), jobs):
+            job = result.job
+            judged = result.found if isinstance(result, Done) else unread_verdicts(filters)
+            verdicts[job.place] = with_decisions(judged | {"image": job.image}, verdicts[job.place])
+            keep_verdicts(folder, rows[job.place], verdicts[job.place])
+            bar.set_postfix_str(engine.told(), refresh=False)
+            bar.update()
+    return [verdicts[place] for place in range(len(rows))], len(jobs)
+
+
+@dataclass(frozen=True, eq=False)
+class Judgement:
+    """An image to judge: its place among the rows, its file and content, and the faces found in it."""
+
+    place: int
+    file: str
+    image: str | None
+    record: FaceRecord
+
+
+@dataclass(frozen=True)
+class Judging:
+    """How the worker is built that judges images of `folder`."""
+
+    folder: Path
+    filters: Callable[[], Filters]
+
+    def __call__(self) -> ImageJudge:
+        return ImageJudge(self.folder, self.filters())
+
+
+def unread_verdicts(filters: Filters) -> dict[str, Any]:
+    """The verdicts on an image that can't be looked at: it is rejected."""
+    return verdicts_of(unreadable_verdict(), None, filters.key)
+
+
+class ImageJudge:
+    """Judges images by the filters."""
+
+    def __init__(self, folder: Path, filters: Filters) -> None:
+        self._folder, self._filters = folder, filters
+
+    def prepare(self, jobs: Sequence[Judgement]) -> None:
+        """See `Worker.prepare`."""
+
+    def do(self, job: Judgement) -> dict[str, Any]:
+        """The verdicts on an image."""
+        return self._filters.judge(self._folder / job.file, job.record)
+
+    def close(self) -> None:
+        """See `Worker.close`."""
+
+
+def _records(
+    folder: Path, rows: Sequence[ImageRow], filters: Filters, cache: Path, engine: Engine
+) -> list[FaceRecord]:
     analyzer = filters.analyzer
     if analyzer is None:
         return [UNSEEN] * len(rows)
     unknown = analyzer.phantom_only and not _drawn_by_phantom(folder, rows, filters.phantom_base)
-    records = face_records(folder, [row.file for row in rows], analyzer, cache)
+    records = face_records(folder, [row.file for row in rows], analyzer, cache, engine=engine)
     readable = [record for record in records if record.unreadable is None]
     if unknown and readable and not are_phantoms(readable):
         raise UserError(

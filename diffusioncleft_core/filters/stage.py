@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..cluster.work import HERE, Engine
 from ..conditions.loader import load_vocabulary
 from ..conditions.plan import PlanRow, made_again
 from ..dataset.folder import dataset_cache
@@ -209,6 +210,7 @@ def filter_sets(
     cache: Path | None = None,
     refill: Refill | None = None,
     warn: Callable[[str], None] = lambda message: None,
+    engine: Engine = HERE,
 ) -> dict[str, dict[str, Any]]:
     """Filter the generated set of each condition.
 
@@ -219,6 +221,7 @@ def filter_sets(
         cache: private folder for the face records of generated images.
         refill: how images are made in place of rejected ones; None: none are.
         warn: told what can't be read or was not judged.
+        engine: who looks and judges.
 
     Returns:
         By condition what `filter_summary` counts, and `training_photographs`: the same artifact filter over
@@ -226,7 +229,7 @@ def filter_sets(
     """
     found = {}
     for name, folder in sets.items():
-        check = partial(filter_set, folder, filters, cache=cache)
+        check = partial(filter_set, folder, filters, cache=cache, engine=engine)
         for message in check().notices:
             warn(message)
         if refill and name in refill.draw:

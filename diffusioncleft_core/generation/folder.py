@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from ..flux.sampling import schnell_sigmas
 from ..flux.source import FluxSource
 from ..imageset.manifest import ImageRow, add_row, listed_rows, write_image_set
 from ..imageset.places import SETTINGS, first_index, set_lock
-from ..imageset.synthetic import Image8, generated_row, read_done, write_image
+from ..imageset.synthetic import generated_row, read_done, write_drawn
 from .settings import GenerationSettings, Sampling
 
 SCHEMA = 1
@@ -45,8 +46,8 @@ class PlannedSet:
     """
 
     def __init__(self, folder: Path, plan: Sequence[PlanRow], role: str, record: Mapping[str, Any]) -> None:
-        self.folder, self.plan = folder, plan
-        self._role, self._record, self._software = role, record, versions()
+        self.folder, self.plan, self.record = folder, plan, record
+        self._role, self._software = role, versions()
         open_folder(folder, record)
         if other_plan(folder, plan):
             raise UserError(
@@ -65,14 +66,21 @@ class PlannedSet:
         Returns:
             The indices of the images that are there.
         """
-        sidecars = [sidecar for row in self.plan if (sidecar := read_done(self.folder, row.index, row.seed))]
-        rows = [generated_row(sidecar, self._role) for sidecar in sidecars]
-        write_image_set(self.folder, [*rows, *self._refilled])
-        return {int(sidecar["index"]) for sidecar in sidecars}
+        done: set[int] = set()
 
-    def write(self, row: PlanRow, pixels: Image8) -> None:
-        """Write the picture of a row with its sidecar, and add it to the manifest."""
-        sidecar = write_image(self.folder, pixels, image_record(row, self._record, self._software))
+        def rows() -> Iterator[ImageRow]:
+            for row in self.plan:
+                sidecar = read_done(self.folder, row.index, row.seed)
+                if sidecar is not None:
+                    done.add(int(sidecar["index"]))
+                    yield generated_row(sidecar, self._role)
+
+        write_image_set(self.folder, itertools.chain(rows(), self._refilled))
+        return done
+
+    def write(self, row: PlanRow, png: bytes) -> None:
+        """Write the picture of a row, the bytes of `image_png`, with its sidecar; add it to the manifest."""
+        sidecar = write_drawn(self.folder, png, image_record(row, self.record, self._software))
         add_row(self.folder, generated_row(sidecar, self._role))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,18 +80,23 @@ def write_marked(
     record: Mapping[str, Any],
     fields: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Write a synthetic picture as `marked_png`, then its sidecar; returns the sidecar's content.
+    """Write a synthetic picture as `marked_png`, then its sidecar; returns the sidecar's content."""
+    return write_pair(path, marked_png(pixels, description, fields), record)
+
+
+def write_pair(path: Path, data: bytes, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the PNG that `data` is, then its sidecar; returns the sidecar's content.
 
     The sidecar holds `record`, the mark and the PNG's hash, which is what says that the pair is whole.
     """
-    data = marked_png(pixels, description, fields)
+    width, height = struct.unpack(">II", data[16:24])  # of IHDR, a PNG's first chunk
     write_bytes(path, data)
     sidecar = {
         "schema": SIDECAR_SCHEMA,
         "file": path.name,
         **record,
-        "width": int(pixels.shape[1]),
-        "height": int(pixels.shape[0]),
+        "width": width,
+        "height": height,
         "png_sha256": sha256_bytes(data),
         "synthetic": True,
         "digital_source_type": DIGITAL_SOURCE_TYPE,
@@ -158,6 +164,16 @@ def write_image(folder: Path, pixels: npt.NDArray[np.uint8], record: Mapping[str
     Returns:
         The sidecar's content, with what is known now.
     """
+    return write_drawn(folder, image_png(pixels, record), record)
+
+
+def write_drawn(folder: Path, png: bytes, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Write one image of a set from the bytes of `image_png`; see `write_image`."""
+    return write_pair(folder / image_name(int(record["index"]), int(record["seed"])), png, record)
+
+
+def image_png(pixels: npt.NDArray[np.uint8], record: Mapping[str, Any]) -> bytes:
+    """The PNG of one image of a set: `pixels` [H, W, 3] RGB, prompt, seed and hashes of `record` as text."""
     prompt, lora = str(record["prompt"]), record.get("lora")
     fields = {
         "prompt": prompt,
@@ -172,8 +188,7 @@ def write_image(folder: Path, pixels: npt.NDArray[np.uint8], record: Mapping[str
         ),
         "base_sha256": str(record["base"]["sha256"]),
     }
-    path = folder / image_name(int(record["index"]), int(record["seed"]))
-    return write_marked(path, pixels, prompt, record, fields)
+    return marked_png(pixels, prompt, fields)
 
 
 def read_done(folder: Path, index: int, seed: int) -> dict[str, Any] | None:

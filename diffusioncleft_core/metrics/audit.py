@@ -18,7 +18,7 @@ from .leak import NO_CONTROL, bounded_by_unassessed, leak_figures
 from .sets import ALL, Group, Mask, Population
 from .threshold import FALSE_MATCH_RATE, AuditThreshold, audit_threshold
 
-AUDIT_VERSION = 1
+AUDIT_VERSION = 2
 """Raised whenever a figure of the audit changes: sets that a run has measured are then measured again."""
 
 
@@ -73,8 +73,10 @@ def compared(
     """The faces [M, D] of some images of a group, and their gallery: each condition's images are compared
     with its own photographs.
     """
-    conditions = [part.name for part in population.groups if part.name in known.conditions]
-    names = conditions if group.name == ALL and conditions else [group.name]
+    conditions = [
+        part.name for part in population.groups if part.name in known.conditions and part.name != ALL
+    ]
+    names = conditions if group.name == ALL and conditions else [group.shows]
     shown = np.array([image.condition for image in population.images], object)
     parts = [
         (

@@ -10,7 +10,6 @@ interval is taken; where no pair matches, each image counts once.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,21 +23,25 @@ _CELLS = 1 << 22
 
 
 def clustered_pairs(
-    similarities: NDArray[np.floating[Any]],
-    threshold: float,
+    image: NDArray[np.int64],
+    photograph: NDArray[np.int64],
+    images: int,
     subjects: Sequence[str],
     *,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Proportion:
-    """Share of pairs at or above `threshold`; similarities [M, N] are the cosines, generated x training.
+    """Share of the pairs of generated images and training photographs that match.
 
-    subjects: [N] who is on each training photograph: people are drawn, not photographs.
+    Args:
+        image, photograph: [k] the two places of every pair that matches.
+        images: how many generated images there are.
+        subjects: [N] who is on each training photograph: people are drawn, not photographs.
+        resamples, seed: of the bootstrap.
     """
-    images, n = similarities.shape[0], int(similarities.size)
+    n = images * len(subjects)
     if not n:
         return Proportion(None, (0.0, 1.0), 0, 0)
-    image, photograph = np.nonzero(similarities >= threshold)
     k = len(image)
     value = k / n
     if not 0 < k < n:

@@ -6,17 +6,20 @@ looked for in the pixels (`imageset.copies`), in images without a face too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..cluster.work import HERE, Done, Engine, Work, builder
 from ..dataset import references
 from ..dataset.copies import dataset_thumbnails
 from ..dataset.folder import dataset_rows, owned_cache
-from ..dataset.references import ReferenceSet
+from ..dataset.references import ReferenceSet, read_references
+from ..faces.analyzer import FaceAnalyzer
 from ..imageset.cache import ContentCache, entry_key
 from ..imageset.copies import COPIES_VERSION, CopyIndex, thumbnail
 from ..imageset.places import FACES_CACHE
@@ -39,14 +42,20 @@ def copy_figures(
     cache_dir: Path | None,
     *,
     phantom: bool,
+    engine: Engine = HERE,
+    analyzer: FaceAnalyzer | None = None,
 ) -> dict[str, dict[str, Any]]:
     """`near_copies`, and `near_copies_control` from five hold-out photographs on, of every group.
 
     known: the training photographs of all conditions, of which each is a copy too many. phantom: whether the
-    images are drawings, of which the figures say nothing about photographs.
+    images are drawings, of which the figures say nothing about photographs. engine: who compares; workers
+    elsewhere read the photographs where they lie, with the pack of `analyzer`.
     """
     assert known.copies is not None
-    scores = copy_scores(population.images, known, cache_dir)
+    again = None
+    if analyzer is not None and analyzer.again is not None:
+        again = Knowing(tuple(map(Path, datasets)), analyzer.again)
+    scores = copy_scores(population.images, known, cache_dir, engine, again)
     shared = {
         "threshold": known.copies.threshold,
         "extractor": {
@@ -76,10 +85,17 @@ def copy_figures(
     return figures
 
 
-def copy_scores(images: Sequence[MeasuredImage], known: ReferenceSet, cache_dir: Path | None) -> Scores:
+def copy_scores(
+    images: Sequence[MeasuredImage],
+    known: ReferenceSet,
+    cache_dir: Path | None,
+    engine: Engine = HERE,
+    again: Knowing | None = None,
+) -> Scores:
     """[N]: the highest score of each image against any photograph; NaN for one that can't be read.
 
-    Kept with the set that owns the image, by the content of image and photographs.
+    Kept with the set that owns the image, by the content of image and photographs. again: how workers of
+    `engine` come by the photographs.
     """
     assert known.copies is not None
     caches = {
@@ -89,19 +105,79 @@ def copy_scores(images: Sequence[MeasuredImage], known: ReferenceSet, cache_dir:
         for folder in dict.fromkeys(image.folder for image in images)
     }
     scores = np.full(len(images), np.nan)
-    for place, image in enumerate(progress(images, "near copies")):
-        if image.sha256 is None:
-            continue
-        key = entry_key(image.sha256, known.fingerprint, len(known.copies), COPIES_VERSION)
-        kept = (caches[image.folder].value(key) or {}).get("score")
-        if not isinstance(kept, float):
-            pixels = image.pixels()
-            if pixels is None:
-                continue
-            kept = float(_scores_of([thumbnail(pixels)], known.copies)[0])
-            caches[image.folder].keep_value(key, {"score": kept})
-        scores[place] = kept
+    jobs = []
+    with progress(len(images), "near copies") as bar:
+        for place, image in enumerate(images):
+            kept: Any = None
+            if image.sha256 is not None:
+                key = entry_key(image.sha256, known.fingerprint, len(known.copies), COPIES_VERSION)
+                kept = (caches[image.folder].value(key) or {}).get("score")
+                if not isinstance(kept, float):
+                    jobs.append(Comparison(place, image.folder, image.file, key))
+                    continue
+                scores[place] = kept
+            bar.update()
+        for result in engine.run(
+            Work(Comparing(builder(engine, known.copies, again)), block=len(jobs) or 1), jobs
+        ):
+            job = result.job
+            if isinstance(result, Done) and result.found is not None:
+                scores[job.place] = result.found
+                caches[job.folder].keep_value(job.key, {"score": result.found})
+            bar.set_postfix_str(engine.told(), refresh=False)
+            bar.update()
     return scores
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An image to compare: its place in the population, folder and file, and what its score is kept under."""
+
+    place: int
+    folder: Path
+    file: str
+    key: str
+
+
+@dataclass(frozen=True)
+class Knowing:
+    """The thumbnails of these datasets' photographs, read where they lie."""
+
+    datasets: tuple[Path, ...]
+    analyzer: Callable[[], FaceAnalyzer]
+
+    def __call__(self) -> CopyIndex:
+        found = read_references(self.datasets, self.analyzer()).copies
+        assert found is not None
+        return found
+
+
+@dataclass(frozen=True)
+class Comparing:
+    """How the worker is built that looks for near copies."""
+
+    copies: Callable[[], CopyIndex]
+
+    def __call__(self) -> Comparer:
+        return Comparer(self.copies())
+
+
+class Comparer:
+    """Looks for near copies of the photographs."""
+
+    def __init__(self, copies: CopyIndex) -> None:
+        self._copies = copies
+
+    def prepare(self, jobs: Sequence[Comparison]) -> None:
+        """See `Worker.prepare`."""
+
+    def do(self, job: Comparison) -> float | None:
+        """The highest score against any photograph; None for an image that can't be read."""
+        pixels = MeasuredImage(job.folder, job.file, "").pixels()
+        return None if pixels is None else float(_scores_of([thumbnail(pixels)], self._copies)[0])
+
+    def close(self) -> None:
+        """See `Worker.close`."""
 
 
 def _scores_of(thumbnails: Sequence[NDArray[np.uint8]], copies: CopyIndex) -> Scores:
@@ -110,7 +186,7 @@ def _scores_of(thumbnails: Sequence[NDArray[np.uint8]], copies: CopyIndex) -> Sc
 
 
 def _belongs(group: Group, conditions: set[str | None]) -> bool:
-    return group.name == ALL or group.name in {name or "unknown" for name in conditions}
+    return group.shows == ALL or group.shows in {name or "unknown" for name in conditions}
 
 
 def _figure(scores: Scores, copies: CopyIndex, note: str | None) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from .fir import NO_REFERENCE
 from .kid import FEWEST as FEWEST_FOR_KID
 from .kid import kernel_distance
 from .prdc import NEIGHBOURS, manifold_scores, vendi_score
-from .resampling import grouped_jackknife, interval_of
+from .resampling import Estimate, grouped_jackknife
 from .sets import ALL, Group
 
 SPLITS = 10
@@ -27,6 +27,8 @@ FEWEST_FOR_A_SPLIT = 20
 FEWEST_FOR_AN_INTERVAL = 10
 """Images a side: each tenth of them is left out once."""
 FID = "fid"
+ESTIMATE = "estimate"
+"""In a figure that is being made; it does not get into the report."""
 SEEDED = "A seeded-random network computed this: the value says nothing about photographs."
 TO_TRAINING = "To the training images, as in the paper: copies of them would lower it."
 SMALL_FID = "Fewer images than Inception has dimensions: the distance is biased upwards, more so the fewer."
@@ -73,21 +75,33 @@ def sides_of(
     seed: int,
 ) -> Sides:
     """A group's photographs. Of the hold-out nothing is told where it, or a condition of it, is too small."""
-    names = [each.name for each in held.population.groups if group.name in (each.name, ALL)]
+    names = [each.name for each in held.population.groups if group.shows in (each.name, ALL)]
     parts = [held.decoded(metric, held.population.mask(name)) for name in names if name != ALL]
     parts = [part for part in parts if len(part)]
     holdout = None
     if parts and all(len(part) >= FEWEST for part in parts):
         holdout = np.concatenate(parts)
-    return Sides(metric, real.decoded(metric, real.population.mask(group.name)), holdout, extractor, seed)
+    return Sides(metric, real.decoded(metric, real.population.mask(group.shows)), holdout, extractor, seed)
 
 
-def distribution_figures(group: Group, drawn: PopulationFeatures, sides: Sides) -> dict[str, Any]:
-    """Every figure over one extractor's vectors of a group, by name, profile and variant."""
+@dataclass(frozen=True)
+class Distributions:
+    """Figures by name, profile and variant; and those of the raw set by name, for their differences."""
+
+    figures: dict[str, Any]
+    estimates: dict[str, Estimate]
+
+
+def distribution_figures(group: Group, drawn: PopulationFeatures, sides: Sides) -> Distributions:
+    """Every figure over one extractor's vectors of a group."""
     figures: dict[str, Any] = {}
+    estimates: dict[str, Estimate] = {}
 
     def add(name: str, profile: str, variant: str, figure: dict[str, Any] | None) -> None:
         if figure is not None:
+            estimate = figure.pop(ESTIMATE, None)
+            if estimate is not None and variant == "raw":
+                estimates[sides.name(name)] = estimate
             figures.setdefault(sides.name(name), {}).setdefault(profile, {})[variant] = figure
 
     for variant, mask in group.variants().items():
@@ -111,7 +125,7 @@ def distribution_figures(group: Group, drawn: PopulationFeatures, sides: Sides) 
         add("vendi", "robust", variant, {**shared, **vendi_of(images, sides)})
     for name, figure in photograph_figures(images_in_all(group, drawn, sides), sides).items():
         add(name, "robust", "holdout" if name.startswith("kid") else "real", figure)
-    return figures
+    return Distributions(figures, estimates)
 
 
 def images_in_all(group: Group, drawn: PopulationFeatures, sides: Sides) -> int:
@@ -129,9 +143,10 @@ def frechet_to(images: Vectors, photographs: Vectors, sides: Sides, said: str) -
     def statistic(a: Vectors, b: Vectors) -> NDArray[np.float64]:
         return np.array([frechet_distance(a, b)])
 
+    estimates = [] if value is None else estimates_of([value], statistic, images, photographs, sides)
     return {
         "value": value,
-        "ci95": None if value is None else intervals_of([value], statistic, images, photographs, sides)[0],
+        **with_interval(next(iter(estimates), None)),
         "n_reference": len(photographs),
         "note": note if enough else missing(photographs, 2),
     }
@@ -150,6 +165,7 @@ def kernel_to(images: Vectors, photographs: Vectors, sides: Sides, said: str) ->
     return {
         "value": found.value,
         "ci95": list(found.ci95),
+        ESTIMATE: found.estimate,
         "n_reference": len(photographs),
         "note": noted(sides.extractor, said),
     }
@@ -192,15 +208,15 @@ def manifold_figures(images: Vectors, sides: Sides) -> dict[str, dict[str, Any]]
         return manifold_scores(b, a).as_array()
 
     values = statistic(images, sides.training).tolist()
-    intervals = intervals_of(values, statistic, images, sides.training, sides)
+    estimates = estimates_of(values, statistic, images, sides.training, sides)
     return {
         name: {
             "value": value,
-            "ci95": None if interval is None else clipped(interval, top=None if name == "density" else 1.0),
+            **with_interval(estimate, top=None if name == "density" else 1.0),
             "n_reference": len(sides.training),
             "note": noted(sides.extractor, NEIGHBOURHOODS),
         }
-        for name, value, interval in zip(names, values, intervals, strict=True)
+        for name, value, estimate in zip(names, values, estimates, strict=True)
     }
 
 
@@ -247,22 +263,28 @@ def photograph_figures(n_generated: int, sides: Sides) -> dict[str, dict[str, An
     return figures
 
 
-def intervals_of(
+def estimates_of(
     values: list[float],
     statistic: Callable[..., NDArray[np.float64]],
     images: Vectors,
     photographs: Vectors,
     sides: Sides,
-) -> list[list[float] | None]:
-    """The jackknife's interval of each value, both sides' images left out by groups; None with too few."""
+) -> list[Estimate | None]:
+    """Each value with what the jackknife leaves of it, both sides' images left out by groups; None with too
+    few for an interval.
+    """
     if min(len(images), len(photographs)) < FEWEST_FOR_AN_INTERVAL:
         return [None] * len(values)
     left_out = grouped_jackknife(statistic, (images, photographs), sides.seed)
-    return [list(interval_of(value, without, low=0)) for value, without in zip(values, left_out, strict=True)]
+    return [Estimate(value, *without) for value, without in zip(values, left_out, strict=True)]
 
 
-def clipped(interval: list[float], top: float | None) -> list[float]:
-    return interval if top is None else [interval[0], min(interval[1], top)]
+def with_interval(estimate: Estimate | None, top: float | None = None) -> dict[str, Any]:
+    """The interval of a figure from 0 to `top`, and what its differences are taken from."""
+    if estimate is None:
+        return {"ci95": None}
+    low, high = estimate.interval(low=0)
+    return {"ci95": [low, high if top is None else min(high, top)], ESTIMATE: estimate}
 
 
 def missing(photographs: Vectors, least: int) -> str:

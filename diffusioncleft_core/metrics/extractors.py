@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import io
 import warnings
@@ -293,6 +294,8 @@ class Extractors:
     vectors: Mapping[str, VectorExtractor] = field(default_factory=dict)
     """By metric: the extractors whose vectors a Fréchet distance is taken over."""
     perceptual: PerceptualFeatures | None = None
+    again: Callable[[], Extractors] | None = field(default=None, compare=False, repr=False)
+    """Builds those of vectors anew, in another process too; None where nothing can."""
 
     def __bool__(self) -> bool:
         return bool(self.vectors) or self.perceptual is not None
@@ -325,6 +328,8 @@ def load_extractors(
     Raises:
         UserError: weights are missing or are not the pinned ones.
     """
+    import torch
+
     from ..weights.registry import require_file
 
     vectors: dict[str, VectorExtractor] = {}
@@ -338,7 +343,15 @@ def load_extractors(
         else:
             vectors[name] = network
     vectors |= {name: backbone_features(spec, device, own) for name, spec in further.items()}
-    return Extractors(vectors, found)
+    again = functools.partial(
+        load_extractors,
+        sorted(set(metrics) & vectors.keys()),
+        phantom=phantom,
+        device=torch.device(device.type),
+        own=own,
+        further=dict(further),
+    )
+    return Extractors(vectors, found, again)
 
 
 def check_extractors(metrics: Collection[str], *, phantom: bool) -> None:

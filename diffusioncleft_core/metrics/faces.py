@@ -10,17 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..dataset import references
-from ..dataset.folder import owned_cache
-from ..dataset.references import ReferenceSet, read_references, subjects_of
+from ..cluster.work import HERE, Engine
+from ..dataset.references import ReferenceSet, dataset_records, read_references, subjects_of
 from ..faces.analyzer import FaceAnalyzer
-from ..faces.records import FaceRecord, embedding_matrix, face_records
+from ..faces.records import FaceRecord, embedding_matrix
 from ..imageset.manifest import read_image_set, unlisted
-from ..imageset.places import FACES_CACHE
 from ..small_counts import FEWEST, is_small, told
+from .bare import bare_faces, faces_in
 from .fir import Faces, control_figures, embedder_info, identity_figures
 from .gallery import People
-from .sets import ALL, MeasuredImage, Population, Warn, measured_set, name_damaged
+from .sets import ALL, MeasuredImage, Population, References, Warn, measured_set, name_damaged
 
 Array = NDArray[np.floating[Any]]
 FEWEST_BINS, MOST_BINS = 3, 12
@@ -192,27 +191,33 @@ class MeasuredFaces:
 
 def look_at_faces(
     population: Population,
-    datasets: Sequence[Path],
+    references: References | Sequence[Path],
     control: Path | None,
     analyzer: FaceAnalyzer,
     cache_dir: Path | None,
     warn: Warn,
+    engine: Engine = HERE,
 ) -> MeasuredFaces:
     """Look for the faces of generated images, photographs and control set, each once and kept with its owner.
 
     Args:
         population: the generated sets.
-        datasets: the photographs.
+        references: the photographs.
         control: a folder of other people's faces.
         analyzer: finds the faces.
         cache_dir: in the place of a generated set's own cache.
         warn: told what could not be read.
+        engine: who looks; the photographs are looked at in this process.
     """
-    generated = faces_of(population.images, analyzer, cache_dir, "faces, generated")
+    generated = faces_of(population.images, analyzer, cache_dir, "faces, generated", engine)
     name_damaged(population.images, generated.unreadable, warn)
-    known = read_references(datasets, analyzer) if datasets else None
-    held = holdout_faces(datasets, analyzer)
-    others: NDArray[np.float32] | None = None
+    compared = References.of(references)
+    known: ReferenceSet | None = None
+    if compared:
+        others = bare_faces(compared.folders, analyzer, cache_dir, warn)
+        known = read_references(compared.datasets, analyzer, others=others)
+    held = holdout_faces(compared.datasets, analyzer)
+    strangers: NDArray[np.float32] | None = None
     synthetic = False
     if control is not None:
         for message in unlisted(control):
@@ -220,10 +225,10 @@ def look_at_faces(
         images, _ = measured_set(control, CONTROL)
         found = faces_of(images, analyzer, cache_dir, "faces, control")
         name_damaged(images, found.unreadable, warn)
-        others = found.embeddings[found.found]
+        strangers = found.embeddings[found.found]
         roles = {row.role for row in read_image_set(control)}
         synthetic = bool(roles) and roles <= {"generated", "control"}
-    return MeasuredFaces(generated, known, held, others, synthetic, embedder_info(analyzer))
+    return MeasuredFaces(generated, known, held, strangers, synthetic, embedder_info(analyzer))
 
 
 def face_figures(population: Population, faces: MeasuredFaces, threshold: float) -> dict[str, Any]:
@@ -236,25 +241,28 @@ def face_figures(population: Population, faces: MeasuredFaces, threshold: float)
         if histograms:
             similarity[group.name] = histograms
         others = [
-            found.faces for name, found in faces.holdout.items() if group.name in (name, ALL) and len(found)
+            found.faces for name, found in faces.holdout.items() if group.shows in (name, ALL) and len(found)
         ]
         # Beside the others' the union's count would tell a small one.
         if known is not None and others and not any(is_small(len(found)) for found in others):
             outside = np.concatenate(others)
-            sets[group.name] |= control_figures(group.name, outside, known, info, threshold)
+            sets[group.name] |= control_figures(group.shows, outside, known, info, threshold)
     return {"sets": sets, "figures": {"similarity": similarity, "pca": plane(population, faces)}}
 
 
 def faces_of(
-    images: Sequence[MeasuredImage], analyzer: FaceAnalyzer, cache_dir: Path | None, description: str
+    images: Sequence[MeasuredImage],
+    analyzer: FaceAnalyzer,
+    cache_dir: Path | None,
+    description: str,
+    engine: Engine = HERE,
 ) -> Faces:
     """The faces of images of several folders, looked for once and kept where the filters keep them."""
     records: dict[int, FaceRecord] = {}
     for folder in dict.fromkeys(image.folder for image in images):
         places = [place for place, image in enumerate(images) if image.folder == folder]
-        files = [images[place].file for place in places]
-        cache = owned_cache(folder, references.FACES_CACHE, cache_dir or folder / FACES_CACHE)
-        found = face_records(folder, files, analyzer, cache, description=description)
+        own = [images[place] for place in places]
+        found = faces_in(folder, own, analyzer, cache_dir, description, engine)
         records |= dict(zip(places, found, strict=True))
     return Faces.of([records[place] for place in range(len(images))])
 
@@ -263,9 +271,7 @@ def holdout_faces(datasets: Sequence[Path], analyzer: FaceAnalyzer) -> dict[str,
     """The faces of the hold-out photographs, by condition."""
     found: dict[str, People] = {}
     for folder in datasets:
-        rows, records = references.dataset_records(
-            folder, analyzer, roles=("holdout",), description="faces, hold-out"
-        )
+        rows, records = dataset_records(folder, analyzer, roles=("holdout",), description="faces, hold-out")
         subjects = subjects_of(rows)
         for name in dict.fromkeys(row.condition or "unknown" for row in rows):
             own = [place for place, row in enumerate(rows) if (row.condition or "unknown") == name]

@@ -6,7 +6,7 @@ What an earlier call computed is taken from the cache of the set that owns the i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ..cluster.work import HERE, Engine, SetAside, Work, builder
 from ..dataset.folder import is_dataset, owned_cache
+from ..files import private_dir
 from ..imageset.cache import ContentCache, entry_key
 from ..imageset.decode import INGEST_VERSION
+from ..outputs import can_write
 from ..progress import progress
 from .extractors import SMALLEST_SIDE, Extractors, PerceptualFeatures, resized
 from .lpips import NO_MOMENTS, Moments, Pairs, Perceptual, draw_pairs, perceptual_pass
@@ -31,7 +34,7 @@ OWN_CACHE = ".measure"
 DATASET_CACHE = "features"
 """In a dataset's cache: erased with it, and whenever a photograph is withdrawn."""
 VECTORS, LPIPS, MOMENTS = "vectors", "lpips", "moments"
-_RESULT = 2
+_RESULT = 3
 """Version of what is kept of LPIPS' pairs."""
 _KEPT_MOMENTS = 4
 """Sums of LPIPS' features that a folder keeps: each takes up to 50 MB at 768 px."""
@@ -113,12 +116,19 @@ def extract_features(
     sampling: PairSampling,
     caches: FeatureCaches,
     description: str,
+    engine: Engine = HERE,
 ) -> PopulationFeatures:
-    """Vectors of all images, and LPIPS of the sets `members` (masks [N] over the images)."""
+    """Vectors of all images, and LPIPS of the sets `members` (masks [N] over the images).
+
+    engine: who computes the vectors: this process, or workers on Ray that see the same folders. LPIPS
+    compares images with one another and stays in this process.
+    """
     images, size = population.images, sampling.size
     worker = _Pass(images, extractors, size, caches, description)
     lpips: dict[str, Perceptual] = {}
     with worker.bar:
+        if engine.elsewhere:
+            worker.ask(engine)
         if extractors.perceptual is not None and size is not None:
             measure = _lpips_of_pairs if sampling.pairs else _lpips_of_all_pairs
             lpips = measure(worker, members, extractors.perceptual, sampling, caches)
@@ -160,6 +170,40 @@ class _Pass:
             and image.sha256
             and any(self._vector(name, image) is None for name in self.extractors.vectors)
         ]
+
+    def ask(self, engine: Engine) -> None:
+        """Let the workers of an engine compute what is missing; what they can't read is left for `load`."""
+        first: dict[tuple[Path, str], int] = {}
+        for place in self.pending():
+            first.setdefault((self.images[place].folder, str(self.images[place].sha256)), place)
+        places = list(first.values())
+        jobs = [
+            Sheet(tuple(part), tuple((self.images[place].folder, self.images[place].file) for place in part))
+            for part in (places[start : start + BATCH] for start in range(0, len(places), BATCH))
+        ]
+        work = Work(
+            Extracting(builder(engine, self.extractors, self.extractors.again)),
+            block=len(jobs) or 1,
+            size=lambda sheet: len(sheet.places),
+        )
+        for result in engine.run(work, jobs):
+            if isinstance(result, SetAside):  # they count as images that can't be read
+                self._seen.update(result.job.places)
+                continue
+            for place, vectors in zip(result.job.places, result.found, strict=True):
+                for name, vector in vectors.items():
+                    self._keep(name, self.images[place], vector)
+                self._seen.update([place] if vectors else [])
+            self.bar.set_postfix_str(engine.told(), refresh=False)
+            self.bar.update(len(result.job.places))
+
+    def _keep(self, name: str, image: MeasuredImage, vector: NDArray[np.float32]) -> None:
+        import torch
+
+        assert image.sha256 is not None
+        kept = {"features": torch.tensor(vector)}  # what Ray gives can not be written
+        self._caches[image.folder].keep_tensors(self._key(name, image.sha256), kept)
+        self._found[name, image.folder, image.sha256] = vector
 
     def load(self, place: int) -> NDArray[np.uint8] | None:
         """Pixels [H, W, 3] of an image, None when it can't be decoded; what it lacks is queued once."""
@@ -223,6 +267,50 @@ class _Pass:
         return self._found.get(place)
 
 
+@dataclass(frozen=True)
+class Sheet:
+    """Images whose vectors are computed together: their places in the population, and folder and file."""
+
+    places: tuple[int, ...]
+    images: tuple[tuple[Path, str], ...]
+
+
+@dataclass(frozen=True)
+class Extracting:
+    """How the worker is built that computes vectors."""
+
+    extractors: Callable[[], Extractors]
+
+    def __call__(self) -> VectorComputer:
+        return VectorComputer(self.extractors())
+
+
+class VectorComputer:
+    """Computes the vectors of images over all networks."""
+
+    def __init__(self, extractors: Extractors) -> None:
+        self._extractors = extractors
+
+    def prepare(self, jobs: Sequence[Sheet]) -> None:
+        """See `Worker.prepare`."""
+
+    def do(self, job: Sheet) -> list[dict[str, NDArray[np.float32]]]:
+        """The vector of each image by network, [D] float32; empty for one that can't be decoded."""
+        import torch
+
+        decoded = [MeasuredImage(folder, file, "").pixels() for folder, file in job.images]
+        read = [place for place, pixels in enumerate(decoded) if pixels is not None]
+        found: list[dict[str, NDArray[np.float32]]] = [{} for _ in decoded]
+        for name, network in self._extractors.vectors.items() if read else ():
+            batch = torch.stack([network.prepare(decoded[place]) for place in read])
+            for place, vector in zip(read, network(batch), strict=True):
+                found[place][name] = vector.clone().numpy()
+        return found
+
+    def close(self) -> None:
+        """See `Worker.close`."""
+
+
 def _lpips_of_pairs(
     worker: _Pass,
     members: Mapping[str, Mask],
@@ -238,7 +326,10 @@ def _lpips_of_pairs(
     if left:
         wanted = sorted({(i, j) for name in left for i, j in pairs[name].tolist()})
         places = np.flatnonzero(np.logical_or.reduce(list(left.values())))
-        measured = perceptual_pass(worker.phi, left, wanted, order=places.tolist())
+        owners = list(dict.fromkeys(worker.images[place].folder for place in places.tolist()))
+        spill = caches.shared(owners)
+        spill = private_dir(spill) if spill is not None and can_write(spill) else None
+        measured = perceptual_pass(worker.phi, left, wanted, order=places.tolist(), spill=spill)
         for name in left:
             lpips[name] = measured.perceptual(name, pairs[name])
             cache, key = kept[name]

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ..files import sha256_model
 from ..small_counts import FEWEST
 from ..statistics import Proportion, clopper_pearson
+from .pairs import BINS, PairCounts, count_pairs, counted
 from .sets import ALL, Group
 
 if TYPE_CHECKING:
@@ -26,45 +27,46 @@ if TYPE_CHECKING:
     from ..faces.analyzer import FaceAnalyzer
     from ..faces.records import FaceRecord
 
-BIN_WIDTH = 0.02
+Array = NDArray[np.floating[Any]]
 
 
-def similarity_histogram(similarities: NDArray[np.floating[Any]], threshold: float) -> dict[str, Any]:
+def similarity_histogram(similarities: Array | PairCounts, threshold: float) -> dict[str, Any]:
     """Counts in bins of 0.02 from -1 to 1 of the cosines [M, N] (generated x training), and their mean."""
-    edges = np.round(np.arange(-50, 51) * BIN_WIDTH, 2)
+    edges = np.round(np.arange(-BINS // 2, BINS // 2 + 1) * 2 / BINS, 2)
+    found = counted(similarities, ())
     shown = similarities.size > 0 and similarities.shape[1] >= FEWEST
-    counts = np.histogram(np.clip(similarities, -1, 1), edges)[0].tolist() if shown else None
     return {
         "edges": edges.tolist(),
-        "counts": counts,
-        "mean": round(float(similarities.mean(dtype=np.float64)), 4) if shown else None,
+        "counts": found.bins.tolist() if shown else None,
+        "mean": round(found.total / found.size, 4) if shown else None,
         "threshold": threshold,
         "n_pairs": int(similarities.size),
     }
 
 
-Array = NDArray[np.floating[Any]]
 SWEEP = tuple(round(0.30 + 0.05 * step, 2) for step in range(9))
 """0.30, 0.35 ... 0.70."""
 
 
-def fir_pairs(similarities: Array, threshold: float) -> Proportion:
+def fir_pairs(similarities: Array | PairCounts, threshold: float) -> Proportion:
     """Share of pairs at or above `threshold`; `similarities` [M, N] are the cosines, generated x training.
 
     The interval is Clopper and Pearson's and takes pairs as independent, as the paper's share does.
     """
-    return clopper_pearson(int((similarities >= threshold).sum()), int(similarities.size))
+    found = counted(similarities, (threshold,))
+    return clopper_pearson(found.at_least[threshold], found.size)
 
 
-def fir_images(similarities: Array, threshold: float) -> Proportion:
+def fir_images(similarities: Array | PairCounts, threshold: float) -> Proportion:
     """Share of generated images with at least one training image at or above `threshold`; [M, N] as above."""
     if similarities.shape[1] == 0:
         return clopper_pearson(0, 0)
-    return clopper_pearson(int((similarities.max(axis=1) >= threshold).sum()), len(similarities))
+    return clopper_pearson(counted(similarities, ()).images(threshold), similarities.shape[0])
 
 
-def fir_sweep(similarities: Array, thresholds: Sequence[float] = SWEEP) -> list[dict[str, Any]]:
+def fir_sweep(similarities: Array | PairCounts, thresholds: Sequence[float] = SWEEP) -> list[dict[str, Any]]:
     """Both shares at every threshold, as JSON values."""
+    similarities = counted(similarities, thresholds)
     return [
         {
             "threshold": threshold,
@@ -147,10 +149,7 @@ def identity_figures(
             "extractor": extractor,
         }
         note = {"note": BY_CONSTRUCTION} if variant == "filtered" else {}
-        every = None if references is None else references.similarities(faces.embeddings[entered])
-        own = every if group.name == ALL or references is None or every is None else None
-        if own is None and references is not None and every is not None:
-            own = every[:, references.index(group.name)]
+        own, every = compared_counts(faces.embeddings, entered, references, group.shows, threshold)
         for name, similarities, share in (
             ("fir_pairs", own, fir_pairs),
             ("fir_images", own, fir_images),
@@ -164,6 +163,26 @@ def identity_figures(
             metrics.setdefault("fir_sweep", {"paper": {}})["paper"][variant] = fir_sweep(own)
             histograms[variant] = similarity_histogram(own, threshold) | {"extractor": extractor}
     return metrics, histograms
+
+
+def compared_counts(
+    embeddings: NDArray[np.float32],
+    entered: NDArray[np.bool_],
+    references: ReferenceSet | None,
+    condition: str,
+    threshold: float,
+) -> tuple[PairCounts | None, PairCounts | None]:
+    """What is counted of images against the photographs of their condition, and against all."""
+    if references is None:
+        return None, None
+    places = references.index(condition)
+    others = np.setdiff1d(np.arange(len(references)), places)
+    rows = np.flatnonzero(entered)
+    own, rest = (
+        count_pairs(embeddings, references.embeddings, (*SWEEP, threshold), rows=rows, columns=part)
+        for part in (places, others)
+    )
+    return own, own.beside(rest)
 
 
 def control_figures(
@@ -191,9 +210,11 @@ def control_figures(
     }
 
 
-def _figure(similarities: NDArray[np.float32] | None, share: Any, threshold: float) -> dict[str, Any]:
+def _figure(
+    similarities: NDArray[np.float32] | PairCounts | None, share: Any, threshold: float
+) -> dict[str, Any]:
     if similarities is None or similarities.shape[1] == 0:
         empty = {"value": None, "ci95": None, "k": None, "n": 0, "n_reference": 0}
         return empty | {"note": NO_REFERENCE}
     figure = share_as_json(share(similarities, threshold)) | {"n_reference": int(similarities.shape[1])}
-    return figure if len(similarities) else figure | {"note": NO_FACE}
+    return figure if similarities.shape[0] else figure | {"note": NO_FACE}

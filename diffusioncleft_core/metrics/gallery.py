@@ -13,6 +13,8 @@ from ..small_counts import FEWEST
 from .sets import ALL
 
 Array = NDArray[np.float32]
+UNKNOWN = "unknown"
+"""Who is on photographs of which nobody says it: all may show one person."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -69,12 +71,15 @@ def gallery_of(
     conditions = list(dict.fromkeys(references.conditions))
     if name == ALL and len(conditions) == 1:
         name = conditions[0]
-    if name == ALL:
-        # Two datasets may show the same people, and which is not known: nobody here is surely another person.
-        return Gallery(People(references.embeddings, ("unknown",) * len(references)), People.nobody(), others)
     places = references.index(name)
     subjects = references.subjects or tuple(f"photograph {place}" for place in range(len(references)))
-    train = People(references.embeddings[places], tuple(subjects[place] for place in places))
+    who = tuple(subjects[place] for place in places)
+    if len({references.conditions[place] for place in places}) > 1 or not all(who):
+        # Two sources may show the same people, and which is not known: nobody here is surely another person.
+        return Gallery(
+            People(references.embeddings[places], (UNKNOWN,) * len(places)), People.nobody(), others
+        )
+    train = People(references.embeddings[places], who)
     return Gallery(train, holdout.get(name, People.nobody()), others)
 
 

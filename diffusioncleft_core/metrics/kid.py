@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .resampling import interval_of
+from .resampling import Estimate
 
 Array = NDArray[np.floating[Any]]
 FEWEST = 3
@@ -22,6 +22,7 @@ class KernelDistance:
 
     value: float
     ci95: tuple[float, float]
+    estimate: Estimate = field(compare=False, repr=False)
 
 
 def kernel_distance(first: Array, second: Array) -> KernelDistance:
@@ -55,7 +56,8 @@ def kernel_distance(first: Array, second: Array) -> KernelDistance:
         + (sum_second - 2 * within_second) / ((n - 1) * (n - 2))
         - 2 * (across - across_second) / (m * (n - 1))
     )
-    return KernelDistance(float(value), interval_of(float(value), [without_first, without_second]))
+    found = Estimate(float(value), without_first, without_second)
+    return KernelDistance(found.value, found.interval(), found)
 
 
 def _sums_within(features: Array) -> NDArray[np.float64]:

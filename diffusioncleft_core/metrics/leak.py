@@ -29,9 +29,11 @@ from .clustered import clustered_pairs
 from .fir import BY_CONSTRUCTION, NO_FACE, share_as_json
 from .gallery import Gallery, People
 from .nearest import nearest_figures
+from .pairs import by_person, pairs_at_least, whole_rows
 from .threshold import AuditThreshold
 
 Array = NDArray[np.float32]
+Marks = NDArray[np.bool_]
 NO_CONTROL = "There is no control: it takes five photographs of other people, held out or of other subjects."
 ONE_FEWER = (
     "Hold-out photographs, and training photographs against those of all other people, which are one fewer."
@@ -41,15 +43,32 @@ UNSEEN = (
 )
 
 
-def matches(probes: Array, people: People, threshold: float) -> NDArray[np.bool_]:
-    """[M, people]: whether a probe [M, 512] matches a photograph of each person."""
-    if not len(people):
-        return np.zeros((len(probes), 0), bool)
-    person = people.numbers
-    order = np.argsort(person, kind="stable")
-    first = np.searchsorted(person[order], np.arange(people.n_people))
-    at_least = probes @ people.faces[order].T >= threshold
-    return np.asarray(np.logical_or.reduceat(at_least, first, axis=1), bool)
+@dataclass(frozen=True, eq=False, repr=False)
+class Matched:
+    """How many of so many `people` each probe matches; counts: [M]."""
+
+    counts: NDArray[np.int64]
+    people: int
+
+    @classmethod
+    def of(cls, marks: Marks) -> Matched:
+        """From marks [M, people]."""
+        return cls(marks.sum(axis=1, dtype=np.int64), marks.shape[1])
+
+    @property
+    def anybody(self) -> Marks:
+        """[M]: whether each probe matches anybody."""
+        return np.asarray(self.counts > 0, bool)
+
+
+def matches(probes: Array, people: People, threshold: float) -> Matched:
+    """How many of `people` each probe [M, 512] matches a photograph of, by blocks of rows."""
+    counts = np.zeros(len(probes), np.int64)
+    if len(people):
+        for start, cosines in whole_rows(probes, people.faces):
+            found = by_person(cosines, people.numbers) >= threshold
+            counts[start : start + len(found)] = found.sum(axis=1)
+    return Matched(counts, people.n_people)
 
 
 def among(matched: NDArray[np.int64], people: int, drawn: int) -> NDArray[np.float64]:
@@ -79,24 +98,21 @@ class Control:
     note: str = ""
 
 
-Marks = NDArray[np.bool_]
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class Matches:
     """Who matched whom at a threshold: all that the audit counts.
 
     Attributes:
-        generated: [M, people] each image and each person of the training photographs.
-        unseen: [M, people] each image and each person of the hold-out.
+        generated: each image and the people of the training photographs.
+        unseen: each image and the people of the hold-out.
         train: [n] training photographs, a multiple of five of them, and any other person's.
         holdout: [h] hold-out photographs and any training photograph.
         control: [c] control faces and any training photograph.
         train_people, holdout_people: who is on each of `train` and `holdout`.
     """
 
-    generated: Marks
-    unseen: Marks
+    generated: Matched
+    unseen: Matched
     train: Marks
     holdout: Marks
     control: Marks
@@ -109,18 +125,18 @@ class Matches:
         train, holdout, control = gallery.train, gallery.holdout, gallery.control
         own = train.in_fives() if train.n_people > 1 else People.nobody()
         others = np.zeros(len(own), bool)
-        if len(own):
-            cosines = own.faces @ train.faces.T
-            subjects = np.array(train.subjects, object)
-            cosines[np.array(own.subjects, object)[:, None] == subjects[None]] = -1
-            others = np.asarray(cosines.max(axis=1) >= threshold, bool)
+        numbers = train.numbers
+        for start, cosines in whole_rows(own.faces, train.faces):
+            here = slice(start, start + len(cosines))
+            cosines[numbers[here, None] == numbers[None]] = -1
+            others[here] = cosines.max(axis=1) >= threshold
         none = np.zeros(0, bool)
         return cls(
             generated=matches(generated, train, threshold),
             unseen=matches(generated, holdout, threshold),
             train=others,
-            holdout=any_of(matches(holdout.faces, train, threshold)) if len(holdout) else none,
-            control=any_of(matches(control.faces, train, threshold)) if control else none,
+            holdout=matches(holdout.faces, train, threshold).anybody if len(holdout) else none,
+            control=matches(control.faces, train, threshold).anybody if control else none,
             train_people=own.subjects,
             holdout_people=holdout.subjects,
         )
@@ -128,7 +144,7 @@ class Matches:
     @property
     def attack(self) -> Proportion:
         """Share of the images that match a training photograph."""
-        return clopper_pearson(int(any_of(self.generated).sum()), len(self.generated))
+        return clopper_pearson(int(self.generated.anybody.sum()), len(self.generated.counts))
 
     def other_people(self) -> Proportion:
         """How often photographs match one of another person: hold-out against training, and training against
@@ -145,7 +161,7 @@ class Matches:
 
     def controls(self) -> dict[str, Control]:
         """Every control that was measured, by name; see the module."""
-        if not self.generated.size:
+        if not len(self.generated.counts) or not self.generated.people:
             return {}
         attack, found = self.attack, {}
         photographs = self.other_people()
@@ -158,16 +174,11 @@ class Matches:
             hits = self.holdout.astype(np.float64)
             found["holdout"] = Control(_by_person(hits, self.holdout_people), attack)
             both = (self.generated, self.unseen)
-            size = min(item.shape[1] for item in both)
-            rates = [among(item.sum(axis=1), item.shape[1], size) for item in both]
+            size = min(item.people for item in both)
+            rates = [among(item.counts, item.people, size) for item in both]
             first, second = (clustered_share(rate, np.ones(len(rate))) for rate in rates)
             found["unseen"] = Control(second, first, UNSEEN)
         return found
-
-
-def any_of(found: Marks) -> Marks:
-    """[M]: whether each probe matches anybody."""
-    return np.asarray(found.any(axis=1), bool)
 
 
 def _by_person(hits: NDArray[np.float64], who: Sequence[str], worth: float = 1.0) -> Proportion:
@@ -212,7 +223,8 @@ def leak_figures(
     """
     cosine, train = threshold.value, gallery.train
     shared = {**counts, "threshold": cosine, "n_reference": len(train)}
-    pairs = clustered_pairs(generated @ train.faces.T, cosine, train.subjects)
+    matching = pairs_at_least(generated, train.faces, cosine)
+    pairs = clustered_pairs(*matching, len(generated), train.subjects)
     attack, controls, risk = residual_risk(Matches.of(generated, gallery, cosine), threshold)
     note = {"note": BY_CONSTRUCTION} if filtered else {} if len(generated) else {"note": NO_FACE}
     found: dict[str, Any] = {
@@ -244,7 +256,7 @@ def residual_risk(
     found: Matches, threshold: AuditThreshold
 ) -> tuple[Proportion, dict[str, Control], dict[str, Any]]:
     """The attack's share, its controls, and the residual risk with the one that stands behind it."""
-    people = found.generated.shape[1]
+    people = found.generated.people
     attack = found.attack if people else clopper_pearson(0, 0)
     controls = found.controls()
     expected = threshold.by_chance(people)

@@ -75,6 +75,11 @@ Another extractor than Inception gives the same over its vectors: its Frechet di
 
 figures.audit = null, or {"threshold": {"value", "source", "wanted", "stated", "reason", "paper",
     "extractor"}, "second": the same or null}: the audit's threshold (`threshold.AuditThreshold`)
+figures.ranking = {condition: {metric: ...}} of the sets that were compared with the same photographs
+    (`ranking`); empty where there is one of each
+figures.breakdown.<set>.<skin_tone|age_group|subject>.<what> = {"n": images, "n_reference": photographs that
+    show the same (null where so few that they are not told), "figures": {metric: Figure}}; the figures of
+    parts of fewer than 20 on either side are left out: too few
 figures.similarity.<pre_op|post_op|all>.<raw|filtered> = {"edges": [n + 1 cosines from -1 to 1],
     "counts": [n], "mean": float, "threshold": 0.6, "n_pairs": int, "extractor": {...}}; counts and mean are
     null with fewer than 5 training photographs; where n_pairs is null counts are thousandths.
@@ -98,24 +103,38 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..cluster.work import HERE, Engine
 from ..dataset.folder import holds_phantoms
 from ..errors import UserError
 from ..faces.analyzer import FaceAnalyzer
 from ..ranges import COSINE, COUNT, PAPER_SIMILARITY
 from .audit import audit_figures, copies_risk
+from .bare import refuse_people
+from .breakdown import add_distributions, add_identity, parts_with_figures, told_breakdown
 from .copies import copy_figures
 from .distributions import distribution_figures, noted, sides_of
 from .extractors import Extractors
 from .faces import face_figures, look_at_faces
 from .features import FeatureCaches, PairSampling, PopulationFeatures, common_size, extract_features
 from .lpips import NO_PERCEPTUAL, PAPER_PAIRS, Perceptual
-from .sets import Group, Mask, Population, Warn, generated_population, name_damaged, reference_population
+from .ranking import rankings
+from .resampling import Estimate
+from .sets import (
+    Group,
+    Mask,
+    Population,
+    References,
+    Warn,
+    generated_population,
+    name_damaged,
+    reference_population,
+)
 from .threshold import FALSE_MATCH_RATE, STATED_RATE
-from .untold import without_small_counts
+from .untold import hides_counts, without_small_counts
 
 NOT_PAIRED = "It takes two images that can be read."
 REFERENCE_SIZE = "The training images at the generated images' size, over all pairs."
@@ -133,6 +152,7 @@ class MeasureSettings:
         cache_dir: a private folder for what is computed from generated images (by default a folder of its own
             in each set).
         false_match_rate: of impostor pairs, that the audit's threshold states.
+        conditions: what a set shows, by its name, where that is not its condition ("all": no one condition).
     """
 
     threshold: float = PAPER_SIMILARITY
@@ -141,6 +161,7 @@ class MeasureSettings:
     control: Path | None = None
     cache_dir: Path | None = None
     false_match_rate: float = FALSE_MATCH_RATE
+    conditions: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         STATED_RATE.check(self.false_match_rate, "the false-match rate")
@@ -150,46 +171,71 @@ class MeasureSettings:
 
 def measure_sets(
     generated: Mapping[str, Path],
-    references: Sequence[Path],
+    references: References | Sequence[Path],
     analyzer: FaceAnalyzer | None,
     extractors: Extractors,
     settings: MeasureSettings | None = None,
     *,
     second: FaceAnalyzer | None = None,
     warn: Warn = lambda message: None,
+    engine: Engine = HERE,
 ) -> dict[str, Any]:
     """Measure generated sets beside the training photographs; the result is described above.
 
     What comes from photographs stays in their datasets, each in its own.
 
     Args:
-        generated: folder by condition ("all": images of no one condition).
-        references: dataset folders, whose conditions their manifests name; none when there are no
-            photographs.
+        generated: folder by name, which is the condition ("all": of no one condition) unless
+            `settings.conditions` says what the set shows.
+        references: dataset folders, whose conditions their manifests name, and bare folders; none when there
+            are no photographs.
         analyzer: None leaves FIR and the face figures out.
         extractors: a metric whose network is not in it is left out.
         settings: threshold, pairs, seed and folders.
         second: another recogniser, which filtered nothing, for the leak audit.
         warn: told what could not be measured.
+        engine: who looks for faces and near copies and computes features: this process, or workers on Ray
+            that see the same folders.
 
     Raises:
         UserError: a folder is none, or every set is empty.
     """
     settings = settings or MeasureSettings()
-    refuse_photographs(references, extractors)
+    references = References.of(references)
+    refuse_photographs(references, extractors, settings.cache_dir)
     warn = functools.cache(warn)  # both passes meet the same damaged images
-    population = generated_population(generated, warn)
+    population = generated_population(generated, warn, settings.conditions)
+    shows = {group.name: group.shows for group in population.groups}
     sets: dict[str, Any] = {group.name: {} for group in population.groups}
     figures: dict[str, Any] = {"similarity": {}, "pca": None, "audit": None}
+    estimates: dict[str, dict[str, Estimate]] = {}
+    photographs = reference_population(references, conditions=shows.values())
+    breakdown = {
+        group.name: parts_with_figures(
+            group, population.images, photographs.images, photographs.mask(group.shows)
+        )
+        for group in population.groups
+    }
     with_face: dict[str, int] = {}
     if analyzer is not None:
-        faces = look_at_faces(population, references, settings.control, analyzer, settings.cache_dir, warn)
-        found = face_figures(population, faces, settings.threshold)
-        sets, figures = found["sets"], found["figures"]
+        look = functools.partial(look_at_faces, population, references, settings.control)
+        faces = look(analyzer, settings.cache_dir, warn, engine)
+        of_faces = face_figures(population, faces, settings.threshold)
+        sets, figures = of_faces["sets"], of_faces["figures"]
+        for group in population.groups:
+            add_identity(
+                breakdown[group.name],
+                group,
+                population.images,
+                faces.generated,
+                faces.references,
+                faces.extractor,
+                settings.threshold,
+            )
         audit = audit_figures(population, faces, analyzer.pack, settings.false_match_rate)
         figures["audit"] = {"threshold": audit["threshold"], "second": None}
         if second is not None:
-            others = look_at_faces(population, references, settings.control, second, settings.cache_dir, warn)
+            others = look(second, settings.cache_dir, warn, engine)
             again = audit_figures(population, others, second.pack, settings.false_match_rate, "_second")
             figures["audit"]["second"] = again["threshold"]
             merge(audit["sets"], again["sets"])
@@ -197,21 +243,37 @@ def measure_sets(
         if faces.references is not None:
             with_face = dict(Counter(faces.references.conditions))
             copies = copy_figures(
-                population, references, faces.references, settings.cache_dir, phantom=analyzer.phantom_only
+                population,
+                references.datasets,
+                faces.references,
+                settings.cache_dir,
+                phantom=analyzer.phantom_only,
+                engine=engine,
+                analyzer=analyzer,
             )
             for name, metrics in copies.items():
                 sets[name] |= metrics | copies_risk(metrics)
     if extractors:
-        drawn, real, held = all_features(population, references, extractors, settings, warn)
+        drawn, real, held = all_features(population, references, extractors, settings, warn, engine)
         for group in drawn.population.groups:
             for metric, network in extractors.vectors.items():
                 sides = sides_of(metric, group, real, held, network.info.as_json(), settings.seed)
-                sets[group.name] |= distribution_figures(group, drawn, sides)
+                found = distribution_figures(group, drawn, sides)
+                sets[group.name] |= found.figures
+                estimates[group.name] = estimates.get(group.name, {}) | found.estimates
+                add_distributions(breakdown[group.name], group, drawn, real, sides)
             if extractors.perceptual is not None:
                 info = extractors.perceptual.info.as_json()
                 sets[group.name] |= perceptual_figures(group, drawn, real, info)
-    trained = Counter(image.condition for image in reference_population(references).images)
-    return without_small_counts({"sets": sets, "figures": figures}, trained, with_face)
+    trained = Counter(image.condition for image in photographs.images)
+    told = without_small_counts({"sets": sets, "figures": figures}, trained, with_face, shows)
+    told["figures"]["breakdown"] = {
+        name: told_breakdown(parts, hidden=hides_counts(shows[name], trained, with_face))
+        for name, parts in breakdown.items()
+        if parts
+    }
+    told["figures"]["ranking"] = rankings(told["sets"], shows, estimates)
+    return told
 
 
 def merge(sets: dict[str, Any], more: Mapping[str, Any]) -> None:
@@ -223,16 +285,18 @@ def merge(sets: dict[str, Any], more: Mapping[str, Any]) -> None:
 
 def all_features(
     population: Population,
-    references: Sequence[Path],
+    references: References,
     extractors: Extractors,
     settings: MeasureSettings,
     warn: Warn,
+    engine: Engine = HERE,
 ) -> tuple[PopulationFeatures, PopulationFeatures, PopulationFeatures]:
     """The features of the generated images, and of the photographs that were trained on and held out.
 
     Every image is decoded once; the hold-out enters no LPIPS.
     """
     size = common_size(population.images)
+    shown = [group.shows for group in population.groups]
     drawn = extract_features(
         population,
         {f"{g.name}.{variant}": mask for g in population.groups for variant, mask in g.variants().items()},
@@ -240,6 +304,7 @@ def all_features(
         PairSampling(size, settings.pairs, settings.seed),
         FeatureCaches(settings.cache_dir),
         "features, generated",
+        engine,
     )
     name_damaged(population.images, drawn.damaged(), warn)
     real, held = (
@@ -248,11 +313,15 @@ def all_features(
             {group.name: group.raw for group in photographs.groups},
             networks,
             PairSampling(size, 0),
-            FeatureCaches(),
+            FeatureCaches(settings.cache_dir),
             description,
         )
         for photographs, networks, description in (
-            (reference_population(references), extractors, "features, photographs"),
+            (
+                reference_population(references, conditions=shown),
+                extractors,
+                "features, photographs",
+            ),
             (
                 reference_population(references, "holdout"),
                 replace(extractors, perceptual=None),
@@ -284,9 +353,9 @@ def perceptual_figures(
             "ci95": found.all_pairs_interval(),
             "n": found.n_all_pairs,
         }
-    if group.name in real.lpips:
-        found = real.lpips[group.name]
-        shared = shared_facts(found, real, group.name, real.population.mask(group.name), extractor)
+    if group.shows in real.lpips:
+        found = real.lpips[group.shows]
+        shared = shared_facts(found, real, group.shows, real.population.mask(group.shows), extractor)
         figures["lpips_reference"] = {
             "robust": {
                 "real": {
@@ -318,11 +387,12 @@ def shared_facts(
     }
 
 
-def refuse_photographs(references: Sequence[Path], extractors: Extractors) -> None:
+def refuse_photographs(references: References, extractors: Extractors, cache_dir: Path | None) -> None:
     """Raise UserError where networks without real weights would measure photographs."""
     if not extractors.are_seeded:
         return
-    for folder in references:
+    refuse_people(references.folders, cache_dir)
+    for folder in references.datasets:
         if not holds_phantoms(folder):
             raise UserError(
                 f"{folder} holds photographs, and seeded-random networks are for phantoms alone; "

@@ -20,6 +20,7 @@ from ..small_counts import FEWEST
 from ..statistics import clopper_pearson
 from .fir import share_as_json
 from .gallery import People
+from .pairs import by_person, whole_rows
 
 Array = NDArray[np.floating[Any]]
 LOW = 0.05
@@ -70,13 +71,16 @@ def distance_ratios(
     [M] who is on each probe, who does not count; None for generated images.
     """
     names, person = np.unique(np.array(subjects, object).astype(str), return_inverse=True)
-    nearest = np.stack(
-        [(probes @ train[person == number].T).max(axis=1) for number in range(len(names))], axis=1
-    ).astype(np.float64)
-    if own is not None:
-        nearest[np.array(own, object).astype(str)[:, None] == names[None]] = -1
-    first, second = (-np.partition(-nearest, 1, axis=1)[:, :2]).T
-    return np.asarray(np.sqrt(np.maximum(1 - first, 0) / np.maximum(1 - second, 1e-12)), np.float64)
+    who = None if own is None else np.array(own, object).astype(str)
+    ratios = np.zeros(len(probes))
+    for start, cosines in whole_rows(probes, train):
+        nearest = by_person(cosines, person).astype(np.float64)
+        here = slice(start, start + len(nearest))
+        if who is not None:
+            nearest[who[here, None] == names[None]] = -1
+        first, second = (-np.partition(-nearest, 1, axis=1)[:, :2]).T
+        ratios[here] = np.sqrt(np.maximum(1 - first, 0) / np.maximum(1 - second, 1e-12))
+    return ratios
 
 
 def low_quantile(values: NDArray[np.float64]) -> tuple[float, list[float]]:
@@ -90,21 +94,23 @@ def low_quantile(values: NDArray[np.float64]) -> tuple[float, list[float]]:
 def nearest_figures(
     generated: Array, train: People, holdout: People, shared: dict[str, Any]
 ) -> dict[str, Any]:
-    """`distance_ratio` and `authenticity` of a raw set, each with its control; without the last where there
-    are too few photographs.
+    """`distance_ratio` and `authenticity` of a raw set, each with its control; without the first where it is
+    not known who is on the photographs, and without both where there are too few.
     """
-    if len(generated) < FEWEST or train.n_people < FEWEST:
+    if min(len(generated), len(train)) < FEWEST:
         return {}
-    value, ends = low_quantile(distance_ratios(generated, train.faces, train.subjects))
-    own = train.in_fives()
-    others = distance_ratios(own.faces, train.faces, train.subjects, own.subjects)
-    control, control_ends = low_quantile(others)
-    ratio = {"value": value, "ci95": ends, "n": len(generated), **shared, "note": RATIO}
-    ratio["control"] = {"value": control, "ci95": control_ends, "n": len(own)}
     is_own = authentic(generated, train.faces)
     authenticity = share_as_json(clopper_pearson(int(is_own.sum()), len(is_own))) | shared
     authenticity |= {"note": AUTHENTIC, "control": None}
     if len(holdout) >= FEWEST:
         outside = authentic(holdout.faces, train.faces)
         authenticity["control"] = share_as_json(clopper_pearson(int(outside.sum()), len(outside)))
+    if train.n_people < FEWEST:
+        return {"authenticity": authenticity}
+    value, ends = low_quantile(distance_ratios(generated, train.faces, train.subjects))
+    own = train.in_fives()
+    others = distance_ratios(own.faces, train.faces, train.subjects, own.subjects)
+    control, control_ends = low_quantile(others)
+    ratio = {"value": value, "ci95": ends, "n": len(generated), **shared, "note": RATIO}
+    ratio["control"] = {"value": control, "ci95": control_ends, "n": len(own)}
     return {"distance_ratio": ratio, "authenticity": authenticity}

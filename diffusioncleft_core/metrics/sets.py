@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..conditions.vocabulary import ALL
 from ..dataset.folder import dataset_rows
 from ..errors import UserError
 from ..files import inside, sha256_file
@@ -17,7 +18,7 @@ from ..imageset.decode import Rejected, header_size, read_image
 from ..imageset.manifest import filtered_rows, read_image_set, unlisted
 from ..imageset.places import named
 
-ALL = "all"
+__all__ = ["ALL"]
 
 Mask = NDArray[np.bool_]
 Warn = Callable[[str], None]
@@ -32,6 +33,10 @@ class MeasuredImage:
     condition: str
     raw: bool = True
     filtered: bool = False
+    set_name: str = ""
+    """Of the set it belongs to, where that is not the condition."""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    """What it shows, as far as a manifest says."""
 
     @property
     def path(self) -> Path:
@@ -70,6 +75,13 @@ class Group:
     """[N] over the list of all measured images."""
     filtered: Mask | None
     """[N], None when not every set of the group went through the filters."""
+    condition: str = ""
+    """Whose photographs it is compared with, where its name does not say it; `all`: everybody's."""
+
+    @property
+    def shows(self) -> str:
+        """The condition whose photographs it is compared with."""
+        return self.condition or self.name
 
     def variants(self) -> dict[str, Mask]:
         """`raw`, and `filtered` where there is one."""
@@ -89,16 +101,39 @@ class Population:
         return known.get(name, np.zeros(len(self.images), bool))
 
 
-def measured_set(folder: Path, condition: str) -> tuple[list[MeasuredImage], bool]:
+@dataclass(frozen=True)
+class References:
+    """What sets are compared with.
+
+    Attributes:
+        datasets: built datasets, which know conditions, subjects and the hold-out.
+        folders: bare folders of images, with the condition that each shows; `all`: every set is compared
+            with it.
+    """
+
+    datasets: tuple[Path, ...] = ()
+    folders: Mapping[Path, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, given: References | Sequence[Path]) -> References:
+        """`given`, or datasets alone."""
+        return given if isinstance(given, References) else cls(tuple(map(Path, given)))
+
+    def __bool__(self) -> bool:
+        return bool(self.datasets or self.folders)
+
+
+def measured_set(folder: Path, condition: str, name: str = "") -> tuple[list[MeasuredImage], bool]:
     """The images of a generated set or of a bare folder, and whether the set went through the filters.
 
-    What can't be decoded is among them: it is counted when it is measured. UserError for no folder.
+    What can't be decoded is among them: it is counted when it is measured. name: of the set, where it is not
+    its condition's. UserError for no folder.
     """
     rows = read_image_set(folder, may_be_empty=True)
     was_filtered = any(row.verdicts for row in rows)
     kept = {row.file for row in filtered_rows(rows)}
     images = [
-        MeasuredImage(Path(folder), row.file, condition, row.is_raw, row.file in kept)
+        MeasuredImage(Path(folder), row.file, condition, row.is_raw, row.file in kept, name, row.attributes)
         for row in {row.file: row for row in rows}.values()
         if row.is_raw or row.file in kept
     ]
@@ -111,30 +146,55 @@ def condition_of(folder: Path) -> str | None:
     return max(dict.fromkeys(known), key=known.count) if known else None
 
 
-def generated_population(generated: Mapping[str, Path], warn: Warn) -> Population:
-    """The images of all generated sets, by condition. Raises UserError when all are empty."""
+def generated_population(
+    generated: Mapping[str, Path], warn: Warn, conditions: Mapping[str, str] | None = None
+) -> Population:
+    """The images of all generated sets, by name. Raises UserError when all are empty.
+
+    conditions: what the sets show whose name is not their condition.
+    """
     refuse_nothing(generated)
+    conditions = conditions or {}
     images: list[MeasuredImage] = []
     was_filtered = {}
-    for condition, folder in generated.items():
-        found, was_filtered[condition] = measured_set(folder, condition)
+    for name, folder in generated.items():
+        found, was_filtered[name] = measured_set(folder, conditions.get(name, name), name)
         images += found
         if not found:
             warn(f"{folder} holds no image")
         for message in unlisted(folder):
             warn(message)
-    return Population(images, groups_of(images, was_filtered))
+    return Population(images, groups_of(images, was_filtered, conditions))
 
 
-def reference_population(datasets: Sequence[Path], role: str = "train") -> Population:
-    """The photographs of these datasets that have a role, the training ones by default; maybe none."""
+def reference_population(
+    references: References | Sequence[Path], role: str = "train", conditions: Iterable[str] = ()
+) -> Population:
+    """The photographs that have a role, the training ones by default; maybe none.
+
+    All images of a bare folder count as training photographs. Those of no one condition belong to every
+    condition's group.
+
+    Args:
+        references: datasets and bare folders.
+        role: in a dataset.
+        conditions: that have a group, beside the photographs' own.
+    """
+    references = References.of(references)
     images = [
-        MeasuredImage(Path(folder), row.file, row.condition or "unknown")
-        for folder in dict.fromkeys(map(Path, datasets))
+        MeasuredImage(folder, row.file, row.condition or "unknown", attributes=row.attributes)
+        for folder in dict.fromkeys(references.datasets)
         for row in dataset_rows(folder, role)
     ]
-    conditions = {image.condition: False for image in images}
-    return Population(images, groups_of(images, {**conditions, ALL: False}) if images else [])
+    for folder, condition in references.folders.items() if role == "train" else ():
+        images += [image for image in measured_set(folder, condition)[0] if image.raw]
+    if not images:
+        return Population([], [])
+    shown = np.array([image.condition for image in images], object)
+    names = dict.fromkeys([*shown.tolist(), *conditions])
+    groups = [Group(name, (shown == name) | (shown == ALL), None) for name in names if name != ALL]
+    groups.append(Group(ALL, np.ones(len(images), bool), None))
+    return Population(images, [group for group in groups if group.raw.any()])
 
 
 def refuse_nothing(generated: Mapping[str, Path]) -> None:
@@ -146,17 +206,23 @@ def refuse_nothing(generated: Mapping[str, Path]) -> None:
         )
 
 
-def groups_of(images: Sequence[MeasuredImage], was_filtered: Mapping[str, bool]) -> list[Group]:
-    """A group for each condition, and `all` where there are several (or images of no condition)."""
-    conditions = np.array([image.condition for image in images], object)
+def groups_of(
+    images: Sequence[MeasuredImage], was_filtered: Mapping[str, bool], conditions: Mapping[str, str]
+) -> list[Group]:
+    """A group for each set, and `all` where there are several conditions (or images of no condition).
+
+    Sets that have names of their own are not put together: they are compared.
+    """
+    sets = np.array([image.set_name or image.condition for image in images], object)
     raw = np.array([image.raw for image in images], bool)
     kept = np.array([image.filtered for image in images], bool)
     names = [name for name in was_filtered if name != ALL]
     groups = []
     for name in names:
-        mask = conditions == name
-        groups.append(Group(name, raw & mask, kept & mask if was_filtered[name] else None))
-    if len(names) != 1 or ALL in was_filtered:
+        mask = sets == name
+        filtered = kept & mask if was_filtered[name] else None
+        groups.append(Group(name, raw & mask, filtered, conditions.get(name, "")))
+    if ALL in was_filtered or (len(names) > 1 and not conditions):
         groups.append(Group(ALL, raw, kept if all(was_filtered.values()) else None))
     return groups
 

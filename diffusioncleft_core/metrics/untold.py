@@ -27,17 +27,22 @@ UNSEEN = "unseen"
 
 
 def without_small_counts(
-    measured: dict[str, Any], photographs: Mapping[str, int], faces: Mapping[str, int]
+    measured: dict[str, Any],
+    photographs: Mapping[str, int],
+    faces: Mapping[str, int],
+    shows: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """`measured` (see `measure`) without the counts that would tell of fewer than five photographs.
 
     photographs, faces: how many training photographs a condition has, and how many of them with a face.
+    shows: a set's condition, by its name, where these differ.
     """
-    few = {name for name, n in photographs.items() if is_small(n)}
-    faceless = {name for name, n in faces.items() if is_small(photographs.get(name, n) - n)}
+    shows = shows or {}
+    few, faceless = small_counts(photographs, faces)
     sets = {name: dict(metrics) for name, metrics in measured["sets"].items()}
     figures = dict(measured["figures"])
-    for name, metrics in sets.items():
+    for own, metrics in sets.items():
+        name = shows.get(own, own)
         for metric in list(metrics):
             if metric.startswith("fir_"):
                 hides = touches(ALL if metric == AGAINST_ALL else name, few | faceless)
@@ -50,7 +55,7 @@ def without_small_counts(
             elif metric == "lpips_reference":
                 metrics[metric] = mapped(metrics[metric], with_told_defects)
     figures["similarity"] = {
-        name: mapped_variants(variants) if touches(name, few | faceless) else variants
+        name: mapped_variants(variants) if touches(shows.get(name, name), few | faceless) else variants
         for name, variants in figures["similarity"].items()
     }
     if figures.get("pca"):
@@ -60,9 +65,22 @@ def without_small_counts(
     return {"sets": sets, "figures": figures}
 
 
+def small_counts(photographs: Mapping[str, int], faces: Mapping[str, int]) -> tuple[set[str], set[str]]:
+    """The conditions with few photographs, and with few of them without a face."""
+    few = {name for name, n in photographs.items() if is_small(n)}
+    return few, {name for name, n in faces.items() if is_small(photographs.get(name, n) - n)}
+
+
+def hides_counts(name: str, photographs: Mapping[str, int], faces: Mapping[str, int]) -> bool:
+    """Whether counts of what is compared with a condition's photographs stay untold."""
+    return touches(name, set.union(*small_counts(photographs, faces)))
+
+
 def touches(name: str, hidden: Iterable[str]) -> bool:
-    """Whether a group's counts tell of one of the conditions: it is the condition, or the union."""
-    return bool(set(hidden)) if name == ALL else name in hidden
+    """Whether a group's counts tell of one of the conditions: it is the condition, or the union, or the
+    photographs are everybody's.
+    """
+    return bool(set(hidden)) if name == ALL else name in hidden or ALL in hidden
 
 
 def mapped(profiles: Mapping[str, Any], change: Any, *arguments: Any) -> dict[str, Any]:

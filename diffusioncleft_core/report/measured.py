@@ -22,6 +22,7 @@ from .blocks import (
     plain,
     sentence,
 )
+from .several import breakdown_tables, ranking_tables
 
 METRICS = {
     "fir_pairs": ("FIR, share of generated–training pairs (lower is better)", "paper"),
@@ -111,6 +112,8 @@ def measured_section(document: Mapping[str, Any]) -> Section:
         for table in (beside(sets, labels), of_photographs(sets, labels), entered(sets, labels))
         if table.rows
     ]
+    figures = document.get("figures") or {}
+    blocks += [*ranking_tables(figures, labels), *breakdown_tables(figures, labels)]
     blocks += [notes_of(sets), extractors(sets)]
     lead = (
         "The raw set, every image of the plan, is the headline; the filtered set, what "

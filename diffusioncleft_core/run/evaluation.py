@@ -130,11 +130,9 @@ def filter_images(run: Run) -> Results:
 
     Where it is asked for, images are made in place of rejected ones.
     """
-    from ..dataset.references import read_references
-    from ..filters.apply import Filters
-    from ..filters.artifacts import FILTER_VERSION, ArtifactFilter, check_limits
+    from ..filters.artifacts import FILTER_VERSION, check_limits
     from ..filters.decisions import decisions_in
-    from ..filters.identity import IdentityFilter
+    from ..filters.settings import FilterSettings, load_filters
     from ..filters.stage import Refill, filter_sets
     from ..filters.text import text_weights
     from ..imageset.copies import COPIES_VERSION, NEAR_COPY, NEAR_COPY_PHANTOM
@@ -146,20 +144,23 @@ def filter_images(run: Run) -> Results:
     }
 
     def work() -> Results:
-        analyzer = analyzer_of(settings)
         datasets = {name: folders.dataset(name) for name in facts}
-        identity = IdentityFilter(read_references(list(datasets.values()), analyzer), settings.threshold)
+        filters = FilterSettings(
+            settings.faces,
+            settings.sampling.device.type,
+            limits=settings.limits,
+            references=tuple(datasets.values()),
+            threshold=settings.threshold,
+            phantom_base=settings.source.fingerprint() if settings.phantom else None,
+        )
         return filter_sets(
             {name: folders.generated(name) for name in facts},
             datasets,
-            Filters(
-                ArtifactFilter(analyzer, limits=settings.limits),
-                identity,
-                phantom_base=settings.source.fingerprint() if settings.phantom else None,
-            ),
+            load_filters(filters),
             cache=folders.faces,
             refill=Refill(draw_again, settings.refill) if settings.refill else None,
             warn=run.warn,
+            engine=settings.engine,
         )
 
     def inputs() -> dict[str, Any]:
@@ -214,6 +215,7 @@ def measure_images(run: Run, control: Path | None) -> Results:
                 cache_dir=folders.faces,
             ),
             warn=run.warn,
+            engine=settings.engine,
         )
         judge_all_previews(run, analyzer)
         pairs = nearest_pairs(folders.root, generated, datasets, analyzer, cache=folders.faces)
@@ -268,7 +270,7 @@ def judge_all_previews(run: Run, analyzer: FaceAnalyzer) -> None:
 def draw_zero_shot(run: Run) -> Results:
     """What the base model draws without any LoRA, asked with the vocabulary's probes."""
     from ..generation.folder import set_fits
-    from ..generation.generate import generate
+    from ..generation.generate import draw_all
     from ..generation.plans import zero_shot_plan
     from ..report.run_folder import ZERO_SHOT
 
@@ -276,7 +278,8 @@ def draw_zero_shot(run: Run) -> Results:
     plan = zero_shot_plan(settings.vocabulary.zero_shot, ZERO_SHOT_IMAGES, settings.seed)
 
     def work() -> Results:
-        return {"images": generate(settings.drawn_with(), plan, out, role="control").total}
+        drawn = draw_all(settings.drawn_with(), plan, out, role="control", engine=settings.engine)
+        return {"images": drawn.total}
 
     def fits() -> bool:
         return set_fits(settings.drawn_with(), plan, out)

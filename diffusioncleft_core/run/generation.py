@@ -103,10 +103,13 @@ def _image_digest(folder: Path, row: ImageRow) -> str | None:
 
 def draw_plan(run: Run, condition: Condition, plan: Sequence[PlanRow], *, warn: Warn) -> Any:
     """Draw the rows of a plan that the condition's set does not hold yet."""
-    from ..generation.generate import generate
+    from ..generation.generate import draw_all
 
-    settings = run.settings.drawn_with(run.folders.lora(condition))
-    return generate(settings, plan, run.folders.generated(condition.name), warn=warn)
+    settings, out = (
+        run.settings.drawn_with(run.folders.lora(condition)),
+        run.folders.generated(condition.name),
+    )
+    return draw_all(settings, plan, out, warn=warn, engine=run.settings.engine)
 
 
 def ask_oracle(run: Run, condition: Condition) -> Results:

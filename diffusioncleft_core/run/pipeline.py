@@ -7,15 +7,18 @@ skipped, an interrupted one goes on where it was (`stages`).
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from ..conditions.vocabulary import Condition
 from ..dataset.folder import erase
 from ..errors import UserError
 from ..files import TEMPORARY_PREFIX, folder_lock, private_dir
+from ..progress import watched
 from ..recipe.document import write_recipe
 from ..report.folders import RunFolders
 from .audit import audit_loras
@@ -28,7 +31,7 @@ from .run import Run, Warn
 from .settings import RunSettings
 from .stages import Results, StageRow, say_on_stderr
 from .study import demonstrate_study, told_study
-from .training import Train, regularize, side_by_side, train_lora, trainings_at_once
+from .training import Stop, Train, regularize, side_by_side, train_lora, trainings_at_once
 from .withdrawal import foreseen
 
 
@@ -116,6 +119,28 @@ def plan_notes(settings: RunSettings) -> list[str]:
     ]
 
 
+def learn_and_draw(
+    run: Run, condition: Condition, train: Train, drawing: threading.Lock, stop: Stop = lambda: False
+) -> None:
+    """A condition's LoRA and its pictures; on a processor they are drawn while another one learns.
+
+    drawing: held by the condition whose pictures are drawn, in this process. stop: says whether to end, with
+    a checkpoint or after the batch.
+    """
+
+    def until_asked(description: str, done: int, total: int) -> None:
+        if stop():
+            raise KeyboardInterrupt
+
+    results = run.facts[condition.name]
+    results["training"] = train_lora(run, condition, train, stop)
+    with drawing, watched(until_asked):
+        results["plan"] = write_prompt_plan(run, condition)
+        results["generation"] = generate_images(run, condition)
+        if run.settings.phantom and condition.phantom is not None:
+            results["oracle"] = ask_oracle(run, condition)
+
+
 def run_stages(run: Run, train: Train) -> tuple[Results, Results, Results]:
     """Every stage in the order of the story; results of the filters, the measurements and the audits."""
     settings, facts = run.settings, run.facts
@@ -125,17 +150,14 @@ def run_stages(run: Run, train: Train) -> tuple[Results, Results, Results]:
     for condition in run.conditions:
         if settings.regularization_images:
             facts[condition.name]["regularization"] = regularize(run, condition)
-    jobs = {condition.name: partial(train_lora, run, condition, train) for condition in run.conditions}
-    for name, done in side_by_side(jobs, trainings_at_once(settings)).items():
-        facts[name]["training"] = done
+    drawing = threading.Lock()
+    jobs = {
+        condition.name: partial(learn_and_draw, run, condition, train, drawing)
+        for condition in run.conditions
+    }
+    side_by_side(jobs, 1 if run.stages.dry else trainings_at_once(settings))
     if not run.stages.dry:
         write_recipe(run.folders.recipe, settings.recipe)
-    for condition in run.conditions:
-        results = facts[condition.name]
-        results["plan"] = write_prompt_plan(run, condition)
-        results["generation"] = generate_images(run, condition)
-        if settings.phantom and condition.phantom is not None:
-            results["oracle"] = ask_oracle(run, condition)
     filtered = filter_images(run)
     for condition in run.conditions:
         draw_sheets(run, condition)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..cluster.work import HERE, Engine
 from ..conditions.loader import load_vocabulary
 from ..conditions.vocabulary import Vocabulary
 from ..dataset.settings import SMALLEST_SIDE, Photographs
@@ -81,6 +82,7 @@ class RunSettings:
         audit: drawings a caption with which each LoRA is audited; 0: none.
         recipe: of all trainings, without what the datasets add.
         redo: make everything anew.
+        engine: who draws, filters and measures; trainings are this machine's own.
         absent: parts of the base model that were not found (`base` for all of it), by the error that says so.
     """
 
@@ -110,6 +112,7 @@ class RunSettings:
     audit: int = ranged(NONE_OR_MORE, default=0)
     recipe: Recipe = field(default_factory=Recipe)
     redo: bool = False
+    engine: Engine = field(default=HERE, compare=False, repr=False)
     absent: Mapping[str, UserError] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

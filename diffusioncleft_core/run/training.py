@@ -170,9 +170,9 @@ def write_preview_prompts(run: Run, condition: Condition) -> None:
 
 
 def trainings_at_once(settings: RunSettings) -> int:
-    """Both LoRAs at once on a processor, a core each, which is faster than one after the other.
+    """All LoRAs at once on a processor, a core each, which is faster than one after the other.
 
-    A GPU has room for one.
+    A GPU has room for one, and draws its pictures before the next one learns.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return len(settings.conditions) if settings.sampling.device.type == "cpu" and cores > 1 else 1

@@ -16,7 +16,7 @@ for folder in (HERE, COMFYUI_TESTS):
         sys.path.insert(0, str(folder))
 
 from canvas import Canvas  # noqa: E402
-from comfy_server import PACK, ComfyServer, find_comfyui  # noqa: E402
+from comfy_server import PACK, ComfyServer, find_comfyui, server_environment  # noqa: E402
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ARGUMENTS = [
@@ -51,13 +51,7 @@ def canvas_server(tmp_path_factory):
         pytest.skip("NO COMFYUI: set COMFYUI_PATH to a checkout; the canvas was not tested")
     pytest.importorskip("comfyui_frontend_package", reason="NO FRONTEND: the canvas was not tested")
     base = tmp_path_factory.mktemp("canvas")
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")},
-        "PYTHONPATH": str(HERE.parent / "offline"),
-        "HF_HUB_OFFLINE": "1",
-        "PYTHONUTF8": "1",
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
-    }
+    environment = server_environment()
     server = ComfyServer(comfyui, base, environment)
     (base / "custom_nodes" / PACK).rename(base / "custom_nodes" / "diffusioncleft")
     server.start()

@@ -36,6 +36,8 @@ def server_environment() -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "PYTHONUTF8": "1",
         "OMP_NUM_THREADS": "1",
+        "MALLOC_MMAP_THRESHOLD_": str(2**28),  # else page faults are a fifth of drawing
+        "MALLOC_TRIM_THRESHOLD_": str(2**29),
     }
 
 

@@ -2,12 +2,18 @@
 
 import contextlib
 import json
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from stand_in_comfyui import GRAPH, MODES, StandIn
 
 from diffusioncleft.diffusioncleft_core.conditions.plan import PlanRow, write_plan
+from diffusioncleft.diffusioncleft_core.files import read_jsonl
 
 ENOUGH = 60
 """Seconds after which a command that takes a few counts as waiting for ever."""
@@ -76,3 +82,76 @@ def test_a_plan_ends_with_every_row_queued_once(run, tmp_path, mode):
     assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == [
         f"{i:06d}_{i}.png" for i in range(3)
     ]
+
+
+def share(command, tmp_path, servers, n, *, patience=30.0):
+    """Run a plan of n rows on several stand-ins; the finished process."""
+    (tmp_path / "workflow.json").write_text(json.dumps(GRAPH))
+    write_plan(tmp_path / "plan.jsonl", [PlanRow(i, f"face {i}", i, {}, "pre_op") for i in range(n)])
+    words = ["comfy", "batch", tmp_path / "workflow.json", "--plan", tmp_path / "plan.jsonl"]
+    words += ["--prompt-input", "1.text", "--seed-input", "1.seed", "--out", tmp_path / "out"]
+    where = [word for server in servers for word in ("--server", server.url)]
+    return command(*words, *where, "--patience", patience, timeout=2 * ENOUGH)
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.glob("*.png"))
+
+
+def test_several_servers_share_the_rows_and_the_set_is_as_from_one(command, tmp_path):
+    with standing_in("ok") as one, standing_in("ok") as other:
+        done = share(command, tmp_path, [one, other], 8)
+        assert done.returncode == 0, done.stderr
+        assert "8 rows done, 0 done before, 0 failed" in done.stdout
+        assert one.posts
+        assert other.posts
+        assert one.posts + other.posts == 8
+    assert names_in(tmp_path / "out") == [f"{i:06d}_{i}.png" for i in range(8)]
+    assert [row["seed"] for row in read_jsonl(tmp_path / "out" / "manifest.jsonl")] == list(range(8))
+
+
+class Mortal:
+    """A stand-in that is a process of its own, and can be killed."""
+
+    def __init__(self):
+        code = "import time; from stand_in_comfyui import StandIn; print(StandIn('ok').url, flush=True); "
+        code += "time.sleep(600)"
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code], cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, text=True
+        )
+        self.url = self.process.stdout.readline().strip()
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+def test_a_server_that_dies_gives_its_rows_back(command, tmp_path):
+    with standing_in("ok") as one:
+        other = Mortal()
+
+        def end():
+            while len(names_in(tmp_path / "out")) < 2:
+                time.sleep(0.01)
+            other.kill()
+
+        threading.Thread(target=end, daemon=True).start()
+        done = share(command, tmp_path, [one, other], 12, patience=2)
+        assert done.returncode == 0, done.stderr
+        assert "is gone: its rows go to the other servers" in done.stderr
+        assert "12 rows done, 0 done before, 0 failed" in done.stdout
+    assert names_in(tmp_path / "out") == [f"{i:06d}_{i}.png" for i in range(12)]
+    assert [row["seed"] for row in read_jsonl(tmp_path / "out" / "manifest.jsonl")] == list(range(12))
+
+
+def test_a_server_that_is_named_twice_or_missing_is_told_at_once(command, tmp_path):
+    with standing_in("ok") as one:
+        twice = share(command, tmp_path, [one, one], 1)
+        assert "names one server twice" in twice.stderr
+        gone = StandIn("ok")
+        gone.close()
+        missing = share(command, tmp_path, [one, gone], 1)
+        assert "nothing answers at" in missing.stderr
+        assert twice.returncode == missing.returncode == 2
+        assert not one.posts

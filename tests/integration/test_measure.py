@@ -277,11 +277,15 @@ def test_a_set_of_which_no_image_can_be_read_is_a_mistake_and_writes_nothing(tmp
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["empty"], "has no manifest, so say what it shows"),
+        (["empty"], "there is nothing to measure: no image in"),
         (["pre_op=empty"], "there is nothing to measure: no image in"),
         (["pre_op=nowhere"], "nowhere is no folder"),
         (["pre_op=empty", "--metrics", "fir,kid"], "choose from: fir, fid, lpips"),
-        (["pre_op=empty", "--reference", "empty"], "is no dataset folder"),
+        (["pre_op=empty", "--reference", "empty"], "empty is no dataset and holds no image to compare with"),
+        (["preop=empty"], "there is no condition 'preop'; did you mean 'pre_op'?"),
+        (["a:preop=empty"], "there is no condition 'preop'; did you mean 'pre_op'?"),
+        (["pre_op=empty", "--reference", "pst_op=empty"], "holds no image"),
+        (["a=empty", "a=empty"], "are both called a"),
     ],
 )
 def test_mistakes_are_one_line(arguments, words, tmp_path, capsys, monkeypatch):

@@ -9,11 +9,11 @@ import pytest
 import torch
 from noise_pictures import noise_pictures, stop_at_a_checkpoint
 from PIL import Image
-from recipes import changed, recipe_of
-from safetensors import safe_open
+from recipes import changed, tiny_recipe
 from safetensors.torch import load_file
 from synthetic_mark import assert_marked
 from tiny_flux import build_tiny_flux
+from trainings import loss_rows, metadata_of, same, trained
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.trainer.events import Events
@@ -33,39 +33,16 @@ def workplace(tmp_path_factory):
 
 @pytest.fixture
 def settings(workplace, tmp_path):
-    return recipe_of(
-        pretrained_model_name_or_path=workplace / "flux",
-        train_data_dir=workplace / "photos",
+    return tiny_recipe(
+        workplace,
+        tmp_path / "out",
         resolution=(64, 96),
-        cache_dir=workplace / "cache",
-        output_dir=tmp_path / "out",
         max_train_steps=8,
         checkpoint_every_n_steps=3,
         learning_rate=1e-2,
         optimizer_type="AdamW",
-        num_cpu_threads=1,
-        device="cpu",
         save_precision="float",
     )
-
-
-def trained(settings):
-    events = []
-    return train(settings, Events(events.append), Interruption()).path, events
-
-
-def rows(path: Path) -> list[dict]:
-    return [json.loads(line) for line in (path.parent / "loss.jsonl").read_text().splitlines()]
-
-
-def same(one: Path, other: Path) -> bool:
-    first, second = load_file(one), load_file(other)
-    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
-
-
-def metadata(path: Path) -> dict[str, str]:
-    with safe_open(path, "pt") as file:
-        return file.metadata()
 
 
 def assert_goes_on_to_the_same_bits(settings, whole: Path, folder: Path) -> None:
@@ -75,8 +52,8 @@ def assert_goes_on_to_the_same_bits(settings, whole: Path, folder: Path) -> None
     again, events = trained(interrupted)
     assert next(event for event in events if event["event"] == "start")["step"] == 3
     assert same(whole, again)
-    assert rows(whole) == rows(again)
-    assert metadata(whole) == metadata(again)
+    assert loss_rows(whole.parent) == loss_rows(again.parent)
+    assert metadata_of(whole) == metadata_of(again)
 
 
 def test_an_image_is_trained_at_every_size_that_it_fills(workplace, settings, tmp_path):
@@ -85,7 +62,7 @@ def test_an_image_is_trained_at_every_size_that_it_fills(workplace, settings, tm
     start = next(event for event in events if event["event"] == "start")
     assert (start["images"], start["regularisation"]) == (6, 2)
     assert start["buckets"] == {"64x64": 2, "80x112": 2, "96x96": 2}
-    told = metadata(path)
+    told = metadata_of(path)
     assert (told["ss_num_train_images"], told["ss_num_batches_per_epoch"]) == ("6", "10")
     latents = {tuple(entry.shape[1:]) for entry in cached(workplace)}
     assert latents == {(8, 8), (12, 12), (10, 6), (14, 10)}
@@ -115,7 +92,7 @@ def test_few_photographs_at_several_sizes_do_not_tell_how_few_they_are(workplace
     path, _ = trained(
         changed(settings, multi_resolution=True, train_data_dir=tmp_path / "few", train_batch_size=1)
     )
-    told = metadata(path)
+    told = metadata_of(path)
     untold = ("ss_num_train_images", "ss_num_batches_per_epoch", "ss_num_epochs", "ss_epoch")
     assert [name for name in untold if name in told] == []
     assert set(json.loads(told["bucket_counts"]).values()) == {None}
@@ -132,11 +109,11 @@ def test_under_rate_1_captions_do_not_matter_and_at_half_some_do(workplace, sett
     )
     half, _ = trained(changed(settings, caption_dropout_rate=0.5, output_dir=tmp_path / "half"))
     assert same(bare, also)
-    first = [next(row["loss"] for row in rows(path)) for path in (captioned, bare, half)]
+    first = [next(row["loss"] for row in loss_rows(path.parent)) for path in (captioned, bare, half)]
     assert first[0] != first[1]
     assert first[2] in first[:2]
     assert not same(captioned, bare) and not same(half, bare) and not same(half, captioned)
-    assert metadata(half)["ss_caption_dropout_rate"] == "0.5"
+    assert metadata_of(half)["ss_caption_dropout_rate"] == "0.5"
     with pytest.raises(UserError, match=r"caption_dropout_rate was 0\.5"):
         trained(changed(settings, caption_dropout_rate=0.25, output_dir=tmp_path / "half", max_train_steps=9))
 
@@ -145,7 +122,7 @@ def test_every_so_many_epochs_go_without_captions(settings, tmp_path):
     """Six photographs an epoch: with every second one bare, the first six steps are as without dropout."""
     plain, _ = trained(settings)
     settings = changed(settings, caption_dropout_every_n_epochs=2, output_dir=tmp_path / "bare")
-    losses = [[row["loss"] for row in rows(path)] for path in (plain, trained(settings)[0])]
+    losses = [[row["loss"] for row in loss_rows(path.parent)] for path in (plain, trained(settings)[0])]
     assert losses[0][:6] == losses[1][:6]
     assert losses[0][6] != losses[1][6]
 
@@ -180,8 +157,8 @@ def test_the_file_is_the_average_of_the_weights_over_the_steps(settings, tmp_pat
         torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-7)
         moved = max(moved, (value - steps[-1][key]).abs().max().item())
     assert moved > 1e-4
-    assert rows(plain) == rows(averaged)  # what is trained is the same
-    assert metadata(averaged)["ema_decay"] == "0.4" and "ema_decay" not in metadata(plain)
+    assert loss_rows(plain.parent) == loss_rows(averaged.parent)  # what is trained is the same
+    assert metadata_of(averaged)["ema_decay"] == "0.4" and "ema_decay" not in metadata_of(plain)
 
 
 def test_previews_are_the_averages_too(workplace, settings, tmp_path):

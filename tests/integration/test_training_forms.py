@@ -7,19 +7,16 @@ import pytest
 import torch
 from noise_pictures import noise_pictures, stop_at_a_checkpoint
 from PIL import Image
-from recipes import changed, recipe_of
-from safetensors import safe_open
+from recipes import changed, tiny_recipe
 from safetensors.torch import load_file
 from tiny_flux import build_tiny_flux
+from trainings import metadata_of, trained
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.flux import lora
 from diffusioncleft.diffusioncleft_core.flux.source import FluxSource
 from diffusioncleft.diffusioncleft_core.flux.transformer import load_transformer
 from diffusioncleft.trainer.config import parse_recipe, to_arguments
-from diffusioncleft.trainer.events import Events
-from diffusioncleft.trainer.flux_train_network import train
-from diffusioncleft.trainer.interruption import Interruption
 
 
 @pytest.fixture(scope="module")
@@ -33,12 +30,9 @@ def workplace(tmp_path_factory):
 
 @pytest.fixture(params=["dora", "lokr"])
 def settings(request, workplace, tmp_path):
-    return recipe_of(
-        pretrained_model_name_or_path=workplace / "flux",
-        train_data_dir=workplace / "photos",
-        resolution=(64,),
-        cache_dir=workplace / "cache",
-        output_dir=tmp_path / "out",
+    return tiny_recipe(
+        workplace,
+        tmp_path / "out",
         network_form=request.param,
         network_dim=2,
         network_alpha=4.0,
@@ -47,24 +41,18 @@ def settings(request, workplace, tmp_path):
         optimizer_type="AdamW",
         gradient_checkpointing=True,
         output_preservation_weight=0.5,
-        num_cpu_threads=1,
-        device="cpu",
     )
 
 
-def trained(settings):
-    return train(settings, Events(lambda event: None), Interruption()).path
-
-
 def test_a_stopped_run_ends_with_the_same_file(settings, tmp_path):
-    whole = trained(settings)
+    whole = trained(settings)[0]
     stopped = changed(settings, output_dir=tmp_path / "stopped", checkpoint_every_n_steps=2)
     stop_at_a_checkpoint(stopped)
-    again = trained(stopped)
+    again = trained(stopped)[0]
     first, second = load_file(whole), load_file(again)
     assert set(first) == set(second)
     assert all(torch.equal(value, second[key]) for key, value in first.items())
-    told = safe_open(whole, "pt").metadata()
+    told = metadata_of(whole)
     arguments = json.loads(told["ss_network_args"])
     form = settings.network.form
     assert arguments == ({"use_dora": "True"} if form == "dora" else {"algo": "lokr", "factor": "-1"})
@@ -75,7 +63,7 @@ def test_a_stopped_run_ends_with_the_same_file(settings, tmp_path):
 
 def test_the_preview_is_what_the_bf16_file_gives(settings, workplace, tmp_path):
     previewed = changed(settings, sample_prompts=workplace / "prompts.txt", sample_every_n_steps=4)
-    file = trained(previewed)
+    file = trained(previewed)[0]
     shown = np.asarray(Image.open(tmp_path / "out" / "previews" / "step_000004_00.png"))
     begun = changed(
         previewed,

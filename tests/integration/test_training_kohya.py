@@ -5,16 +5,13 @@ import json
 import pytest
 import torch
 from noise_pictures import noise_pictures, stop_at_a_checkpoint
-from recipes import changed, recipe_of
-from safetensors import safe_open
+from recipes import changed, tiny_recipe
 from safetensors.torch import load_file
 from tiny_flux import build_tiny_flux
+from trainings import metadata_of, trained
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.recipe.document import read_recipe
-from diffusioncleft.trainer.events import Events
-from diffusioncleft.trainer.flux_train_network import train
-from diffusioncleft.trainer.interruption import Interruption
 
 
 @pytest.fixture(scope="module")
@@ -30,28 +27,14 @@ def workplace(tmp_path_factory):
 
 @pytest.fixture
 def settings(workplace, tmp_path):
-    return recipe_of(
-        pretrained_model_name_or_path=workplace / "flux",
-        train_data_dir=workplace / "photos",
-        resolution=(64,),
-        cache_dir=workplace / "cache",
-        output_dir=tmp_path / "out",
+    return tiny_recipe(
+        workplace,
+        tmp_path / "out",
         max_train_steps=4,
         learning_rate=1e-3,
         optimizer_type="AdamW",
-        num_cpu_threads=1,
-        device="cpu",
         save_precision="float",
     )
-
-
-def trained(settings):
-    events = []
-    return train(settings, Events(events.append), Interruption()).path, events
-
-
-def metadata(path):
-    return safe_open(path, "pt").metadata()
 
 
 def test_epochs_are_counted_in_batches_of_repeated_images(workplace, settings):
@@ -69,9 +52,9 @@ def test_epochs_are_counted_in_batches_of_repeated_images(workplace, settings):
     saved = [event["step"] for event in events if event["event"] == "saved"]
     assert saved == [3, 6]
     assert [event["step"] for event in events if event["event"] == "preview"] == [6]
-    told = metadata(path)
+    told = metadata_of(path)
     assert (told["ss_num_epochs"], told["ss_epoch"], told["ss_steps"]) == ("2", "2", "6")
-    assert metadata(path.with_name("lora-step000003.safetensors"))["ss_epoch"] == "1"
+    assert metadata_of(path.with_name("lora-step000003.safetensors"))["ss_epoch"] == "1"
     again = read_recipe(path)
     assert (again.optimizer.epochs, again.optimizer.steps) == (2, 0)
     assert read_recipe(path.parent / "recipe.json") == again
@@ -95,7 +78,7 @@ def test_other_optimizers_learn_and_resume_bit_identically(settings, tmp_path, n
     expected, found = load_file(whole), load_file(again)
     assert all(torch.equal(expected[key], found[key]) for key in expected)
     assert any(bool(value.any()) for key, value in expected.items() if "lora_up" in key)
-    assert metadata(whole)["ss_optimizer"] == name + (f"({further[0]})" if further else "")
+    assert metadata_of(whole)["ss_optimizer"] == name + (f"({further[0]})" if further else "")
 
 
 def test_an_argument_that_an_optimizer_does_not_take_is_one_sentence(settings):
@@ -124,7 +107,7 @@ def test_ranks_by_layer_and_block(settings):
     assert {name for name in ranks if "single" in name} == {
         f"lora_unet_single_blocks_1_{layer}" for layer in ("linear1", "linear2", "modulation_lin")
     }
-    assert json.loads(metadata(path)["ss_network_args"])["img_attn_dim"] == "2"
+    assert json.loads(metadata_of(path)["ss_network_args"])["img_attn_dim"] == "2"
 
 
 @pytest.mark.parametrize(
@@ -164,7 +147,7 @@ def test_half_precision_learns_what_single_precision_learns(settings, tmp_path):
     whole, _ = trained(settings)
     half, events = trained(changed(settings, mixed_precision="fp16", output_dir=tmp_path / "half"))
     assert next(event for event in events if event["event"] == "start")["dtype"] == "float16"
-    assert metadata(half)["ss_mixed_precision"] == "fp16"
+    assert metadata_of(half)["ss_mixed_precision"] == "fp16"
     expected, found = load_file(whole), load_file(half)
     ups = [key for key in expected if "lora_up" in key]
     one, other = (torch.cat([tensors[key].flatten() for key in ups]) for tensors in (expected, found))

@@ -4,8 +4,9 @@ import json
 
 import pytest
 import torch
+import trainings
 from noise_pictures import noise_pictures
-from recipes import recipe_of
+from recipes import recipe_of, tiny_recipe
 from safetensors import safe_open
 from safetensors.torch import load_file
 from tiny_flux import build_single_files, build_tiny_flux, save_fp8
@@ -18,9 +19,6 @@ from diffusioncleft.diffusioncleft_core.flux.source import FluxSource
 from diffusioncleft.diffusioncleft_core.flux.training_memory import Batch, plan_training, work_of
 from diffusioncleft.diffusioncleft_core.flux.transformer import open_transformer
 from diffusioncleft.trainer import memory_plan
-from diffusioncleft.trainer.events import Events
-from diffusioncleft.trainer.flux_train_network import train
-from diffusioncleft.trainer.interruption import Interruption
 
 
 @pytest.fixture(scope="module")
@@ -35,19 +33,11 @@ def workplace(tmp_path_factory):
 
 def trained(workplace, output, base="flux", **values):
     """The LoRA and the events of a run of two steps."""
-    events: list[dict] = []
-    recipe = recipe_of(
-        pretrained_model_name_or_path=workplace / base,
-        train_data_dir=workplace / "photos",
-        cache_dir=workplace / "cache",
-        output_dir=workplace / output,
-        resolution=(64,),
-        num_cpu_threads=1,
-        device="cpu",
-        network_dim=4,
-        **{"max_train_steps": 2, "lr_scheduler": "constant", **values},
+    values = {"max_train_steps": 2, "lr_scheduler": "constant", **values}
+    recipe = tiny_recipe(
+        workplace, workplace / output, pretrained_model_name_or_path=workplace / base, network_dim=4, **values
     )
-    path = train(recipe, Events(events.append), Interruption()).path
+    path, events = trainings.trained(recipe)
     return path, {event["event"]: event for event in events}
 
 

@@ -6,15 +6,13 @@ from pathlib import Path
 
 import pytest
 from noise_pictures import noise_pictures, stop_at_a_checkpoint
-from recipes import changed, recipe_of
+from recipes import changed, tiny_recipe
 from tiny_flux import build_tiny_flux
+from trainings import loss_rows, trained
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.trainer import trackers
 from diffusioncleft.trainer.config import parse_recipe
-from diffusioncleft.trainer.events import Events
-from diffusioncleft.trainer.flux_train_network import train
-from diffusioncleft.trainer.interruption import Interruption
 
 CAPTION = "[CLP] Jane's whole face with a cleft lip."
 BASE = ["--phantom", "--train_data_dir", "photos"]
@@ -32,32 +30,20 @@ def workplace(tmp_path_factory):
 
 @pytest.fixture
 def settings(workplace, tmp_path):
-    return recipe_of(
-        pretrained_model_name_or_path=workplace / "flux",
+    return tiny_recipe(
+        workplace,
+        tmp_path / "out",
         train_data_dir=workplace / "photographs",
         reg_data_dir=workplace / "kept",
         validation_data_dir=workplace / "kept",
         validate_every_n_steps=2,
         sample_prompts=workplace / "prompts.txt",
         sample_every_n_steps=2,
-        resolution=(64,),
-        cache_dir=workplace / "cache",
-        output_dir=tmp_path / "out",
         output_name="jane",
         max_train_steps=4,
         checkpoint_every_n_steps=2,
-        num_cpu_threads=1,
-        device="cpu",
         class_tokens="Jane",
     )
-
-
-def trained(settings) -> Path:
-    return train(settings, Events(lambda event: None), Interruption()).path.parent
-
-
-def rows(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "loss.jsonl").read_text().splitlines()]
 
 
 def nothing_of_a_photograph(workplace: Path, logs: Path) -> None:
@@ -74,7 +60,7 @@ def test_tensorboard_has_every_loss_and_nothing_of_a_photograph(workplace, setti
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     settings = changed(settings, log_with="tensorboard", log_tracker_name="faces")
     stop_at_a_checkpoint(settings)
-    folder = trained(settings)
+    folder = trained(settings)[0].parent
     logs = folder / "logs" / "faces"
     accumulator = reader.EventAccumulator(str(logs))
     accumulator.Reload()
@@ -87,7 +73,7 @@ def test_tensorboard_has_every_loss_and_nothing_of_a_photograph(workplace, setti
     assert set(accumulator.Tags()["scalars"]) == set(names)
     for name, key in names.items():
         found = [(point.step, point.value) for point in accumulator.Scalars(name)]
-        expected = [(row["step"], row[key]) for row in rows(folder) if key in row]
+        expected = [(row["step"], row[key]) for row in loss_rows(folder) if key in row]
         assert [step for step, _ in found] == [step for step, _ in expected]
         assert [value for _, value in found] == pytest.approx([value for _, value in expected], rel=1e-6)
     assert b"optimizer.learning_rate" in b"".join(file.read_bytes() for file in logs.rglob("hparams.yml"))

@@ -1,17 +1,16 @@
 """The loss on the hold-out: of the LoRA in the file, on images that nothing is learned from; early stop."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from noise_pictures import noise_pictures, stop_at_a_checkpoint
 from PIL import Image
-from recipes import changed, recipe_of
+from recipes import changed, tiny_recipe
 from safetensors import safe_open
-from safetensors.torch import load_file
 from tiny_flux import build_tiny_flux
+from trainings import loss_rows, same, trained
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.flux.components import load_text_encoders, load_vae
@@ -20,9 +19,6 @@ from diffusioncleft.diffusioncleft_core.flux.sampling import encode_images, enco
 from diffusioncleft.diffusioncleft_core.flux.source import FluxSource
 from diffusioncleft.diffusioncleft_core.flux.transformer import load_transformer
 from diffusioncleft.diffusioncleft_core.imageset.decode import pixel_sha256
-from diffusioncleft.trainer.events import Events
-from diffusioncleft.trainer.flux_train_network import train
-from diffusioncleft.trainer.interruption import Interruption
 from diffusioncleft.trainer.objective import seeded
 
 HELD_OUT = "[CLP] A man whom nobody trains on."
@@ -49,41 +45,22 @@ def workplace(tmp_path_factory):
 
 @pytest.fixture
 def settings(workplace, tmp_path):
-    return recipe_of(
-        pretrained_model_name_or_path=workplace / "flux",
-        train_data_dir=workplace / "photos",
+    return tiny_recipe(
+        workplace,
+        tmp_path / "out",
         validation_data_dir=workplace / "kept",
         validate_every_n_steps=2,
-        resolution=(64,),
-        cache_dir=workplace / "cache",
-        output_dir=tmp_path / "out",
         max_train_steps=6,
         checkpoint_every_n_steps=3,
         learning_rate=1e-2,
         optimizer_type="AdamW",
-        num_cpu_threads=1,
-        device="cpu",
         save_precision="float",
     )
 
 
-def trained(settings):
-    events = []
-    return train(settings, Events(events.append), Interruption()), events
-
-
-def rows(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "loss.jsonl").read_text().splitlines()]
-
-
-def same(one: Path, other: Path) -> bool:
-    first, second = load_file(one), load_file(other)
-    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
-
-
 def test_the_loss_is_that_of_the_lora_on_the_hold_out_at_fixed_noise(workplace, settings, tmp_path):
     """Computed anew from the files of the base and of the LoRA."""
-    path = trained(changed(settings, save_every_n_steps=2, validation_seed=5))[0].path
+    path = trained(changed(settings, save_every_n_steps=2, validation_seed=5))[0]
     source, device = FluxSource.from_arguments(workplace / "flux"), torch.device("cpu")
     transformer = load_transformer(source, device, torch.float32)
     load_lora(transformer, path.with_name("lora-step000002.safetensors"))
@@ -104,7 +81,7 @@ def test_the_loss_is_that_of_the_lora_on_the_hold_out_at_fixed_noise(workplace, 
                     transformer, noisy, level, text.prompt_embeds[None], text.pooled[None]
                 )
                 errors.append((found - (noise - clean)).square().mean().item())
-    told = {row["step"]: row["val_loss"] for row in rows(path.parent) if "val_loss" in row}
+    told = {row["step"]: row["val_loss"] for row in loss_rows(path.parent) if "val_loss" in row}
     assert sorted(told) == [2, 4, 6]
     assert told[2] == pytest.approx(np.mean(errors), rel=1e-4)
     assert len(set(told.values())) == 3
@@ -116,11 +93,11 @@ def test_validating_changes_nothing_of_what_is_trained(settings, tmp_path):
         settings, validate_every_n_steps=0, validation_data_dir=None, output_dir=tmp_path / "plain"
     )
     without, _ = trained(plain)
-    assert same(with_it.path, without.path)
-    kept = [{key: row[key] for key in row if key != "val_loss"} for row in rows(with_it.path.parent)]
-    assert kept == rows(without.path.parent)
+    assert same(with_it, without)
+    kept = [{key: row[key] for key in row if key != "val_loss"} for row in loss_rows(with_it.parent)]
+    assert kept == loss_rows(without.parent)
     found = [(event["step"], event["loss"]) for event in events if event["event"] == "validation"]
-    assert found == [(r["step"], r["val_loss"]) for r in rows(with_it.path.parent) if "val_loss" in r]
+    assert found == [(r["step"], r["val_loss"]) for r in loss_rows(with_it.parent) if "val_loss" in r]
 
 
 def test_the_hold_out_of_the_training_folder_is_taken_and_not_trained_on(workplace, settings, tmp_path):
@@ -128,8 +105,8 @@ def test_the_hold_out_of_the_training_folder_is_taken_and_not_trained_on(workpla
     listed = changed(settings, train_data_dir=workplace / "listed", validation_data_dir=None)
     together, events = trained(changed(listed, output_dir=tmp_path / "listed"))
     assert next(event for event in events if event["event"] == "start")["images"] == 4
-    assert same(apart.path, together.path)
-    assert rows(apart.path.parent) == rows(together.path.parent)
+    assert same(apart, together)
+    assert loss_rows(apart.parent) == loss_rows(together.parent)
 
 
 def test_what_is_trained_on_is_no_hold_out(workplace, settings, tmp_path):
@@ -159,17 +136,17 @@ def test_an_early_stop_keeps_the_best_lora_and_goes_on_to_it(settings, tmp_path)
         save_every_n_steps=1,
     )
     result, events = trained(settings)
-    found = {row["step"]: row["val_loss"] for row in rows(result.path.parent)}
+    found = {row["step"]: row["val_loss"] for row in loss_rows(result.parent)}
     best = min(found, key=found.get)
-    assert (result.steps, max(found)) == (best, best + 2)
+    assert (events[-1]["step"], max(found)) == (best, best + 2)
     assert best + 2 < 30
-    assert same(result.path, result.path.with_name(f"lora-step{best:06d}.safetensors"))
+    assert same(result, result.with_name(f"lora-step{best:06d}.safetensors"))
     said = [event["message"] for event in events if event["event"] == "notice"]
     assert any(
         f"least at step {best} " in one and one.endswith("after 2 validations without improvement")
         for one in said
     )
-    with safe_open(result.path, "pt") as file:
+    with safe_open(result, "pt") as file:
         assert float(file.metadata()["validation_loss"]) == found[best]
 
     again, events = trained(settings)
@@ -179,9 +156,9 @@ def test_an_early_stop_keeps_the_best_lora_and_goes_on_to_it(settings, tmp_path)
     stop_at_a_checkpoint(interrupted)
     resumed, events = trained(interrupted)
     assert next(event for event in events if event["event"] == "start")["step"] == best
-    assert resumed.steps == best
-    assert same(resumed.path, result.path)
-    assert rows(resumed.path.parent) == rows(result.path.parent)
+    assert events[-1]["step"] == best
+    assert same(resumed, result)
+    assert loss_rows(resumed.parent) == loss_rows(result.parent)
 
     with pytest.raises(UserError, match="early_stop was 2, is 5"):
         trained(changed(settings, early_stop=5, max_train_steps=31))
@@ -189,21 +166,21 @@ def test_an_early_stop_keeps_the_best_lora_and_goes_on_to_it(settings, tmp_path)
 
 def test_the_average_is_what_is_validated_and_kept(settings, tmp_path):
     settings = changed(settings, ema_decay=0.5, early_stop=9, save_every_n_steps=2)
-    result, _ = trained(settings)
-    found = {row["step"]: row["val_loss"] for row in rows(result.path.parent) if "val_loss" in row}
-    assert result.steps == min(found, key=found.get)
-    if result.steps < 6:
-        assert same(result.path, result.path.with_name(f"lora-step{result.steps:06d}.safetensors"))
+    result, events = trained(settings)
+    found = {row["step"]: row["val_loss"] for row in loss_rows(result.parent) if "val_loss" in row}
+    assert events[-1]["step"] == min(found, key=found.get)
+    if events[-1]["step"] < 6:
+        assert same(result, result.with_name(f"lora-step{events[-1]['step']:06d}.safetensors"))
     plain, _ = trained(changed(settings, ema_decay=0.0, output_dir=tmp_path / "plain"))
-    assert found != {r["step"]: r["val_loss"] for r in rows(plain.path.parent) if "val_loss" in r}
+    assert found != {r["step"]: r["val_loss"] for r in loss_rows(plain.parent) if "val_loss" in r}
     resumed = changed(settings, output_dir=tmp_path / "again")
     stop_at_a_checkpoint(resumed)
-    assert same(trained(resumed)[0].path, result.path)
+    assert same(trained(resumed)[0], result)
 
 
 def test_the_hold_out_lies_in_the_private_cache_and_is_named_nowhere_else(workplace, settings):
     result, events = trained(settings)
-    shared = [file.read_bytes() for file in result.path.parent.rglob("*") if file.is_file()]
+    shared = [file.read_bytes() for file in result.parent.rglob("*") if file.is_file()]
     shared.append(json.dumps([event for event in events if not event.get("private")]).encode())
     for secret in (b"Jane", b"whom nobody", str(workplace / "kept").encode()):
         assert not any(secret in content for content in shared)

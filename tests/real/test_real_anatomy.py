@@ -2,6 +2,7 @@
 
 import pytest
 
+from diffusioncleft.diffusioncleft_core.phantom.face import CLOSE
 from diffusioncleft.tools.evaluate_anatomy import KINDS, detection, recognition
 
 
@@ -11,6 +12,13 @@ def test_a_real_detector_finds_one_face_where_it_is(faces, kind):
     assert found["one_face"]["value"] == 1.0
     assert found["score"]["median"] >= 0.72
     assert found["landmark_error"]["mean"] <= 0.06
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_a_real_detector_finds_one_face_in_a_close_picture(faces, kind):
+    found = detection(faces, KINDS[kind], 8, CLOSE)
+    assert found["one_face"]["value"] == 1.0
+    assert found["landmark_error"]["mean"] <= 0.07
 
 
 def test_a_real_recogniser_tells_people_apart(faces):

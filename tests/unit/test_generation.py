@@ -25,6 +25,7 @@ from diffusioncleft.diffusioncleft_core.flux.lora import attach_lora, lora_state
 from diffusioncleft.diffusioncleft_core.flux.lora_file import save_kohya
 from diffusioncleft.diffusioncleft_core.flux.source import FluxSource
 from diffusioncleft.diffusioncleft_core.flux.transformer import load_transformer
+from diffusioncleft.diffusioncleft_core.generation.drawing import batches_of
 from diffusioncleft.diffusioncleft_core.generation.generate import generate as draw
 from diffusioncleft.diffusioncleft_core.generation.grid import Grid, generate_grid
 from diffusioncleft.diffusioncleft_core.generation.sampler import (
@@ -133,6 +134,28 @@ def test_what_is_done_is_not_drawn_again(source, tmp_path):
     assert result.made == 1
     assert all((tmp_path / "out" / name).stat().st_mtime_ns == time_ns for name, time_ns in times.items())
     assert len(read_jsonl(tmp_path / "out" / "manifest.jsonl")) == 4
+
+
+def test_what_is_drawn_again_has_the_bytes_of_a_whole_call(source, tmp_path):
+    plan, out = a_plan(6), tmp_path / "out"
+    generate(source, None, plan, out, batch=4, **SIZE)
+    whole = {path.name: path.read_bytes() for path in out.glob("*.png")}
+    for index in (1, 2, 5):  # of the full batch, and of the smaller one at the end
+        (out / f"{index:06d}_{plan[index].seed}.png").unlink()
+    assert generate(source, None, plan, out, batch=4, **SIZE).made == 3
+    assert {path.name: path.read_bytes() for path in out.glob("*.png")} == whole
+
+
+def test_batches_of_missing_rows_are_filled_to_the_size_they_have_in_a_whole_call():
+    plan = a_plan(6)
+    assert [(len(b.rows), b.size) for b in batches_of(plan, plan, 4)] == [(4, 4), (2, 2)]
+    missing = [plan[1], plan[3], plan[5]]
+    batches = batches_of(plan, missing, 4)
+    assert [([row.index for row in b.rows], b.size) for b in batches] == [([1, 3], 4), ([5], 2)]
+    assert [[(row.index, part.size) for row in part.rows] for part in batches[0].split()] == [
+        [(1, 4)],
+        [(3, 4)],
+    ]
 
 
 @pytest.mark.parametrize("damage", ["png cut", "png gone", "sidecar gone", "sidecar cut"])

@@ -10,7 +10,7 @@ FOUNDATION = (
     *("progress", "interruption", "statistics", "environment", "ranges", "spreadsheet", "__version__"),
 )
 ROOMS = (
-    ("conditions", "recipe"),
+    ("conditions", "recipe", "cluster"),
     ("imageset", "flux"),
     ("faces",),
     ("dataset", "weights"),

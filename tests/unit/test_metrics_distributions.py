@@ -154,7 +154,7 @@ def test_a_copier_looks_good_against_the_training_images_and_bad_against_the_hol
     found = {}
     for name, images in {"copies": copies, "honest": honest}.items():
         drawn, group = features_of(images)
-        found[name] = distribution_figures(group, drawn, Sides("fid", training, holdout, REAL, 0))
+        found[name] = distribution_figures(group, drawn, Sides("fid", training, holdout, REAL, 0)).figures
 
     def value(name, metric):
         return found[name][metric]["robust" if metric != "fid" else "paper"]["raw"]["value"]
@@ -173,13 +173,13 @@ def test_a_copier_looks_good_against_the_training_images_and_bad_against_the_hol
 
 def test_too_few_images_have_a_note_and_no_value(rng):
     drawn, group = features_of(rng.normal(size=(4, 6)))
-    few = distribution_figures(group, drawn, Sides("fid", rng.normal(size=(4, 6)), None, REAL, 0))
+    few = distribution_figures(group, drawn, Sides("fid", rng.normal(size=(4, 6)), None, REAL, 0)).figures
     assert few["kid"]["robust"]["raw"]["value"] is not None
     assert few["precision"]["robust"]["raw"]["value"] is None
     assert few["precision"]["robust"]["raw"]["note"] == "It takes 6 images that can be read on each side."
     assert few["kid"]["robust"]["filtered"]["value"] is None
     assert "fid_holdout" not in few and "kid_floor" not in few and "fid_floor" not in few
-    none = distribution_figures(group, drawn, Sides("fid", np.zeros((0, 6)), None, REAL, 0))
+    none = distribution_figures(group, drawn, Sides("fid", np.zeros((0, 6)), None, REAL, 0)).figures
     assert none["fid"]["paper"]["raw"]["note"] == none["recall"]["robust"]["raw"]["note"]
     assert none["vendi"]["robust"]["raw"]["value"] > 1
 
@@ -188,6 +188,6 @@ def test_another_extractors_figures_carry_its_name(rng):
     drawn, group = features_of(rng.normal(size=(12, 6)))
     features = PopulationFeatures(drawn.population, {"dinov2": drawn.vectors["fid"]}, {}, None, {})
     sides = Sides("dinov2", rng.normal(size=(24, 6)), rng.normal(size=(8, 6)), REAL, 0)
-    found = distribution_figures(group, features, sides)
+    found = distribution_figures(group, features, sides).figures
     assert {"dinov2", "dinov2_holdout", "dinov2_kid", "dinov2_floor", "dinov2_vendi_reference"} <= set(found)
     assert not any(name.startswith(("fid", "kid")) for name in found)

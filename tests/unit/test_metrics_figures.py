@@ -9,9 +9,11 @@ from diffusioncleft.diffusioncleft_core.metrics.fid import frechet_distance, spl
 from diffusioncleft.diffusioncleft_core.metrics.fir import fir_images, fir_sweep, similarity_histogram
 from diffusioncleft.diffusioncleft_core.metrics.lpips import (
     draw_pairs,
+    halved,
     perceptual_pass,
     squared_distance,
 )
+from diffusioncleft.diffusioncleft_core.metrics.pair_order import pair_order
 
 
 @pytest.fixture
@@ -182,7 +184,7 @@ def test_equal_faces_have_a_plane_too():
     assert figure["edges_x"][-1] - figure["edges_x"][0] == pytest.approx(0.05)
 
 
-def test_features_are_computed_once_and_kept_only_while_a_pair_waits(rng):
+def test_features_are_computed_once_and_kept_only_while_a_pair_waits(rng, tmp_path):
     phis = torch.from_numpy(rng.normal(size=(6, 10)).astype(np.float32))
     calls = []
 
@@ -192,23 +194,21 @@ def test_features_are_computed_once_and_kept_only_while_a_pair_waits(rng):
 
     everything = {"all": np.ones(6, bool)}
     found = perceptual_pass(features, everything, [(0, 5), (1, 2), (5, 1)], order=[5, 4, 3, 2, 1, 0])
-    assert calls == [5, 4, 3, 2, 1, 0]
+    assert calls == [0, 5, 1, 2, 4, 3]  # a chain of pairs, of which one image waits at a time
     assert found.distances == {
         (i, j): pytest.approx(float(((phis[i] - phis[j]).double() ** 2).sum()), rel=1e-6)
         for i, j in ((0, 5), (1, 2), (1, 5))
     }
-    assert squared_distance(phis[0], phis[5]) == found.distances[0, 5]
+    assert squared_distance(halved(phis[0]), halved(phis[5])) == found.distances[0, 5]
     calls.clear()
-    perceptual_pass(features, everything, [(0, 1), (0, 2), (1, 3)], budget=phis[0].nbytes)
-    assert calls == [
-        0,
-        1,
-        2,
-        3,
-        1,
-        4,
-        5,
-    ]  # one place in memory, taken by 0 until 2 has come; then 1 comes again
+    star = [(0, 1), (1, 2), (2, 0), (2, 3), (3, 0)]
+    perceptual_pass(features, everything, star, budget=phis[0].nbytes)
+    assert sorted(set(calls)) == [0, 1, 2, 3, 4, 5] and len(calls) > 6  # one place in memory
+    calls.clear()
+    spilled = perceptual_pass(features, everything, star, budget=phis[0].nbytes, spill=tmp_path)
+    assert sorted(calls) == [0, 1, 2, 3, 4, 5]  # the others wait in a file, which is gone again
+    assert spilled.distances == perceptual_pass(features, everything, star).distances
+    assert not any(tmp_path.iterdir())
     calls.clear()
     assert perceptual_pass(features, {}, []).distances == {}
     assert calls == []
@@ -223,3 +223,27 @@ def test_a_set_of_no_image_has_no_mean():
         assert (nothing.pairs_mean, nothing.n_pairs, nothing.all_pairs_mean) == (None, 0, None)
         assert (nothing.n_images, nothing.pairs_interval(), nothing.all_pairs_interval()) == (n, None, None)
     assert draw_pairs({}, 5, 0) == {}
+
+
+def test_the_order_of_pairs_leaves_few_images_waiting():
+    rng = np.random.default_rng(0)
+    pairs = {tuple(sorted(rng.choice(500, 2, replace=False).tolist())) for _ in range(500)}
+
+    def most_waiting(order):
+        left = {place: {j if i == place else i for i, j in pairs if place in (i, j)} for place in order}
+        visited, most = set(), 0
+        for place in order:
+            visited.add(place)
+            most = max(most, sum(bool(left[each] - visited) for each in visited))
+        return most
+
+    order = pair_order(pairs)
+    assert sorted(order) == sorted({place for pair in pairs for place in pair})
+    assert most_waiting(order) < 0.3 * most_waiting(sorted(order))
+
+
+def test_many_features_are_compared_in_half_precision_with_hardly_a_difference(rng):
+    first, second = (torch.from_numpy(rng.normal(size=1 << 20).astype(np.float32)) * 1e-3 for _ in range(2))
+    assert halved(first).dtype == torch.float16 and halved(first[:1000]).dtype == torch.float32
+    exact = float((first - second).square().sum(dtype=torch.float64))
+    assert squared_distance(halved(first), halved(second)) == pytest.approx(exact, rel=1e-5)

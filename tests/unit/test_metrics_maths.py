@@ -8,7 +8,7 @@ import torch
 from pytorch_fid.fid_score import calculate_frechet_distance
 from scipy.linalg import sqrtm
 
-from diffusioncleft.diffusioncleft_core.metrics import lpips
+from diffusioncleft.diffusioncleft_core.metrics import lpips, pairs
 from diffusioncleft.diffusioncleft_core.metrics.faces import embedding_plane, suppressed
 from diffusioncleft.diffusioncleft_core.metrics.fid import frechet_distance, split_floor
 from diffusioncleft.diffusioncleft_core.metrics.fir import (
@@ -257,3 +257,27 @@ def test_what_others_reported_is_in_our_units():
     assert {row.metric for row in labels.reported} == {"fir_pairs", "fid", "lpips", "similarity_mean"}
     assert labels.of("fir_pairs", "pre_op")[0].value == pytest.approx(5 / (2000 * 100))
     assert [row.value for row in labels.of("lpips", "all")] == [0.556, 0.335]
+
+
+def test_pairs_are_counted_in_blocks_as_over_the_whole_matrix(monkeypatch):
+    """Blocks that divide neither side, parts of both sides, and every figure that FIR takes from them."""
+    monkeypatch.setattr(pairs, "ROWS", 7)
+    monkeypatch.setattr(pairs, "COLUMNS", 5)
+    monkeypatch.setattr(pairs, "_PIECE", 11)
+    draw = np.random.default_rng(4)
+    first, second = (draw.normal(size=(n, 6)).astype(np.float32) for n in (40, 23))
+    first, second = (item / np.linalg.norm(item, axis=1, keepdims=True) for item in (first, second))
+    rows, columns = np.flatnonzero(np.arange(40) % 3), np.arange(4, 23)
+    whole = first[rows] @ second[columns].T
+    found = pairs.count_pairs(first, second, (0.3, 0.6), rows=rows, columns=columns)
+    assert found.at_least == {t: int((whole >= t).sum()) for t in (0.3, 0.6)}
+    assert np.allclose(found.best, whole.max(axis=1), atol=1e-6)
+    assert found.total == pytest.approx(whole.sum(), abs=1e-3)
+    assert found.bins.tolist() == np.histogram(np.clip(whole, -1, 1), np.linspace(-1, 1, 101))[0].tolist()
+    rest = pairs.count_pairs(first, second, (0.3, 0.6), rows=rows, columns=np.arange(4))
+    both = found.beside(rest)
+    assert both.at_least[0.3] == int((first[rows] @ second.T >= 0.3).sum()) and both.shape == (len(rows), 23)
+    row, column = pairs.pairs_at_least(first, second, 0.6)
+    assert set(zip(row.tolist(), column.tolist(), strict=True)) == set(
+        zip(*(side.tolist() for side in np.nonzero(first @ second.T >= 0.6)), strict=True)
+    )

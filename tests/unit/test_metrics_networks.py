@@ -8,7 +8,7 @@ from torchvision.transforms.functional import to_tensor
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.metrics import extractors as networks
-from diffusioncleft.diffusioncleft_core.metrics.lpips import squared_distance
+from diffusioncleft.diffusioncleft_core.metrics.lpips import halved, squared_distance
 from diffusioncleft.diffusioncleft_core.weights.networks import draw_from_seed
 
 CPU = torch.device("cpu")
@@ -55,7 +55,7 @@ def test_lpips_is_the_packages_own_on_every_pair(checkpoints, pictures):
     for i, j in ((0, 1), (0, 2), (1, 2)):
         with torch.inference_mode():
             expected = float(ours.network(scaled[i], scaled[j]))
-        assert squared_distance(features[i], features[j]) == pytest.approx(expected, rel=1e-5)
+        assert squared_distance(halved(features[i]), halved(features[j])) == pytest.approx(expected, rel=1e-5)
 
 
 def test_lpips_has_the_packages_heads_and_the_given_trunk(checkpoints):

@@ -192,6 +192,11 @@ def test_a_plan_of_no_row_is_a_users_mistake():
         sampling_plan(PRE, 0, 0)
 
 
+def test_a_plan_of_more_rows_than_there_are_numbers_for_is_refused():
+    with pytest.raises(UserError, match="at most 1,000,000 rows"):
+        sampling_plan(PRE, 1_000_001, 0)
+
+
 def test_a_plan_survives_its_file(tmp_path):
     rows = sampling_plan(POST, 12, 4, AttributeChoices("clinical"))
     write_plan(tmp_path / "plan.jsonl", rows)

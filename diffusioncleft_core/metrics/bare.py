@@ -1,0 +1,94 @@
+"""Photographs, or other images, in a bare folder that sets are compared with in the place of a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..cluster.work import HERE, Engine
+from ..dataset.folder import owned_cache
+from ..dataset.references import FACES_CACHE as DATASET_FACES
+from ..dataset.references import FoundFaces
+from ..errors import UserError
+from ..faces.analyzer import FaceAnalyzer, load_face_analyzer
+from ..faces.records import FaceRecord, are_phantoms, face_records
+from ..files import sha256_bytes
+from ..imageset.copies import thumbnail
+from ..imageset.places import FACES_CACHE
+from .sets import MeasuredImage, Warn, measured_set, name_damaged
+
+ENOUGH = 40
+"""Pictures of a folder that are looked at to tell phantoms from people."""
+
+
+def faces_in(
+    folder: Path,
+    images: Sequence[MeasuredImage],
+    analyzer: FaceAnalyzer,
+    cache_dir: Path | None,
+    what: str,
+    engine: Engine = HERE,
+) -> list[FaceRecord]:
+    """The faces of some images of one folder, looked for by `engine`, kept where the filters keep them."""
+    cache = owned_cache(folder, DATASET_FACES, cache_dir or folder / FACES_CACHE)
+    files = [image.file for image in images]
+    return face_records(folder, files, analyzer, cache, description=what, engine=engine)
+
+
+def bare_faces(
+    folders: Mapping[Path, str], analyzer: FaceAnalyzer, cache_dir: Path | None, warn: Warn
+) -> list[FoundFaces]:
+    """The faces and thumbnails of bare folders, each with the condition that it shows.
+
+    Nobody says who is on which image, so all may show one person.
+
+    Raises:
+        UserError: no face is found in a folder, or the embedded face models would see people in it.
+    """
+    found = []
+    for folder, condition in folders.items():
+        images = [image for image in measured_set(folder, condition)[0] if image.raw]
+        records = faces_in(folder, images, analyzer, cache_dir, "faces, reference")
+        name_damaged(images, np.array([record.unreadable is not None for record in records], bool), warn)
+        if not any(record.has_face for record in records):
+            raise UserError(
+                f"no face was found in {folder}, so nothing could be compared with it; "
+                "give a folder of faces, another face pack, or leave fir out of --metrics"
+            )
+        if analyzer.phantom_only and not are_phantoms(records):
+            raise UserError(SEEMS_PEOPLE.format(folder=folder))
+        readable = [
+            (image, record)
+            for image, record in zip(images, records, strict=True)
+            if record.unreadable is None
+        ]
+        pixels = (image.pixels() for image, _ in readable)
+        greys = [thumbnail(picture) for picture in pixels if picture is not None]
+        contents = sorted(image.sha256 or "" for image, _ in readable)
+        kept = [record for _, record in readable]
+        shown, nobody = [condition] * len(kept), [""] * len(kept)
+        fingerprint = sha256_bytes("\n".join(contents).encode())
+        found.append(FoundFaces(shown, nobody, kept, greys, fingerprint))
+    return found
+
+
+SEEMS_PEOPLE = (
+    "{folder} seems to hold photographs of people, and --phantom is for phantoms alone; leave --phantom out "
+    "(diffusioncleft weights list shows what is then needed)"
+)
+
+
+def refuse_people(folders: Mapping[Path, str], cache_dir: Path | None) -> None:
+    """Raise UserError where a bare folder seems to hold photographs of people: networks with seeded weights,
+    which are for phantoms, must not measure them.
+    """
+    analyzer = load_face_analyzer("phantom") if folders else None
+    for folder, condition in folders.items():
+        images = measured_set(folder, condition)[0]
+        looked_at = images[:: max(1, len(images) // ENOUGH)][:ENOUGH]
+        assert analyzer is not None
+        records = faces_in(folder, looked_at, analyzer, cache_dir, "phantoms")
+        if any(record.has_face for record in records) and not are_phantoms(records):
+            raise UserError(SEEMS_PEOPLE.format(folder=folder))
