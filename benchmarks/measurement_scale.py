@@ -1,7 +1,7 @@
 """`python -m benchmarks.measurement_scale`: what measuring costs at the size of a real evaluation.
 
 FIR: our counts in blocks against the bare matrix product of the same blocks, and the memory that counting the
-pairs of 10^5 and 10^5 faces takes (anonymous, above the interpreter's own; the first 4,096 rows, since the
+pairs of 10^5 and 10^5 faces takes (RssAnon, above the interpreter's own; the first 4,096 rows, since the
 blocks are used again). LPIPS: how often the network sees an image for 2,000 random pairs of every set that
 `measure` compares, and seconds for pairs of pictures against the lpips package's own loop. A second
 evaluation: seconds of `measure` on the same files, first and again.
@@ -33,17 +33,17 @@ FEATURES_AT_768 = 6_050_000
 MEASURED = """
 import json, numpy as np
 from diffusioncleft.diffusioncleft_core.metrics.pairs import count_pairs
-def anonymous():
+def rss_anon():
     lines = open("/proc/self/status").read().splitlines()
     return int(next(line for line in lines if line.startswith("RssAnon")).split()[1]) / 1024
-before = anonymous()
+before = rss_anon()
 rng, n, most = np.random.default_rng(0), {n}, 0.0
 import threading
 done = threading.Event()
 def watch():
     global most
     while not done.wait(0.02):
-        most = max(most, anonymous())
+        most = max(most, rss_anon())
 thread = threading.Thread(target=watch); thread.start()
 first, second = (rng.standard_normal((n, 512), np.float32) for _ in range(2))
 for side in (first, second):
@@ -88,7 +88,7 @@ def share(found: dict[str, object]) -> float:
 
 
 def memory(n: int) -> dict[str, int]:
-    """MB of anonymous memory while 10^5 x 10^5 pairs are counted, both sides' faces included."""
+    """MB of RssAnon while 10^5 x 10^5 pairs are counted, both sides' faces included."""
     done = subprocess.run(
         [sys.executable, "-c", MEASURED.format(n=n)], capture_output=True, text=True, check=True
     )
