@@ -7,6 +7,7 @@ from typing import Any
 
 from ..conditions.vocabulary import ALL
 from .blocks import PHANTOM_TAG, Block, Cell, Labels, Row, Table, interval, is_phantom
+from .metric_names import label_of
 
 BY = {"skin_tone": "skin tone", "age_group": "age group", "subject": "subject"}
 SHOWN = {
@@ -22,8 +23,6 @@ TOO_FEW = "too few"
 
 def ranking_tables(figures: Mapping[str, Any], labels: Labels) -> list[Block]:
     """A table for each condition of which several sets were measured: the sets in order by each metric."""
-    from .measured import label_of
-
     blocks: list[Block] = []
     for condition, metrics in (figures.get("ranking") or {}).items():
         rows: list[Row] = []
