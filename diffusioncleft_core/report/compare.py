@@ -11,8 +11,8 @@ from ..statistics import beyond_chance, chance_of, difference_interval
 from .blocks import Block, Cell, Labels, Row, Section, Table, Text, interval, labels_of
 from .html import Page, facts_of, notes_section, rendered
 from .loras import report_loras
-from .measured import figure_cell, figure_of, over_others, shown_value
-from .metric_names import BESIDE, METRICS, OF_PHOTOGRAPHS
+from .measured import figure_cell, figure_of, over_others
+from .metric_names import BESIDE, METRICS, OF_PHOTOGRAPHS, shown_value
 from .summary import SCHEMA
 from .withdrawn import with_withdrawal
 

@@ -18,8 +18,6 @@ from .blocks import (
     interval,
     is_phantom,
     labels_of,
-    percent,
-    plain,
     sentence,
 )
 from .metric_names import (
@@ -27,9 +25,9 @@ from .metric_names import (
     METRICS,
     OF_PHOTOGRAPHS,
     OVER_OTHERS,
-    SHARES,
     family_of,
     label_of,
+    shown_value,
 )
 from .several import breakdown_tables, ranking_tables
 
@@ -100,16 +98,6 @@ def figures_of(sets: Mapping[str, Any]) -> list[Mapping[str, Any]]:
             for variants in profiles.values():
                 found += [f for f in variants.values() if isinstance(f, Mapping) and f.get("extractor")]
     return found
-
-
-def shown_value(metric: str, value: float | None) -> str:
-    if value is None:
-        return "not measured"
-    if metric.startswith(SHARES) or metric.endswith(("_precision", "_recall", "_coverage")):
-        return percent(value)
-    if "kid" in metric:
-        return plain(value, 4)
-    return plain(value, 3 if metric.startswith("lpips") or abs(value) < 10 else 2)
 
 
 def figure_cell(metric: str, figure: Mapping[str, Any] | None) -> Cell:

@@ -1,6 +1,8 @@
-"""What the report calls each metric, the paper's and those beside them, and which family it belongs to."""
+"""What the report calls each metric, which family it belongs to, and how its values are written."""
 
 from __future__ import annotations
+
+from .blocks import percent, plain
 
 METRICS = {
     "fir_pairs": ("FIR, share of generated–training pairs (lower is better)", "paper"),
@@ -70,3 +72,14 @@ def label_of(metric: str) -> str:
     if family == LEAKS:
         return f"{family} ({metric.replace('_', ' ')})"
     return family + metric[len(family) :].replace("_", " ")
+
+
+def shown_value(metric: str, value: float | None) -> str:
+    """`4.2 %` of a share; a number with as many places as its metric has."""
+    if value is None:
+        return "not measured"
+    if metric.startswith(SHARES) or metric.endswith(("_precision", "_recall", "_coverage")):
+        return percent(value)
+    if "kid" in metric:
+        return plain(value, 4)
+    return plain(value, 3 if metric.startswith("lpips") or abs(value) < 10 else 2)

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..conditions.vocabulary import ALL
 from .blocks import PHANTOM_TAG, Block, Cell, Labels, Row, Table, interval, is_phantom
-from .metric_names import label_of
+from .metric_names import label_of, shown_value
 
 BY = {"skin_tone": "skin tone", "age_group": "age group", "subject": "subject"}
 SHOWN = {
@@ -45,8 +45,6 @@ def ranking_tables(figures: Mapping[str, Any], labels: Labels) -> list[Block]:
 def ranked_row(
     metric: str, place: int, item: Mapping[str, Any], part: Mapping[str, Any], labels: Labels
 ) -> Row:
-    from .measured import shown_value
-
     def show(value: float) -> str:
         return shown_value(metric, value)
 
@@ -90,8 +88,6 @@ def breakdown_tables(figures: Mapping[str, Any], labels: Labels) -> list[Block]:
 
 
 def part_row(what: str, part: Mapping[str, Any]) -> Row:
-    from .measured import shown_value
-
     cells = [
         Cell(f"{part['n']:,}"),
         Cell("not told" if part["n_reference"] is None else f"{part['n_reference']:,}"),
