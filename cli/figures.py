@@ -84,7 +84,7 @@ def shown(metric: str, figure: Mapping[str, Any]) -> str:
 
 def value_of(metric: str, value: float) -> str:
     """A value in the report's own words, with plain spaces."""
-    from ..diffusioncleft_core.report.measured import shown_value
+    from ..diffusioncleft_core.report.metric_names import shown_value
 
     return shown_value(metric, value).replace("\u00a0", " ")
 
