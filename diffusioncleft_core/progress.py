@@ -1,4 +1,7 @@
-"""Progress on standard error, with the time left, and for whoever watches the core from outside."""
+"""Progress on standard error, with the time left, and for whoever watches the core from outside.
+
+Long work asks here for its next part, so here it ends where it was told to.
+"""
 
 import contextlib
 import contextvars
@@ -6,6 +9,8 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
+
+from .interruption import check_interrupted
 
 Watcher = Callable[[str, int, int], None]
 """Called with (description, done, total) before each item or after each update; may raise to stop all."""
@@ -73,26 +78,27 @@ def progress(
     settings: dict[str, Any] = {"desc": description, "total": total, "unit": unit, "leave": leave}
     settings |= {"dynamic_ncols": True} if sys.stderr.isatty() else _lines()
     watcher = _watcher.get()
-    if watcher is None:
-        return tqdm(iterable, **settings)
-
-    tell: Watcher = watcher
 
     class Watched(tqdm):  # type: ignore[misc]
-        """A bar that tells the watcher too, whether it is drawn or not."""
+        """A bar that tells the watcher too, whether it is drawn or not, and ends where that was asked for."""
 
         done = 0
 
         def __iter__(self) -> Iterator[Any]:
             for self.done, item in enumerate(super().__iter__()):
-                tell(description, self.done, total or len_of(iterable))
+                self._tell()
                 yield item
 
         def update(self, n: float | None = 1) -> bool | None:
             self.done += int(n or 0)
-            tell(description, self.done, total or len_of(iterable))
+            self._tell()
             shown: bool | None = super().update(n)
             return shown
+
+        def _tell(self) -> None:
+            check_interrupted()
+            if watcher is not None:
+                watcher(description, self.done, total or len_of(iterable))
 
     return Watched(iterable, **settings)
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta, norm, t
+from scipy.special import betaincinv, ndtr, ndtri, stdtrit
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ def beta_interval(k: float, n: float, level: float = 0.95) -> tuple[float, float
     Methodology 24, 1998).
     """
     tail = (1 - level) / 2
-    low = 0.0 if k <= 0 else float(beta.ppf(tail, k, n - k + 1))
-    high = 1.0 if k >= n else float(beta.ppf(1 - tail, k + 1, n - k))
+    low = 0.0 if k <= 0 else float(betaincinv(k, n - k + 1, tail))
+    high = 1.0 if k >= n else float(betaincinv(k + 1, n - k, 1 - tail))
     return low, high
 
 
@@ -67,7 +67,7 @@ def clustered_share(
     independent = float(clusters)  # where nothing varies
     if clusters > 1 and (spread := float(np.square(hits - value * trials).sum())) > 1e-12:
         varies = clusters / (clusters - 1) * spread / n**2
-        few = float((t.ppf((1 + level) / 2, max(1.0, n - 1)) / t.ppf((1 + level) / 2, clusters - 1)) ** 2)
+        few = float((stdtrit(max(1.0, n - 1), (1 + level) / 2) / stdtrit(clusters - 1, (1 + level) / 2)) ** 2)
         independent = min(n, value * (1 - value) / varies * few)
     independent *= worth
     ends = beta_interval(value * independent, independent, level)
@@ -96,7 +96,7 @@ def chance_of(value: float, ci95: Sequence[float]) -> float:
     reach = abs(value - end)
     if not value:
         return 1.0
-    return float(2 * norm.sf(1.959964 * abs(value) / reach)) if reach else 0.0
+    return float(2 * ndtr(-1.959964 * abs(value) / reach)) if reach else 0.0
 
 
 def beyond_chance(chances: Sequence[float], level: float = 0.05) -> list[bool]:
@@ -165,7 +165,7 @@ def corrected(k: int, n: int, accuracy: DiagnosticAccuracy, level: float = 0.95)
     if power <= 0:
         raise ValueError("a test no better than chance cannot be corrected for")
     value = float(np.clip((k / n + accuracy.specificity - 1) / power, 0, 1))
-    z = float(norm.ppf(1 - (1 - level) / 2))
+    z = float(ndtri(1 - (1 - level) / 2))
     n_adj = n + z * z
     p = (k + z * z / 2) / n_adj
     se = (accuracy.hits + 1) / (accuracy.positives + 2)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ...diffusioncleft_core.errors import UserError
+from ...diffusioncleft_core.interruption import check_interrupted
 from ...diffusioncleft_core.progress import progress
 from .inputs import Graph
 from .server import ComfyServer, ConnectionLost, describe
@@ -173,6 +174,7 @@ class Watcher:
         unknown = _Stopwatch()
         asked = 0.0
         while True:
+            check_interrupted()
             message = self._receive()
             if message is not None:
                 self._note(message, prompt_id, listen)

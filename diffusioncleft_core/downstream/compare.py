@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binom, t
+from scipy.special import stdtrit
+from scipy.stats import binom
 
 from .predictions import Predictions
 from .resampling import RESAMPLES, Array, Subjects, is_right, observed, same_images, statistics_of
@@ -100,12 +101,12 @@ def _difference(
     classes = [test.counts(name)[0] for name in ("sensitivity", "specificity")]
     images = sum(classes) if metric == "accuracy" else 2 * min(classes)
     variance = float(np.nanvar(drawn, ddof=1)) + 1 / images**2
-    half = float(t.ppf(0.975, test.freedom(metric))) * variance**0.5
+    half = float(stdtrit(test.freedom(metric), 0.975)) * variance**0.5
     figure |= {"value": value, "ci95": _clipped(value, half)}
     if len(a) > 1 or len(b) > 1:
         between = [_between(trainings, metric) for trainings in (a, b)]
         freedom = max(1, min(len(trainings) for trainings in (a, b) if len(trainings) > 1) - 1)
-        wide = float(t.ppf(0.975, freedom)) * sum(between) ** 0.5
+        wide = float(stdtrit(freedom, 0.975)) * sum(between) ** 0.5
         figure["ci95_trainings"] = _clipped(value, float(np.hypot(half, wide)))
     return figure
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm, t
+from scipy.special import ndtri, stdtrit
 
 from ..statistics import beta_interval
 from .predictions import Predictions
@@ -203,7 +203,7 @@ def interval_of(
     variance = float(np.var(known, ddof=1)) if len(known) > 1 else 0.0
     if variance > _NOTHING:  # which it is where not all is right, and not all wrong
         tail = (1 + level) / 2
-        few = float(norm.ppf(tail) / t.ppf(tail, test.freedom(metric))) ** 2
+        few = float(ndtri(tail) / stdtrit(test.freedom(metric), tail)) ** 2
         worth = value * (1 - value) / variance * few
         if metric != "brier":  # a squared error varies less than a share does
             worth = min(worth, images)
@@ -237,7 +237,7 @@ def with_trainings(
         return None
     mean = float(np.mean(values))
     spread = float(np.std(values, ddof=1)) / len(values) ** 0.5
-    wide = float(t.ppf((1 + level) / 2, len(values) - 1)) * spread
+    wide = float(stdtrit(len(values) - 1, (1 + level) / 2)) * spread
     low, high = ends
     return max(0.0, mean - float(np.hypot(mean - low, wide))), min(
         1.0, mean + float(np.hypot(high - mean, wide))

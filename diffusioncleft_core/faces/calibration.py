@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import genpareto
 
 from ..errors import UserError
 from ..statistics import clustered_share
@@ -275,9 +274,13 @@ class Tail:
 
     def threshold(self, rate: float) -> float:
         """The score beyond which `rate` of all pairs lie."""
+        from scipy.stats import genpareto  # a second, which no command owes that states no threshold
+
         beyond = genpareto.isf(min(1.0, rate / self.share), self.shape, scale=self.scale)
         return self.lowest + float(beyond)
 
     def rate(self, threshold: float) -> float:
         """Share of all pairs beyond `threshold`."""
+        from scipy.stats import genpareto
+
         return self.share * float(genpareto.sf(threshold - self.lowest, self.shape, scale=self.scale))

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t
+from scipy.special import stdtrit
 
 from ..statistics import Proportion, beta_interval
 
@@ -61,6 +61,6 @@ def clustered_pairs(
         shares.append(found / (images * (by_person @ pictures)))
     varies = float(np.var(np.concatenate(shares), ddof=1))
     clusters = min(len(np.unique(image)), len(np.unique(matched)))
-    few = 1.0 if clusters < 2 else float((t.ppf(0.975, n) / t.ppf(0.975, max(2, clusters - 1))) ** 2)
+    few = 1.0 if clusters < 2 else float((stdtrit(n, 0.975) / stdtrit(max(2, clusters - 1), 0.975)) ** 2)
     worth = float(np.clip(value * (1 - value) / varies * few, min(images, 1 / value), n)) if varies else n
     return Proportion(value, beta_interval(value * worth, worth), k, n)

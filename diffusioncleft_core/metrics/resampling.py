@@ -48,10 +48,10 @@ def interval_of(value: float, without: Sequence[NDArray[np.float64]], low: float
     G values (Efron and Stein 1981); the quantile is Student's with G - 1 degrees of freedom, of the smallest
     side. `low`: the least that the figure can be.
     """
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     variance = sum((len(side) - 1) / len(side) * np.square(side - side.mean()).sum() for side in without)
-    reach = float(t.ppf(0.975, min(len(side) for side in without) - 1) * np.sqrt(variance))
+    reach = float(stdtrit(min(len(side) for side in without) - 1, 0.975) * np.sqrt(variance))
     bottom = value - reach
     return (bottom if low is None else max(bottom, low)), value + reach
 

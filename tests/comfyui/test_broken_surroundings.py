@@ -46,7 +46,7 @@ def bare(comfyui, server, tmp_path_factory):
             def find_spec(name, path=None, target=None):
                 return None if name.partition(".")[0] in {MISSING!r} else found(name, path, target)
 
-            PathFinder.find_spec = find_spec
+            PathFinder.find_spec = staticmethod(find_spec)  # some call it on an instance
         """)
     )
     running = ComfyServer(

@@ -189,10 +189,15 @@ def test_a_signal_takes_the_prompt_off_the_server_and_leaves_the_others(
         stderr=subprocess.PIPE,
         text=True,
     )
-    until(lambda: server.get("/queue")["queue_running"])
-    other = server.queue(SAVE)
-    process.send_signal(asked)
-    _, error = process.communicate(timeout=60)
+    try:
+        until(lambda: server.get("/queue")["queue_running"])
+        other = server.queue(SAVE)
+        process.send_signal(asked)
+        _, error = process.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        server.interrupt()  # or the next test finds it busy
+        raise
     assert process.returncode == 130, error
     assert server.wait(other)["status"]["status_str"] == "success"
     assert queue_is_empty(server)

@@ -271,6 +271,17 @@ def test_a_command_costs_no_torch_until_it_runs(offline_env):
     assert len(cli.COMMANDS) >= 10
 
 
+def test_what_every_command_on_photographs_imports_costs_no_statistics_library(offline_env):
+    """scipy.stats takes a second, a third of the time of a small `dataset build`."""
+    code = (
+        "import importlib, sys\n"
+        "for name in ('faces.analyzer', 'dataset.build', 'run.withdrawal', 'report.html'):\n"
+        "    importlib.import_module(f'diffusioncleft.diffusioncleft_core.{name}')\n"
+        "sys.exit('scipy.stats' in sys.modules)"
+    )
+    assert python("-c", code, env=offline_env).returncode == 0
+
+
 def test_the_nodes_import_each_other_in_no_circle(repository):
     """Imports inside functions are counted too: they only hide a circle."""
     files = {path.stem: path for path in (repository / "nodes").glob("*.py")}

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import beta, norm
+from scipy.special import betaincinv, ndtri
 
 from .intervals import (
     LEVEL,
@@ -78,9 +78,9 @@ def _mean_z(answers: Array, level: float) -> tuple[Array, Array, Array]:
     said = np.where(known, answers, 0.0)
     count = said.sum(-2)
     share = (count + 0.5) / (n + 1)
-    z = norm.ppf(share)
+    z = ndtri(share)
     tail = (1 - level) / 2
-    low, high = (norm.ppf(beta.ppf(side, count + 0.5, n - count + 0.5)) for side in (tail, 1 - tail))
+    low, high = (ndtri(betaincinv(count + 0.5, n - count + 0.5, side)) for side in (tail, 1 - tail))
     around = np.where(known, said - (count / n)[..., None, :], 0.0)
     both = np.swapaxes(known, -1, -2).astype(np.float64) @ known
     spread = np.sqrt(share * (1 - share))

@@ -12,7 +12,7 @@ import math
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri
 
 from ..design import REAL
 from .grid import Grid
@@ -83,13 +83,13 @@ def tost_p(one: Array, other: Array, scale: Scale, margin: float) -> float:
 
 def detectable(half: float) -> float:
     """The true difference whose interval of this half width leaves out zero in four of five studies."""
-    return half * (1 + float(norm.ppf(POWER) / norm.ppf(1 - EACH_TEST)))
+    return half * (1 + float(ndtri(POWER) / ndtri(1 - EACH_TEST)))
 
 
 def equivalence_power(half: float, margin: float) -> float:
     """Chance that an interval of this half width lies within the margin when there is no difference."""
-    error = half / float(norm.ppf(1 - EACH_TEST))
-    return max(0.0, 2 * float(norm.cdf((margin - half) / error)) - 1) if error > 0 else 1.0
+    error = half / float(ndtri(1 - EACH_TEST))
+    return max(0.0, 2 * float(ndtr((margin - half) / error)) - 1) if error > 0 else 1.0
 
 
 def share_equivalent(lows: Array, highs: Array, margin: float) -> float:

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 Array = npt.NDArray[np.float64]
 Limits = tuple[Array, Array]
@@ -162,7 +162,7 @@ def bounded_interval(
     own = np.where(inside, variance / width**2 * n / np.where(inside, room, 1.0), pooled)
     spread = (own * (n - 1) + pooled * PRIOR_IMAGES) / (n - 1 + PRIOR_IMAGES)
     spread = np.where(inside, spread, pooled)
-    factor = student.ppf((1 + level) / 2, n - 1 + PRIOR_IMAGES) ** 2 * spread / n
+    factor = stdtrit(n - 1 + PRIOR_IMAGES, (1 + level) / 2) ** 2 * spread / n
     return _solved(share, factor, low, high)
 
 
@@ -220,6 +220,6 @@ def _rater_reach(effects: Array, residual: Array, level: float) -> Array:
     """[...] t² times the raters' variance of a mean or of a difference, most of the residual taken off."""
     raters = effects.shape[-1]
     variance = (effects**2).sum(-1) * raters / (raters - 1) - (1 - RESIDUAL_KEPT) * residual
-    factor = float(student.ppf((1 + level) / 2, raters - 1)) ** 2
+    factor = float(stdtrit(raters - 1, (1 + level) / 2)) ** 2
     found: Array = factor * np.maximum(variance, 0.0)
     return found

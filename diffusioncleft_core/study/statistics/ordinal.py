@@ -15,8 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm
-from scipy.stats import t as student
+from scipy.special import ndtr, stdtrit
 
 from ..design import REAL
 from .grid import Grid
@@ -52,9 +51,9 @@ def ordinal_effect(grid: Grid) -> dict[str, Any]:
     if fitted is None or abs(fitted[0]) > _ENDLESS:
         return {"missing": "The model could not be fitted to these answers."}
     shift, error = fitted
-    reach = float(student.ppf((1 + LEVEL) / 2, min(n) - 1)) * error
+    reach = float(stdtrit(min(n) - 1, (1 + LEVEL) / 2)) * error
     limits = [shift - reach, shift + reach]
-    superiority = [float(norm.cdf(value / math.sqrt(2))) for value in (shift, *limits)]
+    superiority = [float(ndtr(value / math.sqrt(2))) for value in (shift, *limits)]
     return {
         "shift": {"value": shift, "ci95": limits},
         "superiority": {"value": superiority[0], "ci95": superiority[1:]},

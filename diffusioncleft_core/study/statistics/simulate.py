@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from .agreement import Sums
 from .intervals import Array
@@ -95,7 +95,7 @@ def true_agreement(sets: Sequence[tuple[float, float]], raters: Raters) -> dict[
     points = np.arange(CATEGORIES, dtype=np.float64)
     for part, quality in sets:
         seen = quality + raters.picture * nodes[:, None, None] + np.array(raters.bias)[:, None]
-        above = norm.sf((CUTS - seen) / raters.noise)  # [nodes, R, K - 1]
+        above = ndtr((seen - CUTS) / raters.noise)  # [nodes, R, K - 1]
         chances = -np.diff(above, axis=-1, prepend=1.0, append=0.0)  # [nodes, R, K]
         by_rater = np.einsum("n,nrk->rk", weights, chances)
         mean, square = chances @ points, chances @ points**2  # [nodes, R]
@@ -128,5 +128,5 @@ def _above(quality: float, raters: Raters) -> Array:
     """Chance of an answer beyond each cut: [R, K - 1], or [1, K - 1] for raters drawn anew."""
     bias = np.zeros(1) if raters.number else np.array(raters.bias)
     spread = np.sqrt(raters.picture**2 + raters.noise**2 + raters.spread**2 * bool(raters.number))
-    above: Array = norm.sf((CUTS - quality - bias[:, None]) / spread)
+    above: Array = ndtr((quality + bias[:, None] - CUTS) / spread)
     return above
