@@ -169,6 +169,17 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def import_onnxruntime() -> Any:
+    """The module onnxruntime, which in this process then reports nothing; ImportError where it isn't installed.
+
+    Since 1.29 its official builds tell their maker the program's path, the machine, and name and run times of
+    each model. The switch counts only before the first import. An ORT_DISABLE_TELEMETRY that is set stands.
+    Whatever imports it by itself, as insightface does, comes after this.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    return importlib.import_module("onnxruntime")
+
+
 def offline_import(name: str) -> Any:
     """The module, or None where it is not installed.
 

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import OFFLINE, offline_environment, run_command
 
 ROOT = Path(__file__).resolve().parents[1]
-OFFLINE = Path(__file__).resolve().parent / "offline"
 
 
 def pytest_configure() -> None:
@@ -27,6 +27,7 @@ def pytest_configure() -> None:
     from diffusioncleft.diffusioncleft_core.environment import keep_freed_memory
 
     keep_freed_memory()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # every child would compile the sources: 0.4 s
     os.environ.setdefault("DIFFUSIONCLEFT_PROGRESS", "0")  # what commands print doesn't hang on the machine
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     if workers > 1:
@@ -93,16 +94,8 @@ def no_network():
 
 @pytest.fixture
 def offline_env() -> dict[str, str]:
-    """An environment for child Pythons in which they reach no other host, and libraries don't try to.
-
-    A proxy on this machine would be a way around, so none is named.
-    """
-    return {
-        **{name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")},
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(OFFLINE), os.environ.get("PYTHONPATH", "")])),
-        "HF_HUB_OFFLINE": "1",
-        "PYTHONUTF8": "1",
-    }
+    """The `offline_environment` of now."""
+    return offline_environment()
 
 
 @pytest.fixture
@@ -124,9 +117,9 @@ def python(offline_env, tmp_path):
 
 
 @pytest.fixture
-def command(python):
+def command(offline_env, tmp_path):
     """Run `python -m diffusioncleft ...` as a process, from an empty folder; gives the finished process."""
-    return functools.partial(python, "-m", "diffusioncleft")
+    return functools.partial(run_command, cwd=tmp_path, env=offline_env)
 
 
 @pytest.fixture

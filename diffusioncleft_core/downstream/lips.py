@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..environment import import_onnxruntime
 from ..errors import UserError
 from ..faces.analyzer import FacePack
 from ..files import sha256_model
@@ -165,8 +166,7 @@ def load_landmark_model(pack: FacePack) -> LandmarkModel | None:
     Raises:
         UserError: a file of the pack can't be opened.
     """
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from insightface.model_zoo.landmark import Landmark

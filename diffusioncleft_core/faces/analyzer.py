@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..environment import import_onnxruntime
 from ..errors import UserError
 from ..files import read_json, sha256_model
 from ..home import below_home, expanded
@@ -238,6 +239,7 @@ class FaceAnalyzer:
 
         `fixed_size` is there, and true, where the detector takes pictures of that one size.
         """
+        import_onnxruntime()
         import insightface
 
         fixed = {"fixed_size": True} if self._fixed_size else {}
@@ -302,7 +304,7 @@ def load_face_analyzer(
     try:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            import onnxruntime
+            onnxruntime = import_onnxruntime()
             from insightface.app import FaceAnalysis
     except ImportError as error:
         raise UserError(_NEEDED.format(error)) from None

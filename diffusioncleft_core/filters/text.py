@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..environment import import_onnxruntime
 from ..errors import UserError
 from ..files import sha256_file
 
@@ -112,7 +113,7 @@ def load_text_reader(threads: int | None = None) -> TextReader:
     """Open the two models in the installed `rapidocr` wheel. UserError when it is not there."""
     folder = _models_folder()
     try:
-        import onnxruntime
+        onnxruntime = import_onnxruntime()
     except ImportError:
         raise UserError(_missing("onnxruntime")) from None
     options = onnxruntime.SessionOptions()

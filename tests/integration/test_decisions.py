@@ -3,14 +3,12 @@
 import base64
 import hashlib
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from commands import run_command
 from html_checks import Page, problems
 from report_folders import COPIED, make_run, saved_by
 
@@ -50,11 +48,6 @@ def run(made, tmp_path):
     folders, pairs = made
     shutil.copytree(folders.root, tmp_path / "run")
     return RunFolders(tmp_path / "run"), pairs
-
-
-def cleft(env: dict[str, str], *words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "diffusioncleft", *map(str, words)]
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=600, check=False)
 
 
 def rows_of(folder: Path):
@@ -200,22 +193,21 @@ def test_what_is_no_review_is_refused_with_one_sentence(tmp_path, content):
         read_review(tmp_path / "review.json")
 
 
-def test_the_commands_reject_review_and_report(run, offline_env, tmp_path):
+def test_the_commands_reject_review_and_report(run, tmp_path):
     folders, pairs = run
-    env = {**os.environ, **offline_env}
     folder = folders.generated("pre_op")
     name = next(row.name for row in read_image_set(folder) if row.accepted)
-    done = cleft(env, "filter", folder, "--reject", name)
+    done = run_command("filter", folder, "--reject", name)
     assert done.returncode == 0, done.stderr
     assert f"rejected/{name}" in done.stdout
-    both = cleft(env, "filter", folder, "--reject", name, "--readmit", name)
+    both = run_command("filter", folder, "--reject", name, "--readmit", name)
     assert both.returncode == 2 and len(both.stderr.strip().splitlines()) <= 3
     seen = {Path(pair.generated).name: "unsure" for pair in pairs if pair.condition == "pre_op"}
     file = saved_by(page_of(folders, pairs), seen, tmp_path / "review.json")
-    done = cleft(env, "filter", folder, "--review", file)
+    done = run_command("filter", folder, "--review", file)
     assert done.returncode == 0, done.stderr
     assert f"{len(seen)} pairs reviewed" in done.stdout
-    done = cleft(env, "report", folders.root)
+    done = run_command("report", folders.root)
     assert done.returncode == 0, done.stderr
     page = folders.root.joinpath("report.html").read_text("utf-8")
     assert "person’s decision" in page

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import offline_environment, run_command
 from phantom_datasets import FINDING_OF
 from PIL import Image
 from safetensors.numpy import load_file
@@ -21,6 +22,7 @@ from diffusioncleft.diffusioncleft_core.files import read_jsonl
 from diffusioncleft.diffusioncleft_core.phantom.photographs import write_photographs
 from diffusioncleft.diffusioncleft_core.report.plain_words import SHARE
 
+PROGRAM = (sys.executable, "-m", "diffusioncleft")
 CONDITIONS = ("pre_op", "post_op")
 PHOTOGRAPHS = 10
 IMAGES = 5
@@ -43,13 +45,11 @@ def photographs(tmp_path_factory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def environment() -> dict[str, str]:
-    offline = Path(__file__).resolve().parents[1] / "offline"
-    path = os.pathsep.join(filter(None, [str(offline), os.environ.get("PYTHONPATH", "")]))
-    return {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "PYTHONUTF8": "1"}
+    return offline_environment()
 
 
 def arguments(photographs: dict[str, Path], out: Path, *more: object) -> list[str]:
-    command = [sys.executable, "-m", "diffusioncleft", "run", "--phantom", "--out", out, "--n", IMAGES]
+    command = [*PROGRAM, "run", "--phantom", "--out", out, "--n", IMAGES]
     command += ["--photos-pre", photographs["pre_op"], "--photos-post", photographs["post_op"]]
     command += ["--max-train-steps", STEPS, "--cell-images", 6, "--device", "cpu", "--seed", 3]
     command += ["--regularization-images", CONTROLS, *more]
@@ -59,9 +59,8 @@ def arguments(photographs: dict[str, Path], out: Path, *more: object) -> list[st
 def finish(
     command: list[str], environment: dict[str, str], folder: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900, check=False
-    )
+    """What a command of `PROGRAM` and words did."""
+    return run_command(*command[len(PROGRAM) :], cwd=folder, env=environment)
 
 
 def accept_interrupts() -> None:
@@ -206,7 +205,7 @@ def test_photographs_without_a_model_of_their_own_stop_before_any_work(
     from diffusioncleft.diffusioncleft_core.flux.source import phantom_source
 
     base = str(phantom_source().folder)
-    command = [sys.executable, "-m", "diffusioncleft", "run", "--out", str(tmp_path / "run")]
+    command = [*PROGRAM, "run", "--out", str(tmp_path / "run")]
     command += ["--photos-pre", str(photographs["pre_op"])]
     command += [base if word == "BASE" else word for word in more]
     done = finish(command, environment)

@@ -1,9 +1,7 @@
 """Consent before training: built datasets alone have it, and a machine's owner can insist on it."""
 
-import subprocess
-import sys
-
 import pytest
+from commands import run_command
 from phantom_datasets import phantom_dataset
 from safetensors import safe_open
 from trainer_settings import trainer_settings
@@ -33,12 +31,10 @@ def folders(tmp_path_factory, analyzer):
 
 
 def train(folder, out, env):
-    command = [sys.executable, "-m", "diffusioncleft", "train", "--phantom", "--train_data_dir", folder]
+    command = ["train", "--phantom", "--train_data_dir", folder]
     command += ["--output_dir", out, "--max_train_steps", 1, "--resolution", 128, "--network_dim", 2]
     command += ["--optimizer_type", "AdamW", "--device", "cpu"]
-    return subprocess.run(
-        list(map(str, command)), env=env, capture_output=True, text=True, timeout=600, check=False
-    )
+    return run_command(*command, env=env)
 
 
 def metadata(out):

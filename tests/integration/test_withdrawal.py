@@ -3,13 +3,12 @@
 import csv
 import itertools
 import json
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from commands import offline_environment, run_command
 from safetensors.torch import load_file
 
 from diffusioncleft.diffusioncleft_core.dataset.withdrawn import MARK, user_register
@@ -21,8 +20,7 @@ LORA = Path("loras/pre_op/clp.safetensors")
 
 
 def cleft(env: dict[str, str], *words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "diffusioncleft", *map(str, words)]
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=900, check=False)
+    return run_command(*words, env=env)
 
 
 def run(env: dict[str, str], photographs: Path, out: Path) -> subprocess.CompletedProcess[str]:
@@ -61,10 +59,7 @@ def refusal(done: subprocess.CompletedProcess[str]) -> str:
 
 @pytest.fixture(scope="module")
 def env(tmp_path_factory) -> dict[str, str]:
-    offline = Path(__file__).resolve().parents[1] / "offline"
-    path = os.pathsep.join(filter(None, [str(offline), os.environ.get("PYTHONPATH", "")]))
-    state = tmp_path_factory.mktemp("state")
-    return {**os.environ, "PYTHONPATH": path, "PYTHONUTF8": "1", "XDG_STATE_HOME": str(state)}
+    return {**offline_environment(), "XDG_STATE_HOME": str(tmp_path_factory.mktemp("state"))}
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,11 @@
 """A consent withdrawn after images were drawn outside a run, and by a LoRA under other keys."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from commands import offline_environment, run_command
 from phantom_datasets import first_consent
 
 from diffusioncleft.diffusioncleft_core.dataset.drawn import set_withdrawal
@@ -27,26 +25,12 @@ class Clinic:
 
     def __init__(self, root: Path) -> None:
         self.root, self.photos = root, root / "photos"
-        offline = Path(__file__).resolve().parents[1] / "offline"
-        path = os.pathsep.join(filter(None, [str(offline), os.environ.get("PYTHONPATH", "")]))
-        self.env = {
-            **os.environ,
-            "PYTHONPATH": path,
-            "PYTHONUTF8": "1",
-            "XDG_STATE_HOME": str(root / "state"),
-        }
+        self.env = {**offline_environment(), "XDG_STATE_HOME": str(root / "state")}
 
     def __call__(self, *words: object, state: str = "state", code: int = 0) -> str:
         """What a command said; `state` is another one on a machine that knows nothing."""
-        done = subprocess.run(
-            [sys.executable, "-m", "diffusioncleft", *map(str, words)],
-            env={**self.env, "XDG_STATE_HOME": str(self.root / state)},
-            cwd=self.root,
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
+        env = {**self.env, "XDG_STATE_HOME": str(self.root / state)}
+        done = run_command(*words, cwd=self.root, env=env)
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout + done.stderr
 

@@ -1,5 +1,6 @@
-"""The tests themselves: neither this process nor its children reach another host."""
+"""Nothing reports to anybody; and the tests and their children reach no other host."""
 
+import re
 import socket
 import subprocess
 import sys
@@ -33,3 +34,27 @@ def test_a_child_reaches_no_other_host(offline_env):
     )
     assert done.returncode == 1
     assert "the network is blocked in tests" in done.stderr
+
+
+LOOKS_AT_FACES = """
+import numpy as np
+from diffusioncleft.diffusioncleft_core.faces.analyzer import load_face_analyzer
+from diffusioncleft.diffusioncleft_core.filters.text import load_text_reader
+load_face_analyzer("phantom").analyze(np.zeros((128, 128, 3), np.uint8))
+load_text_reader()
+"""
+
+
+def test_onnxruntime_keeps_no_events_to_report(offline_env, tmp_path):
+    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"), "XDG_STATE_HOME": str(tmp_path)}
+    for name in ("CI", "ORT_DISABLE_TELEMETRY"):  # under CI it is silent by itself
+        offline_env.pop(name, None)
+    subprocess.run([sys.executable, "-c", LOOKS_AT_FACES], env=offline_env | home, check=True)
+    assert not list(tmp_path.rglob("*onnxruntime*"))
+
+
+def test_onnxruntime_is_imported_in_one_place(repository):
+    folders = [repository / name for name in ("cli", "diffusioncleft_core", "nodes", "tools", "trainer")]
+    imports = re.compile(r"^\s*(import|from) onnxruntime\b", re.MULTILINE)
+    sources = [path for folder in folders for path in folder.rglob("*.py")]
+    assert not [path.name for path in sources if imports.search(path.read_text(encoding="utf-8"))]
