@@ -52,15 +52,20 @@ def offline_environment() -> dict[str, str]:
 
 
 def run_command(
-    *words: object, cwd: Path | None = None, env: dict[str, str] | None = None, timeout: float = 900
+    *words: object,
+    cwd: Path | None = None,
+    env: dict[str, str] | None = None,
+    timeout: float = 900,
+    **settings: object,
 ) -> subprocess.CompletedProcess[str]:
     """Run `python -m diffusioncleft WORDS` as a process, offline; gives the finished process.
 
     What its libraries read from the environment when they are imported is what stood there at the first call.
+    With other settings of `subprocess.run` it imports them itself.
     """
     arguments, folder = list(map(str, words)), Path(cwd or Path.cwd())
     environment = offline_environment() if env is None else env
-    if CAN_FORK:
+    if CAN_FORK and not settings:
         return _warm_python().run("diffusioncleft", arguments, folder, environment, timeout)
     return subprocess.run(
         [sys.executable, "-m", "diffusioncleft", *arguments],
@@ -71,6 +76,7 @@ def run_command(
         text=True,
         encoding="utf-8",
         check=False,
+        **settings,
     )
 
 
