@@ -7,6 +7,7 @@ LoRA are the same it is not trained again. The rest is the trainer's, which goes
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +27,7 @@ from ..diffusioncleft_core.files import (
     sha256_model,
     write_json,
 )
-from ..diffusioncleft_core.progress import progress
+from ..diffusioncleft_core.progress import SECONDS, progress
 from ..diffusioncleft_core.recipe.document import recipe_text
 from ..diffusioncleft_core.recipe.recipe import Recipe
 from .folders import held_out_folders, image_folders
@@ -137,8 +138,7 @@ def run_sweep(
         write_table(folder, rows)
         with progress(len(rows), "sweep", unit="run") as bar:
             bar.update(len(rows) - len(jobs))
-            show = partial(_show, bar)
-            build = TrainingWorker if engine.elsewhere else partial(TrainingWorker, show)
+            build = TrainingWorker if engine.elsewhere else partial(TrainingWorker, _Shown(bar))
             if jobs:
                 _make_private([job.recipe for _, job in jobs.values()])
             work: Work[Training, Outcome] = Work(build, block=1, size=None)
@@ -285,13 +285,20 @@ def _busy(folder: Path, owner: str) -> str:
     return f"process {owner} is at work in {folder}; stop it, wait for it, or choose another --output_dir"
 
 
-def _show(bar: Any, name: str, event: Event) -> None:
-    """The run that is trained behind the bar, and how far it is."""
-    if event["event"] in ("load", "prepare"):
-        bar.set_postfix_str(f"{name}: {event['what']} {event['done']}/{event['total']}", refresh=False)
-    elif event["event"] == "step":
-        told = f"{name}: step {event['step']}/{event['total']}, loss {event['loss']:.3f}"
-        bar.set_postfix_str(told, refresh=False)
-    elif event["event"] != "stopping":
-        return
-    bar.update(0)
+class _Shown:
+    """The run that is trained, and how far it is, behind the bar of the sweep."""
+
+    def __init__(self, bar: Any) -> None:
+        self._bar, self._last = bar, time.monotonic()
+
+    def __call__(self, name: str, event: Event) -> None:
+        if event["event"] in ("load", "prepare"):
+            told = f"{name}: {event['what']} {event['done']}/{event['total']}"
+        elif event["event"] == "step":
+            told = f"{name}: step {event['step']}/{event['total']}, loss {event['loss']:.3f}"
+        else:
+            return
+        self._bar.set_postfix_str(told, refresh=False)
+        if sys.stderr.isatty() or time.monotonic() - self._last >= SECONDS:
+            self._last = time.monotonic()
+            self._bar.refresh()
