@@ -122,7 +122,8 @@ def run_sweep(
     """
     check_installed()
     with folder_lock(folder, partial(_busy, folder)):
-        rows = sweep_rows(folder, combinations)
+        content = Content()
+        rows = [_known(folder, combination, content) for combination in combinations]
         told: set[str] = set()
         for row in rows:
             if row.state == FAILED:
@@ -155,7 +156,7 @@ def run_sweep(
                         told.add(message)
                 if outcome.stopped:
                     raise Interrupted(outcome.problem)
-                rows[place] = _finished(folder, rows[place], result.job.recipe, outcome, say)
+                rows[place] = _finished(folder, rows[place], content, outcome, say)
                 write_table(folder, rows)
                 bar.update(1)
     return rows
@@ -204,7 +205,9 @@ def _known(folder: Path, combination: Combination, content: Content) -> Row:
     return Row(combination, DONE, **record["figures"]) if same else Row(combination)
 
 
-def _finished(folder: Path, row: Row, recipe: Recipe, outcome: Outcome, say: Say) -> Row:
+def _finished(folder: Path, row: Row, content: Content, outcome: Outcome, say: Say) -> Row:
+    recipe = row.combination.recipe
+    assert recipe is not None
     lora = recipe.output.folder / f"{recipe.output.name}.safetensors"
     problem = outcome.problem
     if not problem and not lora.is_file():
@@ -220,9 +223,8 @@ def _finished(folder: Path, row: Row, recipe: Recipe, outcome: Outcome, say: Say
         "resumed": outcome.resumed,
         "lora": lora.relative_to(folder.absolute()).as_posix(),
     }
-    assert row.combination.recipe is not None
     record = {
-        "made_from": Content().of(row.combination.recipe),
+        "made_from": content.of(recipe),
         "lora_sha256": sha256_file(lora),
         "figures": figures,
     }
