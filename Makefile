@@ -74,6 +74,7 @@ experiments: $(READY)
 	$(PY) -m diffusioncleft.tools.memorising_loras --out experiments/audit_memorising.json
 	$(PY) -m diffusioncleft.tools.study_coverage --out experiments/study_coverage.json
 	$(PY) -m diffusioncleft.tools.study_kills --out experiments/study_kills.json
+	$(PY) -m diffusioncleft.tools.cluster_kills --out experiments/cluster_kills.json
 	$(if $(DIFFUSIONCLEFT_REAL),$(PY) -m diffusioncleft.tools.evaluate_eyes --out experiments/real_eyes.json)
 	$(if $(FULL_SIZE),$(PY) -m diffusioncleft.tools.full_size --out experiments/full_size.json)
 

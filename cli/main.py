@@ -19,6 +19,7 @@ COMMANDS = {
     "run": ".run",
     "dataset": ".dataset",
     "train": ".train",
+    "sweep": ".sweep",
     "generate": ".generate",
     "filter": ".filter",
     "prompt": ".prompt",

@@ -144,8 +144,8 @@ def batch_from(args: argparse.Namespace) -> int:
     return int(args.batch or (PHANTOM_BATCH if args.phantom else 1))
 
 
-def add_ray_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add where the work is done: in this process, or by workers on Ray."""
+def add_ray_arguments(parser: argparse.ArgumentParser, *, timeout: bool = True) -> None:
+    """Add where the work is done: in this process, or by workers on Ray, silent ones replaced or not."""
     group = parser.add_argument_group("workers on Ray (pip install 'diffusioncleft[scale]'; docs/scale.md)")
     group.add_argument(
         "--ray",
@@ -160,28 +160,33 @@ def add_ray_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="how many (default: one a GPU, without GPUs one a core)",
     )
-    group.add_argument(
-        "--ray-timeout",
-        type=number(0, above=True),
-        metavar="S",
-        help=f"replace a worker that gives no result for so many seconds (default {TIMEOUT:g})",
-    )
+    if timeout:
+        group.add_argument(
+            "--ray-timeout",
+            type=number(0, above=True),
+            metavar="S",
+            help=f"replace a worker that gives no result for so many seconds (default {TIMEOUT:g})",
+        )
 
 
 @contextlib.contextmanager
-def engine_from(args: argparse.Namespace) -> Iterator[Engine]:
-    """Who does the work, as the options say; UserError where they contradict each other."""
+def engine_from(args: argparse.Namespace, timeout: float | None = TIMEOUT) -> Iterator[Engine]:
+    """Who does the work, as the options say; UserError where they contradict each other.
+
+    timeout: seconds after which a silent worker is replaced, where no option says it; None: never.
+    """
     from ..diffusioncleft_core.cluster.ray_engine import ray_engine
     from ..diffusioncleft_core.cluster.settings import RaySettings
     from ..diffusioncleft_core.cluster.work import HERE
 
+    asked = getattr(args, "ray_timeout", None)
     if args.ray is None:
-        if args.ray_workers is not None or args.ray_timeout is not None:
+        if args.ray_workers is not None or asked is not None:
             raise UserError("--ray-workers and --ray-timeout belong to --ray: give it too")
         yield HERE
         return
-    timeout = TIMEOUT if args.ray_timeout is None else args.ray_timeout
-    with ray_engine(RaySettings(args.ray, args.ray_workers, timeout), warn) as engine:
+    settings = RaySettings(args.ray, args.ray_workers, timeout if asked is None else asked)
+    with ray_engine(settings, warn) as engine:
         yield engine
 
 

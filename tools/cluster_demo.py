@@ -15,14 +15,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..diffusioncleft_core import phantom
-from ..diffusioncleft_core.cluster.ray_engine import INSTALL, RayEngine, ray_engine
+from ..diffusioncleft_core.cluster.ray_engine import RayEngine, ray_engine
 from ..diffusioncleft_core.cluster.settings import RaySettings
 from ..diffusioncleft_core.cluster.work import HERE, Engine
 from ..diffusioncleft_core.conditions.loader import load_vocabulary
@@ -30,7 +29,6 @@ from ..diffusioncleft_core.conditions.plan import PlanRow, sampling_plan
 from ..diffusioncleft_core.dataset.build import build_dataset
 from ..diffusioncleft_core.dataset.settings import BuildSettings, Photographs
 from ..diffusioncleft_core.environment import hardware, versions
-from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.faces.analyzer import load_face_analyzer
 from ..diffusioncleft_core.files import sha256_file, write_json
 from ..diffusioncleft_core.filters.apply import filter_set
@@ -40,28 +38,11 @@ from ..diffusioncleft_core.generation.generate import draw_all
 from ..diffusioncleft_core.generation.settings import GenerationSettings, Sampling
 from ..diffusioncleft_core.metrics.extractors import load_extractors
 from ..diffusioncleft_core.metrics.measure import measure_sets
+from .cluster_nodes import two_nodes
 
 SIDE, BATCH, PHOTOGRAPHS = 64, 16, 24
 CLOSE = 1e-4
 """Relative difference of two figures that are the same but for the last bits of their features."""
-
-
-@contextmanager
-def two_nodes() -> Iterator[str]:
-    """The address of two Ray nodes on this machine, a core each."""
-    try:
-        from ray.cluster_utils import Cluster
-    except ImportError:
-        raise UserError(INSTALL) from None
-    node = {"num_cpus": 1, "object_store_memory": 200 << 20, "include_dashboard": False}
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
-    cluster = Cluster(initialize_head=True, head_node_args=node)
-    try:
-        cluster.add_node(num_cpus=1, object_store_memory=200 << 20)
-        yield str(cluster.address)
-    finally:
-        cluster.shutdown()
 
 
 def everything(
@@ -145,7 +126,7 @@ def main() -> int:
         faces, dataset = load_face_analyzer("phantom"), root / "dataset"
         build_dataset(photographs, condition, dataset, faces, settings=BuildSettings(phantom=True))
         plan = sampling_plan(condition, args.n, 7)
-        with two_nodes() as address, ray_engine(RaySettings(address, 2), print) as engine:
+        with two_nodes() as nodes, ray_engine(RaySettings(nodes.address, 2), print) as engine:
             cluster = everything(root / "cluster", dataset, plan, engine, kill=True)
         alone = everything(root / "alone", dataset, plan, HERE)
     finally:

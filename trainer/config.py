@@ -2,7 +2,7 @@
 
 import argparse
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -20,7 +20,7 @@ from ..diffusioncleft_core.recipe.presets import (
     named_recipe,
 )
 from ..diffusioncleft_core.recipe.recipe import Recipe, recipe_fields
-from ..diffusioncleft_core.recipe.setting import Field
+from ..diffusioncleft_core.recipe.setting import Field, Spelling
 from .dataset_toml import read_dataset_config, read_toml, refuse_escapes
 from .kohya import FIELDS, NAMES, spelled
 from .kohya_options import ALWAYS, FALSE, REFUSED, TRANSLATED, WITHOUT_EFFECT, refusal, remark
@@ -28,7 +28,7 @@ from .network_args import fields_of
 
 AS_GIVEN = "as_given"
 """In place of a preset: the settings are complete, as between a program and the trainer that it starts."""
-_ABOVE_A_RECIPE = ("preset", "recipe")
+_BELOW_THE_ARGUMENTS = ("preset", "recipe")
 _ALSO: dict[str, dict[str, str]] = {"output.save_precision": {"fp32": "float", "float32": "float"}}
 """Other words for a field's choices."""
 _OPTIONS = MappingProxyType({name: recipe_fields()[path] for name, path in FIELDS.items()})
@@ -103,33 +103,64 @@ def parse_recipe(arguments: Sequence[str]) -> Recipe:
 
 def recipe_from(namespace: argparse.Namespace, *, places: bool = True) -> Recipe:
     """The recipe that the arguments of `add_arguments` mean; without `places` it need not name any images."""
+    below, choices = choices_from(namespace)
+    return composed_recipe(below, choices, places=places)
+
+
+def choices_from(namespace: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the arguments of `add_arguments`, and their `--config_file`, say.
+
+    Returns:
+        The `preset` or `recipe` that stands below, and the values of fields by path.
+
+    Raises:
+        UserError: an option of kohya's that is not honoured.
+    """
     _refuse(namespace)
     values = _given(namespace)
     config_file = getattr(namespace, "config_file", None)
     if config_file:
         values = _read_config_file(config_file)[0] | values
-    above = {name: values.pop(name) for name in _ABOVE_A_RECIPE if name in values}
-    choices = {FIELDS[name]: value for name, value in values.items()}
+    below = {name: values.pop(name) for name in _BELOW_THE_ARGUMENTS if name in values}
+    return below, {FIELDS[name]: value for name, value in values.items()}
+
+
+def composed_recipe(
+    below: Mapping[str, Any], choices: Mapping[str, Any], *, spell: Spelling = spelled, places: bool = True
+) -> Recipe:
+    """The recipe of `choices` over what stands `below`, with what the one dataset says.
+
+    Args:
+        below: at most one of `preset` and `recipe`.
+        choices: values by their fields' paths.
+        spell: the fields' names in error messages.
+        places: whether it has to name a base model and images.
+
+    Raises:
+        UserError: choices that contradict each other, or a recipe that can't be.
+    """
+    choices = dict(choices)
     if choices.get("data.config"):
         dataset = read_dataset_config(choices["data.config"])
         choices |= {**dataset.settings, "data.subsets": dataset.subsets}
     for path, value in fields_of(choices.get("network.args", ())).items():
         if choices.setdefault(path, value) != value and path != "network.qkv":
             raise UserError(
-                f"{spelled(path)} {choices[path]} and --network_args say different things ({value}); give one"
+                f"{spell(path)} {choices[path]} and {spell('network.args')} say different things ({value}); "
+                "give one"
             )
     if choices.get("optimizer.epochs"):
         choices.pop("optimizer.steps", None)  # as in kohya's scripts
-    preset = above.get("preset", "paper")
+    preset = below.get("preset", "paper")
     if preset == AS_GIVEN:
         recipe = PAPER.replaced(choices)
     else:
         from ..diffusioncleft_core.dataset.settings import training_facts
 
-        recipe = chosen_recipe(_below(above, phantom=choices.get("model.phantom", False)), choices)
-        recipe = completed_recipe(recipe, training_facts(_dataset(recipe)), choices)
-    recipe = check_recipe(recipe, spelled)
-    return check_places(recipe, spelled) if places else recipe
+        recipe = chosen_recipe(_below(below, phantom=choices.get("model.phantom", False)), choices)
+        recipe = completed_recipe(recipe, training_facts(trained_dataset(recipe)), choices)
+    recipe = check_recipe(recipe, spell)
+    return check_places(recipe, spell) if places else recipe
 
 
 def unheard(namespace: argparse.Namespace, recipe: Recipe) -> list[str]:
@@ -176,16 +207,16 @@ def to_arguments(recipe: Recipe) -> list[str]:
     return arguments
 
 
-def _below(above: dict[str, Any], *, phantom: bool) -> Recipe:
+def _below(named: Mapping[str, Any], *, phantom: bool) -> Recipe:
     """What stands below the arguments: a preset, or a recipe file."""
-    if "recipe" not in above:
-        return named_recipe(above.get("preset", "paper"), phantom=phantom)
-    if "preset" in above:
+    if "recipe" not in named:
+        return named_recipe(named.get("preset", "paper"), phantom=phantom)
+    if "preset" in named:
         raise UserError("--recipe takes the place of a preset; leave out --preset, or leave out --recipe")
-    return read_recipe(above["recipe"])
+    return read_recipe(named["recipe"])
 
 
-def _dataset(recipe: Recipe) -> Path | None:
+def trained_dataset(recipe: Recipe) -> Path | None:
     """The one folder of training images, if there is one."""
     trained = [subset for subset in recipe.data.subsets if not subset.is_reg]
     if trained:
@@ -232,7 +263,7 @@ def _refuse(namespace: argparse.Namespace) -> None:
 
 
 def _given(namespace: argparse.Namespace) -> dict[str, Any]:
-    names = (*_ABOVE_A_RECIPE, *_OPTIONS)
+    names = (*_BELOW_THE_ARGUMENTS, *_OPTIONS)
     values = {name: getattr(namespace, name) for name in names if hasattr(namespace, name)}
     for name, value in values.items():
         if name in _OPTIONS and _several_texts(_OPTIONS[name]):

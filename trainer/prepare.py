@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -12,7 +11,7 @@ from ..diffusioncleft_core.flux.components import load_text_encoders, load_vae
 from ..diffusioncleft_core.flux.source import FluxSource, phantom_source
 from ..diffusioncleft_core.imageset.cache import Tensors
 from ..diffusioncleft_core.progress import Watcher
-from ..diffusioncleft_core.recipe.recipe import Recipe
+from ..diffusioncleft_core.recipe.recipe import Recipe, Subset
 from . import memory
 from .balance import attribute_names, check_balanced
 from .buckets import BucketSides
@@ -139,7 +138,7 @@ def prepare(
     trigger = known_trigger(recipe.data.trigger, folders, trained)
     preserved = preserved_triggers(recipe)
     check_preserved(trained, trigger, preserved)
-    private = _private(recipe, folders)
+    private = private_of(recipe, folders)
     caches = Caches(private.cache, read_only=recipe.data.cache_dir, on_disk=recipe.data.cache_on_disk)
     fingerprints = {
         "base model": source.fingerprint("transformer"),
@@ -205,7 +204,8 @@ def captions_by_folder(
     return found
 
 
-def _private(recipe: Recipe, folders: Any) -> PrivateFolder:
+def private_of(recipe: Recipe, folders: Iterable[Subset]) -> PrivateFolder:
+    """The private folder of a run on `folders`, made if need be."""
     train_dirs = [folder.image_dir for folder in folders if not folder.is_reg]
     return private_folder(recipe.data.cache_dir, train_dirs, Path(recipe.output.folder))
 

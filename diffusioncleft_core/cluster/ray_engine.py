@@ -153,7 +153,7 @@ class RayEngine:
                     self._ask(seat, board)
                 yield from self._listen(work, board)
                 yield from self._replace_hanging(work, board)
-            if self._seats:
+            if self._seats and work.size is not None:
                 self._say(self.told())
         finally:
             for seat in self._seats:
@@ -211,7 +211,7 @@ class RayEngine:
             seat.heard = time.monotonic()
             if ticket is not None:
                 self._failed_starts = 0
-                seat.images += work.size(ticket.job)
+                seat.images += work.size(ticket.job) if work.size is not None else 0
                 yield Done(ticket.job, value)
             elif seat.process is None:
                 seat.process = value
@@ -220,6 +220,8 @@ class RayEngine:
 
     def _replace_hanging(self, work: Work[Any, Any], board: Board[Any, Any]) -> Iterator[SetAside[Any]]:
         """Take the place of workers that have been silent for too long."""
+        if self._settings.timeout is None:
+            return
         now = time.monotonic()
         for seat in list(self._seats):
             if not seat.asked:

@@ -19,14 +19,15 @@ class RaySettings:
     Attributes:
         address: `local`, `auto`, or a cluster's `host:port`.
         workers: by default one a GPU of the cluster, without GPUs one a core.
-        timeout: seconds without a result after which a worker is replaced.
+        timeout: seconds without a result after which a worker is replaced; None: it may take any time.
     """
 
     address: str = LOCAL
     workers: int | None = None
-    timeout: float = TIMEOUT
+    timeout: float | None = TIMEOUT
 
     def __post_init__(self) -> None:
         if self.workers is not None:
             COUNT.check(self.workers, "the number of workers")
-        number(0, above=True).check(self.timeout, "the timeout")
+        if self.timeout is not None:
+            number(0, above=True).check(self.timeout, "the timeout")

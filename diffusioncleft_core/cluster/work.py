@@ -41,13 +41,13 @@ class Work(Generic[Job, Found]):
     Attributes:
         build: makes a worker, in the process that is to work; it can be pickled, and it loads what is large.
         block: jobs that a worker prepares at once, at most.
-        size: images in a job, for figures of speed.
+        size: images in a job, for figures of speed; None where a job is not of images.
         split: the smallest jobs that a job is made of, each of which can be done alone.
     """
 
     build: Callable[[], Worker[Job, Found]]
     block: int
-    size: Callable[[Job], int] = lambda job: 1
+    size: Callable[[Job], int] | None = lambda job: 1
     split: Callable[[Job], Sequence[Job]] = only_itself
 
 
