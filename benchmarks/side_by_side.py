@@ -155,7 +155,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.side_by_side", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--pictures", type=int, default=60, help="for the faces, of each size")
-    parser.add_argument("--sides", type=int, nargs="+", default=[256, 768], help="of these, px")
+    parser.add_argument("--sides", type=int, nargs="*", default=[256, 768], help="of these, px")
     parser.add_argument("--pack", help="a further face pack, for --photographs")
     parser.add_argument("--photographs", type=Path, help="a folder of photographs; only seconds are kept")
     parser.add_argument("--fid", type=int, nargs=2, default=[24, 24], help="pictures on either side")
