@@ -170,7 +170,7 @@ def usable_cores() -> int:
 
 
 def import_onnxruntime() -> Any:
-    """The module onnxruntime, which in this process then reports nothing; ImportError where it isn't installed.
+    """The module onnxruntime, which then reports nothing to anybody; ImportError where it isn't installed.
 
     Since 1.29 its official builds tell their maker the program's path, the machine, and name and run times of
     each model. The switch counts only before the first import. An ORT_DISABLE_TELEMETRY that is set stands.

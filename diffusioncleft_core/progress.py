@@ -5,6 +5,7 @@ Long work asks here for its next part, so here it ends where it was told to.
 
 import contextlib
 import contextvars
+import functools
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -68,8 +69,6 @@ def progress(
     leave: whether the bar stays when it is done. Where standard error is no terminal, lines, `SECONDS` apart:
     more of them under DIFFUSIONCLEFT_PROGRESS=1, none under DIFFUSIONCLEFT_PROGRESS=0.
     """
-    from tqdm import tqdm
-
     iterable: Iterable[Any] | None
     if isinstance(iterable_or_total, int):
         iterable, total = None, iterable_or_total
@@ -77,30 +76,43 @@ def progress(
         iterable = iterable_or_total
     settings: dict[str, Any] = {"desc": description, "total": total, "unit": unit, "leave": leave}
     settings |= {"dynamic_ncols": True} if sys.stderr.isatty() else _lines()
-    watcher = _watcher.get()
+    return _bar()(iterable, **settings).watched(_watcher.get(), description, total or len_of(iterable))
 
-    class Watched(tqdm):  # type: ignore[misc]
+
+@functools.cache
+def _bar() -> Any:
+    """The class of all bars: one, since tqdm starts a thread for each class of its that is used."""
+    from tqdm import tqdm
+
+    class Bar(tqdm):  # type: ignore[misc]
         """A bar that tells the watcher too, whether it is drawn or not, and ends where that was asked for."""
 
-        done = 0
+        _watcher: Watcher | None = None
+        _told = ("", 0)
+        _done = 0
+
+        def watched(self, watcher: Watcher | None, description: str, total: int) -> Any:
+            self._watcher, self._told = watcher, (description, total)
+            return self
 
         def __iter__(self) -> Iterator[Any]:
-            for self.done, item in enumerate(super().__iter__()):
+            for self._done, item in enumerate(super().__iter__()):
                 self._tell()
                 yield item
 
         def update(self, n: float | None = 1) -> bool | None:
-            self.done += int(n or 0)
+            self._done += int(n or 0)
             self._tell()
             shown: bool | None = super().update(n)
             return shown
 
         def _tell(self) -> None:
             check_interrupted()
-            if watcher is not None:
-                watcher(description, self.done, total or len_of(iterable))
+            if self._watcher is not None:
+                description, total = self._told
+                self._watcher(description, self._done, total)
 
-    return Watched(iterable, **settings)
+    return Bar
 
 
 class Phases:

@@ -1,5 +1,6 @@
 """The frontal plane that a head is computed on, and the few functions that everything is made of."""
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,24 +65,24 @@ def curve(at: Array, knots: list[tuple[float, float]]) -> Array:
     """A smooth line through knots (position, value): Catmull-Rom, clamped at the ends. Meant for one axis."""
     p = np.array([knot[0] for knot in knots], np.float64)
     v = np.array([knot[1] for knot in knots], np.float64)
-    slope = np.gradient(v, p) if len(p) > 2 else np.full(2, (v[1] - v[0]) / (p[1] - p[0]))
-    x = np.clip(np.asarray(at, np.float64), p[0], p[-1])
-    k = np.clip(np.searchsorted(p, x, side="right") - 1, 0, len(p) - 2)
-    h = p[k + 1] - p[k]
-    t = (x - p[k]) / h
-    t2, t3 = t * t, t * t * t
-    value = (
-        (2 * t3 - 3 * t2 + 1) * v[k]
-        + (t3 - 2 * t2 + t) * h * slope[k]
-        + (3 * t2 - 2 * t3) * v[k + 1]
-        + (t3 - t2) * h * slope[k + 1]
-    )
-    return value.astype(np.float32)
+    h = p[1:] - p[:-1]
+    rise = (v[1:] - v[:-1]) / h
+    slope = np.empty_like(v)
+    slope[0], slope[-1] = rise[0], rise[-1]
+    slope[1:-1] = (h[:-1] * rise[1:] + h[1:] * rise[:-1]) / (h[:-1] + h[1:])
+    x = np.minimum(np.maximum(np.asarray(at, np.float64), p[0]), p[-1])
+    k = np.searchsorted(p[1:-1], x, side="right")
+    t = x - p[k]
+    # Hermite's cubic of each piece, by powers of the way into it.
+    square = (3 * rise - 2 * slope[:-1] - slope[1:]) / h
+    cube = (slope[:-1] + slope[1:] - 2 * rise) / (h * h)
+    return np.asarray(((cube[k] * t + square[k]) * t + slope[k]) * t + v[k], np.float32)
 
 
 def step(value: Array, low: float, high: float) -> Array:
     """0 at or below low, 1 at or above high, smooth between (Hermite). low > high falls."""
-    t = np.clip((value - np.float32(low)) * np.float32(1 / (high - low)), 0, 1)
+    t = np.asarray((value - np.float32(low)) * np.float32(1 / (high - low)))
+    t = np.minimum(np.maximum(t, 0), 1)
     return np.asarray(t * t * (3 - 2 * t))
 
 
@@ -149,9 +150,18 @@ def tinted(plane_: Array, colour: Array) -> Array:
 def strands(across: Array, along: Array, seed: tuple[int, ...]) -> Array:
     """Values of single hairs, N(0, 1): they change from hair to hair (`across`, in hairs) and slowly
     `along`."""
-    table = np.random.default_rng(seed).standard_normal((48, 256), dtype=np.float32)
-    u = np.mod(across, np.float32(254)).astype(np.float32)
-    v = np.mod(along, np.float32(46)).astype(np.float32)
-    u, v = np.broadcast_arrays(u, v)
+    table = _strand_table(seed)
+    u, v = np.broadcast_arrays(_wrapped(across, 254), _wrapped(along, 46))
     found = cv2.remap(table, np.ascontiguousarray(u), np.ascontiguousarray(v), cv2.INTER_LINEAR)
     return np.asarray(found, np.float32)
+
+
+@functools.lru_cache(32)
+def _strand_table(seed: tuple[int, ...]) -> Array:
+    return np.random.default_rng(seed).standard_normal((48, 256), dtype=np.float32)
+
+
+def _wrapped(value: Array, period: float) -> Array:
+    """`value` modulo `period`; numpy's own takes four times as long."""
+    value = np.asarray(value, np.float32)
+    return value - np.floor(value * np.float32(1 / period)) * np.float32(period)

@@ -244,24 +244,24 @@ def _curled(psi: Array, area: Plane, cell: float) -> tuple[Array, Array, Array]:
     u = (psi + 0.35 * cell * noise((9, 34), area, 2.2 * cell)) / np.float32(cell)
     v = (area.y + 0.35 * cell * noise((9, 35), area, 2.2 * cell)) / np.float32(1.15 * cell)
     jitter = np.random.default_rng((9, 36)).uniform(0.15, 0.85, (3, 64, 64)).astype(np.float32)
-    i, j = np.floor(v).astype(np.int32), np.floor(u).astype(np.int32)
-    at = (i % 64) * 64 + j % 64
+    i, j = np.floor(v), np.floor(u)
+    at = ((i.astype(np.int64) & 63) << 6) + (j.astype(np.int64) & 63)
     u, v = u - j, v - i
     best = np.full(u.shape, 9, np.float32)
-    dx, dy, kind = (np.zeros(u.shape, np.float32) for _ in range(3))
-    for di in (-1, 0, 1):
-        for dj in (-1, 0, 1):
-            # The tables of the neighbours in that direction; rolled, so that one index serves all nine.
-            table = np.roll(jitter, (-di, -dj), (1, 2)).reshape(3, -1)
-            x = u - (table[0] + np.float32(dj))[at]
-            y = v - (table[1] + np.float32(di))[at]
-            one = table[2][at]
-            far = x * x + y * y + np.float32(0.35) * one
-            nearer = far < best
-            np.copyto(best, far, where=nearer)
-            np.copyto(dx, x, where=nearer)
-            np.copyto(dy, y, where=nearer)
-            np.copyto(kind, one, where=nearer)
+    which = np.zeros(u.shape, np.int64)
+    # The tables of the neighbours in each direction: rolled, so that one index serves all nine.
+    ways = [(di, dj) for di in (-1, 0, 1) for dj in (-1, 0, 1)]
+    tables = np.stack([np.roll(jitter, (-di, -dj), (1, 2)).reshape(3, -1) for di, dj in ways], 1)
+    tables[0] += np.array([dj for _, dj in ways], np.float32)[:, None]
+    tables[1] += np.array([di for di, _ in ways], np.float32)[:, None]
+    for number, (across, down, one) in enumerate(tables.transpose(1, 0, 2)):
+        x, y = u - across.take(at, mode="clip"), v - down.take(at, mode="clip")
+        far = x * x + y * y + np.float32(0.35) * one.take(at, mode="clip")
+        np.copyto(which, number, where=far < best)
+        np.minimum(best, far, out=best)
+    at += which * 4096
+    across, down, kind = (table.reshape(-1).take(at, mode="clip") for table in tables)
+    dx, dy = u - across, v - down
     r = np.sqrt(dx * dx + dy * dy)
     angle = np.arctan2(dy, dx)
     wound = (r * 1.0 + 0.11 * angle * np.sign(kind - 0.5)) * np.float32(cell) + 37 * kind
