@@ -8,6 +8,7 @@ alternate, so that a busy machine hurts both alike; the medians count. The value
 
 import argparse
 import itertools
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -28,21 +29,35 @@ Side = Callable[[], float]
 
 
 def compare(ours: Side, peers: Side, rounds: int) -> dict[str, object]:
-    """Median seconds of both, their values, and how far apart these are, relative."""
+    """Seconds of both by the clock and of processor time, children's too, in alternation; their values, and
+    how far apart these are, relative. Ratios are of medians."""
     seconds: dict[str, list[float]] = {"diffusioncleft": [], "peer": []}
+    processor: dict[str, list[float]] = {"diffusioncleft": [], "peer": []}
     values = {}
     for _ in range(rounds):
         for name, side in (("diffusioncleft", ours), ("peer", peers)):
-            started = time.perf_counter()
+            started, used = time.perf_counter(), processor_seconds()
             values[name] = side()
-            seconds[name].append(time.perf_counter() - started)
-    medians = {name: statistics.median(times) for name, times in seconds.items()}
+            seconds[name].append(round(time.perf_counter() - started, 4))
+            processor[name].append(round(processor_seconds() - used, 4))
     return {
-        "seconds": {name: [round(t, 4) for t in times] for name, times in seconds.items()},
-        "times_faster": round(medians["peer"] / medians["diffusioncleft"], 1),
+        "seconds": seconds,
+        "processor_seconds": processor,
+        "times_faster": _ratio(seconds),
+        "times_less_processor_time": _ratio(processor),
         "values": values,
         "relative_difference": abs(values["diffusioncleft"] / values["peer"] - 1),
     }
+
+
+def processor_seconds() -> float:
+    """Of this process and of the children that have ended."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
+
+
+def _ratio(times: dict[str, list[float]]) -> float:
+    return round(statistics.median(times["peer"]) / statistics.median(times["diffusioncleft"]), 2)
 
 
 def fid(n: int, m: int, dimensions: int, rounds: int) -> dict[str, object]:

@@ -1,5 +1,7 @@
 """Face packs on disk, and their analysis by the unmodified `insightface.app.FaceAnalysis`."""
 
+from __future__ import annotations
+
 import contextlib
 import functools
 import importlib.util
@@ -14,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..environment import import_onnxruntime
+from ..environment import import_onnxruntime, usable_cores
 from ..errors import UserError
 from ..files import read_json, sha256_model
 from ..home import below_home, expanded
@@ -181,6 +183,18 @@ class Rung:
         return (2.0 if self.padded else 1.0) * detector / self.size
 
 
+@dataclass(frozen=True, eq=False)
+class _Detection:
+    """What one rung found: boxes [n, 5] (x0, y0, x1, y1, score) and landmarks [n, 5, 2] in `picture`, BGR, on
+    which the image lies at `shift` (x, y)."""
+
+    rung: Rung
+    picture: NDArray[Any]
+    shift: NDArray[np.float32]
+    boxes: NDArray[np.float32]
+    landmarks: NDArray[np.float32]
+
+
 def retry_ladder(det_size: int) -> list[Rung]:
     """The pack's detector size, the smaller ones, then the pack's size on a padded canvas."""
     sizes = [det_size, *(size for size in SMALLER if size < det_size)]
@@ -193,11 +207,15 @@ class FaceAnalyzer:
     `again`: builds it anew, in another process too; None where nothing can.
     """
 
-    def __init__(self, pack: FacePack, app: Any, again: "Callable[[], FaceAnalyzer] | None" = None) -> None:
+    def __init__(self, pack: FacePack, app: Any, again: Callable[[], FaceAnalyzer] | None = None) -> None:
         self._app, self.again = app, again
         self._fixed_size = _fixed_size(app.det_model)
         self.pack = pack if self._fixed_size is None else replace(pack, det_size=self._fixed_size)
         self._ladder = retry_ladder(self.pack.det_size)
+
+    @functools.cached_property
+    def _weights(self) -> dict[str, str]:
+        return self.pack.weights()
 
     @property
     def phantom_only(self) -> bool:
@@ -212,27 +230,22 @@ class FaceAnalyzer:
         Raises:
             ValueError: another shape or type.
         """
-        for rung, found, offset in self._try_rungs(image, embed=True):
-            faces = [self._face(item, rung, offset) for item in found]
-            if faces:
-                return sorted(faces, key=lambda face: face.area, reverse=True)
+        for found in self._try_rungs(image):
+            if len(found.boxes):
+                return sorted(self._faces(found), key=lambda face: face.area, reverse=True)
         return []
 
     def n_faces(self, image: NDArray[np.uint8]) -> int:
         """How many faces `image` [H, W, 3] uint8 RGB shows: detection alone, same ladder as `analyze`."""
-        for _, found, _ in self._try_rungs(image, embed=False):
-            if len(found):
-                return len(found)
-        return 0
+        return next((len(found.boxes) for found in self._try_rungs(image) if len(found.boxes)), 0)
 
     def second_look(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Boxes [n, 4] that the detector sees at the ladder's second size, in pixels of `image` [H, W, 3].
 
         Two faces that fill the frame side by side are now and then taken for one at the pack's own size.
         """
-        _, found, offset = next(self._try_rungs(image, embed=False, ladder=self._ladder[1:2]))
-        boxes = np.asarray([item[:4] for item in found], np.float32).reshape(-1, 4)
-        return boxes - np.tile(np.asarray(offset, np.float32), 2)
+        found = next(self._try_rungs(image, self._ladder[1:2]))
+        return np.asarray(found.boxes[:, :4], np.float32) - np.tile(found.shift, 2)
 
     def describe(self) -> dict[str, object]:
         """What made the figures: pack, weights' sha256, detector size and threshold, insightface version.
@@ -245,7 +258,7 @@ class FaceAnalyzer:
         fixed = {"fixed_size": True} if self._fixed_size else {}
         return {
             "pack": self.pack.name,
-            "weights": self.pack.weights(),
+            "weights": self._weights,
             "det_size": self.pack.det_size,
             "det_thresh": self.pack.det_thresh,
             "phantom_only": self.pack.phantom_only,
@@ -254,36 +267,35 @@ class FaceAnalyzer:
         }
 
     def _try_rungs(
-        self, image: NDArray[np.uint8], embed: bool, ladder: Sequence[Rung] | None = None
-    ) -> Iterator[tuple[Rung, Sequence[Any], tuple[int, int]]]:
+        self, image: NDArray[np.uint8], ladder: Sequence[Rung] | None = None
+    ) -> Iterator[_Detection]:
+        import cv2
+
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
             raise ValueError(f"an RGB image [H, W, 3] uint8 is needed, not {image.shape} {image.dtype}")
-        bgr = np.ascontiguousarray(image[..., ::-1])
+        bgr: NDArray[Any] = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
         elongated = max(image.shape[:2]) > MOST_ELONGATED * min(image.shape[:2])
         for rung in ladder or self._ladder:
             size = self._fixed_size or rung.size
             factor = 1.0 if elongated and rung.padded else rung.canvas(size)
             picture, offset = _on_canvas(bgr, factor) if elongated or factor > 1 else (bgr, (0, 0))
             self._app.det_model.prepare(0, input_size=(size, size), det_thresh=self.pack.det_thresh)
-            if not embed:
-                yield rung, self._app.det_model.detect(picture)[0], offset
-                continue
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)  # skimage's, from insightface's alignment
-                found = self._app.get(picture)
-            yield rung, found, offset
+            boxes, landmarks = self._app.det_model.detect(picture)
+            yield _Detection(rung, picture, np.asarray(offset, np.float32), boxes, landmarks)
 
-    @staticmethod
-    def _face(found: Any, rung: Rung, offset: tuple[int, int]) -> Face:
-        shift = np.asarray(offset, np.float32)
-        embedding = np.asarray(found.embedding, np.float32)
-        return Face(
-            box=np.asarray(found.bbox, np.float32) - np.tile(shift, 2),
-            landmarks=np.asarray(found.kps, np.float32) - shift,
-            score=float(found.det_score),
-            embedding=embedding / max(float(np.linalg.norm(embedding)), 1e-12),
-            rung=str(rung),
-        )
+    def _faces(self, found: _Detection) -> Iterator[Face]:
+        """The faces of a detection, embedded one by one, as `FaceAnalysis.get` does."""
+        recogniser = self._app.models["recognition"]
+        for box, landmarks in zip(found.boxes, found.landmarks, strict=True):
+            crop = aligned(found.picture, landmarks, recogniser.input_size[0])
+            embedding = np.asarray(recogniser.get_feat(crop).flatten(), np.float32)
+            yield Face(
+                box=np.asarray(box[:4], np.float32) - np.tile(found.shift, 2),
+                landmarks=np.asarray(landmarks, np.float32) - found.shift,
+                score=float(box[4]),
+                embedding=embedding / max(float(np.linalg.norm(embedding)), 1e-12),
+                rung=str(found.rung),
+            )
 
 
 def load_face_analyzer(
@@ -342,13 +354,33 @@ def check_face_analysis(pack: str | Path, *, roots: Sequence[Path] = ()) -> None
             raise UserError(_NEEDED.format(f"there is no {name}"))
 
 
+def aligned(picture: NDArray[Any], landmarks: NDArray[np.float32], side: int) -> NDArray[Any]:
+    """The face in `picture` [H, W, 3] on ArcFace's template [side, side, 3].
+
+    It is insightface's `norm_crop`, bit for bit, without the call that skimage 2.2 takes away and that warns
+    until then: silencing a warning is not for a thread.
+
+    Args:
+        picture: any colours.
+        landmarks: [5, 2], px.
+        side: a multiple of 112, or of 128, where the template has a margin of 8.
+    """
+    import cv2
+    from insightface.utils.face_align import arcface_dst
+    from skimage.transform import estimate_transform
+
+    ratio, margin = (side / 112.0, 0.0) if side % 112 == 0 else (side / 128.0, 8.0 * side / 128.0)
+    template = arcface_dst * ratio
+    template[:, 0] += margin
+    found = estimate_transform("similarity", landmarks, template)
+    matrix = found.params[:2] if found else np.full((2, 3), np.nan)
+    crop: NDArray[Any] = cv2.warpAffine(picture, matrix, (side, side), borderValue=0.0)
+    return crop
+
+
 def _cores() -> int:
     limit = os.environ.get("OMP_NUM_THREADS", "")
-    if limit.isdigit() and int(limit) > 0:
-        return int(limit)
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return int(limit) if limit.isdigit() and int(limit) > 0 else usable_cores()
 
 
 def _first_line(error: Exception) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..cluster.work import HERE, Engine, SetAside, Work, builder
+from ..environment import usable_cores
 from ..files import inside, sha256_bytes
 from ..imageset.cache import ContentCache
 from ..imageset.decode import INGEST_VERSION, Rejected, normalise, read_bytes
@@ -211,24 +214,54 @@ class Looking:
 
 
 class FaceLooker:
-    """Looks for the faces in images."""
+    """Looks for the faces in images; on several cores the next is decoded while the networks see one.
+
+    A thread runs the networks. Decoding stays in the caller's thread, which alone may change Python's
+    warnings and Pillow's limits.
+    """
 
     def __init__(self, folder: Path, analyzer: FaceAnalyzer) -> None:
         self._folder, self._analyzer = folder, analyzer
+        self._thread = ThreadPoolExecutor(1, "faces") if usable_cores() > 1 else None
+        self._next: dict[Look, Look] = {}
+        self._begun: dict[Look, Future[FaceRecord]] = {}
 
     def prepare(self, jobs: Sequence[Look]) -> None:
-        """See `Worker.prepare`."""
+        """See `Worker.prepare`; the jobs are taken to come in this order."""
+        self._next = dict(itertools.pairwise(jobs))
 
     def do(self, job: Look) -> FaceRecord:
         """The record of an image; of one that can't be decoded, why."""
+        if self._thread is None:
+            return self._begin(job).result()
+        begun = self._begun.pop(job, None) or self._begin(job)
+        if (following := self._next.pop(job, None)) is not None:
+            self._begun[following] = self._begin(following)
+        return begun.result()
+
+    def _begin(self, job: Look) -> Future[FaceRecord]:
+        """Decode an image, and have the networks look at it."""
         try:
             image = normalise(read_bytes(inside(self._folder, job.file)), first_frame=True).pixels
         except Rejected as rejection:
-            return FaceRecord(0, 0, unreadable=rejection.detail)
+            return _already(FaceRecord(0, 0, unreadable=rejection.detail))
+        if self._thread is None:
+            return _already(self._look(image))
+        return self._thread.submit(self._look, image)
+
+    def _look(self, image: NDArray[np.uint8]) -> FaceRecord:
         return record_of(image, self._analyzer.analyze(image))
 
     def close(self) -> None:
         """See `Worker.close`."""
+        if self._thread is not None:
+            self._thread.shutdown(cancel_futures=True)
+
+
+def _already(record: FaceRecord) -> Future[FaceRecord]:
+    done: Future[FaceRecord] = Future()
+    done.set_result(record)
+    return done
 
 
 def records_key(analyzer: FaceAnalyzer) -> str:

@@ -1,6 +1,7 @@
 """Image files to pixels: upright, sRGB, 8 bits, opaque, without metadata; and why a file is set aside."""
 
 import contextlib
+import functools
 import hashlib
 import io
 import threading
@@ -271,7 +272,7 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     alpha = image.getchannel("A") if image.mode in {"RGBA", "LA"} else None
     colour = image.convert("RGB" if image.mode == "RGBA" else "L") if alpha is not None else image
     converted = _through_profile(colour, profile) if profile else None
-    rgb = converted if converted is not None else colour.convert("RGB")
+    rgb = converted or (colour if colour.mode == "RGB" else colour.convert("RGB"))  # it copies RGB too
     if alpha is not None:
         rgb = Image.composite(rgb, Image.new("RGB", rgb.size, (255, 255, 255)), alpha)
     return rgb
@@ -291,6 +292,7 @@ def _through_profile(image: Image.Image, profile: bytes) -> Image.Image | None:
         return None
 
 
+@functools.cache
 def _readable_formats() -> list[str]:
     """Pillow's names of the formats that are read here; no EPS or PDF, which start other programs."""
     import importlib

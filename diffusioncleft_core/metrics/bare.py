@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..cluster.work import HERE, Engine
+from ..dataset.copies import keep_thumbnail, known_thumbnail
 from ..dataset.folder import owned_cache
 from ..dataset.references import FACES_CACHE as DATASET_FACES
 from ..dataset.references import FoundFaces
@@ -15,7 +16,9 @@ from ..errors import UserError
 from ..faces.analyzer import FaceAnalyzer, load_face_analyzer
 from ..faces.records import FaceRecord, are_phantoms, face_records
 from ..files import sha256_bytes
-from ..imageset.copies import thumbnail
+from ..imageset.cache import ContentCache
+from ..imageset.copies import Grey
+from ..imageset.decode import INGEST_VERSION
 from ..imageset.places import FACES_CACHE
 from .sets import MeasuredImage, Warn, measured_set, name_damaged
 
@@ -32,9 +35,27 @@ def faces_in(
     engine: Engine = HERE,
 ) -> list[FaceRecord]:
     """The faces of some images of one folder, looked for by `engine`, kept where the filters keep them."""
-    cache = owned_cache(folder, DATASET_FACES, cache_dir or folder / FACES_CACHE)
     files = [image.file for image in images]
+    cache = faces_cache(folder, cache_dir)
     return face_records(folder, files, analyzer, cache, description=what, engine=engine)
+
+
+def faces_cache(folder: Path, cache_dir: Path | None) -> Path | None:
+    """The private folder for what the faces of a folder's images are compared by."""
+    return owned_cache(folder, DATASET_FACES, cache_dir or folder / FACES_CACHE)
+
+
+def thumbnails_of(images: Sequence[MeasuredImage], cache: Path | None) -> list[Grey]:
+    """The thumbnails of images, less those that can't be read; each is decoded once and kept in `cache`."""
+    known, found = ContentCache(cache, "thumbnails"), []
+    for image in images:
+        content = f"{image.sha256} {INGEST_VERSION}"
+        grey = known_thumbnail(known, content)
+        if grey is None and (pixels := image.pixels()) is not None:
+            grey = keep_thumbnail(known, content, pixels)
+        if grey is not None:
+            found.append(grey)
+    return found
 
 
 def bare_faces(
@@ -64,8 +85,7 @@ def bare_faces(
             for image, record in zip(images, records, strict=True)
             if record.unreadable is None
         ]
-        pixels = (image.pixels() for image, _ in readable)
-        greys = [thumbnail(picture) for picture in pixels if picture is not None]
+        greys = thumbnails_of([image for image, _ in readable], faces_cache(folder, cache_dir))
         contents = sorted(image.sha256 or "" for image, _ in readable)
         kept = [record for _, record in readable]
         shown, nobody = [condition] * len(kept), [""] * len(kept)

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .pairs import row_blocks
 from .resampling import Estimate
 
 Array = NDArray[np.floating[Any]]
 FEWEST = 3
 """Images a side: an interval leaves one out, and the estimate takes two."""
-_BLOCK = 2048
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,8 @@ def _sums_across(first: Array, second: Array) -> tuple[NDArray[np.float64], NDAr
     """[M] and [N]: the kernel's sums over the rows of the other side."""
     by_first, by_second = np.zeros(len(first)), np.zeros(len(second))
     other = second.astype(np.float64).T
-    for start in range(0, len(first), _BLOCK):
-        block = first[start : start + _BLOCK].astype(np.float64)
-        kernel = (block @ other / first.shape[1] + 1) ** 3
-        by_first[start : start + _BLOCK] = kernel.sum(axis=1)
+    for rows in row_blocks(len(first), len(second)):
+        kernel = (first[rows].astype(np.float64) @ other / first.shape[1] + 1) ** 3
+        by_first[rows] = kernel.sum(axis=1)
         by_second += kernel.sum(axis=0)
     return by_first, by_second

@@ -15,9 +15,18 @@ ROWS, COLUMNS = 2048, 4096
 """Of a block: 32 MB of float32, at which a product of 512 dimensions runs near the processor's full rate."""
 CELLS = 1 << 23
 """Cosines at once where whole rows are needed."""
+DISTANCES = 1 << 21
+"""Of features at once: 16 MB of float64 for every step of a formula, however many images there are."""
 BINS = 100
 """From -1 to 1, 0.02 wide."""
 _PIECE = 1 << 18
+
+
+def row_blocks(rows: int, columns: int) -> Iterator[slice]:
+    """Slices that cover `rows`, each of at most DISTANCES pairs with all of `columns`, one row at least."""
+    step = max(1, DISTANCES // max(columns, 1))
+    for start in range(0, rows, step):
+        yield slice(start, min(start + step, rows))
 
 
 @dataclass(frozen=True, eq=False)

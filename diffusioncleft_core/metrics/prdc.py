@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .pairs import row_blocks
+
 Array = NDArray[np.floating[Any]]
 NEIGHBOURS = 5
-_BLOCK = 2048
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def manifold_scores(real: Array, generated: Array, k: int = NEIGHBOURS) -> Manif
 
     Precision and recall: Kynkäänniemi et al., NeurIPS 2019, eq. 1 and 2; density and coverage: Naeem et al.,
     ICML 2020, eq. 4 and 6. Agrees with their `prdc` package to 1e-12 (equal distances aside). Float64, in
-    blocks, so that memory grows with the images and not with their square.
+    blocks of one size, so that memory does not grow with the number of images.
 
     Raises:
         ValueError: a side has no more than k rows, or the widths D differ.
@@ -52,8 +53,7 @@ def manifold_scores(real: Array, generated: Array, k: int = NEIGHBOURS) -> Manif
     inside_any = np.zeros(len(generated), bool)
     inside = 0
     recalled, covered = np.zeros(len(real), bool), np.zeros(len(real), bool)
-    for start in range(0, len(real), _BLOCK):
-        rows = slice(start, start + _BLOCK)
+    for rows in row_blocks(len(real), len(generated)):
         distances = squared_distances(real[rows], generated)
         near = distances < real_reach[rows, None]
         inside_any |= near.any(axis=0)
@@ -68,11 +68,12 @@ def manifold_scores(real: Array, generated: Array, k: int = NEIGHBOURS) -> Manif
 def neighbour_distances(features: Array, k: int) -> NDArray[np.float64]:
     """[N]: the squared distance of every row to its k-th nearest other row."""
     found = np.empty(len(features))
-    for start in range(0, len(features), _BLOCK):
-        distances = squared_distances(features[start : start + _BLOCK], features)
+    for rows in row_blocks(len(features), len(features)):
+        distances = squared_distances(features[rows], features)
         places = np.arange(len(distances))
-        distances[places, places + start] = -1.0  # itself comes first
-        found[start : start + _BLOCK] = np.partition(distances, k, axis=1)[:, k]
+        distances[places, places + rows.start] = -1.0  # itself comes first
+        distances.partition(k, axis=1)
+        found[rows] = distances[:, k]
     return found
 
 

@@ -8,11 +8,13 @@ import numpy as np
 import onnx
 import pytest
 from insightface.app import FaceAnalysis
+from insightface.utils.face_align import norm_crop
 from phantom_datasets import FINDING_OF
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.faces.analyzer import (
     PHANTOM_FOLDER,
+    aligned,
     find_pack,
     load_face_analyzer,
     retry_ladder,
@@ -146,6 +148,39 @@ def test_insightface_opens_the_pack_unmodified():
     assert len(faces) == 1
     assert faces[0].embedding.shape == (512,)
     assert faces[0].kps.shape == (5, 2)
+
+
+@pytest.mark.filterwarnings("ignore:.*estimate.*:FutureWarning")
+def test_boxes_landmarks_and_embeddings_are_insightfaces_own_to_the_bit(analyzer):
+    app = FaceAnalysis(name=str(PHANTOM_FOLDER), allowed_modules=["detection", "recognition"])
+    app.prepare(ctx_id=-1, det_size=(160, 160))
+    pictures = [truth.image for truth in faces_of(5, 12)]
+    pictures.append(np.concatenate(pictures[:2], axis=1))
+    n_faces = 0
+    for picture in pictures:
+        theirs = app.get(np.ascontiguousarray(picture[..., ::-1]))
+        ours = analyzer.analyze(picture)
+        assert len(ours) == len(theirs) > 0
+        n_faces += len(ours)
+        for face, peer in zip(ours, sorted(theirs, key=lambda found: -area(found.bbox)), strict=True):
+            assert np.array_equal(face.box, peer.bbox) and np.array_equal(face.landmarks, peer.kps)
+            assert np.array_equal(face.embedding, peer.normed_embedding)
+    assert n_faces > len(pictures)
+
+
+def area(box):
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+@pytest.mark.filterwarnings("ignore:.*estimate.*:FutureWarning")
+@pytest.mark.parametrize("side", [112, 128, 224])
+def test_faces_are_aligned_as_insightface_aligns_them(side):
+    picture = faces_of(1, 6)[0].image
+    for seed in range(5):
+        landmarks = np.random.default_rng(seed).uniform(10, 118, (5, 2)).astype(np.float32)
+        assert np.array_equal(aligned(picture, landmarks, side), norm_crop(picture, landmarks, side))
+    lost = np.full((5, 2), 3, np.float32)
+    assert np.array_equal(aligned(picture, lost, side), norm_crop(picture, lost, side))
 
 
 def test_the_onnx_files_have_the_form_insightface_needs():

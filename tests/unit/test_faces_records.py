@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import stat
+import threading
 
 import numpy as np
 import pytest
@@ -16,8 +17,15 @@ from diffusioncleft.diffusioncleft_core.dataset.examine import Examination, exam
 from diffusioncleft.diffusioncleft_core.dataset.folder import purge_dataset
 from diffusioncleft.diffusioncleft_core.dataset.references import dataset_records, read_references
 from diffusioncleft.diffusioncleft_core.errors import UserError
+from diffusioncleft.diffusioncleft_core.faces import records
 from diffusioncleft.diffusioncleft_core.faces.analyzer import PHANTOM_FOLDER, load_face_analyzer
-from diffusioncleft.diffusioncleft_core.faces.records import RECORDS, embedding_matrix, face_records
+from diffusioncleft.diffusioncleft_core.faces.records import (
+    RECORDS,
+    embedding_matrix,
+    face_records,
+    record_of,
+)
+from diffusioncleft.diffusioncleft_core.imageset.decode import read_image
 from diffusioncleft.diffusioncleft_core.imageset.manifest import read_image_set
 from diffusioncleft.diffusioncleft_core.phantom.face import random_face
 from diffusioncleft.diffusioncleft_core.phantom.render import render
@@ -85,6 +93,48 @@ def test_a_face_is_looked_for_once_whatever_the_file_is_called(images, analyzer,
     assert [a.to_json() for a in first] == [b.to_json() for b in again]
     if os.name == "posix":
         assert stat.S_IMODE(cache.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("cores", [1, 4])
+def test_records_are_the_same_on_one_core_and_on_several(images, analyzer, monkeypatch, cores):
+    """On several a thread runs the networks; torn and repeated files are between the others."""
+    (images / "copy.png").write_bytes((images / "both.png").read_bytes())
+    names = ["one.png", "torn.png", "both.png", "copy.png", "empty.png", "missing.png", "one.png"]
+    monkeypatch.setattr(records, "usable_cores", lambda: cores)
+    threads = set()
+
+    class Watched(Counting):
+        def analyze(self, image):
+            threads.add(threading.current_thread())
+            return super().analyze(image)
+
+    watched = Watched(analyzer)
+    found = face_records(images, names, watched)
+    expected = []
+    for name in names:
+        expected.append(None)
+        if name not in ("torn.png", "missing.png"):
+            pixels = read_image(images / name)
+            expected[-1] = record_of(pixels, analyzer.analyze(pixels)).to_json()
+    assert [None if record.unreadable else record.to_json() for record in found] == expected
+    assert watched.asked == 3 and (threads == {threading.current_thread()}) == (cores == 1)
+
+
+def test_what_the_analysis_raises_ends_the_pass_and_leaves_no_thread(images, analyzer, monkeypatch, tmp_path):
+    monkeypatch.setattr(records, "usable_cores", lambda: 2)
+
+    class Breaking(Counting):
+        def analyze(self, image):
+            if image.shape[1] == 224:
+                raise MemoryError("this picture is too much")
+            return super().analyze(image)
+
+    with pytest.raises(MemoryError, match="too much"):
+        face_records(images, ["one.png", "both.png", "empty.png"], Breaking(analyzer), tmp_path / "private")
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("faces")]
+    counting = Counting(analyzer)
+    face_records(images, ["one.png"], counting, tmp_path / "private")
+    assert counting.asked == 0  # what was found before is kept
 
 
 def test_a_torn_cache_costs_only_its_last_row(images, analyzer, tmp_path):

@@ -81,11 +81,10 @@ def test_neighbourhoods_are_those_of_the_prdc_package(two, size, capsys):
 
 
 def test_blocks_change_nothing(two, monkeypatch):
-    from diffusioncleft.diffusioncleft_core.metrics import kid, prdc
+    from diffusioncleft.diffusioncleft_core.metrics import pairs
 
     whole = manifold_scores(*two), kernel_distance(*two)
-    monkeypatch.setattr(prdc, "_BLOCK", 7)
-    monkeypatch.setattr(kid, "_BLOCK", 7)
+    monkeypatch.setattr(pairs, "DISTANCES", 7 * len(two[1]))
     blocks = manifold_scores(*two), kernel_distance(*two)
     assert whole[0] == blocks[0]
     assert blocks[1].value == pytest.approx(whole[1].value, rel=1e-12)

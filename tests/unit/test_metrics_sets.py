@@ -13,8 +13,10 @@ from diffusioncleft.diffusioncleft_core.dataset.references import ReferenceSet
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.faces.records import FaceRecord, record_of
 from diffusioncleft.diffusioncleft_core.files import sha256_file, write_json
+from diffusioncleft.diffusioncleft_core.imageset.copies import thumbnail
 from diffusioncleft.diffusioncleft_core.imageset.decode import read_image
 from diffusioncleft.diffusioncleft_core.imageset.manifest import ImageRow, write_image_set
+from diffusioncleft.diffusioncleft_core.metrics.bare import bare_faces
 from diffusioncleft.diffusioncleft_core.metrics.distributions import (
     FLOOR,
     SEEDED,
@@ -50,6 +52,7 @@ from diffusioncleft.diffusioncleft_core.metrics.measure import (
 )
 from diffusioncleft.diffusioncleft_core.metrics.sets import (
     Group,
+    MeasuredImage,
     Population,
     condition_of,
     generated_population,
@@ -497,3 +500,26 @@ def test_networks_that_know_nothing_of_photographs_measure_phantoms_alone(folder
     assert measured(folders)["pre_op"]
     with pytest.raises(UserError, match="post holds photographs"):
         measured(folders, fid=seeded)
+
+
+def test_a_bare_reference_is_decoded_once_and_a_changed_picture_anew(analyzer, tmp_path, monkeypatch):
+    folder, decoded = tmp_path / "healthy", []
+    folder.mkdir()
+    rng = np.random.default_rng(4)
+    pictures = [render(random_face(rng), 128).image for _ in range(4)]
+    for number, picture in enumerate(pictures[:3]):
+        Image.fromarray(picture).save(folder / f"{number}.png")
+    (folder / "torn.png").write_bytes(b"no picture")
+    pixels = MeasuredImage.pixels
+    monkeypatch.setattr(MeasuredImage, "pixels", lambda image: decoded.append(image.file) or pixels(image))
+
+    def greys():
+        decoded.clear()
+        (found,) = bare_faces({folder: "all"}, analyzer, None, lambda message: None)
+        return found.thumbnails
+
+    first = greys()
+    assert len(decoded) == 3 and all(map(np.array_equal, first, map(thumbnail, pictures[:3])))
+    assert all(map(np.array_equal, greys(), first)) and decoded == []
+    Image.fromarray(pictures[3]).save(folder / "1.png")
+    assert np.array_equal(greys()[1], thumbnail(pictures[3])) and decoded == ["1.png"]
