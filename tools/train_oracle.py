@@ -123,7 +123,11 @@ def main() -> None:
     print(f"{sum(p.numel() for p in net.parameters())} parameters", flush=True)
     optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3, weight_decay=0.02)
     if args.start:
-        net.load_state_dict({k: v.float() for k, v in load_file(args.start).items()})
+        begun = {k: v.float() for k, v in load_file(args.start).items()}
+        own = net.state_dict()
+        fits = {k: v for k, v in begun.items() if k in own and own[k].shape == v.shape}
+        net.load_state_dict(own | fits)
+        print(f"{len(fits)} of {len(own)} tensors go on from {args.start}", flush=True)
     net = net.to(memory_format=torch.channels_last)
     generator = torch.Generator().manual_seed(args.seed)
     sizes = [len(v) for v in HEADS.values()]

@@ -32,30 +32,37 @@ SIZE = 128
 
 MOUTH = (slice(54, 118), slice(32, 96))
 """Rows and columns that hold the mouth of a phantom of 128 px, wherever it looks."""
+EYES = (slice(32, 72), slice(32, 96))
+"""The same for both eyes."""
 
 
 class OracleNet(nn.Module):
     """[N, 3, 128, 128] in [-1, 1] -> logits [N, 26], the heads' classes side by side.
 
-    One part sees the whole picture, another the mouth alone without loss of resolution: a scar is two pixels
-    wide. Cleft and scar are read from both, the rest from the first.
+    One part sees the whole picture, others the mouth and the eyes alone without loss of resolution: a scar is
+    two pixels wide, an iris three. Cleft and scar are read from the whole and the mouth, the eyes' colour from
+    the whole and the eyes, the rest from the whole.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.features = _stages((3, 16, 32, 64, 96, 128), doubled=(64, 96, 128))
         self.mix = nn.Sequential(nn.Conv2d(128, 24, 1), nn.ReLU(inplace=True), nn.Flatten())
-        fine = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True)]
-        self.mouth = nn.Sequential(*fine, *_stages((16, 32, 64, 96), doubled=(32, 64)))
+        self.mouth = nn.Sequential(*_whole_resolution(), *_stages((16, 32, 64, 96), doubled=(32, 64)))
         self.mouth_mix = nn.Sequential(nn.Conv2d(96, 24, 1), nn.ReLU(inplace=True), nn.Flatten())
-        findings = len(HEADS["cleft"]) + len(HEADS["scar"])
+        self.eyes = nn.Sequential(*_whole_resolution(), *_stages((16, 32, 48), doubled=(32, 48)))
+        self.eyes_mix = nn.Sequential(nn.Conv2d(48, 8, 1), nn.ReLU(inplace=True), nn.Flatten())
+        findings, colours = len(HEADS["cleft"]) + len(HEADS["scar"]), len(HEADS["eyes"])
         self.findings = nn.Linear(24 * 16 + 24 * 64, findings)
-        self.words = nn.Linear(24 * 16, sum(map(len, HEADS.values())) - findings)
+        self.words = nn.Linear(24 * 16, sum(map(len, HEADS.values())) - findings - colours)
+        self.eye_colours = nn.Linear(24 * 16 + 8 * 160, colours)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         whole = self.mix(self.features(x))
-        near = self.mouth_mix(self.mouth(x[:, :, MOUTH[0], MOUTH[1]]))
-        return torch.cat([self.findings(torch.cat([whole, near], 1)), self.words(whole)], 1)
+        mouth = self.mouth_mix(self.mouth(x[:, :, MOUTH[0], MOUTH[1]]))
+        eyes = self.eyes_mix(self.eyes(x[:, :, EYES[0], EYES[1]]))
+        parts = [self.findings(torch.cat([whole, mouth], 1)), self.words(whole)]
+        return torch.cat([*parts, self.eye_colours(torch.cat([whole, eyes], 1))], 1)
 
 
 class FlatOracleNet(nn.Module):
@@ -70,6 +77,11 @@ class FlatOracleNet(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.head(self.mix(self.features(x)))
         return logits
+
+
+def _whole_resolution() -> list[nn.Module]:
+    """A first convolution that keeps the side."""
+    return [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True)]
 
 
 def _stages(widths: tuple[int, ...], doubled: tuple[int, ...]) -> nn.Sequential:
