@@ -40,8 +40,8 @@ class OracleNet(nn.Module):
     """[N, 3, 128, 128] in [-1, 1] -> logits [N, 26], the heads' classes side by side.
 
     One part sees the whole picture, others the mouth and the eyes alone without loss of resolution: a scar is
-    two pixels wide, an iris three. Cleft and scar are read from the whole and the mouth, the eyes' colour from
-    the whole and the eyes, the rest from the whole.
+    two pixels wide, an iris three. Cleft and scar are read from the whole and the mouth, the colour of the
+    eyes from the whole and the eyes, the rest from the whole.
     """
 
     def __init__(self) -> None:
