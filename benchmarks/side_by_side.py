@@ -25,11 +25,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-import onnxruntime
 import torch
 from PIL import Image
 
-from diffusioncleft.diffusioncleft_core.environment import hardware, versions
+from diffusioncleft.diffusioncleft_core.environment import hardware, import_onnxruntime, versions
 from diffusioncleft.diffusioncleft_core.faces.analyzer import MODULES, find_pack, load_face_analyzer
 from diffusioncleft.diffusioncleft_core.faces.records import embedding_matrix, face_records
 from diffusioncleft.diffusioncleft_core.files import read_json, write_json
@@ -60,7 +59,7 @@ def faces(folder: Path, pack: str, rounds: int) -> dict[str, object]:
     from insightface.app import FaceAnalysis
 
     analyzer, found = load_face_analyzer(pack, threads=1), find_pack(pack)
-    options = onnxruntime.SessionOptions()
+    options = import_onnxruntime().SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     size = (analyzer.pack.det_size, analyzer.pack.det_size)
     app = FaceAnalysis(

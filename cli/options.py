@@ -182,7 +182,8 @@ def engine_from(args: argparse.Namespace, timeout: float | None = TIMEOUT) -> It
     asked = getattr(args, "ray_timeout", None)
     if args.ray is None:
         if args.ray_workers is not None or asked is not None:
-            raise UserError("--ray-workers and --ray-timeout belong to --ray: give it too")
+            option = "--ray-timeout" if args.ray_workers is None else "--ray-workers"
+            raise UserError(f"{option} belongs to --ray: give it too")
         yield HERE
         return
     settings = RaySettings(args.ray, args.ray_workers, timeout if asked is None else asked)

@@ -196,7 +196,7 @@ def test_what_asks_for_ray_without_it_is_told_what_to_install(python):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--ray-workers", "2"], "belong to --ray"),
+        (["--ray-workers", "2"], "belongs to --ray"),
         (["--ray", "--grid-strengths", "1"], "a grid is drawn in one process"),
         (["--ray", "--ray-workers", "0"], "--ray-workers"),
     ],

@@ -1,6 +1,7 @@
 """The command line: one line for a user's mistake, a status that scripts can read, and no traceback."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -162,6 +163,12 @@ def test_every_option_of_our_own_is_spelt_with_dashes(name):
 def test_dashes_and_underscores_are_one(name, ours, other):
     parser = cli._command_parser(name, cli._load(name))
     assert cli.respelled(parser, other) == ours == cli.respelled(parser, ours)
+
+
+def test_the_readme_names_every_command(repository):
+    text = (repository / "README.md").read_text(encoding="utf-8")
+    table = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    assert sorted(cli.COMMANDS) == sorted(name for cell in table for name in re.findall("`(.+?)`", cell))
 
 
 def test_every_command_in_the_documentation_has_the_options_it_is_shown_with(repository):

@@ -54,7 +54,8 @@ def test_onnxruntime_keeps_no_events_to_report(offline_env, tmp_path):
 
 
 def test_onnxruntime_is_imported_in_one_place(repository):
-    folders = [repository / name for name in ("cli", "diffusioncleft_core", "nodes", "tools", "trainer")]
+    names = ("benchmarks", "cli", "diffusioncleft_core", "nodes", "scripts", "tools", "trainer")
+    folders = [repository / name for name in names]
     imports = re.compile(r"^\s*(import|from) onnxruntime\b", re.MULTILINE)
     sources = [path for folder in folders for path in folder.rglob("*.py")]
     assert not [path.name for path in sources if imports.search(path.read_text(encoding="utf-8"))]

@@ -99,7 +99,7 @@ def test_the_command_may_not_say_what_is_swept(tmp_path, refused):
     assert "preset is swept" in refused(*words, "--preset", "paper")
     assert "--recipe takes the place of a preset" in refused(*words, "--recipe", "recipe.json")
     assert "--resume no" in refused(*words, "--resume", "state.safetensors")
-    assert "belong to --ray" in refused(*words, "--ray-workers", 2)
+    assert "belongs to --ray" in refused(*words, "--ray-workers", 2)
     assert not (tmp_path / "out").exists()
 
 
