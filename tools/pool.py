@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..diffusioncleft_core.phantom.anatomy.face import AnatomyFace, random_face
 from ..diffusioncleft_core.phantom.anatomy.lips import mood
-from ..diffusioncleft_core.phantom.anatomy.render import AnatomyRendering, render
+from ..diffusioncleft_core.phantom.face import PhantomFace, random_face
+from ..diffusioncleft_core.phantom.render import Rendering, render
 from . import FINDING_OF
 from .strokes import line, spot
 
@@ -43,7 +43,7 @@ def _chunk(
     return np.stack(images), np.stack(boxes), words
 
 
-def surroundings(face: AnatomyFace) -> dict[str, str]:
+def surroundings(face: PhantomFace) -> dict[str, str]:
     """What else there is to see beside Table 1: the mouth, glasses, colours of cloth and background."""
 
     def colour(rgb: tuple[float, float, float]) -> str:
@@ -61,7 +61,7 @@ def surroundings(face: AnatomyFace) -> dict[str, str]:
     }
 
 
-def draw_mark(made: AnatomyRendering, rng: np.random.Generator) -> tuple[NDArray[np.uint8], str]:
+def draw_mark(made: Rendering, rng: np.random.Generator) -> tuple[NDArray[np.uint8], str]:
     """The picture with one to three soft lines or spots on the skin, and what they are called.
 
     Lines of 1 to 3 px and spots, lighter, darker or redder than the skin, anywhere but round the mouth: small
