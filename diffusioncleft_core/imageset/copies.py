@@ -26,7 +26,7 @@ NEAR_COPY_VISIT = 0.7
 """The same within a dataset of phantoms: a person's skin and hair keep their fine texture at another visit.
 
 Of 120 second visits the highest score was 0.61, which with the margin of `scripts/near_copies.py` sets this;
-of 60 others 0.62. At NEAR_COPY 36 of all 180 would be taken for copies.
+of 120 others 0.62. At NEAR_COPY 52 of all 240 would be taken for copies.
 """
 SIDE = 128
 """Longer side of a thumbnail, px."""
