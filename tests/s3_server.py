@@ -35,9 +35,15 @@ class Server:
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         }
 
+    def send(self, path: str, data: bytes = b"", method: str = "PUT") -> None:
+        """A request of S3's own interface, or of the server's."""
+        headers = {"Content-Type": "text/plain"}  # else the server takes the data for a form
+        request = urllib.request.Request(f"{self.endpoint}/{path}", data, headers, method=method)
+        urllib.request.urlopen(request).read()
+
     def make_bucket(self, name: str) -> None:
-        """Make a bucket, in the way of S3's own interface."""
-        urllib.request.urlopen(urllib.request.Request(f"{self.endpoint}/{name}", method="PUT")).read()
+        """Make an empty bucket."""
+        self.send(name)
 
     def store(self):
         """s3fs, as a user has it."""
@@ -57,7 +63,10 @@ class Server:
 def s3_server() -> Iterator[Server]:
     """A server that is ready, ended with the block."""
     with subprocess.Popen(
-        [sys.executable, "-c", SERVE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", SERVE],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
     ) as process:
         try:
             server = Server(f"http://127.0.0.1:{int(process.stdout.readline())}")

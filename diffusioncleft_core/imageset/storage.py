@@ -247,10 +247,7 @@ def _told(place: Place, what: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        sentence = _sentence(error, place, what)
-    else:
-        return
-    raise UserError(sentence)
+        raise UserError(_sentence(error, place, what)) from None  # the chain would be printed under DEBUG
 
 
 def _sentence(error: Exception, place: Place, what: str) -> str:

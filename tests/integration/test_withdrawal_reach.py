@@ -64,6 +64,7 @@ def work(tmp_path_factory) -> Path:
             drawn = traced(root / "clp.safetensors", sha256_file(root / "clp.safetensors"), 1.0)
             write_json(folder / "generation.json", record | {"lora": drawn})
             remember_place(folder, set_names(folder))
+            remember_place("s3://bucket/pre_op", set_names(folder))
     said(
         *TRAIN, "--positive", root / "sets/pre_op", "--negative", root / "sets/post_op", "--out", root / "pp"
     )
@@ -71,6 +72,8 @@ def work(tmp_path_factory) -> Path:
     said("report", root / "measured.json", "--out", root / "pages" / "r.html")
     sets = ["--set", f"generated={root / 'sets/pre_op'}", "--n", "generated=4", "--practice", 0]
     said("study", "create", *sets, "--out", root / "elsewhere" / "study")
+    for private in ((), ("--all",)):
+        said("export", root / "sets/pre_op", *private, "--format", "webdataset", "--out", root / "shards")
     (root / "notes.txt").write_text("mine")
     return root
 
@@ -110,6 +113,8 @@ def test_the_build_names_classifier_figures_page_and_study_wherever_they_lie(wor
         f"report: {work / 'measured.json'}",
         f"report page: {work / 'pages' / 'r.html'}",
         f"4 pictures of a rater study: {work / 'elsewhere' / 'study'}",
+        f"exported shards: {work / 'shards'}",
+        "images of it were exported to s3://bucket/pre_op, where no command erases",
     ):
         assert line in told
 
