@@ -28,8 +28,10 @@ BUCKETS = ("s3", "s3a", "gs", "gcs", "az", "adl", *_CONTAINER_BEFORE_ACCOUNT)
 PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "adl": "adlfs"}
 PACKAGES |= dict.fromkeys(_CONTAINER_BEFORE_ACCOUNT, "adlfs")
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
-_NO_CREDENTIALS = ("credential", "authtoken", "ssotoken", "profilenotfound", "tokenretrieval", "refresherror")
-_NO_CREDENTIALS += ("clientauthentication",)
+_NO_CREDENTIALS = (
+    *("credential", "authtoken", "ssotoken", "profilenotfound", "tokenretrieval", "refresherror"),
+    "clientauthentication",
+)
 """Parts of the names, in small letters, of what clients raise without valid credentials."""
 _NETWORK = ("connect", "timeout", "httpclienterror", "proxyerror", "sslerror", "serverdisconnected", "dns")
 _ENVIRONMENT = "credentials come from the environment alone (as AWS_ACCESS_KEY_ID or AWS_PROFILE)"

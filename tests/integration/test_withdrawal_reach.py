@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from downstream_phantoms import drawn_and_accepted, write_phantoms
+from drawn_sets import draw_set
 from phantom_datasets import first_consent
 from safetensors.numpy import save_file
 
@@ -72,8 +73,9 @@ def work(tmp_path_factory) -> Path:
     said("report", root / "measured.json", "--out", root / "pages" / "r.html")
     sets = ["--set", f"generated={root / 'sets/pre_op'}", "--n", "generated=4", "--practice", 0]
     said("study", "create", *sets, "--out", root / "elsewhere" / "study")
-    for private in ((), ("--all",)):
-        said("export", root / "sets/pre_op", *private, "--format", "webdataset", "--out", root / "shards")
+    write_json(draw_set(root / "drawn", 3, moved=True) / "generation.json", {"lora": drawn})
+    said("export", root / "drawn", "--format", "webdataset", "--out", root / "shards")
+    shutil.rmtree(root / "drawn")
     (root / "notes.txt").write_text("mine")
     return root
 
@@ -182,6 +184,7 @@ def test_the_suggested_command_erases_what_was_listed_and_looks_at_nothing_else(
         "measured.json",
         "pages/r.html",
         "pages/r.figures",
+        "shards/index.json",
         "pp/model.json",
         "sets/pre_op",
     )
