@@ -32,7 +32,7 @@ from ..files import (
 )
 from ..progress import progress
 from .manifest import ImageRow
-from .places import MANIFEST, SETTINGS, index_of, place_for, set_lock, sidecar_of
+from .places import MANIFEST, SETTINGS, place_for, set_lock, sidecar_of
 from .shards import (
     FORMATS,
     INDEX,
@@ -49,6 +49,8 @@ from .storage import Place, fetched, workspace
 
 UNDER_WAY = ".import.jsonl"
 """In a set that is being brought back: the hash of the export's index, then a row for each shard in it."""
+_OUR_OWN = (SETTINGS, "withdrawn.json")
+"""Names of what is no sidecar in a set, so that no picture brings one."""
 _NAME = re.compile(r"[^/\\\0:]{1,255}")
 
 
@@ -188,8 +190,9 @@ def _rows(path: Path, where: str) -> Iterator[ImageRow]:
     for found in iterate_jsonl(path):
         row = ImageRow.from_json(found, where)
         places = [place_for(row.name, accepted=accepted) for accepted in (True, False)]
-        plain = index_of(row.name) is not None and Path(row.name).suffix.lower() == ".png"
-        if row.file not in places or not plain or not _NAME.fullmatch(row.name):
+        plain = _NAME.fullmatch(row.name) and Path(row.name).suffix.lower() == ".png"
+        beside = sidecar_of(Path(row.name)).name
+        if row.file not in places or not plain or row.name.startswith(".") or beside in _OUR_OWN:
             raise UserError(f"a row of {where} names what is no picture of a set; export the set again")
         yield row
 

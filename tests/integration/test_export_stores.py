@@ -13,7 +13,13 @@ from drawn_sets import draw_set
 
 from diffusioncleft.cli.main import main
 from diffusioncleft.diffusioncleft_core.dataset import drawn as drawn_places
-from diffusioncleft.diffusioncleft_core.files import read_json, read_jsonl, write_json, write_jsonl
+from diffusioncleft.diffusioncleft_core.files import (
+    read_json,
+    read_jsonl,
+    sha256_bytes,
+    write_json,
+    write_jsonl,
+)
 from diffusioncleft.diffusioncleft_core.imageset.storage import place_of
 from diffusioncleft.diffusioncleft_core.imageset.unpack import UNDER_WAY
 
@@ -309,6 +315,20 @@ def test_an_index_that_leads_elsewhere_is_refused(done, refused, drawn, tmp_path
     change(index)
     write_json(tmp_path / "shards" / "index.json", index)
     assert sentence in refused("import", tmp_path / "shards", "--out", tmp_path / "back")
+
+
+@pytest.mark.parametrize("name", ["../000000_1.png", "a/b.png", ".hidden.png", "generation.png", "x.py"])
+def test_rows_that_name_what_is_no_picture_of_the_set_are_refused(done, refused, drawn, tmp_path, name):
+    shards = tmp_path / "shards"
+    done(*export("webdataset", drawn, shards))
+    rows = read_jsonl(shards / "images.jsonl")
+    write_jsonl(shards / "images.jsonl", [rows[0] | {"file": name}, *rows[1:]])
+    index = read_json(shards / "index.json")
+    data = (shards / "images.jsonl").read_bytes()
+    index["rows"] |= {"bytes": len(data), "sha256": sha256_bytes(data)}
+    write_json(shards / "index.json", index)
+    assert "what is no picture of a set" in refused("import", shards, "--out", tmp_path / "back")
+    assert not list(tmp_path.glob("*.py")) and not list((tmp_path / "back").glob("*.*g"))
 
 
 def test_a_set_is_brought_into_no_folder_that_holds_something_else(done, refused, drawn, tmp_path):
