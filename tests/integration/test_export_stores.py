@@ -162,6 +162,19 @@ def test_a_changed_set_replaces_its_export_and_what_is_the_same_stays(bucket, se
     assert sorted(names_in(server, bucket)) == sorted([*shards, "index.json", "images.jsonl"])
 
 
+def test_an_export_that_fails_half_way_over_an_earlier_one_does_not_read_as_whole(
+    bucket, server, done, refused, drawn, tmp_path
+):
+    url = f"s3://{bucket}/pre_op"
+    done(*export("webdataset", drawn, url))
+    rows = read_jsonl(drawn / "manifest.jsonl")
+    write_jsonl(drawn / "manifest.jsonl", rows[1:])
+    (drawn / rows[-1]["file"]).unlink()
+    assert "can't be read" in refused(*export("webdataset", drawn, url))
+    assert "index.json" not in names_in(server, bucket)
+    assert "holds no whole export" in refused("import", url, "--out", tmp_path / "back")
+
+
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
