@@ -118,7 +118,7 @@ def write_shards(
                 file.unlink()
             else:
                 remove(place, INDEX)
-                put(place, name, file, _shown_on(bar, f"{number + 1} of {count}"))
+                put(place, name, file, shown_on(bar, number, count))
             parts.append(part)
         rows = temporary(work, ROWS)
         write_jsonl(rows, (row.to_json() for row in listed_rows(folder) if row.name in chosen))
@@ -182,11 +182,11 @@ def _holds(place: Place, part: Part, there: Mapping[str, int], work: Path) -> bo
         return file is not None and sha256_file(file) == part.sha256
 
 
-def _shown_on(bar: Any, which: str) -> Callable[[int, int], None]:
-    """Tell on the bar of pictures how much of a shard is written."""
+def shown_on(bar: Any, number: int, count: int) -> Callable[[int, int], None]:
+    """Tell on the bar of pictures how much of the shard `number` is written or read."""
 
     def told(done: int, total: int) -> None:
-        bar.set_postfix(shard=which, written=f"{done >> 20} of {total >> 20} MB")
+        bar.set_postfix(shard=f"{number + 1} of {count}", moved=f"{done >> 20} of {total >> 20} MB")
 
     return told
 

@@ -43,9 +43,10 @@ from .shards import (
     SUFFIXES,
     WEBDATASET,
     Part,
+    shown_on,
     synthetic_fields,
 )
-from .storage import Place, fetched, workspace
+from .storage import Moved, Place, fetched, workspace
 
 UNDER_WAY = ".import.jsonl"
 """In a set that is being brought back: the hash of the export's index, then a row for each shard in it."""
@@ -119,16 +120,17 @@ def import_set(place: Place, export: Export, out: Path) -> int:
         if _is_there(out, export):
             return 0
         done = _shards_done(out, export)
-        number = 0
+        read = 0
         with _checked(place, export.rows, work) as listing, progress(export.images, "images") as bar:
             rows = _rows(listing, f"{ROWS} of {place.name}")
-            for part in export.shards:
+            for number, part in enumerate(export.shards):
                 expected = {row.name: row for row in islice(rows, part.images)}
                 if part.sha256 not in done or not all(_lies(out, row) for row in expected.values()):
-                    with _checked(place, part, work) as file:
+                    moved = shown_on(bar, number, len(export.shards))
+                    with _checked(place, part, work, moved) as file:
                         _unpack(file, export.form, out, expected, f"{part.file} of {place.name}")
                     append_jsonl(out / UNDER_WAY, {"sha256": part.sha256})
-                    number += 1
+                    read += 1
                 bar.update(part.images)
             if next(rows, None) is not None:
                 raise UserError(f"{ROWS} of {place.name} names more pictures than its shards hold")
@@ -137,7 +139,7 @@ def import_set(place: Place, export: Export, out: Path) -> int:
             with atomic_path(out / MANIFEST) as manifest:
                 manifest.write_bytes(listing.read_bytes())
         (out / UNDER_WAY).unlink()
-    return number
+    return read
 
 
 def _part(found: Any, name: str) -> Part:
@@ -204,9 +206,9 @@ def _lies(out: Path, row: ImageRow) -> bool:
 
 
 @contextlib.contextmanager
-def _checked(place: Place, part: Part, work: Path) -> Iterator[Path]:
+def _checked(place: Place, part: Part, work: Path, moved: Moved | None = None) -> Iterator[Path]:
     """The local copy of a file of an export, the very one that its index names."""
-    with fetched(place, part.file, work) as file:
+    with fetched(place, part.file, work, moved) as file:
         if file is None:
             raise UserError(f"{part.file} is missing in {place.name}; export the set again")
         if (size := file.stat().st_size) != part.bytes:
