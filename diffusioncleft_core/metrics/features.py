@@ -55,7 +55,7 @@ class PopulationFeatures:
     """(width, height) in px at which LPIPS compared."""
     n_resized: Mapping[str, int]
     damaged: Mask
-    """[N]: images that could not be decoded."""
+    """[N]: images that could not be decoded; of a population that nothing looks at none is tried."""
 
     def decoded(self, metric: str, mask: Mask) -> NDArray[np.float32]:
         """Vectors [n, D] of the images of `mask` that could be decoded."""
@@ -102,7 +102,7 @@ def extract_features(
         for place in worker.pending():
             worker.load(place)
         worker.flush()
-        damaged = worker.damaged(members, lpips)
+        damaged = worker.damaged(members, lpips) if extractors else np.zeros(len(images), bool)
     resized_ones = {
         name: sum(images[place].size not in (None, size) for place in np.flatnonzero(mask).tolist())
         for name, mask in members.items()
