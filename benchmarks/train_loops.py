@@ -16,7 +16,8 @@ from diffusioncleft.diffusioncleft_core.recipe.recipe import Recipe
 from diffusioncleft.tools.flops import recipe_flops, step_flops
 from diffusioncleft.tools.full_size_base import full_sizes, random_transformer
 from diffusioncleft.tools.full_size_loop import ALPHA, attach_peft, bare_step
-from diffusioncleft.trainer.data import Collected, DataOrder, TrainImage
+from diffusioncleft.trainer.data import Collected, TrainImage
+from diffusioncleft.trainer.data_order import DataOrder
 from diffusioncleft.trainer.events import Events, LossHistory
 from diffusioncleft.trainer.kernels import compile_blocks, kernels
 from diffusioncleft.trainer.network import attach

@@ -44,6 +44,13 @@ def base_caption(vocabulary: Vocabulary, attributes: Mapping[str, str], rng: np.
     return text
 
 
+def mirrored(attributes: Mapping[str, str]) -> dict[str, str]:
+    """The words of a phantom's mirror image."""
+    other = {"left": "right", "right": "left"}
+    mark = " ".join(other.get(word, word) for word in attributes["mark"].split())
+    return {**attributes, "mark": mark}
+
+
 def base_captions(
     vocabulary: Vocabulary, attributes: Sequence[Mapping[str, str]], copies: int, seed: int
 ) -> list[list[str]]:

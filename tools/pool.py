@@ -16,11 +16,14 @@ from ..diffusioncleft_core.phantom.anatomy.face import AnatomyFace, random_face
 from ..diffusioncleft_core.phantom.anatomy.lips import mood
 from ..diffusioncleft_core.phantom.anatomy.render import AnatomyRendering, render
 from . import FINDING_OF
-from .strokes import line, spot
+from .strokes import line, spot, wedge
 
 _CHUNK = 250
-_MARKED = 0.4
-"""Share of healthy phantoms with a light or dark line or spot somewhere on the skin."""
+_MARKED = 0.55
+"""Share of healthy phantoms with a light, dark or red line, wedge or spot somewhere on the skin."""
+_SHAPES = {"line": (line, 0.45), "wedge": (wedge, 0.35), "spot": (spot, 0.2)}
+"""What marks there are, and how often."""
+_TINTS = {"light": (1.0, 0.93, 0.90), "dark": (0.16, 0.10, 0.08), "red": (0.72, 0.26, 0.26)}
 
 
 def _chunk(
@@ -62,10 +65,11 @@ def surroundings(face: AnatomyFace) -> dict[str, str]:
 
 
 def draw_mark(made: AnatomyRendering, rng: np.random.Generator) -> tuple[NDArray[np.uint8], str]:
-    """The picture with one to three soft lines or spots on the skin, and what they are called.
+    """The picture with soft lines, spots or a wedge on the skin, and what they are called.
 
-    Lines of 1 to 3 px and spots, lighter, darker or redder than the skin, anywhere but round the mouth: small
-    things that a healthy face may have, so that a network can draw such things at all.
+    Lighter, darker or redder than the skin, on one side of the face or on both, anywhere but round the mouth:
+    small things that a healthy face may have, so that a network can draw such things at all, and knows what
+    unilateral, bilateral, left and right mean. Sides are the patient's own.
     """
     size = made.image.shape[0]
     k = size / 128
@@ -74,24 +78,41 @@ def draw_mark(made: AnatomyRendering, rng: np.random.Generator) -> tuple[NDArray
     skin = made.masks.skin.copy()
     skin[int(y1) : int(np.ceil(y2)) + 1, int(x1) : int(np.ceil(x2)) + 1] = 0
     inside = (columns > made.box[0]) & (columns < made.box[2]) & (rows > made.box[1]) & (rows < made.box[3])
-    free = np.argwhere((skin > 0.9) & inside)
+    middle = made.landmarks[:2].mean(0)
+    along = made.landmarks[1] - made.landmarks[0]
+    along /= np.linalg.norm(along)
+    aside = (columns - middle[0]) * along[0] + (rows - middle[1]) * along[1]
+    free = np.argwhere((skin > 0.9) & inside & (np.abs(aside) > 5 * k))
     if not len(free):
         return made.image, "none"
-    kind = str(rng.choice(["light", "dark", "red"]))
-    tint = {"light": (1.0, 0.93, 0.90), "dark": (0.16, 0.10, 0.08), "red": (0.72, 0.26, 0.26)}[kind]
-    picture = made.image.astype(np.float32)
+    kind = str(rng.choice(list(_TINTS)))
+    shape = str(rng.choice(list(_SHAPES), p=[share for _, share in _SHAPES.values()]))
+    draw, _ = _SHAPES[shape]
+    place = free[int(rng.integers(len(free)))].astype(np.float64)
+    right_of_middle = float(aside[tuple(place.astype(int))])
+    both = rng.random() < 0.4
     share = np.zeros((size, size), np.float32)
-    shape = "line" if rng.random() < 0.75 else "spot"
-    place = free[int(rng.integers(len(free)))]
-    for _ in range(int(rng.integers(1, 4))):
-        at = place + rng.normal(0, 5 * k, 2)
-        share = np.maximum(share, (line if shape == "line" else spot)(size, at, rng))
+    for _ in range(1 if shape == "wedge" else int(rng.integers(1, 4))):
+        at = place + rng.normal(0, 5 * k, 2) * (shape != "wedge")
+        share = np.maximum(share, draw(size, at, rng))
+    if both:
+        other = place - 2 * right_of_middle * along[::-1]
+        for _ in range(1 if shape == "wedge" else int(rng.integers(1, 4))):
+            at = other + rng.normal(0, 5 * k, 2) * (shape != "wedge")
+            share = np.maximum(share, draw(size, at, rng))
     share = (share * skin)[..., None]
-    picture += share * (np.array(tint, np.float32) * 255 - picture)
+    picture = made.image.astype(np.float32)
+    picture += share * (np.array(_TINTS[kind], np.float32) * 255 - picture)
     chin = float(made.landmarks[3:, 1].mean())
-    brow = float(made.landmarks[:2, 1].mean()) - 0.35 * (chin - float(made.landmarks[:2, 1].mean()))
+    brow = float(middle[1]) - 0.35 * (chin - float(middle[1]))
     where = "forehead" if place[0] < brow else "chin" if place[0] > chin else "cheek"
-    return np.clip(picture + 0.5, 0, 255).astype(np.uint8), f"{kind} {shape} on the {where}"
+    side = "left" if right_of_middle > 0 else "right"
+    named = (
+        f"bilateral {kind} {shape} on the {where}"
+        if both
+        else f"unilateral {kind} {shape} of the {where} on the {side} side"
+    )
+    return np.clip(picture + 0.5, 0, 255).astype(np.uint8), named
 
 
 def make_pool(out: Path, n: int, seed: int, condition: str | None, size: int, workers: int) -> None:

@@ -1,4 +1,4 @@
-"""Soft lines and spots: small marks on skin, which no word of the findings names."""
+"""Soft lines, wedges and spots: marks on skin, which no word of the findings names."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,18 @@ def spot(size: int, at: NDArray[np.float64], rng: np.random.Generator) -> Share:
     rows, columns = np.mgrid[0:size, 0:size].astype(np.float32)
     spread = k * rng.uniform(0.7, 2.2)
     return _soft(np.hypot(columns - at[1], rows - at[0]), spread, rng)
+
+
+def wedge(size: int, at: NDArray[np.float64], rng: np.random.Generator) -> Share:
+    """The same of an upright wedge, 3 to 8 px wide at its foot and 6 to 14 px high (at 128 px)."""
+    k = size / 128
+    rows, columns = np.mgrid[0:size, 0:size].astype(np.float32)
+    angle = rng.normal(0, 0.3)
+    x, y = columns - at[1], rows - at[0]
+    across, down = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+    height, foot, edge = k * rng.uniform(6, 14), k * rng.uniform(1.5, 4), k * rng.uniform(0.4, 0.8)
+    inside = np.minimum(foot * (down / height + 0.5) - np.abs(across), 0.5 * height - np.abs(down))
+    return np.asarray(rng.uniform(0.6, 1) / (1 + np.exp(-np.clip(inside / edge, -30, 30))), np.float32)
 
 
 def _soft(away: NDArray[np.floating], spread: float, rng: np.random.Generator) -> Share:

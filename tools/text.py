@@ -16,7 +16,7 @@ SPARE = tuple(f"spare{i}" for i in range(40))
 """Words without meaning: on them the base learns that a prompt may hold words it does not know."""
 SURROUNDINGS = (
     *("open", "closed", "smiling", "mouth", "glasses", "cloth", "background", "clinic", "outdoors"),
-    *("light", "dark", "red", "line", "spot", "on", "the", "forehead", "cheek", "chin"),
+    *("light", "dark", "red", "line", "wedge", "spot", "of", "on", "the", "forehead", "cheek", "chin"),
     *("grey", "reddish", "greenish", "bluish"),
 )
 """Words for what captions say beyond the vocabulary."""

@@ -26,7 +26,7 @@ from diffusers import (
 from PIL import Image
 
 from ..diffusioncleft_core.conditions.loader import load_vocabulary
-from .captions import base_captions
+from .captions import base_captions, mirrored
 from .encoder import encode_patches, from_other_code, other_code
 from .muon import Muon
 from .pool import training_parser
@@ -202,13 +202,14 @@ def main() -> None:
     t5_tokenizer = word_tokenizer(words, bos=None, eos="</s>")
     latents = encode_pool(args.pool, args.vae)
     attributes = json.loads((args.pool / "attributes.json").read_text(encoding="utf-8"))
-    captions = base_captions(vocabulary, attributes, 4, args.seed)
+    both_ways = [*attributes, *map(mirrored, attributes)]
+    captions = base_captions(vocabulary, both_ways, 4, args.seed)
     flat = [text for four in captions for text in four]
     settings = {"padding": "max_length", "max_length": LENGTH, "truncation": True, "return_tensors": "pt"}
     clip_ids = clip_tokenizer(flat, **settings).input_ids.view(len(captions), 4, LENGTH)
     t5_ids = t5_tokenizer(flat, **settings).input_ids.view(len(captions), 4, LENGTH)
     shown = (clip_ids[:32, 0], t5_ids[:32, 0])
-    print(f"{len(captions)} phantoms, deviation {latents[:512].float().std():.3f}", flush=True)
+    print(f"{len(attributes)} phantoms, deviation {latents[:512].float().std():.3f}", flush=True)
     for text in flat[:32:4]:
         print("  ", text)
 
@@ -247,8 +248,7 @@ def main() -> None:
         own = schnell[torch.randint(4, (args.batch,), generator=rng)]
         sigma = torch.where(torch.arange(args.batch) % 4 == 0, uniform, own)
         s = sigma[:, None, None]
-        said = pick % len(captions)
-        velocity = net((1 - s) * x0 + s * noise, sigma, clip_ids[said, copy], t5_ids[said, copy])
+        velocity = net((1 - s) * x0 + s * noise, sigma, clip_ids[pick, copy], t5_ids[pick, copy])
         loss = (weight * (velocity - (noise - x0)).square()).mean()
         net.zero_grad()
         loss.backward()
@@ -279,7 +279,7 @@ def main() -> None:
                 "steps": step,
                 "minutes": spent / 60,
                 "batch": args.batch,
-                "phantoms": len(captions),
+                "phantoms": len(attributes),
                 "loss": smooth,
             }
             (args.work / "training.json").write_text(json.dumps(figures, indent=2), encoding="utf-8")

@@ -87,21 +87,24 @@ class PrivateFolder:
 
     def fingerprint(self, images: Iterable[TrainImage]) -> str:
         """Keyed BLAKE2b over what is trained on: pixels, captions, repeats and roles, in whatever order."""
-        return self._digest([i.sha256, i.bucket, i.caption, i.is_reg, i.repeats] for i in images)
+        return self._digest([*_shown(i), i.caption, i.is_reg, i.repeats] for i in images)
 
     def fingerprint_of_regions(self, images: Iterable[TrainImage]) -> str:
         """The same over where the findings lie."""
-        return self._digest([i.sha256, i.bucket, i.region] for i in images)
+        return self._digest([*_shown(i), i.region] for i in images)
 
     def fingerprint_of_attributes(self, images: Iterable[TrainImage], names: Sequence[str]) -> str:
         """The same over what the training images' manifests say of the attributes `names`."""
-        return self._digest(
-            [i.sha256, i.bucket, group_of(i.attributes, names)] for i in images if not i.is_reg
-        )
+        return self._digest([*_shown(i), group_of(i.attributes, names)] for i in images if not i.is_reg)
 
     def _digest(self, values: Iterable[list[Any]]) -> str:
         rows = sorted(map(json.dumps, values))
         return hashlib.blake2b("\n".join(rows).encode(), key=self.key, digest_size=32).hexdigest()
+
+
+def _shown(image: TrainImage) -> list[Any]:
+    """What of an image's pixels a step sees."""
+    return [image.sha256, image.bucket, *(["mirrored"] if image.mirrored else [])]
 
 
 def private_folder(cache_dir: Path | None, train_dirs: Sequence[Path], output_dir: Path) -> PrivateFolder:
@@ -130,7 +133,7 @@ def cached_latents(
     The autoencoder is loaded if anything is missing from the cache. `each` is called with (done, total) and
     may raise.
     """
-    keys = [cache_key("latents", image.sha256, image.bucket, vae_fingerprint) for image in images]
+    keys = [cache_key("latents", *_shown(image), vae_fingerprint) for image in images]
     found: dict[str, torch.Tensor] = {}
     missing: dict[str, TrainImage] = {}
     # By key, the caches that should hold it and don't: an image can be in two datasets.
@@ -172,7 +175,8 @@ def _encode(vae: Any, images: Sequence[TrainImage]) -> torch.Tensor:
         whole = read_pixels(image.path)
         if pixel_sha256(whole) != image.sha256:
             raise UserError(_CHANGED)
-        pixels.append(bucket_pixels(whole, image.bucket))
+        seen = bucket_pixels(whole, image.bucket)
+        pixels.append(seen[:, ::-1] if image.mirrored else seen)
     batch = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
     with torch.no_grad():
         return encode_images(vae, batch).float().cpu().contiguous()

@@ -1,8 +1,9 @@
-"""The images of a run, and the order in which steps take them."""
+"""The images of a run."""
 
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,8 @@ from ..diffusioncleft_core.imageset.captions import CaptionFiles
 from ..diffusioncleft_core.imageset.decode import INGEST_VERSION, Rejected, pixel_sha256, read_image
 from ..diffusioncleft_core.imageset.manifest import ImageRow, read_image_set, unlisted
 from ..diffusioncleft_core.imageset.places import MANIFEST, is_set_aside, named
-from ..diffusioncleft_core.recipe.recipe import Recipe, Subset
+from ..diffusioncleft_core.recipe.recipe import Subset
 from ..diffusioncleft_core.small_counts import told
-from .balance import BalancedBatches, Group, attribute_names, group_of
 from .buckets import PLAIN_SIDES, BucketSides, assign_buckets, cover_box
 
 MAX_SIDE = 4096  # larger photographs are reduced while they are read
@@ -28,7 +28,8 @@ _TRAINED_ROLES = {False: (None, "train"), True: (None, "train", "generated", "co
 class TrainImage:
     """One image: where it lies, the folder of its set, its caption, the SHA-256 of its normalised pixels, its
     bucket (width, height), where it is known the box of the finding as (x0, y0, x1, y1) in px of the bucket,
-    and what its manifest says of it; `once_more`: the photograph stands before it already, at a larger size.
+    and what its manifest says of it; `once_more`: the photograph stands before it already, at a larger size;
+    `mirrored`: it stands before it as it is, and this is its mirror image, in words, box and attributes too.
     """
 
     path: Path
@@ -41,6 +42,12 @@ class TrainImage:
     region: tuple[float, float, float, float] | None = None
     attributes: Mapping[str, str] = field(default_factory=dict)
     once_more: bool = False
+    mirrored: bool = False
+
+    @property
+    def again(self) -> bool:
+        """Whether the photograph is among the images before it already."""
+        return self.once_more or self.mirrored
 
     @property
     def bucket_name(self) -> str:
@@ -66,17 +73,17 @@ class Collected:
 
     @property
     def photographs(self) -> int:
-        """Number of training images, one that is trained at several sizes once."""
-        return sum(not image.once_more for image in self.train)
+        """Number of training images, one that is trained at several sizes or mirrored too once."""
+        return sum(not image.again for image in self.train)
 
     @property
     def reg_photographs(self) -> int:
         """The same of regularisation images."""
-        return sum(not image.once_more for image in self.reg)
+        return sum(not image.again for image in self.reg)
 
     def bucket_counts(self) -> dict[str, int]:
         """Number of training images a bucket, as `512x768: 40`, each at its largest size."""
-        counts = Counter(image.bucket_name for image in self.train if not image.once_more)
+        counts = Counter(image.bucket_name for image in self.train if not image.again)
         return dict(sorted(counts.items()))
 
 
@@ -87,11 +94,12 @@ def collect_images(
     each: Callable[[], None] = lambda: None,
     *,
     every_base: bool = False,
+    mirror: bool = False,
 ) -> Collected:
     """Read the images of all folders. `each` is called before every image and may raise to stop.
 
     An image stands there once, at the largest base resolution that it covers; with `every_base` once for each
-    that it covers.
+    that it covers. With `mirror` each training image is followed by its mirror image.
 
     A folder with a manifest gives its rows of role `train` (for regularisation generated and control images
     too), with their captions or prompts; another folder gives its images with caption files beside them. What
@@ -107,7 +115,10 @@ def collect_images(
     for subset in sorted(subsets, key=lambda entry: entry.is_reg):
         roles = _TRAINED_ROLES[subset.is_reg]
         found, omitted, bare = _images_of(subset, roles, subset.resolution or bases, sides, each)
-        images += [image for image in found if every_base or not image.once_more]
+        taken = [image for image in found if every_base or not image.once_more]
+        if mirror and not subset.is_reg:
+            taken = [either for image in taken for either in (image, mirror_image(image))]
+        images += taken
         left_out += omitted
         uncaptioned += bare
     _refuse_uncaptioned(uncaptioned)
@@ -163,6 +174,31 @@ def collect_held_out(
             "dataset with --holdout"
         )
     return Collected(kept, tuple(left_out))
+
+
+_OTHER_SIDE = {
+    form(a): form(b)
+    for form in (str.lower, str.capitalize, str.upper)
+    for a, b in (("left", "right"), ("right", "left"))
+}
+_SIDES = re.compile(rf"\b({'|'.join(_OTHER_SIDE)})\b")
+
+
+def sides_exchanged(words: str) -> str:
+    """`words` with left and right exchanged, as they are true of the mirror image."""
+    return _SIDES.sub(lambda found: _OTHER_SIDE[found[0]], words)
+
+
+def mirror_image(image: TrainImage) -> TrainImage:
+    """The mirror image of an image: its caption, box and attributes have the other side."""
+    width, region = image.bucket[0], image.region
+    return replace(
+        image,
+        caption=sides_exchanged(image.caption),
+        region=region and (width - region[2], region[1], width - region[0], region[3]),
+        attributes={name: sides_exchanged(value) for name, value in image.attributes.items()},
+        mirrored=True,
+    )
 
 
 def _refuse_uncaptioned(names: Sequence[str]) -> None:
@@ -285,101 +321,6 @@ def region_in_bucket(
     x0, x1 = (min(max((x - left) * across, 0.0), float(bucket[0])) for x in (region[0], region[2]))
     y0, y1 = (min(max((y - top) * down, 0.0), float(bucket[1])) for y in (region[1], region[3]))
     return (x0, y0, x1, y1) if x1 > x0 and y1 > y0 else None
-
-
-@dataclass(frozen=True)
-class Draw:
-    """What one forward is made of: indices into the images, all of one bucket; `reg` is empty without
-    regularisation. epoch: counted from 1.
-    """
-
-    train: tuple[int, ...]
-    reg: tuple[int, ...]
-    epoch: int = field(default=1, compare=False)
-
-
-def data_order(images: Sequence[TrainImage], recipe: Recipe) -> "DataOrder":
-    """The order of a recipe's batches."""
-    names = attribute_names(recipe.data.balance_by)
-    return DataOrder(images, recipe.data.batch_size, recipe.objective.seed, names)
-
-
-class DataOrder:
-    """Which images a batch takes, as a pure function of (seed, number of the batch).
-
-    An epoch takes every training image `repeats` times: shuffled within its bucket, cut into batches, the
-    batches shuffled. Every training image is paired with a regularisation image, of its own bucket if there
-    is one (the two then share a forward), which are taken in their own shuffled order.
-
-    With `balance_by` the training images are drawn so that these attributes' values are equally frequent (see
-    `BalancedBatches`), and an epoch is as many full batches as hold as many images.
-    """
-
-    def __init__(
-        self, images: Sequence[TrainImage], batch_size: int, seed: int, balance_by: Sequence[str] = ()
-    ) -> None:
-        self._batch_size, self._seed = batch_size, seed
-        self._buckets: dict[tuple[int, int], list[int]] = {}
-        pools: dict[tuple[int, int], list[int]] = {}
-        for index, image in enumerate(images):
-            groups = pools if image.is_reg else self._buckets
-            groups.setdefault(image.bucket, []).extend([index] * image.repeats)
-        everything = [index for pool in pools.values() for index in pool]
-        self._pools = {bucket: pools.get(bucket, everything) for bucket in self._buckets}
-        self._bucket_of = {index: image.bucket for index, image in enumerate(images)}
-        self.batches_an_epoch = sum(-(-len(group) // batch_size) for group in self._buckets.values())
-        self._balanced = self._balance(images, balance_by) if balance_by else None
-        if self._balanced:
-            drawn = sum(len(group) for group in self._buckets.values())
-            self.batches_an_epoch = -(-drawn // batch_size)
-        self._epoch: tuple[int, list[tuple[int, ...]]] = (-1, [])
-        self._shuffled: dict[tuple[tuple[int, int], int], list[int]] = {}
-
-    def draw(self, number: int) -> Draw:
-        """Return the images of batch `number`, counted from 0 over the whole run."""
-        train = self._balanced.batch(number) if self._balanced else self._shuffled_batch(number)
-        epoch = number // self.batches_an_epoch + 1
-        bucket = self._bucket_of[train[0]]
-        pool = self._pools[bucket]
-        if not pool:
-            return Draw(train, (), epoch)
-        first = number * self._batch_size
-        reg = tuple(self._reg(bucket, pool, first + offset) for offset in range(len(train)))
-        return Draw(train, reg, epoch)
-
-    def _balance(self, images: Sequence[TrainImage], names: Sequence[str]) -> BalancedBatches:
-        pools: dict[Group, list[int]] = {}
-        for index, image in enumerate(images):
-            if not image.is_reg:
-                pools.setdefault(group_of(image.attributes, names), []).extend([index] * image.repeats)
-        return BalancedBatches(pools, self._bucket_of, self._batch_size, self._seed)
-
-    def _shuffled_batch(self, number: int) -> tuple[int, ...]:
-        epoch, position = divmod(number, self.batches_an_epoch)
-        if self._epoch[0] != epoch:
-            self._epoch = (epoch, list(self._plan(epoch)))
-        return self._epoch[1][position]
-
-    def _plan(self, epoch: int) -> Iterator[tuple[int, ...]]:
-        random = np.random.default_rng([self._seed, 1, epoch])
-        batches = []
-        for bucket in sorted(self._buckets):
-            group = random.permutation(self._buckets[bucket]).tolist()
-            batches += [
-                tuple(group[at : at + self._batch_size]) for at in range(0, len(group), self._batch_size)
-            ]
-        for at in random.permutation(len(batches)):
-            yield batches[at]
-
-    def _reg(self, bucket: tuple[int, int], pool: list[int], position: int) -> int:
-        round_, at = divmod(position, len(pool))
-        key = (bucket, round_)
-        if key not in self._shuffled:
-            self._shuffled = {other: order for other, order in self._shuffled.items() if other[0] != bucket}
-            self._shuffled[key] = (
-                np.random.default_rng([self._seed, 2, *bucket, round_]).permutation(pool).tolist()
-            )
-        return int(self._shuffled[key][at])
 
 
 def _caption(subset: Subset, row: ImageRow, captions: CaptionFiles) -> str | None:

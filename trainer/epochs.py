@@ -1,7 +1,7 @@
 """Epochs as steps, once it is known how many batches an epoch has."""
 
 from ..diffusioncleft_core.recipe.recipe import Recipe
-from .data import DataOrder
+from .data_order import DataOrder
 
 
 def steps_an_epoch(recipe: Recipe, order: DataOrder) -> int:

@@ -53,7 +53,7 @@ from . import checkpoint as checkpoints
 from . import memory, memory_plan
 from .checkpoint import Beside
 from .config import TrainResult, parse_arguments, recipe_from, unheard
-from .data import data_order
+from .data_order import data_order
 from .ema import Average
 from .endings import ending_of
 from .epochs import in_steps

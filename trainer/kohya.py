@@ -17,6 +17,7 @@ FIELDS: Mapping[str, str] = {
     "caption_extension": "data.caption_extension",
     "resolution": "data.resolution",
     "multi_resolution": "data.multi_resolution",
+    "mirror": "data.mirror",
     "bucket_reso_steps": "data.bucket_step",
     "min_bucket_reso": "data.bucket_min_side",
     "max_bucket_reso": "data.bucket_max_side",

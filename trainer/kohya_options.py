@@ -87,7 +87,7 @@ TRANSLATED: Mapping[str, str] = {
 """Options that are another name of a field's; of `weighting_scheme` only `logit_normal`."""
 
 REFUSED: Mapping[str, str] = {
-    "flip_aug": "mirroring an image swaps the side of the cleft that its caption names; leave it out",
+    "flip_aug": "it leaves the side that the caption names as it is; --mirror exchanges the words too",
     "color_aug": _CACHED_LATENTS,
     "random_crop": _CACHED_LATENTS,
     "face_crop_aug_range": _CACHED_LATENTS,

@@ -18,7 +18,7 @@ from ..diffusioncleft_core.recipe.document import METADATA_KEY, recipe_document
 from ..diffusioncleft_core.recipe.presets import steps_tell, told_recipe
 from ..diffusioncleft_core.recipe.recipe import Recipe, recipe_fields
 from ..diffusioncleft_core.small_counts import is_small, told, told_parts
-from .data import data_order
+from .data_order import data_order
 from .epochs import steps_an_epoch
 from .kohya import NAMES
 from .network_args import pairs_of
@@ -54,7 +54,7 @@ _ALWAYS_SO: Mapping[str, Any] = MappingProxyType(
         **dict.fromkeys(("ss_cache_latents", "ss_enable_bucket", "ss_bucket_no_upscale"), True),
         **dict.fromkeys(
             (
-                "ss_v2", "ss_full_fp16", "ss_lowram", "ss_fp8_base", "ss_fp8_base_unet", "ss_flip_aug",
+                "ss_v2", "ss_full_fp16", "ss_lowram", "ss_fp8_base", "ss_fp8_base_unet",
                 "ss_color_aug", "ss_random_crop", "ss_shuffle_caption", "ss_zero_terminal_snr",
                 "ss_debiased_estimation", "ss_apply_t5_attn_mask",
             ),
@@ -177,6 +177,7 @@ def lora_metadata(
         "ss_max_bucket_reso": recipe.data.bucket_max_side or None,
         "ss_bucket_reso_steps": recipe.data.bucket_step,
         **_ALWAYS_SO,
+        "ss_flip_aug": recipe.data.mirror,
         "ss_caption_dropout_rate": chosen.caption_dropout_rate,
         "ss_caption_dropout_every_n_epochs": chosen.caption_dropout_every_n_epochs,
         "base_format": made_from.get("base format", PLAIN),

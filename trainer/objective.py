@@ -11,7 +11,7 @@ import torch
 
 from ..diffusioncleft_core.flux.sampling import predict_velocity, schnell_sigmas
 from ..diffusioncleft_core.recipe.recipe import Recipe
-from .data import Draw
+from .data_order import Draw
 from .prepare import Prepared, preserved_triggers
 
 SCHNELL_STEPS = 4

@@ -124,6 +124,7 @@ def prepare(
         sides,
         interruption.raise_if_requested,
         every_base=recipe.data.multi_resolution,
+        mirror=recipe.data.mirror,
     )
     left_out, held_out = collected.left_out, tuple[TrainImage, ...]()
     if kept_back := held_out_folders(recipe):

@@ -103,6 +103,10 @@ class Data(Group):
     bucket_max_side: int = setting(
         0, "no side of a bucket is longer, px (0: as the aspect ratio has it)", range=whole(0, 4096)
     )
+    mirror: bool = setting(
+        False,
+        "train on each image's mirror image too, with left and right exchanged in its caption",
+    )
     batch_size: int = setting(1, "training images in a batch", range=COUNT, tensors=True)
     balance_by: str | None = setting(
         None,

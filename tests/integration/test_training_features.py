@@ -194,3 +194,37 @@ def test_a_run_with_an_average_goes_on_to_the_same_bits(settings, tmp_path):
     assert same(*(path / "lora-step000004.safetensors" for path in (whole.parent, tmp_path / "again")))
     with pytest.raises(UserError, match=r"ema_decay was 0\.9, is 0\.5"):
         trained(changed(settings, ema_decay=0.5, max_train_steps=9))
+
+
+SIDED = "[CLP] A girl's whole face with a unilateral cleft lip on the left side."
+
+
+def test_mirror_images_are_trained_on_with_the_other_side_in_their_words(workplace, settings, tmp_path):
+    """The losses are those of a folder that holds each picture both ways, with a caption for each."""
+    photos = noise_pictures(tmp_path / "photos", 3, SIDED)
+    both = tmp_path / "both"
+    both.mkdir()
+    for number in range(3):
+        with Image.open(photos / f"{number}.png") as picture:
+            picture.save(both / f"{number}a.png")
+            picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(both / f"{number}b.png")
+        (both / f"{number}a.txt").write_text(SIDED)
+        (both / f"{number}b.txt").write_text(SIDED.replace("the left", "the right"))
+    settings = changed(settings, resolution=(64,), train_data_dir=photos)
+    mirrored, events = trained(changed(settings, mirror=True))
+    by_hand, _ = trained(changed(settings, train_data_dir=both, output_dir=tmp_path / "by_hand"))
+    assert same(mirrored, by_hand) and loss_rows(mirrored.parent) == loss_rows(by_hand.parent)
+    start = next(event for event in events if event["event"] == "start")
+    assert (start["images"], start["buckets"]) == (3, {"64x64": 3})
+    assert metadata_of(mirrored)["ss_flip_aug"] == "True"
+    assert "ss_num_train_images" not in metadata_of(mirrored)  # fewer than five photographs
+    plain, _ = trained(changed(settings, output_dir=tmp_path / "plain"))
+    assert not same(mirrored, plain) and metadata_of(plain)["ss_flip_aug"] == "False"
+
+
+def test_a_run_with_mirror_images_goes_on_to_the_same_bits(settings, tmp_path):
+    settings = changed(settings, mirror=True)
+    whole, _ = trained(settings)
+    assert_goes_on_to_the_same_bits(settings, whole, tmp_path / "again")
+    with pytest.raises(UserError, match="images"):
+        trained(changed(settings, mirror=False, max_train_steps=9))

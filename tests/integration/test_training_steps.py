@@ -22,7 +22,8 @@ from tiny_flux import build_tiny_flux
 from trainer_settings import trainer_settings
 
 from diffusioncleft.trainer.buckets import assign_buckets
-from diffusioncleft.trainer.data import DataOrder, TrainImage
+from diffusioncleft.trainer.data import TrainImage
+from diffusioncleft.trainer.data_order import DataOrder
 from diffusioncleft.trainer.events import Events
 from diffusioncleft.trainer.flux_train_network import train
 from diffusioncleft.trainer.interruption import Interruption

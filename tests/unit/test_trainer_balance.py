@@ -12,7 +12,8 @@ from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.recipe.recipe import Subset
 from diffusioncleft.trainer.balance import attribute_names, check_balanced, group_shares
 from diffusioncleft.trainer.config import parse_recipe, to_arguments
-from diffusioncleft.trainer.data import DataOrder, TrainImage, collect_images
+from diffusioncleft.trainer.data import TrainImage, collect_images
+from diffusioncleft.trainer.data_order import DataOrder
 
 LEFT = {"cleft_type": "unilateral", "side": "left"}
 RIGHT = {"cleft_type": "unilateral", "side": "right"}

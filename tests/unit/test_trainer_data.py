@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,8 @@ from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.files import TEMPORARY_PREFIX
 from diffusioncleft.diffusioncleft_core.recipe.recipe import Subset
 from diffusioncleft.trainer import checkpoint as checkpoints
-from diffusioncleft.trainer.data import DataOrder, TrainImage, collect_images
+from diffusioncleft.trainer.data import TrainImage, collect_images, mirror_image
+from diffusioncleft.trainer.data_order import DataOrder
 from diffusioncleft.trainer.events import Events
 from diffusioncleft.trainer.interruption import output_lock
 from diffusioncleft.trainer.objective import NoiseLevels, noisy_batch, sample_sigmas, seeded
@@ -333,3 +335,43 @@ def test_an_image_with_a_caption_under_another_suffix_is_named_with_it(tmp_path)
     with pytest.raises(UserError, match=r"no caption \(a.png \(beside a.caption; caption_extension names"):
         collect_images([Subset(tmp_path)], (64,))
     assert collect_images([Subset(tmp_path, caption_extension=".caption")], (64,)).train
+
+
+def test_a_mirror_image_has_its_caption_box_and_attributes_mirrored():
+    words = "[CLP] Left of him: a unilateral cleft lip on the LEFT side, to the right. A bright cleft."
+    plain = TrainImage(
+        Path("a.png"),
+        Path(),
+        words,
+        False,
+        1,
+        "0",
+        (96, 64),
+        (10.0, 20.0, 30.0, 40.0),
+        {"side": "left", "skin": "pale"},
+    )
+    other = mirror_image(plain)
+    assert other.caption == (
+        "[CLP] Right of him: a unilateral cleft lip on the RIGHT side, to the left. A bright cleft."
+    )
+    assert other.region == (66.0, 20.0, 86.0, 40.0)
+    assert other.attributes == {"side": "right", "skin": "pale"}
+    assert (other.mirrored, other.again, plain.again) == (True, True, False)
+    back = mirror_image(other)
+    assert (back.caption, back.region, back.attributes) == (plain.caption, plain.region, plain.attributes)
+    assert mirror_image(replace(plain, region=None)).region is None
+
+
+def test_mirror_images_follow_training_images_and_no_others_and_count_no_photograph(tmp_path):
+    for name in ("train", "reg"):
+        (tmp_path / name).mkdir()
+        for number in range(2):
+            Image.new("RGB", (64, 64), (number, 0, len(name))).save(tmp_path / name / f"{number}.png")
+            (tmp_path / name / f"{number}.txt").write_text(f"a face, {number} on the left")
+    subsets = [Subset(tmp_path / "train", num_repeats=3), Subset(tmp_path / "reg", is_reg=True)]
+    found = collect_images(subsets, (64,), mirror=True)
+    assert [image.mirrored for image in found.train] == [False, True, False, True]
+    assert [image.caption.split()[-1] for image in found.train] == ["left", "right", "left", "right"]
+    assert {image.repeats for image in found.train} == {3}
+    assert not any(image.mirrored for image in found.reg) and len(found.reg) == 2
+    assert (found.photographs, found.reg_photographs, found.bucket_counts()) == (2, 2, {"64x64": 2})

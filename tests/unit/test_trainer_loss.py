@@ -24,7 +24,8 @@ from diffusioncleft.diffusioncleft_core.flux.lora import attach_lora, lora_param
 from diffusioncleft.diffusioncleft_core.flux.packed import PLAIN, FrozenLinear
 from diffusioncleft.diffusioncleft_core.flux.transformer import pack_blocks
 from diffusioncleft.trainer import memory
-from diffusioncleft.trainer.data import Collected, Draw, TrainImage
+from diffusioncleft.trainer.data import Collected, TrainImage
+from diffusioncleft.trainer.data_order import Draw
 from diffusioncleft.trainer.objective import (
     NoiseLevels,
     Objective,

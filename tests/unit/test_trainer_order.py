@@ -10,7 +10,8 @@ from PIL import Image
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.recipe.recipe import Subset
-from diffusioncleft.trainer.data import DataOrder, Draw, TrainImage, collect_images, read_pixels
+from diffusioncleft.trainer.data import TrainImage, collect_images, read_pixels
+from diffusioncleft.trainer.data_order import DataOrder, Draw
 
 
 def image(index, bucket=(64, 64), *, is_reg=False, repeats=1):
