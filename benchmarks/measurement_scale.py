@@ -3,8 +3,9 @@
 FIR: our counts in blocks against the bare matrix product of the same blocks, and the memory that counting the
 pairs of 10^5 and 10^5 faces takes (RssAnon, above the interpreter's own; the first 4,096 rows, since the
 blocks are used again). LPIPS: how often the network sees an image for 2,000 random pairs of every set that
-`measure` compares, and seconds for pairs of pictures against the lpips package's own loop. A second
-evaluation: seconds of `measure` on the same files, first and again.
+`measure` compares, and seconds for pairs of pictures against the lpips package's own loop. Vectors: seconds,
+files and bytes of shards against a file an image, as it was before there were shards. A second evaluation:
+seconds of `measure` on the same files, first and again.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,9 @@ import torch
 from PIL import Image
 
 from diffusioncleft.diffusioncleft_core.environment import hardware, versions
-from diffusioncleft.diffusioncleft_core.files import write_json
+from diffusioncleft.diffusioncleft_core.files import read_json, write_json
+from diffusioncleft.diffusioncleft_core.imageset.cache import ContentCache, entry_key
+from diffusioncleft.diffusioncleft_core.imageset.vectors import VectorStore
 from diffusioncleft.diffusioncleft_core.metrics import pairs
 from diffusioncleft.diffusioncleft_core.metrics.extractors import load_extractors, perceptual
 from diffusioncleft.diffusioncleft_core.metrics.fir import SWEEP
@@ -139,6 +143,60 @@ def lpips_of_pairs(n: int, count: int, side: int, rounds: int) -> dict[str, obje
     return {"n": n, "pairs": len(chosen), "side": side, "rounds": rounds, **compare(ours, peers, rounds)}
 
 
+def vectors(n: int, dimensions: int, rounds: int) -> dict[str, object]:
+    """Seconds (wall clock, and the processor's) to write and read `n` vectors in both forms, files, bytes."""
+    rows = np.random.default_rng(0).standard_normal((n, dimensions), np.float32)
+    keys = [entry_key(place) for place in range(n)]
+
+    def files(folder: Path) -> Iterator[None]:
+        cache = ContentCache(folder, "vectors")
+        for key, row in zip(keys, rows, strict=True):
+            cache.keep_tensors(key, {"features": torch.tensor(row)})
+        yield
+        found = [(ContentCache(folder, "vectors").tensors(key) or {})["features"].numpy() for key in keys]
+        assert (np.stack(found) == rows).all()
+        yield
+
+    def shards(folder: Path) -> Iterator[None]:
+        store = VectorStore(folder, "vectors", "network", (dimensions,))
+        for key, row in zip(keys, rows, strict=True):
+            store.keep(key, row)
+        store.close()
+        yield
+        found = np.empty_like(rows)
+        assert VectorStore(folder, "vectors", "network", (dimensions,)).fill(found, range(n), keys).all()
+        assert (found == rows).all()
+        yield
+
+    found: dict[str, dict[str, object]] = {}
+    for name, form in {"file_an_image": files, "shards": shards}.items():
+        seconds = []
+        for _ in range(rounds):
+            with tempfile.TemporaryDirectory() as root:
+                steps = form(Path(root) / "cache")
+                for step in ("write", "read"):
+                    before = time.perf_counter(), time.process_time()
+                    next(steps)
+                    now = time.perf_counter(), time.process_time()
+                    seconds.append((step, *(b - a for a, b in zip(before, now, strict=True))))
+                written = [path.stat() for path in Path(root).rglob("*") if path.is_file()]
+        found[name] = {
+            "files": len(written),
+            "mb_on_disk": round(sum(file.st_blocks for file in written) * 512 / 1e6, 1),
+            **{
+                f"{step}_{clock}": round(min(s[place] for s in seconds if s[0] == step), 3)
+                for step in ("write", "read")
+                for place, clock in ((1, "seconds"), (2, "cpu_seconds"))
+            },
+        }
+    one, other = found.values()
+    faster = {
+        step: round(one[f"{step}_cpu_seconds"] / other[f"{step}_cpu_seconds"], 1)  # type: ignore[operator]
+        for step in ("write", "read")
+    }
+    return {"n": n, "dimensions": dimensions, "rounds": rounds, **found, "times_less_cpu": faster}
+
+
 def second_evaluation(n: int, side: int) -> dict[str, object]:
     """Seconds of all figures of n phantoms against n others in a bare folder, first and again."""
     from diffusioncleft.diffusioncleft_core.faces.analyzer import load_face_analyzer
@@ -157,17 +215,19 @@ def second_evaluation(n: int, side: int) -> dict[str, object]:
             for place in range(n):
                 picture = Image.fromarray(render(random_face(rng), side).image)
                 picture.save(folder / f"{place}.png")
-        seconds = []
+        seconds, cpu = [], []
         for _ in range(2):
-            started = time.perf_counter()
+            started = time.perf_counter(), time.process_time()
             measure_sets({"all": folders[0]}, References((), {folders[1]: "all"}), analyzer, extractors)
-            seconds.append(time.perf_counter() - started)
-    first, again = seconds
+            seconds.append(time.perf_counter() - started[0])
+            cpu.append(time.process_time() - started[1])
+    first, again = cpu
     return {
         "n": n,
         "side": side,
         "seconds": [round(t, 3) for t in seconds],
-        "times_faster": round(first / again, 1),
+        "cpu_seconds": [round(t, 3) for t in cpu],
+        "times_less_cpu": round(first / again, 1),
     }
 
 
@@ -180,10 +240,13 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=24, help="for LPIPS, and half as many pairs again")
     parser.add_argument("--side", type=int, default=256, help="of the pictures for LPIPS, px")
     parser.add_argument("--evaluated", type=int, default=60, help="images of the evaluation that is repeated")
+    parser.add_argument("--vectors", type=int, default=5000, help="that are written and read in both forms")
+    parser.add_argument("--only", nargs="+", metavar="PART", help="these parts; the others stay as kept")
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     path = args.out / "measurement_scale_cpu.json"
-    result: dict[str, object] = {"what": "seconds, MB and counts"}
+    kept = read_json(path) if args.only and path.is_file() else {}
+    result: dict[str, object] = {**kept, "what": "seconds, MB and counts"}
     parts = {
         "lpips_passes": lambda: passes(2000),
         "fir": lambda: fir(args.faces // 2, args.faces, args.rounds),
@@ -191,10 +254,13 @@ def main() -> None:
         "lpips_of_pairs": lambda: lpips_of_pairs(
             args.pictures, args.pictures * 3 // 2, args.side, args.rounds
         ),
+        "vectors": lambda: vectors(args.vectors, 2048, args.rounds),
         "second_evaluation": lambda: second_evaluation(args.evaluated, 256),
     }
-    for name, part in parts.items():
-        result[name] = part()
+    if unknown := set(args.only or ()) - parts.keys():
+        parser.error(f"there is no part {', '.join(sorted(unknown))}; choose from {', '.join(parts)}")
+    for name in args.only or parts:
+        result[name] = parts[name]()
         print(f"{name}: {result[name]}", flush=True)
         more = {"threads": torch.get_num_threads(), "versions": versions(), "hardware": hardware()}
         write_json(path, {**result, **more})

@@ -121,8 +121,9 @@ def report(root: Path, n: int) -> None:
 def export(root: Path, n: int) -> None:
     """Write the set as WebDataset shards."""
     from diffusioncleft.diffusioncleft_core.imageset.shards import write_shards
+    from diffusioncleft.diffusioncleft_core.imageset.storage import Place
 
-    assert write_shards(root / SET, root / "shards", "webdataset").pictures == n
+    assert write_shards(root / SET, Place("shards", root / "shards"), "webdataset").pictures == n
 
 
 STEPS: dict[str, Callable[[Path, int], None]] = {

@@ -303,10 +303,10 @@ def _restore_captions(args: argparse.Namespace) -> int:
 def _withdraw(args: argparse.Namespace) -> int:
     from ..diffusioncleft_core.imageset.places import named
     from ..diffusioncleft_core.run.withdraw_arguments import read_given
-    from ..diffusioncleft_core.run.withdrawal import described, erase_held, find_withdrawn
+    from ..diffusioncleft_core.run.withdrawal import described, erase_held, find_withdrawn, in_stores
 
     held, unknown = find_withdrawn(args.folders)
-    for message in unknown:
+    for message in [*unknown, *in_stores(args.folders, held)]:
         warn(message)
     if not held:
         where = ", ".join(map(str, args.folders))

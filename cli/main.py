@@ -26,6 +26,7 @@ COMMANDS = {
     "plan": ".plan",
     "measure": ".measure",
     "export": ".export",
+    "import": ".import_set",
     "audit": ".audit",
     "downstream": ".downstream",
     "report": ".report",
@@ -36,6 +37,10 @@ COMMANDS = {
     "comfy": ".comfy",
     "weights": ".weights",
 }
+
+WITH_STORES = ("export", "import")
+STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory", "sftp", "hdfs", "file")
+"""Protocols of places that the commands with them reach."""
 
 DESCRIPTION = "Synthetic faces with cleft lip: from a folder of photographs to LoRAs and new faces."
 EXAMPLES = """\
@@ -94,6 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _dispatch(arguments: list[str]) -> int:
     name = arguments[0] if arguments else ""
     if name in COMMANDS:
+        _refuse_stores(name, arguments[1:])
         command = _load(name)
         parser = _command_parser(name, command)
         status = command.run(parser.parse_args(respelled(parser, arguments[1:])))
@@ -109,6 +115,17 @@ def _dispatch(arguments: list[str]) -> int:
     parser.parse_args(arguments)
     parser.print_help()
     return 0 if arguments else 2
+
+
+def _refuse_stores(name: str, arguments: Sequence[str]) -> None:
+    """Raise UserError for the URL of a store where a command would take it for a folder's name."""
+    for argument in arguments if name not in WITH_STORES else ():
+        protocol, found, _ = argument.rpartition("=")[2].partition("://")
+        if found and protocol.lower() in STORES:
+            raise UserError(
+                f"'{name}' reads and writes folders; bring a set from {protocol}:// with 'diffusioncleft "
+                "import', and there with 'diffusioncleft export'"
+            )
 
 
 def _top_parser() -> argparse.ArgumentParser:

@@ -63,6 +63,7 @@ DEFAULT_FACES = "buffalo_l"
 RECIPE_OPTIONS = (
     "optimizer.learning_rate",
     "data.resolution",
+    "data.mirror",
     "network.training_adapter",
     "optimizer.name",
     "memory.base_format",

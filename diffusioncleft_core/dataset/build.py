@@ -214,6 +214,7 @@ def _erase_withdrawn(folder: Path, ledger: Ledger, sources: set[str]) -> int:
     rows = list(listed_rows(folder))
     kept = [row for row in rows if row.sha256 in allowed]
     if len(kept) < len(rows):
+        empty_folder(folder / CACHE)  # while the manifest still says that something is to be erased
         if (folder / CAPTIONS).is_file():
             files = {row.file for row in kept}
             built = [row for row in read_jsonl(folder / CAPTIONS) if row.get("file") in files]
@@ -222,7 +223,6 @@ def _erase_withdrawn(folder: Path, ledger: Ledger, sources: set[str]) -> int:
         roles = {source: role for source, role in read_roles(folder).items() if source in sources}
         write_json(folder / ROLES, roles)
         erase_unlisted(folder, [row.sha256 for row in kept if row.sha256])
-        empty_folder(folder / CACHE)
     return len(rows) - len(kept)
 
 

@@ -114,13 +114,16 @@ def set_provenance(sets: Mapping[str, Path]) -> dict[str, dict[str, str]]:
     }
 
 
-def remember_place(folder: Path, names: Collection[str]) -> None:
-    """Note in the user's list that something of the LoRAs known by `names` is put into `folder`.
+def remember_place(place: Path | str, names: Collection[str]) -> None:
+    """Note in the user's list that something of the LoRAs known by `names` is put into `place`.
 
     Where the list can't be written, the records beside the images still tell who asks for the folder.
+
+    place: a folder, or as text the URL of one in a store, which holds no secret (`storage.place_of`).
     """
     path = _list()
-    row = {"folder": str(Path(folder).resolve()), "loras": sorted(names)}
+    where = {"url": place} if isinstance(place, str) else {"folder": str(Path(place).resolve())}
+    row = {**where, "loras": sorted(names)}
     if path is None or not names:
         return
     with contextlib.suppress(UserError, OSError):
@@ -131,10 +134,18 @@ def remember_place(folder: Path, names: Collection[str]) -> None:
 
 def remembered_places(names: Collection[str]) -> list[Path]:
     """The folders that the user's list knows of LoRAs with one of these names, as far as they are there."""
-    wanted = set(names)
-    rows = [row for row in _rows() if wanted.intersection(map(str, row.get("loras") or ()))]
-    places = dict.fromkeys(Path(str(row.get("folder"))) for row in rows)
+    places = dict.fromkeys(Path(str(row["folder"])) for row in _rows_of(names) if "folder" in row)
     return [place for place in places if place.is_dir()]
+
+
+def remembered_urls(names: Collection[str]) -> list[str]:
+    """The URLs to which something of LoRAs with one of these names was exported, by the user's list."""
+    return list(dict.fromkeys(str(row["url"]) for row in _rows_of(names) if "url" in row))
+
+
+def _rows_of(names: Collection[str]) -> list[dict[str, Any]]:
+    wanted = set(names)
+    return [row for row in _rows() if wanted.intersection(map(str, row.get("loras") or ()))]
 
 
 def _rows() -> list[dict[str, Any]]:

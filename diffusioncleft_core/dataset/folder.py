@@ -1,6 +1,7 @@
 """The dataset's private folder: what lies in it, its images and embeddings, and how it is purged."""
 
 import contextlib
+import errno
 import hashlib
 import hmac
 import os
@@ -58,6 +59,8 @@ NOTICE = "PRIVATE.txt"
 SCHEMA = 1
 _OLD_CACHES = ("latents", "text", "measure")
 """Parts of a cache that earlier versions shared between datasets: what lies in them may be another's."""
+_ERASE_ATTEMPTS = 10
+"""Times that a folder is listed again because something new is in it."""
 # What a purge erases. The marker goes last, so that an interrupted purge can go on.
 OWN_NAMES: tuple[str, ...] = (
     IMAGES,
@@ -195,15 +198,24 @@ def refuse_overlap(photos: Path, out: Path) -> None:
 
 
 def erase(path: Path) -> None:
-    """Erase a file or a folder. Links are removed, never followed. A missing path is fine."""
+    """Erase a file or a folder, with what another process writes into it meanwhile.
+
+    Links are removed, never followed. A missing path is fine.
+    """
     path = Path(path)
     with explained(path):
         if path.is_symlink() or not path.is_dir():
             path.unlink(missing_ok=True)
             return
-        for entry in sorted(path.iterdir()):
-            erase(entry)
-        path.rmdir()
+        for attempt in range(_ERASE_ATTEMPTS):
+            for entry in sorted(path.iterdir()):
+                erase(entry)
+            try:
+                path.rmdir()
+                return
+            except OSError as error:
+                if error.errno != errno.ENOTEMPTY or attempt == _ERASE_ATTEMPTS - 1:
+                    raise
 
 
 def erase_leftovers(folder: Path) -> None:

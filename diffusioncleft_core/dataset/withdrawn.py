@@ -192,6 +192,14 @@ def refuse_withdrawn(lora: Path | None, known: Sequence[Withdrawal] | None = Non
         )
 
 
+def refuse_withdrawn_names(names: Collection[str], place: str) -> None:
+    """Raise UserError for images in `place` that a LoRA with one of these names drew, if it is withdrawn."""
+    if withdrawal_of(names, known_withdrawals()) is not None:
+        raise UserError(
+            f"the LoRA that drew what is in {place} {SAID}, so nothing of it is brought back: delete it there"
+        )
+
+
 def _write_mark(folder: Path, withdrawals: Sequence[Withdrawal]) -> None:
     path = Path(folder) / MARK
     if withdrawals:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 from PIL import Image, ImageFile, TiffImagePlugin
 
 # reason -> what it means, in the words of the summary
@@ -301,6 +302,11 @@ def _readable_formats() -> list[str]:
         importlib.import_module("pillow_heif").register_heif_opener()
     Image.init()
     return [name for name in _FORMATS if name in Image.OPEN]
+
+
+def decoder() -> str:
+    """What decodes images here: another version of it, or one more format, may decode what this one can't."""
+    return f"Pillow {PIL.__version__}: {', '.join(_readable_formats())}"
 
 
 def _heif_advice(data: bytes) -> str | None:

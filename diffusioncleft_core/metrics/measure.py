@@ -119,7 +119,8 @@ from .copies import copy_figures
 from .distributions import distribution_figures, noted, sides_of
 from .extractors import Extractors
 from .faces import face_figures, look_at_faces
-from .features import FeatureCaches, PairSampling, PopulationFeatures, common_size, extract_features
+from .features import PairSampling, PopulationFeatures, common_size, extract_features
+from .image_pass import FeatureCaches
 from .lpips import NO_PERCEPTUAL, PAPER_PAIRS, Perceptual
 from .ranking import rankings
 from .resampling import Estimate
@@ -306,7 +307,7 @@ def all_features(
         "features, generated",
         engine,
     )
-    name_damaged(population.images, drawn.damaged(), warn)
+    name_damaged(population.images, drawn.damaged, warn)
     real, held = (
         extract_features(
             photographs,

@@ -60,10 +60,16 @@ class MeasuredImage:
 
     def pixels(self) -> NDArray[np.uint8] | None:
         """[H, W, 3] sRGB, upright, transparency on white, at most 2048 px a side; None if undecodable."""
+        return self.decoded()[0]
+
+    def decoded(self) -> tuple[NDArray[np.uint8] | None, str]:
+        """`pixels`, and where there are none the reason, one of `decode.REASONS`."""
         try:
-            return read_image(self.path)
-        except (Rejected, UserError):
-            return None
+            return read_image(self.path), ""
+        except Rejected as rejected:
+            return None, rejected.reason
+        except UserError:
+            return None, "outside"
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from ..errors import UserError
 from ..files import parse_json, read_json, sha256_model
 from ..imageset.manifest import listed_rows
 from ..imageset.places import CROPS_CACHE, FACES_CACHE, MANIFEST, REJECTED, SETTINGS, sidecar_of
+from ..imageset.shards import KIND as SHARDS_KIND
+from ..imageset.shards import part_names
 from ..recipe.document import FILE_NAME
 from ..report.drawing import KINDS, SUFFIXES
 from ..report.folders import RunFolders
@@ -29,9 +31,9 @@ from ..report.run_folder import HTML, PRIVATE_HTML
 from ..study.folder import is_study, open_study
 from .stages import SUPERSEDED
 
-LORA, CHECKPOINTS, IMAGES, SHEET, CLASSIFIER, FIGURES, REPORT, PAGE, DERIVED, SHOWN = (
+LORA, CHECKPOINTS, IMAGES, SHEET, CLASSIFIER, FIGURES, REPORT, PAGE, DERIVED, SHOWN, SHARDS = (
     "LoRA", "checkpoints, previews and losses", "images", "sheet", "classifier", "figures of classifiers",
-    "report", "report page", "what was computed from images", "pictures of a rater study",
+    "report", "report page", "what was computed from images", "pictures of a rater study", "exported shards",
 )  # fmt: skip
 _CHECKPOINTS = "state"
 _HEADER = "checkpoint"
@@ -142,6 +144,9 @@ class Search:
                 if reached := self._of(loras):
                     files = there((file.with_suffix(".png"), file))
                     yield Held(SHEET, files[0], tuple(files), withdrawals=tuple(reached))
+            elif document.get("kind") == SHARDS_KIND:
+                if reached := self._of(_listed(document, "loras")):
+                    yield Held(SHARDS, folder, tuple(_exported(file, document)), withdrawals=tuple(reached))
             elif reached := self._of(training_names(document)):
                 is_model = file.name == MODEL
                 beside = there([folder / MARK, *private_files(folder)]) if is_model else []
@@ -238,6 +243,11 @@ def set_files(folder: Path) -> tuple[int, list[Path]]:
                 images.add(file.with_suffix(".png"))
     files = [path for image in sorted(images) for path in (image, sidecar_of(image))]
     return len(images), there([*files, *(folder / name for name in _BESIDE_IMAGES)])
+
+
+def _exported(index: Path, document: Mapping[str, Any]) -> list[Path]:
+    """The files of an export in a folder, its index first."""
+    return there([index, *(index.parent / name for name in part_names(document))])
 
 
 def there(paths: Iterable[Path]) -> list[Path]:

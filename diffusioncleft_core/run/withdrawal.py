@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..conditions.vocabulary import Condition
-from ..dataset.drawn import remembered_places
+from ..dataset.drawn import remembered_places, remembered_urls
 from ..dataset.folder import KEY, WITHDRAWN, dataset_lock, erase
 from ..dataset.opened import sources_with_consent
 from ..dataset.rating_consent import studies_of, write_rating_consent
@@ -77,7 +77,7 @@ def note_change(dataset: Path, change: ConsentChange) -> list[str]:
     told = [_marked(dataset, held)] if held else []
     if change.gone:
         told.insert(0, f"training photographs of {dataset.name} that no longer have consent: {change.gone}")
-    return told
+    return told + _in_stores(withdrawals)
 
 
 def foreseen(dataset: Path, photographs: Photographs, condition: Condition) -> list[str]:
@@ -92,14 +92,15 @@ def foreseen(dataset: Path, photographs: Photographs, condition: Condition) -> l
     gone, told = training_sources(read_roles(dataset)) - allowed, []
     if gone:
         told.append(f"training photographs of {dataset.name} that no longer have consent: {len(gone)}")
-    if (coming := to_withdraw(dataset, allowed)) and (held := _search(dataset, coming).held()):
+    coming = to_withdraw(dataset, allowed)
+    if coming and (held := _search(dataset, coming).held()):
         told.append(f"the run marks as withdrawn what learned from them, and what that drew:{_listed(held)}")
     marked_before = read_register(dataset / WITHDRAWN)
     if marked_before and (held := _search(dataset, marked_before).held()):
         told.append(
             f"marked as withdrawn already; '{COMMAND} {_where(dataset, held)}' erases it:{_listed(held)}"
         )
-    return told
+    return told + _in_stores([*coming, *marked_before])
 
 
 def reach_studies(dataset: Path) -> list[str]:
@@ -115,9 +116,11 @@ def withdraw_dataset(dataset: Path) -> list[str]:
     if not (dataset / KEY).is_file():
         return []
     with dataset_lock(dataset):
-        held = mark_withdrawn(dataset, [*withdraw(dataset), *_unrecorded(dataset)])
+        withdrawals = [*withdraw(dataset), *_unrecorded(dataset)]
+        held = mark_withdrawn(dataset, withdrawals)
         write_rating_consent(dataset, ())
-    return [*([_marked(dataset, held)] if held else []), *reach_studies(dataset)]
+    told = [_marked(dataset, held)] if held else []
+    return [*told, *_in_stores(withdrawals), *reach_studies(dataset)]
 
 
 def mark_withdrawn(dataset: Path, withdrawals: Sequence[Withdrawal]) -> list[Held]:
@@ -158,6 +161,15 @@ def find_withdrawn(paths: Sequence[Path]) -> tuple[list[Held], list[str]]:
     flat += _drawn_elsewhere(item for folder in given.datasets for item in read_register(folder / WITHDRAWN))
     search = Search(known_withdrawals(*given.datasets), given.deep, flat, given.single)
     return marked(search.held()), not_built(given.datasets)
+
+
+def in_stores(paths: Sequence[Path], held: Sequence[Held]) -> list[str]:
+    """Sentences on the stores to which something was exported of what is held, or of these paths' datasets.
+
+    paths: as `find_withdrawn` was given them, before anything is erased.
+    """
+    known = [item for dataset in read_given(paths).datasets for item in read_register(dataset / WITHDRAWN)]
+    return _in_stores([*known, *(reached for item in held for reached in item.withdrawals)])
 
 
 @dataclass(frozen=True)
@@ -210,6 +222,15 @@ def _known_places(dataset: Path) -> list[Path]:
 def _drawn_elsewhere(withdrawals: Iterable[Withdrawal]) -> list[Path]:
     """Folders in which sets, sheets, figures, pages, studies, converted LoRAs of these trainings were put."""
     return remembered_places({name for item in withdrawals for name in item.names})
+
+
+def _in_stores(withdrawals: Iterable[Withdrawal]) -> list[str]:
+    """A sentence for each URL to which images of these trainings were exported from this machine."""
+    return [
+        f"images of it were exported to {shown(url)}, where no command erases: delete what lies there "
+        "yourself, with earlier versions that the store keeps, and tell whoever has loaded it"
+        for url in remembered_urls({name for item in withdrawals for name in item.names})
+    ]
 
 
 def _unrecorded(dataset: Path) -> list[Withdrawal]:

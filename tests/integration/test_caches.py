@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from phantom_datasets import FINDING_OF, phantom_dataset
+from pyarrow import parquet
 
 from diffusioncleft.cli import main as cli
 from diffusioncleft.diffusioncleft_core.dataset.consent import REQUIRED
@@ -103,6 +104,9 @@ def telling(dataset: Path) -> set[bytes]:
     for path in (dataset / "cache").rglob("*"):
         if path.suffix == ".safetensors" and path.parent.name != "text":
             found |= {path.stem.encode(), path.read_bytes()[-1024:]}
+        if path.suffix == ".parquet":
+            for column in parquet.read_table(path).columns:
+                found |= {value.as_py()[:1024] for value in column}
         if path.suffix == ".jsonl":
             found |= {line for line in path.read_bytes().splitlines() if line}
     return found
@@ -117,7 +121,8 @@ def test_a_purge_leaves_nothing_of_the_dataset_in_the_other_which_still_has_its_
     (kept,) = set(CONDITIONS) - {purged}
     remaining = root / "private" / kept
     words = telling(root / "private" / purged)
-    assert {path.parent.name for path in (root / "private" / purged / "cache").rglob("*.*")} >= {
+    kept_of_it = [path for path in (root / "private" / purged / "cache").rglob("*.*") if path.is_file()]
+    assert {name for path in kept_of_it for name in path.parts} >= {
         "vectors", "moments", "faces", "latents", "text",
     }  # fmt: skip
     assert cli.main(["dataset", "purge", str(root / "private" / purged), "--yes"]) == 0
@@ -126,15 +131,20 @@ def test_a_purge_leaves_nothing_of_the_dataset_in_the_other_which_still_has_its_
             continue
         told = f"{path}".encode() + path.read_bytes()
         assert not [word for word in words if word in told], path
-    before = {path: path.stat().st_mtime_ns for path in (remaining / "cache").rglob("*.safetensors")}
-    assert before
+    before = times(remaining / "cache")
+    assert {path.suffix for path in before} == {".safetensors", ".parquet"}
     (tmp_path / "again").mkdir()
     # What belongs to no image, such as the empty caption, lies in the output folder.
     shutil.copytree(root / "lora" / "private", tmp_path / "again" / "lora" / "private")
     events = work_over(root, (kept,), tmp_path / "again")
     assert not [event for event in events if event["event"] == "prepare"]
-    after = {path: path.stat().st_mtime_ns for path in (remaining / "cache").rglob("*.safetensors")}
-    assert after == before
+    assert times(remaining / "cache") == before
+
+
+def times(cache: Path) -> dict[Path, int]:
+    """When each file of tensors and vectors was written."""
+    kept = [path for path in cache.rglob("*") if path.suffix in (".safetensors", ".parquet")]
+    return {path: path.stat().st_mtime_ns for path in kept}
 
 
 def test_what_older_versions_shared_between_datasets_is_erased(worked):
@@ -152,7 +162,16 @@ def test_an_image_in_two_datasets_is_kept_in_both(worked, tmp_path):
     for seed, name in enumerate(CONDITIONS):
         generated_set(root / "generated" / name, name, seed + 20)
     work_over(root, CONDITIONS, root)
-    for part in ("training/latents", "training/text", "features/vectors"):
+    keys = [
+        {
+            value.as_py()
+            for path in (root / "private" / name / "cache/features/vectors").rglob("*.parquet")
+            for value in parquet.read_table(path)["key"]
+        }
+        for name in CONDITIONS
+    ]
+    assert keys[0] == keys[1] and keys[0]
+    for part in ("training/latents", "training/text"):
         names = [
             {path.name for path in (root / "private" / name / "cache" / part).glob("*.safetensors")}
             for name in CONDITIONS

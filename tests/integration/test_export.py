@@ -5,43 +5,28 @@ import json
 import tarfile
 
 import pytest
-import torch
+from drawn_sets import draw_set
 from PIL import Image
 
-from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
-from diffusioncleft.diffusioncleft_core.conditions.plan import sampling_plan
 from diffusioncleft.diffusioncleft_core.files import read_json, read_jsonl, write_json
 from diffusioncleft.diffusioncleft_core.imageset.manifest import listed_rows, write_image_set
-from diffusioncleft.diffusioncleft_core.imageset.synthetic import generated_row, write_image
 
 N = 7
-PIXELS = torch.arange(32 * 32 * 3).reshape(32, 32, 3).to(torch.uint8).numpy()
 
 
 @pytest.fixture
 def drawn(tmp_path):
     """A set of seven pictures of which the filters rejected the third and have not moved it."""
-    folder, rows = tmp_path / "pre_op", []
-    for row in sampling_plan(load_vocabulary().condition("pre_op"), N, 3):
-        record = {
-            "index": row.index,
-            "condition": row.condition,
-            "prompt": row.prompt,
-            "seed": row.seed,
-            "attributes": dict(row.attributes),
-            "base": {"sha256": "b" * 64},
-            "lora": None,
-            "verdicts": {"accepted": row.index != 2, "reasons": [] if row.index != 2 else ["text"]},
-        }
-        rows.append(generated_row(write_image(folder, PIXELS + row.index, record)))
-    write_image_set(folder, rows)
-    return folder
+    return draw_set(tmp_path / "pre_op", N)
 
 
 def export(command, drawn, form, out, *options):
     done = command("export", drawn, "--format", form, "--out", out, "--per-shard", 4, *options)
     assert done.returncode == 0, done.stderr
-    return sorted(out.iterdir())
+    suffix = {"webdataset": ".tar", "parquet": ".parquet"}[form]
+    files = {path.name for path in out.iterdir()}
+    assert {name for name in files if not name.endswith(suffix)} == {"index.json", "images.jsonl"}
+    return sorted(out.glob(f"*{suffix}"))
 
 
 @pytest.mark.parametrize("form", ["webdataset", "parquet"])

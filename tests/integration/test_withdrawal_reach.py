@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from downstream_phantoms import drawn_and_accepted, write_phantoms
+from drawn_sets import draw_set
 from phantom_datasets import first_consent
 from safetensors.numpy import save_file
 
@@ -64,6 +65,7 @@ def work(tmp_path_factory) -> Path:
             drawn = traced(root / "clp.safetensors", sha256_file(root / "clp.safetensors"), 1.0)
             write_json(folder / "generation.json", record | {"lora": drawn})
             remember_place(folder, set_names(folder))
+            remember_place("s3://bucket/pre_op", set_names(folder))
     said(
         *TRAIN, "--positive", root / "sets/pre_op", "--negative", root / "sets/post_op", "--out", root / "pp"
     )
@@ -71,6 +73,9 @@ def work(tmp_path_factory) -> Path:
     said("report", root / "measured.json", "--out", root / "pages" / "r.html")
     sets = ["--set", f"generated={root / 'sets/pre_op'}", "--n", "generated=4", "--practice", 0]
     said("study", "create", *sets, "--out", root / "elsewhere" / "study")
+    write_json(draw_set(root / "drawn", 3, moved=True) / "generation.json", {"lora": drawn})
+    said("export", root / "drawn", "--format", "webdataset", "--out", root / "shards")
+    shutil.rmtree(root / "drawn")
     (root / "notes.txt").write_text("mine")
     return root
 
@@ -110,6 +115,8 @@ def test_the_build_names_classifier_figures_page_and_study_wherever_they_lie(wor
         f"report: {work / 'measured.json'}",
         f"report page: {work / 'pages' / 'r.html'}",
         f"4 pictures of a rater study: {work / 'elsewhere' / 'study'}",
+        f"exported shards: {work / 'shards'}",
+        "images of it were exported to s3://bucket/pre_op, where no command erases",
     ):
         assert line in told
 
@@ -177,6 +184,7 @@ def test_the_suggested_command_erases_what_was_listed_and_looks_at_nothing_else(
         "measured.json",
         "pages/r.html",
         "pages/r.figures",
+        "shards/index.json",
         "pp/model.json",
         "sets/pre_op",
     )

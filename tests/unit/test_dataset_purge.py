@@ -1,6 +1,7 @@
 """Purging a dataset, and the commands that tell, show and take back."""
 
 import subprocess
+from pathlib import Path
 
 import pytest
 from dataset_building import N, everything, table, write_table
@@ -8,6 +9,7 @@ from PIL import Image
 
 from diffusioncleft.diffusioncleft_core.dataset.folder import (
     MARKER,
+    erase,
     purge_dataset,
 )
 from diffusioncleft.diffusioncleft_core.errors import UserError
@@ -26,6 +28,20 @@ def test_purge_erases_what_was_derived_and_nothing_else(dataset, photos, tmp_pat
     assert result.left == ("notes.txt",)
     assert [path.name for path in dataset.iterdir()] == ["notes.txt"]
     assert (outside / "kept.txt").read_text() == "kept" and everything(photos) == originals
+
+
+def test_what_another_process_writes_meanwhile_is_erased_too(tmp_path, monkeypatch):
+    (tmp_path / "cache" / "vectors").mkdir(parents=True)
+    rmdir, late = Path.rmdir, iter(range(3))
+
+    def busy(path):
+        if next(late, None) is not None:
+            (path / "late").write_bytes(b"a vector")
+        rmdir(path)
+
+    monkeypatch.setattr(Path, "rmdir", busy)
+    erase(tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
 
 
 def test_purge_refuses_a_folder_without_the_marker(dataset, photos):

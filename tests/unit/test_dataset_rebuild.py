@@ -19,8 +19,12 @@ from diffusioncleft.diffusioncleft_core.dataset.folder import (
     read_embeddings,
 )
 from diffusioncleft.diffusioncleft_core.dataset.settings import BuildSettings, Photographs
-from diffusioncleft.diffusioncleft_core.imageset.decode import pixel_sha256
+from diffusioncleft.diffusioncleft_core.files import sha256_file
+from diffusioncleft.diffusioncleft_core.imageset.cache import entry_key
+from diffusioncleft.diffusioncleft_core.imageset.decode import INGEST_VERSION, pixel_sha256
 from diffusioncleft.diffusioncleft_core.imageset.manifest import read_image_set
+from diffusioncleft.diffusioncleft_core.imageset.vectors import VectorStore
+from diffusioncleft.diffusioncleft_core.metrics.image_pass import VECTORS, FeatureCaches
 
 
 def read_manifest_names(dataset):
@@ -55,6 +59,65 @@ def test_withdrawn_consent_erases_what_was_derived(build, dataset, photos):
     assert {path.name for path in (dataset / "cache").iterdir()} == {"copies"}
     assert known_thumbnail(thumbnail_cache(dataset), gone) is None
     assert (photos / rows[3]["file"]).exists()
+
+
+@pytest.fixture
+def with_vectors(dataset):
+    """A dataset with vectors of its images in its cache; by pixel hash, what each left on the disk."""
+    folder, left = FeatureCaches().folder(dataset), {}
+    store = VectorStore(folder, VECTORS, "network", (4,))
+    for place, row in enumerate(read_image_set(dataset)):
+        key = entry_key(sha256_file(dataset / row.file), INGEST_VERSION, "network")
+        vector = np.random.default_rng(place).standard_normal(4).astype(np.float32)
+        store.keep(key, vector)
+        store.flush() if place % 2 else None
+        left[row.sha256] = (bytes.fromhex(key), key.encode(), vector.tobytes())
+    store.close()
+    data = b"".join(everything(dataset).values())
+    assert all(key in data and vector in data for key, _, vector in left.values())
+    return left
+
+
+def withdrawn(photos):
+    """Take one photograph's consent back; its pixel hash."""
+    rows = table(photos)
+    write_table(photos, [row | {"consent": "no"} if row is rows[3] else row for row in rows])
+    return pixel_sha256(np.array(Image.open(photos / rows[3]["file"])))
+
+
+@pytest.mark.parametrize("stops", [False, True], ids=["at once", "by the next build"])
+def test_no_vector_of_a_withdrawn_photograph_is_left(
+    build, dataset, photos, with_vectors, stops, monkeypatch
+):
+    gone = withdrawn(photos)
+    if stops:
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr("diffusioncleft.diffusioncleft_core.dataset.build.write_image_set", interrupted)
+            build()
+    else:
+        build()
+    data = b"".join(everything(dataset).values())
+    assert not any(trace in data for trace in with_vectors[gone])
+    build()
+    data = b"".join(everything(dataset).values())
+    assert not any(trace in data for trace in with_vectors[gone])
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
+def test_a_measurement_beside_a_withdrawal_brings_no_vector_back(build, dataset, photos, with_vectors):
+    store = VectorStore(FeatureCaches().folder(dataset), VECTORS, "network", (4,))
+    rows = np.zeros((1, 4), np.float32)
+    gone = withdrawn(photos)
+    key, name, _ = with_vectors[gone]
+    assert store.fill(rows, [0], [name.decode()]).all()
+    build()
+    store.keep(name.decode(), rows[0])
+    store.close()
+    data = b"".join(everything(dataset).values())
+    assert key not in data and rows[0].tobytes() not in data
 
 
 def test_what_is_withdrawn_is_gone_even_when_the_build_stops_right_after(build, dataset, photos, faces):

@@ -33,7 +33,9 @@ def features(images, rng):
     n = len(images)
     group = Group("pre_op", np.ones(n, bool), None)
     vectors = rng.normal(size=(n, 8)).astype(np.float32)
-    return PopulationFeatures(Population(images, [group]), {"fid": vectors}, {}, None, {}), group
+    return PopulationFeatures(
+        Population(images, [group]), {"fid": vectors}, {}, None, {}, np.zeros(n, bool)
+    ), group
 
 
 def broken_down(generated, photographs):

@@ -142,7 +142,9 @@ def test_the_intervals_of_lpips_hold(rng):
 def features_of(vectors, condition="pre_op"):
     n = len(vectors)
     group = Group(condition, np.ones(n, bool), np.arange(n) % 2 == 0)
-    return PopulationFeatures(Population([None] * n, [group]), {"fid": vectors}, {}, None, {}), group
+    return PopulationFeatures(
+        Population([None] * n, [group]), {"fid": vectors}, {}, None, {}, np.zeros(n, bool)
+    ), group
 
 
 def test_a_copier_looks_good_against_the_training_images_and_bad_against_the_hold_out(rng):
@@ -185,7 +187,9 @@ def test_too_few_images_have_a_note_and_no_value(rng):
 
 def test_another_extractors_figures_carry_its_name(rng):
     drawn, group = features_of(rng.normal(size=(12, 6)))
-    features = PopulationFeatures(drawn.population, {"dinov2": drawn.vectors["fid"]}, {}, None, {})
+    features = PopulationFeatures(
+        drawn.population, {"dinov2": drawn.vectors["fid"]}, {}, None, {}, np.zeros(24, bool)
+    )
     sides = Sides("dinov2", rng.normal(size=(24, 6)), rng.normal(size=(8, 6)), REAL, 0)
     found = distribution_figures(group, features, sides).figures
     assert {"dinov2", "dinov2_holdout", "dinov2_kid", "dinov2_floor", "dinov2_vendi_reference"} <= set(found)

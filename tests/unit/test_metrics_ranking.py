@@ -20,7 +20,9 @@ NETWORK = {"name": "a network", "sha256": "0" * 64, "phantom": False, "licence":
 
 def distributions(images, photographs):
     group = Group("x", np.ones(len(images), bool), None)
-    features = PopulationFeatures(Population([None] * len(images), [group]), {"fid": images}, {}, None, {})
+    features = PopulationFeatures(
+        Population([None] * len(images), [group]), {"fid": images}, {}, None, {}, np.zeros(len(images), bool)
+    )
     return distribution_figures(group, features, Sides("fid", photographs, None, NETWORK, 0))
 
 

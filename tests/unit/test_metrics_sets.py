@@ -11,7 +11,9 @@ from PIL import Image
 from diffusioncleft.diffusioncleft_core.dataset.folder import create_dataset_folder
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.files import write_json
+from diffusioncleft.diffusioncleft_core.imageset.decode import read_image
 from diffusioncleft.diffusioncleft_core.imageset.manifest import ImageRow, write_image_set
+from diffusioncleft.diffusioncleft_core.metrics import image_pass, sets
 from diffusioncleft.diffusioncleft_core.metrics.distributions import (
     FLOOR,
     SEEDED,
@@ -19,11 +21,11 @@ from diffusioncleft.diffusioncleft_core.metrics.distributions import (
     noted,
 )
 from diffusioncleft.diffusioncleft_core.metrics.extractors import Extractors
-from diffusioncleft.diffusioncleft_core.metrics.features import FeatureCaches
 from diffusioncleft.diffusioncleft_core.metrics.fid import frechet_distance, split_floor
 from diffusioncleft.diffusioncleft_core.metrics.fir import (
     NO_REFERENCE,
 )
+from diffusioncleft.diffusioncleft_core.metrics.image_pass import FeatureCaches
 from diffusioncleft.diffusioncleft_core.metrics.measure import (
     NOT_PAIRED,
     REFERENCE_SIZE,
@@ -190,6 +192,42 @@ def test_the_photographs_own_figures_stand_beside(folders):
     assert floor["n_unreadable"] == 0
     assert "fid_floor" not in sets["post_op"] and sets["all"]["fid_floor"]["robust"]["real"]["n"] == 5
     assert sets["post_op"]["lpips_reference"]["robust"]["real"]["n"] == 6 * 5 // 2
+
+
+@pytest.mark.parametrize("vectors", [{}, {"fid": Colours()}], ids=["LPIPS alone", "with vectors"])
+def test_a_second_evaluation_decodes_no_image_not_even_the_damaged_ones(folders, monkeypatch, vectors):
+    decoded = []
+
+    def counted(path):
+        decoded.append(path.name)
+        return read_image(path)
+
+    monkeypatch.setattr(sets, "read_image", counted)
+
+    def evaluated():
+        decoded.clear()
+        told = []
+        extractors = Extractors(vectors, Pixels())
+        return measure_sets(**folders, analyzer=None, extractors=extractors, warn=told.append), told
+
+    first = evaluated()
+    assert len(decoded) == 5 + 2 + 20 + 6 + (2 if vectors else 0)
+    assert len(first[1]) == 1 and first[1][0].endswith(": 3.png")
+    assert evaluated() == first and decoded == []
+    monkeypatch.setattr(image_pass, "decoder", lambda: "another, which may read it")
+    assert evaluated() == first and "3.png" in decoded
+
+
+def test_one_folder_for_several_sets_computes_what_they_share_once(folders, tmp_path):
+    pre, post = folders["generated"].values()
+    shutil.copy(pre / "0.png", post / "0.png")
+    fid = Colours()
+    settings = MeasureSettings(cache_dir=tmp_path / "kept")
+    figures = measured(folders, settings, fid=fid)
+    assert sum(fid.batches) == 5 + 26 + 2
+    again = Colours()
+    assert measured(folders, settings, fid=again) == figures and not again.batches
+    assert len(list((tmp_path / "kept").rglob("*.parquet"))) == 1
 
 
 def test_a_random_sample_of_pairs_is_the_seeds(folders):

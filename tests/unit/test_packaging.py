@@ -261,11 +261,11 @@ def test_the_console_script_is_the_module(command):
     assert done.stdout == command("--version").stdout == f"diffusioncleft {__version__}\n"
 
 
-def test_a_command_costs_no_torch_until_it_runs(offline_env):
+def test_a_command_costs_no_torch_and_no_file_systems_until_it_runs(offline_env):
     code = (
         "import sys; from diffusioncleft.cli import main as cli\n"
         "for name in cli.COMMANDS: cli._command_parser(name, cli._load(name))\n"
-        "sys.exit('torch' in sys.modules)"
+        "sys.exit('torch' in sys.modules or 'fsspec' in sys.modules)"
     )
     assert python("-c", code, env=offline_env).returncode == 0
     assert len(cli.COMMANDS) >= 10
