@@ -29,7 +29,6 @@ FORMATS = (WEBDATASET, PARQUET)
 SUFFIXES = {WEBDATASET: ".tar", PARQUET: ".parquet"}
 PER_SHARD = 1000
 """Pictures in a shard: about 1 GB at 768 px."""
-NO_PARQUET = "Parquet needs the package pyarrow; run: pip install 'diffusioncleft[scale]'"
 INDEX = "index.json"
 """What an export consists of; written last, and removed before anything that it names changes."""
 ROWS = "images.jsonl"
@@ -243,11 +242,9 @@ def _write_tar(path: Path, samples: Iterable[Sample]) -> None:
 
 def _write_parquet(path: Path, samples: Iterable[Sample]) -> None:
     """Columns `image` ({bytes, path}, as `datasets` has it), FIELDS, as JSON `attributes` and `sidecar`."""
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
-        raise UserError(NO_PARQUET) from None
+    import pyarrow
+    from pyarrow import parquet
+
     schema = pyarrow.schema(
         [
             ("image", pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])),

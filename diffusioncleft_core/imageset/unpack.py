@@ -37,7 +37,6 @@ from .shards import (
     FORMATS,
     INDEX,
     KIND,
-    NO_PARQUET,
     ROWS,
     SCHEMA,
     SUFFIXES,
@@ -261,10 +260,8 @@ def _in_tar(file: Path, where: str) -> Iterator[tuple[str, bytes, bytes]]:
 
 def _in_parquet(file: Path, where: str) -> Iterator[tuple[str, bytes, bytes]]:
     """The same of a Parquet shard, one row group in memory at a time."""
-    try:
-        from pyarrow import ArrowException, parquet
-    except ImportError:
-        raise UserError(NO_PARQUET) from None
+    from pyarrow import ArrowException, parquet
+
     try:
         with parquet.ParquetFile(file) as shard:
             for batch in shard.iter_batches(batch_size=16, columns=["image", "sidecar"]):
