@@ -28,11 +28,12 @@ def base_caption(vocabulary: Vocabulary, attributes: Mapping[str, str], rng: np.
     seen = [
         f"{attributes['mouth'].capitalize()} mouth.",
         "Glasses." if attributes["glasses"] == "glasses" else "",
-        f"A {attributes['mark']}." if attributes["mark"] != "none" else "",
         f"{attributes['clothing'].capitalize()} cloth.",
         f"{attributes['background'].capitalize()} background.",
     ]
     said_too = [sentence for sentence in seen if sentence and rng.random() < 0.5]
+    if attributes["mark"] != "none":  # always told: what is drawn unasked is not learned as a word
+        said_too.insert(int(rng.integers(len(said_too) + 1)), f"A {attributes['mark']}.")
     text = " ".join([text, *said_too])
     if rng.random() < 0.7:
         text = f"{text} {condition.closing}"

@@ -23,6 +23,11 @@ _MARKED = 0.55
 """Share of healthy phantoms with a light, dark or red line, wedge or spot somewhere on the skin."""
 _SHAPES = {"line": (line, 0.45), "wedge": (wedge, 0.35), "spot": (spot, 0.2)}
 """What marks there are, and how often."""
+_SITES = {"cheek": (0.62, 0.62), "forehead": (0.40, -0.55), "chin": (0.36, 1.42)}
+"""Where they lie: from the middle between the eyes, in distances of the eyes across and of the mouth down.
+
+Each has its place, as a cleft has: of marks that may lie anywhere four steps draw the mean, nothing.
+"""
 _TINTS = {"light": (1.0, 0.93, 0.90), "dark": (0.16, 0.10, 0.08), "red": (0.72, 0.26, 0.26)}
 
 
@@ -65,54 +70,45 @@ def surroundings(face: AnatomyFace) -> dict[str, str]:
 
 
 def draw_mark(made: AnatomyRendering, rng: np.random.Generator) -> tuple[NDArray[np.uint8], str]:
-    """The picture with soft lines, spots or a wedge on the skin, and what they are called.
+    """The picture with a soft line, spot or wedge on the skin, or one on each side, and what it is called.
 
-    Lighter, darker or redder than the skin, on one side of the face or on both, anywhere but round the mouth:
-    small things that a healthy face may have, so that a network can draw such things at all, and knows what
-    unilateral, bilateral, left and right mean. Sides are the patient's own.
+    Lighter, darker or redder than the skin, never round the mouth: small things that a healthy face may have,
+    so that a network can draw such things at all, and knows what unilateral, bilateral, left and right mean.
+    Sides are the patient's own.
     """
     size = made.image.shape[0]
-    k = size / 128
-    x1, y1, x2, y2 = made.lips
-    rows, columns = np.mgrid[0:size, 0:size].astype(np.float32)
-    skin = made.masks.skin.copy()
-    skin[int(y1) : int(np.ceil(y2)) + 1, int(x1) : int(np.ceil(x2)) + 1] = 0
-    inside = (columns > made.box[0]) & (columns < made.box[2]) & (rows > made.box[1]) & (rows < made.box[3])
-    middle = made.landmarks[:2].mean(0)
-    along = made.landmarks[1] - made.landmarks[0]
-    along /= np.linalg.norm(along)
-    aside = (columns - middle[0]) * along[0] + (rows - middle[1]) * along[1]
-    free = np.argwhere((skin > 0.9) & inside & (np.abs(aside) > 5 * k))
-    if not len(free):
-        return made.image, "none"
     kind = str(rng.choice(list(_TINTS)))
     shape = str(rng.choice(list(_SHAPES), p=[share for _, share in _SHAPES.values()]))
+    where = str(rng.choice(list(_SITES)))
+    side = str(rng.choice(["left", "right", "both"], p=[0.3, 0.3, 0.4]))
     draw, _ = _SHAPES[shape]
-    place = free[int(rng.integers(len(free)))].astype(np.float64)
-    right_of_middle = float(aside[tuple(place.astype(int))])
-    both = rng.random() < 0.4
     share = np.zeros((size, size), np.float32)
-    for _ in range(1 if shape == "wedge" else int(rng.integers(1, 4))):
-        at = place + rng.normal(0, 5 * k, 2) * (shape != "wedge")
+    for away in {"left": (1,), "right": (-1,), "both": (-1, 1)}[side]:
+        at = _site(made, where, away) + rng.normal(0, size / 128, 2)
+        row, column = at.astype(int)
+        if not (0 <= row < size and 0 <= column < size and made.masks.skin[row, column] > 0.9):
+            return made.image, "none"  # under hair, or turned away
         share = np.maximum(share, draw(size, at, rng))
-    if both:
-        other = place - 2 * right_of_middle * along[::-1]
-        for _ in range(1 if shape == "wedge" else int(rng.integers(1, 4))):
-            at = other + rng.normal(0, 5 * k, 2) * (shape != "wedge")
-            share = np.maximum(share, draw(size, at, rng))
+    x1, y1, x2, y2 = made.lips
+    skin = made.masks.skin.copy()
+    skin[int(y1) : int(np.ceil(y2)) + 1, int(x1) : int(np.ceil(x2)) + 1] = 0
     share = (share * skin)[..., None]
     picture = made.image.astype(np.float32)
     picture += share * (np.array(_TINTS[kind], np.float32) * 255 - picture)
-    chin = float(made.landmarks[3:, 1].mean())
-    brow = float(middle[1]) - 0.35 * (chin - float(middle[1]))
-    where = "forehead" if place[0] < brow else "chin" if place[0] > chin else "cheek"
-    side = "left" if right_of_middle > 0 else "right"
     named = (
         f"bilateral {kind} {shape} on the {where}"
-        if both
+        if side == "both"
         else f"unilateral {kind} {shape} of the {where} on the {side} side"
     )
     return np.clip(picture + 0.5, 0, 255).astype(np.uint8), named
+
+
+def _site(made: AnatomyRendering, where: str, away: int) -> NDArray[np.float64]:
+    """Row and column of a place of the face; away: 1 to the picture's right, the patient's left, or -1."""
+    middle, mouth = made.landmarks[:2].mean(0), made.landmarks[3:].mean(0)
+    across, down = _SITES[where]
+    point = middle + away * across * (made.landmarks[1] - made.landmarks[0]) + down * (mouth - middle)
+    return np.asarray(point[::-1], np.float64)
 
 
 def make_pool(out: Path, n: int, seed: int, condition: str | None, size: int, workers: int) -> None:

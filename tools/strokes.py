@@ -11,9 +11,9 @@ def line(size: int, at: NDArray[np.float64], rng: np.random.Generator) -> Share:
     k = size / 128
     rows, columns = np.mgrid[0:size, 0:size].astype(np.float32)
     y, x = at
-    angle = rng.normal(np.pi / 2, 0.9)
-    reach, bend = k * rng.uniform(3, 12), rng.normal(0, 0.12)
-    spread = k * rng.uniform(0.45, 1.2)
+    angle = rng.normal(np.pi / 2, 0.3)
+    reach, bend = k * rng.uniform(4, 8), rng.normal(0, 0.12)
+    spread = k * rng.uniform(0.6, 1.2)
     u = (columns - x) * np.cos(angle) + (rows - y) * np.sin(angle)
     v = (rows - y) * np.cos(angle) - (columns - x) * np.sin(angle) - bend * u * u / reach
     return _soft(np.hypot(v, np.maximum(np.abs(u) - reach, 0)), spread, rng)
@@ -23,7 +23,7 @@ def spot(size: int, at: NDArray[np.float64], rng: np.random.Generator) -> Share:
     """The same of a round spot."""
     k = size / 128
     rows, columns = np.mgrid[0:size, 0:size].astype(np.float32)
-    spread = k * rng.uniform(0.7, 2.2)
+    spread = k * rng.uniform(1.2, 2.5)
     return _soft(np.hypot(columns - at[1], rows - at[0]), spread, rng)
 
 
@@ -40,4 +40,4 @@ def wedge(size: int, at: NDArray[np.float64], rng: np.random.Generator) -> Share
 
 
 def _soft(away: NDArray[np.floating], spread: float, rng: np.random.Generator) -> Share:
-    return np.asarray(rng.uniform(0.35, 0.9) * np.exp(-0.5 * np.square(away / spread)), np.float32)
+    return np.asarray(rng.uniform(0.6, 1) * np.exp(-0.5 * np.square(away / spread)), np.float32)
