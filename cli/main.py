@@ -39,8 +39,7 @@ COMMANDS = {
 }
 
 WITH_STORES = ("export", "import")
-STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory", "sftp", "hdfs", "file")
-"""Protocols of places that the commands with them reach."""
+"""Commands that reach stores behind URLs."""
 
 DESCRIPTION = "Synthetic faces with cleft lip: from a folder of photographs to LoRAs and new faces."
 EXAMPLES = """\
@@ -119,9 +118,13 @@ def _dispatch(arguments: list[str]) -> int:
 
 def _refuse_stores(name: str, arguments: Sequence[str]) -> None:
     """Raise UserError for the URL of a store where a command would take it for a folder's name."""
-    for argument in arguments if name not in WITH_STORES else ():
-        protocol, found, _ = argument.rpartition("=")[2].partition("://")
-        if found and protocol.lower() in STORES:
+    given = [argument.rpartition("=")[2] for argument in arguments if "://" in argument]
+    if not given or name in WITH_STORES:
+        return
+    from ..diffusioncleft_core.imageset.storage import store_protocol
+
+    for argument in given:
+        if protocol := store_protocol(argument):
             raise UserError(
                 f"'{name}' reads and writes folders; bring a set from {protocol}:// with 'diffusioncleft "
                 "import', and there with 'diffusioncleft export'"

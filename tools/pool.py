@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from .strokes import line, spot, wedge
 _CHUNK = 250
 _MARKED = 0.55
 """Share of healthy phantoms with a light, dark or red line, wedge or spot somewhere on the skin."""
-_SHAPES = {"line": (line, 0.45), "wedge": (wedge, 0.35), "spot": (spot, 0.2)}
+_SHAPES = {"line": (partial(line, upright=True), 0.45), "wedge": (wedge, 0.35), "spot": (spot, 0.2)}
 """What marks there are, and how often."""
 _SITES = {"cheek": (0.62, 0.62), "forehead": (0.40, -0.55), "chin": (0.36, 1.42)}
 """Where they lie: from the middle between the eyes, in distances of the eyes across and of the mouth down.

@@ -92,17 +92,18 @@ def _kept_or_computed(
     found: dict[str, torch.Tensor] = {}
     with progress(len(left), description, leave=False) as bar:
         for owner, places in owned.items():
+            keys, at = list(places), np.array(list(places.values()))
             features = np.empty((len(places), *shape), np.float32)
             with contextlib.closing(VectorStore(owner, FEATURES, part.name, shape)) as store:
-                known = store.fill(features, range(len(places)), list(places))
+                known = store.fill(features, range(len(keys)), keys)
                 bar.update(int(known.sum()))
                 missing = np.flatnonzero(~known)
                 for rows in np.split(missing, range(BATCH, len(missing), BATCH)):
                     if not len(rows):
                         continue
-                    features[rows] = part(crops.where(np.array(list(places.values()))[rows]).view(view))
+                    features[rows] = part(crops.where(at[rows]).view(view))
                     for row in rows.tolist():
-                        store.keep(list(places)[row], features[row])
+                        store.keep(keys[row], features[row])
                     bar.update(len(rows))
-            found |= {key: torch.tensor(row) for key, row in zip(places, features, strict=True)}
+            found |= {key: torch.tensor(row) for key, row in zip(keys, features, strict=True)}
     return found

@@ -92,7 +92,7 @@ def write_shards(
 
     Raises:
         UserError: the set is none that was generated, holds no such image or one that is missing, `place`
-            holds something else or can't be reached or written, or pyarrow is not installed.
+            holds something else or can't be reached or written.
     """
     write, suffix = {WEBDATASET: _write_tar, PARQUET: _write_parquet}[form], SUFFIXES[form]
     if not (folder / MANIFEST).is_file():

@@ -25,6 +25,7 @@ _CONTAINER_BEFORE_ACCOUNT = ("abfs", "abfss", "wasb", "wasbs")
 """Protocols whose URLs have the form CONTAINER@ACCOUNT, which is no user."""
 BUCKETS = ("s3", "s3a", "gs", "gcs", "az", "adl", *_CONTAINER_BEFORE_ACCOUNT)
 """Protocols whose first part is a bucket, which is never made here."""
+_STORES = (*BUCKETS, "memory", "sftp", "hdfs", "file")
 PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "adl": "adlfs"}
 PACKAGES |= dict.fromkeys(_CONTAINER_BEFORE_ACCOUNT, "adlfs")
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
@@ -55,9 +56,10 @@ class Place:
         return f"{self.root}/{name}"
 
 
-def is_url(text: str) -> bool:
-    """Whether a text names a place by a URL, also one that leads to a local folder."""
-    return _URL.match(text) is not None
+def store_protocol(text: str) -> str | None:
+    """The protocol of a text that is the URL of a place, None for other texts and URLs such as a server's."""
+    found = _URL.match(text)
+    return protocol if found and (protocol := found[1].lower()) in _STORES else None
 
 
 def place_of(text: str) -> Place:
