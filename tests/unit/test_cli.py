@@ -264,3 +264,21 @@ def test_a_file_of_the_working_folder_takes_no_librarys_place_in_training(tmp_pa
     start = launcher[: launcher.index("accelerate.commands.launch") + 1]
     done = subprocess.run([*start, "--help"], cwd=tmp_path, env=offline_env, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "given", [("s3://bucket/set",), ("--reference", "a", "--out=GS://b/c"), ("file:///a",)]
+)
+def test_a_command_that_reads_folders_sends_the_url_of_a_store_to_import_and_export(given, capsys):
+    assert cli.main(["measure", *given]) == 2
+    said = capsys.readouterr().err
+    assert "'measure' reads and writes folders" in said and "'diffusioncleft import'" in said
+
+
+def test_the_address_of_a_server_is_no_store():
+    from diffusioncleft.diffusioncleft_core.imageset.storage import store_protocol
+
+    assert [store_protocol(text) for text in ("http://127.0.0.1:8188", "C:/a", "a/b", "S3://a")] == [
+        *(None, None, None),
+        "s3",
+    ]
