@@ -114,7 +114,7 @@ class Search:
         loras = [file for file in withdrawn if self._asked(file)]
         if loras:
             reached = merged(item for file in loras for item in self._reaches(file))
-            own = (MARK,) if mark_is_of(folder, reached) else ()
+            own: tuple[str, ...] = (MARK,) if mark_is_of(folder, reached) else ()
             own += (FILE_NAME,) if len(loras) == len(files) else ()
             more = there(folder / name for name in own) if loras == withdrawn else []
             place = loras[0] if len(loras) == 1 else folder
