@@ -260,8 +260,8 @@ def _search(dataset: Path, withdrawals: Sequence[Withdrawal], part: str = TRAINE
 
 
 def _loras_of(dataset: Path, every: Sequence[Withdrawal], part: str) -> list[Held]:
-    """The LoRAs in which photographs had this part, without those that learned from one too."""
-    learned = {item.run for item in of_part(every, TRAINED_ON)}
+    """The LoRAs in which photographs had this part, without those that are withdrawn altogether."""
+    learned = {item.run for item in [*of_part(every, TRAINED_ON), *known_withdrawals(dataset)]}
     reached = [item for item in of_part(every, part) if item.run not in learned]
     found = _search(dataset, reached, part).held() if reached else []
     return [item for item in found if item.kind == LORA]

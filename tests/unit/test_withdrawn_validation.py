@@ -140,6 +140,15 @@ def test_dataset_withdraw_lists_it_apart_and_leaves_what_is_trained_on_alone(cli
     }
 
 
+def test_of_a_lora_that_is_withdrawn_already_nobody_is_told_that_it_may_be_used(clinic, tmp_path):
+    out, build = clinic
+    path = trained(out, tmp_path / "loras", chosen=True)
+    assert any("withdrawn is what learned" in line for line in build(train="no"))
+    assert build(holdout="no") == []
+    assert {item.run for item in read_register(out / "withdrawn.jsonl", CHOSEN_BY)} == {RUN}
+    assert lora_withdrawal(path) is not None and find_chosen([out], find_withdrawn([out])[0]) == []
+
+
 def test_a_loss_that_was_only_told_marks_nothing_and_is_said(clinic, tmp_path):
     out, build = clinic
     path = trained(out, tmp_path / "loras", chosen=False)
