@@ -11,19 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from diffusioncleft.diffusioncleft_core.phantom.anatomy.face import (
+from diffusioncleft.diffusioncleft_core.phantom.anatomy.skin import TONES
+from diffusioncleft.diffusioncleft_core.phantom.face import (
     CLEFT,
     EXPRESSIONS,
     SUBJECTS,
-    AnatomyFace,
     Cleft,
     Light,
+    PhantomFace,
     Repair,
     View,
     random_face,
 )
-from diffusioncleft.diffusioncleft_core.phantom.anatomy.render import render
-from diffusioncleft.diffusioncleft_core.phantom.anatomy.skin import TONES
+from diffusioncleft.diffusioncleft_core.phantom.render import render
 
 Picture = NDArray[np.uint8]
 Cell = tuple[str, Picture]
@@ -38,18 +38,18 @@ MIXED = (
 )
 
 
-def person(seed: int, view: View | None = None, **words: str) -> AnatomyFace:
+def person(seed: int, view: View | None = None, **words: str) -> PhantomFace:
     """A healthy person without glasses, straight on unless `view` says otherwise."""
     face = random_face(np.random.default_rng(seed), attributes=words)
     return replace(face, view=view or View(), glasses=False)
 
 
-def whole(face: AnatomyFace, side: int = 200) -> Picture:
+def whole(face: PhantomFace, side: int = 200) -> Picture:
     """The whole picture, drawn at `side` px."""
     return render(face, side).image
 
 
-def mouth_of(face: AnatomyFace, side: int = 200) -> Picture:
+def mouth_of(face: PhantomFace, side: int = 200) -> Picture:
     """Nose and mouth, cut from a picture of 512 px."""
     made = render(face, 512)
     x1, y1, x2, y2 = made.lips

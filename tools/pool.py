@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..diffusioncleft_core.phantom.anatomy.face import AnatomyFace, random_face
 from ..diffusioncleft_core.phantom.anatomy.lips import mood
-from ..diffusioncleft_core.phantom.anatomy.render import AnatomyRendering, render
+from ..diffusioncleft_core.phantom.face import PhantomFace, random_face
+from ..diffusioncleft_core.phantom.render import Rendering, render
 from . import FINDING_OF
 from .strokes import line, spot, wedge
 
@@ -52,7 +52,7 @@ def _chunk(
     return np.stack(images), np.stack(boxes), words
 
 
-def surroundings(face: AnatomyFace) -> dict[str, str]:
+def surroundings(face: PhantomFace) -> dict[str, str]:
     """What else there is to see beside Table 1: the mouth, glasses, colours of cloth and background."""
 
     def colour(rgb: tuple[float, float, float]) -> str:
@@ -70,7 +70,7 @@ def surroundings(face: AnatomyFace) -> dict[str, str]:
     }
 
 
-def draw_mark(made: AnatomyRendering, rng: np.random.Generator) -> tuple[NDArray[np.uint8], str]:
+def draw_mark(made: Rendering, rng: np.random.Generator) -> tuple[NDArray[np.uint8], str]:
     """The picture with a soft line, spot or wedge on the skin, or one on each side, and what it is called.
 
     Lighter, darker or redder than the skin, never round the mouth: small things that a healthy face may have,
@@ -104,7 +104,7 @@ def draw_mark(made: AnatomyRendering, rng: np.random.Generator) -> tuple[NDArray
     return np.clip(picture + 0.5, 0, 255).astype(np.uint8), named
 
 
-def _site(made: AnatomyRendering, where: str, away: int) -> NDArray[np.float64]:
+def _site(made: Rendering, where: str, away: int) -> NDArray[np.float64]:
     """Row and column of a place of the face; away: 1 to the picture's right, the patient's left, or -1."""
     middle, mouth = made.landmarks[:2].mean(0), made.landmarks[3:].mean(0)
     across, down = _SITES[where]

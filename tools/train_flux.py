@@ -11,6 +11,7 @@ folder.
 """
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -236,7 +237,7 @@ def main() -> None:
     limit = 60 * args.minutes
     while spent < limit:
         share = spent / limit
-        rate = args.lr * min(1, (step + 1) / 200) * max(0.02, 0.5 * (1 + np.cos(np.pi * share)))
+        rate = args.lr * min(1, (step + 1) / 200) * max(0.02, 0.5 * (1 + math.cos(math.pi * share)))
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
