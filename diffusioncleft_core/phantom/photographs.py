@@ -158,6 +158,8 @@ def metadata_row(name: str, face: PhantomFace, subject_id: str) -> dict[str, str
         "gender": gender,
         "cleft_type": words["cleft_type"],
         "side": words.get("side", ""),
+        "skin_tone": words["skin"],
+        **{name: words[name] for name in ("hair_texture", "hair_length", "hair_color", "eyes")},
         "subject_id": subject_id,
         "consent": "yes",
     }
