@@ -152,30 +152,32 @@ def metadata_row(name: str, face: PhantomFace, subject_id: str) -> dict[str, str
     """The columns of metadata.csv that a clinician would fill in for this face."""
     words = face.attributes
     age, gender = _PEOPLE[words["subject"]]
-    row = {
-        "file": name,
-        "age_group": age,
-        "gender": gender,
-        "cleft_type": words["cleft_type"],
-        "side": words.get("side", ""),
-        "skin_tone": words["skin"],
-        **{name: words[name] for name in ("hair_texture", "hair_length", "hair_color", "eyes")},
-        "subject_id": subject_id,
-        "consent": "yes",
-    }
     if face.finding == CLEFT:
-        return row | {
+        found = {
             "asymmetry": words.get("nasal_asymmetry", "none"),
             "lip_asymmetry": "none",
             "scarring": "none",
             "repair_status": "unrepaired",
         }
-    asymmetry = words["asymmetry"]
-    return row | {
-        "asymmetry": "slight" if "nose" in asymmetry else "none",
-        "lip_asymmetry": "slight" if "lip" in asymmetry else "none",
-        "scarring": "none" if words["scar"] == "none" else "visible",
-        "repair_status": "repaired",
+    else:
+        asymmetry = words["asymmetry"]
+        found = {
+            "asymmetry": "slight" if "nose" in asymmetry else "none",
+            "lip_asymmetry": "slight" if "lip" in asymmetry else "none",
+            "scarring": "none" if words["scar"] == "none" else "visible",
+            "repair_status": "repaired",
+        }
+    return {
+        "file": name,
+        "age_group": age,
+        "gender": gender,
+        "cleft_type": words["cleft_type"],
+        "side": words.get("side", ""),
+        **found,
+        "skin_tone": words["skin"],
+        **{column: words[column] for column in ("hair_texture", "hair_length", "hair_color", "eyes")},
+        "subject_id": subject_id,
+        "consent": "yes",
     }
 
 

@@ -54,7 +54,9 @@ def test_photographs_come_with_a_metadata_table_the_dataset_reads(tmp_path: Path
     vocabulary = load_vocabulary()
     for row in rows:
         assert (tmp_path / row["file"]).is_file()
-        assert vocabulary.check_metadata(row)["repair_status"] == "unrepaired"
+        said = vocabulary.check_metadata(row)
+        assert said["repair_status"] == "unrepaired"
+        assert all(said[name] for name in ("skin_tone", "hair_texture", "hair_length", "hair_color", "eyes"))
 
 
 def test_photographs_are_the_same_for_the_same_seed(tmp_path: Path) -> None:
