@@ -320,6 +320,9 @@ def main() -> None:
     os.chdir(asked["cwd"])
     sys.argv = [asked["module"], *asked["argv"]]
     sys.path[0] = asked["cwd"]
+    # Python's own are for what the streams were when this process's parent began, as files that can seek.
+    sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
     if asked["module"] == TRAINER:
         os.setsid()
     else:
