@@ -88,7 +88,12 @@ def test_skin_over_the_eyes_is_no_bar_and_any_other_colour_is(skin):
     columns = slice(int(face.landmarks[0, 0] - 0.5 * apart), int(face.landmarks[1, 0] + 0.5 * apart))
     down = np.linspace(0, 1, rows.stop - rows.start)[:, None, None]
     closed = (1 - down) * face.image[rows.start - 1, columns] + down * face.image[rows.stop, columns]
-    for colour, is_bar in (((0, 0, 0), True), ((240, 240, 240), True), ((40, 90, 200), True), (closed, False)):
+    for colour, is_bar in (
+        ((0, 0, 0), True),
+        ((240, 240, 240), True),
+        ((40, 90, 200), True),
+        (closed, False),
+    ):
         image = face.image.copy()
         image[rows, columns] = colour
         assert is_barred(image, face.landmarks) is is_bar
