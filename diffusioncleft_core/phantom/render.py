@@ -93,7 +93,9 @@ def render(face: PhantomFace, size: int = 128) -> Rendering:
 
 def _lay(under: Array, layer: Array, cover: Array, window: Window | None = None) -> None:
     here = under if window is None else under[window]
-    here += wide(np.asarray(cover, np.float32)) * (layer - here)
+    change = layer - here
+    change *= wide(np.asarray(cover, np.float32))
+    here += change
 
 
 def _composed(

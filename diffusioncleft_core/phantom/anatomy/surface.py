@@ -115,7 +115,9 @@ def _over(colour: Array, window: tuple[slice, slice], layer: Array, share: Array
     here = colour[window]
     if layer.ndim == 1:
         layer = tinted(np.ones(here.shape[:2], np.float32), layer)
-    here += wide(np.asarray(share, np.float32)) * (layer - here)
+    change = layer - here
+    change *= wide(np.asarray(share, np.float32))
+    here += change
 
 
 def _materials(
