@@ -27,6 +27,7 @@ examples:
   diffusioncleft dataset allow-edits private/pre_op
   diffusioncleft dataset restore-captions private/pre_op
   diffusioncleft dataset withdraw runs/first
+  diffusioncleft dataset withdraw runs/first --chosen
   diffusioncleft dataset purge private/pre_op
 
 docs/dataset.md describes the table's columns, the checks and what lies in the folder.
@@ -114,6 +115,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="PATH",
         help="a run, a dataset, a folder of LoRAs or generated images, or a single file of these",
+    )
+    withdraw.add_argument(
+        "--chosen",
+        action="store_true",
+        help="also LoRAs that learned nothing from them, but whose step they helped to choose (early stop)",
     )
     withdraw.add_argument("--yes", action="store_true", help="erase it, and don't ask")
     purge = commands.add_parser("purge", help="erase everything that was derived from the photographs")
@@ -310,11 +316,24 @@ def _restore_captions(args: argparse.Namespace) -> int:
 def _withdraw(args: argparse.Namespace) -> int:
     from ..diffusioncleft_core.imageset.places import named
     from ..diffusioncleft_core.run.withdraw_arguments import read_given
-    from ..diffusioncleft_core.run.withdrawal import described, erase_held, find_withdrawn, in_stores
+    from ..diffusioncleft_core.run.withdrawal import (
+        described,
+        erase_held,
+        find_chosen,
+        find_withdrawn,
+        in_stores,
+    )
 
     held, unknown = find_withdrawn(args.folders)
-    for message in [*unknown, *in_stores(args.folders, held)]:
+    chosen = find_chosen(args.folders, held)
+    for message in [*unknown, *in_stores(args.folders, [*held, *(chosen if args.chosen else [])])]:
         warn(message)
+    if chosen:
+        print("chosen by photographs whose consent was withdrawn (early stop), learned nothing from them:")
+        for line in described(chosen):
+            print(f"  {line}")
+        print("these go too" if args.chosen else "these may still be used; --chosen erases them too")
+    learned, held = held, [*held, *(chosen if args.chosen else [])]
     if not held:
         where = ", ".join(map(str, args.folders))
         if unknown:
@@ -323,8 +342,9 @@ def _withdraw(args: argparse.Namespace) -> int:
         if not read_given(args.folders).datasets:
             print("no dataset lies there, so no table was read: a consent counts once its dataset is built")
         return 0
-    print("made from photographs whose consent was withdrawn:")
-    for line in described(held):
+    if learned:
+        print("made from photographs whose consent was withdrawn:")
+    for line in described(learned):
         print(f"  {line}")
     if not agreed(args, "all of this is erased for good; give --yes to do it", "Erase all of this for good?"):
         return 1

@@ -54,6 +54,9 @@ WIDGETS: Mapping[str, str] = {
     "save_precision": "output.save_precision",
     "save_every": "output.save_every_n_steps",
     "checkpoint_every": "output.checkpoint_every_n_steps",
+    "mirror": "data.mirror",
+    "balance_by": "data.balance_by",
+    "lokr_factor": "network.factor",
 }
 """Widgets that are fields of the recipe, by the field's path."""
 SWITCH: Mapping[str, bool] = {"on": True, "off": False}
@@ -78,6 +81,8 @@ def unset(widget: str) -> Any:
         return values.pop()
     if entry.kind is bool or entry.setting.choices or typing.get_origin(entry.kind) is tuple:
         return AUTO
+    if entry.kind is str:
+        return ""
     assert entry.setting.range is not None, path
     return entry.kind(-1 if entry.setting.range.holds(entry.kind(0)) else 0)
 
@@ -101,11 +106,11 @@ def recipe_widget(
         return io.Combo.Input(widget, options=[default, *SWITCH], **options)
     if entry.kind is bool:
         return io.Boolean.Input(widget, **options)
-    if typing.get_origin(entry.kind) is tuple:
-        return io.String.Input(widget, **options)
     if entry.setting.choices:
         first = [] if default in entry.setting.choices else [default]
         return io.Combo.Input(widget, options=[*first, *entry.setting.choices], **options)
+    if entry.kind is str or typing.get_origin(entry.kind) is tuple:
+        return io.String.Input(widget, **options)
     allowed = entry.setting.range
     assert allowed is not None, entry.path
     low = allowed.low + (options.get("step", 0) if allowed.above else 0)

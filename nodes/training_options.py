@@ -43,7 +43,7 @@ class LoraTrainingOptions(Node):
                 "sent on; auto, and the 0 or -1 that a tooltip names, is the preset's."
             ),
             search_aliases=["learning rate", "LoRA rank", "training settings", "optimizer", "resolution"],
-            inputs=[*_basic_inputs(), *_further_inputs()],
+            inputs=[*_basic_inputs(), *_further_inputs(), *_later_inputs()],
             outputs=[
                 output(TrainingOptions, "options", tooltip="For Cleft LoRA Trainer."),
                 output(io.String, "summary", tooltip="What differs from the preset, in words."),
@@ -167,6 +167,15 @@ def _further_inputs() -> list[Any]:
             multiline=True,
             tooltip="Prompts of the previews, one a line. Empty: one prompt of the dataset's condition.",
         ),
+    ]
+
+
+def _later_inputs() -> list[Any]:
+    """What came later stands at the end: saved workflows hold the values by their place."""
+    return [
+        _field("mirror", basic=False),
+        _field("balance_by", basic=False, note="Empty: each image equally often."),
+        _field("lokr_factor", basic=False, note="Needs network_form lokr."),
     ]
 
 

@@ -157,7 +157,22 @@ def check_run(inputs: dict[str, Any]) -> None:
 
     plan = plan_run(inputs)
     plan.recipe_in(Path("run"))
+    _check_balance(plan)
     check_transformer(plan.source)
+
+
+def _check_balance(plan: RunPlan) -> None:
+    """Raise UserError for attributes to balance that the dataset's rows don't say; no image is read."""
+    from ..diffusioncleft_core.dataset.folder import dataset_rows, is_dataset
+    from ..trainer.balance import attribute_names, check_balanced
+    from ..trainer.data import mirrored_attributes
+
+    name, data = spelled("data.balance_by"), plan.recipe.data
+    names = attribute_names(data.balance_by, name)
+    if names and is_dataset(plan.dataset.folder):
+        said = [row.attributes for row in dataset_rows(plan.dataset.folder, "train")]
+        mirrored = [mirrored_attributes(attributes) for attributes in said] if data.mirror else []
+        check_balanced([*said, *mirrored], names, name)
 
 
 def _check(inputs: dict[str, Any], dataset: DatasetHandle, phantom: bool) -> None:

@@ -12,11 +12,17 @@ Group = tuple[str, ...]
 """What an image says of each attribute that is balanced; empty where it says nothing."""
 
 
-def attribute_names(text: str | None) -> tuple[str, ...]:
-    """The attributes of `--balance_by cleft_type,side`, each once; UserError where it names none."""
+_OPTION = "--balance_by"
+
+
+def attribute_names(text: str | None, spelled: str = _OPTION) -> tuple[str, ...]:
+    """The attributes of `--balance_by cleft_type,side`, each once; UserError where it names none.
+
+    spelled: what the setting is called where the user gave it.
+    """
     names = tuple(dict.fromkeys(name for part in (text or "").split(",") if (name := part.strip())))
     if text is not None and not names:
-        raise UserError("--balance_by names no attribute; give some, as cleft_type,side, or leave it out")
+        raise UserError(f"{spelled} names no attribute; give some, as cleft_type,side, or leave it out")
     return names
 
 
@@ -50,11 +56,12 @@ def group_shares(sizes: Mapping[Group, int]) -> dict[Group, Fraction]:
     return shares
 
 
-def check_balanced(said: Sequence[Mapping[str, str]], names: Sequence[str]) -> None:
+def check_balanced(said: Sequence[Mapping[str, str]], names: Sequence[str], spelled: str = _OPTION) -> None:
     """Raise UserError for an attribute of `names` that no training image says, or all of them alike.
 
     Args:
         said: the attributes of each training image.
+        spelled: what the setting is called where the user gave it.
     """
     known = sorted({name for attributes in said for name, value in attributes.items() if value})
     for name in names:
@@ -63,11 +70,11 @@ def check_balanced(said: Sequence[Mapping[str, str]], names: Sequence[str]) -> N
             continue
         if values:
             raise UserError(
-                f"--balance_by {name}: all training images that say their {name} say the same, so there is "
+                f"{spelled} {name}: all training images that say their {name} say the same, so there is "
                 "nothing to balance; leave it out"
             )
         instead = f"they say {', '.join(known)}" if known else "a dataset built by 'dataset build' does"
-        raise UserError(f"--balance_by {name}: no training image says its {name}; {instead}")
+        raise UserError(f"{spelled} {name}: no training image says its {name}; {instead}")
 
 
 class BalancedBatches:

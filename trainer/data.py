@@ -196,9 +196,14 @@ def mirror_image(image: TrainImage) -> TrainImage:
         image,
         caption=sides_exchanged(image.caption),
         region=region and (width - region[2], region[1], width - region[0], region[3]),
-        attributes={name: sides_exchanged(value) for name, value in image.attributes.items()},
+        attributes=mirrored_attributes(image.attributes),
         mirrored=True,
     )
+
+
+def mirrored_attributes(attributes: Mapping[str, str]) -> dict[str, str]:
+    """What a manifest says of an image, as it is true of the mirror image."""
+    return {name: sides_exchanged(value) for name, value in attributes.items()}
 
 
 def _refuse_uncaptioned(names: Sequence[str]) -> None:

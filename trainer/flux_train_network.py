@@ -37,7 +37,7 @@ import torch
 from ..diffusioncleft_core.dataset.consent import check_consent, check_records
 from ..diffusioncleft_core.dataset.folder import is_dataset
 from ..diffusioncleft_core.dataset.trained import remember_lora, remember_training, run_fingerprint
-from ..diffusioncleft_core.dataset.withdrawn import SAID
+from ..diffusioncleft_core.dataset.withdrawn import withdrawn_meanwhile
 from ..diffusioncleft_core.environment import keep_freed_memory
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.files import remove_leftovers, sha256_model
@@ -71,7 +71,7 @@ from .preview import Previewer
 from .processes import DRIFTED, Processes
 from .step_sum import StepSum
 from .trackers import check_trackers, tracking
-from .validation import Best, Validation
+from .validation import Best, Validation, remember_held_out
 
 
 def train(
@@ -165,6 +165,8 @@ def train(
         # The datasets know what learns from them before it does: a consent may be withdrawn later.
         for dataset in datasets:
             remember_training(dataset, run, output_dir)
+        if processes.first:
+            datasets = list(dict.fromkeys([*datasets, *remember_held_out(recipe, prepared, run)]))
 
         # The transformer, frozen, with the LoRA to train and the adapter that keeps schnell a 4-step model.
         transformer = load_transformer(source, device, dtype, plan.layout.form, plan.layout.streamed)
@@ -224,8 +226,8 @@ def train(
             with replaced(parameters, (final and final.weights) or average.weights):
                 save_network(to, transformer, recipe, metadata, precision)
             told = [item for dataset in datasets for item in remember_lora(dataset, run, to)]
-            if told:
-                events.emit("warning", message=f"the LoRA {SAID} while it was trained: it is marked so")
+            if message := withdrawn_meanwhile(told):
+                events.emit("warning", message=message)
             events.emit("saved", path=str(to), step=step)
 
         def save_checkpoint(step: int) -> None:

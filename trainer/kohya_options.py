@@ -206,7 +206,7 @@ REFUSED: Mapping[str, str] = {
     "metadata_preprocessor": _METADATA,
     "metadata_is_negative_embedding": _METADATA,
     "lr_scheduler_type": "use --lr_scheduler",
-    "lr_scheduler_args": "the schedules are constant, constant_with_warmup, linear and cosine; leave it out",
+    "lr_scheduler_args": "schedules have options of their own, as --lr_scheduler_num_cycles; leave it out",
     "dataset_class": "no foreign code is loaded; leave it out",
     "dataset_repeats": "use num_repeats in the dataset TOML",
     "in_json": "captions come from manifest.jsonl or from caption files; leave it out",

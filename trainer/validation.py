@@ -2,12 +2,16 @@
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..diffusioncleft_core.dataset.folder import is_dataset
+from ..diffusioncleft_core.dataset.trained import remember_validation
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.flux.sampling import predict_velocity
+from ..diffusioncleft_core.outputs import can_write
 from ..diffusioncleft_core.recipe.recipe import Recipe
 from .checkpoint import Beside, Checkpoint
 from .objective import autocast, seeded
@@ -15,6 +19,21 @@ from .prepare import Prepared
 
 LEVELS = 4
 """Noise levels at which every image is measured, as in kohya's scripts."""
+
+
+def remember_held_out(recipe: Recipe, prepared: Prepared, run: str) -> list[Path]:
+    """Note in the datasets whose held-out photographs a training is validated on that it is; returns them.
+
+    run: the training's fingerprint.
+    """
+    shown: dict[Path, set[str]] = {}
+    for image in prepared.held_out:
+        shown.setdefault(image.folder, set()).add(image.sha256)
+    datasets = [folder for folder in shown if is_dataset(folder) and can_write(folder)]
+    for folder in datasets:
+        chosen = bool(recipe.validation.early_stop)
+        remember_validation(folder, run, recipe.output.folder, shown[folder], chosen=chosen)
+    return datasets
 
 
 class Validation:

@@ -1,34 +1,39 @@
 """What was trained on a dataset, kept in it, so that a consent withdrawn later is known to reach those LoRAs.
 
 `trained.jsonl` has a row for each training (its fingerprint, its folder, the content hashes of its
-photographs) and one for each LoRA file that it saved. When one of the photographs loses its consent the
-hashes are erased, and the training moves to `withdrawn.jsonl` with one keyed hash over all its photographs:
-if exactly they have consent again, the withdrawal is taken back.
+photographs), one for what it was validated on, with the part that this had (`chosen by`, `measured on`), and
+one for each LoRA file that it saved. When one of the photographs loses its consent the hashes are erased, and
+the training moves to `withdrawn.jsonl` with one keyed hash over all its photographs: if exactly they have
+consent again, the withdrawal is taken back.
 """
 
 import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ..files import append_jsonl, read_jsonl, sha256_file, write_jsonl
+from .examine import Ledger
 from .folder import TRAINED, WITHDRAWN, keyed_hash, require_dataset
 from .settings import read_roles
 from .withdrawn import (
+    CHOSEN_BY,
+    MEASURED_ON,
+    TRAINED_ON,
     Withdrawal,
     add_marks,
     change_user_register,
     lift_marks,
     merged,
-    read_register,
+    read_whole_register,
     without,
 )
 
-TRAIN = "train"
-_SET = "photographs"
+TRAIN, HOLDOUT = "train", "holdout"
+_SET, _VALIDATED = "photographs", "validated_on"
 
 
 def run_fingerprint(made_from: Mapping[str, Any]) -> str:
@@ -42,18 +47,35 @@ def remember_training(dataset: Path, run: str, folder: Path) -> None:
     _append(dataset, {"run": run, "folder": str(Path(folder).resolve()), _SET: photographs})
 
 
+def remember_validation(
+    dataset: Path, run: str, folder: Path, pixels: Collection[str], *, chosen: bool
+) -> None:
+    """Note that a training into `folder` is validated on held-out photographs of `dataset`.
+
+    Args:
+        pixels: hashes of their normalised pixels.
+        chosen: an early stop chooses the LoRA's step by them; else their loss is only told.
+    """
+    known = held_out_sources(dataset, read_roles(dataset))
+    photographs = sorted(source for source, shown in known.items() if shown in pixels)
+    if photographs:
+        part = CHOSEN_BY if chosen else MEASURED_ON
+        row = {"run": run, "folder": str(Path(folder).resolve()), "part": part, _VALIDATED: photographs}
+        _append(dataset, row)
+
+
 def remember_lora(dataset: Path, run: str, lora: Path) -> list[Withdrawal]:
     """Note a LoRA file of a training, and any copy of it.
 
-    Returns the withdrawals it falls under: a consent can be withdrawn while the training runs. Then it is
-    marked at once.
+    Returns the withdrawals it falls under, of every part: a consent can be withdrawn while the training runs.
+    Then it is marked at once.
     """
     lora = Path(lora).resolve()
     digest = sha256_file(lora)
     _append(dataset, {"run": run, "lora": digest, "file": str(lora)})
-    told = [item for item in read_register(Path(dataset) / WITHDRAWN) if item.run == run]
+    told = [item for item in read_whole_register(Path(dataset) / WITHDRAWN) if item.run == run]
     if told:
-        told = [Withdrawal(item.run, (*item.loras, digest), item.date, item.by) for item in told]
+        told = [replace(item, loras=(*item.loras, digest)) for item in told]
         _publish(dataset, told, [lora.parent])
     return told
 
@@ -61,6 +83,19 @@ def remember_lora(dataset: Path, run: str, lora: Path) -> list[Withdrawal]:
 def training_sources(roles: Mapping[str, str]) -> set[str]:
     """Content hashes of the photographs that are trained on."""
     return {source for source, role in roles.items() if role == TRAIN}
+
+
+def held_out_sources(dataset: Path, roles: Mapping[str, str]) -> dict[str, str]:
+    """Content hashes of the photographs that are held out, with the hashes of their normalised pixels, in the
+    order of these: that in which a training takes them.
+    """
+    examined = Ledger(dataset).examined
+    found = {
+        source: examined[source].pixels or ""
+        for source, role in roles.items()
+        if role == HOLDOUT and source in examined
+    }
+    return dict(sorted(found.items(), key=lambda item: item[1]))
 
 
 def trained_places(dataset: Path, runs: Collection[str] | None = None) -> list[Path]:
@@ -71,24 +106,25 @@ def trained_places(dataset: Path, runs: Collection[str] | None = None) -> list[P
 
 
 def withdraw(dataset: Path, allowed: Collection[str] = ()) -> list[Withdrawal]:
-    """Mark every training that learned from a photograph whose content hash is not among `allowed`.
+    """Mark every training in which a photograph had a part whose content hash is not among `allowed`.
 
     The marks are written before the hashes go, so that an interrupted call is done again.
     """
     rows, found = _rows(dataset), to_withdraw(dataset, allowed)
     if not found:
         return []
-    gone = {item.run for item in found}
-    fingerprints = {
-        str(row["run"]): _set_fingerprint(dataset, row[_SET])
+    gone = {(item.run, item.part) for item in found}
+    sets = {
+        (str(row["run"]), known.part): _described(dataset, known)
         for row in rows
-        if _SET in row and row["run"] in gone
+        if (known := _photographs(row)) and (row["run"], known.part) in gone
     }
-    places = trained_places(dataset, fingerprints.keys())
-    _publish(dataset, found, places, fingerprints)
+    _publish(dataset, found, trained_places(dataset, {item.run for item in found}), sets)
     # The folder stays known: a training without any LoRA yet has left checkpoints there.
     left = [
-        {key: value for key, value in row.items() if key != _SET} if row["run"] in fingerprints else row
+        {key: value for key, value in row.items() if key not in (_SET, _VALIDATED)}
+        if (known := _photographs(row)) and (row["run"], known.part) in gone
+        else row
         for row in rows
     ]
     write_jsonl(Path(dataset) / TRAINED, left)
@@ -96,16 +132,21 @@ def withdraw(dataset: Path, allowed: Collection[str] = ()) -> list[Withdrawal]:
 
 
 def to_withdraw(dataset: Path, allowed: Collection[str] = ()) -> list[Withdrawal]:
-    """The trainings that learned from a photograph whose content hash is not among `allowed`."""
-    rows = _rows(dataset)
+    """The trainings in which a photograph had a part whose content hash is not among `allowed`."""
+    rows, allowed = _rows(dataset), set(allowed)
     today, by = datetime.now(UTC).date().isoformat(), label(dataset)
-    loras: dict[str, set[str]] = {
-        str(row["run"]): set() for row in rows if _SET in row and not set(row[_SET]) <= set(allowed)
+    found = {
+        (str(row["run"]), known.part): set[str]()
+        for row in rows
+        if (known := _photographs(row)) and not known.sources <= allowed
     }
     for row in rows:
-        if "lora" in row and row["run"] in loras:
-            loras[row["run"]].add(str(row["lora"]))
-    return [Withdrawal(run, tuple(sorted(digests)), today, by) for run, digests in loras.items()]
+        for (run, _), digests in found.items():
+            if "lora" in row and row["run"] == run:
+                digests.add(str(row["lora"]))
+    return [
+        Withdrawal(run, tuple(sorted(digests)), today, by, part) for (run, part), digests in found.items()
+    ]
 
 
 def withdraw_unrecorded(dataset: Path, loras: Iterable[tuple[str, str]]) -> list[Withdrawal]:
@@ -121,31 +162,35 @@ def withdraw_unrecorded(dataset: Path, loras: Iterable[tuple[str, str]]) -> list
 
 
 def restore(dataset: Path, roles: Mapping[str, str]) -> list[Withdrawal]:
-    """Take back the withdrawal of trainings whose photographs are exactly those that `roles` trains on."""
+    """Take back the withdrawal of trainings whose photographs are exactly those that `roles` trains on, or
+    holds out where it was validated on them.
+    """
     path = Path(dataset) / WITHDRAWN
-    now = sorted(training_sources(roles))
-    fingerprint = _set_fingerprint(dataset, now)
-    back = [
-        Withdrawal.from_json(row, path)
-        for row in (read_jsonl(path) if path.is_file() else ())
-        if row.get(_SET) == fingerprint
-    ]
-    if not back:
-        return []
-    for item in back:
+    rows = read_jsonl(path) if path.is_file() else []
+    trained, held_out = sorted(training_sources(roles)), list(held_out_sources(dataset, roles))
+    back: list[Withdrawal] = []
+    for row in rows:
+        item = Withdrawal.from_json(row, path)
+        learned = item.part == TRAINED_ON
+        now = trained if learned else sorted(held_out[: int(row.get("n", 0))])
+        if row.get(_SET) != _set_fingerprint(dataset, now):
+            continue
+        back.append(item)
         places = trained_places(dataset, [item.run])
-        _append(dataset, {"run": item.run, "folder": str(places[0]) if places else str(dataset), _SET: now})
+        part = {_SET: now} if learned else {"part": item.part, _VALIDATED: now}
+        _append(dataset, {"run": item.run, "folder": str(places[0]) if places else str(dataset), **part})
         for place in places:
             lift_marks(place, [item])
-    change_user_register(lambda known: without(known, back))
-    runs = {item.run for item in back}
-    write_jsonl(path, [row for row in read_jsonl(path) if row.get("run") not in runs])
+    if back:
+        change_user_register(lambda known: without(known, back))
+        gone = {(item.run, item.part) for item in back}
+        write_jsonl(path, [row for row in rows if _run_and_part(row) not in gone])
     return back
 
 
 def recorded_runs(dataset: Path) -> set[str]:
     """Fingerprints of all trainings that the dataset knows, withdrawn ones too."""
-    known = {item.run for item in read_register(Path(dataset) / WITHDRAWN)}
+    known = {item.run for item in read_whole_register(Path(dataset) / WITHDRAWN)}
     return known | {str(row.get("run")) for row in _rows(dataset)}
 
 
@@ -173,20 +218,51 @@ def _publish(
     dataset: Path,
     found: Sequence[Withdrawal],
     places: Sequence[Path],
-    fingerprints: Mapping[str, str] | None = None,
+    sets: Mapping[tuple[str, str], Mapping[str, Any]] | None = None,
 ) -> None:
-    """Write withdrawals into the dataset, the user's list, and beside the LoRAs."""
+    """Write withdrawals into the dataset, the user's list, and beside the LoRAs.
+
+    Of a LoRA on which photographs had no influence the dataset alone knows.
+
+    sets: what is kept of a training's photographs, by its fingerprint and their part.
+    """
     path = Path(dataset) / WITHDRAWN
-    kept = {str(row.get("run")): row.get(_SET) for row in (read_jsonl(path) if path.is_file() else ())}
-    kept |= fingerprints or {}
-    rows = merged([*read_register(path), *found])
-    write_jsonl(
-        path,
-        [asdict(item) | ({_SET: kept[item.run]} if kept.get(item.run) else {}) for item in rows],
-    )
-    change_user_register(lambda known: merged([*known, *found]))
-    for place in places:
-        add_marks(place, found)
+    rows = read_jsonl(path) if path.is_file() else []
+    kept = {_run_and_part(row): {key: row[key] for key in (_SET, "n") if key in row} for row in rows}
+    kept |= {key: dict(value) for key, value in (sets or {}).items()}
+    listed = merged([*read_whole_register(path), *found])
+    write_jsonl(path, [item.to_json() | kept.get((item.run, item.part), {}) for item in listed])
+    told = [item for item in found if item.part != MEASURED_ON]
+    change_user_register(lambda known: merged([*known, *told]))
+    for place in places if told else ():
+        add_marks(place, told)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """The photographs that a row names, by their content hashes, and the part that they had."""
+
+    part: str
+    sources: frozenset[str]
+
+
+def _photographs(row: Mapping[str, Any]) -> _Known | None:
+    """What a row says of photographs; None where it names none."""
+    if _SET in row:
+        return _Known(TRAINED_ON, frozenset(map(str, row[_SET])))
+    if _VALIDATED in row:
+        return _Known(str(row.get("part", CHOSEN_BY)), frozenset(map(str, row[_VALIDATED])))
+    return None
+
+
+def _described(dataset: Path, known: _Known) -> dict[str, Any]:
+    """What is kept of photographs when their hashes go: by it the same ones are known again."""
+    count = {} if known.part == TRAINED_ON else {"n": len(known.sources)}
+    return {_SET: _set_fingerprint(dataset, known.sources), **count}
+
+
+def _run_and_part(row: Mapping[str, Any]) -> tuple[str, str]:
+    return str(row.get("run")), str(row.get("part", TRAINED_ON))
 
 
 def _set_fingerprint(dataset: Path, photographs: Iterable[str]) -> str:
@@ -208,11 +284,13 @@ def _append(dataset: Path, row: dict[str, Any]) -> None:
 class ConsentChange:
     """What a build found out about earlier trainings, before it erases anything.
 
-    gone: how many photographs that were to be trained on have no consent any more; withdrawn: the trainings
-    that learned from one; restored: trainings whose photographs all have consent again.
+    gone: how many photographs that were to be trained on have no consent any more; held_out: how many that
+    were held out; withdrawn: the trainings in which one had a part; restored: trainings whose photographs all
+    have consent again.
     """
 
     gone: int = 0
+    held_out: int = 0
     withdrawn: tuple[Withdrawal, ...] = ()
     restored: tuple[Withdrawal, ...] = ()
 
@@ -221,8 +299,10 @@ OnChange = Callable[[ConsentChange], None]
 
 
 def withdraw_trainings(folder: Path, allowed: set[str], on_change: OnChange) -> None:
-    """Mark what learned from photographs that are no longer `allowed`, before anything of them is erased."""
-    gone = training_sources(read_roles(folder)) - allowed
+    """Mark what photographs that are no longer `allowed` had a part in, before anything of them is erased."""
+    roles = read_roles(folder)
+    gone = training_sources(roles) - allowed
+    held_out = {source for source, role in roles.items() if role == HOLDOUT} - allowed
     withdrawn = withdraw(folder, allowed)
     if gone or withdrawn:
-        on_change(ConsentChange(len(gone), tuple(withdrawn)))
+        on_change(ConsentChange(len(gone), len(held_out), tuple(withdrawn)))

@@ -1,4 +1,7 @@
-"""LoRAs that learned from a photograph whose consent was withdrawn, and how each is known wherever it lies.
+"""LoRAs in which a photograph had a part whose consent was withdrawn, and how each is known wherever it lies.
+
+What learned from one is refused everywhere. Of a LoRA that learned nothing from it, but whose step its
+validation loss helped to choose, it is said: part `chosen by`, which only who asks for it is told.
 
 A training is known by its `run_fingerprint`, which the LoRA's metadata hold and which renaming, copying and
 converting leave as it is; a file of it by its SHA-256 too. Both are written down three times: beside the LoRA
@@ -8,7 +11,7 @@ and in the user's own list on this machine, for copies that lie elsewhere. No ma
 
 import contextlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +25,32 @@ MARK = "withdrawn.json"
 """Beside a LoRA, and in the folder of a generated set."""
 RUN_KEY = "run_fingerprint"
 """What a LoRA's metadata call the fingerprint of its training."""
+TRAINED_ON, CHOSEN_BY, MEASURED_ON = "trained on", "chosen by", "measured on"
+"""A photograph's part in a LoRA: its weights learned from it; they did not, but an early stop chose its step
+by the loss on it; they did not, and that loss was only told.
+"""
 SAID = "learned from a photograph whose consent was withdrawn"
 _NOTE = (
     f"What is named here {SAID}. Don't use or share it; 'diffusioncleft dataset withdraw FOLDER' lists and "
-    "erases it."
+    f"erases it. What has the part '{CHOSEN_BY}' learned nothing from it: an early stop chose the LoRA's "
+    "step by the loss on it."
 )
 
 
 @dataclass(frozen=True)
 class Withdrawal:
-    """A training that must not be used any more.
+    """A training in which a photograph had a part whose consent was withdrawn.
 
     run: fingerprint of the training, "" where its file tells none; loras: SHA-256 of the files that it saved;
-    date: when it was noticed; by: a label of the dataset that means nothing outside it.
+    date: when it was noticed; by: a label of the dataset that means nothing outside it; part: what the
+    photograph was to it, one of those above.
     """
 
     run: str
     loras: tuple[str, ...]
     date: str
     by: str
+    part: str = TRAINED_ON
 
     @property
     def names(self) -> set[str]:
@@ -50,15 +60,31 @@ class Withdrawal:
     @classmethod
     def from_json(cls, row: dict[str, Any], where: Path) -> "Withdrawal":
         try:
-            return cls(str(row["run"]), tuple(map(str, row["loras"])), str(row["date"]), str(row["by"]))
+            loras, part = tuple(map(str, row["loras"])), str(row.get("part", TRAINED_ON))
+            return cls(str(row["run"]), loras, str(row["date"]), str(row["by"]), part)
         except (KeyError, TypeError) as error:
             raise UserError(
                 f"{where} is damaged: it lists LoRAs that must not be used any more; restore it from a copy"
             ) from error
 
+    def to_json(self) -> dict[str, Any]:
+        """As marks and lists have it: without a part it was trained on."""
+        row = asdict(self)
+        return row if self.part != TRAINED_ON else {name: row[name] for name in row if name != "part"}
 
-def read_mark(folder: Path) -> list[Withdrawal]:
-    """What the mark in `folder` says; nothing where there is none."""
+
+def of_part(withdrawals: Iterable[Withdrawal], part: str) -> list[Withdrawal]:
+    """Those in which the photograph had this part."""
+    return [item for item in withdrawals if item.part == part]
+
+
+def read_mark(folder: Path, part: str = TRAINED_ON) -> list[Withdrawal]:
+    """What the mark in `folder` says of trainings in which photographs had this part."""
+    return of_part(_marked(folder), part)
+
+
+def _marked(folder: Path) -> list[Withdrawal]:
+    """All that the mark in `folder` says; nothing where there is none."""
     path = Path(folder) / MARK
     if not path.is_file():
         return []
@@ -74,17 +100,22 @@ def read_mark(folder: Path) -> list[Withdrawal]:
 
 def add_marks(folder: Path, withdrawals: Iterable[Withdrawal]) -> None:
     """Mark what lies in `folder` as withdrawn; earlier marks stay."""
-    _write_mark(folder, merged([*read_mark(folder), *withdrawals]))
+    _write_mark(folder, merged([*_marked(folder), *withdrawals]))
 
 
 def lift_marks(folder: Path, restored: Iterable[Withdrawal]) -> None:
     """Take these marks out of `folder`."""
     if (Path(folder) / MARK).is_file():
-        _write_mark(folder, without(read_mark(folder), restored))
+        _write_mark(folder, without(_marked(folder), restored))
 
 
-def read_register(path: Path) -> list[Withdrawal]:
-    """The list in a file; empty where there is none."""
+def read_register(path: Path, part: str = TRAINED_ON) -> list[Withdrawal]:
+    """The trainings listed in a file in which photographs had this part; none where there is no file."""
+    return of_part(read_whole_register(path), part)
+
+
+def read_whole_register(path: Path) -> list[Withdrawal]:
+    """The list in a file, whatever the part; empty where there is none."""
     return [Withdrawal.from_json(row, path) for row in read_jsonl(path)] if path.is_file() else []
 
 
@@ -100,36 +131,36 @@ def change_user_register(change: Callable[[list[Withdrawal]], list[Withdrawal]])
     if path is None:
         return
     with contextlib.suppress(UserError, OSError):
-        before = read_register(path)
+        before = read_whole_register(path)
         after = change(before)
         if after != before:
             private_dir(path.parent)
-            write_jsonl(path, map(asdict, after))
+            write_jsonl(path, (item.to_json() for item in after))
 
 
 def merged(withdrawals: Iterable[Withdrawal]) -> list[Withdrawal]:
-    """The same withdrawals, each training once for every dataset that withdrew it."""
-    found: dict[tuple[str, str, str], Withdrawal] = {}
+    """The same withdrawals, each training once for every dataset that withdrew it and every part."""
+    found: dict[tuple[str, str, str, str], Withdrawal] = {}
     for item in withdrawals:
-        key = (item.run, item.by, "" if item.run else ",".join(item.loras))
+        key = (item.run, item.by, item.part, "" if item.run else ",".join(item.loras))
         before = found.get(key, item)
         loras = tuple(sorted({*before.loras, *item.loras}))
-        found[key] = Withdrawal(item.run, loras, min(before.date, item.date), item.by)
+        found[key] = replace(item, loras=loras, date=min(before.date, item.date))
     return list(found.values())
 
 
 def without(withdrawals: Iterable[Withdrawal], restored: Iterable[Withdrawal]) -> list[Withdrawal]:
     """Those that no dataset has taken back."""
-    back = {(item.run, item.by) for item in restored}
-    return [item for item in withdrawals if (item.run, item.by) not in back]
+    back = {(item.run, item.by, item.part) for item in restored}
+    return [item for item in withdrawals if (item.run, item.by, item.part) not in back]
 
 
-def known_withdrawals(*folders: Path) -> list[Withdrawal]:
-    """All that the user's list, and marks and lists in `folders`, say."""
+def known_withdrawals(*folders: Path, part: str = TRAINED_ON) -> list[Withdrawal]:
+    """All that the user's list, and marks and lists in `folders`, say of this part."""
     own = user_register()
-    found = read_register(own) if own is not None else []
+    found = read_register(own, part) if own is not None else []
     for folder in folders:
-        found += [*read_mark(folder), *read_register(Path(folder) / WITHDRAWN)]
+        found += [*read_mark(folder, part), *read_register(Path(folder) / WITHDRAWN, part)]
     return merged(found)
 
 
@@ -182,6 +213,19 @@ def metadata_of(path: Path) -> dict[str, str]:
         return {}
 
 
+def withdrawn_meanwhile(found: Iterable[Withdrawal]) -> str | None:
+    """A sentence on a LoRA under these withdrawals, of a consent that was withdrawn while it was trained."""
+    parts = {item.part for item in found}
+    if TRAINED_ON in parts:
+        return f"the LoRA {SAID} while it was trained: it is marked so"
+    if CHOSEN_BY in parts:
+        return (
+            "the LoRA's step was chosen with a photograph whose consent was withdrawn while it was trained; "
+            "it learned nothing from it, and is marked so"
+        )
+    return None
+
+
 def refuse_withdrawn(lora: Path | None, known: Sequence[Withdrawal] | None = None) -> None:
     """Raise UserError for a LoRA that learned from a photograph whose consent was withdrawn."""
     if lora is not None and lora_withdrawal(lora, known) is not None:
@@ -203,6 +247,6 @@ def refuse_withdrawn_names(names: Collection[str], place: str) -> None:
 def _write_mark(folder: Path, withdrawals: Sequence[Withdrawal]) -> None:
     path = Path(folder) / MARK
     if withdrawals:
-        write_json(path, {"schema": 1, "note": _NOTE, "withdrawn": [asdict(item) for item in withdrawals]})
+        write_json(path, {"schema": 1, "note": _NOTE, "withdrawn": [item.to_json() for item in withdrawals]})
     else:
         path.unlink(missing_ok=True)

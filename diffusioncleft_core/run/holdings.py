@@ -11,7 +11,17 @@ from typing import Any
 from ..dataset.drawn import loose_images, set_names
 from ..dataset.folder import is_dataset
 from ..dataset.trained import run_fingerprint
-from ..dataset.withdrawn import MARK, RUN_KEY, Withdrawal, merged, metadata_of, origins, read_mark
+from ..dataset.withdrawn import (
+    CHOSEN_BY,
+    MARK,
+    RUN_KEY,
+    TRAINED_ON,
+    Withdrawal,
+    merged,
+    metadata_of,
+    origins,
+    read_mark,
+)
 from ..downstream.document import training_names
 from ..downstream.learned import private_files
 from ..downstream.model import FILE_NAME as MODEL
@@ -69,6 +79,7 @@ class Search:
         deep: folders that are looked into with all that is below them, datasets aside.
         flat: folders of which only their own files count: somebody may keep other things below them.
         single: files, or parts of a training's folder, that are asked for without what lies beside them.
+        part: what photographs were to the trainings, one of `dataset.withdrawn`'s.
     """
 
     def __init__(
@@ -77,8 +88,10 @@ class Search:
         deep: Iterable[Path],
         flat: Iterable[Path] = (),
         single: Iterable[Path] = (),
+        *,
+        part: str = TRAINED_ON,
     ) -> None:
-        self._known = list(withdrawals)
+        self._known, self._part = list(withdrawals), part
         roots = [folder.resolve() for folder in deep if folder.is_dir()]
         self._runs = [folders for root in roots if (folders := RunFolders(root)).stages.is_dir()]
         places = [folder for root in roots for folder in folders_below(root)]
@@ -88,7 +101,7 @@ class Search:
 
     def held(self) -> list[Held]:
         """What is there now. LoRAs come first, because what they drew is known by them."""
-        marks = [item for folder in self._folders for item in read_mark(folder)]
+        marks = [item for folder in self._folders for item in read_mark(folder, self._part)]
         self._known = merged([*self._known, *marks])
         found = [item for folder in self._folders for item in self._learned(folder)]
         found += [item for folder in self._folders for item in self._drawn(folder)]
@@ -100,10 +113,11 @@ class Search:
         withdrawn = [file for file in files if self._reaches(file)]
         loras = [file for file in withdrawn if self._asked(file)]
         if loras:
-            own = (MARK, FILE_NAME) if len(loras) == len(files) else (MARK,)
+            reached = merged(item for file in loras for item in self._reaches(file))
+            own: tuple[str, ...] = (MARK,) if mark_is_of(folder, reached) else ()
+            own += (FILE_NAME,) if len(loras) == len(files) else ()
             more = there(folder / name for name in own) if loras == withdrawn else []
             place = loras[0] if len(loras) == 1 else folder
-            reached = merged(item for file in loras for item in self._reaches(file))
             partial = loras != withdrawn
             yield Held(LORA, place, (*loras, *more), len(loras), tuple(reached), partial)
         # What lies beside the checkpoints is of the last training into the folder.
@@ -172,9 +186,9 @@ class Search:
         }
         if found:
             files = there(path for image in found for path in (image, sidecar_of(image)))
-            own = _BESIDE_IMAGES if len(found) == len(images) else (MARK,)
-            caches = there(folder / name for name in own) if len(found) == len(withdrawn) else []
             reached = merged(item for items in found.values() for item in items)
+            own = _BESIDE_IMAGES if len(found) == len(images) else (MARK,) * mark_is_of(folder, reached)
+            caches = there(folder / name for name in own) if len(found) == len(withdrawn) else []
             partial = len(found) < len(withdrawn)
             yield Held(IMAGES, folder, (*files, *caches), len(found), tuple(reached), partial)
 
@@ -202,6 +216,13 @@ class Search:
             [*self._known, *(replace(item, loras=(*item.loras, digest)) for item in reached)]
         )
         return self._of({training or digest})
+
+
+def mark_is_of(folder: Path, reached: Sequence[Withdrawal]) -> bool:
+    """Whether the mark in `folder` says of no training but these that photographs had another part in it."""
+    runs, parts = {item.run for item in reached}, {item.part for item in reached}
+    others = [part for part in (TRAINED_ON, CHOSEN_BY) if part not in parts]
+    return all(item.run in runs for part in others for item in read_mark(folder, part))
 
 
 def folders_below(root: Path) -> Iterator[Path]:

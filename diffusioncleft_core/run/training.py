@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..conditions.vocabulary import Condition
+from ..dataset.folder import dataset_rows
 from ..environment import trainer_device
 from ..files import read_jsonl, sha256_file, sha256_model, write_text
 from ..recipe.document import recipe_document, shared_fields
@@ -130,6 +131,7 @@ def train_lora(run: Run, condition: Condition, train: Train, stop: Stop = lambda
         adapter = recipe.network.training_adapter
         return {
             **photographs_input(run, name, facts["dataset"]),
+            **_held_out_input(run, condition, recipe),
             "regularisation": facts.get("regularization", {}).get("content"),
             "training settings": shared_fields(recipe),
             "training adapter": sha256_model(adapter) if adapter else None,
@@ -142,8 +144,16 @@ def train_lora(run: Run, condition: Condition, train: Train, stop: Stop = lambda
     return done | {"lora_sha256": sha256_file(lora) if lora.is_file() else None}
 
 
+def _held_out_input(run: Run, condition: Condition, recipe: Recipe) -> dict[str, Any]:
+    """The hold-out where an early stop chooses the LoRA by it."""
+    if not recipe.validation.early_stop or recipe.validation.data_dir is not None:
+        return {}
+    rows = dataset_rows(run.folders.dataset(condition.name), "holdout")
+    return {"held-out photographs": digest_of([row.to_json() for row in rows])}
+
+
 def photographs_input(run: Run, stage: str, dataset: Results) -> dict[str, Any]:
-    """What the dataset has of a training: the hold-out has no part in it.
+    """What the dataset has to be trained on: the hold-out has no part in it.
 
     A record of an earlier version has the whole manifest, which counts while nothing in it has changed.
     """

@@ -129,10 +129,11 @@ def _unnoticed(dataset: Path) -> str | None:
     except UserError as error:
         return f"{error}; {unread}"
     _, _, allowed = sources_with_consent(photos, found)
-    gone, coming = len(training_sources(read_roles(dataset)) - allowed), to_withdraw(dataset, allowed)
+    coming, roles = to_withdraw(dataset, allowed), read_roles(dataset)
+    gone = len((set(roles) if coming else training_sources(roles)) - allowed)
     if not coming and not (gone and found.listing.photographs):
         return found.lost if gone else None  # where every photograph is gone, a build marks and stops
     return (
-        f"photographs that {name} was built from and that no longer have consent: {gone}; what learned from "
-        f"them is not known as withdrawn yet: {_BUILD}"
+        f"photographs that {name} was built from and that no longer have consent: {gone}; what they had "
+        f"a part in is not known as withdrawn yet: {_BUILD}"
     )

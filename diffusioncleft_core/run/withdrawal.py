@@ -26,7 +26,10 @@ from ..dataset.trained import (
 )
 from ..dataset.unopened import look_through
 from ..dataset.withdrawn import (
+    CHOSEN_BY,
     MARK,
+    MEASURED_ON,
+    TRAINED_ON,
     Withdrawal,
     add_marks,
     change_user_register,
@@ -34,6 +37,7 @@ from ..dataset.withdrawn import (
     lift_marks,
     lora_run,
     merged,
+    of_part,
     read_register,
 )
 from ..errors import UserError
@@ -52,32 +56,47 @@ from .holdings import (
     Search,
     folders_below,
     is_checkpoint,
+    mark_is_of,
 )
 from .stages import SUPERSEDED
-from .withdraw_arguments import folder_of, not_built, paths_of, read_given, run_of
+from .withdraw_arguments import Given, folder_of, not_built, paths_of, read_given, run_of
 
 COMMAND = "diffusioncleft dataset withdraw"
+PARTS = (TRAINED_ON, CHOSEN_BY, MEASURED_ON)
 _MARKED = (LORA, CHECKPOINTS, IMAGES, CLASSIFIER)
 """Kinds beside which a mark is put."""
+_CHOSEN = (
+    "had a part in choosing the step of these LoRAs (early stop), which learned nothing from them and may "
+    "still be used"
+)
+_MEASURED = (
+    "had no part in these LoRAs, but their validation loss was measured on them; loss.jsonl and loss.png "
+    "beside them hold it"
+)
 
 
 def note_change(dataset: Path, change: ConsentChange) -> list[str]:
     """Mark what learned from withdrawn photographs and what that drew, or lift the marks; sentences on it."""
     if change.restored:
-        for item in _search(dataset, change.restored).held():
-            _lift(item, change.restored)
-        return [
-            f"all photographs of {len(change.restored)} earlier trainings of {dataset.name} have consent "
-            "again; what they left is no longer marked as withdrawn"
-        ]
-    withdrawals = list(change.withdrawn)
+        restored = {part: found for part in PARTS[:2] if (found := of_part(change.restored, part))}
+        for part, found in restored.items():
+            for item in _search(dataset, found, part).held():
+                _lift(item, found)
+        runs = {item.run for found in restored.values() for item in found}
+        said = "have consent again; what they left is no longer marked as withdrawn"
+        return [f"all photographs of {len(runs)} earlier trainings of {dataset.name} {said}"] if runs else []
+    withdrawals = of_part(change.withdrawn, TRAINED_ON)
     if change.gone:
         withdrawals += _unrecorded(dataset)
     held = mark_withdrawn(dataset, withdrawals)
     told = [_marked(dataset, held)] if held else []
     if change.gone:
         told.insert(0, f"training photographs of {dataset.name} that no longer have consent: {change.gone}")
-    return told + _in_stores(withdrawals)
+    told += _in_stores(withdrawals)
+    validated = [message for part in PARTS[1:] for message in _validated(dataset, change.withdrawn, part)]
+    if validated and change.held_out:
+        told.append(f"held-out photographs of {dataset.name} that no longer have consent: {change.held_out}")
+    return told + validated
 
 
 def foreseen(dataset: Path, photographs: Photographs, condition: Condition) -> list[str]:
@@ -92,9 +111,14 @@ def foreseen(dataset: Path, photographs: Photographs, condition: Condition) -> l
     gone, told = training_sources(read_roles(dataset)) - allowed, []
     if gone:
         told.append(f"training photographs of {dataset.name} that no longer have consent: {len(gone)}")
-    coming = to_withdraw(dataset, allowed)
+    every = to_withdraw(dataset, allowed)
+    coming = of_part(every, TRAINED_ON)
     if coming and (held := _search(dataset, coming).held()):
         told.append(f"the run marks as withdrawn what learned from them, and what that drew:{_listed(held)}")
+    if chosen := _loras_of(dataset, every, CHOSEN_BY):
+        told.append(
+            f"held-out photographs of {dataset.name} that no longer have consent {_CHOSEN}:{_listed(chosen)}"
+        )
     marked_before = read_register(dataset / WITHDRAWN)
     if marked_before and (held := _search(dataset, marked_before).held()):
         told.append(
@@ -116,10 +140,12 @@ def withdraw_dataset(dataset: Path) -> list[str]:
     if not (dataset / KEY).is_file():
         return []
     with dataset_lock(dataset):
-        withdrawals = [*withdraw(dataset), *_unrecorded(dataset)]
+        every = withdraw(dataset)
+        withdrawals = [*of_part(every, TRAINED_ON), *_unrecorded(dataset)]
         held = mark_withdrawn(dataset, withdrawals)
         write_rating_consent(dataset, ())
     told = [_marked(dataset, held)] if held else []
+    told += [message for part in PARTS[1:] for message in _validated(dataset, every, part)]
     return [*told, *_in_stores(withdrawals), *reach_studies(dataset)]
 
 
@@ -144,6 +170,7 @@ def marked(held: Sequence[Held]) -> list[Held]:
                 refresh_report(item.place, item.withdrawals)
         mark = folder_of(item) / MARK
         new = item.kind in _MARKED and not item.partial and mark not in item.files and mark.is_file()
+        new = new and mark_is_of(mark.parent, item.withdrawals)
         found.append(replace(item, files=(*item.files, mark)) if new else item)
     learned = [reached for item in held if item.kind == LORA for reached in item.withdrawals]
     change_user_register(lambda known: merged([*known, *learned]))
@@ -157,10 +184,28 @@ def find_withdrawn(paths: Sequence[Path]) -> tuple[list[Held], list[str]]:
     paths: folders, and single files.
     """
     given = read_given(paths)
+    return marked(_found(given, TRAINED_ON)), not_built(given.datasets)
+
+
+def find_chosen(paths: Sequence[Path], withdrawn: Sequence[Held]) -> list[Held]:
+    """LoRAs whose step withdrawn photographs helped to choose, and what these drew, but for what is among the
+    `withdrawn` of `find_withdrawn`. It may be used, and is marked nowhere but beside the LoRAs.
+    """
+    known, chosen = {path for item in withdrawn for path in item.files}, []
+    for item in _found(read_given(paths), CHOSEN_BY):
+        files = tuple(path for path in item.files if path not in known)
+        loras = sum(path.suffix == ".safetensors" for path in files)
+        if loras or (files and item.kind != LORA):
+            chosen.append(replace(item, files=files, n=loras if item.kind == LORA else item.n))
+    return chosen
+
+
+def _found(given: Given, part: str) -> list[Held]:
+    listed = [item for folder in given.datasets for item in read_register(folder / WITHDRAWN, part)]
     flat = [place for dataset in given.datasets for place in _known_places(dataset)]
-    flat += _drawn_elsewhere(item for folder in given.datasets for item in read_register(folder / WITHDRAWN))
-    search = Search(known_withdrawals(*given.datasets), given.deep, flat, given.single)
-    return marked(search.held()), not_built(given.datasets)
+    flat += _drawn_elsewhere(listed)
+    known = known_withdrawals(*given.datasets, part=part)
+    return Search(known, given.deep, flat, given.single, part=part).held()
 
 
 def in_stores(paths: Sequence[Path], held: Sequence[Held]) -> list[str]:
@@ -208,10 +253,35 @@ def described(held: Sequence[Held]) -> list[str]:
     return [f"{f'{item.n} ' if item.n > 1 else ''}{item.kind}: {shown(item.place)}" for item in held]
 
 
-def _search(dataset: Path, withdrawals: Sequence[Withdrawal]) -> Search:
+def _search(dataset: Path, withdrawals: Sequence[Withdrawal], part: str = TRAINED_ON) -> Search:
     run = run_of(dataset)
     flat = [*_known_places(dataset), *_drawn_elsewhere(withdrawals)]
-    return Search(withdrawals, [run.root] if run else [], flat)
+    return Search(withdrawals, [run.root] if run else [], flat, part=part)
+
+
+def _loras_of(dataset: Path, every: Sequence[Withdrawal], part: str) -> list[Held]:
+    """The LoRAs in which photographs had this part, without those that are withdrawn altogether."""
+    learned = {item.run for item in [*of_part(every, TRAINED_ON), *known_withdrawals(dataset)]}
+    reached = [item for item in of_part(every, part) if item.run not in learned]
+    found = _search(dataset, reached, part).held() if reached else []
+    return [item for item in found if item.kind == LORA]
+
+
+def _validated(dataset: Path, every: Sequence[Withdrawal], part: str) -> list[str]:
+    """A sentence on LoRAs that photographs helped to choose or measure; the former are marked so."""
+    loras = _loras_of(dataset, every, part)
+    if not loras:
+        return []
+    if part == MEASURED_ON:
+        return [f"held-out photographs of {dataset.name} {_MEASURED}:{_listed(loras)}"]
+    for item in loras:
+        with contextlib.suppress(UserError):
+            add_marks(folder_of(item), item.withdrawals)
+    where = _where(dataset, loras)
+    return [
+        f"held-out photographs of {dataset.name} {_CHOSEN}; train anew without the photographs, or erase the "
+        f"LoRAs and what they drew with '{COMMAND} {where} --chosen':{_listed(loras)}"
+    ]
 
 
 def _known_places(dataset: Path) -> list[Path]:

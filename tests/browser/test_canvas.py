@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from canvas import DRAWS_TEXT, ON_SCREEN
-from workflow_files import FILES, NAMES, SMALL, api_file, ui_file
+from workflow_files import FILES, NAMES, SMALL, api_file, saved_before, ui_file
 
 from diffusioncleft.cli.comfyui.convert import BYPASSED, MUTED, to_api
 
@@ -99,6 +99,17 @@ def test_a_template_opens_whole_and_the_frontend_exports_our_api_file(canvas, lo
     assert without_views(canvas.export()) == api_file(name)
     assert_first_view(canvas, name)
     assert look(name).stat().st_size > 10_000
+
+
+def test_a_workflow_saved_with_fewer_widgets_opens_with_every_value_in_its_place(canvas):
+    workflows, (before,) = saved_before()[0], saved_before()[1].values()
+    for workflow in workflows:
+        canvas.load(workflow)
+        assert canvas.dialogs() == ""
+        (opened,) = canvas.export().values()
+        added = {name: opened["inputs"].pop(name) for name in ("mirror", "balance_by", "lokr_factor")}
+        assert opened["inputs"] == before["inputs"]
+        assert added == {"mirror": False, "balance_by": "", "lokr_factor": 0}
 
 
 def test_our_conversion_is_the_frontends_on_reroutes_bypasses_primitives_and_notes(canvas, canvas_server):

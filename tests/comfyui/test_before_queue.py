@@ -119,6 +119,22 @@ def test_settings_that_cant_be_trained_refuse_the_graph(server, dataset, real):
     assert not list((server.base / "diffusioncleft_datasets").glob("*9_0"))
 
 
+def test_attributes_that_cant_be_balanced_and_a_factor_of_no_lokr_refuse_the_graph(server, dataset):
+    for settings, words in (
+        ({"balance_by": "eyes"}, "balance_by eyes: no training image says its eyes; they say "),
+        ({"balance_by": "cleft_type,gender "}, ""),
+        ({"balance_by": " , "}, "balance_by names no attribute"),
+        ({"balance_by": "repair_status"}, "balance_by repair_status: "),
+        ({"lokr_factor": 8}, "lokr_factor 8 would have no effect: it belongs to network_form lokr"),
+    ):
+        graph = training(dataset, name="balanced", steps=1, resolution="64", **settings)
+        if words:
+            details, nodes = refused(server, graph)
+            assert nodes == ["train"] and words in details and "--" not in details, details
+        else:
+            server.wait(server.queue(graph))
+
+
 def test_flux_dev_as_the_base_model_refuses_the_graph(server, dataset, tmp_path):
     models = server.base / "models"
     files = build_single_files(build_tiny_flux(tmp_path / "flux"), tmp_path / "files")

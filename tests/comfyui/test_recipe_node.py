@@ -61,6 +61,8 @@ CHOICES = [
         ["--output_preservation_weight=.5", "--max_train_steps=9"],
     ),
     ({"lr_scheduler": "cosine", "lr_warmup_steps": 0}, ["--lr_scheduler=cosine", "--lr_warmup_steps=0"]),
+    ({"mirror": True, "balance_by": "cleft_type,side"}, ["--mirror", "--balance_by=cleft_type,side"]),
+    ({"network_form": "lokr", "lokr_factor": 8}, ["--network_form=lokr", "--lokr_factor=8"]),
     ({"resolution": "64, 128", "mixed_precision": "bf16"}, ["--resolution=64,128", "--mixed_precision=bf16"]),
 ]
 

@@ -130,6 +130,26 @@ def test_robust_trains_on_regularisation_images_too_and_keeps_loras_on_the_way(s
     assert set(names) <= set(server.get("/models/loras"))
 
 
+def test_a_training_is_mirrored_balanced_and_of_the_form_that_the_options_say(server, dataset):
+    from safetensors import safe_open
+
+    options = {"mirror": True, "balance_by": "cleft_type,side", "network_form": "lokr", "lokr_factor": 4}
+    folder = server.base / "models" / "loras"
+    for name, changed in (("mirrored", options), ("plain", {})):
+        server.run(training(dataset, name=name, steps=2, resolution="64", **changed))
+    told = {}
+    for name in ("mirrored", "plain"):
+        (lora,) = folder.glob(f"{name}_*.safetensors")
+        with safe_open(lora, framework="pt") as file:
+            told[name] = file.metadata()
+            factors = [key for key in file.keys() if key.endswith("lokr_w1")]  # noqa: SIM118
+            sides = {tuple(file.get_slice(key).get_shape()) for key in factors}
+        assert (sides == {(4, 4)}) == (name == "mirrored")
+    assert told["mirrored"]["ss_flip_aug"] == "True" and told["plain"]["ss_flip_aug"] == "False"
+    assert told["mirrored"]["balance_by"] == "cleft_type,side" and "balance_by" not in told["plain"]
+    assert json.loads(told["mirrored"]["ss_network_args"]) == {"algo": "lokr", "factor": "4"}
+
+
 def test_a_trainer_names_only_what_lies_in_comfyuis_model_folders(server, dataset):
     for name in ("base_model", "vae", "training_adapter"):
         for hostile in ("../../etc/passwd", "/etc/passwd", "..\\..\\secret.safetensors"):

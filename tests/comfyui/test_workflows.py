@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from comfy_server import PACK, ROOT
 from downstream_phantoms import drawn_and_accepted, write_phantoms
-from graphs import drawing, plan_of, saving
+from graphs import drawing, node, plan_of, saving
 from PIL import Image
 from workflow_files import (
     FILES,
@@ -16,6 +16,7 @@ from workflow_files import (
     build_datasets,
     generator,
     run_workflow,
+    saved_before,
     ui_file,
     ui_path,
 )
@@ -25,6 +26,9 @@ from diffusioncleft.cli import main as cli
 from diffusioncleft.cli.comfyui.convert import to_api
 from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
 from diffusioncleft.diffusioncleft_core.conditions.plan import sampling_plan, write_plan
+
+ADDED = {"mirror": False, "balance_by": "", "lokr_factor": 0}
+"""Widgets of Cleft Training Options that a workflow of an earlier version doesn't know, and their values."""
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +102,18 @@ def test_the_committed_files_are_what_the_generator_makes_from_this_servers_node
         again = "run scripts/build_workflows.py"
         assert json.loads(json.dumps(graph.ui())) == ui_file(name), again
         assert to_api(ui_file(name), info) == api_file(name), again
+
+
+def test_a_workflow_saved_with_fewer_widgets_keeps_every_value_and_takes_the_new_ones_from_the_preset(server):
+    workflows, exported = saved_before()
+    info = server.get("/object_info")
+    (before,) = exported.values()
+    for workflow in workflows:
+        (read,) = to_api(workflow, info).values()
+        assert {name: read["inputs"].pop(name) for name in ADDED} == ADDED
+        assert read["inputs"] == before["inputs"]
+    told = server.run({**exported, "see": node("PreviewAny", source=["1", 1])})["see"]["text"][0]
+    assert "network_form: lokr" in told and not any(name in told for name in ADDED)
 
 
 def test_the_template_browser_lists_every_workflow_the_quick_start_first(server):

@@ -31,6 +31,16 @@ def api_file(name: str) -> dict[str, Any]:
     return json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text(encoding="utf-8"))
 
 
+def saved_before() -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """A workflow that the page saved when Cleft Training Options had three widgets less, every value changed,
+    and what it exported then. The newest releases write the values by name too, earlier ones by place alone.
+    """
+    held = json.loads((Path(__file__).parent / "saved_training_options.json").read_text(encoding="utf-8"))
+    by_place = json.loads(json.dumps(held["workflow"]))
+    del by_place["nodes"][0]["widgets_values_named"]
+    return [held["workflow"], by_place], held["export"]
+
+
 def run_workflow(
     server: ComfyServer, name: str, out: Path, *settings: str, lora: str | None = None, phantom: bool = True
 ) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def test_captions_alone_are_enough_where_the_folder_has_consent_in_so_many_words
     assert "withdrawn and erased 1" in command(*BUILD).stdout
 
 
-RUN = "ab" * 32
+RUN = "dc" * 32
 
 
 @pytest.fixture
