@@ -181,9 +181,10 @@ class Search:
         """Images that were copied out of a set: each says itself what drew it."""
         images = loose_images(folder)
         withdrawn = {image: reached for image, names in images.items() if (reached := self._of(names))}
-        found = {
-            image: reached for image, reached in withdrawn.items() if self._asked(image, sidecar_of(image))
+        asked = {
+            image for image in withdrawn if folder in self._whole or self._asked(image, sidecar_of(image))
         }
+        found = {image: withdrawn[image] for image in withdrawn if image in asked}
         if found:
             files = there(path for image in found for path in (image, sidecar_of(image)))
             reached = merged(item for items in found.values() for item in items)

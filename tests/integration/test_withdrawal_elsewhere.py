@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from commands import offline_environment, run_command
 from phantom_datasets import first_consent
+from PIL import Image
 
 from diffusioncleft.diffusioncleft_core.dataset.drawn import set_withdrawal
 from diffusioncleft.diffusioncleft_core.dataset.withdrawn import MARK, lora_withdrawal, metadata_of
@@ -126,7 +127,7 @@ def test_every_command_on_a_marked_set_says_so(before, told):
     assert "Withdrawn:" in before(*page)
 
 
-@pytest.mark.parametrize("kept", ["all", "images and sidecars", "images"])
+@pytest.mark.parametrize("kept", ["all", "images and sidecars", "images", "what the filters reject"])
 def test_a_copy_is_named_and_marked_by_what_it_says_itself(before, told, tmp_path, kept):
     copy = tmp_path / "copy"
     shutil.copytree(before.root / "drawn", copy, ignore=shutil.ignore_patterns(MARK, ".*"))
@@ -134,6 +135,8 @@ def test_a_copy_is_named_and_marked_by_what_it_says_itself(before, told, tmp_pat
         path.unlink()
     for path in copy.glob("*.json") if kept == "images" else []:
         path.unlink()
+    for path in copy.glob("*.png") if kept == "what the filters reject" else []:
+        Image.new("RGB", (128, 128)).save(path)  # no face; its sidecar still says what drew it
     said = before("dataset", "withdraw", copy, code=2)
     assert f"images: {copy}" in said and "--yes" in said
     assert (copy / MARK).is_file(), "it is marked, erased or not"
@@ -142,6 +145,7 @@ def test_a_copy_is_named_and_marked_by_what_it_says_itself(before, told, tmp_pat
     assert "Withdrawn: the LoRA that drew these images" in said
     (copy / ".lock").touch()
     (copy / "rejected").mkdir(exist_ok=True)
+    assert kept != "what the filters reject" or list((copy / "rejected").glob("*.png"))
     said = before("dataset", "withdraw", copy, "--yes")
     assert "not diffusioncleft's" not in said and not copy.exists()
 
