@@ -25,6 +25,8 @@ _PEOPLE = {
     "man": ("adult", "male"),
     "woman": ("adult", "female"),
 }
+_SCARRING = {"none": "none", "scar": "subtle", "scars": "subtle", "philtrum scar": "visible"}
+"""What a table says of the scars that prompts ask for: Table 1's are subtle."""
 
 
 def write_photographs(
@@ -164,7 +166,7 @@ def metadata_row(name: str, face: PhantomFace, subject_id: str) -> dict[str, str
         found = {
             "asymmetry": "slight" if "nose" in asymmetry else "none",
             "lip_asymmetry": "slight" if "lip" in asymmetry else "none",
-            "scarring": "none" if words["scar"] == "none" else "visible",
+            "scarring": _SCARRING[words["scar"]],
             "repair_status": "repaired",
         }
     return {
