@@ -319,15 +319,15 @@ def _withdraw(args: argparse.Namespace) -> int:
 
     held, unknown = find_withdrawn(args.folders)
     chosen = find_chosen(args.folders, held)
-    for message in [*unknown, *in_stores(args.folders, [*held, *(chosen if args.chosen else [])])]:
+    going = [*held, *chosen] if args.chosen else held
+    for message in [*unknown, *in_stores(args.folders, going)]:
         warn(message)
     if chosen:
         print("chosen by photographs whose consent was withdrawn (early stop), learned nothing from them:")
         for line in described(chosen):
             print(f"  {line}")
         print("these go too" if args.chosen else "these may still be used; --chosen erases them too")
-    learned, held = held, [*held, *(chosen if args.chosen else [])]
-    if not held:
+    if not going:
         where = ", ".join(map(str, args.folders))
         if unknown:
             raise UserError(f"nothing in {where} is marked as withdrawn, which says no more than the warning")
@@ -335,13 +335,13 @@ def _withdraw(args: argparse.Namespace) -> int:
         if not read_given(args.folders).datasets:
             print("no dataset lies there, so no table was read: a consent counts once its dataset is built")
         return 0
-    if learned:
+    if held:
         print("made from photographs whose consent was withdrawn:")
-    for line in described(learned):
+    for line in described(held):
         print(f"  {line}")
     if not agreed(args, "all of this is erased for good; give --yes to do it", "Erase all of this for good?"):
         return 1
-    erased = erase_held(held)
+    erased = erase_held(going)
     print(f"erased {erased.files} files; the same run makes anew what it lacks, without these photographs")
     for folder, names in erased.left.items():
         print(f"left in {folder}: what is not diffusioncleft's: {named(names)}")

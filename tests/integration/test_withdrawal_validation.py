@@ -28,24 +28,29 @@ from diffusioncleft.diffusioncleft_core.phantom.photographs import write_photogr
 from diffusioncleft.diffusioncleft_core.run.withdrawal import note_change
 
 
+def built(folder, photos, holdout, analyzer):
+    """Build a dataset of phantoms from their table; what the build said."""
+    told = []
+    build_dataset(
+        Photographs(photos, photos / "metadata.csv"),
+        load_vocabulary().condition("pre_op"),
+        folder,
+        analyzer,
+        settings=BuildSettings(phantom=True, holdout=holdout),
+        on_change=lambda change: told.extend(note_change(folder, change)),
+    )
+    return told
+
+
 @pytest.fixture
 def clinic(tmp_path, analyzer, monkeypatch):
     """A base model, and a dataset of eight people, two of them held out; a function that builds it again."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     build_tiny_flux(tmp_path / "flux")
-    table = write_photographs(tmp_path / "photos", 8, "cleft", 2, subjects=8, size=64)
+    write_photographs(tmp_path / "photos", 8, "cleft", 2, subjects=8, size=64)
 
     def build():
-        told = []
-        build_dataset(
-            Photographs(tmp_path / "photos", table),
-            load_vocabulary().condition("pre_op"),
-            tmp_path / "dataset",
-            analyzer,
-            settings=BuildSettings(phantom=True, holdout=0.3),
-            on_change=lambda change: told.extend(note_change(tmp_path / "dataset", change)),
-        )
-        return told
+        return built(tmp_path / "dataset", tmp_path / "photos", 0.3, analyzer)
 
     build()
     return tmp_path, build
@@ -129,14 +134,8 @@ def test_a_validation_without_early_stop_is_recorded_as_measured_and_marks_nothi
 
 def test_photographs_of_another_dataset_know_what_they_chose(clinic, settings, analyzer):
     folder, _ = clinic
-    table = write_photographs(folder / "others", 4, "cleft", 5, subjects=4, size=64)
-    build_dataset(
-        Photographs(folder / "others", table),
-        load_vocabulary().condition("pre_op"),
-        folder / "second",
-        analyzer,
-        settings=BuildSettings(phantom=True, holdout=0.5),
-    )
+    write_photographs(folder / "others", 4, "cleft", 5, subjects=4, size=64)
+    built(folder / "second", folder / "others", 0.5, analyzer)
     path, _ = trained(changed(settings, validation_data_dir=folder / "second"))
     rows = read_jsonl(folder / "second" / "trained.jsonl")
     assert [row.get("part") for row in rows if "folder" in row] == [CHOSEN_BY]
