@@ -83,6 +83,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     build.add_argument("--bare-trigger", action="store_true", help="captions begin with CLP instead of [CLP]")
     build.add_argument(
+        "--clinical-captions",
+        action="store_true",
+        help="captions name clinical facts alone, as the paper's; without it they also name what the table "
+        "says of skin, hair and eyes, and end with the closing phrase, as prompts do",
+    )
+    build.add_argument(
         "--allow-edits", action="store_true", help="let ComfyUI's node Cleft Captions change captions"
     )
     show = commands.add_parser("show", help="counts by role, attribute and reason")
@@ -169,6 +175,7 @@ def _build(args: argparse.Namespace) -> int:
             "seed": args.seed,
             "min_side": args.min_side,
             "bracketed": not args.bare_trigger,
+            "whole_captions": not args.clinical_captions,
             "phantom": args.phantom,
         }
         | ({"max_side": args.max_side} if args.max_side is not None else {})
@@ -199,7 +206,7 @@ def _build_with(out: Path, arguments: dict[str, Any]) -> BuildResult:
     photos = Path(arguments["photos"])
     metadata = Path(arguments["metadata"]) if arguments["metadata"] else None
     photographs = Photographs(photos, metadata, [Path(path) for path in arguments["apart_from"]])
-    look_through(photographs, condition, bracketed=settings.bracketed, dataset=out)
+    look_through(photographs, condition, dataset=out, form=settings.caption_form)
     faces = load_face_analyzer(arguments["faces"])
     try:
         return build_dataset(

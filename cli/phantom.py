@@ -15,7 +15,7 @@ EXAMPLES = """\
 examples:
   diffusioncleft phantom render --condition pre_op --n 100 --out photos/pre_op
   diffusioncleft phantom render --condition post_op --n 201 --out photos/post_op --size 256 --seed 7
-  diffusioncleft phantom render --condition pre_op --n 12 --out heads --size 512 --drawing anatomy
+  diffusioncleft phantom render --condition pre_op --n 12 --out heads --size 512
 """
 
 
@@ -44,12 +44,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=COUNT,
         help="so many people, photographed in turn (default: nine in ten photographs)",
     )
-    render.add_argument(
-        "--drawing",
-        choices=("flat", "anatomy"),
-        default="flat",
-        help="flat, which the embedded models know (default), or anatomy, a shaded head, which they do not",
-    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -65,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     if condition.phantom is None:
         raise UserError(f"the phantom draws no {condition.name}: choose another --condition")
     finding = condition.phantom.finding
-    photographs = (args.out, args.n, finding, args.seed, args.size, args.subjects, args.drawing)
+    photographs = (args.out, args.n, finding, args.seed, args.size, args.subjects)
     if args.out.is_dir():
         if holds_others(*photographs):
             raise UserError(

@@ -26,7 +26,6 @@ from diffusioncleft.diffusioncleft_core.files import write_json
 from diffusioncleft.diffusioncleft_core.imageset.copies import (
     COPIES_VERSION,
     NEAR_COPY,
-    NEAR_COPY_PHANTOM,
     NEAR_COPY_VISIT,
     CopyIndex,
     thumbnail,
@@ -161,7 +160,7 @@ def strangers_alone(gallery: int, n: int, seed: int) -> dict[str, Any]:
     return {
         "photographs": gallery,
         "highest": round(max(scores), 3),
-        "taken for copies": share(scores, NEAR_COPY_PHANTOM),
+        "taken for copies": share(scores, NEAR_COPY),
         "milliseconds of a core an image": round(1000 * (process_time() - started) / n),
     }
 
@@ -169,11 +168,7 @@ def strangers_alone(gallery: int, n: int, seed: int) -> dict[str, Any]:
 def document(real: Path | None, n: int, strangers: int) -> dict[str, Any]:
     found: dict[str, Any] = {
         "version": COPIES_VERSION,
-        "thresholds": {
-            "photographs": NEAR_COPY,
-            "phantoms": NEAR_COPY_PHANTOM,
-            "phantoms, dataset": NEAR_COPY_VISIT,
-        },
+        "thresholds": {"pictures": NEAR_COPY, "phantoms, dataset": NEAR_COPY_VISIT},
     }
     if real is not None:
         counts, halves = real_figures(real)
@@ -194,7 +189,7 @@ def document(real: Path | None, n: int, strangers: int) -> dict[str, Any]:
     found["phantom"] = {
         "photographs": n,
         "chosen on one set, reported on another": second.figures(first.chosen()),
-        "at the threshold in use": second.figures(NEAR_COPY_PHANTOM),
+        "at the threshold in use": second.figures(NEAR_COPY),
         "two visits of each, at the dataset's threshold": visits.figures(NEAR_COPY_VISIT),
         "strangers": strangers_alone(300, strangers, 51),
     }

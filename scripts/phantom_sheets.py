@@ -1,5 +1,7 @@
-"""Draw the anatomical phantom's sheets for docs/phantom.md: `python scripts/phantom_sheets.py --out
-docs/images`."""
+"""Draw the phantom's sheets for README and docs/phantom.md; --demo adds the README's faces of a demo's run.
+
+python scripts/phantom_sheets.py --out docs/images --demo demo
+"""
 
 import argparse
 from collections.abc import Sequence
@@ -11,19 +13,23 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from diffusioncleft.diffusioncleft_core.phantom.anatomy.face import (
+from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
+from diffusioncleft.diffusioncleft_core.imageset.manifest import read_image_set
+from diffusioncleft.diffusioncleft_core.phantom.anatomy.skin import TONES
+from diffusioncleft.diffusioncleft_core.phantom.face import (
     CLEFT,
     EXPRESSIONS,
+    SCAR,
     SUBJECTS,
-    AnatomyFace,
     Cleft,
     Light,
+    PhantomFace,
     Repair,
     View,
     random_face,
 )
-from diffusioncleft.diffusioncleft_core.phantom.anatomy.render import render
-from diffusioncleft.diffusioncleft_core.phantom.anatomy.skin import TONES
+from diffusioncleft.diffusioncleft_core.phantom.render import render
+from diffusioncleft.diffusioncleft_core.report.folders import RunFolders
 
 Picture = NDArray[np.uint8]
 Cell = tuple[str, Picture]
@@ -38,18 +44,18 @@ MIXED = (
 )
 
 
-def person(seed: int, view: View | None = None, **words: str) -> AnatomyFace:
+def person(seed: int, view: View | None = None, **words: str) -> PhantomFace:
     """A healthy person without glasses, straight on unless `view` says otherwise."""
     face = random_face(np.random.default_rng(seed), attributes=words)
     return replace(face, view=view or View(), glasses=False)
 
 
-def whole(face: AnatomyFace, side: int = 200) -> Picture:
+def whole(face: PhantomFace, side: int = 200) -> Picture:
     """The whole picture, drawn at `side` px."""
     return render(face, side).image
 
 
-def mouth_of(face: AnatomyFace, side: int = 200) -> Picture:
+def mouth_of(face: PhantomFace, side: int = 200) -> Picture:
     """Nose and mouth, cut from a picture of 512 px."""
     made = render(face, 512)
     x1, y1, x2, y2 = made.lips
@@ -73,10 +79,44 @@ def sheet(rows: Sequence[Sequence[Cell]], path: Path) -> None:
     print(path)
 
 
+def mosaic(rows: Sequence[Sequence[Picture]], path: Path) -> None:
+    """Pictures of one size in rows, without words."""
+    page = np.concatenate([np.concatenate(list(row), 1) for row in rows])
+    Image.fromarray(page).save(path, optimize=True)
+    print(path)
+
+
+def at_random(finding: str | None, seed: int, n: int = 8, side: int = 160) -> list[Picture]:
+    """People as the phantom draws them when nothing is asked, every skin tone in turn."""
+    rng, tones = np.random.default_rng(seed), list(TONES)
+    return [
+        whole(random_face(rng, finding=finding, attributes={"skin": tones[i % len(tones)]}), side)
+        for i in range(n)
+    ]
+
+
+def passed(run: Path, n: int = 20) -> list[list[Picture]]:
+    """The first faces of each condition that passed the filters of a run, in rows of ten."""
+    rows: list[list[Picture]] = []
+    for condition in load_vocabulary().conditions:
+        folder = RunFolders(run).generated(condition)
+        found = [row.file for row in read_image_set(folder) if row.accepted][:n]
+        pictures = [np.asarray(Image.open(folder / file).convert("RGB")) for file in found]
+        rows += [pictures[i : i + 10] for i in range(0, n, 10)]
+    return rows
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
-    out = parser.parse_args().out
+    parser.add_argument("--demo", type=Path, metavar="RUN", help="folder of a finished `make demo`")
+    args = parser.parse_args()
+    out: Path = args.out
+    mosaic([at_random(None, 1), at_random(CLEFT, 2), at_random(SCAR, 3)], out / "phantoms.png")
+    if args.demo:
+        mosaic(passed(args.demo), out / "demo.png")
     people = ("woman", "man", "girl", "boy", "kid", "baby")
     tones = [
         [

@@ -54,6 +54,7 @@ def settings_of(root: Path, *conditions: str) -> RunSettings:
             max_train_steps=2,
             optimizer_type="AdamW",
             resolution=(SIDE,),
+            sample_steps=1,
         ),
     )
 

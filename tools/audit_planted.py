@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from ..diffusioncleft_core.faces.analyzer import FaceAnalyzer, load_face_analyzer
 from ..diffusioncleft_core.faces.calibration import calibrate
 from ..diffusioncleft_core.files import write_json
-from ..diffusioncleft_core.imageset.copies import NEAR_COPY, NEAR_COPY_PHANTOM, CopyIndex, thumbnail
+from ..diffusioncleft_core.imageset.copies import NEAR_COPY, CopyIndex, thumbnail
 from ..diffusioncleft_core.imageset.decode import read_image
 from ..diffusioncleft_core.metrics.fir import embedder_info
 from ..diffusioncleft_core.metrics.threshold import AuditThreshold, audit_threshold
@@ -156,7 +156,7 @@ def counted(hits: NDArray[np.bool_]) -> Proportion:
 def phantoms(repetitions: int) -> dict[str, Any]:
     analyzer = load_face_analyzer("phantom")
     trained = [picture_of(person, SEED + 1) for person in range(TRAINED)]
-    scores = Scores(analyzer, trained, NEAR_COPY_PHANTOM)
+    scores = Scores(analyzer, trained, NEAR_COPY)
     none = (np.zeros((0, 512), np.float32), ())
     threshold = audit_threshold(analyzer.pack, embedder_info(analyzer)["sha256"], none, None)
     strangers = scores.of(
@@ -169,11 +169,11 @@ def phantoms(repetitions: int) -> dict[str, Any]:
         "trained": TRAINED,
         "images": IMAGES,
         "threshold": threshold.as_json(),
-        "near_copy": NEAR_COPY_PHANTOM,
-        "strangers": found_by(strangers, threshold.value, NEAR_COPY_PHANTOM),
-        "found": {name: found_by(part, threshold.value, NEAR_COPY_PHANTOM) for name, part in kinds.items()},
+        "near_copy": NEAR_COPY,
+        "strangers": found_by(strangers, threshold.value, NEAR_COPY),
+        "found": {name: found_by(part, threshold.value, NEAR_COPY) for name, part in kinds.items()},
         "sets": {
-            name: sets_of(strangers, part, threshold, NEAR_COPY_PHANTOM, repetitions, number)
+            name: sets_of(strangers, part, threshold, NEAR_COPY, repetitions, number)
             for number, (name, part) in enumerate(kinds.items())
         },
     }

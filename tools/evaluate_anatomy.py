@@ -24,8 +24,8 @@ from sklearn.metrics import roc_auc_score
 
 from ..diffusioncleft_core.faces.analyzer import FaceAnalyzer, load_face_analyzer
 from ..diffusioncleft_core.files import write_json
-from ..diffusioncleft_core.phantom.anatomy.face import CLEFT, CLOSE, SCAR, WHOLE_HEAD, random_face
-from ..diffusioncleft_core.phantom.anatomy.render import render
+from ..diffusioncleft_core.phantom.face import CLEFT, CLOSE, SCAR, WHOLE_HEAD, random_face
+from ..diffusioncleft_core.phantom.render import render
 from ..diffusioncleft_core.progress import progress
 from ..diffusioncleft_core.statistics import clopper_pearson
 

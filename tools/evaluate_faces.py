@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from ..diffusioncleft_core.environment import hardware, versions
 from ..diffusioncleft_core.faces.analyzer import Face, FaceAnalyzer, load_face_analyzer
 from ..diffusioncleft_core.files import write_json
-from ..diffusioncleft_core.phantom.anatomy.face import HEALTHY, random_face, random_identity
-from ..diffusioncleft_core.phantom.anatomy.render import AnatomyRendering, render
+from ..diffusioncleft_core.phantom.face import HEALTHY, random_face, random_identity
 from ..diffusioncleft_core.phantom.photographs import add_artifact
+from ..diffusioncleft_core.phantom.render import Rendering, render
 from ..diffusioncleft_core.progress import progress
 from . import CONDITION_OF, FINDING_OF
 from .faces_pictures import CHILDREN, CONDITIONS, Image, background, wear
@@ -31,7 +31,7 @@ RESAMPLES = 500
 
 def photograph_people(
     per_skin: int, views: int, size: int, seed: int, *, alike: bool = False
-) -> list[tuple[int, AnatomyRendering]]:
+) -> list[tuple[int, Rendering]]:
     """`views` pictures (conditions in turn)
     of `per_skin` new people of every skin tone, each with the person's number.
 
@@ -75,7 +75,7 @@ def mean(values: Sequence[float], seed: int = 0) -> dict[str, Any]:
     return {"value": float(array.mean()), "ci95": [float(low), float(high)], "n": len(array)}
 
 
-def detection(truths: Sequence[AnatomyRendering], found: Sequence[list[Face]]) -> dict[str, Any]:
+def detection(truths: Sequence[Rendering], found: Sequence[list[Face]]) -> dict[str, Any]:
     """Share of pictures with exactly one box, and the landmark error of those: mean over the five points, in
     inter-ocular distances; share of faces whose mean error is below CLOSE."""
     single = [(truth, faces[0]) for truth, faces in zip(truths, found, strict=True) if len(faces) == 1]
@@ -153,7 +153,7 @@ def area(genuine: NDArray[np.float64], impostor: NDArray[np.float64]) -> float:
 
 
 def measure_people(
-    analyzer: FaceAnalyzer, pictures: list[tuple[int, AnatomyRendering]], worn: int | None = None
+    analyzer: FaceAnalyzer, pictures: list[tuple[int, Rendering]], worn: int | None = None
 ) -> dict[str, Any]:
     """Detection and identity figures, overall and by skin tone; `worn` seeds wear of the pictures first."""
     rng = np.random.default_rng(worn)
@@ -194,7 +194,7 @@ def count_shares(analyzer: FaceAnalyzer, images: Sequence[Image]) -> dict[str, A
     }
 
 
-def in_a_larger_frame(truth: AnatomyRendering, rng: np.random.Generator) -> AnatomyRendering:
+def in_a_larger_frame(truth: Rendering, rng: np.random.Generator) -> Rendering:
     """The picture somewhere in a frame 2 to 3.5 times its size."""
     side = truth.image.shape[0]
     size = int(side * rng.uniform(2, 3.5))
@@ -203,7 +203,7 @@ def in_a_larger_frame(truth: AnatomyRendering, rng: np.random.Generator) -> Anat
     frame[y : y + side, x : x + side] = truth.image
     shift = np.array([x, y], np.float32)
     move = np.tile(shift, 2)
-    return AnatomyRendering(
+    return Rendering(
         frame, truth.landmarks + shift, truth.box + move, truth.lips + move, truth.attributes, truth.finding
     )
 

@@ -26,8 +26,8 @@ _NAMES = tuple(HEADS)
 
 def held_out(n: int, seed: int) -> tuple[NDArray[np.uint8], list[dict[str, str]]]:
     """n healthy, n pre-op and n post-op phantoms (a tenth of these without a scar): [3n, 128, 128, 3]."""
-    from ..diffusioncleft_core.phantom.anatomy.face import random_face
-    from ..diffusioncleft_core.phantom.anatomy.render import render
+    from ..diffusioncleft_core.phantom.face import random_face
+    from ..diffusioncleft_core.phantom.render import render
 
     rng = np.random.default_rng(seed)
     images, words = [], []

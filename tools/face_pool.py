@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from ..diffusioncleft_core.faces.analyzer import FaceAnalyzer
 from ..diffusioncleft_core.files import atomic_path
-from ..diffusioncleft_core.phantom.anatomy.face import FINDINGS, AnatomyFace, random_face, random_identity
-from ..diffusioncleft_core.phantom.anatomy.render import render
+from ..diffusioncleft_core.phantom.face import FINDINGS, PhantomFace, random_face, random_identity
+from ..diffusioncleft_core.phantom.render import render
 from ..diffusioncleft_core.progress import progress
 
 SIDE = 128
@@ -39,7 +39,7 @@ class FacePool:
         return {int(self.person[place]): place for place in set(range(len(self.person))) - set(self.first)}
 
 
-def drawn_person(person: int, seed: int) -> AnatomyFace:
+def drawn_person(person: int, seed: int) -> PhantomFace:
     """The person of this number, as first seen."""
     rng = np.random.default_rng([seed, person])
     finding = KINDS[person % len(KINDS)]

@@ -3,6 +3,7 @@
 python -m diffusioncleft.tools.faces_detector --out DIR
 """
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -184,7 +185,7 @@ def train(library: Library, schedule: Schedule) -> tuple[Detector, dict[str, flo
         if done >= 1:
             break
         for group in optimizer.param_groups:
-            group["lr"] = peak * min(1.0, (training.step + 1) / 60) * (0.51 + 0.49 * np.cos(np.pi * done))
+            group["lr"] = peak * min(1.0, (training.step + 1) / 60) * (0.51 + 0.49 * math.cos(math.pi * done))
         answers = model(images.contiguous(memory_format=torch.channels_last))
         parts = loss(answers, boxes, landmarks, present, images.shape[-1])
         training.learn(parts["score"] + 2 * parts["box"] + 2 * parts["landmark"], parts)

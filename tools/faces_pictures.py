@@ -7,15 +7,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..diffusioncleft_core.phantom.anatomy.face import (
+from ..diffusioncleft_core.phantom.face import (
     CLOSE,
     HEALTHY,
     WHOLE_HEAD,
-    AnatomyFace,
+    PhantomFace,
     random_face,
     random_identity,
 )
-from ..diffusioncleft_core.phantom.anatomy.render import render
+from ..diffusioncleft_core.phantom.render import render
 from ..diffusioncleft_core.progress import progress
 from . import CONDITION_OF, FINDING_OF
 
@@ -70,7 +70,7 @@ def render_library(people: int, views: int, size: int, seed: int) -> Library:
     return Library(images, landmarks, boxes, numbers, identities, attributes, conditions)
 
 
-def _another(face: AnatomyFace, rng: np.random.Generator, turn: int) -> AnatomyFace:
+def _another(face: PhantomFace, rng: np.random.Generator, turn: int) -> PhantomFace:
     condition = CONDITIONS[turn % 3]
     if condition == "pre_op" and face.attributes["subject"] not in CHILDREN:
         condition = "post_op"

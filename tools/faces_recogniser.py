@@ -3,6 +3,8 @@
 python -m diffusioncleft.tools.faces_recogniser --out DIR
 """
 
+import math
+
 import cv2
 import numpy as np
 import torch
@@ -168,7 +170,7 @@ def train(library: Library, crops: Image, schedule: Schedule) -> tuple[Recognise
     training, order = Training(model, optimizer, schedule), np.empty(0, np.int64)
     while (done := training.done) < 1:
         warm = min(1.0, (training.step + 1) / 60)
-        rate = 3e-3 * warm * (0.01 + 0.99 * (0.5 + 0.5 * np.cos(np.pi * done)))
+        rate = 3e-3 * warm * (0.01 + 0.99 * (0.5 + 0.5 * math.cos(math.pi * done)))
         optimizer.param_groups[0]["lr"], optimizer.param_groups[1]["lr"] = rate, 10 * rate
         if len(order) < schedule.batch:
             order = rng.permutation(len(crops))

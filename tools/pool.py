@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..diffusioncleft_core.phantom.anatomy.face import AnatomyFace, random_face
 from ..diffusioncleft_core.phantom.anatomy.lips import mood
-from ..diffusioncleft_core.phantom.anatomy.render import AnatomyRendering, render
+from ..diffusioncleft_core.phantom.face import PhantomFace, random_face
+from ..diffusioncleft_core.phantom.render import Rendering, render
 from . import FINDING_OF
 from .strokes import line, spot, wedge
 
@@ -24,7 +24,7 @@ _MARKED = 0.55
 """Share of healthy phantoms with a light, dark or red line, wedge or spot somewhere on the skin."""
 _SHAPES = {"line": (partial(line, upright=True), 0.45), "wedge": (wedge, 0.35), "spot": (spot, 0.2)}
 """What marks there are, and how often."""
-_SITES = {"cheek": (0.62, 0.62), "forehead": (0.40, -0.55), "chin": (0.36, 1.42)}
+SITES = {"cheek": (0.62, 0.62), "forehead": (0.40, -0.55), "chin": (0.36, 1.42)}
 """Where they lie: from the middle between the eyes, in distances of the eyes across and of the mouth down.
 
 Each has its place, as a cleft has: of marks that may lie anywhere four steps draw the mean, nothing.
@@ -52,7 +52,7 @@ def _chunk(
     return np.stack(images), np.stack(boxes), words
 
 
-def surroundings(face: AnatomyFace) -> dict[str, str]:
+def surroundings(face: PhantomFace) -> dict[str, str]:
     """What else there is to see beside Table 1: the mouth, glasses, colours of cloth and background."""
 
     def colour(rgb: tuple[float, float, float]) -> str:
@@ -70,7 +70,7 @@ def surroundings(face: AnatomyFace) -> dict[str, str]:
     }
 
 
-def draw_mark(made: AnatomyRendering, rng: np.random.Generator) -> tuple[NDArray[np.uint8], str]:
+def draw_mark(made: Rendering, rng: np.random.Generator) -> tuple[NDArray[np.uint8], str]:
     """The picture with a soft line, spot or wedge on the skin, or one on each side, and what it is called.
 
     Lighter, darker or redder than the skin, never round the mouth: small things that a healthy face may have,
@@ -80,12 +80,12 @@ def draw_mark(made: AnatomyRendering, rng: np.random.Generator) -> tuple[NDArray
     size = made.image.shape[0]
     kind = str(rng.choice(list(_TINTS)))
     shape = str(rng.choice(list(_SHAPES), p=[share for _, share in _SHAPES.values()]))
-    where = str(rng.choice(list(_SITES)))
+    where = str(rng.choice(list(SITES)))
     side = str(rng.choice(["left", "right", "both"], p=[0.3, 0.3, 0.4]))
     draw, _ = _SHAPES[shape]
     share = np.zeros((size, size), np.float32)
     for away in {"left": (1,), "right": (-1,), "both": (-1, 1)}[side]:
-        at = _site(made, where, away) + rng.normal(0, size / 128, 2)
+        at = site(made.landmarks, where, away) + rng.normal(0, size / 128, 2)
         row, column = at.astype(int)
         if not (0 <= row < size and 0 <= column < size and made.masks.skin[row, column] > 0.9):
             return made.image, "none"  # under hair, or turned away
@@ -104,11 +104,14 @@ def draw_mark(made: AnatomyRendering, rng: np.random.Generator) -> tuple[NDArray
     return np.clip(picture + 0.5, 0, 255).astype(np.uint8), named
 
 
-def _site(made: AnatomyRendering, where: str, away: int) -> NDArray[np.float64]:
-    """Row and column of a place of the face; away: 1 to the picture's right, the patient's left, or -1."""
-    middle, mouth = made.landmarks[:2].mean(0), made.landmarks[3:].mean(0)
-    across, down = _SITES[where]
-    point = middle + away * across * (made.landmarks[1] - made.landmarks[0]) + down * (mouth - middle)
+def site(landmarks: NDArray[np.floating], where: str, away: int) -> NDArray[np.float64]:
+    """Row and column of a place of the face with these five landmarks [5, 2].
+
+    away: 1 to the picture's right, the patient's left, or -1.
+    """
+    middle, mouth = landmarks[:2].mean(0), landmarks[3:].mean(0)
+    across, down = SITES[where]
+    point = middle + away * across * (landmarks[1] - landmarks[0]) + down * (mouth - middle)
     return np.asarray(point[::-1], np.float64)
 
 

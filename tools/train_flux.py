@@ -11,7 +11,9 @@ folder.
 """
 
 import json
+import math
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ from ..diffusioncleft_core.conditions.loader import load_vocabulary
 from .captions import base_captions, mirrored
 from .encoder import encode_patches, from_other_code, other_code
 from .muon import Muon
-from .pool import training_parser
+from .pool import SITES, site, training_parser
 from .text import LENGTH, WIDTH, clip_encoder, spread_words, t5_encoder, word_tokenizer
 
 GRID = 8
@@ -158,6 +160,27 @@ def token_weights() -> torch.Tensor:
     return (weight / weight.mean()).reshape(-1, 1)
 
 
+def mark_weights(pool: Path, attributes: Sequence[Mapping[str, str]]) -> torch.Tensor:
+    """[2N, 64, 1] float16: what is added to the token weights of the pool's pictures and their mirror images.
+
+    A mark is small, and so is what telling its side is worth: its place counts more, and so does the same
+    place on the other side, where a mark of one side is not.
+    """
+    landmarks = np.load(pool / "marks.npy")[:, :10].reshape(-1, 5, 2)
+    size = np.load(pool / "images.npy", mmap_mode="r").shape[1]
+    middles = (np.arange(GRID) + 0.5) * size / GRID
+    reach = 0.75 * size / GRID
+    weights = np.zeros((len(attributes), GRID, GRID), np.float32)
+    for weight, face, words in zip(weights, landmarks, attributes, strict=True):
+        for where in (name for name in SITES if name in words["mark"].split()):
+            for away in (-1, 1):
+                row, column = site(face, where, away)
+                near = np.exp(-0.5 * ((middles - row) / reach) ** 2)[:, None]
+                weight += 12 * near * np.exp(-0.5 * ((middles - column) / reach) ** 2)
+    both = np.concatenate([weights, weights[:, :, ::-1]])
+    return torch.from_numpy(both.reshape(-1, GRID * GRID, 1)).half()
+
+
 @torch.no_grad()
 def sheet(net: Net, vae: AutoencoderKL, ids: tuple[torch.Tensor, torch.Tensor], path: Path) -> None:
     """Four-step samples of 32 prompts at fixed seeds, 8 a row."""
@@ -230,13 +253,13 @@ def main() -> None:
         step, spent, smooth = state["step"], state["spent"], state["smooth"]
         print(f"going on at step {step}", flush=True)
     rng = torch.Generator().manual_seed(args.seed + step)
-    weight = token_weights()
+    weight, on_marks = token_weights(), mark_weights(args.pool, attributes)
     schnell = torch.tensor([1.0, 0.75, 0.5, 0.25])
     last, saved = time.time(), time.time()
     limit = 60 * args.minutes
     while spent < limit:
         share = spent / limit
-        rate = args.lr * min(1, (step + 1) / 200) * max(0.02, 0.5 * (1 + np.cos(np.pi * share)))
+        rate = args.lr * min(1, (step + 1) / 200) * max(0.02, 0.5 * (1 + math.cos(math.pi * share)))
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -249,7 +272,7 @@ def main() -> None:
         sigma = torch.where(torch.arange(args.batch) % 4 == 0, uniform, own)
         s = sigma[:, None, None]
         velocity = net((1 - s) * x0 + s * noise, sigma, clip_ids[pick, copy], t5_ids[pick, copy])
-        loss = (weight * (velocity - (noise - x0)).square()).mean()
+        loss = ((weight + on_marks[pick].float()) * (velocity - (noise - x0)).square()).mean()
         net.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)

@@ -8,6 +8,7 @@ is to photographs. It never sees a cleft or a scar.
 """
 
 import json
+import math
 import time
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def main() -> None:
     start, step = time.time(), 0
     while (share := (time.time() - start) / (60 * args.minutes)) < 1:
         for group in optimiser.param_groups:
-            group["lr"] = args.lr * max(0.01, 0.5 * (1 + np.cos(np.pi * share)))
+            group["lr"] = args.lr * max(0.01, 0.5 * (1 + math.cos(math.pi * share)))
         pick = rng.integers(0, len(images), args.batch)
         squares = np.stack([random_square(rng, marks[i], images.shape[1]) for i in pick])
         cut = np.stack([cut_square(images[i], s, SIDE) for i, s in zip(pick, squares, strict=True)])

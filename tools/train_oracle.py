@@ -8,6 +8,7 @@ Half of the pictures are seen mirrored, their left findings as right ones.
 
 import argparse
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -133,7 +134,7 @@ def main() -> None:
     sizes = [len(v) for v in HEADS.values()]
     start, step = time.time(), 0
     while (share := (time.time() - start) / (60 * args.minutes)) < 1:
-        rate = 3e-3 * min(1, (step + 1) / 50) * max(0.01, 0.5 * (1 + np.cos(np.pi * share)))
+        rate = 3e-3 * min(1, (step + 1) / 50) * max(0.01, 0.5 * (1 + math.cos(math.pi * share)))
         for group in optimizer.param_groups:
             group["lr"] = rate
         pick = torch.randint(len(x_all), (64,), generator=generator)

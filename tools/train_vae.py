@@ -11,6 +11,7 @@ same time.
 """
 
 import json
+import math
 import time
 from pathlib import Path
 
@@ -151,7 +152,7 @@ def main() -> None:
     while (share := (time.time() - start) / (60 * args.minutes)) < 1:
         whole = share > 0.85
         images, weight = data.draw(max(2, args.batch // 4) if whole else args.batch, 128 if whole else _CROP)
-        rate = args.lr * min(1, (step + 1) / 100) * max(0.02, 0.5 * (1 + np.cos(np.pi * share)))
+        rate = args.lr * min(1, (step + 1) / 100) * max(0.02, 0.5 * (1 + math.cos(math.pi * share)))
         for group in optimizer.param_groups:
             group["lr"] = rate
         loss, now = loss_of(vae, images.contiguous(memory_format=torch.channels_last), weight, code)

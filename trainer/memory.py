@@ -19,6 +19,11 @@ OUT_OF_MEMORY_HINT = (
 def release() -> None:
     """Give back memory that nothing refers to any more."""
     gc.collect()
+    empty_cache()
+
+
+def empty_cache() -> None:
+    """Give back the GPU's memory that is free, for others to use."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 

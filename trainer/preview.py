@@ -97,7 +97,7 @@ class Previewer:
         finally:
             if self._vae is not None:
                 self._vae.to("cpu")
-            memory.release()
+            memory.empty_cache()
 
     def has_all(self, step: int) -> bool:
         """Whether the pictures of `step` are there."""

@@ -55,9 +55,9 @@ def load_vocabulary(path: Path | None = None) -> Vocabulary:
 
 def _vocabulary(root: Table, digest: str, path: Path | None) -> Vocabulary:
     root.only(
-        "schema", "name", "title", "closing", "healthy_face", "appearance", "phrases", "articles",
-        "attributes", "columns", "caption_phrases", "conditions", "zero_shot", "reported", "reported_notes",
-        "groups",
+        "schema", "name", "title", "closing", "healthy_face", "appearance", "caption_appearance",
+        "phrases", "articles", "attributes", "columns", "caption_phrases", "conditions", "zero_shot",
+        "reported", "reported_notes", "groups",
     )  # fmt: skip
     if root.content.get("schema") != SCHEMA:
         raise root.fail(f"schema must be {SCHEMA}; this version reads no other")
@@ -191,6 +191,7 @@ def _condition(
         healthy_face=root.template("healthy_face"),
         appearance=root.templates("appearance", ()),
         caption=table.templates("caption"),
+        caption_appearance=root.templates("caption_appearance", ()),
         phrases={**root.phrases("phrases"), **table.phrases("phrases")},
         caption_phrases={**root.phrases("caption_phrases"), **table.phrases("caption_phrases")},
         articles=root.text_map("articles"),
@@ -329,7 +330,7 @@ def _check_names(table: Table, condition: Condition) -> None:
     prompt = [condition.face, condition.healthy_face, *condition.appearance]
     for templates, phrases, known in (
         (prompt, condition.phrases, condition.details),
-        (list(condition.caption), condition.caption_phrases, condition.columns),
+        ([*condition.caption, *condition.caption_appearance], condition.caption_phrases, condition.columns),
     ):
         _check_phrases(table, [*templates, *(f"{{{name}}}" for name in phrases)], phrases, known, ())
 

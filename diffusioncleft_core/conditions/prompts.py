@@ -51,22 +51,37 @@ def build_prompt(
     return with_trigger(condition, _join(sentences), bracketed=bracketed, trigger=trigger)
 
 
+@dataclass(frozen=True)
+class CaptionForm:
+    """How captions are written: the trigger as `[CLP]` or bare; whole, or clinical facts alone."""
+
+    bracketed: bool = True
+    whole: bool = True
+
+
+AS_PROMPTS = CaptionForm()
+
+
 def build_caption(
     condition: Condition,
     metadata: Mapping[str, str],
     *,
     bracketed: bool = True,
     trigger: str | None = None,
-    closing: bool = False,
+    whole: bool = True,
 ) -> str:
-    """The training caption of a photograph (section 4.1): clinical facts, no skin, eyes, hair, background.
+    """The training caption of a photograph.
+
+    Clinical facts as in the paper (section 4.1) and, unless they are to be all, what prompts say beside them:
+    skin, hair and eyes where the table has them, and the closing phrase. A LoRA then sees in training what it
+    is asked with.
 
     Args:
         condition: whose phrases are used.
         metadata: a row of metadata.csv; columns of no use to the caption are ignored, blank ones say nothing.
         bracketed: `[TRIGGER]`, otherwise the bare word.
         trigger: another word in place of the condition's own, "" for none.
-        closing: append the prompt's closing phrase; the paper gives it for prompts alone.
+        whole: False for the paper's captions, which end with the clinical facts.
 
     Raises:
         UserError: a value is not allowed.
@@ -78,7 +93,8 @@ def build_caption(
     }
     grammar = _grammar(condition, checked, condition.columns, captions=True)
     sentences = [grammar.sentence(template) for template in condition.caption]
-    if closing:
+    if whole:
+        sentences += [grammar.sentence(template) for template in condition.caption_appearance]
         sentences.append(finish_sentence(condition.closing))
     return with_trigger(condition, _join(sentences), bracketed=bracketed, trigger=trigger)
 

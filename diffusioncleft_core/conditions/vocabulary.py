@@ -147,7 +147,7 @@ class Condition:
         needs_one_of: a prompt must say something about at least one of these.
         region: where in the face the finding lies, None when it may be anywhere.
         metadata: what metadata.csv must say for a photograph to belong to the condition.
-        face, healthy_face, appearance, caption, phrases: templates (see grammar.py).
+        face, healthy_face, appearance, caption, caption_appearance, phrases: templates (see grammar.py).
         columns: the columns of metadata.csv, from which captions are made.
     """
 
@@ -167,6 +167,7 @@ class Condition:
     healthy_face: str
     appearance: tuple[str, ...]
     caption: tuple[str, ...]
+    caption_appearance: tuple[str, ...]
     phrases: Mapping[str, Template]
     caption_phrases: Mapping[str, Template]
     articles: Mapping[str, str]
@@ -179,7 +180,7 @@ class Condition:
 
     @property
     def appearance_attributes(self) -> frozenset[str]:
-        """The attributes that the sentences on appearance speak of, which captions leave out."""
+        """The attributes that the sentences on appearance speak of, which clinical captions leave out."""
         found: set[str] = set()
         open_names = {name for template in self.appearance for name in spoken_in(template)}
         while open_names:
@@ -296,7 +297,7 @@ class Vocabulary:
             words |= {*words_of(condition.trigger), *words_of(condition.closing)}
             prompt = [condition.face, condition.healthy_face, *condition.appearance]
             words |= _words_of_templates([*prompt, *_texts(condition.phrases)], condition.details)
-            caption = [*condition.caption, *_texts(condition.caption_phrases)]
+            caption = [*condition.caption, *condition.caption_appearance, *_texts(condition.caption_phrases)]
             words |= _words_of_templates(caption, condition.columns)
         return sorted(words)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..conditions.prompts import build_caption, with_trigger
+from ..conditions.prompts import CaptionForm, build_caption, with_trigger
 from ..conditions.vocabulary import Condition
 from ..errors import UserError
 from ..files import inside
@@ -112,7 +112,7 @@ CaptionBuilder = Callable[[Mapping[str, str], str | None], str]
 _BRACKETED_WORD = re.compile(r"\[(\w+)\]")
 
 
-def caption_builder(condition: Condition, bracketed: bool) -> CaptionBuilder:
+def caption_builder(condition: Condition, form: CaptionForm) -> CaptionBuilder:
     """How a photograph gets its caption: from its sidecar, which wins, or from its attributes.
 
     The trigger comes first in the one form (`[CLP]`, or bare) that all captions of a LoRA share: a sidecar
@@ -122,14 +122,14 @@ def caption_builder(condition: Condition, bracketed: bool) -> CaptionBuilder:
 
     def build(attributes: Mapping[str, str], sidecar: str | None) -> str:
         if sidecar is None:
-            return build_caption(condition, attributes, bracketed=bracketed)
+            return build_caption(condition, attributes, bracketed=form.bracketed, whole=form.whole)
         tag = _BRACKETED_WORD.match(sidecar)
         if tag and tag[1] != condition.trigger:
             raise Rejected(
                 "caption",
                 f"its .txt begins with [{tag[1]}], the trigger is [{condition.trigger}]; correct it",
             )
-        return with_trigger(condition, sidecar, bracketed=bracketed)
+        return with_trigger(condition, sidecar, bracketed=form.bracketed)
 
     return build
 

@@ -117,7 +117,7 @@ def build_dataset(
             "the embedded face models know phantoms alone; name a face pack (--faces), or give --phantom"
         )
     refuse_overlap(photos, out)
-    found = look_through(photographs, condition, bracketed=settings.bracketed, dataset=out)
+    found = look_through(photographs, condition, dataset=out, form=settings.caption_form)
     aside = [*found.set_aside]
     with dataset_lock(out):
         folder = create_dataset_folder(out)

@@ -13,7 +13,7 @@ from ..errors import UserError
 from ..faces.analyzer import FaceAnalyzer
 from ..faces.records import FaceRecord, embedding_matrix, face_records
 from ..files import read_json, sha256_bytes
-from ..imageset.copies import NEAR_COPY, NEAR_COPY_PHANTOM, CopyIndex, Grey
+from ..imageset.copies import CopyIndex, Grey
 from ..imageset.decode import MAX_SIDE
 from ..imageset.manifest import ImageRow
 from .copies import dataset_thumbnails
@@ -160,7 +160,6 @@ def read_references(
         fingerprint=sha256_bytes("\n".join([*known, *roles]).encode())[:16],
         copies=CopyIndex(
             [grey for part in parts for grey in part.thumbnails],
-            NEAR_COPY_PHANTOM if analyzer.phantom_only else NEAR_COPY,
         ),
     )
 

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..conditions.loader import load_vocabulary
+from ..conditions.prompts import CaptionForm
 from ..errors import UserError
 from ..files import read_json, read_jsonl
 from ..imageset.copies import NEAR_COPY, NEAR_COPY_VISIT
@@ -47,6 +48,8 @@ class BuildSettings:
         max_side: px, of the normalised image's longer side.
         same_person: cosine, for photographs without a subject id.
         bracketed: trigger as `[CLP]` rather than `CLP`.
+        whole_captions: with skin, hair and eyes where the table has them and the closing phrase, as prompts;
+            False: clinical facts alone, as in the paper.
         phantom: allows the embedded face models.
     """
 
@@ -56,12 +59,18 @@ class BuildSettings:
     max_side: int = ranged(LARGEST_SIDE, default=MAX_SIDE)
     same_person: float | None = ranged(SAME_PERSON, default=None)
     bracketed: bool = True
+    whole_captions: bool = True
     phantom: bool = False
 
     def __post_init__(self) -> None:
         check_fields(self)
         if self.min_side is not None and self.min_side > self.max_side:
             raise UserError(f"min_side is {self.min_side}; give at most max_side, which is {self.max_side}")
+
+    @property
+    def caption_form(self) -> CaptionForm:
+        """How its captions are written."""
+        return CaptionForm(self.bracketed, self.whole_captions)
 
     @property
     def person_threshold(self) -> float:

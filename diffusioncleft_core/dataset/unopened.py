@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..conditions.prompts import AS_PROMPTS, CaptionForm
 from ..conditions.vocabulary import Condition
 from ..errors import UserError
 from ..files import shown
@@ -40,7 +41,7 @@ class Unopened:
 
 
 def look_through(
-    photographs: Photographs, condition: Condition, *, bracketed: bool, dataset: Path
+    photographs: Photographs, condition: Condition, *, dataset: Path, form: CaptionForm = AS_PROMPTS
 ) -> Unopened:
     """Read the table, list the folder, and bring both together.
 
@@ -79,7 +80,7 @@ def look_through(
         )
     sidecars = CaptionFiles(photos)
     matches = match_rows([*listing.photographs, *(item.file for item in listing.set_aside)], table.rows)
-    captions = caption_builder(condition, bracketed)
+    captions = caption_builder(condition, form)
     candidates, aside = admit(sidecars, listing, table, matches, columns_of(condition), captions)
     return Unopened(table, listing, matches, sidecars, candidates, aside, lost)
 

@@ -114,7 +114,7 @@ class RowDrawer:
         if self._embeddings is not None:
             self._embeddings.close()
             self._embeddings = None
-        release_memory(self._settings.sampling.device)
+            release_memory(self._settings.sampling.device)
 
     def _loaded(self) -> ImageSampler:
         if self._sampler is None:

@@ -1,6 +1,6 @@
 """The phantom: a parametric face with known properties that proves the pipeline before a patient is in it."""
 
-from .face import Cleft, PhantomFace, Pose, Repair, random_face
+from .face import Cleft, PhantomFace, Repair, View, random_face
 from .photographs import KINDS as ARTIFACT_KINDS
 from .photographs import add_artifact, write_healthy, write_photographs
 from .render import Rendering, render
@@ -9,9 +9,9 @@ __all__ = [
     "ARTIFACT_KINDS",
     "Cleft",
     "PhantomFace",
-    "Pose",
     "Rendering",
     "Repair",
+    "View",
     "add_artifact",
     "random_face",
     "render",

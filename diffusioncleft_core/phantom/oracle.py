@@ -65,20 +65,6 @@ class OracleNet(nn.Module):
         return torch.cat([*parts, self.eye_colours(torch.cat([whole, eyes], 1))], 1)
 
 
-class FlatOracleNet(nn.Module):
-    """The oracle of the flat drawings, which the embedded weights still are."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.features = _stages((3, 16, 32, 64, 96, 128), doubled=(32, 64, 96, 128))
-        self.mix = nn.Sequential(nn.Conv2d(128, 24, 1), nn.ReLU(inplace=True), nn.Flatten())
-        self.head = nn.Linear(24 * 16, sum(map(len, HEADS.values())))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.head(self.mix(self.features(x)))
-        return logits
-
-
 def _whole_resolution() -> list[nn.Module]:
     """A first convolution that keeps the side."""
     return [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True)]
@@ -125,7 +111,7 @@ def _types(sides: NDArray[np.str_]) -> NDArray[np.str_]:
 class Oracle:
     """Reads pictures in batches on the CPU; build it with `load_oracle`."""
 
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(self, net: OracleNet) -> None:
         self.net = net.eval()
 
     @torch.no_grad()
@@ -151,9 +137,8 @@ def load_oracle(weights: Path = WEIGHTS) -> Oracle:
     """The embedded oracle. Raises FileNotFoundError where the weights are absent."""
     from safetensors.torch import load_file
 
-    state = load_file(weights)
-    net = OracleNet() if "findings.weight" in state else FlatOracleNet()
-    net.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+    net = OracleNet()
+    net.load_state_dict({name: tensor.float() for name, tensor in load_file(weights).items()})
     return Oracle(net)
 
 

@@ -12,18 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..files import TEMPORARY_PREFIX, write_bytes
-from .anatomy.face import AnatomyFace
-from .anatomy.face import random_face as random_head
-from .anatomy.face import random_identity as random_person
-from .anatomy.render import render as render_head
 from .face import CLEFT, PhantomFace, random_face, random_identity
 from .render import Rendering, render
 from .table import add_rows, files_of
 
 TABLE = "metadata.csv"
-Drawing = Literal["flat", "anatomy"]
-DRAWINGS: tuple[Drawing, ...] = ("flat", "anatomy")
-"""`flat` is what the embedded models know; `anatomy` a shaded head, which they have not learned."""
 _PEOPLE = {
     "girl": ("child", "female"),
     "boy": ("child", "male"),
@@ -32,6 +25,8 @@ _PEOPLE = {
     "man": ("adult", "male"),
     "woman": ("adult", "female"),
 }
+_SCARRING = {"none": "none", "scar": "subtle", "scars": "subtle", "philtrum scar": "visible"}
+"""What a table says of the scars that prompts ask for: Table 1's are subtle."""
 
 
 def write_photographs(
@@ -41,19 +36,17 @@ def write_photographs(
     seed: int,
     size: int = 128,
     subjects: int | None = None,
-    drawing: Drawing = "flat",
 ) -> Path:
     """Write `n` PNG files of `size` px and their metadata.csv; returns the CSV's path.
 
-    `finding` is what they show, out of `face.FINDINGS`, `drawing` how. `subjects` people are photographed
-    in turn (default:
+    `finding` is what they show, out of `face.FINDINGS`. `subjects` people are photographed in turn (default:
     9 people in 10 photographs), so that some appear more than once. File names are opaque numbers. The first
     photographs are the same for every larger `n`.
 
     Photographs and rows already there are kept: of a table that somebody changed the rows stay as they are,
     and a photograph that was taken out of its middle stays out.
     """
-    photographs = list(_photographed(finding, n, seed, subjects, drawing))
+    photographs = list(_photographed(finding, n, seed, subjects))
     known = files_of(folder / TABLE)
     told = max((place for place, (name, _, _) in enumerate(photographs, 1) if name in known), default=0)
     rows = []
@@ -73,13 +66,12 @@ def holds_others(
     seed: int,
     size: int = 128,
     subjects: int | None = None,
-    drawing: Drawing = "flat",
 ) -> bool:
     """Whether `folder` holds anything that `write_photographs` of the same arguments could not go on from.
 
     Of the table the names of the photographs count; what else it says of them is its owner's.
     """
-    faces = {name: face for name, face, _ in _photographed(finding, n, seed, subjects, drawing)}
+    faces = {name: face for name, face, _ in _photographed(finding, n, seed, subjects)}
     for path in sorted(folder.iterdir()):
         if path.name.startswith(TEMPORARY_PREFIX):
             continue
@@ -92,12 +84,12 @@ def holds_others(
 
 
 def _photographed(
-    finding: str, n: int, seed: int, subjects: int | None, drawing: Drawing = "flat"
-) -> Iterator[tuple[str, PhantomFace | AnatomyFace, str]]:
+    finding: str, n: int, seed: int, subjects: int | None
+) -> Iterator[tuple[str, PhantomFace, str]]:
     """File name, face and subject of every photograph."""
     for index in range(n):
         person, visit = _sitting(index, subjects)
-        yield f"photo-{index:04d}.png", _visit(finding, seed, person, visit, drawing), f"S{person:04d}"
+        yield f"photo-{index:04d}.png", _visit(finding, seed, person, visit), f"S{person:04d}"
 
 
 def _sitting(index: int, subjects: int | None) -> tuple[int, int]:
@@ -140,54 +132,54 @@ def _healthy(n: int, seed: int) -> Iterator[tuple[str, PhantomFace]]:
         yield f"photo-{index:04d}.png", random_face(person, identity=random_identity(person))
 
 
-def _photograph(face: PhantomFace | AnatomyFace, size: int, path: Path) -> None:
+def _photograph(face: PhantomFace, size: int, path: Path) -> None:
     if not path.is_file():
         write_bytes(path, _png(face, size))
 
 
-def _png(face: PhantomFace | AnatomyFace, size: int) -> bytes:
+def _png(face: PhantomFace, size: int) -> bytes:
     data = io.BytesIO()
-    image = render_head(face, size).image if isinstance(face, AnatomyFace) else render(face, size).image
-    Image.fromarray(image).save(data, format="PNG")
+    Image.fromarray(render(face, size).image).save(data, format="PNG")
     return data.getvalue()
 
 
-def _visit(finding: str, seed: int, person: int, visit: int, drawing: Drawing) -> PhantomFace | AnatomyFace:
+def _visit(finding: str, seed: int, person: int, visit: int) -> PhantomFace:
     """The person, and what is the same at each visit, depend on the subject alone."""
     draw = np.random.default_rng([seed, person])
-    if drawing == "anatomy":
-        head = random_head(draw, finding=finding, identity=random_person(draw))
-        return head.photographed_again(np.random.default_rng([seed, person, 1 + visit]))
     face = random_face(draw, finding=finding, identity=random_identity(draw))
     return face.photographed_again(np.random.default_rng([seed, person, 1 + visit]))
 
 
-def metadata_row(name: str, face: PhantomFace | AnatomyFace, subject_id: str) -> dict[str, str]:
+def metadata_row(name: str, face: PhantomFace, subject_id: str) -> dict[str, str]:
     """The columns of metadata.csv that a clinician would fill in for this face."""
     words = face.attributes
     age, gender = _PEOPLE[words["subject"]]
-    row = {
-        "file": name,
-        "age_group": age,
-        "gender": gender,
-        "cleft_type": words["cleft_type"],
-        "side": words.get("side", ""),
-        "subject_id": subject_id,
-        "consent": "yes",
-    }
     if face.finding == CLEFT:
-        return row | {
+        found = {
             "asymmetry": words.get("nasal_asymmetry", "none"),
             "lip_asymmetry": "none",
             "scarring": "none",
             "repair_status": "unrepaired",
         }
-    asymmetry = words["asymmetry"]
-    return row | {
-        "asymmetry": "slight" if "nose" in asymmetry else "none",
-        "lip_asymmetry": "slight" if "lip" in asymmetry else "none",
-        "scarring": "none" if words["scar"] == "none" else "visible",
-        "repair_status": "repaired",
+    else:
+        asymmetry = words["asymmetry"]
+        found = {
+            "asymmetry": "slight" if "nose" in asymmetry else "none",
+            "lip_asymmetry": "slight" if "lip" in asymmetry else "none",
+            "scarring": _SCARRING[words["scar"]],
+            "repair_status": "repaired",
+        }
+    return {
+        "file": name,
+        "age_group": age,
+        "gender": gender,
+        "cleft_type": words["cleft_type"],
+        "side": words.get("side", ""),
+        **found,
+        "skin_tone": words["skin"],
+        **{column: words[column] for column in ("hair_texture", "hair_length", "hair_color", "eyes")},
+        "subject_id": subject_id,
+        "consent": "yes",
     }
 
 

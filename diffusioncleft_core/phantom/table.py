@@ -8,20 +8,6 @@ from ..files import write_bytes
 from ..spreadsheet import csv_text
 from ..text import UTF16, decoded
 
-COLUMNS = (
-    "file",
-    "age_group",
-    "gender",
-    "cleft_type",
-    "side",
-    "asymmetry",
-    "lip_asymmetry",
-    "scarring",
-    "repair_status",
-    "subject_id",
-    "consent",
-)
-
 
 def files_of(path: Path) -> Collection[str]:
     """The photographs that a table names; none where there is no table. UserError where it can't be read."""
@@ -29,13 +15,14 @@ def files_of(path: Path) -> Collection[str]:
 
 
 def add_rows(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
-    """Write a table of the rows, or put them below those that are there, which stay byte for byte.
+    """Write a table of the rows, at least one, or put them below those that are there.
 
-    A table that a person saved keeps its columns, separator and encoding; what it has no column for is left
-    out.
+    What is there stays byte for byte. A table that a person saved keeps its columns, separator and encoding;
+    what it has no column for is left out.
     """
     if not path.is_file():
-        write_bytes(path, csv_text(COLUMNS, _cells(rows, COLUMNS)).encode())
+        columns = list(rows[0])
+        write_bytes(path, csv_text(columns, _cells(rows, columns)).encode())
     elif rows:
         data = path.read_bytes()
         text = decoded(data, path).text

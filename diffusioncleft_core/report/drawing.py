@@ -94,15 +94,22 @@ class Drawing:
 
     def render(self, *forms: str, dpi: int = DPI) -> list[bytes]:
         """The plot as `svg`, `pdf` or `png` (of so many dpi), in the order of `forms`."""
+        with _own_style(self.name):
+            return [_saved(self._figure, form, dpi) for form in forms]
+
+    @cached_property
+    def _figure(self) -> Figure:
+        """The plot, laid out once: to do it for each form would take as long as drawing them."""
         from matplotlib.figure import Figure
 
-        with _own_style(self.name):
-            figure = Figure(figsize=(self.size[0] / INCH, self.size[1] / INCH), layout="constrained")
-            self.paint(figure)
-            warnings = [*([PHANTOM_NOTE] if self.phantom else []), *self.warnings]
-            if warnings:
-                figure.suptitle("\n".join(warnings), fontsize=SMALL, x=0.01, ha="left", color=ALARM)
-            return [_saved(figure, form, dpi) for form in forms]
+        figure = Figure(figsize=(self.size[0] / INCH, self.size[1] / INCH), layout="constrained")
+        self.paint(figure)
+        warnings = [*([PHANTOM_NOTE] if self.phantom else []), *self.warnings]
+        if warnings:
+            figure.suptitle("\n".join(warnings), fontsize=SMALL, x=0.01, ha="left", color=ALARM)
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        return figure
 
     @cached_property
     def svg(self) -> bytes:
@@ -115,9 +122,9 @@ class Drawing:
         return Markup(text[text.index("<svg") :])  # noqa: S704 (what is put into it is escaped)
 
     def files(self) -> dict[str, bytes]:
-        """What lies beside a report, by suffix: the plot in every form, and its numbers."""
+        """What lies beside a report, by suffix: its numbers, and the plot in every form, the SVG last."""
         pdf, png = self.render("pdf", "png")
-        return {"svg": self.svg, "pdf": pdf, "png": png, "csv": self.numbers().encode("utf-8")}
+        return {"csv": self.numbers().encode("utf-8"), "pdf": pdf, "png": png, "svg": self.svg}
 
     def numbers(self) -> str:
         """What is plotted, as CSV."""
@@ -161,7 +168,8 @@ def _own_style(name: str) -> Iterator[None]:
 def save_drawings(drawings: Iterable[Drawing], folder: Path) -> list[Path]:
     """Write each drawing into `folder` in every form and as CSV; return the files.
 
-    A plot that an earlier report left there and this one does not have is deleted: it may show what was
+    A plot that is there already is left as it is: its numbers and its SVG, which is written last, are the
+    same. One that an earlier report left there and this one does not have is deleted: it may show what was
     withdrawn since.
     """
     files: list[Path] = []
@@ -169,10 +177,14 @@ def save_drawings(drawings: Iterable[Drawing], folder: Path) -> list[Path]:
     if drawings:
         folder.mkdir(parents=True, exist_ok=True)
     for drawing in drawings:
-        for suffix, content in drawing.files().items():
-            file = inside(folder, f"{drawing.name}.{suffix}")
-            write_bytes(file, content)
-            files.append(file)
+        own = {suffix: inside(folder, f"{drawing.name}.{suffix}") for suffix in SUFFIXES}
+        files += own.values()
+        known = {"csv": drawing.numbers().encode("utf-8"), "svg": drawing.svg}
+        if not all(file.is_file() for file in own.values()) or any(
+            own[suffix].read_bytes() != content for suffix, content in known.items()
+        ):
+            for suffix, content in drawing.files().items():
+                write_bytes(own[suffix], content)
     for kind in KINDS:
         for old in {path for suffix in SUFFIXES for path in folder.glob(f"{kind}.{suffix}")}:
             if inside(folder, old.name) not in files:

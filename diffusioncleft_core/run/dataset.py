@@ -95,6 +95,7 @@ def build(run: Run, condition: Condition, photographs: Photographs) -> Results:
         seed=settings.seed,
         min_side=settings.min_side,
         bracketed=settings.bracketed,
+        whole_captions=settings.whole_captions,
         phantom=settings.phantom,
     )
     earlier = settings.conditions[: settings.conditions.index(condition.name)]

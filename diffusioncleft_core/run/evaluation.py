@@ -135,7 +135,7 @@ def filter_images(run: Run) -> Results:
     from ..filters.settings import FilterSettings, load_filters
     from ..filters.stage import Refill, filter_sets
     from ..filters.text import text_weights
-    from ..imageset.copies import COPIES_VERSION, NEAR_COPY, NEAR_COPY_PHANTOM
+    from ..imageset.copies import COPIES_VERSION, NEAR_COPY
     from ..imageset.decode import INGEST_VERSION
 
     settings, folders, facts = run.settings, run.folders, run.facts
@@ -171,7 +171,7 @@ def filter_images(run: Run) -> Results:
             "threshold": settings.threshold,
             "artifact filter": [FILTER_VERSION, check_limits(settings.limits)],
             "refill": settings.refill,
-            "near copies": [COPIES_VERSION, NEAR_COPY, NEAR_COPY_PHANTOM],
+            "near copies": [COPIES_VERSION, NEAR_COPY],
             "decoder": INGEST_VERSION,
             "text models": text_weights(),
             **({"what a person decided": decided} if decided else {}),
@@ -187,7 +187,7 @@ def measure_images(run: Run, control: Path | None) -> Results:
 
     control: healthy faces, for the face map.
     """
-    from ..imageset.copies import COPIES_VERSION, NEAR_COPY, NEAR_COPY_PHANTOM
+    from ..imageset.copies import COPIES_VERSION, NEAR_COPY
     from ..imageset.decode import INGEST_VERSION
     from ..metrics.audit import AUDIT_VERSION
     from ..metrics.extractors import load_extractors
@@ -230,7 +230,7 @@ def measure_images(run: Run, control: Path | None) -> Results:
             "metrics": sorted(settings.metrics),
             "seed": settings.seed,
             "leak audit": AUDIT_VERSION,
-            "near copies": [COPIES_VERSION, NEAR_COPY, NEAR_COPY_PHANTOM],
+            "near copies": [COPIES_VERSION, NEAR_COPY],
             "decoder": INGEST_VERSION,
             "networks": metric_weights(settings),
             **face_pack_input(settings),

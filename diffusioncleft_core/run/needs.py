@@ -139,6 +139,7 @@ def photographs(settings: RunSettings) -> Iterator[Need]:
 
 def admitted(condition: Condition, given: Photographs, settings: RunSettings) -> str:
     """How many photographs may enter by their rows; UserError when none may."""
+    from ..conditions.prompts import CaptionForm
     from ..dataset.folder import is_dataset, refuse_overlap
     from ..dataset.folder_consent import STATEMENT_FILE, TABLE, consent_is_gone
     from ..dataset.metadata import unclear_consent
@@ -155,7 +156,9 @@ def admitted(condition: Condition, given: Photographs, settings: RunSettings) ->
             f"--metadata {condition.name}=CSV, docs/dataset.md lists its columns"
         )
     refuse_overlap(given.folder, dataset)
-    found = look_through(given, condition, bracketed=settings.bracketed, dataset=dataset)
+    found = look_through(
+        given, condition, dataset=dataset, form=CaptionForm(settings.bracketed, settings.whole_captions)
+    )
     reasons = counted([item.reason for item in found.set_aside])
     unclear = f"; {said}" if (said := unclear_consent(found.table.rows)) else ""
     told = "".join(f"; {line}" for line in foreseen(dataset, given, condition))

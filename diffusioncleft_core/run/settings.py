@@ -126,6 +126,11 @@ class RunSettings:
             return tuple(name for name, condition in known.items() if condition.phantom is not None)
         return tuple(name for name in known if name in self.photographs)
 
+    @property
+    def whole_captions(self) -> bool:
+        """Captions in the form of prompts; to the paper's recipe belong the paper's, clinical facts alone."""
+        return self.preset != "paper"
+
     def drawn_with(self, lora: Path | None = None) -> GenerationSettings:
         """What pictures are drawn with, by the base model alone or with a LoRA."""
         return GenerationSettings(self.source, self.sampling, lora)

@@ -207,5 +207,6 @@ def training_recipe(run: Run, condition: Condition) -> Recipe:
             "output.name": folders.lora(condition).stem,
             "previews.prompts": folders.previews(condition.name),
             "previews.every_n_steps": max(1, recipe.optimizer.steps // PREVIEWS),
+            "previews.at_first": settings.phantom,  # whoever tries it out sees a face before the first step
         }
     )

@@ -125,7 +125,7 @@ def _unnoticed(dataset: Path) -> str | None:
     )
     try:
         condition = load_vocabulary(vocabulary).condition(str(arguments.get("condition")))
-        found = look_through(Photographs(photos, table), condition, bracketed=True, dataset=dataset)
+        found = look_through(Photographs(photos, table), condition, dataset=dataset)
     except UserError as error:
         return f"{error}; {unread}"
     _, _, allowed = sources_with_consent(photos, found)

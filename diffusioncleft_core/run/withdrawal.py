@@ -106,7 +106,7 @@ def foreseen(dataset: Path, photographs: Photographs, condition: Condition) -> l
     """
     if not (dataset / KEY).is_file():
         return []
-    found = look_through(photographs, condition, bracketed=True, dataset=dataset)
+    found = look_through(photographs, condition, dataset=dataset)
     _, _, allowed = sources_with_consent(photographs.folder, found)
     gone, told = training_sources(read_roles(dataset)) - allowed, []
     if gone:

@@ -2,11 +2,10 @@
 
 import json
 import random
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+from commands import run_command, start_command
 from graphs import PROMPT, drawing, node, saving
 
 from diffusioncleft.diffusioncleft_core.conditions.plan import PlanRow, write_plan
@@ -27,19 +26,19 @@ def assert_whole(folder: Path, count: int) -> None:
         assert (sidecar["prompt"], sidecar["seed"]) == (row["prompt"], row["seed"])
 
 
-def test_client_and_server_killed_at_random_points_leave_no_picture_twice(server, tmp_path, offline_env):
+def test_client_and_server_killed_at_random_points_leave_no_picture_twice(server, tmp_path):
     chance = random.Random(1)
     there, here = server.base / "output" / "crashed", tmp_path / "set"
     graph = drawing(side=64) | {"save": saving(["picture", 0], there.name, show=False)}
     (tmp_path / "graph.json").write_text(json.dumps(graph))
     rows = [PlanRow(i, f"{PROMPT} Number {i}.", 40 + i, {}, "pre_op") for i in range(ROWS)]
     write_plan(tmp_path / "plan.jsonl", rows)
-    command = [sys.executable, "-m", "diffusioncleft", "comfy", "run", str(tmp_path / "graph.json")]
-    command += ["--server", server.url, "--out", str(here), "--plan", str(tmp_path / "plan.jsonl")]
+    command = ["comfy", "run", tmp_path / "graph.json"]
+    command += ["--server", server.url, "--out", here, "--plan", tmp_path / "plan.jsonl"]
     command += ["--prompt-input", "text.text", "--seed-input", "sample.seed", "--ahead", "3"]
 
     for target in sorted(chance.sample(range(1, ROWS), 3)):
-        client = subprocess.Popen(command, env=offline_env)
+        client = start_command(*command)
         deadline = time.monotonic() + 120
         while len(list(there.glob("*.png"))) < target and client.poll() is None:
             assert time.monotonic() < deadline, "no progress"
@@ -49,12 +48,12 @@ def test_client_and_server_killed_at_random_points_leave_no_picture_twice(server
             kill()
         client.wait()
         server.start()
-    done = subprocess.run(command, env=offline_env, capture_output=True, text=True, check=False)
+    done = run_command(*command)
     assert done.returncode == 0, done.stderr
     assert_whole(there, ROWS)
     assert_whole(here, ROWS)
     (here / "batch.jsonl").unlink()
-    subprocess.run(command, env=offline_env, check=True)
+    assert run_command(*command).returncode == 0
     assert_whole(there, ROWS)
     assert_whole(here, ROWS)
 

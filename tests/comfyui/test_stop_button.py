@@ -14,8 +14,9 @@ from diffusioncleft.diffusioncleft_core.phantom.face import random_face
 from diffusioncleft.diffusioncleft_core.phantom.render import render
 
 IMAGES, FACES = 240, 12
+PHOTOGRAPHS = 100
 CLIENT = "stop-button"
-PEOPLE = ours("PhantomDataset", condition="pre_op", count=240, size=128, seed=77, holdout=0.0)
+PEOPLE = ours("PhantomDataset", condition="pre_op", count=PHOTOGRAPHS, size=128, seed=77, holdout=0.0)
 SMALL = ours("PhantomDataset", condition="pre_op", count=30, size=128, seed=78, holdout=0.0)
 PICTURES = ours("LoadImageSet", name="many", which="all", start=0, limit=0)
 LONG = {
@@ -103,7 +104,7 @@ def test_the_stop_button_ends_the_node_at_its_next_picture(server, messages, kin
     if before:
         server.run({**before, "shown": node("PreviewAny", source=[list(before)[-1], 0])})
     if kind == "ReferenceSet":  # what the dataset's build found is taken from there: as if it were lost
-        (ledger,) = server.base.rglob("phantom_pre_op_240_*/examined.jsonl")
+        (ledger,) = server.base.rglob(f"phantom_pre_op_{PHOTOGRAPHS}_*/examined.jsonl")
         ledger.unlink()
     stop_in(server, messages, LONG[kind])
     assert server.get("/queue") == {"queue_running": [], "queue_pending": []}
@@ -113,7 +114,7 @@ def test_what_was_stopped_goes_on_where_it_was(server):
     outputs = server.run(LONG["SaveSyntheticSet"])
     assert outputs["node"]["text"][0].endswith(f"{IMAGES} in all")
     assert (
-        "240 to train on"
+        f"{PHOTOGRAPHS} to train on"
         in server.run(
             LONG["PhantomDataset"] | {"see": ours("Captions", dataset=["node", 0], edits="", show=False)}
         )["node"]["text"][0]

@@ -7,12 +7,12 @@ import os
 import signal
 import struct
 import subprocess
-import sys
 import time
 import zlib
 
 import numpy as np
 import pytest
+from commands import start_command
 from PIL import Image
 
 from diffusioncleft.diffusioncleft_core import phantom
@@ -160,22 +160,21 @@ def test_a_folder_of_everything_costs_no_good_photograph(command, tmp_path):
     assert min(np.abs(image - upright).mean() for image in found if image.shape == upright.shape) < 4
 
 
-def test_the_same_command_after_an_interruption_goes_on(command, offline_env, tmp_path):
+def test_the_same_command_after_an_interruption_goes_on(command, tmp_path):
     photos, out = tmp_path / "photos", tmp_path / "private"
-    phantom.write_photographs(photos, 60, "cleft", 1, size=256)
-    line = [sys.executable, "-m", "diffusioncleft", *map(str, arguments(photos, out))]
-    process = subprocess.Popen(line, env=offline_env, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    while process.poll() is None and len(list((out / "images").glob("[0-9a-f]*.png"))) < 3:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGINT)
-    told = process.communicate(timeout=60)[1]
+    phantom.write_photographs(photos, 30, "cleft", 1, size=256)
+    with start_command(*arguments(photos, out), cwd=tmp_path) as process:
+        while process.poll() is None and len(list((out / "images").glob("[0-9a-f]*.png"))) < 3:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        told = process.stderr.read()
     assert process.returncode == 130 and told.strip().splitlines()[-1].startswith("interrupted")
     assert not (out / "manifest.jsonl").exists() and not list(out.rglob(".writing-*"))
 
     again = command(*arguments(photos, out))
     assert again.returncode == 0, again.stderr
     opened = int(again.stdout.split("opened ")[1].split(",")[0])
-    assert 0 < opened < 60
+    assert 0 < opened < 30
     fresh = command(*arguments(photos, tmp_path / "fresh"))
     assert fresh.returncode == 0
 

@@ -84,7 +84,7 @@ def on_one_background(folder, seed, n):
     folder.mkdir()
     for index in range(n):
         face = random_face(np.random.default_rng([seed, index]))
-        face = replace(face, pose=replace(face.pose, background=(70.0, 120.0, 80.0)))
+        face = replace(face, view=replace(face.view, background="plain", ground=(0.27, 0.47, 0.31)))
         Image.fromarray(render(face, 128).image).save(folder / f"{index:04d}.png")
     return folder
 

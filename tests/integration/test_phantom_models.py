@@ -16,7 +16,6 @@ from diffusioncleft.diffusioncleft_core.generation.settings import ImageSize
 from diffusioncleft.diffusioncleft_core.phantom.face import random_face
 from diffusioncleft.diffusioncleft_core.phantom.oracle import (
     SIDES,
-    WEIGHTS,
     Reading,
     accuracy_of,
     finding_rate,
@@ -92,25 +91,6 @@ def test_the_oracle_reads_held_out_phantoms_after_the_autoencoder(vae: object, c
     assert (reading.scar == scarred).mean() >= 0.9
     for name, read in reading.words.items():
         assert (read == np.array([w[name] for w in words])).mean() >= 0.9, name
-
-
-@pytest.mark.parametrize("condition", [None, "pre_op", "post_op"])
-def test_the_anatomys_oracle_reads_it_after_its_autoencoder(condition: str | None) -> None:
-    from diffusers import AutoencoderKL
-
-    from diffusioncleft.diffusioncleft_core.phantom.anatomy.face import random_face
-    from diffusioncleft.diffusioncleft_core.phantom.anatomy.render import render
-
-    rng = np.random.default_rng(78)
-    drawn = [render(random_face(rng, finding=FINDING_OF[condition])) for _ in range(40)]
-    folder = WEIGHTS.parents[1] / "anatomy"
-    images = through(
-        AutoencoderKL.from_pretrained(folder / "phantom-flux" / "vae"), np.stack([one.image for one in drawn])
-    )
-    reading = load_oracle(folder / "oracle" / WEIGHTS.name).read(images)
-    assert (reading.cleft == (condition == "pre_op")).mean() >= 0.95
-    assert (reading.scar == (condition == "post_op")).mean() >= 0.9
-    assert (reading.words["skin"] == [one.attributes["skin"] for one in drawn]).mean() >= 0.95
 
 
 def test_the_oracle_refuses_another_shape() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import offline_environment, run_command
+from commands import offline_environment, run_command, start_command
 from phantom_datasets import FINDING_OF
 from PIL import Image
 from safetensors.numpy import load_file
@@ -159,13 +159,16 @@ def test_a_run_interrupted_again_and_again_ends_as_the_undisturbed_one(
 ):
     out = tmp_path / "run"
     for stage in STAGES[::2]:
-        child = subprocess.Popen(
-            arguments(photographs, out),
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
-            preexec_fn=accept_interrupts,  # noqa: PLW1509 (single-threaded here)
-        )
+        if stage.startswith("training"):  # once as a user starts it, with the launcher and its trainer
+            child = subprocess.Popen(
+                arguments(photographs, out),
+                env=environment,
+                stderr=subprocess.PIPE,
+                text=True,
+                preexec_fn=accept_interrupts,  # noqa: PLW1509 (single-threaded here)
+            )
+        else:
+            child = start_command(*arguments(photographs, out)[len(PROGRAM) :])
         assert child.stderr is not None
         for line in child.stderr:
             if line.startswith(f"{stage} …"):

@@ -44,6 +44,13 @@ def finished(surroundings, tmp_path_factory) -> Path:
     return root
 
 
+@pytest.fixture(scope="module")
+def both(finished, tmp_path_factory) -> tuple[Path, dict[str, State]]:
+    """That run with post_op added, and the state that each stage had then."""
+    root = shutil.copytree(finished, tmp_path_factory.mktemp("both") / "all")
+    return root, run_as_planned(settings_of(root, *LORAS))
+
+
 @pytest.fixture
 def root(finished, tmp_path) -> Path:
     return shutil.copytree(finished, tmp_path / "changed")
@@ -126,30 +133,63 @@ def unlike(one: Any, other: Any, place: str = "report") -> list[str]:
     return [] if one == other else [f"{place}: {one} {other}"]
 
 
-def test_more_images_keep_lora_and_images_and_draw_the_new_ones(root, from_the_start):
-    settings = replace(settings_of(root, "pre_op"), n=6)
-    before = lora(settings).read_bytes(), content(settings.out / "generated")
+def test_more_images_another_threshold_and_fewer_photographs_one_after_the_other(
+    both, tmp_path, from_the_start
+):
+    root = shutil.copytree(both[0], tmp_path / "changed")
+    settings = replace(settings_of(root, *LORAS), n=6)
+    first = lora(settings).read_bytes()
+    before = content(settings.out / "generated")
     states = run_as_planned(settings)
     assert states["training-pre_op"] == State.DONE
     assert states["generation-pre_op"] == State.UPDATE
     images = content(settings.out / "generated")
-    assert len(images) == 6
-    assert lora(settings).read_bytes() == before[0]
-    assert before[1].items() <= images.items()
+    assert len(images) == 12
+    assert lora(settings).read_bytes() == first
+    assert before.items() <= images.items()
+
+    settings = replace(settings, threshold=0.2)
+    before = {Path(name).name: data for name, data in images.items()}
+    states = run_as_planned(settings)
+    redone = {name for name, state in states.items() if state != State.DONE}
+    sheets = {"sheets-pre_op", "sheets-post_op"}
+    assert {"filters", "measurements"} <= redone <= {"filters", *sheets, "measurements"}
+    assert lora(settings).read_bytes() == first
+    images = content(settings.out / "generated")
+    assert {Path(name).name: data for name, data in images.items()} == before
+
+    photographed(root, "pre_op", 5)
+    before = {name: data for name, data in images.items() if name.startswith("pre_op/")}
+    states = run_as_planned(settings)
+    check_trained_anew(settings, states, first, before)
+    assert states["training-post_op"] == states["generation-post_op"] == State.DONE
     check_same(settings, from_the_start(root, settings))
 
 
-@pytest.mark.parametrize("people", [5, 7])
-def test_other_photographs_train_anew_and_set_the_earlier_lora_and_images_aside(root, from_the_start, people):
-    settings = settings_of(root, "pre_op")
-    before = lora(settings).read_bytes(), content(settings.out / "generated")
-    photographed(root, "pre_op", people)
-    states = run_as_planned(settings)
+def check_trained_anew(
+    settings: RunSettings, states: dict[str, State], lora: bytes, images: dict[str, bytes]
+) -> None:
+    """Other photographs of pre_op set the earlier LoRA and images aside."""
     assert states["dataset-pre_op"] == State.UPDATE
     assert states["training-pre_op"] == states["generation-pre_op"] == State.ANEW
     aside = settings.out / "superseded"
-    assert (aside / "training-pre_op-1" / "pre_op" / "clp.safetensors").read_bytes() == before[0]
-    assert content(aside / "generation-pre_op-1") == before[1]
+    last = sorted(aside.glob("training-pre_op-*"))[-1]
+    assert (last / "pre_op" / "clp.safetensors").read_bytes() == lora
+    assert content(sorted(aside.glob("generation-pre_op-*"))[-1]) == images
+
+
+def test_another_seed_makes_everything_anew_that_is_drawn_and_more_photographs_the_lora(root, from_the_start):
+    settings = replace(settings_of(root, "pre_op"), seed=SEED + 1)
+    before = lora(settings).read_bytes()
+    states = run_as_planned(settings)
+    assert State.DONE not in states.values()
+    aside = settings.out / "superseded" / "training-pre_op-1"
+    assert (aside / "pre_op" / "clp.safetensors").read_bytes() == before
+
+    before = lora(settings).read_bytes(), content(settings.out / "generated")
+    photographed(root, "pre_op", 7)
+    states = run_as_planned(settings)
+    check_trained_anew(settings, states, *before)
     check_same(settings, from_the_start(root, settings))
 
 
@@ -184,53 +224,30 @@ def test_what_a_stage_warned_of_stays_in_the_report_and_what_names_a_file_is_onl
         assert str(root / "pre_op") not in (settings.out / shared).read_text("utf-8")
 
 
-def test_another_seed_makes_everything_anew_that_is_drawn(root, from_the_start):
-    settings = replace(settings_of(root, "pre_op"), seed=SEED + 1)
-    before = lora(settings).read_bytes()
-    states = run_as_planned(settings)
-    assert State.DONE not in states.values()
-    aside = settings.out / "superseded" / "training-pre_op-1"
-    assert (aside / "pre_op" / "clp.safetensors").read_bytes() == before
-    check_same(settings, from_the_start(root, settings))
-
-
-def test_another_threshold_judges_again_and_touches_no_image(root, from_the_start):
-    settings = replace(settings_of(root, "pre_op"), threshold=0.2)
-    before = lora(settings).read_bytes()
-    images = {Path(name).name: data for name, data in content(settings.out / "generated").items()}
-    states = run_as_planned(settings)
-    redone = {name for name, state in states.items() if state != State.DONE}
-    assert {"filters", "measurements"} <= redone <= {"filters", "sheets-pre_op", "measurements"}
-    assert lora(settings).read_bytes() == before
-    after = {Path(name).name: data for name, data in content(settings.out / "generated").items()}
-    assert after == images
-    check_same(settings, from_the_start(root, settings))
-
-
-def test_a_condition_added_keeps_the_first_ones_lora_and_images(root, from_the_start):
-    settings = settings_of(root, "pre_op", "post_op")
-    before = lora(settings).read_bytes()
-    images = {Path(name).name: data for name, data in content(settings.out / "generated" / "pre_op").items()}
-    states = run_as_planned(settings)
+def test_a_condition_added_keeps_the_first_ones_lora_and_images(both, finished):
+    root, states = both
+    settings, first = settings_of(root, *LORAS), settings_of(finished, "pre_op")
     for stage in ("dataset", "training", "plan", "generation", "oracle"):
         assert states[f"{stage}-pre_op"] == State.DONE
         assert states[f"{stage}-post_op"] == State.NEW
-    assert lora(settings).read_bytes() == before
-    after = {Path(name).name: data for name, data in content(settings.out / "generated" / "pre_op").items()}
-    assert after == images
-    check_same(settings, from_the_start(root, settings))
+    assert lora(settings).read_bytes() == lora(first).read_bytes()
+    images, before = (
+        {Path(name).name: data for name, data in content(one.out / "generated" / "pre_op").items()}
+        for one in (settings, first)
+    )
+    assert images == before
 
 
-def test_a_condition_taken_out_leaves_its_results_and_the_report_of_the_rest(root):
-    both = settings_of(root, "pre_op", "post_op")
-    run_pipeline(both, train_here)
-    kept = lora(both, "post_op").read_bytes(), content(both.out / "generated" / "post_op")
+def test_a_condition_taken_out_leaves_its_results_and_the_report_of_the_rest(both, tmp_path):
+    root = shutil.copytree(both[0], tmp_path / "changed")
+    settings = settings_of(root, *LORAS)
+    kept = lora(settings, "post_op").read_bytes(), content(settings.out / "generated" / "post_op")
     one = settings_of(root, "pre_op")
     states = run_as_planned(one)
     assert states["training-pre_op"] == states["generation-pre_op"] == State.DONE
     assert set(figures(one)["training"]) == {"pre_op"}
-    assert (lora(both, "post_op").read_bytes(), content(both.out / "generated" / "post_op")) == kept
-    states = run_as_planned(both)
+    assert (lora(settings, "post_op").read_bytes(), content(settings.out / "generated" / "post_op")) == kept
+    states = run_as_planned(settings)
     assert states["training-post_op"] == states["generation-post_op"] == State.DONE
 
 

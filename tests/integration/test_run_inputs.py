@@ -10,8 +10,8 @@ import pytest
 import torch
 from recipes import changed
 from safetensors.torch import load_file, save_file
+from tiny_runs import train_here
 
-from diffusioncleft.cli.run import start_trainer
 from diffusioncleft.diffusioncleft_core.dataset.corrections import (
     allow_edits,
     edit_captions,
@@ -40,7 +40,7 @@ EVERY = {*DRAWN_BY_BASE, *AFTER_TRAINING}
 def run(settings: RunSettings) -> tuple[set[str], list[str]]:
     """Run, and return the stages that were not skipped and the lines that were said."""
     said: list[str] = []
-    run_pipeline(settings, start_trainer, say=said.append)
+    run_pipeline(settings, train_here, say=said.append)
     return {line.split(":")[0] for line in said if line.endswith(" s")}, said
 
 
@@ -73,6 +73,7 @@ def finished(tmp_path_factory) -> RunSettings:
                 max_train_steps=1,
                 optimizer_type="AdamW",
                 resolution=(SIDE,),
+                sample_steps=1,
             ),
         ),
     )

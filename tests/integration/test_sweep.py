@@ -1,14 +1,11 @@
 """Sweeps with real trainers: one after the other and on Ray, a run that fails, and a kill on the way."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 
 import pytest
+from commands import forked_trainers, start_command
 from noise_pictures import noise_pictures
 from tiny_flux import build_tiny_flux
 from trainings import same
@@ -64,7 +61,8 @@ def undisturbed(workplace):
     one, two = combinations(sweep, {}, given)
     gone = {"data.train_dir": workplace / "gone", "output.folder": out / "rank=3"}
     bad = replace(one, name="rank=3", settings={"network.rank": 3}, recipe=one.recipe.replaced(gone))
-    return out, run_sweep(out, [one, bad, two], say=said.append), said
+    with forked_trainers():
+        return out, run_sweep(out, [one, bad, two], say=said.append), said
 
 
 def test_a_run_that_fails_is_named_with_its_reason_and_the_others_are_trained(undisturbed):
@@ -93,17 +91,14 @@ def test_the_table_names_no_place_and_no_photograph(undisturbed, workplace):
     assert (out / "private").stat().st_mode & 0o077 == 0
 
 
-def test_a_killed_sweep_goes_on_and_trains_nothing_twice(
-    undisturbed, workplace, offline_env, tmp_path, capsys
-):
+def test_a_killed_sweep_goes_on_and_trains_nothing_twice(undisturbed, workplace, tmp_path, capsys):
     out = tmp_path / "killed"
-    command = [sys.executable, "-m", "diffusioncleft", *words(workplace, out)]
-    with subprocess.Popen(command, env=offline_env, start_new_session=True) as process:
+    with start_command(*words(workplace, out)) as process:
         limit = time.monotonic() + 600
         while not list((out / "rank=4" / "state").glob("*")) and time.monotonic() < limit:
             assert process.poll() is None
             time.sleep(0.05)
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()
     before = lora(out, "rank=2").stat().st_mtime_ns
     told = json.loads((out / "sweep.json").read_text())["runs"]
     assert [run["state"] for run in told] == ["done", "to do"]

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commands import forked_trainers
 from noise_pictures import noise_pictures, stop_at_a_checkpoint
 from PIL import Image
 from recipes import changed, recipe_of
@@ -250,7 +251,7 @@ def test_the_launcher_stops_a_run_when_asked_and_reports_mistakes(workplace, tmp
     assert seen[-1]["event"] == "interrupted"
     assert [event["event"] for event in seen].count("stopping") == 1
     assert list((tmp_path / "out" / "state").glob(f"step-{seen[-1]['step']:06d}.safetensors"))
-    with pytest.raises(UserError, match=r"learning_rate was 0\.001, is 0\.1"):
+    with forked_trainers(), pytest.raises(UserError, match=r"learning_rate was 0\.001, is 0\.1"):
         launch.train(changed(settings, learning_rate=0.1))
 
 
@@ -381,7 +382,7 @@ def test_device_and_number_format_reach_the_trainers_process(workplace, tmp_path
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_runs_device_and_number_format_reach_the_trainers_process(workplace, tmp_path, dtype):
-    """The run's own arguments, from its command line, in a real trainer."""
+    """The run's own arguments, from its command line, in a trainer's process."""
     from diffusioncleft.cli import main as cli
     from diffusioncleft.cli import run
     from diffusioncleft.diffusioncleft_core.run.run import Run
@@ -395,11 +396,12 @@ def test_the_runs_device_and_number_format_reach_the_trainers_process(workplace,
     started.facts["pre_op"]["dataset"] = {"training_images": 5}
     recipe = training_recipe(started, condition)
     events = []
-    run.start_trainer(
-        changed(recipe, train_data_dir=workplace / "photos", resolution=(64,)),
-        events.append,
-        lambda: False,
-    )
+    with forked_trainers():
+        run.start_trainer(
+            changed(recipe, train_data_dir=workplace / "photos", resolution=(64,)),
+            events.append,
+            lambda: False,
+        )
     (start,) = [event for event in events if event["event"] == "start"]
     assert (start["device"], start["dtype"]) == ("cpu", dtype)
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import TRAINER, run_module
 from noise_pictures import noise_pictures
 from recipes import changed, recipe_of
 from tiny_flux import build_tiny_flux
@@ -196,19 +197,17 @@ def small_disk(tmp_path):
 
 @pytest.mark.parametrize("free", [0, 40, 400])
 def test_a_full_disk_is_a_users_message_and_the_run_goes_on_when_there_is_room(
-    workplace, small_disk, offline_env, straight, free
+    workplace, small_disk, straight, free
 ):
     """`free` KiB: room for nothing, for the first small files, for a first checkpoint but not for three."""
     settings = settings_of(workplace, small_disk / "out")
-    script = Path(__file__).resolve().parents[2] / "trainer" / "flux_train_network.py"
-    command = [sys.executable, str(script), *to_arguments(settings)]
     filler = small_disk / "filler"
     filler.write_bytes(b"0" * ((16_384 - free) << 10) if free else b"")
     if not free:
         with pytest.raises(OSError), filler.open("ab", buffering=0) as file:
             while file.write(b"0" * 4096):
                 pass
-    done = subprocess.run(command, capture_output=True, text=True, env=offline_env, check=False)
+    done = run_module(TRAINER, *to_arguments(settings))
     last = json.loads(done.stdout.splitlines()[-1])
     assert (last["event"], last.get("kind")) == ("error", "user"), (last, done.stderr[-2000:])
     assert "disk is full" in last["message"]

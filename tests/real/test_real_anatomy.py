@@ -2,7 +2,7 @@
 
 import pytest
 
-from diffusioncleft.diffusioncleft_core.phantom.anatomy.face import CLOSE
+from diffusioncleft.diffusioncleft_core.phantom.face import CLOSE
 from diffusioncleft.tools.evaluate_anatomy import KINDS, detection, recognition
 
 

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from diffusioncleft.diffusioncleft_core.faces.analyzer import load_face_analyzer
+from diffusioncleft.diffusioncleft_core.faces.records import PHANTOM_SCORE, are_phantoms, record_of
 from diffusioncleft.diffusioncleft_core.imageset.decode import normalise, read_image
 
 UNDO = {
@@ -65,3 +66,22 @@ def test_a_published_detector_of_one_size_looks_at_smaller_sizes_too(real, faces
         height = other[3] - other[1]
         assert np.abs(second - other).max() < 0.06 * height
         assert not np.array_equal(second, first)
+
+
+def test_photographs_of_people_are_not_taken_for_phantoms(faces, people):
+    """Of any one person as they are; and of all together when cut to the face, as phantoms are framed."""
+    embedded = load_face_analyzer("phantom")
+    close = []
+    for paths in people.values():
+        images = [read_image(path) for path in paths]
+        records = [record_of(image, embedded.analyze(image)) for image in images]
+        assert not are_phantoms(records)
+        scores = [record.score for record in records if record.score is not None]
+        assert np.quantile(scores, 0.25) < PHANTOM_SCORE - 0.1
+        for image in images:
+            box = faces.analyze(image)[0].box
+            middle, half = (box[:2] + box[2:]) / 2, 1.1 * (box[2:] - box[:2]) / 2
+            frame = np.concatenate([middle - half, middle + half])
+            cut = np.asarray(Image.fromarray(image).crop(tuple(frame.round().astype(int))).resize((256, 256)))
+            close.append(record_of(cut, embedded.analyze(cut)))
+    assert not are_phantoms(close)

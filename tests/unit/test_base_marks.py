@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from diffusioncleft.diffusioncleft_core.phantom.anatomy.face import random_face
-from diffusioncleft.diffusioncleft_core.phantom.anatomy.render import render
+from diffusioncleft.diffusioncleft_core.phantom.face import random_face
+from diffusioncleft.diffusioncleft_core.phantom.render import render
 from diffusioncleft.tools.captions import mirrored
 from diffusioncleft.tools.pool import draw_mark
 

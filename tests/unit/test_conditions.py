@@ -201,7 +201,7 @@ def test_another_anomaly_is_another_file_for_builder_captions_and_plan(palsy_fil
     )
     assert (
         build_caption(acute, {"sex": "f", "grade": "partial"})
-        == "[FPAL] A woman with a partial facial palsy."
+        == "[FPAL] A woman with a partial facial palsy. Only one face, no text."
     )
     rows = sampling_plan(acute, 40, 1, AttributeChoices("elderly"))
     assert sum(row.attributes["age"] == "elderly" for row in rows) == 30

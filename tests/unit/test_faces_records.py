@@ -20,7 +20,10 @@ from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.faces import records
 from diffusioncleft.diffusioncleft_core.faces.analyzer import PHANTOM_FOLDER, load_face_analyzer
 from diffusioncleft.diffusioncleft_core.faces.records import (
+    PHANTOM_SCORE,
     RECORDS,
+    FaceRecord,
+    are_phantoms,
     embedding_matrix,
     face_records,
     record_of,
@@ -29,6 +32,7 @@ from diffusioncleft.diffusioncleft_core.imageset.decode import read_image
 from diffusioncleft.diffusioncleft_core.imageset.manifest import read_image_set
 from diffusioncleft.diffusioncleft_core.phantom.face import random_face
 from diffusioncleft.diffusioncleft_core.phantom.render import render
+from diffusioncleft.tools.altered_copies import CHANGES
 
 
 @pytest.fixture(scope="module")
@@ -233,3 +237,22 @@ def test_the_ledger_of_an_earlier_version_is_read_and_several_faces_are_examined
     assert again.record.to_json() == record and again.settings == "key"
     assert Examination.from_json(found.to_json()).record.to_json() == record
     assert Examination.from_json({**earlier, "faces": 2}).settings != "key"
+
+
+@pytest.mark.parametrize("size", [64, 128, 256])
+@pytest.mark.parametrize("change", ["the same", "grey", "JPEG, quality 30", "turned by 10°"])
+def test_pictures_of_phantoms_are_known_as_such(analyzer, size, change):
+    rng = np.random.default_rng(7)
+    faces = [random_face(rng, finding=finding) for finding in (None, "cleft", "scar") * 2]
+    images = [CHANGES[change](render(face, size).image, rng, np.zeros(0)) for face in faces]
+    assert are_phantoms(record_of(image, analyzer.analyze(image)) for image in images)
+
+
+def test_one_in_four_of_which_the_detector_is_less_sure_does_not_make_phantoms_people():
+    def scored(*scores):
+        return [FaceRecord(128, 128, 1, score=score) for score in scores]
+
+    sure, less = PHANTOM_SCORE + 0.02, PHANTOM_SCORE - 0.2
+    assert are_phantoms(scored(*[sure] * 7, *[less] * 2))
+    assert not are_phantoms(scored(*[sure] * 5, *[less] * 4))
+    assert not are_phantoms([FaceRecord(128, 128)]) and not are_phantoms([])

@@ -64,14 +64,15 @@ def test_planting_is_deterministic_and_leaves_its_input_alone():
 
 
 def test_clefts_dark_skin_and_dark_hair_are_no_artifact(artifacts):
+    """In pictures that show the whole face: of one in twenty the frame cuts the hairline."""
     rejected = []
     conditions, skins = (None, "pre_op", "post_op"), HEALTHY["skin"]
     for number, (condition, skin) in enumerate(itertools.product(conditions, skins)):
         hair = ("black", "brown")[number % 2]
-        face = drawn(1, number, finding=FINDING_OF[condition], attributes={"skin": skin, "hair_color": hair})[
-            0
-        ]
-        rejected += artifacts.check(face.image).reasons
+        words = {"skin": skin, "hair_color": hair}
+        faces = drawn(4, number, finding=FINDING_OF[condition], attributes=words)
+        whole = next(face for face in faces if face.box.min() >= 0 and face.box.max() <= 128)
+        rejected += artifacts.check(whole.image).reasons
     assert rejected == []
 
 
@@ -79,13 +80,20 @@ def is_barred(image, landmarks):
     return eye_line(levelled(image, landmarks)).is_bar()
 
 
-def test_a_bar_in_the_colour_of_the_skin_is_none_and_any_other_colour_is(analyzer):
-    face = drawn(1, 11, attributes={"skin": "dark"})[0]
+@pytest.mark.parametrize("skin", ["dark", "pale"])
+def test_skin_over_the_eyes_is_no_bar_and_any_other_colour_is(skin):
+    face = drawn(1, 11, attributes={"skin": skin})[0]
     apart = np.linalg.norm(face.landmarks[1] - face.landmarks[0])
     rows = slice(int(face.landmarks[0, 1] - 0.25 * apart), int(face.landmarks[0, 1] + 0.25 * apart))
     columns = slice(int(face.landmarks[0, 0] - 0.5 * apart), int(face.landmarks[1, 0] + 0.5 * apart))
-    cheek = face.image[int(face.landmarks[2, 1]), int(face.landmarks[0, 0])]
-    for colour, is_bar in (((0, 0, 0), True), ((240, 240, 240), True), ((40, 90, 200), True), (cheek, False)):
+    down = np.linspace(0, 1, rows.stop - rows.start)[:, None, None]
+    closed = (1 - down) * face.image[rows.start - 1, columns] + down * face.image[rows.stop, columns]
+    for colour, is_bar in (
+        ((0, 0, 0), True),
+        ((240, 240, 240), True),
+        ((40, 90, 200), True),
+        (closed, False),
+    ):
         image = face.image.copy()
         image[rows, columns] = colour
         assert is_barred(image, face.landmarks) is is_bar

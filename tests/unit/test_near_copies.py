@@ -17,7 +17,6 @@ from diffusioncleft.diffusioncleft_core.filters.identity import (
 )
 from diffusioncleft.diffusioncleft_core.imageset.copies import (
     NEAR_COPY,
-    NEAR_COPY_PHANTOM,
     NEAR_COPY_VISIT,
     SIDE,
     CopyIndex,
@@ -42,7 +41,7 @@ def photographs():
 
 @pytest.fixture(scope="module")
 def index(photographs):
-    return CopyIndex([thumbnail(image) for image in photographs], NEAR_COPY_PHANTOM)
+    return CopyIndex([thumbnail(image) for image in photographs])
 
 
 @pytest.mark.parametrize("name", [name for name in CHANGES if "blended" not in name])
@@ -51,7 +50,7 @@ def test_an_altered_copy_leads_to_its_photograph(photographs, index, name):
     found = []
     for place, image in enumerate(photographs):
         match = index.best(thumbnail(CHANGES[name](image, rng, photographs[place - 1])))
-        found.append(match.place == place and match.score >= NEAR_COPY_PHANTOM)
+        found.append(match.place == place and match.score >= NEAR_COPY)
     assert sum(found) >= N - 1, found
 
 
@@ -63,7 +62,7 @@ def test_the_mirror_image_is_known_as_one(photographs, index):
 
 def test_other_people_are_no_near_copies(index):
     strangers = [phantom.render(face, 128).image for face in faces(20, 62)]
-    assert max(index.best(thumbnail(image)).score for image in strangers) < NEAR_COPY_PHANTOM
+    assert max(index.best(thumbnail(image)).score for image in strangers) < NEAR_COPY
 
 
 def test_among_photographs_copies_are_pairs_and_another_visit_of_a_phantom_is_none(photographs):
@@ -113,7 +112,7 @@ def test_a_near_copy_is_rejected_with_a_reason_of_its_own_with_and_without_a_fac
     unlike = identity.check(unit(0, 1), grey)
     assert unlike.reasons == [NEAR_COPY_LEAK] and unlike.rejected
     score = round(unlike.copy_score, 2)
-    assert unlike.to_json()["near_copy"] == {"rejected": True, "score": score, "threshold": 0.3}
+    assert unlike.to_json()["near_copy"] == {"rejected": True, "score": score, "threshold": 0.2}
     assert identity.check(unit(1), grey).reasons == [IDENTITY_LEAK, NEAR_COPY_LEAK]
     assert identity.check(FaceRecord(128, 128), grey).reasons == [NO_FACE, NEAR_COPY_LEAK]
     stranger = phantom.render(faces(1, 62)[0], 128).image

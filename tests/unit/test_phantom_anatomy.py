@@ -12,31 +12,31 @@ import pytest
 from diffusioncleft.cli.main import main
 from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
 from diffusioncleft.diffusioncleft_core.phantom.anatomy.cleft import extent
-from diffusioncleft.diffusioncleft_core.phantom.anatomy.face import (
+from diffusioncleft.diffusioncleft_core.phantom.anatomy.measures import measures
+from diffusioncleft.diffusioncleft_core.phantom.anatomy.skin import TONES, ita
+from diffusioncleft.diffusioncleft_core.phantom.face import (
     BACKGROUNDS,
     CLEFT,
     CLOSE,
     EXPRESSIONS,
     HEALTHY,
     SCAR,
-    AnatomyFace,
     Camera,
     Cleft,
     Light,
+    PhantomFace,
     Repair,
     View,
     random_cleft,
     random_face,
     random_repair,
 )
-from diffusioncleft.diffusioncleft_core.phantom.anatomy.measures import measures
-from diffusioncleft.diffusioncleft_core.phantom.anatomy.render import AnatomyRendering, render
-from diffusioncleft.diffusioncleft_core.phantom.anatomy.skin import TONES, ita
+from diffusioncleft.diffusioncleft_core.phantom.render import Rendering, render
 
 STILL = View(frame=CLOSE, camera=Camera(noise=0.0))
 
 
-def person(seed: int = 0, **words: str) -> AnatomyFace:
+def person(seed: int = 0, **words: str) -> PhantomFace:
     """A healthy person, straight on, without noise and glasses."""
     face = random_face(np.random.default_rng(seed), attributes=words)
     return replace(face, view=STILL, glasses=False)
@@ -187,7 +187,7 @@ def test_a_cleft_leaves_the_lower_lip_whole(side: str, severity: float) -> None:
     assert np.abs(made.image.astype(int) - healthy.image).max(axis=2)[low].mean() < 4
 
 
-def low_lip(made: AnatomyRendering) -> np.ndarray:
+def low_lip(made: Rendering) -> np.ndarray:
     """The lower lip a little below its free edge."""
     rows = np.arange(made.image.shape[0])[:, None]
     edge = made.landmarks68[66, 1]
@@ -287,11 +287,10 @@ def test_an_infant_has_an_infants_proportions() -> None:
     assert 11 < man.iris < 12.5 and 58 < 2 * man.pupil < 68
 
 
-def test_the_command_draws_anatomy_and_goes_on_in_its_folder(tmp_path: Path) -> None:
-    words = ["phantom", "render", "--condition", "post_op", "--out", str(tmp_path), "--drawing", "anatomy"]
+def test_the_command_draws_and_goes_on_in_its_folder(tmp_path: Path) -> None:
+    words = ["phantom", "render", "--condition", "post_op", "--out", str(tmp_path)]
     assert main([*words, "--n", "2"]) == 0
     first = (tmp_path / "photo-0000.png").read_bytes()
     assert main([*words, "--n", "3"]) == 0
     assert (tmp_path / "photo-0000.png").read_bytes() == first
     assert len(list(tmp_path.glob("*.png"))) == 3
-    assert main([*words[:-2], "--n", "3"]) == 2, "flat drawings do not go on in a folder of heads"

@@ -136,8 +136,23 @@ def test_the_longest_prompt_is_as_long_as_the_phantom_can_read():
 
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from([PRE, POST]), any_metadata)
+def test_whole_captions_add_what_prompts_say(condition, metadata):
+    caption, clinical = (build_caption(condition, metadata, whole=whole) for whole in (True, False))
+    assert caption.startswith(clinical)
+    added = caption.removeprefix(clinical)
+    assert added.endswith(f" {CLOSING.strip()}")
+    words = words_of(added)
+    assert set(words) <= set(VOCABULARY.words())
+    assert len(words_of(caption)) <= LONGEST
+    for name, word in (("skin_tone", "skin"), ("eyes", "eyes")):
+        assert (f"{metadata[name]} {word}".capitalize() in added) == bool(metadata[name])
+    assert ("hair" in words) == any(metadata[f"hair_{what}"] for what in ("texture", "length", "color"))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from([PRE, POST]), any_metadata)
 def test_captions_are_clinical_and_of_known_words(condition, metadata):
-    caption = build_caption(condition, metadata)
+    caption = build_caption(condition, metadata, whole=False)
     assert caption.startswith(f"[{condition.trigger}] A")
     words = words_of(caption)
     assert set(words) <= set(VOCABULARY.words())
@@ -155,10 +170,15 @@ def test_captions_of_both_conditions_read_as_the_prompts_do():
     row = {"age_group": "baby", "gender": "female", "cleft_type": "unilateral", "side": "left"}
     assert build_caption(PRE, row | {"asymmetry": "slight", "scarring": "none", "consent": "yes"}) == (
         "[CLP] A baby girl's whole face with an unrepaired unilateral cleft lip on the left side and "
-        "slight nasal asymmetry on the same side."
+        f"slight nasal asymmetry on the same side.{CLOSING}"
+    )
+    appearance = {"skin_tone": "dark", "hair_length": "short", "hair_color": "black", "eyes": "brown"}
+    assert build_caption(PRE, row | appearance | {"side": "", "cleft_type": ""}) == (
+        "[CLP] A baby girl's whole face with an unrepaired cleft lip. Dark skin. Short black hair. "
+        f"Brown eyes.{CLOSING}"
     )
     row = {"age_group": "adult", "gender": "unknown", "cleft_type": "bilateral", "scarring": "visible"}
-    assert build_caption(POST, row | {"asymmetry": "marked"}, bracketed=False) == (
+    assert build_caption(POST, row | {"asymmetry": "marked"}, bracketed=False, whole=False) == (
         "CLPrep An adult's whole face after bilateral cleft lip repair with a visible scar and "
         "marked nose asymmetry."
     )

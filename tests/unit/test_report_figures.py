@@ -73,6 +73,22 @@ def test_no_text_of_a_plot_is_smaller_than_six_and_a_half_points_and_fonts_are_e
         assert b"/FontFile2" in pdf and b"/Type3" not in pdf
 
 
+def test_a_plot_that_is_there_is_left_and_one_that_changed_or_lost_a_form_is_drawn(tmp_path):
+    one, other = list(figures(document(phantom=False)).values())[:2]
+    files = {path.name: path for path in drawing.save_drawings([one, other], tmp_path)}
+    first = {name: path.read_bytes() for name, path in files.items()}
+    files[f"{one.name}.svg"].write_bytes(b"of other numbers")
+    files[f"{one.name}.pdf"].write_bytes(b"of other numbers")
+    before = {name: path.stat().st_mtime_ns for name, path in files.items()}
+    assert set(drawing.save_drawings([one, other], tmp_path)) == set(files.values())
+    assert {name: path.read_bytes() for name, path in files.items()} == first
+    written = {name for name, path in files.items() if path.stat().st_mtime_ns != before[name]}
+    assert written == {f"{one.name}.{suffix}" for suffix in drawing.SUFFIXES}
+    files[f"{other.name}.png"].unlink()
+    drawing.save_drawings([one, other], tmp_path)
+    assert {name: path.read_bytes() for name, path in files.items()} == first
+
+
 def test_the_page_embeds_the_same_svg_with_words(written):
     page = written.read_text("utf-8")
     for name in NAMES:

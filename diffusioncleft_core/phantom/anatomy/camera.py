@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .face import Camera
+from ..face import Camera
 from .field import Array, blur
 
 _STEPS = 4096

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .face import COMPLETE, INCOMPLETE, Cleft
+from ..face import COMPLETE, INCOMPLETE, Cleft
 from .field import Array
 from .measures import Measures
 from .nose import NoseChange, Wing, nostril

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .face import AnatomyFace
+from ..face import PhantomFace
 from .field import Array, Plane, Window, noise, ridge, step, strands
 from .lips import Mood
 from .measures import Measures
@@ -41,7 +41,7 @@ class Eye:
 
 def eye(
     area: Plane,
-    face: AnatomyFace,
+    face: PhantomFace,
     m: Measures,
     held: Mood,
     direction: int,

@@ -81,9 +81,15 @@ def curve(at: Array, knots: list[tuple[float, float]]) -> Array:
 
 def step(value: Array, low: float, high: float) -> Array:
     """0 at or below low, 1 at or above high, smooth between (Hermite). low > high falls."""
-    t = np.asarray((value - np.float32(low)) * np.float32(1 / (high - low)))
-    t = np.minimum(np.maximum(t, 0), 1)
-    return np.asarray(t * t * (3 - 2 * t))
+    t = np.asarray(value - np.float32(low))
+    t *= np.float32(1 / (high - low))
+    np.maximum(t, 0, out=t)
+    np.minimum(t, 1, out=t)
+    slope = np.asarray(t * -2)
+    slope += 3
+    t *= t
+    t *= slope
+    return t
 
 
 def bump(

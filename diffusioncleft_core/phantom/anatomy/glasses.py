@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from .face import AnatomyFace
+from ..face import PhantomFace
 from .field import Array
 from .measures import Measures
 from .pose import Camera3D
@@ -13,7 +13,7 @@ from .surface import Head
 _SHIFT = 4
 
 
-def wear_glasses(light: Array, face: AnatomyFace, m: Measures, made: Head, cam: Camera3D) -> Array:
+def wear_glasses(light: Array, face: PhantomFace, m: Measures, made: Head, cam: Camera3D) -> Array:
     """The picture [S, S, 3] (linear RGB) with glasses on the face."""
     draw = np.random.default_rng([int(abs(face.identity[39]) * 1e6), 5])
     round_, thick = float(draw.uniform(2.0, 4.5)), float(draw.uniform(1.0, 2.6)) * m.pupil / 31

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .face import AnatomyFace
+from ..face import PhantomFace
 from .field import Array, Plane, blur, curve, noise, step, strands
 from .measures import Measures
 from .shape import Outline
@@ -51,7 +51,7 @@ class Hair:
     """Slope of the volume down the head, for the band that shines."""
 
 
-def style(face: AnatomyFace, m: Measures) -> Style:
+def style(face: PhantomFace, m: Measures) -> Style:
     """The style of a person: subject and attributes decide, the identity varies."""
     z = np.tanh(face.identity[30:38])
     words = face.attributes
@@ -112,7 +112,7 @@ def _outer(area: Plane, m: Measures, worn: Style) -> Array:
     return curve(area.y, knots)
 
 
-def hair(area: Plane, face: AnatomyFace, m: Measures, shape: Outline, inside: Array, skin: Array) -> Hair:
+def hair(area: Plane, face: PhantomFace, m: Measures, shape: Outline, inside: Array, skin: Array) -> Hair:
     """Hair in front of and around the head. `inside` is the head's distance to its outline, `skin` its
     height."""
     worn = style(face, m)

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .face import Light
+from ..face import Light
 from .field import Array, Plane, blur
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..face import COMPLETE, PhantomFace
 from .cleft import Gap, gaps
-from .face import COMPLETE, AnatomyFace
 from .field import Array, Plane, Window, bump, curve, noise, ridge, softmin, step
 from .measures import Measures
 from .nose import NoseChange
@@ -27,7 +27,7 @@ class Mood:
     closed: float = 0.0
 
 
-def mood(face: AnatomyFace) -> Mood:
+def mood(face: PhantomFace) -> Mood:
     """The expression's parts.
 
     Raises:
@@ -75,7 +75,7 @@ def jaw_drop(m: Measures, held: Mood) -> float:
     return 0.30 * m.mouth * held.open
 
 
-def lip_lines(face: AnatomyFace, m: Measures, held: Mood) -> LipLines:
+def lip_lines(face: PhantomFace, m: Measures, held: Mood) -> LipLines:
     """The lips' borders for this expression, cleft or repair."""
     k = m.mouth / 25
     opening = 0.62 * m.mouth * held.open
@@ -189,7 +189,7 @@ class Mouth:
     scars: tuple[Scar, ...]
 
 
-def mouth(area: Plane, face: AnatomyFace, m: Measures, held: Mood, nose: NoseChange) -> Mouth:
+def mouth(area: Plane, face: PhantomFace, m: Measures, held: Mood, nose: NoseChange) -> Mouth:
     """The mouth of a face over its part of the plane."""
     lines = lip_lines(face, m, held)
     k = m.mouth / 25
@@ -272,7 +272,7 @@ def _scars(part: Plane, marks: tuple[Scar, ...], free: Array, k: float) -> tuple
 
 def _height(
     part: Plane,
-    face: AnatomyFace,
+    face: PhantomFace,
     m: Measures,
     lines: LipLines,
     held: Mood,
@@ -335,7 +335,7 @@ def _height(
     return np.asarray(height - (5.0 * k) * inside, np.float32)
 
 
-def _philtrum(part: Plane, face: AnatomyFace, m: Measures, lines: LipLines, upper: Array) -> Array:
+def _philtrum(part: Plane, face: PhantomFace, m: Measures, lines: LipLines, upper: Array) -> Array:
     """Groove and columns between the columella and the bow's peaks."""
     x, y, k = part.x, part.y, m.mouth / 25
     t = np.clip((y - np.float32(lines.top)) / np.maximum(upper - np.float32(lines.top), 2.0), 0, 1)
@@ -359,7 +359,7 @@ def _philtrum(part: Plane, face: AnatomyFace, m: Measures, lines: LipLines, uppe
 
 def _behind(
     part: Plane,
-    face: AnatomyFace,
+    face: PhantomFace,
     m: Measures,
     lines: LipLines,
     inside: Array,

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .face import CLOSE, View
+from ..face import CLOSE, View
 from .field import Array, Plane, step
 from .measures import Measures
 

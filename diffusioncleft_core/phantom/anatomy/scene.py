@@ -4,7 +4,7 @@ ears."""
 import cv2
 import numpy as np
 
-from .face import AnatomyFace
+from ..face import PhantomFace
 from .field import Array, blur, curve, step, strands, tinted, wide
 from .hair import COLOURS, style
 from .light import direction, tint
@@ -13,7 +13,7 @@ from .pose import Camera3D
 from .skin import srgb_to_linear
 
 
-def backdrop(face: AnatomyFace, size: int) -> Array:
+def backdrop(face: PhantomFace, size: int) -> Array:
     """The room or garden behind, out of focus, linear RGB [size, size, 3]."""
     draw = np.random.default_rng([face.seed, 11])
     n = 48
@@ -62,7 +62,7 @@ def _mm(cam: Camera3D, size: int) -> tuple[Array, Array]:
 
 
 def body(
-    face: AnatomyFace, m: Measures, cam: Camera3D, size: int, skin: Array, drop: float
+    face: PhantomFace, m: Measures, cam: Camera3D, size: int, skin: Array, drop: float
 ) -> tuple[Array, Array, Array, tuple[slice, slice]]:
     """Neck, shoulders and clothes: linear RGB [H, S, 3], cover and bare skin [H, S], and the rows they lie
     in."""
@@ -138,7 +138,7 @@ def body(
     return rgb.astype(np.float32), np.maximum(bare, cloth), bare * (1 - cloth), rows
 
 
-def hair_behind(face: AnatomyFace, m: Measures, cam: Camera3D, size: int) -> tuple[Array, Array] | None:
+def hair_behind(face: PhantomFace, m: Measures, cam: Camera3D, size: int) -> tuple[Array, Array] | None:
     """Long hair behind the neck: linear RGB and cover; None for short hair."""
     worn = style(face, m)
     if not worn.long:
@@ -167,7 +167,7 @@ def hair_behind(face: AnatomyFace, m: Measures, cam: Camera3D, size: int) -> tup
 
 
 def ear(
-    face: AnatomyFace, m: Measures, cam: Camera3D, size: int, skin: Array, side: int
+    face: PhantomFace, m: Measures, cam: Camera3D, size: int, skin: Array, side: int
 ) -> tuple[Array, Array, tuple[slice, slice]] | None:
     """One ear (-1 on the picture's left): linear RGB, cover and window; None where it is turned away."""
     k = m.ear / 60

@@ -11,7 +11,7 @@ khaki. a* and b* stay within what spectrophotometers read on faces (a* 6 to 15, 
 import cv2
 import numpy as np
 
-from .face import AnatomyFace
+from ..face import PhantomFace
 from .field import Array, Plane, bump, noise, ridge, step
 from .measures import Measures
 
@@ -46,7 +46,7 @@ def srgb_to_linear(colour: tuple[float, float, float]) -> Array:
     return np.asarray(np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4), np.float32)
 
 
-def base_colour(face: AnatomyFace) -> Array:
+def base_colour(face: PhantomFace) -> Array:
     """The person's own cheek, linear RGB [3]: the tone's middle and a small deviation."""
     z = np.tanh(face.identity[24:27])
     lightness, a, b = TONES[face.attributes["skin"]]
@@ -67,7 +67,7 @@ def lip_colour(skin: Array, redness: float, painted: bool) -> Array:
     return np.maximum(red, 0.004)
 
 
-def skin_colour(area: Plane, face: AnatomyFace, m: Measures) -> Array:
+def skin_colour(area: Plane, face: PhantomFace, m: Measures) -> Array:
     """Albedo of the face's skin without lips and eyes, linear RGB [H, W, 3]."""
     base = base_colour(face)
     level = float(base @ np.array([0.2126, 0.7152, 0.0722], np.float32))
@@ -114,7 +114,7 @@ def _freckles(area: Plane, m: Measures, seed: int, dark: float) -> Array:
     return np.asarray(np.float32(1.5 * min(1.0, m.freckles)) * spots * where)
 
 
-def _moles(area: Plane, face: AnatomyFace, m: Measures) -> Array:
+def _moles(area: Plane, face: PhantomFace, m: Measures) -> Array:
     total = np.zeros(area.shape, np.float32)
     draw = np.random.default_rng([int(abs(face.identity[20]) * 1e6), 47])
     k = m.pupil / 31
@@ -127,7 +127,7 @@ def _moles(area: Plane, face: AnatomyFace, m: Measures) -> Array:
     return total
 
 
-def _blemishes(area: Plane, face: AnatomyFace, m: Measures) -> Array:
+def _blemishes(area: Plane, face: PhantomFace, m: Measures) -> Array:
     total = np.zeros(area.shape, np.float32)
     draw = np.random.default_rng([int(abs(face.identity[21]) * 1e6), 48])
     k = m.pupil / 31
@@ -139,7 +139,7 @@ def _blemishes(area: Plane, face: AnatomyFace, m: Measures) -> Array:
     return total
 
 
-def _stubble(area: Plane, face: AnatomyFace, m: Measures) -> Array:
+def _stubble(area: Plane, face: PhantomFace, m: Measures) -> Array:
     """The shadow of a beard: jaw, chin and upper lip, by how dark the hair is."""
     x, y, k = np.abs(area.x), area.y, m.pupil / 31
     amount = {"black": 0.75, "brown": 0.5, "red": 0.28, "blonde": 0.15}[face.attributes["hair_color"]]

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..face import PhantomFace
 from .cleft import nose_of_cleft
 from .eyes import Eye, brows, eye, sclera_veins
-from .face import AnatomyFace
 from .field import Array, Plane, blur, curve, plane, ridge, step, tinted, wide
 from .hair import COLOURS, Hair, hair, style
 from .light import direction, illuminate, shine
@@ -55,14 +55,14 @@ class Head:
     """Height that landmarks are read from."""
 
 
-def nose_change(face: AnatomyFace, m: Measures) -> NoseChange:
+def nose_change(face: PhantomFace, m: Measures) -> NoseChange:
     """How this nose differs from a healthy one."""
     if face.cleft:
         return nose_of_cleft(face.cleft, m)
     return nose_of_repair(face.repair, m) if face.repair else NoseChange()
 
 
-def head(face: AnatomyFace, m: Measures, density: float, bottom: float) -> Head:
+def head(face: PhantomFace, m: Measures, density: float, bottom: float) -> Head:
     """Build and light a head with `density` points a mm; long hair reaches `bottom` (mm)."""
     held = mood(face)
     drop = jaw_drop(m, held)
@@ -115,12 +115,14 @@ def _over(colour: Array, window: tuple[slice, slice], layer: Array, share: Array
     here = colour[window]
     if layer.ndim == 1:
         layer = tinted(np.ones(here.shape[:2], np.float32), layer)
-    here += wide(np.asarray(share, np.float32)) * (layer - here)
+    change = layer - here
+    change *= wide(np.asarray(share, np.float32))
+    here += change
 
 
 def _materials(
     area: Plane,
-    face: AnatomyFace,
+    face: PhantomFace,
     m: Measures,
     lips: Mouth,
     pair: tuple[Eye, Eye],
@@ -208,7 +210,7 @@ def _materials(
     return colour, dull, wet, dark, bare
 
 
-def _haired(area: Plane, face: AnatomyFace, cap: Hair, colour: Array, toward: Array) -> Array:
+def _haired(area: Plane, face: PhantomFace, cap: Hair, colour: Array, toward: Array) -> Array:
     """Hair over skin: its colour by strand, with the bands that shine across it (after Kajiya and Kay,
     1989)."""
     base = srgb_to_linear(COLOURS[face.attributes["hair_color"]])

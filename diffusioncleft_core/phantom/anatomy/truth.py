@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from .face import AnatomyFace
+from ..face import PhantomFace
 from .field import curve
 from .lips import lower_lines
 from .measures import Measures
@@ -24,7 +24,7 @@ def _on(head: Head, points: list[tuple[float, float]]) -> Points:
     return np.column_stack([p, head.smooth[i, j]])
 
 
-def landmarks68(face: AnatomyFace, m: Measures, head: Head, cam: Camera3D) -> NDArray[np.float32]:
+def landmarks68(face: PhantomFace, m: Measures, head: Head, cam: Camera3D) -> NDArray[np.float32]:
     """[68, 2] px in iBUG's order: jaw, brows, nose, eyes, outer and inner lips; from the picture's left."""
     k = m.pupil / 31
     jaw = []
