@@ -47,7 +47,7 @@ def random_crops(n: int, *, phantom: bool = True, seed: int = 0, side: int = 32,
     return Crops(
         pixels=rng.integers(0, 256, (n, side, side, 3), dtype=np.uint8),
         surroundings=rng.integers(0, 256, (n, side, side, 3), dtype=np.uint8),
-        lips=np.tile(np.array([8, 10, 24, 26], np.int16), (n, 1)),
+        lips=np.tile(np.array([8, 10, 24, 26], np.int16) * side // 32, (n, 1)),
         labels=(np.arange(n) % 2).astype(np.int64),
         subjects=(None,) * n,
         groups={},

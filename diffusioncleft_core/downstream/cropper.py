@@ -32,6 +32,8 @@ DATASET_CACHE = "downstream"
 CROPS, LANDMARKS = "crops", "landmarks"
 FACE_GROWTH = 0.25
 """By how much of its longer side the greyed face reaches beyond its box, which ends at the forehead."""
+CUT_VERSION = 2
+"""Of what is cut out of a picture; counted up when it comes out otherwise."""
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "skin_tone": ("skin_tone", "skin"),
     "age_group": ("age_group",),
@@ -201,7 +203,7 @@ class Cropper:
                 return None
             side = self.crop.side
             place = [*lip.box.tolist(), *lip.square.tolist(), *record.box.tolist()]
-            key = entry_key(sha256, INGEST_VERSION, LIPS_VERSION, side, place)
+            key = entry_key(sha256, INGEST_VERSION, LIPS_VERSION, CUT_VERSION, side, place)
             tensors = kept.tensors(key)
             if tensors is None or tensors.keys() != {"pixels", "surroundings", "lip", "picture"}:
                 pixels = _decoded(data, image)
@@ -243,13 +245,22 @@ def drawing_loras(folder: Path) -> frozenset[tuple[str, ...]]:
 
 
 def surroundings_of(image: Pixels, face: NDArray[np.float32], lip: Lip, side: int) -> Pixels:
-    """[side, side, 3]: the whole picture, face and lip greyed out, squeezed into a square."""
+    """[side, side, 3]: the whole picture, face and lip greyed out, squeezed into a square.
+
+    The face is greyed as an ellipse, which holds the whole of its box: of a face that fills its picture a
+    rectangle as wide would leave nothing to see.
+    """
     seen = image.copy()
-    size = (image.shape[1], image.shape[0])
-    for box, growth in ((face, FACE_GROWTH), (lip.square, 0.0)):
-        x0, y0, x1, y1 = grown(box, growth, size)
-        seen[y0:y1, x0:x1] = GREY
-    return cut_square(seen, np.array([0.0, 0.0, *size]), side)
+    height, width = image.shape[:2]
+    x0, y0, x1, y1 = (float(value) for value in face)
+    more = FACE_GROWTH * max(x1 - x0, y1 - y0)
+    y, x = np.ogrid[:height, :width]
+    across = (x + 0.5 - (x0 + x1) / 2) / ((x1 - x0) / 2 + more)
+    down = (y + 0.5 - (y0 + y1) / 2) / ((y1 - y0) / 2 + more)
+    seen[across**2 + down**2 <= 1] = GREY
+    left, top, right, bottom = grown(lip.square, 0.0, (width, height))
+    seen[top:bottom, left:right] = GREY
+    return cut_square(seen, np.array([0.0, 0.0, width, height]), side)
 
 
 def _decoded(data: bytes, image: list[Pixels]) -> Pixels:

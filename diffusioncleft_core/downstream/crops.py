@@ -18,6 +18,8 @@ from .people import identity_groups
 
 GREY = (124, 116, 104)
 """ImageNet's mean colour, 0 to a network that takes its normalisation."""
+SURROUNDINGS_SEEN = 0.05
+"""Share of a picture that must be left beside the greyed face for its surroundings to tell anything."""
 MASK_GROWTH = 0.1
 """By how much of its longer side the greyed or kept part reaches beyond the lip's box, on every side."""
 
@@ -135,7 +137,7 @@ class Crops:
         if view == View.WHOLE:
             return np.asarray(self.pixels)
         if view == View.BACKGROUND:
-            return np.asarray(self.surroundings)
+            return self._shown_surroundings()
         seen = np.array(self.pixels)
         side = self.pixels.shape[1]
         for picture, lip in zip(seen, self.lips, strict=True):
@@ -147,6 +149,17 @@ class Crops:
                 picture[:] = GREY
                 picture[y0:y1, x0:x1] = kept
         return seen
+
+    def _shown_surroundings(self) -> Pixels:
+        """UserError where most of the pictures show nothing but the face."""
+        surroundings = np.asarray(self.surroundings)
+        seen = (surroundings != np.array(GREY, np.uint8)).any(axis=-1).mean(axis=(1, 2))
+        if len(self) and np.median(seen) < SURROUNDINGS_SEEN:
+            raise UserError(
+                "most of the pictures show nothing beside the face; without it there is nothing to learn from, "
+                "and nothing is shown by that: use pictures with some room around the head"
+            )
+        return surroundings
 
     def where(self, places: Sequence[int] | NDArray[np.int64] | NDArray[np.bool_]) -> Crops:
         """Some of the crops, by their places or a mask; pictures without a lip stay with the whole set."""

@@ -18,11 +18,11 @@ from ..conditions.plan import PlanRow
 from ..dataset.drawn import same_record, traced
 from ..environment import versions
 from ..errors import UserError
-from ..files import read_json, remove_leftovers, sha256_file, write_json
+from ..files import read_json, sha256_file, write_json
 from ..flux.sampling import schnell_sigmas
 from ..flux.source import FluxSource
 from ..imageset.manifest import ImageRow, add_row, listed_rows, write_image_set
-from ..imageset.places import SETTINGS, first_index, set_lock
+from ..imageset.places import SETTINGS, first_index, remove_set_leftovers, set_lock
 from ..imageset.synthetic import generated_row, read_done, write_drawn
 from .settings import GenerationSettings, Sampling
 
@@ -96,7 +96,7 @@ def open_planned_set(
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file: give a folder for the images")
     with set_lock(folder):
-        remove_leftovers(folder)
+        remove_set_leftovers(folder)
         yield PlannedSet(folder, plan, role, record)
 
 

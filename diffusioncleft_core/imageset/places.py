@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from ..conditions.plan import REFILL_STRIDE
 from ..errors import UserError
-from ..files import TEMPORARY_PREFIX, explained, folder_lock, inside, shown
+from ..files import TEMPORARY_PREFIX, explained, folder_lock, inside, remove_leftovers, shown
 
 MANIFEST = "manifest.jsonl"
 SETTINGS = "generation.json"
@@ -39,6 +39,12 @@ def set_lock(folder: Path) -> contextlib.AbstractContextManager[None]:
             f"process {process} is at work in the set {folder}; wait for it, or stop it, and run this again"
         ),
     )
+
+
+def remove_set_leftovers(folder: Path) -> None:
+    """Remove what a crash left of writes to a set, whose lock is held."""
+    for place in (folder, folder / REJECTED):
+        remove_leftovers(place)
 
 
 def image_name(index: int, seed: int) -> str:

@@ -32,7 +32,7 @@ from ..files import (
 )
 from ..progress import progress
 from .manifest import ImageRow
-from .places import MANIFEST, SETTINGS, place_for, set_lock, sidecar_of
+from .places import MANIFEST, SETTINGS, place_for, remove_set_leftovers, set_lock, sidecar_of
 from .shards import (
     FORMATS,
     INDEX,
@@ -118,6 +118,7 @@ def import_set(place: Place, export: Export, out: Path) -> int:
     with set_lock(out), workspace(Place(str(out), out)) as work:
         if _is_there(out, export):
             return 0
+        remove_set_leftovers(out)
         done = _shards_done(out, export)
         read = 0
         with _checked(place, export.rows, work) as listing, progress(export.images, "images") as bar:

@@ -19,9 +19,17 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import UserError
-from ..files import folder_lock, inside, read_json, remove_leftovers, sha256_bytes, sha256_file
+from ..files import folder_lock, inside, read_json, sha256_bytes, sha256_file
 from .manifest import ImageRow, add_row, listed_rows, write_image_set
-from .places import REJECTED, first_index, image_name, index_of, place_for, sidecar_of
+from .places import (
+    REJECTED,
+    first_index,
+    image_name,
+    index_of,
+    place_for,
+    remove_set_leftovers,
+    sidecar_of,
+)
 from .synthetic import TRAINING, generated_row, is_ours, write_image
 
 _NAME = re.compile(r"\d+_\d+\.png")
@@ -143,8 +151,8 @@ class SetWriter:
     def _mend(self) -> None:
         """List whole pictures that a crash kept out of the manifest; find those without a sidecar."""
         listed = {row.file for row in self.rows}
+        remove_set_leftovers(self._folder)
         for accepted, folder in ((True, self._folder), (False, self._folder / REJECTED)):
-            remove_leftovers(folder)
             for path in sorted(folder.glob("*.png")):
                 file = place_for(path.name, accepted=accepted)
                 if not _NAME.fullmatch(path.name) or file in listed:

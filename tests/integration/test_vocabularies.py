@@ -75,7 +75,7 @@ def test_a_vocabulary_of_one_condition_goes_through_every_stage(palsy, tmp_path,
     assert (out / "loras" / "acute" / "fpal.safetensors").is_file()
     assert not (out / "zero_shot").exists()
     caption = next(row["caption"] for row in read_jsonl(out / "private" / "acute" / "manifest.jsonl"))
-    assert caption == "[FPAL] A woman's whole face with a partial facial palsy."
+    assert caption.startswith("[FPAL] A woman's whole face with a partial facial palsy")
     prompts = [row["prompt"] for row in read_jsonl(out / "generated" / "acute" / "manifest.jsonl")]
     assert len(prompts) == IMAGES
     assert all(prompt.startswith("[FPAL] ") for prompt in prompts)

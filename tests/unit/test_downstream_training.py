@@ -46,8 +46,8 @@ def seeded():
 
 def stained(n, colour, seed):
     """Crops of noise with a stain of that colour where the lip is."""
-    crops = random_crops(n, seed=seed)
-    crops.pixels[:, 10:26, 8:24] = colour
+    crops = random_crops(n, seed=seed, side=96)
+    crops.pixels[:, 30:78, 24:72] = colour
     return crops
 
 
