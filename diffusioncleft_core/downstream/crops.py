@@ -156,8 +156,8 @@ class Crops:
         seen = (surroundings != np.array(GREY, np.uint8)).any(axis=-1).mean(axis=(1, 2))
         if len(self) and np.median(seen) < SURROUNDINGS_SEEN:
             raise UserError(
-                "most of the pictures show nothing beside the face; without it there is nothing to learn from, "
-                "and nothing is shown by that: use pictures with some room around the head"
+                "most of the pictures show nothing beside the face, so nothing is left to learn from without "
+                "it; use pictures with some room around the head"
             )
         return surroundings
 

@@ -55,6 +55,20 @@ def test_each_picture_is_cut_once_and_kept_by_its_content(folder, cropper, tmp_p
     assert (copy / ".downstream").stat().st_mode & 0o077 == 0
 
 
+def test_beside_a_face_that_fills_its_picture_something_is_seen_or_it_is_said(folder, cropper, tmp_path):
+    close = tmp_path / "close"
+    close.mkdir()
+    for path in folder.glob("*.png"):
+        with Image.open(path) as picture:
+            picture.crop((24, 24, 104, 112)).resize((128, 128)).save(close / path.name)
+    grey = np.array(GREY, np.uint8)
+    roomy = cropper.read(folder, 1).view(View.BACKGROUND)
+    assert ((roomy != grey).any(-1).mean((1, 2)) > 0.05).all()
+    assert (roomy[:, 24:56, 24:40] == grey).all(), "the middle of the face is greyed out"
+    with pytest.raises(UserError, match="nothing beside the face"):
+        cropper.read(close, 1).view(View.BACKGROUND)
+
+
 def test_another_margin_or_side_is_another_crop(folder, analyzer):
     keys = {small_cropper(analyzer, side=side).read(folder, 1).keys for side in (32, 64)}
     assert len(keys) == 2

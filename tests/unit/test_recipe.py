@@ -41,8 +41,8 @@ from diffusioncleft.trainer.kohya import FIELDS
 
 PLACES = {
     "data.train_dir", "output.folder", "output.name", "previews.prompts", "previews.every_n_steps",
-    "objective.seed", "data.cache_dir", "output.checkpoint_every_n_steps", "output.report_every_step",
-    "output.resume",
+    "previews.at_first", "objective.seed", "data.cache_dir", "output.checkpoint_every_n_steps",
+    "output.report_every_step", "output.resume",
 }  # fmt: skip
 """Where a run lies and how it reports; its seed is drawn from the run's."""
 CHOICES = {
