@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from ..errors import UserError
-from ..files import atomic_path, read_json, sha256_file
+from ..files import atomic_path, read_json, sha256_bytes, sha256_file
 from ..weight_file import SOURCE_KEY
 from .lora_keys import LoraFormat, ParsedLora, from_state, parse, to_state, write
 from .tensors import check_file
@@ -44,8 +44,7 @@ PRECISIONS: Mapping[str, torch.dtype] = MappingProxyType(
 
 SCALE_METADATA = ("effective_scale", "ss_network_alpha")
 """What metadata say of alpha / rank: not true any more where it is multiplied into the weights."""
-
-
+_MODEL_SPEC = "modelspec.sai_model_spec"
 _NO_ALPHA = "get the file again, or train it with --network_alpha above 0"
 
 
@@ -269,6 +268,7 @@ def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapp
     """Write a safetensors file atomically; its bytes depend on nothing but its content.
 
     safetensors writes the metadata in an order that differs from process to process; here they are sorted.
+    A file that follows the model spec gets the hash of its tensors, by the spec's name and by kohya's.
     """
     plain = {**{str(key): str(value) for key, value in metadata.items()}, "format": "pt"}
     whole = {key: value.detach().cpu() for key, value in tensors.items()}
@@ -279,7 +279,10 @@ def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapp
     data = save(whole, plain)
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    if _MODEL_SPEC in plain:
+        content = sha256_bytes(memoryview(data)[8 + length :])
+        plain |= {"modelspec.hash_sha256": f"0x{content}", "sshs_model_hash": content}
+    header["__metadata__"] = dict(sorted(plain.items()))
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
     text += b" " * (-len(text) % 8)
     with atomic_path(path) as temporary, temporary.open("wb") as file:

@@ -1,5 +1,6 @@
 """LoRA keys: kohya's, diffusers' and ComfyUI's forms mean the same ΔW."""
 
+import hashlib
 import json
 import re
 import subprocess
@@ -10,6 +11,7 @@ import peft
 import pytest
 import torch
 from diffusers.loaders.lora_conversion_utils import _convert_kohya_flux_lora_to_diffusers
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
@@ -454,3 +456,20 @@ def test_the_scale_is_told_only_where_it_still_applies(tmp_path):
         lora_file.convert_lora(source, tmp_path / f"{form}.safetensors", form)
         found = lora_file.read_lora(tmp_path / f"{form}.safetensors").metadata
         assert {name: value for name, value in found.items() if name not in ("format", SOURCE_KEY)} == kept
+
+
+def test_a_file_of_the_model_spec_tells_the_hash_of_its_tensors_alone(tmp_path):
+    tensors = lora_keys.write(random_lora(64, rank=4), "kohya")
+    told = []
+    for name, title in (("a", "one"), ("b", "another title")):
+        spec = {"modelspec.sai_model_spec": "1.0.0", "modelspec.title": title}
+        lora_file.save_tensors(path := tmp_path / name, tensors, spec)
+        data = path.read_bytes()
+        length = int.from_bytes(data[:8], "little")
+        metadata = json.loads(data[8 : 8 + length])["__metadata__"]
+        assert metadata["sshs_model_hash"] == hashlib.sha256(data[8 + length :]).hexdigest()
+        told.append(metadata["modelspec.hash_sha256"])
+    assert told == ["0x" + metadata["sshs_model_hash"]] * 2
+    lora_file.save_tensors(path, tensors, {})
+    with safe_open(path, framework="pt") as file:
+        assert not [key for key in file.metadata() if "hash" in key]
