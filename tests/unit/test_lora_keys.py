@@ -459,7 +459,7 @@ def test_the_scale_is_told_only_where_it_still_applies(tmp_path):
 
 
 def test_a_file_of_the_model_spec_tells_the_hash_of_its_tensors_alone(tmp_path):
-    tensors = lora_keys.write(random_lora(64, rank=4), "kohya")
+    tensors = lora_keys.write(random_lora(64, rank=4, alpha=4.0), "kohya")
     told = []
     for name, title in (("a", "one"), ("b", "another title")):
         spec = {"modelspec.sai_model_spec": "1.0.0", "modelspec.title": title}
