@@ -24,6 +24,7 @@ from ..diffusioncleft_core.ranges import (
     STRENGTH,
 )
 from ..diffusioncleft_core.recipe.checks import check_places, check_recipe
+from ..diffusioncleft_core.recipe.recipe import PHANTOM_SIDE
 from ..diffusioncleft_core.text import counted
 from .options import (
     add_base_arguments,
@@ -271,6 +272,11 @@ def settings_from(args: argparse.Namespace) -> RunSettings:
     source, absent = found_source(args)
     standard = PHANTOM_STRENGTH if args.phantom else 1.0
     sampling = sampling_from(args, standard if args.strength is None else args.strength)
+    if args.phantom and (sampling.width, sampling.height) != (PHANTOM_SIDE, PHANTOM_SIDE):
+        raise UserError(
+            f"--size {sampling.width}x{sampling.height}: on phantoms a run draws {PHANTOM_SIDE} px, which "
+            "its models and what reads its pictures are made for; leave --size out"
+        )
     return RunSettings(
         out=args.out,
         source=source,

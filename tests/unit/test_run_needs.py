@@ -114,6 +114,7 @@ def test_a_shard_that_was_not_downloaded_is_named(tmp_path):
     [
         (["--mode", "fast"], "fast"),
         (["--size", "100"], "multiple of 16"),
+        (["--size", "64"], "on phantoms a run draws 128 px"),
         (["--metrics", "fid,is"], "'is'"),
         (["--vocabulary", "none.toml"], "none.toml"),
         (["--recipe", "none.json"], "none.json"),
