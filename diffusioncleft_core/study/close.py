@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from ..dataset.folder import erase
 from ..files import remove_leftovers, write_json
 from .consent import erase_pictures
-from .folder import CLOSED, IMAGES, KEY, SOURCES, Study, study_lock
+from .folder import CLOSED, IMAGES, KEY, PRIVATE, SOURCES, Study, study_lock
 from .items import write_items
 
 
@@ -30,7 +30,8 @@ def close_study(study: Study) -> int:
         if not study.closed:
             write_json(study.root / CLOSED, {"closed": datetime.now(UTC).isoformat(timespec="seconds")})
         erased = erase_pictures(study, [item for item in study.items if item.photograph is not None])
-        remove_leftovers(study.root / IMAGES)
+        for place in (study.root, study.root / PRIVATE, study.root / IMAGES):
+            remove_leftovers(place)  # a half-written key names photographs
         write_items(study.root / KEY, [replace(item, photograph=None, source=None) for item in study.items])
         erase(study.root / SOURCES)
     return erased

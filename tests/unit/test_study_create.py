@@ -399,6 +399,7 @@ def test_a_close_that_was_killed_is_done_again(sets, tmp_path, offline_env):
         assert killed.poll() is None
     killed.kill()
     killed.wait()
+    (study.root / "private" / ".writing-left.jsonl").write_text("half of a key")
     close_study(open_study(study.root))
     closed = open_study(study.root)
     assert not any(closed.has_image(item.id) or closed.by_id[item.id].photograph for item in real)
