@@ -137,7 +137,7 @@ class Crops:
         if view == View.WHOLE:
             return np.asarray(self.pixels)
         if view == View.BACKGROUND:
-            return self._shown_surroundings()
+            return np.asarray(self.surroundings)
         seen = np.array(self.pixels)
         side = self.pixels.shape[1]
         for picture, lip in zip(seen, self.lips, strict=True):
@@ -150,16 +150,15 @@ class Crops:
                 picture[y0:y1, x0:x1] = kept
         return seen
 
-    def _shown_surroundings(self) -> Pixels:
+    def refuse_hidden_surroundings(self) -> None:
         """UserError where most of the pictures show nothing but the face."""
-        surroundings = np.asarray(self.surroundings)
-        seen = (surroundings != np.array(GREY, np.uint8)).any(axis=-1).mean(axis=(1, 2))
-        if len(self) and np.median(seen) < SURROUNDINGS_SEEN:
+        grey = np.array(GREY, np.uint8)
+        seen = [(picture != grey).any(axis=-1).mean() for picture in self.surroundings]
+        if np.median(seen) < SURROUNDINGS_SEEN:
             raise UserError(
                 "most of the pictures show nothing beside the face, so nothing is left to learn from without "
                 "it; use pictures with some room around the head"
             )
-        return surroundings
 
     def where(self, places: Sequence[int] | NDArray[np.int64] | NDArray[np.bool_]) -> Crops:
         """Some of the crops, by their places or a mask; pictures without a lip stay with the whole set."""

@@ -168,13 +168,15 @@ def train_classifiers(
     memory: of features, where several calls share pictures (`FrozenPart.memory`).
 
     Raises:
-        UserError: photographs would meet a backbone of phantoms, a class has fewer than two people, or the
-            sets are of phantoms and of photographs.
+        UserError: photographs would meet a backbone of phantoms, a class has fewer than two people, the sets
+            are of phantoms and of photographs, or beside the faces is nothing to see for a view of it.
     """
     if positive.phantom != negative.phantom:
         raise UserError("one class is of phantoms and the other of photographs; train on sets of one kind")
     refuse_photographs(backbone, phantom=positive.phantom)
     crops = joined([positive.labelled(1), negative.labelled(0)])
+    if settings.view == View.BACKGROUND:
+        crops.refuse_hidden_surroundings()
     part = replace(frozen_part_of(backbone, settings), memory=memory)
     data = TrainingData(features_of(crops, settings.view, part), crops.labels, crops.people)
     for seed in seeds:

@@ -98,9 +98,8 @@ def phantom_network() -> Any:
 def seeded(weights: Path | None, seed: int = 0) -> Backbone:
     """MobileNetV2 at a quarter of its width with convolutions drawn from a seed, for phantoms alone.
 
-    Random filters see edges and colours, which is enough for what phantoms show: a linear probe on the first
-    four stages tells clefts from scars and scars from healthy lips. The paper's model learns next to nothing
-    on it, because behind many random stages little is left.
+    Random filters see edges and colours; a linear probe has the first four stages. The paper's model learns
+    next to nothing on it, because behind many random stages little is left.
     """
     network = phantom_network()
     sha256 = draw_from_seed(network.features, seed)

@@ -9,6 +9,7 @@ import torch
 from downstream_phantoms import random_crops, small_cropper
 
 from diffusioncleft.diffusioncleft_core.downstream import features
+from diffusioncleft.diffusioncleft_core.downstream.crops import GREY
 from diffusioncleft.diffusioncleft_core.downstream.evidence import task_block
 from diffusioncleft.diffusioncleft_core.downstream.experiment import ExperimentSettings, run_experiment
 from diffusioncleft.diffusioncleft_core.downstream.held_out import HeldOut, each_once, people_of
@@ -113,6 +114,28 @@ def test_what_there_is_no_material_for_is_not_run(task, short, material, backbon
     )
     rows = {control["name"]: control for control in task_block(evidence, resamples=100)["controls"]}
     assert rows["base_as_both"]["verdict"] == "not run" and rows["shuffled_labels"]["verdict"] != "not run"
+
+
+def test_a_background_of_which_nothing_is_seen_is_not_run(task, material, backbone, analyzer, tmp_path):
+    close = {
+        name: replace(crops, surroundings=np.full_like(np.asarray(crops.surroundings), GREY))
+        for name, crops in (("positive", material.positive), ("negative", material.negative))
+    }
+    controls = (CONTROLS["background"], CONTROLS["lip_masked"])
+    told: list[str] = []
+    for _ in range(2):  # what was kept of the first call tells no more in the second
+        evidence = run_experiment(
+            replace(task, curve=(), controls=controls),
+            replace(material, **close),
+            backbone,
+            small_cropper(analyzer),
+            tmp_path / "p",
+            SETTINGS,
+            warn=told.append,
+        )
+        rows = {control["name"]: control for control in task_block(evidence, resamples=100)["controls"]}
+        assert rows["background"]["verdict"] == "not run" and rows["lip_masked"]["verdict"] != "not run"
+    assert len(told) == 2 and all("nothing beside the face" in line for line in told)
 
 
 def test_a_second_call_trains_nothing_anew_and_a_killed_one_goes_on(
