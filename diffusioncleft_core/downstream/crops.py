@@ -153,7 +153,8 @@ class Crops:
     def refuse_hidden_surroundings(self) -> None:
         """UserError where most of the pictures show nothing but the face."""
         grey = np.array(GREY, np.uint8)
-        seen = [(picture != grey).any(axis=-1).mean() for picture in self.surroundings]
+        pictures = (self.surroundings[place] for place in range(len(self)))
+        seen = [(picture != grey).any(axis=-1).mean() for picture in pictures]
         if np.median(seen) < SURROUNDINGS_SEEN:
             raise UserError(
                 "most of the pictures show nothing beside the face, so nothing is left to learn from without "
