@@ -89,8 +89,11 @@ def test_a_set_tells_what_its_lora_came_from_and_no_more_than_the_lora_does(befo
     assert set(record) == {"sha256", "strength", "training"}
     assert record["training"] == metadata["run_fingerprint"]
     assert record["sha256"] == sha256_file(root / "other" / "d.safetensors")
-    added = dict(metadata_of(root / "other" / "d.safetensors").items() - metadata.items())
-    assert added == {"source_sha256": sha256_file(root / "loras" / "clp.safetensors")}
+    converted = metadata_of(root / "other" / "d.safetensors")
+    assert converted["source_sha256"] == sha256_file(root / "loras" / "clp.safetensors")
+    told = {key for key, value in converted.items() if metadata.get(key) != value}
+    assert told == {"source_sha256", "modelspec.hash_sha256", "sshs_model_hash"}
+    assert converted.keys() - metadata.keys() <= told
 
 
 def test_the_build_names_and_marks_what_lies_outside_of_any_run(before, told):
