@@ -139,7 +139,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--steps", type=SAMPLING_STEPS, default=4, help="sampling steps (default 4, schnell's)"
     )
     images.add_argument(
-        "--strength", type=STRENGTH, help="of the LoRA in generation (default 1; phantom 1.5)"
+        "--strength",
+        type=STRENGTH,
+        help="of the LoRAs in generation (default 1; phantoms: the vocabulary's, 1.5 and 2)",
     )
     images.add_argument("--batch", type=COUNT, help="images at once (default 1; phantom 16)")
     images.add_argument(
@@ -261,7 +263,6 @@ def settings_from(args: argparse.Namespace) -> RunSettings:
     from ..diffusioncleft_core.run.settings import (
         PHANTOM_CELL_IMAGES,
         PHANTOM_IMAGES,
-        PHANTOM_STRENGTH,
         RunSettings,
     )
 
@@ -270,8 +271,7 @@ def settings_from(args: argparse.Namespace) -> RunSettings:
             "--phantom brings its own face models: leave out --faces, or --phantom for photographs"
         )
     source, absent = found_source(args)
-    standard = PHANTOM_STRENGTH if args.phantom else 1.0
-    sampling = sampling_from(args, standard if args.strength is None else args.strength)
+    sampling = sampling_from(args, 1.0)
     if args.phantom and (sampling.width, sampling.height) != (PHANTOM_SIDE, PHANTOM_SIDE):
         raise UserError(
             f"--size {sampling.width}x{sampling.height}: on phantoms a run draws {PHANTOM_SIDE} px, which "
@@ -283,6 +283,7 @@ def settings_from(args: argparse.Namespace) -> RunSettings:
         sampling=sampling,
         faces=args.faces or ("phantom" if args.phantom else DEFAULT_FACES),
         phantom=args.phantom,
+        strength=args.strength,
         vocabulary=load_vocabulary(args.vocabulary),
         photographs=photographs_from(args),
         preset=preset_name(args),

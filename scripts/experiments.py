@@ -20,7 +20,6 @@ import near_copies
 from diffusioncleft.cli import run as run_command
 from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
 from diffusioncleft.diffusioncleft_core.files import read_json, write_json
-from diffusioncleft.diffusioncleft_core.generation.settings import GenerationSettings
 from diffusioncleft.diffusioncleft_core.phantom.experiment import measure_condition, trigger_cells
 from diffusioncleft.diffusioncleft_core.recipe.presets import PRESETS
 from diffusioncleft.diffusioncleft_core.report.folders import RunFolders
@@ -87,7 +86,7 @@ def cells_of(settings: RunSettings, folders: RunFolders, name: str, n: int) -> d
     if kept.is_file() and read_json(kept)["n"] == n:
         return dict(read_json(kept)["figures"])
     figures = measure_condition(
-        GenerationSettings(settings.source, settings.sampling, folders.lora(condition)),
+        settings.with_lora(condition, folders.lora(condition)),
         condition,
         trigger_cells(condition, n, settings.seed_for("experiment", name)),
         with_drift=False,

@@ -32,7 +32,6 @@ from ..diffusioncleft_core.imageset.decode import read_image
 from ..diffusioncleft_core.imageset.manifest import read_image_set
 from ..diffusioncleft_core.phantom.experiment import FULL, Cell, asked, draw_cells
 from ..diffusioncleft_core.phantom.oracle import finding_rate, load_oracle
-from ..diffusioncleft_core.run.settings import PHANTOM_STRENGTH
 from .memorisation_plot import memorisation_drawing
 from .phantom_training import CONDITION, captioned_folder, phantom_people, phantom_sampling, train_phantom
 
@@ -95,9 +94,10 @@ def measure(
 ) -> dict[str, Any]:
     """Draw the prompts with a LoRA (None: the base alone); obedience, and how near the training faces are."""
     cell = Cell(FULL, tuple(rows))
-    settings = GenerationSettings(phantom_source(), phantom_sampling(strength=PHANTOM_STRENGTH), lora)
-    pictures = draw_cells(settings, [cell], [])[0][FULL]
     assert condition.phantom is not None
+    sampling = phantom_sampling(strength=condition.phantom.strength)
+    settings = GenerationSettings(phantom_source(), sampling, lora)
+    pictures = draw_cells(settings, [cell], [])[0][FULL]
     rate = finding_rate(condition.phantom.finding, load_oracle().read(pictures), asked(rows))
     generated = embedded(list(pictures), analyzer)
     return {"obedience": {key: rate[key] for key in ("value", "ci95", "n")}, **resembles(generated, *faces)}
@@ -117,6 +117,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("experiments/memorisation.json"))
     parser.add_argument("--plot", type=Path, default=Path("docs/images/memorisation.png"))
     args = parser.parse_args()
+    condition = load_vocabulary().condition(CONDITION)
+    assert condition.phantom is not None
     document: dict[str, Any] = {
         "schema": 1,
         "what": "LoRAs of the embedded model on few phantoms: likeness to training faces, and obedience.",
@@ -124,13 +126,12 @@ def main() -> int:
         "date": date.today().isoformat(),
         "people": args.people,
         "seed": args.seed,
-        "strength": PHANTOM_STRENGTH,
+        "strength": condition.phantom.strength,
         "loras": {},
     }
     if args.out.is_file() and (kept := read_json(args.out))["people"] == args.people:
         document["loras"] = kept["loras"]
     analyzer = load_face_analyzer(PHANTOM, threads=1)
-    condition = load_vocabulary().condition(CONDITION)
     trigger = f"[{condition.trigger}]"
     dataset = phantom_people(args.work, args.people, args.seed, analyzer)
     rows = read_image_set(dataset)

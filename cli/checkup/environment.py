@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from ...diffusioncleft_core.environment import hardware, versions
 from ...diffusioncleft_core.errors import UserError
 from ...diffusioncleft_core.files import write_bytes
-from ...diffusioncleft_core.recipe.recipe import STEPS_PER_IMAGE
+from ...diffusioncleft_core.recipe.presets import planned_steps
+from ...diffusioncleft_core.recipe.recipe import Recipe
 from .checkup import PlannedRun
 from .steps import GIB, Failed, Figures, gib
 
@@ -151,16 +152,18 @@ class Estimate:
         return self.training + self.generation + self.filters
 
 
-def estimated(found: Found, planned: PlannedRun, resolution: int) -> Estimate:
+def estimated(found: Found, planned: PlannedRun, recipe: Recipe, resolution: int) -> Estimate:
     """The planned run's time and disk.
 
-    Training: 10 steps a photograph, as measured with the preset. Generation: an image and a prompt each.
-    Filters: one pass over photographs and images. Start-ups once a condition.
+    Training: the recipe's steps, as measured with it, the photographs in equal shares to the conditions.
+    Generation: an image and a prompt each. Filters: one pass over photographs and images. Start-ups once a
+    condition.
     """
     pictures = planned.images
     step, start = found.step_seconds or 0.0, found.start_seconds or 0.0
     encode, prompt = found.encode_seconds or 0.0, found.prompt_seconds or 0.0
-    training = planned.photographs * (STEPS_PER_IMAGE * step + encode + prompt) + CONDITIONS * start
+    steps = CONDITIONS * planned_steps(recipe, -(-planned.photographs // CONDITIONS))
+    training = steps * step + planned.photographs * (encode + prompt) + CONDITIONS * start
     generation = pictures * ((found.image_seconds or 0.0) + prompt)
     filters = (planned.photographs + planned.images) * (found.filter_seconds or found.face_seconds or 0.0)
     latents = planned.photographs * (16 * (resolution // 8) ** 2 * 4)
@@ -176,7 +179,7 @@ def estimated(found: Found, planned: PlannedRun, resolution: int) -> Estimate:
 def planned_run(checkup: Checkup) -> Figures:
     """The estimate in words."""
     settings, planned = checkup.settings, checkup.settings.planned
-    estimate = estimated(checkup.found, planned, settings.resolution)
+    estimate = estimated(checkup.found, planned, settings.recipe, settings.resolution)
     free = shutil.disk_usage(settings.workspace).free
     if estimate.disk > free:
         checkup.note(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import sha256_bytes
-from ..ranges import number, whole
+from ..ranges import STRENGTH, number, whole
 from ..text import opened, parse_toml, unicode_text
 from .grammar import Template, names_in, words_of
 from .table import Table
@@ -216,15 +216,18 @@ def _option(table: Table) -> str:
 
 
 def _phantom(table: Table) -> Phantom | None:
-    """The condition's `phantom = { finding = ..., photographs = 100 }`, if it has one."""
+    """The condition's `phantom = { finding = ..., photographs = 100, strength = 1.5 }`, if it has one."""
     if "phantom" not in table.content:
         return None
     part = table.table("phantom")
-    part.only("finding", "photographs")
+    part.only("finding", "photographs", "strength")
     finding, photographs = part.text("finding"), part.content.get("photographs", 100)
+    strength = part.content.get("strength", 1.0)
     if not PHOTOGRAPHS.holds(photographs):
         raise part.fail(f"photographs must be {PHOTOGRAPHS}")
-    return Phantom(finding, int(photographs))
+    if not STRENGTH.holds(strength):
+        raise part.fail(f"strength must be {STRENGTH}")
+    return Phantom(finding, int(photographs), float(strength))
 
 
 def _region(table: Table) -> Region | None:

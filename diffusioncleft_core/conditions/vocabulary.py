@@ -106,10 +106,17 @@ class Region:
 
 @dataclass(frozen=True)
 class Phantom:
-    """How the phantom stands in for patients: what it draws, and how many photographs a demo trains on."""
+    """How the phantom stands in for patients.
+
+    Attributes:
+        finding: what it draws.
+        photographs: how many a demo trains on.
+        strength: of the LoRA in a run's pictures: at 1 what the embedded model learned is faint.
+    """
 
     finding: str
     photographs: int
+    strength: float
 
 
 @dataclass(frozen=True)

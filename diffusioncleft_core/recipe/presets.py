@@ -44,9 +44,20 @@ must be small ones; `experiments/` measured 4e-3. One thread: more gain it nothi
 threads gives the same bits on every machine. Its files are small whatever is in them, so they keep every
 down matrix and bit."""
 _NAMED_ON_PHANTOM: Mapping[str, Changes] = MappingProxyType(
-    {"paper": {}, "robust": {"data.batch_size": 2, "objective.timestep_sampling": "schnell"}}
+    {
+        "paper": {},
+        "robust": {
+            "data.batch_size": 8,
+            "network.rank": 4,
+            "network.alpha": 8.0,
+            "optimizer.epochs": 20,
+            "optimizer.learning_rate": 6e-3,
+            "objective.timestep_sampling": "schnell",
+        },
+    }
 )
-"""On phantoms `robust` also has less noise in a gradient, at the noise levels of drawing."""
+"""On phantoms `robust` also has less noise in a gradient, at the noise levels of drawing, and few directions
+to learn in: `docs/phantom.md` has what others gave."""
 
 
 def named_recipe(name: str, *, phantom: bool = False) -> Recipe:
@@ -82,9 +93,12 @@ NOTHING_KNOWN = TrainingFacts()
 def chosen_recipe(base: Recipe, choices: Changes) -> Recipe:
     """`base` with what the user chose.
 
-    A schedule that is chosen brings its own warm-up, and a warm-up that is chosen its schedule.
+    A schedule that is chosen brings its own warm-up, a warm-up that is chosen its schedule, and chosen steps
+    stand in place of the preset's epochs.
     """
     changes: dict[str, Any] = {}
+    if choices.get("optimizer.steps"):
+        changes["optimizer.epochs"] = 0
     if "optimizer.schedule" in choices:
         changes["optimizer.warmup_steps"] = 0
     elif choices.get("optimizer.warmup_steps") and base.optimizer.schedule == "constant":
@@ -106,6 +120,13 @@ def completed_recipe(recipe: Recipe, facts: TrainingFacts, choices: Changes = Ma
     return recipe.replaced(
         {path: value for path, value in known.items() if value is not None and path not in choices}
     )
+
+
+def planned_steps(recipe: Recipe, images: int) -> int:
+    """Optimizer steps of a training on so many images of one size (a few more of several)."""
+    if epochs := recipe.optimizer.epochs:
+        return epochs * -(-images // (recipe.data.batch_size * recipe.optimizer.accumulation_steps))
+    return recipe.optimizer.steps or STEPS_PER_IMAGE * images
 
 
 def told_recipe(recipe: Recipe, images: int) -> Recipe:

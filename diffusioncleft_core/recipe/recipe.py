@@ -200,7 +200,9 @@ class Optimizer(Group):
     timescale: int = setting(0, "timescale of inverse_sqrt (0: the warm-up, or 10,000)", range=NONE_OR_MORE)
     epochs: int = setting(0, "epochs, in place of steps (0: by steps)", range=NONE_OR_MORE)
     steps: int = setting(
-        0, "optimizer steps (0: ten times the number of training images)", range=NONE_OR_MORE
+        0,
+        "optimizer steps (0: by the preset's epochs, else ten times the number of training images)",
+        range=NONE_OR_MORE,
     )
     accumulation_steps: int = setting(1, "batches in a step", range=COUNT, tensors=True)
     ema_decay: float = setting(

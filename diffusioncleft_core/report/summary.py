@@ -65,7 +65,7 @@ def summarize(report: Mapping[str, Any]) -> str:
     for name, facts in report["training"].items():
         last = facts["last_step"]
         loss = f"{last['loss']:.3f}" if last else ""
-        steps = facts["recipe"]["optimizer"]["steps"] or f"{STEPS_PER_IMAGE} a training image"
+        steps = length_of(facts["recipe"]["optimizer"])
         lines.append(
             f"| {name} | {count(facts['training_images'])} | {count(facts['holdout_images'])} | "
             f"{facts['regularization_images']} | {steps} | {loss} |"
@@ -89,6 +89,14 @@ def summarize(report: Mapping[str, Any]) -> str:
     lines += ["", "## Time", "", "| stage | seconds |", "| --- | ---: |"]
     lines += [f"| {name} | {value:.1f} |" for name, value in report["provenance"]["seconds"].items()]
     return "\n".join(lines) + "\n"
+
+
+def length_of(optimizer: Mapping[str, Any]) -> int | str:
+    """Steps of a training in the words of a table: epochs or steps an image where they are not told."""
+    if steps := optimizer["steps"]:
+        return int(steps)
+    epochs = optimizer.get("epochs")
+    return f"{epochs} epochs" if epochs else f"{STEPS_PER_IMAGE} a training image"
 
 
 def downstream_lines(downstream: Mapping[str, Any]) -> list[str]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..files import read_jsonl
-from ..recipe.recipe import STEPS_PER_IMAGE
 from .blocks import (
     PHANTOM_TAG,
     Block,
@@ -30,13 +29,12 @@ from .blocks import (
     sentence,
 )
 from .drawing import CONTROL, INK, SINGLE, Drawing, colour_of, file_name, legend_below, plain_axes
-from .summary import figure_rows, goal_of
+from .summary import figure_rows, goal_of, length_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BINS = 100
-STEPS_UNTOLD = f"{STEPS_PER_IMAGE} a training image"
 NO_CURVE = "There is no loss history in this report: it lies in loss.jsonl of each LoRA’s folder."
 
 
@@ -99,7 +97,7 @@ def training_table(training: Mapping[str, Any], labels: Labels) -> Table:
     rows.append(Row("Training images", [Cell(count(part.get("training_images"))) for part in parts]))
     rows.append(Row("Held out", [Cell(count(part.get("holdout_images"))) for part in parts]))
     line("Regularisation images", [part.get("regularization_images") for part in parts])
-    line("Steps", [recipe["steps"] or STEPS_UNTOLD if "steps" in recipe else None for recipe in recipes])
+    line("Steps", [length_of(recipe) if "steps" in recipe else None for recipe in recipes])
     line("Learning rate", [recipe.get("learning_rate") for recipe in recipes])
     line("Rank, alpha", [rank_of(recipe) for recipe in recipes])
     line("Resolution, px", [", ".join(map(str, recipe.get("resolution") or [])) for recipe in recipes])

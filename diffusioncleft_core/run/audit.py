@@ -29,7 +29,7 @@ def audit_one(run: Run, condition: Condition) -> Results:
 
     def work() -> Results:
         return audit_lora(
-            settings.drawn_with(folders.lora(condition)),
+            settings.with_lora(condition, folders.lora(condition)),
             folders.dataset(condition.name),
             analyzer_of(settings),
             folders.private / AUDITS / condition.name,
@@ -42,7 +42,7 @@ def audit_one(run: Run, condition: Condition) -> Results:
             "LoRA": facts["training"]["lora_sha256"],
             "photographs": facts["dataset"]["manifest"],
             "drawings a caption": settings.audit,
-            "strength": settings.sampling.strength,
+            "strength": settings.strength_of(condition),
             "seed": settings.seed,
             "audit": [VERSION, COPIES_VERSION],
             **sampling_inputs(settings),

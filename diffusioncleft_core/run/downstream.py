@@ -89,10 +89,10 @@ def draw_base(run: Run) -> Results:
     plan = healthy_plan(run.conditions[-1], n, seed, bracketed=settings.bracketed)
 
     def work() -> Results:
-        return {"images": generate(settings.drawn_with(), plan, out, role="control").total}
+        return {"images": generate(settings.base_alone(), plan, out, role="control").total}
 
     def fits() -> bool:
-        return set_fits(settings.drawn_with(), plan, out)
+        return set_fits(settings.base_alone(), plan, out)
 
     inputs = {"prompts and seeds": prompts_of(plan), "number of images": n, **sampling_inputs(settings)}
     return run.stages.run(Stage("base", lambda: inputs, [out], work, fits=fits))

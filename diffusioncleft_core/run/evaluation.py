@@ -97,10 +97,11 @@ def notes(settings: RunSettings, warnings: Sequence[str]) -> list[str]:
             f"The learning rate is {rate:g}, not the paper's {papers:g}"
             + (": the phantom model is too small to move at the paper's." if settings.phantom else ".")
         )
-    if settings.sampling.strength != 1:
-        said.append(
-            f"The LoRA is applied at strength {settings.sampling.strength:g}: at 1 its findings are faint."
-        )
+    known = settings.vocabulary
+    strengths = {name: settings.strength_of(known.condition(name)) for name in settings.conditions}
+    if set(strengths.values()) != {1.0}:
+        told = ", ".join(f"{name} {strength:g}" for name, strength in strengths.items())
+        said.append(f"Strength of the LoRAs: {told}; at 1 their findings are faint.")
     if settings.preset == "robust":
         said.append(
             "Trained with output preservation, so that the finding hangs on the trigger, and with a loss "
@@ -278,11 +279,11 @@ def draw_zero_shot(run: Run) -> Results:
     plan = zero_shot_plan(settings.vocabulary.zero_shot, ZERO_SHOT_IMAGES, settings.seed)
 
     def work() -> Results:
-        drawn = draw_all(settings.drawn_with(), plan, out, role="control", engine=settings.engine)
+        drawn = draw_all(settings.base_alone(), plan, out, role="control", engine=settings.engine)
         return {"images": drawn.total}
 
     def fits() -> bool:
-        return set_fits(settings.drawn_with(), plan, out)
+        return set_fits(settings.base_alone(), plan, out)
 
     inputs = {"prompts and seeds": prompts_of(plan), **sampling_inputs(settings)}
     return run.stages.run(Stage("zero-shot", lambda: inputs, [out], work, fits=fits))

@@ -63,12 +63,12 @@ def generate_images(run: Run, condition: Condition) -> Results:
             "prompts and seeds": prompts_of(plan()),
             "number of images": settings.n,
             "LoRA": run.facts[condition.name]["training"]["lora_sha256"],
-            "strength": settings.sampling.strength,
+            "strength": settings.strength_of(condition),
             **sampling_inputs(settings),
         }
 
     def fits() -> bool:
-        return set_fits(settings.drawn_with(folders.lora(condition)), plan(), out)
+        return set_fits(settings.with_lora(condition, folders.lora(condition)), plan(), out)
 
     after = [f"plan-{condition.name}", f"training-{condition.name}"]
     return run.stages.run(Stage(f"generation-{condition.name}", inputs, [out], work, after, fits))
@@ -106,7 +106,7 @@ def draw_plan(run: Run, condition: Condition, plan: Sequence[PlanRow], *, warn: 
     from ..generation.generate import draw_all
 
     settings, out = (
-        run.settings.drawn_with(run.folders.lora(condition)),
+        run.settings.with_lora(condition, run.folders.lora(condition)),
         run.folders.generated(condition.name),
     )
     return draw_all(settings, plan, out, warn=warn, engine=run.settings.engine)
@@ -124,7 +124,7 @@ def ask_oracle(run: Run, condition: Condition) -> Results:
 
     def work() -> Results:
         return measure_condition(
-            settings.drawn_with(folders.lora(condition)),
+            settings.with_lora(condition, folders.lora(condition)),
             condition,
             cells,
             generated=folders.generated(condition.name),
@@ -135,7 +135,7 @@ def ask_oracle(run: Run, condition: Condition) -> Results:
         return {
             "LoRA": facts["training"]["lora_sha256"],
             "cells": [(cell.name, prompts_of(cell.rows)) for cell in cells.values()],
-            "strength": settings.sampling.strength,
+            "strength": settings.strength_of(condition),
             "oracle": sha256_file(WEIGHTS),
             "generated images": facts["generation"]["content"],
             **sampling_inputs(settings),

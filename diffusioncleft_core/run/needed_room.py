@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
+from ..recipe.presets import planned_steps
 from .need import GIB, Need, gib
 from .settings import RunSettings
 
@@ -46,7 +47,7 @@ def disk_bytes(settings: RunSettings) -> dict[str, int]:
         if given.folder.is_dir()
     )
     output = settings.recipe.output
-    steps = settings.recipe.optimizer.steps or 10 * found
+    steps = planned_steps(settings.recipe, found)
     saved = 1 + (steps // output.save_every_n_steps if output.save_every_n_steps else 0)
     size = transformer_size(settings)
     lora = settings.recipe.network.rank * size.adapted_sides if size else 0

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..cluster.work import HERE, Engine
 from ..conditions.loader import load_vocabulary
-from ..conditions.vocabulary import Vocabulary
+from ..conditions.vocabulary import Condition, Vocabulary
 from ..dataset.settings import SMALLEST_SIDE, Photographs
 from ..errors import UserError
 from ..files import sha256_bytes, sha256_model
@@ -22,6 +22,7 @@ from ..ranges import (
     REFILLS,
     SEED,
     SIMILARITY,
+    STRENGTH,
     check_fields,
     ranged,
 )
@@ -39,8 +40,6 @@ PHANTOM_CONTROLS = 100
 PHANTOM_IMAGES = 200
 PHANTOM_CELL_IMAGES = 100
 """Images a cell of the trigger experiment in the demo."""
-PHANTOM_STRENGTH = 1.5
-"""Strength of a phantom's LoRA in generation: 10 steps an image leave it too faint at 1."""
 METRICS = ("fid", "lpips")
 PREVIEWS = 4
 """Previews in the course of a training."""
@@ -60,7 +59,8 @@ class RunSettings:
     Attributes:
         out: the run's folder.
         source: the base model.
-        sampling: how pictures are drawn, in every stage.
+        sampling: how pictures are drawn, in every stage; its strength counts for no LoRA.
+        strength: of the LoRAs in generation; None: 1, on phantoms what the vocabulary gives each condition.
         faces: name or folder of the face pack.
         phantom: allows the embedded models, and renders photographs where none are given.
         photographs: by condition of the vocabulary; empty under `phantom`, which then renders its own.
@@ -91,6 +91,7 @@ class RunSettings:
     sampling: Sampling
     faces: str
     phantom: bool = False
+    strength: float | None = ranged(STRENGTH, default=None)
     vocabulary: Vocabulary = field(default_factory=load_vocabulary)
     photographs: Mapping[str, Photographs] = field(default_factory=dict)
     preset: str = "robust"
@@ -131,9 +132,20 @@ class RunSettings:
         """Captions in the form of prompts; to the paper's recipe belong the paper's, clinical facts alone."""
         return self.preset != "paper"
 
-    def drawn_with(self, lora: Path | None = None) -> GenerationSettings:
-        """What pictures are drawn with, by the base model alone or with a LoRA."""
-        return GenerationSettings(self.source, self.sampling, lora)
+    def base_alone(self) -> GenerationSettings:
+        """What the base model's own pictures are drawn with."""
+        return GenerationSettings(self.source, self.sampling)
+
+    def with_lora(self, condition: Condition, lora: Path) -> GenerationSettings:
+        """What a condition's pictures are drawn with."""
+        sampling = replace(self.sampling, strength=self.strength_of(condition))
+        return GenerationSettings(self.source, sampling, lora)
+
+    def strength_of(self, condition: Condition) -> float:
+        """Strength of a condition's LoRA in every picture of the run."""
+        if self.strength is not None:
+            return self.strength
+        return condition.phantom.strength if self.phantom and condition.phantom else 1.0
 
     def seed_for(self, *purpose: str) -> int:
         """A seed of its own for each purpose, 31 bits, from the run's seed."""

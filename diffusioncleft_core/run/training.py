@@ -69,11 +69,11 @@ def regularize(run: Run, condition: Condition) -> Results:
     plan = regularization_plan(condition, n, seed, bracketed=settings.bracketed)
 
     def work() -> Results:
-        generate(settings.drawn_with(), plan, out, role="control")
+        generate(settings.base_alone(), plan, out, role="control")
         return {"images": n, "content": drawn_content(out)}
 
     def fits() -> bool:
-        return set_fits(settings.drawn_with(), plan, out)
+        return set_fits(settings.base_alone(), plan, out)
 
     inputs = {"prompts and seeds": prompts_of(plan), "number of images": n, **sampling_inputs(settings)}
     return run.stages.run(Stage(f"regularization-{condition.name}", lambda: inputs, [out], work, fits=fits))
@@ -206,7 +206,8 @@ def training_recipe(run: Run, condition: Condition) -> Recipe:
             "output.folder": folders.training(condition.name),
             "output.name": folders.lora(condition).stem,
             "previews.prompts": folders.previews(condition.name),
-            "previews.every_n_steps": max(1, recipe.optimizer.steps // PREVIEWS),
+            "previews.every_n_steps": recipe.optimizer.steps // PREVIEWS or 1,
+            "previews.every_n_epochs": recipe.optimizer.epochs // PREVIEWS,
             "previews.at_first": settings.phantom,  # whoever tries it out sees a face before the first step
         }
     )

@@ -123,7 +123,7 @@ def test_the_run_leaves_two_loras_two_sets_sheets_and_a_report(whole):
     assert (whole / "private" / "report.private.html").is_file()
     assert len(read_jsonl(whole / "zero_shot" / "manifest.jsonl")) == 8
     summary = (whole / "summary.md").read_text("utf-8")
-    assert "learning rate is 0.004" in summary
+    assert "learning rate is 0.006" in summary
     assert "phantoms" in summary
 
 

@@ -276,7 +276,7 @@ def test_the_plan_says_what_a_change_redoes_and_writes_nothing(whole):
         }  # fmt: skip
     assert states_of(replace(whole, limits={"eye_detail": 0.45})) == {}  # the default, said
     assert states_of(replace(whole, metrics=())) == {"measurements": State.UPDATE}
-    assert states_of(replace(whole, sampling=replace(whole.sampling, strength=1.2))) == {
+    assert states_of(replace(whole, strength=1.2)) == {
         **follows, "generation-pre_op": State.ANEW, "oracle-pre_op": State.FOLLOWS,
     }  # fmt: skip
     assert states_of(replace(whole, cell_images=2)) == {"oracle-pre_op": State.UPDATE}

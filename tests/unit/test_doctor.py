@@ -28,6 +28,7 @@ from diffusioncleft.diffusioncleft_core.flux.lora import attach_lora, lora_state
 from diffusioncleft.diffusioncleft_core.flux.lora_file import save_kohya
 from diffusioncleft.diffusioncleft_core.flux.source import examined_source, phantom_source
 from diffusioncleft.diffusioncleft_core.flux.transformer import load_transformer
+from diffusioncleft.diffusioncleft_core.recipe.presets import named_recipe
 
 CPU = torch.device("cpu")
 
@@ -165,12 +166,16 @@ def test_the_estimate_follows_what_was_measured():
         step_seconds=2.0, start_seconds=30.0, image_seconds=3.0, prompt_seconds=0.5, encode_seconds=0.1,
         face_seconds=0.2, image_bytes=1000, lora_parameters=10,
     )  # fmt: skip
-    paper = estimated(found, PlannedRun(100, 1000, "paper"), 512)
+    robust = named_recipe("robust", phantom=True)
+    paper = estimated(found, PlannedRun(100, 1000, "paper"), named_recipe("paper"), 512)
     assert paper.training == pytest.approx(100 * (10 * 2.0 + 0.1 + 0.5) + 2 * 30)
     assert paper.generation == pytest.approx(1000 * 3.5)
     assert paper.filters == pytest.approx(1100 * 0.2)
     found.filter_seconds = 0.3
-    assert estimated(found, PlannedRun(100, 1000), 512).filters == pytest.approx(1100 * 0.3)
+    assert estimated(found, PlannedRun(100, 1000), robust, 512).filters == pytest.approx(1100 * 0.3)
+    batches = 20 * 7 * 2  # 20 epochs of two conditions' 50 photographs in eights
+    epochs = estimated(found, PlannedRun(100, 1000), robust, 512)
+    assert epochs.training == pytest.approx(batches * 2.0 + 100 * 0.6 + 2 * 30)
     assert paper.disk == 1000 * 1000 + 100 * (8 << 20) + 100 * 16 * 64 * 64 * 4 + 2 * 30 * 10
     assert [duration(s) for s in (0.2, 40, 95, 7320)] == ["1 s", "1 min", "2 min", "2 h 2 min"]
 

@@ -41,6 +41,7 @@ from diffusioncleft.trainer.kohya import FIELDS
 
 PLACES = {
     "data.train_dir", "output.folder", "output.name", "previews.prompts", "previews.every_n_steps",
+    "previews.every_n_epochs",
     "previews.at_first", "objective.seed", "data.cache_dir", "output.checkpoint_every_n_steps",
     "output.report_every_step", "output.resume",
 }  # fmt: skip
@@ -248,10 +249,10 @@ def test_robust_on_the_phantom_is_what_the_experiments_measured():
     facts = TrainingFacts(100, "CLP", "CLPrep", True)
     recipe = completed_recipe(named_recipe("robust", phantom=True), facts)
     expected = {
-        "learning_rate": 4e-3, "lr_scheduler": "cosine", "lr_warmup_steps": 50, "adam_beta2": 0.99,
-        "resolution": (128,), "train_batch_size": 2, "timestep_sampling": "schnell", "num_cpu_threads": 1,
+        "learning_rate": 6e-3, "lr_scheduler": "cosine", "lr_warmup_steps": 50, "adam_beta2": 0.99,
+        "resolution": (128,), "train_batch_size": 8, "timestep_sampling": "schnell", "num_cpu_threads": 1,
         "output_preservation_weight": 1.0, "region_weight": 8.0, "other_trigger": "CLPrep",
-        "max_train_steps": 1000,
+        "max_train_epochs": 20, "max_train_steps": 0, "network_dim": 4, "network_alpha": 8.0,
     }  # fmt: skip
     assert {name: recipe[FIELDS[name]] for name in expected} == expected
 
