@@ -12,14 +12,14 @@ READY := $(VENV)/.ready
 OUT ?= demo
 # What `make demo` does beyond the two sets, and what QUICK=1 does in its place.
 WHOLE := --downstream pre_post --study
-FEW := --n 32 --cell-images 16 --max-train-steps 250
+FEW := --phantoms 60 --n 32 --cell-images 16
 TESTS ?=
 WORKERS ?= logical
 
 .PHONY: help setup demo test lint format bench cluster-demo experiments clean
 
 help:
-	@echo "make demo         the whole run on phantoms, into $(OUT)/   (QUICK=1: fewer steps and images, faces still faint)"
+	@echo "make demo         the whole run on phantoms, into $(OUT)/   (QUICK=1: few phantoms and images, findings still faint)"
 	@echo "make test         all tests, on all cores      (TESTS=tests/unit/test_files.py for some of them, WORKERS=1)"
 	@echo "make lint         ruff and mypy"
 	@echo "make format       let ruff rewrite the layout and the safe findings"

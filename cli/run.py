@@ -17,6 +17,7 @@ from ..diffusioncleft_core.ranges import (
     HOLDOUT,
     NONE_OR_MORE,
     PAPER_SIMILARITY,
+    PHANTOMS,
     REFILLS,
     SAMPLING_STEPS,
     SEED,
@@ -113,6 +114,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     photos.add_argument("--faces", help=f"face model pack, name or folder (default {DEFAULT_FACES})")
     photos.add_argument(
         "--holdout", type=HOLDOUT, default=0.1, help="share of subjects not trained on (default 0.1)"
+    )
+    photos.add_argument(
+        "--phantoms",
+        type=PHANTOMS,
+        metavar="N",
+        help="photographs that --phantom renders and each condition trains on (default: the vocabulary's)",
     )
     photos.add_argument(
         "--min-side", type=SMALLEST_SIDE, help="smallest side of a photograph, px (default 256, phantoms 64)"
@@ -270,6 +277,12 @@ def settings_from(args: argparse.Namespace) -> RunSettings:
         raise UserError(
             "--phantom brings its own face models: leave out --faces, or --phantom for photographs"
         )
+    photographs = photographs_from(args)
+    if args.phantoms and (photographs or not args.phantom):
+        raise UserError(
+            f"--phantoms {args.phantoms} counts the photographs that --phantom renders: leave it out, or "
+            "give --phantom and no photographs"
+        )
     source, absent = found_source(args)
     sampling = sampling_from(args, 1.0)
     if args.phantom and (sampling.width, sampling.height) != (PHANTOM_SIDE, PHANTOM_SIDE):
@@ -283,9 +296,10 @@ def settings_from(args: argparse.Namespace) -> RunSettings:
         sampling=sampling,
         faces=args.faces or ("phantom" if args.phantom else DEFAULT_FACES),
         phantom=args.phantom,
+        phantoms=args.phantoms,
         strength=args.strength,
         vocabulary=load_vocabulary(args.vocabulary),
-        photographs=photographs_from(args),
+        photographs=photographs,
         preset=preset_name(args),
         n=(PHANTOM_IMAGES if args.phantom else 2000) if args.n is None else args.n,
         mode=args.mode,

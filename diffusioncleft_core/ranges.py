@@ -79,6 +79,8 @@ def number(
 
 COUNT = whole(1, 2**31 - 1)
 NONE_OR_MORE = whole(0, 2**31 - 1)
+PHANTOMS = whole(1, 100_000)
+"""Rendered photographs of a condition."""
 SEED = whole(0, 2**63 - 1)
 SIDE = whole(64, 4096)
 """Side of a picture, px."""

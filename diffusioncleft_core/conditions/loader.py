@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import sha256_bytes
-from ..ranges import STRENGTH, number, whole
+from ..ranges import PHANTOMS, STRENGTH, number
 from ..text import opened, parse_toml, unicode_text
 from .grammar import Template, names_in, words_of
 from .table import Table
@@ -33,7 +33,6 @@ SCHEMA = 1
 MARGIN = number(0, 10)
 WEIGHT = number(0)
 VALUE = number()
-PHOTOGRAPHS = whole(1, 100_000)
 _WHAT = "the conditions file"
 EMBEDDED = Path(__file__).with_name("cleft_lip.toml")
 
@@ -223,8 +222,8 @@ def _phantom(table: Table) -> Phantom | None:
     part.only("finding", "photographs", "strength")
     finding, photographs = part.text("finding"), part.content.get("photographs", 100)
     strength = part.content.get("strength", 1.0)
-    if not PHOTOGRAPHS.holds(photographs):
-        raise part.fail(f"photographs must be {PHOTOGRAPHS}")
+    if not PHANTOMS.holds(photographs):
+        raise part.fail(f"photographs must be {PHANTOMS}")
     if not STRENGTH.holds(strength):
         raise part.fail(f"strength must be {STRENGTH}")
     return Phantom(finding, int(photographs), float(strength))

@@ -29,7 +29,7 @@ def render_photographs(run: Run, condition: Condition) -> Photographs:
     from ..phantom.photographs import write_photographs
 
     folder = run.folders.photographs(name)
-    n = photographs_for(condition.phantom.photographs, settings.holdout)
+    n = photographs_for(settings.phantoms or condition.phantom.photographs, settings.holdout)
     seed = settings.seed_for("photographs", name)
 
     def work() -> Results:

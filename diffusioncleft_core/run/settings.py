@@ -19,6 +19,7 @@ from ..ranges import (
     HOLDOUT,
     NONE_OR_MORE,
     PAPER_SIMILARITY,
+    PHANTOMS,
     REFILLS,
     SEED,
     SIMILARITY,
@@ -63,6 +64,7 @@ class RunSettings:
         strength: of the LoRAs in generation; None: 1, on phantoms what the vocabulary gives each condition.
         faces: name or folder of the face pack.
         phantom: allows the embedded models, and renders photographs where none are given.
+        phantoms: how many of those each condition trains on (None: the vocabulary's).
         photographs: by condition of the vocabulary; empty under `phantom`, which then renders its own.
         preset: the recipe's name in the report.
         n: images a condition.
@@ -91,6 +93,7 @@ class RunSettings:
     sampling: Sampling
     faces: str
     phantom: bool = False
+    phantoms: int | None = ranged(PHANTOMS, default=None)
     strength: float | None = ranged(STRENGTH, default=None)
     vocabulary: Vocabulary = field(default_factory=load_vocabulary)
     photographs: Mapping[str, Photographs] = field(default_factory=dict)

@@ -121,6 +121,8 @@ def test_a_shard_that_was_not_downloaded_is_named(tmp_path):
         (["--training-adapter", "none.safetensors"], "none.safetensors"),
         (["--threshold", "2"], "--threshold"),
         (["--n", "0"], "--n"),
+        (["--phantoms", "0"], "--phantoms"),
+        (["--phantoms", "9", "--photos-pre", "photos"], "--phantoms 9 counts the photographs"),
         (["--refill", "99"], "--refill"),
         (["--holdout", "0.9"], "--holdout"),
         (["--learning-rate", "-1"], "--learning-rate"),
