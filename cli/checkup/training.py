@@ -155,7 +155,8 @@ def ten_steps_recipe(settings: DoctorSettings) -> Recipe:
 
 def picture_facts(condition: Condition) -> TrainingFacts:
     """What is known of the doctor's own pictures."""
-    return TrainingFacts(TRAINING_PICTURES, condition.trigger, condition.contrast_trigger, bracketed=True)
+    known = condition.trigger, condition.contrast_trigger
+    return TrainingFacts(TRAINING_PICTURES, *known, bracketed=True, max_timestep=condition.max_timestep)
 
 
 def ten_steps_choices(settings: DoctorSettings) -> dict[str, Any]:

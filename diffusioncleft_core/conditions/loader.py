@@ -31,6 +31,8 @@ from .vocabulary import (
 
 SCHEMA = 1
 MARGIN = number(0, 10)
+NOISE = whole(201, 1000)
+"""Above the least noise that `robust` trains on."""
 WEIGHT = number(0)
 VALUE = number()
 _WHAT = "the conditions file"
@@ -219,14 +221,16 @@ def _phantom(table: Table) -> Phantom | None:
     if "phantom" not in table.content:
         return None
     part = table.table("phantom")
-    part.only("finding", "photographs", "strength")
+    part.only("finding", "photographs", "strength", "max_timestep")
     finding, photographs = part.text("finding"), part.content.get("photographs", 100)
-    strength = part.content.get("strength", 1.0)
+    strength, noise = part.content.get("strength", 1.0), part.content.get("max_timestep")
     if not PHANTOMS.holds(photographs):
         raise part.fail(f"photographs must be {PHANTOMS}")
     if not STRENGTH.holds(strength):
         raise part.fail(f"strength must be {STRENGTH}")
-    return Phantom(finding, int(photographs), float(strength))
+    if noise is not None and not NOISE.holds(noise):
+        raise part.fail(f"max_timestep must be {NOISE}")
+    return Phantom(finding, int(photographs), float(strength), noise)
 
 
 def _region(table: Table) -> Region | None:

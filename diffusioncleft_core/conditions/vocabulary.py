@@ -112,11 +112,14 @@ class Phantom:
         finding: what it draws.
         photographs: how many a demo trains on.
         strength: of the LoRA in a run's pictures: at 1 what the embedded model learned is faint.
+        max_timestep: the most noise, in thousandths, that `robust` trains on; None: the preset's. The smaller
+            the finding, the less noise hides it.
     """
 
     finding: str
     photographs: int
     strength: float
+    max_timestep: int | None = None
 
 
 @dataclass(frozen=True)
@@ -184,6 +187,11 @@ class Condition:
     contrast: str | None = None
     contrast_trigger: str | None = None
     phantom: Phantom | None = None
+
+    @property
+    def max_timestep(self) -> int | None:
+        """The phantom's, where the condition can be drawn."""
+        return self.phantom.max_timestep if self.phantom else None
 
     @property
     def appearance_attributes(self) -> frozenset[str]:

@@ -144,4 +144,5 @@ def training_facts(folder: Path | None) -> TrainingFacts:
         trigger,
         described.get("contrast_trigger", embedded),
         bool(described.get("settings", {}).get("bracketed", True)),
+        condition.max_timestep if condition else None,
     )

@@ -43,6 +43,7 @@ _PHANTOM: Changes = MappingProxyType(
 must be small ones; `experiments/` measured 4e-3. One thread: more gain it nothing, and the same number of
 threads gives the same bits on every machine. Its files are small whatever is in them, so they keep every
 down matrix and bit."""
+_MAX_TIMESTEP = 800
 _NAMED_ON_PHANTOM: Mapping[str, Changes] = MappingProxyType(
     {
         "paper": {},
@@ -52,12 +53,13 @@ _NAMED_ON_PHANTOM: Mapping[str, Changes] = MappingProxyType(
             "network.alpha": 8.0,
             "optimizer.epochs": 20,
             "optimizer.learning_rate": 6e-3,
-            "objective.timestep_sampling": "schnell",
+            "objective.min_timestep": 200,
+            "objective.max_timestep": _MAX_TIMESTEP,
         },
     }
 )
-"""On phantoms `robust` also has less noise in a gradient, at the noise levels of drawing, and few directions
-to learn in: `docs/phantom.md` has what others gave."""
+"""On phantoms `robust` also has less noise in a gradient, few directions to learn in, and noise levels at
+which a face has its form and a lip does not: `docs/phantom.md` has what others gave."""
 
 
 def named_recipe(name: str, *, phantom: bool = False) -> Recipe:
@@ -79,12 +81,14 @@ class TrainingFacts:
         trigger: the condition's.
         other_trigger: that of the class it must not be mistaken for.
         bracketed: the trigger's form in the captions.
+        max_timestep: the most noise at which `robust` learns the condition's finding on phantoms.
     """
 
     images: int | None = None
     trigger: str | None = None
     other_trigger: str | None = None
     bracketed: bool | None = None
+    max_timestep: int | None = None
 
 
 NOTHING_KNOWN = TrainingFacts()
@@ -93,12 +97,14 @@ NOTHING_KNOWN = TrainingFacts()
 def chosen_recipe(base: Recipe, choices: Changes) -> Recipe:
     """`base` with what the user chose.
 
-    A schedule that is chosen brings its own warm-up, a warm-up that is chosen its schedule, and chosen steps
-    stand in place of the preset's epochs.
+    A schedule that is chosen brings its own warm-up, a warm-up that is chosen its schedule, a distribution of
+    noise levels its whole range, and chosen steps stand in place of the preset's epochs.
     """
     changes: dict[str, Any] = {}
     if choices.get("optimizer.steps"):
         changes["optimizer.epochs"] = 0
+    if "objective.timestep_sampling" in choices:
+        changes |= {"objective.min_timestep": 0, "objective.max_timestep": 1000}
     if "optimizer.schedule" in choices:
         changes["optimizer.warmup_steps"] = 0
     elif choices.get("optimizer.warmup_steps") and base.optimizer.schedule == "constant":
@@ -109,12 +115,14 @@ def chosen_recipe(base: Recipe, choices: Changes) -> Recipe:
 
 
 def completed_recipe(recipe: Recipe, facts: TrainingFacts, choices: Changes = MappingProxyType({})) -> Recipe:
-    """`recipe` with the steps and triggers of one dataset, where they are not among `choices`."""
+    """`recipe` with the steps, triggers and noise of one dataset, where they are not among `choices`."""
     known: dict[str, Any] = {"data.trigger": facts.trigger}
     if facts.bracketed is not None:
         known["data.prompt_form"] = "bracketed" if facts.bracketed else "bare"
     if recipe.objective.output_preservation_weight:
         known["objective.other_trigger"] = facts.other_trigger
+    if recipe.model.phantom and recipe.objective.max_timestep == _MAX_TIMESTEP:
+        known["objective.max_timestep"] = facts.max_timestep
     if not (recipe.optimizer.steps or recipe.optimizer.epochs):
         known["optimizer.steps"] = STEPS_PER_IMAGE * (facts.images or 0)
     return recipe.replaced(

@@ -192,7 +192,13 @@ def training_recipe(run: Run, condition: Condition) -> Recipe:
     """The run's recipe for one condition: with its dataset, seed and folders."""
     settings, folders = run.settings, run.folders
     images = int(run.facts[condition.name]["dataset"]["training_images"])
-    known = TrainingFacts(images, condition.trigger, condition.contrast_trigger, bracketed=settings.bracketed)
+    known = TrainingFacts(
+        images,
+        condition.trigger,
+        condition.contrast_trigger,
+        settings.bracketed,
+        condition.max_timestep,
+    )
     recipe = completed_recipe(settings.recipe, known)
     return recipe.replaced(
         {

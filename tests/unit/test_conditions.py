@@ -267,6 +267,11 @@ def test_another_anomaly_works_on_the_command_line(palsy_file, command, tmp_path
             'trigger = "FPAL"\nphantom = { finding = "x", strength = "much" }',
             "[conditions.acute.phantom]: strength must be a number from -4 to 4",
         ),
+        (
+            'trigger = "FPAL"',
+            'trigger = "FPAL"\nphantom = { finding = "x", max_timestep = 200 }',
+            "[conditions.acute.phantom]: max_timestep must be a whole number from 201 to 1000",
+        ),
         ("schema = 1", 'schema = 1\nzero_shot = ["a face"]', "zero_shot must be a table"),
         ("schema = 1", 'schema = 1\nreported = ["a figure"]', "reported must be written as [[...reported]]"),
         (

@@ -250,11 +250,26 @@ def test_robust_on_the_phantom_is_what_the_experiments_measured():
     recipe = completed_recipe(named_recipe("robust", phantom=True), facts)
     expected = {
         "learning_rate": 6e-3, "lr_scheduler": "cosine", "lr_warmup_steps": 50, "adam_beta2": 0.99,
-        "resolution": (128,), "train_batch_size": 8, "timestep_sampling": "schnell", "num_cpu_threads": 1,
+        "resolution": (128,), "train_batch_size": 8, "timestep_sampling": "uniform", "num_cpu_threads": 1,
         "output_preservation_weight": 1.0, "region_weight": 8.0, "other_trigger": "CLPrep",
         "max_train_epochs": 20, "max_train_steps": 0, "network_dim": 4, "network_alpha": 8.0,
+        "min_timestep": 200, "max_timestep": 800,
     }  # fmt: skip
     assert {name: recipe[FIELDS[name]] for name in expected} == expected
+
+
+def test_the_condition_says_up_to_what_noise_robust_trains_on_phantoms_and_a_choice_stands():
+    facts = TrainingFacts(100, "CLPrep", "CLP", True, max_timestep=550)
+
+    def most(name: str, *, phantom: bool, **choices: int) -> int:
+        chosen = {f"objective.{key}": value for key, value in choices.items()}
+        recipe = chosen_recipe(named_recipe(name, phantom=phantom), chosen)
+        return completed_recipe(recipe, facts, chosen).objective.max_timestep
+
+    assert most("robust", phantom=True) == 550
+    assert most("robust", phantom=True, max_timestep=700) == 700
+    assert most("robust", phantom=True, max_timestep=800) == 800
+    assert most("paper", phantom=True) == most("robust", phantom=False) == 1000
 
 
 def test_the_papers_recipe_is_what_every_field_starts_from():
