@@ -225,7 +225,8 @@ def train(
             metadata |= final.metadata if final else {}
             with replaced(parameters, (final and final.weights) or average.weights):
                 save_network(to, transformer, recipe, metadata, precision)
-            told = [item for dataset in datasets for item in remember_lora(dataset, run, to)]
+            part = validation.part(step, final)
+            told = [item for dataset in datasets for item in remember_lora(dataset, run, to, part)]
             if message := withdrawn_meanwhile(told):
                 events.emit("warning", message=message)
             events.emit("saved", path=str(to), step=step)

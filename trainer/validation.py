@@ -9,6 +9,7 @@ import torch
 
 from ..diffusioncleft_core.dataset.folder import is_dataset
 from ..diffusioncleft_core.dataset.trained import remember_validation
+from ..diffusioncleft_core.dataset.withdrawn import CHOSEN_BY, MEASURED_ON, TRAINED_ON
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.flux.sampling import predict_velocity
 from ..diffusioncleft_core.outputs import can_write
@@ -26,13 +27,16 @@ def remember_held_out(recipe: Recipe, prepared: Prepared, run: str) -> list[Path
 
     run: the training's fingerprint.
     """
+    stops, saves = recipe.validation.early_stop, recipe.output.save_every_n_steps
+    parts = [CHOSEN_BY] if stops else []
+    parts += [MEASURED_ON] if saves or not stops else []
     shown: dict[Path, set[str]] = {}
     for image in prepared.held_out:
         shown.setdefault(image.folder, set()).add(image.sha256)
     datasets = [folder for folder in shown if is_dataset(folder) and can_write(folder)]
     for folder in datasets:
-        chosen = bool(recipe.validation.early_stop)
-        remember_validation(folder, run, recipe.output.folder, shown[folder], chosen=chosen)
+        for part in parts:
+            remember_validation(folder, run, recipe.output.folder, shown[folder], part)
     return datasets
 
 
@@ -57,6 +61,15 @@ class Validation:
     def due(self, step: int) -> bool:
         """Whether the recipe asks for a validation after `step`."""
         return bool(self._every) and step % self._every == 0
+
+    def part(self, step: int, final: "Best | None" = None) -> str:
+        """What the held-out images were to the LoRA of `step`.
+
+        final: it is the training's own LoRA, which an early stop chose, or beside which all losses lie.
+        """
+        if final and final.step:
+            return CHOSEN_BY
+        return MEASURED_ON if (self._every if final else self.due(step)) else TRAINED_ON
 
     @torch.no_grad()
     def loss(self, step: int) -> float:

@@ -57,6 +57,15 @@ class Withdrawal:
         """By what a LoRA of this training, or a record of one, is known."""
         return {self.run, *self.loras} - {""}
 
+    def reaches(self, names: Collection[str]) -> bool:
+        """Whether what learned or was drawn under one of these names falls under it.
+
+        Of a training all LoRAs learned alike. What it was validated on had its part in some of them, which
+        are known by their hashes alone.
+        """
+        own = self.names if self.part == TRAINED_ON else set(self.loras)
+        return not own.isdisjoint(names)
+
     @classmethod
     def from_json(cls, row: dict[str, Any], where: Path) -> "Withdrawal":
         try:
@@ -173,9 +182,7 @@ def lora_withdrawal(lora: Path, known: Sequence[Withdrawal] | None = None) -> Wi
     known = [*(known_withdrawals() if known is None else known), *read_mark(lora.parent)]
     if not known or not lora.is_file():
         return None
-    metadata = metadata_of(lora)
-    names = origins(metadata)
-    return withdrawal_of(names if metadata.get(RUN_KEY) else {sha256_model(lora), *names}, known)
+    return withdrawal_of(file_names(lora), known)
 
 
 def origins(metadata: Mapping[str, str]) -> set[str]:
@@ -184,8 +191,12 @@ def origins(metadata: Mapping[str, str]) -> set[str]:
     The fingerprint of its training; without one the hash of the file that it was converted from, and the
     names of those that it was merged from.
     """
-    if run := metadata.get(RUN_KEY):
-        return {run}
+    run = metadata.get(RUN_KEY)
+    return {run} if run else made_of(metadata)
+
+
+def made_of(metadata: Mapping[str, str]) -> set[str]:
+    """The hash of the file that a LoRA was converted from, and the names of those that it was merged from."""
     return {metadata.get(SOURCE_KEY, ""), *metadata.get(MERGED_KEY, "").split()} - {""}
 
 
@@ -194,7 +205,17 @@ def withdrawal_of(names: Collection[str], known: Iterable[Withdrawal]) -> Withdr
 
     names: fingerprints of trainings, and SHA-256 of LoRA files.
     """
-    return next((item for item in known if item.names.intersection(names)), None)
+    return next((item for item in known if item.reaches(names)), None)
+
+
+def file_names(lora: Path, part: str = TRAINED_ON) -> set[str]:
+    """By what withdrawals of this part know a LoRA file: what it learned from by its training, where it tells
+    that; else by its hash, and what it was made of.
+    """
+    metadata = metadata_of(lora)
+    if part == TRAINED_ON and metadata.get(RUN_KEY):
+        return origins(metadata)
+    return {sha256_model(lora), *made_of(metadata)}
 
 
 def lora_run(lora: Path) -> str:
