@@ -174,15 +174,48 @@ def known_withdrawals(*folders: Path, part: str = TRAINED_ON) -> list[Withdrawal
 
 
 def lora_withdrawal(lora: Path, known: Sequence[Withdrawal] | None = None) -> Withdrawal | None:
-    """The withdrawal that a LoRA file falls under; None when it may be used.
+    """The first withdrawal that a LoRA file falls under; None when it may be used. As `lora_withdrawals`."""
+    return next(iter(lora_withdrawals(lora, known)), None)
 
-    known: beside what the mark beside the file says (default: the user's list).
+
+def lora_withdrawals(
+    lora: Path, known: Sequence[Withdrawal] | None = None, part: str = TRAINED_ON
+) -> list[Withdrawal]:
+    """The withdrawals of a part that a LoRA file falls under.
+
+    known: those of this part beside what the mark beside the file says (default: the user's list).
     """
     lora = Path(lora)
-    known = [*(known_withdrawals() if known is None else known), *read_mark(lora.parent)]
+    known = [*(known_withdrawals(part=part) if known is None else known), *read_mark(lora.parent, part)]
     if not known or not lora.is_file():
-        return None
-    return withdrawal_of(file_names(lora), known)
+        return []
+    names = file_names(lora, part)
+    return [item for item in known if item.reaches(names)]
+
+
+def mark_made_of(made: Path, sources: Iterable[Path]) -> list[str]:
+    """Mark a LoRA file with the withdrawals that the files that it was made of fall under.
+
+    Returns a sentence for each of these files; none for others.
+    """
+    told: list[str] = []
+    own: list[Withdrawal] = []
+    for source in sources:
+        learned, chosen = (lora_withdrawals(source, part=part) for part in (TRAINED_ON, CHOSEN_BY))
+        own += [*learned, *chosen]
+        if learned:
+            told.append(f"{shown(source.name)} {SAID}; what was written from it is marked so too")
+        elif chosen:
+            told.append(
+                f"the step of {shown(source.name)} was chosen with a photograph whose consent was withdrawn; "
+                "it learned nothing from it, and what was written from it is marked so too"
+            )
+    if own:
+        digest = sha256_model(made)
+        marks = [replace(item, loras=(*item.loras, digest)) for item in own]
+        add_marks(made.parent, marks)
+        change_user_register(lambda known: merged([*known, *marks]))
+    return told
 
 
 def origins(metadata: Mapping[str, str]) -> set[str]:
