@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ..diffusioncleft_core.dataset.consent import consent_recorded
 from ..diffusioncleft_core.dataset.folder import is_dataset
 from ..diffusioncleft_core.dataset.trained import remember_validation
 from ..diffusioncleft_core.dataset.withdrawn import CHOSEN_BY, MEASURED_ON, TRAINED_ON
@@ -38,6 +39,17 @@ def remember_held_out(recipe: Recipe, prepared: Prepared, run: str) -> list[Path
         for part in parts:
             remember_validation(folder, run, recipe.output.folder, shown[folder], part)
     return datasets
+
+
+def unrecorded_hold_out(prepared: Prepared) -> str | None:
+    """A sentence where people are validated on whose consent no table holds; nothing is recorded of them."""
+    if all(consent_recorded(folder) for folder in {image.folder for image in prepared.held_out}):
+        return None
+    return (
+        "what is validated on in a folder that is no built dataset is recorded nowhere, because no table "
+        "there can say that a consent was withdrawn: no "
+        "LoRA will be named as chosen by its people or measured on them"
+    )
 
 
 class Validation:

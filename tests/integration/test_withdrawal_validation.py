@@ -92,7 +92,8 @@ def validated(folder):
 
 def test_the_lora_is_named_as_chosen_is_not_refused_and_is_erased_on_request_alone(clinic, settings, capsys):
     folder, build = clinic
-    path, _ = trained(settings)
+    path, events = trained(settings)
+    assert not any("is recorded nowhere" in event.get("message", "") for event in events)
     run = metadata_of(path)[RUN_KEY]
     (row,) = validated(folder)
     held_out = {source for source, role in read_roles(folder / "dataset").items() if role == "holdout"}
