@@ -203,6 +203,25 @@ def trained_photographs(dataset: Path) -> dict[str, set[str]]:
     return found
 
 
+def choosing_photographs(dataset: Path, names: Collection[str]) -> set[str]:
+    """Content hashes of the held-out photographs by which an early stop chose a LoRA; no withdrawn ones.
+
+    names: all by which it is known. A file that the dataset does not know is taken for the chosen one of its
+    training, since it may be converted from it.
+    """
+    rows, names = _rows(dataset), set(names)
+    found: set[str] = set()
+    for row in rows:
+        known, run = _photographs(row), str(row.get("run"))
+        if known is None or known.part != CHOSEN_BY:
+            continue
+        chosen = _saved(rows, run, CHOSEN_BY)
+        others = _saved(rows, run, TRAINED_ON) - chosen
+        if names & chosen or (run in names and not names & others):
+            found |= known.sources
+    return found
+
+
 def lora_training(dataset: Path, digest: str) -> str:
     """The fingerprint of the recorded training that saved a LoRA file of this SHA-256; "" for none."""
     runs = (str(row.get("run")) for row in _rows(dataset) if row.get("lora") == digest)
