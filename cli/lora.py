@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..diffusioncleft_core.errors import UserError
-from ..diffusioncleft_core.files import shown
 from ..diffusioncleft_core.ranges import STRENGTH, number, whole
 from ..diffusioncleft_core.recipe.recipe import SAVE_PRECISIONS
 from .options import warn
@@ -187,7 +186,7 @@ def _extract(args: argparse.Namespace) -> list[Path]:
         precision=args.save_precision,
     )
     _tell(written, args)
-    return []
+    return [args.base, args.tuned]
 
 
 _ACTIONS = {"convert": _convert, "merge": _merge, "resize": _resize, "extract": _extract}
@@ -203,15 +202,13 @@ def _tell(written: "Written", args: argparse.Namespace) -> None:
 
 
 def _remember(sources: Sequence[Path], out: Path) -> None:
-    """Let a consent that is withdrawn later, or was before, reach the file that was made of these LoRAs."""
+    """Let a consent that is withdrawn later, or was before, reach the file that was made of these."""
     from ..diffusioncleft_core.dataset.drawn import lora_names, remember_place
-    from ..diffusioncleft_core.dataset.withdrawn import SAID, add_marks, lora_withdrawal
+    from ..diffusioncleft_core.dataset.withdrawn import mark_made_of
 
     remember_place(out.parent, lora_names([out]))
-    for source in sources:
-        if withdrawal := lora_withdrawal(source):
-            add_marks(out.parent, [withdrawal])
-            warn(f"the LoRA {shown(source.name)} {SAID}; what was written from it is marked so too")
+    for message in mark_made_of(out, sources):
+        warn(message)
 
 
 def _text(described: dict[str, Any]) -> str:

@@ -98,6 +98,7 @@ def evaluate(
     from ..diffusioncleft_core.downstream.evaluate_model import Judge
     from ..diffusioncleft_core.downstream.evidence import downstream_document
     from ..diffusioncleft_core.downstream.held_out import learned_people
+    from ..diffusioncleft_core.downstream.leak import choosing_people
     from ..diffusioncleft_core.downstream.model import read_model
     from ..diffusioncleft_core.downstream.withdrawn import refuse_withdrawn_model
     from ..diffusioncleft_core.environment import pick_device
@@ -114,10 +115,12 @@ def evaluate(
     tested = classifier.folder / f"tested-{_digest(positive, negative)}"
     with _at_work():
         cropper = Cropper.of(model.task.crop, analyzer_of(classifier.pack), _cache, _warn)
+        others = places.dataset_folders()
         evidence = Judge.of(model, cropper, pick_device(None)).evaluate(
             labelled,
-            learned_people(model.learners, datasets, places.dataset_folders()),
+            learned_people(model.learners, datasets, others),
             tested,
+            choosers=choosing_people(model.loras, [*datasets, *others]),
             paper=paper,
             dates=places.run_folder("tested"),
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.recipe.presets import PRESETS, named_recipe
 from ..diffusioncleft_core.recipe.recipe import Recipe, recipe_fields
 from ..diffusioncleft_core.recipe.setting import Field
@@ -122,9 +123,19 @@ def recipe_widget(
 
 
 def field_value(widget: str, value: Any) -> Any:
-    """What a widget's value is in the recipe."""
-    entry = recipe_fields()[WIDGETS[widget]]
-    return SWITCH.get(value, value) if entry.kind is bool else value
+    """What a widget's value, which is not the preset's, is in the recipe; UserError for what can't be there.
+
+    A widget's bounds reach down to the number that stands for the preset's, and let through what lies between
+    that and the field's own.
+    """
+    entry, left = recipe_fields()[WIDGETS[widget]], unset(widget)
+    try:
+        return entry.check(SWITCH.get(value, value) if entry.kind is bool else value, widget)
+    except UserError as error:
+        allowed = entry.setting.range
+        if allowed is None or allowed.holds(left):
+            raise
+        raise UserError(f"{error}, or {_shown(left)} for the preset's") from None
 
 
 def _value(path: str, preset: str, phantom: bool) -> Any:

@@ -10,7 +10,7 @@ from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.recipe.recipe import recipe_fields
 from . import places
 from .common import AUTO, CATEGORY, NONE, Node, TrainingOptions, advanced, node_schema, output, text_view
-from .recipe_widgets import WIDGETS, recipe_widget, unset
+from .recipe_widgets import WIDGETS, field_value, recipe_widget, unset
 
 _ON_THE_TRAINER = ("steps", "preview_every")
 FILES = {"training_adapter": "loras", "vae": "vae", "clip_l": "text_encoders", "t5xxl": "text_encoders"}
@@ -25,8 +25,11 @@ UNSET: dict[str, Any] = {
 
 
 def chosen(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of `values` that differ from the preset's."""
-    return {name: values[name] for name, left in UNSET.items() if values.get(name, left) != left}
+    """The options of `values` that differ from the preset's; UserError, by name, for one that can't be."""
+    found = {name: values[name] for name, left in UNSET.items() if values.get(name, left) != left}
+    for name in found.keys() & WIDGETS.keys() - {"resolution"}:  # a text, which the trainer reads
+        field_value(name, found[name])
+    return found
 
 
 class LoraTrainingOptions(Node):

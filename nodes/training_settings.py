@@ -8,7 +8,7 @@ from typing import Any
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.files import sha256_model
 from ..diffusioncleft_core.ranges import sides
-from ..diffusioncleft_core.recipe.checks import check_places, check_recipe, checked_choices
+from ..diffusioncleft_core.recipe.checks import check_places, check_recipe
 from ..diffusioncleft_core.recipe.document import shared_fields
 from ..diffusioncleft_core.recipe.presets import chosen_recipe, completed_recipe, named_recipe
 from ..diffusioncleft_core.recipe.recipe import PAPER_SIDE, Recipe
@@ -209,7 +209,7 @@ def _choices(inputs: dict[str, Any]) -> dict[str, Any]:
         value = _resolution(inputs[widget]) if widget == "resolution" else inputs[widget]
         if value != left and path not in _PREVIEWS:
             chosen[path] = field_value(widget, value)
-    return checked_choices(chosen, spelled)
+    return chosen
 
 
 def _resolution(text: str) -> Any:

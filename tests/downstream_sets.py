@@ -91,7 +91,13 @@ def on_people(
 
 
 def task(
-    *, photographs: bool = True, leak: str | None = None, n: int = 120, whole: bool = False, **effects: float
+    *,
+    photographs: bool = True,
+    leak: str | None = None,
+    chosen: str | None = None,
+    n: int = 120,
+    whole: bool = False,
+    **effects: float,
 ) -> Any:
     """Evidence on a task whose controls come out as they must, but for those of `effects`.
 
@@ -121,4 +127,5 @@ def task(
         REPORTED,
         None if photographs else {"inside": 0.71, "area": 0.3, "n": 400},
         photographs,
+        chosen=chosen,
     )

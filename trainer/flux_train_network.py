@@ -71,7 +71,7 @@ from .preview import Previewer
 from .processes import DRIFTED, Processes
 from .step_sum import StepSum
 from .trackers import check_trackers, tracking
-from .validation import Best, Validation, remember_held_out
+from .validation import Best, Validation, remember_held_out, unrecorded_hold_out
 
 
 def train(
@@ -167,6 +167,8 @@ def train(
             remember_training(dataset, run, output_dir)
         if processes.first:
             datasets = list(dict.fromkeys([*datasets, *remember_held_out(recipe, prepared, run)]))
+        if message := unrecorded_hold_out(prepared):
+            events.emit("notice", message=message)
 
         # The transformer, frozen, with the LoRA to train and the adapter that keeps schnell a 4-step model.
         transformer = load_transformer(source, device, dtype, plan.layout.form, plan.layout.streamed)
@@ -225,7 +227,8 @@ def train(
             metadata |= final.metadata if final else {}
             with replaced(parameters, (final and final.weights) or average.weights):
                 save_network(to, transformer, recipe, metadata, precision)
-            told = [item for dataset in datasets for item in remember_lora(dataset, run, to)]
+            part = validation.part(step, final)
+            told = [item for dataset in datasets for item in remember_lora(dataset, run, to, part)]
             if message := withdrawn_meanwhile(told):
                 events.emit("warning", message=message)
             events.emit("saved", path=str(to), step=step)

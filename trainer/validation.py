@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 
+from ..diffusioncleft_core.dataset.consent import consent_recorded
 from ..diffusioncleft_core.dataset.folder import is_dataset
 from ..diffusioncleft_core.dataset.trained import remember_validation
+from ..diffusioncleft_core.dataset.withdrawn import CHOSEN_BY, MEASURED_ON, TRAINED_ON
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.flux.sampling import predict_velocity
 from ..diffusioncleft_core.outputs import can_write
@@ -26,14 +28,28 @@ def remember_held_out(recipe: Recipe, prepared: Prepared, run: str) -> list[Path
 
     run: the training's fingerprint.
     """
+    stops, saves = recipe.validation.early_stop, recipe.output.save_every_n_steps
+    parts = [CHOSEN_BY] if stops else []
+    parts += [MEASURED_ON] if saves or not stops else []
     shown: dict[Path, set[str]] = {}
     for image in prepared.held_out:
         shown.setdefault(image.folder, set()).add(image.sha256)
     datasets = [folder for folder in shown if is_dataset(folder) and can_write(folder)]
     for folder in datasets:
-        chosen = bool(recipe.validation.early_stop)
-        remember_validation(folder, run, recipe.output.folder, shown[folder], chosen=chosen)
+        for part in parts:
+            remember_validation(folder, run, recipe.output.folder, shown[folder], part)
     return datasets
+
+
+def unrecorded_hold_out(prepared: Prepared) -> str | None:
+    """A sentence where people are validated on whose consent no table holds; nothing is recorded of them."""
+    if all(consent_recorded(folder) for folder in {image.folder for image in prepared.held_out}):
+        return None
+    return (
+        "what is validated on in a folder that is no built dataset is recorded nowhere, because no table "
+        "there can say that a consent was withdrawn: no "
+        "LoRA will be named as chosen by its people or measured on them"
+    )
 
 
 class Validation:
@@ -57,6 +73,15 @@ class Validation:
     def due(self, step: int) -> bool:
         """Whether the recipe asks for a validation after `step`."""
         return bool(self._every) and step % self._every == 0
+
+    def part(self, step: int, final: "Best | None" = None) -> str:
+        """What the held-out images were to the LoRA of `step`.
+
+        final: it is the training's own LoRA, which an early stop chose, or beside which all losses lie.
+        """
+        if final and final.step:
+            return CHOSEN_BY
+        return MEASURED_ON if (self._every if final else self.due(step)) else TRAINED_ON
 
     @torch.no_grad()
     def loss(self, step: int) -> float:

@@ -77,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
     from ...diffusioncleft_core.downstream.evaluate_model import SOURCE, Judge
     from ...diffusioncleft_core.downstream.evidence import downstream_document
     from ...diffusioncleft_core.downstream.held_out import TOUCHED, learned_people
+    from ...diffusioncleft_core.downstream.leak import choosing_people
     from ...diffusioncleft_core.downstream.model import read_model
     from ...diffusioncleft_core.downstream.withdrawn import refuse_withdrawn_model
     from ...diffusioncleft_core.outputs import check_output
@@ -96,9 +97,12 @@ def run(args: argparse.Namespace) -> int:
     judge = Judge.of(model, cropper, device, args.weights, args.backbone)
     at_hand = [folder for labelled in sets.values() for folder, _ in labelled if is_dataset(folder)]
     learned = learned_people(model.learners, args.trained_on, at_hand)
-    tests = {name: examined(judge, name, sets, learned, paper=args.paper) for name in sets}
+    choosers = choosing_people(model.loras, [*args.trained_on, *at_hand])
+    tests = {name: examined(judge, name, sets, learned, choosers, paper=args.paper) for name in sets}
     found = {}
     for name, test in tests.items():
+        if test.chosen:
+            warn(f"{name}: {test.chosen}")
         evidence = judge.judged(test, args.out / name)
         for seed, predictions in zip(model.seeds, evidence.sources[SOURCE], strict=True):
             print(f"{name}, seed {seed}: {counted(predictions)}")
@@ -126,12 +130,13 @@ def examined(
     name: str,
     sets: Mapping[str, list[tuple[Path, int]]],
     learned: Mapping[str, People | None],
+    choosers: Mapping[str, People],
     *,
     paper: bool,
 ) -> Examined:
     """One of the test sets; a refusal says which where there are several."""
     try:
-        return judge.examined(sets[name], learned, paper=paper)
+        return judge.examined(sets[name], learned, choosers=choosers, paper=paper)
     except UserError as error:
         raise UserError(f"test set {name}: {error}" if len(sets) > 1 else str(error)) from error
 

@@ -1,8 +1,9 @@
 """What was trained on a dataset, kept in it, so that a consent withdrawn later is known to reach those LoRAs.
 
 `trained.jsonl` has a row for each training (its fingerprint, its folder, the content hashes of its
-photographs), one for what it was validated on, with the part that this had (`chosen by`, `measured on`), and
-one for each LoRA file that it saved. When one of the photographs loses its consent the hashes are erased, and
+photographs), one for what it was validated on and each part that this had (`chosen by`, `measured on`), and
+one for each LoRA file that it saved, with the part that the validation had in this file: an early stop
+chooses one of them. When one of the photographs loses its consent the hashes are erased, and
 the training moves to `withdrawn.jsonl` with one keyed hash over all its photographs: if exactly they have
 consent again, the withdrawal is taken back.
 """
@@ -47,33 +48,38 @@ def remember_training(dataset: Path, run: str, folder: Path) -> None:
     _append(dataset, {"run": run, "folder": str(Path(folder).resolve()), _SET: photographs})
 
 
-def remember_validation(
-    dataset: Path, run: str, folder: Path, pixels: Collection[str], *, chosen: bool
-) -> None:
+def remember_validation(dataset: Path, run: str, folder: Path, pixels: Collection[str], part: str) -> None:
     """Note that a training into `folder` is validated on held-out photographs of `dataset`.
 
     Args:
         pixels: hashes of their normalised pixels.
-        chosen: an early stop chooses the LoRA's step by them; else their loss is only told.
+        part: that they have in LoRAs of it: chosen by, measured on.
     """
     known = held_out_sources(dataset, read_roles(dataset))
     photographs = sorted(source for source, shown in known.items() if shown in pixels)
     if photographs:
-        part = CHOSEN_BY if chosen else MEASURED_ON
         row = {"run": run, "folder": str(Path(folder).resolve()), "part": part, _VALIDATED: photographs}
         _append(dataset, row)
 
 
-def remember_lora(dataset: Path, run: str, lora: Path) -> list[Withdrawal]:
+def remember_lora(dataset: Path, run: str, lora: Path, part: str | None = None) -> list[Withdrawal]:
     """Note a LoRA file of a training, and any copy of it.
 
     Returns the withdrawals it falls under, of every part: a consent can be withdrawn while the training runs.
     Then it is marked at once.
+
+    part: that what was validated on had in this file; trained on: none. A copy has that of its original.
     """
     lora = Path(lora).resolve()
     digest = sha256_file(lora)
-    _append(dataset, {"run": run, "lora": digest, "file": str(lora)})
-    told = [item for item in read_whole_register(Path(dataset) / WITHDRAWN) if item.run == run]
+    known = {} if part is None else {"part": part}
+    _append(dataset, {"run": run, "lora": digest, "file": str(lora), **known})
+    rows = _rows(dataset)
+    told = [
+        item
+        for item in read_whole_register(Path(dataset) / WITHDRAWN)
+        if item.run == run and digest in _saved(rows, run, item.part)
+    ]
     if told:
         told = [replace(item, loras=(*item.loras, digest)) for item in told]
         _publish(dataset, told, [lora.parent])
@@ -136,17 +142,11 @@ def to_withdraw(dataset: Path, allowed: Collection[str] = ()) -> list[Withdrawal
     rows, allowed = _rows(dataset), set(allowed)
     today, by = datetime.now(UTC).date().isoformat(), label(dataset)
     found = {
-        (str(row["run"]), known.part): set[str]()
+        (str(row["run"]), known.part): None
         for row in rows
         if (known := _photographs(row)) and not known.sources <= allowed
     }
-    for row in rows:
-        for (run, _), digests in found.items():
-            if "lora" in row and row["run"] == run:
-                digests.add(str(row["lora"]))
-    return [
-        Withdrawal(run, tuple(sorted(digests)), today, by, part) for (run, part), digests in found.items()
-    ]
+    return [Withdrawal(run, tuple(sorted(_saved(rows, run, part))), today, by, part) for run, part in found]
 
 
 def withdraw_unrecorded(dataset: Path, loras: Iterable[tuple[str, str]]) -> list[Withdrawal]:
@@ -203,6 +203,25 @@ def trained_photographs(dataset: Path) -> dict[str, set[str]]:
     return found
 
 
+def choosing_photographs(dataset: Path, names: Collection[str]) -> set[str]:
+    """Content hashes of the held-out photographs by which an early stop chose a LoRA; no withdrawn ones.
+
+    names: all by which it is known. A file that the dataset does not know is taken for the chosen one of its
+    training, since it may be converted from it.
+    """
+    rows, names = _rows(dataset), set(names)
+    found: set[str] = set()
+    for row in rows:
+        known, run = _photographs(row), str(row.get("run"))
+        if known is None or known.part != CHOSEN_BY:
+            continue
+        chosen = _saved(rows, run, CHOSEN_BY)
+        others = _saved(rows, run, TRAINED_ON) - chosen
+        if names & chosen or (run in names and not names & others):
+            found |= known.sources
+    return found
+
+
 def lora_training(dataset: Path, digest: str) -> str:
     """The fingerprint of the recorded training that saved a LoRA file of this SHA-256; "" for none."""
     runs = (str(row.get("run")) for row in _rows(dataset) if row.get("lora") == digest)
@@ -253,6 +272,17 @@ def _photographs(row: Mapping[str, Any]) -> _Known | None:
     if _VALIDATED in row:
         return _Known(str(row.get("part", CHOSEN_BY)), frozenset(map(str, row[_VALIDATED])))
     return None
+
+
+def _saved(rows: Iterable[Mapping[str, Any]], run: str, part: str) -> set[str]:
+    """SHA-256 of the LoRAs that a training saved in which photographs with this part had it.
+
+    All learned from what was trained on. What was validated on may have had any part in a LoRA of an earlier
+    version, which noted none.
+    """
+    mine = [row for row in rows if row.get("run") == run and "lora" in row]
+    others = {str(row["lora"]) for row in mine if row.get("part", part) != part}
+    return {str(row["lora"]) for row in mine} - (set() if part == TRAINED_ON else others)
 
 
 def _described(dataset: Path, known: _Known) -> dict[str, Any]:

@@ -57,6 +57,15 @@ class Withdrawal:
         """By what a LoRA of this training, or a record of one, is known."""
         return {self.run, *self.loras} - {""}
 
+    def reaches(self, names: Collection[str]) -> bool:
+        """Whether what learned or was drawn under one of these names falls under it.
+
+        Of a training all LoRAs learned alike. What it was validated on had its part in some of them, which
+        are known by their hashes alone.
+        """
+        own = self.names if self.part == TRAINED_ON else set(self.loras)
+        return not own.isdisjoint(names)
+
     @classmethod
     def from_json(cls, row: dict[str, Any], where: Path) -> "Withdrawal":
         try:
@@ -165,17 +174,48 @@ def known_withdrawals(*folders: Path, part: str = TRAINED_ON) -> list[Withdrawal
 
 
 def lora_withdrawal(lora: Path, known: Sequence[Withdrawal] | None = None) -> Withdrawal | None:
-    """The withdrawal that a LoRA file falls under; None when it may be used.
+    """The first withdrawal that a LoRA file falls under; None when it may be used. As `lora_withdrawals`."""
+    return next(iter(lora_withdrawals(lora, known)), None)
 
-    known: beside what the mark beside the file says (default: the user's list).
+
+def lora_withdrawals(
+    lora: Path, known: Sequence[Withdrawal] | None = None, part: str = TRAINED_ON
+) -> list[Withdrawal]:
+    """The withdrawals of a part that a LoRA file falls under.
+
+    known: those of this part beside what the mark beside the file says (default: the user's list).
     """
     lora = Path(lora)
-    known = [*(known_withdrawals() if known is None else known), *read_mark(lora.parent)]
+    known = [*(known_withdrawals(part=part) if known is None else known), *read_mark(lora.parent, part)]
     if not known or not lora.is_file():
-        return None
-    metadata = metadata_of(lora)
-    names = origins(metadata)
-    return withdrawal_of(names if metadata.get(RUN_KEY) else {sha256_model(lora), *names}, known)
+        return []
+    names = file_names(lora, part)
+    return [item for item in known if item.reaches(names)]
+
+
+def mark_made_of(made: Path, sources: Iterable[Path]) -> list[str]:
+    """Mark a LoRA file with the withdrawals that the files that it was made of fall under.
+
+    Returns a sentence for each of these files; none for others.
+    """
+    told: list[str] = []
+    own: list[Withdrawal] = []
+    for source in sources:
+        learned, chosen = (lora_withdrawals(source, part=part) for part in (TRAINED_ON, CHOSEN_BY))
+        own += [*learned, *chosen]
+        if learned:
+            told.append(f"{shown(source.name)} {SAID}; what was written from it is marked so too")
+        elif chosen:
+            told.append(
+                f"the step of {shown(source.name)} was chosen with a photograph whose consent was withdrawn; "
+                "it learned nothing from it, and what was written from it is marked so too"
+            )
+    if own:
+        digest = sha256_model(made)
+        marks = [replace(item, loras=(*item.loras, digest)) for item in own]
+        add_marks(made.parent, marks)
+        change_user_register(lambda known: merged([*known, *marks]))
+    return told
 
 
 def origins(metadata: Mapping[str, str]) -> set[str]:
@@ -184,8 +224,12 @@ def origins(metadata: Mapping[str, str]) -> set[str]:
     The fingerprint of its training; without one the hash of the file that it was converted from, and the
     names of those that it was merged from.
     """
-    if run := metadata.get(RUN_KEY):
-        return {run}
+    run = metadata.get(RUN_KEY)
+    return {run} if run else made_of(metadata)
+
+
+def made_of(metadata: Mapping[str, str]) -> set[str]:
+    """The hash of the file that a LoRA was converted from, and the names of those that it was merged from."""
     return {metadata.get(SOURCE_KEY, ""), *metadata.get(MERGED_KEY, "").split()} - {""}
 
 
@@ -194,7 +238,17 @@ def withdrawal_of(names: Collection[str], known: Iterable[Withdrawal]) -> Withdr
 
     names: fingerprints of trainings, and SHA-256 of LoRA files.
     """
-    return next((item for item in known if item.names.intersection(names)), None)
+    return next((item for item in known if item.reaches(names)), None)
+
+
+def file_names(lora: Path, part: str = TRAINED_ON) -> set[str]:
+    """By what withdrawals of this part know a LoRA file: what it learned from by its training, where it tells
+    that; else by its hash, and what it was made of.
+    """
+    metadata = metadata_of(lora)
+    if part == TRAINED_ON and metadata.get(RUN_KEY):
+        return origins(metadata)
+    return {sha256_model(lora), *made_of(metadata)}
 
 
 def lora_run(lora: Path) -> str:

@@ -133,8 +133,9 @@ def _test(test: Any, at: str) -> None:
         datetime.date.fromisoformat(str(found.get("touched")))
     except ValueError:
         raise _Wrong(f"{at}.touched", "must be a date, as 2026-11-24") from None
-    if found.get("leak") is not None:
-        _text(found["leak"], f"{at}.leak")
+    for key in ("leak", "chosen"):
+        if found.get(key) is not None:
+            _text(found[key], f"{at}.{key}")
 
 
 def _source(source: Any, at: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from .cropper import Cropper
@@ -23,10 +24,14 @@ SOURCE = "its training sets"
 
 @dataclass(frozen=True)
 class Examined:
-    """A test set that may be judged. `leak`: of `leak.check_leak` and `leak.check_pictures`."""
+    """A test set that may be judged.
+
+    leak: of `leak.check_leak` and `leak.check_pictures`; chosen: of `leak.chosen_by_test`.
+    """
 
     held_out: HeldOut
     leak: str | None
+    chosen: str | None
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,7 @@ class Judge:
         learned: Mapping[str, People | None],
         private: Path,
         *,
+        choosers: Mapping[str, People] = MappingProxyType({}),
         paper: bool = False,
         dates: Path | None = None,
     ) -> TaskEvidence:
@@ -76,19 +82,22 @@ class Judge:
             labelled: the test set's folders and the labels of their images; of a dataset the hold-out.
             learned: as `leak.check_leak`.
             private: folder of the predictions, `seed-N.jsonl`.
+            choosers: as `leak.choosing_people`.
             paper: allow people whom something learned from, and mark the figures.
             dates: private folder that remembers when a test set was first looked at (default: `private`).
 
         Raises:
             UserError: as `examined`.
         """
-        return self.judged(self.examined(labelled, learned, paper=paper), private, dates=dates)
+        test = self.examined(labelled, learned, choosers=choosers, paper=paper)
+        return self.judged(test, private, dates=dates)
 
     def examined(
         self,
         labelled: Sequence[tuple[Path, int]],
         learned: Mapping[str, People | None],
         *,
+        choosers: Mapping[str, People] = MappingProxyType({}),
         paper: bool = False,
     ) -> Examined:
         """A test set, and whether something learned from it; arguments as `evaluate`. Nothing is written.
@@ -101,7 +110,8 @@ class Judge:
             held_out.check_pictures(self.model.learned_pictures(), paper=paper),
             held_out.check(learned, paper=paper),
         ]
-        return Examined(held_out, "; ".join(clause for clause in clauses if clause) or None)
+        leak = "; ".join(clause for clause in clauses if clause) or None
+        return Examined(held_out, leak, held_out.chosen(choosers))
 
     def judged(self, test: Examined, private: Path, *, dates: Path | None = None) -> TaskEvidence:
         """What the classifiers say of a test set; arguments as `evaluate`."""
@@ -115,5 +125,6 @@ class Judge:
             touched=held_out.touched(dates or private),
             model=self.model.describe(),
             leak=test.leak,
+            chosen=test.chosen,
             photographs=not self.model.phantom,
         )

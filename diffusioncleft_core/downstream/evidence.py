@@ -63,6 +63,7 @@ class TaskEvidence:
         saliency: where on phantoms it looks: `inside` is the share within the lip's box, `area` the box's
             share of the picture; None of none.
         photographs: whether the test set shows people.
+        chosen: of `leak.chosen_by_test`.
     """
 
     title: str
@@ -77,6 +78,7 @@ class TaskEvidence:
     reported: Sequence[Mapping[str, Any]] = ()
     saliency: Mapping[str, Any] | None = None
     photographs: bool = True
+    chosen: str | None = None
 
     @classmethod
     def of_task(
@@ -151,6 +153,7 @@ def task_block(task: TaskEvidence, resamples: int = RESAMPLES, seed: int = 0) ->
             "photographs": task.photographs,
             "touched": task.touched,
             "leak": task.leak,
+            "chosen": task.chosen,
         },
         "sources": found,
         "controls": [block for block, _ in blocks],

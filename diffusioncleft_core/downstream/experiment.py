@@ -66,6 +66,7 @@ def run_experiment(
     settings: ExperimentSettings | None = None,
     *,
     leak: str | None = None,
+    chosen: str | None = None,
     warn: Callable[[str], None] = lambda message: None,
 ) -> TaskEvidence:
     """Train and test everything that a task asks for and there is material for.
@@ -78,6 +79,7 @@ def run_experiment(
         private: folder where the predictions are kept.
         settings: how the classifiers are trained.
         leak: of `HeldOut.check`.
+        chosen: of `HeldOut.chosen`.
         warn: told of a control or a source that could not be trained, which is then not run.
 
     Raises:
@@ -117,6 +119,7 @@ def run_experiment(
         curve={**curve, learned: main[SOURCE]} if curve else {},
         model=model,
         leak=leak,
+        chosen=chosen,
         saliency=trial.saliency(plans[0], settings.seed) if material.test.crops.phantom else None,
         photographs=not material.test.crops.phantom,
     )

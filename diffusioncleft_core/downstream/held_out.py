@@ -15,7 +15,7 @@ from ..files import private_dir, read_json, sha256_bytes, write_json
 from .cropper import Cropper, tested_roles
 from .crops import Crops, refuse_same_sets, refuse_shared
 from .crops import joined as joined_crops
-from .leak import People, check_leak, check_pictures, dataset_people, recorded_people
+from .leak import People, check_leak, check_pictures, chosen_by_test, dataset_people, recorded_people
 from .leak import joined as joined_people
 from .learned import FILE_NAME as LEARNED_FILE
 from .learned import LearnedPictures
@@ -56,6 +56,10 @@ class HeldOut:
     def check(self, learned: Mapping[str, People | None], *, paper: bool = False) -> str | None:
         """Refuse people whom something learned from; see `leak.check_leak`."""
         return check_leak(self.people, learned, paper=paper, photographs=not self.crops.phantom)
+
+    def chosen(self, choosers: Mapping[str, People]) -> str | None:
+        """Whether LoRAs were chosen by these people; see `leak.chosen_by_test`."""
+        return chosen_by_test(self.people, choosers, photographs=not self.crops.phantom)
 
     def check_pictures(self, learned: LearnedPictures | None, *, paper: bool = False) -> str | None:
         """Refuse pictures that a model learned from; see `leak.check_pictures`. learned: None: not known."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..dataset.examine import Ledger
 from ..dataset.folder import dataset_rows, read_embeddings
 from ..dataset.select import SAME_PERSON
-from ..dataset.trained import TRAIN, lora_training, trained_photographs
+from ..dataset.trained import TRAIN, choosing_photographs, lora_training, trained_photographs
 from ..errors import UserError
 from ..imageset.manifest import ImageRow
 from ..small_counts import is_small
@@ -109,6 +109,28 @@ def recorded_people(names: Collection[str], datasets: Sequence[Path]) -> People 
         if sources:
             parts.append(dataset_people(folder, roles=(), trained=sources))
     return joined(parts) if parts else None
+
+
+def drawing_names(loras: Sequence[Collection[str]]) -> dict[str, tuple[str, ...]]:
+    """The LoRAs of some images, as sentences call them, each with all by which it is known."""
+    return {
+        f"the LoRA{OF_IMAGES}" if len(loras) == 1 else f"LoRA {number}{OF_IMAGES}": tuple(map(str, names))
+        for number, names in enumerate(loras, start=1)
+    }
+
+
+def choosing_people(loras: Mapping[str, Collection[str]], datasets: Sequence[Path]) -> dict[str, People]:
+    """By whom an early stop chose each of these LoRAs, by what the datasets recorded; others are left out.
+
+    loras: of `drawing_names`.
+    """
+    found = {}
+    for name, known_by in loras.items():
+        sources = {folder: choosing_photographs(folder, known_by) for folder in dict.fromkeys(datasets)}
+        parts = [dataset_people(folder, roles=(), trained=some) for folder, some in sources.items() if some]
+        if parts:
+            found[name] = joined(parts)
+    return found
 
 
 def pictures_of(folder: Path, sources: Collection[str]) -> set[str]:
@@ -222,6 +244,27 @@ def check_leak(
             "so people of the test set may be among them"
         )
     return None
+
+
+def chosen_by_test(test: People, choosers: Mapping[str, People], *, photographs: bool = True) -> str | None:
+    """A clause on LoRAs that an early stop chose by people of the test set; None for others.
+
+    Nothing learned from these people, so that it refuses and marks nothing.
+
+    Args:
+        test: the people of the test set.
+        choosers: of `choosing_people`.
+        photographs: whether they are people; of phantoms a face alone says nothing.
+    """
+    threshold = SAME_PERSON if photographs else ALIKE_PHANTOMS
+    shared = {name: shared_people(test, people, threshold) for name, people in choosers.items()}
+    found = [name for name, both in shared.items() if both.known or (photographs and both.alike)]
+    if not found:
+        return None
+    return (
+        f"{_listed(found)} {'was' if len(found) == 1 else 'were'} chosen by an early stop on people of the "
+        "test set, so the figures may flatter a little"
+    )
 
 
 def check_pictures(n: int, of: int, *, paper: bool = False, photographs: bool = True) -> str | None:

@@ -34,7 +34,7 @@ from ..small_counts import told
 from ..weights.backbones import LOCAL, PROBE, Backbone, load_backbone
 from .cropper import Cropper
 from .crops import Crops, View, joined
-from .leak import OF_IMAGES
+from .leak import drawing_names
 from .learned import LearnedPictures
 from .model_check import wrong_part
 from .probe import Probe
@@ -152,15 +152,14 @@ class SavedModel:
 
         No dataset knows what it learned from in other folders.
         """
-        loras = [tuple(map(str, names)) for names in self.document.get("loras") or ()]
-        found = {
-            f"the LoRA{OF_IMAGES}" if len(loras) == 1 else f"LoRA {number}{OF_IMAGES}": names
-            for number, names in enumerate(loras, start=1)
-        }
-        if self.document["bare"]:
-            found = {BARE: (), **found}
+        found = {BARE: (), **self.loras} if self.document["bare"] else self.loras
         own = self.document["fingerprint"]
         return {"the classifier": (own,), **found} if own else found
+
+    @property
+    def loras(self) -> dict[str, tuple[str, ...]]:
+        """The LoRAs of its images, as `leak.drawing_names`."""
+        return drawing_names(self.document.get("loras") or ())
 
     def learned_pictures(self) -> LearnedPictures | None:
         """What it knows its own pictures by; None where the private file is not there."""

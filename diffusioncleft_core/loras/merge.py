@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from ..dataset.consent import NOT_RECORDED, RECORDED
-from ..dataset.withdrawn import origins
+from ..dataset.withdrawn import made_of, origins
 from ..environment import versions
 from ..errors import UserError
 from ..files import sha256_file
@@ -91,7 +91,7 @@ def merge_loras(
     metadata = {name: text for name in _SHARED if (text := _agreed(loras, name))}
     recorded = all(lora.metadata.get("consent") == RECORDED for lora in loras)
     metadata["consent"] = RECORDED if recorded else NOT_RECORDED
-    known_by = {name for lora in loras for name in origins(lora.metadata)}
+    known_by = {name for lora in loras for name in origins(lora.metadata) | made_of(lora.metadata)}
     known_by |= {sha256_file(path) for path, _ in sources}
     metadata[MERGED_KEY] = " ".join(sorted(known_by))
     metadata["merge_weights"] = json.dumps([weight for _, weight in sources])

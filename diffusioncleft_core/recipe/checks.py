@@ -18,13 +18,13 @@ def by_path(path: str) -> str:
     return path
 
 
-def checked_choices(choices: Changes, spell: Spelling = by_path) -> dict[str, object]:
+def checked_choices(choices: Changes) -> dict[str, object]:
     """`choices` in their fields' types; UserError for an unknown field, or a value that it can't be."""
     known = recipe_fields()
     for path in choices:
         if path not in known:
-            raise UserError(f"{spell(path)} is no setting of a recipe; leave it out")
-    return {path: known[path].check(value, spell(path)) for path, value in choices.items()}
+            raise UserError(f"{path} is no setting of a recipe; leave it out")
+    return {path: known[path].check(value, path) for path, value in choices.items()}
 
 
 def check_recipe(recipe: Recipe, spell: Spelling = by_path) -> Recipe:

@@ -108,6 +108,8 @@ def test_set(task: Mapping[str, Any]) -> str:
         said += f" On {more} more no lip was found: they have no score and are in no figure."
     if test.get("leak") and test["leak"] not in task["reading"]:
         said += f" {sentence(test['leak'])}"
+    if test.get("chosen"):
+        said += f" {sentence(test['chosen'])}"
     return said
 
 

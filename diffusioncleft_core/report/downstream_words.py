@@ -22,6 +22,8 @@ def told(task: Mapping[str, Any]) -> list[str]:
         lines.append(f"  images without a lip, which count apart: {count(test['n_not_found'])}")
     if test["leak"] and test["leak"] not in task["reading"]:
         lines.append(f"  {test['leak']}")
+    if test.get("chosen"):
+        lines.append(f"  {test['chosen']}")
     lines.append(f"  {task['reading']}")
     return lines
 

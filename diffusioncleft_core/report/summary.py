@@ -106,8 +106,8 @@ def downstream_lines(downstream: Mapping[str, Any]) -> list[str]:
     lines = ["", "## What the images are good for", "", NOTICE, ""]
     for task in downstream["tasks"].values():
         test = task["test"]
-        leak = test.get("leak") or ""
-        more = f" ({leak})" if leak not in task["reading"] else ""
+        known = [test.get(key) or "" for key in ("leak", "chosen")]
+        more = "".join(f" ({clause})" for clause in known if clause not in task["reading"])
         lines.append(f"- {task['title']}: {task['reading']}{more}")
     lines += ["", "| task | trained on | accuracy | 95 % interval | AUC | 95 % interval | n |"]
     lines += ["| --- | --- | ---: | --- | ---: | --- | ---: |"]

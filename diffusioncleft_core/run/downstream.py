@@ -54,10 +54,13 @@ def try_tasks(
     for task in tasks:
         cropper = replace(holdings.cropper, crop=task.crop)
         try:
-            material, leak = replace(holdings, cropper=cropper).material(task, paper=paper)
+            own = replace(holdings, cropper=cropper)
+            material, leak = own.material(task, paper=paper)
         except UserError as error:
             missing.append(f"{task.name}: {error}")
             continue
+        if chosen := own.chosen(material):
+            warn(f"{task.name}: {chosen}")
         found[task.name] = run_experiment(
             task,
             material,
@@ -66,6 +69,7 @@ def try_tasks(
             holdings.folders.downstream,
             settings,
             leak=leak,
+            chosen=chosen,
             warn=warn,
         )
     if not found:

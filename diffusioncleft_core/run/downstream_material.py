@@ -13,6 +13,7 @@ from ..dataset.folder import is_dataset
 from ..downstream.cropper import Cropper
 from ..downstream.crops import Crops, joined
 from ..downstream.held_out import HeldOut, trained_people
+from ..downstream.leak import choosing_people, drawing_names
 from ..downstream.learned import LearnedPictures
 from ..downstream.task import Class, Task
 from ..downstream.trainings import Material
@@ -92,6 +93,11 @@ class Holdings:
         if not self.phantom:  # phantoms are drawn for the test alone
             clauses.append(test.check(trained_people(self.folders.datasets()), paper=paper))
         return material, "; ".join(clause for clause in clauses if clause) or None
+
+    def chosen(self, material: Material) -> str | None:
+        """The clause on LoRAs that were chosen by people of the test set (`leak.chosen_by_test`)."""
+        loras = drawing_names(sorted(material.positive.loras | material.negative.loras))
+        return material.test.chosen(choosing_people(loras, self.folders.datasets()))
 
     def _classes(self, task: Task) -> list[tuple[int, Class]]:
         return [(1, task.positive), (0, task.negative)]

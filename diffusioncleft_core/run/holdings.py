@@ -14,12 +14,11 @@ from ..dataset.trained import run_fingerprint
 from ..dataset.withdrawn import (
     CHOSEN_BY,
     MARK,
-    RUN_KEY,
     TRAINED_ON,
     Withdrawal,
+    file_names,
     merged,
     metadata_of,
-    origins,
     read_mark,
 )
 from ..downstream.document import training_names
@@ -122,7 +121,7 @@ class Search:
             yield Held(LORA, place, (*loras, *more), len(loras), tuple(reached), partial)
         # What lies beside the checkpoints is of the last training into the folder.
         last = checkpointed_runs(folder / _CHECKPOINTS)
-        reached = self._of(last) or (
+        reached = [item for item in self._known if item.run in last] or (
             [] if last else [item for file in withdrawn for item in self._reaches(file)]
         )
         beside = there(folder / name for name in BESIDE_CHECKPOINTS)
@@ -200,23 +199,20 @@ class Search:
     def _of(self, names: Iterable[str]) -> list[Withdrawal]:
         """The withdrawals that reach what is known by one of these names."""
         names = set(names)
-        return [item for item in self._known if item.names & names]
+        return [item for item in self._known if item.reaches(names)]
 
     def _reaches(self, file: Path) -> list[Withdrawal]:
         """The withdrawals under which a LoRA file falls; they know its hash from then on."""
         if not self._known:
             return []
-        metadata = metadata_of(file)
-        training = metadata.get(RUN_KEY)
-        names = origins(metadata)
-        reached = self._of(names if training else {sha256_model(file), *names})
+        reached = self._of(file_names(file, self._part))
         if not reached:
             return []
         digest = sha256_model(file)
         self._known = merged(
             [*self._known, *(replace(item, loras=(*item.loras, digest)) for item in reached)]
         )
-        return self._of({training or digest})
+        return self._of({digest})
 
 
 def mark_is_of(folder: Path, reached: Sequence[Withdrawal]) -> bool:

@@ -45,9 +45,7 @@ def test_every_input_has_a_tooltip_and_every_node_a_help_page(server):
         assert (ROOT / "web" / "docs" / f"{name}.md").is_file(), name
 
 
-def test_loading_the_nodes_imports_neither_torch_nor_onnx_of_its_own():
-    """With ComfyUI's API stood in for, nothing but the standard library and the light core comes in."""
-    code = """
+STOOD_IN = """
 import importlib.util, sys, types
 from pathlib import Path
 
@@ -74,12 +72,51 @@ door = root / '__init__.py'
 spec = importlib.util.spec_from_file_location('pack', door, submodule_search_locations=[str(root)])
 sys.modules['pack'] = module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
+"""
+"""Loads the pack's nodes where ComfyUI's API is stood in for."""
+
+
+def said(code: str) -> str:
+    """What code that uses the nodes prints, without a server."""
+    done = subprocess.run(
+        [sys.executable, "-c", STOOD_IN + code, str(ROOT)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path("/"),
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.strip()
+
+
+def test_loading_the_nodes_imports_neither_torch_nor_onnx_of_its_own():
+    """With ComfyUI's API stood in for, nothing but the standard library and the light core comes in."""
+    code = """
 import pack.nodes.extension
 heavy = {'torch', 'numpy', 'onnxruntime', 'insightface', 'diffusers', 'transformers', 'PIL', 'cv2'}
 print(sorted(heavy & set(sys.modules)))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(ROOT)], capture_output=True, text=True, check=False, cwd=Path("/")
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.strip() == "[]"
+    assert said(code) == "[]"
+
+
+def test_a_number_between_the_presets_and_the_fields_own_is_refused_by_its_name():
+    """A widget that begins at -1, the preset's, steps through -0.9."""
+    code = """
+from pack.diffusioncleft_core.errors import UserError
+from pack.nodes.training_options import chosen
+from pack.nodes.training_settings import UNSET, _choices
+left = {'steps': 0, 'preview_every': 0, **UNSET}
+for check in (chosen, lambda given: _choices({**left, **given})):
+    for value in (-1.0, 0.0, 0.5):
+        check({'output_preservation_weight': value})
+    for name, value in (('output_preservation_weight', -0.9), ('ema_decay', -0.5)):
+        try:
+            check({name: value})
+        except UserError as error:
+            print(error)
+"""
+    told = [
+        "output_preservation_weight is -0.9; give a number from 0 to 1000000, or -1 for the preset's",
+        "ema_decay is -0.5; give a number from 0 on and below 1",
+    ]
+    assert said(code).splitlines() == told * 2

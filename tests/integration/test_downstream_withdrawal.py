@@ -6,19 +6,21 @@ import pytest
 from downstream_phantoms import as_generated, write_phantoms
 from phantom_datasets import phantom_dataset
 
+from diffusioncleft.diffusioncleft_core.dataset.folder import dataset_rows
 from diffusioncleft.diffusioncleft_core.dataset.settings import read_roles
 from diffusioncleft.diffusioncleft_core.dataset.trained import (
     remember_training,
+    remember_validation,
     trained_photographs,
     training_sources,
 )
-from diffusioncleft.diffusioncleft_core.dataset.withdrawn import Withdrawal
+from diffusioncleft.diffusioncleft_core.dataset.withdrawn import CHOSEN_BY, Withdrawal
 from diffusioncleft.diffusioncleft_core.downstream.document import training_names
 from diffusioncleft.diffusioncleft_core.downstream.held_out import LEARNED as UNKNOWN
 from diffusioncleft.diffusioncleft_core.downstream.held_out import learned_people
 from diffusioncleft.diffusioncleft_core.downstream.learned import FILE_NAME as LEARNED
 from diffusioncleft.diffusioncleft_core.downstream.model import BARE
-from diffusioncleft.diffusioncleft_core.files import read_json, write_json
+from diffusioncleft.diffusioncleft_core.files import append_jsonl, read_json, write_json
 from diffusioncleft.diffusioncleft_core.run.holdings import CLASSIFIER, FIGURES, Search
 from diffusioncleft.diffusioncleft_core.run.withdrawal import erase_held
 
@@ -73,6 +75,26 @@ def test_a_named_dataset_tells_nothing_of_what_it_did_not_record(tmp_path, analy
     assert named["LoRA 2"] is named[BARE] is None
     found = learned_people(learners, [], [dataset])
     assert len(found["LoRA 1"]) == len(named["pre_op"]) and found["LoRA 2"] is None
+
+
+def test_a_test_set_whose_people_chose_the_lora_of_a_models_images_is_told_of(
+    model, tmp_path, command, analyzer
+):
+    folder = tmp_path / "private" / "pre_op"
+    dataset = phantom_dataset(tmp_path / "photos", "pre_op", folder, analyzer, n=12, seed=5)
+    pixels = [row.sha256 for row in dataset_rows(dataset, "holdout")]
+    remember_validation(dataset, "run-1", tmp_path, pixels, CHOSEN_BY)
+    row = {"run": "run-1", "lora": LORAS["pre_op"], "file": str(tmp_path / "clp"), "part": CHOSEN_BY}
+    append_jsonl(dataset / "trained.jsonl", row)
+    write_phantoms(tmp_path / "others", "scar", 3, 12)
+    test = ["--test", f"new={dataset}", "--test", f"new.negative={tmp_path / 'others'}"]
+    done = command("downstream", "evaluate", model, "--phantom", *test, "--out", tmp_path / "judged")
+    assert done.returncode == 0, done.stderr
+    number = 1 + sorted(LORAS.values()).index(LORAS["pre_op"])
+    said = f"LoRA {number} of its images was chosen by an early stop on people of the test set"
+    assert said in done.stdout and said in done.stderr
+    (task,) = read_json(tmp_path / "judged" / "downstream.json")["tasks"].values()
+    assert task["test"]["chosen"].startswith(said) and str(tmp_path) not in task["test"]["chosen"]
 
 
 def test_a_classifier_that_learned_from_a_dataset_goes_with_a_consent(tmp_path, command, analyzer):

@@ -100,6 +100,15 @@ def test_validating_changes_nothing_of_what_is_trained(settings, tmp_path):
     assert found == [(r["step"], r["val_loss"]) for r in loss_rows(with_it.parent) if "val_loss" in r]
 
 
+def test_of_a_plain_folder_it_is_said_once_that_nothing_is_recorded(workplace, settings, tmp_path):
+    one = changed(settings, validate_every_n_steps=1, max_train_steps=1)
+    told = [event["message"] for event in trained(one)[1] if event["event"] == "notice"]
+    (said,) = [message for message in told if "is recorded nowhere" in message]
+    assert "no built dataset" in said and str(workplace) not in said and "Jane" not in said
+    without = changed(one, validate_every_n_steps=0, validation_data_dir=None, output_dir=tmp_path / "plain")
+    assert not any("is recorded nowhere" in event.get("message", "") for event in trained(without)[1])
+
+
 def test_the_hold_out_of_the_training_folder_is_taken_and_not_trained_on(workplace, settings, tmp_path):
     apart, _ = trained(settings)
     listed = changed(settings, train_data_dir=workplace / "listed", validation_data_dir=None)

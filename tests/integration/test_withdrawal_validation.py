@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import pytest
 from commands import offline_environment, run_command
@@ -19,6 +20,7 @@ from diffusioncleft.diffusioncleft_core.dataset.withdrawn import (
     MARK,
     MEASURED_ON,
     RUN_KEY,
+    TRAINED_ON,
     read_mark,
     refuse_withdrawn,
 )
@@ -90,7 +92,8 @@ def validated(folder):
 
 def test_the_lora_is_named_as_chosen_is_not_refused_and_is_erased_on_request_alone(clinic, settings, capsys):
     folder, build = clinic
-    path, _ = trained(settings)
+    path, events = trained(settings)
+    assert not any("is recorded nowhere" in event.get("message", "") for event in events)
     run = metadata_of(path)[RUN_KEY]
     (row,) = validated(folder)
     held_out = {source for source, role in read_roles(folder / "dataset").items() if role == "holdout"}
@@ -130,6 +133,24 @@ def test_a_validation_without_early_stop_is_recorded_as_measured_and_marks_nothi
     told = "\n".join(build())
     assert "withdrawn is what learned" in told and "measured" not in told
     assert json.loads((path.parent / MARK).read_text("utf-8"))["withdrawn"][0].keys().isdisjoint({"part"})
+
+
+def test_of_the_loras_of_an_early_stop_the_one_of_the_best_step_alone_is_recorded_as_chosen(clinic, settings):
+    folder, build = clinic
+    every = {"max_train_steps": 6, "validate_every_n_steps": 2, "save_every_n_steps": 1, "early_stop": 9}
+    path, _ = trained(changed(settings, **every))
+    rows = read_jsonl(folder / "dataset" / "trained.jsonl")
+    parts = {Path(row["file"]).name: row["part"] for row in rows if "lora" in row}
+    measured = {f"{path.stem}-step00000{step}.safetensors": MEASURED_ON for step in (2, 4)}
+    learned = {f"{path.stem}-step00000{step}.safetensors": TRAINED_ON for step in (1, 3, 5)}
+    assert parts == {path.name: CHOSEN_BY, **measured, **learned}
+    assert [row["part"] for row in validated(folder)] == [CHOSEN_BY, MEASURED_ON]
+    withdraw_one(folder, "holdout")
+    _, chosen, losses = build()
+    assert "choosing the step" in chosen and f"LoRA: {path}" in chosen and "step0" not in chosen
+    assert "measured on them" in losses and f"2 LoRA: {path.parent}" in losses
+    (mark,) = read_mark(path.parent, CHOSEN_BY)
+    assert mark.loras == (sha256_file(path),)
 
 
 def test_photographs_of_another_dataset_know_what_they_chose(clinic, settings, analyzer):

@@ -17,12 +17,17 @@ from diffusioncleft.diffusioncleft_core.dataset.trained import (
     lora_training,
     remember_lora,
     remember_training,
+    remember_validation,
     trained_photographs,
 )
+from diffusioncleft.diffusioncleft_core.dataset.withdrawn import CHOSEN_BY, MEASURED_ON
 from diffusioncleft.diffusioncleft_core.downstream.leak import (
     People,
     check_leak,
+    choosing_people,
+    chosen_by_test,
     dataset_people,
+    drawing_names,
     joined,
     recorded_people,
     shared_people,
@@ -130,6 +135,32 @@ def test_a_lora_is_known_by_its_file_and_by_the_digest_that_a_generated_set_reco
     assert lora_training(datasets["known, first"], sha256_file(lora)) == "run-1"
     assert lora_training(datasets["known, second"], sha256_file(lora)) == ""
     assert recorded_people(["ab" * 32], folders) is None
+
+
+def test_a_lora_that_the_people_of_a_test_set_chose_is_named_and_those_of_other_steps_are_not(
+    datasets, lora, tmp_path
+):
+    folder, other = datasets["known, first"], tmp_path / "step.safetensors"
+    other.write_bytes(b"a LoRA of another step")
+    pixels = [row.sha256 for row in dataset_rows(folder, "holdout")]
+    for part, file in ((CHOSEN_BY, lora), (MEASURED_ON, other)):
+        remember_validation(folder, "run-2", tmp_path, pixels, part)
+        remember_lora(folder, "run-2", file, part)
+    held, folders = dataset_people(folder, roles=("holdout",)), list(datasets.values())
+    digests = (sha256_file(lora), sha256_file(other), "ab" * 32)
+    chosen, step, converted = ((digest, "run-2") for digest in digests)
+    found = choosing_people(drawing_names([chosen, step, converted]), folders)
+    assert list(found) == ["LoRA 1 of its images", "LoRA 3 of its images"]
+    assert {len(people) for people in found.values()} == {3}
+    assert chosen_by_test(held, found, photographs=False) == (
+        "LoRA 1 and LoRA 3 of its images were chosen by an early stop on people of the test set, so the "
+        "figures may flatter a little"
+    )
+    alone = choosing_people(drawing_names([chosen]), folders)
+    assert chosen_by_test(held, alone).startswith("the LoRA of its images was chosen by an early stop")
+    strangers = dataset_people(datasets["strangers, first"], roles=("holdout",))
+    assert chosen_by_test(strangers, found, photographs=False) is None
+    assert choosing_people(drawing_names([["cd" * 32]]), folders) == {}
 
 
 def test_photographs_of_an_earlier_split_count_though_they_are_held_out_now(datasets, lora):

@@ -216,6 +216,63 @@ def test_a_withdrawn_source_reaches_what_was_merged_converted_or_resized_from_it
     assert withdrawn.lora_withdrawal(tmp_path / "f.safetensors", [other]) is None
 
 
+@pytest.fixture
+def marked(weights, tmp_path, monkeypatch):
+    """Two LoRAs of a training, `chosen` and `other`, in a folder with marks that others' machines wrote."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("COLUMNS", "400")
+    folder = tmp_path / "marked"
+    folder.mkdir()
+    chosen, other = (
+        save(folder / f"{name}.safetensors", random_lora(weights, 4, 8.0, seed), {withdrawn.RUN_KEY: "run-a"})
+        for seed, name in enumerate(("chosen", "other"))
+    )
+
+    def mark(part):
+        (folder / withdrawn.MARK).unlink(missing_ok=True)
+        item = withdrawn.Withdrawal("run-a", (sha256_file(chosen),), "2026-01-01", "x", part)
+        withdrawn.add_marks(folder, [item])
+        return chosen, other
+
+    return mark
+
+
+@pytest.mark.parametrize("part", [withdrawn.TRAINED_ON, withdrawn.CHOSEN_BY])
+@pytest.mark.parametrize("command", ["merge", "resize", "convert"])
+def test_what_is_made_of_a_marked_lora_says_so_and_is_marked_at_once(marked, command, part, tmp_path, capsys):
+    learned = part == withdrawn.TRAINED_ON
+    for source, reached in zip(marked(part), (True, learned), strict=True):
+        out = tmp_path / f"of-{source.stem}" / "out.safetensors"
+        out.parent.mkdir()
+        words = ["--out", out] if command == "merge" else [out]
+        words += ["--rank", 2] if command == "resize" else []
+        assert main(["lora", command, str(source), *map(str, words)]) == 0
+        said = capsys.readouterr().err
+        assert ("is marked so too" in said) == reached
+        assert ("learned nothing from it" in said) == (reached and not learned)
+        assert bool(withdrawn.read_mark(out.parent, part)) == reached
+        copy = tmp_path / f"copy-of-{source.stem}" / "out.safetensors"
+        copy.parent.mkdir()
+        copy.write_bytes(out.read_bytes())  # without the mark: this machine's list knows it
+        assert bool(withdrawn.lora_withdrawals(copy, part=part)) == reached
+        assert (withdrawn.lora_withdrawal(copy) is not None) == learned
+
+
+def test_what_is_extracted_from_a_marked_model_says_so_and_is_marked(
+    folder, tuned, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    path, _ = tuned
+    model = tmp_path / "model" / "tuned.safetensors"
+    model.parent.mkdir()
+    model.write_bytes(path.read_bytes())
+    withdrawn.add_marks(model.parent, [withdrawn.Withdrawal("", (sha256_file(model),), "2026-01-01", "x")])
+    out = tmp_path / "out.safetensors"
+    assert main(["lora", "extract", str(folder), str(model), str(out), "--rank", "2"]) == 0
+    assert "is marked so too" in capsys.readouterr().err
+    assert withdrawn.lora_withdrawal(out, []) is not None
+
+
 def test_loras_that_do_not_go_together_are_refused_in_a_sentence(weights, tmp_path):
     modules = random_lora(weights, 4, 8.0, 1)
     first = save(tmp_path / "a.safetensors", modules, {"base_model_sha256": "a" * 64})

@@ -13,6 +13,7 @@ from report_documents import document
 
 from diffusioncleft.diffusioncleft_core.downstream.evidence import downstream_document
 from diffusioncleft.diffusioncleft_core.downstream.scores import UNKNOWN
+from diffusioncleft.diffusioncleft_core.report.downstream_words import told
 from diffusioncleft.diffusioncleft_core.report.drawing import PHANTOM_NOTE
 from diffusioncleft.diffusioncleft_core.report.html import UNREADABLE, page_of, write_html, write_shared
 from diffusioncleft.diffusioncleft_core.report.pictures import ReportPictures
@@ -127,6 +128,15 @@ def test_not_a_diagnostic_device_stands_where_a_figure_stands(section, evidence,
     board = re.search(r'<section id="plain-words".*?</section>', text, re.DOTALL)[0]
     assert "Not a diagnostic device." in words(board)
     assert "Not a diagnostic device" in summarize(report_of(evidence))
+
+
+def test_that_the_test_set_chose_the_lora_is_said_beside_it_and_marks_nothing(section):
+    said = "the LoRA of its images was chosen by an early stop on people of the test set"
+    chosen = evidence_of(chosen=said)
+    html = words(section(chosen))
+    assert f"T{said[1:]}." in html and "people may be known" not in html
+    assert f"({said})" in summarize(report_of(chosen))
+    assert f"  {said}" in told(chosen["tasks"]["lip_anomaly"])
 
 
 def test_a_leak_marks_every_figure_table_plot_and_page(section, tmp_path):
