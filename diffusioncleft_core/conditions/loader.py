@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import sha256_bytes
-from ..ranges import PHANTOMS, STRENGTH, number
+from ..ranges import PHANTOMS, STRENGTH, number, whole
 from ..text import opened, parse_toml, unicode_text
 from .grammar import Template, names_in, words_of
 from .table import Table
