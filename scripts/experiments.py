@@ -28,7 +28,7 @@ from diffusioncleft.diffusioncleft_core.run.settings import RunSettings
 from diffusioncleft.diffusioncleft_core.run.stages import stage_table
 
 LEAST = 500
-CELLS = "cells.json"
+CELLS = "experiment.json"
 
 
 def main() -> int:
