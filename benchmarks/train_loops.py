@@ -1,6 +1,7 @@
 """The loops that `benchmarks.train_step` times: the trainer's step, a bare one, and diffusers' arithmetic."""
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,12 +78,14 @@ class Base:
 
 
 def prepared(recipe: Recipe, base: Base, side: int) -> Prepared:
-    """Four pictures' latents and their captions' embeddings, random: what a run has in its cache."""
+    """Latents of whole batches, four pictures or more, and their captions' embeddings, random: what a run has
+    in its cache.
+    """
     random, config = torch.Generator().manual_seed(0), base.transformer.config
     box = (side / 4, side / 4, side / 2, side / 2)
     images, captions = [], []
-    for index, word in enumerate(WORDS):
-        caption = f"[{TRIGGER}] a {word} with a cleft lip"
+    for index in range(math.lcm(len(WORDS), recipe.data.batch_size)):
+        caption = f"[{TRIGGER}] a {WORDS[index % len(WORDS)]} with a cleft lip"
         images.append(
             TrainImage(Path(f"{index}"), Path(), caption, False, 1, f"{index:064d}", (side, side), box)
         )
