@@ -167,8 +167,8 @@ def train(
             remember_training(dataset, run, output_dir)
         if processes.first:
             datasets = list(dict.fromkeys([*datasets, *remember_held_out(recipe, prepared, run)]))
-        if message := unrecorded_hold_out(prepared):
-            events.emit("notice", message=message)
+        if unrecorded := unrecorded_hold_out(prepared):
+            events.emit("notice", message=unrecorded)
 
         # The transformer, frozen, with the LoRA to train and the adapter that keeps schnell a 4-step model.
         transformer = load_transformer(source, device, dtype, plan.layout.form, plan.layout.streamed)
