@@ -8,6 +8,8 @@ from typing import Any
 
 from workflow_builder import OURS, Graph, Group, Node
 
+from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
+
 NOTES = Path(__file__).with_name("workflow_notes.md")
 # outputs of the filters
 VERDICTS, RECORD = 4, 7
@@ -72,7 +74,14 @@ def quick_start(graph: Graph) -> None:
         f"{OURS}PromptPlan", "Prompt plan", condition="pre_op", count=16, seed=0, control="increment"
     )
     draw.column()
-    lora = draw.add("LoraLoaderModelOnly", "LoRA", model=loader[0], lora_name=trainer[0], strength_model=1.0)
+    phantom = load_vocabulary().condition("pre_op").phantom
+    lora = draw.add(
+        "LoraLoaderModelOnly",
+        "LoRA",
+        model=loader[0],
+        lora_name=trainer[0],
+        strength_model=phantom.strength,
+    )
     images = sample(draw, (lora[0], loader[1], loader[2]), plan[0], plan[1], PHANTOM_PX)
 
     graph.row()

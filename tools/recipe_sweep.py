@@ -22,7 +22,7 @@ from ..diffusioncleft_core.conditions.vocabulary import Condition
 from ..diffusioncleft_core.files import read_json, write_json
 from ..diffusioncleft_core.generation.settings import GenerationSettings
 from ..diffusioncleft_core.phantom.experiment import measure_condition, trigger_cells
-from ..diffusioncleft_core.recipe.presets import Changes
+from ..diffusioncleft_core.recipe.presets import Changes, chosen_recipe
 from ..diffusioncleft_core.run.dataset import build, render_photographs
 from ..diffusioncleft_core.run.run import Run
 from ..diffusioncleft_core.run.training import training_recipe
@@ -31,15 +31,29 @@ from ..trainer.flux_train_network import train
 from ..trainer.interruption import Interruption
 
 CONDITIONS = ("pre_op", "post_op")
-STEADY = {"previews.every_n_steps": 0, "previews.prompts": None, "output.checkpoint_every_n_steps": 100000}
-BALANCED = {"data.balance_by": "cleft_type,side"}
-BATCH8 = {"data.batch_size": 8, "optimizer.learning_rate": 6e-3, "optimizer.steps": 700}
+STEADY = {
+    "previews.every_n_steps": 0,
+    "previews.every_n_epochs": 0,
+    "previews.prompts": None,
+    "output.checkpoint_every_n_steps": 100000,
+}
+SCHNELL = {"objective.timestep_sampling": "schnell"}
+RANK16 = {
+    **SCHNELL,
+    "network.rank": 16,
+    "network.alpha": 32.0,
+    "data.batch_size": 2,
+    "optimizer.learning_rate": 4e-3,
+    "optimizer.epochs": 20,
+}
 RECIPES: Mapping[str, Changes] = {
     "robust": {},
-    "balanced": BALANCED,
-    "batch4-balanced": {**BALANCED, "data.batch_size": 4, "optimizer.steps": 700},
-    "batch8": BATCH8,
-    "batch8-balanced": {**BALANCED, **BATCH8},
+    "noise-to-550": {"objective.max_timestep": 550},
+    "schnell": SCHNELL,
+    "schnell-preservation-0.5": {**SCHNELL, "objective.output_preservation_weight": 0.5},
+    "schnell-preservation-4": {**SCHNELL, "objective.output_preservation_weight": 4.0},
+    "rank16": RANK16,
+    "rank16-balanced": {**RANK16, "data.balance_by": "cleft_type,side"},
 }
 """Changes to the demo's `robust` recipe, by the name in the table."""
 
@@ -62,9 +76,8 @@ def train_with(run: Run, condition: Condition, changes: Changes, out: Path) -> t
 
     The seconds are those of the call that finished it.
     """
-    recipe = training_recipe(run, condition).replaced(
-        {**STEADY, "output.folder": out, "output.name": "lora", **changes}
-    )
+    places = {**STEADY, "output.folder": out, "output.name": "lora"}
+    recipe = chosen_recipe(training_recipe(run, condition), {**places, **changes})
     taken = out / "seconds.json"
     begun, interruption = time.process_time(), Interruption()
     with interruption.of_process(stdin=False):

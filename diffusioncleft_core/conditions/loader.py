@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import sha256_bytes
-from ..ranges import PHANTOMS, STRENGTH, number, whole
+from ..ranges import PHANTOM_NOISE, PHANTOMS, STRENGTH, number, whole
 from ..text import opened, parse_toml, unicode_text
 from .grammar import Template, names_in, words_of
 from .table import Table
@@ -31,7 +31,7 @@ from .vocabulary import (
 
 SCHEMA = 1
 MARGIN = number(0, 10)
-NOISE = whole(201, 1000)
+NOISE = whole(PHANTOM_NOISE[0] + 1, 1000)
 """Above the least noise that `robust` trains on."""
 WEIGHT = number(0)
 VALUE = number()

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ..errors import UserError
+from ..ranges import PHANTOM_NOISE
 from ..small_counts import is_small
 from .recipe import PHANTOM_SIDE, STEPS_PER_IMAGE, Recipe
 
@@ -43,7 +44,6 @@ _PHANTOM: Changes = MappingProxyType(
 must be small ones; `experiments/` measured 4e-3. One thread: more gain it nothing, and the same number of
 threads gives the same bits on every machine. Its files are small whatever is in them, so they keep every
 down matrix and bit."""
-_MAX_TIMESTEP = 800
 _NAMED_ON_PHANTOM: Mapping[str, Changes] = MappingProxyType(
     {
         "paper": {},
@@ -53,8 +53,8 @@ _NAMED_ON_PHANTOM: Mapping[str, Changes] = MappingProxyType(
             "network.alpha": 8.0,
             "optimizer.epochs": 20,
             "optimizer.learning_rate": 6e-3,
-            "objective.min_timestep": 200,
-            "objective.max_timestep": _MAX_TIMESTEP,
+            "objective.min_timestep": PHANTOM_NOISE[0],
+            "objective.max_timestep": PHANTOM_NOISE[1],
         },
     }
 )
@@ -98,12 +98,12 @@ def chosen_recipe(base: Recipe, choices: Changes) -> Recipe:
     """`base` with what the user chose.
 
     A schedule that is chosen brings its own warm-up, a warm-up that is chosen its schedule, a distribution of
-    noise levels its whole range, and chosen steps stand in place of the preset's epochs.
+    noise levels, on phantoms, its whole range, and chosen steps stand in place of the preset's epochs.
     """
     changes: dict[str, Any] = {}
     if choices.get("optimizer.steps"):
         changes["optimizer.epochs"] = 0
-    if "objective.timestep_sampling" in choices:
+    if base.model.phantom and "objective.timestep_sampling" in choices:
         changes |= {"objective.min_timestep": 0, "objective.max_timestep": 1000}
     if "optimizer.schedule" in choices:
         changes["optimizer.warmup_steps"] = 0
@@ -121,7 +121,7 @@ def completed_recipe(recipe: Recipe, facts: TrainingFacts, choices: Changes = Ma
         known["data.prompt_form"] = "bracketed" if facts.bracketed else "bare"
     if recipe.objective.output_preservation_weight:
         known["objective.other_trigger"] = facts.other_trigger
-    if recipe.model.phantom and recipe.objective.max_timestep == _MAX_TIMESTEP:
+    if recipe.model.phantom and recipe.objective.max_timestep == PHANTOM_NOISE[1]:
         known["objective.max_timestep"] = facts.max_timestep
     if not (recipe.optimizer.steps or recipe.optimizer.epochs):
         known["optimizer.steps"] = STEPS_PER_IMAGE * (facts.images or 0)

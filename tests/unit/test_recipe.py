@@ -272,6 +272,16 @@ def test_the_condition_says_up_to_what_noise_robust_trains_on_phantoms_and_a_cho
     assert most("paper", phantom=True) == most("robust", phantom=False) == 1000
 
 
+def test_chosen_steps_and_noise_levels_stand_in_place_of_those_of_robust_on_phantoms():
+    preset = named_recipe("robust", phantom=True)
+    stepped = chosen_recipe(preset, {"optimizer.steps": 7})
+    assert (stepped.optimizer.steps, stepped.optimizer.epochs) == (7, 0)
+    whole = chosen_recipe(preset, {"objective.timestep_sampling": "schnell"}).objective
+    assert (whole.min_timestep, whole.max_timestep) == (0, 1000)
+    own = named_recipe("robust").replaced({"objective.min_timestep": 100})
+    assert chosen_recipe(own, {"objective.timestep_sampling": "sigmoid"}).objective.min_timestep == 100
+
+
 def test_the_papers_recipe_is_what_every_field_starts_from():
     assert named_recipe("paper") == PAPER == Recipe()
     assert {path: entry.default for path, entry in recipe_fields().items()} == {
