@@ -82,7 +82,7 @@ NONE_OR_MORE = whole(0, 2**31 - 1)
 PHANTOMS = whole(1, 100_000)
 """Rendered photographs of a condition."""
 PHANTOM_NOISE = (200, 800)
-"""Least and most noise, in thousandths, that `robust` trains on with phantoms; a condition may set the most."""
+"""Least and most noise (thousandths) that `robust` trains on with phantoms; a condition may say its most."""
 SEED = whole(0, 2**63 - 1)
 SIDE = whole(64, 4096)
 """Side of a picture, px."""
