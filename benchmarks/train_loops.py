@@ -24,8 +24,7 @@ from diffusioncleft.trainer.kernels import compile_blocks, kernels
 from diffusioncleft.trainer.network import attach
 from diffusioncleft.trainer.objective import Objective, autocast
 from diffusioncleft.trainer.optimizer import build_optimizer, learning_rate
-from diffusioncleft.trainer.prepare import Prepared, preserved_triggers
-from diffusioncleft.trainer.triggers import counterpart
+from diffusioncleft.trainer.prepare import Prepared, preserved_captions
 
 TRIGGER, WORDS = "CLP", ("girl", "boy", "baby", "kid")
 STEPS = 1000
@@ -89,8 +88,7 @@ def prepared(recipe: Recipe, base: Base, side: int) -> Prepared:
         images.append(
             TrainImage(Path(f"{index}"), Path(), caption, False, 1, f"{index:064d}", (side, side), box)
         )
-        others = [counterpart(caption, TRIGGER, other) for other in preserved_triggers(recipe)]
-        captions += [caption, *others]
+        captions += [caption, *preserved_captions(images[-1], TRIGGER, recipe.objective.other_trigger)]
     text = {
         caption: {
             "text": torch.randn(base.text_tokens, config.joint_attention_dim, generator=random),

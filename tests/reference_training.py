@@ -21,14 +21,15 @@ Text = dict[str, tuple[torch.Tensor, torch.Tensor]]
 
 @dataclass(frozen=True)
 class Example:
-    """One image: clean latents [16, h, w], its caption, the box of its finding in px, and the captions under
-    which its output is preserved, in their turn.
+    """One image: clean latents [16, h, w], its caption, the box of its finding in px, the captions under
+    which its output is preserved, in their turn, and of these that without the finding.
     """
 
     latents: torch.Tensor
     caption: str
     region: tuple[float, float, float, float] | None = None
     preserved: tuple[str, ...] = ()
+    healthy: str | None = None
 
 
 @dataclass

@@ -93,6 +93,10 @@ class PrivateFolder:
         """The same over where the findings lie."""
         return self._digest([*_shown(i), i.region] for i in images)
 
+    def fingerprint_of_healthy_captions(self, images: Iterable[TrainImage]) -> str:
+        """The same over the training images' captions without the anomaly."""
+        return self._digest([*_shown(i), i.healthy_caption] for i in images if not i.is_reg)
+
     def fingerprint_of_attributes(self, images: Iterable[TrainImage], names: Sequence[str]) -> str:
         """The same over what the training images' manifests say of the attributes `names`."""
         return self._digest([*_shown(i), group_of(i.attributes, names)] for i in images if not i.is_reg)

@@ -29,7 +29,7 @@ _Memory = tuple[int, torch.Size, tuple[int, ...], torch.dtype, torch.device]
 _FORMAT = "diffusioncleft training checkpoint 1"
 _KEPT = 2
 _BESIDE = "beside/"
-KEYED = ("images", "regions", "hold-out", "balanced")
+KEYED = ("images", "regions", "healthy captions", "hold-out", "balanced")
 """What of a run's origins is a fingerprint under the secret key of the cache."""
 _EXPLAINED = MappingProxyType({"gradient_accumulation_steps": "times the number of processes"})
 

@@ -28,7 +28,8 @@ _TRAINED_ROLES = {False: (None, "train"), True: (None, "train", "generated", "co
 class TrainImage:
     """One image: where it lies, the folder of its set, its caption, the SHA-256 of its normalised pixels, its
     bucket (width, height), where it is known the box of the finding as (x0, y0, x1, y1) in px of the bucket,
-    and what its manifest says of it; `once_more`: the photograph stands before it already, at a larger size;
+    what its manifest says of it and the caption of the same person without the anomaly; `once_more`: the
+    photograph stands before it already, at a larger size;
     `mirrored`: it stands before it as it is, and this is its mirror image, in words, box and attributes too.
     """
 
@@ -41,6 +42,7 @@ class TrainImage:
     bucket: tuple[int, int]
     region: tuple[float, float, float, float] | None = None
     attributes: Mapping[str, str] = field(default_factory=dict)
+    healthy_caption: str | None = None
     once_more: bool = False
     mirrored: bool = False
 
@@ -260,6 +262,7 @@ def _images_of(
                 bucket,
                 region_in_bucket(row.region, width, height, bucket),
                 row.attributes,
+                row.healthy_caption,
                 once_more=place > 0,
             )
             for place, bucket in enumerate(assign_buckets(width, height, bases, sides))

@@ -12,7 +12,7 @@ import torch
 from ..diffusioncleft_core.flux.sampling import predict_velocity, schnell_sigmas
 from ..diffusioncleft_core.recipe.recipe import Recipe
 from .data_order import Draw
-from .prepare import Prepared, preserved_triggers
+from .prepare import Prepared
 
 SCHNELL_STEPS = 4
 HALF_LOSS_SCALE = 1024.0
@@ -176,8 +176,8 @@ class Objective:
          + prior_loss_weight * mean over the regularisation images, one a training image, if there are any
            (Ruiz et al. 2023, DreamBooth, eq. 2)
          + output_preservation_weight * mean over the training images once more, at the same noise, under
-           captions without the trigger, where the target is what the base model predicts without the LoRA
-           (ai-toolkit calls it differential output preservation).
+           captions without the trigger or the anomaly (`triggers.counterparts`), where the target is what
+           the base model predicts without the LoRA (ai-toolkit calls it differential output preservation).
 
     With `region_weight` squared errors inside the finding's box count more, in all three. Pictures of one
     size share a forward pass.
@@ -198,7 +198,7 @@ class Objective:
         self._noise_levels = NoiseLevels.of(recipe)
         self._loss_scale = HALF_LOSS_SCALE if dtype == torch.float16 else 1.0
         self._base_target = recipe.objective.prior_target == "base"
-        self._preserved = preserved_triggers(recipe)
+        self._preserves = bool(recipe.objective.output_preservation_weight)
 
     def backward(self, draw: Draw, number: int) -> torch.Tensor:
         """Add the gradients of batch `number`; return [2]: the loss of training, and that of regularisation
@@ -217,7 +217,7 @@ class Objective:
             batch = noisy_batch(*clean, self._noise_levels, generator, self._device)
             if self._base_target and group.reg:
                 batch = replace(batch, target=self._base_targets(batch, count))
-            if self._preserved and count:
+            if self._preserves and count:
                 batch = self._with_preserved(batch, group.train, number)
                 indices += group.train
             losses = self._sample_losses(batch, indices)
@@ -229,7 +229,7 @@ class Objective:
             (loss * share * self._loss_scale).backward()
             reg = reg + kept
             totals += torch.stack([train, reg]).detach() * share
-        if not draw.reg and not self._preserved:
+        if not draw.reg and not self._preserves:
             totals[1] = torch.nan
         return totals
 
@@ -289,11 +289,11 @@ class Objective:
         return errors.mean(dim=(1, 2, 3))
 
     def _with_preserved(self, batch: NoisyBatch, train: tuple[int, ...], number: int) -> NoisyBatch:
-        """The batch, and behind it its training images at the same noise under captions without the trigger;
-        the target there is the base model's own prediction.
+        """The batch, and behind it its training images at the same noise under the captions of this turn that
+        the base model is held under; the target there is its own prediction.
         """
-        other = self._preserved[number % len(self._preserved)]
-        text, pooled = self._prepared.counterparts(train, other)
+        other = self._recipe.objective.other_trigger
+        text, pooled = self._prepared.preserved(train, other, number)
         count = len(train)
         again = NoisyBatch(
             batch.noisy[:count],

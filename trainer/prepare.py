@@ -21,7 +21,7 @@ from .events import EVENT_SECONDS, Events
 from .folders import held_out_folders, image_folders
 from .interruption import Interruption
 from .preview import PreviewPrompt, read_prompts
-from .triggers import check_preserved, counterpart, known_trigger
+from .triggers import check_preserved, counterparts, known_trigger
 
 EMPTY_CAPTION = ""
 
@@ -53,13 +53,15 @@ class Prepared:
         for latents, image in zip(self.held_out_latents, self.held_out, strict=True):
             yield latents, image.caption, image.sha256
 
-    def counterparts(self, indices: tuple[int, ...], other: str | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return text [B, T, D] and pooled text [B, P] of the captions without their trigger, or under
-        `other`.
+    def preserved(
+        self, indices: tuple[int, ...], other: str | None, turn: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return text [B, T, D] and pooled text [B, P] of the captions under which the base model is held.
+
+        other: another class's trigger. turn: counts through each image's `counterparts`, from 0.
         """
-        images = self.collected.images
-        captions = [counterpart(images[index].caption, self.trigger, other) for index in indices]
-        entries = [self.text[caption] for caption in captions]
+        every = [preserved_captions(self.collected.images[i], self.trigger, other) for i in indices]
+        entries = [self.text[captions[turn % len(captions)]] for captions in every]
         return torch.stack([e["text"] for e in entries]), torch.stack([e["pooled"] for e in entries])
 
     def images(
@@ -80,13 +82,9 @@ class Prepared:
         )
 
 
-def preserved_triggers(recipe: Recipe) -> tuple[str | None, ...]:
-    """The triggers under which the base model's output is preserved, in the turn they are taken; None: none
-    at all.
-    """
-    if not recipe.objective.output_preservation_weight:
-        return ()
-    return (None, recipe.objective.other_trigger) if recipe.objective.other_trigger else (None,)
+def preserved_captions(image: TrainImage, trigger: str, other: str | None) -> tuple[str, ...]:
+    """The captions under which the base model's output for an image is preserved, in their turn."""
+    return counterparts(image.caption, trigger, other, image.healthy_caption)
 
 
 def base_model(recipe: Recipe) -> FluxSource:
@@ -137,8 +135,9 @@ def prepare(
         events.emit("warning", message=message, private=True)
     trained = list(dict.fromkeys(image.caption for image in collected.train))
     trigger = known_trigger(recipe.data.trigger, folders, trained)
-    preserved = preserved_triggers(recipe)
-    check_preserved(trained, trigger, preserved)
+    preserves, other = bool(recipe.objective.output_preservation_weight), recipe.objective.other_trigger
+    if preserves:
+        check_preserved(trained, trigger, other)
     private = private_of(recipe, folders)
     caches = Caches(private.cache, read_only=recipe.data.cache_dir, on_disk=recipe.data.cache_on_disk)
     fingerprints = {
@@ -153,11 +152,19 @@ def prepare(
     if names := attribute_names(recipe.data.balance_by):
         check_balanced([image.attributes for image in collected.train], names)
         fingerprints["balanced"] = private.fingerprint_of_attributes(collected.images, names)
+    if preserves and any(image.healthy_caption for image in collected.train):
+        fingerprints["healthy captions"] = private.fingerprint_of_healthy_captions(collected.images)
     if recipe.objective.region_weight != 1 and not any(image.region for image in collected.train):
         events.emit("warning", message="no image says where its finding lies: --region_weight has no effect")
     number_format = str(dtype)
+    preserved = [
+        (caption, image.folder)
+        for image in collected.train
+        if preserves
+        for caption in preserved_captions(image, trigger, other)
+    ]
     text = cached_text(
-        captions_by_folder(collected, held_out, previews, trigger, preserved),
+        captions_by_folder(collected, held_out, previews, preserved),
         caches,
         fingerprints["text encoders"] + number_format,
         lambda: load_text_encoders(source, device, dtype),
@@ -190,16 +197,17 @@ def captions_by_folder(
     collected: Collected,
     held_out: Iterable[TrainImage],
     previews: Sequence[PreviewPrompt],
-    trigger: str,
-    preserved: Sequence[str | None],
+    preserved: Iterable[tuple[str, Path]],
 ) -> dict[str, dict[Path | None, None]]:
-    """All captions of a run, with the folders of the images they come from; None: from no image."""
+    """All captions of a run, with the folders of the images they come from; None: from no image.
+
+    preserved: captions under which the base model is held, each with its image's folder.
+    """
     found: dict[str, dict[Path | None, None]] = {EMPTY_CAPTION: {None: None}}
     for image in (*collected.images, *held_out):
         found.setdefault(image.caption, {})[image.folder] = None
-    for image in collected.train:
-        for other in preserved:
-            found.setdefault(counterpart(image.caption, trigger, other), {})[image.folder] = None
+    for caption, folder in preserved:
+        found.setdefault(caption, {})[folder] = None
     for preview in previews:
         found.setdefault(preview.prompt, {})[None] = None
     return found

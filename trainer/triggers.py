@@ -55,18 +55,23 @@ def with_other_trigger(caption: str, trigger: str, other: str) -> str:
     return _places(trigger).sub(lambda match: f"[{other}]" if match[0].startswith("[") else other, caption)
 
 
-def counterpart(caption: str, trigger: str, other: str | None) -> str:
-    """What a caption becomes in output preservation: without its trigger, or under another class's."""
-    return with_other_trigger(caption, trigger, other) if other else without_trigger(caption, trigger)
+def counterparts(
+    caption: str, trigger: str, other: str | None = None, healthy: str | None = None
+) -> tuple[str, ...]:
+    """The captions under which output preservation holds the base model, in the turn they are taken.
+
+    That without the trigger, that under `other`, another class's trigger, and that of the same person without
+    the anomaly, as far as these are known.
+    """
+    under_other = (with_other_trigger(caption, trigger, other),) if other else ()
+    return (without_trigger(caption, trigger), *under_other, *((healthy,) if healthy else ()))
 
 
-def check_preserved(captions: Sequence[str], trigger: str, others: Sequence[str | None]) -> None:
+def check_preserved(captions: Sequence[str], trigger: str, other: str | None) -> None:
     """Raise UserError unless every caption differs from what output preservation makes of it.
 
     One that stayed the same would be trained to show the finding and not to, at once.
     """
-    if not others:
-        return
     if not trigger:
         raise UserError(
             "output preservation needs to know the trigger, and the captions begin with none in common; "
@@ -79,7 +84,7 @@ def check_preserved(captions: Sequence[str], trigger: str, others: Sequence[str 
             "preservation would train them against themselves; write it into them, give the right --trigger, "
             "or leave out --output_preservation_weight"
         )
-    if any(counterpart(caption, trigger, other) == caption for caption in captions for other in others):
+    if any(caption in counterparts(caption, trigger, other) for caption in captions):
         raise UserError(f"--other_trigger {trigger} is the run's own trigger; give the other class's")
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import UserError
-from .grammar import Grammar, finish_sentence
+from .grammar import Grammar, finish_sentence, spoken_in
 from .vocabulary import Attribute, Condition
 
 _PARENTHESIS = re.compile(r"\\*([()])")
@@ -86,17 +86,33 @@ def build_caption(
     Raises:
         UserError: a value is not allowed.
     """
+    text = _caption(condition, condition.caption, metadata, whole)
+    return with_trigger(condition, text, bracketed=bracketed, trigger=trigger)
+
+
+def healthy_caption(condition: Condition, metadata: Mapping[str, str], *, whole: bool = True) -> str | None:
+    """The caption of the same person without the anomaly and without the trigger, as healthy prompts are.
+
+    None where `healthy_face` speaks of an attribute that captions have no words for. Arguments and errors are
+    those of `build_caption`.
+    """
+    if not spoken_in(condition.healthy_face) <= {*condition.caption_phrases, *condition.columns}:
+        return None
+    return _caption(condition, (condition.healthy_face,), metadata, whole)
+
+
+def _caption(condition: Condition, face: Sequence[str], metadata: Mapping[str, str], whole: bool) -> str:
     checked = {
         name: column.check(metadata[name].strip(), f"the caption of {condition.name}")
         for name, column in condition.columns.items()
         if (metadata.get(name) or "").strip()
     }
     grammar = _grammar(condition, checked, condition.columns, captions=True)
-    sentences = [grammar.sentence(template) for template in condition.caption]
+    sentences = [grammar.sentence(template) for template in face]
     if whole:
         sentences += [grammar.sentence(template) for template in condition.caption_appearance]
         sentences.append(finish_sentence(condition.closing))
-    return with_trigger(condition, _join(sentences), bracketed=bracketed, trigger=trigger)
+    return _join(sentences)
 
 
 def with_trigger(

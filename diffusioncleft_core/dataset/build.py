@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..conditions.prompts import healthy_caption
 from ..conditions.vocabulary import Condition
 from ..environment import versions
 from ..errors import UserError
@@ -284,6 +285,9 @@ def _rows(
             role=role,
             attributes=dict(item.candidate.attributes),
             caption=item.candidate.caption,
+            healthy_caption=healthy_caption(
+                condition, item.candidate.attributes, whole=settings.whole_captions
+            ),
             subject=keyed_hash(folder, smallest[group])[:12],
             region=region_box(condition.region, item.examined.record),
         )

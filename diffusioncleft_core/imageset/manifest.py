@@ -30,7 +30,7 @@ from .places import (
 ROLES = ("train", "holdout", "generated", "control")
 _WHOLE_NUMBERS = ("width", "height", "index", "attempt", "seed")
 _OBJECTS = ("attributes", "verdicts")
-_OF_PHOTOGRAPHS = frozenset({"sha256", "caption", "subject", "region", "made_from"})
+_OF_PHOTOGRAPHS = frozenset({"sha256", "caption", "healthy_caption", "subject", "region", "made_from"})
 """Fields that a generated image's row leaves out when they are empty; it writes all others."""
 _UNKNOWN_IF_ZERO = ("width", "height", "attempt")
 _DESCRIBING = ("role", "index", "caption", "prompt")
@@ -42,9 +42,9 @@ class ImageRow:
 
     `file` is relative to the set's folder, with forward slashes. `index` is the place in the plan, `attempt`
     how often the image was made again; `lora` the SHA-256 of its file; `made_from` a hash of what made it.
-    Private, in datasets alone: `sha256` of the normalised pixels (`decode.pixel_sha256`), `subject`,
-    an opaque label shared by the photographs of one person, and `region` [x0, y0, x1, y1], where the finding
-    lies. `others` keeps what the manifest says beside these.
+    Private, in datasets alone: `sha256` of the normalised pixels (`decode.pixel_sha256`), `healthy_caption`,
+    that of the same person without the anomaly, `subject`, an opaque label shared by the photographs of one
+    person, and `region` [x0, y0, x1, y1], where the finding lies. `others` keeps what else the manifest says.
     """
 
     file: str
@@ -57,6 +57,7 @@ class ImageRow:
     role: str | None = None
     attributes: dict[str, str] = field(default_factory=dict)
     caption: str | None = None
+    healthy_caption: str | None = None
     prompt: str | None = None
     seed: int | None = None
     lora: str | None = None

@@ -9,7 +9,7 @@ CALLS = {
     "study_coverage": ["--studies", "20", "--no-ordinal", "--out", "figures/figures.json"],
     "evaluate_oracle": ["--n", "2", "--out", "figures"],
     "recipe_sweep": [
-        *("--recipes", "batch4-balanced", "--conditions", "pre_op", "--steps", "2", "--strengths", "1"),
+        *("--recipes", "rank16-balanced", "--conditions", "pre_op", "--steps", "2", "--strengths", "1"),
         *("--n", "1", "--work", "work", "--out", "figures/figures.json"),
     ],
     "memorisation": [

@@ -37,6 +37,8 @@ IMAGES = (
     ("c.png", 80, 48, "train", "[CLP] A kid with a cleft lip.", [40.0, 0.0, 80.0, 30.0]),
     ("held out.png", 64, 64, "holdout", "[CLP] A man.", None),
 )
+HEALTHY = {IMAGES[0][4]: "A girl's whole face.", IMAGES[2][4]: "A kid."}
+"""Captions without the finding, where the manifest has one."""
 REG = (
     ("x.png", 64, 64, "control", "A girl's whole face.", None),
     ("y.png", 80, 48, "generated", "A woman.", None),
@@ -57,6 +59,7 @@ def workplace(tmp_path_factory):
             Image.fromarray(pixels).save(folder / name / file)
             row = {"file": file, "width": width, "height": height, "role": role}
             row |= {"prompt" if role in ("control", "generated") else "caption": caption}
+            row |= {"healthy_caption": HEALTHY[caption]} if caption in HEALTHY else {}
             lines.append(json.dumps(row | ({"region": region} if region else {})))
         (folder / name / "manifest.jsonl").write_text("\n".join(lines))
     draw = torch.Generator().manual_seed(8)
@@ -101,8 +104,9 @@ def encoded(workplace):
     return examples, text, pipeline.transformer.requires_grad_(False)
 
 
-def preserved(caption: str) -> tuple[str, str]:
-    return caption.removeprefix("[CLP] "), caption.replace("[CLP]", "[CLPrep]")
+def preserved(caption: str) -> tuple[str, ...]:
+    other, healthy = caption.replace("[CLP]", "[CLPrep]"), HEALTHY.get(caption)
+    return (caption.removeprefix("[CLP] "), other, *((healthy,) if healthy else ()))
 
 
 def expected_run(workplace, encoded, values, *, reg, adapter):

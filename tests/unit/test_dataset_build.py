@@ -1,6 +1,8 @@
 """A first build: what enters, and in which form; on phantoms, with the embedded face models."""
 
+import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -93,6 +95,15 @@ def test_sidecar_captions_win_and_begin_with_the_trigger(build, photos):
     for stem, (_, wanted) in captions.items():
         found = by_pixels[pixel_sha256(np.array(Image.open(photos / f"{stem}.png")))]
         assert found == wanted if wanted else found.startswith("[CLP] A ")
+    for row in result.rows:  # the person's own words, whoever wrote the caption
+        assert re.match(r"An? [^.]*'s whole face\. ", row.healthy_caption), row.healthy_caption
+    assert listed(result.folder) == [row.healthy_caption for row in result.rows]
+
+
+def listed(folder):
+    """The healthy captions in a dataset's manifest."""
+    lines = (folder / "manifest.jsonl").read_text("utf-8").splitlines()
+    return [json.loads(line)["healthy_caption"] for line in lines]
 
 
 def test_sidecars_make_up_for_missing_columns(build, photos):

@@ -1,6 +1,7 @@
 """Prompts and captions: the paper's form to the letter, grammatical, nothing ComfyUI would misread."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +13,7 @@ from diffusioncleft.diffusioncleft_core.conditions.prompts import (
     build_caption,
     build_prompt,
     escape_emphasis,
+    healthy_caption,
     plain_text,
     prompt_length,
     with_trigger,
@@ -182,6 +184,34 @@ def test_captions_of_both_conditions_read_as_the_prompts_do():
         "CLPrep An adult's whole face after bilateral cleft lip repair with a visible scar and "
         "marked nose asymmetry."
     )
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from([PRE, POST]), any_metadata)
+def test_a_healthy_caption_says_the_person_and_nothing_of_the_finding(condition, metadata):
+    found = {whole: healthy_caption(condition, metadata, whole=whole) for whole in (True, False)}
+    caption = build_caption(condition, metadata, trigger="")
+    face = found[False].removesuffix(".")
+    assert face.endswith("'s whole face")
+    assert caption.startswith(face)
+    assert found[True].removeprefix(found[False]) == caption.removeprefix(
+        build_caption(condition, metadata, trigger="", whole=False)
+    )
+
+
+def test_a_healthy_caption_reads_as_the_healthy_prompt_does():
+    row = {"age_group": "child", "gender": "female", "cleft_type": "bilateral", "scarring": "visible"}
+    appearance = {"hair_length": "long", "hair_color": "red", "eyes": "green"}
+    person = {"subject": "girl", "skin": "pale", **appearance}
+    for condition in (PRE, POST):
+        caption = healthy_caption(condition, row | appearance | {"skin_tone": "pale"})
+        assert caption == build_prompt(condition, person, trigger="", cleft=False)
+
+
+def test_there_is_no_healthy_caption_without_words_for_the_face():
+    """A vocabulary's healthy face may speak of an attribute that is no column."""
+    other = replace(POST, healthy_face="{a} face with {nasal_tip}")
+    assert healthy_caption(other, {"age_group": "adult"}) is None
 
 
 def test_a_caption_refuses_a_value_it_cannot_say():

@@ -1,7 +1,7 @@
 """The loss and its gradient, term by term, against the plain computation in reference_training.py."""
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,7 @@ class Case:
             TrainImage(
                 Path(f"{index}.png"), Path(), example.caption, index >= 5, 1, f"{index:064d}",
                 (example.latents.shape[-1] * 8, example.latents.shape[-2] * 8), example.region,
+                healthy_caption=example.healthy,
             )
             for index, example in enumerate(self.examples)
         )  # fmt: skip
@@ -246,6 +247,21 @@ def test_the_output_under_the_other_trigger_is_preserved_in_turn(case, number):
         [0, 1, 4], [5, 6, 7], number, output_preservation_weight=0.6, other_trigger="CLPrep",
         prior_target="base", prior_loss_weight=0.5,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 3])
+@pytest.mark.parametrize("other", [None, "CLPrep"])
+def test_the_output_under_the_healthy_caption_is_preserved_in_turn(case, other, number):
+    """The first and the last image have one; the others have a turn less."""
+    healthy = "a whole face"
+    examples = [
+        replace(example, preserved=example.preserved[: 2 if other else 1]) for example in case.examples
+    ]
+    for index in (0, 4):
+        kept = (*examples[index].preserved, healthy)
+        examples[index] = replace(examples[index], preserved=kept, healthy=healthy)
+    replaced = replace(case, examples=examples)
+    replaced.check([0, 1, 4], [5, 6, 7], number, output_preservation_weight=0.6, other_trigger=other)
 
 
 @pytest.mark.parametrize("image", range(5))

@@ -13,9 +13,9 @@ from diffusioncleft.diffusioncleft_core.recipe.recipe import Subset
 from diffusioncleft.trainer.events import Events
 from diffusioncleft.trainer.flux_train_network import train
 from diffusioncleft.trainer.interruption import Interruption
-from diffusioncleft.trainer.prepare import preserved_triggers
 from diffusioncleft.trainer.triggers import (
     check_preserved,
+    counterparts,
     known_trigger,
     trigger_form,
     trigger_of,
@@ -83,31 +83,31 @@ def test_the_trigger_is_the_given_one_then_the_datasets_then_the_captions(tmp_pa
     assert known_trigger(None, [built, dataset(tmp_path / "two", "CLPrep")], ["a girl"]) == ""
 
 
-def test_output_is_preserved_without_the_trigger_and_under_the_other_one_in_turn():
-    assert preserved_triggers(trainer_settings()) == ()
-    assert preserved_triggers(trainer_settings(output_preservation_weight=1.0)) == (None,)
-    both = trainer_settings(output_preservation_weight=1.0, other_trigger="CLPrep")
-    assert preserved_triggers(both) == (None, "CLPrep")
+def test_output_is_preserved_under_every_caption_that_is_known_in_turn():
+    caption = f"[CLP] {TEXT}"
+    assert counterparts(caption, "CLP") == (TEXT,)
+    assert counterparts(caption, "CLP", "CLPrep") == (TEXT, f"[CLPrep] {TEXT}")
+    assert counterparts(caption, "CLP", None, "A girl.") == (TEXT, "A girl.")
+    assert counterparts(caption, "CLP", "CLPrep", "A girl.") == (TEXT, f"[CLPrep] {TEXT}", "A girl.")
 
 
 @pytest.mark.parametrize(
-    ("captions", "trigger", "others", "message"),
+    ("captions", "trigger", "other", "message"),
     [
-        (["a girl"], "", (None,), "needs to know the trigger"),
-        (["sks a girl", "a boy"], "sks", (None,), "1 of 2 captions do not hold the trigger sks"),
-        (["SKS a girl"], "sks", (None,), "1 of 1 captions"),
-        (["CLP a girl"], "CLP", (None, "CLP"), "--other_trigger CLP is the run's own"),
-        (["[CLP] a girl"], "CLP", (None, "[CLP]"), "--other_trigger CLP is the run's own"),
+        (["a girl"], "", None, "needs to know the trigger"),
+        (["sks a girl", "a boy"], "sks", None, "1 of 2 captions do not hold the trigger sks"),
+        (["SKS a girl"], "sks", None, "1 of 1 captions"),
+        (["CLP a girl"], "CLP", "CLP", "--other_trigger CLP is the run's own"),
+        (["[CLP] a girl"], "CLP", "[CLP]", "--other_trigger CLP is the run's own"),
     ],
 )
-def test_a_caption_that_would_be_trained_against_itself_is_refused(captions, trigger, others, message):
+def test_a_caption_that_would_be_trained_against_itself_is_refused(captions, trigger, other, message):
     with pytest.raises(UserError, match=message):
-        check_preserved(captions, trigger, others)
-    check_preserved(captions, trigger, ())
+        check_preserved(captions, trigger, other)
 
 
 def test_preservation_accepts_captions_that_hold_the_trigger():
-    check_preserved(["sks a girl", "a boy, [sks]", "sks"], "sks", (None, "CLPrep"))
+    check_preserved(["sks a girl", "a boy, [sks]", "sks"], "sks", "CLPrep")
 
 
 @pytest.mark.parametrize("trigger", [None, "CLP"])
