@@ -1,19 +1,38 @@
-"""Captions for the base model: what its healthy phantoms look like, and nothing clinical."""
+"""Captions for the base model: what its healthy phantoms look like.
+
+A share of them tell a healthy face in a patient's words: as schnell does, the base is to draw no finding that
+it is asked for (Figure 1 of the paper), and the person that the other words tell. Triggers are in none.
+"""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from ..diffusioncleft_core.conditions.prompts import build_prompt
+from ..diffusioncleft_core.conditions.prompts import build_caption, build_prompt
 from ..diffusioncleft_core.conditions.vocabulary import Vocabulary
+from ..diffusioncleft_core.phantom.face import PhantomFace, random_face
+from ..diffusioncleft_core.phantom.photographs import metadata_row
+from . import FINDING_OF
 from .text import SPARE
 
+CLINICAL = 0.35
+"""Share of captions in a patient's words."""
+_PATIENTS = 500
 
-def base_caption(vocabulary: Vocabulary, attributes: Mapping[str, str], rng: np.random.Generator) -> str:
+
+def base_caption(
+    vocabulary: Vocabulary,
+    attributes: Mapping[str, str],
+    rng: np.random.Generator,
+    patients: Mapping[str, Sequence[PhantomFace]],
+) -> str:
     """A caption of a healthy phantom.
 
     Each attribute is left out now and then, the closing phrase and even the whole caption too. A quarter
     carry words without meaning here and there: a prompt may hold words that the base has never seen.
+
+    patients: phantoms by condition, whose findings are spoken of.
     """
     if rng.random() < 0.03:
         return ""
@@ -24,7 +43,11 @@ def base_caption(vocabulary: Vocabulary, attributes: Mapping[str, str], rng: np.
         if k not in surroundings and (k == "subject" or rng.random() < 0.88)
     }
     condition = vocabulary.condition("post_op")
-    text = build_prompt(condition, said, trigger="", cleft=False).replace(condition.closing, "").strip()
+    if rng.random() < CLINICAL:
+        text = clinical_words(vocabulary, said, rng, patients)
+    else:
+        text = build_prompt(condition, said, trigger="", cleft=False)
+    text = text.replace(condition.closing, "").strip()
     seen = [
         f"{attributes['mouth'].capitalize()} mouth.",
         "Glasses." if attributes["glasses"] == "glasses" else "",
@@ -45,6 +68,26 @@ def base_caption(vocabulary: Vocabulary, attributes: Mapping[str, str], rng: np.
     return text
 
 
+def clinical_words(
+    vocabulary: Vocabulary,
+    said: Mapping[str, str],
+    rng: np.random.Generator,
+    patients: Mapping[str, Sequence[PhantomFace]],
+) -> str:
+    """What a patient's prompt or caption says of the person of whom `said` is told, without a trigger."""
+    conditions = [vocabulary.condition(name) for name in patients]
+    fitting = [one for one in conditions if said["subject"] in one.attributes["subject"]]
+    condition = fitting[int(rng.integers(len(fitting)))]
+    patient = patients[condition.name][int(rng.integers(len(patients[condition.name])))]
+    if rng.random() < 0.5:
+        finding = {k: v for k, v in patient.attributes.items() if k in condition.descriptors}
+        return build_prompt(condition, {**said, **finding}, trigger="")
+    row = metadata_row("", replace(patient, attributes={**patient.attributes, **said}), "")
+    unsaid = patient.attributes.keys() - said.keys() - {*condition.descriptors}
+    unsaid |= {"skin_tone"} if "skin" in unsaid else set()
+    return build_caption(condition, {k: v for k, v in row.items() if k not in unsaid}, trigger="")
+
+
 def mirrored(attributes: Mapping[str, str]) -> dict[str, str]:
     """The words of a phantom's mirror image."""
     other = {"left": "right", "right": "left"}
@@ -57,4 +100,9 @@ def base_captions(
 ) -> list[list[str]]:
     """`copies` captions for each phantom."""
     rng = np.random.default_rng(seed)
-    return [[base_caption(vocabulary, words, rng) for _ in range(copies)] for words in attributes]
+    patients = {
+        name: [random_face(rng, finding=finding) for _ in range(_PATIENTS)]
+        for name, finding in FINDING_OF.items()
+        if name
+    }
+    return [[base_caption(vocabulary, words, rng, patients) for _ in range(copies)] for words in attributes]
