@@ -6,8 +6,16 @@ import argparse
 from pathlib import Path
 
 from ..diffusioncleft_core.errors import UserError
-from ..diffusioncleft_core.ranges import COUNT, NONE_OR_MORE, SAMPLING_STEPS, SEED, STRENGTH
-from .options import add_base_arguments, parse_size, sampling_from, source_from, warn
+from ..diffusioncleft_core.ranges import COUNT, NONE_OR_MORE, SAMPLING_STEPS, SEED
+from .options import (
+    add_base_arguments,
+    add_strength_argument,
+    parse_size,
+    sampling_from,
+    source_from,
+    strength_from,
+    warn,
+)
 
 HELP = "audit a LoRA: draw from its own captions with several seeds, and test its loss for membership"
 EXAMPLES = """\
@@ -51,7 +59,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="RATE",
         help="of two strangers' faces, that the threshold states (default %(default)g)",
     )
-    parser.add_argument("--strength", type=STRENGTH, default=1.0, help="strength of the LoRA (default 1)")
+    add_strength_argument(parser)
     parser.add_argument(
         "--size", type=parse_size, metavar="PX", help="768 or 768x1024 (default 768; phantom 128)"
     )
@@ -66,7 +74,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ..diffusioncleft_core.audit.document import AuditSettings, audit_lora
     from ..diffusioncleft_core.dataset.drawn import lora_names, remember_place
-    from ..diffusioncleft_core.dataset.folder import require_dataset
+    from ..diffusioncleft_core.dataset.folder import dataset_rows, require_dataset
     from ..diffusioncleft_core.environment import hardware, versions
     from ..diffusioncleft_core.faces.analyzer import load_face_analyzer
     from ..diffusioncleft_core.files import write_json
@@ -82,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     check_output(args.work / "drawings")
     parts = tuple(part.strip() for part in args.parts.split(",") if part.strip())
     settings = AuditSettings(parts, args.seeds, args.captions, args.seed, args.false_match_rate)
-    sampling = sampling_from(args, args.strength)
+    sampling = sampling_from(args, strength_from(args, (row.condition for row in dataset_rows(args.dataset))))
     analyzer = load_face_analyzer(
         "phantom" if args.phantom else args.faces or "buffalo_l", device=sampling.device.type
     )

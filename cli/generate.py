@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..diffusioncleft_core.errors import UserError
-from ..diffusioncleft_core.ranges import COUNT, SAMPLING_STEPS, SEED, STRENGTH
+from ..diffusioncleft_core.ranges import COUNT, SAMPLING_STEPS, SEED
 from ..diffusioncleft_core.text import counted
 from .options import (
     add_attribute_arguments,
     add_base_arguments,
     add_ray_arguments,
+    add_strength_argument,
     add_vocabulary_argument,
     choices_from,
     engine_from,
@@ -20,6 +21,7 @@ from .options import (
     paths,
     sampling_from,
     source_from,
+    strength_from,
     strengths,
     warn,
 )
@@ -52,7 +54,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     plan.add_argument("--bare-trigger", action="store_true", help="without --plan: CLP instead of [CLP]")
     add_attribute_arguments(parser)
     parser.add_argument("--lora", type=Path, metavar="FILE", help="LoRA; without one the base model draws")
-    parser.add_argument("--strength", type=STRENGTH, default=1.0, help="strength of the LoRA (default 1)")
+    add_strength_argument(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the images")
     parser.add_argument(
         "--size", type=parse_size, metavar="PX", help="768 or 768x1024 (default 768; phantom 128)"
@@ -86,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
         return draw_grid(args, plan)
     source = source_from(args)
     with engine_from(args) as engine:
-        sampling = sampling_from(args, args.strength, engine)
+        sampling = sampling_from(args, strength_from(args, (row.condition for row in plan)), engine)
         settings = GenerationSettings(source, sampling, args.lora)
         result = draw_all(settings, plan, args.out, warn=warn, engine=engine)
     before = result.total - result.made
@@ -98,8 +100,9 @@ def draw_grid(args: argparse.Namespace, plan: list[PlanRow]) -> int:
     from ..diffusioncleft_core.generation.grid import Grid, generate_grid
 
     loras = args.grid_loras or ([args.lora] if args.lora else [])
-    source, grid = source_from(args), Grid(loras, args.grid_strengths or [args.strength])
-    sampling = sampling_from(args, args.strength)
+    strength = strength_from(args, (row.condition for row in plan))
+    source, grid = source_from(args), Grid(loras, args.grid_strengths or [strength])
+    sampling = sampling_from(args, strength)
     for picture in generate_grid(source, grid, plan[: args.grid_rows], args.out, sampling):
         print(picture)
     return 0

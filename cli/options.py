@@ -139,6 +139,27 @@ def sampling_from(args: argparse.Namespace, strength: float, engine: Engine | No
     )
 
 
+def add_strength_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the LoRA's strength."""
+    parser.add_argument(
+        "--strength",
+        type=STRENGTH,
+        help="strength of the LoRA (default 1; phantom: the condition's, 1.5 or 2)",
+    )
+
+
+def strength_from(args: argparse.Namespace, conditions: Iterable[str | None]) -> float:
+    """The LoRA's strength as given; else 1, and of the phantom's LoRA that of the one condition it draws."""
+    from ..diffusioncleft_core.conditions.loader import load_vocabulary
+
+    if args.strength is not None:
+        return float(args.strength)
+    known, names = load_vocabulary(getattr(args, "vocabulary", None)).conditions, set(conditions)
+    found = known.get(names.pop() or "") if len(names) == 1 else None
+    draws = args.phantom and (args.lora or getattr(args, "grid_loras", None))
+    return found.phantom.strength if draws and found and found.phantom else 1.0
+
+
 def batch_from(args: argparse.Namespace) -> int:
     """Images at once: as given, else 1, and 16 of the tiny phantom."""
     return int(args.batch or (PHANTOM_BATCH if args.phantom else 1))
@@ -187,7 +208,7 @@ def engine_from(args: argparse.Namespace, timeout: float | None = TIMEOUT) -> It
         yield HERE
         return
     settings = RaySettings(args.ray, args.ray_workers, timeout if asked is None else asked)
-    with ray_engine(settings, warn) as engine:
+    with ray_engine(settings, tell) as engine:
         yield engine
 
 
@@ -367,6 +388,11 @@ def agreed(args: argparse.Namespace, refusal: str, question: str) -> bool:
         return True
     print("nothing was erased")
     return False
+
+
+def tell(message: str) -> None:
+    """Print one line on the work to standard error."""
+    print(f"diffusioncleft: {message}", file=sys.stderr, flush=True)
 
 
 def warn(message: str) -> None:

@@ -1,5 +1,6 @@
 """The command line: one line for a user's mistake, a status that scripts can read, and no traceback."""
 
+import argparse
 import os
 import re
 import signal
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from diffusioncleft.cli import generate
 from diffusioncleft.cli import main as cli
+from diffusioncleft.cli.options import strength_from
 from diffusioncleft.diffusioncleft_core import environment as device
 from diffusioncleft.diffusioncleft_core import environment as versions
 from diffusioncleft.diffusioncleft_core import progress
@@ -282,3 +285,24 @@ def test_the_address_of_a_server_is_no_store():
         *(None, None, None),
         "s3",
     ]
+
+
+@pytest.mark.parametrize(
+    ("words", "conditions", "strength"),
+    [
+        (["--phantom", "--lora", "a"], ["pre_op", "pre_op"], 1.5),
+        (["--phantom", "--lora", "a"], ["post_op"], 2.0),
+        (["--phantom", "--grid-loras", "a"], ["post_op"], 2.0),
+        (["--phantom", "--lora", "a"], ["pre_op", "post_op"], 1.0),
+        (["--phantom", "--lora", "a"], ["another"], 1.0),
+        (["--phantom", "--lora", "a"], [None], 1.0),
+        (["--phantom", "--lora", "a", "--strength", "0.5"], ["pre_op"], 0.5),
+        (["--phantom"], ["pre_op"], 1.0),
+        (["--base", "b", "--lora", "a"], ["pre_op"], 1.0),
+    ],
+)
+def test_the_phantoms_lora_draws_at_its_conditions_strength(words, conditions, strength):
+    parser = argparse.ArgumentParser()
+    generate.configure(parser)
+    args = parser.parse_args([*words, "--out", "x"])
+    assert strength_from(args, conditions) == strength
