@@ -56,6 +56,7 @@ format: $(READY)
 
 bench: $(READY)
 	$(PY) -m benchmarks
+	$(PY) -m benchmarks.phantom
 	$(PY) -m benchmarks.measurements
 	$(PY) -m benchmarks.measurement_scale
 	$(PY) -m benchmarks.downstream
