@@ -144,7 +144,7 @@ def add_strength_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--strength",
         type=STRENGTH,
-        help="strength of the LoRA (default 1; phantom: the condition's, 1.5 or 2)",
+        help="strength of the LoRA (default 1; on the phantom what the vocabulary says)",
     )
 
 
