@@ -148,7 +148,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     images.add_argument(
         "--strength",
         type=STRENGTH,
-        help="of the LoRAs in generation (default 1; phantoms: the vocabulary's, 1.5 and 2)",
+        help="of the LoRAs in generation (default 1; on phantoms what the vocabulary says)",
     )
     images.add_argument("--batch", type=COUNT, help="images at once (default 1; phantom 16)")
     images.add_argument(
