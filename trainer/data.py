@@ -197,6 +197,7 @@ def mirror_image(image: TrainImage) -> TrainImage:
     return replace(
         image,
         caption=sides_exchanged(image.caption),
+        healthy_caption=image.healthy_caption and sides_exchanged(image.healthy_caption),
         region=region and (width - region[2], region[1], width - region[0], region[3]),
         attributes=mirrored_attributes(image.attributes),
         mirrored=True,

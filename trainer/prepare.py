@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from ..diffusioncleft_core.dataset.folder import is_dataset
 from ..diffusioncleft_core.flux.components import load_text_encoders, load_vae
 from ..diffusioncleft_core.flux.source import FluxSource, phantom_source
 from ..diffusioncleft_core.imageset.cache import Tensors
@@ -24,6 +25,10 @@ from .preview import PreviewPrompt, read_prompts
 from .triggers import check_preserved, counterparts, known_trigger
 
 EMPTY_CAPTION = ""
+NO_HEALTHY_CAPTION = (
+    "photographs of a dataset have no caption without the finding (an earlier version built it, or the "
+    "vocabulary has no words for one): under healthy prompts the finding may show; build the dataset again"
+)
 
 
 @dataclass(frozen=True)
@@ -137,7 +142,10 @@ def prepare(
     trigger = known_trigger(recipe.data.trigger, folders, trained)
     preserves, other = bool(recipe.objective.output_preservation_weight), recipe.objective.other_trigger
     if preserves:
-        check_preserved(trained, trigger, other)
+        healthy = {image.healthy_caption: None for image in collected.train if image.healthy_caption}
+        check_preserved(trained, trigger, other, list(healthy))
+        if any(not image.healthy_caption and is_dataset(image.folder) for image in collected.train):
+            events.emit("warning", message=NO_HEALTHY_CAPTION)
     private = private_of(recipe, folders)
     caches = Caches(private.cache, read_only=recipe.data.cache_dir, on_disk=recipe.data.cache_on_disk)
     fingerprints = {

@@ -27,6 +27,7 @@ from ..diffusioncleft_core.files import (
     sha256_model,
     write_json,
 )
+from ..diffusioncleft_core.imageset.manifest import described
 from ..diffusioncleft_core.progress import SECONDS, progress
 from ..diffusioncleft_core.recipe.document import recipe_text
 from ..diffusioncleft_core.recipe.recipe import Recipe
@@ -179,9 +180,10 @@ class Content:
         """Digest of the settings, images and models of a run. Not to be shown: it tells photographs."""
         data, network = recipe.data, recipe.network
         folders = [*image_folders(recipe), *held_out_folders(recipe)]
+        preserves = bool(recipe.objective.output_preservation_weight)
         parts = [
             recipe_text(recipe),
-            [self._images(folder.image_dir) for folder in folders],
+            [self._images(folder.image_dir, preserves) for folder in folders],
             sha256_file(data.config) if data.config else None,
             self._base(recipe.model),
             [sha256_model(file) for file in (network.weights, network.training_adapter) if file],
@@ -255,11 +257,11 @@ def _here(recipe: Recipe | None, engine: Engine) -> Recipe:
     return recipe.replaced({"memory.device": recipe.memory.device.partition(":")[0]})
 
 
-def _images(folder: Path) -> str:
+def _images(folder: Path, preserves: bool) -> str:
     """Digest of a dataset's training and held-out rows, or of every file of another folder."""
     if is_dataset(folder):
-        rows = [row.to_json() for row in dataset_rows(folder, "train", "holdout")]
-        return sha256_bytes(repr(rows).encode())
+        rows = dataset_rows(folder, "train", "holdout")
+        return sha256_bytes(repr(described(rows, healthy=preserves)).encode())
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
     parts = [
         (path.relative_to(folder).as_posix(), sha256_file(path))

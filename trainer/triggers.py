@@ -67,10 +67,13 @@ def counterparts(
     return (without_trigger(caption, trigger), *under_other, *((healthy,) if healthy else ()))
 
 
-def check_preserved(captions: Sequence[str], trigger: str, other: str | None) -> None:
+def check_preserved(
+    captions: Sequence[str], trigger: str, other: str | None, healthy: Sequence[str] = ()
+) -> None:
     """Raise UserError unless every caption differs from what output preservation makes of it.
 
-    One that stayed the same would be trained to show the finding and not to, at once.
+    One that stayed the same would be trained to show the finding and not to, at once; so would a `healthy`
+    caption that holds the trigger.
     """
     if not trigger:
         raise UserError(
@@ -86,6 +89,11 @@ def check_preserved(captions: Sequence[str], trigger: str, other: str | None) ->
         )
     if any(caption in counterparts(caption, trigger, other) for caption in captions):
         raise UserError(f"--other_trigger {trigger} is the run's own trigger; give the other class's")
+    if holding := sum(_places(trigger).search(caption) is not None for caption in healthy):
+        raise UserError(
+            f"{holding} of {len(healthy)} healthy captions hold the trigger {trigger}, under which the base "
+            "model's output would be preserved; give the right --trigger, or build the dataset again"
+        )
 
 
 def _places(trigger: str) -> re.Pattern[str]:

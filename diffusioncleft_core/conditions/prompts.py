@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import UserError
-from .grammar import Grammar, finish_sentence, spoken_in
+from .grammar import Grammar, finish_sentence, names_in
 from .vocabulary import Attribute, Condition
 
 _PARENTHESIS = re.compile(r"\\*([()])")
@@ -93,12 +93,14 @@ def build_caption(
 def healthy_caption(condition: Condition, metadata: Mapping[str, str], *, whole: bool = True) -> str | None:
     """The caption of the same person without the anomaly and without the trigger, as healthy prompts are.
 
-    None where `healthy_face` speaks of an attribute that captions have no words for. Arguments and errors are
-    those of `build_caption`.
+    None where `healthy_face` names an attribute that captions do not know, or says nothing of this person.
+    Arguments and errors are those of `build_caption`.
     """
-    if not spoken_in(condition.healthy_face) <= {*condition.caption_phrases, *condition.columns}:
+    face = (condition.healthy_face,)
+    known = {"a", *condition.caption_phrases, *condition.columns}
+    if not names_in(condition.healthy_face) <= known or not _caption(condition, face, metadata, whole=False):
         return None
-    return _caption(condition, (condition.healthy_face,), metadata, whole)
+    return _caption(condition, face, metadata, whole)
 
 
 def _caption(condition: Condition, face: Sequence[str], metadata: Mapping[str, str], whole: bool) -> str:

@@ -116,6 +116,8 @@ class ImageRow:
             raise UserError(
                 f"role {role!r} of {shown(name)} in {where} is unknown; allowed: {', '.join(ROLES)}"
             )
+        if not isinstance(row.get("healthy_caption") or "", str):
+            raise UserError(f"'healthy_caption' of {shown(name)} in {where} is no text; make the set again")
         known = {item.name for item in fields(cls)} - {"others"}
         values = {key: value for key, value in row.items() if key in known and value is not None}
         for key in values.keys() & {*_WHOLE_NUMBERS, *_OBJECTS}:
@@ -169,6 +171,13 @@ def listed_rows(folder: Path) -> Iterator[ImageRow]:
 def write_image_set(folder: Path, rows: Iterable[ImageRow]) -> None:
     """Write the manifest of `folder` atomically, row by row."""
     write_jsonl(Path(folder) / MANIFEST, (row.to_json() for row in rows))
+
+
+def described(rows: Iterable[ImageRow], *, healthy: bool) -> list[dict[str, Any]]:
+    """What a dataset says of its photographs, with `healthy` captions or without: only output preservation has
+    a use for those.
+    """
+    return [(row if healthy else replace(row, healthy_caption=None)).to_json() for row in rows]
 
 
 def add_row(folder: Path, row: ImageRow) -> None:

@@ -226,8 +226,8 @@ class Objective(Group):
     )
     output_preservation_weight: float = setting(
         0.0,
-        "weight of holding each training image's output to the base model's where the trigger is missing "
-        "from its caption (differential output preservation; 0: off)",
+        "weight of holding each training image's output to the base model's where its caption lacks the "
+        "trigger or the finding (differential output preservation; 0: off)",
         range=LOSS_WEIGHT,
     )
     other_trigger: str | None = setting(

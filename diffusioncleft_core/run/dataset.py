@@ -11,6 +11,7 @@ from ..conditions.vocabulary import Condition
 from ..dataset.settings import BuildSettings, Photographs
 from ..errors import UserError
 from ..files import private_dir, sha256_file
+from ..imageset.manifest import described
 from .run import WARNINGS, Run
 from .settings import PHANTOM_CONTROLS, RunSettings, face_pack_input, vocabulary_input
 from .stages import Results, Stage, always, digest_of
@@ -153,9 +154,13 @@ def build(run: Run, condition: Condition, photographs: Photographs) -> Results:
     done = run.stages.run(Stage(f"dataset-{condition.name}", inputs, [manifest], work, after, always))
     # Captions are edited after a build too.
     there = manifest.is_file()
+    rows = dataset_rows(out, "train") if there else []
     return done | {
         "manifest": sha256_file(manifest) if there else None,
-        "trained_on": digest_of([row.to_json() for row in dataset_rows(out, "train")]) if there else None,
+        "trained_on": digest_of(described(rows, healthy=False)) if there else None,
+        "healthy_captions": digest_of([row.healthy_caption for row in rows])
+        if any(row.healthy_caption for row in rows)
+        else None,
     }
 
 

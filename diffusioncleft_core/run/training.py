@@ -130,7 +130,7 @@ def train_lora(run: Run, condition: Condition, train: Train, stop: Stop = lambda
         recipe = training_recipe(run, condition)
         adapter = recipe.network.training_adapter
         return {
-            **photographs_input(run, name, facts["dataset"]),
+            **photographs_input(run, name, facts["dataset"], recipe),
             **_held_out_input(run, condition, recipe),
             "regularisation": facts.get("regularization", {}).get("content"),
             "training settings": shared_fields(recipe),
@@ -152,15 +152,20 @@ def _held_out_input(run: Run, condition: Condition, recipe: Recipe) -> dict[str,
     return {"held-out photographs": digest_of([row.to_json() for row in rows])}
 
 
-def photographs_input(run: Run, stage: str, dataset: Results) -> dict[str, Any]:
-    """What the dataset has to be trained on: the hold-out has no part in it.
+def photographs_input(run: Run, stage: str, dataset: Results, recipe: Recipe) -> dict[str, Any]:
+    """What the dataset has to be trained on: the hold-out has no part in it, and healthy captions in output
+    preservation alone.
 
     A record of an earlier version has the whole manifest, which counts while nothing in it has changed.
     """
     earlier = run.stages.inputs(stage).get("dataset")
     if earlier is not None and earlier == digest_of(dataset["manifest"]):
         return {"dataset": dataset["manifest"]}
-    return {"training photographs": dataset["trained_on"]}
+    healthy = dataset.get("healthy_captions") if recipe.objective.output_preservation_weight else None
+    return {
+        "training photographs": dataset["trained_on"],
+        **({"healthy captions": healthy} if healthy else {}),
+    }
 
 
 def last_step(history: Path) -> dict[str, Any]:

@@ -120,6 +120,7 @@ def test_a_manifest_keeps_every_field_and_refuses_what_is_none(tmp_path):
         ({"index": 3}, "no 'file'"),
         ({"file": "a.png", "index": "three"}, "'index' of a.png in .* is no whole number"),
         ({"file": "a.png", "verdicts": "accepted"}, "'verdicts' of a.png in .* is no JSON object"),
+        ({"file": "a.png", "healthy_caption": ["x"]}, "'healthy_caption' of a.png in .* is no text"),
     ):
         write_jsonl(tmp_path / "manifest.jsonl", [damaged])
         with pytest.raises(UserError, match=sentence):

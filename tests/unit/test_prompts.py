@@ -210,8 +210,11 @@ def test_a_healthy_caption_reads_as_the_healthy_prompt_does():
 
 def test_there_is_no_healthy_caption_without_words_for_the_face():
     """A vocabulary's healthy face may speak of an attribute that is no column."""
-    other = replace(POST, healthy_face="{a} face with {nasal_tip}")
-    assert healthy_caption(other, {"age_group": "adult"}) is None
+    row = {"age_group": "adult"}
+    for face in ("{a} face with {nasal_tip}", "{a} face [nasal_tip=? at rest]", "{a} {skin_tone} face"):
+        assert healthy_caption(replace(POST, healthy_face=face), row) is None
+    said = healthy_caption(replace(POST, healthy_face="{a} {skin_tone} face"), row | {"skin_tone": "olive"})
+    assert said.startswith("An olive face. ")
 
 
 def test_a_caption_refuses_a_value_it_cannot_say():

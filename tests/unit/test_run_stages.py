@@ -1,10 +1,13 @@
 """The run's memory of its stages, and the small parts of its report."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from diffusioncleft.cli.run import tell_photographs
+from diffusioncleft.diffusioncleft_core.imageset.manifest import ImageRow, described
 from diffusioncleft.diffusioncleft_core.imageset.synthetic import (
     BACKGROUND,
     clip,
@@ -13,6 +16,7 @@ from diffusioncleft.diffusioncleft_core.imageset.synthetic import (
     short_label,
 )
 from diffusioncleft.diffusioncleft_core.phantom.experiment import drift
+from diffusioncleft.diffusioncleft_core.recipe.presets import named_recipe
 from diffusioncleft.diffusioncleft_core.report.summary import aside_rows, goal_of
 from diffusioncleft.diffusioncleft_core.run.dataset import photographs_for
 from diffusioncleft.diffusioncleft_core.run.evaluation import training_facts
@@ -27,6 +31,7 @@ from diffusioncleft.diffusioncleft_core.run.stages import (
     plan_table,
     stage_table,
 )
+from diffusioncleft.diffusioncleft_core.run.training import photographs_input
 from diffusioncleft.diffusioncleft_core.statistics import clopper_pearson
 
 
@@ -245,3 +250,23 @@ def test_labels_name_the_finding_and_fit_their_picture():
     assert all(len(line) <= 9 for line in lines)
     assert lines[-1].endswith("…")
     assert clip("abcdefgh", 4, len) == "abc…"
+
+
+@pytest.mark.parametrize(("preset", "healthy"), [("robust", True), ("paper", False)])
+def test_healthy_captions_count_where_the_base_models_output_is_preserved(preset, healthy):
+    """`paper` never sees them: a LoRA of it is not trained anew because a dataset has them now."""
+    run = SimpleNamespace(stages=SimpleNamespace(inputs=lambda stage: {}))
+    dataset = {"manifest": "m", "trained_on": "t", "healthy_captions": "h"}
+    recipe = named_recipe(preset, phantom=True)
+    photographs = {"training photographs": "t"}
+    found = photographs_input(run, "training-pre_op", dataset, recipe)
+    assert found == photographs | ({"healthy captions": "h"} if healthy else {})
+    dataset |= {"healthy_captions": None}
+    assert photographs_input(run, "training-pre_op", dataset, recipe) == photographs
+
+
+def test_what_a_dataset_says_of_its_photographs_leaves_healthy_captions_out_where_they_do_not_count():
+    rows = [ImageRow("a.png", caption="[CLP] A girl.", healthy_caption=text) for text in ("A girl.", None)]
+    without = [{"file": "a.png", "caption": "[CLP] A girl."}] * 2
+    assert described(rows, healthy=False) == without
+    assert described(rows, healthy=True) == [without[0] | {"healthy_caption": "A girl."}, without[1]]

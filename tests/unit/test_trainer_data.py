@@ -349,6 +349,7 @@ def test_a_mirror_image_has_its_caption_box_and_attributes_mirrored():
         (96, 64),
         (10.0, 20.0, 30.0, 40.0),
         {"side": "left", "skin": "pale"},
+        "A face. Hair parted on the left.",
     )
     other = mirror_image(plain)
     assert other.caption == (
@@ -356,6 +357,8 @@ def test_a_mirror_image_has_its_caption_box_and_attributes_mirrored():
     )
     assert other.region == (66.0, 20.0, 86.0, 40.0)
     assert other.attributes == {"side": "right", "skin": "pale"}
+    assert other.healthy_caption == "A face. Hair parted on the right."
+    assert mirror_image(replace(plain, healthy_caption=None)).healthy_caption is None
     assert (other.mirrored, other.again, plain.again) == (True, True, False)
     back = mirror_image(other)
     assert (back.caption, back.region, back.attributes) == (plain.caption, plain.region, plain.attributes)

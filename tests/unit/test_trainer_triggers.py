@@ -106,6 +106,12 @@ def test_a_caption_that_would_be_trained_against_itself_is_refused(captions, tri
         check_preserved(captions, trigger, other)
 
 
+def test_a_healthy_caption_with_the_trigger_is_refused():
+    with pytest.raises(UserError, match="1 of 2 healthy captions hold the trigger girl"):
+        check_preserved(["[girl] face"], "girl", None, ["A girl's face", "A boy's face"])
+    check_preserved(["[CLP] A girl's face"], "CLP", "CLPrep", ["A girl's face"])
+
+
 def test_preservation_accepts_captions_that_hold_the_trigger():
     check_preserved(["sks a girl", "a boy, [sks]", "sks"], "sks", "CLPrep")
 
