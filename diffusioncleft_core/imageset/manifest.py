@@ -174,8 +174,8 @@ def write_image_set(folder: Path, rows: Iterable[ImageRow]) -> None:
 
 
 def described(rows: Iterable[ImageRow], *, healthy: bool) -> list[dict[str, Any]]:
-    """What a dataset says of its photographs, with `healthy` captions or without: only output preservation has
-    a use for those.
+    """What a dataset says of its photographs, with `healthy` captions or without: output preservation alone
+    takes those.
     """
     return [(row if healthy else replace(row, healthy_caption=None)).to_json() for row in rows]
 
