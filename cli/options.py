@@ -154,10 +154,11 @@ def strength_from(args: argparse.Namespace, conditions: Iterable[str | None]) ->
 
     if args.strength is not None:
         return float(args.strength)
-    known, names = load_vocabulary(getattr(args, "vocabulary", None)).conditions, set(conditions)
-    found = known.get(names.pop() or "") if len(names) == 1 else None
-    draws = args.phantom and (args.lora or getattr(args, "grid_loras", None))
-    return found.phantom.strength if draws and found and found.phantom else 1.0
+    names = set(conditions)
+    if not args.phantom or not (args.lora or getattr(args, "grid_loras", None)) or len(names) != 1:
+        return 1.0
+    found = load_vocabulary(getattr(args, "vocabulary", None)).conditions.get(names.pop() or "")
+    return found.phantom.strength if found and found.phantom else 1.0
 
 
 def batch_from(args: argparse.Namespace) -> int:

@@ -1,7 +1,7 @@
 """Try training recipes on the demo's phantoms, and count what the oracle sees: the table behind the preset.
 
     python -m diffusioncleft.tools.recipe_sweep --n 120 --out experiments/recipe_sweep.json
-    python -m diffusioncleft.tools.recipe_sweep --conditions pre_op --recipes batch4 balanced --n 60
+    python -m diffusioncleft.tools.recipe_sweep --conditions pre_op --recipes schnell rank16 --n 60
 
 Every recipe is the demo's `robust` with the changes of `RECIPES`, on the demo's own photographs and seed. The
 same call goes on where it was: figures that are in --out are kept.

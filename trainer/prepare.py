@@ -26,8 +26,9 @@ from .triggers import check_preserved, counterparts, known_trigger
 
 EMPTY_CAPTION = ""
 NO_HEALTHY_CAPTION = (
-    "photographs of a dataset have no caption without the finding (an earlier version built it, or the "
-    "vocabulary has no words for one): under healthy prompts the finding may show; build the dataset again"
+    "photographs of a dataset have no caption without the finding, so under healthy prompts the finding may "
+    "show: build the dataset again, if an earlier version built it, or give captions the words of the "
+    "vocabulary's healthy_face"
 )
 
 

@@ -13,6 +13,7 @@ from ..conditions.vocabulary import Condition
 from ..dataset.folder import dataset_rows
 from ..environment import trainer_device
 from ..files import read_jsonl, sha256_file, sha256_model, write_text
+from ..imageset.manifest import described
 from ..recipe.document import recipe_document, shared_fields
 from ..recipe.presets import TrainingFacts, completed_recipe
 from ..recipe.recipe import Recipe
@@ -149,7 +150,7 @@ def _held_out_input(run: Run, condition: Condition, recipe: Recipe) -> dict[str,
     if not recipe.validation.early_stop or recipe.validation.data_dir is not None:
         return {}
     rows = dataset_rows(run.folders.dataset(condition.name), "holdout")
-    return {"held-out photographs": digest_of([row.to_json() for row in rows])}
+    return {"held-out photographs": digest_of(described(rows, healthy=False))}
 
 
 def photographs_input(run: Run, stage: str, dataset: Results, recipe: Recipe) -> dict[str, Any]:
