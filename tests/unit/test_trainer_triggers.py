@@ -4,12 +4,14 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from trainer_settings import trainer_settings
 
 from diffusioncleft.diffusioncleft_core.dataset.folder import MARKER, SETTINGS
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.recipe.recipe import Subset
+from diffusioncleft.trainer import prepare
 from diffusioncleft.trainer.events import Events
 from diffusioncleft.trainer.flux_train_network import train
 from diffusioncleft.trainer.interruption import Interruption
@@ -130,3 +132,31 @@ def test_a_run_with_an_unknown_trigger_ends_before_it_starts(tmp_path, trigger):
     assert "Jane" not in str(caught.value)
     assert "girl" not in str(caught.value)
     assert not list((tmp_path / "out").rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("weight", "healthy", "told"), [(1.0, None, True), (1.0, "A girl.", False), (0.0, None, False)]
+)
+def test_a_dataset_without_healthy_captions_is_told_where_they_count(
+    tmp_path, monkeypatch, weight, healthy, told
+):
+    """What comes after is not reached: the encoders are taken away."""
+    subset = dataset(tmp_path / "built", "CLP")
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(subset.image_dir / "a.png")
+    row = {"file": "a.png", "role": "train", "caption": "[CLP] A girl."}
+    row |= {"healthy_caption": healthy} if healthy else {}
+    (subset.image_dir / "manifest.jsonl").write_text(json.dumps(row))
+    values = {"train_data_dir": subset.image_dir, "resolution": (64,), "output_dir": tmp_path / "out"}
+    recipe = trainer_settings(output_preservation_weight=weight, phantom=True, **values)
+    told_events = []
+
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(prepare, "private_of", stop)
+    with pytest.raises(KeyboardInterrupt):
+        prepare.prepare(
+            recipe, None, torch.device("cpu"), torch.float32, Events(told_events.append), Interruption()
+        )
+    messages = [event.get("message") for event in told_events]
+    assert (prepare.NO_HEALTHY_CAPTION in messages) == told
