@@ -10,6 +10,7 @@ from ..diffusioncleft_core.ranges import COUNT, NONE_OR_MORE, SAMPLING_STEPS, SE
 from .options import (
     add_base_arguments,
     add_strength_argument,
+    add_vocabulary_argument,
     parse_size,
     sampling_from,
     source_from,
@@ -68,6 +69,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch", type=COUNT, help="images at once (default 1; phantom 16)")
     parser.add_argument("--seed", type=SEED, default=0, help="of noise and choice (default 0)")
+    add_vocabulary_argument(parser)
     add_base_arguments(parser)
 
 

@@ -157,7 +157,7 @@ def strength_from(args: argparse.Namespace, conditions: Iterable[str | None]) ->
     names = set(conditions)
     if not args.phantom or not (args.lora or getattr(args, "grid_loras", None)) or len(names) != 1:
         return 1.0
-    found = load_vocabulary(getattr(args, "vocabulary", None)).conditions.get(names.pop() or "")
+    found = load_vocabulary(args.vocabulary).conditions.get(names.pop() or "")
     return found.phantom.strength if found and found.phantom else 1.0
 
 

@@ -58,11 +58,15 @@ RECIPES: Mapping[str, Changes] = {
 """Changes to the demo's `robust` recipe, by the name in the table."""
 
 
-def demo_run(work: Path, wanted: Collection[str], seed: int = 0) -> Run:
-    """The demo's run in `work` with the datasets of the conditions `wanted` built, and nothing else done."""
+def demo_run(work: Path, wanted: Collection[str], seed: int = 0, phantoms: int | None = None) -> Run:
+    """The demo's run in `work` with the datasets of the conditions `wanted` built, and nothing else done.
+
+    phantoms: photographs a condition, where they are not to be the demo's own number.
+    """
     parser = argparse.ArgumentParser()
     run_command.configure(parser)
     given = ["--phantom", "--seed", str(seed), "--out", str(work)]
+    given += ["--phantoms", str(phantoms)] if phantoms else []
     run = Run(run_command.settings_from(parser.parse_args(given)))
     last = max(place for place, condition in enumerate(run.conditions) if condition.name in wanted)
     for condition in run.conditions[: last + 1]:  # people are held out of all datasets alike
@@ -113,6 +117,7 @@ def main() -> int:
     )
     parser.add_argument("--n", type=int, default=120, help="images a cell (default 120)")
     parser.add_argument("--steps", type=int, help="optimizer steps, in place of the recipes' own")
+    parser.add_argument("--phantoms", type=int, help="photographs a condition (default the demo's)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the run (default 0, the demo's)")
     parser.add_argument("--work", type=Path, default=Path("build/recipe_sweep"))
     parser.add_argument("--out", type=Path, default=Path("experiments/recipe_sweep.json"))
@@ -122,7 +127,7 @@ def main() -> int:
         "command": shlex.join(["python", "-m", "diffusioncleft.tools.recipe_sweep", *sys.argv[1:]]),
         "date": date.today().isoformat(),
     }
-    run = demo_run(args.work / f"seed{args.seed}", args.conditions, args.seed)
+    run = demo_run(args.work / f"seed{args.seed}", args.conditions, args.seed, args.phantoms)
     fewer = {"optimizer.steps": args.steps} if args.steps else {}
     for name in args.recipes:
         for condition in (c for c in run.conditions if c.name in args.conditions):

@@ -10,7 +10,7 @@ CALLS = {
     "evaluate_oracle": ["--n", "2", "--out", "figures"],
     "recipe_sweep": [
         *("--recipes", "rank16-balanced", "--conditions", "pre_op", "--steps", "2", "--strengths", "1"),
-        *("--n", "1", "--work", "work", "--out", "figures/figures.json"),
+        *("--n", "1", "--phantoms", "16", "--work", "work", "--out", "figures/figures.json"),
     ],
     "memorisation": [
         *("--people", "3", "--ranks", "2", "--steps", "1", "--captions", "trigger", "--n", "2"),
