@@ -111,8 +111,12 @@ def _fitted(
 ) -> Iterator[tuple[Array, float]]:
     """Weights and bias of logistic regressions with the penalties 1 / (2 C) on the weights' square.
 
-    Each starts from where the last one ended.
+    Each starts from where the last one ended. Where nothing tells the rows apart there is the bias alone.
     """
+    if not values.shape[1]:
+        share = labels.mean()
+        yield from ((np.zeros(0), float(np.log(share / (1 - share)))) for _ in strengths)
+        return
     from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(max_iter=ITERATIONS, solver="newton-cholesky", warm_start=True)

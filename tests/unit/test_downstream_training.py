@@ -222,6 +222,13 @@ def test_noise_is_met_with_a_strong_penalty_and_a_clear_sign_with_a_weak_one():
     assert fit_probe(noise, labels, people, 0)[1]["C"] < fit_probe(clear, labels, people, 0)[1]["C"]
 
 
+@pytest.mark.parametrize("features", [12, 200], ids=["fewer than pictures", "more than pictures"])
+def test_pictures_that_are_all_the_same_give_the_share_of_the_labels(features):
+    labels = np.array([1, 1, 0] * 20)
+    probe, _ = fit_probe(torch.full((60, features), 0.7), labels, [str(i) for i in range(60)], 0)
+    assert np.allclose(probe.probabilities(torch.full((2, features), 0.7)), 2 / 3, atol=1e-3)
+
+
 @pytest.fixture
 def trained(backbone, reds, greens, analyzer, tmp_path):
     """A model's folder of two seeds, and its classifiers."""
