@@ -24,7 +24,6 @@ from .data import TrainImage, bucket_pixels, read_pixels
 _VERSION = 1
 _DATASET_CACHE = "training"
 _LEFT_SECONDS = 86_400.0
-_LATENTS_AT_ONCE = 1_048_576  # pixels in one call of the autoencoder
 _CHANGED = (
     "an image changed while the trainer was reading it; leave the folder alone and run the same command again"
 )
@@ -155,35 +154,29 @@ def cached_latents(
             cache.keep_tensors(key, {"latents": found[key]})
         del missing[key]
     vae = load_vae() if missing else None
-    done = 0
-    for bucket in sorted({image.bucket for image in missing.values()}):
-        group = [(key, image) for key, image in missing.items() if image.bucket == bucket]
-        size = max(1, min(16, _LATENTS_AT_ONCE // (bucket[0] * bucket[1])))
-        for at in range(0, len(group), size):
-            part = group[at : at + size]
-            each(done, len(missing))
-            for (key, _), latents in zip(part, _encode(vae, [image for _, image in part]), strict=True):
-                found[key] = latents
-                for cache in absent[key]:
-                    cache.keep_tensors(key, {"latents": latents})
-            done += len(part)
+    for done, (key, image) in enumerate(sorted(missing.items(), key=lambda item: item[1].bucket)):
+        each(done, len(missing))
+        found[key] = _encode(vae, image)
+        for cache in absent[key]:
+            cache.keep_tensors(key, {"latents": found[key]})
     if missing:
         each(done, len(missing))
     return [found[key] for key in keys]
 
 
-def _encode(vae: Any, images: Sequence[TrainImage]) -> torch.Tensor:
-    """Encode images of one bucket: [B, 16, h/8, w/8] float32 on the CPU."""
-    pixels = []
-    for image in images:
-        whole = read_pixels(image.path)
-        if pixel_sha256(whole) != image.sha256:
-            raise UserError(_CHANGED)
-        seen = bucket_pixels(whole, image.bucket)
-        pixels.append(seen[:, ::-1] if image.mirrored else seen)
-    batch = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
+def _encode(vae: Any, image: TrainImage) -> torch.Tensor:
+    """Encode an image: [16, h/8, w/8] float32 on the CPU.
+
+    By itself: beside others the last bits depend on how many they are.
+    """
+    whole = read_pixels(image.path)
+    if pixel_sha256(whole) != image.sha256:
+        raise UserError(_CHANGED)
+    seen = bucket_pixels(whole, image.bucket)
+    pixels = np.array(seen[:, ::-1] if image.mirrored else seen)
+    one = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2).float() / 127.5 - 1
     with torch.no_grad():
-        return encode_images(vae, batch).float().cpu().contiguous()
+        return encode_images(vae, one).float().cpu().contiguous()[0]
 
 
 def cached_text(

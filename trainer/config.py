@@ -274,6 +274,8 @@ def _given(namespace: argparse.Namespace) -> dict[str, Any]:
                 values["learning_rate"] = LEARNING_RATE(value)
             except argparse.ArgumentTypeError as error:
                 raise UserError(f"--unet_lr: {error}") from None
+        elif name != "torch_compile" and value.lower() in FALSE:  # a switch that is off
+            continue
         elif name in ("use_8bit_adam", "use_lion_optimizer"):
             values["optimizer_type"] = "Lion" if "lion" in name else "AdamW8bit"
         elif name in ("fp8_base", "fp8_base_unet", "nf4_base"):

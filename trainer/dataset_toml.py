@@ -62,7 +62,10 @@ def read_dataset_config(path: Path) -> DatasetConfig:
                     raise UserError(
                         f"{path}: the datasets differ in {key}; one run has one {key}, so train them apart"
                     )
-            elif key not in _SUBSET_KEYS:
+            elif key in _SUBSET_KEYS:
+                if key not in _SHARED_KEYS:
+                    raise UserError(f"{path}: {key} is one folder's; write it under [[datasets.subsets]]")
+            else:
                 _refuse(key, value, path, remarks)
     if not any(not subset.is_reg for subset in subsets):
         raise UserError(f"{path} names no training images; add a [[datasets.subsets]] with image_dir")

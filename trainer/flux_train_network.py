@@ -61,7 +61,7 @@ from .events import EVENT_SECONDS, Events, LossHistory, standard_output_events
 from .folders import held_out_folders, image_folders
 from .interruption import Interrupted, Interruption, output_lock
 from .kernels import compile_blocks, kernels, uncompiled
-from .metadata import fingerprinted, lora_metadata, saved_steps
+from .metadata import STATE, fingerprinted, lora_metadata, remember_saved, saved_steps
 from .network import attach, replaced, rounded, save_network, training_adapter
 from .objective import Objective, autocast
 from .optimizer import build_optimizer, learning_rate
@@ -105,7 +105,7 @@ def train(
         events.emit("warning", message=message, private=True)
     check_trackers(recipe)
     output_dir = recipe.output.folder
-    states = output_dir / "state"
+    states = output_dir / STATE
     with (
         kernels(recipe, device),
         output_lock(output_dir) if processes.first else contextlib.nullcontext(),
@@ -158,7 +158,8 @@ def train(
             )
         best = Best(recipe.validation.early_stop, checkpoint)
         behind = best.step or total
-        if (start == total or best.ended) and saved_steps(path, made_from) == behind:
+        ended = start == total or best.ended
+        if ended and saved_steps(path, recipe, prepared, made_from) == behind:
             events.emit("done", path=str(path), step=behind)
             return TrainResult(path, behind)
 
@@ -189,7 +190,7 @@ def train(
         if processes.first:
             write_recipe(output_dir / FILE_NAME, told_recipe(recipe, images.photographs))
         objective = Objective(recipe, prepared, transformer, activate, device, dtype)
-        validation = Validation(recipe, prepared, transformer, device, dtype)
+        validation = Validation(recipe, prepared, transformer, device, dtype, total)
         seconds = 0.0 if recipe.output.report_every_step else EVENT_SECONDS
         losses_file = output_dir / "loss.jsonl" if processes.first else None
         told = told_recipe(recipe, images.photographs)
@@ -320,6 +321,7 @@ def train(
         if processes.first:
             pictures.draw(done, at_once=True)
             save_lora(path, kept, best)
+            remember_saved(path, kept)
         if best.step:
             events.emit("notice", message=best.told(done))
         events.emit("done", path=str(path), step=kept, peaks=memory.peaks(device))

@@ -12,7 +12,7 @@ from ..diffusioncleft_core.dataset.consent import NOT_RECORDED, RECORDED, consen
 from ..diffusioncleft_core.dataset.trained import run_fingerprint
 from ..diffusioncleft_core.dataset.withdrawn import RUN_KEY
 from ..diffusioncleft_core.environment import versions
-from ..diffusioncleft_core.files import sha256_file
+from ..diffusioncleft_core.files import read_json, sha256_file, write_json
 from ..diffusioncleft_core.flux.packed import PLAIN
 from ..diffusioncleft_core.recipe.document import METADATA_KEY, recipe_document
 from ..diffusioncleft_core.recipe.presets import steps_tell, told_recipe
@@ -49,6 +49,9 @@ _ADDED = (
 )
 
 
+STATE = "state"
+"""The folder of checkpoints, below the output folder."""
+_SAVED = "saved.json"
 _ALWAYS_SO: Mapping[str, Any] = MappingProxyType(
     {
         **dict.fromkeys(("ss_cache_latents", "ss_enable_bucket", "ss_bucket_no_upscale"), True),
@@ -123,7 +126,6 @@ def lora_metadata(
     count of fewer than five is not told, and neither are steps from which it would follow.
     """
     collected = prepared.collected
-    captions = [image.caption for image in collected.train]
     images = collected.photographs
     shared = told_recipe(recipe, images)
     counted = not steps_tell(recipe, images)
@@ -164,7 +166,7 @@ def lora_metadata(
         "ss_max_train_steps": total if counted else None,
         "ss_seed": recipe.objective.seed,
         "ss_num_train_images": told(images),
-        "ss_num_reg_images": collected.reg_photographs,
+        "ss_num_reg_images": told(collected.reg_photographs),
         "ss_prior_loss_weight": recipe.objective.prior_loss_weight if collected.reg else None,
         "ss_total_batch_size": recipe.data.batch_size,
         "ss_gradient_accumulation_steps": recipe.optimizer.accumulation_steps,
@@ -191,8 +193,7 @@ def lora_metadata(
         if chosen.timestep_sampling in ("shift", "sigma", "logit_normal")
         else None,
         "ss_guidance_scale": 1.0,
-        "trigger": prepared.trigger,
-        "prompt_form": recipe.data.prompt_form or trigger_form(captions, prepared.trigger),
+        **_words(recipe, prepared),
         "ema_decay": recipe.optimizer.ema_decay or None,
         "effective_scale": recipe.network.alpha / recipe.network.rank,
         "training_adapter_sha256": made_from["training adapter"],
@@ -220,12 +221,37 @@ def _network_args(recipe: Recipe) -> dict[str, str]:
     return pairs_of(recipe.network.args, "network_args") | form
 
 
-def saved_steps(path: Path, made_from: dict[str, Any]) -> int | None:
-    """Return the steps behind the LoRA file of this very run, None if there is none or it doesn't tell."""
+def saved_steps(path: Path, recipe: Recipe, prepared: Prepared, made_from: dict[str, Any]) -> int | None:
+    """Return the steps behind the LoRA file of this very run, written as the recipe has it.
+
+    None where there is none, or neither the file nor the record of `remember_saved` tells.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError):
         return None
-    mine = metadata.get(RUN_KEY) == run_fingerprint(made_from)
-    return int(metadata["ss_steps"]) if mine and "ss_steps" in metadata else None
+    if metadata.get(RUN_KEY) != run_fingerprint(made_from):
+        return None
+    precision = json.loads(metadata.get(METADATA_KEY, "{}")).get("output", {}).get("save_precision")
+    if precision not in (recipe.output.save_precision, None):
+        return None
+    if any(metadata.get(name, "") != value for name, value in _words(recipe, prepared).items()):
+        return None
+    if "ss_steps" in metadata:
+        return int(metadata["ss_steps"])
+    record = path.parent / STATE / _SAVED
+    known = read_json(record) if record.is_file() else {}
+    return int(known["step"]) if known.get("sha256") == sha256_file(path) else None
+
+
+def remember_saved(path: Path, step: int) -> None:
+    """Note beside the checkpoints, which are not shared, the steps behind a LoRA that does not tell them."""
+    write_json(path.parent / STATE / _SAVED, {"sha256": sha256_file(path), "step": step}, private=True)
+
+
+def _words(recipe: Recipe, prepared: Prepared) -> dict[str, str]:
+    """What the file says of prompts, of which no tensor need depend."""
+    captions = [image.caption for image in prepared.collected.train]
+    form = recipe.data.prompt_form or trigger_form(captions, prepared.trigger)
+    return {"trigger": prepared.trigger, "prompt_form": form}

@@ -10,7 +10,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from ..diffusioncleft_core.files import (
 from ..diffusioncleft_core.imageset.manifest import described
 from ..diffusioncleft_core.progress import SECONDS, progress
 from ..diffusioncleft_core.recipe.document import recipe_text
-from ..diffusioncleft_core.recipe.recipe import Recipe
+from ..diffusioncleft_core.recipe.recipe import Recipe, Subset
 from .folders import held_out_folders, image_folders
 from .interruption import Interrupted, output_lock
 from .launch import Event, check_installed, train
@@ -183,7 +183,7 @@ class Content:
         preserves = bool(recipe.objective.output_preservation_weight)
         parts = [
             recipe_text(recipe),
-            [self._images(folder.image_dir, preserves) for folder in folders],
+            [(self._images(folder.image_dir, preserves), _use(folder)) for folder in folders],
             sha256_file(data.config) if data.config else None,
             self._base(recipe.model),
             [sha256_model(file) for file in (network.weights, network.training_adapter) if file],
@@ -255,6 +255,11 @@ def _here(recipe: Recipe | None, engine: Engine) -> Recipe:
     if not engine.elsewhere:
         return recipe
     return recipe.replaced({"memory.device": recipe.memory.device.partition(":")[0]})
+
+
+def _use(folder: Subset) -> tuple[Any, ...]:
+    """How the images of a folder are used, which nothing in it need say."""
+    return tuple(getattr(folder, field.name) for field in fields(folder) if field.name != "image_dir")
 
 
 def _images(folder: Path, preserves: bool) -> str:

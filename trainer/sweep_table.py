@@ -50,7 +50,7 @@ def losses_of(recipe: Recipe) -> tuple[float, float | None]:
     final = sum(float(row["loss"]) for row in last) / len(last)
     if not validated:
         return final, None
-    return final, min(validated) if recipe.validation.early_stop else validated[-1]
+    return final, min(validated) if recipe.validation.early_stop else rows[-1].get("val_loss")
 
 
 def write_table(folder: Path, rows: Sequence[Row]) -> None:

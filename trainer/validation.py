@@ -61,18 +61,25 @@ class Validation:
     """
 
     def __init__(
-        self, recipe: Recipe, prepared: Prepared, transformer: Any, device: torch.device, dtype: torch.dtype
+        self,
+        recipe: Recipe,
+        prepared: Prepared,
+        transformer: Any,
+        device: torch.device,
+        dtype: torch.dtype,
+        total: int,
     ) -> None:
+        """total: the last step."""
         chosen, noise = recipe.validation, recipe.objective
         self._every, self._prepared, self._transformer = chosen.every_n_steps, prepared, transformer
-        self._device, self._dtype = device, dtype
+        self._device, self._dtype, self._total = device, dtype, total
         self._seed = noise.seed if chosen.seed is None else chosen.seed
         share = torch.arange(1, LEVELS + 1) / (LEVELS + 1)
         self._sigmas = (noise.min_timestep + (noise.max_timestep - noise.min_timestep) * share) / 1000
 
     def due(self, step: int) -> bool:
-        """Whether the recipe asks for a validation after `step`."""
-        return bool(self._every) and step % self._every == 0
+        """Whether the LoRA is validated after `step`: as often as the recipe says, and at the end."""
+        return bool(self._every) and (step % self._every == 0 or step == self._total)
 
     def part(self, step: int, final: "Best | None" = None) -> str:
         """What the held-out images were to the LoRA of `step`.

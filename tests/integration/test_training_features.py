@@ -69,6 +69,36 @@ def test_an_image_is_trained_at_every_size_that_it_fills(workplace, settings, tm
     assert_goes_on_to_the_same_bits(settings, path, tmp_path / "again")
 
 
+def test_a_finished_training_is_known_though_its_file_tells_no_steps_and_written_anew_in_another_form(
+    workplace, settings, tmp_path
+):
+    noise_pictures(tmp_path / "few", 2)
+    settings = changed(settings, train_data_dir=tmp_path / "few", max_train_steps=0, save_precision="float")
+    path, _ = trained(settings)
+    assert "ss_steps" not in metadata_of(path)
+
+    def again(**changes):
+        return ["start" in event.values() for event in trained(changed(settings, **changes))[1]].count(True)
+
+    assert again() == 0
+    assert again(save_precision="bf16", prompt_form="bare") == 1
+    assert torch.bfloat16 in {value.dtype for value in load_file(path).values()}
+    assert metadata_of(path)["prompt_form"] == "bare"
+    assert again(save_precision="bf16", prompt_form="bare") == 0
+    assert again() == 1
+    remade, _ = trained(changed(settings, output_dir=tmp_path / "whole"))
+    assert same(path, remade)
+
+
+def test_latents_of_an_image_are_the_same_whatever_is_encoded_beside_it(workplace, settings, tmp_path):
+    for count in (1, 5):
+        noise_pictures(tmp_path / f"{count}", count, sizes=((64, 64),))
+        folder = tmp_path / f"{count}"
+        trained(changed(settings, train_data_dir=folder, cache_dir=folder / "cache", max_train_steps=1))
+    (alone,), among = cached(tmp_path / "1"), cached(tmp_path / "5")
+    assert any(torch.equal(alone, other) for other in among)
+
+
 def test_steps_count_photographs_whatever_the_number_of_sizes(settings):
     interruption, told = Interruption(), []
 

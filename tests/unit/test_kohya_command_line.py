@@ -130,6 +130,17 @@ def test_an_option_is_honoured_as_kohya_has_it(arguments, path, value):
     assert parse_recipe(to_arguments(recipe)) == recipe
 
 
+@pytest.mark.parametrize(
+    "option",
+    ["use_8bit_adam", "use_lion_optimizer", "fp8_base", "fp8_base_unet", "nf4_base", "torch_compile"],
+)
+def test_a_switch_that_is_off_changes_nothing(tmp_path, option):
+    plain = parse_recipe(BASE)
+    (tmp_path / "train.toml").write_text(f"{option} = false\n")
+    assert parse_recipe([*BASE, "--config_file", str(tmp_path / "train.toml")]) == plain
+    assert parse_recipe([*BASE, f"--{option}", "False"]) == plain
+
+
 def test_lists_in_a_config_file_are_several_values_and_its_suffix_may_be_missing(tmp_path):
     (tmp_path / "train.toml").write_text('network_args = ["img_attn_dim=4", "single_dim=0"]\nsdpa = true\n')
     recipe = parse_recipe([*BASE, "--config_file", str(tmp_path / "train")])

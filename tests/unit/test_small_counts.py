@@ -16,7 +16,7 @@ from diffusioncleft.diffusioncleft_core.recipe.recipe import STEPS_PER_IMAGE
 from diffusioncleft.diffusioncleft_core.run.evaluation import training_facts
 from diffusioncleft.diffusioncleft_core.small_counts import is_small, told, told_parts
 from diffusioncleft.trainer.data import Collected, TrainImage
-from diffusioncleft.trainer.metadata import lora_metadata, saved_steps
+from diffusioncleft.trainer.metadata import lora_metadata
 from diffusioncleft.trainer.prepare import Prepared
 
 IMAGES = 20
@@ -185,16 +185,3 @@ def test_a_run_says_the_same_of_any_small_number_of_photographs():
     assert said[0]["recipe"]["optimizer"]["steps"] == 0
     whole = training_facts(stages(40, 5, 45), phantom=False)
     assert (whole["training_images"], whole["subjects"], whole["last_step"]["step"]) == (40, 45, 400)
-
-
-def test_a_lora_that_does_not_tell_its_steps_is_not_taken_for_finished(tmp_path):
-    from safetensors.numpy import save_file
-
-    from diffusioncleft.trainer.metadata import run_fingerprint
-
-    made_from = {"optimizer": "AdamW"}
-    metadata = {"run_fingerprint": run_fingerprint(made_from)}
-    save_file({"a": np.zeros(1, np.float32)}, tmp_path / "a.safetensors", metadata)
-    assert saved_steps(tmp_path / "a.safetensors", made_from) is None
-    save_file({"a": np.zeros(1, np.float32)}, tmp_path / "a.safetensors", {**metadata, "ss_steps": "30"})
-    assert saved_steps(tmp_path / "a.safetensors", made_from) == 30

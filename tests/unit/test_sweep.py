@@ -202,6 +202,9 @@ def test_the_final_loss_is_the_mean_of_the_last_tenth_and_the_validation_that_of
     assert losses_of(one.recipe) == (29.0, 0.5)
     early = one.recipe.replaced({"validation.every_n_steps": 10, "validation.early_stop": 3})
     assert losses_of(early) == (29.0, 0.25)
+    del rows[29]["val_loss"]
+    (folder / "loss.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    assert losses_of(one.recipe) == (29.0, None)
 
 
 def test_a_dry_run_lists_the_runs_and_writes_nothing(tmp_path, capsys):

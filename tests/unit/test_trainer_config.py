@@ -108,6 +108,11 @@ batch_size = 2
         ("[[datasets]]\nmin_bucket_reso=-1\n[[datasets.subsets]]\nimage_dir='a'", "min_bucket_reso"),
         ("[[datasets]]\n[[datasets.subsets]]\nimage_dir='a'\nis_reg=true", "no training images"),
         ("[[datasets]]\n[[datasets.subsets]]\nnum_repeats=1", "image_dir"),
+        (
+            "[[datasets]]\nis_reg=true\n[[datasets.subsets]]\nimage_dir='a'",
+            r"is_reg is one folder's; write it under \[\[datasets.subsets\]\]",
+        ),
+        ("[general]\nimage_dir='a'\n[[datasets]]\n[[datasets.subsets]]\n", "image_dir"),
         ("[datasets]\nx=1", "datasets"),
         ("not toml", "not valid TOML"),
     ],
