@@ -2,7 +2,8 @@
 
 The folder holds the images, named by the row (`000123_4711.png`), a `manifest.jsonl` as every image set has
 it, and `batch.jsonl`, the journal: one line a finished row, with the hash of the graph that ran. A row is
-done when its last line says so, its graph is the same, and its files are there.
+done when its last line says so, its graph is the same, and its files are there, be it in `rejected/`. The
+manifest is written from the journal, which first takes over the verdicts that the manifest says.
 """
 
 from __future__ import annotations
@@ -23,9 +24,19 @@ from ...diffusioncleft_core.files import (
     remove_leftovers,
     sha256_bytes,
     write_bytes,
+    write_jsonl,
 )
-from ...diffusioncleft_core.imageset.manifest import ImageRow, add_row, write_image_set
-from ...diffusioncleft_core.imageset.places import MANIFEST, REJECTED, image_name, place_for, sidecar_of
+from ...diffusioncleft_core.filters.apply import known_verdicts
+from ...diffusioncleft_core.imageset.manifest import ImageRow, add_row, listed_rows, write_image_set
+from ...diffusioncleft_core.imageset.places import (
+    MANIFEST,
+    REJECTED,
+    current_place,
+    image_name,
+    name_of,
+    place_for,
+    sidecar_of,
+)
 from ...diffusioncleft_core.progress import progress
 from .inputs import PREFIX, Graph
 from .outputs import fetch, fetch_sidecar, files_in, is_rejected, keep_sidecar, safe_name
@@ -145,6 +156,7 @@ def run_batch(
             away longer than its patience, or too many rows in a row failed.
     """
     with _filling(folder):
+        take_verdicts(folder)
         journal = read_journal(folder)
         described = row_graph.detached()
         graphs = [described.filled(row) for row in rows]
@@ -171,7 +183,7 @@ def run_batch(
                     append_jsonl(folder / JOURNAL_NAME, record)
                     journal[rows[place].index] = record
                     if record["status"] == "done":
-                        for image in _image_rows(rows[place], record):
+                        for image in _image_rows(folder, rows[place], record):
                             add_row(folder, image)
                         made, in_a_row = made + 1, 0
                     else:
@@ -201,29 +213,54 @@ def read_journal(folder: Path) -> dict[int, dict[str, Any]]:
     return {int(record["index"]): record for record in read_jsonl(path)} if path.exists() else {}
 
 
+def take_verdicts(folder: Path) -> None:
+    """Write into the journal the verdicts that the set's pictures got since, from filters or a person."""
+    found = {row.name: known_verdicts(folder, row) or row.verdicts for row in listed_rows(folder)}
+
+    def judged(picture: dict[str, Any]) -> dict[str, Any]:
+        before = picture.get("verdicts") or {}
+        verdicts = found.get(name_of(picture["file"]), before)
+        return picture if verdicts == before else {**picture, "verdicts": verdicts}
+
+    changed = []
+    for record in read_journal(folder).values():
+        pictures = [judged(picture) for picture in record.get("pictures", [])]
+        if pictures != record.get("pictures", []):
+            changed.append({**record, "pictures": pictures})
+    if changed:
+        write_jsonl(folder / JOURNAL_NAME, [*read_jsonl(folder / JOURNAL_NAME), *changed])
+
+
 def is_done(folder: Path, record: Mapping[str, Any] | None, graph: Graph) -> bool:
-    """True when the row ran with this graph and its files are still there."""
+    """True when the row ran with this graph and its files are still there, accepted or set aside."""
     return (
         record is not None
         and record.get("status") == "done"
         and record.get("graph_sha256") == graph_key(graph)
-        and all((folder / picture["file"]).is_file() for picture in record.get("pictures", []))
+        and all(
+            (folder / current_place(folder, picture["file"])).is_file()
+            for picture in record.get("pictures", [])
+        )
     )
 
 
 def write_manifest(folder: Path, rows: Sequence[PlanRow], journal: Mapping[int, Mapping[str, Any]]) -> None:
     """Write the image set's manifest: one row an image of the finished rows of the plan."""
-    listed = [image for row in rows for image in _image_rows(row, journal.get(row.index, {}))]
+    listed = [image for row in rows for image in _image_rows(folder, row, journal.get(row.index, {}))]
     if listed or (folder / MANIFEST).is_file():
         write_image_set(folder, listed)
 
 
-def _image_rows(row: PlanRow, record: Mapping[str, Any]) -> list[ImageRow]:
+def _image_rows(folder: Path, row: PlanRow, record: Mapping[str, Any]) -> list[ImageRow]:
     """The manifest's rows of a finished row of the plan."""
     if record.get("status") != "done":
         return []
-    pictures = record.get("pictures", [])
-    return [ImageRow.from_json({**picture, **_described(row)}, JOURNAL_NAME) for picture in pictures]
+    return [
+        ImageRow.from_json(
+            {**picture, **_described(row), "file": current_place(folder, picture["file"])}, JOURNAL_NAME
+        )
+        for picture in record.get("pictures", [])
+    ]
 
 
 def _record(

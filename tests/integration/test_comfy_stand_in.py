@@ -14,6 +14,8 @@ from stand_in_comfyui import GRAPH, MODES, StandIn
 
 from diffusioncleft.diffusioncleft_core.conditions.plan import PlanRow, write_plan
 from diffusioncleft.diffusioncleft_core.files import read_jsonl
+from diffusioncleft.diffusioncleft_core.filters.decisions import readmit, reject
+from diffusioncleft.diffusioncleft_core.imageset.manifest import read_image_set
 
 ENOUGH = 60
 """Seconds after which a command that takes a few counts as waiting for ever."""
@@ -84,14 +86,14 @@ def test_a_plan_ends_with_every_row_queued_once(run, tmp_path, mode):
     ]
 
 
-def share(command, tmp_path, servers, n, *, patience=30.0):
+def share(command, tmp_path, servers, n, *options, patience=30.0):
     """Run a plan of n rows on several stand-ins; the finished process."""
     (tmp_path / "workflow.json").write_text(json.dumps(GRAPH))
     write_plan(tmp_path / "plan.jsonl", [PlanRow(i, f"face {i}", i, {}, "pre_op") for i in range(n)])
     words = ["comfy", "batch", tmp_path / "workflow.json", "--plan", tmp_path / "plan.jsonl"]
     words += ["--prompt-input", "1.text", "--seed-input", "1.seed", "--out", tmp_path / "out"]
     where = [word for server in servers for word in ("--server", server.url)]
-    return command(*words, *where, "--patience", patience, timeout=2 * ENOUGH)
+    return command(*words, *where, *options, "--patience", patience, timeout=2 * ENOUGH)
 
 
 def names_in(folder):
@@ -108,6 +110,42 @@ def test_several_servers_share_the_rows_and_the_set_is_as_from_one(command, tmp_
         assert one.posts + other.posts == 8
     assert names_in(tmp_path / "out") == [f"{i:06d}_{i}.png" for i in range(8)]
     assert [row["seed"] for row in read_jsonl(tmp_path / "out" / "manifest.jsonl")] == list(range(8))
+
+
+def test_a_picture_that_a_person_set_aside_stays_aside_when_the_batch_runs_again(command, tmp_path):
+    aside, out = "000001_1.png", tmp_path / "out"
+
+    def verdicts():
+        return {row.file: row.reasons for row in read_image_set(out)}
+
+    with standing_in("ok") as server:
+        share(command, tmp_path, [server], 3)
+        reject(out, [aside])
+        assert "0 rows done, 3 done before" in share(command, tmp_path, [server], 3).stdout
+        assert server.posts == 3
+        decided = {"000000_0.png": [], f"rejected/{aside}": ["person"], "000002_2.png": []}
+        assert verdicts() == decided
+        assert not (out / aside).exists()
+        assert "0 rows done, 1 done before" in share(command, tmp_path, [server], 3, "--rows", 1).stdout
+        assert list(verdicts()) == ["000000_0.png"]
+        assert "0 rows done, 3 done before" in share(command, tmp_path, [server], 3).stdout
+        assert verdicts() == decided
+        readmit(out, [aside])
+        assert "0 rows done, 3 done before" in share(command, tmp_path, [server], 3).stdout
+        assert verdicts() == {"000000_0.png": [], aside: [], "000002_2.png": []}
+
+
+def test_a_picture_that_is_drawn_again_is_free_of_the_old_ones_verdict(command, tmp_path):
+    aside, out = "000001_1.png", tmp_path / "out"
+    with standing_in("ok") as server:
+        share(command, tmp_path, [server], 2)
+        reject(out, [aside])
+        (out / "rejected" / aside).unlink()
+        assert "1 row done, 1 done before" in share(command, tmp_path, [server], 2).stdout
+    assert [(row.file, row.accepted) for row in read_image_set(out)] == [
+        ("000000_0.png", None),
+        (aside, None),
+    ]
 
 
 class Mortal:
