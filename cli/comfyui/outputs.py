@@ -11,8 +11,9 @@ from typing import Any
 
 from ...diffusioncleft_core.errors import UserError
 from ...diffusioncleft_core.files import sha256_bytes, write_bytes, write_json
+from ...diffusioncleft_core.filters.apply import DECISIONS, known_verdicts
 from ...diffusioncleft_core.imageset.manifest import ImageRow, listed_rows, write_image_set
-from ...diffusioncleft_core.imageset.places import REJECTED, place_for, sidecar_of
+from ...diffusioncleft_core.imageset.places import REJECTED, current_place, place_for, sidecar_of
 from ...diffusioncleft_core.imageset.synthetic import generated_row
 from ...diffusioncleft_core.outputs import WINDOWS_DEVICE
 from .inputs import Graph
@@ -50,6 +51,19 @@ def is_rejected(listed: Mapping[str, str]) -> bool:
     return listed["subfolder"].replace("\\", "/").rstrip("/").rsplit("/", maxsplit=1)[-1] == REJECTED
 
 
+def _verdicts_here(folder: Path, file: str, content: bytes, sent: Mapping[str, Any]) -> dict[str, Any]:
+    """Verdicts that this picture has in the set `folder` and that count over those of the sidecar `sent`.
+
+    Those are what a person decided, what set it aside, and any where the server has none; else empty.
+    """
+    held = current_place(folder, file)
+    if not (folder / held).is_file() or (folder / held).read_bytes() != content:
+        return {}
+    known = known_verdicts(folder, ImageRow(held))
+    counts = known.get("accepted") is False or known.keys() & {*DECISIONS} or not sent.get("verdicts")
+    return known if counts else {}
+
+
 def add_to_manifest(folder: Path, rows: Iterable[ImageRow]) -> None:
     """Add rows to a set's manifest, or replace those of the same file."""
     write_image_set(folder, {row.file: row for row in [*listed_rows(folder), *rows]}.values())
@@ -77,7 +91,8 @@ def collect(
 
     Outputs lie in the folders of the server's output folder, previews in `previews`. A server is not trusted
     with paths: each part of a name is made fit for every system, and none leads out of `folder`. What Save
-    Synthetic Set wrote comes with its sidecars, and its folder is an image set here too.
+    Synthetic Set wrote comes with its sidecars, and its folder is an image set here too: what was decided
+    here on a picture outlasts another call.
 
     Raises:
         UserError: the server lists a file that it doesn't have.
@@ -96,16 +111,20 @@ def collect(
             for listed in files_in(values):
                 source = (listed["type"], listed["subfolder"], listed["filename"])
                 if source not in places:
-                    places[source] = _free_name(listed, str(node_id), taken)
-                    path = folder / places[source]
+                    path = folder / _free_name(listed, str(node_id), taken)
                     content = fetch(server, listed)
-                    write_bytes(path, content)
                     sidecar = fetch_sidecar(server, listed, content) if kind == SAVER else None
+                    aside = is_rejected(listed)
+                    place = path.parent.parent if aside else path.parent
+                    file = place_for(path.name, accepted=not aside)
+                    if sidecar and (known := _verdicts_here(place, file, content, sidecar)):
+                        file, sidecar = current_place(place, file), {**sidecar, "verdicts": known}
+                        path = place / file
+                    places[source] = path.relative_to(folder).as_posix()
+                    write_bytes(path, content)
                     row = keep_sidecar(path, sidecar) if sidecar else None
                     if row:
-                        aside = is_rejected(listed)
-                        row = replace(row, file=place_for(path.name, accepted=not aside))
-                        rows.setdefault(path.parent.parent if aside else path.parent, []).append(row)
+                        rows.setdefault(place, []).append(replace(row, file=file))
                 if places[source] not in output.files:
                     output.files.append(places[source])
             rest = [value for value in values if not _is_file(value)] if isinstance(values, list) else values

@@ -4,7 +4,9 @@ import hashlib
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,9 +16,12 @@ from diffusioncleft.cli.comfyui import inputs as overrides
 from diffusioncleft.cli.comfyui import inputs as widgets
 from diffusioncleft.cli.comfyui import run as phantom
 from diffusioncleft.cli.comfyui.batch import graph_key
-from diffusioncleft.cli.comfyui.outputs import fetch_sidecar, safe_name
+from diffusioncleft.cli.comfyui.outputs import SAVER, collect, fetch_sidecar, safe_name
 from diffusioncleft.cli.comfyui.server import ComfyServer
 from diffusioncleft.diffusioncleft_core.errors import UserError
+from diffusioncleft.diffusioncleft_core.filters.decisions import readmit, reject
+from diffusioncleft.diffusioncleft_core.imageset.manifest import read_image_set
+from diffusioncleft.diffusioncleft_core.imageset.synthetic import write_image
 
 
 def definition(required, optional=None, output=(), **rest):
@@ -300,4 +305,51 @@ def test_a_server_that_dies_between_a_picture_and_its_sidecar_is_asked_again():
         listed = {"filename": "a.png", "subfolder": "set", "type": "output"}
         assert fetch_sidecar(server, listed, b"picture") == sidecar
         assert asked == ["/view", "/queue", "/view"]
+        http.shutdown()
+
+
+def test_what_a_person_decided_on_a_saved_set_outlasts_the_same_workflow(tmp_path):
+    """The server saved three pictures, of which a filter set the last one aside."""
+    record = {"condition": "pre_op", "attributes": {}, "prompt": "a face", "lora": None}
+    record |= {"base": {"sha256": "0" * 64}, "sampler": {}, "versions": {}}
+    saved = {}
+    for index in range(3):
+        out = {"accepted": index < 2, "reasons": [] if index < 2 else ["blur"], "artifacts": {}}
+        folder = tmp_path / "server" / ("" if out["accepted"] else "rejected")
+        pixels = np.full((16, 16, 3), index, np.uint8)
+        row = write_image(folder, pixels, {**record, "index": index, "seed": index, "verdicts": out})
+        saved[row["file"]] = folder.relative_to(tmp_path / "server").as_posix().lstrip(".")
+    images = [
+        {"filename": name, "subfolder": f"faces/{aside}".rstrip("/"), "type": "output"}
+        for name, aside in saved.items()
+    ]
+
+    class Saved(BaseHTTPRequestHandler):
+        def do_GET(self):
+            name = parse_qs(urlsplit(self.path).query)["filename"][0]
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(next((tmp_path / "server").rglob(name)).read_bytes())
+
+        def log_message(self, *arguments):
+            """Nothing on the test's terminal."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Saved) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        server = ComfyServer(f"127.0.0.1:{http.server_address[1]}")
+        entry, graph = {"outputs": {"1": {"images": images}}}, {"1": {"class_type": SAVER}}
+
+        def fetched():
+            return collect(server, entry, graph, tmp_path / "out")["1"].files
+
+        first, second, third = saved
+        assert fetched() == [f"faces/{first}", f"faces/{second}", f"faces/rejected/{third}"]
+        faces = tmp_path / "out" / "faces"
+        reject(faces, [first])
+        readmit(faces, [third])
+        decided = read_image_set(faces)
+        assert [row.file for row in decided] == [f"rejected/{first}", second, third]
+        assert fetched() == [f"faces/rejected/{first}", f"faces/{second}", f"faces/{third}"]
+        assert read_image_set(faces) == decided
+        assert sorted(path.name for path in faces.rglob("*.png")) == sorted(saved)
         http.shutdown()
