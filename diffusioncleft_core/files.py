@@ -16,6 +16,7 @@ from typing import Any
 
 from .errors import UserError, system_sentence
 from .home import cache_home
+from .locks import try_lock, wait_lock
 from .progress import progress
 from .text import UTF16, opened, read_text, unicode_text
 
@@ -155,7 +156,7 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def append_jsonl(path: Path, row: dict[str, Any]) -> None:
-    """Append one row and sync it to disk.
+    """Append one row and sync it to disk; a process that appends to the same file is waited for.
 
     A last line that a crash tore off is dropped first; when the disk is full the file keeps its old length.
     """
@@ -163,6 +164,7 @@ def append_jsonl(path: Path, row: dict[str, Any]) -> None:
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "a+b", buffering=0) as handle:
+            wait_lock(handle.fileno())  # or a row that another adds meanwhile would be cut off
             end, separator = _sound_end(handle)
             handle.truncate(end)
             data = memoryview(separator + encoded(_line(row)))
@@ -348,7 +350,7 @@ def folder_lock(folder: Path, busy: Callable[[str], str]) -> Iterator[None]:
             path.unlink()
         handle = open(path, "a+b")  # noqa: SIM115
     with handle:
-        if not _lock(handle.fileno()):
+        if not try_lock(handle.fileno()):
             handle.seek(0)
             raise UserError(busy(handle.read(32).decode("ascii", "replace").strip() or "?"))
         with explained(path):
@@ -362,24 +364,18 @@ def folder_lock(folder: Path, busy: Callable[[str], str]) -> Iterator[None]:
                 handle.truncate(0)
 
 
-def _lock(descriptor: int) -> bool:
-    if os.name == "nt":
-        import msvcrt
+@contextlib.contextmanager
+def waiting_lock(path: Path) -> Iterator[None]:
+    """Hold the lock file `path`, which is made if need be and stays; who holds it now is waited for.
 
-        # One byte far behind the text, because Windows keeps others from reading what is locked.
-        os.lseek(descriptor, 1 << 20, os.SEEK_SET)
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-        except OSError:
-            return False
-        return True
-    import fcntl
-
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+    For what is read, changed and written as one. It can't be taken again by who holds it.
+    """
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = open(path, "ab")  # noqa: SIM115
+    with handle:
+        wait_lock(handle.fileno())
+        yield
 
 
 LARGE = 64 << 20

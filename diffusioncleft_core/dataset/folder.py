@@ -50,6 +50,8 @@ TRAINED = "trained.jsonl"
 """What was trained on the dataset."""
 WITHDRAWN = "withdrawn.jsonl"
 """Trainings that learned from a photograph whose consent was withdrawn."""
+TRAINED_LOCK = ".trained.lock"
+"""Held by who changes one of these two."""
 RATING_CONSENT = "rating_consent.json"
 """Photographs that the raters of a study may see."""
 STUDIES = "studies.jsonl"
@@ -74,7 +76,8 @@ OWN_NAMES: tuple[str, ...] = (
     EDITS,
     CAPTIONS,
 )
-OWN_NAMES += (ROLES, TRAINED, WITHDRAWN, RATING_CONSENT, STUDIES, KEY, NOTICE, ".gitignore", LOCK, MARKER)
+OWN_NAMES += (ROLES, TRAINED, WITHDRAWN, TRAINED_LOCK, RATING_CONSENT, STUDIES)
+OWN_NAMES += (KEY, NOTICE, ".gitignore", LOCK, MARKER)
 
 _NOTICE = """\
 Everything in this folder was derived from photographs of people. Keep it private: don't upload, share or

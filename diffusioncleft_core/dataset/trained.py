@@ -6,8 +6,12 @@ one for each LoRA file that it saved, with the part that the validation had in t
 chooses one of them. When one of the photographs loses its consent the hashes are erased, and
 the training moves to `withdrawn.jsonl` with one keyed hash over all its photographs: if exactly they have
 consent again, the withdrawal is taken back.
+
+Trainings and builds are processes of their own: whoever changes one of the two files holds `.trained.lock`
+from the first reading to the last writing, and the others wait.
 """
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -16,9 +20,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ..files import append_jsonl, read_jsonl, sha256_file, write_jsonl
+from ..files import append_jsonl, read_jsonl, sha256_file, waiting_lock, write_jsonl
 from .examine import Ledger
-from .folder import TRAINED, WITHDRAWN, keyed_hash, require_dataset
+from .folder import TRAINED, TRAINED_LOCK, WITHDRAWN, keyed_hash, require_dataset
 from .settings import read_roles
 from .withdrawn import (
     CHOSEN_BY,
@@ -44,8 +48,9 @@ def run_fingerprint(made_from: Mapping[str, Any]) -> str:
 
 def remember_training(dataset: Path, run: str, folder: Path) -> None:
     """Note that a training into `folder` begins to learn from all training photographs of `dataset`."""
-    photographs = sorted(training_sources(read_roles(dataset)))
-    _append(dataset, {"run": run, "folder": str(Path(folder).resolve()), _SET: photographs})
+    with _alone(dataset):
+        photographs = sorted(training_sources(read_roles(dataset)))
+        _append(dataset, {"run": run, "folder": str(Path(folder).resolve()), _SET: photographs})
 
 
 def remember_validation(dataset: Path, run: str, folder: Path, pixels: Collection[str], part: str) -> None:
@@ -59,7 +64,8 @@ def remember_validation(dataset: Path, run: str, folder: Path, pixels: Collectio
     photographs = sorted(source for source, shown in known.items() if shown in pixels)
     if photographs:
         row = {"run": run, "folder": str(Path(folder).resolve()), "part": part, _VALIDATED: photographs}
-        _append(dataset, row)
+        with _alone(dataset):
+            _append(dataset, row)
 
 
 def remember_lora(dataset: Path, run: str, lora: Path, part: str | None = None) -> list[Withdrawal]:
@@ -73,16 +79,16 @@ def remember_lora(dataset: Path, run: str, lora: Path, part: str | None = None) 
     lora = Path(lora).resolve()
     digest = sha256_file(lora)
     known = {} if part is None else {"part": part}
-    _append(dataset, {"run": run, "lora": digest, "file": str(lora), **known})
-    rows = _rows(dataset)
-    told = [
-        item
-        for item in read_whole_register(Path(dataset) / WITHDRAWN)
-        if item.run == run and digest in _saved(rows, run, item.part)
-    ]
-    if told:
-        told = [replace(item, loras=(*item.loras, digest)) for item in told]
-        _publish(dataset, told, [lora.parent])
+    with _alone(dataset):
+        _append(dataset, {"run": run, "lora": digest, "file": str(lora), **known})
+        rows = _rows(dataset)
+        told = [
+            replace(item, loras=(*item.loras, digest))
+            for item in read_whole_register(Path(dataset) / WITHDRAWN)
+            if item.run == run and digest in _saved(rows, run, item.part)
+        ]
+        if told:
+            _publish(dataset, told, [lora.parent])
     return told
 
 
@@ -116,24 +122,25 @@ def withdraw(dataset: Path, allowed: Collection[str] = ()) -> list[Withdrawal]:
 
     The marks are written before the hashes go, so that an interrupted call is done again.
     """
-    rows, found = _rows(dataset), to_withdraw(dataset, allowed)
-    if not found:
+    if not to_withdraw(dataset, allowed):
         return []
-    gone = {(item.run, item.part) for item in found}
-    sets = {
-        (str(row["run"]), known.part): _described(dataset, known)
-        for row in rows
-        if (known := _photographs(row)) and (row["run"], known.part) in gone
-    }
-    _publish(dataset, found, trained_places(dataset, {item.run for item in found}), sets)
-    # The folder stays known: a training without any LoRA yet has left checkpoints there.
-    left = [
-        {key: value for key, value in row.items() if key not in (_SET, _VALIDATED)}
-        if (known := _photographs(row)) and (row["run"], known.part) in gone
-        else row
-        for row in rows
-    ]
-    write_jsonl(Path(dataset) / TRAINED, left)
+    with _alone(dataset):
+        rows, found = _rows(dataset), to_withdraw(dataset, allowed)
+        gone = {(item.run, item.part) for item in found}
+        sets = {
+            (str(row["run"]), known.part): _described(dataset, known)
+            for row in rows
+            if (known := _photographs(row)) and (row["run"], known.part) in gone
+        }
+        _publish(dataset, found, trained_places(dataset, {item.run for item in found}), sets)
+        # The folder stays known: a training without any LoRA yet has left checkpoints there.
+        left = [
+            {key: value for key, value in row.items() if key not in (_SET, _VALIDATED)}
+            if (known := _photographs(row)) and (row["run"], known.part) in gone
+            else row
+            for row in rows
+        ]
+        write_jsonl(Path(dataset) / TRAINED, left)
     return found
 
 
@@ -157,7 +164,8 @@ def withdraw_unrecorded(dataset: Path, loras: Iterable[tuple[str, str]]) -> list
     today, by = datetime.now(UTC).date().isoformat(), label(dataset)
     found = [Withdrawal(run, tuple(sorted(digests)), today, by) for run, digests in by_run.items()]
     if found:
-        _publish(dataset, found, [])
+        with _alone(dataset):
+            _publish(dataset, found, [])
     return found
 
 
@@ -165,8 +173,15 @@ def restore(dataset: Path, roles: Mapping[str, str]) -> list[Withdrawal]:
     """Take back the withdrawal of trainings whose photographs are exactly those that `roles` trains on, or
     holds out where it was validated on them.
     """
+    if not (Path(dataset) / WITHDRAWN).is_file():
+        return []
+    with _alone(dataset):
+        return _restore(dataset, roles)
+
+
+def _restore(dataset: Path, roles: Mapping[str, str]) -> list[Withdrawal]:
     path = Path(dataset) / WITHDRAWN
-    rows = read_jsonl(path) if path.is_file() else []
+    rows = read_jsonl(path)
     trained, held_out = sorted(training_sources(roles)), list(held_out_sources(dataset, roles))
     back: list[Withdrawal] = []
     for row in rows:
@@ -239,7 +254,7 @@ def _publish(
     places: Sequence[Path],
     sets: Mapping[tuple[str, str], Mapping[str, Any]] | None = None,
 ) -> None:
-    """Write withdrawals into the dataset, the user's list, and beside the LoRAs.
+    """Write withdrawals into the dataset, the user's list, and beside the LoRAs. The lock is held.
 
     Of a LoRA on which photographs had no influence the dataset alone knows.
 
@@ -299,6 +314,11 @@ def _set_fingerprint(dataset: Path, photographs: Iterable[str]) -> str:
     return keyed_hash(dataset, "\n".join(sorted(photographs)))
 
 
+def _alone(dataset: Path) -> contextlib.AbstractContextManager[None]:
+    """Keep other processes from changing what the dataset knows of trainings; one that does is waited for."""
+    return waiting_lock(require_dataset(dataset) / TRAINED_LOCK)
+
+
 def _rows(dataset: Path) -> list[dict[str, Any]]:
     path = Path(dataset) / TRAINED
     return read_jsonl(path) if path.is_file() else []
@@ -306,7 +326,7 @@ def _rows(dataset: Path) -> list[dict[str, Any]]:
 
 def _append(dataset: Path, row: dict[str, Any]) -> None:
     """Add a row, unless it is there: a training that goes on says the same again."""
-    if row not in _rows(require_dataset(dataset)):
+    if row not in _rows(dataset):
         append_jsonl(Path(dataset) / TRAINED, row)
 
 

@@ -16,7 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..files import private_dir, read_json, read_jsonl, sha256_model, shown, write_json, write_jsonl
+from ..files import (
+    private_dir,
+    read_json,
+    read_jsonl,
+    sha256_model,
+    shown,
+    waiting_lock,
+    write_json,
+    write_jsonl,
+)
 from ..home import state_home
 from ..weight_file import MERGED_KEY, SOURCE_KEY
 from .folder import WITHDRAWN
@@ -30,6 +39,8 @@ TRAINED_ON, CHOSEN_BY, MEASURED_ON = "trained on", "chosen by", "measured on"
 by the loss on it; they did not, and that loss was only told.
 """
 SAID = "learned from a photograph whose consent was withdrawn"
+_LOCK = ".withdrawn.lock"
+"""Beside the user's list; held by who changes it."""
 _NOTE = (
     f"What is named here {SAID}. Don't use or share it; 'diffusioncleft dataset withdraw FOLDER' lists and "
     f"erases it. What has the part '{CHOSEN_BY}' learned nothing from it: an early stop chose the LoRA's "
@@ -135,16 +146,20 @@ def user_register() -> Path | None:
 
 
 def change_user_register(change: Callable[[list[Withdrawal]], list[Withdrawal]]) -> None:
-    """Bring the user's list up to date; where it can't be written, the marks beside the LoRAs remain."""
+    """Bring the user's list up to date; where it can't be written, the marks beside the LoRAs remain.
+
+    Another process that does so is waited for. change: gives the new list for the one that is there.
+    """
     path = user_register()
     if path is None:
         return
     with contextlib.suppress(UserError, OSError):
         before = read_whole_register(path)
-        after = change(before)
-        if after != before:
-            private_dir(path.parent)
-            write_jsonl(path, (item.to_json() for item in after))
+        if change(before) == before:
+            return
+        private_dir(path.parent)
+        with waiting_lock(path.with_name(_LOCK)):
+            write_jsonl(path, (item.to_json() for item in change(read_whole_register(path))))
 
 
 def merged(withdrawals: Iterable[Withdrawal]) -> list[Withdrawal]:

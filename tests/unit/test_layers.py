@@ -6,7 +6,7 @@ import pytest
 
 CORE = "diffusioncleft_core"
 FOUNDATION = (
-    *("errors", "files", "outputs", "home", "text", "weight_file", "small_counts"),
+    *("errors", "files", "locks", "outputs", "home", "text", "weight_file", "small_counts"),
     *("progress", "interruption", "statistics", "environment", "ranges", "spreadsheet", "__version__"),
 )
 ROOMS = (
