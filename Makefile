@@ -19,7 +19,7 @@ WORKERS ?= logical
 .PHONY: help setup demo test lint format bench cluster-demo experiments clean
 
 help:
-	@echo "make demo         the whole run on phantoms, into $(OUT)/   (QUICK=1: 60 phantoms, 32 images a condition: a fifth of the work)"
+	@echo "make demo         the whole run on phantoms, into $(OUT)/   (QUICK=1: 60 phantoms, 32 images a condition: a sixth of the work)"
 	@echo "make test         all tests, on all cores      (TESTS=tests/unit/test_files.py for some of them, WORKERS=1)"
 	@echo "make lint         ruff and mypy"
 	@echo "make format       let ruff rewrite the layout and the safe findings"

@@ -168,7 +168,7 @@ def batch_from(args: argparse.Namespace) -> int:
 
 def add_ray_arguments(parser: argparse.ArgumentParser, *, timeout: bool = True) -> None:
     """Add where the work is done: in this process, or by workers on Ray, silent ones replaced or not."""
-    group = parser.add_argument_group("workers on Ray (pip install 'diffusioncleft[scale]'; docs/scale.md)")
+    group = parser.add_argument_group("workers on Ray (pip install ray fsspec; docs/scale.md)")
     group.add_argument(
         "--ray",
         nargs="?",

@@ -24,7 +24,7 @@ from .board import DEATHS, Board, Ticket
 from .settings import LOCAL, RaySettings
 from .work import Done, Found, Job, SetAside, Work
 
-INSTALL = "--ray needs the package ray; run: pip install 'diffusioncleft[scale]'"
+INSTALL = "--ray needs the package ray; run: pip install ray fsspec"
 AHEAD = 2
 """Jobs that a worker has before it at once: the one that it does, and the next."""
 SHOWN = 8

@@ -31,7 +31,7 @@ def open_gguf(path: Path, what: str, probes: Sequence[str], prefixes: Sequence[s
     except ImportError:
         raise UserError(
             f"{what}: {path.name} is a GGUF file, for which the package gguf is not installed; "
-            "pip install 'diffusioncleft[train]'"
+            "run: pip install gguf"
         ) from None
     try:
         found = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}

@@ -3,8 +3,7 @@
 Measured at full size on an H100 (experiments/full_size_forms.json), seconds a step at 1024 px: bf16 0.80, fp8
 0.90, nf4 0.90; computed twice (gradient checkpointing): bf16 1.46, fp8 1.53, nf4 1.71. So fewer bits come
 before checkpointing. int8, which was not among them, is stored and widened as fp8 is, and nearer to bf16. nf4
-comes last although it is as fast: its gradients are at a cosine of 0.979 to float32's, int8's at 0.9999
-(docs/training.md).
+comes last: its gradients are at a cosine of 0.974 to float32's, int8's at 0.9999 (docs/training.md).
 """
 
 from __future__ import annotations

@@ -234,6 +234,6 @@ def _bitsandbytes() -> Any:
     if found is None:
         raise UserError(
             "a base model in nf4 needs bitsandbytes, which is not installed; "
-            "pip install 'diffusioncleft[train]', or take fp8 or int8"
+            "run: pip install bitsandbytes, or take fp8 or int8"
         )
     return found.functional

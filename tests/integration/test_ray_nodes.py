@@ -6,7 +6,7 @@ import pytest
 
 from diffusioncleft.tools.cluster_kills import Drawn, command, compared, content, written_plan
 
-pytest.importorskip("ray", reason="NO RAY: pip install 'diffusioncleft[scale]'")
+pytest.importorskip("ray", reason="NO RAY: pip install ray fsspec")
 N = 24
 
 

@@ -250,11 +250,11 @@ def test_a_row_of_zeros_stays_one(form):
 
 def test_what_a_form_needs_and_is_missing_is_said_in_one_sentence(monkeypatch, state, tmp_path):
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    with pytest.raises(UserError, match=r"nf4 needs bitsandbytes.*pip install 'diffusioncleft\[train\]'"):
+    with pytest.raises(UserError, match=r"nf4 needs bitsandbytes.*pip install bitsandbytes"):
         embedded("nf4")
     path = write_gguf(tmp_path / "m.gguf", state, "Q4_0")
     monkeypatch.setitem(sys.modules, "gguf", None)
-    with pytest.raises(UserError, match=r"m\.gguf is a GGUF file.*pip install 'diffusioncleft\[train\]'"):
+    with pytest.raises(UserError, match=r"m\.gguf is a GGUF file.*pip install gguf"):
         load_transformer(FluxSource(transformer=path), CPU, torch.float32, STORED)
 
 

@@ -173,7 +173,7 @@ def connect(url: URL, *, read_only: bool = False) -> Engine:
         )
     except ModuleNotFoundError as error:
         raise UserError(
-            "PostgreSQL needs the package pg8000: python -m pip install 'diffusioncleft[study]'"
+            "PostgreSQL needs the package pg8000; run: pip install pg8000"
         ) from error
 
 
