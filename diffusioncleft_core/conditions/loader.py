@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ..files import sha256_bytes
+from ..outputs import WINDOWS_DEVICE
 from ..ranges import PHANTOM_NOISE, PHANTOMS, STRENGTH, number, whole
 from ..text import opened, parse_toml, unicode_text
 from .grammar import Template, names_in, words_of
+from .names import why_not
 from .table import Table
 from .vocabulary import (
     ALL,
@@ -70,6 +72,10 @@ def _vocabulary(root: Table, digest: str, path: Path | None) -> Vocabulary:
     }
     if not conditions:
         raise root.fail("there is no condition; add a table [conditions.NAME]")
+    if len({name.casefold() for name in conditions}) != len(conditions):
+        raise root.fail(
+            "two conditions' names differ in capitals alone; some systems have one folder for both"
+        )
     triggers = [condition.trigger for condition in conditions.values()]
     if len(set(triggers)) != len(triggers):
         raise root.fail("two conditions have the same trigger; each needs its own")
@@ -171,10 +177,14 @@ def _condition(
         "metadata", "values", "phrases", "caption_phrases", "weights", "modes", "region", "label",
         "option", "contrast", "phantom",
     )  # fmt: skip
+    if problem := why_not(name):
+        raise table.fail(f"a condition can't be called {name!r}: {problem}")
     details = _details(table, shared)
     trigger = table.text("trigger")
     if len(trigger.split()) != 1 or len(words_of(trigger)) != 1 or not trigger.isalnum():
         raise table.fail(f"trigger {trigger!r} must be one word of letters and digits")
+    if WINDOWS_DEVICE.match(trigger):
+        raise table.fail(f"trigger {trigger!r} names the LoRA's file, and Windows keeps it for a device")
     condition = Condition(
         name=name,
         title=table.text("title"),

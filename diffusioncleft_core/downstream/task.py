@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..conditions.names import why_not
 from ..conditions.table import Table
 from ..errors import UserError
 from ..files import sha256_bytes
@@ -198,6 +199,8 @@ def _class(table: Table) -> Class:
     condition, role = (table.text(key) if key in table.content else None for key in ("condition", "role"))
     if condition is None and role is None:
         raise table.fail("condition or role must say which images are of this class")
+    if condition is not None and (problem := why_not(condition)):
+        raise table.fail(f"no condition can be called {condition!r}: {problem}")
     if role is not None and role not in ROLES:
         raise table.fail(f"role names {role!r}; there are: {', '.join(ROLES)}")
     return Class(table.text("title"), condition, role)

@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from ..conditions.names import RunOwn
 from ..conditions.plan import REFILL_STRIDE
 from ..errors import UserError
 from ..files import TEMPORARY_PREFIX, explained, folder_lock, inside, remove_leftovers, shown
@@ -27,7 +28,7 @@ FACES_CACHE = ".faces"
 CROPS_CACHE = ".downstream"
 """Folder inside a set that keeps the crops of its lips and their features, likewise."""
 
-RUN_PRIVATE, RUN_STAGES = "private", "stages"
+RUN_PRIVATE, RUN_STAGES = "private", RunOwn.STAGES
 """Folder of a run that alone holds what comes from photographs, and in it the stages' records."""
 
 

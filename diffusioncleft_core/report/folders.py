@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..conditions.names import RunOwn
 from ..conditions.vocabulary import Condition
 from ..dataset.folder import is_dataset
 from ..imageset.places import RUN_PRIVATE, RUN_STAGES
@@ -26,7 +27,7 @@ class RunFolders:
         return self.private / RUN_STAGES
 
     def photographs(self, condition: str) -> Path:
-        return self.private / "phantom_photographs" / condition
+        return self.private / RunOwn.PHANTOM_PHOTOGRAPHS / condition
 
     def dataset(self, condition: str) -> Path:
         return self.private / condition
@@ -65,12 +66,12 @@ class RunFolders:
     @property
     def faces(self) -> Path:
         """What was found in images, by content."""
-        return self.private / "faces"
+        return self.private / RunOwn.FACES
 
     @property
     def downstream(self) -> Path:
         """What classifiers said of photographs."""
-        return self.private / "downstream"
+        return self.private / RunOwn.DOWNSTREAM
 
     def oracle(self, condition: str) -> Path:
         return self.root / "oracle" / condition

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..conditions.names import RunOwn
 from ..conditions.vocabulary import Condition
 from ..imageset.copies import COPIES_VERSION
 from .evaluation import analyzer_of
@@ -11,8 +12,6 @@ from .run import Run
 from .settings import face_pack_input, sampling_inputs
 from .stages import Results, Stage
 
-AUDITS = "audit"
-"""Folder of the drawings, in the run's private one."""
 VERSION = 1
 """Raised whenever an audit's figures change: a finished stage is then made again."""
 
@@ -32,7 +31,7 @@ def audit_one(run: Run, condition: Condition) -> Results:
             settings.with_lora(condition, folders.lora(condition)),
             folders.dataset(condition.name),
             analyzer_of(settings),
-            folders.private / AUDITS / condition.name,
+            folders.private / RunOwn.AUDITS / condition.name,
             AuditSettings(seeds=settings.audit, seed=settings.seed_for("audit", condition.name)),
             warn=run.warn,
         )

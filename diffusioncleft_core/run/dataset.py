@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from ..conditions.names import CONTROL
 from ..conditions.vocabulary import Condition
 from ..dataset.settings import BuildSettings, Photographs
 from ..errors import UserError
@@ -59,7 +60,7 @@ def control_faces(run: Run) -> Path | None:
         return settings.control
     from ..phantom.photographs import write_healthy
 
-    folder = run.folders.photographs("control")
+    folder = run.folders.photographs(CONTROL)
     seed = settings.seed_for("photographs", "control")
 
     def work() -> Results:

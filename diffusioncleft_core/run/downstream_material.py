@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..conditions.names import CONTROL, HEALTHY
 from ..conditions.vocabulary import Vocabulary
 from ..dataset.folder import is_dataset
 from ..downstream.cropper import Cropper
@@ -26,7 +27,6 @@ PHANTOM_TEST = 400
 """Phantoms of new people to test on, half of each class: they cost nothing."""
 HEALTHY_TEST = 5
 """One in so many healthy people is tested on."""
-_HEALTHY = "healthy"
 
 
 @dataclass
@@ -107,7 +107,7 @@ class Holdings:
         found = [label for label, item in self._classes(task) if item.condition is None]
         if not found:
             return None
-        folder = self.control or self.folders.photographs("control")
+        folder = self.control or self.folders.photographs(CONTROL)
         if not folder.is_dir():
             raise UserError(
                 f"the run {self.folders.root} has no healthy faces, which {task.name} needs; give a folder "
@@ -159,7 +159,7 @@ class Holdings:
                 folder = self._rendered(task, item)
             elif item.condition is None:
                 assert healthy is not None
-                folder = self.control or self.folders.photographs("control")
+                folder = self.control or self.folders.photographs(CONTROL)
                 parts.append((folder, healthy[1]))
                 continue
             else:
@@ -176,7 +176,7 @@ class Holdings:
         """Phantoms of new people, drawn once; the manifest tells who is on each and of which groups."""
         from ..phantom.photographs import write_people
 
-        name = item.condition or _HEALTHY
+        name = item.condition or HEALTHY
         n, seed = self.n_test // 2, int(sha256_bytes(f"downstream/{name}".encode())[:8], 16) >> 1
         generated = self.folders.generated(next(c.condition for _, c in self._classes(task) if c.condition))
         size = next((row.width for row in read_image_set(generated) if row.width), 128)

@@ -18,13 +18,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ..conditions.names import RunOwn
 from ..files import read_json, sha256_bytes, write_json
 from ..imageset.places import RUN_STAGES
 from ..interruption import check_interrupted
 
 Results = dict[str, Any]
 STARTED, FINISHED = "started", "done"
-SUPERSEDED = "superseded"
+SUPERSEDED = RunOwn.SUPERSEDED
 
 
 class State(StrEnum):

@@ -9,6 +9,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..conditions.names import RunOwn
 from ..conditions.vocabulary import Condition
 from ..dataset.folder import dataset_rows
 from ..environment import trainer_device
@@ -48,8 +49,6 @@ def side_by_side(jobs: Mapping[str, Callable[[Stop], Result]], at_once: int) -> 
     return {name: future.result() for name, future in futures.items()}
 
 
-TRAINING_CACHE = "training"
-"""Latents and text of the regularisation images and previews; the photographs' lie in their datasets."""
 Event = Mapping[str, Any]
 Train = Callable[[Recipe, Callable[[Event], None], Stop], None]
 """Starts the trainer with a recipe, reports its events, returns when it is done.
@@ -214,7 +213,7 @@ def training_recipe(run: Run, condition: Condition) -> Recipe:
             "data.reg_dir": (
                 folders.regularization(condition.name) if settings.regularization_images else None
             ),
-            "data.cache_dir": folders.private / TRAINING_CACHE,
+            "data.cache_dir": folders.private / RunOwn.TRAINING_CACHE,
             "output.folder": folders.training(condition.name),
             "output.name": folders.lora(condition).stem,
             "previews.prompts": folders.previews(condition.name),

@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 from synthetic_mark import assert_marked
 
+from diffusioncleft.diffusioncleft_core.conditions.names import RunOwn
 from diffusioncleft.diffusioncleft_core.files import read_jsonl
 from diffusioncleft.diffusioncleft_core.phantom.photographs import write_photographs
 from diffusioncleft.diffusioncleft_core.report.plain_words import SHARE
@@ -125,6 +126,11 @@ def test_the_run_leaves_two_loras_two_sets_sheets_and_a_report(whole):
     summary = (whole / "summary.md").read_text("utf-8")
     assert "learning rate is 0.006" in summary
     assert "phantoms" in summary
+
+
+def test_a_run_has_no_private_folder_but_its_own_and_the_conditions(whole):
+    folders = {path.name for path in (whole / "private").iterdir() if path.is_dir()}
+    assert folders - {*RunOwn} == {*CONDITIONS}
 
 
 def test_nothing_outside_private_tells_of_a_photograph(whole, photographs):

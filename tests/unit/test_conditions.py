@@ -11,6 +11,7 @@ import pytest
 from diffusioncleft.diffusioncleft_core import conditions
 from diffusioncleft.diffusioncleft_core.conditions.grammar import Grammar, words_of
 from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
+from diffusioncleft.diffusioncleft_core.conditions.names import CONTROL, HEALTHY, RunOwn
 from diffusioncleft.diffusioncleft_core.conditions.plan import AttributeChoices, sampling_plan
 from diffusioncleft.diffusioncleft_core.conditions.prompts import build_caption, build_prompt
 from diffusioncleft.diffusioncleft_core.conditions.vocabulary import LANDMARKS
@@ -225,6 +226,7 @@ def test_another_anomaly_works_on_the_command_line(palsy_file, command, tmp_path
     [
         ("schema = 1", "schema = 2", "schema must be 1"),
         ('trigger = "FPAL"', 'trigger = "two words"', "must be one word of letters and digits"),
+        ('trigger = "FPAL"', 'trigger = "COM1"', "trigger 'COM1' names the LoRA's file, and Windows keeps"),
         ('trigger = "FPAL"', "", "[conditions.acute]: trigger must be a text"),
         ('"{skin} skin"', '"{skinn} skin"', "a template mentions {skinn}"),
         ('"{skin} skin"', '"{skin} (skin)"', "parentheses"),
@@ -297,6 +299,51 @@ def test_a_mistake_in_the_file_is_named_with_its_place(palsy_file, old, new, mes
     with pytest.raises(UserError, match=re.escape(message)) as caught:
         load_vocabulary(palsy_file)
     assert "facial palsy.toml" in str(caught.value)
+
+
+def called(name):
+    """The file with its condition under another name."""
+    return FACIAL_PALSY.replace("conditions.acute", f"conditions.{json.dumps(name)}")
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        *(
+            (name, "letters, digits, _ and -")
+            for name in ("../outside", "pre/infant", "a\\b", "C:x", "..", ".a")
+        ),
+        *((name, "letters, digits, _ and -") for name in ("", "a b", "a.b", "-a", "_a", "a\n", "a" * 41)),
+        *((name, "Windows keeps this name for a device") for name in ("con", "NUL", "lpt1")),
+        *(
+            (name, "a run calls something of its own so")
+            for name in (*RunOwn, CONTROL, HEALTHY, "all", "Faces")
+        ),
+    ],
+)
+def test_a_condition_whose_name_is_no_folder_of_its_own_in_every_run_is_refused(palsy_file, name, why):
+    palsy_file.write_text(called(name), encoding="utf-8")
+    with pytest.raises(UserError, match=f"a condition can't be called .*: .*{re.escape(why)}"):
+        load_vocabulary(palsy_file)
+
+
+@pytest.mark.parametrize("name", ["a", "2nd-visit_b", "gelähmt", "a" * 40, "console"])
+def test_a_condition_can_have_any_plain_name(palsy_file, name):
+    palsy_file.write_text(called(name), encoding="utf-8")
+    assert list(load_vocabulary(palsy_file).conditions) == [name]
+
+
+def test_two_conditions_that_differ_in_capitals_alone_are_refused(palsy_file):
+    start = FACIAL_PALSY.index("[conditions.acute]")
+    second = FACIAL_PALSY[start:].replace("acute", "Acute").replace("FPAL", "FPALB")
+    palsy_file.write_text(f"{FACIAL_PALSY}\n{second}", encoding="utf-8")
+    with pytest.raises(UserError, match="two conditions' names differ in capitals alone"):
+        load_vocabulary(palsy_file)
+
+
+def test_the_documentation_names_what_a_run_calls_its_own(repository):
+    told = (repository / "docs" / "conditions.md").read_text(encoding="utf-8")
+    assert [name for name in (*RunOwn, CONTROL, HEALTHY, "all") if f"`{name}`" not in told] == []
 
 
 def test_a_missing_file_is_a_users_mistake(tmp_path):

@@ -66,6 +66,7 @@ def test_another_anomaly_is_a_file(tmp_path):
     [
         ("schema = 1", "schema = 2", "schema must be 1"),
         ('condition = "palsy"', 'role = "control"', "both classes have the same condition and role"),
+        ('condition = "palsy"', 'condition = "../outside"', r"\[positive\]: no condition can be called"),
         (', role = "control"', "", r"\[negative\]: condition or role"),
         ('role = "control"', 'role = "healthy"', "there are: train, holdout"),
         ("margin = 1", "margin = -1", r"\[crop\]: margin must be a number from 0 to 2"),
