@@ -162,6 +162,11 @@ def test_sets(named: list[tuple[str, str, Path]], task: Task) -> dict[str, list[
     sets: dict[str, list[tuple[Path, int]]] = {}
     for name, side, folder in named:
         check_name(name, "a test set")
+        if name not in sets and name.lower() in {other.lower() for other in sets}:
+            raise UserError(
+                f"two test sets' names differ in capitals alone, as {name}; some systems have one folder for "
+                "both: give another name"
+            )
         label = int(side == "positive") if side else told_label(folder, task)
         if label is None:
             raise UserError(

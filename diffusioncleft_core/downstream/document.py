@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..files import read_json, shown, write_json
+from ..outputs import WINDOWS_DEVICE
 from .reading import EXPECTED
 from .resampling import METRICS
 
@@ -59,6 +60,10 @@ def check_name(name: str, what: str) -> str:
     if not _NAME.fullmatch(name):
         raise UserError(
             f"{what} can't be called {name!r}: give up to 40 letters, digits, _ and -, the first no sign"
+        )
+    if WINDOWS_DEVICE.match(name):
+        raise UserError(
+            f"{what} can't be called {name!r}, which Windows keeps for a device: give another name"
         )
     return name
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from ..errors import UserError
+from ..outputs import WINDOWS_DEVICE
 from .presets import Changes
 from .recipe import SIZE_STEP, Recipe, recipe_fields
 from .setting import Spelling
@@ -43,6 +44,8 @@ def check_recipe(recipe: Recipe, spell: Spelling = by_path) -> Recipe:
             raise UserError(
                 f"{spell(path)} {given!r} is no plain file name; leave out folders and special characters"
             )
+        if WINDOWS_DEVICE.match(given):
+            raise UserError(f"{spell(path)} {given!r} is kept for a device by Windows; give another name")
     if not recipe.data.caption_extension.startswith("."):
         extension = recipe.data.caption_extension
         raise UserError(f"{spell('data.caption_extension')} {extension!r} needs its dot: .txt")

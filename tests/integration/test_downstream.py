@@ -147,12 +147,14 @@ def test_damaged_images_are_named_where_they_are_learned_from_and_tested_on(comm
 
 def test_the_name_of_a_test_set_leads_nowhere(refused, sets, probe, tmp_path):
     evaluate = ("downstream", "evaluate", probe, "--phantom", "--out", tmp_path / "out")
-    for name in (tmp_path / "elsewhere", "up/one", "a name", "-x", "x" * 41):
+    for name in (tmp_path / "elsewhere", "up/one", "a name", "-x", "x" * 41, "con"):
         both = [
             f"--test={name}.{side}={sets / folder}"
             for side, folder in (("positive", "pre_op_test"), ("negative", "post_op_test"))
         ]
         assert f"a test set can't be called {str(name)!r}" in refused(*evaluate, *both)
+    pair = f"--test=real.positive={sets / 'pre_op_test'}", f"--test=Real.negative={sets / 'post_op_test'}"
+    assert "two test sets' names differ in capitals alone" in refused(*evaluate, *pair)
     assert not (tmp_path / "out").exists() and not (tmp_path / "elsewhere").exists()
 
 

@@ -323,3 +323,9 @@ def test_a_device_that_does_not_exist_is_refused_before_anything_starts(place, t
         assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
         assert name in done.stderr and "not available" in done.stderr
         assert not out.exists() or list(out.rglob("*.*")) == []
+
+
+@pytest.mark.parametrize("name", ["nul", "COM1", "aux.safetensors"])
+def test_a_lora_has_no_name_that_windows_keeps_for_a_device(name):
+    with pytest.raises(UserError, match=r"output\.name .* is kept for a device by Windows"):
+        check_recipe(Recipe().replaced({"output.name": name}))
