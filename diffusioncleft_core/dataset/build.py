@@ -45,7 +45,7 @@ from .opened import decoded, examine_all, near_copies_among, sources_with_consen
 from .rating_consent import recorded_rating_consent, write_rating_consent
 from .select import Selection, choose_holdout, group_subjects, region_box, roles_elsewhere, select
 from .settings import BuildSettings, Photographs, read_overruled, read_roles, recorded_roles
-from .trained import ConsentChange, OnChange, restore, withdraw_trainings
+from .trained import OnChange, restore_trainings, withdraw_trainings
 from .unopened import look_through
 
 
@@ -161,8 +161,7 @@ def build_dataset(
         write_rating_consent(
             folder, {item.pixels for item in selection.entered} & _pixels_shown(ledger, shown, sources)
         )
-        if restored := restore(folder, roles):
-            on_change(ConsentChange(restored=tuple(restored)))
+        restore_trainings(folder, roles, on_change)
         if not rows:
             raise UserError(found.lost or _nothing_entered(folder, aside, settings, unclear))
         if settings.holdout and not any(row.role == "holdout" for row in rows):

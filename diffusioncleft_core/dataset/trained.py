@@ -14,7 +14,7 @@ from the first reading to the last writing, and the others wait.
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -117,31 +117,35 @@ def trained_places(dataset: Path, runs: Collection[str] | None = None) -> list[P
     return [place for place in dict.fromkeys(places) if place.is_dir()]
 
 
-def withdraw(dataset: Path, allowed: Collection[str] = ()) -> list[Withdrawal]:
-    """Mark every training in which a photograph had a part whose content hash is not among `allowed`.
+@contextlib.contextmanager
+def withdrawing(dataset: Path, allowed: Collection[str] = ()) -> Iterator[list[Withdrawal]]:
+    """Mark every training in which a photograph had a part whose content hash is not among `allowed`, and
+    give them to the caller, who marks what they drew.
 
-    The marks are written before the hashes go, so that an interrupted call is done again.
+    The hashes go when the caller is done with it, so that a call that is interrupted is done again.
     """
     if not to_withdraw(dataset, allowed):
-        return []
+        yield []
+        return
     with _alone(dataset):
-        rows, found = _rows(dataset), to_withdraw(dataset, allowed)
+        found = to_withdraw(dataset, allowed)
         gone = {(item.run, item.part) for item in found}
         sets = {
             (str(row["run"]), known.part): _described(dataset, known)
-            for row in rows
+            for row in _rows(dataset)
             if (known := _photographs(row)) and (row["run"], known.part) in gone
         }
         _publish(dataset, found, trained_places(dataset, {item.run for item in found}), sets)
+    yield found
+    with _alone(dataset):
         # The folder stays known: a training without any LoRA yet has left checkpoints there.
         left = [
             {key: value for key, value in row.items() if key not in (_SET, _VALIDATED)}
             if (known := _photographs(row)) and (row["run"], known.part) in gone
             else row
-            for row in rows
+            for row in _rows(dataset)
         ]
         write_jsonl(Path(dataset) / TRAINED, left)
-    return found
 
 
 def to_withdraw(dataset: Path, allowed: Collection[str] = ()) -> list[Withdrawal]:
@@ -169,22 +173,33 @@ def withdraw_unrecorded(dataset: Path, loras: Iterable[tuple[str, str]]) -> list
     return found
 
 
-def restore(dataset: Path, roles: Mapping[str, str]) -> list[Withdrawal]:
+@contextlib.contextmanager
+def restoring(dataset: Path, roles: Mapping[str, str]) -> Iterator[list[Withdrawal]]:
     """Take back the withdrawal of trainings whose photographs are exactly those that `roles` trains on, or
-    holds out where it was validated on them.
+    holds out where it was validated on them, and give them to the caller, who lifts the marks of what they
+    drew.
+
+    The dataset knows the withdrawal until the caller is done: a call that is interrupted is done again.
     """
-    if not (Path(dataset) / WITHDRAWN).is_file():
-        return []
-    with _alone(dataset):
-        return _restore(dataset, roles)
-
-
-def _restore(dataset: Path, roles: Mapping[str, str]) -> list[Withdrawal]:
     path = Path(dataset) / WITHDRAWN
-    rows = read_jsonl(path)
+    if not path.is_file():
+        yield []
+        return
+    with _alone(dataset):
+        back = _restored(dataset, roles)
+    yield back
+    if back:
+        gone = {(item.run, item.part) for item in back}
+        with _alone(dataset):
+            write_jsonl(path, [row for row in read_jsonl(path) if _run_and_part(row) not in gone])
+
+
+def _restored(dataset: Path, roles: Mapping[str, str]) -> list[Withdrawal]:
+    """What `restoring` takes back; the dataset's list is as it was."""
+    path = Path(dataset) / WITHDRAWN
     trained, held_out = sorted(training_sources(roles)), list(held_out_sources(dataset, roles))
     back: list[Withdrawal] = []
-    for row in rows:
+    for row in read_jsonl(path):
         item = Withdrawal.from_json(row, path)
         learned = item.part == TRAINED_ON
         now = trained if learned else sorted(held_out[: int(row.get("n", 0))])
@@ -198,15 +213,12 @@ def _restore(dataset: Path, roles: Mapping[str, str]) -> list[Withdrawal]:
             lift_marks(place, [item])
     if back:
         change_user_register(lambda known: without(known, back))
-        gone = {(item.run, item.part) for item in back}
-        write_jsonl(path, [row for row in rows if _run_and_part(row) not in gone])
     return back
 
 
 def recorded_runs(dataset: Path) -> set[str]:
-    """Fingerprints of all trainings that the dataset knows, withdrawn ones too."""
-    known = {item.run for item in read_whole_register(Path(dataset) / WITHDRAWN)}
-    return known | {str(row.get("run")) for row in _rows(dataset)}
+    """Fingerprints of all trainings that told the dataset what they learned from, withdrawn ones too."""
+    return {str(row.get("run")) for row in _rows(dataset)}
 
 
 def trained_photographs(dataset: Path) -> dict[str, set[str]]:
@@ -353,6 +365,13 @@ def withdraw_trainings(folder: Path, allowed: set[str], on_change: OnChange) -> 
     roles = read_roles(folder)
     gone = training_sources(roles) - allowed
     held_out = {source for source, role in roles.items() if role == HOLDOUT} - allowed
-    withdrawn = withdraw(folder, allowed)
-    if gone or withdrawn:
-        on_change(ConsentChange(len(gone), len(held_out), tuple(withdrawn)))
+    with withdrawing(folder, allowed) as withdrawn:
+        if gone or withdrawn:
+            on_change(ConsentChange(len(gone), len(held_out), tuple(withdrawn)))
+
+
+def restore_trainings(folder: Path, roles: Mapping[str, str], on_change: OnChange) -> None:
+    """Lift the marks of what photographs with these `roles` had a part in, where all have consent again."""
+    with restoring(folder, roles) as restored:
+        if restored:
+            on_change(ConsentChange(restored=tuple(restored)))

@@ -21,8 +21,8 @@ from ..dataset.trained import (
     to_withdraw,
     trained_places,
     training_sources,
-    withdraw,
     withdraw_unrecorded,
+    withdrawing,
 )
 from ..dataset.unopened import look_through
 from ..dataset.withdrawn import (
@@ -139,13 +139,12 @@ def withdraw_dataset(dataset: Path) -> list[str]:
     """
     if not (dataset / KEY).is_file():
         return []
-    with dataset_lock(dataset):
-        every = withdraw(dataset)
+    with dataset_lock(dataset), withdrawing(dataset) as every:
         withdrawals = [*of_part(every, TRAINED_ON), *_unrecorded(dataset)]
         held = mark_withdrawn(dataset, withdrawals)
+        told = [_marked(dataset, held)] if held else []
+        told += [message for part in PARTS[1:] for message in _validated(dataset, every, part)]
         write_rating_consent(dataset, ())
-    told = [_marked(dataset, held)] if held else []
-    told += [message for part in PARTS[1:] for message in _validated(dataset, every, part)]
     return [*told, *_in_stores(withdrawals), *reach_studies(dataset)]
 
 

@@ -244,7 +244,11 @@ sys.meta_path.insert(0, Later())
 
 def test_a_lora_whose_consent_was_withdrawn_refuses_every_graph_that_loads_it(server, dataset):
     """Also a graph without a node of ours, and whatever the file is called: its training is known."""
-    from diffusioncleft.diffusioncleft_core.dataset.trained import remember_lora, remember_training, withdraw
+    from diffusioncleft.diffusioncleft_core.dataset.trained import (
+        remember_lora,
+        remember_training,
+        withdrawing,
+    )
     from diffusioncleft.diffusioncleft_core.dataset.withdrawn import RUN_KEY
 
     loras = server.base / "models" / "loras"
@@ -262,7 +266,8 @@ def test_a_lora_whose_consent_was_withdrawn_refuses_every_graph_that_loads_it(se
         return {**drawing(lora=name), "see": node("PreviewImage", images=["picture", 0])}
 
     try:
-        withdraw(owned)
+        with withdrawing(owned):
+            pass
         details, nodes = refused(server, graph("renamed.safetensors"))
         assert nodes == ["lora"], details
         assert "whose consent was withdrawn" in details

@@ -13,9 +13,9 @@ from diffusioncleft.diffusioncleft_core.dataset.trained import (
     recorded_runs,
     remember_lora,
     remember_training,
-    restore,
+    restoring,
     trained_photographs,
-    withdraw,
+    withdrawing,
 )
 from diffusioncleft.diffusioncleft_core.dataset.withdrawn import read_register, user_register
 from diffusioncleft.diffusioncleft_core.files import (
@@ -160,10 +160,12 @@ def test_who_waits_for_a_lock_gets_it_when_its_holder_is_killed(tmp_path, offlin
 def test_a_training_that_starts_while_a_build_withdraws_is_known_afterwards(dataset, tmp_path, meanwhile):
     remember_training(dataset, "first", tmp_path)
     done = meanwhile("add_marks", lambda: remember_training(dataset, "second", tmp_path / "other"))
-    assert [item.run for item in withdraw(dataset, {"aa"})] == ["first"]
-    done()
-    assert recorded_runs(dataset) == {"first", "second"}
-    assert trained_photographs(dataset) == {"second": {"aa", "bb"}}
+    with withdrawing(dataset, {"aa"}) as found:
+        done()
+        remember_training(dataset, "third", tmp_path / "third")
+    assert [item.run for item in found] == ["first"]
+    assert recorded_runs(dataset) == {"first", "second", "third"}
+    assert trained_photographs(dataset) == {"second": {"aa", "bb"}, "third": {"aa", "bb"}}
 
 
 def test_a_lora_that_is_saved_while_a_build_withdraws_is_marked(dataset, tmp_path, meanwhile):
@@ -171,8 +173,8 @@ def test_a_lora_that_is_saved_while_a_build_withdraws_is_marked(dataset, tmp_pat
     told, lora = [], tmp_path / "a.safetensors"
     lora.write_bytes(b"weights")
     done = meanwhile("add_marks", lambda: told.extend(remember_lora(dataset, "first", lora)))
-    withdraw(dataset, {"aa"})
-    done()
+    with withdrawing(dataset, {"aa"}):
+        done()
     assert [item.run for item in told] == ["first"]
     assert [row["run"] for row in read_jsonl(dataset / "trained.jsonl") if "lora" in row] == ["first"]
 
@@ -185,10 +187,12 @@ def test_a_withdrawn_lora_that_is_saved_while_a_build_takes_another_withdrawal_b
     remember_training(dataset, "first", tmp_path)
     write_json(dataset / ROLES, {**agreed, "cc": "train"})
     remember_training(dataset, "second", tmp_path)
-    assert len(withdraw(dataset)) == 2
+    with withdrawing(dataset) as found:
+        assert len(found) == 2
     done = meanwhile("lift_marks", lambda: remember_lora(dataset, "second", lora))
-    assert [item.run for item in restore(dataset, agreed)] == ["first"]
-    done()
+    with restoring(dataset, agreed) as back:
+        done()
+    assert [item.run for item in back] == ["first"]
     (left,) = read_register(dataset / "withdrawn.jsonl")
     assert (left.run, left.loras) == ("second", (sha256_file(lora),))
 
