@@ -10,6 +10,7 @@ from ..errors import UserError
 from ..recipe.presets import planned_steps
 from .need import GIB, Need, gib
 from .settings import RunSettings
+from .training import trainings_at_once
 
 if TYPE_CHECKING:
     from ..flux.model_size import ModelSize
@@ -73,7 +74,7 @@ def transformer_size(settings: RunSettings) -> ModelSize | None:
 
 
 def memory(settings: RunSettings) -> Iterator[Need]:
-    """The memory that a LoRA is trained in, by the trainer's own plan."""
+    """The memory that the LoRAs are trained in which learn at once, by the trainer's own plan of one."""
     import psutil
 
     from ..flux.training_memory import plan_training, room_on
@@ -90,7 +91,9 @@ def memory(settings: RunSettings) -> Iterator[Need]:
     if room is not None and not recipe.model.phantom:
         yield Need("memory", plan.told, None if plan.fits else plan.told, required=False)
         return
-    needed, held = plan.estimate.device + plan.estimate.host, psutil.virtual_memory().total
-    told = f"{plan.told}: about {gib(needed)} of {gib(held)} of memory"
+    at_once, held = trainings_at_once(settings), psutil.virtual_memory().total
+    needed = at_once * (plan.estimate.device + plan.estimate.host)
+    several = f" for {at_once} trainings at once" if at_once > 1 else ""
+    told = f"{plan.told}: about {gib(needed)} of {gib(held)} of memory{several}"
     advice = f"{told}: close what else runs, or use a machine with more; `diffusioncleft doctor` measures it"
     yield Need("memory", told, advice if needed > held else None, required=False)

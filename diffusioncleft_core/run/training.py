@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -12,7 +11,7 @@ from typing import Any, TypeVar
 from ..conditions.names import RunOwn
 from ..conditions.vocabulary import Condition
 from ..dataset.folder import dataset_rows
-from ..environment import trainer_device
+from ..environment import trainer_device, usable_cores
 from ..files import read_jsonl, sha256_file, sha256_model, write_text
 from ..imageset.manifest import described
 from ..recipe.document import recipe_document, shared_fields
@@ -30,8 +29,9 @@ Stop = Callable[[], bool]
 def side_by_side(jobs: Mapping[str, Callable[[Stop], Result]], at_once: int) -> dict[str, Result]:
     """Run `jobs`, `at_once` at a time, and return their results by name.
 
-    Each job is given a function that says whether to stop. When one fails, or at Ctrl-C, the others are asked
-    to stop and waited for; then the first failure, or KeyboardInterrupt, is raised.
+    Each job is given a function that says whether to stop. When one fails, or at Ctrl-C, those that run are
+    asked to stop and waited for, and no other starts; then the first failure, or KeyboardInterrupt, is
+    raised.
     """
     if at_once == 1:
         return {name: job(lambda: False) for name, job in jobs.items()}
@@ -44,6 +44,8 @@ def side_by_side(jobs: Mapping[str, Callable[[Stop], Result]], at_once: int) -> 
         finally:
             # On the way out of a Ctrl-C too: leaving the pool waits for jobs that save a checkpoint first.
             asked.set()
+            for future in futures.values():
+                future.cancel()
     if failures:
         raise failures[0]
     return {name: future.result() for name, future in futures.items()}
@@ -185,12 +187,11 @@ def write_preview_prompts(run: Run, condition: Condition) -> None:
 
 
 def trainings_at_once(settings: RunSettings) -> int:
-    """All LoRAs at once on a processor, a core each, which is faster than one after the other.
+    """As many LoRAs at once on a processor as it has cores, which is faster than one after the other.
 
     A GPU has room for one, and draws its pictures before the next one learns.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return len(settings.conditions) if settings.sampling.device.type == "cpu" and cores > 1 else 1
+    return min(len(settings.conditions), usable_cores()) if settings.sampling.device.type == "cpu" else 1
 
 
 def training_recipe(run: Run, condition: Condition) -> Recipe:

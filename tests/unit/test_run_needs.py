@@ -1,6 +1,8 @@
 """All that a run needs is looked for before its first stage, and all that is missing is said at once."""
 
 import argparse
+import os
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +11,14 @@ import pytest
 
 from diffusioncleft.cli import run as run_command
 from diffusioncleft.cli.main import main
+from diffusioncleft.diffusioncleft_core.environment import usable_cores
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.flux.source import phantom_source
 from diffusioncleft.diffusioncleft_core.phantom.photographs import write_photographs
+from diffusioncleft.diffusioncleft_core.run.needed_room import memory
 from diffusioncleft.diffusioncleft_core.run.needs import check_settings, needs_of
 from diffusioncleft.diffusioncleft_core.run.settings import RunSettings
+from diffusioncleft.diffusioncleft_core.run.training import trainings_at_once
 
 
 @pytest.fixture
@@ -158,3 +163,37 @@ def test_a_table_without_consent_stops_before_the_first_stage(photographs, tmp_p
         check_settings(found)
     (row,) = [need for need in needs_of(found) if need.what == "pre_op photographs"]
     assert row.state == "missing"
+
+
+def many_conditions(n, *arguments):
+    """Settings of a run on phantoms whose vocabulary has n conditions."""
+    found = settings("--phantom", "--device", "cpu", *arguments)
+    one = found.vocabulary.condition("pre_op")
+    conditions = {f"c{place}": replace(one, name=f"c{place}", trigger=f"CLP{place}") for place in range(n)}
+    return replace(found, vocabulary=replace(found.vocabulary, conditions=conditions))
+
+
+def needed(found):
+    """The memory that the check asks for, MiB."""
+    (need,) = memory(found)
+    amount, unit = re.search(r"about ([0-9.]+) (MiB|GiB) of", need.problem or need.detail).groups()
+    return float(amount) * (1024 if unit == "GiB" else 1)
+
+
+def test_no_more_trainings_run_at_once_than_there_are_cores_and_memory_is_asked_for_all_of_them(tmp_path):
+    cores = usable_cores()
+    many = many_conditions(cores + 3, "--out", tmp_path / "run")
+    assert trainings_at_once(many) == cores
+    one = many_conditions(1, "--out", tmp_path / "run")
+    assert trainings_at_once(one) == 1
+    assert needed(many) == pytest.approx(cores * needed(one), rel=0.1)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system binds no process to a core")
+def test_on_one_core_conditions_train_one_after_the_other(tmp_path):
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        assert trainings_at_once(many_conditions(3, "--out", tmp_path / "run")) == 1
+    finally:
+        os.sched_setaffinity(0, allowed)

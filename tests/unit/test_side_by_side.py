@@ -35,3 +35,24 @@ def test_a_failure_stops_the_other_job_and_is_raised() -> None:
     with pytest.raises(ValueError, match="no such file"):
         side_by_side({"long": long, "failing": failing}, 2)
     assert saved == [True]
+
+
+def test_after_a_failure_no_job_starts_that_waited_for_its_turn() -> None:
+    started = []
+
+    def long(stop: Stop) -> None:
+        deadline = time.monotonic() + 10
+        while not stop() and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def failing(stop: Stop) -> None:
+        raise ValueError("no such file")
+
+    def waiting(stop: Stop) -> None:
+        started.append(stop())
+        long(stop)
+
+    later = {f"waiting {place}": waiting for place in range(5)}
+    with pytest.raises(ValueError, match="no such file"):
+        side_by_side({"long": long, "failing": failing, **later}, 2)
+    assert len(started) <= 1, "the failed job's thread takes one before it is told"
