@@ -172,9 +172,7 @@ def connect(url: URL, *, read_only: bool = False) -> Engine:
             pool_pre_ping=True,
         )
     except ModuleNotFoundError as error:
-        raise UserError(
-            "PostgreSQL needs the package pg8000; run: pip install pg8000"
-        ) from error
+        raise UserError("PostgreSQL needs the package pg8000; run: pip install pg8000") from error
 
 
 def _tls(url: URL) -> ssl.SSLContext | bool:
