@@ -47,8 +47,11 @@ LORA, CHECKPOINTS, IMAGES, SHEET, CLASSIFIER, FIGURES, REPORT, PAGE, DERIVED, SH
 _CHECKPOINTS = "state"
 _HEADER = "checkpoint"
 """Where the trainer's checkpoints say what they were made from."""
-BESIDE_CHECKPOINTS = (_CHECKPOINTS, "previews", "loss.jsonl", "loss.png", "logs")
-_BESIDE_IMAGES = (MANIFEST, SETTINGS, FACES_CACHE, CROPS_CACHE, ".embeddings", ".measure", MARK)
+BESIDE_CHECKPOINTS = ("previews", "loss.jsonl", "loss.png", "logs", _CHECKPOINTS)
+_COMPUTED = (FACES_CACHE, CROPS_CACHE, ".embeddings", ".measure")
+"""What was computed from the images in a folder."""
+_TELLING = (MANIFEST, SETTINGS, MARK)
+"""What tells what drew the images in a folder."""
 _LARGEST_JSON = 4 << 20
 """Bytes up to which a JSON file may be a sidecar or a report."""
 
@@ -58,8 +61,9 @@ class Held:
     """One thing in which a withdrawn photograph has a share.
 
     kind: one of the kinds above; place: the file, or the folder it is; files: files and folders that are
-    erased with it; n: how many LoRAs or images it is; withdrawals: those that reach it; partial: others that
-    are withdrawn too, and were not asked for, lie beside it, so that the mark stays.
+    erased with it, in this order: by the last ones it is found again when the erasing is interrupted; n: how
+    many LoRAs or images it is; withdrawals: those that reach it; partial: others that are withdrawn too, and
+    were not asked for, lie beside it, so that the mark stays.
     """
 
     kind: str
@@ -99,7 +103,9 @@ class Search:
         self._folders = list(dict.fromkeys([*self._whole, *sorted(path.parent for path in self._single)]))
 
     def held(self) -> list[Held]:
-        """What is there now. LoRAs come first, because what they drew is known by them."""
+        """What is there now. LoRAs come first, because what they drew is known by them; what was computed
+        from something found comes last.
+        """
         marks = [item for folder in self._folders for item in read_mark(folder, self._part)]
         self._known = merged([*self._known, *marks])
         found = [item for folder in self._folders for item in self._learned(folder)]
@@ -118,7 +124,7 @@ class Search:
             more = there(folder / name for name in own) if loras == withdrawn else []
             place = loras[0] if len(loras) == 1 else folder
             partial = loras != withdrawn
-            yield Held(LORA, place, (*loras, *more), len(loras), tuple(reached), partial)
+            yield Held(LORA, place, (*more, *loras), len(loras), tuple(reached), partial)
         # What lies beside the checkpoints is of the last training into the folder.
         last = checkpointed_runs(folder / _CHECKPOINTS)
         reached = [item for item in self._known if item.run in last] or (
@@ -169,12 +175,12 @@ class Search:
             elif reached := self._of(report_loras(document)):
                 folders = RunFolders(folder)
                 page = folder / HTML
-                pages = [folders.summary, page, figures_folder(page)] if file == folders.report else []
+                pages = [folders.summary, figures_folder(page), page] if file == folders.report else []
                 paged.update(pages)
-                yield Held(REPORT, file, tuple(there([file, *pages])), withdrawals=tuple(reached))
+                yield Held(REPORT, file, tuple(there([*pages, file])), withdrawals=tuple(reached))
         for page in sorted({*folder.glob("*.html")} - paged):
             if self._asked(page) and (reached := self._of(page_loras(page))):
-                yield Held(PAGE, page, (page, *_plots(figures_folder(page))), withdrawals=tuple(reached))
+                yield Held(PAGE, page, (*_plots(figures_folder(page)), page), withdrawals=tuple(reached))
 
     def _loose(self, folder: Path) -> Iterator[Held]:
         """Images that were copied out of a set: each says itself what drew it."""
@@ -187,10 +193,11 @@ class Search:
         if found:
             files = there(path for image in found for path in (image, sidecar_of(image)))
             reached = merged(item for items in found.values() for item in items)
-            own = _BESIDE_IMAGES if len(found) == len(images) else (MARK,) * mark_is_of(folder, reached)
-            caches = there(folder / name for name in own) if len(found) == len(withdrawn) else []
-            partial = len(found) < len(withdrawn)
-            yield Held(IMAGES, folder, (*files, *caches), len(found), tuple(reached), partial)
+            every, partial = len(found) == len(images), len(found) < len(withdrawn)
+            own = _TELLING if every else (MARK,) * (not partial and mark_is_of(folder, reached))
+            before = there(folder / name for name in _COMPUTED) if every else []
+            after = there(folder / name for name in own)
+            yield Held(IMAGES, folder, (*before, *files, *after), len(found), tuple(reached), partial)
 
     def _asked(self, *files: Path) -> bool:
         """Whether these are there to be looked at: their folder is, or one of them is asked for by itself."""
@@ -260,12 +267,12 @@ def set_files(folder: Path) -> tuple[int, list[Path]]:
             if _document(file).get("synthetic") is True:
                 images.add(file.with_suffix(".png"))
     files = [path for image in sorted(images) for path in (image, sidecar_of(image))]
-    return len(images), there([*files, *(folder / name for name in _BESIDE_IMAGES)])
+    return len(images), there([*files, *(folder / name for name in (*_COMPUTED, *_TELLING))])
 
 
 def _exported(index: Path, document: Mapping[str, Any]) -> list[Path]:
-    """The files of an export in a folder, its index first."""
-    return there([index, *(index.parent / name for name in part_names(document))])
+    """The files of an export in a folder, its index last."""
+    return there([*(index.parent / name for name in part_names(document)), index])
 
 
 def there(paths: Iterable[Path]) -> list[Path]:

@@ -104,7 +104,7 @@ def _single(item: Held) -> list[Path]:
     if item.kind == LORA:
         return [file for file in item.files if file.suffix == ".safetensors"]
     if item.kind == CHECKPOINTS:
-        return [item.files[0]]
+        return [next(path for path in reversed(item.files) if path.name in BESIDE_CHECKPOINTS)]
     if item.kind == IMAGES:
         return [file for file in item.files if file.is_file() and looks_like_image(file)]
     return [item.place]

@@ -225,14 +225,19 @@ class Erased:
 
 
 def erase_held(held: Sequence[Held]) -> Erased:
-    """Erase it for good. UserError, and nothing is erased, while a process works in one of the folders."""
+    """Erase it for good. UserError, and nothing is erased, while a process works in one of the folders.
+
+    What is found by another thing goes before it, and marks go last, so that whoever looks after an
+    interruption finds the rest.
+    """
     places = list(dict.fromkeys(folder_of(item) for item in held if item.kind in _MARKED))
     for place in places:
         if (place / LOCK).is_file():
             with folder_lock(place, _busy(place)):
                 pass
     count = 0
-    for path in (path for item in held for path in item.files):
+    paths = [path for item in reversed(held) for path in item.files]
+    for path in sorted(paths, key=lambda path: path.name == MARK):
         count += sum(file.is_file() for file in path.rglob("*")) if path.is_dir() else path.exists()
         erase(path)
     sets = {item.place for item in held if item.kind == IMAGES}
