@@ -7,6 +7,7 @@ over all of it tells a file whose disk changed a bit.
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from ..diffusioncleft_core.files import TEMPORARY_PREFIX, atomic_path
 from ..diffusioncleft_core.recipe.recipe import Recipe
 from ..diffusioncleft_core.weight_file import stand_in
 from .events import Events
+from .pictures import remove_pictures
 
 _Memory = tuple[int, torch.Size, tuple[int, ...], torch.dtype, torch.device]
 _FORMAT = "diffusioncleft training checkpoint 1"
@@ -154,12 +156,22 @@ def restore(checkpoint: Checkpoint, parameters: Mapping[str, torch.nn.Parameter]
 
 
 def found_checkpoint(recipe: Recipe, states: Path, events: Events) -> Checkpoint | None:
-    """Return where to go on: the output folder's newest checkpoint, a given one, or None to start anew."""
+    """Return where to go on: the output folder's newest checkpoint, a given one, or None to start anew.
+
+    What an earlier training drew and told is removed where one starts anew, and LoRAs of its single steps,
+    too, where that was asked for. The finished LoRA stays until the new one takes its place.
+    """
     if recipe.output.resume == "no":
+        remove_pictures(recipe.output.folder)  # while the checkpoints tell whose they are
+        for path in _step_loras(recipe):
+            path.unlink(missing_ok=True)
         remove_checkpoints(states)
         return None
     if recipe.output.resume == "auto":
-        return latest_checkpoint(states, _warner(events))
+        found = latest_checkpoint(states, _warner(events))
+        if found is None:
+            remove_pictures(recipe.output.folder)
+        return found
     return read_checkpoint(Path(recipe.output.resume))
 
 
@@ -224,6 +236,15 @@ def remove_checkpoints(folder: Path) -> None:
     leftovers = folder.glob(f"{TEMPORARY_PREFIX}*") if folder.is_dir() else ()
     for path in (*_checkpoints(folder), *leftovers):
         path.unlink(missing_ok=True)
+
+
+def _step_loras(recipe: Recipe) -> list[Path]:
+    """The LoRAs that an earlier training of this name saved on its way, but for one that this begins with."""
+    pattern = re.compile(rf"{re.escape(recipe.output.name)}-step\d{{6,}}\.safetensors")
+    needed = (recipe.network.weights, recipe.network.training_adapter)
+    kept = {path.resolve() for path in needed if path}
+    found = recipe.output.folder.glob("*.safetensors")
+    return [path for path in found if pattern.fullmatch(path.name) and path.resolve() not in kept]
 
 
 def _checkpoints(folder: Path) -> list[Path]:

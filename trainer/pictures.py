@@ -40,6 +40,23 @@ class RunPictures:
         self._last = time.monotonic()
 
 
+def remove_pictures(output_dir: Path) -> None:
+    """Delete previews, grid, losses and their plot, as before a training that starts anew in `output_dir`.
+
+    Pictures of two trainings would be mixed in the grid, and nobody could tell which LoRA drew one.
+    """
+    previews = output_dir / "previews"
+    drawn = [
+        path
+        for suffix in (".png", ".json")
+        for path in previews.glob(f"step_*{suffix}")
+        if _PREVIEW.fullmatch(f"{path.stem}.png")
+    ]
+    beside = ("previews/grid.png", "previews/grid.json", "loss.jsonl", "loss.png")
+    for path in (*drawn, *(output_dir / name for name in beside)):
+        path.unlink(missing_ok=True)
+
+
 def write_grid(folder: Path, prompts: list[str], last: int) -> Path | None:
     """Write `grid.png`: a row a prompt, a column a step up to `last`, each cell with its label.
 
