@@ -314,7 +314,10 @@ def _unrecorded(dataset: Path) -> list[Withdrawal]:
     if run is None:
         return []
     known = recorded_runs(dataset)
-    roots = [run.training(dataset.name), *(run.root / SUPERSEDED).glob(f"training-{dataset.name}-*")]
+    roots = [
+        run.training(dataset.name),
+        *(run.root / SUPERSEDED).glob(f"training-{dataset.name}-*/{dataset.name}"),
+    ]
     places = [folder for root in roots for folder in folders_below(root)]
     files = [file for folder in places for file in folder.glob("*.safetensors")]
     found = [file for file in files if not is_checkpoint(file) and lora_run(file) not in known]

@@ -162,6 +162,19 @@ def test_so_it_is_for_a_lora_of_a_version_that_recorded_nothing(clinic, stopped_
     assert str(clinic.drawn) in clinic.build() and (clinic.drawn / MARK).is_file()
 
 
+def test_a_superseded_lora_of_a_condition_whose_name_begins_alike_is_not_this_ones(clinic):
+    of_its_own, of_another = (
+        clinic.run / "superseded" / f"training-{name}-1" / name for name in ("pre_op", "pre_op-late")
+    )
+    for folder in (of_its_own, of_another):
+        folder.mkdir(parents=True)
+        metadata = {RUN_KEY: RUN + folder.name}
+        save_file({"a": np.zeros(1, np.float32)}, folder / "clp.safetensors", metadata=metadata)
+    clinic.columns(clinic.first_of("train"), consent="no")
+    clinic.build()
+    assert (of_its_own / MARK).is_file() and not (of_another / MARK).exists()
+
+
 @pytest.mark.parametrize("recorded", [True, False])
 def test_a_purge_that_was_stopped_marks_when_it_is_called_again(clinic, stopped_at, recorded):
     clinic.train(recorded=recorded)
