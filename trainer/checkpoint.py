@@ -156,23 +156,23 @@ def restore(checkpoint: Checkpoint, parameters: Mapping[str, torch.nn.Parameter]
 
 
 def found_checkpoint(recipe: Recipe, states: Path, events: Events) -> Checkpoint | None:
-    """Return where to go on: the output folder's newest checkpoint, a given one, or None to start anew.
-
-    What an earlier training drew and told is removed where one starts anew, and LoRAs of its single steps,
-    too, where that was asked for. The finished LoRA stays until the new one takes its place.
-    """
+    """Return where to go on: the output folder's newest checkpoint, a given one, or None to start anew."""
     if recipe.output.resume == "no":
-        remove_pictures(recipe.output.folder)  # while the checkpoints tell whose they are
+        return None
+    if recipe.output.resume == "auto":
+        return latest_checkpoint(states, _warner(events))
+    return read_checkpoint(Path(recipe.output.resume))
+
+
+def clear_for_new(recipe: Recipe, states: Path) -> None:
+    """Remove what an earlier training drew and told, and for `--resume no` its checkpoints and the LoRAs of
+    its single steps. The finished LoRA stays until the new one takes its place.
+    """
+    remove_pictures(recipe.output.folder)  # while the checkpoints tell whose they are
+    if recipe.output.resume == "no":
         for path in _step_loras(recipe):
             path.unlink(missing_ok=True)
         remove_checkpoints(states)
-        return None
-    if recipe.output.resume == "auto":
-        found = latest_checkpoint(states, _warner(events))
-        if found is None:
-            remove_pictures(recipe.output.folder)
-        return found
-    return read_checkpoint(Path(recipe.output.resume))
 
 
 def check_checkpoint(

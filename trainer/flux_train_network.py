@@ -163,6 +163,8 @@ def train(
             events.emit("done", path=str(path), step=behind)
             return TrainResult(path, behind)
 
+        if checkpoint is None and processes.first:
+            checkpoints.clear_for_new(recipe, states)
         # The datasets know what learns from them before it does: a consent may be withdrawn later.
         for dataset in datasets:
             remember_training(dataset, run, output_dir)

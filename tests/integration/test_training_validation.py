@@ -134,6 +134,14 @@ def test_what_is_trained_on_is_no_hold_out(workplace, settings, tmp_path):
         trained(changed(settings, validate_every_n_steps=7, output_dir=tmp_path / "long"))
 
 
+def test_a_training_that_is_refused_leaves_what_it_was_to_take_the_place_of(settings):
+    path, _ = trained(changed(settings, save_every_n_steps=2))
+    kept = {file: file.read_bytes() for file in path.parent.rglob("*.safetensors")}
+    with pytest.raises(UserError, match="beyond the 6 steps"):
+        trained(changed(settings, validate_every_n_steps=7, resume="no"))
+    assert {file: file.read_bytes() for file in path.parent.rglob("*.safetensors")} == kept
+
+
 def test_an_early_stop_keeps_the_best_lora_and_goes_on_to_it(settings, tmp_path):
     """At this rate the loss on noise that is not trained on soon rises."""
     settings = changed(

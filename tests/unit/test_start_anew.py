@@ -11,7 +11,7 @@ from diffusioncleft.diffusioncleft_core.dataset.withdrawn import Withdrawal
 from diffusioncleft.diffusioncleft_core.files import write_bytes
 from diffusioncleft.diffusioncleft_core.imageset.synthetic import write_marked
 from diffusioncleft.diffusioncleft_core.run.holdings import Search
-from diffusioncleft.trainer.checkpoint import found_checkpoint, save_checkpoint
+from diffusioncleft.trainer.checkpoint import clear_for_new, found_checkpoint, save_checkpoint
 from diffusioncleft.trainer.events import Events
 from diffusioncleft.trainer.pictures import write_grid
 
@@ -33,7 +33,10 @@ def checkpoint(folder, step, made_from):
 
 def found(folder, resume="auto", **settings):
     recipe = recipe_of(output_dir=folder, output_name="lora", resume=resume, **settings)
-    return found_checkpoint(recipe, folder / "state", Events(lambda event: None))
+    checkpoint = found_checkpoint(recipe, folder / "state", Events(lambda event: None))
+    if checkpoint is None:
+        clear_for_new(recipe, folder / "state")
+    return checkpoint
 
 
 def names(folder):
