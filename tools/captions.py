@@ -1,9 +1,11 @@
 """Captions for the base model: what its healthy phantoms look like.
 
 A share of them tell a healthy face in a patient's words: as schnell does, the base is to draw no finding that
-it is asked for (Figure 1 of the paper), and the person that the other words tell. Triggers are in none.
+it is asked for (Figure 1 of the paper), and the person that the other words tell. Triggers are in none, nor is
+the type of a cleft: a base that has learned to pass over it lets a LoRA learn it less well (docs/phantom.md).
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -19,6 +21,7 @@ from .text import SPARE
 CLINICAL = 0.35
 """Share of captions in a patient's words."""
 _PATIENTS = 500
+_TYPE = re.compile(r"\b(uni|bi)lateral ")
 
 
 def base_caption(
@@ -74,18 +77,19 @@ def clinical_words(
     rng: np.random.Generator,
     patients: Mapping[str, Sequence[PhantomFace]],
 ) -> str:
-    """What a patient's prompt or caption says of the person of whom `said` is told, without a trigger."""
+    """What a patient's prompt or caption says of the person of whom `said` is told: no trigger, no cleft type."""
     conditions = [vocabulary.condition(name) for name in patients]
     fitting = [one for one in conditions if said["subject"] in one.attributes["subject"]]
     condition = fitting[int(rng.integers(len(fitting)))]
     patient = patients[condition.name][int(rng.integers(len(patients[condition.name])))]
     if rng.random() < 0.5:
         finding = {k: v for k, v in patient.attributes.items() if k in condition.descriptors}
-        return build_prompt(condition, {**said, **finding}, trigger="")
+        return _TYPE.sub("", build_prompt(condition, {**said, **finding}, trigger=""))
     row = metadata_row("", replace(patient, attributes={**patient.attributes, **said}), "")
     unsaid = patient.attributes.keys() - said.keys() - {*condition.descriptors}
     unsaid |= {"skin_tone"} if "skin" in unsaid else set()
-    return build_caption(condition, {k: v for k, v in row.items() if k not in unsaid}, trigger="")
+    caption = build_caption(condition, {k: v for k, v in row.items() if k not in unsaid}, trigger="")
+    return _TYPE.sub("", caption)
 
 
 def mirrored(attributes: Mapping[str, str]) -> dict[str, str]:

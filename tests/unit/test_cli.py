@@ -291,8 +291,8 @@ def test_the_address_of_a_server_is_no_store():
     ("words", "conditions", "strength"),
     [
         (["--phantom", "--lora", "a"], ["pre_op", "pre_op"], 1.5),
-        (["--phantom", "--lora", "a"], ["post_op"], 1.75),
-        (["--phantom", "--grid-loras", "a"], ["post_op"], 1.75),
+        (["--phantom", "--lora", "a"], ["post_op"], 2.25),
+        (["--phantom", "--grid-loras", "a"], ["post_op"], 2.25),
         (["--phantom", "--lora", "a"], ["pre_op", "post_op"], 1.0),
         (["--phantom", "--lora", "a"], ["another"], 1.0),
         (["--phantom", "--lora", "a"], [None], 1.0),
