@@ -16,7 +16,7 @@ from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.files import private_dir, remove_leftovers, write_bytes
 from ..diffusioncleft_core.flux.sampling import encode_images, encode_prompts
 from ..diffusioncleft_core.imageset.cache import ContentCache, Tensors
-from ..diffusioncleft_core.imageset.decode import pixel_sha256
+from ..diffusioncleft_core.imageset.decode import Rejected, pixel_sha256
 from ..diffusioncleft_core.outputs import can_write
 from .balance import group_of
 from .data import TrainImage, bucket_pixels, read_pixels
@@ -160,7 +160,7 @@ def cached_latents(
         for cache in absent[key]:
             cache.keep_tensors(key, {"latents": found[key]})
     if missing:
-        each(done, len(missing))
+        each(len(missing), len(missing))
     return [found[key] for key in keys]
 
 
@@ -169,7 +169,10 @@ def _encode(vae: Any, image: TrainImage) -> torch.Tensor:
 
     By itself: beside others the last bits depend on how many they are.
     """
-    whole = read_pixels(image.path)
+    try:
+        whole = read_pixels(image.path)
+    except Rejected:
+        raise UserError(_CHANGED) from None
     if pixel_sha256(whole) != image.sha256:
         raise UserError(_CHANGED)
     seen = bucket_pixels(whole, image.bucket)

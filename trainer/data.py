@@ -303,6 +303,15 @@ def outdated(folder: Path) -> list[str]:
     ]
 
 
+def refuse_rebuilt(dataset: Path, images: Sequence[TrainImage]) -> None:
+    """Raise UserError where an image of `dataset` is no longer trained on: its consent may be withdrawn since
+    it was read.
+    """
+    known = {row.sha256 for row in read_image_set(dataset) if row.role == "train"}
+    if any(image.folder == dataset and image.sha256 not in known for image in images):
+        raise UserError(f"{dataset} was built again while its images were read; run the same command again")
+
+
 def read_pixels(path: Path) -> np.ndarray:
     """Read an image as [H, W, 3] uint8 sRGB, upright; Rejected if it can't be read."""
     return read_image(path, max_side=MAX_SIDE)

@@ -53,6 +53,7 @@ from . import checkpoint as checkpoints
 from . import memory, memory_plan
 from .checkpoint import Beside
 from .config import TrainResult, parse_arguments, recipe_from, unheard
+from .data import refuse_rebuilt
 from .data_order import data_order
 from .ema import Average
 from .endings import ending_of
@@ -168,6 +169,7 @@ def train(
         # The datasets know what learns from them before it does: a consent may be withdrawn later.
         for dataset in datasets:
             remember_training(dataset, run, output_dir)
+            refuse_rebuilt(dataset, images.images)
         if processes.first:
             datasets = list(dict.fromkeys([*datasets, *remember_held_out(recipe, prepared, run)]))
         if unrecorded := unrecorded_hold_out(prepared):

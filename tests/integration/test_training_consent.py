@@ -2,10 +2,13 @@
 
 import pytest
 from commands import run_command
-from phantom_datasets import phantom_dataset
+from phantom_datasets import first_consent, phantom_dataset
 from safetensors import safe_open
 from trainer_settings import trainer_settings
+from trainings import trained
 
+from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
+from diffusioncleft.diffusioncleft_core.dataset.build import build_dataset
 from diffusioncleft.diffusioncleft_core.dataset.consent import (
     REQUIRED,
     check_consent,
@@ -13,6 +16,7 @@ from diffusioncleft.diffusioncleft_core.dataset.consent import (
     consent_required,
 )
 from diffusioncleft.diffusioncleft_core.dataset.folder import create_dataset_folder
+from diffusioncleft.diffusioncleft_core.dataset.settings import BuildSettings, Photographs
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.imageset.manifest import ImageRow, write_image_set
 from diffusioncleft.diffusioncleft_core.phantom.photographs import write_photographs
@@ -103,3 +107,37 @@ def test_a_marker_or_a_manifest_alone_makes_no_dataset(folders, tmp_path):
     write_image_set(tmp_path / "drawn", [ImageRow("000000_1.png", index=0, role="control", prompt="x")])
     assert consent_recorded(tmp_path / "drawn")
     assert len(check_consent([plain, plain, dataset, tmp_path / "listed"])) == 2
+
+
+@pytest.mark.parametrize(
+    ("what", "told"),
+    [
+        ("text embeddings", "an image changed while the trainer was reading it"),
+        ("latents", "built again while its images were read"),
+    ],
+)
+def test_a_consent_that_is_withdrawn_while_images_are_read_stops_the_training(tmp_path, analyzer, what, told):
+    photos = tmp_path / "photos"
+    dataset = phantom_dataset(photos, "pre_op", tmp_path / "pre_op", analyzer, n=6, seed=2)
+    withdrawn = []
+
+    def withdraw(event):
+        done = event["event"] == "prepare" and event["what"] == what and event["done"] == event["total"]
+        if done and not withdrawn:
+            withdrawn.append(event)
+            first_consent(photos, "no")
+            build_dataset(
+                Photographs(photos, photos / "metadata.csv"),
+                load_vocabulary().condition("pre_op"),
+                dataset,
+                analyzer,
+                settings=BuildSettings(phantom=True),
+            )
+
+    settings = trainer_settings(
+        train_data_dir=dataset, output_dir=tmp_path / "out", resolution=(128,), max_train_steps=1
+    )
+    with pytest.raises(UserError, match=f"{told}.*run the same command again"):
+        trained(settings, withdraw)
+    assert withdrawn and not list((tmp_path / "out").glob("*.safetensors"))
+    assert trained(settings)[0].is_file()
