@@ -36,8 +36,9 @@ def recorded_rating_consent(dataset: Path) -> frozenset[str]:
 def rating_consent(dataset: Path) -> frozenset[str]:
     """Pixel hashes of the photographs that may be shown now.
 
-    A row that says `yes` no more counts at once, without a build, and so does a table that is gone while its
-    photographs are there. Where the photographs lie on a disk that is not there, the last build counts.
+    Those of the last build that lie in the folder with a row that says `yes`, and no other: what changes there
+    counts at once, without a build. Where the folder itself is not there, it may be a disk, the last build
+    counts.
     """
     recorded = recorded_rating_consent(dataset)
     described = read_json(dataset / SETTINGS) if (dataset / SETTINGS).is_file() else {}
@@ -46,9 +47,16 @@ def rating_consent(dataset: Path) -> frozenset[str]:
     photos, table = (Path(str(arguments.get(name) or "")) for name in ("photos", "metadata"))
     if not recorded or not arguments.get("photos") or not photos.is_dir():
         return recorded
-    denied = hashes_of(photos, withheld_from_raters(photos, table if arguments.get("metadata") else None))
+    said = table if arguments.get("metadata") else None
     examined = Ledger(dataset).examined
-    return recorded - {found.pixels for source in denied if (found := examined.get(source)) and found.pixels}
+    allowed, denied = (
+        {found.pixels for source in sources if (found := examined.get(source))}
+        for sources in (
+            shown_to_raters(photos, said).values(),
+            hashes_of(photos, withheld_from_raters(photos, said)),
+        )
+    )
+    return recorded & (allowed - denied)
 
 
 def withheld_from_raters(photos: Path, table: Path | None) -> list[str]:

@@ -235,23 +235,32 @@ def test_a_copy_in_another_format_that_may_not_be_shown_takes_its_photograph_alo
     assert len(recorded) == 4
 
 
-@pytest.mark.parametrize("change", ["no", "row is gone", "table is gone"])
+@pytest.mark.parametrize(
+    "change", ["no", "row is gone", "table is gone", "photograph and row are gone", "another file and no"]
+)
 def test_a_row_that_says_yes_no_more_counts_at_once(change, dataset, photos, tmp_path):
     study, _ = made(tmp_path / "study", {"real": dataset}, repeats=5)
     assert left(study) == 10 and erase_withdrawn(study) == []
     table = photos / "metadata.csv"
-    if change == "no":
-        set_rating(photos, {names(photos)[0]: "no"})
-    elif change == "row is gone":
-        lines = table.read_text("utf-8").splitlines(keepends=True)
-        table.write_text("".join(line for line in lines if names(photos)[0] not in line), "utf-8")
-    else:
+    first = names(photos)[0]
+    if change == "table is gone":
         table.unlink()
+    elif change.endswith("no"):
+        set_rating(photos, {first: "no"})
+    else:
+        lines = table.read_text("utf-8").splitlines(keepends=True)
+        table.write_text("".join(line for line in lines if first not in line), "utf-8")
+    if change.startswith("photograph"):
+        (photos / first).unlink()
+    elif change.startswith("another file"):
+        with Image.open(photos / first) as image:
+            pixels = image.copy()
+        pixels.save(photos / first, compress_level=1)
     gone = 10 if change == "table is gone" else 2
     (said,) = erase_withdrawn(study)
     assert said.startswith(f"{gone} pictures of the study study were erased")
     assert left(study) == 10 - gone and len(open_study(study.root).items) == 10
-    assert names(photos)[0] not in said
+    assert first not in said
 
 
 def test_a_build_reaches_the_studies_drawn_from_the_dataset(dataset, photos, tmp_path, command):
