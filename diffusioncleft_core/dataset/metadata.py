@@ -77,7 +77,7 @@ def read_table(path: Path) -> Table:
     text, notices = _text(path)
     lines = text.splitlines()
     if lines and lines[0].lower().startswith("sep=") and len(lines[0]) <= 5:  # Excel's own first line
-        text = text.split("\n", 1)[1] if "\n" in text else ""
+        text = "".join(text.splitlines(keepends=True)[1:])
         lines = lines[1:]
         offset = 1
     else:

@@ -36,6 +36,15 @@ def test_quotes_blank_lines_and_excels_separator_line(tmp_path):
     assert found.rows[0].line == 4
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_excels_separator_line_goes_with_any_end_of_line(tmp_path, end):
+    found = table(tmp_path, end.join(["sep=;", "file;consent", "a.jpg;yes", "b.jpg;no", ""]))
+    assert [(row.file, row.consent, row.line) for row in found.rows] == [
+        ("a.jpg", True, 3),
+        ("b.jpg", False, 4),
+    ]
+
+
 @pytest.mark.parametrize("value", ["yes", "YES", " Yes "])
 def test_consent_is_yes_in_any_case(tmp_path, value):
     assert table(tmp_path, f"{HEADER}a.jpg,baby,{value}\n").rows[0].consent
