@@ -36,20 +36,20 @@ async def refusal(body: Any) -> dict[str, Any] | None:
 
 
 def _withdrawn(nodes: list[QueuedNode]) -> list[tuple[str, str]]:
-    """LoRAs that nothing may be drawn with any more, in whichever loader they stand."""
+    """LoRAs that nothing may be drawn with any more, in whichever loader, row or wrapped value they stand."""
     from ..diffusioncleft_core.dataset.withdrawn import refuse_withdrawn
 
     files = set(places.model_files("loras"))
-    chosen = [(node, value) for node in nodes for value in node.values().values() if isinstance(value, str)]
+    chosen = {(node.unique_id, text) for node in nodes for text in file_names.texts_in(node.values())}
     found, known = [], None
-    for node, name in chosen:
+    for number, name in sorted(chosen):
         if name not in files:
             continue
         known = places.withdrawals() if known is None else known
         try:
             refuse_withdrawn(places.model_file("loras", name), known)
         except UserError as error:
-            found.append((node.unique_id, for_browser(str(error))))
+            found.append((number, for_browser(str(error))))
     return found
 
 

@@ -89,7 +89,7 @@ def _of_node(node: QueuedNode, module: str, declared: dict[str, Any]) -> Iterato
                 continue
         elif kind == "STRING" or is_link(value):
             continue
-        yield from (_sentence(text) for text in _texts(value) if leads_out(text))
+        yield from (_sentence(text) for text in texts_in(value) if leads_out(text))
 
 
 def leads_out(name: str) -> bool:
@@ -112,12 +112,13 @@ def _stays(name: str, default_dir: str | None = None) -> bool:
         return False
 
 
-def _texts(value: Any) -> Iterator[str]:
+def texts_in(value: Any) -> Iterator[str]:
+    """The strings of a widget's value, at any depth of lists and dicts."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, (list, dict)):
         for part in value.values() if isinstance(value, dict) else value:
-            yield from _texts(part)
+            yield from texts_in(part)
 
 
 def _sentence(name: str) -> str:

@@ -267,7 +267,9 @@ def model_file(kind: str, name: str) -> Path:
 
 
 def model_files(kind: str) -> list[str]:
-    return [name for name in folder_paths.get_filename_list(kind) if name.endswith((".safetensors", ".sft"))]
+    """Names of the safetensors files of a model folder; ComfyUI lists and loads `.SAFETENSORS` as well."""
+    listed = folder_paths.get_filename_list(kind)
+    return [name for name in listed if name.lower().endswith((".safetensors", ".sft"))]
 
 
 def diffusers_folders() -> list[str]:

@@ -262,7 +262,7 @@ def test_a_lora_whose_consent_was_withdrawn_refuses_every_graph_that_loads_it(se
     remember_lora(owned, "1" * 64, loras / "known.safetensors")
     (loras / "known.safetensors").rename(loras / "renamed.safetensors")
 
-    def graph(name: str) -> Graph:
+    def graph(name: object) -> Graph:
         return {**drawing(lora=name), "see": node("PreviewImage", images=["picture", 0])}
 
     try:
@@ -273,7 +273,15 @@ def test_a_lora_whose_consent_was_withdrawn_refuses_every_graph_that_loads_it(se
         assert "whose consent was withdrawn" in details
         assert str(server.base) not in details
         server.wait(server.queue(graph("other.safetensors")))
+        wrapped = {"__value__": "renamed.safetensors"}  # ComfyUI takes it out of there before it runs
+        assert refused(server, graph(wrapped))[1] == ["lora"]
+        rows = graph("other.safetensors")
+        rows["lora"]["inputs"]["row"] = {"on": True, "lora": "renamed.safetensors", "strength": 1}
+        assert refused(server, rows)[1] == ["lora"]
+        (loras / "renamed.safetensors").rename(loras / "Loud.SAFETENSORS")
+        assert refused(server, graph("Loud.SAFETENSORS"))[1] == ["lora"]
     finally:
         shutil.rmtree(owned)
-        for name in ("known.safetensors", "renamed.safetensors", "other.safetensors", "withdrawn.json"):
+        made = ("known.safetensors", "renamed.safetensors", "Loud.SAFETENSORS", "other.safetensors")
+        for name in (*made, "withdrawn.json"):
             (loras / name).unlink(missing_ok=True)
