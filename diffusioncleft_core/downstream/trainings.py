@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -160,7 +160,8 @@ def halves(crops: Crops, seed: int) -> tuple[Crops, Crops]:
 def crossed(material: Material, folds: int, seed: int, more: Crops | None = None) -> list[Fold]:
     """The folds of a cross-validation over the people of the test set.
 
-    Each learns from the photographs at hand, and from the test photographs of all other folds.
+    Each learns from the photographs at hand, and from the test photographs of all other folds. Who is who is
+    decided once for all folds: a fold's own faces may be too few to tell its people apart.
 
     Args:
         folds: how many, fewer where there are not as many people.
@@ -171,6 +172,8 @@ def crossed(material: Material, folds: int, seed: int, more: Crops | None = None
     at_hand = [] if material.photographs is None else [material.photographs]
     photographs = joined([test, *at_hand])
     people = np.asarray(photographs.people)
+    photographs = replace(photographs, subjects=photographs.people)
+    tested = replace(test, subjects=test.people)
     numbers = person_folds(photographs.people[: len(test)], test.labels, folds, seed)
     found = []
     for number in range(int(numbers.max()) + 1):
@@ -178,6 +181,6 @@ def crossed(material: Material, folds: int, seed: int, more: Crops | None = None
         learned = photographs.where(~np.isin(people, people[: len(test)][tried]))
         learned = learned if more is None else joined([learned, more])
         found.append(
-            Fold(learned.where(learned.labels == 1), learned.where(learned.labels == 0), test.where(tried))
+            Fold(learned.where(learned.labels == 1), learned.where(learned.labels == 0), tested.where(tried))
         )
     return found

@@ -201,6 +201,34 @@ def test_nobody_is_tried_on_whom_a_fold_learned_from(material):
         assert set(fold.positive.labels) == {1} and set(fold.negative.labels) == {0}
 
 
+def look_alikes(n: int, people: int):
+    """Crops without labels of people so alike (0.82) that few of them chain into one, and 20 don't."""
+    faces = np.zeros((n, 512), np.float32)
+    places = np.arange(n)
+    faces[:, 0], faces[places, 1 + places % people], faces[places, 100 + places] = np.sqrt(
+        [[0.82], [0.17], [0.01]]
+    )
+    return replace(marked(n, 8), embeddings=faces)
+
+
+def test_folds_of_few_images_tell_the_people_apart_whom_the_whole_test_set_does(
+    short, material, backbone, analyzer, tmp_path
+):
+    crops = look_alikes(36, 12)
+    assert len(set(crops.people)) == 12 and len(set(crops.where(range(16)).people)) == 1
+    alike = replace(material, test=HeldOut(crops, people_of(tmp_path, crops)), photographs=None)
+    for fold in crossed(alike, SETTINGS.folds, seed=0):
+        assert len(fold.test) < 20
+        whole = dict(zip(crops.keys, crops.people, strict=True))
+        assert fold.test.people == tuple(whole[key] for key in fold.test.keys)
+    task = replace(short, controls=(CONTROLS["real"],))
+    evidence = run_experiment(
+        task, alike, backbone, small_cropper(analyzer), tmp_path / "p", SETTINGS, warn=pytest.fail
+    )
+    (control,) = task_block(evidence, resamples=100)["controls"]
+    assert control["verdict"] != "not run"
+
+
 def test_shuffled_labels_and_halves_hold_every_picture_once(material):
     for parts in (shuffled(material.positive, material.negative, 7), halves(material.base, 7)):
         keys = [key for part in parts for key in part.keys]
