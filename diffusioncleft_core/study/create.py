@@ -82,6 +82,7 @@ def create_study(
     pools = pools_of(found, notices)
     design, drawn, practice = choose(design, pools, roles_of(expanded), wanted, notices)
     phantoms = {source.origin for source, held in found if held.phantom}
+    phantoms -= {source.origin for source, held in found if source.role == REAL and not held.phantom}
     design = replace(
         design, sets=tuple(replace(item, phantom=item.origin in phantoms) for item in design.sets)
     )

@@ -154,8 +154,9 @@ class Design:
 
     @property
     def of_phantoms(self) -> bool:
-        """Whether phantoms stand for people in it."""
-        return any(item.phantom for item in self.sets)
+        """Whether phantoms stand for people in it: in all real sets; without one, in any."""
+        real = [item.phantom for item in self.sets if item.role == REAL]
+        return all(real) if real else any(item.phantom for item in self.sets)
 
 
 def words_in(words: Words, language: str) -> str:

@@ -18,13 +18,16 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from study_sets import bare_pictures, filtered_set, made, names, photographs
+from study_sets import VOCABULARY, bare_pictures, filtered_set, made, names, photographs
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.study.blind import blind_png
 from diffusioncleft.diffusioncleft_core.study.close import close_study
 from diffusioncleft.diffusioncleft_core.study.consent import refresh_studies
+from diffusioncleft.diffusioncleft_core.study.create import create_study
+from diffusioncleft.diffusioncleft_core.study.design_file import load_design
 from diffusioncleft.diffusioncleft_core.study.folder import open_study
+from diffusioncleft.diffusioncleft_core.study.sources import Source
 
 SHOWN = {"generated": {"pre_op": 25, "post_op": 25}, "real": {"pre_op": 5, "post_op": 5}}
 
@@ -360,6 +363,18 @@ def test_phantoms_need_no_consent_and_are_said_to_be_phantoms(sets, tmp_path, co
     )
     found = open_study(tmp_path / "study")
     assert found.design.of_phantoms and not any(item.photograph for item in found.items)
+
+
+def test_a_set_of_photographs_and_phantoms_counts_as_one_of_photographs(sets, tmp_path):
+    drawn = bare_pictures(tmp_path / "drawn", 3)
+    sources = [
+        Source("generated", sets["generated"], "generated", phantom=True),
+        Source("real", drawn, "real", phantom=True),
+        Source("real", sets["real"], "real"),
+    ]
+    study, _ = create_study(tmp_path / "study", load_design("paper"), sources, VOCABULARY)
+    assert {item.origin: item.phantom for item in study.design.sets} == {"generated": True, "real": False}
+    assert not study.design.of_phantoms
 
 
 def test_pictures_that_are_no_phantoms_are_not_taken_for_some(tmp_path):

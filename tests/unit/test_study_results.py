@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 from rated_studies import answers, table, told
 
-from diffusioncleft.diffusioncleft_core.report.study_page import study_page
+from diffusioncleft.diffusioncleft_core.report.study_page import PHANTOM, study_page
+from diffusioncleft.diffusioncleft_core.study.design import Design, SetDesign
 from diffusioncleft.diffusioncleft_core.study.design_file import load_design
 from diffusioncleft.diffusioncleft_core.study.items import Item
 from diffusioncleft.diffusioncleft_core.study.ratings import (
@@ -85,6 +86,42 @@ def test_nothing_is_told_of_fewer_than_five_photographs_unless_they_are_phantoms
     shown = study_document(few, phantom=True)
     assert shown["sets"]["real"]["images"] == 4
     assert shown["questions"]["realism"]["comparisons"][0]["difference"] is not None
+
+
+def test_photographs_beside_pictures_of_the_phantom_model_are_photographs():
+    drawn = SetDesign("generated", 20, "generated", phantom=True)
+    questions = load_design("paper_plus").questions
+    found = {
+        real: study_document(table(generated=20, real=3), Design("s", {"en": "S"}, questions, sets))
+        for real, sets in {
+            "photographs": (drawn, SetDesign("real", 3, "real")),
+            "phantoms": (drawn, SetDesign("real", 3, "real", phantom=True)),
+        }.items()
+    }
+    assert {real: document["phantom"] for real, document in found.items()} == {
+        "photographs": False,
+        "phantoms": True,
+    }
+    hidden = found["photographs"]
+    cells = [cell for cell in hidden["questions"]["realism"]["cells"] if cell["origin"] == "real"]
+    assert hidden["sets"]["real"]["images"] is None and all(cell["mean"] is None for cell in cells)
+    assert found["phantoms"]["sets"]["real"]["images"] == 3
+    assert study_page(hidden).banners == [] and study_page(found["phantoms"]).banners == [PHANTOM]
+
+
+@pytest.mark.parametrize(
+    ("sets", "of_phantoms"),
+    [
+        ((("generated", True), ("real", False)), False),
+        ((("generated", False), ("real", True)), True),
+        ((("real", True), ("real", False)), False),
+        ((("generated", True), ("generated", False)), True),
+        ((("generated", False),), False),
+    ],
+)
+def test_the_real_sets_say_whether_a_study_is_of_phantoms(sets, of_phantoms):
+    made = tuple(SetDesign(f"set{i}", 5, role, phantom) for i, (role, phantom) in enumerate(sets))
+    assert replace(load_design("paper"), sets=made).of_phantoms is of_phantoms
 
 
 def rated_otherwise(items, ratings, origin, dropped=()):
