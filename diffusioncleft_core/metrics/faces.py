@@ -268,16 +268,22 @@ def faces_of(
 
 
 def holdout_faces(datasets: Sequence[Path], analyzer: FaceAnalyzer) -> dict[str, People]:
-    """The faces of the hold-out photographs, by condition."""
-    found: dict[str, People] = {}
-    for folder in datasets:
+    """The faces of the hold-out photographs, by condition; people of two datasets count as different ones."""
+    parts: dict[str, list[People]] = {}
+    for number, folder in enumerate(dict.fromkeys(map(Path, datasets))):
         rows, records = dataset_records(folder, analyzer, roles=("holdout",), description="faces, hold-out")
-        subjects = subjects_of(rows)
+        subjects = subjects_of(rows, prefix=f"{number} ")
         for name in dict.fromkeys(row.condition or "unknown" for row in rows):
             own = [place for place, row in enumerate(rows) if (row.condition or "unknown") == name]
             embeddings, with_face = embedding_matrix([records[place] for place in own])
-            found[name] = People(embeddings, tuple(subjects[own[place]] for place in with_face))
-    return found
+            people = People(embeddings, tuple(subjects[own[place]] for place in with_face))
+            parts.setdefault(name, []).append(people)
+    return {
+        name: People(
+            np.concatenate([part.faces for part in own]), tuple(who for part in own for who in part.subjects)
+        )
+        for name, own in parts.items()
+    }
 
 
 def plane(population: Population, faces: MeasuredFaces) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ from diffusioncleft.diffusioncleft_core.metrics.faces import (
     MeasuredFaces,
     face_figures,
     faces_of,
+    holdout_faces,
     look_at_faces,
 )
 from diffusioncleft.diffusioncleft_core.metrics.fir import (
@@ -240,3 +241,24 @@ def test_faces_belong_to_their_images_and_lie_with_their_owner(tmp_path, analyze
     assert sorted(folder.parent for folder in tmp_path.glob("*/.faces")) == sorted(sets.values())
     assert sum(str(sets["post_op"]) in line and "2.png" in line for line in told) == 1
     assert sum(str(control) in line and "2.png" in line for line in told) == 1
+
+
+def test_hold_outs_of_two_datasets_of_one_condition_count_together(tmp_path, analyzer):
+    """Each clinic's `p0` is somebody else; a dataset that is named twice counts once."""
+    datasets = []
+    for clinic, seeds in (("a", (1, 2, 3)), ("b", (11, 12))):
+        folder, rows = tmp_path / clinic, []
+        create_dataset_folder(folder)
+        for place, seed in enumerate(seeds):
+            file = f"images/{place}.png"
+            phantom(folder / file, seed)
+            shown = "post_op" if seed == 3 else "pre_op"
+            rows.append(ImageRow(file, condition=shown, role="holdout", caption="", subject=f"p{place}"))
+        write_json(folder / "dataset.json", {"settings": {"phantom": True}})
+        write_image_set(folder, rows)
+        datasets.append(folder)
+    found = holdout_faces([*datasets, datasets[0]], analyzer)
+    assert {name: (len(people), people.n_people) for name, people in found.items()} == {
+        "pre_op": (4, 4),
+        "post_op": (1, 1),
+    }
