@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError
+from ..small_counts import is_small
 from ..statistics import clustered_share
 
 RATES = (1e-2, 1e-3, 1e-4, 1e-5)
@@ -211,7 +212,8 @@ def _stated(pairs: ImpostorPairs, rate: float, draws: Scores) -> StatedThreshold
     few = pairs.n_people < LEAST_PEOPLE
     short = method == TAIL_FIT and (expected < LEAST_BEYOND or len(pairs.scores) < LEAST_IN_TAIL)
     if few or short:
-        reason = f"can't be stated at {said} with n = {pairs.n_pairs:,} pairs of {pairs.n_people:,} people"
+        seen = f"n = {pairs.n_pairs:,} pairs of {pairs.n_people:,} people"
+        reason = f"can't be stated at {said} with {'too few people' if is_small(pairs.n_people) else seen}"
         return StatedThreshold(rate, None, None, None, None, pairs.n_pairs, pairs.n_people, reason)
     everybody = np.ones(pairs.n_people)
     if method == COUNTED:

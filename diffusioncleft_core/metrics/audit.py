@@ -107,7 +107,9 @@ def copies_risk(metrics: Mapping[str, Any]) -> dict[str, Any]:
     for variant, figure in metrics.get("near_copies", {}).get("robust", {}).items():
         kept = {key: value for key, value in figure.items() if key not in ("value", "ci95", "k", "note")}
         if control is None or figure["value"] is None:
-            found[variant] = {"value": None, "ci95": None, "k": None, **kept, "note": NO_CONTROL}
+            attack = {key: figure[key] for key in ("value", "ci95", "k", "n")}
+            alone = {"value": None, "ci95": None, "k": None, "attack": attack, "note": NO_CONTROL}
+            found[variant] = kept | alone
             continue
         shares = [
             Proportion(item["value"], (item["ci95"][0], item["ci95"][1]), item["k"], item["n"])

@@ -24,7 +24,7 @@ from ..imageset.cache import ContentCache, entry_key
 from ..imageset.copies import COPIES_VERSION, CopyIndex, thumbnail
 from ..imageset.places import FACES_CACHE
 from ..progress import progress
-from ..small_counts import FEWEST
+from ..small_counts import FEWEST, is_small
 from ..statistics import clopper_pearson
 from .fir import share_as_json
 from .sets import ALL, Group, MeasuredImage, Population
@@ -79,7 +79,8 @@ def copy_figures(
         figures[group.name] = {"near_copies": {"robust": found}}
         held = [part for folder, part in others.items() if _belongs(group, conditions[folder])]
         outside = np.concatenate([np.zeros(0), *held])
-        if len(outside) >= FEWEST:
+        # One of few beside others would follow from the union's count.
+        if len(outside) >= FEWEST and not any(is_small(len(part)) for part in held):
             control = _figure(outside, known.copies, HELD_OUT) | shared
             figures[group.name]["near_copies_control"] = {"robust": {"holdout": control}}
     return figures

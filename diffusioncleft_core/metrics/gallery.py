@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..dataset.references import ReferenceSet
-from ..small_counts import FEWEST
+from ..small_counts import FEWEST, is_small
 from .sets import ALL
 
 Array = NDArray[np.float32]
@@ -88,7 +88,8 @@ def side_by_side(
 ) -> tuple[Array, Gallery]:
     """Several sets with their galleries as one, in which each is compared with its own gallery alone.
 
-    Each set's faces have dimensions of their own, so that the cosine between two sets is 0.
+    Each set's faces have dimensions of their own, so that the cosine between two sets is 0. Where one of them
+    has fewer than five held-out faces there are none: the number would follow from the union's.
     """
 
     def placed(faces: Array, place: int) -> Array:
@@ -107,4 +108,6 @@ def side_by_side(
     # Other people's faces are strangers to every set: they are compared with the first one's photographs.
     control = None if own is None else People(placed(own.faces, 0), own.subjects)
     train, holdout = joined([item.train for item in galleries]), joined([item.holdout for item in galleries])
+    if any(is_small(len(item.holdout.faces)) for item in galleries):
+        holdout = People(holdout.faces[:0], ())
     return generated, Gallery(train, holdout, control)

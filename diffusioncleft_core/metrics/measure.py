@@ -135,7 +135,7 @@ from .sets import (
     reference_population,
 )
 from .threshold import FALSE_MATCH_RATE, STATED_RATE
-from .untold import hides_counts, without_small_counts
+from .untold import SECOND, hides_counts, seen_by_both, without_small_counts
 
 NOT_PAIRED = "It takes two images that can be read."
 REFERENCE_SIZE = "The training images at the generated images' size, over all pairs."
@@ -217,6 +217,7 @@ def measure_sets(
         )
         for group in population.groups
     }
+    trained = Counter(image.condition for image in photographs.images)
     with_face: dict[str, int] = {}
     if analyzer is not None:
         look = functools.partial(look_at_faces, population, references, settings.control)
@@ -237,12 +238,14 @@ def measure_sets(
         figures["audit"] = {"threshold": audit["threshold"], "second": None}
         if second is not None:
             others = look(second, settings.cache_dir, warn, engine)
-            again = audit_figures(population, others, second.pack, settings.false_match_rate, "_second")
+            again = audit_figures(population, others, second.pack, settings.false_match_rate, SECOND)
             figures["audit"]["second"] = again["threshold"]
             merge(audit["sets"], again["sets"])
         merge(sets, audit["sets"])
         if faces.references is not None:
             with_face = dict(Counter(faces.references.conditions))
+            if second is not None and others.references is not None:
+                with_face = seen_by_both(trained, with_face, Counter(others.references.conditions))
             copies = copy_figures(
                 population,
                 references.datasets,
@@ -266,7 +269,6 @@ def measure_sets(
             if extractors.perceptual is not None:
                 info = extractors.perceptual.info.as_json()
                 sets[group.name] |= perceptual_figures(group, drawn, real, info)
-    trained = Counter(image.condition for image in photographs.images)
     told = without_small_counts({"sets": sets, "figures": figures}, trained, with_face, shows)
     told["figures"]["breakdown"] = {
         name: told_breakdown(parts, hidden=hides_counts(shows[name], trained, with_face))

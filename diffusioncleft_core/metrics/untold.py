@@ -19,7 +19,10 @@ UNTOLD = (
 PER = 1000
 """A histogram whose number of pairs is untold has counts of so many."""
 PAIRED = ("fir_pairs", "fir_control_pairs")
-AGAINST_ALL = "fir_images_any"
+SECOND = "_second"
+"""How the names of a second recogniser's metrics end."""
+AGAINST_ALL = ("fir_images_any", "near_copies", "residual_copies")
+"""How the names of metrics against the photographs of all conditions begin."""
 AUDITED = ("leak_", "residual_risk", "distance_ratio", "authenticity")
 """How the names of the leak audit's metrics begin. Their controls count photographs in fives."""
 UNSEEN = "unseen"
@@ -45,12 +48,12 @@ def without_small_counts(
         name = shows.get(own, own)
         for metric in list(metrics):
             if metric.startswith("fir_"):
-                hides = touches(ALL if metric == AGAINST_ALL else name, few | faceless)
+                hides = touches(ALL if metric.startswith(AGAINST_ALL) else name, few | faceless)
                 metrics[metric] = mapped(metrics[metric], face_figure, metric) if hides else metrics[metric]
             elif metric.startswith(AUDITED):
                 if touches(name, few | faceless):
                     metrics[metric] = mapped(without_unseen(metrics[metric]), audit_figure)
-            elif touches(name, few):
+            elif touches(ALL if metric.startswith(AGAINST_ALL) else name, few):
                 metrics[metric] = mapped(metrics[metric], feature_figure, metric, name in few)
             elif metric == "lpips_reference":
                 metrics[metric] = mapped(metrics[metric], with_told_defects)
@@ -69,6 +72,16 @@ def small_counts(photographs: Mapping[str, int], faces: Mapping[str, int]) -> tu
     """The conditions with few photographs, and with few of them without a face."""
     few = {name for name, n in photographs.items() if is_small(n)}
     return few, {name for name, n in faces.items() if is_small(photographs.get(name, n) - n)}
+
+
+def seen_by_both(
+    photographs: Mapping[str, int], faces: Mapping[str, int], others: Mapping[str, int]
+) -> dict[str, int]:
+    """`faces`, and where a second recogniser left few photographs without a face, what that found."""
+    return {
+        name: others.get(name, 0) if is_small(photographs[name] - others.get(name, 0)) else n
+        for name, n in faces.items()
+    }
 
 
 def hides_counts(name: str, photographs: Mapping[str, int], faces: Mapping[str, int]) -> bool:
@@ -96,7 +109,11 @@ def face_figure(figure: Any, metric: str) -> Any:
     if metric == "fir_sweep":
         return [{**row, "pairs": {**row["pairs"], **no_share()}} for row in figure]
     hidden: dict[str, Any] = {"n_reference": None}
-    return {**figure, **hidden, **({**no_share(), "note": UNTOLD} if metric in PAIRED else {})}
+    return {
+        **figure,
+        **hidden,
+        **({**no_share(), "note": UNTOLD} if metric.removesuffix(SECOND) in PAIRED else {}),
+    }
 
 
 def without_unseen(profiles: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,9 +35,9 @@ def rough_percent(value: float, *, up: bool = False) -> str:
 
 def risk_sentence(risk: Mapping[str, Any]) -> str:
     """What a residual risk says, and what it leaves open, in one or two sentences."""
-    n = f"{risk['n']:,} images"
     if risk["value"] is None:
         return f"Not measured. {risk.get('note', '')}".strip()
+    n = f"{risk['n']:,} images"
     low, high = risk["ci95"]
     missed = rough_percent(max(high, risk.get("could_be_missed") or 0), up=True)
     attack, control = risk["attack"], risk["control"]
@@ -71,7 +71,9 @@ def copies_sentence(risk: Mapping[str, Any]) -> str:
     """The same of copies of pixels."""
     n = f"{risk['n_images']:,} images"
     if risk["value"] is None:
-        return f"Copies of photographs: {risk.get('k') or 0:,} of {n}, without a control."
+        found = (risk.get("attack") or {}).get("k")
+        counted = "not counted here" if found is None else f"{found:,} of {n}"
+        return f"Copies of photographs: {counted}, without a control."
     low, high = risk["ci95"]
     upper = rough_percent(high, up=True)
     if not risk["attack"]["k"]:

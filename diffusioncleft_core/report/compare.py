@@ -125,7 +125,7 @@ def why_not(metric: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> st
     shas = [(figure.get("extractor") or {}).get("sha256") for figure in (one, other)]
     if shas[0] != shas[1]:
         return OTHER_NETWORK
-    if metric.startswith("fir") and one.get("threshold") != other.get("threshold"):
+    if one.get("threshold") != other.get("threshold"):
         return OTHER_THRESHOLD
     if one.get("image_size") != other.get("image_size"):
         return OTHER_SIZE

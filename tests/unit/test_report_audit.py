@@ -8,10 +8,16 @@ from html_checks import problems
 from report_documents import CONDITIONS, document
 
 from diffusioncleft.diffusioncleft_core.faces.calibration import StatedThreshold
+from diffusioncleft.diffusioncleft_core.metrics.audit import copies_risk
 from diffusioncleft.diffusioncleft_core.metrics.gallery import Gallery, People
 from diffusioncleft.diffusioncleft_core.metrics.leak import bounded_by_unassessed, leak_figures
 from diffusioncleft.diffusioncleft_core.metrics.threshold import PACK, PAPER, AuditThreshold
-from diffusioncleft.diffusioncleft_core.report.audit_words import NOT_RUN, provenance, risk_sentence
+from diffusioncleft.diffusioncleft_core.report.audit_words import (
+    NOT_RUN,
+    copies_sentence,
+    provenance,
+    risk_sentence,
+)
 from diffusioncleft.diffusioncleft_core.report.html import UNREADABLE, write_html
 
 STATED = StatedThreshold(
@@ -111,3 +117,16 @@ def test_a_report_without_an_audit_says_how_to_get_one(tmp_path):
 def test_what_can_not_be_stated_is_said():
     reason = "can't be stated at 1 in 100,000 with n = 45 pairs of 10 people"
     assert reason in provenance(AuditThreshold(0.6, PAPER, None, 1e-5, reason).as_json())
+
+
+def test_copies_that_were_found_are_told_without_a_control_too():
+    copies = {"value": 0.37, "ci95": [0.28, 0.47], "k": 37, "n": 100, "n_images": 100}
+    risk = copies_risk({"near_copies": {"robust": {"raw": copies}}})["residual_copies"]["robust"]["raw"]
+    assert copies_sentence(risk) == "Copies of photographs: 37 of 100 images, without a control."
+
+
+def test_a_risk_that_is_not_told_leaves_the_sections_readable(tmp_path):
+    report = reported(3)
+    untold = dict.fromkeys(("value", "ci95", "k", "n", "attack", "control", "could_be_missed"))
+    report["sets"]["pre_op"]["residual_risk"]["robust"]["raw"] |= {**untold, "note": "Not told: why."}
+    assert "Not measured. Not told: why." in section(report, "audit", tmp_path / "report.html")

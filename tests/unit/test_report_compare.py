@@ -52,6 +52,11 @@ def test_a_large_difference_is_beyond_chance_and_a_small_one_is_not(run):
 def test_what_is_not_alike_is_not_compared(run):
     other = with_share(run, 10, threshold=0.7)
     assert row_of(comparison(run, other), "fir_images")["note"] == OTHER_THRESHOLD
+    leaks = {"threshold": 0.6, **run["sets"]["pre_op"]["fir_images"]["paper"]["raw"]}
+    pair = [copy.deepcopy(run) for _ in range(2)]
+    for found, threshold in zip(pair, (0.6, 0.3), strict=True):
+        found["sets"]["pre_op"]["leak_images"] = {"robust": {"raw": {**leaks, "threshold": threshold}}}
+    assert row_of(comparison(*pair), "leak_images", profile="robust")["note"] == OTHER_THRESHOLD
     other = with_share(run, 10, extractor={"name": "x", "sha256": "ef" * 32, "phantom": True})
     row = row_of(comparison(run, other), "fir_images")
     assert row["note"] == OTHER_NETWORK and row["difference"] is None

@@ -9,8 +9,9 @@ from recipes import recipe_of
 
 from diffusioncleft.diffusioncleft_core.dataset.references import ReferenceSet
 from diffusioncleft.diffusioncleft_core.metrics.fir import Faces, identity_figures
-from diffusioncleft.diffusioncleft_core.metrics.measure import without_small_counts
+from diffusioncleft.diffusioncleft_core.metrics.gallery import Gallery, People, side_by_side
 from diffusioncleft.diffusioncleft_core.metrics.sets import Group
+from diffusioncleft.diffusioncleft_core.metrics.untold import seen_by_both, without_small_counts
 from diffusioncleft.diffusioncleft_core.recipe.presets import told_recipe
 from diffusioncleft.diffusioncleft_core.recipe.recipe import STEPS_PER_IMAGE
 from diffusioncleft.diffusioncleft_core.run.evaluation import training_facts
@@ -94,6 +95,40 @@ def test_shares_of_images_are_told_of_few_photographs_too():
     counts = {"pre_op": 3, "post_op": 40}
     figure = measured(counts, counts)["sets"]["pre_op"]["fir_images"]["paper"]["raw"]
     assert (figure["k"], figure["n"], figure["n_reference"]) == (IMAGES, IMAGES, None)
+
+
+def test_a_second_recogniser_tells_no_more_than_the_first():
+    pairs = {"value": 0.0, "ci95": [0.0, 0.1], "k": 0, "n": 3800, "n_images": 100, "n_reference": 38}
+    sets = {"pre_op": {name: {"robust": {"raw": pairs}} for name in ("fir_pairs", "fir_pairs_second")}}
+    found = without_small_counts(
+        {"sets": sets, "figures": {"similarity": {}, "pca": None}},
+        {"pre_op": 40},
+        seen_by_both({"pre_op": 40}, {"pre_op": 40}, {"pre_op": 38}),
+    )
+    for metric in found["sets"]["pre_op"].values():
+        assert (metric["robust"]["raw"]["n"], metric["robust"]["raw"]["n_reference"]) == (None, None)
+
+
+def test_what_is_compared_with_all_photographs_tells_no_count_of_a_small_condition():
+    copies = {"value": 0.0, "ci95": [0.0, 0.1], "k": 0, "n": 20, "n_images": 20, "n_reference": 43}
+    sets = {
+        "pre_op": {name: {"robust": {"raw": copies}} for name in ("near_copies", "residual_copies", "fid")}
+    }
+    told_of = without_small_counts(
+        {"sets": sets, "figures": {"similarity": {}, "pca": None}}, {"pre_op": 40, "post_op": 3}, {}
+    )["sets"]["pre_op"]
+    shown = {name: metric["robust"]["raw"]["n_reference"] for name, metric in told_of.items()}
+    assert shown == {"near_copies": None, "residual_copies": None, "fid": 43}
+
+
+def test_a_union_has_no_held_out_people_where_one_of_its_parts_has_few():
+    def union(few: int) -> int:
+        parts = [
+            (faces(2), Gallery(People.strangers(faces(9)), People.strangers(faces(n)))) for n in (10, few)
+        ]
+        return len(side_by_side(parts)[1].holdout.faces)
+
+    assert [union(n) for n in (0, 2, 5)] == [10, 0, 15]
 
 
 def test_a_few_photographs_of_another_size_are_not_told():
