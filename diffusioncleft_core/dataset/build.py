@@ -41,7 +41,7 @@ from .folder import (
     settle,
 )
 from .metadata import unclear_consent
-from .opened import decoded, examine_all, near_copies_among, sources_with_consent
+from .opened import decoded, examine_all, near_copies_among, sources_and_copies
 from .rating_consent import recorded_rating_consent, write_rating_consent
 from .select import Selection, choose_holdout, group_subjects, region_box, roles_elsewhere, select
 from .settings import BuildSettings, Photographs, read_overruled, read_roles, recorded_roles
@@ -129,7 +129,7 @@ def build_dataset(
         notices += found.sidecars.notices(found.listing.photographs, "rename them to end in .txt")
         warnings: list[str] = []
 
-        sources, unread, allowed = sources_with_consent(photos, found)
+        sources, unread, allowed, remember_copies = sources_and_copies(photos, found)
         aside += unread
         withdraw_trainings(folder, allowed, on_change)
         if found.lost and not found.listing.photographs:
@@ -138,6 +138,7 @@ def build_dataset(
         recorded = recorded_roles(folder, settings, warnings)
         shown = {source for candidate, source in sources if candidate.rating}
         shown -= {source for candidate, source in sources if not candidate.rating}
+        remember_copies()
         erased = _erase_withdrawn(folder, ledger, {source for _, source in sources})
         _keep_rating_consent(folder, _pixels_shown(ledger, shown, sources))
 

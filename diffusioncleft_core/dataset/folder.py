@@ -56,6 +56,8 @@ RATING_CONSENT = "rating_consent.json"
 """Photographs that the raters of a study may see."""
 STUDIES = "studies.jsonl"
 """The studies that show some of them."""
+WITHHELD = "withheld.json"
+"""Keyed hashes of photographs with the pixels of one without consent."""
 KEY = "key"
 NOTICE = "PRIVATE.txt"
 SCHEMA = 1
@@ -76,7 +78,7 @@ OWN_NAMES: tuple[str, ...] = (
     EDITS,
     CAPTIONS,
 )
-OWN_NAMES += (ROLES, TRAINED, WITHDRAWN, TRAINED_LOCK, RATING_CONSENT, STUDIES)
+OWN_NAMES += (ROLES, TRAINED, WITHDRAWN, TRAINED_LOCK, RATING_CONSENT, STUDIES, WITHHELD)
 OWN_NAMES += (KEY, NOTICE, ".gitignore", LOCK, MARKER)
 
 _NOTICE = """\

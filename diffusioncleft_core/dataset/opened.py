@@ -1,7 +1,7 @@
 """Photographs are opened here: hashed, read, examined, and compared for near copies."""
 
 import contextlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import UserError
@@ -16,6 +16,9 @@ from .folder import Array, save_image
 from .select import Selected
 from .settings import BuildSettings
 from .unopened import Unopened
+from .withheld import Withheld
+
+SAME_WITHHELD = "the same picture has another row without consent"
 
 
 def hashes_of(photos: Path, names: Sequence[str]) -> set[str]:
@@ -41,7 +44,7 @@ def hash_sources(
                 raise Rejected("unreadable", "not a regular file")
             source = sha256_file(path)
             if source in withheld:
-                raise Rejected("no_consent", "the same file has another row without consent")
+                raise Rejected("no_consent", SAME_WITHHELD)
             sources.append((candidate, source))
         except Rejected as rejection:
             aside.append(SetAside(candidate.file, rejection.reason, rejection.detail))
@@ -55,11 +58,27 @@ def sources_with_consent(
 ) -> tuple[list[tuple[Candidate, str]], list[SetAside], set[str]]:
     """Every candidate with the SHA-256 of its file, what can't be read, and the hashes of all photographs
     that have consent, those whose rows are wrong in something else too."""
-    withheld = hashes_of(photos, without_consent(found.listing, found.matches))
-    sources, aside = hash_sources(photos, found.candidates, withheld)
-    hashed = {candidate.file: source for candidate, source in sources}
-    others = [name for name in with_consent(found.listing, found.matches) if name not in hashed]
-    return sources, aside, {*hashed.values(), *hashes_of(photos, others)} - withheld
+    sources, aside, allowed, _ = sources_and_copies(photos, found)
+    return sources, aside, allowed
+
+
+def sources_and_copies(
+    photos: Path, found: Unopened
+) -> tuple[list[tuple[Candidate, str]], list[SetAside], set[str], Callable[[], None]]:
+    """`sources_with_consent`, and what has the dataset remember the copies that their pixels keep out.
+
+    That is called before the dataset forgets what it has seen of them.
+    """
+    denied = hashes_of(photos, without_consent(found.listing, found.matches))
+    hashed, aside = hash_sources(photos, found.candidates, denied)
+    names = {candidate.file for candidate, _ in hashed}
+    others = [name for name in with_consent(found.listing, found.matches) if name not in names]
+    agreed = {*(source for _, source in hashed), *hashes_of(photos, others)} - denied
+    withheld = Withheld(found.dataset, denied)
+    copies = withheld.copies(agreed)
+    aside += [SetAside(item.file, "no_consent", SAME_WITHHELD) for item, source in hashed if source in copies]
+    sources = [(item, source) for item, source in hashed if source not in copies]
+    return sources, aside, agreed - copies, lambda: withheld.remember(copies)
 
 
 def examine_all(

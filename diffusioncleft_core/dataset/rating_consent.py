@@ -36,9 +36,9 @@ def recorded_rating_consent(dataset: Path) -> frozenset[str]:
 def rating_consent(dataset: Path) -> frozenset[str]:
     """Pixel hashes of the photographs that may be shown now.
 
-    Those of the last build that lie in the folder with a row that says `yes`, and no other: what changes there
-    counts at once, without a build. Where the folder itself is not there, it may be a disk, the last build
-    counts.
+    Those of the last build that lie in the folder with a row that says `yes`, and no other: what changes
+    there counts at once, without a build. Where the folder itself is not there, it may be a disk, the last
+    build counts.
     """
     recorded = recorded_rating_consent(dataset)
     described = read_json(dataset / SETTINGS) if (dataset / SETTINGS).is_file() else {}

@@ -36,6 +36,7 @@ class Unopened:
     sidecars: CaptionFiles
     candidates: Sequence[Candidate]
     set_aside: Sequence[SetAside]
+    dataset: Path
     lost: str | None = None
     """Of a dataset built before: a sentence on why none of its photographs may enter any more."""
 
@@ -82,7 +83,7 @@ def look_through(
     matches = match_rows([*listing.photographs, *(item.file for item in listing.set_aside)], table.rows)
     captions = caption_builder(condition, form)
     candidates, aside = admit(sidecars, listing, table, matches, columns_of(condition), captions)
-    return Unopened(table, listing, matches, sidecars, candidates, aside, lost)
+    return Unopened(table, listing, matches, sidecars, candidates, aside, dataset, lost)
 
 
 def _purge(dataset: Path) -> str:

@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
-from dataset_building import N, reasons, table, write_table
+from dataset_building import N, everything, reasons, table, write_table
 from PIL import Image
 
 from diffusioncleft.diffusioncleft_core import phantom
@@ -12,7 +12,9 @@ from diffusioncleft.diffusioncleft_core.dataset.corrections import (
     read_set_aside,
     readmit,
 )
+from diffusioncleft.diffusioncleft_core.dataset.opened import SAME_WITHHELD
 from diffusioncleft.diffusioncleft_core.errors import UserError
+from diffusioncleft.diffusioncleft_core.files import sha256_file
 from diffusioncleft.tools.altered_copies import CHANGES
 
 
@@ -111,6 +113,28 @@ def test_the_same_file_under_a_name_without_consent_stays_out(build, photos):
     shutil.copy(photos / rows[0]["file"], photos / "copy.png")
     write_table(photos, [*rows, rows[0] | {"file": "copy.png", "consent": "no"}])
     assert reasons(build()) == {"copy.png": "no_consent", rows[0]["file"]: "no_consent"}
+
+
+def test_the_same_pixels_in_another_file_without_consent_keep_their_photograph_out(build, photos, dataset):
+    rows = table(photos)
+    first = rows[0]["file"]
+    with Image.open(photos / first) as image:
+        image.save(photos / "z-copy.png", compress_level=1)
+    assert (photos / "z-copy.png").read_bytes() != (photos / first).read_bytes()
+    write_table(photos, [*rows, rows[0] | {"file": "z-copy.png"}])
+    assert reasons(build()) == {"z-copy.png": "duplicate"}
+    gone = sha256_file(photos / first)
+    write_table(photos, [*rows, rows[0] | {"file": "z-copy.png", "consent": "no"}])
+    for erased in (1, 0, 0):
+        result = build()
+        assert (
+            reasons(result) == {"z-copy.png": "no_consent", first: "no_consent"} and result.erased == erased
+        )
+        assert {item.detail for item in result.set_aside if item.file == first} == {SAME_WITHHELD}
+        assert gone.encode() not in b"".join(everything(dataset).values())
+    (photos / "z-copy.png").unlink()
+    write_table(photos, rows)
+    assert reasons(build()) == {} and not (dataset / "withheld.json").exists()
 
 
 def test_a_row_that_may_speak_of_a_photograph_withholds_it_when_it_gives_no_consent(build, photos):
