@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..diffusioncleft_core.dataset import select as people
 from ..diffusioncleft_core.dataset.settings import LARGEST_SIDE, SAME_PERSON, SMALLEST_SIDE
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.ranges import HOLDOUT, SEED
@@ -73,7 +74,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     build.add_argument(
         "--same-person",
         type=SAME_PERSON,
-        help="cosine for photographs without subject_id (default 0.4, phantoms 0.8)",
+        help="cosine for photographs without subject_id "
+        f"(default {people.SAME_PERSON}, phantoms {people.SAME_PERSON_PHANTOM})",
     )
     build.add_argument(
         "--min-side", type=SMALLEST_SIDE, help="smallest side of a photograph, px (default 256, phantoms 64)"

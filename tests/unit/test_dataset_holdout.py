@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffusioncleft.diffusioncleft_core.dataset.select import choose_holdout, group_subjects
+from diffusioncleft.cli.main import main
+from diffusioncleft.diffusioncleft_core.dataset.select import (
+    SAME_PERSON,
+    SAME_PERSON_PHANTOM,
+    choose_holdout,
+    group_subjects,
+)
 
 
 def roles_of(groups, names=None, fraction=0.1, seed=0, recorded=None):
@@ -89,3 +95,10 @@ def test_a_bridge_between_a_trained_and_a_held_out_subject_makes_both_training(b
     groups = [0, bridge and 0, 0] if bridge else [0, 1, 1]
     roles = roles_of(groups, recorded=recorded)
     assert roles == (["train"] * 3 if bridge else ["train", "holdout", "holdout"])
+
+
+def test_the_help_says_from_which_cosine_two_faces_are_one_person(capsys):
+    with pytest.raises(SystemExit):
+        main(["dataset", "build", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"(default {SAME_PERSON}, phantoms {SAME_PERSON_PHANTOM})" in said
