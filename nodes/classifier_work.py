@@ -15,6 +15,7 @@ from .common import AUTO, PHANTOM, ImageSetHandle, blocked, core_progress
 from .face_work import USUAL, analyzer_of, private_cache
 from .metric_work import PHANTOM_NOTE, Measured
 from .opened import DatasetHandle, withdrawn_notes
+from .words import without_private_paths
 
 if TYPE_CHECKING:
     from ..diffusioncleft_core.downstream.training import Classifier
@@ -264,4 +265,4 @@ def _digest(*sources: Source) -> str:
 
 
 def _warn(message: str) -> None:
-    logging.warning("DiffusionCleft: %s", places.without_private_paths(message))
+    logging.warning("DiffusionCleft: %s", without_private_paths(message))

@@ -22,6 +22,7 @@ from .common import (
 from .conditions import condition_of, conditions
 from .opened import DatasetHandle, dataset_fingerprint, open_dataset
 from .queued import QueuedNode
+from .words import without_private_paths
 
 NONE = "(none found)"
 
@@ -247,5 +248,5 @@ def _known(name: str) -> bool | str:
     try:
         places.dataset_folder(name)
     except UserError as error:
-        return places.without_private_paths(str(error))
+        return without_private_paths(str(error))
     return True

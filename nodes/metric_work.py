@@ -12,6 +12,7 @@ from .common import ImageSetHandle, core_progress
 from .face_work import ReferenceHandle, analyzer_of, pack_of_datasets, private_cache
 from .opened import DatasetHandle, withdrawn_notes
 from .plots import map_plot, similarity_plot
+from .words import without_private_paths
 
 ALL = "all"
 PHANTOM_NOTE = "made with phantoms: says nothing about photographs"
@@ -158,7 +159,7 @@ def _measure(
             analyzer,
             networks,
             MeasureSettings(cache_dir=private_cache("+".join(item.name for item in sets)), **settings),
-            warn=lambda message: logging.warning("DiffusionCleft: %s", places.without_private_paths(message)),
+            warn=lambda message: logging.warning("DiffusionCleft: %s", without_private_paths(message)),
         )
     notes = withdrawn_notes(item.folder for item in sets)
     for note in notes:

@@ -7,7 +7,6 @@ passes through here.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,8 +29,6 @@ PRIVATE = (DATASETS, RUNS, STUDIES)
 VOCABULARIES = "diffusioncleft_vocabularies"
 _LONGEST = 120
 _NO_FILE = ".diffusioncleft-lists-no-file"
-_BELOW = r"""[/\\]([^/\\\s'",;:]+)([/\\][^\s'",;:]*)?"""
-"""In a message: the folder below a root, and what lies in it."""
 _kept: dict[str, list[Path]] = {}
 
 
@@ -78,7 +75,7 @@ def dataset_folder(name: str) -> Path:
 
 def dataset_folders() -> list[Path]:
     """The folders of all datasets of this machine."""
-    return [path for root in roots(DATASETS) for path in _folders(root) if _is_dataset(path)]
+    return [path for root in roots(DATASETS) for path in folders_below(root) if _is_dataset(path)]
 
 
 def check_private(kind: str) -> None:
@@ -111,7 +108,7 @@ def run_folder(name: str) -> Path:
 
 def run_names() -> list[str]:
     """Names of the training runs on this machine, newest first."""
-    found = [path for root in roots(RUNS) for path in _folders(root) if (path / "run.json").is_file()]
+    found = [path for root in roots(RUNS) for path in folders_below(root) if (path / "run.json").is_file()]
     return [path.name for path in sorted(found, key=lambda path: -(path / "run.json").stat().st_mtime)]
 
 
@@ -277,7 +274,7 @@ def diffusers_folders() -> list[str]:
     found = [
         path.name
         for root in folder_paths.get_folder_paths("diffusers")
-        for path in _folders(Path(root))
+        for path in folders_below(Path(root))
         if (path / "model_index.json").is_file()
     ]
     return sorted(found)
@@ -285,7 +282,7 @@ def diffusers_folders() -> list[str]:
 
 def diffusers_folder(name: str) -> Path:
     for root in folder_paths.get_folder_paths("diffusers"):
-        if name in (path.name for path in _folders(Path(root))):
+        if name in (path.name for path in folders_below(Path(root))):
             return Path(root) / name
     raise UserError(f"there is no {name!r} in ComfyUI's models/diffusers; choose a folder that is listed")
 
@@ -293,18 +290,6 @@ def diffusers_folder(name: str) -> Path:
 def face_pack_roots() -> list[Path]:
     """Where face packs are looked for: ComfyUI's models/insightface, as other packs use it."""
     return [Path(folder_paths.models_dir) / "insightface"]
-
-
-def without_private_paths(message: str) -> str:
-    """The message with what lies in private folders called by the name of its dataset, run or study alone.
-
-    A file's name in a dataset is part of its hash, so it goes as well as the folder.
-    """
-    for kind in PRIVATE:
-        for root in roots(kind):
-            for text in {str(root.resolve()), str(root)}:
-                message = re.sub(re.escape(text) + _BELOW, r"\1", message).replace(text, kind)
-    return message
 
 
 def is_private(path: Path) -> bool:
@@ -316,13 +301,13 @@ def is_private(path: Path) -> bool:
 
 
 def _names(kind: str, accept: Callable[[Path], bool]) -> list[str]:
-    return sorted({path.name for root in roots(kind) for path in _folders(root) if accept(path)})
+    return sorted({path.name for root in roots(kind) for path in folders_below(root) if accept(path)})
 
 
 def _find(kind: str, name: str, accept: Callable[[Path], bool], what: str, advice: str) -> Path:
     _plain(name, what)
     for root in roots(kind):
-        if name in (path.name for path in _folders(root)) and accept(root / name):
+        if name in (path.name for path in folders_below(root)) and accept(root / name):
             _refuse_served(root)
             return inside(root, name)
     raise UserError(f"there is no {what} {name!r} in {kind}; {advice}")
@@ -356,7 +341,7 @@ def _portable(part: str, name: str) -> None:
     raise UserError(f"{name!r} can't be a folder: {why}; give another name")
 
 
-def _folders(root: Path) -> list[Path]:
+def folders_below(root: Path) -> list[Path]:
     try:
         return [path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
     except OSError:

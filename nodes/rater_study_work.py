@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from . import places
 from .common import ImageSetHandle, blocked, core_progress
 from .metric_work import PHANTOM_NOTE, Measured
 from .opened import DatasetHandle, withdrawn_notes
+from .words import without_private_paths
 
 if TYPE_CHECKING:
     from ..diffusioncleft_core.study.design import Design
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 OTHER = "other"
 STATISTICS = ("scipy", "statsmodels")
 DATABASE = ("alembic", "itsdangerous", "sqlalchemy")
-_IMAGE = re.compile(r"\b[0-9a-f]{16}\.png\b")
 _SERVING = """\
 Nobody sees it yet. On the server's own machine, in the folder {place}:
 diffusioncleft study serve {name}
@@ -171,7 +170,7 @@ def _digest(plan: Plan) -> str:
 
 def _shown(notice: str) -> str:
     """A sentence for every browser: no path of the server, no name of a photograph."""
-    said = _IMAGE.sub("a photograph", places.without_private_paths(notice))
+    said = without_private_paths(notice)
     said = said.replace(f"{Path(folder_paths.get_output_directory())}/", "")
     logging.info("DiffusionCleft: %s", said)
     return said

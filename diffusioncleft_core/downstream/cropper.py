@@ -23,6 +23,7 @@ from ..imageset.decode import INGEST_VERSION, Rejected, normalise, pixel_sha256,
 from ..imageset.manifest import ImageRow, filtered_rows, raw_rows, read_image_set
 from ..imageset.places import CROPS_CACHE, FACES_CACHE, named
 from ..progress import progress
+from ..small_counts import is_small
 from .crops import GREY, Crops, Pixels, grown
 from .lips import LIPS_VERSION, LandmarkModel, Lip, cut_square, lip_box, load_landmark_model, within
 from .task import Crop
@@ -51,7 +52,8 @@ class Cropper:
         analyzer: finds the faces.
         landmarks: the face pack's own model of 68 or 106 landmarks; without one the lip comes from five.
         cache_dir: a private folder in the place of a generated set's own, or what gives one by the set.
-        warn: told how many images of a set show no lip, and by name which ones are damaged or missing.
+        warn: told how many images of a set show no lip, and which ones are damaged or missing: by name but in
+            a dataset, of which no count of 1 to 4 is told either.
     """
 
     crop: Crop
@@ -102,9 +104,12 @@ class Cropper:
                 found.append((row, record, *cut))
         damaged = [row.file for row, record in zip(rows, records, strict=True) if record.unreadable]
         if not found:
+            n, torn = len(rows), len(damaged)
+            told = _is_told(folder, n, torn, n - torn)
+            number = torn if told else "some"
             raise UserError(
-                f"no lip was found in the {len(rows)} images of {folder}"
-                f"{f', {len(damaged)} of them damaged' if damaged else ''}; "
+                f"no lip was found in the {f'{n} ' if told else ''}images of {folder}"
+                f"{f', {number} of them damaged' if damaged else ''}; "
                 "check that they show faces, or name another face pack"
             )
         self._tell(folder, len(rows), len(rows) - len(found) - len(damaged), damaged)
@@ -148,14 +153,15 @@ class Cropper:
         return self.read(folder, label, roles=roles, description=f"lips, {Path(folder).name}")
 
     def _tell(self, folder: Path, n: int, lipless: int, damaged: Sequence[str]) -> None:
-        """Say what of a set is not among its crops."""
+        """Say what of a set is not among its crops; of a dataset no photograph's name and no small count."""
         if damaged:
+            names = "" if is_dataset(folder) else f": {named(damaged)}"
             self.warn(
-                f"{len(damaged)} of {n} images of {folder} are damaged or missing and count as images "
-                f"without a lip: {named(damaged)}"
+                f"{_part(folder, len(damaged), n)} are damaged or missing and count as images "
+                f"without a lip{names}"
             )
         if lipless:
-            self.warn(f"no lip was found in {lipless} of {n} images of {folder}; they are left out")
+            self.warn(f"no lip was found in {_part(folder, lipless, n)}; they are left out")
 
     def _kept_in(self, folder: Path, own: str) -> Path:
         """Where what is computed from a set's images is kept; own: the name of a generated set's cache."""
@@ -236,6 +242,17 @@ class Cropper:
 def tested_roles(dataset: Path) -> tuple[str, ...]:
     """Which photographs of a dataset are tested on: the hold-out, all of them where nothing is held out."""
     return ("holdout",) if dataset_rows(dataset, "holdout") else ("train", "holdout")
+
+
+def _part(folder: Path, k: int, n: int) -> str:
+    """`6 of 40 images of FOLDER`, or `some images of FOLDER`."""
+    number = f"{k} of {n}" if _is_told(folder, k, n, n - k) else "some"
+    return f"{number} images of {folder}"
+
+
+def _is_told(folder: Path, *counts: int) -> bool:
+    """Whether counts of a set's images may be told: of a dataset none of 1 to 4."""
+    return not (is_dataset(folder) and any(map(is_small, counts)))
 
 
 def drawing_loras(folder: Path) -> frozenset[tuple[str, ...]]:

@@ -120,3 +120,31 @@ for check in (chosen, lambda given: _choices({**left, **given})):
         "ema_decay is -0.5; give a number from 0 on and below 1",
     ]
     assert said(code).splitlines() == told * 2
+
+
+def test_no_message_holds_the_name_of_a_training_image_or_what_lies_in_a_private_folder(tmp_path):
+    """A dataset's name may hold spaces, and the core names an image by its place in the dataset."""
+    (tmp_path / "diffusioncleft_datasets" / "Clinic A").mkdir(parents=True)
+    (tmp_path / "diffusioncleft_datasets" / "Clinic").mkdir()
+    code = f"""
+paths.base_path = paths.models_dir = {str(tmp_path)!r}
+paths.get_output_directory = paths.get_input_directory = paths.get_temp_directory = lambda: '/nowhere'
+from pack.nodes import places
+from pack.nodes.words import for_browser
+root, image = places.roots(places.DATASETS)[0], 'images/0123456789abcdef.png'
+for said in (
+    f"{{image}} of {{root}}/clinicB: damaged; build it again",
+    f"{{root}}/Clinic A/{{image}} can't be read",
+    f"line 3 of {{root}}/Clinic A/manifest.jsonl is not valid",
+    f"{{root}}/Clinic/{{image}} and {{root}}/Clinic are damaged",
+    f"0123456789abcdef.png, fedcba9876543210.png: damaged",
+):
+    print(for_browser(said))
+"""
+    assert said(code).splitlines() == [
+        "a photograph of clinicB: damaged; build it again",
+        "Clinic A can't be read",
+        "line 3 of Clinic A is not valid",
+        "Clinic and Clinic are damaged",
+        "a photograph, a photograph: damaged",
+    ]

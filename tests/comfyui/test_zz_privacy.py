@@ -190,19 +190,27 @@ def test_no_photograph_is_named_in_log_history_pictures_or_what_is_served(server
     private = _private(server, dataset)
     with pytest.raises(GraphRefused) as refusal:
         server.queue(training(dataset, resolution="7"))
-    damaged = server.base / "private datasets" / "damaged"
+    damaged = server.base / "private datasets" / "damaged here"
     shutil.copytree(server.base / "private datasets" / dataset, damaged)
+    shutil.rmtree(damaged / "cache", ignore_errors=True)  # as after a withdrawal
     for row in map(json.loads, (damaged / "manifest.jsonl").read_text().splitlines()):
         (damaged / row["file"]).write_bytes(b"")
-    with pytest.raises(NodeFailed) as failure:
-        server.run(training("damaged"))
+    faces = ours("ReferenceSet", dataset=["data", 0], faces="auto")
+    opening = {"data": ours("Dataset", name="damaged here"), "faces": faces}
+    opening["count"] = node("PreviewAny", source=["faces", 0])
+    failures = []
+    for graph in (training("damaged here"), opening):
+        with pytest.raises(NodeFailed) as failure:
+            server.run(graph)
+        failures.append(str(failure.value))
     shutil.rmtree(damaged)
+    assert any("a photograph of damaged here: " in told for told in failures), failures
     said = {
         "log": server.log,
         "history": json.dumps(server.get("/history")),
         "outputs": used,
         "object_info": json.dumps(server.get("/object_info")),
-        "message": f"{failure.value} {refusal.value}",
+        "message": f"{failures} {refusal.value}",
     }
     for place in ("output", "temp", "models/loras"):
         for path in sorted((server.base / place).rglob("*")):

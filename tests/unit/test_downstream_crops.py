@@ -1,6 +1,7 @@
 """Crops: of every kind of set, each cut once, what has no lip counted; and what each view of them shows."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -111,6 +112,25 @@ def test_a_dataset_gives_training_photographs_to_learn_from_and_the_hold_out_to_
     assert (dataset / "cache" / "downstream" / "crops").is_dir()
     assert not (dataset / ".downstream").exists()
     assert set(train.owners) == {dataset / "cache" / "downstream"}
+
+
+def test_of_a_dataset_no_photograph_is_named_and_no_small_count_told(analyzer, tmp_path):
+    dataset = phantom_dataset(tmp_path / "photos", "pre_op", tmp_path / "private", analyzer, n=7, seed=3)
+    copy = shutil.copytree(dataset / "images", tmp_path / "bare")
+    told = []
+    cropper = replace(small_cropper(analyzer), warn=told.append)
+    first, second = (row["file"].split("/")[-1] for row in read_jsonl(dataset / "manifest.jsonl")[:2])
+    (dataset / "examined.jsonl").unlink()  # as with a face pack that the dataset was not built with
+    for folder, images in ((dataset, dataset / "images"), (copy, copy)):
+        (images / first).write_bytes(b"torn")
+        Image.new("RGB", (128, 128)).save(images / second)
+        cropper.read(folder, 1)
+    assert told == [
+        f"some images of {dataset} are damaged or missing and count as images without a lip",
+        f"no lip was found in some images of {dataset}; they are left out",
+        f"1 of 7 images of {copy} are damaged or missing and count as images without a lip: {first}",
+        f"no lip was found in 1 of 7 images of {copy}; they are left out",
+    ]
 
 
 def test_a_folder_without_a_face_is_refused(cropper, tmp_path):
