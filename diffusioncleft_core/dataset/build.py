@@ -22,7 +22,6 @@ from .folder import (
     CACHE,
     CAPTIONS,
     READMITTED,
-    ROLES,
     SCHEMA,
     SET_ASIDE,
     SETTINGS,
@@ -43,8 +42,24 @@ from .folder import (
 from .metadata import unclear_consent
 from .opened import decoded, examine_all, near_copies_among, sources_and_copies
 from .rating_consent import recorded_rating_consent, write_rating_consent
-from .select import Selection, choose_holdout, group_subjects, region_box, roles_elsewhere, select
-from .settings import BuildSettings, Photographs, read_overruled, read_roles, recorded_roles
+from .select import (
+    Selection,
+    choose_holdout,
+    earlier_roles,
+    group_subjects,
+    region_box,
+    roles_elsewhere,
+    select,
+)
+from .settings import (
+    BuildSettings,
+    Photographs,
+    read_overruled,
+    read_roles,
+    recorded_roles,
+    roles_set_aside,
+    write_roles,
+)
 from .trained import OnChange, restore_trainings, withdraw_trainings
 from .unopened import look_through
 
@@ -139,7 +154,7 @@ def build_dataset(
         shown = {source for candidate, source in sources if candidate.rating}
         shown -= {source for candidate, source in sources if not candidate.rating}
         remember_copies()
-        erased = _erase_withdrawn(folder, ledger, {source for _, source in sources})
+        erased = _erase_withdrawn(folder, ledger, {source for _, source in sources}, allowed)
         _keep_rating_consent(folder, _pixels_shown(ledger, shown, sources))
 
         overruled = read_overruled(folder)
@@ -158,7 +173,9 @@ def build_dataset(
         elsewhere = roles_elsewhere(selection.entered, photographs.apart_from, settings.person_threshold)
         rows, subjects, roles = _rows(folder, condition, selection, settings, recorded, elsewhere)
         _write_images(folder, photos, selection, settings.max_side, opened)
-        _write_lists(folder, rows, roles, aside)
+        kept = {source: role for source, role in recorded.items() if source in allowed - roles.keys()}
+        write_roles(folder, roles, kept)
+        _write_lists(folder, rows, aside)
         write_rating_consent(
             folder, {item.pixels for item in selection.entered} & _pixels_shown(ledger, shown, sources)
         )
@@ -198,9 +215,9 @@ def _refuse_people(
     )
 
 
-def _erase_withdrawn(folder: Path, ledger: Ledger, sources: set[str]) -> int:
+def _erase_withdrawn(folder: Path, ledger: Ledger, sources: set[str], agreed: set[str]) -> int:
     """Erase what was derived from photographs that are no longer there or no longer allowed; return their
-    number.
+    number. Of those that are `agreed` to and no `sources`, their rows being wrong, the role stays known.
 
     Comes before anything else is done, so that an interrupted build has erased it already.
     """
@@ -221,9 +238,12 @@ def _erase_withdrawn(folder: Path, ledger: Ledger, sources: set[str]) -> int:
             built = [row for row in read_jsonl(folder / CAPTIONS) if row.get("file") in files]
             write_jsonl(folder / CAPTIONS, built)
         write_image_set(folder, kept)
-        roles = {source: role for source, role in read_roles(folder).items() if source in sources}
-        write_json(folder / ROLES, roles)
         erase_unlisted(folder, [row.sha256 for row in kept if row.sha256])
+    roles, aside = read_roles(folder), roles_set_aside(folder)
+    if not {*roles, *aside} <= sources:
+        left = {source: role for source, role in roles.items() if source in sources}
+        others = {source: role for source, role in (aside | roles).items() if source in agreed - left.keys()}
+        write_roles(folder, left, others)
     return len(rows) - len(kept)
 
 
@@ -267,10 +287,7 @@ def _rows(
         f"id {subject}" if subject else f"photo {item.examined.source}"
         for subject, item in zip(subjects, entered, strict=True)
     ]
-    before = [
-        {recorded[item.examined.source]} | other if item.examined.source in recorded else other
-        for item, other in zip(entered, elsewhere, strict=True)
-    ]
+    before = [mine | other for mine, other in zip(earlier_roles(selection, recorded), elsewhere, strict=True)]
     roles = choose_holdout(groups, names, settings.holdout, settings.seed, before)
     smallest: dict[int, str] = {}
     for group, name in zip(groups, names, strict=True):
@@ -316,11 +333,8 @@ def _write_images(
     save_embeddings(folder, hashes, [item.examined.record.embedding for item in selection.entered])
 
 
-def _write_lists(
-    folder: Path, rows: Sequence[ImageRow], roles: Mapping[str, str], aside: list[SetAside]
-) -> None:
-    """Write roles, manifest and what was set aside, then erase the images that no row names."""
-    write_json(folder / ROLES, dict(sorted(roles.items())))
+def _write_lists(folder: Path, rows: Sequence[ImageRow], aside: list[SetAside]) -> None:
+    """Write manifest and what was set aside, then erase the images that no row names."""
     if (folder / CAPTIONS).is_file():  # a stop in between leaves the right ones to restore
         keep_captions(folder, rows)
     write_image_set(folder, rows)

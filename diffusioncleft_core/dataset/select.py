@@ -35,11 +35,13 @@ class Selected:
 @dataclass(frozen=True)
 class Selection:
     """`entered`, in the order of their names; `set_aside`; `same_picture`: pairs of `entered` that are near
-    duplicates and were both taken all the same."""
+    duplicates and were both taken all the same; `replaced`: by the source of each duplicate and near
+    duplicate that does not enter, the sources of `entered` that show its picture."""
 
     entered: tuple[Selected, ...]
     set_aside: tuple[SetAside, ...]
     same_picture: tuple[tuple[int, int], ...]
+    replaced: Mapping[str, frozenset[str]]
 
 
 def select(
@@ -56,7 +58,8 @@ def select(
     """
     aside: list[SetAside] = []
     sound: list[Selected] = []
-    first: dict[str, str] = {}
+    first: dict[str, Selected] = {}
+    doubles: list[Selected] = []
     for item in sorted(examined, key=lambda entry: entry.candidate.file):
         candidate, found = item.candidate, item.examined
         rejection = found.rejection(min_side, overruled.get(found.source, ()))
@@ -66,21 +69,25 @@ def select(
                 "taken back without a face it needs a subject_id, for the hold-out's sake",
             )
         if rejection is None and item.pixels in first:
-            rejection = ("duplicate", f"the same picture as {first[item.pixels]}")
+            rejection = ("duplicate", f"the same picture as {first[item.pixels].candidate.file}")
+            doubles.append(item)
         if rejection is not None:
             aside.append(SetAside(candidate.file, *rejection, source=found.source))
             continue
-        first[item.pixels] = candidate.file
+        first[item.pixels] = item
         sound.append(item)
-    entered, nearly, pairs = _without_near_duplicates(sound, overruled, near_copies)
-    return Selection(tuple(entered), tuple(aside + nearly), tuple(pairs))
+    entered, nearly, pairs, replaced = _without_near_duplicates(sound, overruled, near_copies)
+    for item in doubles:
+        shown = first[item.pixels].examined.source
+        replaced[item.examined.source] = replaced.get(shown, frozenset({shown}))
+    return Selection(tuple(entered), tuple(aside + nearly), tuple(pairs), replaced)
 
 
 def _without_near_duplicates(
     items: list[Selected],
     overruled: Mapping[str, Collection[str]],
     near_copies: Callable[[Sequence[Selected]], Sequence[Pair]],
-) -> tuple[list[Selected], list[SetAside], list[tuple[int, int]]]:
+) -> tuple[list[Selected], list[SetAside], list[tuple[int, int]], dict[str, frozenset[str]]]:
     signatures = [item.examined.signature for item in items]
     assert all(entry is not None for entry in signatures)
     alike = near_duplicates(
@@ -94,6 +101,7 @@ def _without_near_duplicates(
         near.setdefault(j, set()).add(i)
     kept: set[int] = set()
     aside: list[SetAside] = []
+    replaced: dict[str, frozenset[str]] = {}
     for i in sorted(range(len(items)), key=lambda k: (-_area(items[k]), items[k].candidate.file)):
         twins = sorted(near.get(i, set()) & kept)
         source = items[i].examined.source
@@ -101,6 +109,7 @@ def _without_near_duplicates(
             what = "mirror image of" if frozenset((i, twins[0])) in mirrored else "same picture as"
             detail = f"nearly the {what} {items[twins[0]].candidate.file}"
             aside.append(SetAside(items[i].candidate.file, "near_duplicate", detail, source))
+            replaced[source] = frozenset(items[k].examined.source for k in twins)
         else:
             kept.add(i)
     number = {old: new for new, old in enumerate(sorted(kept))}
@@ -108,7 +117,21 @@ def _without_near_duplicates(
         [items[i] for i in sorted(kept)],
         aside,
         [(number[i], number[j]) for i, j, _ in pairs if i in kept and j in kept],
+        replaced,
     )
+
+
+def earlier_roles(selection: Selection, recorded: Mapping[str, str]) -> list[set[str]]:
+    """The roles that each photograph that enters has had, and those whose picture it shows in their place.
+
+    recorded: roles of an earlier build, by source.
+    """
+    roles = {item.examined.source: set[str]() for item in selection.entered}
+    shown = {source: frozenset({source}) for source in roles}
+    for source, places in {**selection.replaced, **shown}.items():
+        for place in places if source in recorded else ():
+            roles[place].add(recorded[source])
+    return [roles[item.examined.source] for item in selection.entered]
 
 
 def _area(item: Selected) -> int:

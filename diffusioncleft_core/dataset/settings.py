@@ -1,13 +1,13 @@
 """How a dataset is built, and what is recorded from one build to the next."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..conditions.loader import load_vocabulary
 from ..conditions.prompts import CaptionForm
 from ..errors import UserError
-from ..files import read_json, read_jsonl
+from ..files import read_json, read_jsonl, write_json
 from ..imageset.copies import NEAR_COPY, NEAR_COPY_VISIT
 from ..imageset.decode import MAX_SIDE
 from ..ranges import HOLDOUT, SEED, check_fields, number, ranged, whole
@@ -20,6 +20,8 @@ MIN_SIDE_PHANTOM = 64
 SMALLEST_SIDE = whole(1, 8192)
 LARGEST_SIDE = whole(64, 8192)
 SAME_PERSON = number(0, 1, above=True, below=True)
+_SET_ASIDE = "set_aside"
+"""In roles.json beside the source hashes: the roles of what is not in the dataset at present."""
 
 
 @dataclass(frozen=True)
@@ -107,12 +109,28 @@ def read_overruled(folder: Path) -> dict[str, set[str]]:
 
 
 def read_roles(folder: Path) -> dict[str, str]:
-    return dict(read_json(folder / ROLES)) if (folder / ROLES).is_file() else {}
+    """The roles of the photographs in the dataset, by source hash."""
+    roles = dict(read_json(folder / ROLES)) if (folder / ROLES).is_file() else {}
+    roles.pop(_SET_ASIDE, None)
+    return roles
+
+
+def roles_set_aside(folder: Path) -> dict[str, str]:
+    """The roles that photographs had which the table allows and the last build set aside, by source hash."""
+    found = read_json(folder / ROLES) if (folder / ROLES).is_file() else {}
+    return dict(found.get(_SET_ASIDE, {}))
+
+
+def write_roles(folder: Path, roles: Mapping[str, str], set_aside: Mapping[str, str]) -> None:
+    """Record the roles of the photographs in the dataset, and those that photographs set aside have had."""
+    kept = {_SET_ASIDE: dict(sorted(set_aside.items()))} if set_aside else {}
+    write_json(folder / ROLES, dict(sorted(roles.items())) | kept)
 
 
 def recorded_roles(folder: Path, settings: BuildSettings, warnings: list[str]) -> dict[str, str]:
-    """Roles of an earlier build by source hash; none, with a warning, when another split is asked for."""
-    roles = read_roles(folder)
+    """Roles of earlier builds by source hash, also of what was set aside; none, with a warning, when another
+    split is asked for."""
+    roles = roles_set_aside(folder) | read_roles(folder)
     if not roles or not (folder / SETTINGS).is_file():
         return roles
     before = read_json(folder / SETTINGS).get("settings", {})

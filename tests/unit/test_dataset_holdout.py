@@ -1,9 +1,13 @@
 """The hold-out: a subject is never on both sides, and never changes sides."""
 
+import json
+
 import numpy as np
 import pytest
+from dataset_building import reasons, table, write_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from diffusioncleft.cli.main import main
 from diffusioncleft.diffusioncleft_core.dataset.select import (
@@ -12,6 +16,8 @@ from diffusioncleft.diffusioncleft_core.dataset.select import (
     choose_holdout,
     group_subjects,
 )
+from diffusioncleft.diffusioncleft_core.dataset.settings import read_roles
+from diffusioncleft.diffusioncleft_core.files import sha256_file
 
 
 def roles_of(groups, names=None, fraction=0.1, seed=0, recorded=None):
@@ -65,6 +71,65 @@ def test_a_subject_with_most_of_the_photographs_is_not_held_out():
     for seed in range(20):
         roles = roles_of([0] * 80 + list(range(1, 21)), seed=seed)
         assert roles[0] == "train" and "holdout" in roles
+
+
+def larger(photos, names):
+    """Larger versions of photographs, which enter in their place; without subject ids. Their names."""
+    for name in names:
+        with Image.open(photos / name) as image:
+            image.resize((image.width * 8 // 5, image.height * 8 // 5)).save(photos / f"large-{name}")
+    return {f"large-{name}": name for name in names}
+
+
+def known_roles(photos, dataset):
+    roles = read_roles(dataset)
+    hashes = {path.name: sha256_file(path) for path in photos.glob("*.png")}
+    return {name: roles[source] for name, source in hashes.items() if source in roles}
+
+
+def test_a_photograph_in_the_place_of_a_near_or_exact_twin_has_its_side(build, photos, dataset):
+    rows = [row | {"subject_id": ""} for row in table(photos)]
+    write_table(photos, rows)
+    build()
+    before = known_roles(photos, dataset)
+    twins = larger(photos, list(before))
+    first = next(iter(twins))
+    own = {row["file"]: row for row in rows}
+    added = [own[name] | {"file": twin} for twin, name in twins.items()]
+    write_table(photos, [*rows, *added])
+    assert set(reasons(build()).values()) == {"near_duplicate"}
+    assert known_roles(photos, dataset) == {twin: before[name] for twin, name in twins.items()}
+    with Image.open(photos / first) as image:
+        image.save(photos / "a-first.png", compress_level=1)
+    write_table(photos, [*rows, *added, own[twins[first]] | {"file": "a-first.png"}])
+    build()
+    after = {twin: before[name] for twin, name in twins.items() if twin != first}
+    assert known_roles(photos, dataset) == after | {"a-first.png": before[twins[first]]}
+    for twin in twins:
+        (photos / twin).unlink()
+    (photos / "a-first.png").unlink()
+    write_table(photos, rows)
+    assert build().rows and known_roles(photos, dataset) == before
+
+
+def test_who_is_set_aside_for_a_while_comes_back_to_the_same_side_and_a_withdrawn_one_is_forgotten(
+    build, photos, dataset
+):
+    rows = table(photos)
+    build()
+    before = known_roles(photos, dataset)
+    held = {name for name, role in before.items() if role == "holdout"}
+    write_table(photos, [row | {"age_group": "teen"} if row["file"] in held else row for row in rows])
+    build()
+    write_table(photos, rows)
+    build()
+    assert known_roles(photos, dataset) == before
+    (dataset / "roles.json").write_text(json.dumps(read_roles(dataset)))
+    assert build().warnings == () and known_roles(photos, dataset) == before
+    write_table(photos, [row | {"consent": "no"} if row["file"] in held else row for row in rows])
+    build()
+    text = (dataset / "roles.json").read_text("utf-8")
+    assert not [name for name in held if sha256_file(photos / name) in text]
 
 
 def unit(*values):
