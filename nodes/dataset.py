@@ -25,6 +25,8 @@ from .queued import QueuedNode
 from .words import without_private_paths
 
 NONE = "(none found)"
+_given_before: dict[str, tuple[str, int]] = {}
+"""Of each phantom dataset: the hash of its manifest, and how often that was found changed."""
 
 
 class LoadDataset(Node):
@@ -118,8 +120,16 @@ class PhantomDataset(Node):
         check_faces(PHANTOM)
 
     @classmethod
+    def fingerprint_inputs(cls, **settings: Any) -> int:
+        if None in settings.values():  # a link brings it, and any of the datasets may be meant
+            return sum(map(_changes, list(_given_before)))
+        return _changes(_phantom_name(**settings))
+
+    @classmethod
     def execute(cls, condition: str, count: int, size: int, seed: int, holdout: float) -> io.NodeOutput:
-        return _given(phantom_dataset(condition, count, size, seed, holdout))
+        found = phantom_dataset(condition, count, size, seed, holdout)
+        _given_before[found.name] = (found.sha256, _given_before.get(found.name, ("", 0))[1])
+        return _given(found)
 
 
 class Captions(Node):
@@ -198,7 +208,7 @@ def phantom_dataset(condition: str, count: int, size: int, seed: int, holdout: f
     if found.phantom is None:
         raise UserError(f"the phantom draws no {condition}; choose a condition that is listed")
     finding = found.phantom.finding
-    name = f"phantom_{condition}_{count}_{size}px_{seed}_{round(100 * holdout)}"
+    name = _phantom_name(condition, count, size, seed, holdout)
     folder = places.new_dataset_folder(name)
     photographs = private_dir(folder.parent / ".phantom_photographs") / name
     if folder.exists() and not photographs.is_dir():
@@ -219,6 +229,22 @@ def phantom_dataset(condition: str, count: int, size: int, seed: int, holdout: f
             settings=BuildSettings(holdout=holdout, seed=seed, phantom=True),
         )
     return open_dataset(name)
+
+
+def _phantom_name(condition: str, count: int, size: int, seed: int, holdout: float) -> str:
+    return f"phantom_{condition}_{count}_{size}px_{seed}_{round(100 * holdout)}"
+
+
+def _changes(name: str) -> int:
+    """How often a phantom dataset was found changed, or gone, since a node of this server gave it.
+
+    A graph is queued before its dataset is made, so the manifest's hash alone would be another the next time,
+    and the first one again after a purge.
+    """
+    now = dataset_fingerprint(name)
+    before, count = _given_before.get(name, (now, 0))
+    _given_before[name] = (now, count + (now != before))
+    return _given_before[name][1]
 
 
 def _outputs() -> list[Any]:

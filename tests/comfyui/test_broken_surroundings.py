@@ -1,4 +1,4 @@
-"""A trainer that is killed, and libraries that are not installed: one node says so, the server goes on."""
+"""A killed trainer, a purged dataset, libraries that are not installed: the server goes on."""
 
 import textwrap
 import time
@@ -7,6 +7,8 @@ import psutil
 import pytest
 from comfy_server import ComfyServer, GraphRefused
 from graphs import CLASSIFIER, KINDS, PROMPT, drawing, node, ours, saving, training
+
+from diffusioncleft.diffusioncleft_core.dataset.folder import purge_dataset
 
 STEPS = 200
 MISSING = ("insightface", "onnxruntime", "rapidocr", "lpips", "pytorch_fid", "bitsandbytes", "sklearn")
@@ -31,6 +33,23 @@ def test_a_killed_trainer_harms_neither_the_server_nor_its_checkpoint(server, da
     assert f"done, step {STEPS} of {STEPS}" in done
     (run,) = state.glob("killed-*")
     assert len((run / "training" / "loss.jsonl").read_text(encoding="utf-8").splitlines()) == STEPS
+
+
+def test_a_phantom_dataset_that_was_purged_is_made_again_and_one_that_is_there_is_not(server):
+    asked = {"condition": "pre_op", "size": 64, "seed": 5, "holdout": 0.0}
+    for count in (8, ["count", 0]):
+        graph = {
+            "count": node("PrimitiveInt", value=8),
+            "data": ours("PhantomDataset", count=count, **asked),
+            "see": node("PreviewAny", source=["data", 2]),
+        }
+        server.run(graph)
+        (folder,) = (server.base / "private datasets").glob("phantom_pre_op_8_64px_5_0")
+        again = dict(server.wait(server.queue(graph))["status"]["messages"])
+        assert "data" in again["execution_cached"]["nodes"]
+        purge_dataset(folder)
+        server.run(graph)
+        assert (folder / "manifest.jsonl").is_file()
 
 
 @pytest.fixture(scope="module")
