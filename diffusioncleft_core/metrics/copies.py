@@ -19,6 +19,7 @@ from ..dataset import references
 from ..dataset.copies import dataset_thumbnails
 from ..dataset.folder import dataset_rows, owned_cache
 from ..dataset.references import ReferenceSet, read_references
+from ..errors import UserError
 from ..faces.analyzer import FaceAnalyzer
 from ..imageset.cache import ContentCache, entry_key
 from ..imageset.copies import COPIES_VERSION, CopyIndex, thumbnail
@@ -26,18 +27,21 @@ from ..imageset.places import FACES_CACHE
 from ..progress import progress
 from ..small_counts import FEWEST, is_small
 from ..statistics import clopper_pearson
+from .bare import bare_faces
 from .fir import share_as_json
-from .sets import ALL, Group, MeasuredImage, Population
+from .sets import ALL, Group, MeasuredImage, Population, References
 
 Scores = NDArray[np.float64]
 SCORES = "copies"
+SCORES_VERSION = 2
+"""Counted up when kept scores may be of other photographs than they are kept for."""
 CAUGHT = "Zero by construction where the filter looked for near copies: the raw set's figure is the result."
 HELD_OUT = "Photographs that were not trained on: what other photographs score."
 
 
 def copy_figures(
     population: Population,
-    datasets: Sequence[Path],
+    references: References,
     known: ReferenceSet,
     cache_dir: Path | None,
     *,
@@ -47,14 +51,14 @@ def copy_figures(
 ) -> dict[str, dict[str, Any]]:
     """`near_copies`, and `near_copies_control` from five hold-out photographs on, of every group.
 
-    known: the training photographs of all conditions, of which each is a copy too many. phantom: whether the
-    images are drawings, of which the figures say nothing about photographs. engine: who compares; workers
-    elsewhere read the photographs where they lie, with the pack of `analyzer`.
+    known: the photographs of `references`, of all conditions, of which each is a copy too many. phantom:
+    whether the images are drawings, of which the figures say nothing about photographs. engine: who compares;
+    workers elsewhere read the photographs where they lie, with the pack of `analyzer`.
     """
     assert known.copies is not None
     again = None
     if analyzer is not None and analyzer.again is not None:
-        again = Knowing(tuple(map(Path, datasets)), analyzer.again)
+        again = Knowing(references, cache_dir, analyzer.again, known.fingerprint, len(known.copies))
     scores = copy_scores(population.images, known, cache_dir, engine, again)
     shared = {
         "threshold": known.copies.threshold,
@@ -67,7 +71,7 @@ def copy_figures(
     }
     others = {
         folder: _scores_of([*dataset_thumbnails(folder, dataset_rows(folder, "holdout"))], known.copies)
-        for folder in dict.fromkeys(map(Path, datasets))
+        for folder in dict.fromkeys(map(Path, references.datasets))
     }
     conditions = {folder: {row.condition for row in dataset_rows(folder, "train")} for folder in others}
     figures: dict[str, dict[str, Any]] = {}
@@ -111,7 +115,8 @@ def copy_scores(
         for place, image in enumerate(images):
             kept: Any = None
             if image.sha256 is not None:
-                key = entry_key(image.sha256, known.fingerprint, len(known.copies), COPIES_VERSION)
+                versions = (COPIES_VERSION, SCORES_VERSION)
+                key = entry_key(image.sha256, known.fingerprint, len(known.copies), *versions)
                 kept = (caches[image.folder].value(key) or {}).get("score")
                 if not isinstance(kept, float):
                     jobs.append(Comparison(place, image.folder, image.file, key))
@@ -142,15 +147,28 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Knowing:
-    """The thumbnails of these datasets' photographs, read where they lie."""
+    """The thumbnails of the references' photographs, read where they lie.
 
-    datasets: tuple[Path, ...]
+    `fingerprint` and `size` are of what is looked for; UserError where something else lies there.
+    """
+
+    references: References
+    cache_dir: Path | None
     analyzer: Callable[[], FaceAnalyzer]
+    fingerprint: str
+    size: int
 
     def __call__(self) -> CopyIndex:
-        found = read_references(self.datasets, self.analyzer()).copies
-        assert found is not None
-        return found
+        analyzer = self.analyzer()
+        others = bare_faces(self.references.folders, analyzer, self.cache_dir, lambda message: None)
+        found = read_references(self.references.datasets, analyzer, others=others)
+        assert found.copies is not None
+        if (found.fingerprint, len(found.copies)) != (self.fingerprint, self.size):
+            raise UserError(
+                "a worker sees other photographs than this process to look for near copies of; give folders "
+                "that all workers see, and change none of them meanwhile"
+            )
+        return found.copies
 
 
 @dataclass(frozen=True)

@@ -248,7 +248,7 @@ def measure_sets(
                 with_face = seen_by_both(trained, with_face, Counter(others.references.conditions))
             copies = copy_figures(
                 population,
-                references.datasets,
+                references,
                 faces.references,
                 settings.cache_dir,
                 phantom=analyzer.phantom_only,

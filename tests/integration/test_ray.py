@@ -25,8 +25,9 @@ from diffusioncleft.diffusioncleft_core.filters.settings import FilterSettings, 
 from diffusioncleft.diffusioncleft_core.flux.source import phantom_source
 from diffusioncleft.diffusioncleft_core.generation.generate import generate
 from diffusioncleft.diffusioncleft_core.generation.settings import GenerationSettings, Sampling
-from diffusioncleft.diffusioncleft_core.metrics.extractors import load_extractors
-from diffusioncleft.diffusioncleft_core.metrics.measure import measure_sets
+from diffusioncleft.diffusioncleft_core.metrics.extractors import Extractors, load_extractors
+from diffusioncleft.diffusioncleft_core.metrics.measure import MeasureSettings, measure_sets
+from diffusioncleft.diffusioncleft_core.metrics.sets import References
 
 ray = pytest.importorskip("ray", reason="NO RAY: pip install ray fsspec")
 N, BATCH, SIDE = 10, 4, 64
@@ -246,6 +247,23 @@ def test_two_workers_filter_and_measure_to_the_figures_of_one_process(engine, pi
     assert found["ray"][2].keys() == found["here"][2].keys()
     for key, value in found["here"][2].items():
         assert found["ray"][2][key] == pytest.approx(value, rel=1e-4, abs=1e-6), key
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_two_workers_find_the_copies_of_a_bare_folders_photographs(engine, pictures, tmp_path, beside):
+    bare, drawn = tmp_path / "bare", shutil.copytree(pictures / "set", tmp_path / "set")
+    phantom.write_photographs(bare, 5, "cleft", 23, subjects=5)
+    for place, photograph in enumerate(sorted(bare.glob("*.png"))[:2]):
+        shutil.copy(photograph, drawn / f"of the bare folder {place}.png")
+    references = References((pictures / "dataset",) if beside else (), {bare: "all"})
+    found = []
+    for who, cache in ((engine, "elsewhere"), (HERE, "alone"), (HERE, "elsewhere")):
+        settings = MeasureSettings(cache_dir=tmp_path / cache)
+        analyzer = load_face_analyzer("phantom")
+        measured = measure_sets({"pre_op": drawn}, references, analyzer, Extractors(), settings, engine=who)
+        found.append(measured["sets"]["pre_op"]["near_copies"]["robust"]["raw"])
+    assert found[0] == found[1] == found[2]
+    assert (found[0]["n_reference"] > 5) is beside and found[0]["k"] >= 2
 
 
 def flat(value, name=""):

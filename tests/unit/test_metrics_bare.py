@@ -1,13 +1,15 @@
 """Bare folders of images as references."""
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from diffusioncleft.diffusioncleft_core.dataset.references import read_references
+from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.imageset.copies import thumbnail
 from diffusioncleft.diffusioncleft_core.metrics.bare import bare_faces
-from diffusioncleft.diffusioncleft_core.metrics.sets import (
-    MeasuredImage,
-)
+from diffusioncleft.diffusioncleft_core.metrics.copies import Knowing
+from diffusioncleft.diffusioncleft_core.metrics.sets import MeasuredImage, References
 from diffusioncleft.diffusioncleft_core.phantom.face import random_face
 from diffusioncleft.diffusioncleft_core.phantom.render import render
 
@@ -35,3 +37,18 @@ def test_a_bare_reference_is_decoded_once_and_a_changed_picture_anew(analyzer, t
     assert all(map(np.array_equal, greys(), first)) and decoded == []
     Image.fromarray(pictures[3]).save(folder / "1.png")
     assert np.array_equal(greys()[1], thumbnail(pictures[3])) and decoded == ["1.png"]
+
+
+def test_a_worker_that_sees_other_photographs_looks_for_no_near_copies(analyzer, tmp_path):
+    folder, rng = tmp_path / "healthy", np.random.default_rng(4)
+    folder.mkdir()
+    for number in range(3):
+        Image.fromarray(render(random_face(rng), 128).image).save(folder / f"{number}.png")
+    references = References((), {folder: "all"})
+    others = bare_faces(references.folders, analyzer, None, lambda message: None)
+    known = read_references((), analyzer, others=others)
+    knowing = Knowing(references, None, lambda: analyzer, known.fingerprint, 3)
+    assert len(knowing()) == len(known.copies) == 3
+    (folder / "2.png").unlink()
+    with pytest.raises(UserError, match="a worker sees other photographs"):
+        knowing()
