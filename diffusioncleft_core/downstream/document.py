@@ -175,7 +175,8 @@ def _comparison(row: Any, at: str) -> None:
     found = _object(row, at)
     for key in ("a", "b"):
         _text(found.get(key), f"{at}.{key}")
-    _within(found.get("mcnemar_p"), f"{at}.mcnemar_p", 0, 1)
+    if "mcnemar_p" not in found or found["mcnemar_p"] is not None:
+        _within(found.get("mcnemar_p"), f"{at}.mcnemar_p", 0, 1)
     for name, figure in _object(found.get("difference"), f"{at}.difference").items():
         _figure({**_object(figure, f"{at}.difference.{name}"), "n": 0}, f"{at}.difference.{name}", -1)
 

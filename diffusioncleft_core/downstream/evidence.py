@@ -21,8 +21,8 @@ from .reading import (
     judged,
     reading,
 )
-from .resampling import RESAMPLES, observed, same_images
-from .scores import HEADLINE, by_group, figures, reliability, spread
+from .resampling import RESAMPLES, Subjects, observed, same_images
+from .scores import HEADLINE, by_group, figures, reliability, small_class, spread
 from .task import Task
 
 Trainings = Sequence[Predictions]
@@ -254,7 +254,13 @@ def comparisons(
     resamples: int,
     seed: int,
 ) -> list[dict[str, Any]]:
-    """The first source beside every other one, and beside each line to beat."""
+    """The first source beside every other one, and beside each line to beat.
+
+    Of photographs there is no row where a class has 1 to 4 people, and no p where the people of whom either
+    alone is right are as few: their number would follow from it.
+    """
+    if photographs and small_class(Subjects.of(sources[first])):
+        return []
     others = {name: trainings for name, trainings in sources.items() if name != first}
     others |= {item.name: trainings for item, trainings in controls if item.expected == LINE and trainings}
     rows = []
@@ -263,6 +269,8 @@ def comparisons(
         if photographs:
             counts = ("n", "n_subjects", "only_a", "only_b")
             found |= {key: told(found[key]) for key in counts}
+            if found["only_a"] is None or found["only_b"] is None:
+                found["mcnemar_p"] = None
         rows.append({"a": first, "b": name, **found, "n_needed": needed(sources[first], trainings)})
     return rows
 

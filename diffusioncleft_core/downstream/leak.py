@@ -283,7 +283,8 @@ def check_pictures(n: int, of: int, *, paper: bool = False, photographs: bool = 
     if not n:
         return None
     number = "one or more" if photographs and (is_small(n) or is_small(of - n)) else f"{n}"
-    clause = f"{number} of the {of} test images {'was' if number == '1' else 'were'} learned from"
+    whole = "the" if photographs and is_small(of) else f"the {of}"
+    clause = f"{number} of {whole} test images {'was' if number == '1' else 'were'} learned from"
     if not paper:
         raise UserError(f"{clause}, so figures could come from knowing them again; {ADVICE}")
     return clause

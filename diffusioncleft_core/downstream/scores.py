@@ -60,7 +60,7 @@ def figures(
         ValueError: there are no predictions, or they are of different images.
     """
     test = Subjects.of(trainings)
-    if photographs and any(map(is_small, class_people(test).values())):
+    if photographs and small_class(test):
         return {name: untold() for name in metrics}
     values = observed(trainings)
     each = [observed([training]) for training in trainings]
@@ -92,6 +92,11 @@ def untold() -> Figure:
 def class_people(test: Subjects) -> dict[str, int]:
     """People with positive images, and with negative ones."""
     return {name: test.counts(name)[1] for name in ("sensitivity", "specificity")}
+
+
+def small_class(test: Subjects) -> bool:
+    """Whether a class has 1 to 4 people: then no figure of photographs is told."""
+    return any(map(is_small, class_people(test).values()))
 
 
 def by_group(
@@ -165,9 +170,10 @@ def reliability(
 
     Returns:
         Of each bin `from`, `to`, `n` scores, `n_subjects`, `score` (mean) and the share `value` of positive
-        ones with `ci95`; of photographs all but the bounds are None for fewer than 5 people.
+        ones with `ci95`; of photographs all but the bounds are None for fewer than 5 people, and in all bins
+        where a class has 1 to 4.
     """
-    Subjects.of(trainings)
+    few = photographs and small_class(Subjects.of(trainings))
     pooled = Predictions(
         np.concatenate([training.labels for training in trainings]),
         np.concatenate([training.scores for training in trainings]),
@@ -180,7 +186,7 @@ def reliability(
     table = []
     for name, part in parts.items():
         row: dict[str, Any] = {"from": int(name) / BINS, "to": (int(name) + 1) / BINS}
-        if seen[name] is None:
+        if few or seen[name] is None:
             table.append(row | dict.fromkeys(("n", "n_subjects", "score", "value", "ci95")))
             continue
         value, ends = share_of(part.labels.astype(np.float64), part.subjects, resamples, seed)

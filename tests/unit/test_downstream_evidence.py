@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from downstream_sets import CONTROLS, of, on_people, task
 
-from diffusioncleft.diffusioncleft_core.downstream.compare import images_needed
+from diffusioncleft.diffusioncleft_core.downstream.compare import exact_mcnemar, images_needed
 from diffusioncleft.diffusioncleft_core.downstream.document import (
     check_document,
     read_document,
@@ -208,6 +208,35 @@ def test_small_numbers_of_people_are_untold_of_photographs_and_told_of_phantoms(
     assert counts["test"]["n_not_found"] == 2 and counts["sources"]["generated"]["auc"]["value"] == 1
 
 
+def test_two_sources_are_not_compared_where_a_class_has_few_people():
+    labels = [1] * 3 + [0] * 30
+    sides = {name: [of(labels, [score] * 3 + [0.1] * 30)] for name, score in (("a", 0.9), ("b", 0.2))}
+    line = Control("real", "x", LINE, sides["b"])
+    small = TaskEvidence("t", "p", "n", sides, "2026-11-24", controls=[line])
+    assert task_block(small, FEW)["comparisons"] == []
+    drawn = replace(small, photographs=False)
+    assert [row["only_a"] for row in task_block(drawn, FEW)["comparisons"]] == [3, 3]
+    whole = replace(small, sources={name: [of([1] * 5 + [0] * 30, [0.9] * 5 + [0.1] * 30)] for name in "ab"})
+    assert len(task_block(replace(whole, controls=()), FEW)["comparisons"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("n_a", "n_b", "told"), [(7, 2, False), (2, 7, False), (7, 6, True), (7, 0, True), (0, 0, True)]
+)
+def test_the_p_is_untold_where_the_people_follow_from_it(n_a, n_b, told):
+    labels = np.arange(60) % 2
+    right_a, right_b = np.ones(60, bool), np.ones(60, bool)
+    right_b[:n_a] = False
+    right_a[n_a : n_a + n_b] = False
+    a, b = ([of(labels, 0.2 + 0.6 * np.where(item, labels, 1 - labels))] for item in (right_a, right_b))
+    both = TaskEvidence("t", "p", "n", {"a": a, "b": b}, "2026-11-24")
+    document = downstream_document({"t": both}, resamples=FEW)
+    (row,) = document["tasks"]["t"]["comparisons"]
+    assert (row["mcnemar_p"] is not None) is told
+    (row,) = task_block(replace(both, photographs=False), FEW)["comparisons"]
+    assert row["mcnemar_p"] == exact_mcnemar(n_a, n_b)
+
+
 def test_discordant_people_are_untold_where_they_are_few():
     labels = np.arange(60) % 2
     right, other = np.ones(60, bool), np.ones(60, bool)
@@ -312,6 +341,7 @@ SOURCE = (*TASK, "sources", "generated")
         broken((*TASK, "curve", 0, "n"), 0),
         broken((*TASK, "curve", 0, "balanced_accuracy"), None),
         broken((*TASK, "comparisons", 0, "mcnemar_p"), 1.1),
+        broken((*TASK, "comparisons", 0, "mcnemar_p"), KeyError),
         broken((*TASK, "comparisons", 0, "b"), None),
         broken((*TASK, "comparisons", 0, "difference", "auc", "value"), -1.1),
         broken((*TASK, "reported", 0, "value"), 79),

@@ -24,6 +24,7 @@ from diffusioncleft.diffusioncleft_core.dataset.withdrawn import CHOSEN_BY, MEAS
 from diffusioncleft.diffusioncleft_core.downstream.leak import (
     People,
     check_leak,
+    check_pictures,
     choosing_people,
     chosen_by_test,
     dataset_people,
@@ -215,6 +216,24 @@ def test_small_numbers_of_people_are_not_told_of_photographs(n, of, number):
     assert said.startswith(number or "one or more of the people in the test set are also on the")
     told = check_leak(test, {"it": learned}, paper=True, photographs=False)
     assert told.startswith(f"{n} of the {of} people")
+
+
+@pytest.mark.parametrize(
+    ("n", "of", "number"),
+    [
+        (1, 3, "one or more of the test"),
+        (4, 4, "one or more of the test"),
+        (4, 20, "one or more of the 20 test"),
+        (16, 20, "one or more of the 20 test"),
+        (20, 20, "20 of the 20 test"),
+    ],
+)
+def test_small_numbers_of_pictures_are_not_told_of_photographs(n, of, number):
+    assert check_pictures(n, of, paper=True) == f"{number} images were learned from"
+    with pytest.raises(UserError, match=f"^{number} images were learned from, so"):
+        check_pictures(n, of)
+    told = check_pictures(n, of, paper=True, photographs=False)
+    assert told.startswith(f"{n} of the {of} test images")
 
 
 def test_each_person_counts_once_and_everything_that_learned_from_some_is_named():

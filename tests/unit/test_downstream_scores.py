@@ -347,6 +347,14 @@ def test_a_bin_of_fewer_than_five_people_keeps_its_bounds_alone():
     assert [row["n"] for row in reliability([of([0, 1] * 9 + [1], scores)], photographs=False)] == [4, 6, 9]
 
 
+def test_no_bin_is_told_where_a_class_has_fewer_than_five_people():
+    small = of([1] * 3 + [0] * 30, [0.55] * 18 + [0.95] * 15)
+    table = reliability([small], photographs=True)
+    assert [row["from"] for row in table] == [0.5, 0.9]
+    assert all(row[name] is None for row in table for name in ("n", "n_subjects", "score", "value", "ci95"))
+    assert [row["n"] for row in reliability([small], photographs=False)] == [18, 15]
+
+
 def test_a_bins_interval_is_over_people():
     subject = np.repeat(np.arange(20), 5)
     labels = (subject % 2).astype(int)
