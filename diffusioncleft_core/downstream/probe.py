@@ -75,7 +75,7 @@ def fit_probe(
         seed: of the folds.
 
     Returns:
-        The probe, and `C` and `folds` for the model's file.
+        The probe, and `C` for the model's file. The number of folds would tell how few people a class has.
     """
     check_packages(["sklearn"])
     from threadpoolctl import threadpool_limits
@@ -103,7 +103,7 @@ def _fit(
     coordinates, axes = _turned((values - mean) / scale)
     ((weights, bias),) = _fitted(coordinates, labels, (chosen,))
     probe = Probe(mean, scale, axes.T @ weights, bias)
-    return probe, {"C": chosen, "folds": int(numbers.max()) + 1}
+    return probe, {"C": chosen}
 
 
 def _fitted(

@@ -212,6 +212,16 @@ def test_the_probe_is_scikit_learns_own_at_the_strength_it_chose():
     assert probe.probabilities(torch.full((1, 12), 1e9)).max() <= 1
 
 
+def test_the_facts_of_a_probe_are_the_same_for_two_people_and_for_many():
+    """As many folds as the smaller class has people: their number would tell how few."""
+    rng = np.random.default_rng(2)
+    features = torch.from_numpy(rng.normal(0, 1, (40, 6)).astype(np.float32))
+    labels = (np.arange(40) < 20).astype(np.int64)
+    for n in (2, 3, 20):
+        people = [f"p{i % n}" if i < 20 else f"q{i}" for i in range(40)]
+        assert list(fit_probe(features, labels, people, 0)[1]) == ["C"]
+
+
 def test_noise_is_met_with_a_strong_penalty_and_a_clear_sign_with_a_weak_one():
     rng = np.random.default_rng(1)
     noise = torch.from_numpy(rng.normal(0, 1, (60, 30)).astype(np.float32))
