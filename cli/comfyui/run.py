@@ -13,7 +13,7 @@ from ...diffusioncleft_core.errors import UserError
 from ...diffusioncleft_core.files import read_json
 from .inputs import Graph
 from .outputs import NodeOutput, collect, write_outputs
-from .server import ComfyServer, ConnectionLost, Refused, refusal
+from .server import ComfyServer, ConnectionLost, Refused, Unanswered, refusal
 from .watch import ProgressBar, PromptLost, Watcher, failure
 
 PHANTOM_LOADER = "DiffusionCleft_PhantomLoader"
@@ -90,6 +90,7 @@ MOST_RESTARTS = 2
 LOST = "the server lost the prompt again and again; see its log, then run the same command again"
 REQUEUED = "the server was restarted and lost the prompt: queued again"
 _NO_ANSWER = "nothing answers at {}; start ComfyUI, or give its address with --server"
+_LATE = "{} took the graph and has not said whether it is queued; see its log before you run it again"
 _CANCEL_PATIENCE = 30.0
 
 
@@ -153,12 +154,17 @@ def queue_graph(server: ComfyServer, graph: Graph, prompt_id: str) -> None:
 
     Raises:
         Refused: the graph is invalid, also where the server would run a part of it.
+        UserError: the server is away for longer than its patience, or took the graph and answered nothing.
     """
     end = time.monotonic() + server.patience
     while True:
         try:
             answer = server.queue(graph, prompt_id)
             break
+        except Unanswered:  # it may queue the graph yet
+            if _knows(server, prompt_id, time.monotonic() + server.patience):
+                return
+            raise UserError(_LATE.format(server.url)) from None
         except ConnectionLost:
             if _knows(server, prompt_id, end):
                 return

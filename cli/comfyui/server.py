@@ -14,6 +14,8 @@ DEFAULT_URL = "http://127.0.0.1:8188"
 PATIENCE = 120.0
 _TIMEOUT = 30.0
 """Seconds to wait for one answer."""
+_QUEUE_TIMEOUT = (_TIMEOUT, 600.0)
+"""The same to connect and to answer a graph, which the server's door checks first: it may build models."""
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _NO_ADDRESS = "{!r} is no address of a server; give --server http://HOST:PORT"
 _TRANSIENT = {500, 502, 503, 504}
@@ -21,6 +23,10 @@ _TRANSIENT = {500, 502, 503, 504}
 
 class ConnectionLost(Exception):
     """The server did not answer; it may come back."""
+
+
+class Unanswered(ConnectionLost):
+    """The server took a request and did not answer in time; it may still do what was asked."""
 
 
 class Refused(UserError):
@@ -64,10 +70,10 @@ class ComfyServer:
     def queue(self, prompt: Mapping[str, Any], prompt_id: str) -> dict[str, Any]:
         """Queue an API-format graph under an id of the caller's; the answer may hold `node_errors`.
 
-        A refused graph raises Refused with each node's own message.
+        A refused graph raises Refused with each node's own message; no answer in time raises Unanswered.
         """
         body = {"prompt": prompt, "prompt_id": prompt_id, "client_id": self.client_id}
-        answer = self._request("POST", "/prompt", json=body)
+        answer = self._request("POST", "/prompt", json=body, timeout=_QUEUE_TIMEOUT)
         payload: dict[str, Any] = _payload(answer)
         if answer.status_code != 200:
             raise Refused(refusal(payload, prompt) or f"{self.url} refused the workflow: {answer.text[:300]}")
@@ -123,12 +129,15 @@ class ComfyServer:
     def _request(self, method: str, route: str, **arguments: Any) -> Any:
         import requests
 
+        arguments.setdefault("timeout", _TIMEOUT)
         try:
-            answer = self._session.request(method, self.url + route, timeout=_TIMEOUT, **arguments)
+            answer = self._session.request(method, self.url + route, **arguments)
         except requests.exceptions.InvalidURL as error:
             raise UserError(
                 f"{self.url} is no address of a server; give --server http://HOST:PORT"
             ) from error
+        except requests.exceptions.ReadTimeout as error:
+            raise Unanswered(str(error)) from error
         except requests.exceptions.RequestException as error:
             raise ConnectionLost(str(error)) from error
         if answer.status_code in _TRANSIENT and route != "/prompt":
