@@ -269,8 +269,8 @@ def comparisons(
         if photographs:
             counts = ("n", "n_subjects", "only_a", "only_b")
             found |= {key: told(found[key]) for key in counts}
-            if found["only_a"] is None or found["only_b"] is None:
-                found["mcnemar_p"] = None
+            if found["only_a"] is None or found["only_b"] is None:  # one would follow from the other
+                found |= dict.fromkeys(("only_a", "only_b", "mcnemar_p"))
         rows.append({"a": first, "b": name, **found, "n_needed": needed(sources[first], trainings)})
     return rows
 

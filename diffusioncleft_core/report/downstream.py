@@ -203,7 +203,9 @@ def comparisons_table(task: Mapping[str, Any], tag: str) -> Table:
                 f"{row['a']} less {row['b']}".replace("_", " "),
                 [
                     *(difference_cell(metric, difference[metric], tag) for metric in ("accuracy", "auc")),
-                    Cell(
+                    Cell("not told")
+                    if row["mcnemar_p"] is None
+                    else Cell(
                         plain(row["mcnemar_p"]),
                         f"{count(row['only_a'])} people against {count(row['only_b'])}",
                     ),

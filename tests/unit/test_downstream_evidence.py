@@ -244,7 +244,7 @@ def test_discordant_people_are_untold_where_they_are_few():
     a, b = ([of(labels, 0.2 + 0.6 * np.where(item, labels, 1 - labels))] for item in (right, other))
     told = TaskEvidence("t", "p", "n", {"a": a, "b": b}, "2026-11-24")
     (row,) = task_block(told, FEW)["comparisons"]
-    assert (row["only_a"], row["only_b"], row["n"]) == (None, 0, 60)
+    assert (row["only_a"], row["only_b"], row["n"]) == (None, None, 60)
     (row,) = task_block(replace(told, photographs=False), FEW)["comparisons"]
     assert row["only_a"] == 3
 
