@@ -1,8 +1,8 @@
 """Captions for the base model: what its healthy phantoms look like.
 
 A share of them tell a healthy face in a patient's words: as schnell does, the base is to draw no finding that
-it is asked for (Figure 1 of the paper), and the person that the other words tell. Triggers are in none, nor is
-the type of a cleft: a base that has learned to pass over it lets a LoRA learn it less well (docs/phantom.md).
+it is asked for (Figure 1 of the paper), and the person that the other words tell. Triggers are in none, nor
+is the type of a cleft: a base that has learned to pass over it lets a LoRA learn it less well (docs/phantom.md).
 """
 
 import re
@@ -77,7 +77,10 @@ def clinical_words(
     rng: np.random.Generator,
     patients: Mapping[str, Sequence[PhantomFace]],
 ) -> str:
-    """What a patient's prompt or caption says of the person of whom `said` is told: no trigger, no cleft type."""
+    """What a patient's prompt or caption says of the person of whom `said` is told.
+
+    It holds no trigger and no type of a cleft.
+    """
     conditions = [vocabulary.condition(name) for name in patients]
     fitting = [one for one in conditions if said["subject"] in one.attributes["subject"]]
     condition = fitting[int(rng.integers(len(fitting)))]
