@@ -2,7 +2,8 @@
 
 A share of them tell a healthy face in a patient's words: as schnell does, the base is to draw no finding that
 it is asked for (Figure 1 of the paper), and the person that the other words tell. Triggers are in none, nor
-is the type of a cleft: a base that has learned to pass over it lets a LoRA learn it less well (docs/phantom.md).
+is the type of a cleft: a base that has learned to pass over it lets a LoRA learn it less well
+(docs/phantom.md).
 """
 
 import re

@@ -206,6 +206,7 @@ OWN_FILES = {
     "nodes/phantom_objects.py": "shipped",
     "trainer/checkpoint.py": "a safetensors header",
     "trainer/launch.py": "the trainer's events",
+    "trainer/metadata.py": "a safetensors header",
     "cli/comfyui/outputs.py": "a server's answer",
     "cli/comfyui/watch.py": "a server's answer",
 }
