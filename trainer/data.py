@@ -309,7 +309,7 @@ def refuse_rebuilt(dataset: Path, images: Sequence[TrainImage]) -> None:
     """
     if not (dataset / MANIFEST).is_file():  # it has none that could have changed
         return
-    known = {inside(dataset, row.file) for row in read_image_set(dataset) if row.role == "train"}
+    known = {dataset / row.file for row in read_image_set(dataset) if row.role == "train"}
     if any(image.folder == dataset and image.path not in known for image in images):
         raise UserError(f"{dataset} was built again while its images were read; run the same command again")
 

@@ -1,5 +1,7 @@
 """Consent before training: built datasets alone have it, and a machine's owner can insist on it."""
 
+from pathlib import Path
+
 import pytest
 from commands import run_command
 from phantom_datasets import first_consent, phantom_dataset
@@ -140,4 +142,13 @@ def test_a_consent_that_is_withdrawn_while_images_are_read_stops_the_training(tm
     with pytest.raises(UserError, match=f"{told}.*run the same command again"):
         trained(settings, withdraw)
     assert withdrawn and not list((tmp_path / "out").glob("*.safetensors"))
+    assert trained(settings)[0].is_file()
+
+
+def test_a_dataset_may_be_named_from_where_one_stands(tmp_path, analyzer, monkeypatch):
+    phantom_dataset(tmp_path / "photos", "pre_op", tmp_path / "pre_op", analyzer, n=6, seed=2)
+    monkeypatch.chdir(tmp_path)
+    settings = trainer_settings(
+        train_data_dir=Path("pre_op"), output_dir=Path("out"), resolution=(128,), max_train_steps=1
+    )
     assert trained(settings)[0].is_file()
