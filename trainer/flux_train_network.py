@@ -164,12 +164,12 @@ def train(
             events.emit("done", path=str(path), step=behind)
             return TrainResult(path, behind)
 
-        if checkpoint is None and processes.first:
-            checkpoints.clear_for_new(recipe, states)
         # The datasets know what learns from them before it does: a consent may be withdrawn later.
         for dataset in datasets:
             remember_training(dataset, run, output_dir)
             refuse_rebuilt(dataset, images.images)
+        if checkpoint is None and processes.first:
+            checkpoints.clear_for_new(recipe, states)
         if processes.first:
             datasets = list(dict.fromkeys([*datasets, *remember_held_out(recipe, prepared, run)]))
         if unrecorded := unrecorded_hold_out(prepared):
