@@ -1,33 +1,37 @@
 """Photographs are opened here: hashed, read, examined, and compared for near copies."""
 
 import contextlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import UserError
 from ..files import sha256_bytes, sha256_file
 from ..imageset.copies import Grey, Pair
-from ..imageset.decode import Rejected, SetAside, normalise, read_bytes
+from ..imageset.decode import Rejected, SetAside, normalise, pixel_sha256, read_bytes
 from ..progress import progress
 from .admission import Candidate, with_consent, without_consent
 from .copies import keep_thumbnail, known_thumbnail, near_copies, thumbnail_cache
 from .examine import Analyzer, Ledger, examine, examine_settings, settings_key
 from .folder import Array, save_image
 from .select import Selected
-from .settings import BuildSettings
+from .settings import BuildSettings, recorded_max_side
 from .unopened import Unopened
 from .withheld import Withheld
 
 SAME_WITHHELD = "the same picture has another row without consent"
 
 
-def hashes_of(photos: Path, names: Sequence[str]) -> set[str]:
+def hashes_of(photos: Path, names: Iterable[str]) -> set[str]:
     """SHA-256 of these files, as far as they can be read."""
-    found = set()
+    return set(_names_by_hash(photos, names))
+
+
+def _names_by_hash(photos: Path, names: Iterable[str]) -> dict[str, str]:
+    found = {}
     for name in names:
         with contextlib.suppress(OSError):
             if (photos / name).is_file():
-                found.add(sha256_file(photos / name))
+                found[sha256_file(photos / name)] = name
     return found
 
 
@@ -71,11 +75,13 @@ def sources_and_copies(
     """
     denied = hashes_of(photos, without_consent(found.listing, found.matches))
     hashed, aside = hash_sources(photos, found.candidates, denied)
-    names = {candidate.file for candidate, _ in hashed}
-    others = [name for name in with_consent(found.listing, found.matches) if name not in names]
-    agreed = {*(source for _, source in hashed), *hashes_of(photos, others)} - denied
+    names = {source: candidate.file for candidate, source in hashed}
+    others = {*with_consent(found.listing, found.matches)} - {*names.values()}
+    names |= _names_by_hash(photos, sorted(others))
+    agreed = names.keys() - denied
     withheld = Withheld(found.dataset, denied)
-    copies = withheld.copies(agreed)
+    side = recorded_max_side(found.dataset)
+    copies = withheld.copies(agreed, lambda source: _pixels_of(photos / names[source], source, side))
     aside += [SetAside(item.file, "no_consent", SAME_WITHHELD) for item, source in hashed if source in copies]
     sources = [(item, source) for item, source in hashed if source not in copies]
     return sources, aside, agreed - copies, lambda: withheld.remember(copies)
@@ -145,6 +151,13 @@ def decoded(photos: Path, item: Selected, max_side: int) -> Array:
         return normalise(data, max_side=max_side, first_frame=True).pixels
     except Rejected as rejection:
         raise UserError(f"{item.candidate.file}: {rejection.detail}; build again") from rejection
+
+
+def _pixels_of(path: Path, source: str, max_side: int) -> str | None:
+    """The hash of a photograph's normalised pixels; None where it can't be read."""
+    with contextlib.suppress(Rejected):
+        return pixel_sha256(normalise(_unchanged(path, source), max_side=max_side, first_frame=True).pixels)
+    return None
 
 
 def _unchanged(path: Path, source: str) -> bytes:

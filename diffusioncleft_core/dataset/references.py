@@ -14,11 +14,11 @@ from ..faces.analyzer import FaceAnalyzer
 from ..faces.records import FaceRecord, embedding_matrix, face_records
 from ..files import read_json, sha256_bytes
 from ..imageset.copies import CopyIndex, Grey
-from ..imageset.decode import MAX_SIDE
 from ..imageset.manifest import ImageRow
 from .copies import dataset_thumbnails
 from .examine import Ledger, examine_settings, settings_key
 from .folder import SETTINGS, dataset_cache, dataset_rows, holds_phantoms
+from .settings import recorded_max_side
 
 FACES_CACHE = "faces"
 """Part of the dataset's cache: erased with it, and whenever a photograph is withdrawn."""
@@ -80,13 +80,12 @@ def dataset_records(
             photographs.
     """
     rows = dataset_rows(folder, *roles)
-    described = _description(folder)
     if analyzer.phantom_only and not holds_phantoms(folder):
         raise UserError(
             f"the embedded face models know phantoms alone and {folder} holds photographs; "
             "name a face pack (--faces)"
         )
-    known = _examined(folder, analyzer, int(described.get("settings", {}).get("max_side", MAX_SIDE)))
+    known = _examined(folder, analyzer, recorded_max_side(folder))
     records = {row.file: known[row.sha256] for row in rows if row.sha256 in known}
     others = [row.file for row in rows if row.file not in records]
     if others:

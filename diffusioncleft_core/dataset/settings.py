@@ -99,6 +99,12 @@ def dataset_trigger(folder: Path) -> str | None:
     return trigger if isinstance(trigger, str) and trigger else None
 
 
+def recorded_max_side(folder: Path) -> int:
+    """The `max_side` of a dataset's last build, px, by which its pixel hashes are; the default before one."""
+    described = read_json(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
+    return int(described.get("settings", {}).get("max_side", MAX_SIDE))
+
+
 def read_overruled(folder: Path) -> dict[str, set[str]]:
     """Reasons that a person overruled with `dataset readmit`, by source hash."""
     overruled: dict[str, set[str]] = {}

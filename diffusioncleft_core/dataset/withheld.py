@@ -5,10 +5,11 @@ any more. While such a copy has consent, `withheld.json` keeps keyed hashes: of 
 pixels.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from ..files import read_json, write_json
+from ..progress import progress
 from .examine import Ledger
 from .folder import KEY, WITHHELD, erase, keyed_hash
 
@@ -28,10 +29,19 @@ class Withheld:
             self._kept = dict(read_json(path)) if path.is_file() else {}
         self._withheld = {source: picture for source in sources if (picture := self._picture(source))}
 
-    def copies(self, sources: Collection[str]) -> set[str]:
-        """Those of these content hashes whose photographs show the pixels of one without consent."""
+    def copies(self, sources: Collection[str], look: Callable[[str], str | None]) -> set[str]:
+        """Those of these content hashes whose photographs show the pixels of one without consent.
+
+        look: the pixel hash of a photograph that no build has seen; asked for where one is withheld.
+        """
         denied = set(self._withheld.values())
-        return {source for source in sources if self._picture(source) in denied} if denied else set()
+        if not denied:
+            return set()
+        unseen = sorted(source for source in sources if self._picture(source) is None)
+        for source in progress(unseen, "comparing") if unseen else ():
+            if pixels := look(source):
+                self._pixels[source] = pixels
+        return {source for source in sources if self._picture(source) in denied}
 
     def remember(self, copies: Collection[str]) -> None:
         """Keep what tells these copies the next time, and forget all others."""

@@ -137,6 +137,26 @@ def test_the_same_pixels_in_another_file_without_consent_keep_their_photograph_o
     assert reasons(build()) == {} and not (dataset / "withheld.json").exists()
 
 
+@pytest.mark.parametrize("max_side", [2048, 96])
+def test_the_same_pixels_in_a_file_that_is_new_when_its_twin_loses_consent_stay_out(
+    build, photos, dataset, max_side
+):
+    rows = table(photos)
+    first = rows[0]["file"]
+    assert build(max_side=max_side).rows
+    for name, level in (("z-copy.png", 1), ("z-later.png", 0)):
+        with Image.open(photos / first) as image:
+            image.save(photos / name, compress_level=level)
+        rows = [rows[0] | {"consent": "no"}, *rows[1:], rows[0] | {"file": name, "consent": "yes"}]
+        write_table(photos, rows)
+        wanted = dict.fromkeys([first, *(row["file"] for row in rows[N:])], "no_consent")
+        for _ in range(2):
+            assert reasons(build(max_side=max_side)) == wanted
+    (photos / first).unlink()
+    write_table(photos, rows[1:])
+    assert reasons(build(max_side=max_side)) == {"z-later.png": "duplicate"}
+
+
 def test_a_row_that_may_speak_of_a_photograph_withholds_it_when_it_gives_no_consent(build, photos):
     rows = table(photos)
     write_table(photos, [*rows, rows[0] | {"file": r"C:\photos\photo-0000", "consent": "no"}])
