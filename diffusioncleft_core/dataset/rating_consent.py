@@ -5,11 +5,13 @@ build; `studies.jsonl` the folders of the studies that were drawn from the datas
 training depends on them.
 """
 
+import os
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from ..errors import UserError
-from ..files import append_jsonl, read_json, read_jsonl, write_json
+from ..files import append_jsonl, explained, read_json, read_jsonl, shown, write_json
 from .admission import list_photographs
 from .examine import Ledger
 from .folder import RATING_CONSENT, SETTINGS, STUDIES
@@ -37,17 +39,13 @@ def rating_consent(dataset: Path) -> frozenset[str]:
     """Pixel hashes of the photographs that may be shown now.
 
     Those of the last build that lie in the folder with a row that says `yes`, and no other: what changes
-    there counts at once, without a build. Where the folder itself is not there, it may be a disk, the last
-    build counts.
+    there counts at once, without a build. While the folder is out of reach, the last build counts.
     """
     recorded = recorded_rating_consent(dataset)
-    described = read_json(dataset / SETTINGS) if (dataset / SETTINGS).is_file() else {}
-    arguments = described.get("arguments") if isinstance(described, dict) else None
-    arguments = arguments if isinstance(arguments, dict) else {}
-    photos, table = (Path(str(arguments.get(name) or "")) for name in ("photos", "metadata"))
-    if not recorded or not arguments.get("photos") or not photos.is_dir():
+    photos, table = photographs_of(dataset), _arguments(dataset).get("metadata")
+    if not recorded or photos is None or out_of_reach(photos):
         return recorded
-    said = table if arguments.get("metadata") else None
+    said = Path(str(table)) if table else None
     examined = Ledger(dataset).examined
     allowed, denied = (
         {found.pixels for source in sources if (found := examined.get(source))}
@@ -57,6 +55,23 @@ def rating_consent(dataset: Path) -> frozenset[str]:
         )
     )
     return recorded & (allowed - denied)
+
+
+def photographs_of(dataset: Path) -> Path | None:
+    """The folder of photographs that a dataset was built from; None where it notes none."""
+    photos = _arguments(dataset).get("photos")
+    return Path(str(photos)) if photos else None
+
+
+def out_of_reach(photos: Path) -> str | None:
+    """What keeps a folder of photographs from being asked who withdrew, the first half of a sentence.
+
+    It is not there, or nothing is in it, as at the place of a drive that is not mounted. None for others.
+    """
+    if not photos.is_dir():
+        return f"the photographs in {shown(photos)} are not there"
+    with explained(photos), os.scandir(photos) as entries:
+        return None if any(entries) else f"{shown(photos)} is empty (is the drive mounted?)"
 
 
 def withheld_from_raters(photos: Path, table: Path | None) -> list[str]:
@@ -98,6 +113,12 @@ def studies_of(dataset: Path) -> list[Path]:
     """The folders of the studies that were drawn from the dataset, wherever they are now."""
     path = dataset / STUDIES
     return [Path(str(row.get("study"))) for row in read_jsonl(path)] if path.is_file() else []
+
+
+def _arguments(dataset: Path) -> dict[str, Any]:
+    described = read_json(dataset / SETTINGS) if (dataset / SETTINGS).is_file() else {}
+    arguments = described.get("arguments") if isinstance(described, dict) else None
+    return arguments if isinstance(arguments, dict) else {}
 
 
 def _rows(table: Path | None) -> tuple[MetadataRow, ...]:

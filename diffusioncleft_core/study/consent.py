@@ -7,9 +7,9 @@ from pathlib import Path
 
 from ..dataset.folder import erase, is_dataset
 from ..dataset.folder_consent import TABLE
-from ..dataset.rating_consent import rating_consent, shown_to_raters
+from ..dataset.rating_consent import out_of_reach, photographs_of, rating_consent, shown_to_raters
 from ..dataset.withdrawn import SAID, known_withdrawals, withdrawal_of
-from ..files import read_jsonl, shown
+from ..files import read_jsonl
 from .folder import SOURCES, Study, erase_unfinished, is_study, open_study, study_lock
 from .items import Item
 
@@ -60,7 +60,8 @@ def erase_pictures(study: Study, items: Iterable[Item]) -> int:
 def _without_consent(study: Study) -> tuple[list[Item], list[str]]:
     """Items whose photographs may not be shown any more; sentences on sets that can't be asked.
 
-    These lie on another machine, or were moved: what the study was made with counts.
+    These lie on another machine, on a drive that is not mounted, or were moved: what the study was made with,
+    or the dataset's last build, counts.
     """
     sources = read_jsonl(study.root / SOURCES) if (study.root / SOURCES).is_file() else []
     withdrawn: list[Item] = []
@@ -70,14 +71,17 @@ def _without_consent(study: Study) -> tuple[list[Item], list[str]]:
         folder = Path(str(row.get("folder")))
         if not items:
             continue
-        if not folder.is_dir():
+        photos = photographs_of(folder) if is_dataset(folder) else folder
+        why = out_of_reach(photos) if photos is not None else None
+        if is_dataset(folder) or not why:
+            allowed = _allowed_in(folder)
+            withdrawn += [item for item in items if item.photograph not in allowed]
+            items = [item for item in items if item.photograph in allowed]
+        if why and items:
             missing.append(
-                f"the photographs in {shown(folder)} are not there, so nobody knows here whether a consent "
-                "was withdrawn since the study was made; where somebody withdraws, close the study"
+                f"{why}, so nobody knows here whether a consent was withdrawn since the study was made; "
+                "where somebody withdraws, close the study"
             )
-            continue
-        allowed = _allowed_in(folder)
-        withdrawn += [item for item in items if item.photograph not in allowed]
     return withdrawn, missing
 
 

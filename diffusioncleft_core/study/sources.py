@@ -16,7 +16,7 @@ from ..dataset.folder_consent import TABLE
 from ..dataset.matching import match_rows
 from ..dataset.metadata import RATING, MetadataRow, read_table
 from ..dataset.photographs import refuse_photograph_folder, tables_of
-from ..dataset.rating_consent import rating_consent, shown_to_raters
+from ..dataset.rating_consent import out_of_reach, rating_consent, shown_to_raters
 from ..dataset.withdrawn import SAID
 from ..errors import UserError
 from ..files import inside, read_json, shown
@@ -188,6 +188,8 @@ def _of_photographs(source: Source, vocabulary: Vocabulary) -> Found:
     """Photographs that no dataset holds: the folder's own table says what is known of each."""
     folder = source.folder
     table = folder / TABLE
+    if why := out_of_reach(folder):
+        raise UserError(f"{why}; give the folder that holds the photographs")
     if not table.is_file() and not source.phantom:
         raise UserError(
             f"{shown(folder)} has no {TABLE}, so nobody's consent to be shown to raters is known; start a "

@@ -297,6 +297,21 @@ def test_photographs_that_are_not_there_are_told_of(photos, tmp_path):
     assert left(study) == 5
 
 
+@pytest.mark.parametrize("kind", ["photographs", "dataset"])
+def test_an_empty_folder_as_of_a_drive_that_is_not_mounted_withdraws_nobody(kind, dataset, photos, tmp_path):
+    study, _ = made(tmp_path / "study", {"real": photos if kind == "photographs" else dataset})
+    kept = photos.rename(tmp_path / "elsewhere")
+    photos.mkdir()
+    (said,) = erase_withdrawn(study)
+    assert "photos is empty (is the drive mounted?), so nobody knows here whether a consent" in said
+    assert left(study) == 5
+    with pytest.raises(UserError, match=r"photos is empty \(is the drive mounted\?\)"):
+        made(tmp_path / "later", {"real": photos})
+    shutil.copy(kept / "metadata.csv", photos)  # the table is there, so the drive is: all were deleted
+    (said,) = erase_withdrawn(study)
+    assert said.startswith("5 pictures") and left(study) == 0
+
+
 def test_images_by_a_withdrawn_lora_are_not_drawn_and_not_shown_any_more(tmp_path, command):
     folder = bare_pictures(tmp_path / "generated", 4) / "pre_op"
     accepted = {"accepted": True}
