@@ -39,8 +39,8 @@ TRAINED_ON, CHOSEN_BY, MEASURED_ON = "trained on", "chosen by", "measured on"
 by the loss on it; they did not, and that loss was only told.
 """
 SAID = "learned from a photograph whose consent was withdrawn"
-_LOCK = ".withdrawn.lock"
-"""Beside the user's list; held by who changes it."""
+MARK_LOCK = ".withdrawn.lock"
+"""Beside a mark, and beside the user's list; held by who changes it."""
 _NOTE = (
     f"What is named here {SAID}. Don't use or share it; 'diffusioncleft dataset withdraw FOLDER' lists and "
     f"erases it. What has the part '{CHOSEN_BY}' learned nothing from it: an early stop chose the LoRA's "
@@ -119,14 +119,16 @@ def _marked(folder: Path) -> list[Withdrawal]:
 
 
 def add_marks(folder: Path, withdrawals: Iterable[Withdrawal]) -> None:
-    """Mark what lies in `folder` as withdrawn; earlier marks stay."""
-    _write_mark(folder, merged([*_marked(folder), *withdrawals]))
+    """Mark what lies in `folder` as withdrawn; earlier marks stay. Others that mark it are waited for."""
+    with _marking(folder):
+        _write_mark(folder, merged([*_marked(folder), *withdrawals]))
 
 
 def lift_marks(folder: Path, restored: Iterable[Withdrawal]) -> None:
     """Take these marks out of `folder`."""
     if (Path(folder) / MARK).is_file():
-        _write_mark(folder, without(_marked(folder), restored))
+        with _marking(folder):
+            _write_mark(folder, without(_marked(folder), restored))
 
 
 def read_register(path: Path, part: str = TRAINED_ON) -> list[Withdrawal]:
@@ -158,7 +160,7 @@ def change_user_register(change: Callable[[list[Withdrawal]], list[Withdrawal]])
         if change(before) == before:
             return
         private_dir(path.parent)
-        with waiting_lock(path.with_name(_LOCK)):
+        with waiting_lock(path.with_name(MARK_LOCK)):
             write_jsonl(path, (item.to_json() for item in change(read_whole_register(path))))
 
 
@@ -311,6 +313,10 @@ def refuse_withdrawn_names(names: Collection[str], place: str) -> None:
         raise UserError(
             f"the LoRA that drew what is in {place} {SAID}, so nothing of it is brought back: delete it there"
         )
+
+
+def _marking(folder: Path) -> contextlib.AbstractContextManager[None]:
+    return waiting_lock(Path(folder) / MARK_LOCK)
 
 
 def _write_mark(folder: Path, withdrawals: Sequence[Withdrawal]) -> None:

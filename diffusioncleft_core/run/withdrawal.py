@@ -28,6 +28,7 @@ from ..dataset.unopened import look_through
 from ..dataset.withdrawn import (
     CHOSEN_BY,
     MARK,
+    MARK_LOCK,
     MEASURED_ON,
     TRAINED_ON,
     Withdrawal,
@@ -242,6 +243,8 @@ def erase_held(held: Sequence[Held]) -> Erased:
         erase(path)
     sets = {item.place for item in held if item.kind == IMAGES}
     for place in places:
+        if not (place / MARK).exists():
+            erase(place / MARK_LOCK)
         if place in sets or _in_run(place):  # others, as ComfyUI's models/loras, are not ours to remove
             _remove_empty(place)
     left = {place: tuple(sorted(map(shown, os.listdir(place)))) for place in sorted(sets) if place.exists()}

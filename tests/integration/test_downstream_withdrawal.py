@@ -20,6 +20,7 @@ from diffusioncleft.diffusioncleft_core.downstream.held_out import LEARNED as UN
 from diffusioncleft.diffusioncleft_core.downstream.held_out import learned_people
 from diffusioncleft.diffusioncleft_core.downstream.learned import FILE_NAME as LEARNED
 from diffusioncleft.diffusioncleft_core.downstream.model import BARE
+from diffusioncleft.diffusioncleft_core.downstream.train_model import refuse_used_folder
 from diffusioncleft.diffusioncleft_core.files import append_jsonl, read_json, write_json
 from diffusioncleft.diffusioncleft_core.run.holdings import CLASSIFIER, FIGURES, Search
 from diffusioncleft.diffusioncleft_core.run.withdrawal import erase_held
@@ -125,3 +126,4 @@ def test_a_classifier_that_learned_from_a_dataset_goes_with_a_consent(tmp_path, 
     assert (
         not [*model.rglob("model.json"), *model.rglob(LEARNED)] and not (figures / "downstream.json").exists()
     )
+    refuse_used_folder(model)  # it may be trained again in its place

@@ -17,7 +17,7 @@ from diffusioncleft.diffusioncleft_core.dataset.trained import (
     trained_photographs,
     withdrawing,
 )
-from diffusioncleft.diffusioncleft_core.dataset.withdrawn import read_register, user_register
+from diffusioncleft.diffusioncleft_core.dataset.withdrawn import read_mark, read_register, user_register
 from diffusioncleft.diffusioncleft_core.files import (
     append_jsonl,
     read_jsonl,
@@ -37,6 +37,13 @@ from diffusioncleft.diffusioncleft_core.dataset.withdrawn import Withdrawal, cha
 for row in range({rows}):
     new = Withdrawal(f"{{process}}-{{row}}", (), "2026-01-01", "a dataset")
     change_user_register(lambda known: merged([*known, new]))
+"""
+MARKS = """
+from diffusioncleft.diffusioncleft_core.dataset.withdrawn import Withdrawal, add_marks, lift_marks
+for row in range({rows}):
+    new = Withdrawal(f"{{process}}-{{row}}", (), "2026-01-01", "a dataset")
+    add_marks(path, [new])
+    lift_marks(path, [new] if row % 2 else [])
 """
 STARTS = """
 import sys
@@ -139,6 +146,12 @@ def test_withdrawals_that_several_processes_add_to_the_users_list_are_all_there(
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     all_at_once(WITHDRAWS, tmp_path, {**offline_env, "XDG_STATE_HOME": str(tmp_path)})
     assert len(read_register(user_register())) == PROCESSES * ROWS
+
+
+def test_marks_that_several_processes_put_beside_a_lora_are_all_there(tmp_path, offline_env):
+    all_at_once(MARKS, tmp_path, offline_env)
+    wanted = {f"{process}-{row}" for process in range(PROCESSES) for row in range(0, ROWS, 2)}
+    assert {item.run for item in read_mark(tmp_path)} == wanted
 
 
 def test_who_waits_for_a_lock_gets_it_when_its_holder_is_killed(tmp_path, offline_env):
