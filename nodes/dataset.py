@@ -20,6 +20,7 @@ from .common import (
     text_view,
 )
 from .conditions import condition_of, conditions
+from .counts import photographs_told, reasons_told
 from .opened import DatasetHandle, dataset_fingerprint, open_dataset
 from .queued import QueuedNode
 from .words import without_private_paths
@@ -191,7 +192,8 @@ class Captions(Node):
         changed = edit_captions(dataset.folder, parse_edits(edits))
         captions = "\n".join(f"{number}: {text}" for number, text in numbered_captions(dataset.folder))
         head = f"{changed} captions changed\n" if edits.strip() else ""
-        shown = head + (captions if show else f"{captions.count(chr(10)) + 1} captions")
+        n = photographs_told(captions.count("\n") + 1, phantom=dataset.phantom)
+        shown = head + (captions if show else f"{n} captions")
         return io.NodeOutput(open_dataset(dataset.name), captions, ui=text_view(shown))
 
 
@@ -261,11 +263,14 @@ def _outputs() -> list[Any]:
 
 def _given(found: DatasetHandle) -> io.NodeOutput:
     aside = sum(found.set_aside.values())
-    reasons = "".join(f"\n  {reason}: {n}" for reason, n in sorted(found.set_aside.items()))
+    train, holdout, others = (
+        photographs_told(n, phantom=found.phantom) for n in (found.n_train, found.n_holdout, aside)
+    )
+    reasons = "".join(f"\n  {line}" for line in reasons_told(found.set_aside, phantom=found.phantom))
     text = (
         f"{found.name}: {found.condition or 'several conditions'}"
-        f"{', phantoms' if found.phantom else ''}\n{found.n_train} to train on, {found.n_holdout} held out, "
-        f"{aside} set aside{reasons}"
+        f"{', phantoms' if found.phantom else ''}\n{train} to train on, {holdout} held out, "
+        f"{others} set aside{reasons}"
     )
     return io.NodeOutput(found, found.condition, found.n_train, found.n_holdout, aside, ui=text_view(text))
 

@@ -9,6 +9,7 @@ from typing import Any
 from ..diffusioncleft_core.errors import UserError
 from . import places
 from .common import AUTO, PHANTOM, core_progress
+from .counts import faces_told
 from .opened import DatasetHandle
 from .provenance import from_phantom
 
@@ -92,10 +93,10 @@ def reference_of(datasets: Sequence[DatasetHandle], choice: str) -> tuple[Refere
     analyzer = analyzer_of(pack_of_datasets(choice, datasets))
     with core_progress():
         reference = read_references([item.folder for item in datasets], analyzer)
+    phantom = all(item.phantom for item in datasets)
     lines = [
-        f"{name}: {len(reference.index(name))} faces of {count} photographs, "
-        f"{reference.n_no_face[name]} without a face found"
-        for name, count in reference.n_photographs.items()
+        f"{name}: {faces_told(n, len(reference.index(name)), reference.n_no_face[name], phantom=phantom)}"
+        for name, n in reference.n_photographs.items()
     ]
     text = "\n".join([*lines, f"face pack {analyzer.pack.name}"])
     return ReferenceHandle(reference, analyzer, tuple(datasets)), text

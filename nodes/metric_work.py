@@ -60,6 +60,8 @@ def fir(image_set: ImageSetHandle, known: ReferenceHandle, threshold: float, whi
 
 def fid(image_set: ImageSetHandle, dataset: DatasetHandle, which: str) -> Measured:
     """The Fréchet distance to the photographs of role train."""
+    from ..diffusioncleft_core.report.blocks import count
+
     networks = _networks("fid", phantom=image_set.phantom and dataset.phantom)
     measured = _measure([image_set], [dataset], None, networks)
     _, metrics = _metrics_of(measured, image_set)
@@ -68,7 +70,7 @@ def fid(image_set: ImageSetHandle, dataset: DatasetHandle, which: str) -> Measur
     lines = [
         *measured["notes"],
         f"FID of {image_set.name} ({which}): {figure['value']:.3f}",
-        f"{figure['n']} images against {figure['n_reference']} photographs",
+        f"{figure['n']} images against {count(figure['n_reference'])} photographs",
         *([f"photographs against photographs: {floor['value']:.3f}"] if floor else []),
         *_notes(figure),
     ]

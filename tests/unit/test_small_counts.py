@@ -16,6 +16,7 @@ from diffusioncleft.diffusioncleft_core.recipe.presets import told_recipe
 from diffusioncleft.diffusioncleft_core.recipe.recipe import STEPS_PER_IMAGE
 from diffusioncleft.diffusioncleft_core.run.evaluation import training_facts
 from diffusioncleft.diffusioncleft_core.small_counts import is_small, told, told_parts
+from diffusioncleft.nodes.counts import faces_told, photographs_told, reasons_told
 from diffusioncleft.trainer.data import Collected, TrainImage
 from diffusioncleft.trainer.metadata import lora_metadata
 from diffusioncleft.trainer.prepare import Prepared
@@ -27,6 +28,25 @@ EXTRACTOR = {"name": "pack", "sha256": "ab" * 32, "phantom": False, "licence": "
 def test_one_to_four_are_not_told():
     assert [told(n) for n in (0, 1, 4, 5, 100)] == [0, None, None, 5, 100]
     assert [is_small(n) for n in (-1, 0, 1, 4, 5)] == [False, False, True, True, False]
+
+
+def test_the_texts_of_nodes_tell_no_count_of_one_to_four_photographs_of_people():
+    people, phantoms = {"phantom": False}, {"phantom": True}
+    assert [photographs_told(n, **people) for n in (0, 1, 4, 5)] == ["0", "fewer than 5", "fewer than 5", "5"]
+    assert photographs_told(1, **phantoms) == "1"
+    assert faces_told(46, 40, 6, **people) == "40 faces of 46 photographs, 6 without a face found"
+    assert faces_told(46, 46, 0, **people) == "46 faces of 46 photographs, 0 without a face found"
+    assert faces_told(42, 40, 2, **people) == "42 photographs, fewer than 5 without a face found"
+    assert faces_told(42, 2, 40, **people) == "42 photographs, fewer than 5 with a face found"
+    assert faces_told(3, 2, 1, **people) == "fewer than 5 photographs"
+    assert faces_told(3, 2, 1, **phantoms) == "2 faces of 3 photographs, 1 without a face found"
+    assert reasons_told({"no_face": 3, "duplicate": 7, "too_small": 9}, **people) == [
+        "duplicate",
+        "no_face",
+        "too_small: 9",
+    ]
+    assert reasons_told({"no_face": 1, "duplicate": 2}, **people) == []
+    assert reasons_told({"no_face": 1, "duplicate": 2}, **phantoms) == ["duplicate: 2", "no_face: 1"]
 
 
 def faces(n: int) -> np.ndarray:
