@@ -10,7 +10,7 @@ from ..diffusioncleft_core.conditions.loader import load_vocabulary
 from ..diffusioncleft_core.conditions.plan import AttributeChoices, PlanRow, sampling_plan
 from ..diffusioncleft_core.conditions.vocabulary import Condition
 from ..diffusioncleft_core.errors import UserError
-from .common import CATEGORY, Node, Row, node_schema, output, text_view
+from .common import CATEGORY, Node, Row, core_progress, node_schema, output, text_view
 from .conditions import condition_of, conditions
 from .queued import QueuedNode
 
@@ -140,7 +140,8 @@ class PromptPlan(Node):
     def execute(
         cls, condition: str, count: int, start: int, seed: int, mode: str, bracketed: bool, extra: str
     ) -> io.NodeOutput:
-        plan = cls._plan(start + count, condition, seed, mode, bracketed, extra)
+        with core_progress():
+            plan = cls._plan(start + count, condition, seed, mode, bracketed, extra)
         rows = [row_of(item) for item in plan[start:]]
         lines = "\n".join(f"{row['index']}  {row['prompt']}" for row in rows[:20])
         more = f"\n… and {len(rows) - 20} more" if len(rows) > 20 else ""

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..files import read_jsonl, write_jsonl
+from ..progress import progress
 from ..ranges import NONE_OR_MORE, SEED
 from .prompts import build_prompt
 from .vocabulary import PAPER_MODE, Condition
@@ -79,6 +80,8 @@ class Strata:
 _SEED_BITS = 48
 REFILL_STRIDE = 1_000_000
 """Row i of the plan, made again for the k-th time, has the index k * REFILL_STRIDE + i."""
+_TOLD = 100
+"""Rows between two updates of the progress: a twentieth of a second."""
 
 
 @dataclass(frozen=True)
@@ -150,10 +153,14 @@ def sampling_plan(
         )
     chooser = _Chooser(condition, choices, seed)
     rows = []
-    for index in range(n):
-        attributes = chooser.next_row()
-        prompt = build_prompt(condition, attributes, bracketed=bracketed, extra=extra)
-        rows.append(PlanRow(index, prompt, row_seed(condition.name, seed, index), attributes, condition.name))
+    with progress(n, "planning", unit="row", leave=False) as bar:
+        for index in range(n):
+            attributes = chooser.next_row()
+            prompt = build_prompt(condition, attributes, bracketed=bracketed, extra=extra)
+            own_seed = row_seed(condition.name, seed, index)
+            rows.append(PlanRow(index, prompt, own_seed, attributes, condition.name))
+            if len(rows) % _TOLD == 0:
+                bar.update(_TOLD)
     return rows
 
 

@@ -22,6 +22,18 @@ PICTURES = ours("LoadImageSet", name="many", which="all", start=0, limit=0)
 LONG = {
     "PhantomDataset": {"node": PEOPLE},
     "ReferenceSet": {"data": PEOPLE, "node": ours("ReferenceSet", dataset=["data", 0], faces="auto")},
+    "PromptPlan": {
+        "node": ours(
+            "PromptPlan",
+            condition="pre_op",
+            count=1,
+            start=900_000,
+            seed=1,
+            mode="paper",
+            bracketed=True,
+            extra="",
+        )
+    },
     "LoadImageSet": {"node": PICTURES},
     "ArtifactFilter": {
         "set": PICTURES,

@@ -20,6 +20,7 @@ from diffusioncleft.diffusioncleft_core.conditions.plan import (
 )
 from diffusioncleft.diffusioncleft_core.conditions.prompts import build_prompt
 from diffusioncleft.diffusioncleft_core.errors import UserError
+from diffusioncleft.diffusioncleft_core.progress import watched
 
 VOCABULARY = load_vocabulary()
 PRE, POST = VOCABULARY.condition("pre_op"), VOCABULARY.condition("post_op")
@@ -264,3 +265,16 @@ def test_the_command_writes_a_plan_and_makes_it_longer(command, tmp_path):
     again = command(*options, "--n", 12, "--out", "plan.jsonl", "--bare-trigger")
     assert again.returncode == 2
     assert "other settings" in again.stderr
+
+
+def test_a_long_plan_tells_how_far_it_is_and_ends_where_it_is_stopped():
+    heard = []
+
+    def stop(what, done, total):
+        heard.append((what, done, total))
+        if done == 200:
+            raise InterruptedError
+
+    with watched(stop), pytest.raises(InterruptedError):
+        sampling_plan(PRE, 1_000_000, 1)
+    assert heard == [("planning", 100, 1_000_000), ("planning", 200, 1_000_000)]
