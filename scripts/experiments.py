@@ -4,8 +4,8 @@ and how well near copies are found (near_copies.py; with --real on photographs o
     python scripts/experiments.py                     # half an hour on two cores
     python scripts/experiments.py --n 510 --work build/experiments --out experiments/phantom_oracle.json
 
-Each recipe is a whole `diffusioncleft run --phantom`, as the demo is; its LoRAs then draw every cell of the
-trigger experiment at n. The same call goes on where it was, and a finished recipe's figures are kept at once.
+Each recipe is a `diffusioncleft run --phantom` with the demo's trainings and few pictures of its own; its LoRAs
+then draw every cell of the trigger experiment at n. The same call goes on where it was, and a finished recipe's figures are kept at once.
 """
 
 import argparse
@@ -29,6 +29,8 @@ from diffusioncleft.diffusioncleft_core.run.stages import stage_table
 
 LEAST = 500
 CELLS = "experiment.json"
+FEW = ("--n", "24", "--cell-images", "12", "--metrics", "none")
+"""The run's own pictures and figures, of which none is kept here."""
 
 
 def main() -> int:
@@ -62,10 +64,10 @@ def main() -> int:
 
 
 def run_recipe(preset: str, n: int, seed: int, out: Path) -> dict[str, Any]:
-    """One whole run, and its cells at n images each: training settings and the oracle's figures."""
+    """One run, and its LoRAs' cells at n images each: training settings and the oracle's figures."""
     parser = argparse.ArgumentParser()
     run_command.configure(parser)
-    arguments = ["--phantom", "--preset", preset, "--seed", str(seed), "--out", str(out)]
+    arguments = ["--phantom", "--preset", preset, "--seed", str(seed), *FEW, "--out", str(out)]
     settings = run_command.settings_from(parser.parse_args(arguments))
     result = run_pipeline(settings, run_command.start_trainer, warn=print)
     print(stage_table(result.rows), flush=True)
