@@ -19,7 +19,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ..diffusioncleft_core.dataset.trained import run_fingerprint
-from ..diffusioncleft_core.dataset.withdrawn import SAID, known_withdrawals, read_mark, withdrawal_of
+from ..diffusioncleft_core.dataset.withdrawn import (
+    SAID,
+    known_withdrawals,
+    metadata_of,
+    read_mark,
+    withdrawal_of,
+)
 from ..diffusioncleft_core.errors import UserError
 from ..diffusioncleft_core.files import TEMPORARY_PREFIX, atomic_path
 from ..diffusioncleft_core.recipe.recipe import Recipe
@@ -164,12 +170,20 @@ def found_checkpoint(recipe: Recipe, states: Path, events: Events) -> Checkpoint
     return read_checkpoint(Path(recipe.output.resume))
 
 
+def goes_on_here(checkpoint: Checkpoint | None, states: Path) -> bool:
+    """Whether a checkpoint is of the training whose checkpoints lie in `states`, wherever its own file is."""
+    return checkpoint is not None and any(
+        _made_from(path) == checkpoint.made_from for path in _checkpoints(states)
+    )
+
+
 def clear_for_new(recipe: Recipe, states: Path) -> None:
-    """Remove what an earlier training drew and told, and for `--resume no` its checkpoints and the LoRAs of
-    its single steps. The finished LoRA stays until the new one takes its place.
+    """Remove what an earlier training drew and told; unless for `--resume auto`, where there are none, its
+    checkpoints and the LoRAs of its single steps too. The finished LoRA stays until the new one takes its
+    place.
     """
     remove_pictures(recipe.output.folder)  # while the checkpoints tell whose they are
-    if recipe.output.resume == "no":
+    if recipe.output.resume != "auto":
         for path in _step_loras(recipe):
             path.unlink(missing_ok=True)
         remove_checkpoints(states)
@@ -249,6 +263,14 @@ def _step_loras(recipe: Recipe) -> list[Path]:
 
 def _checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*.safetensors"), key=lambda path: (len(path.name), path.name))
+
+
+def _made_from(path: Path) -> Any:
+    """What a checkpoint's header says it was made from; None for a file without."""
+    try:
+        return json.loads(metadata_of(path).get("checkpoint", "{}")).get("matters")
+    except (ValueError, AttributeError):
+        return None
 
 
 def _checksum(header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> str:

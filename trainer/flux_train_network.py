@@ -168,7 +168,7 @@ def train(
         for dataset in datasets:
             remember_training(dataset, run, output_dir)
             refuse_rebuilt(dataset, images.images)
-        if checkpoint is None and processes.first:
+        if processes.first and not checkpoints.goes_on_here(checkpoint, states):
             checkpoints.clear_for_new(recipe, states)
         if processes.first:
             datasets = list(dict.fromkeys([*datasets, *remember_held_out(recipe, prepared, run)]))

@@ -1,5 +1,7 @@
 """A training that starts anew leaves nothing of an earlier one that could pass for its own."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,13 @@ from diffusioncleft.diffusioncleft_core.dataset.withdrawn import Withdrawal
 from diffusioncleft.diffusioncleft_core.files import write_bytes
 from diffusioncleft.diffusioncleft_core.imageset.synthetic import write_marked
 from diffusioncleft.diffusioncleft_core.run.holdings import Search
-from diffusioncleft.trainer.checkpoint import clear_for_new, found_checkpoint, save_checkpoint
+from diffusioncleft.trainer.checkpoint import (
+    checkpoint_path,
+    clear_for_new,
+    found_checkpoint,
+    goes_on_here,
+    save_checkpoint,
+)
 from diffusioncleft.trainer.events import Events
 from diffusioncleft.trainer.pictures import write_grid
 
@@ -34,7 +42,7 @@ def checkpoint(folder, step, made_from):
 def found(folder, resume="auto", **settings):
     recipe = recipe_of(output_dir=folder, output_name="lora", resume=resume, **settings)
     checkpoint = found_checkpoint(recipe, folder / "state", Events(lambda event: None))
-    if checkpoint is None:
+    if not goes_on_here(checkpoint, folder / "state"):
         clear_for_new(recipe, folder / "state")
     return checkpoint
 
@@ -78,6 +86,28 @@ def test_where_the_checkpoints_were_removed_by_hand_the_pictures_go_and_the_lora
         path.unlink()
     assert found(earlier) is None
     assert names(earlier) == sorted([*LORAS, *OTHERS])
+
+
+def test_a_checkpoint_of_another_training_begins_here_and_leaves_its_own_folder_as_it_was(
+    earlier, tmp_path_factory
+):
+    other = tmp_path_factory.mktemp("other")
+    checkpoint(other, 20, NEW)
+    preview(other, 20)
+    before = names(other)
+    assert found(earlier, str(checkpoint_path(other / "state", 20))).step == 20
+    assert names(earlier) == sorted(["lora.safetensors", *OTHERS])
+    assert names(other) == before and found(other).step == 20
+    checkpoint(earlier, 30, NEW)
+    assert found(earlier).step == 30, "an earlier training's later steps would have it removed"
+
+
+def test_a_copied_checkpoint_of_the_same_training_keeps_all_that_it_left(earlier, tmp_path_factory):
+    kept = shutil.copy(checkpoint_path(earlier / "state", 100), tmp_path_factory.mktemp("kept"))
+    checkpoint(earlier, 150, EARLIER)
+    before = names(earlier)
+    assert found(earlier, str(kept)).step == 100
+    assert names(earlier) == before and found(earlier).step == 150
 
 
 @pytest.mark.parametrize("resume", ["no", "auto"])
