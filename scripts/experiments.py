@@ -4,8 +4,9 @@ and how well near copies are found (near_copies.py; with --real on photographs o
     python scripts/experiments.py                     # half an hour on two cores
     python scripts/experiments.py --n 510 --work build/experiments --out experiments/phantom_oracle.json
 
-Each recipe is a `diffusioncleft run --phantom` with the demo's trainings and few pictures of its own; its LoRAs
-then draw every cell of the trigger experiment at n. The same call goes on where it was, and a finished recipe's figures are kept at once.
+Each recipe is a `diffusioncleft run --phantom` with the demo's trainings and few pictures of its own; its
+LoRAs then draw every cell of the trigger experiment at n. The same call goes on where it was, and a finished
+recipe's figures are kept at once.
 """
 
 import argparse
