@@ -231,6 +231,11 @@ def with_consent(listing: FoundPhotographs, matches: Matches) -> list[str]:
     return [name for name, rows in found.items() if rows and all(row.consent for row in rows)]
 
 
+def subject_of(row: MetadataRow) -> str | None:
+    """The table's subject id in one spelling; None where the row has none."""
+    return " ".join(row.values.get("subject_id", "").casefold().split()) or None
+
+
 def _candidate(
     sidecars: CaptionFiles,
     name: str,
@@ -267,6 +272,5 @@ def _candidate(
     attributes, problem = check_values(row, columns.allowed, optional)
     if problem:
         raise Rejected("metadata", problem)
-    subject = " ".join(row.values.get("subject_id", "").casefold().split()) or None
     rating = all(item.rating_consent for item in rows)
-    return Candidate(name, attributes, caption(attributes, sidecar), subject, rating)
+    return Candidate(name, attributes, caption(attributes, sidecar), subject_of(row), rating)

@@ -14,7 +14,7 @@ from ..faces.records import FaceRecord, are_phantoms
 from ..files import read_jsonl, write_json, write_jsonl
 from ..imageset.decode import INGEST_VERSION, SetAside
 from ..imageset.manifest import ImageRow, listed_rows, write_image_set
-from .admission import Candidate, served_warnings, unknown_columns
+from .admission import Candidate, served_warnings, subject_of, unknown_columns
 from .copies import COPIES_CACHE
 from .corrections import keep_captions
 from .examine import Analyzer, Ledger
@@ -43,12 +43,14 @@ from .metadata import unclear_consent
 from .opened import decoded, examine_all, near_copies_among, sources_and_copies
 from .rating_consent import recorded_rating_consent, write_rating_consent
 from .select import (
+    Absent,
     Selection,
     choose_holdout,
     earlier_roles,
     group_subjects,
     region_box,
     roles_elsewhere,
+    roles_of_absent,
     select,
 )
 from .settings import (
@@ -61,7 +63,7 @@ from .settings import (
     write_roles,
 )
 from .trained import OnChange, restore_trainings, withdraw_trainings
-from .unopened import look_through
+from .unopened import Unopened, look_through
 
 
 @dataclass(frozen=True)
@@ -158,11 +160,11 @@ def build_dataset(
         _keep_rating_consent(folder, _pixels_shown(ledger, shown, sources))
 
         overruled = read_overruled(folder)
-        before = set(ledger.examined)
+        seen = set(ledger.examined)
         examined, unread, opened = examine_all(ledger, photos, sources, faces, settings, overruled)
         aside += unread
         if faces.phantom_only:
-            _refuse_people(folder, photos, ledger, before, [item.examined.record for item in examined])
+            _refuse_people(folder, photos, ledger, seen, [item.examined.record for item in examined])
         selection = select(
             examined,
             settings.smallest_side,
@@ -171,9 +173,16 @@ def build_dataset(
         )
         aside += selection.set_aside
         elsewhere = roles_elsewhere(selection.entered, photographs.apart_from, settings.person_threshold)
-        rows, subjects, roles = _rows(folder, condition, selection, settings, recorded, elsewhere)
+        absent = roles_of_absent(
+            selection.entered,
+            _absent(found, ledger, allowed, recorded, selection),
+            settings.person_threshold,
+        )
+        roles_known = zip(earlier_roles(selection, recorded), absent, elsewhere, strict=True)
+        before = [set().union(*each) for each in roles_known]
+        rows, subjects, roles = _rows(folder, condition, selection, settings, before)
         _write_images(folder, photos, selection, settings.max_side, opened)
-        kept = {source: role for source, role in recorded.items() if source in allowed - roles.keys()}
+        kept = {source: role for source, role in recorded.items() if source in allowed.keys() - roles.keys()}
         write_roles(folder, roles, kept)
         _write_lists(folder, rows, aside)
         write_rating_consent(
@@ -215,20 +224,39 @@ def _refuse_people(
     )
 
 
-def _erase_withdrawn(folder: Path, ledger: Ledger, sources: set[str], agreed: set[str]) -> int:
+def _absent(
+    found: Unopened,
+    ledger: Ledger,
+    allowed: Mapping[str, str],
+    recorded: Mapping[str, str],
+    selection: Selection,
+) -> list[Absent]:
+    """The photographs that have consent and a role of an earlier build, and don't enter this one."""
+    entered = {item.examined.source for item in selection.entered}
+    return [
+        Absent(
+            recorded[source],
+            subject_of(found.matches.rows[allowed[source]][0]),
+            seen.record.embedding if (seen := ledger.examined.get(source)) else None,
+        )
+        for source in sorted((allowed.keys() & recorded.keys()) - entered)
+    ]
+
+
+def _erase_withdrawn(folder: Path, ledger: Ledger, sources: set[str], agreed: Collection[str]) -> int:
     """Erase what was derived from photographs that are no longer there or no longer allowed; return their
-    number. Of those that are `agreed` to and no `sources`, their rows being wrong, the role stays known.
+    number. Of those that are `agreed` to and no `sources`, their rows being wrong, role and face stay known.
 
     Comes before anything else is done, so that an interrupted build has erased it already.
     """
-    if not set(ledger.examined) <= sources:
+    if not set(ledger.examined) <= set(agreed):
         erase(folder / CACHE / COPIES_CACHE)
-    ledger.keep(sources)
+    ledger.keep(agreed)
     for name in (SET_ASIDE, READMITTED):
         if (folder / name).is_file():
             rows_left = [row for row in read_jsonl(folder / name) if row.get("source", "") in sources]
             write_jsonl(folder / name, rows_left)
-    allowed = {found.pixels for found in ledger.examined.values()}
+    allowed = {found.pixels for source, found in ledger.examined.items() if source in sources}
     rows = list(listed_rows(folder))
     kept = [row for row in rows if row.sha256 in allowed]
     if len(kept) < len(rows):
@@ -242,7 +270,9 @@ def _erase_withdrawn(folder: Path, ledger: Ledger, sources: set[str], agreed: se
     roles, aside = read_roles(folder), roles_set_aside(folder)
     if not {*roles, *aside} <= sources:
         left = {source: role for source, role in roles.items() if source in sources}
-        others = {source: role for source, role in (aside | roles).items() if source in agreed - left.keys()}
+        others = {
+            source: role for source, role in (aside | roles).items() if source in set(agreed) - left.keys()
+        }
         write_roles(folder, left, others)
     return len(rows) - len(kept)
 
@@ -271,10 +301,12 @@ def _rows(
     condition: Condition,
     selection: Selection,
     settings: BuildSettings,
-    recorded: Mapping[str, str],
-    elsewhere: Sequence[set[str]],
+    before: Sequence[set[str]],
 ) -> tuple[list[ImageRow], int, dict[str, str]]:
-    """The manifest's rows, the number of subjects, and the role of each source."""
+    """The manifest's rows, the number of subjects, and the role of each source.
+
+    before: the roles that each photograph that enters, or its subject, has had.
+    """
     entered = selection.entered
     subjects = [item.candidate.subject for item in entered]
     groups = group_subjects(
@@ -287,7 +319,6 @@ def _rows(
         f"id {subject}" if subject else f"photo {item.examined.source}"
         for subject, item in zip(subjects, entered, strict=True)
     ]
-    before = [mine | other for mine, other in zip(earlier_roles(selection, recorded), elsewhere, strict=True)]
     roles = choose_holdout(groups, names, settings.holdout, settings.seed, before)
     smallest: dict[int, str] = {}
     for group, name in zip(groups, names, strict=True):

@@ -59,16 +59,16 @@ def hash_sources(
 
 def sources_with_consent(
     photos: Path, found: Unopened
-) -> tuple[list[tuple[Candidate, str]], list[SetAside], set[str]]:
-    """Every candidate with the SHA-256 of its file, what can't be read, and the hashes of all photographs
-    that have consent, those whose rows are wrong in something else too."""
+) -> tuple[list[tuple[Candidate, str]], list[SetAside], dict[str, str]]:
+    """Every candidate with the SHA-256 of its file, what can't be read, and the names by hash of all
+    photographs that have consent, those whose rows are wrong in something else too."""
     sources, aside, allowed, _ = sources_and_copies(photos, found)
     return sources, aside, allowed
 
 
 def sources_and_copies(
     photos: Path, found: Unopened
-) -> tuple[list[tuple[Candidate, str]], list[SetAside], set[str], Callable[[], None]]:
+) -> tuple[list[tuple[Candidate, str]], list[SetAside], dict[str, str], Callable[[], None]]:
     """`sources_with_consent`, and what has the dataset remember the copies that their pixels keep out.
 
     That is called before the dataset forgets what it has seen of them.
@@ -84,7 +84,8 @@ def sources_and_copies(
     copies = withheld.copies(agreed, lambda source: _pixels_of(photos / names[source], source, side))
     aside += [SetAside(item.file, "no_consent", SAME_WITHHELD) for item, source in hashed if source in copies]
     sources = [(item, source) for item, source in hashed if source not in copies]
-    return sources, aside, agreed - copies, lambda: withheld.remember(copies)
+    allowed = {source: names[source] for source in agreed - copies}
+    return sources, aside, allowed, lambda: withheld.remember(copies)
 
 
 def examine_all(

@@ -246,6 +246,42 @@ def _rank(seed: int, name: str) -> bytes:
     return hmac.new(f"diffusioncleft hold-out {seed}".encode(), name.encode(), hashlib.sha256).digest()
 
 
+@dataclass(frozen=True, eq=False)
+class Absent:
+    """A photograph that had a role in an earlier build and is set aside in this one; its subject and face."""
+
+    role: str
+    subject: str | None
+    embedding: Array | None
+
+
+def roles_of_absent(
+    entered: Sequence[Selected], absent: Sequence[Absent], threshold: float
+) -> list[set[str]]:
+    """The roles of absent photographs of each photograph's subject, known as in `group_subjects`."""
+    return [
+        {
+            item.role
+            for item in absent
+            if _same_subject(
+                (item.subject, mine.candidate.subject),
+                (item.embedding, mine.examined.record.embedding),
+                threshold,
+            )
+        }
+        for mine in entered
+    ]
+
+
+def _same_subject(
+    subjects: tuple[str | None, str | None], faces: tuple[Array | None, Array | None], threshold: float
+) -> bool:
+    if None not in subjects:
+        return subjects[0] == subjects[1]
+    one, other = faces
+    return one is not None and other is not None and float(one @ other) >= threshold
+
+
 def roles_elsewhere(
     entered: Sequence[Selected], datasets: Sequence[Path], threshold: float
 ) -> list[set[str]]:

@@ -360,11 +360,11 @@ class ConsentChange:
 OnChange = Callable[[ConsentChange], None]
 
 
-def withdraw_trainings(folder: Path, allowed: set[str], on_change: OnChange) -> None:
+def withdraw_trainings(folder: Path, allowed: Collection[str], on_change: OnChange) -> None:
     """Mark what photographs that are no longer `allowed` had a part in, before anything of them is erased."""
     roles = read_roles(folder)
-    gone = training_sources(roles) - allowed
-    held_out = {source for source, role in roles.items() if role == HOLDOUT} - allowed
+    gone = training_sources(roles) - set(allowed)
+    held_out = {source for source, role in roles.items() if role == HOLDOUT} - set(allowed)
     with withdrawing(folder, allowed) as withdrawn:
         if gone or withdrawn:
             on_change(ConsentChange(len(gone), len(held_out), tuple(withdrawn)))

@@ -130,7 +130,7 @@ def _unnoticed(dataset: Path) -> str | None:
         return f"{error}; {unread}"
     _, _, allowed = sources_with_consent(photos, found)
     coming, roles = to_withdraw(dataset, allowed), read_roles(dataset)
-    gone = len((set(roles) if coming else training_sources(roles)) - allowed)
+    gone = len((set(roles) if coming else training_sources(roles)) - allowed.keys())
     if not coming and not (gone and found.listing.photographs):
         return found.lost if gone else None  # where every photograph is gone, a build marks and stops
     return (

@@ -109,7 +109,7 @@ def foreseen(dataset: Path, photographs: Photographs, condition: Condition) -> l
         return []
     found = look_through(photographs, condition, dataset=dataset)
     _, _, allowed = sources_with_consent(photographs.folder, found)
-    gone, told = training_sources(read_roles(dataset)) - allowed, []
+    gone, told = training_sources(read_roles(dataset)) - allowed.keys(), []
     if gone:
         told.append(f"training photographs of {dataset.name} that no longer have consent: {len(gone)}")
     every = to_withdraw(dataset, allowed)

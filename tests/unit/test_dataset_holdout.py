@@ -132,6 +132,34 @@ def test_who_is_set_aside_for_a_while_comes_back_to_the_same_side_and_a_withdraw
     assert not [name for name in held if sha256_file(photos / name) in text]
 
 
+@pytest.mark.parametrize("ids", [True, False], ids=["by subject_id", "by face"])
+def test_a_subject_keeps_its_side_while_all_of_its_earlier_photographs_are_set_aside(
+    ids, build, photos, dataset
+):
+    rows, out = table(photos), dataset.parent / "new"
+    first = {row["subject_id"]: row["file"] for row in reversed(rows)}
+    second = {row["subject_id"]: row for row in rows if row["file"] not in first.values()}
+    earlier = [row for row in rows if row["file"] in first.values()]
+    known = [row if ids else row | {"subject_id": ""} for row in earlier]
+    write_table(photos, known)
+    build(out)
+    before = known_roles(photos, out)
+    held = {name for name, role in before.items() if role == "holdout"}
+    subject = next(subject for subject in second if first[subject] not in held)
+    added = second[subject] if ids else second[subject] | {"subject_id": ""}
+    aside = {*held, first[subject]}
+    write_table(
+        photos, [row | {"age_group": "teen"} if row["file"] in aside else row for row in [*known, added]]
+    )
+    for _ in range(2):
+        build(out)
+        left = {name: role for name, role in before.items() if name not in aside}
+        assert known_roles(photos, out) == left | {added["file"]: "train"}
+    write_table(photos, [*known, added])
+    build(out)
+    assert known_roles(photos, out) == before | {added["file"]: "train"}
+
+
 def unit(*values):
     vector = np.zeros(512, np.float32)
     vector[: len(values)] = values
