@@ -132,7 +132,9 @@ def _add_workflow(parser: argparse.ArgumentParser, *, several: bool = False) -> 
     )
     phantom = parser.add_argument_group("without model files")
     phantom.add_argument(
-        "--phantom", action="store_true", help="put the embedded phantom model in place of the model loaders"
+        "--phantom",
+        action="store_true",
+        help="put the embedded phantom model in place of the model loaders, at its size and LoRA strength",
     )
     phantom.add_argument("--lora", metavar="NAME", help="with --phantom: the LoRA, by its name on the server")
 

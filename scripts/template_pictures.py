@@ -41,7 +41,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--work", type=Path, required=True, help="folder of the server and of what is made")
-    parser.add_argument("--photographs", type=int, default=40, help="phantoms a dataset (default 40)")
+    parser.add_argument("--photographs", type=int, default=100, help="phantoms a dataset (default 100)")
     parser.add_argument("--steps", type=int, default=0, help="steps of a training (0: the preset's)")
     parser.add_argument(
         "--keep-film", action="store_true", help="the film stays; for a work folder that has its LoRA already"

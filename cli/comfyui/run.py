@@ -28,12 +28,19 @@ _LORAS = {
     "LoraLoader": ("lora_name",),
     "DiffusionCleft_LoraGrid": ("lora_1", "lora_2", "lora_3", "lora_4"),
 }
+_STRENGTHS = {
+    "LoraLoaderModelOnly": "strength_model",
+    "LoraLoader": "strength_model",
+    "DiffusionCleft_LoraGrid": "strengths",
+}
 
 
 def swap_loaders(
     graph: Graph, object_info: Mapping[str, Any], *, lora: str | None = None, size: int = PHANTOM_SIZE
 ) -> Graph:
     """A copy of an API-format graph that runs on the embedded phantom model.
+
+    LoRAs are as many times as strong as the vocabulary says for phantoms: at 1 a finding is faint on them.
 
     Args:
         graph: with loaders of model files.
@@ -53,6 +60,7 @@ def swap_loaders(
         name: _LOADERS[node["class_type"]] for name, node in graph.items() if node["class_type"] in _LOADERS
     }
     loader_id = _loader_id(swapped, gone) if gone else ""
+    stronger = _phantom_strength(graph) if gone else 1.0
     for node in swapped.values():
         kind, inputs = node["class_type"], node["inputs"]
         for name, value in inputs.items():
@@ -62,12 +70,35 @@ def swap_loaders(
             inputs.update(width=size, height=size)
         if kind == _TRAINER:
             inputs["base_model"] = "phantom"
+        if (name := _STRENGTHS.get(kind, "")) in inputs and stronger != 1:
+            inputs[name] = _times(inputs[name], stronger)
         for name in _LORAS.get(kind, ()) if lora is not None else ():
             if inputs.get(name, "none") != "none" and not isinstance(inputs[name], list):
                 inputs[name] = lora
     for node_id in gone:
         del swapped[node_id]
     return swapped
+
+
+def _phantom_strength(graph: Graph) -> float:
+    """The vocabulary's strength of LoRAs on phantoms, for the one condition that a graph names; else 1."""
+    from ...diffusioncleft_core.conditions.loader import load_vocabulary
+
+    known = {
+        item.name: item.phantom.strength for item in load_vocabulary().conditions.values() if item.phantom
+    }
+    named = {str(node["inputs"].get("condition")) for node in graph.values()} & known.keys()
+    return known[named.pop()] if len(named) == 1 else 1.0
+
+
+def _times(value: Any, factor: float) -> Any:
+    """A strength, or a list of them as text, times `factor`; what is linked or no number stays."""
+    with contextlib.suppress(ValueError):
+        if isinstance(value, str):
+            return ", ".join(f"{float(part) * factor:g}" for part in value.split(","))
+        if isinstance(value, int | float):
+            return round(value * factor, 4)
+    return value
 
 
 def _loader_id(graph: Graph, gone: Mapping[str, int]) -> str:

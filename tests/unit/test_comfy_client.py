@@ -265,6 +265,26 @@ def test_the_phantom_stands_in_for_the_loaders_and_nothing_else_changes():
         phantom.swap_loaders(graph, {})
 
 
+@pytest.mark.parametrize(
+    ("condition", "strength", "listed"),
+    [("pre_op", 1.5, "0.9, 1.2, 1.5"), ("post_op", 2.25, "1.35, 1.8, 2.25"), ("mine", 1, "0.6, 0.8, 1")],
+)
+def test_on_the_phantom_loras_are_as_strong_as_the_vocabulary_says(condition, strength, listed):
+    graph = {
+        "1": {"class_type": "UNETLoader", "inputs": {"unet_name": "f"}},
+        "2": {"class_type": "LoraLoaderModelOnly", "inputs": {"model": ["1", 0], "strength_model": 1}},
+        "3": {"class_type": "DiffusionCleft_LoraGrid", "inputs": {"strengths": "0.6, 0.8, 1"}},
+        "4": {"class_type": "LoraLoader", "inputs": {"model": ["1", 0], "strength_model": ["3", 1]}},
+        "5": {"class_type": "DiffusionCleft_PromptBuilder", "inputs": {"condition": condition}},
+    }
+    swapped = phantom.swap_loaders(graph, INFO)
+    assert swapped["2"]["inputs"]["strength_model"] == strength
+    assert swapped["3"]["inputs"]["strengths"] == listed
+    assert swapped["4"]["inputs"]["strength_model"] == ["3", 1]
+    del graph["1"]  # a graph of the phantom's own has its strengths
+    assert phantom.swap_loaders(graph, INFO)["2"]["inputs"]["strength_model"] == 1
+
+
 def test_a_title_does_not_change_what_a_graph_is():
     graph = convert.to_api(simple(), INFO)
     titled = {name: {**found, "_meta": {"title": "other"}} for name, found in graph.items()}
