@@ -24,6 +24,7 @@ from ..imageset.manifest import ImageRow, filtered_rows, raw_rows, read_image_se
 from ..imageset.places import SETTINGS as GENERATION
 from ..imageset.places import holds_images
 from ..imageset.synthetic import TRAINING
+from ..small_counts import FEWEST, is_small
 from .design import REAL
 
 
@@ -285,8 +286,8 @@ def _drawn_by_phantom(folder: Path) -> bool:
 
 
 def _consent_notice(folder: Path, n: int, allowed: int) -> tuple[str, ...]:
+    """Without the number of all, from which that of those they may see would follow."""
     if allowed == n:
         return ()
-    return (
-        f"photographs in {shown(folder)} that raters may not see ({RATING} is not yes): {n - allowed} of {n}",
-    )
+    withheld = f"fewer than {FEWEST}" if is_small(n - allowed) else f"{n - allowed}"
+    return (f"photographs in {shown(folder)} that raters may not see ({RATING} is not yes): {withheld}",)
