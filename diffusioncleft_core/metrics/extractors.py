@@ -119,7 +119,7 @@ def inception(weights: Path | None, device: torch.device, seed: int = 0) -> Ince
     else:
         load_weights(network, weights, "FID's Inception")
         info = NetworkInfo("pytorch-fid Inception", sha256_model(weights), False, "Apache-2.0")
-    return InceptionFeatures(_blocks(network).eval().requires_grad_(False).to(device), info, device)
+    return InceptionFeatures(_swift(_blocks(network).eval().requires_grad_(False)).to(device), info, device)
 
 
 def perceptual(trunk: Path | None, device: torch.device, seed: int = 0) -> PerceptualFeatures:
@@ -244,6 +244,19 @@ def _blocks(network: Any) -> torch.nn.Module:
     names = ("5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e", "7a", "7b", "7c")
     mixed = [getattr(network, f"Mixed_{name}") for name in names]
     return nn.Sequential(*stem, *mixed, nn.AdaptiveAvgPool2d((1, 1)))
+
+
+def _swift(network: torch.nn.Module) -> torch.nn.Module:
+    """The same function in less time, to float32's last digits: normalisation inside the convolutions before
+    it, and channels last, as processors' and GPUs' convolutions want them."""
+    import torch
+    from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+    for layer in network.modules():
+        conv, norm = getattr(layer, "conv", None), getattr(layer, "bn", None)
+        if isinstance(conv, torch.nn.Conv2d) and isinstance(norm, torch.nn.BatchNorm2d):
+            layer.conv, layer.bn = fuse_conv_bn_eval(conv, norm), torch.nn.Identity()
+    return network.to(memory_format=torch.channels_last)
 
 
 def _load_heads(network: Any, heads: Path) -> None:
