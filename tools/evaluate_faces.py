@@ -7,6 +7,7 @@ python -m diffusioncleft.tools.evaluate_faces \
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -195,17 +196,14 @@ def count_shares(analyzer: FaceAnalyzer, images: Sequence[Image]) -> dict[str, A
 
 
 def in_a_larger_frame(truth: Rendering, rng: np.random.Generator) -> Rendering:
-    """The picture somewhere in a frame 2 to 3.5 times its size."""
+    """The picture somewhere in a frame 2 to 3.5 times its size; of its truth landmarks and box go with it."""
     side = truth.image.shape[0]
     size = int(side * rng.uniform(2, 3.5))
     frame = background(size, rng)
     x, y = (int(v) for v in rng.integers(0, size - side, 2))
     frame[y : y + side, x : x + side] = truth.image
     shift = np.array([x, y], np.float32)
-    move = np.tile(shift, 2)
-    return Rendering(
-        frame, truth.landmarks + shift, truth.box + move, truth.lips + move, truth.attributes, truth.finding
-    )
+    return replace(truth, image=frame, landmarks=truth.landmarks + shift, box=truth.box + np.tile(shift, 2))
 
 
 def evaluate(analyzer: FaceAnalyzer, per_skin: int, views: int, n: int, seed: int) -> dict[str, Any]:
