@@ -108,12 +108,15 @@ def tiled(pictures: Sequence[Any], columns: int) -> Any:
 
 def _scores(verdict: Mapping[str, Any], faces: Sequence[Any]) -> list[str]:
     """The numbers behind a verdict, as one line."""
+    from ..diffusioncleft_core.imageset.copies import NO_HINT
+
     told = [f"face {faces[0].score:.2f}"] if faces else []
     identity = verdict.get("identity") or {}
     if identity.get("max_similarity") is not None:
         told.append(f"similarity {identity['max_similarity']:.2f} of {identity['threshold']:g}")
     if copy := identity.get("near_copy"):
-        told.append(f"copy {copy['score']:.2f} of {copy['threshold']:g}")
+        score, limit = copy["score"], copy["threshold"]
+        told.append(f"copy {score:.2f} of {limit:g}" if score > NO_HINT else "no copy")
     return [", ".join(told)] if told else []
 
 

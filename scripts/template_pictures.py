@@ -10,6 +10,7 @@ template looks different; `--only cards` composes the cards from what an earlier
 
 import argparse
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -70,6 +71,8 @@ def run_all(args: argparse.Namespace) -> None:
     if comfyui is None:
         raise SystemExit("no ComfyUI checkout: set COMFYUI_PATH")
     base = args.work / "server"
+    if args.only is None:
+        shutil.rmtree(args.work / "made", ignore_errors=True)
     server = ComfyServer(comfyui, base, server_environment() | {"OMP_NUM_THREADS": "2"})
     for place in (base / "custom_nodes").iterdir():
         place.unlink()

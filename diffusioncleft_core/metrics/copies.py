@@ -22,7 +22,7 @@ from ..dataset.references import ReferenceSet, read_references
 from ..errors import UserError
 from ..faces.analyzer import FaceAnalyzer
 from ..imageset.cache import ContentCache, entry_key
-from ..imageset.copies import COPIES_VERSION, CopyIndex, thumbnail
+from ..imageset.copies import COPIES_VERSION, NO_HINT, CopyIndex, thumbnail
 from ..imageset.places import FACES_CACHE
 from ..progress import progress
 from ..small_counts import FEWEST, is_small
@@ -201,7 +201,7 @@ class Comparer:
 
 def _scores_of(thumbnails: Sequence[NDArray[np.uint8]], copies: CopyIndex) -> Scores:
     found = [copies.best(grey) for grey in thumbnails]
-    return np.array([-1.0 if match is None else match.score for match in found], np.float64)
+    return np.array([NO_HINT if match is None else match.score for match in found], np.float64)
 
 
 def _belongs(group: Group, conditions: set[str | None]) -> bool:
