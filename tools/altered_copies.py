@@ -38,7 +38,9 @@ def brightened(image: Image, rng: np.random.Generator, other: Image) -> Image:
 def jpeg(image: Image, rng: np.random.Generator, other: Image) -> Image:
     """Re-encoded at quality 30."""
     coded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 30])[1]
-    return np.ascontiguousarray(_uint8(cv2.imdecode(coded, cv2.IMREAD_COLOR))[..., ::-1])
+    decoded = cv2.imdecode(coded, cv2.IMREAD_COLOR)
+    assert decoded is not None
+    return np.ascontiguousarray(_uint8(decoded)[..., ::-1])
 
 
 def rescaled(image: Image, rng: np.random.Generator, other: Image) -> Image:

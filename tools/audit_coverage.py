@@ -125,8 +125,8 @@ def audit_once(
     found = Matches(
         generated=Matched.of((part[:, places] >= threshold.value).T),
         unseen=Matched.of(others.unseen[:, places].T),
-        train=(own >= threshold.value).any(axis=0)[:few],
-        holdout=(part[:, first[held]] >= threshold.value).any(axis=0),
+        train=np.any(own >= threshold.value, axis=0)[:few],
+        holdout=np.any(part[:, first[held]] >= threshold.value, axis=0),
         control=np.zeros(0, bool),
         train_people=[str(row) for row in rows[:few]],
         holdout_people=[str(who) for who in held],
@@ -212,10 +212,9 @@ def of_pairs(pool: FacePool, repetitions: int, seed: int) -> dict[str, Any]:
         leaks = (rng.random(100) < prone)[None] & (rng.random((200, 100)) < shown)
         people = [str(who) for who in columns]
         for name, part in (("strangers", strangers), ("few people again and again", strangers + leaks)):
+            image, photograph = np.argwhere(part >= PAPER_SIMILARITY).T
             intervals = {
-                "images and people": clustered_pairs(
-                    *np.nonzero(part >= PAPER_SIMILARITY), len(part), people, resamples=200
-                ),
+                "images and people": clustered_pairs(image, photograph, len(part), people, resamples=200),
                 "pairs as independent": fir_pairs(part, PAPER_SIMILARITY),
             }
             for kind, share in intervals.items():

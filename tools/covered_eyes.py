@@ -117,9 +117,8 @@ def blurred(image: Image, landmarks: Landmarks, sigma: float, rng: np.random.Gen
 
 def softened(image: Image, landmarks: Landmarks, rng: np.random.Generator) -> Image:
     """The whole picture out of focus."""
-    return cv2.GaussianBlur(
-        image, (0, 0), float(rng.choice([0.04, 0.08, 0.12, 0.2])) * _geometry(landmarks)[1]
-    )
+    sigma = float(rng.choice([0.04, 0.08, 0.12, 0.2])) * _geometry(landmarks)[1]
+    return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma), np.uint8)
 
 
 def enlarged(image: Image, landmarks: Landmarks, rng: np.random.Generator) -> Image:
@@ -128,9 +127,8 @@ def enlarged(image: Image, landmarks: Landmarks, rng: np.random.Generator) -> Im
     scale = float(rng.choice([4, 6, 9, 12, 18, 25])) / _geometry(landmarks)[1]
     few = max(8, round(width * scale)), max(8, round(height * scale))
     how = int(rng.choice([cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_CUBIC]))
-    return cv2.resize(
-        cv2.resize(image, few, interpolation=cv2.INTER_AREA), (width, height), interpolation=how
-    )
+    small = cv2.resize(image, few, interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.resize(small, (width, height), interpolation=how), np.uint8)
 
 
 def coarse(image: Image, landmarks: Landmarks, rng: np.random.Generator) -> Image:
@@ -159,7 +157,7 @@ def _bar(image: Image, landmarks: Landmarks, width: float, height: float, turn: 
     corners = cv2.boxPoints(((middle[0], middle[1]), (width * apart, height * apart), tilt + turn))
     mask = np.zeros(image.shape[:2], np.uint8)
     cv2.fillPoly(mask, [np.round(corners * 16).astype(np.int32)], (255,), cv2.LINE_AA, 4)
-    return mask.astype(np.float32) / 255
+    return np.asarray(mask.astype(np.float32) / 255, np.float32)
 
 
 def _cheeks(image: Image, landmarks: Landmarks) -> NDArray[np.float64]:

@@ -60,7 +60,7 @@ def step_flops(
     total -= modulations * _linear(1, width, rank)
     if recomputed:
         total += _modulations(config) + _tokens(config, sequence) + lora
-    return total
+    return int(total)
 
 
 def recipe_flops(recipe: Recipe, config: Mapping[str, Any], image_tokens: int, text_tokens: int) -> int:

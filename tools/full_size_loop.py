@@ -125,7 +125,7 @@ def bare_step(
         with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
             velocity = predict_velocity(transformer, noisy, sigma, text, pooled)
         loss = (velocity - (noise - latents)).square().mean()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

@@ -13,6 +13,7 @@ import datetime
 import shlex
 import sys
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def audited(
     }
 
 
-SIGNALS = {
+SIGNALS: Mapping[str, Callable[[Mapping[str, Any]], float | None]] = {
     "membership, against the base": lambda row: row["membership"]["against_base"]["value"],
     "membership, LoRA alone": lambda row: row["membership"]["lora"]["value"],
     "membership, base alone (control)": lambda row: row["membership"]["base"]["value"],

@@ -6,6 +6,7 @@ python -m diffusioncleft.tools.pool --out POOL --n 20000 --seed 1
 import argparse
 import json
 import os
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -17,12 +18,18 @@ from ..diffusioncleft_core.phantom.anatomy.lips import mood
 from ..diffusioncleft_core.phantom.face import PhantomFace, random_face
 from ..diffusioncleft_core.phantom.render import Rendering, render
 from . import FINDING_OF
-from .strokes import line, spot, wedge
+from .strokes import Share, line, spot, wedge
+
+Draw = Callable[[int, NDArray[np.float64], np.random.Generator], Share]
 
 _CHUNK = 250
 _MARKED = 0.55
 """Share of healthy phantoms with a light, dark or red line, wedge or spot somewhere on the skin."""
-_SHAPES = {"line": (partial(line, upright=True), 0.45), "wedge": (wedge, 0.35), "spot": (spot, 0.2)}
+_SHAPES: Mapping[str, tuple[Draw, float]] = {
+    "line": (partial(line, upright=True), 0.45),
+    "wedge": (wedge, 0.35),
+    "spot": (spot, 0.2),
+}
 """What marks there are, and how often."""
 SITES = {"cheek": (0.62, 0.62), "forehead": (0.40, -0.55), "chin": (0.36, 1.42)}
 """Where they lie: from the middle between the eyes, in distances of the eyes across and of the mouth down.

@@ -277,7 +277,8 @@ def other_model(
 
     def drawn(count: int, n: int, bias: Array) -> Array:
         seen = other_pictures(model, (count, n), quality, rng) + bias
-        return 1.0 + np.searchsorted(CUTS, seen + 0.5 * rng.standard_normal((count, n, raters)))
+        noise = 0.5 * rng.standard_normal((count, n, raters))
+        return np.asarray(1.0 + np.searchsorted(CUTS, seen + noise), np.float64)
 
     few = raters < NEW_RATERS[0]
 
@@ -344,20 +345,20 @@ def measured(studies: int, seed: int, *, with_ordinal: bool) -> dict[str, Any]:
     for name, chances in TOLD_APART.items():
         for design, images in DESIGNS.items():
             rng = np.random.default_rng([seed, *map(ord, name + design)])
-            parts = [
-                told_apart(each, images, tuple(tuple(np.array(side) + moved) for side in chances), rng)
-                for moved in around * 0.8
-            ]
+            parts = []
+            for moved in around * 0.8:
+                generated, real = (tuple(np.array(side) + moved) for side in chances)
+                parts.append(told_apart(each, images, (generated, real), rng))
             document["told_apart"][f"{name}, 2_raters, {design}"] = {
                 "intervals": {key: one.as_dict() for key, one in together(parts).items()}
             }
     for model, qualities in OTHER_MODELS.items():
         for quality in qualities:
-            for raters in (2, 8):
+            for number in (2, 8):
                 for design, images in DESIGNS.items():
-                    label = f"{model}, quality {quality:g}, {raters}_raters, {design}"
+                    label = f"{model}, quality {quality:g}, {number}_raters, {design}"
                     rng = np.random.default_rng([seed, *map(ord, label)])
-                    covered = other_model(studies, images, model, quality, raters, rng)
+                    covered = other_model(studies, images, model, quality, number, rng)
                     document["other_models"][label] = {
                         "intervals": {key: one.as_dict() for key, one in covered.items()}
                     }

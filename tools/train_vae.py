@@ -71,7 +71,7 @@ def lined(image: NDArray[np.uint8], lips: NDArray[np.float32], rng: np.random.Ge
         share = line(len(image), rng.uniform(lips[[1, 0]] - 6, lips[[3, 2]] + 6), rng)[..., None]
         colour = np.array(_LINES[int(rng.integers(len(_LINES)))], np.float32) + rng.normal(0, 15, 3)
         picture += share * (colour.astype(np.float32) - picture)
-    return np.clip(picture + 0.5, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(picture + 0.5, 0, 255), np.uint8)
 
 
 class Batches:
