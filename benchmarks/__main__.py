@@ -8,6 +8,7 @@ alternate, so that a busy machine hurts both alike; the medians count. The pictu
 import argparse
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def main() -> None:
     )
     pipeline.set_progress_bar_config(disable=True)
 
-    sides = {
+    sides: dict[str, Callable[[], np.ndarray]] = {
         "diffusioncleft": lambda: ours(sampler, text, rows, args.batch, args.size),
         "diffusers": lambda: peers(pipeline, text.t5_length, rows, args.batch, args.size),
     }

@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     device = pick_device("cpu")
-    result = {
+    result: dict[str, Any] = {
         "what": "seconds of a training; once: the frozen part runs once a picture, plain: in every epoch",
         "full_width_224": compare(full_width(), args.n, 224, args.epochs, args.rounds),
         "phantom_96": compare(phantom(None), args.n, 96, args.epochs, args.rounds),

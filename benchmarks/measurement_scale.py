@@ -14,8 +14,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -85,10 +87,10 @@ def fir(n: int, m: int, rounds: int) -> dict[str, object]:
     }
 
 
-def share(found: dict[str, object]) -> float:
+def share(found: dict[str, Any]) -> float:
     seconds = found["seconds"]
     ours, product = (min(seconds[name]) for name in ("diffusioncleft", "peer"))
-    return round(product / ours, 2)
+    return float(round(product / ours, 2))
 
 
 def memory(n: int) -> dict[str, int]:
@@ -168,9 +170,9 @@ def vectors(n: int, dimensions: int, rounds: int) -> dict[str, object]:
         assert (found == rows).all()
         yield
 
-    found: dict[str, dict[str, object]] = {}
+    found: dict[str, dict[str, float]] = {}
     for name, form in {"file_an_image": files, "shards": shards}.items():
-        seconds = []
+        taken: dict[str, list[float]] = defaultdict(list)
         for _ in range(rounds):
             with tempfile.TemporaryDirectory() as root:
                 steps = form(Path(root) / "cache")
@@ -178,20 +180,17 @@ def vectors(n: int, dimensions: int, rounds: int) -> dict[str, object]:
                     before = time.perf_counter(), time.process_time()
                     next(steps)
                     now = time.perf_counter(), time.process_time()
-                    seconds.append((step, *(b - a for a, b in zip(before, now, strict=True))))
+                    taken[f"{step}_seconds"].append(now[0] - before[0])
+                    taken[f"{step}_cpu_seconds"].append(now[1] - before[1])
                 written = [path.stat() for path in Path(root).rglob("*") if path.is_file()]
         found[name] = {
             "files": len(written),
             "mb_on_disk": round(sum(file.st_blocks for file in written) * 512 / 1e6, 1),
-            **{
-                f"{step}_{clock}": round(min(s[place] for s in seconds if s[0] == step), 3)
-                for step in ("write", "read")
-                for place, clock in ((1, "seconds"), (2, "cpu_seconds"))
-            },
+            **{name: round(min(each), 3) for name, each in taken.items()},
         }
     one, other = found.values()
     faster = {
-        step: round(one[f"{step}_cpu_seconds"] / other[f"{step}_cpu_seconds"], 1)  # type: ignore[operator]
+        step: round(one[f"{step}_cpu_seconds"] / other[f"{step}_cpu_seconds"], 1)
         for step in ("write", "read")
     }
     return {"n": n, "dimensions": dimensions, "rounds": rounds, **found, "times_less_cpu": faster}
@@ -247,7 +246,7 @@ def main() -> None:
     path = args.out / "measurement_scale_cpu.json"
     kept = read_json(path) if args.only and path.is_file() else {}
     result: dict[str, object] = {**kept, "what": "seconds, MB and counts"}
-    parts = {
+    parts: dict[str, Callable[[], Mapping[str, object]]] = {
         "lpips_passes": lambda: passes(2000),
         "fir": lambda: fir(args.faces // 2, args.faces, args.rounds),
         "fir_memory": lambda: memory(100_000),

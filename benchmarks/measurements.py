@@ -13,6 +13,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 Side = Callable[[], float]
 
 
-def compare(ours: Side, peers: Side, rounds: int) -> dict[str, object]:
+def compare(ours: Side, peers: Side, rounds: int) -> dict[str, Any]:
     """Seconds of both by the clock and of processor time, children's too, in alternation; their values, and
     how far apart these are, relative. Ratios are of medians."""
     seconds: dict[str, list[float]] = {"diffusioncleft": [], "peer": []}
@@ -60,7 +61,7 @@ def _ratio(times: dict[str, list[float]]) -> float:
     return round(statistics.median(times["peer"]) / statistics.median(times["diffusioncleft"]), 2)
 
 
-def fid(n: int, m: int, dimensions: int, rounds: int) -> dict[str, object]:
+def fid(n: int, m: int, dimensions: int, rounds: int) -> dict[str, Any]:
     """Random features [n, D] and [m, D]."""
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(n, dimensions)), rng.normal(size=(m, dimensions)) * 1.1 + 0.1
@@ -73,7 +74,7 @@ def fid(n: int, m: int, dimensions: int, rounds: int) -> dict[str, object]:
     return {"n": n, "m": m, "dimensions": dimensions, "rounds": rounds, **result}
 
 
-def lpips(n: int, side: int, rounds: int) -> dict[str, object]:
+def lpips(n: int, side: int, rounds: int) -> dict[str, Any]:
     """n random pictures of side x side px."""
     rng = np.random.default_rng(0)
     pictures = [rng.integers(0, 256, (side, side, 3), dtype=np.uint8) for _ in range(n)]
@@ -107,7 +108,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
 
-    result = {
+    result: dict[str, Any] = {
         "what": "seconds; FID from given features, LPIPS over all pairs of a set",
         "fid": fid(100, 2000, args.dimensions, args.rounds),
         "lpips": lpips(args.n, args.side, args.rounds),

@@ -22,6 +22,7 @@ from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
 from diffusioncleft.diffusioncleft_core.conditions.plan import PlanRow, read_plan, sampling_plan, write_plan
 from diffusioncleft.diffusioncleft_core.environment import hardware, versions
 from diffusioncleft.diffusioncleft_core.files import sha256_bytes, write_json
+from diffusioncleft.diffusioncleft_core.generation.folder import PlannedSet
 from diffusioncleft.diffusioncleft_core.imageset.manifest import listed_rows, read_image_set, write_image_set
 from diffusioncleft.diffusioncleft_core.imageset.places import image_name
 from diffusioncleft.diffusioncleft_core.imageset.synthetic import SIDECAR_SCHEMA, marked_png
@@ -58,9 +59,7 @@ def make_set(root: Path, n: int) -> None:
         (folder / name).with_suffix(".json").write_text(json.dumps(sidecar, indent=2))
 
 
-def opened(root: Path, role: str = "generated") -> tuple[object, list[PlanRow]]:
-    from diffusioncleft.diffusioncleft_core.generation.folder import PlannedSet
-
+def opened(root: Path, role: str = "generated") -> tuple[PlannedSet, list[PlanRow]]:
     rows = read_plan(root / PLAN)
     planned = PlannedSet(root / SET, rows, role, RECORD)
     return planned, planned.pending()
@@ -152,7 +151,6 @@ def run_step(name: str, root: Path, n: int) -> dict[str, float]:
 def measure_step(name: str, root: Path, n: int) -> None:
     """What `run_step` starts: imports are done once before the clock runs, on nothing."""
     import diffusioncleft.diffusioncleft_core.filters.stage
-    import diffusioncleft.diffusioncleft_core.generation.folder
     import diffusioncleft.diffusioncleft_core.report.summary  # noqa: F401
 
     load_vocabulary()

@@ -20,6 +20,8 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +92,10 @@ def faces(folder: Path, pack: str, rounds: int) -> dict[str, object]:
     peers()
     side = int(np.median([record.width for record in records]))
     return {"n": len(names), "side": side, "rounds": rounds, **compare(ours, peers, rounds)}
+
+
+def faces_of_phantoms(folder: Path, n: int, side: int, rounds: int) -> dict[str, object]:
+    return faces(draw(folder, n, side, 0), "phantom", rounds)
 
 
 def fid(root: Path, n: int, m: int, side: int, rounds: int) -> dict[str, object]:
@@ -168,18 +174,19 @@ def main() -> None:
     result |= {"what": "seconds", "threads": 1, "versions": versions(), "hardware": hardware()}
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
-        parts = {}
+        parts: dict[str, Callable[[], dict[str, object]]] = {}
         if "faces" in args.only:
             for side in args.sides:
-                parts[f"faces_{side}"] = lambda side=side: faces(
-                    draw(root / str(side), args.pictures, side, 0), "phantom", args.rounds
+                parts[f"faces_{side}"] = partial(
+                    faces_of_phantoms, root / str(side), args.pictures, side, args.rounds
                 )
             if args.photographs:
                 parts["faces_photographs"] = lambda: faces(args.photographs, args.pack, args.rounds)
         if "lpips" in args.only:
             parts["lpips"] = lambda: lpips(draw(root / "pairs", 24, 256, 3), args.pairs, min(args.rounds, 3))
         if "fid" in args.only:
-            parts["fid"] = lambda: fid(root / "fid", *args.fid, 256, min(args.rounds, 2))
+            n, m = args.fid
+            parts["fid"] = lambda: fid(root / "fid", n, m, 256, min(args.rounds, 2))
         for name, part in parts.items():
             result[name] = part()
             print(f"{name}: {result[name]}", flush=True)

@@ -148,11 +148,12 @@ def switch_microseconds(recipe: Recipe) -> dict[str, float]:
 def optimizer_milliseconds(base: Base, recipe: Recipe, repeats: int = 10) -> dict[str, float]:
     """Processor time of AdamW's step on the recipe's LoRA: fused as in the trainer, foreach, and neither."""
     found = {}
-    for name, how in (
-        ("fused", {"fused": True}),
-        ("foreach", {"foreach": True}),
-        ("plain", {"foreach": False}),
-    ):
+    ways: Mapping[str, Mapping[str, Any]] = {
+        "fused": {"fused": True},
+        "foreach": {"foreach": True},
+        "plain": {"foreach": False},
+    }
+    for name, how in ways.items():
         parameters = attach_peft(base.another(), recipe.network.rank, ALPHA, base.device)
         for parameter in parameters:
             parameter.grad = torch.ones_like(parameter)

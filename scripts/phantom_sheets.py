@@ -25,6 +25,7 @@ from diffusioncleft.diffusioncleft_core.phantom.face import (
     Light,
     PhantomFace,
     Repair,
+    Side,
     View,
     random_face,
 )
@@ -44,10 +45,10 @@ MIXED = (
 )
 
 
-def person(seed: int, view: View | None = None, **words: str) -> PhantomFace:
-    """A healthy person without glasses, straight on unless `view` says otherwise."""
+def person(seed: int, **words: str) -> PhantomFace:
+    """A healthy person without glasses, straight on."""
     face = random_face(np.random.default_rng(seed), attributes=words)
-    return replace(face, view=view or View(), glasses=False)
+    return replace(face, view=View(), glasses=False)
 
 
 def whole(face: PhantomFace, side: int = 200) -> Picture:
@@ -166,12 +167,13 @@ def main() -> None:
         31, subject="baby", skin="dark", hair_length="short", hair_texture="curly", hair_color="black"
     )
     rows: list[list[Cell]] = []
-    for who, side in ((baby, "left"), (dark, "right"), (baby, "bilateral")):
+    clefts: Sequence[tuple[PhantomFace, Side]] = ((baby, "left"), (dark, "right"), (baby, "bilateral"))
+    for who, side in clefts:
         rows.append(
             [
                 (f"{side}, {s:.2f}", mouth_of(replace(who, cleft=Cleft(side, s, min(1.0, s)))))
                 for s in (0.1, 0.3, 0.5, 0.7, 0.85, 1.0)
-            ]  # type: ignore[arg-type]
+            ]
         )
     rows.append(
         [
@@ -182,7 +184,12 @@ def main() -> None:
     sheet(rows, out / "phantom_clefts.png")
     girl = person(21, subject="girl", skin="olive", **SHORT)
     rows = []
-    for who, side, curved in ((girl, "left", False), (dark, "right", True), (girl, "bilateral", False)):
+    repairs: Sequence[tuple[PhantomFace, Side, bool]] = (
+        (girl, "left", False),
+        (dark, "right", True),
+        (girl, "bilateral", False),
+    )
+    for who, side, curved in repairs:
         rows.append(
             [
                 (
@@ -195,7 +202,7 @@ def main() -> None:
                             ),
                         )
                     ),
-                )  # type: ignore[arg-type]
+                )
                 for s in (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
             ]
         )

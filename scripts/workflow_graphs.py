@@ -75,6 +75,7 @@ def quick_start(graph: Graph) -> None:
     )
     draw.column()
     phantom = load_vocabulary().condition("pre_op").phantom
+    assert phantom is not None
     lora = draw.add(
         "LoraLoaderModelOnly",
         "LoRA",
