@@ -9,6 +9,7 @@ PYTHON ?= python3
 PY := $(VENV)/bin/python
 endif
 READY := $(VENV)/.ready
+TYPED := trainer cli nodes tools benchmarks
 OUT ?= demo
 # What `make demo` does beyond the two sets, and what QUICK=1 does in its place.
 WHOLE := --downstream pre_post --study
@@ -48,7 +49,7 @@ lint: $(READY)
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	mkdir -p .mypy_cache/types && ln -sfn ../.. .mypy_cache/types/diffusioncleft
-	MYPYPATH=.mypy_cache/types $(PY) -m mypy -p diffusioncleft.trainer -p diffusioncleft.cli -p diffusioncleft.nodes
+	MYPYPATH=.mypy_cache/types $(PY) -m mypy $(TYPED:%=-p diffusioncleft.%) $(patsubst scripts/%.py,-m %,$(wildcard scripts/*.py))
 
 format: $(READY)
 	$(PY) -m ruff check --fix-only .
