@@ -52,7 +52,7 @@ other photographs had less than this; of phantoms' 581 one had less, and 59 % of
 Of 1,311 that reach 0.7 the least had 0.92.
 """
 NO_HINT = -1.0
-"""The score of two pictures that can't be aligned, or whose alignment at half size gives no hint of a copy."""
+"""The score of two pictures that can't be aligned, or that give no hint of a copy at half size."""
 TEXTURE_SIGMA = 1.5
 """What a Gaussian of this width takes away is fine texture."""
 FAINTEST = 0.8
