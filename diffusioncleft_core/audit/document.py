@@ -92,13 +92,15 @@ def audit_lora(
         EXTRACTION: None,
         MEMBERSHIP: None,
     }
+    photographs = not holds_phantoms(dataset)
     if MEMBERSHIP in settings.parts:
-        photographs = not holds_phantoms(dataset)
         from .membership import DRAWS, membership
 
         found[MEMBERSHIP] = membership(generation, dataset, photographs=photographs, seed=settings.seed)
         found[MEMBERSHIP]["draws"] = DRAWS
     if EXTRACTION in settings.parts:
         probe = Probe(settings.seeds, settings.captions, settings.seed, threshold.value)
-        found[EXTRACTION] = extraction(generation, dataset, known, analyzer, probe, work, warn)
+        found[EXTRACTION] = extraction(
+            generation, dataset, known, analyzer, probe, work, photographs=photographs, warn=warn
+        )
     return found

@@ -95,6 +95,8 @@ def extraction(
     analyzer: FaceAnalyzer,
     probe: Probe,
     work: Path,
+    *,
+    photographs: bool,
     warn: Warn = lambda message: None,
 ) -> dict[str, Any]:
     """Draw from every caption and look for what is drawn again and again, and for the photographs.
@@ -106,7 +108,8 @@ def extraction(
         analyzer: finds faces.
         probe: how many drawings, and from when on faces are the same.
         work: a private folder, in which the drawings stay; the same call goes on there.
-        warn: told what the LoRA itself says against this use of it.
+        photographs: whether people are on the images, of whom small counts are not told.
+        warn: told what will not be told, and what the LoRA itself says against this use of it.
 
     Returns:
         {"cliques": {"learned", "unseen", "residual"}, "found": {...}, "near_copies": {...}}: shares of
@@ -115,6 +118,8 @@ def extraction(
     """
     keep_from_git(private_dir(work))
     learned, unseen = probe_captions(dataset, probe)
+    for said in untold(len(learned), len(unseen), probe) if photographs else ():
+        warn(said)
     captions = [*learned, *unseen]
     rows = dataset_rows(dataset, "train")
     condition = next((row.condition for row in rows if row.condition), "unknown")
@@ -126,7 +131,18 @@ def extraction(
     drawn = work / f"drawings-{sha256_bytes(repr(plan).encode())[:12]}"
     generate(settings, plan, drawn, warn=warn)
     every = drawings_of(drawn, captions, known, analyzer)
-    return figures(every[: len(learned)], every[len(learned) :], known, probe)
+    return figures(every[: len(learned)], every[len(learned) :], known, probe, photographs=photographs)
+
+
+def untold(learned: int, unseen: int, probe: Probe) -> list[str]:
+    """What will not be told of so many captions of people's photographs, before anything is drawn."""
+    if is_small(probe.captions):
+        return ["of drawings from fewer than five captions nothing is told; give a larger --captions"]
+    if is_small(learned):
+        return ["the dataset has fewer than five captions: of what is drawn from them nothing is told"]
+    if is_small(unseen):
+        return ["the hold-out has fewer than five captions of its own: the drawings have no control"]
+    return []
 
 
 def noise_seed(caption: str, draw: int, seed: int) -> int:
@@ -176,7 +192,12 @@ def drawings(
 
 
 def figures(
-    learned: Sequence[Drawings], unseen: Sequence[Drawings], known: ReferenceSet, probe: Probe
+    learned: Sequence[Drawings],
+    unseen: Sequence[Drawings],
+    known: ReferenceSet,
+    probe: Probe,
+    *,
+    photographs: bool,
 ) -> dict[str, Any]:
     """See `extraction`."""
     least = max(2, int(np.ceil(HALF * probe.seeds)))
@@ -192,7 +213,9 @@ def figures(
         return known.copies is not None and bool((drawn.copy_scores >= known.copies.threshold).any())
 
     found = {
-        name: beside(*(counted([attack(item) for item in part]) for part in (learned, unseen)))
+        name: beside(
+            *(counted([attack(item) for item in part]) for part in (learned, unseen)), photographs=photographs
+        )
         for name, attack in (("cliques", is_repeated), ("found", shows_face), ("near_copies", shows_pixels))
     }
     return {**found, "seeds": probe.seeds, "least_alike": least, "threshold": probe.threshold}
@@ -202,13 +225,13 @@ def counted(hits: Sequence[bool]) -> Proportion:
     return clopper_pearson(sum(hits), len(hits))
 
 
-def beside(learned: Proportion, unseen: Proportion) -> dict[str, Any]:
-    """A share of captions beside its control; nothing of fewer than five."""
+def beside(learned: Proportion, unseen: Proportion, *, photographs: bool) -> dict[str, Any]:
+    """A share of captions beside its control; nothing of fewer than five that people's photographs have."""
     empty = {"value": None, "ci95": None, "k": None, "n": None}
-    if is_small(learned.n):
+    if photographs and is_small(learned.n):
         return {"learned": empty, "unseen": empty, "residual": empty, "note": FEW}
     shown = {"learned": share_as_json(learned)}
-    if not unseen.n or is_small(unseen.n):
+    if not unseen.n or (photographs and is_small(unseen.n)):
         return {**shown, "unseen": empty, "residual": empty, "note": FEW if unseen.n else NO_CONTROL}
     return {
         **shown,

@@ -18,6 +18,11 @@ RATE = " (where it takes {rate} of pairs of strangers for one person)"
 BY_CHANCE = "What chance finds is known from many other {faces}. "
 NO_RATE = " (the paper’s; how often it mistakes strangers is not known)"
 NOT_RUN = "Whether the model file gives its photographs away when it is asked for them was not tried."
+UNTOLD = (
+    "Whether the model repeats its photographs is not told: it was asked with fewer than five descriptions "
+    "that it learned from."
+)
+UNASKED = "Whether the model repeats its photographs is not known: the photographs have no descriptions."
 AUC_LINE = 0.5
 """An AUC of no knowledge at all."""
 
@@ -125,7 +130,8 @@ def membership_sentence(membership: Mapping[str, Any]) -> str:
     """Whether the LoRA's loss tells the photographs that were learned from."""
     figure = membership["against_base"]
     if figure.get("value") is None:
-        return "Whether the model file tells which photographs it learned from could not be measured."
+        said = "Whether the model file tells which photographs it learned from could not be measured."
+        return f"{said} {figure.get('note', '')}".strip()
     low, high = figure["ci95"]
     chances = (
         "A photograph that was learned from is told from one that was not in "
@@ -139,6 +145,9 @@ def membership_sentence(membership: Mapping[str, Any]) -> str:
 
 def extraction_sentences(extraction: Mapping[str, Any]) -> list[str]:
     """What drawing from the training photographs' own descriptions brought to light."""
+    asked = extraction["cliques"]["learned"]
+    if asked.get("value") is None:
+        return [UNASKED if asked.get("n") == 0 else UNTOLD]
     lines = []
     for key, found in (
         ("cliques", "drew nearly the same picture again and again"),
@@ -146,10 +155,8 @@ def extraction_sentences(extraction: Mapping[str, Any]) -> list[str]:
         ("near_copies", "drew nearly a copy of a photograph at least once"),
     ):
         learned, unseen = extraction[key]["learned"], extraction[key]["unseen"]
-        if learned.get("value") is None:
-            continue
         high = rough_percent(learned["ci95"][1], up=True)
-        beside = ""
+        beside = ", without a control"
         if unseen.get("value") is not None:
             beside = f"; of descriptions that it never saw, {unseen['k']:,} of {unseen['n']:,}"
         count = f"{learned['k']:,}" if learned["k"] else NONE

@@ -12,7 +12,7 @@ from .run import Run
 from .settings import face_pack_input, sampling_inputs
 from .stages import Results, Stage
 
-VERSION = 1
+VERSION = 2
 """Raised whenever an audit's figures change: a finished stage is then made again."""
 
 

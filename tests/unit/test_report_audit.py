@@ -7,6 +7,7 @@ import pytest
 from html_checks import problems
 from report_documents import CONDITIONS, document
 
+from diffusioncleft.diffusioncleft_core.audit.extraction import Probe, beside, counted, untold
 from diffusioncleft.diffusioncleft_core.faces.calibration import StatedThreshold
 from diffusioncleft.diffusioncleft_core.metrics.audit import copies_risk
 from diffusioncleft.diffusioncleft_core.metrics.gallery import Gallery, People
@@ -15,6 +16,8 @@ from diffusioncleft.diffusioncleft_core.metrics.threshold import PACK, PAPER, Au
 from diffusioncleft.diffusioncleft_core.report.audit_words import (
     NOT_RUN,
     copies_sentence,
+    extraction_sentences,
+    membership_sentence,
     provenance,
     risk_sentence,
 )
@@ -130,3 +133,31 @@ def test_a_risk_that_is_not_told_leaves_the_sections_readable(tmp_path):
     untold = dict.fromkeys(("value", "ci95", "k", "n", "attack", "control", "could_be_missed"))
     report["sets"]["pre_op"]["residual_risk"]["robust"]["raw"] |= {**untold, "note": "Not told: why."}
     assert "Not measured. Not told: why." in section(report, "audit", tmp_path / "report.html")
+
+
+def asked(learned: int, unseen: int, *, photographs: bool = True) -> list[str]:
+    shares = beside(counted([False] * learned), counted([False] * unseen), photographs=photographs)
+    return extraction_sentences({"cliques": shares, "found": shares, "near_copies": shares, "seeds": 8})
+
+
+def test_what_is_not_told_of_few_descriptions_is_said_once():
+    (said,) = asked(3, 9)
+    assert "repeats its photographs is not told: it was asked with fewer than five descriptions" in said
+    (none,) = asked(0, 9)
+    assert "repeats its photographs is not known" in none
+    assert all(line.endswith(", without a control.") for line in asked(9, 3)) and len(asked(9, 3)) == 3
+    assert "each of 3 descriptions" in asked(3, 2, photographs=False)[0]
+
+
+def test_why_membership_has_no_figure_is_said():
+    said = membership_sentence({"against_base": {"value": None, "note": "Not told: why."}})
+    assert said.endswith("could not be measured. Not told: why.")
+
+
+def test_what_will_not_be_told_is_said_before_anything_is_drawn():
+    few, every = Probe(8, 3, 0, 0.6), Probe(8, 0, 0, 0.6)
+    assert untold(3, 3, few) == [
+        "of drawings from fewer than five captions nothing is told; give a larger --captions"
+    ]
+    assert "the dataset has fewer than five captions" in untold(4, 9, every)[0]
+    assert "no control" in untold(9, 4, every)[0] and untold(9, 0, every) == []
