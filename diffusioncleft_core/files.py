@@ -139,12 +139,15 @@ def parse_json(text: str) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file, UTF-8 or UTF-16 with its mark. A missing or damaged file raises UserError."""
+def read_json(path: Path, advice: str = "restore the file or delete it") -> Any:
+    """Read a JSON file, UTF-8 or UTF-16 with its mark. A missing or damaged file raises UserError.
+
+    advice: what the error tells to do. A file that a person named may be another one.
+    """
     try:
         return parse_json(read_text(path))
     except ValueError as error:
-        hint = "write a backslash twice" if "escape" in str(error) else "restore the file or delete it"
+        hint = "write a backslash twice" if "escape" in str(error) else advice
         raise UserError(f"{path} is not valid JSON ({error}); {hint}") from error
 
 
@@ -177,12 +180,17 @@ def append_jsonl(path: Path, row: dict[str, Any]) -> None:
                 raise
 
 
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read a JSON Lines file; a torn last line is left out, any other damaged line raises UserError."""
-    return list(iterate_jsonl(path))
+def read_jsonl(path: Path, advice: str = "restore the file or delete that line") -> list[dict[str, Any]]:
+    """Read a JSON Lines file; a torn last line is left out, any other damaged line raises UserError.
+
+    advice: as `read_json` has it.
+    """
+    return list(iterate_jsonl(path, advice))
 
 
-def iterate_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+def iterate_jsonl(
+    path: Path, advice: str = "restore the file or delete that line"
+) -> Iterator[dict[str, Any]]:
     """The rows of a JSON Lines file one by one, as `read_jsonl` has them."""
     for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
@@ -192,13 +200,9 @@ def iterate_jsonl(path: Path) -> Iterator[dict[str, Any]]:
         except ValueError as error:
             if not line.endswith("\n") and isinstance(error, json.JSONDecodeError):
                 return
-            raise UserError(
-                f"line {number} of {path} is not valid JSON ({error}); restore the file or delete that line"
-            ) from error
+            raise UserError(f"line {number} of {path} is not valid JSON ({error}); {advice}") from error
         if not isinstance(row, dict):
-            raise UserError(
-                f"line {number} of {path} is no JSON object; restore the file or delete that line"
-            )
+            raise UserError(f"line {number} of {path} is no JSON object; {advice}")
         yield row
 
 

@@ -127,7 +127,7 @@ _CANCEL_PATIENCE = 30.0
 
 def read_workflow(path: Path) -> Any:
     """The content of a workflow file, UI or API format."""
-    return read_json(path)
+    return read_json(path, "give a workflow that ComfyUI exported")
 
 
 def server_info(server: ComfyServer) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from .prompts import build_prompt
 from .vocabulary import PAPER_MODE, Condition
 
 SMALLEST_SHARE = Fraction(1, 1000)
+NO_PLAN = "give one that `diffusioncleft plan` wrote"
 
 
 class Strata:
@@ -194,7 +195,7 @@ def write_plan(path: Path, rows: Sequence[PlanRow]) -> None:
 
 def read_plan(path: Path) -> list[PlanRow]:
     """Read a plan; a torn last line is left out. Raises UserError for a line that is no plan row."""
-    return [_row(row, path) for row in read_jsonl(path)]
+    return [_row(row, path) for row in read_jsonl(path, f"it is no sampling plan: {NO_PLAN}")]
 
 
 def extend_plan(path: Path, rows: Sequence[PlanRow]) -> int:
@@ -313,6 +314,4 @@ def _row(row: Mapping[str, Any], path: Path) -> PlanRow:
     except UserError as error:
         raise UserError(f"{path}, row {row['index']}: {error}") from error
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{path} is no sampling plan ({error!r}); make one with `diffusioncleft plan`"
-        ) from error
+        raise UserError(f"{path} is no sampling plan ({error!r}); {NO_PLAN}") from error

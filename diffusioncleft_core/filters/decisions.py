@@ -107,7 +107,7 @@ class ReviewResult:
 
 def read_review(path: Path) -> list[ReviewedPair]:
     """Read a review that the private page saved. UserError for another file."""
-    document = read_json(path)
+    document = read_json(path, _NO_REVIEW)
     if not isinstance(document, dict) or document.get("kind") != REVIEW_KIND:
         raise UserError(f"{path} is no review; {_NO_REVIEW}")
     if document.get("schema") != REVIEW_SCHEMA or not isinstance(document.get("pairs"), list):

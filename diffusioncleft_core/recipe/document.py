@@ -14,6 +14,7 @@ from .recipe import Recipe, recipe_fields
 
 FILE_NAME = "recipe.json"
 METADATA_KEY = "recipe"
+_NO_RECIPE = "correct it, or print one with: diffusioncleft train --print_recipe"
 
 
 def shared_fields(recipe: Recipe) -> dict[str, Any]:
@@ -47,9 +48,9 @@ def read_recipe(path: Path) -> Recipe:
     Raises:
         UserError: it can't be read, or holds what is no recipe or a location.
     """
-    document = _metadata(path) if path.suffix == ".safetensors" else read_json(path)
+    document = _metadata(path) if path.suffix == ".safetensors" else read_json(path, _NO_RECIPE)
     if not isinstance(document, dict) or not all(isinstance(part, dict) for part in document.values()):
-        raise UserError(f"{path} is no recipe; print one with: diffusioncleft train --print_recipe")
+        raise UserError(f"{path} is no recipe; {_NO_RECIPE}")
     values = {f"{group}.{name}": value for group, part in document.items() for name, value in part.items()}
     known = recipe_fields()
     for name in values:

@@ -47,7 +47,7 @@ def read_report(path: Path) -> RunReport:
     json = path / "report.json" if path.is_dir() else path
     if not json.is_file():
         raise UserError(f"{json} does not exist: give the folder of a finished run, or a report.json")
-    document = read_json(json)
+    document = read_json(json, "give the folder of a finished run, or the JSON that a command wrote")
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
         raise UserError(f"{json} is no report of schema {SCHEMA}: make it again with this version")
     folders = RunFolders(json.parent)

@@ -13,8 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
+from diffusioncleft.cli.comfyui.run import read_workflow
 from diffusioncleft.diffusioncleft_core import files
 from diffusioncleft.diffusioncleft_core.errors import UserError
+from diffusioncleft.diffusioncleft_core.filters.decisions import read_review
+from diffusioncleft.diffusioncleft_core.recipe.document import read_recipe
+from diffusioncleft.diffusioncleft_core.report.run_folder import read_report
 
 
 def test_a_write_that_fails_leaves_the_earlier_file_and_nothing_else(tmp_path):
@@ -212,3 +216,11 @@ def test_a_place_that_cannot_be_written_is_one_sentence_that_names_it(tmp_path, 
     plan = command("plan", "--condition", "pre_op", "--n", 1, "--out", place)
     assert plan.returncode == 2 and len(plan.stderr.splitlines()) == 1 and str(tmp_path) in plan.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+
+
+@pytest.mark.parametrize("read", [read_report, read_recipe, read_review, read_workflow])
+def test_no_file_that_a_person_names_by_mistake_is_to_be_deleted(tmp_path, read):
+    (tmp_path / "metadata.csv").write_text("file,consent\n", "utf-8")
+    with pytest.raises(UserError, match="is not valid JSON") as refused:
+        read(tmp_path / "metadata.csv")
+    assert "delete" not in str(refused.value)

@@ -234,12 +234,14 @@ def test_a_plan_of_other_settings_is_refused_and_kept(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "line", ['{"index": 0}', '{"index": 0, "prompt": "a", "seed": "x", "attributes": [1]}']
+    "line",
+    ['{"index": 0}', '{"index": 0, "prompt": "a", "seed": "x", "attributes": [1]}', "[]", "file,consent"],
 )
-def test_a_file_that_is_no_plan_is_a_users_mistake(tmp_path, line):
+def test_a_file_that_is_no_plan_is_a_users_mistake_and_is_not_to_be_deleted(tmp_path, line):
     (tmp_path / "plan.jsonl").write_text(line + "\n", encoding="utf-8")
-    with pytest.raises(UserError, match="is no sampling plan"):
+    with pytest.raises(UserError, match="is no sampling plan") as refused:
         read_plan(tmp_path / "plan.jsonl")
+    assert "diffusioncleft plan" in str(refused.value) and "delete" not in str(refused.value)
 
 
 def test_the_command_writes_a_plan_and_makes_it_longer(command, tmp_path):
