@@ -64,8 +64,8 @@ def parts_with_figures(
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """{by: {what: {"n", "n_reference", "figures"}}} of a raw set, still without figures.
 
-    n_reference: photographs that show the same, None where so few that they are not told. Where nothing is
-    said of any image, there are no parts.
+    n_reference: photographs that show the same, None where so few that they are not told, and left out where
+    no photograph says what it shows. Where nothing is said of any image, there are no parts.
 
     Args:
         group: of the set.
@@ -83,10 +83,10 @@ def parts_with_figures(
         theirs = told_parts(
             {name: int(mask.sum()) for name, mask in parts_of(photographs, shown, by).items()}
         )
-        found[by] = {
-            name: {"n": int(mask.sum()), "n_reference": theirs.get(name, 0) if alone else None, "figures": {}}
-            for name, mask in own.items()
-        }
+        found[by] = {name: {"n": int(mask.sum()), "figures": {}} for name, mask in own.items()}
+        for name, part in found[by].items():
+            if name == UNSAID or set(theirs) != {UNSAID}:
+                part["n_reference"] = theirs.get(name, 0) if alone else None
     return found
 
 
@@ -103,7 +103,7 @@ def add_distributions(
     for by, values in parts.items():
         own, theirs = parts_of(images, group.raw, by), parts_of(photographs, shown, by)
         for name, part in values.items():
-            if name == UNSAID or part["n"] < FEWEST or (part["n_reference"] or 0) < FEWEST:
+            if name == UNSAID or part["n"] < FEWEST or (part.get("n_reference") or 0) < FEWEST:
                 continue
             vectors = drawn.decoded(sides.metric, own[name])
             training = real.decoded(sides.metric, theirs[name])
@@ -151,9 +151,9 @@ def told_breakdown(parts: Mapping[str, Any], *, hidden: bool) -> dict[str, Any]:
     """
 
     def told(part: Mapping[str, Any]) -> dict[str, Any]:
-        figures = dict(part["figures"])
-        if hidden:
-            figures = {name: figure for name, figure in figures.items() if name == "fir_images"}
-        return {**part, "n_reference": None if hidden else part["n_reference"], "figures": figures}
+        if not hidden:
+            return dict(part)
+        figures = {name: figure for name, figure in part["figures"].items() if name == "fir_images"}
+        return {**part, **({"n_reference": None} if "n_reference" in part else {}), "figures": figures}
 
     return {by: {name: told(part) for name, part in values.items()} for by, values in parts.items()}

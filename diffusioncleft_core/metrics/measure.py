@@ -78,8 +78,8 @@ figures.audit = null, or {"threshold": {"value", "source", "wanted", "stated", "
 figures.ranking = {condition: {metric: ...}} of the sets that were compared with the same photographs
     (`ranking`); empty where there is one of each
 figures.breakdown.<set>.<skin_tone|age_group|subject>.<what> = {"n": images, "n_reference": photographs that
-    show the same (null where so few that they are not told), "figures": {metric: Figure}}; the figures of
-    parts of fewer than 20 on either side are left out: too few
+    show the same (null where so few that they are not told, left out where no photograph says it),
+    "figures": {metric: Figure}}; the figures of parts of fewer than 20 on either side are left out: too few
 figures.similarity.<pre_op|post_op|all>.<raw|filtered> = {"edges": [n + 1 cosines from -1 to 1],
     "counts": [n], "mean": float, "threshold": 0.6, "n_pairs": int, "extractor": {...}}; counts and mean are
     null with fewer than 5 training photographs; where n_pairs is null counts are thousandths.

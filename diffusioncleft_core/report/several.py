@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..conditions.vocabulary import ALL
+from ..metrics.breakdown import FEWEST, UNSAID
 from .blocks import PHANTOM_TAG, Block, Cell, Labels, Row, Table, interval, is_phantom
 from .metric_names import label_of, shown_value
 
@@ -18,7 +19,11 @@ SHOWN = {
     "coverage": "Coverage",
     "vendi": "Vendi score",
 }
-TOO_FEW = "too few"
+TOO_FEW, NOT_TOLD, NOT_KNOWN, NOT_COMPARED = "too few", "not told", "not known", "not compared"
+WHY_UNTOLD = (
+    " Not told is what could tell a count of fewer than five photographs: of conditions together every "
+    "figure but FIR."
+)
 
 
 def ranking_tables(figures: Mapping[str, Any], labels: Labels) -> list[Block]:
@@ -80,8 +85,10 @@ def breakdown_tables(figures: Mapping[str, Any], labels: Labels) -> list[Block]:
             )
             caption = (
                 f"{labels.name(name)}, raw, by what the images show. Distances compare with photographs that "
-                "show the same; parts of fewer than 20 images or photographs are too few."
+                f"show the same; parts of fewer than {FEWEST} images or photographs are too few."
             )
+            if any(cell.text == NOT_TOLD for row in rows for cell in row.cells):
+                caption += WHY_UNTOLD
             columns = ("", "Images", "Photographs", *SHOWN.values())
             blocks.append(Table(caption, columns, rows, folded=True, tag=PHANTOM_TAG if phantom else ""))
     return blocks
@@ -90,12 +97,12 @@ def breakdown_tables(figures: Mapping[str, Any], labels: Labels) -> list[Block]:
 def part_row(what: str, part: Mapping[str, Any]) -> Row:
     cells = [
         Cell(f"{part['n']:,}"),
-        Cell("not told" if part["n_reference"] is None else f"{part['n_reference']:,}"),
+        Cell(untold(part) or f"{part['n_reference']:,}"),
     ]
     for metric in SHOWN:
         figure = part["figures"].get(metric)
         if figure is None or figure.get("value") is None:
-            cells.append(Cell(TOO_FEW, numeric=False))
+            cells.append(Cell(missing(what, metric, part), numeric=False))
             continue
 
         def show(value: float, metric: str = metric) -> str:
@@ -103,3 +110,17 @@ def part_row(what: str, part: Mapping[str, Any]) -> Row:
 
         cells.append(Cell(show(figure["value"]), interval(figure.get("ci95"), show)))
     return Row(what, cells)
+
+
+def untold(part: Mapping[str, Any]) -> str:
+    """Why the number of photographs that show the same is not there; "" where it is."""
+    if "n_reference" not in part:
+        return NOT_KNOWN
+    return NOT_TOLD if part["n_reference"] is None else ""
+
+
+def missing(what: str, metric: str, part: Mapping[str, Any]) -> str:
+    """Why a part has no such figure. FIR is of all photographs, and lacks images with a face alone."""
+    if metric.startswith("fir_") or part["n"] < FEWEST:
+        return TOO_FEW
+    return untold(part) or (NOT_COMPARED if what == UNSAID else TOO_FEW)

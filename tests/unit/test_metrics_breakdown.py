@@ -1,5 +1,6 @@
 """Figures of the parts of a set, down to a stated number."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,12 @@ def broken_down(generated, photographs):
     return told_breakdown(parts, hidden=False)
 
 
+def shown(parts):
+    """The cells of the report's table by row, without its groups."""
+    (table,) = breakdown_tables({"breakdown": {"pre_op": parts}}, Labels({}))
+    return {row.head: [cell.text for cell in row.cells] for row in table.rows if row.cells}
+
+
 def test_large_parts_have_figures_and_small_ones_are_too_few():
     found = broken_down(images_of(dark=30, light=25, olive=3), images_of(dark=40, light=8, olive=30))
     tones = found["skin_tone"]
@@ -66,9 +73,7 @@ def test_large_parts_have_figures_and_small_ones_are_too_few():
     assert set(light["figures"]) == {"fir_images", "fir_pairs"}  # FIR is of all photographs
     assert light["n_reference"] == 8 < FEWEST and not olive["figures"]
     assert found["subject"]["girl"]["n"] == 58
-    (table,) = breakdown_tables({"breakdown": {"pre_op": found}}, Labels({}))
-    texts = [cell.text for row in table.rows for cell in row.cells]
-    assert TOO_FEW in texts
+    assert TOO_FEW in [cell for row in shown(found).values() for cell in row]
 
 
 def test_parts_tell_of_no_few_photographs():
@@ -83,3 +88,23 @@ def test_parts_tell_of_no_few_photographs():
 
 def test_a_set_of_which_nothing_is_said_has_no_parts():
     assert broken_down(images_of(unsaid=30), images_of(dark=30)) == {}
+
+
+def test_the_report_says_why_a_part_has_no_figure():
+    rng = np.random.default_rng(0)
+    generated = images_of(dark=30, light=8, unsaid=25)
+    both = [replace(image, condition=("pre_op", "post_op")[i % 2]) for i, image in enumerate(generated)]
+    _, group = features(generated, rng)
+    parts = parts_with_figures(group, generated, both, np.ones(len(both), bool))
+    rows = shown(told_breakdown(parts, hidden=False))
+    few, untold = [TOO_FEW] * 6, [TOO_FEW, *["not told"] * 5]
+    assert rows["girl"] == ["38", "not told", *untold]
+    assert few in [row[2:] for row in rows.values()], "8 images are too few of whatever photographs"
+    (table,) = breakdown_tables({"breakdown": {"pre_op": parts}}, Labels({}))
+    assert "fewer than five photographs" in table.caption
+
+
+def test_photographs_of_which_nothing_is_said_are_not_none():
+    rows = shown(broken_down(images_of(dark=30, unsaid=25), images_of(unsaid=40)))
+    assert rows["girl"][1:2] + rows["girl"][3:] == ["not known"] * 6
+    assert rows["not said"][1] == "40" and rows["not said"][3:] == ["not compared"] * 5
