@@ -2,6 +2,7 @@
 
 import errno
 import os
+from pathlib import Path
 
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _ADVICE = {
@@ -26,6 +27,14 @@ class UserError(Exception):
     """
 
 
+def closed_folder(path: str | os.PathLike[str]) -> str | None:
+    """The sentence on the outermost folder of `path` that can't be opened; what lies in it is not known."""
+    for folder in (*reversed(Path(path).parents), Path(path)):
+        if folder.is_dir() and not os.access(folder, os.X_OK):
+            return f"the folder {folder} can't be opened ({os.strerror(errno.EACCES)}); make it readable"
+    return None
+
+
 def system_sentence(error: OSError, path: os.PathLike[str] | None = None) -> str | None:
     """What an error of the operating system means for a person; None when it speaks of no file and no disk.
 
@@ -38,5 +47,7 @@ def system_sentence(error: OSError, path: os.PathLike[str] | None = None) -> str
         return f"the disk is full{unwritten}; free some space and run the same command again"
     if not where and error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
         return None
+    if error.errno == errno.EACCES and (closed := closed_folder(where)) is not None:
+        return closed
     advice = _ADVICE.get(error.errno or 0, "check the path and the disk")
     return f"{where + ': ' if where else ''}{error.strerror or error}; {advice}"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..conditions.prompts import CaptionForm, build_caption, with_trigger
 from ..conditions.vocabulary import Condition
-from ..errors import UserError
+from ..errors import UserError, closed_folder
 from ..files import inside
 from ..imageset.captions import CaptionFiles
 from ..imageset.decode import Rejected, SetAside
@@ -28,11 +28,13 @@ class FoundPhotographs:
 
 
 def require_photographs(folder: Path) -> None:
-    """Raise UserError where the folder of photographs is none."""
+    """Raise UserError where the folder of photographs is none, or can't be opened."""
     if folder.is_file():
         raise UserError(f"{folder} is a file; give the folder that holds the photographs")
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; check the path of the photographs")
+    if (closed := closed_folder(folder)) is not None:
+        raise UserError(closed)
 
 
 def list_photographs(folder: Path, named: Collection[str] = ()) -> FoundPhotographs:

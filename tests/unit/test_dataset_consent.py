@@ -1,7 +1,10 @@
 """A first table to fill in, and consent for a whole folder in so many words."""
 
 import csv
+import errno
 import json
+import os
+import re
 import shutil
 
 import numpy as np
@@ -14,7 +17,7 @@ from diffusioncleft.diffusioncleft_core.dataset.folder_consent import STATEMENT,
 from diffusioncleft.diffusioncleft_core.dataset.metadata import read_table
 from diffusioncleft.diffusioncleft_core.dataset.trained import remember_lora, remember_training
 from diffusioncleft.diffusioncleft_core.dataset.withdrawn import MARK, RUN_KEY
-from diffusioncleft.diffusioncleft_core.errors import UserError
+from diffusioncleft.diffusioncleft_core.errors import UserError, system_sentence
 
 BUILD = ("dataset", "build", "photos", "--condition", "pre_op", "--phantom", "--out", "private")
 
@@ -239,4 +242,14 @@ def test_a_table_decides_alone_where_there_is_one(photos, tmp_path):
 def test_other_words_are_no_consent(photos, text):
     (photos / "CONSENT.txt").write_text(text)
     with pytest.raises(UserError, match=r"does not give consent; .* word for word"):
+        table_and_photographs(photos, None)
+
+
+def test_a_folder_that_cannot_be_opened_is_named_and_not_a_file_that_may_not_be_there(photos, monkeypatch):
+    can = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != photos and can(path, mode))
+    said = f"the folder {photos} can't be opened (Permission denied); make it readable"
+    statement = photos / "inner" / "CONSENT.txt"
+    assert system_sentence(PermissionError(errno.EACCES, "Permission denied", str(statement))) == said
+    with pytest.raises(UserError, match=re.escape(said)):
         table_and_photographs(photos, None)
