@@ -28,6 +28,8 @@ PHANTOM = "phantom"
 """Name of the embedded pack, which knows phantoms and nothing else."""
 PHANTOM_FOLDER = Path(__file__).resolve().parent.parent / "phantom" / "models" / "phantom-faces"
 ENVIRONMENT = "DIFFUSIONCLEFT_FACE_PACKS"
+FETCHED = ("buffalo_l", "auraface")
+"""The packs that `diffusioncleft weights fetch` gets."""
 DEFAULT_DET_SIZE = 640
 DET_SIZE = whole(32, 4096)
 DET_THRESH = number(0, 1, above=True, below=True)
@@ -98,6 +100,11 @@ def _not_found(pack: str, places: Sequence[Path]) -> str:
             f"was looked for nowhere: no home folder is known; pass the pack's folder, or set {ENVIRONMENT}"
         )
     looked = ", ".join(map(str, places))
+    if pack in FETCHED:
+        return (
+            f"is in none of {looked}; run: diffusioncleft weights fetch {pack}, or pass a pack's folder; for "
+            f"phantoms take {PHANTOM} (--phantom)"
+        )
     return (
         f"is in none of {looked}; put its .onnx files into <one of these>/{pack}, or pass the pack's folder, "
         f"or set {ENVIRONMENT}"

@@ -11,6 +11,7 @@ import pytest
 
 from diffusioncleft.cli import main as cli
 from diffusioncleft.diffusioncleft_core.errors import UserError
+from diffusioncleft.diffusioncleft_core.faces.analyzer import FETCHED, find_pack
 from diffusioncleft.diffusioncleft_core.weights.fetch import download, fetch_model
 from diffusioncleft.diffusioncleft_core.weights.registry import (
     Model,
@@ -311,3 +312,11 @@ def test_a_hub_that_is_out_of_reach_is_one_sentence(home, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="copy the folder here"):
         fetch_model(find_entry("schnell-training-adapter"))
+
+
+def test_a_face_pack_that_can_be_fetched_says_how(tmp_path):
+    assert tuple(model.name for model in read_registry() if model.kind == "face_pack") == FETCHED
+    with pytest.raises(UserError, match=r"run: diffusioncleft weights fetch auraface.*--phantom"):
+        find_pack("auraface", [tmp_path])
+    with pytest.raises(UserError, match=r"put its \.onnx files into <one of these>/another"):
+        find_pack("another", [tmp_path])
