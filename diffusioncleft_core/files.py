@@ -352,7 +352,7 @@ def folder_lock(folder: Path, busy: Callable[[str], str]) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_symlink():  # what it leads to is not ours to write
             path.unlink()
-        handle = open(path, "a+b")  # noqa: SIM115
+        handle = open(path, "a+b", buffering=0)  # noqa: SIM115, closing one with a buffer writes again
     with handle:
         if not try_lock(handle.fileno()):
             handle.seek(0)
@@ -360,7 +360,6 @@ def folder_lock(folder: Path, busy: Callable[[str], str]) -> Iterator[None]:
         with explained(path):
             handle.truncate(0)
             handle.write(f"{os.getpid()}\n".encode("ascii"))
-            handle.flush()
         try:
             yield
         finally:

@@ -188,6 +188,14 @@ def test_a_full_disk_keeps_the_earlier_file_and_log(small_disk):
     assert sorted(os.listdir(small_disk)) == ["a.bin", "filler", "log.jsonl"]
 
 
+def test_a_folder_on_a_full_disk_is_named_where_it_cannot_be_locked(small_disk):
+    with pytest.raises(OSError), (small_disk / "filler").open("ab", buffering=0) as filler:
+        while filler.write(bytes(4096)):
+            pass
+    with pytest.raises(UserError, match=f"disk is full: {small_disk}"), files.folder_lock(small_disk, str):
+        pass
+
+
 def test_a_full_disk_under_tensors_is_the_same_sentence(small_disk):
     with (
         pytest.raises(UserError, match="disk is full"),
