@@ -220,15 +220,15 @@ def percent(value: float | None) -> str:
         return NONE
     share = 100 * value
     if share in (0, 100):
-        return f"{share:.0f}{SPACE}%"
+        return f"{share:z.0f}{SPACE}%"
     if abs(share) >= 1:
         return f"{share:.1f}{SPACE}%"
     places = min(6, 1 - math.floor(math.log10(abs(share))))
-    return f"{f'{share:.{places}f}'.rstrip('0').rstrip('.')}{SPACE}%"
+    return f"{f'{share:z.{places}f}'.rstrip('0').rstrip('.')}{SPACE}%"
 
 
 def plain(value: float | None, places: int = 3) -> str:
-    return NONE if value is None else f"{value:,.{places}f}"
+    return NONE if value is None else f"{value:z,.{places}f}"
 
 
 def count(value: int | None) -> str:

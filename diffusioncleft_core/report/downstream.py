@@ -185,7 +185,7 @@ def outcome_cell(control: Mapping[str, Any]) -> Cell:
     if control.get("judged_by") and control.get("level"):
         low, high = control["judged_by"]
         by_difference = control["expected"] in (BELOW, LINE)
-        ends = f"{low:+.3f} to {high:+.3f}" if by_difference else f"{low:.2f} to {high:.2f}"
+        ends = f"{low:+z.3f} to {high:+z.3f}" if by_difference else f"{low:.2f} to {high:.2f}"
         what = "AUC, source less control:" if by_difference else "AUC"
         said = f"{what} {ends} at {100 * control['level']:.4g}{SPACE}%"
     return Cell(

@@ -3,7 +3,9 @@
 import pytest
 
 from diffusioncleft.diffusioncleft_core.report.blocks import count, percent
+from diffusioncleft.diffusioncleft_core.report.metric_names import shown_value
 from diffusioncleft.diffusioncleft_core.report.training import loss_curve
+from diffusioncleft.diffusioncleft_core.study.statistics.words import interval
 
 
 @pytest.mark.parametrize(
@@ -16,11 +18,17 @@ from diffusioncleft.diffusioncleft_core.report.training import loss_curve
         (0.000002, "0.0002 %"),
         (0.0049, "0.49 %"),
         (1e-9, "0 %"),
+        (-1e-9, "0 %"),
         (None, "none"),
     ],
 )
 def test_a_share_is_shown_with_the_digits_that_count(value, shown):
     assert percent(value).replace("\u00a0", " ") == shown
+
+
+def test_what_is_rounded_to_zero_has_no_sign():
+    assert shown_value("kid", -0.00001) == "0.0000" and shown_value("kid", -0.0002) == "-0.0002"
+    assert interval({"value": -0.001, "ci95": [-0.2, 0.004]}, sign=True).startswith("+0.00 (")
 
 
 def test_a_suppressed_count_is_told_from_none():

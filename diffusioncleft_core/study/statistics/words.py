@@ -38,7 +38,7 @@ def named(name: str) -> str:
 
 def interval(figure: Mapping[str, Any], places: int = 2, sign: bool = False) -> str:
     """`4.81 (95 %: 4.70 to 4.90)`."""
-    form = f"{'+' if sign else ''}.{places}f"
+    form = f"{'+' if sign else ''}z.{places}f"
     low, high = figure["ci95"]
     return f"{figure['value']:{form}} (95{PERCENT}: {low:{form}} to {high:{form}})"
 
