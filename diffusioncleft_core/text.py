@@ -37,6 +37,11 @@ def counted(n: int, noun: str) -> str:
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
+def was(n: int) -> str:
+    """The verb of a counted subject: `1 was`, `2 were`."""
+    return "was" if n == 1 else "were"
+
+
 def nearest(wanted: str, known: Iterable[str]) -> str | None:
     """The name that was probably meant: a letter or two off, in any case. None where no name is near."""
     names = {name.casefold(): name for name in known}

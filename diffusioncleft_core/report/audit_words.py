@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..text import counted, was
 from .blocks import NONE, Labels, percent
 
 HEADING = "What the search for leaks found"
@@ -42,7 +43,7 @@ def risk_sentence(risk: Mapping[str, Any]) -> str:
     """What a residual risk says, and what it leaves open, in one or two sentences."""
     if risk["value"] is None:
         return f"Not measured. {risk.get('note', '')}".strip()
-    n = f"{risk['n']:,} images"
+    n = counted(risk["n"], "image")
     low, high = risk["ci95"]
     missed = rough_percent(max(high, risk.get("could_be_missed") or 0), up=True)
     attack, control = risk["attack"], risk["control"]
@@ -55,7 +56,7 @@ def risk_sentence(risk: Mapping[str, Any]) -> str:
         )
     else:
         said = (
-            f"{attack['k']:,} of {n} were found, which is no more than chance allows ("
+            f"{attack['k']:,} of {n} {was(attack['k'])} found, which is no more than chance allows ("
             f"{rough_percent(control['value'] or 0)} among other people); up to {missed} could be leaks."
         )
     return said + unassessed_sentence(risk)
@@ -74,11 +75,11 @@ def unassessed_sentence(risk: Mapping[str, Any]) -> str:
 
 def copies_sentence(risk: Mapping[str, Any]) -> str:
     """The same of copies of pixels."""
-    n = f"{risk['n_images']:,} images"
+    n = counted(risk["n_images"], "image")
     if risk["value"] is None:
         found = (risk.get("attack") or {}).get("k")
-        counted = "not counted here" if found is None else f"{found:,} of {n}"
-        return f"Copies of photographs: {counted}, without a control."
+        said = "not counted here" if found is None else f"{found:,} of {n}"
+        return f"Copies of photographs: {said}, without a control."
     low, high = risk["ci95"]
     upper = rough_percent(high, up=True)
     if not risk["attack"]["k"]:
@@ -161,8 +162,8 @@ def extraction_sentences(extraction: Mapping[str, Any]) -> list[str]:
             beside = f"; of descriptions that it never saw, {unseen['k']:,} of {unseen['n']:,}"
         count = f"{learned['k']:,}" if learned["k"] else NONE
         lines.append(
-            f"Asked {extraction['seeds']} times with each of {learned['n']:,} descriptions that it learned "
-            f"from, the model {found} with {count} of them (up to {high} could do so){beside}."
+            f"Asked {extraction['seeds']} times with each of {counted(learned['n'], 'description')} that it "
+            f"learned from, the model {found} with {count} of them (up to {high} could do so){beside}."
         )
     return lines
 

@@ -18,6 +18,8 @@ from ..filters.identity import IDENTITY_LEAK, NEAR_COPY_LEAK
 from ..imageset.decode import REASONS
 from ..small_counts import FEWEST
 from ..statistics import clopper_pearson
+from ..text import counted as counted_words
+from ..text import was
 from .audit_words import HEADING, copies_sentence, explained, lora_sentences, risk_sentence
 from .blocks import PHANTOM_TAG, Block, Cell, Labels, Row, Section, Table, Text, labels_of, percent, sentence
 from .measured import figure_of, present
@@ -331,8 +333,8 @@ def set_aside_images(filters: Mapping[str, Any], labels: Labels) -> list[str]:
         found = clopper_pearson(alike, n)
         if found.value is not None:
             lines.append(
-                f"{labels.name(name)}: of {n:,} synthetic images {alike:,} were set aside as too like a "
-                f"photograph of any group ({rough(found.value)}; range {spread(found.ci95)}), "
+                f"{labels.name(name)}: of {counted_words(n, 'synthetic image')} {alike:,} {was(alike)} set "
+                f"aside as too like a photograph of any group ({rough(found.value)}; range {spread(found.ci95)}), "
                 f"{f'{copies:,} as nearly a copy of one, ' if copies else ''}and "
                 f"{part['rejected']:,} for any reason."
             )
@@ -346,8 +348,8 @@ def reviewed(counts: Mapping[str, int]) -> str:
         return "no person has looked at the most alike images beside the photographs."
     seen = ", ".join(f"{counts.get(verdict, 0):,} {words}" for verdict, words in VERDICTS.items())
     return (
-        f"a person looked at {counts['pairs']:,} images beside the photograph most like each: {seen}. What "
-        "is the same person was set aside."
+        f"a person looked at {counted_words(counts['pairs'], 'image')} beside the photograph most like each: "
+        f"{seen}. What is the same person was set aside."
     )
 
 
@@ -423,7 +425,7 @@ def upper_ends(sets: Mapping[str, Any], labels: Labels) -> list[str]:
     for name in present(sets, labels):
         found = figure_of(sets, name, "fir_images", "paper", "raw")
         if found and found.get("value") is not None:
-            images = f"{labels.name(name).lower()}, {found['n']:,} images"
+            images = f"{labels.name(name).lower()}, {counted_words(found['n'], 'image')}"
             shares.append(f"up to {spread(found['ci95']).partition(' to ')[2]} ({images})")
     said = (
         "A count among so many images leaves a margin. Of all that the model could draw, a larger share may"
