@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from diffusioncleft.cli.run import tell_photographs
+from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
 from diffusioncleft.diffusioncleft_core.imageset.manifest import ImageRow, described
 from diffusioncleft.diffusioncleft_core.imageset.synthetic import (
     BACKGROUND,
@@ -182,6 +183,13 @@ def test_digests_see_values_and_not_the_order_of_keys():
 def test_enough_photographs_are_rendered_for_the_holdout(faces, holdout):
     n = photographs_for(faces, holdout)
     assert n - (max(1, round(holdout * n)) if holdout else 0) == faces
+
+
+def test_the_documentation_has_the_demos_holdout(repository):
+    shown = [found.phantom.photographs for found in load_vocabulary().conditions.values() if found.phantom]
+    held = sum(photographs_for(n, 0.1) - n for n in shown)
+    text = (repository / "docs" / "downstream.md").read_text("utf-8")
+    assert f"{held} phantoms in the demo" in text
 
 
 def test_drift_is_nothing_between_equal_pictures_and_the_difference_otherwise():
