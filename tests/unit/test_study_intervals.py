@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -192,5 +193,6 @@ def test_a_plan_says_what_ten_real_images_can_show():
     ten, fifty = (planned(Plan(real=real)) for real in (10, 50))
     assert fifty["power"] > ten["power"] and fifty["detectable"] < ten["detectable"]
     assert any("nothing follows on others" in line for line in plan_words(ten))
+    assert not re.search(r"\d%", " ".join(plan_words(ten))), "everywhere else it is `80 %`"
     needed = {row["margin"]: row["real"] for row in ten["needed"]}
     assert needed[1.0] <= needed[0.5] <= needed[0.25]

@@ -78,7 +78,7 @@ def plan_words(found: dict[str, Any]) -> list[str]:
         f"{found['generated']} generated and {counted(found['real'], 'real image')}, "
         f"{counted(found['raters'], 'rater')}, ratings around {mean:g}: the difference is known to "
         f"about ±{found['half_width']:.2f} points (95 %; the result is about {found['about']}).",
-        f"If generated and real are truly alike, {chance:.0%} of such studies show that they are "
+        f"If generated and real are truly alike, {100 * chance:.0f} % of such studies show that they are "
         f"within {found['margin']:g}.",
         f"A true difference of {found['detectable']:.2f} or more is told from none in four of five of them.",
     ]
@@ -88,7 +88,7 @@ def plan_words(found: dict[str, Any]) -> list[str]:
             if row["real"] is not None
             else f"more than {REAL_IMAGES[-1]} real images"
         )
-        said.append(f"Margin {row['margin']:g}: {enough} for a chance of {POWER:.0%}.")
+        said.append(f"Margin {row['margin']:g}: {enough} for a chance of {100 * POWER:.0f} %.")
     if found["raters"] < ENOUGH_RATERS:
         said.append(
             f"With fewer than {ENOUGH_RATERS} raters nothing follows on others, however many the images."
