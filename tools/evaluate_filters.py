@@ -13,7 +13,7 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from time import process_time
@@ -137,7 +137,7 @@ def recall(
 
 
 def clefts_alone(n: int, artifacts: ArtifactFilter, seed: int) -> dict[str, Any]:
-    """The same drawn people without and with a cleft or repair: how often only the latter is rejected."""
+    """The same drawn photographs without and with a cleft or repair: how often only the latter is rejected."""
     rng = np.random.default_rng([seed, 77])
     outcome = {name: {"n": 0, "healthy_rejected": 0, "rejected": 0, "only_with": 0} for name in CONDITIONS}
     for _ in progress(range(n), "drawn faces", unit="person"):
@@ -147,6 +147,7 @@ def clefts_alone(n: int, artifacts: ArtifactFilter, seed: int) -> dict[str, Any]
         without = not artifacts.check(render(healthy).image).accepted
         for name, counts in outcome.items():
             face = random_face(rng, finding=FINDING_OF[name], attributes=kept, identity=healthy.identity)
+            face = replace(face, view=healthy.view, glasses=healthy.glasses, seed=healthy.seed)
             with_cleft = not artifacts.check(render(face).image).accepted
             counts["n"] += 1
             counts["healthy_rejected"] += without
