@@ -137,7 +137,7 @@ def recall(
 
 
 def clefts_alone(n: int, artifacts: ArtifactFilter, seed: int) -> dict[str, Any]:
-    """The same drawn photographs without and with a cleft or repair: how often only the latter is rejected."""
+    """The same drawn photographs without and with a finding: how often only the latter is rejected."""
     rng = np.random.default_rng([seed, 77])
     outcome = {name: {"n": 0, "healthy_rejected": 0, "rejected": 0, "only_with": 0} for name in CONDITIONS}
     for _ in progress(range(n), "drawn faces", unit="person"):
