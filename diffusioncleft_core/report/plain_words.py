@@ -334,8 +334,8 @@ def set_aside_images(filters: Mapping[str, Any], labels: Labels) -> list[str]:
         if found.value is not None:
             lines.append(
                 f"{labels.name(name)}: of {counted_words(n, 'synthetic image')} {alike:,} {was(alike)} set "
-                f"aside as too like a photograph of any group ({rough(found.value)}; range {spread(found.ci95)}), "
-                f"{f'{copies:,} as nearly a copy of one, ' if copies else ''}and "
+                f"aside as too like a photograph of any group ({rough(found.value)}; range "
+                f"{spread(found.ci95)}), {f'{copies:,} as nearly a copy of one, ' if copies else ''}and "
                 f"{part['rejected']:,} for any reason."
             )
         lines.append(f"{labels.name(name)}: {reviewed(part.get('reviewed') or {})}")
