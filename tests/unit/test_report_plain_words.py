@@ -201,8 +201,7 @@ def test_a_control_is_spoken_of_where_there_is_one(said):
 def test_images_set_aside_are_counted_with_their_range(said):
     words = said(of_people())
     assert (
-        "of 200 synthetic images 1 was set aside as too like a photograph of any group (0.5 %; range"
-        in words
+        "of 200 synthetic images 1 was set aside as too like a photograph of any group (0.5 %; range" in words
     )
     assert "and 18 for any reason" in words
 
