@@ -240,11 +240,11 @@ def erase_held(held: Sequence[Held]) -> Erased:
     paths = [path for item in reversed(held) for path in item.files]
     for path in sorted(paths, key=lambda path: path.name == MARK):
         count += sum(file.is_file() for file in path.rglob("*")) if path.is_dir() else path.exists()
+        if path.name == MARK:
+            erase(path.with_name(MARK_LOCK))
         erase(path)
     sets = {item.place for item in held if item.kind == IMAGES}
     for place in places:
-        if not (place / MARK).exists():
-            erase(place / MARK_LOCK)
         if place in sets or _in_run(place):  # others, as ComfyUI's models/loras, are not ours to remove
             _remove_empty(place)
     left = {place: tuple(sorted(map(shown, os.listdir(place)))) for place in sorted(sets) if place.exists()}

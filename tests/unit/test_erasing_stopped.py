@@ -17,7 +17,7 @@ from diffusioncleft.diffusioncleft_core.dataset.trained import (
     run_fingerprint,
     withdrawing,
 )
-from diffusioncleft.diffusioncleft_core.dataset.withdrawn import MARK, RUN_KEY
+from diffusioncleft.diffusioncleft_core.dataset.withdrawn import MARK, MARK_LOCK, RUN_KEY
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.files import sha256_file, write_bytes, write_json
 from diffusioncleft.diffusioncleft_core.imageset.shards import WEBDATASET, write_shards
@@ -88,10 +88,11 @@ def erased(root):
 
 
 def left(root):
-    """The files outside the dataset, but for a mark without what it marks, and the words of an image that is
-    gone.
+    """The files outside the dataset, but for a mark without what it marks, with its lock, and the words of an
+    image that is gone.
     """
     files = {path for path in root.rglob("*") if path.is_file() and path.name != MARK}
+    files -= {path for path in files if path.name == MARK_LOCK and path.with_name(MARK).exists()}
     words = {path for path in files if path.parent.name == "copied" and path.suffix == ".json"}
     lonely = {path for path in words if not path.with_suffix(".png").exists()}
     names = {path.relative_to(root).as_posix() for path in files - lonely}
