@@ -47,8 +47,8 @@ HINT = 0.35
 """What a fifth of the blocks must reach at half size before two pictures are aligned at full; under a
 threshold that is higher, that threshold.
 
-Of 1,185 alignments of photographs of people that reach NEAR_COPY the least had 0.55, of 120 blends of other
-draws 0.43; 89 % of alignments with other photographs had less than this. Of phantoms' 581 none had less, and
+Of 1,185 alignments of photographs of people that reach NEAR_COPY the least had 0.55, of 60 blends of another
+draw 0.43; 89 % of alignments with other photographs had less than this. Of phantoms' 581 none had less, and
 28 % of those with other phantoms. Of 1,311 that reach 0.7 the least had 0.92.
 """
 NO_HINT = -1.0
