@@ -71,6 +71,34 @@ def artifacts(analyzer):
 
 
 @pytest.fixture(scope="session")
+def plots() -> dict[str, list[bytes]]:
+    """Plots that this process drew, for `plots_drawn_once`."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def plots_drawn_once(plots):
+    """Of pages that differ in their words, the plots that they share are drawn once: a page's take seconds.
+
+    For tests of pages; the same numbers and words in the same form are taken to be the same plot.
+    """
+    from diffusioncleft.diffusioncleft_core.report.drawing import DPI, Drawing
+
+    draw = Drawing.render
+
+    def render(self, *forms, dpi=DPI):
+        said = (self.name, self.title, self.description, self.size, self.phantom, list(self.warnings))
+        key = repr((said, self.numbers(), forms, dpi))
+        if key not in plots:
+            plots[key] = draw(self, *forms, dpi=dpi)
+        return plots[key]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Drawing, "render", render)
+        yield
+
+
+@pytest.fixture(scope="session")
 def postgres():
     """A real PostgreSQL, started by an unprivileged user."""
     from diffusioncleft.tools.postgres import Postgres, find_postgres

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
 
-@dataclass
+@dataclass(eq=False)
 class Element:
     tag: str
     attributes: dict[str, str]

@@ -26,6 +26,8 @@ from diffusioncleft.diffusioncleft_core.report.plain_words import (
 )
 from diffusioncleft.diffusioncleft_core.report.summary import summarize
 
+pytestmark = pytest.mark.usefixtures("plots_drawn_once")
+
 FEW = 100
 """Resamples."""
 LEAK = "9 of the 120 people in the test set are among those whom the LoRA learned from"

@@ -20,6 +20,8 @@ from diffusioncleft.diffusioncleft_core.report import drawing
 from diffusioncleft.diffusioncleft_core.report.html import figures_folder, page_of, write_html, write_shared
 from diffusioncleft.diffusioncleft_core.report.pictures import ReportPictures
 
+pytestmark = pytest.mark.usefixtures("plots_drawn_once")
+
 NAMES = {
     "face-map",
     *(f"{kind}-{name}" for kind in ("similarity", "loss") for name in CONDITIONS),

@@ -8,6 +8,8 @@ from report_documents import document
 
 from diffusioncleft.diffusioncleft_core.report.html import TEMPLATES, UNREADABLE, write_html
 
+pytestmark = pytest.mark.usefixtures("plots_drawn_once")
+
 
 @pytest.fixture
 def page(tmp_path):

@@ -61,6 +61,8 @@ from diffusioncleft.diffusioncleft_core.report.run_folder import (
 from diffusioncleft.diffusioncleft_core.report.summary import write_contact_sheet
 from diffusioncleft.diffusioncleft_core.report.withdrawn import with_withdrawal
 
+pytestmark = pytest.mark.usefixtures("plots_drawn_once")
+
 
 @pytest.fixture(scope="module")
 def faces():

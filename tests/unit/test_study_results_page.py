@@ -19,6 +19,8 @@ from diffusioncleft.diffusioncleft_core.study.ratings import (
 )
 from diffusioncleft.diffusioncleft_core.study.statistics.document import study_document
 
+pytestmark = pytest.mark.usefixtures("plots_drawn_once")
+
 MINIMAL_CHOICE = """
 name = "mine"
 title = "Mine"
