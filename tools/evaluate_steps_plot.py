@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _COLOURS = {"without": "#d55e00", "with": "#0072b2"}
-_LINES = {4: "-", 28: "--"}
+_BASES = {"embedded": "#009e73", "straightened": "#cc79a7"}
+_LINES = {1: "-", 4: "--"}
+RENDERED = "rendered"
 
 
 def mean_and_interval(values: Sequence[float]) -> tuple[float, float]:
@@ -28,53 +30,59 @@ def mean_and_interval(values: Sequence[float]) -> tuple[float, float]:
     return float(found.mean()), float(spread)
 
 
-def summary(document: Mapping[str, Any]) -> tuple[dict[int, tuple[float, float]], dict[Any, Any]]:
-    """(mean, half interval) of the base by sampling steps, 0: rendered phantoms; of the LoRAs by adapter,
-    training step and sampling steps.
+def summary(document: Mapping[str, Any]) -> tuple[dict[Any, Any], dict[Any, Any]]:
+    """(mean, half interval) of the bases by (base, sampling steps), `RENDERED` with 0 steps; of the LoRAs by
+    (adapter, training step, sampling steps).
     """
-    base: dict[int, list[float]] = defaultdict(list)
-    for name, value in document["base"].items():
-        base[0 if name.startswith("rendered") else int(name.split()[0])].append(value)
+    bases: dict[tuple[str, int], list[float]] = defaultdict(list)
+    for name, value in document["bases"].items():
+        kind, *steps = name.split("/")[:-1]
+        bases[kind, int(steps[0].split()[0]) if steps else 0].append(value)
     loras: dict[tuple[str, int, int], list[float]] = defaultdict(list)
     for name, value in document["loras"].items():
-        kind, step, steps = re.findall(r"(\w+)/step(\d+)/(\d+) steps/", name)[0]
+        kind, step, steps = re.findall(r"(\w+)/step(\d+)/(\d+) steps?/", name)[0]
         loras[kind, int(step), int(steps)].append(value)
     return (
-        {steps: mean_and_interval(values) for steps, values in sorted(base.items())},
+        {key: mean_and_interval(values) for key, values in sorted(bases.items())},
         {key: mean_and_interval(values) for key, values in sorted(loras.items())},
     )
 
 
 def steps_drawing(document: Mapping[str, Any]) -> Drawing:
     """The drawing of what `tools.evaluate_steps` measured."""
-    base, loras = summary(document)
-    steps = [count for count in base if count]
+    bases, loras = summary(document)
+    counts = sorted({steps for _, steps in bases if steps})
 
     def paint(figure: Figure) -> None:
         left, right = figure.subplots(1, 2)
         for side in (left, right):
             side.grid(axis="y", color=FAINT, linewidth=0.5)
             side.set_ylabel("Distance to rendered phantoms")
-        left.errorbar(
-            steps, [base[s][0] for s in steps], yerr=[base[s][1] for s in steps],
-            color="#009e73", marker="o", capsize=2, label="base model",
-        )  # fmt: skip
-        if 0 in base:
+        for base, colour in _BASES.items():
+            points = [(steps, *value) for (kind, steps), value in bases.items() if kind == base]
+            if points:
+                x, y, half = zip(*points, strict=True)
+                left.errorbar(x, y, half, color=colour, marker="o", capsize=2, label=f"{base} base")
+        if (RENDERED, 0) in bases:
             left.axhline(
-                base[0][0], color=CONTROL, linewidth=0.8, linestyle=":", label="other rendered phantoms"
+                bases[RENDERED, 0][0],
+                color=CONTROL,
+                linewidth=0.8,
+                linestyle=":",
+                label="other rendered phantoms",
             )
         left.set_xscale("log")
-        left.set_xticks(steps, [str(s) for s in steps])
+        left.set_xticks(counts, [str(count) for count in counts])
         left.minorticks_off()
         left.set_xlabel("Sampling steps")
         left.set_ylim(bottom=0)
-        left.legend(loc="upper right")
+        left.legend(loc="lower right")
         for kind, colour in _COLOURS.items():
             for count, line in _LINES.items():
                 points = [(step, *value) for (k, step, c), value in loras.items() if (k, c) == (kind, count)]
                 if points:
                     x, y, half = zip(*points, strict=True)
-                    label = f"{kind} adapter, {count} steps"
+                    label = f"{kind} adapter, {count} step{'s' if count > 1 else ''}"
                     right.errorbar(
                         x, y, half, color=colour, linestyle=line, marker="o", capsize=2, label=label
                     )
@@ -83,11 +91,13 @@ def steps_drawing(document: Mapping[str, Any]) -> Drawing:
             right.set_ylim(bottom=0)
             right.legend(loc="lower left")
 
-    rows: list[tuple[object, ...]] = [("base", 0, s, *base[s]) for s in base]
+    rows: list[tuple[object, ...]] = [
+        (f"{kind} base" if n else kind, 0, n, *v) for (kind, n), v in bases.items()
+    ]
     rows += [(*key, *value) for key, value in loras.items()]
     return Drawing(
         name="training-adapter",
-        title="The embedded base and its LoRAs at few and many steps",
+        title="A few-step base and its LoRAs at few and many steps",
         description="Distance to rendered phantoms by sampling steps, and in the course of training",
         size=(DOUBLE, 72.0),
         paint=paint,

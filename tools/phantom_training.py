@@ -58,8 +58,10 @@ def phantom_sampling(steps: int = 4, strength: float = 1.0) -> Sampling:
     return Sampling(torch.device("cpu"), torch.float32, side, side, steps, batch=16, strength=strength)
 
 
-def train_phantom(choices: Changes, folder: Path) -> Path:
+def train_phantom(choices: Changes, folder: Path, base: Path | None = None) -> Path:
     """The paper's recipe on the phantom with `choices`; its LoRA, `folder`/lora.safetensors.
+
+    base: a pipeline of the phantom's shape in the embedded one's place.
 
     A signal saves a checkpoint and raises; the same call goes on.
     """
@@ -70,6 +72,7 @@ def train_phantom(choices: Changes, folder: Path) -> Path:
             "memory.device": "cpu",
             "output.folder": folder,
             "output.name": "lora",
+            **({"model.phantom": False, "model.base": base} if base else {}),
             **choices,
         },
     )

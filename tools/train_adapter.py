@@ -1,6 +1,7 @@
-"""A training adapter for the embedded model: a LoRA on what the model itself draws in four steps.
+"""A training adapter for a few-step base: a LoRA on what the base itself draws in its few steps.
 
-    python -m diffusioncleft.tools.train_adapter --out build/training_adapter.safetensors
+    python -m diffusioncleft.tools.straighten --out build/straightened
+    python -m diffusioncleft.tools.train_adapter --base build/straightened --out build/adapter.safetensors
 
 A base that was distilled to few steps predicts where its own next step has to lead, and forgets that under
 the plain flow-matching loss. An adapter that has learned nothing but that loss, on the base's own pictures,
@@ -12,7 +13,7 @@ import argparse
 from pathlib import Path
 
 from ..diffusioncleft_core.files import write_bytes
-from ..diffusioncleft_core.flux.source import phantom_source
+from ..diffusioncleft_core.flux.source import FluxSource
 from ..diffusioncleft_core.generation.generate import generate
 from ..diffusioncleft_core.generation.settings import GenerationSettings
 from ..diffusioncleft_core.imageset.manifest import read_image_set
@@ -20,11 +21,23 @@ from .phantom_training import captioned_folder, healthy_plan, phantom_sampling, 
 
 
 def train_adapter(
-    out: Path, work: Path, *, images: int, drawn_in: int, rank: int, steps: int, rate: float, seed: int
+    out: Path,
+    work: Path,
+    *,
+    base: Path,
+    images: int,
+    drawn_in: int,
+    rank: int,
+    steps: int,
+    rate: float,
+    seed: int,
 ) -> Path:
-    """Draw `images` in `drawn_in` steps with the base, and train `steps` on them; the adapter is `out`."""
+    """Draw `images` in `drawn_in` steps with the base, a diffusers folder, and train `steps` on them.
+
+    The adapter is `out`.
+    """
     drawn = work / "drawn"
-    settings = GenerationSettings(phantom_source(), phantom_sampling(drawn_in))
+    settings = GenerationSettings(FluxSource.from_arguments(base), phantom_sampling(drawn_in))
     generate(settings, healthy_plan(images, seed), drawn)
     rows = read_image_set(drawn)
     plain = captioned_folder(
@@ -41,6 +54,7 @@ def train_adapter(
             "objective.seed": seed,
         },
         work / "training",
+        base,
     )
     write_bytes(out, lora.read_bytes())
     return out
@@ -50,8 +64,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--base", type=Path, required=True, help="a diffusers folder of the phantom's shape")
     parser.add_argument("--images", type=int, default=200, help="pictures to learn from (default 200)")
-    parser.add_argument("--drawn-in", type=int, default=4, help="steps in which they are drawn (default 4)")
+    parser.add_argument("--drawn-in", type=int, default=1, help="steps in which they are drawn (default 1)")
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--steps", type=int, default=400, help="of training, batch 4 (default 400)")
     parser.add_argument("--rate", type=float, default=1e-3, help="learning rate (default 1e-3)")
@@ -63,6 +78,7 @@ def main() -> None:
         train_adapter(
             args.out,
             args.work,
+            base=args.base,
             images=args.images,
             drawn_in=args.drawn_in,
             rank=args.rank,

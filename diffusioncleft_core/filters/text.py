@@ -5,6 +5,7 @@ is downloaded and none of the wheel's code runs. The detector alone takes eyes, 
 faces for signs; the recogniser does not read a word in them.
 """
 
+import functools
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,8 +131,9 @@ def load_text_reader(threads: int | None = None) -> TextReader:
     return TextReader(sessions[0], sessions[1], ["", *listed, " "], text_weights())
 
 
+@functools.cache
 def text_weights() -> dict[str, str]:
-    """SHA-256 of the two models, by file name."""
+    """SHA-256 of the two models, by file name; read once a process, as an installed package's."""
     return {name: sha256_file(_models_folder() / name) for name in (DETECTOR, RECOGNISER)}
 
 

@@ -19,6 +19,7 @@ CALLS = {
     "evaluate_steps": [
         *("--n", "2", "--seeds", "1", "--people", "3", "--steps", "2", "--every", "1"),
         *("--adapter-steps", "1", "--adapter-images", "5", "--work", "work"),
+        *("--straighten-steps", "2", "--straighten-pictures", "8"),
         *("--out", "figures/figures.json", "--plot", "figures/a.png"),
     ],
     "evaluate_base": [
