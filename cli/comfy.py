@@ -150,7 +150,7 @@ def _graph(args: argparse.Namespace, server: ComfyServer) -> tuple[Graph, dict[s
     info = server_info(server)
     graph = to_api(workflow, info, str(args.workflow))
     if args.phantom:
-        graph = swap_loaders(graph, info, lora=args.lora)
+        graph = swap_loaders(graph, info, lora=args.lora, settings=args.set)
     return apply_settings(graph, args.set, info), info
 
 

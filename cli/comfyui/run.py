@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ...diffusioncleft_core.errors import UserError
 from ...diffusioncleft_core.files import read_json
-from .inputs import Graph
+from .inputs import Graph, apply_settings
 from .outputs import NodeOutput, collect, write_outputs
 from .server import ComfyServer, ConnectionLost, Refused, Unanswered, refusal
 from .watch import ProgressBar, PromptLost, Watcher, failure
@@ -36,7 +36,12 @@ _STRENGTHS = {
 
 
 def swap_loaders(
-    graph: Graph, object_info: Mapping[str, Any], *, lora: str | None = None, size: int = PHANTOM_SIZE
+    graph: Graph,
+    object_info: Mapping[str, Any],
+    *,
+    lora: str | None = None,
+    size: int = PHANTOM_SIZE,
+    settings: Sequence[str] = (),
 ) -> Graph:
     """A copy of an API-format graph that runs on the embedded phantom model.
 
@@ -47,9 +52,10 @@ def swap_loaders(
         object_info: the server's /object_info.
         lora: name for every LoRA loader, None keeps the graph's own.
         size: side of the images, px.
+        settings: what `apply_settings` will change in it: a condition says how strong its LoRAs are.
 
     Raises:
-        UserError: the server does not have the Phantom Loader.
+        UserError: a condition that is set where there is none; the server does not have the Phantom Loader.
     """
     if PHANTOM_LOADER not in object_info:
         raise UserError(
@@ -60,7 +66,8 @@ def swap_loaders(
         name: _LOADERS[node["class_type"]] for name, node in graph.items() if node["class_type"] in _LOADERS
     }
     loader_id = _loader_id(swapped, gone) if gone else ""
-    stronger = _phantom_strength(graph) if gone else 1.0
+    conditions = [each for each in settings if each.partition("=")[0].endswith(".condition")]
+    stronger = _phantom_strength(apply_settings(graph, conditions, object_info)) if gone else 1.0
     for node in swapped.values():
         kind, inputs = node["class_type"], node["inputs"]
         for name, value in inputs.items():

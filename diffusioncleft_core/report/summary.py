@@ -65,7 +65,7 @@ def summarize(report: Mapping[str, Any]) -> str:
     for name, facts in report["training"].items():
         last = facts["last_step"]
         loss = f"{last['loss']:.3f}" if last else ""
-        steps = length_of(facts["recipe"]["optimizer"])
+        steps = length_of(facts["recipe"]["optimizer"], last)
         lines.append(
             f"| {name} | {count(facts['training_images'])} | {count(facts['holdout_images'])} | "
             f"{facts['regularization_images']} | {steps} | {loss} |"
@@ -91,9 +91,9 @@ def summarize(report: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def length_of(optimizer: Mapping[str, Any]) -> int | str:
-    """Steps of a training in the words of a table: epochs or steps an image where they are not told."""
-    if steps := optimizer["steps"]:
+def length_of(optimizer: Mapping[str, Any], last: Mapping[str, Any]) -> int | str:
+    """Steps that a training made, of its last step; what its recipe says where they are not told."""
+    if steps := last.get("step") or optimizer["steps"]:
         return int(steps)
     epochs = optimizer.get("epochs")
     return f"{epochs} epochs" if epochs else f"{STEPS_PER_IMAGE} a training image"

@@ -37,10 +37,15 @@ class Need:
         return "missing" if self.required else "short"
 
 
+class Alarming(str):
+    """What was found, which the run goes on with to a worse end."""
+
+
 def looked(what: str, look: Callable[[], str], fetch: str = "", *, asked: bool = False) -> Need:
     """What `look` found, or what it raised."""
     try:
-        return Need(what, look(), fetch=fetch, asked=asked)
+        found = look()
+        return Need(what, found, fetch=fetch, warning=isinstance(found, Alarming), asked=asked)
     except UserError as error:
         return Need(what, problem=str(error), fetch=fetch, asked=asked)
 

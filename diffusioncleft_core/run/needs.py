@@ -11,7 +11,7 @@ from ..dataset.settings import Photographs
 from ..environment import check_packages, trainer_device
 from ..errors import UserError
 from ..report.folders import RunFolders
-from .need import Need, looked
+from .need import Alarming, Need, looked
 from .needed_models import base_model, classifiers, networks
 from .needed_room import disk, memory
 from .run import Run
@@ -138,7 +138,9 @@ def photographs(settings: RunSettings) -> Iterator[Need]:
 
 
 def admitted(condition: Condition, given: Photographs, settings: RunSettings) -> str:
-    """How many photographs may enter by their rows; UserError when none may."""
+    """How many photographs may enter by their rows, `Alarming` where consent was withdrawn; UserError when
+    none may.
+    """
     from ..conditions.prompts import CaptionForm
     from ..dataset.folder import is_dataset, refuse_overlap
     from ..dataset.folder_consent import STATEMENT_FILE, TABLE, consent_is_gone
@@ -163,15 +165,18 @@ def admitted(condition: Condition, given: Photographs, settings: RunSettings) ->
     unclear = f"; {said}" if (said := unclear_consent(found.table.rows)) else ""
     told = "".join(f"; {line}" for line in foreseen(dataset, given, condition))
     if found.lost:
-        return f"none may enter any more: what learned from them is marked as withdrawn{told}"
+        return Alarming(f"none may enter any more: what learned from them is marked as withdrawn{told}")
     if not found.candidates and is_dataset(dataset):
-        return f"none may enter any more ({reasons}): what an earlier build derived from them is erased{told}"
+        return Alarming(
+            f"none may enter any more ({reasons}): what an earlier build derived from them is erased{told}"
+        )
     if not found.candidates:
         raise UserError(f"no {condition.name} photograph of {given.folder} may enter ({reasons}){unclear}")
     left = f"; set aside unopened: {reasons}" if reasons else ""
     may, of = len(found.candidates), len(found.listing.photographs)
     by = given.metadata.name if given.metadata else STATEMENT_FILE
-    return f"{may} of {of} may enter by {by}{left}{unclear}{told}"
+    entering = f"{may} of {of} may enter by {by}{left}{unclear}{told}"
+    return Alarming(entering) if told else entering
 
 
 def counted(reasons: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """A consent withdrawn after images were drawn outside a run, and by a LoRA under other keys."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -112,6 +113,7 @@ def test_a_plan_and_a_check_tell_what_a_run_would_mark_and_write_nothing(before,
         for place in ("plain", "drawn", "other/d.safetensors", "loras/clp.safetensors"):
             assert str(before.root / place) in said
         assert "photo-0000" not in said
+    assert re.search(r"^pre_op photographs +warning ", foreseen["--check"], re.MULTILINE)
 
 
 def test_a_plan_after_the_build_tells_what_is_marked_already(before, told):

@@ -285,6 +285,18 @@ def test_on_the_phantom_loras_are_as_strong_as_the_vocabulary_says(condition, st
     assert phantom.swap_loaders(graph, INFO)["2"]["inputs"]["strength_model"] == 1
 
 
+def test_a_condition_that_is_set_says_how_strong_loras_are_on_the_phantom():
+    info = INFO | {"DiffusionCleft_PromptBuilder": definition({"condition": [["pre_op", "post_op"]]})}
+    graph = {
+        "1": {"class_type": "UNETLoader", "inputs": {"unet_name": "f"}},
+        "2": {"class_type": "LoraLoaderModelOnly", "inputs": {"model": ["1", 0], "strength_model": 1}},
+        "5": {"class_type": "DiffusionCleft_PromptBuilder", "inputs": {"condition": "pre_op"}},
+    }
+    settings = ["PromptBuilder.condition=post_op", "LoraLoaderModelOnly.lora_name=x"]
+    swapped = phantom.swap_loaders(graph, info, settings=settings)
+    assert swapped["2"]["inputs"]["strength_model"] == 2.25
+
+
 def test_a_title_does_not_change_what_a_graph_is():
     graph = convert.to_api(simple(), INFO)
     titled = {name: {**found, "_meta": {"title": "other"}} for name, found in graph.items()}

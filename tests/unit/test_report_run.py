@@ -58,8 +58,9 @@ from diffusioncleft.diffusioncleft_core.report.run_folder import (
     with_loss_curves,
     with_measures,
 )
-from diffusioncleft.diffusioncleft_core.report.summary import write_contact_sheet
+from diffusioncleft.diffusioncleft_core.report.summary import length_of, write_contact_sheet
 from diffusioncleft.diffusioncleft_core.report.withdrawn import with_withdrawal
+from diffusioncleft.diffusioncleft_core.run.evaluation import without_steps
 
 pytestmark = pytest.mark.usefixtures("plots_drawn_once")
 
@@ -226,6 +227,12 @@ def test_an_image_of_several_faces_is_shown_of_phantoms_only():
     assert not withheld(verdicts, phantom=True)
 
 
+def test_the_steps_of_a_training_are_those_it_made():
+    assert length_of({"steps": 0, "epochs": 20}, {"step": 2000, "loss": 0.1}) == 2000
+    assert length_of({"steps": 0, "epochs": 20}, {"loss": 0.1}) == "20 epochs"
+    assert length_of({"steps": 7}, {}) == 7
+
+
 def test_a_training_of_few_photographs_is_not_shown_step_by_step(run, tmp_path):
     document = read_report(run.root).document
     document["training"]["pre_op"]["training_images"] = None
@@ -234,7 +241,7 @@ def test_a_training_of_few_photographs_is_not_shown_step_by_step(run, tmp_path):
     assert list(with_loss_curves(report)["figures"]["loss"]) == ["post_op"]
     pictures = collect_pictures(run, CONDITIONS, phantom=True, previewed=told_trainings(document))
     assert all(panel.title.startswith("Post-op") for panel in pictures.previews)
-    document["training"]["pre_op"]["recipe"]["optimizer"]["steps"] = 0
+    document["training"]["pre_op"] |= without_steps(document["training"]["pre_op"])
     text = write_html(document, None, tmp_path / "report.html").read_text("utf-8")
     assert "10 a training image" in text
 
