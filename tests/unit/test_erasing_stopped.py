@@ -28,6 +28,8 @@ from diffusioncleft.diffusioncleft_core.report.html import write_html
 from diffusioncleft.diffusioncleft_core.run import holdings, withdrawal
 from diffusioncleft.diffusioncleft_core.run.withdrawal import erase_held, find_withdrawn
 
+pytestmark = pytest.mark.usefixtures("plots_drawn_once")
+
 MATTERS = {"images": "those of a person who withdrew"}
 RUN = run_fingerprint(MATTERS)
 

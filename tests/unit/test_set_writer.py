@@ -15,13 +15,13 @@ from diffusioncleft.diffusioncleft_core.files import read_jsonl, sha256_file, wr
 from diffusioncleft.diffusioncleft_core.imageset.synthetic import marked_png, write_image
 from diffusioncleft.diffusioncleft_core.imageset.writer import made_from, open_set_writer
 
-SAVE_UNTIL = """
+SAVE_UNTIL_EACH = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {here!r})
 from test_set_writer import ROWS, save
-folder, last = Path(sys.argv[1]), int(sys.argv[2])
-done = 0
+root = Path(sys.argv[1])
+last, done, folder, killed = 0, 0, None, True
 def count(event, arguments):
     global done
     if event == "open":
@@ -33,12 +33,18 @@ def count(event, arguments):
         done += 1
         if done == last:
             os.kill(os.getpid(), signal.SIGKILL)
-pid = os.fork()
-if not pid:
-    sys.addaudithook(count)
-    save(folder, ROWS)
-    os._exit(0)
-sys.exit(5 if os.WIFSIGNALED(os.waitpid(pid, 0)[1]) else 0)
+while killed:
+    last += 1
+    folder = root / str(last)
+    folder.mkdir()
+    pid = os.fork()
+    if not pid:
+        sys.addaudithook(count)
+        save(folder, ROWS)
+        os._exit(0)
+    status = os.waitpid(pid, 0)[1]
+    killed = os.WIFSIGNALED(status)
+sys.exit(os.waitstatus_to_exitcode(status))
 """
 MADE = {"base": {"sha256": "b"}, "lora": None, "sampler": {"steps": 4}}
 ROWS = [
@@ -239,17 +245,10 @@ def test_a_manifest_does_not_lead_out_of_its_folder(tmp_path):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
 def test_ended_before_any_of_its_writes_the_next_try_makes_the_same_set(tmp_path, offline_env):
     """SIGKILL before each opening for writing, renaming or removal; then all rows again, in reverse."""
-    script = SAVE_UNTIL.format(here=str(Path(__file__).parent))
-    killed, last = 5, 0
-    while killed == 5:
-        last += 1
-        folder = tmp_path / str(last)
-        folder.mkdir()
-        ended = subprocess.run(
-            [sys.executable, "-c", script, str(folder), str(last)], env=offline_env, check=False
-        )
-        killed = ended.returncode
+    script = SAVE_UNTIL_EACH.format(here=str(Path(__file__).parent))
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=offline_env, check=True)
+    folders = list(tmp_path.iterdir())
+    assert len(folders) > 4 * len(ROWS), "the writes were not counted"
+    for folder in folders:
         save(folder, ROWS[::-1])
         assert_whole(folder, len(ROWS))
-    assert killed == 0
-    assert last > 4 * len(ROWS), "the writes were not counted"
