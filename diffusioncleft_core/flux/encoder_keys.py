@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from .tensors import Tensors
 from .transformer_keys import count_blocks
+
+if TYPE_CHECKING:
+    import torch
 
 PROBES = ("decoder.conv_in.weight",)
 PREFIXES = ("vae.", "first_stage_model.", "")

@@ -13,16 +13,19 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 
 from ..errors import UserError
 from ..files import read_json
 from ..text import opened
 from ..weight_file import stand_in
-from .packed import PLAIN, Packed
+
+if TYPE_CHECKING:
+    import torch
+
+    from .packed import Packed
 
 _PICKLES = {".ckpt", ".pt", ".pth", ".bin", ".pkl"}
 _QUANT_SUFFIXES = (".scale_weight", ".scale_input", ".weight_scale", ".input_scale", ".comfy_quant")
@@ -119,6 +122,8 @@ class Tensors:
 
     def get(self, key: str, dtype: torch.dtype) -> torch.Tensor:
         """One tensor in `dtype` on the CPU, dequantised."""
+        import torch
+
         tensor = self._raw(key)
         scale = self._scales.get(key)
         if scale is not None:
@@ -132,11 +137,13 @@ class Tensors:
 
     def packed(self, key: str) -> Packed | None:
         """A matrix as it lies in the file, on the CPU; None for one that is stored wide."""
+        from .packed import Packed
+
         shape = self.shape(key)
         if len(shape) != 2 or self.stored_dtype(key) not in _FLOAT8:
             return None
         scale = self._scales.get(key)
-        scales = () if scale is None else (scale.to(torch.float32).reshape(-1, 1),)
+        scales = () if scale is None else (scale.float().reshape(-1, 1),)
         return Packed("fp8", (shape[0], shape[1]), (self._raw(key), *scales))
 
     def packed_bytes(self, key: str) -> int | None:
@@ -149,6 +156,8 @@ class Tensors:
 
     def form(self) -> str:
         """How most of the weights are stored: `plain`, `fp8`, or a GGUF type."""
+        from .packed import PLAIN
+
         counts: dict[str, int] = {}
         for key in self.names():
             kind = self.stored_dtype(key)
@@ -179,7 +188,7 @@ class Tensors:
                         "use the bf16, fp16 or fp8 file of the same model"
                     )
         for key in [key for key in self._where if key.endswith(".comfy_quant")]:
-            text = bytes(self._raw(key).to(torch.uint8).tolist()).decode("utf-8", "replace")
+            text = bytes(self._raw(key).byte().tolist()).decode("utf-8", "replace")
             try:
                 described = json.loads(text)
                 layout = described.get("format") if isinstance(described, dict) else None

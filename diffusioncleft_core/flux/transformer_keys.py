@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
-from .packed import Packed
-from .tensors import Tensors
 
-Weight = torch.Tensor | Packed
+if TYPE_CHECKING:
+    import torch
+
+    from .packed import Packed
+    from .tensors import Tensors
+
+    Weight = torch.Tensor | Packed
 
 
 @dataclass(frozen=True)
@@ -217,6 +219,8 @@ def check_channels(channels: int, name: str) -> None:
 
 
 def _swap(tensor: torch.Tensor) -> torch.Tensor:
+    import torch
+
     first, second = tensor.chunk(2, dim=0)
     return torch.cat([second, first], dim=0)
 
@@ -234,6 +238,10 @@ def bfl_to_diffusers(
     Yields:
         Key and tensor; a key the table does not know stays as it is, for the caller's check.
     """
+    import torch
+
+    from .packed import Packed
+
     left = set(keys)
     double, single = count_blocks(keys, "double_blocks"), count_blocks(keys, "single_blocks")
     for pair in linear_modules(double, single):
@@ -271,6 +279,8 @@ def diffusers_to_bfl(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tenso
     Raises:
         KeyError: a fused module with a part missing, or a key the table does not know.
     """
+    import torch
+
     keys = list(state)
     result: dict[str, torch.Tensor] = {}
     used: set[str] = set()

@@ -132,6 +132,15 @@ def test_without_a_command_the_help_is_printed_and_the_status_is_two(command):
     assert "examples:" in done.stdout
 
 
+@pytest.mark.parametrize("words", [["weights", "verify"], ["train", "--help"], ["dataset", "check", "."]])
+def test_what_opens_no_model_does_not_wait_for_pytorch(words, tmp_path, offline_env):
+    """Its import takes seconds."""
+    told = [sys.executable, "-X", "importtime", "-m", "diffusioncleft", *words]
+    done = subprocess.run(told, cwd=tmp_path, env=offline_env, capture_output=True, text=True, check=False)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "diffusioncleft.cli.main" in imported and "torch" not in imported
+
+
 TRAINERS = {"train", "sweep"}
 """Commands that take the trainer's options, which have kohya's underscores."""
 
