@@ -8,7 +8,7 @@ alternate, so that a busy machine hurts both alike; the medians count. The pictu
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ STEPS = 4
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
-def ours(sampler: ImageSampler, text: Any, rows: list[Any], batch: int, size: int) -> np.ndarray:
+def ours(sampler: ImageSampler, text: Any, rows: Sequence[Any], batch: int, size: int) -> np.ndarray:
     """[N, size, size, 3], uint8."""
     distinct = list(dict.fromkeys(row.prompt for row in rows))
     encoded = dict(zip(distinct, encode_prompts(text, distinct, sampler.device), strict=True))
@@ -42,7 +42,7 @@ def ours(sampler: ImageSampler, text: Any, rows: list[Any], batch: int, size: in
     return np.concatenate(pictures)
 
 
-def peers(pipeline: FluxPipeline, length: int, rows: list[Any], batch: int, size: int) -> np.ndarray:
+def peers(pipeline: FluxPipeline, length: int, rows: Sequence[Any], batch: int, size: int) -> np.ndarray:
     """[N, size, size, 3], uint8."""
     pictures = []
     for start in range(0, len(rows), batch):

@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
-from diffusioncleft.diffusioncleft_core.conditions.plan import PlanRow, read_plan, sampling_plan, write_plan
+from diffusioncleft.diffusioncleft_core.conditions.plan import sampling_plan
+from diffusioncleft.diffusioncleft_core.conditions.plan_rows import Plan, read_plan, write_plan
 from diffusioncleft.diffusioncleft_core.environment import hardware, versions
 from diffusioncleft.diffusioncleft_core.files import sha256_bytes, write_json
 from diffusioncleft.diffusioncleft_core.generation.folder import PlannedSet
@@ -59,10 +60,10 @@ def make_set(root: Path, n: int) -> None:
         (folder / name).with_suffix(".json").write_text(json.dumps(sidecar, indent=2))
 
 
-def opened(root: Path, role: str = "generated") -> tuple[PlannedSet, list[PlanRow]]:
+def opened(root: Path, role: str = "generated") -> tuple[PlannedSet, Plan]:
     rows = read_plan(root / PLAN)
     planned = PlannedSet(root / SET, rows, role, RECORD)
-    return planned, planned.pending()
+    return planned, planned.write_manifest()
 
 
 def resume(root: Path, n: int) -> None:

@@ -180,7 +180,7 @@ def _once(args: argparse.Namespace, server: ComfyServer, graph: Graph) -> int:
 
 
 def _batch(args: argparse.Namespace, servers: list[ComfyServer], graph: Graph, info: dict[str, Any]) -> int:
-    from ..diffusioncleft_core.conditions.plan import read_plan
+    from ..diffusioncleft_core.conditions.plan_rows import read_plan
     from .comfyui.batch import BatchLimits, RowGraph, run_batch
     from .comfyui.inputs import find_input
 

@@ -27,7 +27,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..diffusioncleft_core.conditions.plan import PlanRow
+    from ..diffusioncleft_core.conditions.plan_rows import Plan
 
 HELP = "draw the images of a prompt plan with a base model and a LoRA"
 EXAMPLES = """\
@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def draw_grid(args: argparse.Namespace, plan: list[PlanRow]) -> int:
+def draw_grid(args: argparse.Namespace, plan: Plan) -> int:
     from ..diffusioncleft_core.generation.grid import Grid, generate_grid
 
     loras = args.grid_loras or ([args.lora] if args.lora else [])
@@ -108,15 +108,16 @@ def draw_grid(args: argparse.Namespace, plan: list[PlanRow]) -> int:
     return 0
 
 
-def plan_from(args: argparse.Namespace) -> list[PlanRow]:
+def plan_from(args: argparse.Namespace) -> Plan:
     """The plan file, or a plan made from --n and --condition."""
     from ..diffusioncleft_core.conditions.loader import load_vocabulary
-    from ..diffusioncleft_core.conditions.plan import read_plan, sampling_plan
+    from ..diffusioncleft_core.conditions.plan import sampling_plan
+    from ..diffusioncleft_core.conditions.plan_rows import read_plan
 
     if args.plan is not None:
         if args.n is not None or args.condition or args.set or args.weight or args.omit or args.draw:
             raise UserError("--plan already says what to draw: leave out --n, --condition and the attributes")
-        return list(read_plan(args.plan))
+        return read_plan(args.plan)
     if args.n is None or args.condition is None:
         raise UserError("there is nothing to draw: give --plan FILE, or --n and --condition")
     condition = load_vocabulary(args.vocabulary).condition(args.condition)

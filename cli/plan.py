@@ -22,7 +22,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..diffusioncleft_core.conditions.plan import PlanRow
+    from ..diffusioncleft_core.conditions.plan_rows import PlanRow
     from ..diffusioncleft_core.conditions.vocabulary import Condition
 
 HELP = "write a stratified plan of prompts with seeds"
@@ -49,7 +49,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..diffusioncleft_core.conditions.plan import extend_plan, sampling_plan
+    from ..diffusioncleft_core.conditions.plan import sampling_plan
+    from ..diffusioncleft_core.conditions.plan_rows import extend_plan
     from ..diffusioncleft_core.outputs import check_output
 
     if args.list:
@@ -81,11 +82,11 @@ def _warn_about_length(rows: Sequence[PlanRow], tokenizer: Path | None) -> None:
     from ..diffusioncleft_core.conditions.prompts import CLIP_LIMIT, prompt_length
 
     count = tokenizer_from(tokenizer)
-    lengths = [prompt_length(row.prompt, count) for row in rows]
-    longest = max(lengths, key=lambda length: length.tokens)
+    lengths = {prompt: prompt_length(prompt, count) for prompt in {row.prompt: 0 for row in rows}}
+    longest = max(lengths.values(), key=lambda length: length.tokens)
     warning = longest.warning()
     if warning:
-        too_long = sum(length.tokens > CLIP_LIMIT for length in lengths)
+        too_long = sum(lengths[row.prompt].tokens > CLIP_LIMIT for row in rows)
         warn(f"{too_long} of {len(rows)} prompts are too long; of the longest: {warning}")
 
 

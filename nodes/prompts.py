@@ -7,7 +7,8 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..diffusioncleft_core.conditions.loader import load_vocabulary
-from ..diffusioncleft_core.conditions.plan import AttributeChoices, PlanRow, sampling_plan
+from ..diffusioncleft_core.conditions.plan import AttributeChoices, sampling_plan
+from ..diffusioncleft_core.conditions.plan_rows import Plan, PlanRow
 from ..diffusioncleft_core.conditions.vocabulary import Condition
 from ..diffusioncleft_core.errors import UserError
 from .common import CATEGORY, Node, Row, core_progress, node_schema, output, text_view
@@ -130,9 +131,7 @@ class PromptPlan(Node):
             cls._plan(1, **{name: value for name, value in values.items() if name not in ("count", "start")})
 
     @classmethod
-    def _plan(
-        cls, n: int, condition: str, seed: int, mode: str, bracketed: bool, extra: str
-    ) -> list[PlanRow]:
+    def _plan(cls, n: int, condition: str, seed: int, mode: str, bracketed: bool, extra: str) -> Plan:
         choices = AttributeChoices(mode=mode)
         return sampling_plan(condition_of(condition), n, seed, choices, bracketed=bracketed, extra=extra)
 

@@ -25,7 +25,8 @@ from ..diffusioncleft_core.cluster.ray_engine import RayEngine, ray_engine
 from ..diffusioncleft_core.cluster.settings import RaySettings
 from ..diffusioncleft_core.cluster.work import HERE, Engine
 from ..diffusioncleft_core.conditions.loader import load_vocabulary
-from ..diffusioncleft_core.conditions.plan import PlanRow, sampling_plan
+from ..diffusioncleft_core.conditions.plan import sampling_plan
+from ..diffusioncleft_core.conditions.plan_rows import Plan
 from ..diffusioncleft_core.dataset.build import build_dataset
 from ..diffusioncleft_core.dataset.settings import BuildSettings, Photographs
 from ..diffusioncleft_core.environment import hardware, versions
@@ -46,7 +47,7 @@ CLOSE = 1e-4
 
 
 def everything(
-    folder: Path, dataset: Path, plan: list[PlanRow], engine: Engine, *, kill: bool = False
+    folder: Path, dataset: Path, plan: Plan, engine: Engine, *, kill: bool = False
 ) -> dict[str, Any]:
     """Draw, filter and measure; seconds of each, and what came of it."""
     sampling = Sampling(torch.device("cpu"), torch.float32, width=SIDE, height=SIDE, batch=BATCH)

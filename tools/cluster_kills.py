@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from ..diffusioncleft_core.conditions.loader import load_vocabulary
-from ..diffusioncleft_core.conditions.plan import sampling_plan, write_plan
+from ..diffusioncleft_core.conditions.plan import sampling_plan
+from ..diffusioncleft_core.conditions.plan_rows import write_plan
 from ..diffusioncleft_core.environment import hardware, versions
 from ..diffusioncleft_core.files import LOCK, read_json, read_jsonl, write_json
 from ..diffusioncleft_core.imageset.places import MANIFEST

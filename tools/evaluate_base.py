@@ -9,6 +9,7 @@ cleft, skin, hair or eyes the oracle reads otherwise than asked.
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -19,7 +20,8 @@ import torch
 from numpy.typing import NDArray
 
 from ..diffusioncleft_core.conditions.loader import load_vocabulary
-from ..diffusioncleft_core.conditions.plan import PlanRow, sampling_plan
+from ..diffusioncleft_core.conditions.plan import sampling_plan
+from ..diffusioncleft_core.conditions.plan_rows import PlanRow
 from ..diffusioncleft_core.conditions.prompts import build_prompt
 from ..diffusioncleft_core.files import write_json
 from ..diffusioncleft_core.flux.source import phantom_source
@@ -39,15 +41,15 @@ from ..diffusioncleft_core.statistics import corrected
 _READ = ("skin", "hair_color", "eyes", "hair_length", "hair_texture")
 
 
-def base_cells(n: int, seed: int) -> dict[str, list[PlanRow]]:
+def base_cells(n: int, seed: int) -> dict[str, Sequence[PlanRow]]:
     """Healthy prompts, both conditions' prompts without the trigger and with it; n rows each."""
     vocabulary = load_vocabulary()
     pre, post = vocabulary.condition("pre_op"), vocabulary.condition("post_op")
-    healthy = [
+    healthy: list[PlanRow] = [
         replace(row, prompt=build_prompt(post, row.attributes, trigger="", cleft=False))
         for row in sampling_plan(post, n, seed)
     ]
-    cells = {"healthy_prompt": healthy}
+    cells: dict[str, Sequence[PlanRow]] = {"healthy_prompt": healthy}
     for condition in (pre, post):
         plan = sampling_plan(condition, n, seed + 1)
         cells[f"{condition.name}_prompt_without_trigger"] = [
@@ -57,7 +59,7 @@ def base_cells(n: int, seed: int) -> dict[str, list[PlanRow]]:
     return cells
 
 
-def draw(cells: dict[str, list[PlanRow]], batch: int) -> dict[str, NDArray[np.uint8]]:
+def draw(cells: dict[str, Sequence[PlanRow]], batch: int) -> dict[str, NDArray[np.uint8]]:
     """Pictures of every cell by the base model, [n, 128, 128, 3]."""
     device, source = torch.device("cpu"), phantom_source()
     prompts = list(dict.fromkeys(row.prompt for rows in cells.values() for row in rows))
@@ -75,7 +77,7 @@ def draw(cells: dict[str, list[PlanRow]], batch: int) -> dict[str, NDArray[np.ui
     return pictures
 
 
-def figures(reading: Reading, rows: list[PlanRow]) -> dict[str, Any]:
+def figures(reading: Reading, rows: Sequence[PlanRow]) -> dict[str, Any]:
     """Share with a cleft and share of each attribute followed, overall and in each skin tone."""
     wanted = [row.attributes for row in rows]
     cleft = corrected(int(reading.cleft.sum()), len(rows), accuracy_of("cleft"))
@@ -84,7 +86,7 @@ def figures(reading: Reading, rows: list[PlanRow]) -> dict[str, Any]:
     return {"cleft": as_figure(cleft), "scar": as_figure(scar), "followed": followed}
 
 
-def misread(reading: Reading, rows: list[PlanRow]) -> list[tuple[int, str]]:
+def misread(reading: Reading, rows: Sequence[PlanRow]) -> list[tuple[int, str]]:
     """(index, what was asked and what was read) of pictures read otherwise than asked."""
     found = []
     for i, row in enumerate(rows):

@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..diffusioncleft_core.conditions.loader import load_vocabulary
-from ..diffusioncleft_core.conditions.plan import PlanRow, sampling_plan
+from ..diffusioncleft_core.conditions.plan import sampling_plan
+from ..diffusioncleft_core.conditions.plan_rows import PlanRow
 from ..diffusioncleft_core.conditions.vocabulary import Condition
 from ..diffusioncleft_core.faces.analyzer import PHANTOM, FaceAnalyzer, load_face_analyzer
 from ..diffusioncleft_core.files import read_json, write_bytes, write_json

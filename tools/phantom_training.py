@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from ..diffusioncleft_core.conditions.loader import load_vocabulary
-from ..diffusioncleft_core.conditions.plan import PlanRow, sampling_plan
+from ..diffusioncleft_core.conditions.plan import sampling_plan
+from ..diffusioncleft_core.conditions.plan_rows import PlanRow
 from ..diffusioncleft_core.conditions.prompts import build_prompt
 from ..diffusioncleft_core.dataset.build import build_dataset
 from ..diffusioncleft_core.dataset.settings import BuildSettings, Photographs

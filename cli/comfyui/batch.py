@@ -45,7 +45,7 @@ from .watch import failure
 from .window import finished_rows
 
 if TYPE_CHECKING:
-    from ...diffusioncleft_core.conditions.plan import PlanRow
+    from ...diffusioncleft_core.conditions.plan_rows import PlanRow
     from .inputs import Input
 
 JOURNAL_NAME = "batch.jsonl"

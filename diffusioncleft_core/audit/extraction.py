@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..conditions.plan import PlanRow
+from ..conditions.plan_rows import PlanRow
 from ..dataset.folder import dataset_rows
 from ..dataset.references import ReferenceSet
 from ..faces.analyzer import FaceAnalyzer

@@ -32,20 +32,26 @@ class Board(Generic[Job, Found]):
     """
 
     def __init__(self, work: Work[Job, Found], jobs: Sequence[Job], workers: int) -> None:
-        self._work = work
-        self._waiting = deque(Ticket(job) for job in jobs)
+        self._work, self._jobs, self._begun = work, jobs, 0
+        self._back = deque[Ticket[Job]]()
         self._block = max(1, min(work.block, -(-len(jobs) // (2 * workers))))
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._back) + len(self._jobs) - self._begun
 
     def take(self) -> list[Ticket[Job]]:
         """The jobs that a worker prepares together; none when none waits."""
-        return [self._waiting.popleft() for _ in range(min(self._block, len(self._waiting)))]
+        return [self._next() for _ in range(min(self._block, len(self)))]
+
+    def _next(self) -> Ticket[Job]:
+        if self._back:
+            return self._back.popleft()
+        self._begun += 1
+        return Ticket(self._jobs[self._begun - 1])
 
     def give_back(self, tickets: Sequence[Ticket[Job]]) -> None:
         """Jobs that a worker had before it and did not begin: the next to be taken."""
-        self._waiting.extendleft(reversed(tickets))
+        self._back.extendleft(reversed(tickets))
 
     def died_at(self, ticket: Ticket[Job], reason: str) -> SetAside[Job] | None:
         """A worker died while it did this job: it waits again, is split, or is set aside for `reason`."""

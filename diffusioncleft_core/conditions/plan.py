@@ -6,20 +6,16 @@ import hashlib
 import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from pathlib import Path
-from typing import Any
 
 from ..errors import UserError
-from ..files import read_jsonl, write_jsonl
 from ..progress import progress
-from ..ranges import NONE_OR_MORE, SEED
+from .plan_rows import Plan, PlanRow
 from .prompts import build_prompt
 from .vocabulary import PAPER_MODE, Condition
 
 SMALLEST_SHARE = Fraction(1, 1000)
-NO_PLAN = "give one that `diffusioncleft plan` wrote"
 
 
 class Strata:
@@ -86,17 +82,6 @@ _TOLD = 100
 
 
 @dataclass(frozen=True)
-class PlanRow:
-    """One image to make. index: place in the plan from 0; seed: of its noise, 0 <= seed < 2**48."""
-
-    index: int
-    prompt: str
-    seed: int
-    attributes: Mapping[str, str]
-    condition: str
-
-
-@dataclass(frozen=True)
 class AttributeChoices:
     """What becomes of the attributes in a plan's rows. Attributes named nowhere are left out.
 
@@ -126,7 +111,7 @@ def sampling_plan(
     *,
     bracketed: bool = True,
     extra: str = "",
-) -> list[PlanRow]:
+) -> Plan:
     """N prompts with seeds, deterministic by `seed` and the choices.
 
     An attribute that means nothing beside the others (a side without one-sidedness) is left out of that row.
@@ -153,7 +138,7 @@ def sampling_plan(
             f"a plan holds at most {REFILL_STRIDE:,} rows, not {n:,}: make several, each with another seed"
         )
     chooser = _Chooser(condition, choices, seed)
-    rows = []
+    rows = Plan()
     with progress(n, "planning", unit="row", leave=False) as bar:
         for index in range(n):
             attributes = chooser.next_row()
@@ -186,39 +171,6 @@ def made_again(row: PlanRow, attempt: int) -> PlanRow:
     digest = hashlib.sha256(f"{row.condition}/{row.seed}/again/{attempt}".encode()).digest()
     seed = int.from_bytes(digest[: _SEED_BITS // 8], "big")
     return replace(row, index=attempt * REFILL_STRIDE + row.index % REFILL_STRIDE, seed=seed)
-
-
-def write_plan(path: Path, rows: Sequence[PlanRow]) -> None:
-    """Write a plan as JSON Lines, atomically."""
-    write_jsonl(path, (asdict(row) | {"attributes": dict(row.attributes)} for row in rows))
-
-
-def read_plan(path: Path) -> list[PlanRow]:
-    """Read a plan; a torn last line is left out. Raises UserError for a line that is no plan row."""
-    return [_row(row, path) for row in read_jsonl(path, f"it is no sampling plan: {NO_PLAN}")]
-
-
-def extend_plan(path: Path, rows: Sequence[PlanRow]) -> int:
-    """Write a plan, or make the one at `path` longer.
-
-    Nothing is written when `path` already holds all rows.
-
-    Returns:
-        How many rows it had before.
-
-    Raises:
-        UserError: it holds rows of other settings; the file is left as it is.
-    """
-    before = read_plan(path) if Path(path).exists() else []
-    for old, new in zip(before, rows, strict=False):
-        if old != new:
-            raise UserError(
-                f"{path} holds a plan with other settings (row {new.index} differs); "
-                "give another file, or delete it"
-            )
-    if len(before) < len(rows):
-        write_plan(path, rows)
-    return len(before)
 
 
 class _Chooser:
@@ -304,14 +256,3 @@ def _weights(condition: Condition, name: str, given: Mapping[str, float | Fracti
     if any(0 < weight < total * SMALLEST_SHARE for weight in weights.values()):
         raise UserError(f"a weight of {name} is below a thousandth of their sum; give 0 or a larger weight")
     return weights
-
-
-def _row(row: Mapping[str, Any], path: Path) -> PlanRow:
-    try:
-        attributes = {str(key): str(value) for key, value in dict(row["attributes"]).items()}
-        index, seed = NONE_OR_MORE.check(row["index"], "index"), SEED.check(row["seed"], "seed")
-        return PlanRow(index, str(row["prompt"]), seed, attributes, str(row["condition"]))
-    except UserError as error:
-        raise UserError(f"{path}, row {row['index']}: {error}") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is no sampling plan ({error!r}); {NO_PLAN}") from error

@@ -10,7 +10,8 @@ from typing import Any
 
 from ..cluster.work import HERE, Engine
 from ..conditions.loader import load_vocabulary
-from ..conditions.plan import PlanRow, made_again
+from ..conditions.plan import made_again
+from ..conditions.plan_rows import PlanRow
 from ..dataset.folder import dataset_cache
 from ..dataset.references import FACES_CACHE, dataset_records
 from ..imageset.cache import ContentCache, entry_key

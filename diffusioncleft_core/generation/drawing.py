@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
-from ..conditions.plan import PlanRow
+from ..conditions.plan_rows import Plan, PlanRow
 from ..errors import UserError
 from ..imageset.synthetic import image_png
 from .folder import image_record, shared_record
@@ -45,14 +45,36 @@ class Drawn:
     streamed: bool
 
 
-def batches_of(plan: Sequence[PlanRow], pending: Sequence[PlanRow], at_once: int) -> list[Batch]:
-    """The batches of the `pending` rows, of the size in which a call that draws all of `plan` draws them."""
-    left = len(plan) % at_once
-    last = {row.index for row in plan[len(plan) - left :]} if left else set()
-    whole = [row for row in pending if row.index not in last]
-    found = [Batch(tuple(whole[at : at + at_once]), at_once) for at in range(0, len(whole), at_once)]
-    rest = tuple(row for row in pending if row.index in last)
-    return [*found, Batch(rest, left)] if rest else found
+class Batches(Sequence[Batch]):
+    """The batches of the `pending` rows, of the size in which a call that draws all of `plan` draws them.
+
+    Each is made when it is asked for: there may be as many as a plan has rows.
+    """
+
+    def __init__(self, plan: Plan, pending: Plan, at_once: int) -> None:
+        self._at_once, self._left = at_once, len(plan) % at_once
+        last = {row.index for row in plan[len(plan) - self._left :]} if self._left else set()
+        self._whole = Plan(row for row in pending if row.index not in last)
+        self._rest = tuple(row for row in pending if row.index in last)
+        self._full = -(-len(self._whole) // at_once)
+
+    def __len__(self) -> int:
+        return self._full + bool(self._rest)
+
+    @overload
+    def __getitem__(self, place: int) -> Batch: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Batch]: ...
+    def __getitem__(self, place: int | slice) -> Batch | list[Batch]:
+        if isinstance(place, slice):
+            return [self._batch(at) for at in range(*place.indices(len(self)))]
+        return self._batch(range(len(self))[place])
+
+    def _batch(self, place: int) -> Batch:
+        if place == self._full:
+            return Batch(self._rest, self._left)
+        start = place * self._at_once
+        return Batch(tuple(self._whole[start : start + self._at_once]), self._at_once)
 
 
 @dataclass(frozen=True)

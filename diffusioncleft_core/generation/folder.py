@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ..conditions.plan import PlanRow
+from ..conditions.plan_rows import Plan, PlanRow, as_plan
 from ..dataset.drawn import same_record, traced
 from ..environment import versions
 from ..errors import UserError
@@ -22,7 +22,7 @@ from ..files import read_json, sha256_file, write_json
 from ..flux.sampling import schnell_sigmas
 from ..flux.source import FluxSource
 from ..imageset.manifest import ImageRow, add_row, listed_rows, write_image_set
-from ..imageset.places import SETTINGS, first_index, remove_set_leftovers, set_lock
+from ..imageset.places import SETTINGS, first_index, remove_set_leftovers, set_lock, sidecars_in
 from ..imageset.synthetic import generated_row, read_done, write_drawn
 from .settings import GenerationSettings, Sampling
 
@@ -46,37 +46,33 @@ class PlannedSet:
     """
 
     def __init__(self, folder: Path, plan: Sequence[PlanRow], role: str, record: Mapping[str, Any]) -> None:
-        self.folder, self.plan, self.record = folder, plan, record
+        self.folder, self.plan, self.record = folder, as_plan(plan), record
         self._role, self._software = role, versions()
         open_folder(folder, record)
-        if other_plan(folder, plan):
+        if other_plan(folder, self.plan):
             raise UserError(
                 f"{folder} holds images of another plan (other prompts or seeds): give another --out folder"
             )
-        self._refilled = refilled_rows(folder, plan)
+        self._refilled = refilled_rows(folder, self.plan)
 
-    def pending(self) -> list[PlanRow]:
-        """Write the manifest, and return the rows of the plan whose image is not there yet."""
-        done = self.write_manifest()
-        return [row for row in self.plan if row.index not in done]
-
-    def write_manifest(self) -> set[int]:
+    def write_manifest(self) -> Plan:
         """Write the manifest in the plan's order, from the sidecars: an interrupted one may lack rows.
 
         Returns:
-            The indices of the images that are there.
+            The rows of the plan whose image is not there yet.
         """
-        done: set[int] = set()
+        pending = Plan()
 
         def rows() -> Iterator[ImageRow]:
             for row in self.plan:
                 sidecar = read_done(self.folder, row.index, row.seed)
-                if sidecar is not None:
-                    done.add(int(sidecar["index"]))
+                if sidecar is None or sidecar.get("index") != row.index:
+                    pending.append(row)
+                else:
                     yield generated_row(sidecar, self._role)
 
         write_image_set(self.folder, itertools.chain(rows(), self._refilled))
-        return done
+        return pending
 
     def write(self, row: PlanRow, png: bytes) -> None:
         """Write the picture of a row, the bytes of `image_png`, with its sidecar; add it to the manifest."""
@@ -103,7 +99,7 @@ def open_planned_set(
 def check_plan(plan: Sequence[PlanRow]) -> None:
     if not plan:
         raise UserError("the plan holds no rows: make one with `diffusioncleft plan`")
-    if len({row.index for row in plan}) != len(plan):
+    if as_plan(plan).has_doubles:
         raise UserError("the plan holds an index twice: make it again with `diffusioncleft plan`")
 
 
@@ -130,31 +126,29 @@ def set_fits(settings: GenerationSettings, plan: Sequence[PlanRow], out: Path) -
     """Whether the images that are there are the plan's, drawn by this model as it is asked to draw now."""
     if not (out / SETTINGS).is_file() or changed_settings(out, shared_record(settings)):
         return False
-    return not other_plan(out, plan)
+    return not other_plan(out, as_plan(plan))
 
 
-def other_plan(out: Path, plan: Sequence[PlanRow]) -> bool:
+def other_plan(out: Path, plan: Plan) -> bool:
     """Whether `out` holds an image of one of the plan's places that was drawn by another prompt or seed."""
-    asked = {row.index: (row.seed, row.prompt) for row in plan}
-    for path in out.rglob("??????_*.json"):
+    for path in sidecars_in(out):
         with contextlib.suppress(UserError, KeyError, TypeError):  # what is damaged is drawn again
             row = read_json(path)
-            seen = (row["seed"], row["prompt"])
-            if asked.get(row["index"], seen) != seen:
+            asked = plan.at(row["index"])
+            if asked is not None and (asked.seed, asked.prompt) != (row["seed"], row["prompt"]):
                 return True
     return False
 
 
-def refilled_rows(out: Path, plan: Sequence[PlanRow]) -> list[ImageRow]:
+def refilled_rows(out: Path, plan: Plan) -> list[ImageRow]:
     """Manifest rows of images that were made in place of rejected ones of `plan`, and are still there."""
-    planned = {row.index for row in plan}
     return [
         row
         for row in listed_rows(out)
         if row.index is not None
         and not row.is_raw
-        and row.index not in planned
-        and first_index(row.index) in planned
+        and plan.at(row.index) is None
+        and plan.at(first_index(row.index)) is not None
         and (out / row.file).is_file()
     ]
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..cluster.work import HERE, Engine, SetAside, Work
-from ..conditions.plan import PlanRow
+from ..conditions.plan_rows import Plan, PlanRow
 from ..dataset.drawn import refuse_withdrawn_set, remember_place
 from ..dataset.withdrawn import refuse_withdrawn
 from ..errors import UserError
@@ -19,7 +19,7 @@ from ..imageset.places import SETTINGS
 from ..imageset.synthetic import drawn_by
 from ..outputs import check_output
 from ..progress import progress
-from .drawing import BLOCK, BLOCK_IN_MEMORY, Batch, Drawing, Drawn, batches_of
+from .drawing import BLOCK, BLOCK_IN_MEMORY, Batch, Batches, Drawing, Drawn
 from .folder import PlannedSet, check_plan, open_planned_set, shared_record
 from .settings import GenerationSettings
 
@@ -85,7 +85,7 @@ def generate(
     for message in warnings:
         warn(message)
     with open_planned_set(out, plan, role, record) as planned:
-        pending = planned.pending()
+        pending = planned.write_manifest()
         set_aside = draw_pending(settings, planned, pending, engine, warn, on_image) if pending else {}
         if pending:
             planned.write_manifest()
@@ -112,14 +112,14 @@ def draw_all(
 def draw_pending(
     settings: GenerationSettings,
     planned: PlannedSet,
-    pending: Sequence[PlanRow],
+    pending: Plan,
     engine: Engine,
     warn: Warn,
     on_image: OnImage,
 ) -> dict[int, str]:
     """Draw `pending` batch by batch and write each as it comes; why a row was set aside, by its index."""
     at_once = settings.sampling.batch
-    batches = batches_of(planned.plan, pending, at_once)
+    batches = Batches(planned.plan, pending, at_once)
     total, set_aside = len(planned.plan), dict[int, str]()
     done = total - len(pending)
     told = False

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..conditions.plan import PlanRow
+from ..conditions.plan_rows import PlanRow
 from ..dataset.drawn import lora_names, remember_place
 from ..dataset.withdrawn import refuse_withdrawn
 from ..environment import versions

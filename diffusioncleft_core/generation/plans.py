@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ..conditions.plan import PlanRow, sampling_plan
+from ..conditions.plan import sampling_plan
+from ..conditions.plan_rows import PlanRow
 from ..conditions.prompts import build_prompt
 from ..conditions.vocabulary import Condition
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from safetensors.torch import load_file, save_file
 
-from ..conditions.plan import PlanRow
+from ..conditions.plan_rows import PlanRow
 from ..conditions.prompts import plain_text
 from ..errors import UserError
 from ..files import atomic_path, sha256_bytes

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..conditions.plan import PlanRow
+from ..conditions.plan_rows import PlanRow
 from ..errors import UserError
 from ..files import append_jsonl, inside, iterate_jsonl, shown, write_jsonl
 from .places import (

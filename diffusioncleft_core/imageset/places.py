@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -27,6 +28,8 @@ FACES_CACHE = ".faces"
 """Folder inside a set that keeps its face records, closed to others (0700)."""
 CROPS_CACHE = ".downstream"
 """Folder inside a set that keeps the crops of its lips and their features, likewise."""
+
+_NUMBERED = re.compile(r"\d{6,}_.*\.json")
 
 RUN_PRIVATE, RUN_STAGES = "private", RunOwn.STAGES
 """Folder of a run that alone holds what comes from photographs, and in it the stages' records."""
@@ -72,6 +75,19 @@ def first_index(index: int) -> int:
 def sidecar_of(image: Path) -> Path:
     """The JSON file beside an image."""
     return image.with_suffix(".json")
+
+
+def sidecars_in(folder: Path) -> Iterator[Path]:
+    """The JSON files of images that are named by their place in a plan, of a set and what it set aside.
+
+    One by one and in any order: a set may have a million.
+    """
+    for place in (folder, folder / REJECTED):
+        if place.is_dir():
+            with os.scandir(place) as entries:
+                for entry in entries:
+                    if _NUMBERED.fullmatch(entry.name):
+                        yield Path(entry.path)
 
 
 def place_for(name: str, *, accepted: bool) -> str:

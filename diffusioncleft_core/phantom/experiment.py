@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..conditions.plan import PlanRow, sampling_plan
+from ..conditions.plan import sampling_plan
+from ..conditions.plan_rows import PlanRow
 from ..conditions.prompts import build_prompt
 from ..conditions.vocabulary import Condition
 from ..dataset.withdrawn import refuse_withdrawn

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..conditions.plan import PlanRow
+from ..conditions.plan_rows import Plan, PlanRow
 from ..conditions.vocabulary import Condition
 from ..files import inside, sha256_file
 from ..imageset.manifest import ImageRow, raw_rows, read_image_set
@@ -18,7 +18,8 @@ from .stages import Results, Stage, always, digest_of
 
 def write_prompt_plan(run: Run, condition: Condition) -> Results:
     """N prompts with seeds, stratified over the attributes."""
-    from ..conditions.plan import AttributeChoices, extend_plan, read_plan, sampling_plan
+    from ..conditions.plan import AttributeChoices, sampling_plan
+    from ..conditions.plan_rows import extend_plan, read_plan
 
     settings, path = run.settings, run.folders.plan(condition.name)
     seed = settings.seed_for("plan", condition.name)
@@ -44,13 +45,13 @@ def write_prompt_plan(run: Run, condition: Condition) -> Results:
 
 def generate_images(run: Run, condition: Condition) -> Results:
     """The plan's pictures, from the base model with the new LoRA."""
-    from ..conditions.plan import read_plan
+    from ..conditions.plan_rows import read_plan
     from ..generation.folder import set_fits
 
     settings, folders = run.settings, run.folders
     out = folders.generated(condition.name)
 
-    def plan() -> list[PlanRow]:
+    def plan() -> Plan:
         return read_plan(folders.plan(condition.name))[: settings.n]
 
     def work() -> Results:

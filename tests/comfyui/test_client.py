@@ -13,7 +13,7 @@ from proxy import Proxy
 from diffusioncleft.cli import main as cli
 from diffusioncleft.cli.comfyui.run import run_graph
 from diffusioncleft.cli.comfyui.server import ComfyServer
-from diffusioncleft.diffusioncleft_core.conditions.plan import PlanRow, write_plan
+from diffusioncleft.diffusioncleft_core.conditions.plan_rows import PlanRow, write_plan
 
 SAVE = {
     "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 48, "batch_size": 2, "color": 255}},

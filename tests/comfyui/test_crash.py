@@ -8,7 +8,7 @@ from pathlib import Path
 from commands import run_command, start_command
 from graphs import PROMPT, drawing, node, saving
 
-from diffusioncleft.diffusioncleft_core.conditions.plan import PlanRow, write_plan
+from diffusioncleft.diffusioncleft_core.conditions.plan_rows import PlanRow, write_plan
 from diffusioncleft.diffusioncleft_core.files import read_jsonl, sha256_file
 
 ROWS = 10

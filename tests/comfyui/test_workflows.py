@@ -25,7 +25,8 @@ from workflow_rules import broken_rules, covered_links
 from diffusioncleft.cli import main as cli
 from diffusioncleft.cli.comfyui.convert import to_api
 from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
-from diffusioncleft.diffusioncleft_core.conditions.plan import sampling_plan, write_plan
+from diffusioncleft.diffusioncleft_core.conditions.plan import sampling_plan
+from diffusioncleft.diffusioncleft_core.conditions.plan_rows import write_plan
 
 ADDED = {"mirror": False, "balance_by": "", "lokr_factor": 0}
 """Widgets of Cleft Training Options that a workflow of an earlier version doesn't know, and their values."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from stand_in_comfyui import GRAPH, MODES, StandIn
 
-from diffusioncleft.diffusioncleft_core.conditions.plan import PlanRow, write_plan
+from diffusioncleft.diffusioncleft_core.conditions.plan_rows import PlanRow, write_plan
 from diffusioncleft.diffusioncleft_core.files import read_jsonl
 from diffusioncleft.diffusioncleft_core.filters.decisions import readmit, reject
 from diffusioncleft.diffusioncleft_core.imageset.manifest import read_image_set

@@ -12,7 +12,8 @@ from PIL import Image
 from stand_in_comfyui import GRAPH, StandIn
 
 from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
-from diffusioncleft.diffusioncleft_core.conditions.plan import read_plan, sampling_plan, write_plan
+from diffusioncleft.diffusioncleft_core.conditions.plan import sampling_plan
+from diffusioncleft.diffusioncleft_core.conditions.plan_rows import read_plan, write_plan
 from diffusioncleft.diffusioncleft_core.flux.lora_file import save_kohya
 from diffusioncleft.diffusioncleft_core.flux.source import phantom_source
 

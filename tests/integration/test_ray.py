@@ -15,7 +15,8 @@ from diffusioncleft.diffusioncleft_core import phantom
 from diffusioncleft.diffusioncleft_core.cluster.settings import RaySettings
 from diffusioncleft.diffusioncleft_core.cluster.work import HERE, Done, SetAside, Work
 from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
-from diffusioncleft.diffusioncleft_core.conditions.plan import sampling_plan, write_plan
+from diffusioncleft.diffusioncleft_core.conditions.plan import sampling_plan
+from diffusioncleft.diffusioncleft_core.conditions.plan_rows import write_plan
 from diffusioncleft.diffusioncleft_core.dataset.build import build_dataset
 from diffusioncleft.diffusioncleft_core.dataset.settings import BuildSettings, Photographs
 from diffusioncleft.diffusioncleft_core.errors import UserError

@@ -18,14 +18,15 @@ from synthetic_mark import assert_marked
 from tiny_flux import build_tiny_flux
 
 from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
-from diffusioncleft.diffusioncleft_core.conditions.plan import sampling_plan, write_plan
+from diffusioncleft.diffusioncleft_core.conditions.plan import sampling_plan
+from diffusioncleft.diffusioncleft_core.conditions.plan_rows import as_plan, write_plan
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.files import read_jsonl, sha256_file
 from diffusioncleft.diffusioncleft_core.flux.lora import attach_lora, lora_state
 from diffusioncleft.diffusioncleft_core.flux.lora_file import save_kohya
 from diffusioncleft.diffusioncleft_core.flux.source import FluxSource
 from diffusioncleft.diffusioncleft_core.flux.transformer import load_transformer
-from diffusioncleft.diffusioncleft_core.generation.drawing import batches_of
+from diffusioncleft.diffusioncleft_core.generation.drawing import Batches
 from diffusioncleft.diffusioncleft_core.generation.generate import generate as draw
 from diffusioncleft.diffusioncleft_core.generation.grid import Grid, generate_grid
 from diffusioncleft.diffusioncleft_core.generation.sampler import (
@@ -148,9 +149,9 @@ def test_what_is_drawn_again_has_the_bytes_of_a_whole_call(source, tmp_path):
 
 def test_batches_of_missing_rows_are_filled_to_the_size_they_have_in_a_whole_call():
     plan = a_plan(6)
-    assert [(len(b.rows), b.size) for b in batches_of(plan, plan, 4)] == [(4, 4), (2, 2)]
+    assert [(len(b.rows), b.size) for b in Batches(as_plan(plan), as_plan(plan), 4)] == [(4, 4), (2, 2)]
     missing = [plan[1], plan[3], plan[5]]
-    batches = batches_of(plan, missing, 4)
+    batches = Batches(as_plan(plan), as_plan(missing), 4)
     assert [([row.index for row in b.rows], b.size) for b in batches] == [([1, 3], 4), ([5], 2)]
     assert [[(row.index, part.size) for row in part.rows] for part in batches[0].split()] == [
         [(1, 4)],

@@ -1,7 +1,10 @@
 """The sampling plan: in every beginning each value has its share, same settings give the same rows."""
 
+import itertools
 import json
 import math
+import pickle
+import tracemalloc
 from collections import Counter
 from fractions import Fraction
 
@@ -10,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
-from diffusioncleft.diffusioncleft_core.conditions.plan import (
-    AttributeChoices,
-    Strata,
+from diffusioncleft.diffusioncleft_core.conditions.plan import AttributeChoices, Strata, sampling_plan
+from diffusioncleft.diffusioncleft_core.conditions.plan_rows import (
+    Plan,
+    PlanRow,
+    as_plan,
     extend_plan,
     read_plan,
-    sampling_plan,
     write_plan,
 )
 from diffusioncleft.diffusioncleft_core.conditions.prompts import build_prompt
@@ -280,3 +284,44 @@ def test_a_long_plan_tells_how_far_it_is_and_ends_where_it_is_stopped():
     with watched(stop), pytest.raises(InterruptedError):
         sampling_plan(PRE, 1_000_000, 1)
     assert heard == [("planning", 100, 1_000_000), ("planning", 200, 1_000_000)]
+
+
+ROWS = [
+    PlanRow(0, "a face", 5, {"skin": "pale", "eyes": "blue"}, "pre_op"),
+    PlanRow(2_000_003, "another", 2**48 - 1, {"eyes": "blue", "skin": "pale"}, "pre_op"),
+    PlanRow(1, "a face", 7, {"skin": "pale", "eyes": "blue"}, "post_op"),
+    PlanRow(3, "a face", 5, {}, "pre_op"),
+]
+
+
+def test_a_plan_is_the_sequence_of_its_rows():
+    plan = Plan(ROWS)
+    assert len(plan) == 4 and list(plan) == ROWS and plan == ROWS and plan == ROWS
+    assert [plan[i] for i in (0, -1, 2)] == [ROWS[0], ROWS[3], ROWS[2]]
+    assert plan[1:3] == ROWS[1:3] and plan[::-1] == ROWS[::-1] and plan[4:] == []
+    assert list(plan[1].attributes) == ["eyes", "skin"], "attributes keep their order"
+    assert plan != ROWS[:3] and plan != [*ROWS[:3], ROWS[0]] and plan != "rows"
+    assert pickle.loads(pickle.dumps(plan)) == plan
+    assert as_plan(plan) is plan and as_plan(ROWS) == plan
+    with pytest.raises(IndexError):
+        plan[4]
+
+
+def test_a_row_is_found_by_its_index():
+    plan = Plan(ROWS)
+    assert [plan.at(row.index) for row in ROWS] == ROWS
+    assert plan.at(2) is None and plan.at(10**9) is None and plan.at(-1) is None and Plan().at(0) is None
+    assert not plan.has_doubles and not Plan().has_doubles
+    plan.append(PlanRow(1, "again", 9, {}, "pre_op"))
+    assert plan.has_doubles and plan.at(1) == ROWS[2]
+
+
+def test_a_row_more_costs_a_few_bytes():
+    rows = (PlanRow(i, "a face", i, {"skin": "pale"}, "pre_op") for i in itertools.count())
+    plan = Plan(itertools.islice(rows, 1000))
+    tracemalloc.start()
+    for row in itertools.islice(rows, 20_000):
+        plan.append(row)
+    grown = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert grown < 40 * 20_000

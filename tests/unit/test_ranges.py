@@ -13,7 +13,7 @@ from diffusioncleft.cli import main as cli
 from diffusioncleft.cli.checkup.checkup import PlannedRun
 from diffusioncleft.cli.comfyui.inputs import apply_settings
 from diffusioncleft.diffusioncleft_core.conditions.loader import EMBEDDED, load_vocabulary
-from diffusioncleft.diffusioncleft_core.conditions.plan import read_plan
+from diffusioncleft.diffusioncleft_core.conditions.plan_rows import read_plan
 from diffusioncleft.diffusioncleft_core.dataset.settings import BuildSettings
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.faces.analyzer import PHANTOM_FOLDER, find_pack

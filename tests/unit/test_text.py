@@ -6,7 +6,7 @@ import json
 import pytest
 
 from diffusioncleft.diffusioncleft_core.conditions.loader import EMBEDDED, load_vocabulary
-from diffusioncleft.diffusioncleft_core.conditions.plan import PlanRow, read_plan, write_plan
+from diffusioncleft.diffusioncleft_core.conditions.plan_rows import PlanRow, read_plan, write_plan
 from diffusioncleft.diffusioncleft_core.dataset.folder_consent import STATEMENT, table_and_photographs
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.faces.analyzer import PHANTOM_FOLDER, read_pack
