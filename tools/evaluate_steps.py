@@ -85,7 +85,7 @@ def main() -> int:
     parser.add_argument("--people", type=int, default=40, help="training images (default 40)")
     parser.add_argument("--steps", type=int, default=1200, help="of training (default 1200)")
     parser.add_argument("--every", type=int, default=300, help="steps between measurements (default 300)")
-    parser.add_argument("--straighten-steps", type=int, default=1500, help="of the base (default 1500)")
+    parser.add_argument("--straighten-steps", type=int, default=1200, help="of the base (default 1200)")
     parser.add_argument("--straighten-pictures", type=int, default=4000, help="that it learns from")
     parser.add_argument("--adapter-steps", type=int, default=400, help="of the adapter (default 400)")
     parser.add_argument("--adapter-images", type=int, default=200, help="that it learns from (default 200)")

@@ -139,7 +139,7 @@ def main() -> None:
     )
     parser.add_argument("--pictures", type=int, default=4000, help="to learn from (default 4000)")
     parser.add_argument("--drawn-in", type=int, default=8, help="steps in which they are drawn (default 8)")
-    parser.add_argument("--steps", type=int, default=1500, help=f"of training, batch {BATCH} (default 1500)")
+    parser.add_argument("--steps", type=int, default=1200, help=f"of training, batch {BATCH} (default 1200)")
     parser.add_argument("--rate", type=float, default=1e-3, help="learning rate (default 1e-3)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("build/straightened"))

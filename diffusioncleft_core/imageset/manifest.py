@@ -6,6 +6,7 @@ accepted, of any attempt; *rejected* is what they set aside.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
@@ -125,7 +126,17 @@ class ImageRow:
             if not isinstance(values[key], wanted):
                 kind = "JSON object" if wanted is dict else "whole number"
                 raise UserError(f"{key!r} of {shown(name)} in {where} is no {kind}; make the set again")
-        return cls(**values, others={key: value for key, value in row.items() if key not in known})
+        others = {key: value for key, value in row.items() if key not in known}
+        return cls(**_words_once(values), others=_words_once(others))
+
+
+def _words_once(value: Any) -> Any:
+    """The JSON value with one copy in memory of each name and text that many rows have."""
+    if isinstance(value, str):
+        return sys.intern(value)
+    if isinstance(value, dict):
+        return {sys.intern(name): _words_once(item) for name, item in value.items()}
+    return [_words_once(item) for item in value] if isinstance(value, list) else value
 
 
 def read_image_set(folder: Path, *, may_be_empty: bool = False) -> list[ImageRow]:

@@ -183,3 +183,14 @@ def test_a_manifest_is_written_and_read_row_by_row(tmp_path):
     assert next(reader).index == 0
     with pytest.raises(UserError, match="line 5001"):
         list(reader)
+
+
+def test_words_that_rows_have_in_common_are_in_memory_once(tmp_path):
+    rows = [row(index) for index in range(3)]
+    write_image_set(tmp_path, rows)
+    first, second, _ = read_image_set(tmp_path)
+    assert first == rows[0]
+    assert first.condition is second.condition
+    for one, other in ((first.attributes, second.attributes), (first.verdicts, second.verdicts)):
+        assert all(mine is theirs for mine, theirs in zip(one, other, strict=True))
+    assert first.attributes["skin"] is second.attributes["skin"]
