@@ -15,6 +15,8 @@ import numpy as np
 import PIL
 from PIL import Image, ImageFile, TiffImagePlugin
 
+from .plain_png import decode_plain_png
+
 # reason -> what it means, in the words of the summary
 REASONS = {
     "no_consent": "consent is not 'yes'",
@@ -139,6 +141,9 @@ def normalise(data: bytes, *, max_side: int = MAX_SIDE, first_frame: bool = Fals
     """
     if not data:
         raise Rejected("undecodable", "the file is empty")
+    plain = decode_plain_png(data, max_side)
+    if plain is not None:
+        return Photograph(plain, plain.shape[1], plain.shape[0])
     formats = _readable_formats()
     with _strict_pillow():
         try:
