@@ -5,7 +5,7 @@
 
 The few-step base is the embedded one after `straighten`, which draws in one step nearly as well as in many.
 Pictures are compared with rendered phantoms of the same attributes: the Fréchet distance between the
-oracle's features, after the autoencoder. First both bases alone, at 1 to 28 steps; then LoRAs in the course
+oracle's features, after the autoencoder. First both bases alone, at 1 to 8 steps; then LoRAs in the course
 of a long training of the straightened one, with and without the adapter of `train_adapter`, in one step and
 in four, for each seed. The same call goes on where it was.
 """
@@ -41,7 +41,7 @@ from .straighten import straightened_base
 from .train_adapter import train_adapter
 from .train_oracle import through_vae
 
-BASE_STEPS = (1, 2, 4, 28)
+BASE_STEPS = (1, 2, 4, 8)
 LORA_STEPS = (1, 4)
 EMBEDDED, STRAIGHT = "embedded", "straightened"
 Pictures = NDArray[np.uint8]
@@ -83,8 +83,8 @@ def main() -> int:
     parser.add_argument("--n", type=int, default=128, help="pictures a measurement (default 128)")
     parser.add_argument("--seeds", type=int, default=5, help="measurements of each kind (default 5)")
     parser.add_argument("--people", type=int, default=40, help="training images (default 40)")
-    parser.add_argument("--steps", type=int, default=1200, help="of training (default 1200)")
-    parser.add_argument("--every", type=int, default=300, help="steps between measurements (default 300)")
+    parser.add_argument("--steps", type=int, default=800, help="of training (default 800)")
+    parser.add_argument("--every", type=int, default=200, help="steps between measurements (default 200)")
     parser.add_argument("--straighten-steps", type=int, default=1200, help="of the base (default 1200)")
     parser.add_argument("--straighten-pictures", type=int, default=4000, help="that it learns from")
     parser.add_argument("--adapter-steps", type=int, default=400, help="of the adapter (default 400)")
