@@ -24,6 +24,8 @@ from diffusioncleft.diffusioncleft_core.run.pipeline import plan_run, run_pipeli
 from diffusioncleft.diffusioncleft_core.run.settings import RunSettings
 from diffusioncleft.diffusioncleft_core.run.stages import State
 
+pytestmark = pytest.mark.usefixtures("plots_drawn_once")
+
 LORAS = {"pre_op": "clp", "post_op": "clprep"}
 
 
