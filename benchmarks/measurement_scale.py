@@ -32,7 +32,7 @@ from diffusioncleft.diffusioncleft_core.metrics.extractors import load_extractor
 from diffusioncleft.diffusioncleft_core.metrics.fir import SWEEP
 from diffusioncleft.diffusioncleft_core.metrics.lpips import draw_pairs, perceptual_pass
 
-from .measurements import RESULTS, compare
+from .measurements import RESULTS, compare, ratio
 
 FEATURES_AT_768 = 6_050_000
 """Numbers that LPIPS keeps of an image of 768 px, about."""
@@ -87,10 +87,10 @@ def fir(n: int, m: int, rounds: int) -> dict[str, object]:
     }
 
 
-def share(found: dict[str, Any]) -> float:
+def share(found: dict[str, Any]) -> float | None:
     seconds = found["seconds"]
     ours, product = (min(seconds[name]) for name in ("diffusioncleft", "peer"))
-    return float(round(product / ours, 2))
+    return ratio(product, ours)
 
 
 def memory(n: int) -> dict[str, int]:
@@ -190,8 +190,7 @@ def vectors(n: int, dimensions: int, rounds: int) -> dict[str, object]:
         }
     one, other = found.values()
     faster = {
-        step: round(one[f"{step}_cpu_seconds"] / other[f"{step}_cpu_seconds"], 1)
-        for step in ("write", "read")
+        step: ratio(one[f"{step}_cpu_seconds"], other[f"{step}_cpu_seconds"]) for step in ("write", "read")
     }
     return {"n": n, "dimensions": dimensions, "rounds": rounds, **found, "times_less_cpu": faster}
 
@@ -226,7 +225,7 @@ def second_evaluation(n: int, side: int) -> dict[str, object]:
         "side": side,
         "seconds": [round(t, 3) for t in seconds],
         "cpu_seconds": [round(t, 3) for t in cpu],
-        "times_less_cpu": round(first / again, 1),
+        "times_less_cpu": ratio(first, again),
     }
 
 

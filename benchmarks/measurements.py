@@ -57,8 +57,13 @@ def processor_seconds() -> float:
     return used.user + used.system + used.children_user + used.children_system
 
 
-def _ratio(times: dict[str, list[float]]) -> float:
-    return round(statistics.median(times["peer"]) / statistics.median(times["diffusioncleft"]), 2)
+def _ratio(times: dict[str, list[float]]) -> float | None:
+    return ratio(statistics.median(times["peer"]), statistics.median(times["diffusioncleft"]))
+
+
+def ratio(first: float, second: float) -> float | None:
+    """One time by another; None where the work was too little for the clock."""
+    return round(first / second, 2) if second else None
 
 
 def fid(n: int, m: int, dimensions: int, rounds: int) -> dict[str, Any]:
