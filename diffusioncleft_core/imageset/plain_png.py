@@ -1,4 +1,4 @@
-"""PNGs of the kind that is generated here, decoded by OpenCV: the pixels are Pillow's, in two thirds of the time.
+"""PNGs of the kind that is generated here, decoded by OpenCV to the same pixels in two thirds of the time.
 
 Anything else about a file (a palette, alpha, 16 bits, interlacing, a colour profile, EXIF, a damaged chunk)
 is left to `decode`, which knows what to do with it.
@@ -19,7 +19,9 @@ _HEADER = struct.Struct(">IIBBBBB")
 _RGB = (8, 2, 0, 0, 0)
 """Bits a sample, colour type, compression, filter and interlace method (PNG specification, 11.2.1)."""
 _WITHOUT_MEANING = frozenset({b"tEXt", b"zTXt", b"iTXt", b"pHYs", b"tIME"})
-"""Chunks that say nothing about the pixels."""
+"""Chunks that say nothing about the pixels, unless their text is of `_OF_CAMERAS`."""
+_OF_CAMERAS = (b"Raw profile type", b"XML:com.adobe.xmp")
+"""Keywords of texts in which EXIF or XMP, and an orientation with them, may be wrapped."""
 
 
 def decode_plain_png(data: bytes, max_side: int) -> NDArray[np.uint8] | None:
@@ -53,7 +55,10 @@ def _plain_size(data: memoryview) -> tuple[int, int] | None:
             if tuple(form) != _RGB:
                 return None
             size = (height, width)
-        elif kind not in (b"IDAT", b"IEND") and kind not in _WITHOUT_MEANING:
+        elif kind in _WITHOUT_MEANING:
+            if bytes(data[place + 8 : end][:20]).startswith(_OF_CAMERAS):
+                return None
+        elif kind not in (b"IDAT", b"IEND"):
             return None
         place = end + 4
     return size

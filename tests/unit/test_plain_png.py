@@ -74,6 +74,15 @@ def profile():
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
+def told(keyword, text, *, zip=False, international=False):
+    info = PngImagePlugin.PngInfo()
+    if international:
+        info.add_itxt(keyword, text)
+    else:
+        info.add_text(keyword, text, zip=zip)
+    return info
+
+
 def exif():
     found = Image.Exif()
     found[0x0112] = 6
@@ -89,6 +98,9 @@ def exif():
         png(Image.fromarray(picture()[..., 0].astype(np.uint16) * 257)),
         png(picture(), icc_profile=profile()),
         png(picture(), exif=exif()),
+        png(picture(), pnginfo=told("Raw profile type exif", "exif")),
+        png(picture(), pnginfo=told("Raw profile type exif", "exif", zip=True)),
+        png(picture(), pnginfo=told("XML:com.adobe.xmp", '<x tiff:Orientation="6"/>', international=True)),
         png(picture(), transparency=(1, 2, 3)),
         png(picture(), save_all=True, append_images=[Image.fromarray(picture(seed=1))]),
         png(picture(24, 2060)),
@@ -102,7 +114,8 @@ def exif():
         b"",
     ],
     ids=[
-        *("alpha", "grey", "palette", "16 bits", "profile", "exif", "transparency", "animated", "large"),
+        *("alpha", "grey", "palette", "16 bits", "profile", "exif", "wrapped exif"),
+        *("packed exif", "xmp", "transparency", "animated", "large"),
         *("gamma", "interlaced", "cut", "cut early", "a foreign chunk", "a flipped byte", "header", "empty"),
     ],
 )
