@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _COLOURS = {"without": "#d55e00", "with": "#0072b2"}
 _BASES = {"embedded": "#009e73", "straightened": "#cc79a7"}
 _LINES = {1: "-", 4: "--"}
+_MARKS = {1: "o", 4: "s"}
 RENDERED = "rendered"
 
 
@@ -84,12 +85,12 @@ def steps_drawing(document: Mapping[str, Any]) -> Drawing:
                     x, y, half = zip(*points, strict=True)
                     label = f"{kind} adapter, {count} step{'s' if count > 1 else ''}"
                     right.errorbar(
-                        x, y, half, color=colour, linestyle=line, marker="o", capsize=2, label=label
+                        x, y, half, color=colour, linestyle=line, marker=_MARKS[count], capsize=2, label=label
                     )
         right.set_xlabel("Steps of training")
         if loras:
             right.set_ylim(bottom=0)
-            right.legend(loc="lower left")
+            right.legend(loc="lower left", handlelength=3.5)
 
     rows: list[tuple[object, ...]] = [
         (f"{kind} base" if n else kind, 0, n, *v) for (kind, n), v in bases.items()
