@@ -82,7 +82,7 @@ def _warn_about_length(rows: Sequence[PlanRow], tokenizer: Path | None) -> None:
     from ..diffusioncleft_core.conditions.prompts import CLIP_LIMIT, prompt_length
 
     count = tokenizer_from(tokenizer)
-    lengths = {prompt: prompt_length(prompt, count) for prompt in {row.prompt: 0 for row in rows}}
+    lengths = {prompt: prompt_length(prompt, count) for prompt in dict.fromkeys(row.prompt for row in rows)}
     longest = max(lengths.values(), key=lambda length: length.tokens)
     warning = longest.warning()
     if warning:

@@ -21,6 +21,8 @@ import torch
 from ..diffusioncleft_core.conditions.loader import load_vocabulary
 from ..diffusioncleft_core.conditions.plan import sampling_plan
 from ..diffusioncleft_core.conditions.prompts import build_prompt
+from ..diffusioncleft_core.errors import UserError
+from ..diffusioncleft_core.files import read_json, write_json
 from ..diffusioncleft_core.flux.components import load_text_encoders
 from ..diffusioncleft_core.flux.sampling import (
     PromptEmbedding,
@@ -35,6 +37,8 @@ from .train_flux import GRID, make_optimizers
 
 CPU = torch.device("cpu")
 BATCH = 32
+SETTINGS = "straightened.json"
+"""In the folder of a straightened base: what it was made with."""
 KEEP = 0.99
 """Of the moving average of the weights, a step."""
 
@@ -116,8 +120,15 @@ def straighten(
 def straightened_base(
     out: Path, *, pictures: int, steps: int, drawn_in: int = 8, rate: float = 1e-3, seed: int = 0
 ) -> Path:
-    """The straightened base as a diffusers folder, `out`; one that is there already is left as it is."""
-    if (out / "transformer").is_dir():
+    """The straightened base as a diffusers folder, `out`; one that is there already is left as it is.
+
+    Raises:
+        UserError: it was made with other settings.
+    """
+    settings = {"pictures": pictures, "drawn_in": drawn_in, "steps": steps, "rate": rate, "seed": seed}
+    if out.is_dir():
+        if not (out / SETTINGS).is_file() or read_json(out / SETTINGS) != settings:
+            raise UserError(f"{out} was made with other settings: give another folder, or delete it")
         return out
     source = phantom_source()
     assert source.folder is not None
@@ -129,6 +140,7 @@ def straightened_base(
     shutil.rmtree(begun, ignore_errors=True)
     shutil.copytree(source.folder, begun, ignore=shutil.ignore_patterns("transformer"))
     transformer.half().save_pretrained(begun / "transformer")
+    write_json(begun / SETTINGS, settings)
     begun.replace(out)
     return out
 

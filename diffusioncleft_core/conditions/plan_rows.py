@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import sys
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
@@ -72,9 +73,9 @@ class Plan(Sequence[PlanRow]):
         return PlanRow(self._indices[place], prompt, self._seeds[place], attributes, condition)
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Sequence) or len(other) != len(self):
-            return NotImplemented if not isinstance(other, Sequence) else False
-        return all(mine == theirs for mine, theirs in zip(self, other, strict=True))
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return len(other) == len(self) and all(map(operator.eq, self, other))
 
     def __repr__(self) -> str:
         return f"Plan({list(self)!r})"
