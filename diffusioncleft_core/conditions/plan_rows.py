@@ -5,13 +5,12 @@ from __future__ import annotations
 import operator
 import sys
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, overload
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import UserError
 from ..files import iterate_jsonl, write_jsonl
@@ -40,7 +39,7 @@ class Plan(Sequence[PlanRow]):
         self._indices, self._seeds, self._kinds = array("q"), array("q"), array("q")
         self._words: list[_Words] = []
         self._known: dict[_Words, int] = {}
-        self._sorted: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
+        self._order: Sequence[int] | None = None
         for row in rows:
             self.append(row)
 
@@ -53,7 +52,7 @@ class Plan(Sequence[PlanRow]):
         self._indices.append(row.index)
         self._seeds.append(row.seed)
         self._kinds.append(kind)
-        self._sorted = None
+        self._order = None
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -80,20 +79,26 @@ class Plan(Sequence[PlanRow]):
     def __repr__(self) -> str:
         return f"Plan({list(self)!r})"
 
+    def _by_index(self) -> Sequence[int]:
+        """The places of the rows, in the order of their indices; they mostly lie so already."""
+        if self._order is None:
+            order = range(len(self))
+            if all(map(operator.le, self._indices, islice(self._indices, 1, None))):
+                self._order = order
+            else:
+                self._order = array("q", sorted(order, key=self._indices.__getitem__))
+        return self._order
+
     def at(self, index: int) -> PlanRow | None:
         """The row with this index, the first of several; None when there is none."""
-        if self._sorted is None:
-            indices = np.array(self._indices, np.int64)
-            order = np.argsort(indices, kind="stable")
-            self._sorted = indices[order], order
-        indices, order = self._sorted
-        found = int(np.searchsorted(indices, index))
-        return self._row(int(order[found])) if found < len(self) and indices[found] == index else None
+        order = self._by_index()
+        found = bisect_left(order, index, key=self._indices.__getitem__)
+        return self._row(order[found]) if found < len(self) and self._indices[order[found]] == index else None
 
     @property
     def has_doubles(self) -> bool:
         """Whether an index is there twice."""
-        return len(np.unique(np.array(self._indices, np.int64))) < len(self)
+        return any(self._indices[one] == self._indices[next_] for one, next_ in pairwise(self._by_index()))
 
 
 _Words = tuple[str, tuple[str, ...], tuple[str, ...], str]
