@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,13 @@ from diffusioncleft.diffusioncleft_core.conditions.plan_rows import Plan, read_p
 from diffusioncleft.diffusioncleft_core.environment import hardware, versions
 from diffusioncleft.diffusioncleft_core.files import sha256_bytes, write_json
 from diffusioncleft.diffusioncleft_core.generation.folder import PlannedSet
-from diffusioncleft.diffusioncleft_core.imageset.manifest import listed_rows, read_image_set, write_image_set
+from diffusioncleft.diffusioncleft_core.imageset.manifest import (
+    Reread,
+    image_set_rows,
+    listed_rows,
+    read_image_set,
+    write_image_set,
+)
 from diffusioncleft.diffusioncleft_core.imageset.places import image_name
 from diffusioncleft.diffusioncleft_core.imageset.synthetic import SIDECAR_SCHEMA, marked_png
 
@@ -94,7 +101,8 @@ class AcceptsAll:
 
 def filters(root: Path, n: int) -> None:
     """Filter the set for nothing: pictures are decoded, verdicts written to sidecars and manifest."""
-    from diffusioncleft.diffusioncleft_core.filters.apply import Filters, filter_set
+    from diffusioncleft.diffusioncleft_core.filters.apply import filter_set
+    from diffusioncleft.diffusioncleft_core.filters.verdicts import Filters
 
     assert filter_set(root / SET, Filters(AcceptsAll())).checked == n  # type: ignore[arg-type]
 
@@ -114,7 +122,7 @@ def report(root: Path, n: int) -> None:
     from diffusioncleft.diffusioncleft_core.filters.stage import filter_summary
     from diffusioncleft.diffusioncleft_core.report.summary import write_contact_sheet
 
-    assert filter_summary(read_image_set(root / SET))["n"] == n
+    assert filter_summary(Reread(partial(image_set_rows, root / SET)))["n"] == n
     write_contact_sheet(root / SET, root / "sheet.png", "sheet", phantom=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +25,10 @@ from .options import (
 
 if TYPE_CHECKING:
     from ..diffusioncleft_core.cluster.work import Engine
-    from ..diffusioncleft_core.filters.apply import FilterResult, Filters
+    from ..diffusioncleft_core.filters.apply import FilterResult
     from ..diffusioncleft_core.filters.artifacts import ArtifactFilter
     from ..diffusioncleft_core.filters.settings import FilterSettings
+    from ..diffusioncleft_core.filters.verdicts import Filters
 
 HELP = "set aside images with an artifact or with a face too like a training photograph's"
 EXAMPLES = """\
@@ -133,7 +135,7 @@ def run(args: argparse.Namespace) -> int:
         result = filter_set(args.set, filters, engine=engine)
         for message in result.notices:
             print(f"warning: {message}", file=sys.stderr)
-        known = len(result.rows) - result.checked
+        known = result.images - result.checked
         print(f"{counted(result.checked, 'image')} looked at, {known} known before: {args.set}")
         if args.refill is not None:
             _refill(args, filters, engine)
@@ -204,17 +206,16 @@ def _refill(args: argparse.Namespace, filters: Filters, engine: Engine) -> None:
 
 def _tell(folder: Path) -> None:
     from ..diffusioncleft_core.filters.stage import filter_summary
-    from ..diffusioncleft_core.imageset.manifest import filtered_rows, read_image_set
+    from ..diffusioncleft_core.imageset.manifest import Reread, image_set_rows
     from ..diffusioncleft_core.imageset.places import REJECTED
 
-    rows = read_image_set(folder)
-    found = filter_summary(rows)
+    found = filter_summary(Reread(partial(image_set_rows, folder)))
     print(f"  of {counted(found['n'], 'image')}: accepted {found['accepted']}, rejected {found['rejected']}")
     for kind, count in found["by_kind"].items():
         if count:
             print(f"    {count:5d}  {kind}")
     if found["refill"]:
-        print(f"  filtered set with what was made again: {len(filtered_rows(rows))}")
+        print(f"  filtered set with what was made again: {found['refill']['filtered']}")
     if found["rejected"]:
         print(f"  they lie in {folder / REJECTED}; take one back with --readmit FILE")
 
@@ -235,13 +236,11 @@ def _tell_photographs(args: argparse.Namespace, artifacts: ArtifactFilter) -> No
 def _readmit(args: argparse.Namespace) -> int:
     from ..diffusioncleft_core.filters.decisions import readmit
     from ..diffusioncleft_core.filters.identity import LEAKS
-    from ..diffusioncleft_core.imageset.manifest import instead_of, read_image_set
+    from ..diffusioncleft_core.imageset.manifest import image_set_rows, instead_of
 
-    taken = readmit(args.set, args.readmit)
-    rows = read_image_set(args.set)
-    for row in taken:
+    for row in readmit(args.set, args.readmit):
         print(f"{row.file}: {', '.join(row.reasons)} overruled")
-        for other in instead_of(row, rows):
+        for other in instead_of(row, image_set_rows(args.set)):
             print(f"{other.file}: made in its place, and not counted any more")
         if set(LEAKS) & set(row.reasons):
             print(

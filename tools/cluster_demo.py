@@ -37,6 +37,7 @@ from ..diffusioncleft_core.filters.settings import FilterSettings, load_filters
 from ..diffusioncleft_core.flux.source import phantom_source
 from ..diffusioncleft_core.generation.generate import draw_all
 from ..diffusioncleft_core.generation.settings import GenerationSettings, Sampling
+from ..diffusioncleft_core.imageset.manifest import listed_rows
 from ..diffusioncleft_core.metrics.extractors import load_extractors
 from ..diffusioncleft_core.metrics.measure import measure_sets
 from .cluster_nodes import two_nodes
@@ -68,7 +69,7 @@ def everything(
     lap("generate")
     pictures = {path.name: sha256_file(path) for path in folder.glob("*.png")}
     filters = load_filters(FilterSettings("phantom", references=(dataset,)))
-    result = filter_set(folder, filters, engine=engine)
+    filter_set(folder, filters, engine=engine)
     lap("filter")
     measured = measure_sets(
         {"pre_op": folder},
@@ -82,7 +83,7 @@ def everything(
         "seconds": seconds,
         "killed": len(killed),
         "pictures": pictures,
-        "verdicts": {row.name: row.verdicts for row in result.rows},
+        "verdicts": {row.name: row.verdicts for row in listed_rows(folder)},
         "figures": dict(numbers(measured["sets"])),
     }
 

@@ -26,7 +26,7 @@ from ...diffusioncleft_core.files import (
     write_bytes,
     write_jsonl,
 )
-from ...diffusioncleft_core.filters.apply import known_verdicts
+from ...diffusioncleft_core.filters.verdicts import known_verdicts
 from ...diffusioncleft_core.imageset.manifest import ImageRow, add_row, listed_rows, write_image_set
 from ...diffusioncleft_core.imageset.places import (
     MANIFEST,

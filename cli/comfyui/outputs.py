@@ -11,7 +11,7 @@ from typing import Any
 
 from ...diffusioncleft_core.errors import UserError
 from ...diffusioncleft_core.files import sha256_bytes, write_bytes, write_json
-from ...diffusioncleft_core.filters.apply import DECISIONS, known_verdicts
+from ...diffusioncleft_core.filters.verdicts import DECISIONS, known_verdicts
 from ...diffusioncleft_core.imageset.manifest import ImageRow, listed_rows, write_image_set
 from ...diffusioncleft_core.imageset.places import REJECTED, current_place, place_for, sidecar_of
 from ...diffusioncleft_core.imageset.synthetic import generated_row

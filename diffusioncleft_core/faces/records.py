@@ -5,10 +5,8 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
-import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..cluster.work import HERE, Engine, SetAside, Work, builder
-from ..environment import usable_cores
 from ..files import inside, sha256_bytes
+from ..imageset.ahead import DecodingAhead
 from ..imageset.cache import ContentCache
-from ..imageset.decode import INGEST_VERSION, Rejected, normalise, read_bytes
+from ..imageset.decode import INGEST_VERSION, Rejected, read_bytes
 from ..progress import progress
 from .analyzer import Face, FaceAnalyzer
 
@@ -114,6 +112,11 @@ UNSEEN = FaceRecord(0, 0)
 """The record of an image that was not looked at."""
 
 
+def unreadable_record(rejection: Rejected) -> FaceRecord:
+    """The record of an image that can't be decoded."""
+    return FaceRecord(0, 0, unreadable=rejection.detail)
+
+
 def record_of(image: NDArray[np.uint8], faces: Sequence[Face]) -> FaceRecord:
     """The record of `image` [H, W, 3] in which `faces` (the largest first) were found."""
     height, width = image.shape[:2]
@@ -173,11 +176,11 @@ def face_records(
     with progress(len(names), description) as bar:
         for place, name in enumerate(names):
             try:
-                key = f"{sha256_bytes(read_bytes(inside(folder, name)))[:32]} {settings}"
+                key = record_key(sha256_bytes(read_bytes(inside(folder, name))), settings)
             except Rejected as rejection:
-                records[place] = FaceRecord(0, 0, unreadable=rejection.detail)
+                records[place] = unreadable_record(rejection)
             else:
-                record = _known_record(known, key)
+                record = known_record(known, key)
                 if record is None:
                     wanted.setdefault(key, []).append(place)
                     continue
@@ -213,65 +216,24 @@ class Looking:
     folder: Path
     analyzer: Callable[[], FaceAnalyzer]
 
-    def __call__(self) -> FaceLooker:
-        return FaceLooker(self.folder, self.analyzer())
+    def __call__(self) -> DecodingAhead[Look, FaceRecord]:
+        analyzer = self.analyzer()
 
+        def look(job: Look, pixels: NDArray[np.uint8]) -> FaceRecord:
+            return record_of(pixels, analyzer.analyze(pixels))
 
-class FaceLooker:
-    """Looks for the faces in images; on several cores the next is decoded while the networks see one.
-
-    A thread runs the networks. Decoding stays in the caller's thread, which alone may change Python's
-    warnings and Pillow's limits.
-    """
-
-    def __init__(self, folder: Path, analyzer: FaceAnalyzer) -> None:
-        self._folder, self._analyzer = folder, analyzer
-        self._thread = ThreadPoolExecutor(1, "faces") if usable_cores() > 1 else None
-        self._next: dict[Look, Look] = {}
-        self._begun: dict[Look, Future[FaceRecord]] = {}
-
-    def prepare(self, jobs: Sequence[Look]) -> None:
-        """See `Worker.prepare`; the jobs are taken to come in this order."""
-        self._next = dict(itertools.pairwise(jobs))
-
-    def do(self, job: Look) -> FaceRecord:
-        """The record of an image; of one that can't be decoded, why."""
-        if self._thread is None:
-            return self._begin(job).result()
-        begun = self._begun.pop(job, None) or self._begin(job)
-        if (following := self._next.pop(job, None)) is not None:
-            self._begun[following] = self._begin(following)
-        return begun.result()
-
-    def _begin(self, job: Look) -> Future[FaceRecord]:
-        """Decode an image, and have the networks look at it."""
-        try:
-            image = normalise(read_bytes(inside(self._folder, job.file)), first_frame=True).pixels
-        except Rejected as rejection:
-            return _already(FaceRecord(0, 0, unreadable=rejection.detail))
-        if self._thread is None:
-            return _already(self._look(image))
-        return self._thread.submit(self._look, image)
-
-    def _look(self, image: NDArray[np.uint8]) -> FaceRecord:
-        return record_of(image, self._analyzer.analyze(image))
-
-    def close(self) -> None:
-        """See `Worker.close`."""
-        if self._thread is not None:
-            self._thread.shutdown(cancel_futures=True)
-
-
-def _already(record: FaceRecord) -> Future[FaceRecord]:
-    done: Future[FaceRecord] = Future()
-    done.set_result(record)
-    return done
+        return DecodingAhead(self.folder, look, lambda job, rejection: unreadable_record(rejection))
 
 
 def records_key(analyzer: FaceAnalyzer) -> str:
     """Short hash of what a record depends on beside the file: the pack's weights, sizes and versions."""
     text = json.dumps([RECORDS_VERSION, INGEST_VERSION, analyzer.describe()], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def record_key(digest: str, settings: str) -> str:
+    """What a record is kept under: SHA-256 of the file, and `records_key`."""
+    return f"{digest[:32]} {settings}"
 
 
 def are_phantoms(records: Iterable[FaceRecord]) -> bool:
@@ -292,7 +254,7 @@ def embedding_matrix(records: Sequence[FaceRecord]) -> tuple[NDArray[np.float32]
     return np.stack([item for _, item in found]), np.array([place for place, _ in found], np.int64)
 
 
-def _known_record(known: ContentCache, key: str) -> FaceRecord | None:
+def known_record(known: ContentCache, key: str) -> FaceRecord | None:
     """The kept record; None for one that is not there or is damaged."""
     row = known.value(key)
     with contextlib.suppress(KeyError, TypeError, ValueError):

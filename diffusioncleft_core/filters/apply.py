@@ -2,27 +2,24 @@
 
 First every image gets its verdict, kept in its sidecar, so that an interrupted call goes on; then the
 manifest is written, and then images are moved to where it says. A crash in between is put right by the next
-call, of the filter or of the generation, and until then `current_place` finds every image.
+call, of the filter or of the generation, and until then `current_place` finds every image. Rows wait on disk
+meanwhile: a set may have a million.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from ..cluster.work import HERE, Done, Engine, Work, builder
 from ..dataset.photographs import refuse_photograph_folder
 from ..errors import UserError
 from ..faces.analyzer import FaceAnalyzer
-from ..faces.records import UNSEEN, FaceRecord, are_phantoms, face_records
-from ..files import read_json, sha256_bytes, sha256_file, shown, write_json
-from ..imageset.decode import INGEST_VERSION, Rejected, read_image
-from ..imageset.manifest import ImageRow, read_image_set, unlisted, write_image_set
+from ..faces.records import RECORDS, are_phantoms, face_records, records_key
+from ..files import shown
+from ..imageset.cache import ContentCache
+from ..imageset.manifest import ImageRow, image_set_rows, unlisted, write_image_set
 from ..imageset.places import (
     FACES_CACHE,
     current_place,
@@ -33,53 +30,19 @@ from ..imageset.places import (
     set_lock,
     sidecar_of,
 )
+from ..imageset.spool import RowSpool, row_spool
 from ..progress import progress
-from .artifacts import NO_FACE, UNREADABLE, ArtifactFilter, ArtifactVerdict, unreadable_verdict
-from .identity import IdentityFilter, IdentityVerdict
-
-PERSON = "person"
-"""The reason for which a person rejects an image."""
-READMISSION, REJECTION, REVIEW = "readmitted", "rejected_by", "review"
-DECISIONS = (READMISSION, REJECTION, REVIEW)
-"""Fields of an image's verdicts that a person gave."""
-
-
-@dataclass(frozen=True)
-class Filters:
-    """What the images of a set are judged by.
-
-    Attributes:
-        artifacts: what images are rejected for beside likeness.
-        identity: None leaves identity leaks unlooked for, and the verdicts say so by lacking that part.
-        phantom_base: fingerprint of another base model than the embedded one that draws phantoms too.
-        again: builds them anew, in another process too; None where nothing can.
-    """
-
-    artifacts: ArtifactFilter
-    identity: IdentityFilter | None = None
-    phantom_base: str | None = None
-    again: Callable[[], Filters] | None = field(default=None, compare=False, repr=False)
-
-    @property
-    def analyzer(self) -> FaceAnalyzer | None:
-        """Finds the faces in the images; None where no filter looks for any."""
-        return self.artifacts.analyzer
-
-    @cached_property
-    def key(self) -> str:
-        """Short hash of everything a verdict depends on beside the image; names no photograph."""
-        compared = None if self.identity is None else self.identity.describe()
-        text = json.dumps([INGEST_VERSION, self.artifacts.describe(), compared], sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-    def judge(self, path: Path, record: FaceRecord) -> dict[str, Any]:
-        """The verdicts on the image at `path`, in which the faces of `record` were found."""
-        try:
-            image = read_image(path)
-        except Rejected:
-            return unread_verdicts(self)
-        identity = self.identity.check(record, image) if self.identity else None
-        return verdicts_of(self.artifacts.check(image, record), identity, self.key)
+from .artifacts import UNREADABLE
+from .judging import BLOCK, Judgements, Judging
+from .verdicts import (
+    Filters,
+    content_key,
+    file_digest,
+    keep_verdicts,
+    known_verdicts,
+    read_sidecar,
+    with_decisions,
+)
 
 
 @dataclass(frozen=True)
@@ -87,24 +50,21 @@ class FilterResult:
     """What a call did.
 
     Attributes:
+        images: how many the set has, of which `accepted` are in the filtered set.
         checked: images that were looked at; the verdicts of the others were known.
         notices: sentences that name what could not be read, and what lies in the folder and was not judged.
     """
 
     folder: Path
-    rows: tuple[ImageRow, ...]
+    images: int
+    accepted: int
     checked: int
     notices: tuple[str, ...] = ()
 
     @property
-    def accepted(self) -> int:
-        """Images in the filtered set."""
-        return sum(row.accepted is True for row in self.rows)
-
-    @property
     def rejected(self) -> int:
         """Images under `rejected/`."""
-        return len(self.rows) - self.accepted
+        return self.images - self.accepted
 
 
 def filter_set(
@@ -127,117 +87,81 @@ def filter_set(
     """
     folder = Path(folder)
     refuse_photograph_folder(folder)
-    read_image_set(folder)  # before the lock's file is made in what is no set
-    with set_lock(folder):
-        rows = read_image_set(folder)
-        refuse_unmovable(folder, [row.file for row in rows])
-        records = _records(folder, rows, filters, cache or folder / FACES_CACHE, engine)
-        verdicts, checked = _verdicts(folder, rows, records, filters, engine)
-        settled = settle(
-            folder, [replace(row, verdicts=found) for row, found in zip(rows, verdicts, strict=True)]
-        )
-    return FilterResult(folder, tuple(settled), checked, tuple(_notices(folder, settled)))
+    next(image_set_rows(folder))  # before the lock's file is made in what is no set
+    with set_lock(folder), row_spool(folder) as rows:
+        refuse_unmovable(folder, _files_of(rows, image_set_rows(folder)))
+        cache = cache or folder / FACES_CACHE
+        if (analyzer := filters.analyzer) is not None and analyzer.phantom_only:
+            _refuse_people(folder, rows, analyzer, filters.phantom_base, cache, engine)
+        checked = _judge(folder, rows, filters, ContentCache(cache, RECORDS), engine)
+        accepted, unreadable = settle(folder, rows)
+        told = f"images that can't be read were set aside ({len(unreadable)}): {named(unreadable)}"
+        notices = [*([told] if unreadable else []), *unlisted(folder)]
+        return FilterResult(folder, len(rows), accepted, checked, tuple(notices))
 
 
-def _verdicts(
-    folder: Path,
-    rows: Sequence[ImageRow],
-    records: Sequence[FaceRecord],
-    filters: Filters,
-    engine: Engine,
-) -> tuple[list[dict[str, Any]], int]:
-    """The verdicts on all images, and how many are new; each is kept as it comes."""
-    verdicts: dict[int, dict[str, Any]] = {}
-    jobs = []
+def _files_of(rows: RowSpool, listed: Iterable[ImageRow]) -> Iterator[str]:
+    """The files of `listed`, each of which is put into `rows`."""
+    for row in listed:
+        rows.append(row)
+        yield row.file
+
+
+def _judge(folder: Path, rows: RowSpool, filters: Filters, faces: ContentCache, engine: Engine) -> int:
+    """Put the verdicts into `rows`, each kept as it comes; how many are new."""
+    jobs = Judgements(rows, faces, records_key(filters.analyzer) if filters.analyzer else None)
+    for place, row in enumerate(rows):
+        digest = file_digest(folder / row.file)
+        known, image = known_verdicts(folder, row), content_key(digest)
+        if known.get("image", image) != image:  # another image of the same name
+            known = {}
+        if (known.get("settings"), known.get("image")) != (filters.key, image):
+            jobs.add(place, digest)
+        if known != row.verdicts:
+            rows[place] = replace(row, verdicts=known)
+    judging = Judging(folder, builder(engine, filters, filters.again))
     with progress(len(rows), "filters") as bar:
-        for place, (row, record) in enumerate(zip(rows, records, strict=True)):
-            image = content_key(folder / row.file)
-            known = known_verdicts(folder, row)
-            if known.get("image", image) != image:  # another image of the same name
-                known = {}
-            verdicts[place] = known
-            if (known.get("settings"), known.get("image")) != (filters.key, image):
-                jobs.append(Judgement(place, row.file, image, record))
-            else:
-                bar.update()
-        judging = Judging(folder, builder(engine, filters, filters.again))
-        for result in engine.run(Work(judging, block=len(jobs) or 1), jobs):
-            job = result.job
-            judged = result.found if isinstance(result, Done) else unread_verdicts(filters)
-            verdicts[job.place] = with_decisions(judged | {"image": job.image}, verdicts[job.place])
-            keep_verdicts(folder, rows[job.place], verdicts[job.place])
+        bar.update(len(rows) - len(jobs))
+        for result in engine.run(Work(judging, block=BLOCK), jobs):
+            job, judged = result.job, filters.unread
+            if isinstance(result, Done):
+                judged, record = result.found.verdicts, result.found.record
+                if job.record is None and record.unreadable is None:
+                    faces.keep_value(job.key, record.to_json())
+            row = rows[job.place]
+            row = replace(row, verdicts=with_decisions(judged | {"image": job.image}, row.verdicts))
+            keep_verdicts(folder, row, row.verdicts)
+            rows[job.place] = row
             bar.set_postfix_str(engine.told(), refresh=False)
             bar.update()
-    return [verdicts[place] for place in range(len(rows))], len(jobs)
+    return len(jobs)
 
 
-@dataclass(frozen=True, eq=False)
-class Judgement:
-    """An image to judge: its place among the rows, its file and content, and the faces found in it."""
+def _refuse_people(
+    folder: Path, rows: RowSpool, analyzer: FaceAnalyzer, other: str | None, cache: Path, engine: Engine
+) -> None:
+    """Raise UserError where face models that know phantoms alone would see something else.
 
-    place: int
-    file: str
-    image: str | None
-    record: FaceRecord
-
-
-@dataclass(frozen=True)
-class Judging:
-    """How the worker is built that judges images of `folder`."""
-
-    folder: Path
-    filters: Callable[[], Filters]
-
-    def __call__(self) -> ImageJudge:
-        return ImageJudge(self.folder, self.filters())
-
-
-def unread_verdicts(filters: Filters) -> dict[str, Any]:
-    """The verdicts on an image that can't be looked at: it is rejected."""
-    return verdicts_of(unreadable_verdict(), None, filters.key)
-
-
-class ImageJudge:
-    """Judges images by the filters."""
-
-    def __init__(self, folder: Path, filters: Filters) -> None:
-        self._folder, self._filters = folder, filters
-
-    def prepare(self, jobs: Sequence[Judgement]) -> None:
-        """See `Worker.prepare`."""
-
-    def do(self, job: Judgement) -> dict[str, Any]:
-        """The verdicts on an image."""
-        return self._filters.judge(self._folder / job.file, job.record)
-
-    def close(self) -> None:
-        """See `Worker.close`."""
-
-
-def _records(
-    folder: Path, rows: Sequence[ImageRow], filters: Filters, cache: Path, engine: Engine
-) -> list[FaceRecord]:
-    analyzer = filters.analyzer
-    if analyzer is None:
-        return [UNSEEN] * len(rows)
-    unknown = analyzer.phantom_only and not _drawn_by_phantom(folder, rows, filters.phantom_base)
-    records = face_records(folder, [row.file for row in rows], analyzer, cache, engine=engine)
+    other: fingerprint of another base model than the embedded one that draws phantoms too.
+    """
+    if _drawn_by_phantom(folder, rows, other):
+        return
+    records = face_records(folder, (row.file for row in rows), analyzer, cache, engine=engine)
     readable = [record for record in records if record.unreadable is None]
-    if unknown and readable and not are_phantoms(readable):
+    if readable and not are_phantoms(readable):
         raise UserError(
             f"the embedded face models know phantoms alone, and to them {folder} holds none; name a face "
             "pack (--faces)"
         )
-    return records
 
 
-def _drawn_by_phantom(folder: Path, rows: Sequence[ImageRow], other: str | None) -> bool:
+def _drawn_by_phantom(folder: Path, rows: RowSpool, other: str | None) -> bool:
     """Whether a sidecar says so; UserError where one says that another model drew an image."""
     from ..flux.source import phantom_source
 
     phantoms, known = {phantom_source().fingerprint(), other}, False
     for row in rows:
-        base = (_read_sidecar(folder, row) or {}).get("base")
+        base = (read_sidecar(folder, row) or {}).get("base")
         drawn_by = base.get("sha256") if isinstance(base, Mapping) else None
         if drawn_by and drawn_by not in phantoms:
             raise UserError(
@@ -248,89 +172,32 @@ def _drawn_by_phantom(folder: Path, rows: Sequence[ImageRow], other: str | None)
     return known
 
 
-def with_decisions(verdicts: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
-    """The filters' verdicts with what a person decided, as `known` has it.
-
-
-    A readmission holds for the reasons that it overruled; a rejection is a reason of its own; a review says
-    what the person saw.
-    """
-    decided = {name: dict(known[name]) for name in DECISIONS if known.get(name)}
-    reasons = [reason for reason in verdicts["reasons"] if reason != PERSON]
-    reasons += [PERSON] if REJECTION in decided else []
-    overruled = set(decided.get(READMISSION, {}).get("overruled", []))
-    others = {name: value for name, value in verdicts.items() if name not in DECISIONS}
-    return {**others, "accepted": set(reasons) <= overruled, "reasons": reasons, **decided}
-
-
-def settle(folder: Path, rows: Sequence[ImageRow]) -> list[ImageRow]:
+def settle(folder: Path, rows: Iterable[ImageRow]) -> tuple[int, list[str]]:
     """Write the manifest of all `rows`, then move images and sidecars to where their verdicts say.
 
-    Returns the rows as they now are.
+    Returns how many are accepted, and where the images lie that can't be read.
     """
-    settled = []
-    for row in rows:
-        file = current_place(folder, row.file)
-        if row.accepted is not None and (folder / file).is_file():
-            file = place_for(row.name, accepted=row.accepted)
-        settled.append(replace(row, file=file))
-    write_image_set(folder, settled)
-    move_all(folder, {row.name: row.accepted for row in settled if row.accepted is not None})
-    return settled
+    away: dict[str, bool] = {}
+    unreadable: list[str] = []
+    accepted = 0
 
+    def settled() -> Iterator[ImageRow]:
+        nonlocal accepted
+        for row in rows:
+            accepted += row.accepted is True
+            file = current_place(folder, row.file)
+            if row.accepted is not None:
+                if (folder / file).is_file():
+                    file = place_for(row.name, accepted=row.accepted)
+                if any(
+                    (folder / place_for(name, accepted=not row.accepted)).is_file()
+                    for name in (row.name, sidecar_of(Path(row.name)).name)
+                ):
+                    away[row.name] = row.accepted
+            if UNREADABLE in row.reasons:
+                unreadable.append(file)
+            yield replace(row, file=file)
 
-def verdicts_of(
-    artifacts: ArtifactVerdict, identity: IdentityVerdict | None, settings: str
-) -> dict[str, Any]:
-    """The field `verdicts` of sidecar and manifest row. `settings`: what the verdict depends on, hashed."""
-    reasons = artifacts.reasons
-    if identity is not None:
-        reasons = [*reasons, *(item for item in identity.reasons if item != NO_FACE or not reasons)]
-    verdicts = {"accepted": not reasons, "reasons": reasons, "artifacts": artifacts.to_json()}
-    return verdicts | ({"identity": identity.to_json()} if identity else {}) | {"settings": settings}
-
-
-def known_verdicts(folder: Path, row: ImageRow) -> dict[str, Any]:
-    """The verdicts of an earlier call: the sidecar's; of an image without one, the manifest's."""
-    sidecar = _read_sidecar(folder, row)
-    known = row.verdicts if sidecar is None else sidecar.get("verdicts")
-    if not isinstance(known, Mapping) or not {"accepted", *DECISIONS} & known.keys():
-        return {}
-    return dict(known)
-
-
-def keep_verdicts(folder: Path, row: ImageRow, verdicts: Mapping[str, Any]) -> None:
-    """Write the verdicts on an image into its sidecar, if it has one."""
-    sidecar = _read_sidecar(folder, row)
-    if sidecar is not None:
-        write_json(_sidecar_path(folder, row), {**sidecar, "verdicts": dict(verdicts)})
-
-
-def _read_sidecar(folder: Path, row: ImageRow) -> dict[str, Any] | None:
-    """The JSON file beside an image, if it is one of ours: a foreign folder's own JSON is left alone."""
-    path = _sidecar_path(folder, row)
-    if not path.is_file():
-        return None
-    try:
-        sidecar = read_json(path)
-    except UserError:
-        return None
-    return sidecar if isinstance(sidecar, dict) and sidecar.get("synthetic") is True else None
-
-
-def _sidecar_path(folder: Path, row: ImageRow) -> Path:
-    return folder / current_place(folder, sidecar_of(Path(row.name)).name)
-
-
-def content_key(path: Path) -> str | None:
-    """Tells an image from another one of the same name; None when it can't be read."""
-    try:
-        return sha256_bytes(sha256_file(path).encode())[:16]
-    except OSError:
-        return None
-
-
-def _notices(folder: Path, rows: Sequence[ImageRow]) -> list[str]:
-    unreadable = [row.file for row in rows if UNREADABLE in row.reasons]
-    told = f"images that can't be read were set aside ({len(unreadable)}): {named(unreadable)}"
-    return [*([told] if unreadable else []), *unlisted(folder)]
+    write_image_set(folder, settled())
+    move_all(folder, away)
+    return accepted, unreadable

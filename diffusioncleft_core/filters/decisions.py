@@ -8,7 +8,7 @@ told what the person saw, and not which photograph it was.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,16 +16,18 @@ from typing import Any
 
 from ..errors import UserError
 from ..files import read_json, shown
-from ..imageset.manifest import ImageRow, read_image_set
-from ..imageset.places import REJECTED, move_all, name_of, set_lock
-from .apply import (
+from ..imageset.manifest import ImageRow, image_set_rows
+from ..imageset.places import REJECTED, current_place, move_all, name_of, set_lock
+from ..imageset.spool import row_spool
+from .apply import settle
+from .verdicts import (
     READMISSION,
     REJECTION,
     REVIEW,
     content_key,
+    file_digest,
     keep_verdicts,
     known_verdicts,
-    settle,
     with_decisions,
 )
 
@@ -121,13 +123,12 @@ def review(folder: Path, pairs: Sequence[ReviewedPair]) -> ReviewResult:
     A later review of the image takes the place of an earlier one, and with it goes what that one set aside.
     Raises UserError when none of the pairs is of an image in the set.
     """
-    rows = {row.name: row for row in read_image_set(folder)}
+    known = {(pair.condition, pair.image): pair for pair in pairs}
     mine = {
-        pair.image: pair
-        for pair in pairs
-        if (row := rows.get(pair.image)) is not None
-        and pair.condition == row.condition
-        and pair.content == content_key(Path(folder) / row.file)
+        row.name: pair
+        for row in image_set_rows(folder)
+        if (pair := known.get((row.condition, row.name))) is not None
+        and pair.content == content_key(file_digest(Path(folder) / row.file))
     }
     if not mine:
         raise UserError(f"no image of this review is in {folder}; give the set that the page shows")
@@ -159,7 +160,7 @@ def decisions_in(folder: Path) -> list[list[Any]]:
     """Every decision in a set, with the image's name; equal lists say that nobody decided anew."""
     return [
         [row.name, [row.verdicts.get(name) for name in (READMISSION, REJECTION, REVIEW)]]
-        for row in read_image_set(folder, may_be_empty=True)
+        for row in image_set_rows(folder, may_be_empty=True)
         if any(row.verdicts.get(name) for name in (READMISSION, REJECTION, REVIEW))
     ]
 
@@ -167,21 +168,23 @@ def decisions_in(folder: Path) -> list[list[Any]]:
 def _decide(folder: Path, decisions: Mapping[str, Decide]) -> list[ImageRow]:
     """Apply a decision to each of these images, given by name, or to none when one raises."""
     folder = Path(folder)
-    with set_lock(folder):
-        rows = {
-            row.name: replace(row, verdicts=known_verdicts(folder, row) or dict(row.verdicts))
-            for row in read_image_set(folder)
-        }
-        chosen = {_named(folder, rows, file): decide for file, decide in decisions.items()}
+    with set_lock(folder), row_spool(folder) as rows:
+        places: dict[str, int] = {}
+        for row in image_set_rows(folder):
+            places[row.name] = len(rows)
+            rows.append(replace(row, verdicts=known_verdicts(folder, row) or dict(row.verdicts)))
+        chosen = {_named(folder, places, file): decide for file, decide in decisions.items()}
         changed = {}
         for name, decide in chosen.items():
-            verdicts = {**decide(rows[name]), "image": content_key(folder / rows[name].file)}
-            changed[name] = replace(rows[name], verdicts=verdicts)
-        for row in changed.values():
+            row = rows[places[name]]
+            verdicts = {**decide(row), "image": content_key(file_digest(folder / row.file))}
+            changed[name] = replace(row, verdicts=verdicts)
+        for name, row in changed.items():
             keep_verdicts(folder, row, row.verdicts)
+            rows[places[name]] = row
         move_all(folder, {row.name: True for row in changed.values() if row.accepted is None})
-        settled = {row.name: row for row in settle(folder, list({**rows, **changed}.values()))}
-    return [settled[name] for name in changed]
+        settle(folder, rows)
+    return [replace(row, file=current_place(folder, row.file)) for row in changed.values()]
 
 
 def _rejected(before: Mapping[str, Any], more: Mapping[str, Any], **why: str) -> dict[str, Any]:
@@ -207,12 +210,12 @@ def _today() -> dict[str, str]:
     return {"by": _BY, "date": datetime.now(UTC).date().isoformat()}
 
 
-def _named(folder: Path, rows: Mapping[str, ImageRow], file: str) -> str:
-    by_shown = {shown(name): name for name in rows}
+def _named(folder: Path, names: Collection[str], file: str) -> str:
     name = name_of(file)
-    if name not in rows:
+    if name not in names:
+        by_shown = {shown(known): known for known in names}
         name = by_shown.get(name, name_of(file.replace("\\", "/")))
-    if name not in rows:
+    if name not in names:
         raise UserError(f"{folder} has no image {file!r}; its rejected ones lie in {folder / REJECTED}")
     return name
 

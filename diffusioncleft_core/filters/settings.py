@@ -10,9 +10,9 @@ from pathlib import Path
 from ..dataset.references import read_references
 from ..faces.analyzer import FaceAnalyzer, load_face_analyzer
 from ..ranges import PAPER_SIMILARITY
-from .apply import Filters
 from .artifacts import ARTIFACTS, ArtifactFilter
 from .identity import IdentityFilter
+from .verdicts import Filters
 
 
 @dataclass(frozen=True)

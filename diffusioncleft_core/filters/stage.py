@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,19 +11,21 @@ from typing import Any
 from ..cluster.work import HERE, Engine
 from ..conditions.loader import load_vocabulary
 from ..conditions.plan import made_again
-from ..conditions.plan_rows import PlanRow
+from ..conditions.plan_rows import Plan, PlanRow
 from ..dataset.folder import dataset_cache
 from ..dataset.references import FACES_CACHE, dataset_records
 from ..imageset.cache import ContentCache, entry_key
-from ..imageset.manifest import ImageRow, filtered_rows, raw_rows, read_image_set, rejected_rows
+from ..imageset.decode import Rejected, read_image
+from ..imageset.manifest import ImageRow, Reread, filtered, filtered_rows, image_set_rows
 from ..imageset.places import first_index
 from ..progress import progress
 from ..ranges import whole
 from ..small_counts import FEWEST, told
-from .apply import PERSON, FilterResult, Filters, filter_set
+from .apply import FilterResult, filter_set
 from .artifacts import ARTIFACTS, NO_FACE, UNREADABLE, ArtifactFilter
 from .decisions import review_counts
 from .identity import IDENTITY_LEAK, LEAKS, NEAR_COPY_LEAK
+from .verdicts import PERSON, READMISSION, REVIEW, Filters
 
 REASONS = {
     NO_FACE: "No face (unassessed)",
@@ -36,7 +38,7 @@ REASONS = {
 """Every reason for which an image is rejected, and its title in reports."""
 
 
-def filter_summary(rows: Sequence[ImageRow]) -> dict[str, Any]:
+def filter_summary(rows: Collection[ImageRow] | Reread) -> dict[str, Any]:
     """Counts of one set's manifest rows.
 
     `n`, `accepted` and `rejected` are of the raw set (attempt 0), and so are `by_kind` (an image can have
@@ -46,22 +48,34 @@ def filter_summary(rows: Sequence[ImageRow]) -> dict[str, Any]:
     of the images made in place of rejected ones: `filtered` is the size of the filtered set, `missing` how
     many of the plan's rows have no accepted image. None when there are none.
     """
-    raw = raw_rows(rows)
-    vocabulary = load_vocabulary()
-    rejected = rejected_rows(raw)
-    counts = Counter(reason for row in rejected for reason in row.reasons)
-    accepted = filtered_rows(raw)
+    groups_of = load_vocabulary().groups_of
+    counts: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    reviewed: list[ImageRow] = []
+    by_skin: dict[str, dict[str, int]] = {}
+    by_age: dict[str, dict[str, int]] = {}
+    for row in rows:
+        counts["readmitted"] += READMISSION in row.verdicts
+        reviewed += [row] if REVIEW in row.verdicts else []
+        if not row.is_raw:
+            counts["again"] += 1
+            continue
+        counts["n"] += 1
+        counts["accepted"] += row.accepted is True
+        counts["rejected"] += row.accepted is False
+        reasons.update(row.reasons if row.accepted is False else ())
+        groups = groups_of(row.attributes)
+        _add(by_skin, groups["skin_tone"], row)
+        _add(by_age, groups["age_group"], row)
     return {
-        "n": len(raw),
-        "accepted": len(accepted),
-        "rejected": len(rejected),
-        "unassessed": len(raw) - len(accepted) - len(rejected),
-        "readmitted": sum("readmitted" in row.verdicts for row in rows),
-        "reviewed": review_counts(rows),
-        "by_kind": {kind: counts[kind] for kind in [*REASONS, *sorted(set(counts) - set(REASONS))]},
-        "by_skin": _by_value(raw, lambda row: vocabulary.groups_of(row.attributes)["skin_tone"]),
-        "by_age": _by_value(raw, lambda row: vocabulary.groups_of(row.attributes)["age_group"]),
-        "refill": _refill(rows),
+        **{name: counts[name] for name in ("n", "accepted", "rejected")},
+        "unassessed": counts["n"] - counts["accepted"] - counts["rejected"],
+        "readmitted": counts["readmitted"],
+        "reviewed": review_counts(reviewed),
+        "by_kind": {kind: reasons[kind] for kind in [*REASONS, *sorted(set(reasons) - set(REASONS))]},
+        "by_skin": dict(sorted(by_skin.items())),
+        "by_age": dict(sorted(by_age.items())),
+        "refill": _refill(rows, counts["n"]) if counts["again"] else None,
     }
 
 
@@ -77,32 +91,27 @@ def photographs_summary(verdicts: Iterable[Mapping[str, Any]]) -> dict[str, Any]
     }
 
 
-def _by_value(rows: Sequence[ImageRow], value_of: Any) -> dict[str, dict[str, int]]:
-    found: dict[str, dict[str, int]] = {}
-    for row in rows:
-        value = value_of(row)
-        if value is None:
-            continue
-        cell = found.setdefault(value, {"n": 0, "rejected": 0})
+def _add(cells: dict[str, dict[str, int]], value: str | None, row: ImageRow) -> None:
+    if value is not None:
+        cell = cells.setdefault(value, {"n": 0, "rejected": 0})
         cell["n"] += 1
         cell["rejected"] += row.accepted is False
-    return dict(sorted(found.items()))
 
 
-def _refill(rows: Sequence[ImageRow]) -> dict[str, int] | None:
+def _refill(rows: Collection[ImageRow] | Reread, raw: int) -> dict[str, int]:
     extra = [row for row in rows if not row.is_raw]
-    if not extra:
-        return None
-    filtered = len(filtered_rows(rows))
+    whole = sum(1 for _ in filtered(rows))
     return {
         "made": len(extra),
         "accepted": len(filtered_rows(extra)),
         "attempts": max(row.attempt for row in extra),
-        "filtered": filtered,
-        "missing": max(0, len(raw_rows(rows)) - filtered),
+        "filtered": whole,
+        "missing": max(0, raw - whole),
     }
 
 
+Generate = Callable[[Plan], None]
+"""Draws the rows of a plan that the set does not hold yet."""
 ATTEMPTS = 3
 ATTEMPTS_RANGE = whole(1, 20)
 
@@ -118,7 +127,7 @@ class RefillResult:
 
 def refill_set(
     folder: Path,
-    generate: Callable[[list[PlanRow]], None],
+    generate: Generate,
     check: Callable[[], FilterResult],
     *,
     attempts: int = ATTEMPTS,
@@ -135,35 +144,41 @@ def refill_set(
         attempts: at most so many for a row.
     """
     ATTEMPTS_RANGE.check(attempts, "attempts")
-    made, result = 0, None
+    made, result, rows = 0, None, Reread(partial(image_set_rows, folder))
     for _ in range(attempts):
-        rows = read_image_set(folder)
         wanted = rows_to_refill(rows, attempts)
         if not wanted:
             break
-        generate([*(row.plan_row() for row in rows), *wanted])
+        whole = Plan(row.plan_row() for row in rows)
+        for again in wanted:
+            whole.append(again)
+        generate(whole)
         made += len(wanted)
         result = check()
-    return RefillResult(made, len(unfilled(read_image_set(folder))), result)
+    return RefillResult(made, len(unfilled(rows)), result)
 
 
-def rows_to_refill(rows: Sequence[ImageRow], attempts: int) -> list[PlanRow]:
+def rows_to_refill(rows: Collection[ImageRow] | Reread, attempts: int) -> list[PlanRow]:
     """The next attempt of every row of the plan without an accepted image, up to `attempts` of each."""
     wanting = unfilled(rows)
-    tried: dict[int, int] = {}
+    tried = dict.fromkeys((row.index for row in wanting), 0)
     for row in rows:
         index = first_index(row.plan_row().index)
-        tried[index] = max(tried.get(index, 0), row.attempt)
+        if index in tried:
+            tried[index] = max(tried[index], row.attempt)
     return [made_again(row, tried[row.index] + 1) for row in wanting if tried[row.index] < attempts]
 
 
-def unfilled(rows: Sequence[ImageRow]) -> list[PlanRow]:
+def unfilled(rows: Collection[ImageRow] | Reread) -> list[PlanRow]:
     """Rows of the plan of which no attempt was accepted. Rows that no filter has seen count as filled.
 
     UserError for a set that was not generated.
     """
-    filled = {first_index(row.plan_row().index) for row in rows if row.accepted is not False}
-    return [row.plan_row() for row in rows if row.is_raw and row.index not in filled]
+    wanting = {row.index: row.plan_row() for row in rows if row.is_raw and row.accepted is False}
+    for row in rows:
+        if row.accepted is not False:
+            wanting.pop(first_index(row.plan_row().index), None)
+    return list(wanting.values())
 
 
 VERDICTS = "artifacts"
@@ -185,14 +200,13 @@ def photograph_verdicts(dataset: Path, artifacts: ArtifactFilter) -> list[dict[s
         key = entry_key(row.sha256, filters.key)
         found = known.value(key)
         if found is None:
-            found = filters.judge(dataset / row.file, record)
+            try:
+                found = filters.judge(read_image(dataset / row.file), record)
+            except Rejected:
+                found = filters.unread
             known.keep_value(key, found)
         verdicts.append(found)
     return sorted(verdicts, key=json.dumps)
-
-
-Generate = Callable[[list[PlanRow]], None]
-"""Draws the rows of a plan that the set does not hold yet."""
 
 
 @dataclass(frozen=True)
@@ -235,7 +249,7 @@ def filter_sets(
             warn(message)
         if refill and name in refill.draw:
             refill_set(folder, refill.draw[name], check, attempts=refill.attempts)
-        found[name] = filter_summary(read_image_set(folder))
+        found[name] = filter_summary(Reread(partial(image_set_rows, folder)))
         if name in datasets:
             verdicts = photograph_verdicts(datasets[name], filters.artifacts)
             found[name]["training_photographs"] = photographs_summary(verdicts)

@@ -33,6 +33,8 @@ def entry_key(*parts: Any) -> str:
 class ContentCache:
     """Entries of one kind: values as rows of `KIND.jsonl`, tensors as `KIND/KEY.safetensors`.
 
+    Memory holds where each value lies in its file, not the values: there may be a million.
+
     Args:
         folder: private, made when it is first written to; None keeps values in memory, and no tensors.
         kind: of the entries.
@@ -40,7 +42,8 @@ class ContentCache:
 
     def __init__(self, folder: Path | None, kind: str) -> None:
         self.folder, self.kind = folder, kind
-        self._values: dict[str, dict[str, Any]] = {}
+        self._in_memory: dict[str, dict[str, Any]] = {}
+        self._lines: dict[str, int] = {}
         self._has_been_read = False
 
     @cached_property
@@ -50,8 +53,10 @@ class ContentCache:
 
     def value(self, key: str) -> dict[str, Any] | None:
         """The JSON object kept under `key`; None when there is none."""
-        self._read_values()
-        return self._values.get(key)
+        self._read_once()
+        if key in self._in_memory:
+            return self._in_memory[key]
+        return self._read_line(key) if key in self._lines else None
 
     def keep_value(self, key: str, value: Mapping[str, Any]) -> None:
         """Keep a JSON object, on disk as well.
@@ -59,14 +64,16 @@ class ContentCache:
         Flushed but not synced, which would cost more than many an entry: what a power cut tears is computed
         again.
         """
-        self._read_values()
-        self._values[key] = dict(value)
+        self._read_once()
         if self.folder is None or not self._is_kept:
+            self._in_memory[key] = dict(value)
             return
-        path = private_dir(self.folder) / f"{self.kind}.jsonl"
+        private_dir(self.folder)
         line = encoded(json.dumps({"key": key, **value}, ensure_ascii=False, allow_nan=False) + "\n")
-        with explained(path), open(path, "ab") as handle:
+        with explained(self._rows), open(self._rows, "ab") as handle:
             handle.write(line)
+            handle.flush()
+            self._lines[key] = handle.tell() - len(line)
 
     def tensors(self, key: str) -> Tensors | None:
         """The tensors kept under `key`; None when there are none or the file is damaged."""
@@ -98,27 +105,52 @@ class ContentCache:
             for old in files[:-newest]:
                 old.unlink(missing_ok=True)
 
+    @property
+    def _rows(self) -> Path:
+        assert self.folder is not None
+        return self.folder / f"{self.kind}.jsonl"
+
     def _file(self, key: str) -> Path:
         assert self.folder is not None
         return self.folder / self.kind / f"{key}.safetensors"
 
-    def _read_values(self) -> None:
-        """Read the rows once; a damaged one is dropped, and the file is then written anew without it."""
-        if self._has_been_read or self.folder is None:
+    def _read_line(self, key: str) -> dict[str, Any] | None:
+        """The value whose line is known; None where another process has written the file anew since."""
+        with contextlib.suppress(OSError), open(self._rows, "rb") as handle:
+            handle.seek(self._lines[key])
+            row = _row(handle.readline())
+            if row is not None and row.pop("key") == key:
+                return row
+        return None
+
+    def _read_once(self) -> None:
+        if not self._has_been_read:
+            self._has_been_read = True
+            self._find_lines()
+
+    def _find_lines(self) -> None:
+        """Find each value's line; the file is written anew without what is damaged."""
+        if self.folder is None or not self._rows.is_file():
             return
-        self._has_been_read = True
-        path = self.folder / f"{self.kind}.jsonl"
-        if not path.is_file():
-            return
-        data = path.read_bytes()
-        damaged = not data.endswith(b"\n")
-        for line in data.splitlines():
-            row: Any = None
-            with contextlib.suppress(ValueError):
-                row = json.loads(line)
-            if isinstance(row, dict) and isinstance(row.get("key"), str):
-                self._values[row.pop("key")] = row
-            else:
-                damaged = True
-        if damaged and self._is_kept:
-            write_jsonl(path, ({"key": key, **value} for key, value in self._values.items()))
+        damaged, line, place = False, b"\n", 0
+        with open(self._rows, "rb") as handle:
+            for line in handle:
+                row = _row(line)
+                if row is None:
+                    damaged = True
+                else:
+                    self._lines[row["key"]] = place
+                place += len(line)
+        if (damaged or not line.endswith(b"\n")) and self._is_kept:
+            found = ((key, self._read_line(key)) for key in self._lines)
+            write_jsonl(self._rows, ({"key": key, **value} for key, value in found if value is not None))
+            self._find_lines()
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """A line of values; None for a damaged one."""
+    with contextlib.suppress(ValueError):
+        row = json.loads(line)
+        if isinstance(row, dict) and isinstance(row.get("key"), str):
+            return row
+    return None

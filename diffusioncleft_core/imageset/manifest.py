@@ -7,9 +7,9 @@ accepted, of any attempt; *rejected* is what they set aside.
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from ..conditions.plan_rows import PlanRow
@@ -140,11 +140,17 @@ def _words_once(value: Any) -> Any:
 
 
 def read_image_set(folder: Path, *, may_be_empty: bool = False) -> list[ImageRow]:
+    """All rows that `image_set_rows` gives."""
+    return list(image_set_rows(folder, may_be_empty=may_be_empty))
+
+
+def image_set_rows(folder: Path, *, may_be_empty: bool = False) -> Iterator[ImageRow]:
     """The images of a dataset, a generated set, or a bare folder of images (sorted by name, not recursive).
 
-    Each row says where its image lies now. Of a bare folder `file`, `width` and `height` are known; what
-    can't be read is among them, 0 px wide and high. A bare folder that was filtered has a manifest too: what
-    came later is added without verdicts. What is an image: `places.list_images`.
+    One by one, for a set may have a million. Each row says where its image lies now. Of a bare folder `file`,
+    `width` and `height` are known; what can't be read is among them, 0 px wide and high. A bare folder that
+    was filtered has a manifest too: what came later is added without verdicts. What is an image:
+    `places.list_images`.
 
     Raises:
         UserError: there is no folder, or no image (unless it `may_be_empty`), or the manifest is damaged or
@@ -154,15 +160,21 @@ def read_image_set(folder: Path, *, may_be_empty: bool = False) -> list[ImageRow
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; give the folder of a dataset, a generated set, or of images")
     if not (folder / MANIFEST).is_file():
-        return _bare_rows(folder, may_be_empty)
-    rows = list(listed_rows(folder))
-    if any(getattr(row, name) is not None for row in rows for name in _DESCRIBING):
-        return rows
-    known = {row.name for row in rows}
-    rows += image_rows(folder, [name for name in list_images(folder).images if name not in known])
-    if not rows and not may_be_empty:
+        yield from _bare_rows(folder, may_be_empty)
+        return
+    known: set[str] | None = set()
+    for row in listed_rows(folder):
+        if any(getattr(row, name) is not None for name in _DESCRIBING):
+            known = None
+        elif known is not None:
+            known.add(row.name)
+        yield row
+    if known is None:
+        return
+    others = [name for name in list_images(folder).images if name not in known]
+    if not known and not others and not may_be_empty:
         raise UserError(f"{folder / MANIFEST} lists no image; generate the set first, or check the path")
-    return rows
+    yield from image_rows(folder, others)
 
 
 def listed_rows(folder: Path) -> Iterator[ImageRow]:
@@ -177,6 +189,19 @@ def listed_rows(folder: Path) -> Iterator[ImageRow]:
                 f"a row of {path} names a file that leads out of its folder; make the set again"
             ) from None
         yield replace(row, file=current_place(folder, row.file))
+
+
+@dataclass(frozen=True)
+class Reread:
+    """Rows that are read anew each time that they are gone through, so that memory holds one.
+
+    read: such as `partial(image_set_rows, folder)`.
+    """
+
+    read: Callable[[], Iterator[ImageRow]]
+
+    def __iter__(self) -> Iterator[ImageRow]:
+        return self.read()
 
 
 def write_image_set(folder: Path, rows: Iterable[ImageRow]) -> None:
@@ -196,12 +221,13 @@ def add_row(folder: Path, row: ImageRow) -> None:
     append_jsonl(Path(folder) / MANIFEST, row.to_json())
 
 
-def image_rows(folder: Path, files: Iterable[str]) -> list[ImageRow]:
+def image_rows(folder: Path, files: Iterable[str]) -> Iterator[ImageRow]:
     """Rows of images that no manifest knows: `file` (relative to `folder`), `width` and `height`."""
     from .decode import header_size
 
-    sizes = [(file, header_size(Path(folder) / file) or (0, 0)) for file in files]
-    return [ImageRow(file=file, width=width, height=height) for file, (width, height) in sizes]
+    for file in files:
+        width, height = header_size(Path(folder) / file) or (0, 0)
+        yield ImageRow(file=file, width=width, height=height)
 
 
 def unlisted(folder: Path) -> list[str]:
@@ -212,14 +238,22 @@ def unlisted(folder: Path) -> list[str]:
     folder = Path(folder)
     if not (folder / MANIFEST).is_file():
         return list_images(folder).notices(folder)
-    files = [PurePosixPath(row.file) for row in listed_rows(folder)]
-    known = {path.name for path in files}
-    left = _left_over(folder, known)
-    known |= set(left)
-    own = {path.parts[0] for path in files if len(path.parts) > 1}
-    told = list_images(folder, own={REJECTED, *own}).notices(folder, known)
+    known, own = set(), {REJECTED}
+    for row in listed_rows(folder):
+        inner, _, _ = row.file.rpartition("/")
+        known.add(row.name)
+        own |= {inner.partition("/")[0]} if inner else set()
+    places = [(folder, list_images(folder, own=own))]
     if (folder / REJECTED).is_dir():
-        told += list_images(folder / REJECTED).notices(folder / REJECTED, known)
+        places.append((folder / REJECTED, list_images(folder / REJECTED)))
+    left = [
+        name
+        for place, listing in places
+        for name in listing.images
+        if name not in known and index_of(name) is not None and sidecar_of(place / name).is_file()
+    ]
+    known |= set(left)
+    told = [sentence for place, listing in places for sentence in listing.notices(place, known)]
     if left:
         told.append(
             f"images in {shown(folder)} were drawn for a larger number than this one and are not counted "
@@ -228,48 +262,55 @@ def unlisted(folder: Path) -> list[str]:
     return told
 
 
-def _left_over(folder: Path, listed: Collection[str]) -> list[str]:
-    """Names of images that were drawn here, with a sidecar each, and are no longer in the manifest."""
-    places = [place for place in (folder, folder / REJECTED) if place.is_dir()]
-    images = [place / name for place in places for name in list_images(place).images if name not in listed]
-    return [path.name for path in images if index_of(path.name) is not None and sidecar_of(path).is_file()]
-
-
 def raw_rows(rows: Iterable[ImageRow]) -> list[ImageRow]:
     """The set as it was first generated: rows of attempt 0, accepted or not."""
     return [row for row in rows if row.is_raw]
 
 
 def filtered_rows(rows: Iterable[ImageRow]) -> list[ImageRow]:
+    """What `filtered` gives of rows that can be read only once."""
+    return list(filtered([row for row in rows if row.accepted is True]))
+
+
+def filtered(rows: Collection[ImageRow] | Reread) -> Iterator[ImageRow]:
     """What the filters accepted: of each row of the plan one attempt, the first of those accepted.
 
     A person can take back an image that was made again meanwhile: then it counts, and the later one does not.
-    Rows that no filter has seen are left out.
+    Rows that no filter has seen are left out. Memory holds the places of images that were made again.
     """
-    accepted = [row for row in rows if row.accepted is True]
     first: dict[tuple[str | None, int], int] = {}
-    for row in accepted:
-        if row.index is not None:
-            place = (row.condition, first_index(row.index))
+    for row in rows:
+        if row.attempt and row.accepted is True and row.index is not None:
+            place = _place(row.condition, row.index)
             first[place] = min(row.attempt, first.get(place, row.attempt))
-    return [
-        row
-        for row in accepted
-        if row.index is None or row.attempt == first[row.condition, first_index(row.index)]
-    ]
+    for row in rows if first else ():
+        if not row.attempt and row.accepted is True and row.index is not None:
+            place = _place(row.condition, row.index)
+            if place in first:
+                first[place] = 0
+    for row in rows:
+        if row.accepted is True and (
+            row.index is None or first.get(_place(row.condition, row.index), row.attempt) == row.attempt
+        ):
+            yield row
+
+
+def _place(condition: str | None, index: int) -> tuple[str | None, int]:
+    """The row of the plan that an image was made for, also one that was made again."""
+    return condition, first_index(index)
 
 
 def instead_of(row: ImageRow, rows: Iterable[ImageRow]) -> list[ImageRow]:
     """The accepted later attempts at the place of an accepted image, which do not count beside it."""
     if row.index is None or row.accepted is not True:
         return []
-    place = (row.condition, first_index(row.index))
+    place = _place(row.condition, row.index)
     return [
         other
         for other in rows
         if other.accepted is True
         and other.index is not None
-        and (other.condition, first_index(other.index)) == place
+        and _place(other.condition, other.index) == place
         and other.attempt > row.attempt
     ]
 
@@ -279,7 +320,7 @@ def rejected_rows(rows: Iterable[ImageRow]) -> list[ImageRow]:
     return [row for row in rows if row.accepted is False]
 
 
-def _bare_rows(folder: Path, may_be_empty: bool) -> list[ImageRow]:
+def _bare_rows(folder: Path, may_be_empty: bool) -> Iterator[ImageRow]:
     """Rows of a folder without a manifest; of one with our face records also what lies under `rejected/`."""
     listing = list_images(folder)
     aside: list[str] = []

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -124,7 +124,7 @@ def move_all(folder: Path, accepted: Mapping[str, bool]) -> None:
                     os.replace(source, target)
 
 
-def refuse_unmovable(folder: Path, files: list[str]) -> None:
+def refuse_unmovable(folder: Path, files: Iterable[str]) -> None:
     """Raise UserError where an image could not keep its name when it is moved.
 
     Names must differ without their folders, and `rejected` must be no file.
@@ -214,21 +214,24 @@ def list_images(folder: Path, *, own: Collection[str] = ()) -> Listing:
     hidden: list[str] = []
     outside: list[str] = []
     try:
-        entries = sorted(os.scandir(folder), key=lambda item: item.name)
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                name, path, is_link = entry.name, Path(entry.path), entry.is_symlink()
+                if name.startswith(TEMPORARY_PREFIX):
+                    continue
+                if (
+                    path.is_dir() if is_link else entry.is_dir()
+                ):  # the entry's own fails on a link in a circle
+                    if not name.startswith(".") and name not in own and holds_images(path):
+                        folders.append(name)
+                elif looks_like_image(path):
+                    visible = hidden if name.startswith(".") else images
+                    (outside if is_link and not _stays(folder, name) else visible).append(name)
     except OSError as error:
         raise UserError(
             f"the folder {folder} can't be read ({error.strerror}); check the path and its permissions"
         ) from error
-    for entry in entries:
-        if entry.name.startswith(TEMPORARY_PREFIX):
-            continue
-        if Path(entry.path).is_dir():  # the entry's own fails on a link in a circle
-            if not entry.name.startswith(".") and entry.name not in own and holds_images(Path(entry.path)):
-                folders.append(entry.name)
-        elif looks_like_image(Path(entry.path)):
-            visible = hidden if entry.name.startswith(".") else images
-            (visible if _stays(folder, entry.name) else outside).append(entry.name)
-    return Listing(tuple(images), tuple(folders), tuple(hidden), tuple(outside))
+    return Listing(*(tuple(sorted(names)) for names in (images, folders, hidden, outside)))
 
 
 def looks_like_image(path: Path) -> bool:

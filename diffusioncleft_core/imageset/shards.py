@@ -12,6 +12,7 @@ import json
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from ..errors import UserError
 from ..files import encoded, inside, parse_json, read_json, sha256_file, write_json, write_jsonl
 from ..progress import progress
 from ..text import read_text
-from .manifest import ImageRow, filtered_rows, listed_rows
+from .manifest import ImageRow, Reread, filtered, listed_rows
 from .places import MANIFEST, SETTINGS, current_place, sidecar_of
 from .storage import Place, fetched, put, remove, sizes, temporary, workspace
 
@@ -192,8 +193,8 @@ def shown_on(bar: Any, number: int, count: int) -> Callable[[int, int], None]:
 
 def chosen_rows(folder: Path, accepted: bool) -> Iterable[ImageRow]:
     """The rows that an export takes: of what the filters accepted, or every first attempt."""
-    rows = listed_rows(folder)
-    return filtered_rows(rows) if accepted else (row for row in rows if row.is_raw)
+    rows = Reread(partial(listed_rows, folder))
+    return filtered(rows) if accepted else (row for row in rows if row.is_raw)
 
 
 def _samples(folder: Path, chosen: set[str], told: Callable[[int], Any]) -> Iterator[Sample]:

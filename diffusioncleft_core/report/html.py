@@ -17,8 +17,8 @@ from urllib.parse import quote
 from markupsafe import Markup, escape
 
 from ..files import private_dir, shown, write_text
-from ..filters.apply import content_key
 from ..filters.decisions import REVIEW_KIND, REVIEW_SCHEMA, SAID
+from ..filters.verdicts import content_key, file_digest
 from ..imageset.places import name_of
 from ..ranges import PAPER_SIMILARITY
 from .audit import audit_section
@@ -275,7 +275,7 @@ def write_private_html(
             "generated": link(generated_place(root, pair), path.parent),
             "photograph": link(root / pair.photograph, path.parent),
             "image": name_of(pair.generated),
-            "content": content_key(generated_place(root, pair)),
+            "content": content_key(file_digest(generated_place(root, pair))),
             "seen": earlier.get(pair.generated),
         }
         for pair in pairs

@@ -18,8 +18,8 @@ from ..errors import UserError
 from ..faces.analyzer import FaceAnalyzer
 from ..faces.records import embedding_matrix, face_records
 from ..files import inside, private_dir, read_json, write_json
-from ..filters.apply import REVIEW
 from ..filters.identity import IdentityFilter
+from ..filters.verdicts import REVIEW
 from ..imageset.decode import read_image
 from ..imageset.manifest import read_image_set
 from ..imageset.places import REJECTED, current_place, name_of

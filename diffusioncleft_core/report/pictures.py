@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,11 +21,11 @@ from ..dataset.photographs import refuse_photograph_folder
 from ..dataset.withdrawn import Withdrawal, lora_withdrawal
 from ..errors import UserError
 from ..files import encoded, inside, read_json
-from ..filters.apply import PERSON
 from ..filters.artifacts import NO_FACE, SEVERAL_FACES, UNREADABLE
 from ..filters.identity import LEAKS
 from ..filters.stage import REASONS
-from ..imageset.manifest import ImageRow, listed_rows, raw_rows, read_image_set, rejected_rows
+from ..filters.verdicts import PERSON
+from ..imageset.manifest import ImageRow, image_set_rows, listed_rows
 from ..imageset.places import MANIFEST
 from ..imageset.synthetic import short_label, xmp_packet
 from ..progress import progress
@@ -110,18 +111,21 @@ def sample_panel(
     """
     if set_withdrawal(folder, known) is not None:
         return Panel("", note=WITHDRAWN)
-    rows = raw_rows(read_image_set(folder, may_be_empty=True))
-    if rows and not phantom and not any(row.verdicts.get("identity") for row in rows):
-        return Panel("", note=NOT_COMPARED)
     shown: list[ImageRow] = []
-    passed = 0
-    for row in rows:
+    passed, planned, compared = 0, 0, phantom
+    for row in image_set_rows(folder, may_be_empty=True):
+        if not row.is_raw:
+            continue
+        planned += 1
+        compared = compared or bool(row.verdicts.get("identity"))
         if len(shown) == n:
-            break
+            continue
         if withheld(row.verdicts, phantom=phantom) or not inside(folder, row.file).is_file():
             passed += 1
         else:
             shown.append(row)
+    if planned and not compared:
+        return Panel("", note=NOT_COMPARED)
     ending = shared_ending([row.prompt or "" for row in shown])
     what = "Synthetic phantom face" if phantom else "Synthetic face"
     pictures = [
@@ -134,7 +138,7 @@ def sample_panel(
         )
         for row in shown
     ]
-    said = [f"The first {len(shown)} of {len(rows):,} images of the plan, in its order."]
+    said = [f"The first {len(shown)} of {planned:,} images of the plan, in its order."]
     if passed:
         said.append(f"{passed} before the last of them {MAY_NOT_BE_SHOWN}")
     if ending:
@@ -156,18 +160,25 @@ def rejected_panels(
     """
     if set_withdrawal(folder, known) is not None:
         return []
-    rows = rejected_rows(read_image_set(folder, may_be_empty=True))
-    found = {reason for row in rows for reason in row.reasons}
-    panels = []
-    for reason in [*REASONS, *sorted(found - set(REASONS))]:
-        mine = [row for row in rows if reason in row.reasons]
-        may_show = [row for row in mine if not withheld(row.verdicts, phantom=phantom)]
-        shown = [row for row in may_show if inside(folder, row.file).is_file()][:n]
-        if not mine:
+    rejected, hidden_of = Counter[str](), Counter[str]()
+    shown_of: dict[str, list[ImageRow]] = {}
+    for row in image_set_rows(folder, may_be_empty=True):
+        if row.accepted is not False:
             continue
-        hidden = len(mine) - len(may_show)
-        said = f"{len(shown) or 'None'} of {len(mine):,} shown."
-        if hidden == len(mine):
+        hides = withheld(row.verdicts, phantom=phantom)
+        for reason in row.reasons:
+            rejected[reason] += 1
+            hidden_of[reason] += hides
+            shown = shown_of.setdefault(reason, [])
+            if not hides and len(shown) < n and inside(folder, row.file).is_file():
+                shown.append(row)
+    panels = []
+    for reason in [*REASONS, *sorted(rejected.keys() - set(REASONS))]:
+        if not rejected[reason]:
+            continue
+        hidden, shown = hidden_of[reason], shown_of[reason]
+        said = f"{len(shown) or 'None'} of {rejected[reason]:,} shown."
+        if hidden == rejected[reason]:
             said = f"None of {hidden:,} may be shown: {WHY_NOT}"
         elif hidden:
             said += f" {hidden:,} {MAY_NOT_BE_SHOWN}"
@@ -216,18 +227,22 @@ def folder_panel(folder: Path, title: str, *, n: int = PANEL_IMAGES) -> Panel:
         UserError: it holds photographs.
     """
     refuse_photograph_folder(folder)
-    rows = read_image_set(folder)
-    if any(row.role in ("train", "holdout") for row in rows):
-        raise UserError(f"{folder} is a dataset of photographs: give a folder of generated images")
+    rows: list[ImageRow] = []
+    images = 0
+    for row in image_set_rows(folder):
+        if row.role in ("train", "holdout"):
+            raise UserError(f"{folder} is a dataset of photographs: give a folder of generated images")
+        images += 1
+        rows += [row] if images <= n else []
     if set_withdrawal(folder) is not None:
         return Panel(title, note=WITHDRAWN)
     pictures = []
-    for row in rows[:n]:
+    for row in rows:
         path = inside(folder, row.file)
         prompt = row.prompt or prompt_in(path)
         said = f"prompt “{prompt}”" if prompt else "prompt not recorded"
         pictures.append(Picture(path, f"{title}, {said}", prompt or "Prompt not recorded.", "", prompt))
-    note = f"{len(pictures)} of {len(rows)} images." if len(rows) > len(pictures) else ""
+    note = f"{len(pictures)} of {images} images." if images > len(pictures) else ""
     return Panel(title, pictures, note)
 
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..filters.apply import PERSON
 from ..filters.artifacts import UNREADABLE
 from ..filters.decisions import SAID
 from ..filters.identity import LEAKS
 from ..filters.stage import REASONS
+from ..filters.verdicts import PERSON
 from ..statistics import clopper_pearson
 from .blocks import (
     PHANTOM_TAG,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
 from ..files import read_json
 from ..filters.stage import filter_summary
-from ..imageset.manifest import read_image_set
+from ..imageset.manifest import Reread, image_set_rows
 from ..imageset.places import MANIFEST
 from ..study.folder import FIGURES, RESULTS
 from .blocks import Labels, labels_of
@@ -144,7 +145,8 @@ def with_decisions(report: RunReport) -> RunReport:
     for name, part in counted.items():
         folder = report.folders.generated(name) if report.folders is not None else None
         if folder is not None and (folder / MANIFEST).is_file():
-            counted[name] = {**part, **filter_summary(read_image_set(folder, may_be_empty=True))}
+            rows = Reread(partial(image_set_rows, folder, may_be_empty=True))
+            counted[name] = {**part, **filter_summary(rows)}
     return replace(report, document={**report.document, **({"filters": counted} if counted else {})})
 
 

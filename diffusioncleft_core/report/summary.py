@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from ..downstream.document import NOTICE
 from ..files import inside
 from ..imageset.decode import REASONS
-from ..imageset.manifest import raw_rows, read_image_set
+from ..imageset.manifest import image_set_rows
 from ..imageset.places import sidecar_of
 from ..imageset.synthetic import contact_sheet, read_pictures, short_label
 from ..recipe.recipe import STEPS_PER_IMAGE
@@ -36,9 +37,14 @@ def write_contact_sheet(folder: Path, path: Path, title: str, *, phantom: bool) 
     What a report must not show (`pictures.withheld`) is not on it, and without any image there is no sheet.
     Images that no filter saw yet are on it: such a sheet is for the person who made them.
     """
-    rows = raw_rows(read_image_set(folder))
-    rows = [row for row in rows if not withheld(row.verdicts, phantom=phantom or not row.verdicts)]
-    rows = [row for row in rows if inside(folder, row.file).is_file()][:SHEET_IMAGES]
+    fit = (
+        row
+        for row in image_set_rows(folder)
+        if row.is_raw
+        and not withheld(row.verdicts, phantom=phantom or not row.verdicts)
+        and inside(folder, row.file).is_file()
+    )
+    rows = list(islice(fit, SHEET_IMAGES))
     if not rows:
         path.unlink(missing_ok=True)
         sidecar_of(path).unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from html_checks import Page, problems
 from report_folders import COPIED, make_run, saved_by
 
 from diffusioncleft.diffusioncleft_core.errors import UserError
-from diffusioncleft.diffusioncleft_core.filters.apply import Filters, filter_set
+from diffusioncleft.diffusioncleft_core.filters.apply import filter_set
 from diffusioncleft.diffusioncleft_core.filters.decisions import (
     decisions_in,
     read_review,
@@ -23,6 +23,7 @@ from diffusioncleft.diffusioncleft_core.filters.decisions import (
     review_counts,
 )
 from diffusioncleft.diffusioncleft_core.filters.stage import filter_summary
+from diffusioncleft.diffusioncleft_core.filters.verdicts import Filters
 from diffusioncleft.diffusioncleft_core.imageset.manifest import filtered_rows, read_image_set
 from diffusioncleft.diffusioncleft_core.report.folders import RunFolders
 from diffusioncleft.diffusioncleft_core.report.html import write_private_html
@@ -70,11 +71,11 @@ def test_a_persons_rejection_survives_the_filters_and_a_readmission_undoes_it(ru
     with pytest.raises(UserError, match="set aside already"):
         reject(folder, [name])
     assert withheld(row.verdicts, phantom=True), "a report shows no image that a person rejected"
-    result = filter_set(folder, Filters(artifacts))
-    (again,) = (item for item in result.rows if item.name == name)
+    filter_set(folder, Filters(artifacts))
+    (again,) = (item for item in read_image_set(folder) if item.name == name)
     assert again.verdicts["settings"] and again.reasons == ["person"]
-    assert name not in [item.name for item in filtered_rows(result.rows)]
-    assert filter_summary(result.rows)["by_kind"]["person"] == 1
+    assert name not in [item.name for item in filtered_rows(read_image_set(folder))]
+    assert filter_summary(read_image_set(folder))["by_kind"]["person"] == 1
     (back,) = readmit(folder, [f"rejected/{name}"])
     assert back.file == name and back.accepted and "rejected_by" not in back.verdicts
     assert "readmitted" not in back.verdicts, "nothing of a filter was overruled"
@@ -142,10 +143,10 @@ def test_a_review_is_counted_rejects_the_same_person_and_is_shown_again(run, art
     assert rows[others[0]].verdicts["review"]["verdict"] == "not_same"
     assert not [stem for stem in photographs if stem in (folder / "manifest.jsonl").read_text("utf-8")]
 
-    filtered = filter_set(folder, Filters(artifacts))
-    assert review_counts(filtered.rows)["pairs"] == 2
+    filter_set(folder, Filters(artifacts))
+    assert review_counts(read_image_set(folder))["pairs"] == 2
     assert "person" in rows_of(folder)[copied].reasons
-    assert filter_summary(filtered.rows)["reviewed"]["same_person"] == 1
+    assert filter_summary(read_image_set(folder))["reviewed"]["same_person"] == 1
     checked = re.findall(r'data-image="([^"]+)"(?:(?!</fieldset>).)*?value="(\w+)" checked',
                          page_of(folders, pairs).read_text("utf-8"), re.DOTALL)  # fmt: skip
     assert dict(checked) == {copied: "same_person", others[0]: "not_same"}

@@ -21,14 +21,17 @@ from diffusioncleft.diffusioncleft_core.conditions.plan import sampling_plan
 from diffusioncleft.diffusioncleft_core.dataset.references import read_references
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.files import read_json, read_jsonl, sha256_file, write_json
-from diffusioncleft.diffusioncleft_core.filters.apply import Filters, filter_set
+from diffusioncleft.diffusioncleft_core.filters.apply import filter_set
 from diffusioncleft.diffusioncleft_core.filters.artifacts import ArtifactFilter
 from diffusioncleft.diffusioncleft_core.filters.decisions import readmit
 from diffusioncleft.diffusioncleft_core.filters.identity import IdentityFilter
 from diffusioncleft.diffusioncleft_core.filters.stage import filter_sets, photograph_verdicts, refill_set
+from diffusioncleft.diffusioncleft_core.filters.verdicts import Filters
 from diffusioncleft.diffusioncleft_core.flux.source import phantom_source
 from diffusioncleft.diffusioncleft_core.generation.generate import generate as draw
 from diffusioncleft.diffusioncleft_core.generation.settings import GenerationSettings, Sampling
+from diffusioncleft.diffusioncleft_core.imageset import ahead
+from diffusioncleft.diffusioncleft_core.imageset.decode import normalise
 from diffusioncleft.diffusioncleft_core.imageset.manifest import filtered_rows, raw_rows, read_image_set
 from diffusioncleft.tools.planted import plant
 
@@ -134,6 +137,18 @@ def test_artifacts_and_leaks_are_set_aside_with_their_reasons_and_nothing_is_del
         for row in read_image_set(dataset):
             for secret in (row.sha256[:12], Path(row.file).stem, row.subject, str(dataset)):
                 assert secret.encode() not in told
+
+
+def test_each_image_is_decoded_once_for_faces_and_verdicts(image_set, artifacts, identity, monkeypatch):
+    decoded = []
+
+    def counted(data, **options):
+        decoded.append(data)
+        return normalise(data, **options)
+
+    monkeypatch.setattr(ahead, "normalise", counted)
+    filter_set(image_set, Filters(artifacts, identity))
+    assert len(decoded) == N == len(set(decoded))
 
 
 def test_a_second_call_looks_at_nothing_and_other_settings_at_everything(
@@ -261,7 +276,7 @@ def test_a_bare_folder_and_damaged_files_get_verdicts_and_foreign_json_is_left_a
     rows["face 1.PNG"].pop("verdicts")
     (folder / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows.values()))
     result = filter_set(folder, Filters(artifacts))
-    reasons = {row.file: row.reasons for row in result.rows}
+    reasons = {row.file: row.reasons for row in read_image_set(folder)}
     assert reasons["rejected/face 1.PNG"] == ["unreadable"] and reasons["rejected/plain.jpg"] == ["no_face"]
     assert any(path.read_text() == '{"theirs": 1}' for path in folder.rglob("plain.json"))
 

@@ -16,9 +16,10 @@ from diffusioncleft.diffusioncleft_core.files import (
     shown,
     write_json,
 )
-from diffusioncleft.diffusioncleft_core.filters.apply import Filters, filter_set
+from diffusioncleft.diffusioncleft_core.filters.apply import filter_set
 from diffusioncleft.diffusioncleft_core.filters.artifacts import ArtifactFilter
 from diffusioncleft.diffusioncleft_core.filters.decisions import readmit
+from diffusioncleft.diffusioncleft_core.filters.verdicts import Filters
 from diffusioncleft.diffusioncleft_core.imageset.manifest import read_image_set
 from diffusioncleft.diffusioncleft_core.metrics.sets import measured_set
 from diffusioncleft.diffusioncleft_core.phantom.face import random_face
@@ -30,7 +31,8 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from diffusioncleft.diffusioncleft_core.faces.analyzer import load_face_analyzer
-from diffusioncleft.diffusioncleft_core.filters.apply import Filters, filter_set
+from diffusioncleft.diffusioncleft_core.filters.apply import filter_set
+from diffusioncleft.diffusioncleft_core.filters.verdicts import Filters
 from diffusioncleft.diffusioncleft_core.filters.artifacts import ArtifactFilter
 
 left, replace = int(sys.argv[2]), os.replace
@@ -113,7 +115,7 @@ def test_a_folder_of_someones_own_named_rejected_is_left_alone_and_named(mixed, 
     (mixed / "rejected").mkdir()
     os.replace(mixed / "face.png", mixed / "rejected" / "face.png")
     result = filter_set(mixed, Filters(artifacts_alone))
-    assert len(result.rows) == 4 and any("face.png" in line for line in result.notices)
+    assert result.images == 4 and any("face.png" in line for line in result.notices)
     assert (mixed / "rejected" / "face.png").is_file()
 
 

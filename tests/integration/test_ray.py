@@ -26,6 +26,7 @@ from diffusioncleft.diffusioncleft_core.filters.settings import FilterSettings, 
 from diffusioncleft.diffusioncleft_core.flux.source import phantom_source
 from diffusioncleft.diffusioncleft_core.generation.generate import generate
 from diffusioncleft.diffusioncleft_core.generation.settings import GenerationSettings, Sampling
+from diffusioncleft.diffusioncleft_core.imageset.manifest import read_image_set
 from diffusioncleft.diffusioncleft_core.metrics.extractors import Extractors, load_extractors
 from diffusioncleft.diffusioncleft_core.metrics.measure import MeasureSettings, measure_sets
 from diffusioncleft.diffusioncleft_core.metrics.sets import References
@@ -228,7 +229,7 @@ def pictures(tmp_path_factory):
 def filtered(folder, dataset, engine):
     settings = FilterSettings("phantom", references=(dataset,))
     result = filter_set(folder, load_filters(settings), engine=engine)
-    return {row.name: row.verdicts for row in result.rows}, result.checked
+    return {row.name: row.verdicts for row in read_image_set(folder)}, result.checked
 
 
 def test_two_workers_filter_and_measure_to_the_figures_of_one_process(engine, pictures, tmp_path):

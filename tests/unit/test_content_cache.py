@@ -56,6 +56,29 @@ def test_damage_costs_the_damaged_entry_alone_whatever_is_appended_later(tmp_pat
     assert ContentCache(tmp_path, "faces").value("at once") == {"number": 3}
 
 
+def test_two_that_write_to_one_file_read_what_each_of_them_wrote(tmp_path):
+    one, two = ContentCache(tmp_path, "faces"), ContentCache(tmp_path, "faces")
+    for number in range(20):
+        for name, cache in (("one", one), ("two", two)):
+            cache.keep_value(f"{name} {number}", {"text": "é" * number, "number": number})
+    for name, cache in (("one", one), ("two", two)):
+        found = [cache.value(f"{name} {number}") for number in range(20)]
+        assert found == [{"text": "é" * number, "number": number} for number in range(20)]
+
+
+def test_a_file_that_was_written_anew_or_erased_meanwhile_gives_nothing_of_another_entry(tmp_path):
+    cache = ContentCache(tmp_path, "faces")
+    for name in ("first", "second"):
+        cache.keep_value(name, {"name": name})
+    lines = (tmp_path / "faces.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "faces.jsonl").write_bytes(lines[1] + lines[0])
+    assert cache.value("first") is None
+    (tmp_path / "faces.jsonl").unlink()
+    assert cache.value("second") is None
+    cache.keep_value("second", {"name": "again"})
+    assert cache.value("second") == {"name": "again"}
+
+
 def test_tensors_come_back_bit_for_bit_and_damaged_ones_not_at_all(tmp_path):
     cache = ContentCache(tmp_path, "latents")
     kept = {"latents": torch.randn(3, 4), "text": torch.randn(5).bfloat16(), "n": torch.tensor(7)}

@@ -9,8 +9,9 @@ from PIL import Image
 from diffusioncleft.diffusioncleft_core.dataset.admission import list_photographs
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.files import read_jsonl, write_jsonl
-from diffusioncleft.diffusioncleft_core.filters.apply import Filters, filter_set
+from diffusioncleft.diffusioncleft_core.filters.apply import filter_set
 from diffusioncleft.diffusioncleft_core.filters.artifacts import ArtifactFilter
+from diffusioncleft.diffusioncleft_core.filters.verdicts import Filters
 from diffusioncleft.diffusioncleft_core.imageset.manifest import read_image_set, unlisted
 from diffusioncleft.diffusioncleft_core.imageset.places import READ_SUFFIXES, list_images
 from diffusioncleft.diffusioncleft_core.metrics.extractors import Extractors
@@ -86,7 +87,7 @@ def test_subfolders_hidden_images_and_links_out_are_named(junk, tmp_path):
 
 def test_the_filter_judges_all_and_sets_aside_what_it_cannot_read(junk, analyzer):
     result = filter_set(junk, Filters(ArtifactFilter(analyzer, kinds=())))
-    reasons = {row.name: row.reasons for row in result.rows}
+    reasons = {row.name: row.reasons for row in read_image_set(junk)}
     assert sorted(reasons) == IMAGES
     assert [name for name in IMAGES if reasons[name] == ["unreadable"]] == UNREADABLE
     assert sorted(path.name for path in (junk / "rejected").iterdir()) == UNREADABLE

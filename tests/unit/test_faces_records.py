@@ -17,7 +17,6 @@ from diffusioncleft.diffusioncleft_core.dataset.examine import Examination, exam
 from diffusioncleft.diffusioncleft_core.dataset.folder import purge_dataset
 from diffusioncleft.diffusioncleft_core.dataset.references import dataset_records, read_references
 from diffusioncleft.diffusioncleft_core.errors import UserError
-from diffusioncleft.diffusioncleft_core.faces import records
 from diffusioncleft.diffusioncleft_core.faces.analyzer import PHANTOM_FOLDER, load_face_analyzer
 from diffusioncleft.diffusioncleft_core.faces.records import (
     PHANTOM_SCORE,
@@ -28,6 +27,7 @@ from diffusioncleft.diffusioncleft_core.faces.records import (
     face_records,
     record_of,
 )
+from diffusioncleft.diffusioncleft_core.imageset import ahead
 from diffusioncleft.diffusioncleft_core.imageset.decode import read_image
 from diffusioncleft.diffusioncleft_core.imageset.manifest import read_image_set
 from diffusioncleft.diffusioncleft_core.phantom.face import random_face
@@ -104,7 +104,7 @@ def test_records_are_the_same_on_one_core_and_on_several(images, analyzer, monke
     """On several a thread runs the networks; torn and repeated files are between the others."""
     (images / "copy.png").write_bytes((images / "both.png").read_bytes())
     names = ["one.png", "torn.png", "both.png", "copy.png", "empty.png", "missing.png", "one.png"]
-    monkeypatch.setattr(records, "usable_cores", lambda: cores)
+    monkeypatch.setattr(ahead, "usable_cores", lambda: cores)
     threads = set()
 
     class Watched(Counting):
@@ -125,7 +125,7 @@ def test_records_are_the_same_on_one_core_and_on_several(images, analyzer, monke
 
 
 def test_what_the_analysis_raises_ends_the_pass_and_leaves_no_thread(images, analyzer, monkeypatch, tmp_path):
-    monkeypatch.setattr(records, "usable_cores", lambda: 2)
+    monkeypatch.setattr(ahead, "usable_cores", lambda: 2)
 
     class Breaking(Counting):
         def analyze(self, image):
@@ -135,7 +135,7 @@ def test_what_the_analysis_raises_ends_the_pass_and_leaves_no_thread(images, ana
 
     with pytest.raises(MemoryError, match="too much"):
         face_records(images, ["one.png", "both.png", "empty.png"], Breaking(analyzer), tmp_path / "private")
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("faces")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("look")]
     counting = Counting(analyzer)
     face_records(images, ["one.png"], counting, tmp_path / "private")
     assert counting.asked == 0  # what was found before is kept

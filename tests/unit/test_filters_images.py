@@ -14,7 +14,6 @@ from diffusioncleft.diffusioncleft_core.dataset.references import ReferenceSet
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.faces.records import FaceRecord, record_of, second_share
 from diffusioncleft.diffusioncleft_core.filters import text as text_module
-from diffusioncleft.diffusioncleft_core.filters.apply import Filters, verdicts_of
 from diffusioncleft.diffusioncleft_core.filters.artifacts import (
     ARTIFACTS,
     NO_FACE,
@@ -26,6 +25,7 @@ from diffusioncleft.diffusioncleft_core.filters.eye_region import levelled
 from diffusioncleft.diffusioncleft_core.filters.framing import framing
 from diffusioncleft.diffusioncleft_core.filters.identity import IDENTITY_LEAK, IdentityFilter
 from diffusioncleft.diffusioncleft_core.filters.text import load_text_reader
+from diffusioncleft.diffusioncleft_core.filters.verdicts import Filters, verdicts_of
 from diffusioncleft.diffusioncleft_core.phantom.face import HEALTHY, random_face
 from diffusioncleft.diffusioncleft_core.phantom.render import render
 from diffusioncleft.tools.planted import PLANTED, plant, worn_copy

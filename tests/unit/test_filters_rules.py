@@ -11,7 +11,6 @@ from diffusioncleft.diffusioncleft_core.conditions.plan import REFILL_STRIDE, at
 from diffusioncleft.diffusioncleft_core.dataset.examine import Examination
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.faces.records import FaceRecord, second_share
-from diffusioncleft.diffusioncleft_core.filters.apply import verdicts_of
 from diffusioncleft.diffusioncleft_core.filters.artifacts import (
     ArtifactVerdict,
     Picture,
@@ -36,6 +35,7 @@ from diffusioncleft.diffusioncleft_core.filters.stage import (
     refill_set,
     rows_to_refill,
 )
+from diffusioncleft.diffusioncleft_core.filters.verdicts import verdicts_of
 from diffusioncleft.diffusioncleft_core.imageset.manifest import (
     ImageRow,
     read_image_set,

@@ -21,9 +21,10 @@ from diffusioncleft.diffusioncleft_core.dataset.withdrawn import Withdrawal, add
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.faces.analyzer import load_face_analyzer
 from diffusioncleft.diffusioncleft_core.files import read_jsonl, sha256_file, write_json, write_jsonl
-from diffusioncleft.diffusioncleft_core.filters.apply import Filters, filter_set
+from diffusioncleft.diffusioncleft_core.filters.apply import filter_set
 from diffusioncleft.diffusioncleft_core.filters.artifacts import ArtifactFilter
 from diffusioncleft.diffusioncleft_core.filters.identity import IdentityFilter
+from diffusioncleft.diffusioncleft_core.filters.verdicts import Filters
 from diffusioncleft.diffusioncleft_core.generation.plans import zero_shot_plan
 from diffusioncleft.diffusioncleft_core.imageset.manifest import read_image_set
 from diffusioncleft.diffusioncleft_core.imageset.places import SETTINGS
