@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..faces.analyzer import FacePack
-from ..faces.calibration import RATES, StatedThreshold, calibrate
+from ..faces.calibration import COUNTED, RATES, StatedThreshold, calibrate
 from ..ranges import PAPER_SIMILARITY, number
 from ..small_counts import FEWEST
 from ..statistics import Proportion
@@ -56,12 +56,16 @@ class AuditThreshold:
         """Share of strangers' images that match one of so many people by chance, where the pack states the
         rate: it knows many more pairs than a set has controls.
 
+        A fitted tail may state more than there is, and what is subtracted too much hides leaks: its value is
+        what was counted at the least, and only the upper end what was fitted.
+
         people: rounded up to fives, because their number would else follow.
         """
         people = -(-people // FEWEST) * FEWEST
         if self.source != PACK or self.stated is None or self.stated.rate_ci95 is None:
             return None
-        rates = (self.stated.rate, *self.stated.rate_ci95)
+        low, high = self.stated.rate_ci95
+        rates = (self.stated.rate if self.stated.method == COUNTED else low, low, high)
         value, low, high = (float(-np.expm1(people * np.log1p(-rate))) for rate in rates)
         return Proportion(value, (low, high), 0, self.stated.n_pairs)
 

@@ -71,6 +71,15 @@ def test_a_fitted_tail_reaches_where_pairs_can_not_be_counted():
     assert fitted.ci95[0] <= truth.threshold <= fitted.ci95[1]
 
 
+def test_of_a_fitted_tail_no_more_is_subtracted_than_was_counted():
+    """Hardly a pair lies where the tail says that there are some."""
+    faces = strangers(150, 4)
+    (fitted,) = calibrate(faces, names(150), (3e-5,))
+    assert (fitted.method, fitted.rate_ci95[0]) == (TAIL_FIT, 0) and fitted.rate_ci95[1] > 3e-5
+    chance = AuditThreshold(fitted.threshold, PACK, fitted, 3e-5).by_chance(270)
+    assert (chance.value, chance.ci95[0]) == (0, 0) and chance.ci95[1] > 270 * 3e-5 / 1.1
+
+
 @pytest.mark.parametrize(("people", "photographs"), [(6, 10), (40, 1)])
 def test_too_few_people_or_pairs_are_said_to_be_too_few(people, photographs):
     faces = strangers(people * photographs, 5)
