@@ -24,6 +24,7 @@ UNTOLD = (
     "that it learned from."
 )
 UNASKED = "Whether the model repeats its photographs is not known: the photographs have no descriptions."
+MISSES_UNKNOWN = " How often the same person is overlooked is not known here, so it may be more."
 AUC_LINE = 0.5
 """An AUC of no knowledge at all."""
 
@@ -59,7 +60,7 @@ def risk_sentence(risk: Mapping[str, Any]) -> str:
             f"{attack['k']:,} of {n} {was(attack['k'])} found, which is no more than chance allows ("
             f"{rough_percent(control['value'] or 0)} among other people); up to {missed} could be leaks."
         )
-    return said + unassessed_sentence(risk)
+    return said + ("" if risk.get("true_match") else MISSES_UNKNOWN) + unassessed_sentence(risk)
 
 
 def unassessed_sentence(risk: Mapping[str, Any]) -> str:

@@ -89,6 +89,12 @@ def test_the_upper_end_is_never_rounded_down():
     assert said / 100 >= risk["could_be_missed"]
 
 
+def test_where_nobody_knows_what_is_overlooked_the_sentence_says_so():
+    unknown = risk_sentence(risk_of(20) | {"true_match": None})
+    assert unknown.endswith("How often the same person is overlooked is not known here, so it may be more.")
+    assert not re.findall(JARGON, unknown, re.IGNORECASE) and "overlooked" not in risk_sentence(risk_of(20))
+
+
 def test_leaks_beyond_chance_and_matches_within_it_read_differently():
     assert "are leaks, beyond what chance finds" in risk_sentence(risk_of(20))
     within = risk_of(1) | {"ci95": [0.0, 0.03]}
