@@ -97,7 +97,7 @@ def is_phantom(settings: RunSettings) -> bool:
 def networks(settings: RunSettings) -> Iterator[Need]:
     """Face pack, text reader and the networks of the metrics; embedded ones only under --phantom."""
     from ..faces.analyzer import find_pack
-    from ..filters.text import load_text_reader
+    from ..filters.text import check_text_reader
     from ..metrics.extractors import EXTRACTORS, check_extractors
     from ..weights.registry import read_registry, require_file
 
@@ -111,7 +111,7 @@ def networks(settings: RunSettings) -> Iterator[Need]:
         return str(pack.folder)
 
     def text() -> str:
-        load_text_reader()
+        check_text_reader()
         return "in the rapidocr package"
 
     def extractor(metric: str) -> str:
