@@ -3,7 +3,7 @@
 Run as a script this is the process that has imported them: it forks for each command, which gets its own
 environment, working folder, streams and end. A trainer that such a command starts is forked here too,
 without the launcher: the two would import PyTorch and the rest for 15 s. Tests of the start itself start it
-as users do.
+as users do. Of plots the commands share what a page holds of the same, and the PDF and PNG of a name.
 """
 
 import atexit
@@ -31,6 +31,7 @@ OFFLINE = Path(__file__).resolve().parent / "offline"
 """Its `sitecustomize` keeps a Python that has it on its path from the network."""
 LIBRARIES = (
     *("scipy.spatial", "scipy.special", "scipy.stats", "skimage.transform", "sklearn.linear_model"),
+    *("matplotlib.figure", "matplotlib.backends.backend_pdf", "matplotlib.backends.backend_svg"),
     *("torch", "torchvision", "accelerate", "peft", "insightface.app"),
     *("transformers.models.clip.modeling_clip", "transformers.models.t5.modeling_t5"),
     *("diffusers.models.transformers.transformer_flux", "diffusers.models.autoencoders.autoencoder_kl"),
@@ -311,9 +312,12 @@ def main() -> None:
     for name in PACKAGES:
         for module in pkgutil.walk_packages(importlib.import_module(name).__path__, f"{name}."):
             importlib.import_module(module.name)
+    from drawn_plots import Kept, drawn_once, of_pages
+
     gc.freeze()
     listener = socket.socket(fileno=int(sys.argv[1]))
     address = listener.getsockname()
+    plots = Kept(Path(address).parent / "plots")
     asked = serve(listener)
     os.environ.clear()
     os.environ.update(asked["env"])
@@ -329,7 +333,8 @@ def main() -> None:
         _fork_trainers(address)
     status = 1
     try:
-        runpy.run_module(asked["module"], run_name="__main__", alter_sys=True)
+        with drawn_once(plots, of_pages):
+            runpy.run_module(asked["module"], run_name="__main__", alter_sys=True)
         status = 0
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(bool(end.code))

@@ -79,30 +79,35 @@ def artifacts(analyzer):
 
 
 @pytest.fixture(scope="session")
-def plots() -> dict[str, list[bytes]]:
-    """Plots that this process drew, for `plots_drawn_once`."""
+def plots() -> dict[str, bytes]:
+    """Plots that this process drew, for the fixtures that draw them once."""
     return {}
 
 
 @pytest.fixture(scope="module")
 def plots_drawn_once(plots):
-    """Of pages that differ in their words, the plots that they share are drawn once: a page's take seconds.
+    """For tests of plots: what says the same is drawn once in each form."""
+    from drawn_plots import drawn_once, of_plots
 
-    For tests of pages; the same numbers and words in the same form are taken to be the same plot.
-    """
-    from diffusioncleft.diffusioncleft_core.report.drawing import DPI, Drawing
+    with drawn_once(plots, of_plots):
+        yield
 
-    draw = Drawing.render
 
-    def render(self, *forms, dpi=DPI):
-        said = (self.name, self.title, self.description, self.size, self.phantom, list(self.warnings))
-        key = repr((said, self.numbers(), forms, dpi))
-        if key not in plots:
-            plots[key] = draw(self, *forms, dpi=dpi)
-        return plots[key]
+@pytest.fixture(scope="module")
+def pages_drawn_once(plots):
+    """For tests of pages: the same of what a page holds; beside it lies a PDF and a PNG of that name."""
+    from drawn_plots import drawn_once, of_pages
 
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Drawing, "render", render)
+    with drawn_once(plots, of_pages):
+        yield
+
+
+@pytest.fixture(scope="module")
+def one_plot_of_a_name(plots):
+    """For tests that look at no plot."""
+    from drawn_plots import drawn_once, of_names
+
+    with drawn_once(plots, of_names):
         yield
 
 

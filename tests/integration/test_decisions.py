@@ -30,7 +30,7 @@ from diffusioncleft.diffusioncleft_core.report.html import write_private_html
 from diffusioncleft.diffusioncleft_core.report.nearest import nearest_pairs, write_nearest
 from diffusioncleft.diffusioncleft_core.report.pictures import withheld
 
-pytestmark = pytest.mark.usefixtures("plots_drawn_once")
+pytestmark = pytest.mark.usefixtures("pages_drawn_once")
 
 CONDITIONS = ("pre_op", "post_op")
 

@@ -28,7 +28,7 @@ from diffusioncleft.diffusioncleft_core.report.html import write_html
 from diffusioncleft.diffusioncleft_core.run import holdings, withdrawal
 from diffusioncleft.diffusioncleft_core.run.withdrawal import erase_held, find_withdrawn
 
-pytestmark = pytest.mark.usefixtures("plots_drawn_once")
+pytestmark = pytest.mark.usefixtures("pages_drawn_once")
 
 MATTERS = {"images": "those of a person who withdrew"}
 RUN = run_fingerprint(MATTERS)

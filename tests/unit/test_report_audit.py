@@ -23,7 +23,7 @@ from diffusioncleft.diffusioncleft_core.report.audit_words import (
 )
 from diffusioncleft.diffusioncleft_core.report.html import UNREADABLE, write_html
 
-pytestmark = pytest.mark.usefixtures("plots_drawn_once")
+pytestmark = pytest.mark.usefixtures("pages_drawn_once")
 
 STATED = StatedThreshold(
     1e-5, 0.8, (0.79, 0.81), (5e-6, 2e-5), "counted", 10**6, 1500, "", {"value": 0.99, "ci95": [0.98, 1.0]}

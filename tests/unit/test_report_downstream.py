@@ -26,7 +26,7 @@ from diffusioncleft.diffusioncleft_core.report.plain_words import (
 )
 from diffusioncleft.diffusioncleft_core.report.summary import summarize
 
-pytestmark = pytest.mark.usefixtures("plots_drawn_once")
+pytestmark = pytest.mark.usefixtures("pages_drawn_once")
 
 FEW = 100
 """Resamples."""

@@ -8,7 +8,7 @@ from report_documents import document
 
 from diffusioncleft.diffusioncleft_core.report.html import TEMPLATES, UNREADABLE, write_html
 
-pytestmark = pytest.mark.usefixtures("plots_drawn_once")
+pytestmark = pytest.mark.usefixtures("pages_drawn_once")
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from diffusioncleft.diffusioncleft_core.report.plain_words import (
 from diffusioncleft.diffusioncleft_core.statistics import clopper_pearson
 from diffusioncleft.tools.study_server import make_study
 
-pytestmark = pytest.mark.usefixtures("plots_drawn_once")
+pytestmark = pytest.mark.usefixtures("pages_drawn_once")
 
 JARGON = r"\b(FIR|FID|LPIPS|cosine|embedding|threshold|hold-?out|sidecar|trigger|latent|n =|raw|metadata)\b"
 

@@ -63,7 +63,7 @@ from diffusioncleft.diffusioncleft_core.report.summary import length_of, write_c
 from diffusioncleft.diffusioncleft_core.report.withdrawn import with_withdrawal
 from diffusioncleft.diffusioncleft_core.run.evaluation import without_steps
 
-pytestmark = pytest.mark.usefixtures("plots_drawn_once")
+pytestmark = pytest.mark.usefixtures("pages_drawn_once")
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ from diffusioncleft.diffusioncleft_core.study.web.answers import read_answers
 from diffusioncleft.diffusioncleft_core.study.web.store import Store, stored_ratings
 from diffusioncleft.tools.study_server import make_study
 
-pytestmark = pytest.mark.usefixtures("plots_drawn_once")
+pytestmark = pytest.mark.usefixtures("pages_drawn_once")
 
 
 def rated_by_two(study: Study) -> None:

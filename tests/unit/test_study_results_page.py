@@ -19,7 +19,7 @@ from diffusioncleft.diffusioncleft_core.study.ratings import (
 )
 from diffusioncleft.diffusioncleft_core.study.statistics.document import study_document
 
-pytestmark = pytest.mark.usefixtures("plots_drawn_once")
+pytestmark = pytest.mark.usefixtures("pages_drawn_once")
 
 MINIMAL_CHOICE = """
 name = "mine"
