@@ -15,7 +15,7 @@ from diffusioncleft.diffusioncleft_core.flux.source import phantom_source
 from diffusioncleft.diffusioncleft_core.generation.settings import Sampling
 from diffusioncleft.diffusioncleft_core.phantom.photographs import write_photographs
 from diffusioncleft.diffusioncleft_core.recipe.presets import named_recipe
-from diffusioncleft.diffusioncleft_core.run import pipeline
+from diffusioncleft.diffusioncleft_core.run import evaluation, pipeline, training
 from diffusioncleft.diffusioncleft_core.run.pipeline import run_pipeline
 from diffusioncleft.diffusioncleft_core.run.settings import RunSettings
 from diffusioncleft.trainer.events import Events
@@ -27,6 +27,7 @@ SEED = 4
 """Holds out the fourth subject, be it of 5, 6 or 7: a subject that was held out stays so."""
 HELD_OUT = 3
 pipeline.trainings_at_once = lambda settings: 1  # models are not loaded by two threads of one process
+evaluation.ZERO_SHOT_IMAGES = training.PREVIEWS = 1
 
 
 def train_here(recipe: Any, on_event: Callable[[Any], None], stop: Callable[[], bool]) -> None:

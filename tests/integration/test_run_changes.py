@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commands import LIBRARIES
 from PIL import Image
 from report_folders import saved_by
 from safetensors.numpy import load_file
@@ -24,7 +25,7 @@ from diffusioncleft.diffusioncleft_core.run.pipeline import plan_run, run_pipeli
 from diffusioncleft.diffusioncleft_core.run.settings import RunSettings
 from diffusioncleft.diffusioncleft_core.run.stages import State
 
-pytestmark = pytest.mark.usefixtures("plots_drawn_once")
+pytestmark = pytest.mark.usefixtures("one_plot_of_a_name")
 
 LORAS = {"pre_op": "clp", "post_op": "clprep"}
 
@@ -274,7 +275,7 @@ def test_a_run_killed_in_every_stage_goes_on_to_the_undisturbed_ones_results(
     settings = settings_of(root, "pre_op")
     stages = [row.name for row in plan_run(settings)]
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["tiny_runs"])
+    processes.set_forkserver_preload(["tiny_runs", *LIBRARIES])
     for stage in stages:
         process = processes.Process(target=run_and_be_killed, args=(root, stage))
         process.start()

@@ -29,7 +29,7 @@ from diffusioncleft.diffusioncleft_core.run.pipeline import plan_run, run_pipeli
 from diffusioncleft.diffusioncleft_core.run.settings import RunSettings
 from diffusioncleft.diffusioncleft_core.run.stages import State
 
-pytestmark = pytest.mark.usefixtures("plots_drawn_once")
+pytestmark = pytest.mark.usefixtures("one_plot_of_a_name")
 
 SIDE = 128
 DRAWN_BY_BASE = {"regularization-pre_op", "zero-shot"}
