@@ -4,11 +4,15 @@ import re
 from pathlib import Path
 
 import pytest
+from commands import forked_trainers
 from phantom_datasets import photograph
 
 from diffusioncleft.cli.main import main
 from diffusioncleft.diffusioncleft_core.conditions.loader import EMBEDDED, load_vocabulary
 from diffusioncleft.diffusioncleft_core.files import read_json, read_jsonl
+from diffusioncleft.diffusioncleft_core.phantom.photographs import write_healthy
+
+pytestmark = pytest.mark.usefixtures("pages_drawn_once")
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "conditions.md"
 THIRD = """
@@ -36,7 +40,16 @@ SMALL = ["--n", IMAGES, "--max-train-steps", 2, "--cell-images", 1, "--metrics",
 
 
 def command(*words: object) -> None:
-    assert main(list(map(str, words))) == 0
+    with forked_trainers():
+        assert main(list(map(str, words))) == 0
+
+
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory):
+    """Two faces for the map, where a run on phantoms draws a hundred."""
+    folder = tmp_path_factory.mktemp("healthy")
+    write_healthy(folder, 2, 5)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +64,7 @@ def palsy(tmp_path_factory) -> tuple[Path, Path]:
     return file, photograph(root / "photos", "scar", 1, gender="female", grade="partial")
 
 
-def test_a_vocabulary_of_one_condition_goes_through_every_stage(palsy, tmp_path, capsys):
+def test_a_vocabulary_of_one_condition_goes_through_every_stage(palsy, healthy, tmp_path, capsys):
     vocabulary, photos = palsy
     out = tmp_path / "run"
     words = [
@@ -61,6 +74,8 @@ def test_a_vocabulary_of_one_condition_goes_through_every_stage(palsy, tmp_path,
         vocabulary,
         "--photos",
         f"acute={photos}",
+        "--control",
+        healthy,
         "--out",
         out,
         *SMALL,
@@ -124,7 +139,7 @@ def test_commands_beside_the_run_take_the_vocabulary(palsy, tmp_path, capsys):
     assert not [word for word in ("CleftGAN", "Both") if word in page]
 
 
-def test_a_third_condition_stands_beside_the_two_of_cleft_lip(tmp_path):
+def test_a_third_condition_stands_beside_the_two_of_cleft_lip(healthy, tmp_path):
     vocabulary = tmp_path / "three.toml"
     vocabulary.write_text(EMBEDDED.read_text("utf-8") + THIRD, encoding="utf-8")
     names = list(load_vocabulary(vocabulary).conditions)
@@ -135,7 +150,7 @@ def test_a_third_condition_stands_beside_the_two_of_cleft_lip(tmp_path):
         "acute": photograph(tmp_path / "acute", "scar", 3, grade="complete"),
     }
     out = tmp_path / "run"
-    words = ["run", "--phantom", "--vocabulary", vocabulary, "--out", out, *SMALL]
+    words = ["run", "--phantom", "--vocabulary", vocabulary, "--out", out, *SMALL, "--control", healthy]
     given = {name: ["--photos", f"{name}={folder}"] for name, folder in photos.items()}
     command(*words, *given["pre_op"], *given["acute"])
     loras = {path: path.stat().st_mtime_ns for path in (out / "loras").rglob("*.safetensors")}

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from diffusioncleft.diffusioncleft_core.dataset.withdrawn import MARK, user_register
 from diffusioncleft.diffusioncleft_core.files import read_jsonl
-from diffusioncleft.diffusioncleft_core.phantom.photographs import write_photographs
+from diffusioncleft.diffusioncleft_core.phantom.photographs import write_healthy, write_photographs
 
 GONE = "photo-0001.png"
 LORA = Path("loras/pre_op/clp.safetensors")
@@ -26,7 +26,7 @@ def cleft(env: dict[str, str], *words: object) -> subprocess.CompletedProcess[st
 def run(env: dict[str, str], photographs: Path, out: Path) -> subprocess.CompletedProcess[str]:
     words = ["run", "--phantom", "--photos-pre", photographs, "--out", out, "--n", 2, "--cell-images", 1]
     words += ["--holdout", 0, "--max-train-steps", 2, "--metrics", "none", "--device", "cpu", "--seed", 3]
-    return cleft(env, *words)
+    return cleft(env, *words, "--control", photographs.parent / "healthy")
 
 
 def set_consent(photographs: Path, file: str, consent: str) -> None:
@@ -67,6 +67,7 @@ def before(env, tmp_path_factory) -> Path:
     """A finished run of four people who agreed, beside their photographs."""
     root = tmp_path_factory.mktemp("withdrawal")
     write_photographs(root / "photos", 4, "cleft", 3, subjects=4)
+    write_healthy(root / "healthy", 2, 5)
     done = run(env, root / "photos", root / "run")
     assert done.returncode == 0, done.stderr
     return root
@@ -239,6 +240,7 @@ def test_a_run_whose_photographs_are_all_gone_marks_first_and_says_what_to_do(en
     copied(before, tmp_path / "run")
     (tmp_path / "photos").mkdir()
     shutil.copy(before / "photos" / "metadata.csv", tmp_path / "photos")
+    shutil.copytree(before / "healthy", tmp_path / "healthy")
     state = {**env, "XDG_STATE_HOME": str(tmp_path / "state")}
     done = run(state, tmp_path / "photos", tmp_path / "run")
     assert done.returncode == 2 and "Traceback" not in done.stderr

@@ -26,7 +26,7 @@ from diffusioncleft.diffusioncleft_core.dataset.withdrawn import (
 )
 from diffusioncleft.diffusioncleft_core.errors import UserError
 from diffusioncleft.diffusioncleft_core.files import read_jsonl, sha256_file
-from diffusioncleft.diffusioncleft_core.phantom.photographs import write_photographs
+from diffusioncleft.diffusioncleft_core.phantom.photographs import write_healthy, write_photographs
 from diffusioncleft.diffusioncleft_core.run.withdrawal import note_change
 
 
@@ -167,6 +167,7 @@ def test_photographs_of_another_dataset_know_what_they_chose(clinic, settings, a
 def test_a_run_with_an_early_stop_trains_anew_without_the_photograph_and_says_why(tmp_path):
     env = {**offline_environment(), "XDG_STATE_HOME": str(tmp_path / "state")}
     write_photographs(tmp_path / "photos", 8, "cleft", 3, subjects=8, size=64)
+    write_healthy(tmp_path / "healthy", 2, 5, size=64)
     recipe = {
         "data": {"resolution": [64]},
         "optimizer": {"name": "AdamW", "steps": 2},
@@ -175,7 +176,7 @@ def test_a_run_with_an_early_stop_trains_anew_without_the_photograph_and_says_wh
     (tmp_path / "recipe.json").write_text(json.dumps(recipe), "utf-8")
     words = ["run", "--phantom", "--photos-pre", tmp_path / "photos", "--out", tmp_path / "run", "--n", 1]
     words += ["--cell-images", 1, "--holdout", 0.3, "--metrics", "none", "--device", "cpu", "--seed", 3]
-    words += ["--recipe", tmp_path / "recipe.json"]
+    words += ["--recipe", tmp_path / "recipe.json", "--control", tmp_path / "healthy"]
     before = run_command(*words, env=env)
     assert before.returncode == 0, before.stderr
     lora = tmp_path / "run" / "loras" / "pre_op" / "clp.safetensors"
