@@ -148,8 +148,8 @@ def told_apart(rows, classes):
 def two_cameras(tmp_path_factory):
     """The same kind of face as PNG with text chunks, and as JPEG with EXIF; drawn into one study."""
     root = tmp_path_factory.mktemp("cameras")
-    bare_pictures(root / "generated", 40, size=256)
-    bare_pictures(root / "real", 40, seed=8, size=256)
+    bare_pictures(root / "generated", 40, size=160)
+    bare_pictures(root / "real", 40, seed=8, size=160)
     exif = Image.Exif()
     exif[0x010F] = "A camera"
     for path in sorted((root / "real").rglob("*.png")):
