@@ -38,8 +38,8 @@ from .face_pool import FacePool, face_pool
 
 REPETITIONS = 1000
 RATES = (0.0, 0.001, 0.01, 0.1)
-TWICE_CALIBRATING = 300
-"""People in two pictures who calibrate: what the recogniser misses of the same person is known from them."""
+CALIBRATING = 1 / 3
+"""Share of the people in two pictures who calibrate: of them it is known what the recogniser misses."""
 NEW_HOLDOUT = 10
 """Sets that share a hold-out: comparing it anew takes most of the time."""
 PROMISED = 0.936
@@ -90,7 +90,8 @@ class Compared:
 
     @classmethod
     def of(cls, pool: FacePool) -> "Compared":
-        again = np.array(sorted(pool.again), np.int64)[TWICE_CALIBRATING:]
+        again = np.array(sorted(pool.again), np.int64)
+        again = again[round(CALIBRATING * len(again)) :]
         return cls(pool, again, pool.embeddings[pool.first[again]] @ pool.embeddings.T)
 
 
@@ -153,7 +154,7 @@ def of_setting(
     twice = np.array(sorted(pool.again), np.int64)
     rest = np.setdiff1d(np.arange(len(pool.first)), twice)
     calibrating, others = np.split(rest, [3 * len(rest) // 4])
-    calibrating = np.concatenate([twice[:TWICE_CALIBRATING], calibrating])
+    calibrating = np.concatenate([np.setdiff1d(twice, compared.again), calibrating])
     found = stated(pool, calibrating, setting.rate)
     assert found.threshold is not None
     # Who has no calibration of the pack knows neither its rate nor what it misses.

@@ -13,7 +13,7 @@ from diffusioncleft.diffusioncleft_core.dataset.build import build_dataset
 from diffusioncleft.diffusioncleft_core.dataset.folder import read_embeddings
 from diffusioncleft.diffusioncleft_core.dataset.settings import BuildSettings, Photographs
 from diffusioncleft.diffusioncleft_core.faces import records
-from diffusioncleft.diffusioncleft_core.filters import apply
+from diffusioncleft.diffusioncleft_core.filters import verdicts
 from diffusioncleft.diffusioncleft_core.imageset import decode as ingest
 from diffusioncleft.diffusioncleft_core.imageset.decode import pixel_sha256
 from diffusioncleft.diffusioncleft_core.imageset.manifest import read_image_set
@@ -74,8 +74,8 @@ def test_a_dataset_of_the_earlier_decoder_is_examined_again(tmp_path, analyzer, 
 
 
 def test_face_records_and_verdicts_of_the_earlier_decoder_are_not_taken(analyzer, artifacts, monkeypatch):
-    now = (records.records_key(analyzer), apply.Filters(artifacts).key)
+    now = (records.records_key(analyzer), verdicts.Filters(artifacts).key)
     monkeypatch.setattr(records, "INGEST_VERSION", 1)
-    monkeypatch.setattr(apply, "INGEST_VERSION", 1)
-    before = (records.records_key(analyzer), apply.Filters(artifacts).key)
+    monkeypatch.setattr(verdicts, "INGEST_VERSION", 1)
+    before = (records.records_key(analyzer), verdicts.Filters(artifacts).key)
     assert all(one != other for one, other in zip(now, before, strict=True))

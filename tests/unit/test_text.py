@@ -196,6 +196,7 @@ OWN_FILES = {
     "diffusioncleft_core/flux/lora_file.py": "a safetensors header",
     "diffusioncleft_core/flux/tensors.py": "a tensor",
     "diffusioncleft_core/imageset/cache.py": "our own cache",
+    "diffusioncleft_core/imageset/spool.py": "our own rows",
     "diffusioncleft_core/phantom/oracle.py": "shipped",
     "diffusioncleft_core/report/html.py": "shipped",
     "diffusioncleft_core/study/web/server.py": "our own address",
