@@ -6,11 +6,11 @@ import pytest
 from commands import run_module
 
 CALLS = {
-    "study_coverage": ["--studies", "4", "--no-ordinal", "--out", "figures/figures.json"],
+    "study_coverage": ["--studies", "20", "--no-ordinal", "--out", "figures/figures.json"],
     "evaluate_oracle": ["--n", "2", "--out", "figures"],
     "recipe_sweep": [
         *("--recipes", "rank16-balanced", "--conditions", "pre_op", "--steps", "2", "--strengths", "1"),
-        *("--n", "1", "--phantoms", "6", "--work", "work", "--out", "figures/figures.json"),
+        *("--n", "1", "--phantoms", "16", "--work", "work", "--out", "figures/figures.json"),
     ],
     "memorisation": [
         *("--people", "3", "--ranks", "2", "--steps", "1", "--captions", "trigger", "--n", "2"),
