@@ -158,8 +158,8 @@ def of_setting(
     found = stated(pool, calibrating, setting.rate)
     assert found.threshold is not None
     # Who has no calibration of the pack knows neither its rate nor what it misses.
-    source, known = (PACK, found) if setting.calibrated else (PHOTOGRAPHS, replace(found, true_match=None))
-    threshold = AuditThreshold(found.threshold, source, known, setting.rate)
+    source, told = (PACK, found) if setting.calibrated else (PHOTOGRAPHS, replace(found, true_match=None))
+    threshold = AuditThreshold(found.threshold, source, told, setting.rate)
     rates = {}
     for number, rate in enumerate(progress(RATES, about, unit="rate")):
         rng = np.random.default_rng([seed, number])
