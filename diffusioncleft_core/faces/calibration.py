@@ -219,7 +219,7 @@ def _stated(pairs: ImpostorPairs, rate: float, draws: Scores) -> StatedThreshold
     if method == COUNTED:
         value = _threshold(pairs, rate, everybody)
         thresholds = [_threshold(pairs, rate, weights) for weights in draws]
-        rates = []
+        fitted = []
     else:
         fits = [fit for weights in draws if (fit := Tail.of(pairs, weights)) is not None]
         own = Tail.of(pairs, everybody)
@@ -228,12 +228,12 @@ def _stated(pairs: ImpostorPairs, rate: float, draws: Scores) -> StatedThreshold
             return StatedThreshold(rate, None, None, None, None, pairs.n_pairs, pairs.n_people, reason)
         value = min(1.0, own.threshold(rate))
         thresholds = [fit.threshold(rate) for fit in fits]
-        rates = [fit.rate(value) for fit in fits]
+        fitted = [fit.rate(value) for fit in fits]
     counted = [_rate(pairs, value, weights) for weights in draws]
     low, high = np.quantile(thresholds, [0.025, 0.975])
     ends = (min(float(low), value), min(1.0, max(float(high), value)))
-    # A tail may end before the fitted one does: its lower end is what was counted.
-    low, high = np.quantile(counted, 0.025), np.quantile(rates or counted, 0.975)
+    # The scores may end before a fitted tail does: the lower end is what was counted.
+    low, high = np.quantile(counted, 0.025), np.quantile(fitted or counted, 0.975)
     of_rate = (min(float(low), rate), max(float(high), rate))
     return StatedThreshold(rate, value, ends, of_rate, method, pairs.n_pairs, pairs.n_people)
 

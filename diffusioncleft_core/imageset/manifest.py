@@ -315,11 +315,6 @@ def instead_of(row: ImageRow, rows: Iterable[ImageRow]) -> list[ImageRow]:
     ]
 
 
-def rejected_rows(rows: Iterable[ImageRow]) -> list[ImageRow]:
-    """What the filters rejected, of any attempt."""
-    return [row for row in rows if row.accepted is False]
-
-
 def _bare_rows(folder: Path, may_be_empty: bool) -> Iterator[ImageRow]:
     """Rows of a folder without a manifest; of one with our face records also what lies under `rejected/`."""
     listing = list_images(folder)

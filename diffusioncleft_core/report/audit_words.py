@@ -57,8 +57,8 @@ def risk_sentence(risk: Mapping[str, Any]) -> str:
         )
     else:
         said = (
-            f"{attack['k']:,} of {n} {was(attack['k'])} found, which is no more than chance allows ("
-            f"{rough_percent(control['value'] or 0)} among other people); up to {missed} could be leaks."
+            f"{attack['k']:,} of {n} {was(attack['k'])} found, which is no more than chance allows (up to "
+            f"{rough_percent(control['ci95'][1], up=True)} among other people); up to {missed} could be leaks."
         )
     return said + ("" if risk.get("true_match") else MISSES_UNKNOWN) + unassessed_sentence(risk)
 
