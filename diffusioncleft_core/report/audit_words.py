@@ -56,9 +56,10 @@ def risk_sentence(risk: Mapping[str, Any]) -> str:
             f"{rough_percent(low)} to {rough_percent(high, up=True)}); up to {missed} with what is missed."
         )
     else:
+        chance = rough_percent(control["ci95"][1], up=True)
         said = (
             f"{attack['k']:,} of {n} {was(attack['k'])} found, which is no more than chance allows (up to "
-            f"{rough_percent(control['ci95'][1], up=True)} among other people); up to {missed} could be leaks."
+            f"{chance} among other people); up to {missed} could be leaks."
         )
     return said + ("" if risk.get("true_match") else MISSES_UNKNOWN) + unassessed_sentence(risk)
 
