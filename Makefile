@@ -17,11 +17,12 @@ FEW := --phantoms 60 --n 32 --cell-images 16
 TESTS ?=
 WORKERS ?= logical
 
-.PHONY: help setup demo test lint format bench cluster-demo experiments clean
+.PHONY: help setup demo test proofs lint format bench cluster-demo experiments clean
 
 help:
 	@echo "make demo         the whole run on phantoms, into $(OUT)/   (QUICK=1: 60 phantoms, 32 images a condition: a sixth of the work)"
-	@echo "make test         all tests, on all cores      (TESTS=tests/unit/test_files.py for some of them, WORKERS=1)"
+	@echo "make test         the tests, on all cores      (TESTS=tests/unit/test_files.py for some of them, WORKERS=1)"
+	@echo "make proofs       the long tests, which make test leaves out: whole runs killed and changed, every form of an option"
 	@echo "make lint         ruff and mypy"
 	@echo "make format       let ruff rewrite the layout and the safe findings"
 	@echo "make bench        timings, kept in benchmarks/"
@@ -41,8 +42,13 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(PY) -m diffusioncleft run --phantom --out $(OUT) $(if $(QUICK),$(FEW),$(WHOLE))
 
+PYTEST := $(PY) -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 test: $(READY)
-	$(PY) -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(TESTS)
+	$(PYTEST) -m "not long" --durations 30 $(TESTS)
+
+proofs: $(READY)
+	$(PYTEST) -m long --durations 30 $(TESTS)
 
 lint: $(READY)
 	$(PY) -m ruff check .

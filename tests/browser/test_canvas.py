@@ -199,6 +199,7 @@ def test_a_graph_that_lacks_a_model_says_so_on_the_canvas_and_nothing_runs(canva
     canvas.page.keyboard.press("Escape")
 
 
+@pytest.mark.long
 def test_the_quick_start_runs_from_the_canvas_and_its_pictures_and_figures_appear(
     canvas, canvas_server, look
 ):

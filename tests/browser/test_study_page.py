@@ -196,7 +196,12 @@ def test_a_digit_answers_the_scale_it_is_typed_in_and_no_other(serving, browse):
 
 @pytest.mark.parametrize(
     ("size", "scheme"),
-    [(DESK, "light"), (DESK, "dark"), (TABLET, "light"), (PHONE, "dark")],
+    [
+        (DESK, "light"),
+        pytest.param(DESK, "dark", marks=pytest.mark.long),
+        pytest.param(TABLET, "light", marks=pytest.mark.long),
+        (PHONE, "dark"),
+    ],
     ids=["desk-light", "desk-dark", "tablet-light", "phone-dark"],
 )
 def test_axe_finds_nothing_on_any_page(serving, browse, look, size, scheme):

@@ -14,6 +14,7 @@ STEPS = 200
 MISSING = ("insightface", "onnxruntime", "rapidocr", "lpips", "pytorch_fid", "bitsandbytes", "sklearn")
 
 
+@pytest.mark.long
 def test_a_killed_trainer_harms_neither_the_server_nor_its_checkpoint(server, dataset):
     graph = training(dataset, name="killed", steps=STEPS, checkpoint_every=10)
     state = server.base / "diffusioncleft_runs"

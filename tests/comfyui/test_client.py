@@ -203,6 +203,7 @@ def test_a_signal_takes_the_prompt_off_the_server_and_leaves_the_others(
     assert queue_is_empty(server)
 
 
+@pytest.mark.long
 def test_a_prompt_that_a_restarted_server_lost_is_queued_again(server, tmp_path):
     told, finished = [], {}
 

@@ -5,6 +5,7 @@ import random
 import time
 from pathlib import Path
 
+import pytest
 from commands import run_command, start_command
 from graphs import PROMPT, drawing, node, saving
 
@@ -26,6 +27,7 @@ def assert_whole(folder: Path, count: int) -> None:
         assert (sidecar["prompt"], sidecar["seed"]) == (row["prompt"], row["seed"])
 
 
+@pytest.mark.long
 def test_client_and_server_killed_at_random_points_leave_no_picture_twice(server, tmp_path):
     chance = random.Random(1)
     there, here = server.base / "output" / "crashed", tmp_path / "set"

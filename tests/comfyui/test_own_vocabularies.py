@@ -69,6 +69,7 @@ def test_graphs_of_embedded_and_own_conditions_give_the_cores_prompts(own):
     assert outputs["see plan"] == [row.prompt for row in sampling_plan(acute, 3, 4)]
 
 
+@pytest.mark.long
 def test_a_dataset_of_an_own_vocabulary_is_trained_on_and_previewed_with_its_own_prompts(own):
     """With a vocabulary of one condition: no contrast, and regularisation images without any trigger."""
     running, acute = own

@@ -53,6 +53,7 @@ def test_other_sizes_and_long_prompts_draw_the_cores_picture_too(server):
     assert psnr(picture, core_picture(prompt, 3, side=64)) >= 40
 
 
+@pytest.mark.long
 def test_a_lora_trained_in_the_graph_changes_the_picture_as_in_the_core(server, dataset):
     graph = {**training(dataset, name="drawn"), **drawing(seed=41, lora=["train", 0], strength=1.5)}
     picture, sidecar = saved(server, graph, "set/lora", lora_name=["train", 0], lora_strength=1.5)

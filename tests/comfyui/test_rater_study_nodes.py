@@ -32,8 +32,8 @@ def results(name, design="as the ratings tell") -> Graph:
     return {"results": ours("StudyResults", study=name, design=design)}
 
 
-def studies(server):
-    return sorted(path for path in (server.base / "diffusioncleft_studies").glob("*") if path.is_dir())
+def studies(server, name="first"):
+    return sorted(path for path in (server.base / "diffusioncleft_studies").glob(f"{name}-*") if path.is_dir())
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +176,7 @@ def test_photographs_without_consent_to_be_shown_stay_out(server, made):
         graph[key] = ours("LoadImageSet", name=f"bare/{name}", which="all", start=0, limit=1)
     text = server.run(graph)["study"]["text"][0]
     assert "the set real is left out" in text and "consent_rating" in text
-    (made,) = [path for path in studies(server) if path.name.startswith("people-")]
+    (made,) = studies(server, "people")
     assert '"origin": "real"' not in (made / "private" / "key.jsonl").read_text("utf-8")
     shutil.rmtree(people)
     shutil.rmtree(server.base / "output" / "bare")

@@ -110,6 +110,7 @@ def test_a_graph_that_still_sets_a_moved_widget_on_the_trainer_is_refused_and_to
     assert "learning_rate moved to the node Cleft Training Options" in refusal(graph)
 
 
+@pytest.mark.long
 def test_a_trainer_process_computes_in_the_nodes_number_format(server, dataset):
     from safetensors import safe_open
 

@@ -133,6 +133,7 @@ def test_what_was_stopped_goes_on_where_it_was(server):
     )
 
 
+@pytest.mark.long
 def test_stopping_one_graph_leaves_those_that_wait(server, messages, dataset):
     """Three graphs queued at once; the one in the middle is stopped, the others end as if alone."""
     save = {"folder": "waited", "lora_name": "", "lora_strength": 1.0, "show": False}

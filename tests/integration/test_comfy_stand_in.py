@@ -7,9 +7,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from commands import offline_environment, run_command
 from stand_in_comfyui import GRAPH, MODES, StandIn
 
 from diffusioncleft.diffusioncleft_core.conditions.plan_rows import PlanRow, write_plan
@@ -19,6 +22,7 @@ from diffusioncleft.diffusioncleft_core.imageset.manifest import read_image_set
 
 ENOUGH = 60
 """Seconds after which a command that takes a few counts as waiting for ever."""
+PLANNED = ("chatter_missed_end", "slow_history", "pings")
 REFUSED = {
     "html": "/object_info answered no JSON; check that --server names a ComfyUI server",
     "html_later": "answered no JSON; check that --server names a ComfyUI server",
@@ -38,52 +42,64 @@ def standing_in(mode: str) -> Iterator[StandIn]:
         server.close()
 
 
-@pytest.fixture
-def run(command, tmp_path):
-    """Run the one-node graph on a stand-in; the finished process."""
-    workflow = tmp_path / "workflow.json"
+@dataclass(frozen=True)
+class Ended:
+    """A command that ran on a stand-in, the folder of its pictures, and the prompts that were posted."""
+
+    done: subprocess.CompletedProcess[str]
+    out: Path
+    queued: tuple[str, ...]
+    posts: int
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory) -> dict[str, Ended]:
+    """`comfy run` of the one-node graph on a stand-in of each kind, side by side: they mostly wait."""
+    root, environment = tmp_path_factory.mktemp("ended"), offline_environment()
+    workflow = root / "workflow.json"
     workflow.write_text(json.dumps(GRAPH))
+    write_plan(root / "plan.jsonl", [PlanRow(i, f"face {i}", i, {}, "pre_op") for i in range(3)])
+    rows = ["--plan", root / "plan.jsonl", "--prompt-input", "1.text", "--seed-input", "1.seed"]
 
-    def call(server: StandIn, *arguments: object, patience: float = 30):
-        where = ["--server", server.url, "--out", tmp_path / "out", "--patience", patience]
-        return command("comfy", "run", workflow, *where, *arguments, timeout=ENOUGH)
+    def run(name: str) -> Ended:
+        mode, _, plan = name.partition(" ")
+        out, patience = root / name, 3 if mode in REFUSED else 30
+        with standing_in(mode) as server:
+            words = ["comfy", "run", workflow, "--server", server.url, "--out", out, "--patience", patience]
+            done = run_command(*words, *(rows if plan else ()), cwd=root, env=environment, timeout=ENOUGH)
+            return Ended(done, out, tuple(server.queued), server.posts)
 
-    return call
+    names = [*MODES, *(f"{mode} plan" for mode in PLANNED)]
+    with ThreadPoolExecutor(len(names)) as pool:
+        return dict(zip(names, pool.map(run, names), strict=True))
 
 
 @pytest.mark.parametrize("mode", [mode for mode in MODES if mode not in REFUSED])
-def test_a_prompt_that_ends_is_fetched_whatever_the_websocket_brings(run, tmp_path, mode):
-    with standing_in(mode) as server:
-        done = run(server)
-        assert done.returncode == 0, done.stderr
-        assert "1 Draw: made" in done.stdout
-        (name,) = server.queued
-        assert (tmp_path / "out" / f"{name}.png").is_file()
-        assert server.posts == 1, "the prompt was queued twice"
+def test_a_prompt_that_ends_is_fetched_whatever_the_websocket_brings(ended, mode):
+    run = ended[mode]
+    assert run.done.returncode == 0, run.done.stderr
+    assert "1 Draw: made" in run.done.stdout
+    (name,) = run.queued
+    assert (run.out / f"{name}.png").is_file()
+    assert run.posts == 1, "the prompt was queued twice"
 
 
 @pytest.mark.parametrize("mode", REFUSED)
-def test_a_server_that_gives_no_result_is_told_in_one_sentence(run, tmp_path, mode):
-    with standing_in(mode) as server:
-        done = run(server, patience=3)
-        assert done.returncode == 2
-        assert REFUSED[mode] in done.stderr.splitlines()[-1]
-        assert "Traceback" not in done.stderr
-        assert not list((tmp_path / "out").rglob("*.png"))
+def test_a_server_that_gives_no_result_is_told_in_one_sentence(ended, mode):
+    run = ended[mode]
+    assert run.done.returncode == 2
+    assert REFUSED[mode] in run.done.stderr.splitlines()[-1]
+    assert "Traceback" not in run.done.stderr
+    assert not list(run.out.rglob("*.png"))
 
 
-@pytest.mark.parametrize("mode", ["chatter_missed_end", "slow_history", "pings"])
-def test_a_plan_ends_with_every_row_queued_once(run, tmp_path, mode):
-    write_plan(tmp_path / "plan.jsonl", [PlanRow(i, f"face {i}", i, {}, "pre_op") for i in range(3)])
-    rows = ["--plan", tmp_path / "plan.jsonl", "--prompt-input", "1.text", "--seed-input", "1.seed"]
-    with standing_in(mode) as server:
-        done = run(server, *rows)
-        assert done.returncode == 0, done.stderr
-        assert "3 rows done, 0 done before, 0 failed" in done.stdout
-        assert server.posts == 3
-    assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == [
-        f"{i:06d}_{i}.png" for i in range(3)
-    ]
+@pytest.mark.parametrize("mode", PLANNED)
+def test_a_plan_ends_with_every_row_queued_once(ended, mode):
+    run = ended[f"{mode} plan"]
+    assert run.done.returncode == 0, run.done.stderr
+    assert "3 rows done, 0 done before, 0 failed" in run.done.stdout
+    assert run.posts == 3
+    assert sorted(path.name for path in run.out.glob("*.png")) == [f"{i:06d}_{i}.png" for i in range(3)]
 
 
 def share(command, tmp_path, servers, n, *options, patience=30.0):

@@ -4,10 +4,12 @@ import importlib.util
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+from commands import offline_environment
 from safetensors.torch import load_file, save_file
 from tiny_flux import build_single_files, build_tiny_flux
 
@@ -23,11 +25,25 @@ pytestmark = pytest.mark.skipif(
 SCRIPT = Path(__file__).resolve().parents[1] / "comfyui_flux.py"
 
 
-def prepared(tmp_path):
-    """A tiny FLUX as single files and as a model, inputs on disk, and a generator for weights."""
-    folder = build_tiny_flux(tmp_path / "flux")
-    single = build_single_files(folder, tmp_path / "single")
-    transformer = load_transformer(FluxSource(folder=folder), torch.device("cpu"), torch.float32)
+FORMS = ("kohya", "diffusers", "comfyui")
+FACTORED = [(form, targets) for form in ("dora", "lokr", "whole lokr") for targets in ("all", "attention")]
+
+
+@dataclass(frozen=True)
+class Made:
+    """One tiny FLUX's velocities without a LoRA and with each form of each: ours, and ComfyUI's."""
+
+    base: torch.Tensor
+    expected: dict[str, torch.Tensor]
+    found: dict[str, torch.Tensor]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """What we predict, and what one process of ComfyUI's own FLUX gives for the same files."""
+    root = tmp_path_factory.mktemp("comfyui flux")
+    folder = build_tiny_flux(root / "flux")
+    single = build_single_files(folder, root / "single")
     generator = torch.Generator().manual_seed(0)
     inputs = {
         "latents": sampling.initial_noise(0, 64, 48)[None],
@@ -35,74 +51,77 @@ def prepared(tmp_path):
         "prompt_embeds": torch.randn(1, 32, 64, generator=generator),
         "pooled": torch.randn(1, 64, generator=generator),
     }
-    save_file(inputs, tmp_path / "inputs.safetensors")
-    return single, transformer, inputs, generator
+    save_file(inputs, root / "inputs.safetensors")
+    expected, files = {}, {}
 
+    def loaded():
+        return load_transformer(FluxSource(folder=folder), torch.device("cpu"), torch.float32)
 
-def comfyui(tmp_path, transformer, files, offline_env):
-    """What ComfyUI's own FLUX gives without a LoRA and with each of the files."""
-    arguments = [
-        COMFYUI,
-        transformer,
-        tmp_path / "inputs.safetensors",
-        tmp_path / "out.safetensors",
-    ]
+    def predicted(transformer):
+        return sampling.predict_velocity(transformer, **inputs).detach()
+
+    base = predicted(loaded())
+    for joint in (False, True):
+        transformer, kind = loaded(), f"lora {'joint' if joint else 'separate'}"
+        lora.attach_lora(transformer, 4, 8, seed=1, joint=joint)
+        for name, up in transformer.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(up, std=0.05, generator=generator)
+        paths = {form: root / f"{kind} {form}.safetensors" for form in FORMS}
+        lora.save_kohya(paths["kohya"], lora.lora_state(transformer), 8.0, {})
+        for form, path in paths.items():
+            if form != "kohya":
+                lora.convert_lora(paths["kohya"], path, form)
+            expected[f"{kind} {form}"] = predicted(transformer)
+            files[f"{kind} {form}"] = str(path)
+    for form, targets in FACTORED:
+        transformer, kind = loaded(), f"{form} {targets}"
+        if form == "dora":
+            lora.attach_lora(transformer, 4, 8, targets=targets, seed=1, joint=True, use_dora=True)
+        else:
+            ranks = lora.target_ranks(transformer, 2 if form == "lokr" else 64, targets)
+            lokr.attach_lokr(transformer, ranks, 8.0, seed=1)
+        with torch.no_grad():
+            for parameter in lora.lora_parameters(transformer):
+                parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+        expected[kind] = predicted(transformer)
+        file = root / f"{kind}.safetensors"
+        if form == "dora":
+            dora.save_dora(file, transformer, "default", lora.lora_state(transformer), 8.0, {})
+        else:
+            lokr.save_lokr(file, transformer, "default", {})
+        files[kind] = str(file)
+        lora.remove_lora(transformer, "default")
+        lora.load_lora(transformer, file, 0.5)
+        expected[f"{kind} at half"] = predicted(transformer)
+        files[f"{kind} at half"] = f"{file}@0.5"
+    given = [COMFYUI, single["transformer"], root / "inputs.safetensors", root / "out.safetensors"]
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), *map(str, arguments), *map(str, files)],
+        [sys.executable, str(SCRIPT), *map(str, given), *files.values()],
         capture_output=True,
         text=True,
-        env=offline_env,
+        env=offline_environment(),
         timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    return load_file(tmp_path / "out.safetensors")
+    found = load_file(root / "out.safetensors")
+    named = {"base": found["base"]} | {name: found[str(index)] for index, name in enumerate(files)}
+    return Made(base, expected, named)
 
 
-@pytest.mark.parametrize("joint", [False, True])
-def test_comfyui_gives_the_same_velocity_with_every_form_of_the_lora(tmp_path, offline_env, joint):
-    single, transformer, inputs, generator = prepared(tmp_path)
-    expected = {"base": sampling.predict_velocity(transformer, **inputs).detach()}
-    lora.attach_lora(transformer, 4, 8, seed=1, joint=joint)
-    for name, up in transformer.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(up, std=0.05, generator=generator)
-    trained = sampling.predict_velocity(transformer, **inputs).detach()
-    assert (trained - expected["base"]).abs().max() > 1e-2
-    files = [tmp_path / f"{form}.safetensors" for form in ("kohya", "diffusers", "comfyui")]
-    lora.save_kohya(files[0], lora.lora_state(transformer), 8.0, {})
-    for index, file in enumerate(files):
-        if index:
-            lora.convert_lora(files[0], file, file.stem)
-        expected[str(index)] = trained
-    found = comfyui(tmp_path, single["transformer"], files, offline_env)
-    for name, value in expected.items():
-        assert (found[name] - value).abs().max() < 1e-5, name
+def check(made, names):
+    assert (made.found["base"] - made.base).abs().max() < 1e-5
+    for name in names:
+        assert (made.expected[name] - made.base).abs().max() > 1e-3, name
+        assert (made.found[name] - made.expected[name]).abs().max() < 1e-5, name
 
 
-@pytest.mark.parametrize("form", ["dora", "lokr", "whole lokr"])
-@pytest.mark.parametrize("targets", ["all", "attention"])
-def test_comfyui_gives_the_same_velocity_with_a_dora_or_a_lokr(tmp_path, offline_env, form, targets):
-    single, transformer, inputs, generator = prepared(tmp_path)
-    expected = {"base": sampling.predict_velocity(transformer, **inputs).detach()}
-    if form == "dora":
-        lora.attach_lora(transformer, 4, 8, targets=targets, seed=1, joint=True, use_dora=True)
-    else:
-        ranks = lora.target_ranks(transformer, 2 if form == "lokr" else 64, targets)
-        lokr.attach_lokr(transformer, ranks, 8.0, seed=1)
-    with torch.no_grad():
-        for parameter in lora.lora_parameters(transformer):
-            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
-    expected["0"] = sampling.predict_velocity(transformer, **inputs).detach()
-    assert (expected["0"] - expected["base"]).abs().max() > 1e-2
-    file = tmp_path / "trained.safetensors"
-    if form == "dora":
-        dora.save_dora(file, transformer, "default", lora.lora_state(transformer), 8.0, {})
-    else:
-        lokr.save_lokr(file, transformer, "default", {})
-    lora.remove_lora(transformer, "default")
-    lora.load_lora(transformer, file, 0.5)
-    expected["1"] = sampling.predict_velocity(transformer, **inputs).detach()
-    found = comfyui(tmp_path, single["transformer"], [file, f"{file}@0.5"], offline_env)
-    for name, value in expected.items():
-        assert (found[name] - value).abs().max() < 1e-5, name
+@pytest.mark.parametrize("kind", ["lora separate", "lora joint"])
+def test_comfyui_gives_the_same_velocity_with_every_form_of_the_lora(made, kind):
+    check(made, [f"{kind} {form}" for form in FORMS])
+
+
+@pytest.mark.parametrize("kind", [f"{form} {targets}" for form, targets in FACTORED])
+def test_comfyui_gives_the_same_velocity_with_a_dora_or_a_lokr(made, kind):
+    check(made, [kind, f"{kind} at half"])

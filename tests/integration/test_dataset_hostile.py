@@ -160,6 +160,7 @@ def test_a_folder_of_everything_costs_no_good_photograph(command, tmp_path):
     assert min(np.abs(image - upright).mean() for image in found if image.shape == upright.shape) < 4
 
 
+@pytest.mark.long
 def test_the_same_command_after_an_interruption_goes_on(command, tmp_path):
     photos, out = tmp_path / "photos", tmp_path / "private"
     phantom.write_photographs(photos, 30, "cleft", 1, size=256)

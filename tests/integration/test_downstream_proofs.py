@@ -20,6 +20,7 @@ from diffusioncleft.diffusioncleft_core.phantom.face import random_face
 from diffusioncleft.diffusioncleft_core.phantom.render import render
 from diffusioncleft.diffusioncleft_core.weights.backbones import load_backbone
 
+pytestmark = pytest.mark.long
 LEARNED, TESTED = 40, 40
 USED = ("lip_masked", "lip_alone", "background", "shuffled_labels", "base_as_both")
 SETTINGS = ExperimentSettings(TrainSettings(kind="probe"), seeds=8)

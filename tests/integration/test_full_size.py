@@ -8,6 +8,7 @@ from diffusioncleft.tools.full_size import CASES, TINY_CASES, Record, check_name
 from diffusioncleft.tools.full_size_train import figures_of
 
 
+@pytest.mark.long
 def test_the_real_trainer_is_measured_and_a_fresh_process_draws_its_preview_again(python, tmp_path):
     done = python("-m", "diffusioncleft.tools.full_size", "--tiny", "--out", "figures.json", timeout=900)
     assert done.returncode == 0, done.stderr
@@ -28,6 +29,7 @@ def test_the_real_trainer_is_measured_and_a_fresh_process_draws_its_preview_agai
     assert "/full-size-" not in text, "the record names no folder of the machine"
 
 
+@pytest.mark.long
 def test_a_case_that_ends_its_process_costs_the_others_nothing(tmp_path):
     """The second case takes more memory than there is address space, the third has a block too many."""
     cases = ["64-plain", "20000000-plain", "64-plain-4streamed", "64-int8"]

@@ -82,7 +82,10 @@ def test_the_autoencoder_keeps_what_a_clinician_looks_at(vae: object) -> None:
     assert psnr > 24
 
 
-@pytest.mark.parametrize("condition", [None, "pre_op", "post_op"])
+@pytest.mark.parametrize(
+    "condition",
+    [pytest.param(None, marks=pytest.mark.long), "pre_op", pytest.param("post_op", marks=pytest.mark.long)],
+)
 def test_the_oracle_reads_held_out_phantoms_after_the_autoencoder(vae: object, condition: str | None) -> None:
     images, words = faces(40, condition, 77)
     reading = load_oracle().read(through(vae, images))

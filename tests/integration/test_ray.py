@@ -159,6 +159,7 @@ def test_two_workers_of_which_one_is_killed_draw_the_bytes_of_one_process(engine
     assert content(tmp_path / "set") == content(alone)
 
 
+@pytest.mark.long
 def test_a_killed_command_goes_on_from_what_it_drew(plan, alone, tmp_path):
     # Not cut off from other hosts: Ray's own processes speak to each other by this host's address.
     write_plan(tmp_path / "plan.jsonl", plan)
@@ -251,6 +252,7 @@ def test_two_workers_filter_and_measure_to_the_figures_of_one_process(engine, pi
         assert found["ray"][2][key] == pytest.approx(value, rel=1e-4, abs=1e-6), key
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("beside", [True, False])
 def test_two_workers_find_the_copies_of_a_bare_folders_photographs(engine, pictures, tmp_path, beside):
     bare, drawn = tmp_path / "bare", shutil.copytree(pictures / "set", tmp_path / "set")

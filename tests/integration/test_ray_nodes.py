@@ -7,6 +7,7 @@ import pytest
 from diffusioncleft.tools.cluster_kills import Drawn, command, compared, content, written_plan
 
 pytest.importorskip("ray", reason="NO RAY: pip install ray fsspec")
+pytestmark = pytest.mark.long
 N = 24
 
 

@@ -159,6 +159,7 @@ def test_a_finished_run_is_skipped_and_a_planned_change_starts_nothing(whole, ph
     assert {path: path.stat().st_mtime_ns for path in whole.rglob("*.safetensors")} == before
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")
 def test_a_run_interrupted_again_and_again_ends_as_the_undisturbed_one(
     whole, photographs, environment, tmp_path

@@ -136,6 +136,7 @@ def unlike(one: Any, other: Any, place: str = "report") -> list[str]:
     return [] if one == other else [f"{place}: {one} {other}"]
 
 
+@pytest.mark.long
 def test_more_images_another_threshold_and_fewer_photographs_one_after_the_other(
     both, tmp_path, from_the_start
 ):
@@ -181,6 +182,7 @@ def check_trained_anew(
     assert content(sorted(aside.glob("generation-pre_op-*"))[-1]) == images
 
 
+@pytest.mark.long
 def test_another_seed_makes_everything_anew_that_is_drawn_and_more_photographs_the_lora(root, from_the_start):
     settings = replace(settings_of(root, "pre_op"), seed=SEED + 1)
     before = lora(settings).read_bytes()
@@ -267,6 +269,7 @@ def test_a_run_whose_folder_was_moved_has_nothing_to_do(root, tmp_path):
     assert not settings.out.exists()
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.name == "nt", reason="sends SIGKILL")
 def test_a_run_killed_in_every_stage_goes_on_to_the_undisturbed_ones_results(
     surroundings, finished, tmp_path

@@ -146,6 +146,7 @@ def test_another_part_of_the_base_model_asks_for_all_that_was_made_with_it(copy,
     assert f"{word} changed" in next(row.why for row in without if row.name == "training-pre_op")
 
 
+@pytest.mark.long
 def test_another_base_model_repeats_what_was_made_with_it_and_keeps_the_earlier(copy):
     root, settings = copy
     change_tensor(root / "base" / "transformer" / "diffusion_pytorch_model.safetensors")
@@ -162,6 +163,7 @@ def test_another_scheduler_configuration_changes_nothing_because_nothing_reads_i
     assert run(settings)[0] == set()
 
 
+@pytest.mark.long
 def test_an_adapter_that_is_added_later_trains_again_and_another_one_too(copy):
     root, settings = copy
     adapter = root / "adapter.safetensors"
@@ -249,6 +251,7 @@ def test_another_number_of_images_draws_the_new_ones_alone_and_reports_on_that_m
     assert state_of(larger) == drawn
 
 
+@pytest.mark.long
 def test_another_number_of_images_with_refills_counts_those_of_its_own_plan(whole):
     """A threshold that nearly every face reaches rejects, and refills, again and again."""
     strict = replace(whole, threshold=0.05, refill=1, n=3)
@@ -292,6 +295,7 @@ def test_the_plan_says_what_a_change_redoes_and_writes_nothing(whole):
     assert {path: path.stat().st_mtime_ns for path in whole.out.rglob("*")} == before
 
 
+@pytest.mark.long
 def test_more_photographs_train_anew_and_keep_the_earlier_lora_and_images(whole):
     photographs = whole.photographs["pre_op"]
     root = photographs.folder.parent

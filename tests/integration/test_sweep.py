@@ -113,6 +113,7 @@ def test_a_killed_sweep_goes_on_and_trains_nothing_twice(undisturbed, workplace,
     assert [line.split()[1] for line in capsys.readouterr().out.splitlines()[1:]] == ["done", "to"]
 
 
+@pytest.mark.long
 def test_workers_on_ray_train_the_loras_of_one_process(undisturbed, workplace, tmp_path, capsys):
     pytest.importorskip("ray", reason="NO RAY: pip install ray fsspec")
     assert main([*words(workplace, tmp_path / "out"), "--ray", "--ray-workers", "2"]) == 0

@@ -34,8 +34,13 @@ CALLS = {
     ],
 }
 
+TRAIN = ("evaluate_steps",)
+"""Those that train."""
 
-@pytest.mark.parametrize("name", CALLS)
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.long] * (name in TRAIN)) for name in CALLS]
+)
 def test_a_measuring_script_writes_its_figures(name, tmp_path):
     (tmp_path / "figures").mkdir()
     done = run_module(f"diffusioncleft.tools.{name}", *CALLS[name], cwd=tmp_path)

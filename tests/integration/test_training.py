@@ -123,7 +123,7 @@ def test_the_same_command_again_only_says_done(workplace, straight):
     assert result.path.stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize("optimizer", ["AdamW8bit", "AdamW"])
+@pytest.mark.parametrize("optimizer", ["AdamW8bit", pytest.param("AdamW", marks=pytest.mark.long)])
 def test_a_resumed_run_is_bit_identical(workplace, tmp_path, optimizer):
     settings = _settings(
         workplace, tmp_path / "a", optimizer_type=optimizer, max_train_steps=12, prior_target="base"
@@ -174,6 +174,7 @@ def test_a_resumed_balanced_run_is_bit_identical_and_another_balance_is_refused(
         _train(changed(settings, output_dir=tmp_path / "c", balance_by="cleft_type,side"))
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 def test_killed_terminated_and_orphaned_runs_go_on_to_the_same_tensors(
     workplace, tmp_path, straight, offline_env
@@ -372,6 +373,7 @@ def test_the_trainer_prints_events_only_and_ends_with_2_for_a_mistake(workplace,
     assert f"there is no folder {tmp_path / 'missing'}" in told[-1]["message"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("precision", "dtype"), [("no", "float32"), ("bf16", "bfloat16")])
 def test_device_and_number_format_reach_the_trainers_process(workplace, tmp_path, precision, dtype):
     settings = _settings(workplace, tmp_path, max_train_steps=1, mixed_precision=precision, device="cpu")
@@ -413,6 +415,7 @@ def test_a_device_that_does_not_exist_is_refused_before_anything_is_written(work
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.long
 def test_a_run_with_compiled_blocks_ends_on_the_tensors_of_a_plain_one(workplace, tmp_path):
     """aot_eager, which computes with the plain path's kernels; one size, as each is compiled for itself."""
     noise_pictures(tmp_path / "photos", 2, CAPTION, sizes=((64, 64),))

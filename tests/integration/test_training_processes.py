@@ -126,6 +126,7 @@ def test_one_process_goes_on_where_two_were_stopped_with_the_same_bits(
     assert losses(path.parent) == losses(straight.parent)
 
 
+@pytest.mark.long
 def test_two_processes_go_on_where_one_was_stopped_with_the_same_bits(workplace, straight, tmp_path):
     alone = settings_of(workplace, tmp_path, gradient_accumulation_steps=2, checkpoint_every_n_steps=1)
     stop_at_a_checkpoint(alone)

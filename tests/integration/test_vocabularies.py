@@ -139,6 +139,7 @@ def test_commands_beside_the_run_take_the_vocabulary(palsy, tmp_path, capsys):
     assert not [word for word in ("CleftGAN", "Both") if word in page]
 
 
+@pytest.mark.long
 def test_a_third_condition_stands_beside_the_two_of_cleft_lip(healthy, tmp_path):
     vocabulary = tmp_path / "three.toml"
     vocabulary.write_text(EMBEDDED.read_text("utf-8") + THIRD, encoding="utf-8")

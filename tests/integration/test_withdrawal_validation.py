@@ -164,6 +164,7 @@ def test_photographs_of_another_dataset_know_what_they_chose(clinic, settings, a
     assert validated(folder) == [] and trained_photographs(folder / "second") == {}
 
 
+@pytest.mark.long
 def test_a_run_with_an_early_stop_trains_anew_without_the_photograph_and_says_why(tmp_path):
     env = {**offline_environment(), "XDG_STATE_HOME": str(tmp_path / "state")}
     write_photographs(tmp_path / "photos", 8, "cleft", 3, subjects=8, size=64)

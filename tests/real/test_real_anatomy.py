@@ -14,6 +14,7 @@ def test_a_real_detector_finds_one_face_where_it_is(faces, kind):
     assert found["landmark_error"]["mean"] <= 0.06
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_a_real_detector_finds_one_face_in_a_close_picture(faces, kind):
     found = detection(faces, KINDS[kind], 8, CLOSE)

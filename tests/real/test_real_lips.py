@@ -37,6 +37,7 @@ def test_a_lip_is_found_on_every_photograph_and_its_square_holds_mouth_and_nose_
         assert (eyes[:, 1] < low[1]).all(), "the eyes, which tell who it is, are not in the crop"
 
 
+@pytest.mark.long
 def test_the_lip_lies_in_the_same_place_at_another_size_and_in_the_mirror(faces, photographs):
     found = []
     for image in photographs:

@@ -79,6 +79,7 @@ def short(task):
     return replace(task, curve=(), controls=tuple(CONTROLS[name] for name in names))
 
 
+@pytest.mark.long
 def test_every_control_source_and_point_of_the_curve_is_trained(task, material, backbone, analyzer, tmp_path):
     settings = replace(SETTINGS, seeds=4)  # of two no interval tells a control from anything
     evidence = run_experiment(task, material, backbone, small_cropper(analyzer), tmp_path / "p", settings)

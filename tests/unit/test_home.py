@@ -57,6 +57,7 @@ def test_every_command_shows_its_help_and_what_is_here(stranger):
         assert result.returncode in ((0, 2) if not arguments else (0, 1)), (arguments, result.stderr)
 
 
+@pytest.mark.long
 def test_a_dataset_is_built_and_trained_on(stranger, tmp_path):
     photos, dataset = tmp_path / "photos", tmp_path / "set"
     build = ["dataset", "build", photos, "--metadata", photos / "metadata.csv", "--condition", "pre_op"]

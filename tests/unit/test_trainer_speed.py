@@ -94,6 +94,7 @@ def few_blocks(monkeypatch):
     torch._dynamo.reset()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("form", "streamed", "checkpointing"), [("", 0, True), ("nf4", 0, False), (PLAIN, 1, False)]
 )
