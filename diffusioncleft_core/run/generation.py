@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..conditions.plan_rows import Plan, PlanRow
 from ..conditions.vocabulary import Condition
 from ..files import inside, sha256_file
-from ..imageset.manifest import ImageRow, raw_rows, read_image_set
+from ..imageset.manifest import ImageRow, image_set_rows
 from ..progress import progress
 from .run import WARNINGS, Run, Warn
 from .settings import sampling_inputs, vocabulary_input
-from .stages import Results, Stage, always, digest_of
+from .stages import Results, Stage, always, digest_of_each
 
 
 def write_prompt_plan(run: Run, condition: Condition) -> Results:
@@ -75,26 +75,26 @@ def generate_images(run: Run, condition: Condition) -> Results:
     return run.stages.run(Stage(f"generation-{condition.name}", inputs, [out], work, after, fits))
 
 
-def prompts_of(plan: Sequence[PlanRow]) -> str:
+def prompts_of(plan: Iterable[PlanRow]) -> str:
     """Digest of what a plan asks for."""
-    return digest_of([(row.index, row.prompt, row.seed) for row in plan])
+    return digest_of_each((row.index, row.prompt, row.seed) for row in plan)
 
 
 def drawn_content(folder: Path) -> str:
     """Digest of a set's images as they were drawn, wherever the filters moved them since."""
-    rows = _compared(raw_rows(read_image_set(folder)))
-    return digest_of([[row.name, row.prompt, _image_digest(folder, row)] for row in rows])
+    rows = (row for row in _compared(folder) if row.is_raw)
+    return digest_of_each([row.name, row.prompt, _image_digest(folder, row)] for row in rows)
 
 
 def filtered_content(folder: Path) -> str:
     """Digest of a set's images with all that its manifest says of them, verdicts too."""
-    rows = _compared(read_image_set(folder))
-    return digest_of([[row.to_json(), _image_digest(folder, row)] for row in rows])
+    return digest_of_each([row.to_json(), _image_digest(folder, row)] for row in _compared(folder))
 
 
-def _compared(rows: Sequence[ImageRow]) -> Iterable[ImageRow]:
-    compared: Iterable[ImageRow] = progress(rows, "comparing images", leave=False)
-    return compared
+def _compared(folder: Path) -> Iterator[ImageRow]:
+    """The set's rows, one by one, with a bar."""
+    total = sum(1 for _ in image_set_rows(folder))
+    yield from progress(image_set_rows(folder), "comparing images", total, leave=False)
 
 
 def _image_digest(folder: Path, row: ImageRow) -> str | None:

@@ -8,10 +8,11 @@ digest of photographs may not leave it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -41,7 +42,21 @@ class State(StrEnum):
 
 def digest_of(value: Any) -> str:
     """SHA-256 of a JSON value, independent of the order of its keys."""
-    return sha256_bytes(json.dumps(value, sort_keys=True, default=str).encode())
+    return sha256_bytes(_json(value))
+
+
+def digest_of_each(values: Iterable[Any]) -> str:
+    """`digest_of` the list of these values, of which memory holds one at a time."""
+    found, between = hashlib.sha256(b"["), b""
+    for value in values:
+        found.update(between + _json(value))
+        between = b", "
+    found.update(b"]")
+    return found.hexdigest()
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, default=str).encode()
 
 
 def say_on_stderr(line: str) -> None:

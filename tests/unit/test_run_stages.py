@@ -28,6 +28,7 @@ from diffusioncleft.diffusioncleft_core.run.stages import (
     State,
     always,
     digest_of,
+    digest_of_each,
     never,
     plan_table,
     stage_table,
@@ -177,6 +178,11 @@ def test_an_interrupted_stage_goes_on_and_its_seconds_add_up(tmp_path, work):
 def test_digests_see_values_and_not_the_order_of_keys():
     assert digest_of({"a": 1, "b": [2]}) == digest_of({"b": [2], "a": 1})
     assert digest_of({"a": 1}) != digest_of({"a": 2})
+
+
+@pytest.mark.parametrize("values", [[], [1], [("ä", None, 2.5), {"b": 1, "a": [1j]}, "z"]])
+def test_a_digest_of_values_one_by_one_is_that_of_their_list(values):
+    assert digest_of_each(iter(values)) == digest_of(values)
 
 
 @pytest.mark.parametrize(("faces", "holdout"), [(100, 0.1), (201, 0.1), (9, 0.3), (5, 0.0)])
