@@ -124,7 +124,7 @@ def postgres():
     server.close()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.long)])
 def database(request):
     """Where a study's ratings lie: None is its own SQLite file, else the URL of an empty database."""
     return None if request.param == "sqlite" else request.getfixturevalue("postgres").database()

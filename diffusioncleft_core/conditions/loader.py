@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -51,6 +52,11 @@ def load_vocabulary(path: Path | None = None) -> Vocabulary:
     path = own or EMBEDDED
     with opened(path, _WHAT) as handle:
         data = handle.read()
+    return _read(data, path, own)
+
+
+@functools.lru_cache(maxsize=4)
+def _read(data: bytes, path: Path, own: Path | None) -> Vocabulary:
     name = f"{_WHAT} {path}"
     document = parse_toml(unicode_text(data, name), name)
     return _vocabulary(Table(document, path.name), sha256_bytes(data), own)

@@ -119,6 +119,7 @@ def test_settings_that_cant_be_trained_refuse_the_graph(server, dataset, real):
     assert not list((server.base / "diffusioncleft_datasets").glob("*9_0"))
 
 
+@pytest.mark.long
 def test_attributes_that_cant_be_balanced_and_a_factor_of_no_lokr_refuse_the_graph(server, dataset):
     for settings, words in (
         ({"balance_by": "scar"}, "balance_by scar: no training image says its scar; they say "),
@@ -197,6 +198,7 @@ def test_a_right_graph_is_queued_and_one_without_our_nodes_is_none_of_our_busine
     assert set(server.run(half)) == {"a"}
 
 
+@pytest.mark.long
 def test_a_release_that_builds_flux_otherwise_refuses_at_once(comfyui, server, dataset, tmp_path):
     """A model with one parameter more than the phantom's: said before the dataset is rendered."""
     hook = tmp_path / "hook"

@@ -163,6 +163,7 @@ def test_generated_sets_and_datasets_fit_the_same_socket(server, evaluated, gene
     assert not list(generated.rglob(".*")), "faces and crops of a set lie where the server shows them"
 
 
+@pytest.mark.long
 def test_a_test_set_with_people_who_were_learned_from_is_refused_or_marked(server, evaluated):
     """Before the queue where the datasets lie there, else by the node; a training never starts for it."""
     whole = {name: phantoms(f"{name}_op", seed, holdout=0.0) for name, seed in (("pre", 23), ("post", 24))}

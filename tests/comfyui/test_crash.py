@@ -60,6 +60,7 @@ def test_client_and_server_killed_at_random_points_leave_no_picture_twice(server
     assert_whole(here, ROWS)
 
 
+@pytest.mark.long
 def test_a_row_saved_again_is_kept_and_one_made_otherwise_is_added(server):
     """Same prompt, same seed: the same picture, unless size, steps or what follows the sampler differ."""
     folder = "known rows"

@@ -273,6 +273,7 @@ def test_a_report_is_not_written_into_a_set_that_it_does_not_measure(server, dat
     assert not (neighbour / "deep").exists()
 
 
+@pytest.mark.long
 def test_a_report_may_lie_in_the_set_that_it_measures(server, dataset, drawn):
     folder = server.base / "output" / "its own"
     shutil.copytree(server.base / "output" / drawn, folder)

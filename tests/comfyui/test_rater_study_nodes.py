@@ -33,7 +33,9 @@ def results(name, design="as the ratings tell") -> Graph:
 
 
 def studies(server, name="first"):
-    return sorted(path for path in (server.base / "diffusioncleft_studies").glob(f"{name}-*") if path.is_dir())
+    return sorted(
+        path for path in (server.base / "diffusioncleft_studies").glob(f"{name}-*") if path.is_dir()
+    )
 
 
 @pytest.fixture(scope="module")

@@ -72,7 +72,7 @@ def folder(server, dataset) -> Path:
     return server.base / "private datasets" / dataset
 
 
-@pytest.mark.parametrize("base", ["phantom", "flux"])
+@pytest.mark.parametrize("base", [pytest.param("phantom", marks=pytest.mark.long), "flux"])
 def test_node_and_train_make_one_recipe_of_one_choice(comfyui, folder, tmp_path, base):
     (tmp_path / "custom_nodes").mkdir()
     model = build_tiny_flux(tmp_path / "models" / "diffusers" / "flux")

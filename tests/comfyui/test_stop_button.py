@@ -110,7 +110,9 @@ def stop_in(server: ComfyServer, messages: list, graph: dict) -> None:
     assert stopped == ["node"], [data.get("exception_message") for _, data in status["messages"]]
 
 
-@pytest.mark.parametrize("kind", LONG)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.long] * (kind == "ReferenceSet")) for kind in LONG]
+)
 def test_the_stop_button_ends_the_node_at_its_next_picture(server, messages, kind):
     before = {name: part for name, part in LONG[kind].items() if name != "node"}
     if before:

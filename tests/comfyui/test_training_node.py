@@ -111,6 +111,7 @@ def test_a_training_goes_on_after_interrupt_detachment_and_the_servers_death(ser
     assert "done" in again["s"]["text"][0]
 
 
+@pytest.mark.long
 def test_robust_trains_on_regularisation_images_too_and_keeps_loras_on_the_way(server, dataset):
     graph = training(
         dataset,

@@ -99,6 +99,7 @@ def test_the_example_of_workflows_runs_one_on_a_server(run, tmp_path):
     assert list((tmp_path / "out").glob("*.png")) and (tmp_path / "out" / "outputs.json").is_file()
 
 
+@pytest.mark.long
 def test_the_commands_of_downstream_train_and_judge_a_classifier(repository, command, tmp_path):
     (block,) = re.findall(r"^```\n(.*?)^```", (repository / "docs/downstream.md").read_text(), re.M | re.S)
     commands = [shlex.split(line)[1:] for line in block.replace("\\\n", " ").strip().splitlines()]

@@ -90,6 +90,7 @@ def test_both_tasks_run_on_a_folder_and_tell_what_is_missing(root, holdings, bac
     assert not (root / "private" / "downstream").exists()
 
 
+@pytest.mark.long
 def test_a_task_without_its_images_costs_the_other_one_nothing(root, holdings, backbone):
     RunFolders(root).generated("pre_op").rename(root / "elsewhere")
     said = []
@@ -100,6 +101,7 @@ def test_a_task_without_its_images_costs_the_other_one_nothing(root, holdings, b
         try_tasks(holdings, [few("pre_post")], backbone, SMALL)
 
 
+@pytest.mark.long
 def test_the_stage_draws_the_base_model_and_is_skipped_when_nothing_changed(root, monkeypatch):
     monkeypatch.setattr(downstream, "PHANTOM_TEST", TEST)
     monkeypatch.setattr(downstream, "PHANTOM_BASE", 6)

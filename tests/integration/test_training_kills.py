@@ -226,6 +226,7 @@ launch.train(settings, lambda event: print(json.dumps(event), flush=True))
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 def test_a_parent_that_is_asked_to_end_waits_for_its_child(workplace, tmp_path, offline_env):
     """Asked twice, as some schedulers do; what ends it at once is SIGKILL, or a second Ctrl-C."""

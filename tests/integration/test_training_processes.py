@@ -146,6 +146,7 @@ def test_two_processes_go_on_where_one_was_stopped_with_the_same_bits(workplace,
         trained(two)
 
 
+@pytest.mark.long
 def test_one_process_with_an_unreadable_folder_ends_all_with_one_sentence(workplace, tmp_path, offline_env):
     script = tmp_path / "trainer.py"
     script.write_text(ONE_SEES_NO_FOLDER % str(SCRIPT))

@@ -100,7 +100,9 @@ def test_nothing_is_learned_from_labels_that_mean_nothing(seeded, reds):
     assert 0.25 < share_right(classifier, *tests) < 0.75
 
 
-@pytest.mark.parametrize("settings", [PAPER, PROBE], ids=["paper", "probe"])
+@pytest.mark.parametrize(
+    "settings", [pytest.param(PAPER, marks=pytest.mark.long), PROBE], ids=["paper", "probe"]
+)
 def test_the_same_seed_gives_the_same_classifier_and_another_one_another(settings, backbone, reds, greens):
     given = (TASK, reds["train"], greens["train"], backbone, settings)
     first, second = train_classifiers(*given, [3, 4])

@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commands import start_command
 from PIL import Image
 from synthetic_mark import assert_marked
 from tiny_flux import build_tiny_flux
@@ -287,26 +286,18 @@ def test_a_full_disk_is_one_sentence_and_the_next_call_goes_on(source, small_dis
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")
-def test_an_interrupted_command_goes_on_to_the_same_pictures(base, source, offline_env, tmp_path):
+def test_an_interrupted_command_goes_on_to_the_same_pictures(base, source, tmp_path):
     plan = a_plan(20)
     write_plan(tmp_path / "plan.jsonl", plan)
     out = tmp_path / "out"
-    arguments = [sys.executable, "-m", "diffusioncleft", "generate", "--plan", tmp_path / "plan.jsonl"]
-    arguments += ["--base", base, "--size", "64", "--out", out, "--device", "cpu", "--steps", "20"]
-    arguments += ["--batch", "4"]
-    child = subprocess.Popen(
-        list(map(str, arguments)),
-        env=offline_env,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A background job of a shell ignores SIGINT, and so would its children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
-    )
+    words = ["generate", "--plan", tmp_path / "plan.jsonl", "--base", base, "--size", 64, "--out", out]
+    child = start_command(*words, "--device", "cpu", "--steps", 20, "--batch", 4)
     deadline = time.monotonic() + 120
     while len(list(out.glob("*.json"))) < 4 and child.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     child.send_signal(signal.SIGINT)
-    _, errors = child.communicate(timeout=60)
+    child.wait(60)
+    errors = child.stderr.read()
     assert child.returncode == 130, errors
     assert "run the same command again" in errors
     there = len(list(out.glob("*.png")))

@@ -102,6 +102,7 @@ def test_the_page_embeds_the_same_svg_with_words(written):
     assert "in the folder <code>figures</code>" in page
 
 
+@pytest.mark.long
 def test_the_same_numbers_give_the_same_bytes_whatever_the_users_matplotlib_is_set_to(written, tmp_path):
     """In another process, on another day, with another style of the user's own."""
     (tmp_path / "matplotlibrc").write_text("font.size: 20\nlines.linewidth: 9\nsvg.fonttype: path\n")
