@@ -60,6 +60,7 @@ def long(dataset: str, **more: dict) -> Graph:
     return {**training(dataset, name="early", steps=4), **more}
 
 
+@pytest.mark.long
 def test_missing_face_models_refuse_the_graph_before_its_training(server, dataset, real):
     graph = long(
         dataset,

@@ -101,6 +101,7 @@ def test_a_builders_pictures_take_the_next_free_places(server):
         assert sidecar["attributes"] == {"cleft_type": "bilateral"}
 
 
+@pytest.mark.long
 def test_a_set_with_another_lora_is_refused_on_the_node(server, dataset):
     saved(server, drawing(seed=1), "set/mixed")
     with pytest.raises(NodeFailed, match="another lora"):

@@ -124,6 +124,7 @@ def test_the_stop_button_ends_the_node_at_its_next_picture(server, messages, kin
     assert server.get("/queue") == {"queue_running": [], "queue_pending": []}
 
 
+@pytest.mark.long
 def test_what_was_stopped_goes_on_where_it_was(server):
     outputs = server.run(LONG["SaveSyntheticSet"])
     assert outputs["node"]["text"][0].endswith(f"{IMAGES} in all")

@@ -165,7 +165,8 @@ def test_the_lora_changes_the_face(server, faces, lora, tmp_path):
     assert np.abs(pixels(tmp_path / plain) - pixels(folder / with_lora)).mean() > 0.5
 
 
-@pytest.mark.parametrize("condition", ["pre_op", pytest.param("post_op", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("condition", ["pre_op", "post_op"])
 def test_the_training_workflows_run_on_the_phantom(server, datasets, condition, tmp_path):
     outputs = run_workflow(server, f"train_{condition}", tmp_path, "LoraTrainer.steps=4")
     assert "done, step 4 of 4" in outputs["What was trained"].values["text"][0]

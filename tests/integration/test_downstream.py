@@ -52,7 +52,7 @@ def other_pack(folder):
     return pack
 
 
-@pytest.mark.parametrize("kind", ["paper", "probe"])
+@pytest.mark.parametrize("kind", [pytest.param("paper", marks=pytest.mark.long), "probe"])
 def test_a_model_trained_on_two_sets_tells_two_others_apart(command, sets, tmp_path, kind):
     out = tmp_path / "model"
     done = command(

@@ -130,6 +130,7 @@ def killed_when(words, condition):
     assert process.returncode != 0
 
 
+@pytest.mark.long
 def test_a_killed_export_and_a_killed_import_leave_nothing_whole_and_go_on(
     bucket, server, done, refused, tmp_path
 ):

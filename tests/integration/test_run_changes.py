@@ -229,6 +229,7 @@ def test_what_a_stage_warned_of_stays_in_the_report_and_what_names_a_file_is_onl
         assert str(root / "pre_op") not in (settings.out / shared).read_text("utf-8")
 
 
+@pytest.mark.long
 def test_a_condition_added_keeps_the_first_ones_lora_and_images(both, finished):
     root, states = both
     settings, first = settings_of(root, *LORAS), settings_of(finished, "pre_op")
@@ -243,6 +244,7 @@ def test_a_condition_added_keeps_the_first_ones_lora_and_images(both, finished):
     assert images == before
 
 
+@pytest.mark.long
 def test_a_condition_taken_out_leaves_its_results_and_the_report_of_the_rest(both, tmp_path):
     root = shutil.copytree(both[0], tmp_path / "changed")
     settings = settings_of(root, *LORAS)

@@ -224,6 +224,7 @@ def check_report(settings: RunSettings) -> None:
     assert page.count("<html") == 1
 
 
+@pytest.mark.long
 def test_another_number_of_images_draws_the_new_ones_alone_and_reports_on_that_many(whole):
     followers = {"plan-pre_op", "generation-pre_op", "oracle-pre_op", "filters", "measurements"}
     first = state_of(whole)

@@ -34,12 +34,11 @@ CALLS = {
     ],
 }
 
-TRAIN = ("evaluate_steps",)
-"""Those that train."""
+SLOW = ("evaluate_steps", "recipe_sweep", "study_coverage")
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.long] * (name in TRAIN)) for name in CALLS]
+    "name", [pytest.param(name, marks=[pytest.mark.long] * (name in SLOW)) for name in CALLS]
 )
 def test_a_measuring_script_writes_its_figures(name, tmp_path):
     (tmp_path / "figures").mkdir()
