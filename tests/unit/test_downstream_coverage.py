@@ -34,6 +34,7 @@ def test_intervals_are_not_wide_for_nothing(found):
     assert once["people"]["balanced_accuracy"]["mean_width"] < 1.1 * exact
 
 
+@pytest.mark.long
 def test_only_an_interval_that_covers_trainings_holds_what_another_training_would_give():
     spread = coverage(Setting(50, trainings=5, jitter=1.0), 60, seed=2)
     for metric in ("accuracy", "balanced_accuracy"):

@@ -31,6 +31,7 @@ def share_held(inner, outer):
     return float(np.prod(np.maximum(high - low, 0)) / np.prod(inner[2:] - inner[:2]))
 
 
+@pytest.mark.long
 def test_the_square_of_five_landmarks_holds_the_lip_of_every_phantom():
     """And the box between them most of it: 86 % in the median of 240 phantoms, 80 % at the least."""
     for picture in pictures(90):

@@ -44,6 +44,7 @@ def of_the_lip(backbone):
     return trained(backbone, (12, 12))
 
 
+@pytest.mark.long
 def test_saliency_is_on_the_lip_when_the_difference_is_and_elsewhere_when_it_is_elsewhere(
     backbone, of_the_lip
 ):

@@ -45,6 +45,7 @@ def stranger():
     return run
 
 
+@pytest.mark.long
 def test_every_command_shows_its_help_and_what_is_here(stranger):
     for arguments in [
         [],

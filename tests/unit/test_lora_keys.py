@@ -141,6 +141,7 @@ def test_kohya_round_trip_returns_the_same_bits(tmp_path):
     assert all(torch.equal(read.state[key], value) for key, value in state.items())
 
 
+@pytest.mark.long
 def test_the_files_bytes_follow_from_its_content_in_every_process(tmp_path, offline_env):
     script = (
         "import sys, torch; from pathlib import Path\n"

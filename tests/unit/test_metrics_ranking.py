@@ -39,6 +39,7 @@ def test_a_difference_over_the_same_photographs_is_narrower_than_of_independent_
         assert high - low < 0.8 * (apart[1] - apart[0]), metric
 
 
+@pytest.mark.long
 def test_the_interval_of_a_difference_holds_the_true_one():
     """FID and KID of two samplers, one of them shifted; the truth is the mean over many drawings."""
     rng = np.random.default_rng(1)
