@@ -15,6 +15,7 @@ from diffusioncleft.diffusioncleft_core.filters.identity import (
     NEAR_COPY_LEAK,
     IdentityFilter,
 )
+from diffusioncleft.diffusioncleft_core.imageset import copies
 from diffusioncleft.diffusioncleft_core.imageset.copies import (
     NEAR_COPY,
     NEAR_COPY_VISIT,
@@ -54,6 +55,16 @@ def test_an_altered_copy_leads_to_its_photograph(photographs, index, name):
     assert sum(found) >= N - 1, found
 
 
+def test_a_picture_that_is_like_no_photograph_in_any_frame_is_aligned_with_none(index, monkeypatch):
+    def aligned(*_, **settings):
+        raise AssertionError("aligned")
+
+    monkeypatch.setattr(copies, "_aligned", aligned)
+    noise = np.random.default_rng(3).integers(0, 256, (128, 128, 3), np.uint8)
+    found = index.matches(thumbnail(noise))
+    assert len(found) == N and {match.score for match in found} == {copies.NO_HINT}
+
+
 def test_the_mirror_image_is_known_as_one(photographs, index):
     match = index.best(thumbnail(np.ascontiguousarray(photographs[2][:, ::-1])))
     assert match.place == 2 and match.mirrored and match.score > 0.9
@@ -72,10 +83,10 @@ def test_among_photographs_copies_are_pairs_and_another_visit_of_a_phantom_is_no
     ]
     rng = np.random.default_rng(1)
     made = ("grey", "turned by 5°", "cropped to 80 %", "mirrored")
-    copies = [
+    altered = [
         CHANGES[name](photographs[place], rng, photographs[0]) for place, name in enumerate(made, start=4)
     ]
-    pairs = near_copy_pairs([thumbnail(image) for image in (*photographs, *visits, *copies)], NEAR_COPY_VISIT)
+    pairs = near_copy_pairs([thumbnail(image) for image in (*photographs, *visits, *altered)], NEAR_COPY_VISIT)
     assert pairs == [Pair(4, 11), Pair(5, 12), Pair(6, 13), Pair(7, 14, mirrored=True)]
 
 
