@@ -86,7 +86,8 @@ def test_among_photographs_copies_are_pairs_and_another_visit_of_a_phantom_is_no
     altered = [
         CHANGES[name](photographs[place], rng, photographs[0]) for place, name in enumerate(made, start=4)
     ]
-    pairs = near_copy_pairs([thumbnail(image) for image in (*photographs, *visits, *altered)], NEAR_COPY_VISIT)
+    everything = [thumbnail(image) for image in (*photographs, *visits, *altered)]
+    pairs = near_copy_pairs(everything, NEAR_COPY_VISIT)
     assert pairs == [Pair(4, 11), Pair(5, 12), Pair(6, 13), Pair(7, 14, mirrored=True)]
 
 
