@@ -213,7 +213,6 @@ def test_metric_nodes_give_the_cores_figures(server, dataset, drawn, tmp_path):
     assert len(outputs["report"]["images"]) == 2
 
 
-@pytest.mark.long
 def test_a_withdrawn_set_is_told_by_every_node_that_reads_it_and_no_image_of_it_is_in_the_report(
     server, dataset, drawn
 ):

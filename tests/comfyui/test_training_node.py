@@ -80,9 +80,12 @@ def test_a_training_goes_on_after_interrupt_detachment_and_the_servers_death(ser
 
     # Waiting for it is stopped; the training is not.
     waiting = server.queue({"s": ours("TrainingStatus", run="(latest)", stop=False, wait=True)})
-    while waiting not in server.get(f"/history/{waiting}"):  # ComfyUI forgets one that comes before the start
+
+    def stopped():  # asked again and again: ComfyUI forgets what comes before the prompt's start
         server.interrupt()
-        time.sleep(0.2)
+        return waiting in server.get(f"/history/{waiting}")
+
+    _until(server, stopped)
     told = [name for name, _ in server.wait(waiting)["status"]["messages"]]
     assert "execution_interrupted" in told
     assert "training, step" in _status(server)

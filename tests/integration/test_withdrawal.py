@@ -180,7 +180,6 @@ def refusal_of_erasure(done: subprocess.CompletedProcess[str]) -> str:
     return done.stdout
 
 
-@pytest.mark.long
 def test_without_a_new_run_what_is_in_place_is_marked_erased_and_made_again(env, before, after):
     """`dataset build` notices it; then only erasing is left, and the run makes what it lacks."""
     root = before

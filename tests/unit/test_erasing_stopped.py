@@ -120,7 +120,6 @@ def stopped_after(monkeypatch):
     return arrange
 
 
-@pytest.mark.long
 def test_wherever_an_erasing_is_stopped_the_next_one_erases_the_rest(tmp_path, monkeypatch, stopped_after):
     work, before = tmp_path / "work", tmp_path / "before"
     monkeypatch.setenv("XDG_STATE_HOME", str(work / "state"))
