@@ -23,7 +23,7 @@ from diffusioncleft.diffusioncleft_core.conditions.loader import load_vocabulary
 from diffusioncleft.diffusioncleft_core.conditions.plan import sampling_plan
 from diffusioncleft.diffusioncleft_core.conditions.plan_rows import Plan, read_plan, write_plan
 from diffusioncleft.diffusioncleft_core.environment import hardware, versions
-from diffusioncleft.diffusioncleft_core.files import sha256_bytes, write_json
+from diffusioncleft.diffusioncleft_core.files import read_json, sha256_bytes, write_json
 from diffusioncleft.diffusioncleft_core.generation.folder import PlannedSet
 from diffusioncleft.diffusioncleft_core.imageset.manifest import (
     Reread,
@@ -134,6 +134,16 @@ def export(root: Path, n: int) -> None:
     assert write_shards(root / SET, Place("shards", root / "shards"), "webdataset").pictures == n
 
 
+def purge(root: Path, n: int) -> None:
+    """Purge a dataset whose images are the set's pictures and sidecars; it is the last step."""
+    from diffusioncleft.diffusioncleft_core.dataset.folder import IMAGES, create_dataset_folder, purge_dataset
+
+    create_dataset_folder(root / DATASET)
+    (root / DATASET / IMAGES).rmdir()
+    (root / SET).rename(root / DATASET / IMAGES)
+    assert purge_dataset(root / DATASET).erased > 2 * (n - WRITTEN)
+
+
 STEPS: dict[str, Callable[[Path, int], None]] = {
     step.__name__: step
     for step in (
@@ -145,6 +155,7 @@ STEPS: dict[str, Callable[[Path, int], None]] = {
         manifest_listed,
         report,
         export,
+        purge,
     )
 }
 
@@ -187,6 +198,10 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=Path, help="where the sets lie meanwhile: /dev/shm leaves the disk out"
     )
+    parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS), metavar="STEP")
+    parser.add_argument(
+        "--add", action="store_true", help="keep what the result file has of other sizes and steps"
+    )
     parser.add_argument("--step", help=argparse.SUPPRESS)
     parser.add_argument("--root", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--n", type=int, help=argparse.SUPPRESS)
@@ -195,9 +210,11 @@ def main() -> None:
         measure_step(args.step, args.root, args.n)
         return
     steps: dict[str, dict[str, dict[str, float]]] = {name: {} for name in STEPS}
+    if args.add and args.out.is_file():
+        steps |= read_json(args.out)["steps"]
     for n in args.sizes:
         with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-            for name in STEPS:
+            for name in [step for step in STEPS if step in {*args.steps, "plan"}]:
                 found = run_step(name, Path(folder), n)
                 steps[name][str(n)] = found | {
                     "seconds_per_1000": round(1000 * found["cpu_seconds"] / n, 4),

@@ -358,11 +358,11 @@ def _withdraw(args: argparse.Namespace) -> int:
 
 
 def _purge(args: argparse.Namespace) -> int:
-    from ..diffusioncleft_core.dataset.folder import derived_files, purge_dataset
+    from ..diffusioncleft_core.dataset.folder import count_derived, purge_dataset
     from ..diffusioncleft_core.report.nearest import forget_dataset
     from ..diffusioncleft_core.run.withdrawal import withdraw_dataset
 
-    count = len(derived_files(args.folder))
+    count = count_derived(args.folder)
     refusal = f"purge erases {counted(count, 'file')} in {args.folder} for good; give --yes to do it"
     question = f"Erase {counted(count, 'derived file')} in {args.folder} for good? The photographs stay."
     if not agreed(args, refusal, question):

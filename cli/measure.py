@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..diffusioncleft_core.errors import UserError
-from ..diffusioncleft_core.ranges import COSINE, COUNT, PAPER_SIMILARITY, SEED
+from ..diffusioncleft_core.ranges import COSINE, COUNT, MOST_MEASURED, PAPER_SIMILARITY, SEED
 from .figures import summary
 from .options import add_ray_arguments, engine_from, warn
 from .set_arguments import conditions_known, references_from, sets_from, told_names
@@ -99,7 +99,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="another face model pack for the leak audit, best one that filtered nothing",
     )
     parser.add_argument("--pairs", type=COUNT, default=2000, help="random pairs for LPIPS (default 2000)")
-    parser.add_argument("--seed", type=SEED, default=0, help="of the pairs and of the halvings (default 0)")
+    parser.add_argument(
+        "--most-images",
+        type=COUNT,
+        default=MOST_MEASURED,
+        metavar="N",
+        help="images of a set, drawn at random, that enter distances, neighbourhoods and LPIPS; faces and "
+        "near copies are looked for in all (default %(default)s)",
+    )
+    parser.add_argument("--seed", type=SEED, default=0, help="of what is drawn at random (default 0)")
     parser.add_argument(
         "--control", type=Path, metavar="DIR", help="other people's faces, for the leak audit and the plane"
     )
@@ -182,6 +190,7 @@ def measured(
             args.cache,
             args.false_match_rate,
             conditions,
+            args.most_images,
         ),
         second=second_analyzer(args, device.type) if FIR in wanted else None,
         warn=warn,

@@ -95,6 +95,8 @@ SIMILARITY = number(0, 1, above=True)
 """Cosine similarity from which two faces count as one person's."""
 PAPER_SIMILARITY = 0.6
 """The paper's."""
+MOST_MEASURED = 50_000
+"""Images of a set that distances are measured on: as many as FID's makers draw (Heusel et al., NIPS 2017)."""
 STRENGTH = number(-4, 4)
 """Factor on a LoRA's own scale."""
 LEARNING_RATE = number(0, 1, above=True)

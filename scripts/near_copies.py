@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from diffusioncleft.diffusioncleft_core.files import write_json
 from diffusioncleft.diffusioncleft_core.imageset.copies import (
     COPIES_VERSION,
+    LIKELY,
     NEAR_COPY,
     NEAR_COPY_VISIT,
     CopyIndex,
@@ -82,7 +83,11 @@ class Scores:
 
 def share(scores: Iterable[float], threshold: float) -> dict[str, Any]:
     scores = list(scores)
-    found = clopper_pearson(sum(score >= threshold for score in scores), len(scores))
+    return proportion(sum(score >= threshold for score in scores), len(scores))
+
+
+def proportion(k: int, n: int) -> dict[str, Any]:
+    found = clopper_pearson(k, n)
     return {
         "value": None if found.value is None else round(found.value, 4),
         "ci95": [round(edge, 4) for edge in found.ci95],
@@ -121,6 +126,36 @@ def compare(
     return scores
 
 
+def likeness_of_copies(gallery: Mapping[str, Sequence[Image]], seed: int) -> list[float]:
+    """The coarse likeness of every altered copy that is found where nothing is too unlike to be aligned."""
+    images = [image for photographs in gallery.values() for image in photographs]
+    index, found = CopyIndex([thumbnail(image) for image in images], likely=-1.0), []
+    for number, alter in enumerate(progress(list(CHANGES.values()), "likeness of copies")):
+        for place, image in enumerate(images):
+            rng = np.random.default_rng([seed, number, place])
+            copy = thumbnail(alter(image, rng, images[int(rng.integers(len(images)))]))
+            own = [match for match in index.matches(copy) if match.place == place]
+            found += [match.likeness for match in own if match.score >= NEAR_COPY]
+    return found
+
+
+def likeness_figures(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
+    """The limit that each half's copies would choose, MARGIN below the lowest, and what it loses of the other
+    half's.
+    """
+    found: dict[str, Any] = {"limit in use": LIKELY}
+    for name, own, others in (("first", first, second), ("second", second, first)):
+        limit = float(np.floor(round((min(own) - MARGIN) / 0.05, 6)) * 0.05)
+        lost = proportion(sum(like < limit for like in others), len(others))
+        found[f"chosen on the {name} half"] = {
+            "lowest": round(min(own), 3),
+            "limit": round(limit, 2),
+            "lost of the other half's": lost,
+        }
+    both = [*first, *second]
+    return found | {"lost at the limit in use": proportion(sum(like < LIKELY for like in both), len(both))}
+
+
 def real_figures(folder: Path) -> tuple[dict[str, Any], dict[str, Scores]]:
     """Two halves of the people, each the strangers of the other."""
     photographs: dict[str, list[Image]] = {}
@@ -138,7 +173,9 @@ def real_figures(folder: Path) -> tuple[dict[str, Any], dict[str, Scores]]:
         "first half": compare(first, second, 11, "people, first half"),
         "second half": compare(second, first, 12, "people, second half"),
     }
-    return {"people": len(names), "photographs": sum(map(len, photographs.values()))}, found
+    like = (likeness_of_copies(half, seed) for half, seed in zip((first, second), (21, 22), strict=True))
+    counts = {"people": len(names), "photographs": sum(map(len, photographs.values()))}
+    return counts | {"likeness of copies that are found": likeness_figures(*like)}, found
 
 
 def phantoms(n: int, seed: int, visits: int = 1) -> dict[str, list[Image]]:

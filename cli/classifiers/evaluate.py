@@ -184,9 +184,9 @@ def test_sets(named: list[tuple[str, str, Path]], task: Task) -> dict[str, list[
 
 def told_label(folder: Path, task: Task) -> int | None:
     """The class of a set whose manifest tells it: all its images' conditions and roles give the same one."""
-    from ...diffusioncleft_core.imageset.manifest import read_image_set
+    from ...diffusioncleft_core.imageset.manifest import image_set_rows
 
-    labels = {task.label_of(row.condition, row.role) for row in read_image_set(folder)}
+    labels = {task.label_of(row.condition, row.role) for row in image_set_rows(folder)}
     return labels.pop() if len(labels) == 1 else None
 
 

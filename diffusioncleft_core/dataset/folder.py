@@ -213,8 +213,8 @@ def erase(path: Path) -> None:
             path.unlink(missing_ok=True)
             return
         for attempt in range(_ERASE_ATTEMPTS):
-            for entry in sorted(path.iterdir()):
-                erase(entry)
+            for name in sorted(os.listdir(path)):
+                erase(path / name)
             try:
                 path.rmdir()
                 return
@@ -318,16 +318,16 @@ class PurgeResult:
     left: tuple[str, ...]
 
 
-def derived_files(folder: Path) -> list[Path]:
-    """All files that a purge of `folder` erases. Raises UserError for a folder without the marker."""
-    folder = require_dataset(folder)
-    files: list[Path] = []
+def count_derived(folder: Path) -> int:
+    """How many files a purge of `folder` erases. Raises UserError for a folder without the marker."""
+    folder, count = require_dataset(folder), 0
     for entry in _derived_entries(folder):
         if entry.is_dir() and not entry.is_symlink():
-            files += [path for path in entry.rglob("*") if path.is_symlink() or not path.is_dir()]
-        elif entry.exists() or entry.is_symlink():
-            files.append(entry)
-    return files
+            for place, folders, files in os.walk(entry):
+                count += len(files) + sum(Path(place, name).is_symlink() for name in folders)
+        else:
+            count += entry.exists() or entry.is_symlink()
+    return count
 
 
 def purge_dataset(folder: Path) -> PurgeResult:
@@ -337,7 +337,7 @@ def purge_dataset(folder: Path) -> PurgeResult:
     named. Files are deleted, not overwritten. Interrupted, the same call goes on: the marker goes last.
     """
     folder = require_dataset(folder)
-    count = len(derived_files(folder))
+    count = count_derived(folder)
     with dataset_lock(folder):
         for entry in _derived_entries(folder):
             if entry.name not in (LOCK, MARKER):

@@ -6,7 +6,7 @@ import base64
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -153,14 +153,30 @@ def face_records(
     description: str = "faces",
     engine: Engine = HERE,
 ) -> list[FaceRecord]:
-    """The records of some images of a folder, in their order.
+    """The records of some images of a folder, in their order; see `each_face_record`."""
+    names = list(files)
+    found = each_face_record(folder, names, analyzer, cache, description=description, engine=engine)
+    records = dict(found)
+    return [records[place] for place in range(len(names))]
+
+
+def each_face_record(
+    folder: Path,
+    names: Sequence[str],
+    analyzer: FaceAnalyzer,
+    cache: Path | None = None,
+    *,
+    description: str = "faces",
+    engine: Engine = HERE,
+) -> Iterator[tuple[int, FaceRecord]]:
+    """The place and the record of each of some images of a folder, as they are found: first what is kept.
 
     What is in the cache is not looked at again, whatever the file is called now. It is written image by
     image, so that an interrupted pass goes on.
 
     Args:
         folder: the set.
-        files: paths relative to it; one that is missing or can't be decoded is a record with `unreadable`.
+        names: paths relative to it; one that is missing or can't be decoded is a record with `unreadable`.
         analyzer: finds the faces.
         cache: a private folder that keeps records by the content of the file and the face pack's weights.
         description: of the progress bar.
@@ -170,21 +186,20 @@ def face_records(
         UserError: a path leads out of `folder`.
     """
     known = ContentCache(cache, RECORDS)
-    settings, names = records_key(analyzer), list(files)
-    records: dict[int, FaceRecord] = {}
+    settings = records_key(analyzer)
     wanted: dict[str, list[int]] = {}
     with progress(len(names), description) as bar:
         for place, name in enumerate(names):
             try:
                 key = record_key(sha256_bytes(read_bytes(inside(folder, name))), settings)
             except Rejected as rejection:
-                records[place] = unreadable_record(rejection)
+                yield place, unreadable_record(rejection)
             else:
                 record = known_record(known, key)
                 if record is None:
                     wanted.setdefault(key, []).append(place)
                     continue
-                records[place] = record
+                yield place, record
             bar.update()
         looking = Looking(folder, builder(engine, analyzer, analyzer.again))
         jobs = [Look(names[places[0]], key) for key, places in wanted.items()]
@@ -195,10 +210,9 @@ def face_records(
                 record = result.found
                 if record.unreadable is None:
                     known.keep_value(result.job.key, record.to_json())
-            records |= dict.fromkeys(wanted[result.job.key], record)
+            yield from ((place, record) for place in wanted[result.job.key])
             bar.set_postfix_str(engine.told(), refresh=False)
             bar.update(len(wanted[result.job.key]))
-    return [records[place] for place in range(len(names))]
 
 
 @dataclass(frozen=True)

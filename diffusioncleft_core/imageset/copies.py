@@ -115,12 +115,14 @@ class Pair(NamedTuple):
 class CopyMatch:
     """How much of a picture's fine texture is that of the thumbnail at `place`: -1 (no hint of it) to 1.
 
-    `mirrored`: it is compared with the thumbnail's mirror image.
+    `mirrored`: it is compared with the thumbnail's mirror image; `likeness`: of coarse gradients in the
+    thumbnail's best frame, a cosine.
     """
 
     score: float
     place: int
     mirrored: bool = False
+    likeness: float = 1.0
 
 
 def thumbnail(image: NDArray[np.uint8]) -> Grey:
@@ -138,12 +140,16 @@ class CopyIndex:
     """The thumbnails that pictures are compared with. Holds no name, path or hash of what they show.
 
     threshold: the score from which a picture is a near copy of one.
+    likely: what is less like a picture than this is not aligned with it; by default LIKELY or LIKELY_VISIT.
     A match below the threshold may have a score of -1 in place of its own.
     Memory: about 30 KB a thumbnail, and 100 MB for the search. OpenCV comes with the face models.
     """
 
-    def __init__(self, thumbnails: Sequence[Grey], threshold: float = NEAR_COPY) -> None:
-        self.threshold = threshold
+    def __init__(
+        self, thumbnails: Sequence[Grey], threshold: float = NEAR_COPY, likely: float | None = None
+    ) -> None:
+        usual = LIKELY_VISIT if threshold >= NEAR_COPY_VISIT else LIKELY
+        self.threshold, self._likely = threshold, usual if likely is None else likely
         self._thumbnails = tuple(thumbnails)
         self._picture = lru_cache(maxsize=256)(lambda place: _Picture.of(self._thumbnails[place]))
         coarse = [_Coarse.of(*_Picture.of(item).cells()) for item in self._thumbnails]
@@ -169,16 +175,16 @@ class CopyIndex:
         if leave_out is not None:
             best[leave_out] = -np.inf
         hint = max(HINT, self.threshold)
-        likely = LIKELY_VISIT if self.threshold >= NEAR_COPY_VISIT else LIKELY
         found = []
         for place in np.argsort(-best, kind="stable")[:CANDIDATES]:
             if place == leave_out:
                 continue
-            tried = [CopyMatch(NO_HINT, int(place))]
-            if best[place] >= likely:
-                original = self._picture(int(place))
+            number, like = int(place), float(best[place])
+            tried = [CopyMatch(NO_HINT, number, likeness=like)]
+            if like >= self._likely:
+                original = self._picture(number)
                 tried += [
-                    CopyMatch(_score(views[view], original, frame, hint), int(place), bool(view))
+                    CopyMatch(_score(views[view], original, frame, hint), number, bool(view), like)
                     for view, frame in _likeliest(likeness[:, :, place])
                 ]
             found.append(max(tried, key=lambda match: match.score))

@@ -37,7 +37,7 @@ _UNKNOWN_IF_ZERO = ("width", "height", "attempt")
 _DESCRIBING = ("role", "index", "caption", "prompt")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageRow:
     """One image of a set. Sizes in pixels; empty is what is not known of it.
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ..cluster.work import HERE, Engine
 from ..dataset.copies import keep_thumbnail, known_thumbnail
 from ..dataset.folder import owned_cache
 from ..dataset.references import FACES_CACHE as DATASET_FACES
@@ -32,12 +31,10 @@ def faces_in(
     analyzer: FaceAnalyzer,
     cache_dir: Path | None,
     what: str,
-    engine: Engine = HERE,
 ) -> list[FaceRecord]:
-    """The faces of some images of one folder, looked for by `engine`, kept where the filters keep them."""
+    """The faces of some images of one folder, kept where the filters keep them."""
     files = [image.file for image in images]
-    cache = faces_cache(folder, cache_dir)
-    return face_records(folder, files, analyzer, cache, description=what, engine=engine)
+    return face_records(folder, files, analyzer, faces_cache(folder, cache_dir), description=what)
 
 
 def faces_cache(folder: Path, cache_dir: Path | None) -> Path | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from ..cluster.work import HERE, Engine
 from ..dataset.references import ReferenceSet, dataset_records, read_references, subjects_of
 from ..faces.analyzer import FaceAnalyzer
-from ..faces.records import FaceRecord, embedding_matrix
-from ..imageset.manifest import read_image_set, unlisted
+from ..faces.records import FaceRecord, each_face_record, embedding_matrix
+from ..imageset.manifest import image_set_rows, unlisted
 from ..small_counts import FEWEST, is_small, told
-from .bare import bare_faces, faces_in
+from .bare import bare_faces, faces_cache
 from .fir import Faces, control_figures, embedder_info, identity_figures
 from .gallery import People
 from .sets import ALL, MeasuredImage, Population, References, Warn, measured_set, name_damaged
@@ -226,7 +226,7 @@ def look_at_faces(
         found = faces_of(images, analyzer, cache_dir, "faces, control")
         name_damaged(images, found.unreadable, warn)
         strangers = found.embeddings[found.found]
-        roles = {row.role for row in read_image_set(control)}
+        roles = {row.role for row in image_set_rows(control)}
         synthetic = bool(roles) and roles <= {"generated", "control"}
     return MeasuredFaces(generated, known, held, strangers, synthetic, embedder_info(analyzer))
 
@@ -258,13 +258,15 @@ def faces_of(
     engine: Engine = HERE,
 ) -> Faces:
     """The faces of images of several folders, looked for once and kept where the filters keep them."""
-    records: dict[int, FaceRecord] = {}
-    for folder in dict.fromkeys(image.folder for image in images):
-        places = [place for place, image in enumerate(images) if image.folder == folder]
-        own = [images[place] for place in places]
-        found = faces_in(folder, own, analyzer, cache_dir, description, engine)
-        records |= dict(zip(places, found, strict=True))
-    return Faces.of([records[place] for place in range(len(images))])
+
+    def each() -> Iterator[tuple[int, FaceRecord]]:
+        for folder in dict.fromkeys(image.folder for image in images):
+            places = [place for place, image in enumerate(images) if image.folder == folder]
+            names, cache = [images[place].file for place in places], faces_cache(folder, cache_dir)
+            found = each_face_record(folder, names, analyzer, cache, description=description, engine=engine)
+            yield from ((places[number], record) for number, record in found)
+
+    return Faces.at(len(images), each())
 
 
 def holdout_faces(datasets: Sequence[Path], analyzer: FaceAnalyzer) -> dict[str, People]:

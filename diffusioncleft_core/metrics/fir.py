@@ -7,7 +7,7 @@ images with at least one such pair is what a reader expects. Both are given.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -104,16 +104,20 @@ class Faces:
 
     @classmethod
     def of(cls, records: Sequence[FaceRecord]) -> Faces:
-        embeddings = np.zeros((len(records), 512), np.float32)
-        for place, record in enumerate(records):
+        """Of a record for each image."""
+        return cls.at(len(records), enumerate(records))
+
+    @classmethod
+    def at(cls, n: int, found: Iterable[tuple[int, FaceRecord]]) -> Faces:
+        """Of records that come one by one, each with its place among the `n` images."""
+        faces = cls(np.zeros((n, 512), np.float32), *(np.zeros(n, bool) for _ in range(3)))
+        for place, record in found:
             if record.embedding is not None:
-                embeddings[place] = record.embedding
-        return cls(
-            embeddings,
-            np.array([record.embedding is not None for record in records], bool),
-            np.array([record.has_several for record in records], bool),
-            np.array([record.unreadable is not None for record in records], bool),
-        )
+                faces.embeddings[place] = record.embedding
+                faces.found[place] = True
+            faces.several[place] = record.has_several
+            faces.unreadable[place] = record.unreadable is not None
+        return faces
 
 
 def embedder_info(analyzer: FaceAnalyzer) -> dict[str, Any]:

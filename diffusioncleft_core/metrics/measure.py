@@ -60,7 +60,8 @@ Another extractor than Inception gives the same over its vectors: its Frechet di
                   distances and neighbourhoods, at these sizes; Hoeffding's variance of pairs for lpips*
     k             fir_*, near_copies*: how many were at or above the threshold
     n             what the value is a mean or a share of: pairs (fir_pairs, lpips*), images (the others)
-    n_images      images of the set that entered
+    n_images      images of the set that entered (of distances, neighbourhoods and LPIPS a random
+                  `most_images` of a larger set)
     n_reference   training photographs that entered (with a face for fir_*), null where none are needed
     n_unreadable  images set aside because they are damaged
     n_no_face, n_several
@@ -111,7 +112,7 @@ from ..cluster.work import HERE, Engine
 from ..dataset.folder import holds_phantoms
 from ..errors import UserError
 from ..faces.analyzer import FaceAnalyzer
-from ..ranges import COSINE, COUNT, PAPER_SIMILARITY
+from ..ranges import COSINE, COUNT, MOST_MEASURED, PAPER_SIMILARITY
 from .audit import audit_figures, copies_risk
 from .bare import refuse_people
 from .breakdown import add_distributions, add_identity, parts_with_figures, told_breakdown
@@ -148,12 +149,14 @@ class MeasureSettings:
     Attributes:
         threshold: cosine from which two faces count as one person's.
         pairs: random pairs for LPIPS.
-        seed: of the pairs and of the halvings.
+        seed: of the pairs, of the halvings, and of the images where a set has too many.
         control: a folder of other faces for the plane.
         cache_dir: a private folder for what is computed from generated images (by default a folder of its own
             in each set).
         false_match_rate: of impostor pairs, that the audit's threshold states.
         conditions: what a set shows, by its name, where that is not its condition ("all": no one condition).
+        most_images: of a set, drawn at random, that enter distances, neighbourhoods and LPIPS, which bounds
+            memory and time; faces and near copies are looked for in all.
     """
 
     threshold: float = PAPER_SIMILARITY
@@ -163,11 +166,13 @@ class MeasureSettings:
     cache_dir: Path | None = None
     false_match_rate: float = FALSE_MATCH_RATE
     conditions: Mapping[str, str] = field(default_factory=dict)
+    most_images: int = MOST_MEASURED
 
     def __post_init__(self) -> None:
         STATED_RATE.check(self.false_match_rate, "the false-match rate")
         COSINE.check(self.threshold, "the threshold")
         COUNT.check(self.pairs, "the number of pairs")
+        COUNT.check(self.most_images, "the largest number of images")
 
 
 def measure_sets(
@@ -298,6 +303,7 @@ def all_features(
 
     Every image is decoded once; the hold-out enters no LPIPS.
     """
+    population = population.sampled(settings.most_images, settings.seed, warn)
     size = common_size(population.images)
     shown = [group.shows for group in population.groups]
     drawn = extract_features(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from ..dataset.folder import dataset_rows
 from ..errors import UserError
 from ..files import inside, sha256_file
 from ..imageset.decode import Rejected, header_size, read_image
-from ..imageset.manifest import filtered_rows, read_image_set, unlisted
+from ..imageset.manifest import ImageRow, filtered, image_set_rows, unlisted
 from ..imageset.places import named
 
 __all__ = ["ALL"]
@@ -106,6 +107,29 @@ class Population:
         known = {group.name: group.raw for group in self.groups}
         return known.get(name, np.zeros(len(self.images), bool))
 
+    def sampled(self, most: int, seed: int, warn: Warn) -> Population:
+        """At most `most` images of each set, drawn at random; of several sets each in a draw of its own."""
+        places: dict[tuple[Path, str], list[int]] = {}
+        for place, image in enumerate(self.images):
+            places.setdefault((image.folder, image.set_name or image.condition), []).append(place)
+        if all(len(own) <= most for own in places.values()):
+            return self
+        chosen: list[int] = []
+        for number, ((_, name), own) in enumerate(places.items()):
+            if len(own) > most:
+                warn(
+                    f"distances, neighbourhoods and LPIPS of {name} are measured on {most:,} of its "
+                    f"{len(own):,} images, drawn at random (--most-images)"
+                )
+                own = np.random.default_rng([seed, number]).choice(own, most, replace=False).tolist()
+            chosen += own
+        kept = np.array(sorted(chosen))
+        groups = [
+            replace(group, **{name: mask[kept] for name, mask in group.variants().items()})
+            for group in self.groups
+        ]
+        return Population([self.images[place] for place in kept], groups)
+
 
 @dataclass(frozen=True)
 class References:
@@ -135,9 +159,9 @@ def measured_set(folder: Path, condition: str, name: str = "") -> tuple[list[Mea
     What can't be decoded is among them: it is counted when it is measured. name: of the set, where it is not
     its condition's. UserError for no folder.
     """
-    rows = read_image_set(folder, may_be_empty=True)
+    rows = _lean_rows(folder)
     was_filtered = any(row.verdicts for row in rows)
-    kept = {row.file for row in filtered_rows(rows)}
+    kept = {row.file for row in filtered(rows)}
     images = [
         MeasuredImage(Path(folder), row.file, condition, row.is_raw, row.file in kept, name, row.attributes)
         for row in {row.file: row for row in rows}.values()
@@ -146,10 +170,29 @@ def measured_set(folder: Path, condition: str, name: str = "") -> tuple[list[Mea
     return images, was_filtered
 
 
+def _lean_rows(folder: Path) -> list[ImageRow]:
+    """The rows of a set with what tells its images apart, for it may have a million: of verdicts the decision
+    alone, and one copy in memory of attributes that many images share.
+    """
+    shared: dict[str, dict[str, str]] = {}
+    decided = {accepted: {"accepted": accepted} for accepted in (True, False, None)}
+    return [
+        ImageRow(
+            row.file,
+            index=row.index,
+            attempt=row.attempt,
+            condition=row.condition,
+            attributes=shared.setdefault(repr(row.attributes), row.attributes),
+            verdicts=decided[row.accepted] if row.verdicts else {},
+        )
+        for row in image_set_rows(folder, may_be_empty=True)
+    ]
+
+
 def condition_of(folder: Path) -> str | None:
     """The condition that most images of a set show; None for a bare folder."""
-    known = [row.condition for row in read_image_set(folder, may_be_empty=True) if row.condition]
-    return max(dict.fromkeys(known), key=known.count) if known else None
+    known = Counter(row.condition for row in image_set_rows(folder, may_be_empty=True) if row.condition)
+    return max(known, key=known.__getitem__) if known else None
 
 
 def generated_population(
@@ -159,10 +202,10 @@ def generated_population(
 
     conditions: what the sets show whose name is not their condition.
     """
-    refuse_nothing(generated)
     conditions = conditions or {}
     images: list[MeasuredImage] = []
     was_filtered = {}
+    refuse_nothing(generated)
     for name, folder in generated.items():
         found, was_filtered[name] = measured_set(folder, conditions.get(name, name), name)
         images += found
@@ -205,7 +248,8 @@ def reference_population(
 
 def refuse_nothing(generated: Mapping[str, Path]) -> None:
     """Raise UserError when no set holds an image."""
-    if not any(measured_set(folder, condition)[0] for condition, folder in generated.items()):
+    rows = (row for folder in generated.values() for row in image_set_rows(folder, may_be_empty=True))
+    if not any(row.is_raw or row.accepted for row in rows):
         folders = ", ".join(str(folder) for folder in generated.values()) or "no folder"
         raise UserError(
             f"there is nothing to measure: no image in {folders}; give the folder of a generated set"

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import heapq
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,12 @@ from ..dataset.folder import erase
 from ..dataset.references import dataset_records
 from ..errors import UserError
 from ..faces.analyzer import FaceAnalyzer
-from ..faces.records import embedding_matrix, face_records
+from ..faces.records import each_face_record, embedding_matrix, face_records
 from ..files import inside, private_dir, read_json, write_json
 from ..filters.identity import IdentityFilter
 from ..filters.verdicts import REVIEW
 from ..imageset.decode import read_image
-from ..imageset.manifest import read_image_set
+from ..imageset.manifest import image_set_rows
 from ..imageset.places import REJECTED, current_place, name_of
 from .folders import RunFolders
 from .pictures import PREVIEW_VERDICTS
@@ -73,26 +74,25 @@ def nearest_pairs(
     references = np.concatenate(parts) if parts else np.zeros((0, 512), np.float32)
     if not len(references):
         raise UserError("no training face was found: there is nothing to compare generated faces with")
-    pairs = []
-    for name, folder in generated.items():
-        files = [row.file for row in read_image_set(folder, may_be_empty=True)]
-        matrix, places = embedding_matrix(face_records(folder, files, analyzer, cache))
-        if not len(matrix):
-            continue
-        similarity = matrix @ references.T
-        for row, place in enumerate(places):
-            best = int(similarity[row].argmax())
-            of, photograph = photographs[best]
-            pairs.append(
-                NearestPair(
+
+    def pairs() -> Iterator[NearestPair]:
+        for name, folder in generated.items():
+            files = [row.file for row in image_set_rows(folder, may_be_empty=True)]
+            for place, record in each_face_record(folder, files, analyzer, cache):
+                if record.embedding is None:
+                    continue
+                similarity = references @ record.embedding
+                best = int(similarity.argmax())
+                of, photograph = photographs[best]
+                yield NearestPair(
                     name,
                     relative(root, inside(folder, files[place])),
                     relative(root, photograph),
                     of,
-                    round(float(similarity[row, best]), 4),
+                    round(float(similarity[best]), 4),
                 )
-            )
-    return sorted(pairs, key=lambda pair: (-pair.similarity, pair.generated))[:top]
+
+    return heapq.nsmallest(top, pairs(), key=lambda pair: (-pair.similarity, pair.generated))
 
 
 def relative(root: Path, path: Path) -> str:
@@ -137,8 +137,9 @@ def earlier_reviews(root: Path, pairs: Sequence[NearestPair]) -> dict[str, str]:
     seen: dict[tuple[Path, str], Mapping[str, Any]] = {}
     for folder in set_folders(root, pairs):
         if folder.is_dir():
-            rows = read_image_set(folder, may_be_empty=True)
-            seen |= {(folder, row.name): row.verdicts.get(REVIEW) or {} for row in rows}
+            rows = image_set_rows(folder, may_be_empty=True)
+            reviewed = ((row.name, row.verdicts.get(REVIEW)) for row in rows)
+            seen |= {(folder, name): review for name, review in reviewed if review}
     found = {}
     for pair in pairs:
         (folder,) = set_folders(root, [pair])

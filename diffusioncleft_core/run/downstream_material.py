@@ -20,7 +20,7 @@ from ..downstream.task import Class, Task
 from ..downstream.trainings import Material
 from ..errors import UserError
 from ..files import private_dir, sha256_bytes
-from ..imageset.manifest import ImageRow, read_image_set, write_image_set
+from ..imageset.manifest import ImageRow, image_set_rows, write_image_set
 from ..report.folders import RunFolders
 
 PHANTOM_TEST = 400
@@ -179,7 +179,7 @@ class Holdings:
         name = item.condition or HEALTHY
         n, seed = self.n_test // 2, int(sha256_bytes(f"downstream/{name}".encode())[:8], 16) >> 1
         generated = self.folders.generated(next(c.condition for _, c in self._classes(task) if c.condition))
-        size = next((row.width for row in read_image_set(generated) if row.width), 128)
+        size = next((row.width for row in image_set_rows(generated) if row.width), 128)
         folder = private_dir(self.folders.downstream) / "phantoms" / f"{name}-{n}-{size}"
         finding = None
         if item.condition is not None:

@@ -2,6 +2,7 @@
 
 import itertools
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -113,7 +114,7 @@ def folders(tmp_path):
         save(pre / file, place, {2: (64, 80), 4: (80, 64)}.get(place, (64, 64)))
         row = ImageRow(file, index=place, condition="pre_op", role="generated", prompt="", seed=0)
         attempt = int(place in (2, 5))
-        rows.append(ImageRow(**{**vars(row), "attempt": attempt, "verdicts": {"accepted": accepted}}))
+        rows.append(replace(row, attempt=attempt, verdicts={"accepted": accepted}))
     (pre / "3.png").write_bytes(b"\x89PNG\r\n\x1a\n torn")
     write_image_set(pre, rows)
     for place in (0, 1):
@@ -228,6 +229,38 @@ def test_one_folder_for_several_sets_computes_what_they_share_once(folders, tmp_
     again = Colours()
     assert measured(folders, settings, fid=again) == figures and not again.batches
     assert len(list((tmp_path / "kept").rglob("*.parquet"))) == 1
+
+
+def test_of_a_large_set_a_random_part_is_measured_and_nothing_else_is_read(folders, monkeypatch):
+    decoded, told = [], []
+
+    def counted(path):
+        decoded.append(path)
+        return read_image(path)
+
+    monkeypatch.setattr(sets, "read_image", counted)
+    every = measured(folders)
+    pre, post = folders["generated"].values()
+    shutil.rmtree(pre / ".measure")
+    decoded.clear()
+    extractors = Extractors({"fid": Colours()}, Pixels())
+    settings = MeasureSettings(most_images=3, seed=1)
+    some = measure_sets(**folders, analyzer=None, extractors=extractors, settings=settings, warn=told.append)[
+        "sets"
+    ]
+    drawn = {path.name for path in decoded if path.is_relative_to(pre)}
+    assert len(drawn) == 3
+    assert [line for line in told if "--most-images" in line] == [
+        "distances, neighbourhoods and LPIPS of pre_op are measured on 3 of its 5 images, drawn at random "
+        "(--most-images)"
+    ]
+    fid = some["pre_op"]["fid"]["paper"]["raw"]
+    made_again = {"2.png", "5.png"}
+    assert fid["n_images"] + fid["n_unreadable"] == len(drawn - made_again)
+    assert some["pre_op"]["fid"]["paper"]["filtered"]["n_images"] <= fid["n_images"]
+    assert some["post_op"] == every["post_op"]
+    assert some["all"]["fid"]["paper"]["raw"]["n_images"] == fid["n_images"] + len(list(post.glob("*.png")))
+    assert measured(folders, MeasureSettings(most_images=5)) == every
 
 
 def test_a_random_sample_of_pairs_is_the_seeds(folders):

@@ -65,6 +65,22 @@ def test_a_picture_that_is_like_no_photograph_in_any_frame_is_aligned_with_none(
     assert len(found) == N and {match.score for match in found} == {copies.NO_HINT}
 
 
+def test_each_match_says_its_likeness_and_what_is_under_the_callers_limit_is_not_aligned(photographs, index):
+    match = index.best(thumbnail(photographs[3]))
+    assert match.place == 3 and match.likeness > 0.99
+    every = CopyIndex([thumbnail(image) for image in photographs], likely=-1.0).matches(
+        thumbnail(photographs[3])
+    )
+    limit = float(np.median([found.likeness for found in every]))
+    some = CopyIndex([thumbnail(image) for image in photographs], likely=limit).matches(
+        thumbnail(photographs[3])
+    )
+    likeness = {found.place: found.likeness for found in every}
+    assert {found.place: found.likeness for found in some} == likeness
+    assert some[0] == every[0]
+    assert all(found.score == copies.NO_HINT for found in some if likeness[found.place] < limit)
+
+
 def test_the_mirror_image_is_known_as_one(photographs, index):
     match = index.best(thumbnail(np.ascontiguousarray(photographs[2][:, ::-1])))
     assert match.place == 2 and match.mirrored and match.score > 0.9
