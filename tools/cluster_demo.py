@@ -116,6 +116,7 @@ def differing(one: dict[str, Any], two: dict[str, Any]) -> dict[str, int]:
 
 
 def main() -> int:
+    torch.set_num_threads(1)  # as workers do: on some processors sums in several threads have other last bits
     parser = argparse.ArgumentParser(description="two local Ray nodes against one process")
     parser.add_argument("--n", type=int, default=400, help="phantoms (default 400)")
     parser.add_argument("--out", type=Path, help="write the result as JSON")

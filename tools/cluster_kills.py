@@ -85,8 +85,11 @@ def command(words: Sequence[str], log: Path) -> ForkServerProcess:
 
 
 def _command(words: list[str], log: Path) -> None:
+    import torch
+
     from ..cli.main import main
 
+    torch.set_num_threads(1)  # as workers do: on some processors sums in several threads have other last bits
     with log.open("a") as stream:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
