@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import heapq
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +19,7 @@ from ..errors import UserError
 from ..files import inside, sha256_file
 from ..imageset.decode import Rejected, header_size, read_image
 from ..imageset.manifest import ImageRow, filtered, image_set_rows, unlisted
-from ..imageset.places import named
+from ..imageset.places import name_of, named
 
 __all__ = ["ALL"]
 
@@ -108,21 +110,26 @@ class Population:
         return known.get(name, np.zeros(len(self.images), bool))
 
     def sampled(self, most: int, seed: int, warn: Warn) -> Population:
-        """At most `most` images of each set, drawn at random; of several sets each in a draw of its own."""
+        """At most `most` images of each set, drawn at random: those whose names' hashes with `seed` are the
+        lowest, so that a set that grows, or whose images are set aside, keeps most of its draw.
+        """
         places: dict[tuple[Path, str], list[int]] = {}
         for place, image in enumerate(self.images):
             places.setdefault((image.folder, image.set_name or image.condition), []).append(place)
         if all(len(own) <= most for own in places.values()):
             return self
         chosen: list[int] = []
-        for number, ((_, name), own) in enumerate(places.items()):
+
+        def drawn_by(place: int) -> bytes:
+            return hashlib.sha256(f"{seed} {name_of(self.images[place].file)}".encode()).digest()
+
+        for (_, name), own in places.items():
             if len(own) > most:
                 warn(
                     f"distances, neighbourhoods and LPIPS of {name} are measured on {most:,} of its "
-                    f"{len(own):,} images, drawn at random (--most-images)"
+                    f"{len(own):,} images, drawn at random (`measure --most-images` takes another number)"
                 )
-                own = np.random.default_rng([seed, number]).choice(own, most, replace=False).tolist()
-            chosen += own
+            chosen += heapq.nsmallest(most, own, key=drawn_by) if len(own) > most else own
         kept = np.array(sorted(chosen))
         groups = [
             replace(group, **{name: mask[kept] for name, mask in group.variants().items()})
@@ -202,10 +209,10 @@ def generated_population(
 
     conditions: what the sets show whose name is not their condition.
     """
+    refuse_nothing(generated)
     conditions = conditions or {}
     images: list[MeasuredImage] = []
     was_filtered = {}
-    refuse_nothing(generated)
     for name, folder in generated.items():
         found, was_filtered[name] = measured_set(folder, conditions.get(name, name), name)
         images += found

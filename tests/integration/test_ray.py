@@ -128,6 +128,15 @@ def drawn_with():
     )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """This process computes as workers do: on some processors sums in several threads have other last bits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def plan():
     return sampling_plan(load_vocabulary().condition("pre_op"), N, 7)
