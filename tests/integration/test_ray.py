@@ -130,7 +130,7 @@ def drawn_with():
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
-    """This process computes as workers do: on some processors sums in several threads have other last bits."""
+    """This process computes as workers do: in several threads sums may have other last bits."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
